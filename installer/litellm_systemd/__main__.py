@@ -1,0 +1,5 @@
+"""`python -m litellm_systemd` is `litellmctl`."""
+
+from litellm_systemd.cli import main
+
+main()

@@ -1,0 +1,58 @@
+"""Names that the installer and the running service share, and nothing else.
+
+The two sides are different processes, often of different releases: whatever one writes and the other reads
+(a unit, an environment variable, a path, an exit code) is named here and only here.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+SERVICE = "litellm.service"
+SOCKET = "litellm.socket"
+SERVICE_USER = "litellm"
+
+#: Where the service keeps what it must find again without being told (file-hierarchy(7)).
+ENV_FILE = "/etc/litellm/litellm.env"
+CONFIG_FILE = "/etc/litellm/config.yaml"
+
+#: Variables of `.env` that the runtime reads. The first four are LiteLLM's own names for the same thing.
+HOST = "HOST"
+PORT = "PORT"
+NUM_WORKERS = "NUM_WORKERS"
+KEEPALIVE_TIMEOUT = "KEEPALIVE_TIMEOUT"
+START_TIMEOUT = "START_TIMEOUT"
+DRAIN_TIMEOUT = "DRAIN_TIMEOUT"
+LAME_DUCK_TIMEOUT = "LAME_DUCK_TIMEOUT"
+WATCHDOG_TIMEOUT = "WATCHDOG_TIMEOUT"
+MASTER_KEY = "LITELLM_MASTER_KEY"
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 4000
+
+#: Seconds: from exec to READY=1; for running requests of a retiring worker; for its idle connections; between
+#: two signs of life.
+DEFAULT_START_TIMEOUT = 180
+DEFAULT_DRAIN_TIMEOUT = 600
+DEFAULT_LAME_DUCK_TIMEOUT = 3
+DEFAULT_WATCHDOG_TIMEOUT = 30
+#: Seconds that an idle connection is kept. Above the 60 s of an AWS load balancer, so that it closes first.
+DEFAULT_KEEPALIVE_TIMEOUT = 75
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `litellmctl` and of the runtime: sysexits.h where it has a word for it."""
+
+    OK = 0
+    FAILED = 1
+    CHANGES = 2
+    USAGE = 64
+    DATA = 65
+    NO_INPUT = 66
+    UNAVAILABLE = 69
+    SOFTWARE = 70
+    OS_ERROR = 71
+    CANT_CREATE = 73
+    TEMPORARY = 75
+    NO_PERMISSION = 77
+    CONFIG = 78
