@@ -1,0 +1,83 @@
+"""What every verb returns: checks and facts, as values. How they look is the business of `render_text` and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from litellm_systemd.errors import ExitCode
+
+
+class Outcome(Enum):
+    """How a check ended. A `SKIPPED` check was not made, and its detail says why."""
+
+    OK = "ok"
+    CHANGED = "changed"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of a report: what was looked at or done, how it ended, and the remedy when it failed.
+
+    `seconds` is the wall time that it took, None where time means nothing.
+    """
+
+    name: str
+    outcome: Outcome
+    detail: str = ""
+    hint: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of a verb.
+
+    `title` says in one sentence what was done, `checks` how each part went, `notes` what the user must know
+    (each printed on a line of its own), `data` the facts for programs: JSON types only.
+    `code` is worked out from the checks unless it is given.
+    """
+
+    title: str
+    checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+    code: ExitCode | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """`code` if it was given, else FAILED when a check failed, else OK."""
+        if self.code is not None:
+            return self.code
+        failed = any(check.outcome is Outcome.FAILED for check in self.checks)
+        return ExitCode.FAILED if failed else ExitCode.OK
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report for programs: title, ok, exit_code, checks, notes, data."""
+        return {
+            "title": self.title,
+            "ok": self.exit_code in (ExitCode.OK, ExitCode.CHANGES),
+            "exit_code": int(self.exit_code),
+            "checks": [
+                {
+                    "name": check.name,
+                    "outcome": check.outcome.value,
+                    "detail": check.detail,
+                    "hint": check.hint,
+                    "seconds": None if check.seconds is None else round(check.seconds, 4),
+                }
+                for check in self.checks
+            ],
+            "notes": list(self.notes),
+            "data": dict(self.data),
+        }
+
+    def as_json(self) -> str:
+        """`as_dict` as indented JSON, without a newline at the end."""
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
