@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from litellm_systemd.errors import ExitCode
+from litellm_systemd.contract import ExitCode
 
 
 class Outcome(Enum):
