@@ -1,0 +1,155 @@
+"""Read and check a LiteLLM configuration: what it serves, and what LiteLLM would say nothing about.
+
+Nothing here imports LiteLLM, which takes seconds. Installer and service both use this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from litellm_systemd.bedrock_regions import leaving as leaving
+from litellm_systemd.bedrock_regions import localize as localize
+from litellm_systemd.errors import InputError
+from litellm_systemd.gateway_choice import Choice as Choice
+from litellm_systemd.gateway_choice import Origin as Origin
+from litellm_systemd.gateway_choice import resolve_name as resolve_name
+from litellm_systemd.gateway_lint import lint as lint
+from litellm_systemd.gateway_model import REFERENCE, Fallback, KeyPath, render_key
+from litellm_systemd.gateway_model import Finding as Finding
+from litellm_systemd.gateway_model import GatewayConfig as GatewayConfig
+from litellm_systemd.gateway_model import Model as Model
+from litellm_systemd.gateway_model import Severity as Severity
+from litellm_systemd.gateway_source import Document, parse_document, read_document
+
+#: Each maps a model to the models that are asked in its place (litellm/router.py).
+FALLBACK_KINDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+
+_EXAMPLE = "An entry looks like this: {model_name: NAME, litellm_params: {model: bedrock/converse/ID}}"
+
+
+def read_config(path: Path) -> GatewayConfig:
+    """The configuration in a file, with the files that it includes.
+
+    Raises InputError (bad YAML, with line and column; no models; a model without a name or without something to
+    call), MissingError (no such file) and PermissionDenied (not readable).
+    """
+    return _build(read_document(path))
+
+
+def parse_config(text: str, source: str) -> GatewayConfig:
+    """The configuration in `text`; `source` names it in messages. InputError as for `read_config`."""
+    return _build(parse_document(text, source))
+
+
+def check(config: GatewayConfig, environ: Mapping[str, str]) -> None:
+    """Raise InputError for the first error that `lint` finds; warnings pass. `environ` is the service's own."""
+    for finding in lint(config, environ):
+        if finding.severity is Severity.ERROR:
+            raise InputError(f"{finding.where}: {finding.message}", finding.remedy)
+
+
+def _build(document: Document) -> GatewayConfig:
+    return GatewayConfig(
+        source=document.source,
+        models=_models(document),
+        aliases=_aliases(document.data),
+        fallbacks=_fallbacks(document),
+        references=tuple(_references(document.data, ())),
+        digest=document.digest,
+        includes=document.includes,
+        document=document.data,
+        marks=document.marks,
+    )
+
+
+def _wrong(document: Document, path: KeyPath, what: str, remedy: str) -> InputError:
+    mark = document.marks.get(path) or document.marks.get(path[:-1])
+    place = f"{mark[0]}:{mark[1]}" if mark else document.source
+    return InputError(f"{place}: {render_key(path)} {what}", remedy)
+
+
+def _models(document: Document) -> tuple[Model, ...]:
+    if "model_list" not in document.data:
+        raise InputError(f"{document.source} has no model_list: it would serve nothing", _EXAMPLE)
+    entries = document.data["model_list"]
+    if not isinstance(entries, list):
+        raise _wrong(document, ("model_list",), "is not a list", f"Start each model with a dash. {_EXAMPLE}")
+    if not entries:
+        raise _wrong(document, ("model_list",), "is empty: it would serve nothing", _EXAMPLE)
+    return tuple(_model(document, entry, ("model_list", index)) for index, entry in enumerate(entries))
+
+
+def _model(document: Document, entry: object, path: KeyPath) -> Model:
+    if not isinstance(entry, Mapping):
+        raise _wrong(document, path, "is not a mapping", _EXAMPLE)
+    name = entry.get("model_name")
+    if not isinstance(name, str) or not name:
+        raise _wrong(document, path, "has no model_name", _EXAMPLE)
+    params = entry.get("litellm_params")
+    if not isinstance(params, Mapping):
+        raise _wrong(document, path, f"({name}) has no litellm_params", _EXAMPLE)
+    model = params.get("model")
+    if not isinstance(model, str) or not model:
+        raise _wrong(document, (*path, "litellm_params"), f"({name}) has no model", _EXAMPLE)
+    region = params.get("aws_region_name")
+    return Model(
+        name=name,
+        provider_model=model,
+        mocked=bool(params.get("mock_response")),
+        region=region if isinstance(region, str) and region else None,
+        key=path,
+    )
+
+
+def _aliases(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    # A name, or {model: NAME, hidden: true} (RouterModelGroupAliasItem in litellm/types/router.py).
+    settings = data.get("router_settings")
+    aliases = settings.get("model_group_alias") if isinstance(settings, Mapping) else None
+    pairs = []
+    for alias, target in (aliases if isinstance(aliases, Mapping) else {}).items():
+        if isinstance(target, Mapping):
+            target = None if target.get("hidden") else target.get("model")
+        if isinstance(target, str):
+            pairs.append((str(alias), target))
+    return tuple(pairs)
+
+
+def _fallbacks(document: Document) -> tuple[Fallback, ...]:
+    found: list[Fallback] = []
+    for section in ("router_settings", "litellm_settings"):
+        settings = document.data.get(section)
+        if isinstance(settings, Mapping):
+            for kind in FALLBACK_KINDS:
+                found += _fallbacks_of(document, settings.get(kind), (section, kind))
+    return tuple(found)
+
+
+def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[Fallback]:
+    remedy = "Write one model a line: - claude-sonnet: [claude-haiku]"
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise _wrong(document, path, "is not a list", remedy)
+    for index, entry in enumerate(value):
+        if not isinstance(entry, Mapping):
+            raise _wrong(document, (*path, index), "is not a mapping", remedy)
+        for model, targets in entry.items():
+            key = (*path, index, str(model))
+            if not isinstance(targets, list):
+                raise _wrong(document, key, "is not a list of model names", remedy)
+            # A target may be a mapping {model: NAME, …} with parameters of its own (litellm/router_utils).
+            names = (target.get("model") if isinstance(target, Mapping) else target for target in targets)
+            yield Fallback(str(path[-1]), str(model), tuple(str(name) for name in names), key)
+
+
+def _references(value: object, path: KeyPath) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str) and value.startswith(REFERENCE):
+        yield render_key(path), value.removeprefix(REFERENCE)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _references(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _references(item, (*path, index))

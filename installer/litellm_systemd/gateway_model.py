@@ -1,0 +1,128 @@
+"""What a LiteLLM configuration says, as values: models, fallbacks, references, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+#: One step into a YAML document: a key of a mapping, or an index of a list.
+KeyPath = tuple[str | int, ...]
+
+#: What LiteLLM replaces by the environment variable that follows it.
+REFERENCE = "os.environ/"
+
+
+def render_key(path: KeyPath) -> str:
+    """A key path as people write it: `model_list[2].litellm_params.model`."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.removeprefix(".")
+
+
+def resolve_reference(value: object, environ: Mapping[str, str]) -> str | None:
+    """`value` as LiteLLM will see it: `os.environ/X` becomes X of `environ`; None when that is unset or empty."""
+    if not isinstance(value, str):
+        return None
+    if value.startswith(REFERENCE):
+        value = environ.get(value.removeprefix(REFERENCE), "")
+    return value or None
+
+
+class Severity(Enum):
+    """An `ERROR` keeps the gateway from doing its job; a `WARNING` is a surprise in waiting."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: `where` (`FILE:LINE: key.path`, or the environment), what, and the `remedy`.
+
+    `code` is a short stable slug for programs and for the documentation. No field ever holds a secret.
+    """
+
+    severity: Severity
+    code: str
+    where: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One entry of `model_list`, `key` being its place there.
+
+    `name` is what clients ask for (two entries of one name share the load), `provider_model` what LiteLLM calls
+    (`bedrock/converse/us.anthropic.…`), `mocked` whether it answers by `mock_response` with no provider behind
+    it, `region` the model's own `aws_region_name` as written, None where the environment decides.
+    """
+
+    name: str
+    provider_model: str
+    mocked: bool
+    region: str | None
+    key: KeyPath
+
+    @property
+    def provider(self) -> str | None:
+        """What stands before the first slash of `provider_model`: `bedrock`; None if there is no slash."""
+        head, slash, _ = self.provider_model.partition("/")
+        return head if slash else None
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """When `model` fails, `targets` are asked in turn. `kind` is the setting's name, such as `fallbacks`."""
+
+    kind: str
+    model: str
+    targets: tuple[str, ...]
+    key: KeyPath
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """A LiteLLM configuration that can be used: it has models, and each has a name and something to call.
+
+    `source` names it in messages. `aliases` are the pairs (alias, model name) of `model_group_alias`, hidden ones
+    left out. `references` are all `os.environ/VARIABLE` as pairs (key path, variable). `digest` is the SHA-256,
+    in hex, of the file (followed by its included files). `includes` are the files that `include:` pulled in.
+    `document` is the whole mapping, kept out of `repr` as it may hold keys; `marks` says where each key stands.
+    """
+
+    source: str
+    models: tuple[Model, ...]
+    aliases: tuple[tuple[str, str], ...]
+    fallbacks: tuple[Fallback, ...]
+    references: tuple[tuple[str, str], ...]
+    digest: str
+    includes: tuple[Path, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    marks: Mapping[KeyPath, tuple[str, int]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that `/v1/models` lists, each once, in the order of the file, aliases last."""
+        listed = (*(model.name for model in self.models), *(alias for alias, _ in self.aliases))
+        return tuple(dict.fromkeys(listed))
+
+    @property
+    def primary(self) -> str:
+        """The first model's name: what `verify` asks unless it is told otherwise."""
+        return self.models[0].name
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A top-level mapping such as `general_settings`; empty where it is absent or no mapping."""
+        value = self.document.get(name)
+        return value if isinstance(value, Mapping) else {}
+
+    def where(self, path: KeyPath) -> str:
+        """`FILE:LINE: key.path` of a key, or of the closest parent that stands in the file."""
+        for length in range(len(path), 0, -1):
+            mark = self.marks.get(path[:length])
+            if mark is not None:
+                return f"{mark[0]}:{mark[1]}: {render_key(path)}"
+        return f"{self.source}: {render_key(path)}"
