@@ -1,0 +1,92 @@
+"""Observe what is on the host. Reads only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from litellm_systemd import contract
+from litellm_systemd.errors import InputError, Unavailable
+from litellm_systemd.files import observe_file, user_exists
+from litellm_systemd.layout import Layout
+from litellm_systemd.model import HostState, UnitState
+from litellm_systemd.plan import UNITS, layout_files
+from litellm_systemd.systemctl import Systemctl
+
+#: The last file that a release gets; a folder without it is one whose making was cut short.
+RELEASE_MARK = "release.json"
+
+OLDEST_SYSTEMD = 247
+
+
+def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()) -> HostState:
+    """The state of the host, as far as an install or an uninstall may touch it.
+
+    Args:
+        layout: where to look.
+        systemctl: how to ask systemd.
+        paths: files to look at, besides those that every install writes and those of the manifest.
+    """
+    manifest = read_manifest(layout)
+    folders = (layout.prefix, layout.etc, layout.configs, layout.state, layout.cache, layout.own_state)
+    wanted = (*layout_files(layout), *folders, *manifest, *paths)
+    found = {path: observe_file(layout, path) for path in dict.fromkeys(wanted)}
+    return HostState(
+        files={path: state for path, state in found.items() if state is not None},
+        manifest=manifest,
+        units=_units(systemctl),
+        releases=observe_releases(layout),
+        user_exists=user_exists(layout, contract.SERVICE_USER),
+    )
+
+
+def _units(systemctl: Systemctl) -> Mapping[str, UnitState]:
+    return {name: systemctl.unit_state(name) for name in UNITS}
+
+
+def observe_releases(layout: Layout) -> tuple[str, ...]:
+    """The identifiers of the complete releases, sorted."""
+    folder = layout.real(layout.releases)
+    return tuple(sorted(mark.parent.name for mark in folder.glob(f"*/{RELEASE_MARK}")))
+
+
+def read_manifest(layout: Layout) -> dict[str, str]:
+    """Path and SHA-256 of what earlier runs wrote; empty where none ran, or where this user may not look.
+
+    Raises:
+        InputError: the manifest isn't what an install wrote.
+    """
+    path = layout.real(layout.manifest)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): str(digest) for name, digest in found["files"].items()}
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: not a manifest of an install", "Move it away and install again.") from None
+
+
+def is_booted() -> bool:
+    """Whether systemd is the init of this system: sd_booted(3)."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def require_systemd(systemctl: Systemctl) -> int:
+    """The version of the systemd that runs this host.
+
+    Raises:
+        Unavailable: systemd doesn't run here, or is too old.
+    """
+    if not is_booted():
+        raise Unavailable(
+            "systemd doesn't run on this machine",
+            "'litellmctl run' serves in the foreground without it; './scripts/quickstart.sh' shows the service in a"
+            " throwaway container.",
+        )
+    version = systemctl.version()
+    if version < OLDEST_SYSTEMD:
+        raise Unavailable(
+            f"systemd {version} is too old for the service's sandbox", f"systemd {OLDEST_SYSTEMD} or later is needed."
+        )
+    return version

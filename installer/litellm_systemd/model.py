@@ -1,0 +1,152 @@
+"""Values that describe a host: what is there, what is wanted, and what leads from one to the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Kind(Enum):
+    """What stands at a path."""
+
+    FILE = "file"
+    LINK = "link"
+    FOLDER = "folder"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """One path: its kind, content (the target, for a link), mode, owner and group.
+
+    `keep_edits` marks a file that belongs to the user from the moment that he edits it. The content may be secret
+    and doesn't show in `repr`. Mode, owner and group of a link mean nothing and are left at their defaults.
+    """
+
+    path: str
+    content: bytes = field(default=b"", repr=False)
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+    kind: Kind = Kind.FILE
+    keep_edits: bool = field(default=False, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, in hex."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def link(path: str, target: str) -> FileState:
+    """The state of a symbolic link."""
+    return FileState(path, target.encode(), mode=0o777, kind=Kind.LINK)
+
+
+def folder(path: str, mode: int, owner: str = "root", group: str = "root") -> FileState:
+    """The state of a folder."""
+    return FileState(path, mode=mode, owner=owner, group=group, kind=Kind.FOLDER)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """What systemd says of one unit, in its own words (org.freedesktop.systemd1(5)); empty where it isn't asked."""
+
+    name: str
+    load: str = "not-found"
+    active: str = "inactive"
+    enabled: str = ""
+    fragment: str = ""
+    need_reload: bool = False
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs, or is on its way to."""
+        return self.active in ("active", "activating", "reloading", "refreshing")
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it starts at boot."""
+        return self.enabled in ("enabled", "enabled-runtime", "alias")
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What was found on the host.
+
+    `files` holds the paths that were looked at and exist. `manifest` gives, for each path that an earlier run
+    wrote, the SHA-256 of what it wrote. `releases` are the complete ones.
+    """
+
+    files: Mapping[str, FileState] = field(default_factory=dict)
+    manifest: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, UnitState] = field(default_factory=dict)
+    releases: tuple[str, ...] = ()
+    user_exists: bool = False
+
+    def unit(self, name: str) -> UnitState:
+        """The state of a unit; that of a missing one if it wasn't found."""
+        return self.units.get(name, UnitState(name))
+
+    def edited(self, path: str) -> bool:
+        """Whether what stands at `path` is not what an earlier run wrote there."""
+        found = self.files.get(path)
+        return found is not None and self.manifest.get(path) != found.digest
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """What a host should look like: its release, folders and files, and the service enabled and running."""
+
+    release: str
+    folders: tuple[FileState, ...] = ()
+    files: tuple[FileState, ...] = ()
+    enabled: bool = True
+    running: bool = True
+
+
+class Verb(Enum):
+    """What an action does. The order of the values is the order in which a plan takes them."""
+
+    STOP = "stop"
+    DISABLE = "disable"
+    BUILD_RELEASE = "build release"
+    SAVE_EDITED = "save edited"
+    CREATE_USER = "create user"
+    CREATE_FOLDERS = "create folders"
+    WRITE = "write"
+    REMOVE = "remove"
+    REMOVE_USER = "remove user"
+    DAEMON_RELOAD = "daemon-reload"
+    ENABLE = "enable"
+    START = "start"
+    RELOAD = "reload"
+    RESTART = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One step: what is done to what, and why. `after` is the state to write, for the verb WRITE."""
+
+    verb: Verb
+    target: str
+    reason: str = ""
+    after: FileState | None = None
+
+    def __str__(self) -> str:
+        return f"{self.verb.value} {self.target}" + (f" ({self.reason})" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps that lead from what is to what is wanted, in order. An empty one means that all is in place.
+
+    `kept` names the files that differ from what ships, because the user edited them, and that are left alone.
+    """
+
+    actions: tuple[Action, ...] = ()
+    kept: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.actions)

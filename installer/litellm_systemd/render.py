@@ -1,0 +1,112 @@
+"""Templates and settings to the text of each file. Templates only substitute; what varies is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jinja2 import Environment, StrictUndefined
+
+from litellm_systemd import contract
+from litellm_systemd.environment_file import render_assignments
+from litellm_systemd.layout import Layout
+from litellm_systemd.model import FileState
+from litellm_systemd.resources import read_template
+from litellm_systemd.settings import Settings, is_loopback
+
+START_LIMIT_BURST = 5
+RESTART_DELAY = 2
+#: Where systemd can back off (254), restarts are this many seconds apart in the end.
+LONGEST_RESTART_DELAY = 60
+#: Seconds between the end of the grace limit and SIGKILL: for idle connections, the cut and ExecStopPost.
+STOP_MARGIN = 30
+
+#: Directives of the sandbox by the first version that knows them; an older one would warn at each load.
+NEWER_SANDBOX = (
+    (248, "PrivateIPC=yes"),
+    (249, "SocketBindDeny=any"),
+)
+
+
+def render_template(name: str, **values: object) -> str:
+    """Fill a template.
+
+    Raises:
+        jinja2.UndefinedError: the template names a value that isn't given.
+    """
+    # Not HTML: escaping would break the units.
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    return environment.from_string(read_template(name)).render(values)
+
+
+def render_service(layout: Layout, settings: Settings, systemd: int, version: str) -> str:
+    """The text of litellm.service for that version of systemd (247 and up)."""
+    delay = LONGEST_RESTART_DELAY if systemd >= 254 else RESTART_DELAY
+    text = render_template(
+        "litellm.service.j2",
+        version=version,
+        socket_unit=contract.SOCKET,
+        prefix=layout.prefix,
+        user=contract.SERVICE_USER,
+        python=f"{layout.current}/bin/python",
+        config=layout.config_link,
+        environment_file=layout.environment_file,
+        service_type="notify",
+        exec_reload=f"ExecReload={layout.current}/bin/python -I -m litellm_systemd.runtime reload --pid $MAINPID",
+        start_timeout=settings.start_timeout,
+        stop_timeout=settings.drain_timeout + STOP_MARGIN,
+        watchdog_timeout=settings.watchdog_timeout,
+        start_limit_burst=START_LIMIT_BURST,
+        start_limit_interval=START_LIMIT_BURST * (delay + settings.start_timeout) + 1,
+        restart_delay=RESTART_DELAY,
+        restart_backoff=_restart_backoff(systemd),
+        newer_sandbox="\n".join(line for since, line in NEWER_SANDBOX if systemd >= since),
+    )
+    return _without_gaps(text)
+
+
+def _restart_backoff(systemd: int) -> str:
+    if systemd < 254:
+        return ""
+    return f"RestartSteps={START_LIMIT_BURST}\nRestartMaxDelaySec={LONGEST_RESTART_DELAY}"
+
+
+def render_socket(layout: Layout, settings: Settings, version: str) -> str:
+    """The text of litellm.socket."""
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
+    # sockets.target comes before the network: an address of an interface isn't there yet.
+    early = not is_loopback(settings.host) and settings.host not in ("0.0.0.0", "::")  # noqa: S104
+    text = render_template(
+        "litellm.socket.j2",
+        version=version,
+        prefix=layout.prefix,
+        python=f"{layout.current}/bin/python",
+        listen=f"{address}:{settings.port}",
+        free_bind="FreeBind=yes" if early else "",
+    )
+    return _without_gaps(text)
+
+
+def render_sysusers(layout: Layout) -> str:
+    """The text of sysusers.d/litellm.conf."""
+    return render_template("sysusers.conf.j2", user=contract.SERVICE_USER, state=layout.state)
+
+
+def render_tmpfiles(folders: Sequence[FileState]) -> str:
+    """The text of tmpfiles.d/litellm.conf, which creates these folders with their mode and owner."""
+    lines = [f"d {item.path} {item.mode:04o} {item.owner} {item.group} -" for item in folders]
+    return render_template("tmpfiles.conf.j2", folders="\n".join(lines))
+
+
+def render_environment(settings: Settings) -> str:
+    """The text of litellm.env: every variable of the settings, quoted for systemd."""
+    assignments = render_assignments(settings.environment).rstrip("\n")
+    return render_template("litellm.env.j2", assignments=assignments)
+
+
+def _without_gaps(text: str) -> str:
+    """Drop the lines that an empty value left behind: no more than one empty line stands together."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line or (lines and lines[-1]):
+            lines.append(line)
+    return "\n".join(lines).rstrip() + "\n"

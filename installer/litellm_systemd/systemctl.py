@@ -1,0 +1,136 @@
+"""The only builder of systemctl and journalctl command lines."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from litellm_systemd import contract
+from litellm_systemd.command import run
+from litellm_systemd.errors import CommandError, InstallerError, Unavailable
+from litellm_systemd.layout import Layout
+from litellm_systemd.model import UnitState
+
+#: A stop may drain for hours (DRAIN_TIMEOUT), and systemd's own time-outs bound each job.
+NO_LIMIT = None
+
+
+@dataclass(frozen=True, slots=True)
+class Systemctl:
+    """systemctl for the running host, or with --root for an image, where only enabling makes sense."""
+
+    layout: Layout
+
+    def _argv(self, *arguments: str) -> tuple[str, ...]:
+        root = () if self.layout.is_host else ("--root", str(self.layout.root))
+        return ("systemctl", "--no-pager", *root, *arguments)
+
+    def version(self) -> int:
+        """The version of systemd, such as 252.
+
+        Raises:
+            MissingError: there is no systemctl.
+            Unavailable: its answer can't be read.
+        """
+        answer = run(("systemctl", "--version")).stdout
+        match = re.match(r"systemd (\d+)", answer)
+        if match is None:
+            raise Unavailable(f"systemctl --version says {answer.splitlines()[:1]}", "Is systemd installed?")
+        return int(match[1])
+
+    def show(self, unit: str, *properties: str) -> dict[str, str]:
+        """Properties of a unit, as systemd prints them; one that it doesn't know is missing."""
+        answer = run(self._argv("show", unit, "--property", ",".join(properties))).stdout
+        return dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+
+    def unit_state(self, unit: str) -> UnitState:
+        """The state of a unit; of an image's unit only whether it is enabled."""
+        if not self.layout.is_host:
+            answer = run(self._argv("is-enabled", unit), check=False)
+            return UnitState(unit, enabled=answer.stdout.strip())
+        found = self.show(unit, "LoadState", "ActiveState", "UnitFileState", "FragmentPath", "NeedDaemonReload")
+        return UnitState(
+            unit,
+            load=found.get("LoadState", "not-found"),
+            active=found.get("ActiveState", "inactive"),
+            enabled=found.get("UnitFileState", ""),
+            fragment=found.get("FragmentPath", ""),
+            need_reload=found.get("NeedDaemonReload") == "yes",
+        )
+
+    def daemon_reload(self) -> None:
+        """Let systemd read the unit files again."""
+        run(self._argv("daemon-reload"))
+
+    def enable(self, unit: str) -> None:
+        """Have the unit start at boot."""
+        run(self._argv("enable", unit))
+
+    def disable(self, unit: str) -> None:
+        """Don't have the unit start at boot."""
+        run(self._argv("disable", unit))
+
+    def start(self, *units: str) -> None:
+        """Start units and wait until they are ready. A unit that used up its restarts gets a new chance."""
+        run(self._argv("reset-failed", *units), check=False)
+        self._act("start", *units)
+
+    def stop(self, *units: str) -> None:
+        """Stop units and wait until they are drained."""
+        self._act("stop", *units)
+
+    def restart(self, *units: str) -> None:
+        """Restart units and wait until they are ready."""
+        run(self._argv("reset-failed", *units), check=False)
+        self._act("restart", *units)
+
+    def reload(self, *units: str) -> None:
+        """Have units read their configuration again, and wait for the outcome."""
+        self._act("reload", *units)
+
+    def _act(self, verb: str, *units: str) -> None:
+        began = int(time.time())
+        try:
+            run(self._argv(verb, *units), timeout=NO_LIMIT)
+        except CommandError as error:
+            raise _failure(verb, units, error, began) from None
+
+
+def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: int) -> InstallerError:
+    """A failed job, told by the last line that the units' own processes logged at error level since it began."""
+    argv = journal_argv(lines=1, priority="err", quiet=True, since=f"@{began}", output="cat", own_lines=True)
+    cause = run(argv, check=False).stdout.strip() or error.message
+    return Unavailable(
+        f"systemctl {verb} {' '.join(units)} failed: {cause}",
+        f"The whole story: journalctl -u {contract.SERVICE} -u {contract.SOCKET} -n 50",
+    )
+
+
+def journal_argv(
+    *,
+    lines: int | None = None,
+    follow: bool = False,
+    priority: str | None = None,
+    since: str | None = None,
+    quiet: bool = False,
+    output: str | None = None,
+    own_lines: bool = False,
+) -> tuple[str, ...]:
+    """The journalctl command line for both units.
+
+    `own_lines` leaves out what systemd itself says of the units ("Failed with result …"), and keeps what
+    their processes say, which is the cause.
+    """
+    argv = ["journalctl", "--no-pager"]
+    if own_lines:
+        argv += [f"_SYSTEMD_UNIT={contract.SERVICE}", f"_SYSTEMD_UNIT={contract.SOCKET}"]
+    else:
+        argv += ["--unit", contract.SERVICE, "--unit", contract.SOCKET]
+    argv += ["--lines", str(lines)] if lines is not None else []
+    argv += ["--follow"] if follow else []
+    argv += ["--priority", priority] if priority else []
+    argv += ["--since", since] if since else []
+    argv += ["--quiet"] if quiet else []
+    argv += ["--output", output] if output else []
+    return tuple(argv)
