@@ -379,7 +379,7 @@ class Box:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._leader, signal.SIGKILL)
             else:
-                kill_tree(self._nspawn.pid)
+                end(self._nspawn)
             self._nspawn.wait(timeout=60)
         self._after_power()
 
@@ -450,7 +450,7 @@ class Box:
         try:
             stdout, stderr = process.communicate(input or "", timeout=timeout)
         except BaseException as error:
-            kill_tree(process.pid)
+            end(process)
             stdout, stderr = _drain(process)
             if isinstance(error, subprocess.TimeoutExpired):
                 reason = f"still running after {timeout:g} s"
@@ -471,7 +471,7 @@ class Box:
         user: str | None = None,
         cwd: str = "/",
     ) -> subprocess.Popen[str]:
-        """Start a command in the box. Its pid is that of nsenter: end it with `kill_tree(process.pid)`."""
+        """Start a command in the box. Its pid is that of nsenter: end it with `end(process)`."""
         return subprocess.Popen(
             self.argv(argv, user=user, cwd=cwd), env={**CLEAN_ENVIRONMENT, **(env or {})},
             stdin=stdin, stdout=stdout, stderr=stderr, text=True, errors="replace",
@@ -664,14 +664,23 @@ class Box:
             _remove_cgroup(folder / self.name)
 
 
-def kill_tree(pid: int) -> None:
-    """Kill a process that this one started, and all that came of it, children first found, by pid."""
-    descendants = [pid]
-    for process in descendants:
-        descendants.extend(_children(process))
-    for process in reversed(descendants):
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a command that `Box.popen` started, with all that came of it, by pid.
+
+    The deepest go first, and nsenter itself is left to reap its child: a zombie orphaned by it would hang on the
+    host's init, and would hold up the box's shutdown for ten seconds if that one is slow to reap.
+    """
+    descendants = _children(process.pid)
+    for pid in descendants:
+        descendants.extend(_children(pid))
+    for pid in reversed(descendants):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=10)
 
 
 def _drain(process: subprocess.Popen[str]) -> tuple[str, str]:
