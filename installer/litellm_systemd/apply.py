@@ -97,7 +97,8 @@ def _plain_umask() -> Iterator[None]:
 def _write_manifest(layout: Layout, plan: Plan, host: HostState) -> None:
     written = {action.target: action.after.digest for action in plan.actions if action.after is not None}
     if written:
-        text = json.dumps({"version": 1, "files": dict(host.manifest) | written}, indent=2, sort_keys=True)
+        manifest = {"version": 1, "prefix": layout.prefix, "files": dict(host.manifest) | written}
+        text = json.dumps(manifest, indent=2, sort_keys=True)
         write_file(layout, FileState(layout.manifest, f"{text}\n".encode(), mode=0o600))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from litellm_systemd import contract
-from litellm_systemd.errors import InputError, Unavailable
+from litellm_systemd.errors import InputError, Unavailable, UsageError
 from litellm_systemd.files import observe_file, user_exists
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import HostState, UnitState
@@ -57,14 +59,38 @@ def read_manifest(layout: Layout) -> dict[str, str]:
     Raises:
         InputError: the manifest isn't what an install wrote.
     """
+    found = _manifest(layout).get("files", {})
+    return {str(name): str(digest) for name, digest in found.items()}
+
+
+def find_layout(root: Path, prefix: str | None) -> Layout:
+    """The layout of the installation in `root`: its prefix is remembered, so that no later run needs the flag.
+
+    Raises:
+        UsageError: the prefix is no plain absolute path, or not that of the installation.
+        InputError: the manifest isn't what an install wrote.
+    """
+    layout = Layout(root=root)
+    installed = _manifest(layout).get("prefix")
+    if prefix is not None and not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", prefix):
+        raise UsageError(f"--prefix {prefix}: not a plain absolute path", "Such as /opt/litellm-systemd.")
+    if prefix is not None and installed not in (None, prefix):
+        raise UsageError(f"it is installed under {installed}, not {prefix}", "Uninstall it first to move it.")
+    chosen = prefix or installed
+    return layout if chosen is None else Layout(root=root, prefix=str(chosen))
+
+
+def _manifest(layout: Layout) -> dict[str, Any]:
     path = layout.real(layout.manifest)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): str(digest) for name, digest in found["files"].items()}
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: not a manifest of an install", "Move it away and install again.") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise InputError(f"{path}: not the manifest of an install", "Move it away and install again.")
+    return found
 
 
 def is_booted() -> bool:

@@ -95,6 +95,14 @@ class HostState:
         return found is not None and self.manifest.get(path) != found.digest
 
 
+class Running(Enum):
+    """What is wanted of the service itself: that it runs; that it takes up changes if it runs; that it is let be."""
+
+    STARTED = "started"
+    AS_IT_IS = "as it is"
+    UNTOUCHED = "untouched"
+
+
 @dataclass(frozen=True, slots=True)
 class DesiredState:
     """What a host should look like: its release, folders and files, and the service enabled and running."""
@@ -103,7 +111,7 @@ class DesiredState:
     folders: tuple[FileState, ...] = ()
     files: tuple[FileState, ...] = ()
     enabled: bool = True
-    running: bool = True
+    running: Running = Running.STARTED
 
 
 class Verb(Enum):

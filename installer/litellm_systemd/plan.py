@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from litellm_systemd import contract
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import Action, DesiredState, FileState, HostState, Kind, Plan, Verb
+from litellm_systemd.model import Action, DesiredState, FileState, HostState, Kind, Plan, Running, Verb
 
 UNITS = (contract.SOCKET, contract.SERVICE)
 
@@ -146,27 +146,31 @@ def _systemd_actions(
         yield Action(Verb.DAEMON_RELOAD, "systemd")
     if desired.enabled:
         yield from (Action(Verb.ENABLE, name) for name in UNITS if not host.unit(name).is_enabled)
-    if layout.is_host and desired.running:
-        yield from _run_actions(layout, host, written, stale=stale)
-
-
-def _run_actions(layout: Layout, host: HostState, written: set[str], *, stale: bool) -> Iterable[Action]:
-    """Restart for what a process reads once, reload for the configuration, start if it doesn't run."""
-    if not host.unit(contract.SERVICE).is_active:
-        yield Action(Verb.START, contract.SERVICE)
+    if not layout.is_host or desired.running is Running.UNTOUCHED:
         return
+    if host.unit(contract.SERVICE).is_active:
+        yield from _take_up_actions(layout, desired, host, written, stale=stale)
+    elif desired.running is Running.STARTED:
+        yield Action(Verb.START, contract.SERVICE)
+
+
+def _take_up_actions(
+    layout: Layout, desired: DesiredState, host: HostState, written: set[str], *, stale: bool
+) -> Iterable[Action]:
+    """Restart for what a process reads once, reload for the configuration."""
     if layout.socket in written:
         # A socket unit refuses to start beside its running service, so both go down together.
         yield Action(Verb.RESTART, f"{contract.SOCKET} {contract.SERVICE}", layout.socket)
         return
     read_once = sorted(written & {layout.service, layout.environment_file, layout.current})
-    active = _active_config(layout, host)
     if read_once or stale:
         yield Action(Verb.RESTART, contract.SERVICE, ", ".join(read_once) or "units changed on disk")
-    elif changed := sorted(written & {layout.config_link, active}):
+    elif changed := sorted(written & {layout.config_link, *_active_config(layout, desired, host)}):
         yield Action(Verb.RELOAD, contract.SERVICE, ", ".join(changed))
 
 
-def _active_config(layout: Layout, host: HostState) -> str:
-    found = host.files.get(layout.config_link)
-    return "" if found is None else f"{layout.etc}/{found.content.decode()}"
+def _active_config(layout: Layout, desired: DesiredState, host: HostState) -> Iterable[str]:
+    """The file that the link to the active configuration leads to."""
+    wanted = next((file for file in desired.files if file.path == layout.config_link), None)
+    found = wanted or host.files.get(layout.config_link)
+    return () if found is None else (f"{layout.etc}/{found.content.decode()}",)

@@ -39,13 +39,15 @@ class Check:
 class Report:
     """The result of a verb.
 
-    `title` says in one sentence what was done, `checks` how each part went, `notes` what the user must know
-    (each printed on a line of its own), `data` the facts for programs: JSON types only.
+    `title` says in one sentence what was done, `checks` how each part went, `facts` are pairs of a name and a text
+    for people, `notes` what the user must know (each printed on a line of its own), `data` the facts for programs:
+    JSON types only.
     `code` is worked out from the checks unless it is given.
     """
 
     title: str
     checks: tuple[Check, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     code: ExitCode | None = None

@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from litellm_systemd import contract
+from litellm_systemd.bedrock_regions import looks_like_region
 from litellm_systemd.environment_file import MAX_TOTAL_BYTES, check_assignment
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
 
@@ -38,8 +39,6 @@ EMPTY_IS_UNSET = frozenset(
 #: LiteLLM leaves with exit 1 when one of these is set and Prisma's engine isn't there. The engine comes from a
 #: host of its own and can't be part of a release; so the database stays off, and the user is told.
 DATABASE_VARIABLES = ("DATABASE_URL", "DIRECT_URL", "DATABASE_URL_READ_REPLICA", "DATABASE_HOST")
-
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+){1,3}-\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +239,7 @@ def _check_aws_keys(dotenv: Dotenv, values: Mapping[str, str]) -> None:
 def _region(dotenv: Dotenv, values: Mapping[str, str]) -> str | None:
     for name in REGION_VARIABLES:
         if (region := values.get(name)) is not None:
-            if not _REGION.fullmatch(region):
+            if not looks_like_region(region):
                 raise InputError(
                     f"{dotenv.where(name)}: {name}={region} doesn't look like an AWS region",
                     "Write it as AWS does: us-east-1, eu-central-1, ap-northeast-1.",

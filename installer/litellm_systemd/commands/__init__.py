@@ -1,0 +1,22 @@
+"""One function for each verb of litellmctl. Each returns a `Report`; none prints."""
+
+from litellm_systemd.commands.configs import list_configs, show_config, use_config
+from litellm_systemd.commands.init import init
+from litellm_systemd.commands.install import InstallOptions, install
+from litellm_systemd.commands.service import act, logs, run_foreground, status, verify_service
+from litellm_systemd.commands.uninstall import uninstall
+
+__all__ = [
+    "InstallOptions",
+    "act",
+    "init",
+    "install",
+    "list_configs",
+    "logs",
+    "run_foreground",
+    "show_config",
+    "status",
+    "uninstall",
+    "use_config",
+    "verify_service",
+]

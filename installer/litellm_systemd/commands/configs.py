@@ -1,0 +1,113 @@
+"""config list, show and use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from litellm_systemd.apply import Executor, apply_install
+from litellm_systemd.commands.desired import (
+    Request,
+    active_config,
+    build_config_file,
+    build_config_link,
+    installed_configs,
+    read_installed,
+    work_out,
+)
+from litellm_systemd.commands.install import require_root
+from litellm_systemd.errors import MissingError
+from litellm_systemd.files import observe_file
+from litellm_systemd.gateway_config import lint, parse_config, read_config, resolve_name
+from litellm_systemd.host import observe_host, read_manifest
+from litellm_systemd.layout import Layout
+from litellm_systemd.model import DesiredState, HostState, Running
+from litellm_systemd.plan import plan_install
+from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.resources import config_names
+from litellm_systemd.resources import read_config as read_shipped
+from litellm_systemd.systemctl import Systemctl
+
+
+def list_configs(layout: Layout) -> Report:
+    """The configurations that `-c` takes by name: which is active, which were edited, and where each is from."""
+    active, manifest = active_config(layout), read_manifest(layout)
+    rows = []
+    for name in sorted({*config_names(), *installed_configs(layout)}):
+        found = observe_file(layout, layout.config(name))
+        written = manifest.get(layout.config(name))
+        words = {
+            "shipped" if name in config_names() else "yours": True,
+            "edited": found is not None and written is not None and written != found.digest,
+            "active": name == active,
+        }
+        rows.append((name, [word for word, holds in words.items() if holds]))
+    return Report(
+        f"{len(rows)} configurations",
+        facts=tuple((name, ", ".join(words)) for name, words in rows),
+        data={"active": active, "configs": [{"name": name, "is": words} for name, words in rows]},
+    )
+
+
+def show_config(request: Request) -> Report:
+    """What a configuration serves, and what is wrong with it; the active one if the request names none.
+
+    Raises:
+        InstallerError: there is no such configuration, or it can't be used.
+    """
+    layout = request.layout
+    name = request.config or active_config(layout)
+    if name is None:
+        raise MissingError("no configuration is active: nothing is installed", "Name one, such as demo.yml.")
+    choice = resolve_name(
+        name,
+        shipped=frozenset(config_names()),
+        installed=frozenset(installed_configs(layout)),
+        installed_dir=layout.real(layout.configs),
+        folder=request.cwd,
+    )
+    gateway = parse_config(read_shipped(name), name) if choice.path is None else read_config(choice.path)
+    findings = lint(gateway, read_installed(layout))
+    return Report(
+        f"{gateway.source} serves {len(gateway.names)} models",
+        tuple(Check(item.code, Outcome.WARNING, f"{item.where}: {item.message}", item.remedy) for item in findings),
+        facts=(*((model.name, model.provider_model) for model in gateway.models), *gateway.aliases),
+        data={"source": gateway.source, "digest": gateway.digest, "models": list(gateway.names)},
+    )
+
+
+def use_config(request: Request, say: Callable[[str], None] = lambda _line: None, *, take_up: bool = True) -> Report:
+    """Make a configuration the active one; a service that runs takes it up by a reload if `take_up` is set.
+
+    Raises:
+        InstallerError: nothing was changed, or what was changed has been put back.
+    """
+    require_root("switching the configuration")
+    layout = request.layout
+    wanted = work_out(request)
+    systemctl = Systemctl(layout)
+    host = observe_host(layout, systemctl, [layout.config(wanted.choice.name)])
+    own_file = wanted.choice.name in wanted.configs
+    desired = DesiredState(
+        release=_current_release(layout, host),
+        files=(
+            *((build_config_file(layout, wanted, wanted.choice.name),) if own_file else ()),
+            build_config_link(layout, wanted),
+        ),
+        enabled=False,
+        running=Running.AS_IT_IS if take_up else Running.UNTOUCHED,
+    )
+    plan = plan_install(layout, desired, host)
+    apply_install(Executor(layout, systemctl, say=say), plan, host)
+    return Report(
+        f"{wanted.choice.name} is the active configuration",
+        tuple(Check(str(action), Outcome.CHANGED) for action in plan.actions),
+        notes=wanted.notes,
+        data={"config": wanted.choice.name, "changed": bool(plan), "models": list(wanted.gateway.names)},
+    )
+
+
+def _current_release(layout: Layout, host: HostState) -> str:
+    found = host.files.get(layout.current)
+    if found is None:
+        raise MissingError("nothing is installed here", "'litellmctl install' comes first.")
+    return found.content.decode().rsplit("/", 1)[-1]

@@ -1,0 +1,263 @@
+"""From what the user asks for, and what is installed already, to the state that the host should have."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from litellm_systemd import contract
+from litellm_systemd.aws import find_region
+from litellm_systemd.environment_file import parse_environment_file
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.files import observe_file
+from litellm_systemd.gateway_config import (
+    Choice,
+    GatewayConfig,
+    Origin,
+    Severity,
+    check,
+    leaving,
+    lint,
+    localize,
+    parse_config,
+    read_config,
+    resolve_name,
+)
+from litellm_systemd.host import read_manifest
+from litellm_systemd.layout import Layout
+from litellm_systemd.model import DesiredState, FileState, HostState, Kind, Running, folder, link
+from litellm_systemd.render import (
+    render_environment,
+    render_service,
+    render_socket,
+    render_sysusers,
+    render_tmpfiles,
+)
+from litellm_systemd.resources import config_names
+from litellm_systemd.resources import read_config as read_shipped
+from litellm_systemd.settings import (
+    CONFIG_VARIABLE,
+    REGION_VARIABLES,
+    Dotenv,
+    Settings,
+    build_settings,
+    read_dotenv,
+)
+
+DEFAULT_CONFIG = "iam_role_config.yml"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asks for: a `.env` and a configuration.
+
+    Without `env_file` it is the `.env` in `cwd`, unless `installed_only` is set, and else what is installed.
+    """
+
+    layout: Layout
+    env_file: Path | None = None
+    config: str | None = None
+    cwd: Path = Path()
+    installed_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the request comes to: settings, the configuration by name and content, and all that is to be said."""
+
+    settings: Settings
+    choice: Choice
+    gateway: GatewayConfig
+    configs: Mapping[str, bytes]
+    keeps_environment: bool
+    notes: tuple[str, ...] = ()
+
+
+def read_installed(layout: Layout) -> dict[str, str]:
+    """The environment that is installed; empty where none is.
+
+    Raises:
+        PermissionDenied: this user may not read it.
+    """
+    path = layout.real(layout.environment_file)
+    try:
+        return parse_environment_file(path.read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except PermissionError:
+        raise PermissionDenied(f"{path} can't be read by this user: it holds keys", "Run it with sudo.") from None
+
+
+def active_config(layout: Layout) -> str | None:
+    """The file name of the active configuration, None if none is installed."""
+    found = observe_file(layout, layout.config_link)
+    return Path(found.content.decode()).name if found is not None and found.kind is Kind.LINK else None
+
+
+def installed_configs(layout: Layout) -> tuple[str, ...]:
+    """The file names of the installed configurations, sorted."""
+    folder = layout.real(layout.configs)
+    return tuple(sorted(path.name for path in folder.glob("*.y*ml"))) if folder.is_dir() else ()
+
+
+def work_out(request: Request) -> Wanted:
+    """Read, choose and check. Changes nothing.
+
+    Raises:
+        InstallerError: the first thing that can't be used, with its file, its line or key, and the remedy.
+    """
+    installed = read_installed(request.layout)
+    dotenv, is_installed = _dotenv(request, installed)
+    settings = build_settings(dotenv, installed=installed, new_key=lambda: f"sk-{secrets.token_urlsafe(32)}")
+    choice = choose_config(request, settings, installed)
+    settings = _with_region(settings, choice)
+    configs = _shipped(settings)
+    gateway, configs = _gateway(request.layout, choice, configs)
+    check(gateway, settings.environment)
+    return Wanted(
+        settings=settings,
+        choice=choice,
+        gateway=gateway,
+        configs=configs,
+        keeps_environment=is_installed and dict(settings.environment) == installed,
+        notes=(*settings.warnings, *_notes(choice, gateway, settings, configs)),
+    )
+
+
+def _dotenv(request: Request, installed: Mapping[str, str]) -> tuple[Dotenv, bool]:
+    """The variables to use, and whether they are those that are installed already."""
+    if request.env_file is not None:
+        return read_dotenv(request.env_file), False
+    if not request.installed_only and (request.cwd / ".env").exists():
+        return read_dotenv(request.cwd / ".env"), False
+    if installed or (request.config is not None and not request.installed_only):
+        return Dotenv(request.layout.environment_file, installed), True
+    if request.installed_only:
+        raise MissingError("nothing is installed here", "'litellmctl install' comes first.")
+    raise MissingError(
+        "there is no .env here, and nothing is installed yet",
+        "'litellmctl init' writes one; '-c demo.yml' tries the service without AWS.",
+    )
+
+
+def choose_config(request: Request, settings: Settings, installed: Mapping[str, str]) -> Choice:
+    """The configuration to run: the one asked for, else that of `.env`, else the active one, else the default.
+
+    A CONFIG_FILE that was there at the last install gives way to the active one: since then somebody has switched.
+    """
+    named = settings.config if settings.config != installed.get(CONFIG_VARIABLE) else None
+    active = active_config(request.layout)
+    return resolve_name(
+        request.config or named or active or settings.config or DEFAULT_CONFIG,
+        shipped=frozenset(config_names()),
+        installed=frozenset(installed_configs(request.layout)),
+        installed_dir=request.layout.real(request.layout.configs),
+        folder=request.cwd,
+    )
+
+
+def _with_region(settings: Settings, choice: Choice) -> Settings:
+    """Settings with the instance's own region, where `.env` names none and the configuration goes to Bedrock."""
+    if settings.region is not None:
+        return settings
+    text = choice.path.read_text("utf-8") if choice.path and choice.path.is_file() else _shipped_text(choice)
+    if "bedrock/" not in text or (region := find_region()) is None:
+        return settings
+    return replace(settings, region=region, environment={**settings.environment, REGION_VARIABLES[0]: region})
+
+
+def _shipped_text(choice: Choice) -> str:
+    return read_shipped(choice.name) if choice.origin is not Origin.PATH else ""
+
+
+def _shipped(settings: Settings) -> dict[str, bytes]:
+    """The configurations that ship, for the region of this host."""
+    texts = {name: read_shipped(name) for name in config_names()}
+    return {
+        name: (localize(text, settings.region) if settings.region else text).encode() for name, text in texts.items()
+    }
+
+
+def _gateway(layout: Layout, choice: Choice, configs: dict[str, bytes]) -> tuple[GatewayConfig, dict[str, bytes]]:
+    """The chosen configuration, read; and all that are to be installed, a file of the user's among them."""
+    if choice.origin is Origin.PATH and choice.path is not None:
+        gateway = read_config(choice.path)
+        if gateway.includes:
+            raise InputError(
+                f"{choice.path} includes other files, which can't be taken along",
+                f"Copy all of them to {layout.configs} and name this one with -c {choice.name}.",
+            )
+        return gateway, {**configs, choice.name: choice.path.read_bytes()}
+    if choice.origin is Origin.INSTALLED and choice.path is not None and _is_own(layout, choice, configs):
+        return read_config(choice.path), configs
+    return parse_config(configs[choice.name].decode(), layout.config(choice.name)), configs
+
+
+def _is_own(layout: Layout, choice: Choice, configs: Mapping[str, bytes]) -> bool:
+    """Whether an installed configuration is the user's, by name or by an edit, and so stays as it is."""
+    found = observe_file(layout, layout.config(choice.name))
+    written = read_manifest(layout).get(layout.config(choice.name))
+    return choice.name not in configs or (found is not None and found.digest != written)
+
+
+def _notes(
+    choice: Choice, gateway: GatewayConfig, settings: Settings, configs: Mapping[str, bytes]
+) -> tuple[str, ...]:
+    findings = lint(gateway, settings.environment)
+    notes = [f"{item.where}: {item.message} {item.remedy}" for item in findings if item.severity is Severity.WARNING]
+    if choice.passed_over is not None:
+        notes.append(f"{choice.passed_over} was not used: write -c ./{choice.passed_over.name} for that one.")
+    if settings.region and choice.name in configs:
+        text = configs[choice.name].decode()
+        notes += [f"{name} may answer from any AWS region." for name in leaving(text, settings.region)]
+    return tuple(notes)
+
+
+def build_desired(
+    layout: Layout, wanted: Wanted, host: HostState, *, release: str, systemd: int, version: str, running: Running
+) -> DesiredState:
+    """The state of the host that the request comes to."""
+    folders = (
+        folder(layout.etc, 0o750, group=contract.SERVICE_USER),
+        folder(layout.configs, 0o750, group=contract.SERVICE_USER),
+    )
+    settings = wanted.settings
+    files = (
+        FileState(layout.service, render_service(layout, settings, systemd, version).encode()),
+        FileState(layout.socket, render_socket(layout, settings, version).encode()),
+        FileState(layout.sysusers, render_sysusers(layout).encode()),
+        FileState(layout.tmpfiles, render_tmpfiles(folders).encode()),
+        _environment_file(layout, wanted, host),
+        *(build_config_file(layout, wanted, name) for name in wanted.configs),
+        build_config_link(layout, wanted),
+        link(layout.current, f"releases/{release}"),
+        link(layout.command, f"{layout.current}/bin/litellmctl"),
+    )
+    return DesiredState(release, folders, files, running=running)
+
+
+def _environment_file(layout: Layout, wanted: Wanted, host: HostState) -> FileState:
+    """The rendered file; where nothing new was given, the installed one as it stands, comments by hand included."""
+    found = host.files.get(layout.environment_file)
+    if wanted.keeps_environment and found is not None:
+        return FileState(layout.environment_file, found.content, mode=0o600)
+    return FileState(layout.environment_file, render_environment(wanted.settings).encode(), mode=0o600)
+
+
+def build_config_file(layout: Layout, wanted: Wanted, name: str) -> FileState:
+    """An installed configuration: the user's from his first edit on, unless he has just given the file himself."""
+    given = wanted.choice.origin is Origin.PATH and wanted.choice.name == name
+    return FileState(
+        layout.config(name),
+        wanted.configs[name],
+        mode=0o640,
+        group=contract.SERVICE_USER,
+        keep_edits=not given,
+    )
+
+
+def build_config_link(layout: Layout, wanted: Wanted) -> FileState:
+    """The link that says which configuration is active (docs/adr/0004)."""
+    return link(layout.config_link, f"configs/{wanted.choice.name}")

@@ -1,0 +1,184 @@
+"""The verbs that drive and look at the service: start to disable, status, logs, verify, run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from litellm_systemd import contract
+from litellm_systemd.client import DEFAULT_TIMEOUT, Gateway
+from litellm_systemd.command import replace_process
+from litellm_systemd.commands.configs import use_config
+from litellm_systemd.commands.desired import Request, active_config, read_installed, work_out
+from litellm_systemd.commands.init import find_invoker
+from litellm_systemd.commands.install import require_root
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import MissingError, UsageError
+from litellm_systemd.files import observe_file
+from litellm_systemd.gateway_config import Origin, read_config
+from litellm_systemd.host import require_systemd
+from litellm_systemd.layout import Layout
+from litellm_systemd.report import Report
+from litellm_systemd.settings import Dotenv, Settings, build_settings
+from litellm_systemd.systemctl import Systemctl, journal_argv
+from litellm_systemd.verify import verify
+
+VERBS = ("start", "stop", "restart", "reload", "enable", "disable")
+
+
+def act(verb: str, request: Request, say: Callable[[str], None] = lambda _line: None) -> Report:
+    """Do what `systemctl VERB litellm` does, after a switch to `request.config` if it names one.
+
+    Raises:
+        InstallerError: the switch or systemctl failed; the message has the cause from the journal.
+    """
+    require_root(f"litellmctl {verb}")
+    systemctl = Systemctl(request.layout)
+    require_systemd(systemctl)
+    _require_installed(systemctl)
+    changed = use_config(request, say, take_up=False).checks if request.config else ()
+    say(f"systemctl {verb} {contract.SERVICE}")
+    units = (contract.SOCKET, contract.SERVICE) if verb in ("stop", "enable", "disable") else (contract.SERVICE,)
+    for unit in units:
+        getattr(systemctl, verb)(unit)
+    state = systemctl.unit_state(contract.SERVICE)
+    return Report(
+        f"{contract.SERVICE} is {state.active}, {state.enabled}",
+        changed,
+        data={"active": state.active, "enabled": state.enabled, "config": active_config(request.layout)},
+    )
+
+
+def _require_installed(systemctl: Systemctl) -> None:
+    if systemctl.unit_state(contract.SERVICE).load == "not-found":
+        raise MissingError(f"there is no {contract.SERVICE} on this host", "'litellmctl install' comes first.")
+
+
+#: What systemd is asked for `status`, under the names that people and programs are given.
+_PROPERTIES = {
+    "active": "ActiveState",
+    "sub": "SubState",
+    "since": "ActiveEnterTimestamp",
+    "status": "StatusText",
+    "main_pid": "MainPID",
+    "restarts": "NRestarts",
+    "result": "Result",
+    "enabled": "UnitFileState",
+    "need_daemon_reload": "NeedDaemonReload",
+}
+
+
+def status(layout: Layout) -> Report:
+    """What systemd says of the service, with the release and the configuration. Exit code 3 of systemctl's kind:
+    OK if it is active, UNAVAILABLE if not.
+
+    Raises:
+        InstallerError: systemd doesn't run here, or nothing is installed.
+    """
+    systemctl = Systemctl(layout)
+    require_systemd(systemctl)
+    _require_installed(systemctl)
+    found = systemctl.show(contract.SERVICE, *_PROPERTIES.values())
+    data = {name: found.get(prop, "") for name, prop in _PROPERTIES.items()}
+    data |= {
+        "socket": systemctl.unit_state(contract.SOCKET).active,
+        "listen": systemctl.show(contract.SOCKET, "Listen").get("Listen", ""),
+        "release": _target(layout, layout.current),
+        "config": active_config(layout) or "unknown to this user",
+    }
+    title = f"{contract.SERVICE} is {data['active']} ({data['sub']})"
+    facts = tuple((name.replace("_", " "), value) for name, value in data.items() if value)
+    return Report(
+        f"{title}: {data['status']}" if data["status"] else title,
+        facts=facts,
+        data=data,
+        code=ExitCode.OK if data["active"] in ("active", "reloading") else ExitCode.UNAVAILABLE,
+    )
+
+
+def _target(layout: Layout, path: str) -> str:
+    found = observe_file(layout, path)
+    return "" if found is None else Path(found.content.decode()).name
+
+
+def logs(
+    *, follow: bool, lines: int | None, priority: str | None, since: str | None, as_json: bool
+) -> None:  # pragma: no cover - it becomes journalctl
+    """Become journalctl, for both units; all its own options are a `journalctl -u litellm` away.
+
+    Raises:
+        MissingError: there is no journalctl.
+    """
+    count = lines if lines is not None or since else 100
+    replace_process(
+        journal_argv(lines=count, follow=follow, priority=priority, since=since, output="json" if as_json else None)
+    )
+
+
+def verify_service(
+    layout: Layout,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    models: tuple[str, ...] = (),
+    all_models: bool = False,
+    timeout: float = DEFAULT_TIMEOUT,
+    wait: float = 0.0,
+) -> Report:
+    """Prove the endpoints. Address, key and names come from what is installed, as far as they aren't given.
+
+    Raises:
+        InstallerError: neither is there, or this user may not read it.
+    """
+    settings = None if base_url and api_key else _installed_settings(layout)
+    # Another gateway than the installed one serves names of its own.
+    expected = () if base_url or settings is None else read_config(layout.real(layout.config_link)).names
+    gateway = Gateway(
+        base_url or _given(settings).base_url, api_key=api_key or _given(settings).master_key, timeout=timeout
+    )
+    return verify(gateway, expected=expected, models=models, all_models=all_models, wait=wait)
+
+
+def _given(settings: Settings | None) -> Settings:
+    if settings is None:
+        raise UsageError("no gateway is named", "Give --base-url and --api-key.")
+    return settings
+
+
+def _installed_settings(layout: Layout) -> Settings:
+    installed = read_installed(layout)
+    if not installed:
+        raise MissingError(
+            "nothing is installed here", "'litellmctl install' comes first, or give --base-url and --api-key."
+        )
+    return build_settings(Dotenv(layout.environment_file, installed), installed={}, new_key=str)
+
+
+def run_foreground(
+    request: Request, environ: Mapping[str, str], say: Callable[[str], None] = lambda _line: None
+) -> None:
+    """Serve in the foreground, without systemd and without root: become the runtime.
+
+    Raises:
+        InstallerError: `.env` or the configuration can't be used.
+    """
+    wanted = work_out(request)
+    for note in wanted.notes:
+        say(note)
+    if wanted.settings.generated_key:
+        say(f"{contract.MASTER_KEY}={wanted.settings.generated_key} holds for this run; set one in .env to keep it")
+    if wanted.choice.origin is Origin.PATH and wanted.choice.path is not None:
+        path = wanted.choice.path.absolute()
+    else:
+        path = _private_copy(wanted.choice.name, wanted.configs[wanted.choice.name], find_invoker(environ).home)
+    argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "--config", str(path))
+    replace_process(argv, {**environ, **wanted.settings.environment})
+
+
+def _private_copy(name: str, content: bytes, home: Path) -> Path:
+    """A shipped configuration as a file that stays: LiteLLM reads it again at each reload."""
+    path = home / ".cache" / "litellm-systemd" / name
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_bytes(content)
+    return path

@@ -1,0 +1,47 @@
+"""A `Report` for people, on a terminal or in a file. Part of the CLI: nothing else prints."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from litellm_systemd.report import Check, Outcome, Report
+
+_MARKS = {
+    Outcome.OK: "[green]ok[/]",
+    Outcome.CHANGED: "[cyan]done[/]",
+    Outcome.WARNING: "[yellow]warning[/]",
+    Outcome.FAILED: "[red bold]FAILED[/]",
+    Outcome.SKIPPED: "[dim]-[/]",
+}
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print the checks and facts as tables, then what the user must know, then the title: the last line counts."""
+    out = console or Console(highlight=False, soft_wrap=False)
+    if report.facts:
+        out.print(_facts(report))
+    if report.checks:
+        out.print(_checks(report.checks))
+    for note in report.notes:
+        out.print(Padding(escape(note), (0, 0, 0, 2)))
+    out.print(f"[bold]{escape(report.title)}[/]")
+
+
+def _facts(report: Report) -> Table:
+    table = Table.grid(padding=(0, 3))
+    for name, value in report.facts:
+        table.add_row(f"  {escape(name)}", escape(value))
+    return table
+
+
+def _checks(checks: tuple[Check, ...]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    timed = any(check.seconds is not None for check in checks)
+    for check in checks:
+        detail = escape(check.detail) + (f"\n[yellow]{escape(check.hint)}[/]" if check.hint else "")
+        seconds = [] if not timed else ["" if check.seconds is None else f"{check.seconds * 1000:.0f} ms"]
+        table.add_row(f"  {_MARKS[check.outcome]}", escape(check.name), *seconds, detail)
+    return table
