@@ -9,6 +9,7 @@ from litellm_systemd.layout import Layout
 from litellm_systemd.model import Action, DesiredState, FileState, HostState, Kind, Plan, Running, Verb
 
 UNITS = (contract.SOCKET, contract.SERVICE)
+NEW, CHANGED = "new", "changed"
 
 
 def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan:
@@ -102,11 +103,11 @@ def _is_kept(file: FileState, host: HostState) -> bool:
 def _why(file: FileState, host: HostState) -> str:
     found = host.files.get(file.path)
     if found is None:
-        return "new"
+        return NEW
     if found.kind is not file.kind:
         return f"is a {found.kind.value}"
     if found.content != file.content:
-        return "changed"
+        return CHANGED
     return f"mode {found.mode:04o} {found.owner}:{found.group}"
 
 
@@ -149,24 +150,26 @@ def _systemd_actions(
     if not layout.is_host or desired.running is Running.UNTOUCHED:
         return
     if host.unit(contract.SERVICE).is_active:
-        yield from _take_up_actions(layout, desired, host, written, stale=stale)
+        # A mended mode or owner is no reason to disturb a process.
+        changed = {file.path for file in writes if _why(file, host) in (NEW, CHANGED) or file.kind is Kind.LINK}
+        yield from _take_up_actions(layout, desired, host, changed, stale=stale)
     elif desired.running is Running.STARTED:
         yield Action(Verb.START, contract.SERVICE)
 
 
 def _take_up_actions(
-    layout: Layout, desired: DesiredState, host: HostState, written: set[str], *, stale: bool
+    layout: Layout, desired: DesiredState, host: HostState, changed: set[str], *, stale: bool
 ) -> Iterable[Action]:
     """Restart for what a process reads once, reload for the configuration."""
-    if layout.socket in written:
+    if layout.socket in changed:
         # A socket unit refuses to start beside its running service, so both go down together.
         yield Action(Verb.RESTART, f"{contract.SOCKET} {contract.SERVICE}", layout.socket)
         return
-    read_once = sorted(written & {layout.service, layout.environment_file, layout.current})
+    read_once = sorted(changed & {layout.service, layout.environment_file, layout.current})
     if read_once or stale:
         yield Action(Verb.RESTART, contract.SERVICE, ", ".join(read_once) or "units changed on disk")
-    elif changed := sorted(written & {layout.config_link, *_active_config(layout, desired, host)}):
-        yield Action(Verb.RELOAD, contract.SERVICE, ", ".join(changed))
+    elif taken_up := sorted(changed & {layout.config_link, *_active_config(layout, desired, host)}):
+        yield Action(Verb.RELOAD, contract.SERVICE, ", ".join(taken_up))
 
 
 def _active_config(layout: Layout, desired: DesiredState, host: HostState) -> Iterable[str]:

@@ -1,0 +1,108 @@
+"""Hosts for plan cases, made by acting plans out on values: nothing here touches a disk or systemd."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from litellm_systemd.commands.desired import Wanted, build_desired
+from litellm_systemd.gateway_config import Choice, Origin, parse_config
+from litellm_systemd.layout import Layout
+from litellm_systemd.model import (
+    Action,
+    DesiredState,
+    FileState,
+    HostState,
+    Kind,
+    Plan,
+    Running,
+    UnitState,
+    Verb,
+    folder,
+)
+from litellm_systemd.plan import UNITS, plan_install
+from litellm_systemd.settings import build_settings, parse_dotenv
+
+MODEL = "model_list: [{model_name: m, litellm_params: {model: openai/m, mock_response: hi}}]\n"
+CONFIGS = {"demo.yml": MODEL.encode(), "other.yml": (MODEL + "# other\n").encode()}
+
+
+def make_layout(case: dict[str, Any]) -> Layout:
+    return Layout(
+        **{"root": Layout().root.joinpath(case.get("root", "/")), "prefix": case.get("prefix", Layout().prefix)}
+    )
+
+
+def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> DesiredState:
+    settings = build_settings(
+        parse_dotenv(asked.get("env", ""), ".env"), installed={}, new_key=lambda: "sk-made-for-the-case"
+    )
+    name = asked.get("config", "demo.yml")
+    configs = {**CONFIGS, **{key: text.encode() for key, text in asked.get("configs", {}).items()}}
+    wanted = Wanted(
+        settings=settings,
+        choice=Choice(name, Origin(asked.get("origin", "shipped")), None),
+        gateway=parse_config(configs.get(name, MODEL.encode()).decode(), name),
+        configs=configs,
+        keeps_environment=False,
+    )
+    return build_desired(
+        layout,
+        wanted,
+        host,
+        release=asked.get("release", "r1"),
+        systemd=asked.get("systemd", 252),
+        version="1.0",
+        running=Running(asked.get("running", "started")),
+    )
+
+
+def make_host(layout: Layout, told: dict[str, Any]) -> HostState:
+    """A bare host; or one after an install, if the case says `installed`; with what the case changes there."""
+    host = HostState()
+    if "installed" in told:
+        host = act_out(plan_install(layout, make_desired(layout, told["installed"], host), host), host)
+    files = dict(host.files)
+    for path, change in told.get("files", {}).items():
+        if change is None:
+            files.pop(path)
+        else:
+            before = files.get(path, FileState(path))
+            text = change.pop("content", None)
+            change = {**change, **({} if text is None else {"content": text.encode()})}
+            change = {**change, **({"kind": Kind(change["kind"])} if "kind" in change else {})}
+            files[path] = replace(before, **change)
+    units = {name: replace(host.unit(name), **told.get("units", {}).get(name, {})) for name in UNITS}
+    return replace(host, files=files, units=units, releases=tuple(told.get("releases", host.releases)))
+
+
+def act_out(plan: Plan, host: HostState) -> HostState:
+    """The host after the plan, if every step goes well."""
+    for action in plan.actions:
+        host = _step(action, host)
+    return host
+
+
+def _step(action: Action, host: HostState) -> HostState:
+    layout = Layout()
+    if action.verb is Verb.WRITE and action.after is not None:
+        files = {**host.files, action.target: action.after}
+        return replace(host, files=files, manifest={**host.manifest, action.target: action.after.digest})
+    if action.verb is Verb.CREATE_FOLDERS:
+        made = [folder(path, 0o750, group="litellm") for path in (layout.etc, layout.configs)]
+        own = [folder(path, 0o755) for path in (layout.prefix, layout.own_state)]
+        return replace(host, files={**host.files, **{state.path: state for state in (*made, *own)}})
+    if action.verb is Verb.CREATE_USER:
+        return replace(host, user_exists=True)
+    if action.verb is Verb.BUILD_RELEASE:
+        return replace(host, releases=(*host.releases, action.target.rsplit("/", 1)[-1]))
+    if action.verb is Verb.ENABLE:
+        return _with_unit(host, replace(host.unit(action.target), enabled="enabled", load="loaded"))
+    if action.verb is Verb.START:
+        for name in UNITS:
+            host = _with_unit(host, replace(host.unit(name), active="active", load="loaded"))
+    return host
+
+
+def _with_unit(host: HostState, unit: UnitState) -> HostState:
+    return replace(host, units={**host.units, unit.name: unit})

@@ -1,0 +1,58 @@
+"""Plans, from data files: given this host and these settings, exactly these actions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from litellm_systemd.plan import plan_install, plan_rollback, plan_uninstall
+
+from tests.unit.plan_world import act_out, make_desired, make_host, make_layout
+
+CASES = Path(__file__).parent / "plan_cases"
+
+
+def cases(name: str) -> Any:
+    loaded = yaml.safe_load((CASES / name).read_text(encoding="utf-8"))
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case["promise"]) for case in loaded])
+
+
+@cases("install.yml")
+def test_install(case: dict[str, Any]) -> None:
+    """The plan for a host and its settings is exactly the one in the case, and what it leaves alone is said."""
+    layout = make_layout(case)
+    host = make_host(layout, case["host"])
+    plan = plan_install(layout, make_desired(layout, case["asked"], host), host)
+    assert [str(action) for action in plan.actions] == case["actions"]
+    assert list(plan.kept) == case.get("kept", [])
+
+
+@cases("install.yml")
+def test_install_twice(case: dict[str, Any]) -> None:
+    """Once a plan has been acted out, the same request plans no file, no folder, no user and no release again."""
+    layout = make_layout(case)
+    host = make_host(layout, case["host"])
+    after = act_out(plan_install(layout, make_desired(layout, case["asked"], host), host), host)
+    again = plan_install(layout, make_desired(layout, case["asked"], after), after)
+    left = [str(action) for action in again.actions if action.verb.value not in ("daemon-reload", "restart", "start")]
+    assert left == []
+
+
+@cases("uninstall.yml")
+def test_uninstall(case: dict[str, Any]) -> None:
+    """An uninstall takes exactly the steps in the case."""
+    layout = make_layout(case)
+    plan = plan_uninstall(layout, make_host(layout, case["host"]), purge=case["purge"])
+    assert [str(action) for action in plan.actions] == case["actions"]
+
+
+@cases("rollback.yml")
+def test_rollback(case: dict[str, Any]) -> None:
+    """What was begun and failed is taken back by exactly the steps in the case."""
+    layout = make_layout(case)
+    host = make_host(layout, case["host"])
+    plan = plan_install(layout, make_desired(layout, case["asked"], host), host)
+    back = plan_rollback(layout, plan.actions[: case.get("taken")], host)
+    assert [str(action) for action in back.actions] == case["actions"]
