@@ -1,0 +1,71 @@
+"""systemd's EnvironmentFile grammar. That the real systemd agrees is for tests/system/test_environment.py."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litellm_systemd.environment_file import check_assignment, parse_environment_file, quote, render_assignments
+from litellm_systemd.errors import InputError
+
+NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True)
+VALUES = st.text(st.sampled_from("ab \t\n\"'\\$`%#;=&|é漢😀{}~!*?<>()[]") | st.characters(codec="utf-8"))
+
+
+def carried(value: str) -> bool:
+    try:
+        check_assignment("X", value, "test")
+    except InputError:
+        return False
+    return True
+
+
+@given(st.dictionaries(NAMES, VALUES.filter(carried)))
+def test_round_trip(environment: dict[str, str]) -> None:
+    """What is written for systemd is read back as it was."""
+    assert parse_environment_file(render_assignments(environment)) == environment
+
+
+@given(st.text())
+def test_any_text_is_read(text: str) -> None:
+    """A file that somebody spoiled is read as far as it goes, without an error and without end."""
+    assert isinstance(parse_environment_file(text), dict)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("A=1\n", {"A": "1"}, id="plain"),
+        pytest.param("  A = two words  \n", {"A": "two words"}, id="spaces around name and value"),
+        pytest.param("export A=1\nB=2\n", {"B": "2"}, id="export makes a name that isn't one"),
+        pytest.param("A=v # c\n", {"A": "v # c"}, id="no comment behind a value"),
+        pytest.param("# c\n; d\nA=1\n", {"A": "1"}, id="comments"),
+        pytest.param('A=\'it"s\' "$x"\n', {"A": 'it"s$x'}, id="quoted parts are joined"),
+        pytest.param('A="a\\\nb"\n', {"A": "ab"}, id="an escaped newline is eaten"),
+        pytest.param('A="\\n"\n', {"A": "\\n"}, id="no escapes as in C"),
+        pytest.param("A=a\\ b\\ \n", {"A": "a b "}, id="an escaped space stays"),
+        pytest.param("A=b\\\nc\n", {"A": "bc"}, id="a bare value goes on behind a backslash"),
+        pytest.param("A=x'y'\n", {"A": "x'y'"}, id="a quote inside a bare value is itself"),
+        pytest.param("A=\nB=1\n", {"A": "", "B": "1"}, id="empty"),
+        pytest.param("junk\nA=1\n", {"A": "1"}, id="a line without an equals sign"),
+        pytest.param("A=1\nA=2\n", {"A": "2"}, id="the last one counts"),
+        pytest.param("A='unclosed", {"A": "unclosed"}, id="an unclosed quote ends with the file"),
+        pytest.param("A=1\r\nB=2\r\n", {"A": "1", "B": "2"}, id="CRLF"),
+    ],
+)
+def test_grammar(text: str, expected: dict[str, str]) -> None:
+    """An EnvironmentFile that somebody edited by hand is read as systemd reads it."""
+    assert parse_environment_file(text) == expected
+
+
+def test_quote_is_readable() -> None:
+    """A plain value stays readable for the administrator who opens the file."""
+    assert quote("us-east-1") == '"us-east-1"'
+
+
+@pytest.mark.parametrize("value", ["\ud800", "\ufdd0", "\uffff", "\U0001fffe"])
+def test_not_text(value: str) -> None:
+    """A surrogate or noncharacter, which systemd's UTF-8 check refuses, is refused by name."""
+    with pytest.raises(InputError, match="X is not valid UTF-8 text"):
+        check_assignment("X", value, "test")
