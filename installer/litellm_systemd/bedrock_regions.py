@@ -15,48 +15,16 @@ from litellm_systemd.errors import InputError
 _SHAPE = re.compile(r"[a-z]{2,4}(-[a-z]+){1,2}-\d{1,2}")
 
 #: The regions of EC2 in botocore's own table; a test compares the two.
-REGIONS = frozenset(
-    [
-        "af-south-1",
-        "ap-east-1",
-        "ap-east-2",
-        "ap-northeast-1",
-        "ap-northeast-2",
-        "ap-northeast-3",
-        "ap-south-1",
-        "ap-south-2",
-        "ap-southeast-1",
-        "ap-southeast-2",
-        "ap-southeast-3",
-        "ap-southeast-4",
-        "ap-southeast-5",
-        "ap-southeast-6",
-        "ap-southeast-7",
-        "ca-central-1",
-        "ca-west-1",
-        "cn-north-1",
-        "cn-northwest-1",
-        "eu-central-1",
-        "eu-central-2",
-        "eu-north-1",
-        "eu-south-1",
-        "eu-south-2",
-        "eu-west-1",
-        "eu-west-2",
-        "eu-west-3",
-        "il-central-1",
-        "me-central-1",
-        "me-south-1",
-        "mx-central-1",
-        "sa-east-1",
-        "us-east-1",
-        "us-east-2",
-        "us-gov-east-1",
-        "us-gov-west-1",
-        "us-west-1",
-        "us-west-2",
-    ]
-)
+# fmt: off
+REGIONS = frozenset((
+    "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1",
+    "ap-south-2", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5",
+    "ap-southeast-6", "ap-southeast-7", "ca-central-1", "ca-west-1", "cn-north-1", "cn-northwest-1",
+    "eu-central-1", "eu-central-2", "eu-north-1", "eu-south-1", "eu-south-2", "eu-west-1", "eu-west-2",
+    "eu-west-3", "il-central-1", "me-central-1", "me-south-1", "mx-central-1", "sa-east-1", "us-east-1",
+    "us-east-2", "us-gov-east-1", "us-gov-west-1", "us-west-1", "us-west-2",
+))
+# fmt: on
 
 #: Profiles that a model of the shipped configurations has, as Bedrock's ListInferenceProfiles gave them in October
 #: 2026; GovCloud's from LiteLLM's model map. LiteLLM's map alone won't do: it lists `apac.` and `jp.` profiles that
@@ -66,6 +34,20 @@ PROFILES: dict[str, frozenset[str]] = {
     "anthropic.claude-sonnet-4-6": frozenset({"us", "eu", "jp", "au", "global"}),
     "anthropic.claude-haiku-5-5": frozenset({"us", "eu", "jp", "au", "us-gov", "global"}),
 }
+
+#: How the regions begin that may call the profiles of a geography. Wider than what AWS documents, so that only
+#: what can never work is outside.
+REACH: dict[str, tuple[str, ...]] = {
+    "us": ("us-east-", "us-west-", "ca-", "mx-", "sa-"),
+    "eu": ("eu-", "il-", "me-"),
+    "jp": ("ap-northeast-",),
+    "au": ("ap-southeast-",),
+    "apac": ("ap-",),
+    "us-gov": ("us-gov-",),
+}
+
+#: Partitions with no way to the commercial regions and no model here, by how their regions begin.
+_APART = ("cn-", "us-iso", "eu-iso", "eusc-")
 
 _PROFILE_ID = re.compile(
     r"\b(?:us|eu|jp|au|apac|us-gov|global)\.(?P<model>" + "|".join(map(re.escape, PROFILES)) + r")(?![\w.:-])"
@@ -80,12 +62,14 @@ def looks_like_region(region: str) -> bool:
 def geography(region: str) -> str:
     """The prefix of the profiles that stay closest to `region`; `global` where none does.
 
-    Canada calls the `us.` profiles, which for it include Canada. InputError for China and for what is no region.
+    Canada calls the `us.` profiles, which for it include Canada. InputError for China, for the isolated and the
+    sovereign partitions, and for what is no region.
     """
-    if region.startswith("cn-"):
-        raise InputError(f"Amazon Bedrock isn't offered in {region}", "Set AWS_REGION_NAME to a region that has it.")
     if not looks_like_region(region):
         raise InputError(f"{region} is not an AWS region", "Set AWS_REGION_NAME to one, such as us-east-1.")
+    if region.startswith(_APART):
+        hint = "Set AWS_REGION_NAME to a region that has them, or write a configuration of your own."
+        raise InputError(f"Amazon Bedrock has none of these models in {region}", hint)
     if region.startswith("us-gov-"):
         return "us-gov"
     if region in ("ap-northeast-1", "ap-northeast-3"):

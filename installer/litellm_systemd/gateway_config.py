@@ -5,6 +5,7 @@ Nothing here imports LiteLLM, which takes seconds. Installer and service both us
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from litellm_systemd.gateway_choice import Choice as Choice
 from litellm_systemd.gateway_choice import Origin as Origin
 from litellm_systemd.gateway_choice import resolve_name as resolve_name
 from litellm_systemd.gateway_lint import lint as lint
-from litellm_systemd.gateway_model import REFERENCE, Fallback, KeyPath, render_key
+from litellm_systemd.gateway_model import REFERENCE, Alias, Fallback, KeyPath, render_key
 from litellm_systemd.gateway_model import Finding as Finding
 from litellm_systemd.gateway_model import GatewayConfig as GatewayConfig
 from litellm_systemd.gateway_model import Model as Model
@@ -54,8 +55,8 @@ def _build(document: Document) -> GatewayConfig:
     return GatewayConfig(
         source=document.source,
         models=_models(document),
-        aliases=_aliases(document.data),
-        fallbacks=_fallbacks(document),
+        aliases=tuple(_aliases(document.data)),
+        fallbacks=tuple(_fallbacks(document)),
         references=tuple(_references(document.data, ())),
         digest=document.digest,
         includes=document.includes,
@@ -72,6 +73,9 @@ def _wrong(document: Document, path: KeyPath, what: str, remedy: str) -> InputEr
 
 def _models(document: Document) -> tuple[Model, ...]:
     if "model_list" not in document.data:
+        close = difflib.get_close_matches("model_list", document.data, n=1)
+        if close:
+            raise _wrong(document, (close[0],), "is no setting: did you mean model_list?", "Write it as model_list.")
         raise InputError(f"{document.source} has no model_list: it would serve nothing", _EXAMPLE)
     entries = document.data["model_list"]
     if not isinstance(entries, list):
@@ -103,27 +107,26 @@ def _model(document: Document, entry: object, path: KeyPath) -> Model:
     )
 
 
-def _aliases(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _aliases(data: Mapping[str, Any]) -> Iterator[Alias]:
     # A name, or {model: NAME, hidden: true} (RouterModelGroupAliasItem in litellm/types/router.py).
     settings = data.get("router_settings")
     aliases = settings.get("model_group_alias") if isinstance(settings, Mapping) else None
-    pairs = []
-    for alias, target in (aliases if isinstance(aliases, Mapping) else {}).items():
-        if isinstance(target, Mapping):
-            target = None if target.get("hidden") else target.get("model")
+    for name, target in (aliases if isinstance(aliases, Mapping) else {}).items():
+        hidden = isinstance(target, Mapping) and bool(target.get("hidden"))
+        target = target.get("model") if isinstance(target, Mapping) else target
         if isinstance(target, str):
-            pairs.append((str(alias), target))
-    return tuple(pairs)
+            yield Alias(str(name), target, hidden)
 
 
-def _fallbacks(document: Document) -> tuple[Fallback, ...]:
-    found: list[Fallback] = []
+def _fallbacks(document: Document) -> Iterator[Fallback]:
     for section in ("router_settings", "litellm_settings"):
         settings = document.data.get(section)
         if isinstance(settings, Mapping):
             for kind in FALLBACK_KINDS:
-                found += _fallbacks_of(document, settings.get(kind), (section, kind))
-    return tuple(found)
+                yield from _fallbacks_of(document, settings.get(kind), (section, kind))
+            if isinstance(settings.get("default_fallbacks"), list):
+                targets = tuple(str(name) for name in settings["default_fallbacks"])
+                yield Fallback("default_fallbacks", "*", targets, (section, "default_fallbacks"))
 
 
 def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[Fallback]:
@@ -133,8 +136,8 @@ def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[
     if not isinstance(value, list):
         raise _wrong(document, path, "is not a list", remedy)
     for index, entry in enumerate(value):
-        if not isinstance(entry, Mapping):
-            raise _wrong(document, (*path, index), "is not a mapping", remedy)
+        if not isinstance(entry, Mapping) or len(entry) != 1:
+            raise _wrong(document, (*path, index), "is not one model with its list", remedy)
         for model, targets in entry.items():
             key = (*path, index, str(model))
             if not isinstance(targets, list):
@@ -144,9 +147,9 @@ def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[
             yield Fallback(str(path[-1]), str(model), tuple(str(name) for name in names), key)
 
 
-def _references(value: object, path: KeyPath) -> Iterator[tuple[str, str]]:
+def _references(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(value, str) and value.startswith(REFERENCE):
-        yield render_key(path), value.removeprefix(REFERENCE)
+        yield path, value.removeprefix(REFERENCE)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _references(item, (*path, str(key)))

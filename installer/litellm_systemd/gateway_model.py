@@ -74,6 +74,15 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Alias:
+    """Another name for the models named `target`. A `hidden` one answers and isn't listed."""
+
+    name: str
+    target: str
+    hidden: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Fallback:
     """When `model` fails, `targets` are asked in turn. `kind` is the setting's name, such as `fallbacks`."""
 
@@ -87,17 +96,17 @@ class Fallback:
 class GatewayConfig:
     """A LiteLLM configuration that can be used: it has models, and each has a name and something to call.
 
-    `source` names it in messages. `aliases` are the pairs (alias, model name) of `model_group_alias`, hidden ones
-    left out. `references` are all `os.environ/VARIABLE` as pairs (key path, variable). `digest` is the SHA-256,
-    in hex, of the file (followed by its included files). `includes` are the files that `include:` pulled in.
-    `document` is the whole mapping, kept out of `repr` as it may hold keys; `marks` says where each key stands.
+    `source` names it in messages. `references` are all `os.environ/VARIABLE` as pairs (key path, variable).
+    `digest` is the SHA-256, in hex, of the file (followed by its included files). `includes` are the files that
+    `include:` pulled in. `document` is the whole mapping, kept out of `repr` as it may hold keys; `marks` says on
+    which line of which file each key stands.
     """
 
     source: str
     models: tuple[Model, ...]
-    aliases: tuple[tuple[str, str], ...]
+    aliases: tuple[Alias, ...]
     fallbacks: tuple[Fallback, ...]
-    references: tuple[tuple[str, str], ...]
+    references: tuple[tuple[KeyPath, str], ...]
     digest: str
     includes: tuple[Path, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -106,7 +115,8 @@ class GatewayConfig:
     @property
     def names(self) -> tuple[str, ...]:
         """The names that `/v1/models` lists, each once, in the order of the file, aliases last."""
-        listed = (*(model.name for model in self.models), *(alias for alias, _ in self.aliases))
+        aliases = (alias.name for alias in self.aliases if not alias.hidden)
+        listed = (*(model.name for model in self.models), *aliases)
         return tuple(dict.fromkeys(listed))
 
     @property
@@ -118,6 +128,22 @@ class GatewayConfig:
         """A top-level mapping such as `general_settings`; empty where it is absent or no mapping."""
         value = self.document.get(name)
         return value if isinstance(value, Mapping) else {}
+
+    def params(self, model: Model) -> Mapping[str, Any]:
+        """The `litellm_params` of a model."""
+        params: Mapping[str, Any] = self.document["model_list"][model.key[1]]["litellm_params"]
+        return params
+
+    def error(self, code: str, path: KeyPath, message: str, remedy: str) -> Finding:
+        """An error at a key of this configuration; the empty path stands for the service's environment."""
+        return self._finding(Severity.ERROR, code, path, message, remedy)
+
+    def warning(self, code: str, path: KeyPath, message: str, remedy: str) -> Finding:
+        """A warning at a key of this configuration; the empty path stands for the service's environment."""
+        return self._finding(Severity.WARNING, code, path, message, remedy)
+
+    def _finding(self, severity: Severity, code: str, path: KeyPath, message: str, remedy: str) -> Finding:
+        return Finding(severity, code, self.where(path) if path else "environment", message, remedy)
 
     def where(self, path: KeyPath) -> str:
         """`FILE:LINE: key.path` of a key, or of the closest parent that stands in the file."""
