@@ -1,0 +1,143 @@
+"""init: the .env that it writes, and what it takes from ~/.aws."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.aws import read_profile
+from litellm_systemd.commands.init import fill_example, find_invoker, init
+from litellm_systemd.errors import InputError, InstallerError, MissingError
+from litellm_systemd.settings import build_settings, read_dotenv
+
+CREDENTIALS = """
+[default]
+aws_access_key_id = AKIADEFAULT
+aws_secret_access_key = default/secret
+
+[cline]
+aws_access_key_id = AKIACLINE
+aws_secret_access_key = cl+ine/secret
+
+[half]
+aws_access_key_id = AKIAHALF
+"""
+CONFIG = """
+[profile cline]
+region = eu-central-1
+
+[profile program]
+credential_process = /usr/bin/get-keys
+
+[profile sso]
+sso_session = work
+
+[profile role]
+role_arn = arn:aws:iam::123456789012:role/x
+source_profile = default
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    aws = tmp_path / "home" / ".aws"
+    aws.mkdir(parents=True)
+    (aws / "credentials").write_text(CREDENTIALS, encoding="utf-8")
+    (aws / "config").write_text(CONFIG, encoding="utf-8")
+    return aws.parent
+
+
+def test_env_from_profile(home: Path, tmp_path: Path) -> None:
+    """A .env made from a profile holds its key pair and region, and install takes it as it is."""
+    path = tmp_path / ".env"
+    report = init(path, environ={"HOME": str(home)}, profile="cline")
+    settings = build_settings(read_dotenv(path), installed={}, new_key=lambda: "sk-made")
+    assert settings.environment["AWS_ACCESS_KEY_ID"] == "AKIACLINE"
+    assert settings.environment["AWS_SECRET_ACCESS_KEY"] == "cl+ine/secret"
+    assert (settings.region, settings.config) == ("eu-central-1", "access_key_config.yml")
+    assert "cl+ine/secret" not in report.as_json()
+
+
+def test_region_of_the_command_line_wins(home: Path, tmp_path: Path) -> None:
+    """A region that is given is taken instead of the profile's."""
+    path = tmp_path / ".env"
+    init(path, environ={"HOME": str(home)}, profile="cline", region="us-west-2")
+    assert read_dotenv(path).values["AWS_REGION_NAME"] == "us-west-2"
+
+
+def test_env_without_a_profile_is_usable(tmp_path: Path) -> None:
+    """The example, copied as it is, is accepted, and asks for the IAM role on loopback."""
+    path = tmp_path / ".env"
+    init(path, environ={"HOME": str(tmp_path)})
+    settings = build_settings(read_dotenv(path), installed={}, new_key=lambda: "sk-made")
+    assert (settings.config, settings.base_url) == ("iam_role_config.yml", "http://127.0.0.1:4000")
+    assert settings.warnings == ()
+
+
+def test_env_is_private(tmp_path: Path) -> None:
+    """Nobody but its owner can read the .env, whatever the umask is."""
+    before = os.umask(0)
+    try:
+        init(tmp_path / ".env", environ={"HOME": str(tmp_path)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+
+
+def test_existing_file_is_kept(tmp_path: Path) -> None:
+    """A .env that is there is not overwritten, unless the user says so."""
+    path = tmp_path / ".env"
+    path.write_text("MINE=1\n", encoding="utf-8")
+    with pytest.raises(InstallerError, match="is there already"):
+        init(path, environ={"HOME": str(tmp_path)})
+    assert path.read_text(encoding="utf-8") == "MINE=1\n"
+    init(path, environ={"HOME": str(tmp_path)}, force=True)
+    assert "MINE" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("profile", "error", "reason"),
+    [
+        ("nobody", MissingError, "there is no profile nobody"),
+        ("half", InputError, "holds no complete key pair"),
+        ("program", InputError, "credential_process"),
+        ("sso", InputError, "SSO"),
+        ("role", InputError, "assumes a role"),
+    ],
+)
+def test_profile_without_a_pair(home: Path, profile: str, error: type[InstallerError], reason: str) -> None:
+    """A profile that holds no key pair is refused with what it is."""
+    with pytest.raises(error, match=reason):
+        read_profile(profile, home)
+
+
+def test_missing_profile_names_those_there_are(home: Path) -> None:
+    """Whoever mistypes a profile reads which ones there are."""
+    with pytest.raises(MissingError) as caught:
+        read_profile("clien", home)
+    assert "cline, default, half" in caught.value.hint
+
+
+def test_no_aws_folder(tmp_path: Path) -> None:
+    """Without ~/.aws the profile is said to be missing, by the file that was looked for."""
+    with pytest.raises(MissingError, match=r"there is no profile cline in .*\.aws/credentials"):
+        read_profile("cline", tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is somebody else under sudo")
+def test_sudo_means_the_invoking_user() -> None:
+    """Under sudo the profile is looked for in the home of the user who typed it, not in root's."""
+    import pwd
+
+    entry = pwd.getpwnam("nobody")
+    found = find_invoker({"SUDO_USER": "nobody", "HOME": "/root"})
+    assert (found.home, found.uid) == (Path(entry.pw_dir), entry.pw_uid)
+
+
+def test_fill_replaces_where_the_key_stands() -> None:
+    """A value takes the place of its line in the example, commented out or not; a new one comes last."""
+    text = fill_example("#A=\nB=old\n# C is explained\n", {"A": "1", "B": r"\2", "D": "4"})
+    assert text == "A=1\nB=\\2\n# C is explained\nD=4\n"

@@ -1,0 +1,97 @@
+"""Units and environment from settings. That systemd loads them without a word is for tests/system."""
+
+from __future__ import annotations
+
+import pytest
+from jinja2 import UndefinedError
+
+from litellm_systemd.layout import Layout
+from litellm_systemd.render import render_environment, render_service, render_socket, render_template
+from litellm_systemd.settings import Settings, build_settings, parse_dotenv
+
+
+def settings(env: str = "") -> Settings:
+    return build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-made")
+
+
+def directives(text: str) -> dict[str, str]:
+    """The last value of each directive of a unit."""
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line and line[0] not in "#;[")
+
+
+@pytest.mark.parametrize(
+    ("systemd", "present", "absent"),
+    [
+        pytest.param(247, [], ["PrivateIPC", "SocketBindDeny", "RestartSteps"], id="247, Debian 11"),
+        pytest.param(248, ["PrivateIPC"], ["SocketBindDeny", "RestartSteps"], id="248"),
+        pytest.param(252, ["PrivateIPC", "SocketBindDeny"], ["RestartSteps"], id="252, Debian 12"),
+        pytest.param(257, ["PrivateIPC", "SocketBindDeny", "RestartSteps"], [], id="257, Debian 13"),
+    ],
+)
+def test_directives_by_version(systemd: int, present: list[str], absent: list[str]) -> None:
+    """A unit holds no directive that the systemd found doesn't know, and each that it does."""
+    found = directives(render_service(Layout(), settings(), systemd, "1.0"))
+    assert [name for name in present if name not in found] == []
+    assert [name for name in absent if name in found] == []
+
+
+@pytest.mark.parametrize("systemd", [247, 252, 254, 257])
+def test_start_limit_can_bite(systemd: int) -> None:
+    """The restarts that the burst allows fit into the interval, so that the limit isn't a dead letter."""
+    found = directives(render_service(Layout(), settings("START_TIMEOUT=90"), systemd, "1.0"))
+    longest = int(found.get("RestartMaxDelaySec", found["RestartSec"])) + int(found["TimeoutStartSec"])
+    assert int(found["StartLimitIntervalSec"]) > int(found["StartLimitBurst"]) * longest
+
+
+def test_stop_outlasts_the_drain() -> None:
+    """systemd waits longer for a stop than running requests are given."""
+    found = directives(render_service(Layout(), settings("DRAIN_TIMEOUT=100"), 252, "1.0"))
+    assert int(found["TimeoutStopSec"]) > 100
+
+
+def test_no_secret_in_a_unit() -> None:
+    """A unit, which anybody may read, holds no value of .env."""
+    texts = render_service(Layout(), settings(), 252, "1.0") + render_socket(Layout(), settings(), "1.0")
+    assert "sk-made" not in texts
+    assert "EnvironmentFile=/etc/litellm/litellm.env" in texts
+
+
+@pytest.mark.parametrize(
+    ("env", "listen", "free_bind"),
+    [
+        ("", "127.0.0.1:4000", False),
+        ("HOST=::1\nPORT=80", "[::1]:80", False),
+        ("HOST=0.0.0.0", "0.0.0.0:4000", False),
+        ("HOST=10.0.0.5", "10.0.0.5:4000", True),
+    ],
+)
+def test_socket(env: str, listen: str, free_bind: bool) -> None:
+    """The socket listens where .env says, at boot even before the interface of that address is up."""
+    found = directives(render_socket(Layout(), settings(env), "1.0"))
+    assert found["ListenStream"] == listen
+    assert ("FreeBind" in found) is free_bind
+
+
+def test_prefix_is_used_throughout() -> None:
+    """With another prefix no path of the default one is left in a unit."""
+    layout = Layout(prefix="/srv/gateway")
+    texts = render_service(layout, settings(), 252, "1.0") + render_socket(layout, settings(), "1.0")
+    assert "/opt/litellm-systemd" not in texts
+    assert "ExecStart=/srv/gateway/current/bin/python" in texts
+
+
+def test_environment_is_quoted_for_systemd() -> None:
+    """A value with a dollar sign, a quote and a newline is written as systemd.exec(5) wants it."""
+    text = render_environment(settings("A='$x \"y\"\nz'"))
+    assert 'A="\\$x \\"y\\"\nz"\n' in text
+
+
+def test_template_syntax_in_a_value_is_text() -> None:
+    """A value that looks like a template is carried, not evaluated."""
+    assert 'A="{{ 7 * 7 }}"' in render_environment(settings("A='{{ 7 * 7 }}'"))
+
+
+def test_missing_value_is_an_error() -> None:
+    """A template whose value was forgotten fails, instead of writing a unit with a hole."""
+    with pytest.raises(UndefinedError):
+        render_template("sysusers.conf.j2", user="litellm")
