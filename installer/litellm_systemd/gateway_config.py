@@ -17,7 +17,7 @@ from litellm_systemd.gateway_choice import Choice as Choice
 from litellm_systemd.gateway_choice import Origin as Origin
 from litellm_systemd.gateway_choice import resolve_name as resolve_name
 from litellm_systemd.gateway_lint import lint as lint
-from litellm_systemd.gateway_model import REFERENCE, Alias, Fallback, KeyPath, render_key
+from litellm_systemd.gateway_model import REFERENCE, Fallback, KeyPath, render_key
 from litellm_systemd.gateway_model import Finding as Finding
 from litellm_systemd.gateway_model import GatewayConfig as GatewayConfig
 from litellm_systemd.gateway_model import Model as Model
@@ -55,7 +55,8 @@ def _build(document: Document) -> GatewayConfig:
     return GatewayConfig(
         source=document.source,
         models=_models(document),
-        aliases=tuple(_aliases(document.data)),
+        aliases=tuple(_aliases(document.data, hidden=False)),
+        hidden_aliases=tuple(_aliases(document.data, hidden=True)),
         fallbacks=tuple(_fallbacks(document)),
         references=tuple(_references(document.data, ())),
         digest=document.digest,
@@ -107,15 +108,14 @@ def _model(document: Document, entry: object, path: KeyPath) -> Model:
     )
 
 
-def _aliases(data: Mapping[str, Any]) -> Iterator[Alias]:
+def _aliases(data: Mapping[str, Any], *, hidden: bool) -> Iterator[tuple[str, str]]:
     # A name, or {model: NAME, hidden: true} (RouterModelGroupAliasItem in litellm/types/router.py).
     settings = data.get("router_settings")
     aliases = settings.get("model_group_alias") if isinstance(settings, Mapping) else None
-    for name, target in (aliases if isinstance(aliases, Mapping) else {}).items():
-        hidden = isinstance(target, Mapping) and bool(target.get("hidden"))
-        target = target.get("model") if isinstance(target, Mapping) else target
-        if isinstance(target, str):
-            yield Alias(str(name), target, hidden)
+    for name, value in (aliases if isinstance(aliases, Mapping) else {}).items():
+        item = value if isinstance(value, Mapping) else {"model": value}
+        if bool(item.get("hidden")) is hidden and isinstance(item.get("model"), str):
+            yield str(name), item["model"]
 
 
 def _fallbacks(document: Document) -> Iterator[Fallback]:

@@ -137,11 +137,15 @@ def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> I
 
 def _served(config: GatewayConfig) -> frozenset[str]:
     """Every name that a request may carry: models and their ids, routing groups, aliases; with patterns."""
-    names = {model.name for model in config.models} | {alias.name for alias in config.aliases}
+    names = {model.name for model in config.models} | {alias for alias, _ in _all_aliases(config)}
     groups = config.section("router_settings").get("routing_groups") or ()
     names |= {str(group.get("group_name")) for group in groups if isinstance(group, Mapping)}
     infos = (config.document["model_list"][model.key[1]].get("model_info") for model in config.models)
     return frozenset(names | {str(info["id"]) for info in infos if isinstance(info, Mapping) and "id" in info})
+
+
+def _all_aliases(config: GatewayConfig) -> tuple[tuple[str, str], ...]:
+    return (*config.aliases, *config.hidden_aliases)
 
 
 def _is_in(name: str, names: frozenset[str]) -> bool:
@@ -165,25 +169,25 @@ def _fallbacks(config: GatewayConfig) -> Iterator[Finding]:
 
 def _aliases(config: GatewayConfig) -> Iterator[Finding]:
     # The router follows an alias once: an alias of an alias leads nowhere.
-    names = _served(config) - {alias.name for alias in config.aliases}
+    aliases = _all_aliases(config)
+    names = _served(config) - {alias for alias, _ in aliases}
     with_fallbacks = {fallback.model for fallback in config.fallbacks}
-    for alias in config.aliases:
-        path = ("router_settings", "model_group_alias", alias.name)
-        if not _is_in(alias.target, names):
+    for alias, target in aliases:
+        path = ("router_settings", "model_group_alias", alias)
+        if not _is_in(target, names):
             remedy = f"Name one of: {', '.join(sorted(names))}."
-            yield config.error("alias-to-nothing", path, f"stands for {alias.target}, which isn't there", remedy)
-        elif alias.target in with_fallbacks and not with_fallbacks & {alias.name, "*"}:
-            message = f"doesn't inherit the fallbacks of {alias.target}"
-            yield config.warning(
-                "alias-without-fallback", path, message, f"Add to fallbacks: - {alias.name}: [MODEL]"
-            )
+            yield config.error("alias-to-nothing", path, f"stands for {target}, which isn't there", remedy)
+        elif target in with_fallbacks and not with_fallbacks & {alias, "*"}:
+            message = f"doesn't inherit the fallbacks of {target}"
+            remedy = f"Add to fallbacks: - {alias}: [MODEL]"
+            yield config.warning("alias-without-fallback", path, message, remedy)
 
 
 def _lost_cache(config: GatewayConfig) -> Iterator[Finding]:
     if config.section("litellm_settings").get("enable_anthropic_prompt_caching") is not True:
         return
     caching = {model.name for model in config.models if any(family in model.provider_model for family in _CACHING)}
-    caching |= {alias.name for alias in config.aliases if alias.target in caching}
+    caching |= {alias for alias, target in _all_aliases(config) if target in caching}
     for fallback in config.fallbacks:
         lost = [name for name in fallback.targets if name not in caching]
         if fallback.model in caching and lost:

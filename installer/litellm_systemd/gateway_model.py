@@ -74,15 +74,6 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Alias:
-    """Another name for the models named `target`. A `hidden` one answers and isn't listed."""
-
-    name: str
-    target: str
-    hidden: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Fallback:
     """When `model` fails, `targets` are asked in turn. `kind` is the setting's name, such as `fallbacks`."""
 
@@ -96,7 +87,8 @@ class Fallback:
 class GatewayConfig:
     """A LiteLLM configuration that can be used: it has models, and each has a name and something to call.
 
-    `source` names it in messages. `references` are all `os.environ/VARIABLE` as pairs (key path, variable).
+    `source` names it in messages. `aliases` are pairs (alias, model name) of `model_group_alias`; hidden ones, which
+    answer and aren't listed, stand apart. `references` are all `os.environ/VARIABLE` as pairs (key path, variable).
     `digest` is the SHA-256, in hex, of the file (followed by its included files). `includes` are the files that
     `include:` pulled in. `document` is the whole mapping, kept out of `repr` as it may hold keys; `marks` says on
     which line of which file each key stands.
@@ -104,7 +96,8 @@ class GatewayConfig:
 
     source: str
     models: tuple[Model, ...]
-    aliases: tuple[Alias, ...]
+    aliases: tuple[tuple[str, str], ...]
+    hidden_aliases: tuple[tuple[str, str], ...]
     fallbacks: tuple[Fallback, ...]
     references: tuple[tuple[KeyPath, str], ...]
     digest: str
@@ -115,8 +108,7 @@ class GatewayConfig:
     @property
     def names(self) -> tuple[str, ...]:
         """The names that `/v1/models` lists, each once, in the order of the file, aliases last."""
-        aliases = (alias.name for alias in self.aliases if not alias.hidden)
-        listed = (*(model.name for model in self.models), *aliases)
+        listed = (*(model.name for model in self.models), *(alias for alias, _ in self.aliases))
         return tuple(dict.fromkeys(listed))
 
     @property
