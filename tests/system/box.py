@@ -7,12 +7,6 @@ runs a real systemd as PID 1 on it and has a network of its own with nothing in 
         box.systemctl("start", "litellm.service")
         assert box.http("GET", "http://127.0.0.1:4000/health/readiness").status == 200
 
-How it is kept clean. Everything a `Yard` makes lives in a mount namespace and a PID namespace of its own
-(mount_namespaces(7), pid_namespaces(7)) whose first process does nothing but wait for the end of the pipe that
-this Python process holds. When that ends, however it ends, SIGKILL included, the kernel kills every process of
-every box and drops every mount. A shell outside then removes the empty control groups. The host's own files
-are never written, but for a lock file in `STATE`.
-
 How it is kept fast. A box is one overlayfs mount over `/` with its changes in a tmpfs, and systemd-nspawn(1) on
 top: about half a second to boot, a few hundredths to fork. An `Image` is a root folder and the changes that
 earlier boxes left behind as read-only layers.
@@ -26,9 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import fcntl
 import http.client
-import itertools
 import json
 import os
 import shutil
@@ -42,50 +34,35 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, TypeVar
 
+from yard import (
+    CLEAN_ENVIRONMENT,
+    STORE,
+    BoxError,
+    Yard,
+    children,
+    end,
+    mounts,
+    pid_inside,
+    program,
+    remove_cgroup,
+    wait_until,
+)
+
+__all__ = ["Answer", "Bind", "Box", "BoxError", "Image", "Network", "Yard", "end", "wait_until", "why_not"]
+
 T = TypeVar("T")
 Network = Literal["private", "host"]
 
-#: The only folder of the host that is written to: a lock file for each yard that is open.
-STATE = Path("/run/litellm-boxes")
-#: Where boxes and layers are, seen from inside the yard's mount namespace, where /run is a fresh tmpfs.
-STORE = Path("/run/boxes")
-#: How the control groups of a yard are called, so that they can be found again.
-CGROUP_PREFIX = "litellm-boxes-"
-#: What `Box.run` hands to a command, and nothing else: results must not depend on the caller's shell.
-CLEAN_ENVIRONMENT: Mapping[str, str] = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/root",
-    "LANG": "C.UTF-8",
-    "TERM": "dumb",
-    "SYSTEMD_PAGER": "",
-    "SYSTEMD_COLORS": "0",
-}
 _TOOLS = ("systemd-nspawn", "unshare", "nsenter", "setpriv", "mount", "umount", "chroot", "find", "sh")
 _DISK_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "virtiofs", "9p", "bcachefs"})
-_POLL_SECONDS = 0.02
+#: First parts of paths below which no file system is copied: a box has its own, or no use for them.
+_NOT_COPIED = (("boot",), ("efi",), ("run",), ("tmp",))
 _CLONE_NEWNET = 0x40000000  # <sched.h>
-
-# First process of a yard's PID namespace. /run is covered so that neither systemd-nspawn's locks nor a systemd
-# of the host are within reach. Mounts of the host come in (slave), none goes out.
-_YARD_INIT = """
-set -eu
-mount -t tmpfs -o mode=0755,size=80%,nr_inodes=4m boxes /run
-mkdir -m 0700 /run/boxes
-echo ready
-exec cat >/dev/null
-"""
-
-# Outlives the yard and this Python process, to remove what no kernel removes for us.
-_YARD_KEEPER = """
-unshare --mount --propagation slave --pid --fork --kill-child --mount-proc -- sh -c "$1"
-find /sys/fs/cgroup -depth -type d -path "*/$2*" -exec rmdir {} \\; 2>/dev/null
-rm -f "$3"
-"""
 
 # Run once in a tree before its first boot: what a machine of its own would not share with the host. The links
 # in /etc/systemd/system enable the host's services, which a test must not depend on; some distributions keep
@@ -112,19 +89,18 @@ touch /etc/.updated /var/.updated
 """
 
 
-class BoxError(Exception):
-    """Something about a box went wrong; the message holds what is needed to see why."""
-
-
 @dataclass(frozen=True, slots=True)
 class Image:
     """What a box starts from: a root folder, and the layers that earlier boxes left on it, the newest first.
 
     Layers are paths in the store of the yard that made them: an image with layers dies with its yard.
+    `copies` are folders of the host that a box has a copy of, where it would not see them otherwise: below /tmp and
+    /run, which are a box's own.
     """
 
     root: Path = Path("/")
     layers: tuple[Path, ...] = ()
+    copies: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,109 +150,6 @@ def why_not() -> str | None:
             return None
     except (BoxError, OSError) as error:
         return f"no systemd container can be made here: {error}"
-
-
-def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:
-    """Call `predicate` until it returns something true, and return that.
-
-    `deadline` is in seconds from now. Raises BoxError, naming `what`, when it passes.
-    """
-    end = time.monotonic() + deadline
-    while True:
-        result = predicate()
-        if result:
-            return result
-        if time.monotonic() > end:
-            raise BoxError(f"not within {deadline:g} s: {what}")
-        time.sleep(_POLL_SECONDS)
-
-
-class Yard:
-    """Where boxes stand: namespaces, a tmpfs and control groups that end when this process does.
-
-    Any number of yards, of any number of processes, can be open at the same time.
-    """
-
-    def __init__(self) -> None:
-        self.name = CGROUP_PREFIX + uuid.uuid4().hex[:12]
-        self.cgroups: tuple[Path, ...] = ()
-        self._numbers = itertools.count(1)
-        self._lock: IO[str] | None = None
-        self._keeper: subprocess.Popen[str] | None = None
-        self._init = 0
-
-    def __enter__(self) -> Yard:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def open(self) -> None:
-        """Remove what yards of dead processes left, then make the namespaces, the tmpfs and the control groups."""
-        try:
-            self._lock = _take_lock(self.name)
-            self._start_keeper()
-            self.cgroups = tuple(folder / self.name for folder in _cgroup_folders(self._init))
-            if not self.cgroups:
-                raise BoxError("no cgroup file system is mounted below /sys/fs/cgroup")
-            for folder in self.cgroups:
-                folder.mkdir()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """End every process and mount of every box, and return when nothing of them is left."""
-        if self._keeper is not None and self._keeper.stdin is not None:
-            self._keeper.stdin.close()
-            self._keeper.wait(timeout=60)
-            self._keeper = None
-        if self._lock is not None:
-            Path(self._lock.name).unlink(missing_ok=True)
-            self._lock.close()
-            self._lock = None
-
-    def new_name(self, kind: str) -> str:
-        """A name that nothing in this yard has yet."""
-        return f"{kind}-{next(self._numbers)}"
-
-    def argv(self, *argv: str) -> tuple[str, ...]:
-        """`argv`, run in the namespaces of the yard: the host's files, and those in `STORE`."""
-        if not self._init:
-            raise BoxError("the yard isn't open")
-        return ("nsenter", "--target", str(self._init), "--mount", "--pid", "--", *argv)
-
-    def call(self, *argv: str, stdin: str = "") -> str:
-        """Run a short command in the namespaces of the yard. Returns its output, raises BoxError if it fails."""
-        done = subprocess.run(
-            self.argv(*argv), input=stdin, text=True, capture_output=True, env=dict(CLEAN_ENVIRONMENT), check=False
-        )
-        if done.returncode != 0:
-            raise BoxError(f"{' '.join(argv)}: exit code {done.returncode}: {(done.stderr or done.stdout).strip()}")
-        return done.stdout
-
-    def _start_keeper(self) -> None:
-        argv = ["sh", "-c", _YARD_KEEPER, "keeper", _YARD_INIT, self.name, str(STATE / f"{self.name}.lock")]
-        if Path("/run/systemd/system").is_dir():
-            # Where systemd runs, the control groups are its own: it has to hand us some (Delegate=).
-            argv = ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes", *argv]
-        # A session of its own: Ctrl-C at the terminal must reach this process and leave the cleaning alone.
-        self._keeper = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, start_new_session=True, cwd="/", env=dict(CLEAN_ENVIRONMENT),
-        )  # fmt: skip
-        assert self._keeper.stdout is not None
-        lines: list[str] = []
-        for line in self._keeper.stdout:
-            if line == "ready\n":
-                unshare = _children(self._keeper.pid)[0]
-                self._init = _children(unshare)[0]
-                return
-            lines.append(line)
-        raise BoxError("can't make namespaces and a tmpfs: " + "".join(lines).strip())
 
 
 @dataclass
@@ -395,10 +268,10 @@ class Box:
         self._unmount()
         layer = STORE / self.yard.new_name("layer")
         self.yard.call("mkdir", str(layer))
-        for volume in self._volumes:
+        for volume in (*self._volumes, *self.image.copies):
             self.yard.call("mv", str(self._part(volume) / "upper"), str(layer / _quote(volume)))
         self.close()
-        return Image(self.image.root, (layer, *self.image.layers))
+        return replace(self.image, layers=(layer, *self.image.layers))
 
     def close(self) -> None:
         """End the box and forget its changes. Harmless when repeated."""
@@ -581,15 +454,24 @@ class Box:
     def _mount(self) -> None:
         self.yard.call("mkdir", "-p", str(self._tree))
         for volume in self._volumes:
-            part, target = self._part(volume), self._tree / volume.relative_to("/")
-            self.yard.call("mkdir", "-p", f"{part}/upper", f"{part}/work")
-            # A fresh upper folder is the merged root: without this, / would have the mode of the umask.
-            below = self.image.root / volume.relative_to("/")
-            self.yard.call("chmod", f"--reference={below}", f"{part}/upper")
-            lower = ":".join(str(path) for path in (*(layer / _quote(volume) for layer in self.image.layers), below))
-            options = f"lowerdir={lower},upperdir={part}/upper,workdir={part}/work"
-            self.yard.call("mount", "-t", "overlay", "-o", options, "overlay", str(target))
-            self._mounted.append(target)
+            below = volume.relative_to("/")
+            self._mount_overlay(volume, self.image.root / below, self._tree / below)
+        for copy in self.image.copies:
+            self._mount_overlay(copy, copy, self._part(copy) / "tree")
+
+    def _mount_overlay(self, volume: Path, original: Path, target: Path) -> None:
+        part = self._part(volume)
+        self.yard.call("mkdir", "-p", f"{part}/upper", f"{part}/work", str(target))
+        # The upper folder becomes the root of what is merged: the mode and the owner have to be set.
+        for command in ("chmod", "chown"):
+            self.yard.call(command, f"--reference={original}", f"{part}/upper")
+        lower = ":".join(str(path) for path in (*(layer / _quote(volume) for layer in self.image.layers), original))
+        options = f"lowerdir={lower},upperdir={part}/upper,workdir={part}/work"
+        self.yard.call("mount", "-t", "overlay", "-o", options, "overlay", str(target))
+        self._mounted.append(target)
+
+    def _copies(self) -> Iterator[Bind]:
+        return (Bind(self._part(copy) / "tree", copy, writable=True) for copy in self.image.copies)
 
     def _unmount(self) -> None:
         while self._mounted:
@@ -620,7 +502,7 @@ class Box:
             "--resolv-conf=off", "--timezone=off", "--console=pipe", f"--directory={self._tree}", "--machine=box",
             f"--uuid={machine_id}",
             *(("--private-network",) if self.network == "private" else ()),
-            *(bind.option() for bind in self.binds),
+            *(bind.option() for bind in (*self._copies(), *self.binds)),
             *self.options,
             # The host's file systems and swap are not the box's business (kernel-command-line(7)).
             "--boot", "fstab=no", "luks=no", "systemd.firstboot=off",
@@ -642,9 +524,9 @@ class Box:
         assert self._nspawn is not None
         if self._nspawn.poll() is not None:
             raise BoxError(f"systemd-nspawn ended with exit code {self._nspawn.returncode}")
-        for nspawn in _children(self._nspawn.pid):
-            for child in _children(nspawn):
-                if _pid_inside(child) == 1 and _program(child) not in ("", _program(nspawn)):
+        for nspawn in children(self._nspawn.pid):
+            for child in children(nspawn):
+                if pid_inside(child) == 1 and program(child) not in ("", program(nspawn)):
                     return child
         return 0
 
@@ -661,26 +543,7 @@ class Box:
         self._nspawn = None
         self._leader = 0
         for folder in self.yard.cgroups:
-            _remove_cgroup(folder / self.name)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """Kill a command that `Box.popen` started, with all that came of it, by pid.
-
-    The deepest go first, and nsenter itself is left to reap its child: a zombie orphaned by it would hang on the
-    host's init, and would hold up the box's shutdown for ten seconds if that one is slow to reap.
-    """
-    descendants = _children(process.pid)
-    for pid in descendants:
-        descendants.extend(_children(pid))
-    for pid in reversed(descendants):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(timeout=10)
+            remove_cgroup(folder / self.name)
 
 
 def _drain(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -697,55 +560,12 @@ def _describe(argv: Sequence[str], reason: str, stdout: str, stderr: str) -> str
     return "\n".join(parts)
 
 
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _pid_inside(pid: int) -> int:
-    """What a process is called in its own PID namespace, 0 if it has gone (proc_pid_status(5), NSpid)."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    return 0
-
-
-def _program(pid: int) -> str:
-    try:
-        return str(Path(f"/proc/{pid}/exe").readlink())
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 def _setns(descriptor: int) -> None:
     """setns(2) to a network namespace, for the calling thread alone. os.setns came with Python 3.12."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(descriptor, _CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def _quote(volume: Path) -> str:
-    return urllib.parse.quote(str(volume), safe="")
-
-
-@dataclass(frozen=True, slots=True)
-class _Mount:
-    root: str
-    point: str
-    kind: str
-    options: str
-
-
-def _mounts() -> Iterator[_Mount]:
-    """The mounts of this process (proc_pid_mountinfo(5)), parents before children."""
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        left, _, right = line.partition(" - ")
-        words, (kind, _, options) = left.split(" "), right.split(" ", 2)
-        yield _Mount(words[3], words[4], kind, options)
 
 
 def _volumes(root: Path) -> tuple[Path, ...]:
@@ -757,57 +577,15 @@ def _volumes(root: Path) -> tuple[Path, ...]:
     if root != Path("/"):
         return (Path("/"),)
     points = {Path("/")}
-    for mount in _mounts():
+    for mount in mounts():
         plain = not set(mount.point) & set("\\:,")
         if plain and mount.kind in _DISK_FILESYSTEMS and Path(mount.point).is_dir():
             points.add(Path(mount.point))
-    return tuple(sorted(point for point in points if point.parts[1:2] not in (("boot",), ("efi",), ("run",))))
+    return tuple(sorted(point for point in points if point.parts[1:2] not in _NOT_COPIED))
 
 
-def _cgroup_folders(pid: int) -> tuple[Path, ...]:
-    """Where a process stands in the hierarchies that systemd manages: v2, and v1's `name=systemd` if there is one."""
-    places: dict[str, str] = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines():
-        _, controllers, place = line.split(":", 2)
-        places[controllers] = place
-    folders: list[Path] = []
-    for mount in _mounts():
-        named = mount.kind == "cgroup" and "name=systemd" in mount.options.split(",")
-        key = "name=systemd" if named else "" if mount.kind == "cgroup2" else None
-        if key is not None and key in places:
-            inside = os.path.relpath(places[key], mount.root)
-            folders.append(Path(mount.point) / inside)
-    return tuple(dict.fromkeys(folders))
-
-
-def _remove_cgroup(folder: Path) -> None:
-    """Remove a control group and those below it, if they are empty: rmdir is all that cgroupfs has."""
-    for path, _, _ in os.walk(folder, topdown=False):
-        with contextlib.suppress(OSError):
-            Path(path).rmdir()
-
-
-def _take_lock(name: str) -> IO[str]:
-    """A locked file that says that the yard is in use. Yards whose process is gone are cleared away first."""
-    STATE.mkdir(mode=0o700, exist_ok=True)
-    with (STATE / "lock").open("w") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        for leftover in STATE.glob(f"{CGROUP_PREFIX}*.lock"):
-            _clear_away(leftover)
-        lock = (STATE / f"{name}.lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return lock
-
-
-def _clear_away(lock: Path) -> None:
-    """Remove what a yard left whose keeper was killed too. The kernel has long ended its processes and mounts."""
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), lock.open("r+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for mount in _mounts():
-            if mount.kind in ("cgroup", "cgroup2"):
-                for folder in Path(mount.point).glob(f"**/{lock.stem}"):
-                    _remove_cgroup(folder)
-        lock.unlink()
+def _quote(volume: Path) -> str:
+    return urllib.parse.quote(str(volume), safe="")
 
 
 # --- on its own ---
@@ -816,7 +594,8 @@ def _clear_away(lock: Path) -> None:
 def _execute(arguments: argparse.Namespace) -> int:
     """Boot a box, run the command in it on this terminal, and return its exit code."""
     binds = tuple(Bind(Path(path).absolute(), writable=True) for path in arguments.bind)
-    image = Image(Path(arguments.root).absolute())
+    copies = tuple(Path(path).absolute() for path in arguments.copy)
+    image = Image(Path(arguments.root).absolute(), copies=copies)
     with Yard() as yard, Box(yard, image, network=arguments.network, binds=binds) as box:
         cwd = str(Path.cwd())
         folder = cwd if box.run(("test", "-d", cwd), check=False).returncode == 0 else "/"
@@ -834,6 +613,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--network", choices=("private", "host"), default="private", help="default: loopback only")
     parser.add_argument("--root", default="/", help="the tree that the box is a copy of (default: this machine)")
     parser.add_argument("--bind", action="append", default=[], metavar="PATH", help="show PATH as it is, writable")
+    parser.add_argument("--copy", action="append", default=[], metavar="PATH", help="show a copy of a PATH in /tmp")
     parser.add_argument("--keep", action="store_true", help="leave the box running when the command has ended")
     commands = parser.add_subparsers(required=True, metavar="exec")
     run = commands.add_parser("exec", help="boot a box, run CMD in it, power off, pass on its exit code")

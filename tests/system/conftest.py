@@ -1,0 +1,145 @@
+"""Fixtures for tests on a real systemd. Where there can be no box they are skipped, and say why.
+
+Under REQUIRE_SYSTEM_TESTS=1 they fail instead: a run that must prove something can't pass by skipping it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import images
+import pytest
+from box import Box, BoxError, Image, Yard, why_not
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+#: What tells uv where its cache is: an installation without a network lives on it.
+_CACHE_VARIABLES = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
+_BOXES = pytest.StashKey[list[Box]]()
+
+
+class MakeBox(Protocol):
+    """Boots a box that ends with the test. Keywords are those of `Box`."""
+
+    def __call__(self, image: Image = ..., **options: Any) -> Box: ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `system` what boots boxes (this hook sees the items of other folders too)."""
+    for item in items:
+        if "yard" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.system)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach what its boxes have to say to the report of a failed test."""
+    report = yield
+    if report.failed:
+        for box in item.stash.get(_BOXES, []):
+            report.sections += evidence(box)
+    return report
+
+
+def evidence(box: Box) -> list[tuple[str, str]]:
+    """Titles and texts: the failed units and the end of the journal, or the console of a box that is off."""
+    if not box.running:
+        return [(f"{box.name} (off): console", box.console()[-8000:])]
+    commands = (
+        ("systemctl", "--failed", "--no-pager"),
+        ("journalctl", "--boot", "--no-pager", "--lines=200"),
+    )
+    return [(f"{box.name}: {' '.join(argv)}", box.run(argv, check=False).stdout) for argv in commands]
+
+
+def _refuse(reason: str) -> None:
+    if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1":
+        pytest.fail(f"REQUIRE_SYSTEM_TESTS=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def yard() -> Iterator[Yard]:
+    """Where all boxes of this run stand."""
+    reason = why_not()
+    if reason is not None:
+        _refuse(reason)
+    with Yard() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def host_image(yard: Yard) -> Image:
+    """This machine's own root folder, with nothing of ours installed.
+
+    A checkout, a venv or a cache below /tmp is copied in: a box's /tmp is its own.
+    """
+    needed = (REPOSITORY, Path(sys.prefix), Path(os.environ.get("UV_CACHE_DIR", "/root/.cache/uv")))
+    hidden = {path for path in needed if path.is_relative_to("/tmp") and path.is_dir()}
+    return Image(copies=tuple(sorted(path for path in hidden if not hidden & set(path.parents))))
+
+
+@pytest.fixture(scope="session")
+def debian_image(yard: Yard) -> Callable[[str], Image]:
+    """The image of another Debian release, by its name: see `images.SUITES`."""
+
+    def find(suite: str) -> Image:
+        tree = images.tree(suite)
+        if not tree.is_dir():
+            _refuse(f"{tree} isn't there: `python3 tests/system/images.py {suite}` builds it, as root")
+        return Image(tree)
+
+    return find
+
+
+@pytest.fixture
+def make_box(request: pytest.FixtureRequest, yard: Yard, host_image: Image) -> Iterator[MakeBox]:
+    """Boots as many boxes as a test wants, of any image (`host_image` if none is given), and ends them."""
+    boxes = request.node.stash.setdefault(_BOXES, [])
+
+    def make(image: Image = host_image, **options: Any) -> Box:
+        box = Box(yard, image, **options)
+        boxes.append(box)
+        box.boot()
+        return box
+
+    yield make
+    for box in boxes:
+        box.close()
+
+
+@pytest.fixture
+def box(make_box: MakeBox) -> Box:
+    """A fresh box: this machine's software, nothing installed, nothing running, no network."""
+    return make_box()
+
+
+@pytest.fixture(scope="session")
+def install_environment() -> dict[str, str]:
+    """Variables for `litellmctl install` in a box without a network: uv takes everything from its cache."""
+    known = {name: os.environ[name] for name in _CACHE_VARIABLES if name in os.environ}
+    return {**known, "UV_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="session")
+def installed_image(yard: Yard, host_image: Image, install_environment: dict[str, str]) -> Image:
+    """What `litellmctl install -c demo.yml` leaves behind, powered off: made once, forked by tests."""
+    with Box(yard, host_image) as golden:
+        argv = (f"{sys.prefix}/bin/litellmctl", "install", "-c", "demo.yml")
+        try:
+            golden.run(argv, env=install_environment, cwd=str(REPOSITORY), timeout=600)
+        except BoxError as error:
+            texts = "\n".join(f"--- {title} ---\n{text}" for title, text in evidence(golden))
+            pytest.fail(f"the golden image can't be made: {error}\n{texts}", pytrace=False)
+        return golden.save()
+
+
+@pytest.fixture
+def installed_box(make_box: MakeBox, installed_image: Image) -> Box:
+    """A box with the service installed and enabled, freshly booted."""
+    return make_box(installed_image)
