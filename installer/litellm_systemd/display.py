@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -20,7 +22,8 @@ _MARKS = {
 
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print the checks and facts as tables, then what the user must know, then the title: the last line counts."""
-    out = console or Console(highlight=False, soft_wrap=False)
+    # A file or a pipe has no width of its own: wide enough that no line of a report is folded there.
+    out = console or Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if report.facts:
         out.print(_facts(report))
     if report.checks:
@@ -40,6 +43,11 @@ def _facts(report: Report) -> Table:
 def _checks(checks: tuple[Check, ...]) -> Table:
     table = Table.grid(padding=(0, 2))
     timed = any(check.seconds is not None for check in checks)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    if timed:
+        table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
     for check in checks:
         detail = escape(check.detail) + (f"\n[yellow]{escape(check.hint)}[/]" if check.hint else "")
         seconds = [] if not timed else ["" if check.seconds is None else f"{check.seconds * 1000:.0f} ms"]
