@@ -1,0 +1,241 @@
+"""The parts of the client that need no connection: addresses, secrets, event streams, words for errors."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import pytest
+import requests
+import urllib3
+
+from litellm_systemd.client import Answer, Gateway, event_data, gateway_url, is_loopback
+from litellm_systemd.client_errors import Trouble, classify, redact, told
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import UsageError
+
+KEY = "sk-canary-7c1f0a"
+
+
+def test_repr_masks_the_key() -> None:
+    """A gateway can be printed or logged without giving its key away."""
+    assert repr(Gateway("http://h:1", KEY)) == "Gateway(base_url='http://h:1', api_key='***', timeout=60.0)"
+    assert KEY not in f"{Gateway('http://h:1', KEY)}"
+    assert "api_key=''" in repr(Gateway("http://h:1"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:4000",
+        "ftp://h",
+        "http://",
+        "http://h:99999",
+        "http://u:secret@h",
+        "http://h/?key=secret",
+        "http://h/#secret",
+        "http://h/\nsecret",
+        "",
+    ],
+)
+def test_an_unusable_address_is_a_usage_error_without_its_text(url: str) -> None:
+    """An address that can't be a gateway's is refused, and a password in it isn't repeated."""
+    with pytest.raises(UsageError) as caught:
+        Gateway(url)
+    assert "secret" not in caught.value.message + caught.value.hint
+    assert caught.value.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("key", ["sk-é", "sk-a\nb", " sk-a", "sk-a\r\nHost: evil"])
+def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
+    """A key that would break the request is refused by name, not with a traceback that shows it."""
+    with pytest.raises(UsageError) as caught:
+        Gateway("http://h", key)
+    assert key.strip() not in caught.value.message
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_time_out_is_a_positive_number(seconds: float) -> None:
+    """A time-out that could never or always pass is refused."""
+    with pytest.raises(UsageError):
+        Gateway("http://h", timeout=seconds)
+
+
+def test_a_slash_at_the_end_makes_no_difference() -> None:
+    """`http://h:4000/` and `http://h:4000` are the same gateway; a path prefix stays."""
+    assert Gateway("http://h:4000/") == Gateway("http://h:4000")
+    assert Gateway("https://h/llm/").base_url == "https://h/llm"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:4000"),
+        ("0.0.0.0", "http://127.0.0.1:4000"),
+        ("::", "http://[::1]:4000"),
+        ("fd00::1", "http://[fd00::1]:4000"),
+        ("gateway.example", "http://gateway.example:4000"),
+    ],
+)
+def test_where_a_listening_host_is_asked(host: str, url: str) -> None:
+    """HOST says where to listen; the address to ask is one that a client can use."""
+    assert gateway_url(host, 4000) == url
+    Gateway(url)
+
+
+@pytest.mark.parametrize("host", ["localhost", "api.localhost", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "::"])
+def test_loopback(host: str) -> None:
+    """What stays on this machine is known as such."""
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1", "localhost.example", "127.0.0.1.example", "example", ""])
+def test_not_loopback(host: str) -> None:
+    """A name that only looks like loopback isn't taken for it."""
+    assert not is_loopback(host)
+
+
+STREAM = (
+    b': ping\r\ndata: {"a": 1}\r\n\r\nevent: x\ndata:two\ndata: lines\n\nid: 1\n\ndata: \xc3\xa9\n\ndata: [DONE]\n\n'
+)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_events_are_the_same_however_the_bytes_arrive(size: int) -> None:
+    """Where the network cuts a stream, even within a character or a line end, doesn't change its events."""
+    chunks = [STREAM[start : start + size] for start in range(0, len(STREAM), size)]
+    assert list(event_data(chunks)) == ['{"a": 1}', "two\nlines", "é", "[DONE]"]
+
+
+def test_an_event_without_its_end_is_dropped() -> None:
+    """A stream cut before the blank line has no last event, as for every other client."""
+    assert list(event_data([b"data: one\n\n", b"data: [DONE]\n"])) == ["one"]
+
+
+def test_an_event_is_there_as_soon_as_its_last_byte_is() -> None:
+    """The time to the first token isn't blurred by waiting for the next chunk."""
+
+    def chunks() -> object:
+        yield b"data: one\n\n"
+        pytest.fail("asked for more before giving the event out")
+
+    assert next(event_data(chunks())) == "one"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "sk-abcdefghijkl",
+        "AKIAIOSFODNN7EXAMPLE",
+        "ASIAIOSFODNN7EXAMPLE",
+        "Bearer eyJhbGciOi.x.y",
+        'aws_secret_access_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"',
+        "{'aws_session_token': 'IQoJb3JpZ2luX2VjEXAMPLE'}",
+        "X-Amz-Signature=0123456789abcdef0123456789abcdef",
+    ],
+)
+def test_what_looks_like_a_key_is_masked(secret: str) -> None:
+    """A secret that a provider's error message repeats doesn't reach the report."""
+    cleaned = redact(f"refused: {secret} in us-east-1")
+    assert "***" in cleaned
+    assert secret.split()[-1].split("=")[-1].strip("'\"{}") not in cleaned
+    assert cleaned.startswith("refused: ")
+    assert cleaned.endswith(" in us-east-1")
+
+
+def test_the_given_secret_is_masked_whatever_it_looks_like() -> None:
+    """A master key needs no `sk-` to be masked."""
+    assert redact("key hunter2 is wrong", "hunter2", "") == "key *** is wrong"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The security token included in the request is expired",
+        "model task-list-v1, disk-based, risk-averse-model",
+        "Invalid model name passed in model=bedrock-converse-us-claude-3-7-sonnet-v1",
+        "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude",
+    ],
+)
+def test_ordinary_words_are_left_alone(text: str) -> None:
+    """Masking doesn't eat the very words that explain a failure."""
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"error": {"message": "No connected db.", "code": "400"}}', "No connected db."),
+        ('{"error": "plain"}', "plain"),
+        ('{"detail": "Not Found"}', "Not Found"),
+        ('{"error": {"code": 7}}', '{"code": 7}'),
+        ("[1]", "[1]"),
+        ("Internal Server Error\n", "Internal Server Error"),
+        ("<html><head><title>502\n Bad Gateway</title></head>", "an HTML page, “502 Bad Gateway”"),
+        ("<!DOCTYPE HTML><HTML><body>hi", "an HTML page"),
+        ("", ""),
+        ("first\nsecond", "first"),
+        ("red \x1b[31mtext\x07", "red  [31mtext "),
+        ("x" * 400, "x" * 299 + "…"),
+        (f"bad key {KEY}", "bad key ***"),
+    ],
+)
+def test_what_an_error_answer_says_fits_one_line(text: str, words: str) -> None:
+    """Of any error answer there is one short line, safe for a terminal and without the key."""
+    assert Gateway("http://h", KEY).explain(Answer(500, {}, text, 0.1)) == words
+
+
+def test_told_of_an_empty_object() -> None:
+    """An error answer without a word in it doesn't make one up."""
+    assert told({}, "{}") == "{}"
+
+
+def _certificate_error() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "x")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "trouble", "words"),
+    [
+        (ConnectionRefusedError(111, "x"), Trouble.REFUSED, "nothing listens on h:1"),
+        (socket.gaierror(-2, "x"), Trouble.UNREACHABLE, "can't be found"),
+        (TimeoutError(), Trouble.TIMEOUT, "within 2.5 s"),
+        (_certificate_error(), Trouble.TLS, "self-signed certificate"),
+        (ConnectionResetError(104, "x"), Trouble.DROPPED, "closed the connection"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", ["bare", "args", "reason", "cause"])
+def test_the_cause_is_found_however_deep(cause: Exception, trouble: Trouble, words: str, wrapped: str) -> None:
+    """The same failure gets the same words wherever the libraries have wrapped it."""
+    error: Exception = cause
+    if wrapped == "args":
+        error = requests.ConnectionError(urllib3.exceptions.ProtocolError("x?key=canary", cause))
+    elif wrapped == "reason":
+        inner = urllib3.exceptions.MaxRetryError(urllib3.HTTPConnectionPool("h"), "/?key=canary", cause)
+        error = requests.ConnectionError(inner)
+    elif wrapped == "cause":
+        error = requests.ConnectionError("canary")
+        error.__cause__ = cause
+    found = classify(error, "h:1", 2.5)
+    assert found.trouble is trouble
+    assert words in found.message
+    assert "canary" not in found.message + found.hint
+    assert found.hint
+    assert found.code is ExitCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.exceptions.ProxyError(ConnectionRefusedError()),
+        requests.exceptions.InvalidProxyURL("x"),
+        requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support."),
+    ],
+)
+def test_a_broken_proxy_is_not_taken_for_a_dead_gateway(error: Exception) -> None:
+    """When the proxy refuses, nobody is sent to look at the service."""
+    found = classify(error, "h:1", 1)
+    assert found.trouble is Trouble.PROXY
+    assert "NO_PROXY" in found.hint

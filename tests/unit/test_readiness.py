@@ -1,0 +1,112 @@
+"""Waiting for readiness, with a scripted gateway and a clock of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from litellm_systemd.client import Answer, Gateway
+from litellm_systemd.client_errors import GatewayError, Trouble
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.readiness import READINESS, NotReady, wait_ready
+
+REFUSED = GatewayError(Trouble.REFUSED, "nothing listens on h:1 (connection refused)")
+STARTING = Answer(503, {}, '{"detail": "Service Unhealthy"}', 0.0)
+READY = Answer(200, {}, '{"status": "healthy"}', 0.0)
+
+
+class Scene(Gateway):
+    """A gateway that plays a script, its last line for ever; each look costs `cost` seconds of its clock."""
+
+    __slots__ = ("cost", "now", "script", "timeouts")
+
+    def __init__(self, *script: Answer | GatewayError, cost: float = 0.0, timeout: float = 60.0) -> None:
+        super().__init__("http://h:1", "", timeout)
+        for name, value in {"script": script, "cost": cost, "now": 100.0, "timeouts": []}.items():
+            object.__setattr__(self, name, value)
+
+    def get(self, path: str, *, timeout: float | None = None) -> Answer:
+        assert path == READINESS
+        line = self.script[min(len(self.timeouts), len(self.script) - 1)]
+        self.timeouts.append(timeout)
+        self.sleep(self.cost)
+        if isinstance(line, GatewayError):
+            raise line
+        return line
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        object.__setattr__(self, "now", self.now + seconds)
+
+
+def wait(scene: Scene, seconds: float):
+    return wait_ready(scene, seconds, clock=scene.clock, sleep=scene.sleep)
+
+
+def test_ready_at_once() -> None:
+    """A gateway that is ready is not waited for."""
+    scene = Scene(READY)
+    ready = wait(scene, 30)
+    assert (ready.seconds, ready.looks) == (0.0, 1)
+
+
+def test_ready_after_a_while() -> None:
+    """Refused and 503 are waited out, and the time is told."""
+    scene = Scene(REFUSED, STARTING, STARTING, READY, cost=0.5)
+    ready = wait(scene, 30)
+    assert ready.looks == 4
+    assert ready.seconds == pytest.approx(scene.now - 100.0)
+
+
+@pytest.mark.parametrize(
+    ("script", "last"),
+    [
+        ((REFUSED,), "nothing listens on h:1 (connection refused)"),
+        ((REFUSED, STARTING), "HTTP 503, Service Unhealthy"),
+        ((STARTING, REFUSED), "nothing listens on h:1 (connection refused)"),
+        ((Answer(404, {}, "", 0.0),), "HTTP 404"),
+        ((Answer(204, {}, "", 0.0),), "HTTP 204"),
+    ],
+)
+def test_the_failure_says_what_was_last_seen(script: tuple[Answer | GatewayError, ...], last: str) -> None:
+    """When the time is up, the error has the last thing seen and a remedy."""
+    with pytest.raises(NotReady) as caught:
+        wait(Scene(*script), 12)
+    assert caught.value.last == last
+    assert caught.value.message == f"h:1 was not ready within 12 s; last seen: {last}"
+    assert "journalctl" in caught.value.hint
+    assert caught.value.code is ExitCode.UNAVAILABLE
+
+
+def test_the_deadline_is_kept() -> None:
+    """No sleep goes past the deadline, and the last look is made at it, not before it."""
+    scene = Scene(REFUSED)
+    with pytest.raises(NotReady):
+        wait(scene, 7.3)
+    assert scene.now == pytest.approx(107.3)
+
+
+def test_no_time_still_means_one_look() -> None:
+    """Zero seconds ask once."""
+    assert wait(Scene(READY), 0).looks == 1
+    with pytest.raises(NotReady):
+        wait(Scene(REFUSED), 0)
+
+
+def test_a_look_may_not_outlast_the_deadline() -> None:
+    """A gateway that accepts and is silent holds a look no longer than the time that is left."""
+    scene = Scene(REFUSED, cost=4.0, timeout=5.0)
+    with pytest.raises(NotReady):
+        wait(scene, 10)
+    assert scene.timeouts[0] == 5.0
+    assert 1.0 <= scene.timeouts[-1] < 5.0
+
+
+def test_pauses_grow_to_a_second() -> None:
+    """A start of a minute costs the gateway dozens of questions, not hundreds."""
+    scene = Scene(REFUSED)
+    with pytest.raises(NotReady):
+        wait(scene, 60)
+    assert 60 <= len(scene.timeouts) <= 75
