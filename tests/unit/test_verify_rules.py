@@ -1,0 +1,216 @@
+"""The rules of verify that need no connection: names, deltas, hints, order and skipping, titles."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from litellm_systemd.client import Answer, Event, Gateway, Stream
+from litellm_systemd.client_errors import GatewayError, Trouble
+from litellm_systemd.report import Check, Outcome
+from litellm_systemd.verify import Step, _choice, _Run, _title
+from litellm_systemd.verify_checks import Finding, Stops, compare_names, read_deltas
+from litellm_systemd.verify_hints import hint_for, hint_for_text
+
+OK, FAILED, SKIPPED, WARNING = Outcome.OK, Outcome.FAILED, Outcome.SKIPPED, Outcome.WARNING
+
+
+@pytest.mark.parametrize(
+    ("expected", "listed", "outcome", "detail"),
+    [
+        ((), ("a", "b"), OK, "2 listed: a, b"),
+        (("a", "b"), ("b", "a"), OK, "2 listed: b, a"),
+        (("a", "a"), ("a",), OK, "1 listed: a"),
+        (("a", "c", "b"), ("b",), FAILED, "missing: a, c"),
+        (("a",), ("a", "z"), WARNING, "not in the configuration: z"),
+        (("a",), ("z",), FAILED, "missing: a; not in the configuration: z"),
+        (("bedrock/*",), ("bedrock/x", "bedrock/y"), OK, "2 listed: bedrock/x, bedrock/y"),
+        (("bedrock/*", "a"), ("bedrock/x",), FAILED, "missing: a"),
+    ],
+)
+def test_names(expected: tuple[str, ...], listed: tuple[str, ...], outcome: Outcome, detail: str) -> None:
+    """A name that the configuration has and the list lacks is a failure, one too many a warning."""
+    assert compare_names(expected, listed) == (outcome, detail)
+
+
+def _stream(*events: object) -> Stream:
+    data = [event if isinstance(event, str) else json.dumps(event) for event in events]
+    return Stream(Answer(200, {}, "", 9.0), tuple(Event(float(at), one) for at, one in enumerate(data, 1)))
+
+
+def _delta(**delta: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta}]}
+
+
+def test_deltas_are_joined_and_the_first_token_is_timed() -> None:
+    """The first token is the first text, not the first event: a role alone is no token."""
+    stream = _stream(_delta(role="assistant"), _delta(content="po"), _delta(content="ng"), _delta(), "[DONE]")
+    assert read_deltas(stream) == ("pong", "", 2.0, "")
+
+
+def test_reasoning_counts_as_the_first_token() -> None:
+    """A model that thinks aloud has begun to answer."""
+    stream = _stream(_delta(content=None, reasoning_content="hm"), _delta(content="pong"))
+    assert read_deltas(stream) == ("pong", "hm", 1.0, "")
+
+
+def test_the_first_error_in_a_stream_is_kept() -> None:
+    """An error that arrives as an event, after a 200, isn't overlooked."""
+    stream = _stream(_delta(content="po"), {"error": {"message": "too busy"}}, {"error": "late"}, "[DONE]")
+    assert read_deltas(stream) == ("po", "", 1.0, "too busy")
+
+
+@pytest.mark.parametrize(
+    "event", ["not json", [], 7, {}, {"choices": []}, {"choices": [{}]}, {"choices": [{"delta": []}]}]
+)
+def test_odd_events_are_no_text(event: object) -> None:
+    """Events of other shapes, such as usage at the end, neither count as text nor break the check."""
+    assert read_deltas(_stream(event)) == ("", "", None, "")
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("BedrockException Invalid Authentication - Unable to locate credentials", "instance profile"),
+        ("ExpiredTokenException: The security token included in the request is expired", "has expired"),
+        ("The security token included in the request is invalid", "sts get-caller-identity"),
+        ("AccessDeniedException: User: arn is not authorized to perform: bedrock:InvokeModel", "Allow bedrock"),
+        ("You don't have access to the model with the specified model ID.", "Bedrock console"),
+        ("Invocation with on-demand throughput isn't supported", "inference profile for your region"),
+        ("This model version has reached the end of its life.", "retired"),
+        ("Access denied. This Model is marked by provider as Legacy", "retired"),
+        ("The provided model identifier is invalid.", "model id"),
+        ("Invalid model name passed in model=nope.", "the configuration has"),
+        ("No deployments available for selected model, Try again in 5 seconds", "first error"),
+        ("ThrottlingException: Too many tokens, please wait", "throttles"),
+        ("litellm.RateLimitError: this is a mock rate limit error", "throttles"),
+        ("Cannot connect to host bedrock-runtime.us-east-1.amazonaws.com:443", "DNS"),
+        ("litellm.Timeout: AnthropicException - Timeout error", "request_timeout"),
+        ("something new", "journalctl"),
+    ],
+)
+def test_each_known_cause_has_its_remedy(said: str, word: str) -> None:
+    """The words of the provider lead to what to do, in an answer as in a stream."""
+    body = json.dumps({"error": {"message": said}})
+    assert word in hint_for(Answer(500, {}, body, 0.0))
+    assert word in hint_for_text(said)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [(302, "--base-url"), (404, "/v1"), (502, "reverse proxy"), (503, "--wait"), (504, "reverse proxy")],
+)
+def test_a_status_without_words_has_a_remedy_too(status: int, word: str) -> None:
+    """An empty error page still leads somewhere."""
+    assert word in hint_for(Answer(status, {}, "", 0.0))
+
+
+def _steps(*rows: tuple[str, str, Finding | GatewayError]) -> tuple[Step, ...]:
+    def play(line: Finding | GatewayError) -> Finding:
+        if isinstance(line, GatewayError):
+            raise line
+        return line
+
+    return tuple(Step(name, lambda line=line: play(line), needs) for name, needs, line in rows)  # type: ignore[misc]
+
+
+def _played(*rows: tuple[str, str, Finding | GatewayError]) -> list[tuple[str, Outcome]]:
+    run = _Run(lambda: 0.0)
+    run.through(_steps(*rows))
+    return [(check.name, check.outcome) for check in run.checks]
+
+
+def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_made() -> None:
+    """A failure takes along what rests on it, link by link, and nothing else."""
+    run = _Run(lambda: 0.0)
+    run.through(
+        _steps(
+            ("a", "", Finding(FAILED)),
+            ("b", "a", Finding(OK)),
+            ("c", "b", Finding(OK)),
+            ("d", "", Finding(OK)),
+            ("e", "d", Finding(OK)),
+        )
+    )
+    assert [check.outcome for check in run.checks] == [FAILED, SKIPPED, SKIPPED, OK, OK]
+    assert run.checks[2].detail == "not checked, because “a” failed"
+    assert run.checks[2].seconds is None
+
+
+def test_a_failure_can_stand_alone() -> None:
+    """Missing names don't keep the models that are there from being asked."""
+    assert _played(("a", "", Finding(FAILED, stops=Stops.NOTHING)), ("b", "a", Finding(OK)))[1] == ("b", OK)
+
+
+@pytest.mark.parametrize("trouble", list(Trouble))
+def test_only_lasting_trouble_ends_the_run(trouble: Trouble) -> None:
+    """A dead port ends everything; a slow or dropped answer only what rests on it."""
+    played = _played(("a", "", GatewayError(trouble, "x")), ("b", "", Finding(OK)))
+    lasting = trouble in {Trouble.REFUSED, Trouble.UNREACHABLE, Trouble.PROXY, Trouble.TLS}
+    assert played == [("a", FAILED), ("b", SKIPPED if lasting else OK)]
+
+
+def test_seconds_are_those_of_the_check() -> None:
+    """The latency in the report is the wall time of that check alone."""
+    ticks = iter([10.0, 10.25, 20.0, 23.0])
+    run = _Run(lambda: next(ticks))
+    run.through(_steps(("a", "", Finding(OK)), ("b", "", GatewayError(Trouble.TIMEOUT, "x"))))
+    assert [check.seconds for check in run.checks] == [0.25, 3.0]
+
+
+class Modes(Gateway):
+    """A gateway that knows three models, and fails the test if anything else is asked."""
+
+    __slots__ = ()
+
+    def get(self, path: str, **_: object) -> Answer:
+        assert path == "/v1/model/info"
+        rows = [("vectors", "embedding"), ("primary", "chat"), ("second", None)]
+        data = [{"model_name": name, "model_info": {"mode": mode}} for name, mode in rows]
+        return Answer(200, {}, json.dumps({"data": data}), 0.0)
+
+
+LISTED = ["alias", "vectors", "primary", "second"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "models", "listed", "all_models", "chosen"),
+    [
+        (("second", "primary"), (), LISTED, False, ["second"]),
+        ((), (), LISTED, False, ["primary"]),
+        (("vectors", "second"), (), LISTED, False, ["second"]),
+        (("bedrock/*", "second"), (), LISTED, False, ["second"]),
+        ((), ("x", "y", "x"), LISTED, False, ["x", "y"]),
+        ((), ("vectors",), LISTED, False, ["vectors"]),
+        ((), (), LISTED, True, ["alias", "-vectors", "primary", "second"]),
+        (("primary", "vectors", "b/*"), (), LISTED, True, ["primary", "-vectors", "-b/*"]),
+        (("primary",), (), [], False, ["primary"]),
+        ((), (), [], False, ["-"]),
+        ((), (), [], True, ["-"]),
+    ],
+)
+def test_which_models_are_asked(
+    expected: tuple[str, ...],
+    models: tuple[str, ...],
+    listed: list[str],
+    all_models: bool,
+    chosen: list[str],
+) -> None:
+    """The primary by default, a named one as named, and with --all-models none is left out unsaid."""
+    rows = _choice(Modes("http://h"), expected, models, listed, all_models)
+    assert [("-" if obstacle else "") + name for name, obstacle in rows] == chosen
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "title"),
+    [
+        ([OK, OK], "verified http://h: 2 checks passed"),
+        ([OK, WARNING, SKIPPED], "verified http://h: 2 checks passed, 1 with a warning, 1 skipped"),
+        ([OK, FAILED, FAILED], "http://h is not sound: 2 of 3 checks failed"),
+        ([FAILED, SKIPPED, WARNING], "http://h is not sound: 1 of 3 checks failed, 1 skipped"),
+    ],
+)
+def test_title(outcomes: list[Outcome], title: str) -> None:
+    """The title counts, and never calls a gateway verified of which a check failed."""
+    assert _title("http://h", [Check("x", outcome) for outcome in outcomes]) == title
