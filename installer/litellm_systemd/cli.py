@@ -63,7 +63,7 @@ def run_command(arguments: list[str]) -> int:
             raise
         message = f"this is a defect of litellmctl: {type(error).__name__}: {error}"
         return _refuse(
-            message, "Run it again with --debug and report what it prints.", ExitCode.SOFTWARE, as_json=as_json
+            message, "'litellmctl --debug VERB' shows where; please report what it prints.", ExitCode.SOFTWARE, as_json=as_json
         )
 
 

@@ -204,14 +204,15 @@ _VENV_HINT = "Debian and Ubuntu keep venv in a package of its own: apt-get insta
 
 
 def _prove(folder: Path) -> None:
-    """Import what the service imports first; a broken venv must not become a release.
+    """Import what the service and litellmctl import first; a broken venv must not become a release.
 
     LiteLLM itself is only looked for: importing it takes seconds, and the start of the service does it anyway.
     """
-    code = "import litellm_systemd.runtime, uvicorn, importlib.util as u; assert u.find_spec('litellm.proxy')"
+    code = (
+        "import litellm_systemd.runtime, litellm_systemd.commands, uvicorn, importlib.util as util;"
+        "assert util.find_spec('litellm.proxy')"
+    )
     failed = run((str(folder / "bin" / "python"), "-I", "-c", code), check=False, timeout=300)
     if failed.returncode != 0:
         reason = (failed.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InstallerError(
-            f"the new release doesn't work: {reason}", "Run it again with --debug for the whole story."
-        )
+        raise InstallerError(f"the new release doesn't work: {reason}", "Run it again; if it stays so, report it.")

@@ -100,9 +100,13 @@ def use_config(request: Request, say: Callable[[str], None] = lambda _line: None
     apply_install(Executor(layout, systemctl, say=say), plan, host)
     return Report(
         f"{wanted.choice.name} is the active configuration",
-        tuple(Check(str(action), Outcome.CHANGED) for action in plan.actions),
         notes=wanted.notes,
-        data={"config": wanted.choice.name, "changed": bool(plan), "models": list(wanted.gateway.names)},
+        data={
+            "config": wanted.choice.name,
+            "changed": bool(plan),
+            "models": list(wanted.gateway.names),
+            "actions": [str(action) for action in plan.actions],
+        },
     )
 
 

@@ -26,6 +26,8 @@ from litellm_systemd.verify import verify
 
 Say = Callable[[str], None]
 
+NOTHING_TO_DO = "nothing to do: all is in place"
+
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
@@ -114,18 +116,17 @@ def _check_port(plan: Plan, settings: Settings, host: HostState) -> None:
 
 
 def _planned(plan: Plan, wanted: Wanted) -> Report:
-    title = f"{len(plan.actions)} steps to take; nothing was changed" if plan else "nothing to do: all is in place"
+    steps = tuple(
+        Check(f"{action.verb.value} {action.target}", Outcome.SKIPPED, action.reason) for action in plan.actions
+    )
+    title = f"{len(plan.actions)} steps to take; nothing was changed" if plan else NOTHING_TO_DO
     return Report(
         title=title,
-        checks=_checks(plan, Outcome.SKIPPED),
+        checks=steps,
         notes=wanted.notes + _kept_notes(plan),
         data=_data(plan, wanted),
         code=ExitCode.CHANGES if plan else ExitCode.OK,
     )
-
-
-def _checks(plan: Plan, outcome: Outcome) -> tuple[Check, ...]:
-    return tuple(Check(f"{action.verb.value} {action.target}", outcome, action.reason) for action in plan.actions)
 
 
 def _kept_notes(plan: Plan) -> tuple[str, ...]:
@@ -146,7 +147,6 @@ def _data(plan: Plan, wanted: Wanted) -> dict[str, object]:
 def _installed(options: InstallOptions, plan: Plan, wanted: Wanted) -> Report:
     notes = (*wanted.notes, *_kept_notes(plan), *_key_notes(wanted.settings))
     data = _data(plan, wanted)
-    checks = _checks(plan, Outcome.CHANGED)
     where = f"LiteLLM with {wanted.choice.name}"
     if not (options.start and options.request.layout.is_host):
         return Report(
@@ -157,8 +157,8 @@ def _installed(options: InstallOptions, plan: Plan, wanted: Wanted) -> Report:
     gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
     proof = verify(gateway, expected=wanted.gateway.names)
     return Report(
-        proof.title,
-        (*checks, *proof.checks),
+        proof.title if plan else f"{NOTHING_TO_DO}; {proof.title}",
+        proof.checks,
         notes=(*notes, *proof.notes),
         data={**data, "verify": dict(proof.data)},
     )

@@ -37,7 +37,8 @@ def act(verb: str, request: Request, say: Callable[[str], None] = lambda _line: 
     systemctl = Systemctl(request.layout)
     require_systemd(systemctl)
     _require_installed(systemctl)
-    changed = use_config(request, say, take_up=False).checks if request.config else ()
+    if request.config:
+        use_config(request, say, take_up=False)
     say(f"systemctl {verb} {contract.SERVICE}")
     units = (contract.SOCKET, contract.SERVICE) if verb in ("stop", "enable", "disable") else (contract.SERVICE,)
     for unit in units:
@@ -45,7 +46,6 @@ def act(verb: str, request: Request, say: Callable[[str], None] = lambda _line: 
     state = systemctl.unit_state(contract.SERVICE)
     return Report(
         f"{contract.SERVICE} is {state.active}, {state.enabled}",
-        changed,
         data={"active": state.active, "enabled": state.enabled, "config": active_config(request.layout)},
     )
 

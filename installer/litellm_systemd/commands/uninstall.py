@@ -9,7 +9,7 @@ from litellm_systemd.commands.install import require_root
 from litellm_systemd.host import observe_host
 from litellm_systemd.layout import Layout
 from litellm_systemd.plan import plan_uninstall
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.report import Report
 from litellm_systemd.systemctl import Systemctl
 
 
@@ -40,9 +40,10 @@ def uninstall(
     if not confirm(_question(purge=purge)):
         return Report("nothing was changed", data={"changed": False})
     apply_uninstall(Executor(layout, systemctl, say=say), plan)
-    checks = tuple(Check(str(action), Outcome.CHANGED) for action in plan.actions)
     notes = () if purge else (f"Kept: {layout.etc} with the keys and configurations, and {layout.state}.",)
-    return Report("uninstalled", checks, notes=notes, data={"changed": True})
+    return Report(
+        "uninstalled", notes=notes, data={"changed": True, "actions": [str(action) for action in plan.actions]}
+    )
 
 
 def _question(*, purge: bool) -> str:
