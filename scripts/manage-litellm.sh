@@ -1,0 +1,55 @@
+#!/bin/bash
+# The workshop's commands, for those who know them. All the work is litellmctl's.
+set -euo pipefail
+CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly CHECKOUT
+# shellcheck source=scripts/lib.sh
+. "$CHECKOUT/scripts/lib.sh"
+
+usage() {
+    cat <<'TEXT'
+Usage: manage-litellm.sh [-c CONFIG] [-e ENVFILE] start|stop|restart|status|logs [OPTIONS]
+
+  -c CONFIG   a LiteLLM configuration: the name of one in configs/, or a path
+  -e ENVFILE  the file with keys and settings (default: .env here, else what is installed)
+  -h, --help  show this
+
+start and restart install the service first if it isn't there yet, or if -c or -e changes it.
+OPTIONS go to litellmctl: "logs -f" follows the log. "litellmctl --help" lists what else there is.
+TEXT
+}
+
+misuse() {
+    printf 'manage-litellm.sh: %s\n\n' "$1" >&2
+    usage >&2
+    exit 64
+}
+
+install_options=()
+verb=
+while [[ $# -gt 0 && -z $verb ]]; do
+    case $1 in
+        -c | -e)
+            [[ $# -ge 2 ]] || misuse "$1 needs a value"
+            [[ $1 == -c ]] && install_options+=(-c "$2") || install_options+=(--env-file "$2")
+            shift
+            ;;
+        -h | --help)
+            usage
+            exit
+            ;;
+        start | stop | restart | status | logs) verb=$1 ;;
+        *) misuse "not understood: $1" ;;
+    esac
+    shift
+done
+[[ -n $verb ]] || misuse "say what to do"
+
+litellmctl=$(find_litellmctl)
+if [[ $verb == start || $verb == restart ]] &&
+    [[ ${#install_options[@]} -gt 0 || ! -e /etc/systemd/system/litellm.service ]]; then
+    [[ $verb == restart ]] || exec "$litellmctl" install "${install_options[@]}" "$@"
+    # Installing restarts only what has changed; whoever says restart wants one, and one is enough.
+    "$litellmctl" install --no-start --no-verify "${install_options[@]}"
+fi
+exec "$litellmctl" "$verb" "$@"

@@ -1,0 +1,10 @@
+#!/bin/bash
+# Write a .env with the AWS keys of a profile in ~/.aws/credentials: setup_env.sh [PROFILE], "cline" by default.
+set -euo pipefail
+CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly CHECKOUT
+# shellcheck source=scripts/lib.sh
+. "$CHECKOUT/scripts/lib.sh"
+
+litellmctl=$(find_litellmctl)
+exec "$litellmctl" init --from-profile "${1:-cline}"

@@ -1,0 +1,138 @@
+#!/bin/bash
+# Set up what the tests need, and run all of them. With arguments: set up, and run pytest with these.
+#
+#   scripts/test.sh                        everything, as root on Debian 12, 13 or Ubuntu 22.04, 24.04
+#   scripts/test.sh tests/unit -k dotenv   a part of it, without linters and coverage
+#
+# Without root nothing is installed by apt, and the tests on a real systemd are skipped. Under
+# REQUIRE_SYSTEM_TESTS=1 they fail in place of being skipped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+
+readonly VENV=.venv
+summary=()
+
+say() { printf '\n== %s\n' "$*"; }
+is_root() { [[ $EUID -eq 0 ]]; }
+
+# stage NAME COMMAND...: run it, and note how it ended and how long it took. In a subshell of its own, and not
+# before an `||`, where bash would forget `set -e`.
+stage() {
+    local name=$1 start=$SECONDS code
+    shift
+    say "$name"
+    set +e
+    (
+        set -e
+        "$@"
+    )
+    code=$?
+    set -e
+    note "$name" "$code" $((SECONDS - start))
+    return "$code"
+}
+
+note() { summary+=("$(printf '%-16s %-6s %5d s' "$1" "$([[ $2 -eq 0 ]] && echo passed || echo FAILED)" "$3")"); }
+
+print_summary() {
+    local code=$?
+    note total "$code" "$SECONDS"
+    say "Summary"
+    printf '%s\n' "${summary[@]}"
+}
+
+# What is missing, as packages. Looking for commands keeps a second run off the network.
+missing_packages() {
+    local pair python
+    for pair in systemd-nspawn:systemd-container dbus-daemon:dbus shellcheck:shellcheck \
+        debootstrap:debootstrap curl:curl git:git ps:procps ip:iproute2; do
+        command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
+    done
+    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+    python=$(find_python) || { echo python3 python3-venv; return; }
+    "$python" -c 'import ensurepip' 2>/dev/null || echo "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+}
+
+install_packages() {
+    local packages
+    mapfile -t packages < <(missing_packages)
+    [[ ${#packages[@]} -gt 0 ]] || return 0
+    if ! is_root || ! command -v apt-get >/dev/null; then
+        printf 'Not installed here (it takes root and apt): %s\n' "${packages[*]}"
+        return 0
+    fi
+    printf 'Installing %s\n' "${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+# A venv is stale when its Python is another one than the system's, and its packages when what they follow from is.
+make_venv() {
+    local python version stamp=$VENV/.made-from wanted
+    python=$(find_python) || die "no Python 3.10 or later in /usr/bin"
+    version=$("$python" -c 'import sys; print(sys.version, sys.base_prefix)')
+    if [[ $("$VENV/bin/python" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null) != "$version" ]]; then
+        rm -rf "$VENV"
+        "$python" -m venv "$VENV" || die "$python can't make a venv: is python3-venv installed?"
+    fi
+    wanted=$(echo "$version $PWD" | cat - setup.cfg pyproject.toml | sha256sum)
+    if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
+        command -v "$VENV/bin/uv" >/dev/null || "$VENV/bin/python" -m pip install --quiet uv
+        "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --editable '.[test]'
+        echo "$wanted" >"$stamp"
+    fi
+}
+
+lint() {
+    "$VENV/bin/ruff" check .
+    "$VENV/bin/ruff" format --check .
+    "$VENV/bin/mypy" --strict
+    "$VENV/bin/lint-imports" --no-cache
+    if command -v shellcheck >/dev/null; then
+        shellcheck --external-sources scripts/*.sh .ci/run
+    else
+        [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]] || die "shellcheck is not installed"
+        echo "shellcheck is not installed: the scripts were not checked"
+    fi
+}
+
+# Other Debian releases for the tests to boot: made here, since tests never use the network.
+build_images() {
+    if ! is_root; then
+        echo "Not root: no images of other releases, and no tests on a real systemd."
+    elif ! "$VENV/bin/python" tests/system/images.py; then
+        [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]] || return 1
+        echo "The tests on other releases will be skipped."
+    fi
+}
+
+run_tests() { "$VENV/bin/coverage" run -m pytest --quiet "$@"; }
+
+report_coverage() {
+    "$VENV/bin/coverage" combine --quiet
+    "$VENV/bin/coverage" report
+}
+
+main() {
+    local folder
+    stage "system packages" install_packages
+    stage "Python packages" make_venv
+    if [[ $# -gt 0 ]]; then
+        [[ "$*" != *system* ]] || stage "images" build_images
+        say "pytest $*"
+        exec "$VENV/bin/pytest" "$@"
+    fi
+    trap print_summary EXIT
+    stage "linters" lint
+    stage "images" build_images
+    "$VENV/bin/coverage" erase
+    for folder in unit integration system; do
+        stage "$folder tests" run_tests "tests/$folder"
+    done
+    stage "coverage" report_coverage
+}
+
+main "$@"
