@@ -63,7 +63,7 @@ def run_command(arguments: list[str]) -> int:
             raise
         message = f"this is a defect of litellmctl: {type(error).__name__}: {error}"
         return _refuse(
-            message, "'litellmctl --debug VERB' shows where; please report what it prints.", ExitCode.SOFTWARE, as_json=as_json
+            message, "'litellmctl --debug VERB' shows where; please report it.", ExitCode.SOFTWARE, as_json=as_json
         )
 
 
@@ -91,10 +91,15 @@ def reports(verb: Command) -> Command:
 def _show(report: Report, *, as_json: bool) -> int:
     if as_json:
         click.echo(report.as_json())
-    else:
-        from litellm_systemd.display import print_report
+        return int(report.exit_code)
+    if report.checks or report.facts:
+        from litellm_systemd.display import print_tables
 
-        print_report(report)
+        print_tables(report)
+    # Without rich, which loads parts of itself late: after an uninstall there is nothing left to load.
+    for note in report.notes:
+        click.echo(f"  {note}")
+    click.secho(report.title, bold=True)
     return int(report.exit_code)
 
 

@@ -1,4 +1,4 @@
-"""A `Report` for people, on a terminal or in a file. Part of the CLI: nothing else prints."""
+"""The tables of a `Report`, on a terminal or in a file. Part of the CLI: nothing else prints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 from litellm_systemd.report import Check, Outcome, Report
@@ -20,17 +19,14 @@ _MARKS = {
 }
 
 
-def print_report(report: Report, console: Console | None = None) -> None:
-    """Print the checks and facts as tables, then what the user must know, then the title: the last line counts."""
+def print_tables(report: Report, console: Console | None = None) -> None:
+    """Print the facts and the checks of a report, a table each."""
     # A file or a pipe has no width of its own: wide enough that no line of a report is folded there.
     out = console or Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if report.facts:
         out.print(_facts(report))
     if report.checks:
         out.print(_checks(report.checks))
-    for note in report.notes:
-        out.print(Padding(escape(note), (0, 0, 0, 2)))
-    out.print(f"[bold]{escape(report.title)}[/]")
 
 
 def _facts(report: Report) -> Table:

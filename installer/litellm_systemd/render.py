@@ -14,7 +14,7 @@ from litellm_systemd.resources import read_template
 from litellm_systemd.settings import Settings, is_loopback
 
 START_LIMIT_BURST = 5
-RESTART_DELAY = 2
+RESTART_DELAY = 1
 #: Where systemd can back off (254), restarts are this many seconds apart in the end.
 LONGEST_RESTART_DELAY = 60
 #: Seconds between the end of the grace limit and SIGKILL: for idle connections, the cut and ExecStopPost.

@@ -149,11 +149,9 @@ def _installed(options: InstallOptions, plan: Plan, wanted: Wanted) -> Report:
     data = _data(plan, wanted)
     where = f"LiteLLM with {wanted.choice.name}"
     if not (options.start and options.request.layout.is_host):
-        return Report(
-            f"installed {where}" if plan else "nothing to do: all is in place", checks, notes=notes, data=data
-        )
+        return Report(f"installed {where}" if plan else NOTHING_TO_DO, notes=notes, data=data)
     if not options.verify:
-        return Report(f"{where} serves on {wanted.settings.base_url}", checks, notes=notes, data=data)
+        return Report(f"{where} serves on {wanted.settings.base_url}", notes=notes, data=data)
     gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
     proof = verify(gateway, expected=wanted.gateway.names)
     return Report(
