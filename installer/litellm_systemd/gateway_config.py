@@ -74,7 +74,7 @@ def _wrong(document: Document, path: KeyPath, what: str, remedy: str) -> InputEr
 
 def _models(document: Document) -> tuple[Model, ...]:
     if "model_list" not in document.data:
-        close = difflib.get_close_matches("model_list", document.data, n=1)
+        close = difflib.get_close_matches("model_list", [str(key) for key in document.data], n=1)
         if close:
             raise _wrong(document, (close[0],), "is no setting: did you mean model_list?", "Write it as model_list.")
         raise InputError(f"{document.source} has no model_list: it would serve nothing", _EXAMPLE)
@@ -91,13 +91,13 @@ def _model(document: Document, entry: object, path: KeyPath) -> Model:
         raise _wrong(document, path, "is not a mapping", _EXAMPLE)
     name = entry.get("model_name")
     if not isinstance(name, str) or not name:
-        raise _wrong(document, path, "has no model_name", _EXAMPLE)
+        raise _wrong(document, path, "has no model_name, or one that isn't text", _EXAMPLE)
     params = entry.get("litellm_params")
     if not isinstance(params, Mapping):
         raise _wrong(document, path, f"({name}) has no litellm_params", _EXAMPLE)
     model = params.get("model")
     if not isinstance(model, str) or not model:
-        raise _wrong(document, (*path, "litellm_params"), f"({name}) has no model", _EXAMPLE)
+        raise _wrong(document, (*path, "litellm_params"), f"({name}) has no model, or one that isn't text", _EXAMPLE)
     region = params.get("aws_region_name")
     return Model(
         name=name,

@@ -137,7 +137,9 @@ def _master_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[F
     code, remedy = "master-key", f"Set {MASTER_KEY} in .env to sk- and 32 random characters."
     if not (key or "").strip():
         state = (
-            "is empty, or refers to a variable that isn't set" if written else f"isn't there, nor is {MASTER_KEY} set"
+            "is empty, isn't text, or refers to a variable that isn't set"
+            if written
+            else f"isn't there, nor is {MASTER_KEY} set"
         )
         yield _unset(config)(code, path, state, remedy)
     elif key == REFUSED_KEY:
