@@ -1,0 +1,153 @@
+"""The settings that the installed LiteLLM knows, read out of its source: importing it takes seconds."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+@cache
+def _tree(path: str) -> ast.Module:
+    return ast.parse((_package("litellm") / path).read_text())
+
+
+def _class(path: str, name: str) -> ast.ClassDef:
+    return next(node for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+@cache
+def _sources() -> str:
+    folders = [_package("litellm") / part for part in ("proxy", "integrations", "llms/anthropic")]
+    folders += [_package("litellm_enterprise")]
+    return "\n".join(path.read_text() for folder in folders for path in sorted(folder.rglob("*.py")))
+
+
+@cache
+def _constants() -> dict[str, set[str]]:
+    """The strings that stand behind names in capitals, anywhere in the source."""
+    found: dict[str, set[str]] = {}
+    for name, value in re.findall(r"^([A-Z_]{3,})(?:: [\w\[\]]+)? = [\"']([a-z]\w*)[\"']", _sources(), re.MULTILINE):
+        found.setdefault(name, set()).add(value)
+    return found
+
+
+def _looked_up(mapping: str) -> Iterator[str]:
+    """`x` of `mapping.get("x")`, `mapping["x"]`, `"x" in mapping`, and of a constant in place of the string."""
+    text = "\n".join(line for line in re.split(r"\n(?=\S| {4}\S)", _sources()) if mapping in line)
+    yield from re.findall(rf"\b_?{mapping}(?:\.get\(\s*|\[\s*)[\"']([a-z]\w*)[\"']", text)
+    yield from re.findall(rf"[\"']([a-z]\w*)[\"']\s+(?:not\s+)?in\s+_?{mapping}\b(?![.\[])", text)
+    for constant in re.findall(rf"\b_?{mapping}\.get\(\s*([A-Z_]{{3,}})", text):
+        yield from _constants().get(constant, ())
+
+
+def top_level() -> frozenset[str]:
+    """What `ProxyConfig` takes out of the whole configuration."""
+    found = {
+        node.args[0].value
+        for node in ast.walk(_class("proxy/proxy_server.py", "ProxyConfig"))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "get"
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in ("config", "new_config")
+        and isinstance(node.args[0], ast.Constant)
+    }
+    # Two are read from the model price scheduler's own mapping, which goes by the same name there.
+    return frozenset(str(name) for name in found) - {"interval_hours", "force_reload"}
+
+
+def general_settings() -> frozenset[str]:
+    """The fields of the class that documents them, and all that the proxy looks up beside it."""
+    fields = {
+        node.target.id
+        for node in _class("proxy/_types.py", "ConfigGeneralSettings").body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    return frozenset(fields | set(_looked_up("general_settings")))
+
+
+def litellm_settings() -> frozenset[str]:
+    """Attributes of the module `litellm` that hold a value, keys with a branch of their own, and those looked up."""
+    load = next(
+        node
+        for node in ast.walk(_class("proxy/proxy_server.py", "ProxyConfig"))
+        if isinstance(node, ast.AsyncFunctionDef) and node.name == "load_config"
+    )
+    branches = {
+        constant.value
+        for node in ast.walk(load)
+        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name) and node.left.id == "key"
+        for constant in ast.walk(node)
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+    }
+    names = branches | set(_looked_up("litellm_settings")) | set(_module_values(_tree("__init__.py").body))
+    # The module's tables of model names are values too, but nobody sets them.
+    return frozenset(name for name in names if not name.endswith("_models"))
+
+
+def _module_values(body: list[ast.stmt]) -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.ImportFrom) and node.module in ("litellm._logging", "litellm.constants"):
+            yield from (alias.name for alias in node.names if alias.name.islower() and alias.name[0] != "_")
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.If | ast.Try):
+            yield from _module_values(node.body)
+        for target in targets:
+            if isinstance(target, ast.Name) and re.fullmatch(r"[a-z][a-z0-9_]*", target.id):
+                yield target.id
+
+
+def router_settings() -> frozenset[str]:
+    """The arguments of `Router` that a configuration may set."""
+    router = _class("router.py", "Router")
+    init = next(node for node in router.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    managed = next(
+        node.value
+        for node in _tree("constants.py").body
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and node.target.id == "ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG"
+    )
+    outside = {node.value for node in ast.walk(managed or init) if isinstance(node, ast.Constant)}
+    return frozenset(arg.arg for arg in (*init.args.args, *init.args.kwonlyargs)) - {"self"} - outside
+
+
+def providers() -> frozenset[str]:
+    """The members of `LlmProviders`, and the providers that a JSON file defines."""
+    members = {
+        node.value.value
+        for node in _class("types/utils.py", "LlmProviders").body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }
+    return frozenset(members | set(json.loads((_package("litellm") / "llms/openai_like/providers.json").read_text())))
+
+
+def model_map() -> dict[str, dict[str, object]]:
+    """LiteLLM's bundled table of models and prices."""
+    path = _package("litellm") / "model_prices_and_context_window_backup.json"
+    loaded: dict[str, dict[str, object]] = json.loads(path.read_text())
+    return loaded
+
+
+def example_configurations() -> list[Path]:
+    """The configurations that LiteLLM ships as examples, without one that it can't load itself (no parameters)."""
+    folder = _package("litellm") / "proxy"
+    found = [*folder.glob("*.yaml"), *(folder / "example_config_yaml").glob("*.yaml")]
+    return sorted(path for path in found if path.name != "langfuse_config.yaml" and "model_list" in path.read_text())

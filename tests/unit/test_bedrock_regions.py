@@ -1,0 +1,138 @@
+"""Regions and inference profiles, against LiteLLM's model map and botocore's regions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import botocore.session  # type: ignore[import-untyped]
+import pytest
+
+from litellm_systemd.bedrock_regions import PROFILES, REACH, REGIONS, geography, looks_like_region, profile
+from litellm_systemd.errors import InputError
+from litellm_systemd.gateway_config import leaving, lint, localize, parse_config
+from tests.unit.litellm_names import model_map
+
+SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
+WITH_MODELS = sorted(region for region in REGIONS if not region.startswith(("cn-", "us-gov-")))
+MODEL_ID = re.compile(r"bedrock/converse/(\S+)")
+
+
+def test_the_regions_are_those_of_botocore() -> None:
+    """The table of regions is the one that the installed botocore has for EC2."""
+    session = botocore.session.get_session()
+    partitions = ("aws", "aws-cn", "aws-us-gov")
+    assert {region for each in partitions for region in session.get_available_regions("ec2", each)} == REGIONS
+    assert all(looks_like_region(region) for region in REGIONS)
+
+
+@pytest.mark.parametrize(
+    "text", ["mars-1", "us-east", "us_east_1", "US-EAST-1", "us-east-1 ", "", "us-east-1a", "global"]
+)
+def test_what_is_no_region(text: str) -> None:
+    """Misspelt regions, zones and words don't pass as a region."""
+    assert not looks_like_region(text)
+    with pytest.raises(InputError, match="is not an AWS region"):
+        geography(text)
+
+
+@pytest.mark.parametrize(
+    ("region", "prefix"),
+    [
+        ("us-east-1", "us"),
+        ("us-west-2", "us"),
+        ("ca-central-1", "us"),
+        ("eu-central-1", "eu"),
+        ("ap-northeast-1", "jp"),
+        ("ap-northeast-3", "jp"),
+        ("ap-northeast-2", "global"),
+        ("ap-southeast-2", "au"),
+        ("ap-southeast-4", "au"),
+        ("ap-southeast-1", "global"),
+        ("ap-south-1", "global"),
+        ("sa-east-1", "global"),
+        ("us-gov-west-1", "us-gov"),
+    ],
+)
+def test_the_geography_of_a_region(region: str, prefix: str) -> None:
+    """Each region calls the profiles that stay closest to it."""
+    assert geography(region) == prefix
+
+
+@pytest.mark.parametrize("region", ["cn-north-1", "us-iso-east-1", "us-isob-east-1", "eusc-de-east-1"])
+def test_partitions_without_these_models(region: str) -> None:
+    """China and the isolated and sovereign partitions are refused by name, never given a profile of the rest."""
+    with pytest.raises(InputError, match=region):
+        geography(region)
+
+
+def test_a_model_that_govcloud_lacks() -> None:
+    """GovCloud never gets a global profile: a model that isn't there is an error that names it."""
+    assert profile("anthropic.claude-sonnet-5-5", "us-gov-west-1") == "us-gov.anthropic.claude-sonnet-5-5"
+    with pytest.raises(InputError, match="claude-sonnet-4-6 isn't offered in us-gov-west-1"):
+        profile("anthropic.claude-sonnet-4-6", "us-gov-west-1")
+
+
+def test_each_profile_is_in_litellms_model_map() -> None:
+    """LiteLLM knows every id that `localize` can write, and that each is a chat model that caches prompts."""
+    known = model_map()
+    ids = {f"{prefix}.{model}" for model, prefixes in PROFILES.items() for prefix in prefixes}
+    assert ids - known.keys() == set()
+    assert all(known[name]["mode"] == "chat" and known[name]["supports_prompt_caching"] for name in ids)
+
+
+@pytest.mark.parametrize("region", WITH_MODELS)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_file_fits_every_region(path: Path, region: str) -> None:
+    """Localized, every model is an id that exists and that the region reaches, and nothing else is changed."""
+    text = path.read_text()
+    local = localize(text, region)
+    ids, before = MODEL_ID.findall(local), MODEL_ID.findall(text)
+    assert ids
+    assert set(ids) <= model_map().keys()
+    assert {each.split(".", 1)[0] for each in ids} <= {geography(region), "global"}
+    assert [each.split(".", 1)[1] for each in ids] == [each.split(".", 1)[1] for each in before]
+    assert MODEL_ID.sub("", local) == MODEL_ID.sub("", text)
+    environ = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": region}
+    environ |= {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+    assert lint(parse_config(local, path.name), environ) == ()
+
+
+@pytest.mark.parametrize("region", WITH_MODELS)
+def test_localizing_twice_is_localizing_once(region: str) -> None:
+    """A file that was written for one region can be rewritten for another."""
+    text = SHIPPED[0].read_text()
+    for first in ("us-east-1", "ap-northeast-1", "sa-east-1"):
+        assert localize(localize(text, first), region) == localize(text, region)
+
+
+def test_ids_that_only_look_alike_are_left_alone() -> None:
+    """A longer id, another model and a word in a comment are not rewritten."""
+    text = "# us.east\nus.anthropic.claude-sonnet-4-6-v2 us.anthropic.claude-opus-5 x.us.anthropic.claude-sonnet"
+    assert localize(text, "eu-west-1") == text
+
+
+def test_what_leaves_the_geography_is_told() -> None:
+    """In Japan, Sonnet 5.5 has a global profile alone, and that is named; elsewhere nothing is."""
+    text = "us.anthropic.claude-sonnet-5-5 us.anthropic.claude-sonnet-4-6"
+    tokyo = localize(text, "ap-northeast-1")
+    assert tokyo == "global.anthropic.claude-sonnet-5-5 jp.anthropic.claude-sonnet-4-6"
+    assert leaving(tokyo, "ap-northeast-1") == ("global.anthropic.claude-sonnet-5-5",)
+    assert leaving(localize(text, "eu-west-1"), "eu-west-1") == ()
+    assert leaving(localize(text, "sa-east-1"), "sa-east-1") == ()
+
+
+def test_every_geography_is_within_its_own_reach() -> None:
+    """The rule against profiles out of reach never objects to what `localize` writes."""
+    for region in sorted(REGIONS):
+        if not region.startswith("cn-") and geography(region) != "global":
+            assert region.startswith(REACH[geography(region)])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_bedrock_model_that_is_shipped_can_be_localized(path: Path) -> None:
+    """No shipped file names a Bedrock model that the table of profiles leaves out."""
+    for name in MODEL_ID.findall(path.read_text()):
+        prefix, model = name.split(".", 1)
+        assert prefix == "us"
+        assert model in PROFILES

@@ -1,0 +1,318 @@
+"""LiteLLM configurations: what is read, what is refused, and what lint finds, as data."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied
+from litellm_systemd.gateway_config import GatewayConfig, Severity, check, lint, parse_config, read_config
+
+HERE = Path(__file__).parent
+SHIPPED = sorted((HERE.parents[1] / "configs").glob("*.yml"))
+SOUND = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-east-1"}
+ERRORS = yaml.safe_load((HERE / "config_errors.yml").read_text())
+
+
+def lint_cases() -> list[Any]:
+    return [
+        pytest.param(case, id=f"{path.stem}: {case['name']}")
+        for path in sorted((HERE / "lint_cases").glob("*.yml"))
+        for case in yaml.safe_load(path.read_text())
+    ]
+
+
+@pytest.mark.parametrize("case", lint_cases())
+def test_lint_finds_exactly_what_is_wrong(case: dict[str, Any]) -> None:
+    """For each configuration of lint_cases, lint gives the findings named there, with a remedy, and no other."""
+    found = lint(parse_config(case["config"], "f.yml"), case.get("environ", SOUND))
+    assert [f"{each.severity.value} {each.code} {each.where}" for each in found] == case["finds"]
+    assert all(each.remedy for each in found)
+    for part, each in zip(case.get("says", []), found, strict=False):
+        assert part in f"{each.message} {each.remedy}"
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in ERRORS])
+def test_a_file_that_cannot_be_used_is_refused_by_its_place(case: dict[str, Any]) -> None:
+    """Each file of config_errors.yml is refused with its file, its line where there is one, and a remedy."""
+    with pytest.raises(InputError) as caught:
+        parse_config(case["text"], "f.yml")
+    assert caught.value.message.startswith(case["error"])
+    assert caught.value.hint
+
+
+def test_a_configuration_as_values(tmp_path: Path) -> None:
+    """Names, models, regions, mocks, aliases, fallbacks, references and the digest are those of the file."""
+    text = """\
+model_list:
+  - model_name: a
+    litellm_params: {model: bedrock/converse/x, aws_region_name: os.environ/REGION}
+  - model_name: b
+    litellm_params: {model: gpt-4o, mock_response: hi}
+  - model_name: a
+    litellm_params: {model: openai/y, extra: [{deep: os.environ/DEEP}]}
+router_settings:
+  model_group_alias: {old: a, quiet: {model: b, hidden: true}}
+  fallbacks: [{a: [b, old]}]
+"""
+    path = tmp_path / "c.yml"
+    path.write_text(text)
+    config = read_config(path)
+    assert [(model.name, model.provider, model.mocked, model.region) for model in config.models] == [
+        ("a", "bedrock", False, "os.environ/REGION"),
+        ("b", None, True, None),
+        ("a", "openai", False, None),
+    ]
+    assert config.names == ("a", "b", "old")
+    assert config.primary == "a"
+    assert config.aliases == (("old", "a"),)
+    assert config.hidden_aliases == (("quiet", "b"),)
+    assert [(each.kind, each.model, each.targets) for each in config.fallbacks] == [("fallbacks", "a", ("b", "old"))]
+    assert [variable for _, variable in config.references] == ["REGION", "DEEP"]
+    assert config.where(config.references[1][0]) == f"{path}:7: model_list[2].litellm_params.extra[0].deep"
+    assert config.digest == hashlib.sha256(text.encode()).hexdigest()
+    assert parse_config(text, str(path)) == config
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_includes_are_followed_as_litellm_follows_them(tmp_path: Path) -> None:
+    """Lists are appended, other values win, a name is looked for beside its file, then beside the root; once each."""
+    root = write(
+        tmp_path,
+        "root.yml",
+        "include: [sub/one.yml, sub/../sub/one.yml]\n"
+        "model_list: [{model_name: a, litellm_params: {model: openai/x}}]\n"
+        "router_settings: {num_retries: 1}\n",
+    )
+    one = write(
+        tmp_path,
+        "sub/one.yml",
+        "include: [two.yml, root-only.yml, ../root.yml]\nrouter_settings: {num_retries: 2}\n"
+        "model_list:\n  - {model_name: b, litellm_params: {model: nope/x}}\n",
+    )
+    two = write(tmp_path, "sub/two.yml", "model_list: [{model_name: c, litellm_params: {model: openai/x}}]")
+    write(tmp_path, "two.yml", "model_list: [{model_name: wrong, litellm_params: {model: openai/x}}]")
+    beside_root = write(tmp_path, "root-only.yml", "")
+    config = read_config(root)
+    assert config.names == ("a", "b", "c")
+    assert config.section("router_settings") == {"num_retries": 2}
+    assert config.includes == (one, two, beside_root)
+    texts = b"".join(path.read_bytes() for path in (root, *config.includes))
+    assert config.digest == hashlib.sha256(texts).hexdigest()
+    assert [each.where for each in lint(config, SOUND)] == [f"{one}:4: model_list[1].litellm_params.model"]
+
+
+def test_an_include_that_is_not_there_names_both_files(tmp_path: Path) -> None:
+    """A missing included file is told with the file that includes it."""
+    root = write(tmp_path, "root.yml", "include: [gone.yml]\n")
+    with pytest.raises(MissingError) as caught:
+        read_config(root)
+    assert str(tmp_path / "gone.yml") in caught.value.message
+    assert str(root) in caught.value.message
+
+
+@pytest.mark.parametrize("include", ["models.yml", "[1]", "{a: b}"])
+def test_an_include_must_be_a_list_of_names(tmp_path: Path, include: str) -> None:
+    """What LiteLLM would stop at is refused here, by name."""
+    with pytest.raises(InputError, match="include is not a list of file names"):
+        read_config(write(tmp_path, "root.yml", f"include: {include}\n"))
+
+
+def test_a_missing_file() -> None:
+    """A file that isn't there is a MissingError that names it."""
+    with pytest.raises(MissingError, match=r"/nowhere/c\.yml"):
+        read_config(Path("/nowhere/c.yml"))
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    """A folder in place of a file is an InputError that says so."""
+    with pytest.raises(InputError, match="is a directory"):
+        read_config(tmp_path)
+
+
+def test_a_file_in_another_encoding(tmp_path: Path) -> None:
+    """A file that isn't UTF-8 is refused with the byte where it stops being it."""
+    (tmp_path / "c.yml").write_bytes(b"a: caf\xe9")
+    with pytest.raises(InputError, match="not UTF-8 at byte 6"):
+        read_config(tmp_path / "c.yml")
+
+
+def test_a_denial_of_the_kernel_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EACCES becomes PermissionDenied with sudo as the remedy."""
+
+    def deny(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", deny)
+    with pytest.raises(PermissionDenied) as caught:
+        read_config(Path("c.yml"))
+    assert "sudo" in caught.value.hint
+
+
+def test_windows_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
+    """A file written on Windows is read as the same configuration."""
+    text = "model_list:\n  - model_name: a\n    litellm_params: {model: openai/x}\n"
+    (tmp_path / "c.yml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read_config(tmp_path / "c.yml").models == parse_config(text, "c.yml").models
+
+
+def test_check_raises_the_first_error_and_passes_warnings() -> None:
+    """Check stops at an error with its place and remedy, and lets a configuration with warnings alone through."""
+    text = "colour: red\nmodel_list: [{model_name: a, litellm_params: {model: bedrok/x}}]\n"
+    with pytest.raises(InputError) as caught:
+        check(parse_config(text, "f.yml"), SOUND)
+    assert caught.value.message.startswith(
+        "f.yml:2: model_list[0].litellm_params.model: asks for the provider bedrok"
+    )
+    assert "bedrock/x" in caught.value.hint
+    harmless = parse_config(text.replace("bedrok", "openai"), "f.yml")
+    assert [each.severity for each in lint(harmless, SOUND)] == [Severity.WARNING]
+    check(harmless, SOUND)
+
+
+SECRET = "s3cr3t"  # stands wherever a secret may stand
+
+
+def test_no_message_holds_a_secret() -> None:
+    """Neither findings nor the repr of a configuration show a value that stands where secrets stand."""
+    config = parse_config(
+        f"""\
+model_list:
+  - model_name: a
+    litellm_params: {{model: nope/x, api_key: {SECRET}, aws_secret_access_key: {SECRET}, aws_secret: {SECRET}}}
+general_settings: {{master_key: {SECRET}, database_url: {SECRET}, drop_params: {SECRET}}}
+litellm_settings: {{master_key: {SECRET}}}
+openapi: {SECRET}
+colour: {SECRET}
+""",
+        "f.yml",
+    )
+    found = lint(config, {**SOUND, "DATABASE_URL": SECRET})
+    assert len(found) >= 9
+    assert SECRET not in repr(found) + repr(config)
+
+
+@pytest.mark.parametrize("text", [f"api_key: {SECRET}: {SECRET}", f"- '{SECRET}", f"key: [{SECRET}", f"\t{SECRET}"])
+def test_no_yaml_error_holds_the_line_that_it_is_about(text: str) -> None:
+    """A syntax error tells the place, and never repeats the text there, which may be a key."""
+    with pytest.raises(InputError) as caught:
+        parse_config(text, "f.yml")
+    assert SECRET not in caught.value.message + caught.value.hint
+
+
+def outcome(text: str) -> str:
+    """The source that a configuration is linted under, or that its refusal names."""
+    try:
+        config = parse_config(text, "f.yml")
+        lint(config, SOUND)
+    except InstallerError as error:
+        return error.message
+    return config.source
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.text())
+def test_any_text_is_a_configuration_or_one_clear_error(text: str) -> None:
+    """No text whatever makes the reader fail in another way than by its own error, which names the file."""
+    assert "f.yml" in outcome(text)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.sampled_from(SHIPPED), st.integers(0, 2**32), st.integers(1, 60), st.text(max_size=4))
+def test_a_damaged_file_is_read_or_refused_and_never_crashes(path: Path, seed: int, length: int, into: str) -> None:
+    """A shipped configuration with a piece cut out or replaced is linted, or refused by the reader's own error."""
+    text = path.read_text()
+    start = random.Random(seed).randrange(len(text))
+    assert "f.yml" in outcome(text[:start] + into + text[start + length :])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_key_is_found_on_its_line(path: Path) -> None:
+    """`where` names, for each key of a shipped file, a line on which that key stands."""
+    config = parse_config(path.read_text(), "f.yml")
+    lines = path.read_text().splitlines()
+    keys = [key for key in config.marks if isinstance(key[-1], str)]
+    assert len(keys) > 15
+    for key in keys:
+        line = re.match(r"f\.yml:(\d+): ", config.where(key))
+        assert line is not None
+        assert f"{key[-1]}:" in lines[int(line[1]) - 1]
+
+
+def test_an_alias_bomb_is_read_at_once() -> None:
+    """Nested YAML aliases, which double at each step, cost no more than their text."""
+    bomb = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 25))
+    with pytest.raises(InputError, match="has no model_list"):
+        parse_config(bomb, "f.yml")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_lint_finds_nothing_in_the_shipped_files(path: Path) -> None:
+    """With a key, a region and an access key in the environment, no shipped configuration has a finding."""
+    keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+    assert lint(read_config(path), {**SOUND, **keys}) == ()
+
+
+def shipped(name: str) -> GatewayConfig:
+    return read_config(next(path for path in SHIPPED if path.name == name))
+
+
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_access_key_config_wants_the_pair(missing: str) -> None:
+    """Without either half of the key pair access_key_config.yml is refused, and the message names the half."""
+    environ = {**SOUND, "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+    del environ[missing]
+    with pytest.raises(InputError, match=f"refers to {missing}, which is not set"):
+        check(shipped("access_key_config.yml"), environ)
+
+
+@pytest.mark.parametrize("name", ["iam_role_config.yml", "prompt_caching.yml", "access_key_config.yml"])
+def test_bedrock_configurations_want_a_region(name: str) -> None:
+    """No configuration for Bedrock passes without a region: LiteLLM would call us-west-2."""
+    environ = {"LITELLM_MASTER_KEY": "sk-good", "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+    with pytest.raises(InputError, match="no region is set"):
+        check(shipped(name), environ)
+
+
+def test_demo_needs_nothing_but_a_key() -> None:
+    """demo.yml has only mocked models, and passes without a region and without AWS keys."""
+    config = shipped("demo.yml")
+    assert all(model.mocked for model in config.models)
+    assert lint(config, {"LITELLM_MASTER_KEY": "sk-good"}) == ()
+
+
+def test_iam_role_config_names_no_key() -> None:
+    """The default configuration refers to the master key alone: credentials come from the instance."""
+    config = shipped("iam_role_config.yml")
+    assert [variable for _, variable in config.references] == ["LITELLM_MASTER_KEY"]
+    assert not [key for model in config.models for key in config.params(model) if key.startswith("aws_")]
+
+
+WORKSHOP = (
+    "bedrock-converse-us-claude-3-7-sonnet-v1",
+    "bedrock-us-claude-3-5-sonnet-v2",
+    "bedrock-apac-claude-3-5-sonnet-v2",
+    "bedrock-claude-3-5-sonnet-v1",
+)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_the_names_of_the_workshop_are_served_with_a_fallback(path: Path) -> None:
+    """Each name that the workshop's clients ask for is served by each shipped file, and has fallbacks of its own."""
+    config = read_config(path)
+    assert set(WORKSHOP) <= set(config.names)
+    assert set(WORKSHOP) <= {each.model for each in config.fallbacks}
