@@ -99,7 +99,7 @@ install_service() {
     fi
     ensure_python
     ensure_litellmctl
-    step "litellmctl install ${options[*]} $*"
+    step "litellmctl install ${options[*]}${*:+ $*}"
     "$BOOTSTRAP/bin/litellmctl" install "${options[@]}" "$@"
 }
 
@@ -132,7 +132,7 @@ install_in_a_box() {
 }
 
 main() {
-    [[ $EUID -eq 0 ]] || die "this installs a system service and needs root: sudo $0 $*"
+    [[ $EUID -eq 0 ]] || die "this installs a system service and needs root: sudo $0${*:+ $*}"
     if [[ ! -d /run/systemd/system ]]; then # sd_booted(3)
         install_in_a_box "$@"
     else

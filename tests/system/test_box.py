@@ -410,6 +410,15 @@ def test_a_box_that_fails_to_boot_is_gone(yard: Yard) -> None:
     assert not _cgroups(refused.name)
 
 
+def test_on_a_machine_that_runs_systemd(make_box: MakeBox) -> None:
+    """Where systemd is PID 1 it is asked for control groups, and gets them back: here the machine is a box."""
+    machine = make_box(options=("--capability=all",))
+    argv = (sys.executable, str(SCRIPT), "exec", "--", "systemctl", "is-system-running")
+    assert machine.run(argv).stdout == "running\n"
+    assert machine.run(("find", "/sys/fs/cgroup", "-name", "litellm-boxes-*")).stdout == ""
+    assert machine.systemctl("list-units", "--type=scope", "--no-legend", "run-*") == ""
+
+
 # --- the command line ---
 
 

@@ -1,0 +1,87 @@
+"""The scripts of the README, run as users run them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from box import Box, BoxError
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+#: Programs of this checkout's venv, uv among them: with it, and its cache, nothing needs a network.
+SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def test_quickstart(box: Box, install_environment: dict[str, str]) -> None:
+    """From a checkout and nothing else to a verified service; the second run changes and restarts nothing."""
+    argv = (str(SCRIPTS / "quickstart.sh"),)
+    environment = {**install_environment, "PATH": SEARCH}
+    first = box.run(argv, env=environment, timeout=600)
+    assert "checks passed" in first.stdout
+    assert "litellmctl logs -f" in first.stdout
+    before = box.show("litellm.service", "ActiveState", "InvocationID")
+    assert before["ActiveState"] == "active"
+
+    second = box.run(argv, env=environment, timeout=600)
+    assert "checks passed" in second.stdout
+    assert "installing litellmctl" not in second.stderr
+    assert box.show("litellm.service", "ActiveState", "InvocationID") == before
+
+
+def test_quickstart_without_root(box: Box) -> None:
+    """Without root, quickstart.sh ends at once with one line that says how to run it."""
+    box.run(("cp", "-R", str(SCRIPTS), "/srv/scripts"))  # the checkout may be where only root can look
+    done = box.run(("/srv/scripts/quickstart.sh",), user="nobody:nogroup", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "quickstart.sh: this installs a system service and needs root: sudo /srv/scripts/quickstart.sh"
+    ]
+
+
+def test_manage_litellm(installed_box: Box) -> None:
+    """The workshop's verbs do what they did: stop, start, restart, status, logs."""
+    manage = str(SCRIPTS / "manage-litellm.sh")
+
+    def state() -> dict[str, str]:
+        return installed_box.show("litellm.service", "ActiveState", "InvocationID")
+
+    installed_box.run((manage, "stop"))
+    assert state()["ActiveState"] == "inactive"
+    installed_box.run((manage, "start"), timeout=240)
+    started = state()
+    assert started["ActiveState"] == "active"
+    assert "active" in installed_box.run((manage, "status")).stdout
+    assert installed_box.run((manage, "logs", "-n", "5")).stdout
+    installed_box.run((manage, "-c", "demo.yml", "restart"), timeout=240)
+    restarted = state()
+    assert restarted["ActiveState"] == "active"
+    assert restarted["InvocationID"] != started["InvocationID"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("-c",), ("frobnicate",)])
+def test_manage_litellm_misused(arguments: tuple[str, ...]) -> None:
+    """A call that makes no sense is answered with the usage and sysexits' code for it."""
+    argv = (str(SCRIPTS / "manage-litellm.sh"), *arguments)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 64
+    assert "Usage: manage-litellm.sh" in done.stderr
+
+
+def test_manage_litellm_help() -> None:
+    """--help explains itself on standard output."""
+    done = subprocess.run((str(SCRIPTS / "manage-litellm.sh"), "--help"), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: manage-litellm.sh [-c CONFIG] [-e ENVFILE] start|stop|restart|status|logs")
+
+
+def test_setup_env(box: Box) -> None:
+    """setup_env.sh makes a .env of a profile in ~/.aws/credentials, and refuses one that isn't there."""
+    keys = "aws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = wJalr/EXAMPLE\n"
+    box.write("/root/.aws/credentials", f"[cline]\n{keys}", 0o600)
+    script = str(SCRIPTS / "setup_env.sh")
+    box.run(("mkdir", "/srv/work"))
+    box.run((script,), cwd="/srv/work")
+    assert "AKIAEXAMPLE" in box.read("/srv/work/.env")
+    with pytest.raises(BoxError, match="nobody-has-this"):
+        box.run((script, "nobody-has-this"), cwd="/srv/work")
