@@ -1,0 +1,260 @@
+"""The shipped configurations, unchanged, in the real LiteLLM; Bedrock is a loopback server that writes down calls."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from litellm_systemd.gateway_config import GatewayConfig, read_config
+from litellm_systemd.gateway_known import PROVIDERS
+from tests.integration.litellm_process import OFFLINE, Gateway, run_litellm
+from tests.unit.litellm_names import model_map
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+REGION = "eu-west-3"
+SONNET, OLDER, HAIKU = (f"us.anthropic.claude-{name}" for name in ("sonnet-5-5", "sonnet-4-6", "haiku-5-5"))
+WORKSHOP = "bedrock-converse-us-claude-3-7-sonnet-v1"
+QUESTION = [{"role": "user", "content": "what llm are you"}]
+
+
+class Bedrock(ThreadingHTTPServer):
+    """Answers Converse, refuses the models in `failing`, and keeps each call: model, headers, body."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Converse)
+        self.calls: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.failing: set[str] = set()
+
+    @property
+    def models(self) -> list[str]:
+        return [model for model, _, _ in self.calls]
+
+
+class _Converse(BaseHTTPRequestHandler):
+    server: Bedrock
+
+    def do_POST(self) -> None:
+        matched = re.fullmatch(r"/model/(.+)/converse", unquote(self.path))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        model = matched[1] if matched else self.path
+        self.server.calls.append((model, {name.lower(): value for name, value in self.headers.items()}, body))
+        if matched and model not in self.server.failing:
+            self._answer(200, _converse_answer(f"hello from {model}"))
+        else:
+            self._answer(403, {"message": "You don't have access to the model with the specified model ID."})
+
+    def _answer(self, status: int, content: dict[str, Any]) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: `calls` has it all."""
+
+
+def _converse_answer(text: str) -> dict[str, Any]:
+    return {
+        "output": {"message": {"role": "assistant", "content": [{"text": text}]}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": 3, "outputTokens": 4, "totalTokens": 7},
+        "metrics": {"latencyMs": 1},
+    }
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Bedrock]:
+    with Bedrock() as bedrock:
+        threading.Thread(target=bedrock.serve_forever, daemon=True).start()
+        yield bedrock
+        bedrock.shutdown()
+
+
+@pytest.fixture
+def bedrock(server: Bedrock) -> Bedrock:
+    server.calls.clear()
+    server.failing.clear()
+    return server
+
+
+def gateway_of(name: str, server: Bedrock, **environ: str) -> Any:
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    return run_litellm(CONFIGS / name, {"AWS_BEDROCK_RUNTIME_ENDPOINT": endpoint, **environ})
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIDFROMENV", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION_NAME": REGION}
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Gateway]:
+    # No region and no key: demo.yml must not need them.
+    with run_litellm(CONFIGS / "demo.yml", {}) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def iam_role(server: Bedrock) -> Iterator[Gateway]:
+    # The pair stands in for an instance profile: both come out of boto3's chain, the file names neither.
+    with gateway_of("iam_role_config.yml", server, **KEYS) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def access_key(server: Bedrock) -> Iterator[Gateway]:
+    with gateway_of("access_key_config.yml", server, **KEYS, AWS_SESSION_TOKEN="session-token") as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def prompt_caching(server: Bedrock) -> Iterator[Gateway]:
+    with gateway_of("prompt_caching.yml", server, **KEYS) as gateway:
+        yield gateway
+
+
+NAMES = {
+    "demo": "demo.yml",
+    "iam_role": "iam_role_config.yml",
+    "access_key": "access_key_config.yml",
+    "prompt_caching": "prompt_caching.yml",
+}
+
+
+def config_of(fixture: str) -> GatewayConfig:
+    return read_config(
+        CONFIGS / {"demo": "demo.yml", "prompt_caching": "prompt_caching.yml"}.get(fixture, f"{fixture}_config.yml")
+    )
+
+
+def test_every_shipped_configuration_is_tested_here() -> None:
+    """A configuration that is added to the folder must be added to this module."""
+    assert set(NAMES.values()) == {path.name for path in CONFIGS.glob("*.yml")}
+
+
+@pytest.mark.parametrize("fixture", NAMES)
+def test_the_models_are_those_that_the_configuration_names(fixture: str, request: pytest.FixtureRequest) -> None:
+    """/v1/models lists exactly the names that gateway_config reads out of the file."""
+    gateway: Gateway = request.getfixturevalue(fixture)
+    listed = [model["id"] for model in gateway.get("/v1/models").json["data"]]
+    assert sorted(listed) == sorted(config_of(fixture).names)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
+@pytest.mark.parametrize("model", config_of("demo").names)
+def test_demo_answers_for_every_name(demo: Gateway, model: str, path: str) -> None:
+    """Without AWS, each name of demo.yml is answered with its fixed text."""
+    answer = demo.chat({"model": model, "messages": QUESTION}, path)
+    assert answer.status == 200, answer.body
+    assert "This is the demo configuration" in answer.json["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("model", config_of("demo").names)
+def test_demo_streams_for_every_name(demo: Gateway, model: str) -> None:
+    """Each name of demo.yml streams its text in pieces and ends with [DONE]."""
+    answer = demo.chat({"model": model, "messages": QUESTION, "stream": True})
+    events = [line.removeprefix("data: ") for line in answer.body.splitlines() if line.startswith("data: ")]
+    assert answer.status == 200, answer.body
+    assert events.pop() == "[DONE]"
+    pieces = [json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events]
+    assert "This is the demo configuration" in "".join(pieces)
+    assert len([piece for piece in pieces if piece]) > 1
+
+
+CALLED = [(WORKSHOP, SONNET), ("claude-sonnet-4-6", OLDER), ("claude-haiku-5-5", HAIKU)]
+
+
+@pytest.mark.parametrize(("name", "model"), CALLED)
+def test_iam_role_calls_the_model_in_the_region(iam_role: Gateway, bedrock: Bedrock, name: str, model: str) -> None:
+    """A name is answered by the profile behind it, signed for AWS_REGION_NAME, without what the model doesn't take."""
+    answer = iam_role.chat({"model": name, "messages": QUESTION, "temperature": 0.5})
+    assert answer.status == 200, answer.body
+    assert answer.json["choices"][0]["message"]["content"] == f"hello from {model}"
+    ((called, headers, body),) = bedrock.calls
+    assert called == model
+    assert re.search(rf"Credential=AKIDFROMENV/\d+/{REGION}/bedrock/", headers["authorization"])
+    assert "x-amz-security-token" not in headers
+    assert ("temperature" in body.get("inferenceConfig", {})) is (model == OLDER)
+
+
+@pytest.mark.parametrize("name", [each.model for each in config_of("iam_role").fallbacks])
+def test_a_model_that_fails_is_answered_by_the_next(iam_role: Gateway, bedrock: Bedrock, name: str) -> None:
+    """Each name with fallbacks, the workshop's too, is answered by them in their order when Bedrock refuses."""
+    config = config_of("iam_role")
+    profiles = {model.name: model.provider_model.rpartition("/")[2] for model in config.models}
+    profiles |= {alias: profiles[target] for alias, target in config.aliases}
+    (targets,) = (each.targets for each in config.fallbacks if each.model == name)
+    bedrock.failing |= {profiles[name], *(profiles[target] for target in targets[:-1])}
+    answer = iam_role.chat({"model": name, "messages": QUESTION})
+    assert answer.status == 200, answer.body
+    assert answer.json["choices"][0]["message"]["content"] == f"hello from {profiles[targets[-1]]}"
+    assert list(dict.fromkeys(bedrock.models)) == [profiles[each] for each in (name, *targets)]
+
+
+def test_access_key_signs_with_the_pair_and_the_session_token(access_key: Gateway, bedrock: Bedrock) -> None:
+    """The pair of the environment signs, and a temporary key's token goes along although the file doesn't name it."""
+    answer = access_key.chat({"model": WORKSHOP, "messages": QUESTION})
+    assert answer.status == 200, answer.body
+    ((_, headers, _),) = bedrock.calls
+    assert re.search(rf"Credential=AKIDFROMENV/\d+/{REGION}/bedrock/", headers["authorization"])
+    assert headers["x-amz-security-token"] == "session-token"
+
+
+@pytest.mark.parametrize("model", config_of("prompt_caching").names)
+def test_prompt_caching_marks_the_prompt(prompt_caching: Gateway, bedrock: Bedrock, model: str) -> None:
+    """A client that knows nothing of caching gets cache points behind the system prompt and the last message."""
+    messages = [{"role": "system", "content": "be brief " * 2000}, *QUESTION]
+    answer = prompt_caching.chat({"model": model, "messages": messages})
+    assert answer.status == 200, answer.body
+    ((_, _, body),) = bedrock.calls
+    assert body["system"][-1] == {"cachePoint": {"type": "default"}}
+    assert body["messages"][-1]["content"][-1] == {"cachePoint": {"type": "default"}}
+
+
+def test_iam_role_marks_nothing(iam_role: Gateway, bedrock: Bedrock) -> None:
+    """Without prompt_caching.yml nothing is marked, so that nobody pays for writing a cache unasked."""
+    messages = [{"role": "system", "content": "be brief " * 2000}, *QUESTION]
+    assert iam_role.chat({"model": WORKSHOP, "messages": messages}).status == 200
+    assert "cachePoint" not in json.dumps(bedrock.calls[0][2])
+
+
+RESOLVE = """
+import json, sys, litellm
+litellm.suppress_debug_info = True
+def accepted(name):
+    try:
+        litellm.get_llm_provider(name)
+    except Exception:
+        return False
+    return True
+print("\\n" + json.dumps([name for name in json.load(sys.stdin) if accepted(name)]))
+"""
+
+
+def test_no_model_that_litellm_resolves_is_called_unknown() -> None:
+    """Of all names in LiteLLM's model map, those with an unknown provider are refused by LiteLLM too."""
+    # Price lists for images put size or quality before the slash; nobody calls those.
+    price = re.compile(r"[\dmax]+-x-[\dmax]+/|(low|medium|high|standard|hd)/")
+    doubted = [name for name in model_map() if "/" in name and name.split("/")[0] not in PROVIDERS]
+    doubted = [name for name in doubted if not price.match(name)]
+    done = subprocess.run(
+        (sys.executable, "-c", RESOLVE),
+        input=json.dumps([*doubted, "bedrok/x", "bedrock/x"]),
+        env=OFFLINE,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == ["bedrock/x"]
