@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from litellm_systemd.contract import MASTER_KEY
 from litellm_systemd.gateway_known import GENERAL, LITELLM, ROUTER, TOP_LEVEL
-from litellm_systemd.gateway_lint_models import model_findings
+from litellm_systemd.gateway_lint_models import model_findings, with_own_variables
 from litellm_systemd.gateway_model import REFERENCE, Finding, GatewayConfig, KeyPath, Severity, resolve_reference
 
 SECTIONS: Mapping[str, frozenset[str]] = {
@@ -133,7 +133,8 @@ def _master_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[F
     general = config.section("general_settings")
     path: KeyPath = ("general_settings", "master_key")
     written = "master_key" in general
-    key = resolve_reference(general["master_key"], environ) if written else environ.get(MASTER_KEY)
+    own = with_own_variables(config, environ)
+    key = resolve_reference(general["master_key"], environ) if written else own.get(MASTER_KEY)
     code, remedy = "master-key", f"Set {MASTER_KEY} in .env to sk- and 32 random characters."
     if not (key or "").strip():
         state = (
@@ -161,15 +162,18 @@ def _environment(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[
 
 def _database(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
     general = config.section("general_settings")
+    path = ("general_settings", "database_url")
     remedy = "Remove it. Virtual keys and the Admin UI's log-in need the database; models don't."
     needs = "wants a database, for which LiteLLM needs Prisma's engine: without it the service doesn't start"
-    if general.get("database_url"):
-        yield config.error("database", ("general_settings", "database_url"), needs, remedy)
+    if resolve_reference(general.get("database_url"), environ):
+        yield config.error("database", path, needs, remedy)
     elif environ.get("DATABASE_URL") or environ.get("DIRECT_URL"):
         yield config.error("database", (), f"DATABASE_URL {needs}", remedy)
+    elif general.get("database_url"):
+        yield config.warning("database", path, "refers to a variable that isn't set: there is no database", remedy)
     elif general.get("store_model_in_db") is True:
-        message = "does nothing without a database"
-        yield config.warning("database", ("general_settings", "store_model_in_db"), message, "Remove it.")
+        path = ("general_settings", "store_model_in_db")
+        yield config.warning("database", path, "does nothing without a database", "Remove it.")
 
 
 def _hazards(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ _CACHING = ("anthropic.claude", "amazon.nova")
 
 def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Unknown providers, regions that are missing or wrong, fallbacks and aliases that lead nowhere."""
-    environ = _with_own_variables(config, environ)
+    environ = with_own_variables(config, environ)
     yield from _bad_environment_region(config, environ)
     for model in config.models:
         yield from _provider(config, model, environ)
@@ -45,9 +45,12 @@ def _on_bedrock(model: Model) -> bool:
     return (model.provider or "").startswith("bedrock") and not model.mocked
 
 
-def _with_own_variables(config: GatewayConfig, environ: Mapping[str, str]) -> Mapping[str, str]:
-    # LiteLLM sets what stands under environment_variables before the first request, but after os.environ/… is
-    # resolved: it counts for a region, not for a reference.
+def with_own_variables(config: GatewayConfig, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with what stands under `environment_variables`.
+
+    LiteLLM sets these before the first request, but after `os.environ/…` is resolved: they count for a region and
+    for the master key, not for a reference.
+    """
     own = {str(name): str(value) for name, value in config.section("environment_variables").items()}
     return {**environ, **{name: resolve_reference(value, environ) or "" for name, value in own.items()}}
 
@@ -56,11 +59,8 @@ def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -
     params = config.params(model)
     called = resolve_reference(model.provider_model, environ) or ""
     provider, slash, rest = called.partition("/")
-    custom = config.section("litellm_settings").get("custom_provider_map")
-    own = (
-        {entry.get("provider") for entry in custom if isinstance(entry, Mapping)} if isinstance(custom, list) else ()
-    )
-    if not slash or provider in PROVIDERS or provider in own:
+    custom = _mappings(config.section("litellm_settings").get("custom_provider_map"))
+    if not slash or provider in PROVIDERS or provider in [entry.get("provider") for entry in custom]:
         return
     if params.get("custom_llm_provider") or params.get("api_base"):
         return  # then the name may be anything, such as a repository's
@@ -135,17 +135,24 @@ def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> I
         yield config.error("profile-out-of-reach", (*model.key, "litellm_params", "model"), message, remedy)
 
 
-def _served(config: GatewayConfig) -> frozenset[str]:
-    """Every name that a request may carry: models and their ids, routing groups, aliases; with patterns."""
-    names = {model.name for model in config.models} | {alias for alias, _ in _all_aliases(config)}
-    groups = config.section("router_settings").get("routing_groups") or ()
-    names |= {str(group.get("group_name")) for group in groups if isinstance(group, Mapping)}
-    infos = (config.document["model_list"][model.key[1]].get("model_info") for model in config.models)
-    return frozenset(names | {str(info["id"]) for info in infos if isinstance(info, Mapping) and "id" in info})
+def _deployed(config: GatewayConfig) -> frozenset[str]:
+    """The names that lead to a provider at once: of models (patterns among them), their ids, routing groups."""
+    groups = _mappings(config.section("router_settings").get("routing_groups"))
+    infos = _mappings([config.document["model_list"][model.key[1]].get("model_info") for model in config.models])
+    names = [*(model.name for model in config.models), *(group.get("group_name") for group in groups)]
+    return frozenset(str(name) for name in (*names, *(info.get("id") for info in infos)) if name is not None)
 
 
 def _all_aliases(config: GatewayConfig) -> tuple[tuple[str, str], ...]:
     return (*config.aliases, *config.hidden_aliases)
+
+
+def _served(config: GatewayConfig) -> frozenset[str]:
+    return _deployed(config) | {alias for alias, _ in _all_aliases(config)}
+
+
+def _mappings(value: object) -> list[Mapping[str, object]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _is_in(name: str, names: frozenset[str]) -> bool:
@@ -169,10 +176,9 @@ def _fallbacks(config: GatewayConfig) -> Iterator[Finding]:
 
 def _aliases(config: GatewayConfig) -> Iterator[Finding]:
     # The router follows an alias once: an alias of an alias leads nowhere.
-    aliases = _all_aliases(config)
-    names = _served(config) - {alias for alias, _ in aliases}
+    names = _deployed(config)
     with_fallbacks = {fallback.model for fallback in config.fallbacks}
-    for alias, target in aliases:
+    for alias, target in _all_aliases(config):
         path = ("router_settings", "model_group_alias", alias)
         if not _is_in(target, names):
             remedy = f"Name one of: {', '.join(sorted(names))}."

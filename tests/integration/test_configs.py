@@ -178,7 +178,7 @@ CALLED = [(WORKSHOP, SONNET), ("claude-sonnet-4-6", OLDER), ("claude-haiku-5-5",
 
 @pytest.mark.parametrize(("name", "model"), CALLED)
 def test_iam_role_calls_the_model_in_the_region(iam_role: Gateway, bedrock: Bedrock, name: str, model: str) -> None:
-    """A name is answered by the profile behind it, signed for AWS_REGION_NAME, without what the model doesn't take."""
+    """A name is answered by the profile behind it, signed for AWS_REGION_NAME, without what it doesn't take."""
     answer = iam_role.chat({"model": name, "messages": QUESTION, "temperature": 0.5})
     assert answer.status == 200, answer.body
     assert answer.json["choices"][0]["message"]["content"] == f"hello from {model}"

@@ -240,6 +240,40 @@ def test_a_damaged_file_is_read_or_refused_and_never_crashes(path: Path, seed: i
     assert "f.yml" in outcome(text[:start] + into + text[start + length :])
 
 
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    1,
+    True,
+    "x",
+    "os.environ/X",
+    [],
+    [1],
+    [[]],
+    [{"a": 1}],
+    {},
+    {"a": {"b": [1]}},
+    {1: None},
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every container of a document with each key of it."""
+    keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    return [(value, key) for key in keys] + [place for key in keys for place in places(value[key])]
+
+
+@pytest.mark.parametrize("case", lint_cases())
+def test_a_value_of_another_kind_never_crashes_lint(case: dict[str, Any]) -> None:
+    """Whatever stands in place of a value of a configuration, it is linted, or refused by the reader's own error."""
+    document = yaml.safe_load(case["config"])
+    for container, key in places(document):
+        kept = container[key]
+        for odd in ODD_VALUES:
+            container[key] = odd
+            assert "f.yml" in outcome(yaml.safe_dump(document))
+        container[key] = kept
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_key_is_found_on_its_line(path: Path) -> None:
     """`where` names, for each key of a shipped file, a line on which that key stands."""

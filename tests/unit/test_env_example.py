@@ -1,0 +1,48 @@
+"""The file that users copy to .env."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from litellm_systemd import contract
+from litellm_systemd.settings import build_settings, parse_dotenv, read_dotenv
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EXAMPLE = CONFIGS / "env.example"
+TEXT = EXAMPLE.read_text()
+
+
+def test_a_plain_copy_is_accepted() -> None:
+    """Copied and not edited, it gives a generated key, loopback, port 4000 and the default configuration."""
+    settings = build_settings(read_dotenv(EXAMPLE), installed={}, new_key=lambda: "sk-made")
+    assert settings.generated_key == "sk-made"
+    assert (settings.host, settings.port) == (contract.DEFAULT_HOST, contract.DEFAULT_PORT)
+    assert settings.config == "iam_role_config.yml"
+    assert not [name for name in settings.environment if name.startswith("AWS_")]
+    assert settings.warnings == ()
+
+
+def test_every_line_that_is_off_can_be_switched_on() -> None:
+    """With each commented assignment taken in, the values are valid, and they are the defaults of the contract."""
+    values = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "y"}
+    text = re.sub(r"^#([A-Z_]+=)", r"\1", TEXT, flags=re.MULTILINE)
+    for name, value in values.items():
+        assert f"{name}=\n" in text
+        text = text.replace(f"{name}=\n", f"{name}={value}\n")
+    settings = build_settings(parse_dotenv(text, ".env"), installed={}, new_key=lambda: "sk-made")
+    environment = settings.environment
+    assert values.items() <= environment.items()
+    assert environment["AWS_REGION_NAME"] == settings.region == "us-east-1"
+    assert (settings.start_timeout, settings.drain_timeout, settings.watchdog_timeout) == (
+        contract.DEFAULT_START_TIMEOUT,
+        contract.DEFAULT_DRAIN_TIMEOUT,
+        contract.DEFAULT_WATCHDOG_TIMEOUT,
+    )
+    assert environment[contract.LAME_DUCK_TIMEOUT] == str(contract.DEFAULT_LAME_DUCK_TIMEOUT)
+    assert environment[contract.KEEPALIVE_TIMEOUT] == str(contract.DEFAULT_KEEPALIVE_TIMEOUT)
+
+
+def test_it_names_every_shipped_configuration() -> None:
+    """Whoever reads it learns of each configuration that there is."""
+    assert all(path.name in TEXT for path in CONFIGS.glob("*.yml"))
