@@ -51,7 +51,7 @@ class Answer:
         """The body as JSON, None if it isn't any."""
         try:
             return json.loads(self.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 
@@ -221,12 +221,6 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_unspecified
-
-
-def gateway_url(host: str, port: int) -> str:
-    """The address at which a gateway that listens on `host` answers: `0.0.0.0` is asked on 127.0.0.1."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def event_data(chunks: Iterable[bytes]) -> Iterator[str]:

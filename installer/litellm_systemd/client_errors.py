@@ -75,12 +75,20 @@ def classify(error: BaseException, where: str, limit: float) -> GatewayError:
         return GatewayError(Trouble.PROXY, f"the proxy of the environment gives no way to {where}")
     if caused_by(ConnectionRefusedError):
         return GatewayError(Trouble.REFUSED, f"nothing listens on {where} (connection refused)")
+    if caused_by(urllib3.exceptions.ConnectTimeoutError) and not caused_by(urllib3.exceptions.NewConnectionError):
+        return GatewayError(Trouble.UNREACHABLE, f"no connection to {where} in time")
+    # Before the time-outs: urllib3 counts a NewConnectionError among them.
+    if caused_by(
+        socket.gaierror,
+        urllib3.exceptions.NewConnectionError,
+        requests.exceptions.InvalidURL,
+        UnicodeError,
+    ):
+        return GatewayError(Trouble.UNREACHABLE, f"{where} can't be found or reached")
     if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
         return GatewayError(Trouble.TIMEOUT, f"no complete answer from {where} within {limit:g} s")
     if caused_by(ssl.SSLError, requests.exceptions.SSLError):
         return GatewayError(Trouble.TLS, f"no TLS connection to {where}: {_tls_reason(causes)}")
-    if caused_by(socket.gaierror, urllib3.exceptions.NewConnectionError, requests.exceptions.InvalidURL):
-        return GatewayError(Trouble.UNREACHABLE, f"{where} can't be found or reached")
     if caused_by(http.client.BadStatusLine) and not caused_by(ConnectionError):
         return GatewayError(Trouble.GARBLED, f"what answers on {where} doesn't speak HTTP")
     return GatewayError(Trouble.DROPPED, f"{where} closed the connection before the answer was complete")
@@ -103,7 +111,7 @@ def _tls_reason(causes: tuple[BaseException, ...]) -> str:
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the certificate is not trusted ({cause.verify_message})"
-        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+        if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", "") == "WRONG_VERSION_NUMBER":
             return "it speaks plain HTTP"
     return "the handshake failed"
 

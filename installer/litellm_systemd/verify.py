@@ -56,7 +56,7 @@ def verify(
     """Check `gateway` with its `api_key` and report; nothing that a gateway does raises.
 
     `expected`: the names that the configuration gives, primary first; empty if it isn't known. `models`: chat
-    with these; default the primary, with `all_models` each that is expected, else each that is listed.
+    with these; if empty, the primary, or with `all_models` each that is expected, else each that is listed.
     `wait`: seconds to wait for readiness first. Report.data: base_url, models (as listed), chat_models (names),
     litellm_version (None if not told), first_token_seconds (by the name of the check).
     """
@@ -148,7 +148,7 @@ def _choice(
     all_models: bool,
 ) -> tuple[tuple[str, str], ...]:
     """The models to chat with, each with what keeps it from being asked, an empty string for nothing."""
-    if models and not all_models:
+    if models:
         return tuple((name, "") for name in dict.fromkeys(models))
     modes = _modes(gateway) if listed else {}
     # LiteLLM lists aliases before models, so that the first of the list needn't be the primary.

@@ -199,11 +199,18 @@ def _spoken(
 def _failure(gateway: Gateway, answer: Answer) -> str:
     """Status and message of an answer, in one line."""
     if 300 <= answer.status < 400:
-        to = urlsplit(answer.headers.get("location", ""))
-        # Without path and query, which may hold anything.
-        return gateway.line(f"HTTP {answer.status}: it redirects to {to.scheme}://{to.hostname or ''}")
+        return gateway.line(f"HTTP {answer.status}: it redirects to {_origin(answer.headers.get('location', ''))}")
     said = gateway.explain(answer)
     return f"HTTP {answer.status}: {said}" if said else f"HTTP {answer.status}"
+
+
+def _origin(url: str) -> str:
+    """Scheme and host alone: path and query may hold anything."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "nowhere"
+    return f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another path"
 
 
 def _listed(answer: Answer) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 import requests
 import urllib3
 
-from litellm_systemd.client import Answer, Gateway, event_data, gateway_url, is_loopback
+from litellm_systemd.client import Answer, Gateway, event_data, is_loopback
 from litellm_systemd.client_errors import Trouble, classify, redact, told
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import UsageError
@@ -65,22 +65,6 @@ def test_a_slash_at_the_end_makes_no_difference() -> None:
     """`http://h:4000/` and `http://h:4000` are the same gateway; a path prefix stays."""
     assert Gateway("http://h:4000/") == Gateway("http://h:4000")
     assert Gateway("https://h/llm/").base_url == "https://h/llm"
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:4000"),
-        ("0.0.0.0", "http://127.0.0.1:4000"),
-        ("::", "http://[::1]:4000"),
-        ("fd00::1", "http://[fd00::1]:4000"),
-        ("gateway.example", "http://gateway.example:4000"),
-    ],
-)
-def test_where_a_listening_host_is_asked(host: str, url: str) -> None:
-    """HOST says where to listen; the address to ask is one that a client can use."""
-    assert gateway_url(host, 4000) == url
-    Gateway(url)
 
 
 @pytest.mark.parametrize("host", ["localhost", "api.localhost", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "::"])
@@ -190,6 +174,11 @@ def test_told_of_an_empty_object() -> None:
     assert told({}, "{}") == "{}"
 
 
+def test_a_body_that_would_exhaust_the_parser() -> None:
+    """JSON nested without end is no JSON to us, and no traceback."""
+    assert Answer(200, {}, "[" * 100_000, 0.0).json() is None
+
+
 def _certificate_error() -> ssl.SSLCertVerificationError:
     error = ssl.SSLCertVerificationError(1, "x")
     error.verify_message = "self-signed certificate"
@@ -203,6 +192,7 @@ def _certificate_error() -> ssl.SSLCertVerificationError:
         (socket.gaierror(-2, "x"), Trouble.UNREACHABLE, "can't be found"),
         (TimeoutError(), Trouble.TIMEOUT, "within 2.5 s"),
         (_certificate_error(), Trouble.TLS, "self-signed certificate"),
+        (ssl.SSLError(1, "x"), Trouble.TLS, "the handshake failed"),
         (ConnectionResetError(104, "x"), Trouble.DROPPED, "closed the connection"),
     ],
 )
@@ -224,6 +214,15 @@ def test_the_cause_is_found_however_deep(cause: Exception, trouble: Trouble, wor
     assert "canary" not in found.message + found.hint
     assert found.hint
     assert found.code is ExitCode.UNAVAILABLE
+
+
+def test_a_host_that_drops_packets_can_not_be_reached() -> None:
+    """No connection in time is no slow answer: more time wouldn't help."""
+    inner = urllib3.exceptions.ConnectTimeoutError("x")
+    inner.__context__ = TimeoutError()
+    found = classify(requests.ConnectTimeout(inner), "h:1", 60)
+    assert found.trouble is Trouble.UNREACHABLE
+    assert found.message == "no connection to h:1 in time"
 
 
 @pytest.mark.parametrize(

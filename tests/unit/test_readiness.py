@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 
 from litellm_systemd.client import Answer, Gateway
 from litellm_systemd.client_errors import GatewayError, Trouble
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.readiness import READINESS, NotReady, wait_ready
+from litellm_systemd.readiness import READINESS, NotReady, Ready, wait_ready
 
 REFUSED = GatewayError(Trouble.REFUSED, "nothing listens on h:1 (connection refused)")
 STARTING = Answer(503, {}, '{"detail": "Service Unhealthy"}', 0.0)
 READY = Answer(200, {}, '{"status": "healthy"}', 0.0)
 
 
-class Scene(Gateway):
-    """A gateway that plays a script, its last line for ever; each look costs `cost` seconds of its clock."""
+@dataclass
+class Scene:
+    """A script that a gateway plays, its last line for ever; each look costs `cost` seconds of the clock."""
 
-    __slots__ = ("cost", "now", "script", "timeouts")
+    script: tuple[Answer | GatewayError, ...]
+    cost: float = 0.0
+    timeout: float = 60.0
+    now: float = 100.0
+    timeouts: list[float] = field(default_factory=list)
 
-    def __init__(self, *script: Answer | GatewayError, cost: float = 0.0, timeout: float = 60.0) -> None:
-        super().__init__("http://h:1", "", timeout)
-        for name, value in {"script": script, "cost": cost, "now": 100.0, "timeouts": []}.items():
-            object.__setattr__(self, name, value)
-
-    def get(self, path: str, *, timeout: float | None = None) -> Answer:
-        assert path == READINESS
+    def look(self, timeout: float) -> Answer:
         line = self.script[min(len(self.timeouts), len(self.script) - 1)]
         self.timeouts.append(timeout)
         self.sleep(self.cost)
@@ -38,24 +39,39 @@ class Scene(Gateway):
 
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0
-        object.__setattr__(self, "now", self.now + seconds)
+        self.now += seconds
+
+    def wait(self, seconds: float) -> Ready:
+        return wait_ready(Actor(self), seconds, clock=self.clock, sleep=self.sleep)
 
 
-def wait(scene: Scene, seconds: float):
-    return wait_ready(scene, seconds, clock=scene.clock, sleep=scene.sleep)
+class Actor(Gateway):
+    """A gateway that plays a scene instead of asking the network."""
+
+    __slots__ = ("scene",)
+    scene: Scene
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__("http://h:1", "", scene.timeout)
+        object.__setattr__(self, "scene", scene)
+
+    def get(self, path: str, *, timeout: float | None = None) -> Answer:
+        assert path == READINESS
+        assert timeout is not None
+        return self.scene.look(timeout)
 
 
 def test_ready_at_once() -> None:
     """A gateway that is ready is not waited for."""
-    scene = Scene(READY)
-    ready = wait(scene, 30)
+    scene = Scene((READY,))
+    ready = scene.wait(30)
     assert (ready.seconds, ready.looks) == (0.0, 1)
 
 
 def test_ready_after_a_while() -> None:
     """Refused and 503 are waited out, and the time is told."""
-    scene = Scene(REFUSED, STARTING, STARTING, READY, cost=0.5)
-    ready = wait(scene, 30)
+    scene = Scene((REFUSED, STARTING, STARTING, READY), cost=0.5)
+    ready = scene.wait(30)
     assert ready.looks == 4
     assert ready.seconds == pytest.approx(scene.now - 100.0)
 
@@ -73,7 +89,7 @@ def test_ready_after_a_while() -> None:
 def test_the_failure_says_what_was_last_seen(script: tuple[Answer | GatewayError, ...], last: str) -> None:
     """When the time is up, the error has the last thing seen and a remedy."""
     with pytest.raises(NotReady) as caught:
-        wait(Scene(*script), 12)
+        Scene(script).wait(12)
     assert caught.value.last == last
     assert caught.value.message == f"h:1 was not ready within 12 s; last seen: {last}"
     assert "journalctl" in caught.value.hint
@@ -82,31 +98,31 @@ def test_the_failure_says_what_was_last_seen(script: tuple[Answer | GatewayError
 
 def test_the_deadline_is_kept() -> None:
     """No sleep goes past the deadline, and the last look is made at it, not before it."""
-    scene = Scene(REFUSED)
+    scene = Scene((REFUSED,))
     with pytest.raises(NotReady):
-        wait(scene, 7.3)
+        scene.wait(7.3)
     assert scene.now == pytest.approx(107.3)
 
 
 def test_no_time_still_means_one_look() -> None:
     """Zero seconds ask once."""
-    assert wait(Scene(READY), 0).looks == 1
+    assert Scene((READY,)).wait(0).looks == 1
     with pytest.raises(NotReady):
-        wait(Scene(REFUSED), 0)
+        Scene((REFUSED,)).wait(0)
 
 
 def test_a_look_may_not_outlast_the_deadline() -> None:
     """A gateway that accepts and is silent holds a look no longer than the time that is left."""
-    scene = Scene(REFUSED, cost=4.0, timeout=5.0)
+    scene = Scene((REFUSED,), cost=4.0, timeout=5.0)
     with pytest.raises(NotReady):
-        wait(scene, 10)
+        scene.wait(10)
     assert scene.timeouts[0] == 5.0
     assert 1.0 <= scene.timeouts[-1] < 5.0
 
 
 def test_pauses_grow_to_a_second() -> None:
     """A start of a minute costs the gateway dozens of questions, not hundreds."""
-    scene = Scene(REFUSED)
+    scene = Scene((REFUSED,))
     with pytest.raises(NotReady):
-        wait(scene, 60)
+        scene.wait(60)
     assert 60 <= len(scene.timeouts) <= 75

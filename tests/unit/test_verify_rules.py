@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from litellm_systemd.client import Answer, Event, Gateway, Stream
 from litellm_systemd.client_errors import GatewayError, Trouble
 from litellm_systemd.report import Check, Outcome
-from litellm_systemd.verify import Step, _choice, _Run, _title
-from litellm_systemd.verify_checks import Finding, Stops, compare_names, read_deltas
+from litellm_systemd.verify import Step, _choice, _Run, _title, verify
+from litellm_systemd.verify_checks import LIVELINESS, Finding, Stops, compare_names, read_deltas
 from litellm_systemd.verify_hints import hint_for, hint_for_text
 
 OK, FAILED, SKIPPED, WARNING = Outcome.OK, Outcome.FAILED, Outcome.SKIPPED, Outcome.WARNING
@@ -183,6 +187,7 @@ LISTED = ["alias", "vectors", "primary", "second"]
         (("bedrock/*", "second"), (), LISTED, False, ["second"]),
         ((), ("x", "y", "x"), LISTED, False, ["x", "y"]),
         ((), ("vectors",), LISTED, False, ["vectors"]),
+        (("primary",), ("second",), LISTED, True, ["second"]),
         ((), (), LISTED, True, ["alias", "-vectors", "primary", "second"]),
         (("primary", "vectors", "b/*"), (), LISTED, True, ["primary", "-vectors", "-b/*"]),
         (("primary",), (), [], False, ["primary"]),
@@ -200,6 +205,66 @@ def test_which_models_are_asked(
     """The primary by default, a named one as named, and with --all-models none is left out unsaid."""
     rows = _choice(Modes("http://h"), expected, models, listed, all_models)
     assert [("-" if obstacle else "") + name for name, obstacle in rows] == chosen
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["data", "id", "error", "message", "detail", "choices", "delta", "content", "status", "model_name"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+)
+ANSWERS = st.builds(
+    Answer,
+    status=st.sampled_from([200, 204, 302, 400, 500]),
+    headers=st.fixed_dictionaries(
+        {"content-type": st.sampled_from(["text/event-stream", "text/html"])},
+        optional={"location": st.text(max_size=8) | st.sampled_from(["http://[", "//h:x", "http://h\x1b/"])},
+    ),
+    text=JSON.map(json.dumps) | st.text(),
+    seconds=st.just(0.0),
+)
+
+
+class Anything(Gateway):
+    """A gateway that answers each question with whatever comes."""
+
+    __slots__ = ("draw",)
+    draw: Callable[[st.SearchStrategy[Any]], Any]
+
+    def get(self, path: str, **_: object) -> Answer:
+        if path == LIVELINESS:
+            return Answer(200, {}, '"alive"', 0.0)
+        return cast(Answer, self.draw(ANSWERS))
+
+    def with_key(self, _: str) -> Gateway:
+        return self
+
+    def post(self, *_: object, **__: object) -> Answer:
+        return cast(Answer, self.draw(ANSWERS))
+
+    def stream(self, *_: object, **__: object) -> Stream:
+        events = self.draw(st.lists(JSON.map(json.dumps) | st.text(max_size=8), max_size=3))
+        return Stream(self.draw(ANSWERS), tuple(Event(1.0, data) for data in events))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_no_answer_breaks_verify(data: st.DataObject) -> None:
+    """Whatever a gateway answers, verify ends in a report that a terminal can show."""
+    gateway = Anything("http://h", "sk-canary")
+    object.__setattr__(gateway, "draw", data.draw)
+    report = verify(gateway, expected=("primary",), models=("primary", "second"))
+    assert len(report.checks) == 13
+    assert all(check.detail.isprintable() for check in report.checks)
+    assert all(check.hint for check in report.checks if check.outcome is FAILED)
+    json.loads(report.as_json())
 
 
 @pytest.mark.parametrize(
