@@ -1,0 +1,129 @@
+"""A small HTTP server on loopback that answers like a sound LiteLLM, except where a test makes it sick.
+
+For what the real one can't be made to show on demand: streams cut short, pages of HTML, open doors, silence.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY = "sk-stub-canary-5d2e"
+MODELS = ("primary", "second")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request, with the few ways of answering that tests need."""
+
+    protocol_version = "HTTP/1.1"
+    server: Stub
+
+    def do_GET(self) -> None:
+        self._answer(None)
+
+    def do_POST(self) -> None:
+        self._answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+    def _answer(self, body: Any) -> None:
+        self.body = body
+        self.server.seen.append((self.command, self.path, self.headers.get("authorization")))
+        kind = "streamed " if body and body.get("stream") else ""
+        answer = self.server.sick.get(kind + self.path) or self.server.sick.get("*") or sound
+        answer(self)
+
+    @property
+    def trusted(self) -> bool:
+        return self.headers.get("authorization") == f"Bearer {KEY}"
+
+    def reply(self, status: int, body: Any, kind: str = "application/json", **headers: str) -> None:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"content-type": kind, "content-length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def stream(self, *events: str, cut: bool = False) -> None:
+        """Events as chunks; with `cut` the connection ends where the next chunk should come."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream; charset=utf-8")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for event in events:
+            data = f"data: {event}\n\n".encode()
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        if cut:
+            self.close_connection = True
+        else:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+def delta(text: str, name: str = "content") -> str:
+    """The data of one event of a streamed chat."""
+    return json.dumps({"choices": [{"index": 0, "delta": {name: text}}]})
+
+
+def sound(handler: Handler) -> None:
+    """The answer of a gateway that lacks nothing."""
+    if handler.path == "/health/liveliness":
+        handler.reply(200, json.dumps("I'm alive!"))
+    elif handler.path == "/health/readiness":
+        handler.reply(200, {"status": "healthy"})
+    elif not handler.trusted:
+        handler.reply(401, {"error": {"message": "no valid key"}})
+    elif handler.path == "/v1/models":
+        handler.reply(200, {"data": [{"id": name} for name in MODELS]})
+    elif handler.path.endswith("/chat/completions") and handler.body["model"] in MODELS:
+        if handler.body["stream"]:
+            handler.stream(delta("po"), delta("ng"), "[DONE]")
+        else:
+            handler.reply(200, {"choices": [{"message": {"role": "assistant", "content": "pong"}}]})
+    else:
+        handler.reply(404, {"detail": "Not Found"})
+
+
+Answerer = Callable[[Handler], None]
+
+
+class Stub(ThreadingHTTPServer):
+    """`sick` says what to answer instead, by path, `streamed /path`, or `*` for all; `seen` is what was asked.
+
+    `released` is set when the test is over: an answer that waits for it never comes in time.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.sick: dict[str, Answerer] = {}
+        self.seen: list[tuple[str, str, str | None]] = []
+        self.released = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, *args: object) -> None:
+        """A client that went away is what some tests are about."""
+
+
+@contextmanager
+def stub() -> Iterator[Stub]:
+    """A stub that serves until the block ends."""
+    server = Stub()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,377 @@
+"""verify against a stub that is sick in one way at a time: the right check fails, the others don't."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from litellm_systemd.client import Gateway
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.verify import verify
+from litellm_systemd.verify_checks import MAX_TOKENS
+from tests.integration.stub_gateway import KEY, MODELS, Answerer, Handler, Stub, delta, sound, stub
+
+OK, FAILED, SKIPPED, WARNING = Outcome.OK, Outcome.FAILED, Outcome.SKIPPED, Outcome.WARNING
+PLAIN, PLAIN_V1, STREAMED, STREAMED_V1 = CHATS = (
+    "chat primary (/chat/completions)",
+    "chat primary (/v1/chat/completions)",
+    "chat primary, streamed (/chat/completions)",
+    "chat primary, streamed (/v1/chat/completions)",
+)
+NAMES = ("liveliness", "readiness", "models", "refuses a missing key", "refuses a wrong key", *CHATS)
+
+
+@pytest.fixture
+def server() -> Iterator[Stub]:
+    with stub() as running:
+        yield running
+
+
+def ask(server: Stub, timeout: float = 20.0) -> Report:
+    return verify(Gateway(server.url, KEY, timeout), expected=MODELS)
+
+
+def check(report: Report, name: str) -> Check:
+    return next(check for check in report.checks if check.name == name)
+
+
+def having(report: Report, outcome: Outcome) -> tuple[str, ...]:
+    return tuple(check.name for check in report.checks if check.outcome is outcome)
+
+
+def test_a_sound_gateway(server: Stub) -> None:
+    """All nine checks pass, each with its time, and the facts are there for programs."""
+    report = ask(server)
+    assert tuple(check.name for check in report.checks) == NAMES
+    assert having(report, OK) == NAMES
+    assert all(check.seconds is not None for check in report.checks)
+    assert report.exit_code is ExitCode.OK
+    assert report.title == f"verified {server.url}: 9 checks passed"
+    first = report.data["first_token_seconds"]
+    assert {**report.data, "first_token_seconds": list(first)} == {
+        "base_url": server.url,
+        "models": list(MODELS),
+        "chat_models": ["primary"],
+        "litellm_version": None,
+        "first_token_seconds": [STREAMED, STREAMED_V1],
+    }
+    assert json.loads(report.as_json())["ok"] is True
+
+
+def test_nothing_that_is_billed_but_the_chats(server: Stub) -> None:
+    """/health, which calls every model, is never asked, and each chat is small and leaves temperature alone."""
+    bodies = []
+
+    def remember(handler: Handler) -> None:
+        bodies.append(handler.body)
+        sound(handler)
+
+    server.sick["*"] = remember
+    ask(server)
+    assert "/health" not in {path.rstrip("/") for _, path, _ in server.seen}
+    chats = [body for body in bodies if body]
+    assert len(chats) == 4
+    assert {body["max_tokens"] for body in chats} == {MAX_TOKENS}
+    assert all(set(body) == {"model", "messages", "max_tokens", "stream"} for body in chats)
+
+
+def test_nothing_listens() -> None:
+    """A dead port is one failure with its remedy; the rest is not tried and says why."""
+    with socket.socket() as reserved:
+        # Bound and not listening: refused, and nobody else can take the port meanwhile.
+        reserved.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
+        report = verify(Gateway(url, KEY), expected=MODELS)
+    assert having(report, FAILED) == ("liveliness",)
+    assert having(report, SKIPPED) == NAMES[1:]
+    assert "connection refused" in check(report, "liveliness").detail
+    assert "systemctl status litellm" in check(report, "liveliness").hint
+    assert {check.detail for check in report.checks[1:]} == {"not checked, because “liveliness” failed"}
+    assert report.title == f"{url} is not sound: 1 of 9 checks failed, 8 skipped"
+    assert report.exit_code is ExitCode.FAILED
+
+
+def test_waiting_in_vain_is_told() -> None:
+    """--wait that runs out says what it last saw, beside the checks."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        report = verify(Gateway(f"http://127.0.0.1:{reserved.getsockname()[1]}", KEY), wait=0.05)
+    assert len(report.notes) == 1
+    assert "not ready within 0.05 s; last seen: nothing listens" in report.notes[0]
+    assert having(report, FAILED) == ("liveliness",)
+
+
+def test_waiting_is_over_when_ready(server: Stub) -> None:
+    """--wait outlasts a gateway that isn't ready at first."""
+    answers = [503, 503]
+
+    def later(handler: Handler) -> None:
+        handler.reply(answers.pop(), {"detail": "starting"}) if answers else sound(handler)
+
+    server.sick["/health/readiness"] = later
+    report = verify(Gateway(server.url, KEY), expected=MODELS, wait=30)
+    assert having(report, OK) == NAMES
+    assert report.notes[0].startswith("ready after ")
+
+
+def test_not_ready(server: Stub) -> None:
+    """A gateway that isn't ready fails that check alone: what works is still shown to work."""
+    server.sick["/health/readiness"] = lambda handler: handler.reply(503, {"detail": "Service Unhealthy"})
+    report = ask(server)
+    assert having(report, FAILED) == ("readiness",)
+    assert having(report, SKIPPED) == ()
+    assert check(report, "readiness").detail == "HTTP 503: Service Unhealthy"
+
+
+@pytest.mark.parametrize(
+    "page", ["<html><head><title>Welcome to nginx!</title></head></html>", '{"hello": "world"}', ""]
+)
+def test_a_web_server_is_not_a_gateway(server: Stub, page: str) -> None:
+    """A server that says 200 to everything is not verified, and not asked any further."""
+    server.sick["*"] = lambda handler: handler.reply(200, page, "text/html")
+    report = ask(server)
+    assert having(report, FAILED) == ("liveliness",)
+    assert having(report, SKIPPED) == NAMES[1:]
+    assert check(report, "liveliness").detail.startswith("what answers is not LiteLLM: HTTP 200")
+
+
+def test_an_error_page(server: Stub) -> None:
+    """Of a page of HTML the title is told, not the source."""
+    page = "<html><head><title>502 Bad Gateway</title></head><body>" + "x" * 5000
+    server.sick["*"] = lambda handler: handler.reply(502, page, "text/html")
+    report = ask(server)
+    assert check(report, "liveliness").detail == "HTTP 502: an HTML page, “502 Bad Gateway”"
+    assert "reverse proxy" in check(report, "liveliness").hint
+    assert having(report, SKIPPED) == NAMES[1:]
+
+
+def test_a_redirect(server: Stub) -> None:
+    """A redirect is told, not followed: the key goes to no other host, nor does the address's query show."""
+    with stub() as other:
+        target = f"{other.url}/login?ticket=canary"
+        server.sick["*"] = lambda handler: handler.reply(302, "", location=target)
+        report = ask(server)
+        assert other.seen == []
+    found = check(report, "liveliness")
+    assert found.detail == "HTTP 302: it redirects to http://127.0.0.1"
+    assert "--base-url" in found.hint
+    assert having(report, SKIPPED) == NAMES[1:]
+
+
+def test_a_wrong_key(server: Stub) -> None:
+    """When the installed key is refused, the chats aren't tried, and the key isn't in the report."""
+    wrong = "sk-canary-not-the-key"
+    server.sick["/v1/models"] = lambda handler: (
+        sound(handler) if handler.trusted else handler.reply(401, {"error": {"message": f"{wrong} is wrong"}})
+    )
+    report = verify(Gateway(server.url, wrong), expected=MODELS)
+    assert having(report, FAILED) == ("models",)
+    assert having(report, SKIPPED) == CHATS
+    assert check(report, "models").detail == "HTTP 401: *** is wrong"
+    assert "another key" in check(report, "models").hint
+    assert wrong not in report.as_json()
+
+
+def test_no_key(server: Stub) -> None:
+    """Without a key nothing is proven, so that isn't a pass."""
+    report = verify(Gateway(server.url), expected=MODELS)
+    assert having(report, FAILED) == ("models",)
+    assert having(report, SKIPPED) == CHATS
+    assert check(report, "models").detail == "no API key is known"
+    assert "--api-key" in check(report, "models").hint
+
+
+def test_an_open_door(server: Stub) -> None:
+    """A gateway that answers without a key, or with any, is reported as a failure."""
+    server.sick["/v1/models"] = lambda handler: handler.reply(200, {"data": [{"id": name} for name in MODELS]})
+    report = ask(server)
+    assert having(report, FAILED) == ("refuses a missing key", "refuses a wrong key")
+    assert check(report, "refuses a missing key").detail == "HTTP 200: the gateway answers without a key"
+    assert check(report, "refuses a wrong key").detail == "HTTP 200: the gateway answers with a wrong key"
+    assert "LITELLM_MASTER_KEY" in check(report, "refuses a wrong key").hint
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+def test_any_refusal_will_do(server: Stub, status: int) -> None:
+    """LiteLLM refuses with 500 or 400 where it has no database; that is refused all the same."""
+    server.sick["/v1/models"] = lambda handler: (
+        sound(handler) if handler.trusted else handler.reply(status, "no", "text/plain")
+    )
+    report = ask(server)
+    assert having(report, OK) == NAMES
+    assert check(report, "refuses a missing key").detail == f"HTTP {status}"
+
+
+def test_a_refusal_that_never_comes(server: Stub) -> None:
+    """A gateway that is silent to strangers hasn't refused them."""
+
+    def silent(handler: Handler) -> None:
+        sound(handler) if handler.trusted else handler.server.released.wait()
+
+    server.sick["/v1/models"] = silent
+    report = ask(server, timeout=0.3)
+    assert having(report, FAILED) == ("refuses a missing key", "refuses a wrong key")
+
+
+def test_a_model_is_missing(server: Stub) -> None:
+    """A name of the configuration that isn't listed is a failure; the models that are there are still asked."""
+    report = verify(Gateway(server.url, KEY), expected=("primary", "third"))
+    assert having(report, FAILED) == ("models",)
+    assert check(report, "models").detail == "missing: third; not in the configuration: second"
+    assert "restart" in check(report, "models").hint
+    assert having(report, SKIPPED) == ()
+    assert report.data["models"] == list(MODELS)
+
+
+@pytest.mark.parametrize("body", [{"data": []}, {"data": None}, {"object": "list"}, [], "text"])
+def test_no_models(server: Stub, body: object) -> None:
+    """An empty list, or none at all, is a failure also when nothing is expected; no chat is tried."""
+    server.sick["/v1/models"] = lambda handler: handler.reply(200, body) if handler.trusted else sound(handler)
+    report = verify(Gateway(server.url, KEY))
+    assert having(report, FAILED) == ("models",)
+    assert having(report, SKIPPED) == ("chat",)
+
+
+def test_the_first_listed_model_stands_in_for_an_unknown_primary(server: Stub) -> None:
+    """Without a configuration to go by, some listed model is asked."""
+    report = verify(Gateway(server.url, KEY))
+    assert having(report, OK) == NAMES
+
+
+def completion(**message: object) -> Answerer:
+    return lambda handler: handler.reply(200, {"choices": [{"message": message}]})
+
+
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        (completion(content=""), "the answer has no text"),
+        (completion(content=" \n"), "the answer has no text"),
+        (completion(content=None), "the answer has no text"),
+        (lambda handler: handler.reply(200, {"choices": []}), "not a chat completion: HTTP 200"),
+        (
+            lambda handler: handler.reply(200, "<html>hi", "text/html"),
+            "not a chat completion: HTTP 200: an HTML page",
+        ),
+        (
+            lambda handler: handler.reply(429, {"error": {"message": "RateLimitError: slow\ndown"}}),
+            "HTTP 429: RateLimitError: slow",
+        ),
+        (lambda handler: handler.reply(500, "Internal Server Error", "text/plain"), "HTTP 500: Internal"),
+    ],
+)
+def test_a_chat_that_fails(server: Stub, answer: Answerer, detail: str) -> None:
+    """A model that doesn't answer with text fails once; it isn't asked three times more."""
+    server.sick["/chat/completions"] = answer
+    report = ask(server)
+    assert having(report, FAILED) == (PLAIN,)
+    assert check(report, PLAIN).detail.startswith(detail)
+    assert check(report, PLAIN).hint
+    assert having(report, SKIPPED) == CHATS[1:]
+    assert report.title.endswith("1 of 9 checks failed, 3 skipped")
+
+
+def test_a_terminal_is_safe_from_what_a_model_says(server: Stub) -> None:
+    """A model's words can't paint on the operator's terminal, and long ones are cut."""
+    server.sick["/chat/completions"] = completion(content="\x1b[2Jpo\x07ng " + "x" * 100)
+    detail = check(ask(server), PLAIN).detail
+    assert detail.isprintable()
+    assert len(detail) < 60
+
+
+def test_thinking_only(server: Stub) -> None:
+    """A model that spends its tokens on thinking is alive: a warning, not a failure."""
+    server.sick["/chat/completions"] = completion(content="", reasoning_content="well")
+    server.sick["streamed /chat/completions"] = lambda handler: handler.stream(
+        delta("well", "reasoning_content"), "[DONE]"
+    )
+    report = ask(server)
+    assert having(report, WARNING) == (PLAIN, STREAMED)
+    assert report.exit_code is ExitCode.OK
+
+
+def test_silence_of_a_model(server: Stub) -> None:
+    """A model that doesn't answer in time fails with the time and the option to allow more."""
+    server.sick["/chat/completions"] = lambda handler: wait(handler)
+    report = ask(server, timeout=0.3)
+    assert having(report, FAILED) == (PLAIN,)
+    assert "within 0.3 s" in check(report, PLAIN).detail
+    assert "--timeout" in check(report, PLAIN).hint
+
+
+def test_silence_from_the_start(server: Stub) -> None:
+    """A gateway that hangs costs one time-out, not nine."""
+    server.sick["*"] = lambda handler: wait(handler)
+    report = ask(server, timeout=0.3)
+    assert having(report, FAILED) == ("liveliness",)
+    assert having(report, SKIPPED) == NAMES[1:]
+    assert len(server.seen) == 1
+
+
+def wait(handler: Handler) -> None:
+    handler.server.released.wait()
+
+
+def streams(*events: str, cut: bool = False) -> Answerer:
+    return lambda handler: handler.stream(*events, cut=cut)
+
+
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        (streams(delta("po"), delta("ng")), "the stream ended after 2 events without [DONE]"),
+        (streams(delta("po"), "[DONE]", cut=True), None),
+        (streams(delta("po"), cut=True), "after 1 events: 127.0.0.1"),
+        (streams("[DONE]"), "the answer has no text"),
+        (streams(), "the stream ended after 0 events without [DONE]"),
+        (
+            streams(delta("po"), '{"error": {"message": "ThrottlingException: sk-canary12345"}}', "[DONE]"),
+            "error in the stream: ThrottlingException: ***",
+        ),
+        (completion(content="pong"), "not an event stream: HTTP 200"),
+        (lambda handler: handler.reply(500, {"error": {"message": "no stream"}}), "HTTP 500: no stream"),
+    ],
+)
+def test_a_stream_that_fails(server: Stub, answer: Answerer, detail: str | None) -> None:
+    """A stream has to bring text and to end in [DONE]; what came instead is told. After [DONE] nothing matters."""
+    server.sick["streamed /v1/chat/completions"] = answer
+    report = ask(server)
+    if detail is None:
+        assert having(report, OK) == NAMES
+        return
+    assert having(report, FAILED) == (STREAMED_V1,)
+    assert having(report, SKIPPED) == ()
+    assert check(report, STREAMED_V1).detail.startswith(detail)
+    assert check(report, STREAMED_V1).hint
+
+
+def test_the_gateway_dies_on_the_way(server: Stub) -> None:
+    """A gateway that goes away between two checks is one failure, and what follows is skipped."""
+
+    def last_words(handler: Handler) -> None:
+        handler.server.shutdown()
+        handler.server.socket.close()
+        handler.close_connection = True
+        sound(handler)
+
+    server.sick["/v1/chat/completions"] = last_words
+    report = ask(server)
+    assert having(report, OK) == NAMES[:7]
+    assert having(report, FAILED) == (STREAMED,)
+    assert having(report, SKIPPED) == (STREAMED_V1,)
+
+
+def test_a_fallback_is_not_passed_off_as_the_model(server: Stub) -> None:
+    """When another model answers, clients are served and the operator is told."""
+    headers = {"x-litellm-attempted-fallbacks": "1", "x-litellm-model-group": "second"}
+    body = {"choices": [{"message": {"content": "pong"}}]}
+    server.sick["/chat/completions"] = lambda handler: handler.reply(200, body, **headers)
+    report = ask(server)
+    assert having(report, WARNING) == (PLAIN,)
+    assert check(report, PLAIN).detail == "the fallback second answered instead: “pong”"
+    assert report.exit_code is ExitCode.OK
+    assert report.title == f"verified {server.url}: 9 checks passed, 1 with a warning"
