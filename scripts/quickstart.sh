@@ -126,7 +126,7 @@ install_in_a_box() {
     mkdir -p "$cache"
     [[ $CHECKOUT != /tmp/* ]] || options=(--copy "$CHECKOUT")
     LITELLM_QUICKSTART_BOX=1 UV_LINK_MODE=copy "$(find_python)" tests/system/box.py \
-        --network host --bind "$cache" "${options[@]}" exec -- "$CHECKOUT/scripts/quickstart.sh" "$@" || code=$?
+        --network host --bind-rw "$cache" "${options[@]}" exec -- "$CHECKOUT/scripts/quickstart.sh" "$@" || code=$?
     step "the container and the service in it are gone again: nothing was installed on this machine"
     return "$code"
 }

@@ -593,7 +593,11 @@ def _quote(volume: Path) -> str:
 
 def _execute(arguments: argparse.Namespace) -> int:
     """Boot a box, run the command in it on this terminal, and return its exit code."""
-    binds = tuple(Bind(Path(path).absolute(), writable=True) for path in arguments.bind)
+    binds = tuple(
+        Bind(Path(path).absolute(), writable=writable)
+        for paths, writable in ((arguments.bind, False), (arguments.bind_rw, True))
+        for path in paths
+    )
     copies = tuple(Path(path).absolute() for path in arguments.copy)
     image = Image(Path(arguments.root).absolute(), copies=copies)
     with Yard() as yard, Box(yard, image, network=arguments.network, binds=binds) as box:
@@ -612,8 +616,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run a command in a throwaway systemd container.")
     parser.add_argument("--network", choices=("private", "host"), default="private", help="default: loopback only")
     parser.add_argument("--root", default="/", help="the tree that the box is a copy of (default: this machine)")
-    parser.add_argument("--bind", action="append", default=[], metavar="PATH", help="show PATH as it is, writable")
-    parser.add_argument("--copy", action="append", default=[], metavar="PATH", help="show a copy of a PATH in /tmp")
+    for option, what in (
+        ("--bind", "show PATH as it is, read-only"),
+        ("--bind-rw", "show PATH as it is: what the box writes there is written on the host"),
+        ("--copy", "show a copy of PATH, which the box wouldn't see else (in /tmp, or not below --root)"),
+    ):
+        parser.add_argument(option, action="append", default=[], metavar="PATH", help=what)
     parser.add_argument("--keep", action="store_true", help="leave the box running when the command has ended")
     commands = parser.add_subparsers(required=True, metavar="exec")
     run = commands.add_parser("exec", help="boot a box, run CMD in it, power off, pass on its exit code")
