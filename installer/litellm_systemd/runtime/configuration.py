@@ -1,0 +1,36 @@
+"""One configuration as the service loaded it: checked, with the text of its files kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from litellm_systemd.errors import InputError
+from litellm_systemd.gateway_config import check, read_config
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A checked LiteLLM configuration.
+
+    `texts` holds each of its files as it was when it was checked. A worker that is replaced hours later gets these,
+    not what an administrator is typing just then.
+    """
+
+    path: Path
+    digest: str
+    models: int
+    texts: Mapping[str, str] = field(repr=False)
+
+
+def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
+    """Read and check. Raises InputError, MissingError or PermissionDenied, each with its remedy."""
+    for _ in range(3):
+        config = read_config(path)
+        check(config, environ)
+        texts = {str(file): file.read_text(encoding="utf-8") for file in (path, *config.includes)}
+        if hashlib.sha256("".join(texts.values()).encode()).hexdigest() == config.digest:
+            return Configuration(path, config.digest, len(config.names), texts)
+    raise InputError(f"{path} changes while it is read", "Try again when it is written.")

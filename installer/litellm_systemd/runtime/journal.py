@@ -1,0 +1,144 @@
+"""Lines for people, on standard error, as journald likes them.
+
+Under the journal each line starts with its priority, `<4>` for a warning (sd-daemon(3)), so that
+`journalctl -u litellm -p warning` works. In a terminal the lines are plain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:  # it can't be subscripted before Python 3.11
+    _StreamHandler = logging.StreamHandler
+
+_BRIEF = "%(name)s: %(message)s"
+
+ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Writes lines to standard error; `prefixed` if journald reads them."""
+
+    prefixed: bool = False
+
+    def line(self, priority: int, text: str) -> None:
+        """One event. A text of several lines stays together, each line with its priority."""
+        # One write a message: workers share the descriptor, and their lines must not mix.
+        sys.stderr.write(self.prefix(priority, text) + "\n")
+        sys.stderr.flush()
+
+    def error(self, text: str) -> None:
+        """Something failed, and a person has to look."""
+        self.line(ERROR, text)
+
+    def warning(self, text: str) -> None:
+        """Something went wrong and was mended."""
+        self.line(WARNING, text)
+
+    def notice(self, text: str) -> None:
+        """A normal event that an administrator may look for: started, reloaded, stopped."""
+        self.line(NOTICE, text)
+
+    def info(self, text: str) -> None:
+        """Everything else."""
+        self.line(INFO, text)
+
+    def prefix(self, priority: int, text: str) -> str:
+        """`text` as it is written."""
+        if not self.prefixed:
+            return text
+        return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))
+
+
+def open_journal(environ: Mapping[str, str]) -> Journal:
+    """A `Journal` for this process's standard error."""
+    return Journal(_is_journal(environ.get("JOURNAL_STREAM", "")))
+
+
+def _is_journal(stream: str) -> bool:
+    # Device and inode say that it is this very stream: a redirection leaves the variable alone (systemd.exec(5)).
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return stream == f"{status.st_dev}:{status.st_ino}"
+
+
+class JournalHandler(_StreamHandler):
+    """Puts the priority before each line of a log record, the lines of a traceback included."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(sys.stderr)
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text with prefixes."""
+        return self._journal.prefix(priority_of(record.levelno), super().format(record))
+
+
+def priority_of(level: int) -> int:
+    """A level of `logging` as a priority of syslog(3)."""
+    if level >= logging.CRITICAL:
+        return 2
+    if level >= logging.ERROR:
+        return ERROR
+    if level >= logging.WARNING:
+        return WARNING
+    return INFO if level >= logging.INFO else DEBUG
+
+
+def adopt_loggers(journal: Journal) -> None:
+    """Send what every logger writes to a terminal through `journal`, formatters, levels and filters kept.
+
+    LiteLLM and its libraries bring handlers of their own, and make new ones when JSON_LOGS is on. Each is replaced
+    rather than wrapped: some choose their stream record by record.
+    """
+    manager = logging.root.manager
+    loggers = [logger for logger in manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    for logger in (logging.root, *loggers):
+        logger.handlers[:] = [_adopt(handler, journal) for handler in logger.handlers]
+    # A handler on the root would say twice what LiteLLM's loggers pass up. This one is for what nobody handles.
+    last = JournalHandler(journal)
+    last.setLevel(logging.WARNING)
+    last.setFormatter(logging.Formatter(_BRIEF))
+    logging.lastResort = last
+
+
+def _adopt(handler: logging.Handler, journal: Journal) -> logging.Handler:
+    if not isinstance(handler, logging.StreamHandler) or isinstance(handler, JournalHandler | logging.FileHandler):
+        return handler
+    mine = JournalHandler(journal)
+    mine.setFormatter(_shorten(handler.formatter) if journal.prefixed else handler.formatter)
+    mine.setLevel(handler.level)
+    mine.filters[:] = handler.filters
+    return mine
+
+
+def _shorten(formatter: logging.Formatter | None) -> logging.Formatter | None:
+    # The journal keeps time and priority itself. The class is kept: LiteLLM's takes secrets out of messages.
+    if formatter is None or "asctime" not in (formatter._fmt or ""):
+        return formatter
+    return type(formatter)(_BRIEF)
+
+
+def hush_cancellations() -> None:
+    """Drop records about cancelled tasks: a worker that leaves cancels what it cuts, and says so in a line itself."""
+    for logger in (logging.getLogger("uvicorn.error"), logging.getLogger("apscheduler.executors.default")):
+        logger.addFilter(lambda record: not _is_cancellation(record))
+
+
+def _is_cancellation(record: logging.LogRecord) -> bool:
+    return bool(record.exc_info) and isinstance(record.exc_info, tuple) and _cancelled(record.exc_info[1])
+
+
+def _cancelled(error: BaseException | None) -> bool:
+    return isinstance(error, asyncio.CancelledError)

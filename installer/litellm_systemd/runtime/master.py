@@ -1,0 +1,348 @@
+"""The master: starts generations of workers, replaces them, reloads, and stops.
+
+One thread, one loop. It imports LiteLLM before it gets here and never runs any of it: whatever a configuration does
+happens in workers, so that nothing of one generation is left for the next.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import InstallerError
+from litellm_systemd.runtime import facts
+from litellm_systemd.runtime.channel import Beat, Environment, Failed, Left
+from litellm_systemd.runtime.configuration import Configuration
+from litellm_systemd.runtime.control import SOCKET_NAME, Client, Control
+from litellm_systemd.runtime.events import Events
+from litellm_systemd.runtime.generation import Generation
+from litellm_systemd.runtime.journal import Journal
+from litellm_systemd.runtime.notify import Notifier
+from litellm_systemd.runtime.options import Options
+from litellm_systemd.runtime.process import Phase, Process, spawn
+from litellm_systemd.runtime.reloads import Reloads
+from litellm_systemd.runtime.worker import Job
+
+#: The loop looks at its clocks this often.
+_TICK = 0.25
+#: A worker's time for its own end after the last request: LiteLLM flushes what it has buffered.
+_FAREWELL = 15.0
+#: While a drain lasts, systemd is asked for this much more time, three times as often (sd_notify(3)).
+_EXTENSION = 15.0
+#: A live generation that has no worker left ends the service after so many failed starts in a row.
+_LAST_TRY = 5
+_STOPPING = "the service is stopping"
+
+
+class Master:
+    """Runs until it is told to stop, or can't go on."""
+
+    def __init__(
+        self,
+        options: Options,
+        configuration: Configuration,
+        listeners: tuple[socket.socket, ...],
+        load: Callable[[], Configuration],
+        notifier: Notifier,
+        journal: Journal,
+        born: float,
+    ) -> None:
+        self.options = options
+        self.born = born
+        self.listeners = listeners
+        #: The generation that serves; the one that is being started; those that drain.
+        self.current: Generation | None = None
+        self.coming: Generation | None = None
+        self.retiring: list[Generation] = []
+        self.restarts = 0
+        self.stopping = False
+        self.reloads = Reloads()
+        self.live_since = 0.0
+        self._load = load
+        self._notifier = notifier
+        self._journal = journal
+        self._events = Events()
+        self._control: Control | None = None
+        self._job = Job(0, options, configuration, listeners, None)
+        self._count = 0
+        self._deadline = born + options.start_timeout
+        self._petted = self._extended = 0.0
+        self._code = ExitCode.OK
+        self._last_words = ""
+
+    def run(self) -> int:
+        """The whole life; the exit code."""
+        for number, callback in (
+            (signal.SIGCHLD, self._reap),
+            (signal.SIGHUP, self.reloads.ask),
+            (signal.SIGTERM, self._on_stop),
+            (signal.SIGINT, self._on_stop),
+        ):
+            self._events.on_signal(number, callback)
+        if self.options.runtime_directory is not None:
+            path = self.options.runtime_directory / SOCKET_NAME
+            self._control = Control(path, self._events, self._on_command)
+        self._start(self._job.configuration)
+        try:
+            while not self.stopping or self.processes:
+                self._events.wait(_TICK)
+                self._tick(time.monotonic())
+        finally:
+            self._release_all()
+        if self._last_words:
+            self._journal.error(self._last_words)
+        return self._code
+
+    @property
+    def generations(self) -> list[Generation]:
+        """All that have workers, the newest first."""
+        return [each for each in (self.coming, self.current, *reversed(self.retiring)) if each is not None]
+
+    @property
+    def processes(self) -> list[Process]:
+        """All workers."""
+        return [process for generation in self.generations for process in generation.processes]
+
+    # Starting, and what follows from a generation's success or failure.
+
+    def _start(self, configuration: Configuration) -> None:
+        self._count += 1
+        now = time.monotonic()
+        self.coming = Generation(self._count, configuration, self.options.workers, self._fork, now)
+        self.coming.fill(now)
+        self._notifier.status(facts.render_status(self))
+
+    def _fork(self, slot: int, generation: Generation) -> Process:
+        process = spawn(generation.job(slot, self._job), self._journal, self._release, time.monotonic())
+        self._events.watch(process.channel, lambda: self._listen(generation, process))
+        return process
+
+    def _release(self) -> None:
+        """In a fresh child: close what is the master's."""
+        self._events.close()
+        self._notifier.close()
+        if self._control is not None:
+            self._control.release()
+        for process in self.processes:
+            process.channel.close()
+
+    def _release_all(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        self._events.close()
+
+    def _promote(self, generation: Generation) -> None:
+        """All of it serves: it takes over, and the one before may go."""
+        former, self.current, self.coming = self.current, generation, None
+        generation.live = True
+        self.live_since = time.time()
+        if former is not None:
+            self._retire(former)
+        else:
+            text = facts.render_status(self)
+            self._notifier.ready(text)
+            self._journal.notice(f"{text}, ready after {time.monotonic() - self.born:.1f} s")
+
+    def _retire(self, generation: Generation) -> None:
+        limit = time.monotonic() + self.options.drain_timeout + self.options.lame_duck_timeout + _FAREWELL
+        generation.retire(limit)
+        self.retiring.append(generation)
+
+    def _give_up(self, generation: Generation, cause: str, code: ExitCode) -> None:
+        """A generation that was to come doesn't."""
+        self.coming = None
+        self._retire(generation)
+        if self.current is None:
+            self._fail(cause, code)
+        else:
+            self._end_reload(cause)
+
+    def _fail(self, cause: str, code: ExitCode) -> None:
+        """The service can't go on. The reason is the last thing that is said, after the workers' own words."""
+        self._code, self._last_words = code, cause
+        self._stop()
+        self._notifier.status(cause)
+
+    # Reloading.
+
+    def _on_command(self, command: str, client: Client) -> None:
+        if command == "status":
+            client.answer(facts.build_status(self))
+        elif command != "reload":
+            client.answer({"ok": False, "error": f"unknown command: {command}"})
+        elif self.stopping:
+            client.answer({"ok": False, "error": _STOPPING})
+        else:
+            self.reloads.ask(client)
+
+    def _begin_reload(self) -> None:
+        self._deadline = time.monotonic() + self.options.start_timeout
+        self._notifier.reloading("reloading: checking the configuration")
+        try:
+            configuration = self._load()
+        except InstallerError as error:
+            self._end_reload(facts.render_error(error))
+        else:
+            self._start(configuration)
+
+    def _is_live(self) -> bool:
+        """Whether no new connection can reach the former generation any more."""
+        return self.coming is None and not any(
+            process.beat.serving for generation in self.retiring for process in generation.processes
+        )
+
+    def _end_reload(self, error: str) -> None:
+        outcome = self.reloads.end(self.current.number if self.current else 0, error)
+        text = facts.render_status(self)
+        if error:
+            self._journal.error(f"reload failed, the configuration before serves on: {error}")
+        else:
+            self._journal.notice(f"reloaded in {outcome.seconds:.1f} s, generation {outcome.generation}: {text}")
+        self._notifier.ready(text)
+
+    # Stopping.
+
+    def _on_stop(self) -> None:
+        if self.stopping:
+            self._journal.notice("asked to stop a second time: running requests are cut")
+            for process in self.processes:
+                process.retire(time.monotonic() + _FAREWELL)
+        else:
+            self._notifier.stopping("stopping")
+            self._stop()
+            self._journal.notice(facts.render_status(self))
+
+    def _stop(self) -> None:
+        self.stopping = True
+        for generation in (self.coming, self.current):
+            if generation is not None:
+                self._retire(generation)
+        self.coming = self.current = None
+        self.reloads.refuse(_STOPPING)
+
+    # What workers say, and how they end.
+
+    def _listen(self, generation: Generation, process: Process) -> None:
+        for message in process.messages():
+            if isinstance(message, Beat):
+                self._on_beat(generation, process, message)
+            elif isinstance(message, Environment):
+                generation.environment = message.variables
+                if not self.stopping:
+                    generation.fill(time.monotonic())
+            elif isinstance(message, Failed):
+                process.cause = message.cause
+            elif isinstance(message, Left) and message.cut:
+                self._journal.warning(
+                    f"{process} cut {message.cut} request(s) that still ran after {self.options.drain_timeout:g} s"
+                )
+            elif message is None:
+                self._events.forget(process.channel)
+
+    def _on_beat(self, generation: Generation, process: Process, beat: Beat) -> None:
+        before = process.phase
+        process.note(beat, time.monotonic())
+        if process.phase is Phase.SERVING and before is not Phase.SERVING:
+            self._settle(generation, process)
+        if generation is self.coming and generation.serving:
+            self._promote(generation)
+        elif generation is self.coming and generation.ready:
+            self._let_serve(generation.processes)
+        elif generation is self.current and process.phase is Phase.READY:
+            self._let_serve([process])
+
+    def _let_serve(self, processes: list[Process]) -> None:
+        for process in processes:
+            if not process.told:
+                process.serve()
+
+    def _settle(self, generation: Generation, process: Process) -> None:
+        story = generation.settle(process)
+        if story is not None:
+            self.restarts += 1
+            self._journal.warning(f"{story.why}, replaced in {time.monotonic() - story.since:.1f} s")
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for generation in self.generations:
+                for process in [each for each in generation.processes if each.pid == pid]:
+                    self._bury(generation, process, status)
+
+    def _bury(self, generation: Generation, process: Process, status: int) -> None:
+        self._listen(generation, process)  # its last words
+        self._events.forget(process.channel)
+        process.channel.close()
+        end = process.render_end(status)
+        now = time.monotonic()
+        if generation is self.coming:
+            generation.processes.remove(process)
+            if process.cause:
+                refusal = f"LiteLLM refuses {generation.configuration.path}: {process.cause}"
+                self._give_up(generation, refusal, ExitCode.CONFIG)
+            else:
+                self._give_up(generation, f"{end} before it was ready", ExitCode.TEMPORARY)
+        elif generation is self.current:
+            vacancy = generation.lose(process, end, now)
+            if vacancy.failures:
+                self._on_failed_start(generation, process.cause or end, vacancy.failures, vacancy.due - now)
+            generation.fill(now)
+        else:
+            generation.processes.remove(process)
+            if status and not process.dismissed:
+                self._journal.warning(end)
+            self.retiring = [each for each in self.retiring if each.processes]
+
+    def _on_failed_start(self, generation: Generation, cause: str, failures: int, pause: float) -> None:
+        generation.trouble = cause
+        if failures >= _LAST_TRY and not generation.processes:
+            self._fail(f"no worker can start any more: {cause}", ExitCode.CONFIG)
+        else:
+            self._journal.error(f"a new worker can't start: {cause}. Next try in {pause:.0f} s")
+
+    # The clocks.
+
+    def _tick(self, now: float) -> None:
+        self._reap()
+        for process in self.processes:
+            process.judge(now, self.options.start_timeout, self.options.hang_limit)
+        if self.current is not None:
+            self.current.fill(now)
+        if self.reloads.running and self._is_live():
+            self._end_reload("")
+        if self.current is not None and self.coming is None and self.reloads.begin():
+            self._begin_reload()
+        if self.coming is not None and now > self._deadline:
+            cause = f"not ready after START_TIMEOUT={self.options.start_timeout:g} s"
+            self._give_up(self.coming, cause, ExitCode.TEMPORARY)
+        self._notifier.status(self._last_words or facts.render_status(self))
+        self._tell_systemd(now)
+
+    def _tell_systemd(self, now: float) -> None:
+        interval = self._notifier.watchdog_interval
+        if interval is not None and now - self._petted >= interval - _TICK and self._is_answering(now):
+            self._petted = now
+            self._notifier.watchdog()
+        if self.stopping and now - self._extended >= _EXTENSION / 3:
+            self._extended = now
+            self._notifier.extend(_EXTENSION)
+
+    def _is_answering(self, now: float) -> bool:
+        """Whether some worker has answered its probe of late.
+
+        One that doesn't is replaced here. If none does for `hang_limit`, and no successor comes within systemd's
+        WatchdogSec= from then on, systemd restarts it all. While the service starts or stops there may be none.
+        """
+        if self.current is None:
+            return True
+        answered = (each.beat_at for each in self.current.processes if each.phase is not Phase.STARTING)
+        return any(now - at < self.options.hang_limit for at in answered)

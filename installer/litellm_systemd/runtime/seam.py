@@ -1,0 +1,136 @@
+"""The only place that knows LiteLLM's modules.
+
+They are imported by name, at run time: LiteLLM takes seconds, and nothing but a serving process pays for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import io
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+#: Set unless the user did: no network at import, and quick exits.
+DEFAULTS = {
+    # One thread less in every process; a thread would not survive fork(2).
+    "OPENBLAS_NUM_THREADS": "1",
+    # Each of these files comes with LiteLLM; without it, it is fetched with retries.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
+    "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
+    # In DEV, LiteLLM looks for a .env in the folders above its own. The service's environment is systemd's alone.
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true",
+    # LiteLLM waits for requests again after they have been drained (proxy/shutdown). Whoever is left was cut.
+    "GRACEFUL_SHUTDOWN_TIMEOUT": "2",
+}
+
+_CLI = "litellm.proxy.proxy_cli"
+_SERVER = "litellm.proxy.proxy_server"
+#: What the first requests would import otherwise, in every worker again.
+_PRELOAD = (
+    _CLI,
+    _SERVER,
+    "uvloop",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
+    "litellm.proxy.admin_mcp",
+    "litellm.proxy.common_utils.banner",
+    "litellm.proxy.hooks.mcp_semantic_filter",
+    "litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints",
+    "litellm.proxy.policy_engine.init_policies",
+    "litellm.sandbox.sandbox_tools",
+)
+
+
+def preload(environ: MutableMapping[str, str]) -> None:
+    """Import LiteLLM for all workers to come, and freeze the heap.
+
+    The collector is off meanwhile: it would walk a growing heap again and again and find nothing (a quarter of the
+    time). gc.freeze() moves all that lives out of its reach, so that no worker touches, and thereby copies, the
+    shared pages (gc.freeze in Python's library). Collecting first costs half a second and frees next to nothing.
+    """
+    for name, value in DEFAULTS.items():
+        environ.setdefault(name, value)
+    gc.disable()
+    with silence():
+        for module in _PRELOAD:
+            with contextlib.suppress(ImportError) if module not in (_CLI, _SERVER) else contextlib.nullcontext():
+                importlib.import_module(module)
+    _reserve_for_forking()
+    gc.freeze()
+    gc.enable()
+
+
+def set_up(config: Path, texts: Mapping[str, str], workers: int) -> dict[str, str]:
+    """Do what `litellm --config` does before it serves; the environment variables that this changed.
+
+    That is: the database and its migrations, secret managers, LiteLLM's own environment. Done once a generation, in
+    its first worker, as `litellm --num_workers` does it once: the others take the variables over with `adopt`.
+    """
+    before = dict(os.environ)
+    _serve_texts(texts)
+    arguments = ["--config", str(config), "--num_workers", str(workers), "--skip_server_startup"]
+    # Any port but 4000, which it would try to reach: that is us.
+    arguments += ["--port", "1"]
+    importlib.import_module(_CLI).run_server.main(arguments, standalone_mode=False)
+    return {name: value for name, value in os.environ.items() if before.get(name) != value}
+
+
+def adopt(texts: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    """Make this process what `set_up` made of another one."""
+    _serve_texts(texts)
+    os.environ.update(environment)
+
+
+def application() -> Any:
+    """LiteLLM's ASGI application. It loads the configuration when its lifespan starts."""
+    return importlib.import_module(_SERVER).app
+
+
+def render_cause(error: BaseException) -> str:
+    """Why LiteLLM refused to start, in one line and without secrets."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, SystemExit):
+        text = f"LiteLLM exits with code {error.code}"
+    text = text.removesuffix(" The fix is printed once the server exits.")
+    with contextlib.suppress(Exception):
+        text = str(importlib.import_module("litellm._logging").redact_secrets(text))
+    return text
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[io.StringIO]:
+    """Keep LiteLLM's banner, its feedback box and its list of models out of the journal; yields what was printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        yield printed
+
+
+def _reserve_for_forking() -> None:
+    # Native threads of LiteLLM's Rust part would not survive a fork; from here on it refuses to start them here.
+    with contextlib.suppress(ImportError, AttributeError):
+        guard = importlib.import_module("litellm.rust_bridge.fork_guard")
+        guard.reserve_process_for_forking("litellm-systemd's main process")
+
+
+def _serve_texts(texts: Mapping[str, str]) -> None:
+    """Let LiteLLM read the checked text of its files instead of what stands on the disk by now.
+
+    A copy of the files elsewhere won't do: callbacks and includes are looked for beside the configuration.
+    `proxy_server` calls the built-in open(); a name of the same spelling in the module comes first. Should LiteLLM
+    read its files another way some day, it gets them from the disk again.
+    """
+
+    def open_text(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        text = texts.get(os.path.abspath(file)) if mode == "r" and isinstance(file, str) else None  # noqa: PTH100
+        return open(file, mode, *rest, **options) if text is None else io.StringIO(text)  # noqa: PTH123
+
+    vars(importlib.import_module(_SERVER))["open"] = open_text

@@ -1,0 +1,55 @@
+"""From exec to the master's loop: everything that can be wrong is found here, the cheap things first."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import time
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import InstallerError, Unavailable
+from litellm_systemd.runtime import seam
+from litellm_systemd.runtime.configuration import load_configuration
+from litellm_systemd.runtime.facts import render_error
+from litellm_systemd.runtime.journal import adopt_loggers, open_journal
+from litellm_systemd.runtime.listeners import take_listeners
+from litellm_systemd.runtime.master import Master
+from litellm_systemd.runtime.notify import Notifier
+from litellm_systemd.runtime.options import read_options
+
+
+def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
+    """Serve until told to stop; the exit code. 78 if configuration or environment are wrong, 69 if the port is."""
+    born = time.monotonic()
+    faulthandler.enable()  # systemd's watchdog sends SIGABRT: say where this process hung
+    journal = open_journal(environ)
+    notifier = Notifier(environ)
+    # Until there is something to reload. The default action would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        options = read_options(config, environ)
+        configuration = load_configuration(options.config, environ)
+        listeners = take_listeners(environ, options.host, options.port)
+    except InstallerError as error:
+        journal.error(render_error(error))
+        notifier.status(render_error(error))
+        # Whatever is wrong with a file or a variable, a restart won't mend it (RestartPreventExitStatus=78).
+        return error.code if isinstance(error, Unavailable) else ExitCode.CONFIG
+    notifier.status("importing LiteLLM")
+    seam.preload(environ)
+    adopt_loggers(journal)
+
+    master = Master(
+        options,
+        configuration,
+        listeners,
+        lambda: load_configuration(options.config, environ),
+        notifier,
+        journal,
+        born,
+    )
+    return master.run()

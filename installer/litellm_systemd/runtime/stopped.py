@@ -1,0 +1,40 @@
+"""For ExecStopPost=, as root: close the port if the service is to stay down.
+
+litellm.socket would start the service again at the next connection. An administrator who says
+`systemctl stop litellm` doesn't expect that; and after exit 78 it would be a restart loop driven by clients, which
+RestartPreventExitStatus= doesn't see. After a crash and during a restart the port stays open and connections wait.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+
+from litellm_systemd.contract import SERVICE, SOCKET, ExitCode
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Decide, and tell systemd. It doesn't wait: systemd itself waits for this command."""
+    jobs = _systemctl("list-jobs", "--no-legend", "--full", SERVICE)
+    if closes_port(environ.get("EXIT_STATUS", ""), find_job(jobs)):
+        _systemctl("stop", "--no-block", SOCKET)
+    return ExitCode.OK
+
+
+def closes_port(exit_status: str, job: str) -> bool:
+    """Whether the port is to be closed, by $EXIT_STATUS (systemd.exec(5)) and the kind of job that runs."""
+    return job == "stop" or exit_status == str(int(ExitCode.CONFIG))
+
+
+def find_job(jobs: str) -> str:
+    """The kind of job of the service in the output of `systemctl list-jobs`: stop, restart, start; empty if none."""
+    for line in jobs.splitlines():
+        fields = line.split()
+        if len(fields) >= 3 and fields[1] == SERVICE:
+            return fields[2]
+    return ""
+
+
+def _systemctl(*arguments: str) -> str:
+    done = subprocess.run(("systemctl", *arguments), capture_output=True, text=True, check=False, timeout=30)
+    return done.stdout

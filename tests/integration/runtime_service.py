@@ -1,0 +1,261 @@
+"""A running runtime for tests: started as systemd would, with a notify socket and a socket that is passed on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+KEY = "sk-test-0123456789abcdef"
+DEADLINE = 60.0
+
+#: Becomes the runtime as systemd does it: the socket is descriptor 3, LISTEN_PID is our own (sd_listen_fds(3)).
+_SHIM = """
+import os, sys
+fd = int(sys.argv[1])
+if fd >= 0:
+    os.dup2(fd, 3)
+    os.set_inheritable(3, True)
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="litellm.socket")
+os.environ["WATCHDOG_PID"] = str(os.getpid())
+stream = os.fstat(2)
+os.environ["JOURNAL_STREAM"] = f"{stream.st_dev}:{stream.st_ino}"
+os.execv(sys.executable, [sys.executable, "-m", "litellm_systemd.runtime", *sys.argv[2:]])
+"""
+
+CONFIG = """
+model_list:
+  - model_name: demo
+    litellm_params: {model: openai/demo, api_key: none, mock_response: "%s"}
+general_settings:
+  master_key: os.environ/LITELLM_MASTER_KEY
+"""
+
+
+def wait_for(what: str, probe: Callable[[], Any], seconds: float = DEADLINE) -> Any:
+    """The first true value of `probe`; fails after the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (value := probe()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+    return value
+
+
+def environment(**more: str) -> dict[str, str]:
+    """A service's environment: nothing of the caller's but PATH."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "COVERAGE_PROCESS_START")}
+    return {
+        **kept,
+        "HOME": tempfile.gettempdir(),
+        "LITELLM_MASTER_KEY": KEY,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        **more,
+    }
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run_runtime(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the runtime to its end."""
+    argv = (sys.executable, "-m", "litellm_systemd.runtime", *arguments)
+    return subprocess.run(
+        argv, env=environment(**variables), capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+class Service:
+    """`with Service(folder, text) as service:` The text is the configuration; variables go to its environment."""
+
+    def __init__(self, folder: Path, text: str = CONFIG % "hello", **variables: str) -> None:
+        self.folder = folder
+        self.config = folder / "config.yaml"
+        self.config.write_text(text)
+        self.notices: list[str] = []
+        self._log = folder / "journal"
+        run = folder / "run"
+        run.mkdir()
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(str(folder / "notify"))
+        self._notify.settimeout(0.2)
+        self._over = threading.Event()
+        # The queue of such a socket holds ten datagrams, then senders block: somebody has to read, as systemd does.
+        self._reader = threading.Thread(target=self._read_notices, daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port: int = self.listener.getsockname()[1]
+        self.control = run / "control.sock"
+        self.environment = environment(
+            NOTIFY_SOCKET=str(folder / "notify"),
+            WATCHDOG_USEC=str(int(float(variables.get("WATCHDOG_TIMEOUT", "30")) * 1e6)),
+            RUNTIME_DIRECTORY=str(run),
+            NUM_WORKERS="2",
+            **variables,
+        )
+
+    def __enter__(self) -> Service:
+        self._reader.start()
+        fd = self.listener.fileno()
+        argv = (sys.executable, "-c", _SHIM, str(fd), "--config", str(self.config))
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(argv, env=self.environment, stderr=log, stdout=log, pass_fds=(fd,))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.process.poll() is None:
+            pids = [self.process.pid, *self.children()]
+            self.process.kill()
+            self.process.wait()
+            for pid in pids[1:]:
+                _end(pid)
+        self._over.set()
+        self._reader.join()
+        self.listener.close()
+        self._notify.close()
+
+    # What systemd sees.
+
+    def notice(self) -> list[str]:
+        """All assignments that were sent so far."""
+        return list(self.notices)
+
+    def _read_notices(self) -> None:
+        while not self._over.is_set():
+            try:
+                self.notices += self._notify.recv(65536).decode().split("\n")
+            except TimeoutError:
+                continue
+
+    def forget_notices(self) -> None:
+        """Only what is sent from now on counts."""
+        self.notices.clear()
+
+    def await_notice(self, assignment: str) -> None:
+        """Wait until it is sent, and fail if the service ends before."""
+
+        def sent() -> bool:
+            if assignment in self.notice():
+                return True
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log()}"
+            return False
+
+        wait_for(assignment, sent)
+
+    def await_ready(self) -> None:
+        self.await_notice("READY=1")
+
+    def statuses(self) -> list[str]:
+        return [line.removeprefix("STATUS=") for line in self.notice() if line.startswith("STATUS=")]
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def await_log(self, text: str) -> str:
+        """Wait for a line with `text`; that line."""
+
+        def find() -> str:
+            return next((line for line in self.log().splitlines() if text in line), "")
+
+        line: str = wait_for(f"{text!r} in the journal", find)
+        return line
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to stop; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE)
+
+    # What its parts say.
+
+    def ask(self, command: str) -> dict[str, Any]:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(DEADLINE)
+            connection.connect(str(self.control))
+            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(connection.makefile("rb").readline())
+            return answer
+
+    def reload(self) -> subprocess.CompletedProcess[str]:
+        """What ExecReload= does."""
+        return run_runtime(
+            "reload", "--pid", str(self.process.pid), RUNTIME_DIRECTORY=self.environment["RUNTIME_DIRECTORY"]
+        )
+
+    def workers(self, state: str = "serving") -> list[int]:
+        """The pids of workers in a state."""
+        return [worker["pid"] for worker in self.ask("status")["workers"] if worker["state"] == state]
+
+    def await_workers(self, *, without: int = 0, count: int = 2) -> list[int]:
+        """Wait until `count` workers serve, none of them being `without`."""
+
+        def found() -> list[int]:
+            pids = self.workers()
+            return pids if len(pids) == count and without not in pids else []
+
+        pids: list[int] = wait_for(f"{count} workers without {without}", found)
+        return pids
+
+    def children(self) -> list[int]:
+        return children_of(self.process.pid)
+
+    # What clients see.
+
+    def connect(self) -> HTTPConnection:
+        return HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+
+    def chat(self, connection: HTTPConnection | None = None, model: str = "demo") -> tuple[int, str]:
+        """One chat completion: status and the answer's text."""
+        connection = connection or self.connect()
+        response = post_chat(connection, model)
+        body = json.loads(response.read())
+        return response.status, body["choices"][0]["message"]["content"] if response.status == 200 else str(body)
+
+
+def post_chat(connection: HTTPConnection, model: str, stream: bool = False) -> Any:
+    """Send a chat completion; the response, its body unread."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    return connection.getresponse()
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes whose parent is `pid`."""
+    return [child for child, parent in _parents() if parent == pid]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            yield int(stat.parent.name), int(stat.read_text().rpartition(") ")[2].split()[1])
+        except OSError:
+            continue
+
+
+def _end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

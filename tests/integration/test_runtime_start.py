@@ -1,0 +1,97 @@
+"""Starts that must not succeed, and what they say."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runtime_service import CONFIG, KEY, Service, free_port, run_runtime
+
+BROKEN = CONFIG % "x" + "litellm_settings: {callbacks: no_such_module.handler}\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model_list: [", ("config.yaml",)),
+        ("model_list: []", ("model_list",)),
+        (CONFIG.replace("none", "os.environ/NO_SUCH_VARIABLE"), ("NO_SUCH_VARIABLE", "config.yaml:4")),
+        (None, ("config.yaml", "doesn't exist")),
+    ],
+)
+def test_bad_configuration(tmp_path: Path, text: str | None, words: tuple[str, ...]) -> None:
+    """A configuration that can't be used ends in exit 78 with one line that says what to mend, without a restart."""
+    path = write(tmp_path, text) if text is not None else tmp_path / "config.yaml"
+    done = run_runtime("--config", str(path), PORT=str(free_port()))
+    assert done.returncode == 78, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize("variable", ["PORT", "NUM_WORKERS", "DRAIN_TIMEOUT"])
+def test_bad_variable(tmp_path: Path, variable: str) -> None:
+    """A variable that makes no sense is refused by name, with exit 78."""
+    done = run_runtime("--config", str(write(tmp_path, CONFIG % "x")), **{variable: "many"})
+    assert done.returncode == 78
+    assert done.stderr.startswith(f"{variable} is 'many'. Give ")
+
+
+def test_port_taken(tmp_path: Path) -> None:
+    """A taken port ends in exit 69, names who holds it, and nothing is served anywhere else."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run_runtime("--config", str(write(tmp_path, CONFIG % "x")), PORT=str(port))
+    assert done.returncode == 69
+    command = Path("/proc/self/comm").read_text().strip()
+    assert f"127.0.0.1:{port} is held by {command} (pid {os.getpid()})" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_port_command() -> None:
+    """The socket's ExecStartPre says who holds the port, or nothing if nobody does."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        taken = run_runtime("port", address)
+    assert (taken.returncode, str(os.getpid()) in taken.stderr) == (69, True)
+    free = run_runtime("port", address)
+    assert (free.returncode, free.stderr) == (0, "")
+
+
+def test_litellm_refuses(tmp_path: Path) -> None:
+    """What only LiteLLM finds wrong ends in exit 78 too: its reason is the last line, and READY=1 isn't sent."""
+    with Service(tmp_path, BROKEN) as service:
+        assert service.process.wait(60) == 78, service.log()
+    last = service.log().splitlines()[-1]
+    assert last == f"<3>LiteLLM refuses {service.config}: Could not import handler from no_such_module"
+    assert "READY=1" not in service.notice()
+    assert service.statuses()[-1] == last.removeprefix("<3>")
+
+
+def test_check(tmp_path: Path) -> None:
+    """`check` loads a good configuration as the service would, and says nothing."""
+    done = run_runtime("check", "--config", str(write(tmp_path, CONFIG % "x")))
+    assert done.returncode == 0, done.stderr
+    assert KEY not in done.stderr
+
+
+def test_check_finds_what_litellm_finds(tmp_path: Path) -> None:
+    """`check` ends in exit 78 with LiteLLM's reason as its last line."""
+    done = run_runtime("check", "--config", str(write(tmp_path, BROKEN)))
+    assert done.returncode == 78
+    assert done.stderr.splitlines()[-1].endswith("Could not import handler from no_such_module")
+
+
+def test_reload_without_a_service(tmp_path: Path) -> None:
+    """`reload` says so when nobody answers."""
+    done = run_runtime("reload", RUNTIME_DIRECTORY=str(tmp_path))
+    assert done.returncode == 1
+    assert "Is it running?" in done.stderr
