@@ -25,8 +25,6 @@ RESERVED = frozenset(
 )
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# env_value_is_valid() lets tab and newline pass and no other control character.
-_UNCARRIED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 # SHELL_NEED_ESCAPE: inside double quotes a backslash means something before these, and before a newline.
 _ESCAPED = re.compile(r'(["\\`$])')
 _SPACE = " \t"
@@ -55,13 +53,8 @@ def check_assignment(name: str, value: str, where: str) -> None:
         )
     if name in RESERVED:
         raise InputError(f"{where}: {name} is set by systemd for the service", "Remove the line.")
-    if bad := _UNCARRIED.search(value):
-        raise InputError(
-            f"{where}: the value of {name} holds the control character {bad.group()!r}, which systemd can't carry",
-            "Encode the value (base64, say), or keep it in a file and name the file.",
-        )
     if not _is_carried(value):
-        raise InputError(f"{where}: the value of {name} is not valid UTF-8 text", "Save the file as UTF-8.")
+        raise InputError(f"{where}: the value of {name} holds a character that systemd can't carry", _TEXT_HINT)
     if len(f"{name}={value}".encode()) > MAX_ASSIGNMENT_BYTES:
         raise InputError(
             f"{where}: the value of {name} is longer than the kernel passes to a program (128 KiB)",
@@ -69,9 +62,12 @@ def check_assignment(name: str, value: str, where: str) -> None:
         )
 
 
+_TEXT_HINT = "It must be UTF-8 text without NUL and noncharacters: encode it (base64, say), or name a file with it."
+
+
 def _is_carried(value: str) -> bool:
-    """Tell what unichar_is_valid() in systemd says: no surrogates and no noncharacters."""
-    return not any(
+    """Tell what unichar_is_valid() in systemd says: no surrogates and no noncharacters. Control characters pass."""
+    return "\0" not in value and not any(
         0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE for code in map(ord, value)
     )
 

@@ -13,7 +13,8 @@ from litellm_systemd.model import FileState
 from litellm_systemd.resources import read_template
 from litellm_systemd.settings import Settings, is_loopback
 
-START_LIMIT_BURST = 5
+#: systemd counts starts by hand as well: few enough to end a loop, more than a person makes in an hour.
+START_LIMIT_BURST = 20
 RESTART_DELAY = 1
 #: Where systemd can back off (254), restarts are this many seconds apart in the end.
 LONGEST_RESTART_DELAY = 60
@@ -67,7 +68,7 @@ def render_service(layout: Layout, settings: Settings, systemd: int, version: st
 def _restart_backoff(systemd: int) -> str:
     if systemd < 254:
         return ""
-    return f"RestartSteps={START_LIMIT_BURST}\nRestartMaxDelaySec={LONGEST_RESTART_DELAY}"
+    return f"RestartSteps=5\nRestartMaxDelaySec={LONGEST_RESTART_DELAY}"
 
 
 def render_socket(layout: Layout, settings: Settings, version: str) -> str:

@@ -64,8 +64,8 @@ def test_quote_is_readable() -> None:
     assert quote("us-east-1") == '"us-east-1"'
 
 
-@pytest.mark.parametrize("value", ["\ud800", "\ufdd0", "\uffff", "\U0001fffe"])
+@pytest.mark.parametrize("value", ["\0", "\ud800", "\ufdd0", "\uffff", "\U0001fffe"])
 def test_not_text(value: str) -> None:
-    """A surrogate or noncharacter, which systemd's UTF-8 check refuses, is refused by name."""
-    with pytest.raises(InputError, match="X is not valid UTF-8 text"):
+    """NUL, a surrogate or a noncharacter, which systemd can't carry, is refused by name."""
+    with pytest.raises(InputError, match="X holds a character that systemd can't carry"):
         check_assignment("X", value, "test")

@@ -83,7 +83,8 @@ def read_installed(layout: Layout) -> dict[str, str]:
     """
     path = layout.real(layout.environment_file)
     try:
-        return parse_environment_file(path.read_text(encoding="utf-8", errors="replace"))
+        # Bytes, since text mode would turn a carriage return in a value into a newline.
+        return parse_environment_file(path.read_bytes().decode(errors="replace"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except PermissionError:

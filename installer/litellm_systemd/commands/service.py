@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from litellm_systemd import contract
-from litellm_systemd.client import DEFAULT_TIMEOUT, Gateway
+from litellm_systemd.client import DEFAULT_TIMEOUT, Gateway, is_loopback
 from litellm_systemd.command import replace_process
 from litellm_systemd.commands.configs import use_config
 from litellm_systemd.commands.desired import Request, active_config, read_installed, work_out
@@ -131,6 +132,8 @@ def verify_service(
     Raises:
         InstallerError: neither is there, or this user may not read it.
     """
+    if base_url and not api_key and not is_loopback(urlsplit(base_url).hostname or ""):
+        raise UsageError("no key is given for another host", "The installed key goes to this host alone: --api-key.")
     settings = None if base_url and api_key else _installed_settings(layout)
     # Another gateway than the installed one serves names of its own.
     expected = () if base_url or settings is None else read_config(layout.real(layout.config_link)).names

@@ -1,0 +1,146 @@
+"""What is written for systemd reaches a service as it was: asked of a service that the real systemd started."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from box import Box, Image, Yard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from litellm_systemd.environment_file import check_assignment, parse_environment_file
+from litellm_systemd.errors import InputError
+from litellm_systemd.render import render_environment
+from litellm_systemd.settings import Dotenv, build_settings, parse_dotenv
+
+UNIT = """[Service]
+Type=oneshot
+EnvironmentFile=/etc/dump.env
+ExecStart=/bin/sh -c 'cat /proc/self/environ >/run/dump'
+"""
+
+HOSTILE = [
+    "'",
+    '"',
+    "\\",
+    "$",
+    "${X}",
+    "$(x)",
+    "`x`",
+    "%",
+    "%n",
+    "#",
+    " #",
+    ";",
+    "\n",
+    "\t",
+    " ",
+    "=",
+    "é",
+    "漢",
+    "😀",
+]
+NAMES = st.from_regex(r"X[A-Za-z0-9_]{0,12}", fullmatch=True)
+VALUES = st.lists(st.sampled_from([*HOSTILE, "a", "-", "\\n"]) | st.text(max_size=4), max_size=12).map("".join)
+
+
+@pytest.fixture(scope="module")
+def dump(yard: Yard, host_image: Image) -> Iterator[Box]:
+    """A box with a service that writes down the environment it is started with."""
+    with Box(yard, host_image) as opened:
+        opened.write("/etc/systemd/system/dump.service", UNIT)
+        opened.systemctl("daemon-reload")
+        yield opened
+
+
+def carried(box: Box, text: str) -> dict[str, str]:
+    """The variables that a service gets from an EnvironmentFile with this text; none if it can't even start."""
+    # As base64 on the way in and out: pipes in text mode would turn carriage returns into newlines.
+    packed = base64.b64encode(text.encode()).decode()
+    box.run(("sh", "-c", "base64 -d >/etc/dump.env; rm -f /run/dump; touch /run/dump"), input=packed)
+    box.systemctl("start", "dump.service", check=False)
+    dumped = base64.b64decode(box.run(("base64", "/run/dump")).stdout).decode()
+    pairs = (entry.split("=", 1) for entry in dumped.split("\0") if entry)
+    return {name: value for name, value in pairs if name.startswith("X")}
+
+
+def accepted(value: str) -> bool:
+    try:
+        check_assignment("X", value, "test")
+    except InputError:
+        return False
+    return True
+
+
+@given(st.dictionaries(NAMES, VALUES.filter(accepted), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_service_gets_the_mapping(dump: Box, environment: dict[str, str]) -> None:
+    """A service gets exactly the mapping that python-dotenv read, whatever the values hold."""
+    asked = build_settings(Dotenv(".env", environment), installed={}, new_key=lambda: "sk-made")
+    assert carried(dump, render_environment(asked)) == environment
+
+
+@given(st.text(st.sampled_from("XYZ=ab \t\"'\\$#;\n")))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_edits_are_read_as_systemd_reads_them(dump: Box, text: str) -> None:
+    """A file that somebody edited by hand means to us what it means to systemd."""
+    ours = {name: value for name, value in parse_environment_file(text).items() if name.startswith("X")}
+    assert carried(dump, text) == ours
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " leading",
+        "trailing ",
+        "\n\n",
+        "a\nb\n",
+        "\t",
+        'a"b',
+        "a'b",
+        "a\\",
+        "$HOME",
+        "100%",
+        "# no comment",
+        "ü" * 40_000,
+    ],
+)
+def test_known_traps(dump: Box, value: str) -> None:
+    """The values that other installers get wrong arrive unchanged, the one of 80 kB among them."""
+    asked = build_settings(Dotenv(".env", {"XA": value, "XB": "next"}), installed={}, new_key=lambda: "sk-made")
+    assert carried(dump, render_environment(asked)) == {"XA": value, "XB": "next"}
+
+
+DOTENV = """
+export XA="two words" # comment
+XB='$literal'
+XC="${XD_MISSING:-fallback} and ${XA}"
+XE="line one
+line two"
+XF=
+"""
+
+
+def test_dotenv_file_reaches_the_service(dump: Box) -> None:
+    """A .env with every form that python-dotenv knows reaches the service as python-dotenv reads it."""
+    dotenv = parse_dotenv(DOTENV, ".env")
+    asked = build_settings(dotenv, installed={}, new_key=lambda: "sk-made")
+    wanted: dict[str, Any] = {
+        "XA": "two words",
+        "XB": "$literal",
+        "XC": "fallback and two words",
+        "XE": "line one\nline two",
+        "XF": "",
+    }
+    assert carried(dump, render_environment(asked)) == wanted
+
+
+@pytest.mark.parametrize("value", ["\ufdd0", "a\uffff", "\U0001fffe"])
+def test_refused_values_would_be_lost(dump: Box, value: str) -> None:
+    """What the installer refuses by name is what systemd would drop, or not start the service for."""
+    assert not accepted(value)
+    assert carried(dump, f'XA="{value}"\nXB="next"\n').get("XA") != value

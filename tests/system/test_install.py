@@ -1,0 +1,374 @@
+"""litellmctl on a real systemd: install, reinstall, switch, fail, uninstall."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from box import Box, BoxError, Image
+from test_service import BASE, chat, ctl, key, refused, state
+
+MakeBox = Callable[..., Box]
+REPOSITORY = Path(__file__).resolve().parents[2]
+OWN = "/etc/litellm /etc/systemd/system /etc/sysusers.d /etc/tmpfiles.d /opt /usr/local/bin /var/lib /var/cache /run"
+
+
+def fresh_ctl(box: Box, environment: dict[str, str], *arguments: str, check: bool = True, cwd: str = "/root") -> Any:
+    """litellmctl from the checkout's venv, as on a host where nothing is installed yet."""
+    argv = (f"{sys.prefix}/bin/litellmctl", *arguments)
+    return box.run(argv, check=check, env=environment, cwd=cwd, timeout=600)
+
+
+def snapshot(box: Box) -> dict[str, str]:
+    """Every file of ours with mode, owner and content, as far as an install writes it."""
+    find = "find /etc/litellm /etc/systemd/system /etc/sysusers.d /etc/tmpfiles.d /usr/local/bin -not -type d"
+    script = f"{find} -printf '%p %m %u:%g %l\\n' -exec md5sum {{}} \\;"
+    return dict.fromkeys(box.run(("sh", "-c", script)).stdout.splitlines(), "")
+
+
+def write_env(box: Box, text: str, name: str = "/root/.env") -> None:
+    box.write(name, text, 0o600)
+
+
+# --- installing ---
+
+
+def test_install_starts_and_verifies(installed_box: Box) -> None:
+    """What `litellmctl install -c demo.yml` leaves is a service that verifies, under a user and paths of its own."""
+    report = json.loads(ctl(installed_box, "verify", "--all-models", "--json"))
+    assert report["ok"] is True
+    assert {check["outcome"] for check in report["checks"]} == {"ok"}
+    listing = installed_box.run(
+        ("stat", "-c", "%n %a %U:%G", "/etc/litellm", "/etc/litellm/litellm.env", "/etc/litellm/configs/demo.yml")
+    ).stdout
+    assert listing.splitlines() == [
+        "/etc/litellm 750 root:litellm",
+        "/etc/litellm/litellm.env 600 root:root",
+        "/etc/litellm/configs/demo.yml 640 root:litellm",
+    ]
+    assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/demo.yml\n"
+
+
+def test_second_install_changes_nothing(installed_box: Box) -> None:
+    """A second run plans nothing, writes nothing and restarts nothing."""
+    before, files = state(installed_box)["MainPID"], snapshot(installed_box)
+    report = json.loads(ctl(installed_box, "install", "--json"))
+    assert report["data"]["actions"] == []
+    assert report["title"].startswith("nothing to do")
+    assert (state(installed_box)["MainPID"], snapshot(installed_box)) == (before, files)
+
+
+def test_dry_run_writes_nothing(installed_box: Box) -> None:
+    """--dry-run shows the steps, takes none, and its exit code tells whether there are any."""
+    files = snapshot(installed_box)
+    assert "nothing to do" in ctl(installed_box, "install", "--dry-run")
+    write_env(installed_box, "NUM_WORKERS=1\n")
+    done = installed_box.run(
+        ("/usr/local/bin/litellmctl", "install", "--dry-run", "--env-file", "/root/.env", "--json"), check=False
+    )
+    assert done.returncode == 2
+    actions = json.loads(done.stdout)["data"]["actions"]
+    assert actions == [
+        "write /etc/litellm/litellm.env (changed)",
+        "restart litellm.service (/etc/litellm/litellm.env)",
+    ]
+    assert snapshot(installed_box) == files
+
+
+def test_env_change_is_taken_up(installed_box: Box) -> None:
+    """A changed .env restarts the service with it; the generated key stays where .env names none."""
+    before = key(installed_box)
+    write_env(installed_box, "NUM_WORKERS=1\nPORT=4010\nMINE='a $b'\n")
+    ctl(installed_box, "install", "--env-file", "/root/.env")
+    assert key(installed_box) == before
+    assert refused(installed_box)
+    assert installed_box.http("GET", "http://127.0.0.1:4010/health/readiness").status == 200
+    environ = installed_box.run(("cat", f"/proc/{state(installed_box)['MainPID']}/environ")).stdout.split("\0")
+    assert "MINE=a $b" in environ
+    assert len(installed_box.run(("pgrep", "-P", state(installed_box)["MainPID"])).stdout.split()) == 1
+
+
+def test_rerun_without_env_keeps_what_is_installed(installed_box: Box) -> None:
+    """A rerun without .env and flags keeps port, key, variables and configuration of the earlier run."""
+    write_env(installed_box, "LITELLM_MASTER_KEY=sk-of-the-first-run\nPORT=4010\nMINE=1\n")
+    ctl(installed_box, "install", "--env-file", "/root/.env")
+    files = snapshot(installed_box)
+    report = json.loads(ctl(installed_box, "install", "--json", cwd="/"))
+    assert report["data"]["actions"] == []
+    assert snapshot(installed_box) == files
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        pytest.param("PORT=http\n", 78, ".env:1: PORT=http", id="a bad value"),
+        pytest.param("A='open\n", 78, ".env:1: not an assignment", id="a quote that isn't closed"),
+        pytest.param("LITELLM_MASTER_KEY=sk-1234\n", 78, "sk-1234", id="the tutorial's key"),
+        pytest.param("HOST=0.0.0.0\nLITELLM_MASTER_KEY=sk-litellm-test-key\n", 78, "0.0.0.0", id="example key"),
+        pytest.param("CONFIG_FILE=demmo.yml\n", 64, "Did you mean demo.yml?", id="a misspelt configuration"),
+        pytest.param("CONFIG_FILE=iam_role_config.yml\n", 78, "AWS_REGION_NAME", id="no region"),
+    ],
+)
+def test_bad_env_changes_nothing(installed_box: Box, text: str, code: int, said: str) -> None:
+    """A .env that can't be used is one clear error with the remedy; nothing is changed and the service runs on."""
+    files, before = snapshot(installed_box), state(installed_box)["MainPID"]
+    write_env(installed_box, text)
+    done = installed_box.run(
+        ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env"),
+        check=False,
+        env={"AWS_EC2_METADATA_DISABLED": "true"},
+    )
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert (snapshot(installed_box), state(installed_box)["MainPID"]) == (files, before)
+
+
+OLD_FORMS = """\
+# The workshop's .env
+export POSTGRES_USER="litellm"
+POSTGRES_PASSWORD='pass word'
+POSTGRES_DB=litellm
+DATABASE_URL="postgresql://${POSTGRES_USER}:${POSTGRES_PASSWORD}@db:5432/${POSTGRES_DB}"
+AWS_ACCESS_KEY_ID=""
+AWS_SECRET_ACCESS_KEY=""
+AWS_REGION_NAME="us-east-1"
+LITELLM_MASTER_KEY="sk-litellm-test-key"   # the example key
+OPENAI_API_BASE=http://localhost:4000
+SERVE_OPENAI_SWAGGER=True
+UI_USERNAME=admin
+UI_PASSWORD=admin
+STORE_MODEL_IN_DB=True
+CONFIG_FILE=iam_role_config.yml
+"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_old_env_forms(installed_box: Box, newline: str) -> None:
+    """The workshop's .env installs and serves as it is, with BOM and CRLF too; what no longer works is said."""
+    write_env(installed_box, ("\ufeff" if newline == "\r\n" else "") + OLD_FORMS.replace("\n", newline))
+    done = installed_box.run(
+        ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env", "--no-verify"), timeout=300
+    )
+    assert "DATABASE_URL is not passed to the service" in done.stdout
+    assert "the example key sk-litellm-test-key" in done.stdout
+    models = installed_box.http("GET", f"{BASE}/v1/models", headers={"Authorization": "Bearer sk-litellm-test-key"})
+    assert "bedrock-converse-us-claude-3-7-sonnet-v1" in [model["id"] for model in models.json()["data"]]
+    environ = installed_box.run(("cat", f"/proc/{state(installed_box)['MainPID']}/environ")).stdout.split("\0")
+    assert "POSTGRES_PASSWORD=pass word" in environ
+    assert not [entry for entry in environ if entry.startswith(("DATABASE_URL=", "AWS_ACCESS_KEY_ID="))]
+
+
+def test_install_needs_root(installed_box: Box) -> None:
+    """Without root there is one error that names sudo, and nothing is changed."""
+    files = snapshot(installed_box)
+    argv = ("/usr/local/bin/litellmctl", "install", "-c", "demo.yml")
+    done = installed_box.run(argv, user="nobody:nogroup", check=False)
+    assert (done.returncode, "sudo" in done.stderr) == (77, True)
+    assert snapshot(installed_box) == files
+
+
+def test_taken_port_is_said_before_anything_is_changed(box: Box, install_environment: dict[str, str]) -> None:
+    """On a fresh host whose port is taken, install says by whom, and leaves nothing behind."""
+    script = (
+        "import socket,time; s=socket.create_server(('127.0.0.1',4000)); print('held',flush=True); time.sleep(600)"
+    )
+    holder = box.popen(("python3", "-c", script))
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    done = fresh_ctl(box, install_environment, "install", "-c", "demo.yml", check=False)
+    assert (done.returncode, "127.0.0.1:4000 is held by python3" in done.stderr) == (69, True), done.stderr
+    assert not box.exists("/etc/litellm")
+    assert not box.exists("/opt/litellm-systemd")
+
+
+def test_first_install_without_env(box: Box, install_environment: dict[str, str]) -> None:
+    """Without .env, flags and an earlier install, the error says how to get a .env."""
+    done = fresh_ctl(box, install_environment, "install", check=False)
+    assert (done.returncode, "litellmctl init" in done.stderr) == (66, True)
+
+
+def test_home_python_is_refused(installed_box: Box) -> None:
+    """A Python in somebody's home, which the sandbox hides from the service, is refused with the remedy."""
+    before, name = snapshot(installed_box), Path(sys.executable).resolve().name
+    script = (
+        f"mkdir -p /home/dev/python/bin /home/dev/python/lib && cp /usr/bin/{name} /home/dev/python/bin/"
+        f" && cp -a /usr/lib/{name} /home/dev/python/lib/"
+        f" && /home/dev/python/bin/{name} -m venv --without-pip /srv/venv"
+    )
+    installed_box.run(("sh", "-c", script))
+    code = "from litellm_systemd.cli import run_command; raise SystemExit(run_command(['install', '-c', 'demo.yml']))"
+    packages = {"PYTHONPATH": f"/opt/litellm-systemd/current/lib/{name}/site-packages"}
+    done = installed_box.run(("/srv/venv/bin/python", "-c", code), check=False, env=packages)
+    assert (done.returncode, "lies in a home folder" in done.stderr) == (69, True), done.stderr
+    assert snapshot(installed_box) == before
+
+
+# --- failing and going back ---
+
+
+def test_failed_start_goes_back(installed_box: Box) -> None:
+    """When the service doesn't come up with a new .env, the old one is back and the service serves as before."""
+    files = snapshot(installed_box)
+    # Passes every check of the installer and fails in LiteLLM itself: a certificate bundle that isn't there.
+    drop_in = "[Service]\nExecStartPre=/bin/sh -c 'test -z \"$REFUSE\"'\n"
+    installed_box.write("/etc/systemd/system/litellm.service.d/refuse.conf", drop_in)
+    installed_box.systemctl("daemon-reload")
+    write_env(installed_box, "REFUSE=1\n")
+    done = installed_box.run(
+        ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env"), check=False, timeout=600
+    )
+    assert done.returncode == 69, done.stderr
+    assert "putting everything back" in done.stderr
+    assert {name for name in snapshot(installed_box) if "refuse.conf" not in name} >= set(files)
+    assert state(installed_box)["ActiveState"] == "active"
+    assert chat(installed_box) == 200
+
+
+def test_failed_first_start_leaves_a_bare_host(box: Box, install_environment: dict[str, str]) -> None:
+    """When the service of a first install doesn't come up, no unit, key or link of it is left behind."""
+    drop_in = "[Service]\nExecStartPre=/bin/false\n"
+    box.write("/etc/systemd/system/litellm.service.d/refuse.conf", drop_in)
+    write_env(box, "START_TIMEOUT=30\n")
+    done = fresh_ctl(box, install_environment, "install", "-c", "demo.yml", check=False)
+    assert done.returncode == 69, done.stderr
+    for path in ("/etc/litellm/litellm.env", "/etc/systemd/system/litellm.service", "/usr/local/bin/litellmctl"):
+        assert not box.exists(path)
+
+
+# --- switching ---
+
+
+def test_config_use_is_a_reload(installed_box: Box) -> None:
+    """`config use` switches by a reload: the same main process serves the models of the other configuration."""
+    before = state(installed_box)["MainPID"]
+    other = installed_box.read("/etc/litellm/configs/demo.yml").replace("claude-sonnet-5-5", "renamed-model")
+    installed_box.write("/root/mine.yml", other)
+    ctl(installed_box, "config", "use", "./mine.yml", cwd="/root")
+    assert state(installed_box)["MainPID"] == before
+    assert chat(installed_box, "renamed-model") == 200
+    assert "mine.yml" in ctl(installed_box, "config", "list")
+    ctl(installed_box, "config", "use", "demo")
+    assert chat(installed_box) == 200
+
+
+def test_switched_configuration_survives_a_rerun(installed_box: Box) -> None:
+    """What was switched to with -c stays active when install runs again with the old .env."""
+    write_env(installed_box, "CONFIG_FILE=demo.yml\nAWS_REGION_NAME=eu-central-1\n")
+    ctl(installed_box, "install", "--env-file", "/root/.env")
+    ctl(installed_box, "restart", "-c", "prompt_caching.yml")
+    ctl(installed_box, "install", "--env-file", "/root/.env", "--no-verify")
+    assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/prompt_caching.yml\n"
+
+
+def test_region_is_written_into_the_configuration(installed_box: Box) -> None:
+    """The installed configuration calls the inference profiles of the region in .env."""
+    write_env(installed_box, "AWS_REGION_NAME=eu-central-1\n")
+    ctl(installed_box, "install", "--env-file", "/root/.env", "-c", "iam_role_config.yml", "--no-verify")
+    text = installed_box.read("/etc/litellm/configs/iam_role_config.yml")
+    assert "bedrock/converse/eu.anthropic." in text
+    assert "bedrock/converse/us.anthropic." not in text
+
+
+def test_edited_configuration_survives(installed_box: Box) -> None:
+    """A configuration that was edited in /etc/litellm/configs is kept by install, and install says so."""
+    path = "/etc/litellm/configs/demo.yml"
+    edited = installed_box.read(path) + "# mine\n"
+    installed_box.write(path, edited, 0o640, "root:litellm")
+    assert f"{path} was edited here" in ctl(installed_box, "install")
+    assert installed_box.read(path) == edited
+
+
+def test_edited_unit_is_put_aside(installed_box: Box) -> None:
+    """A unit that was edited by hand is written anew, and the edit can be found again."""
+    path = "/etc/systemd/system/litellm.service"
+    installed_box.write(path, installed_box.read(path) + "# my precious edit\n")
+    installed_box.systemctl("daemon-reload")
+    ctl(installed_box, "install")
+    assert "my precious edit" not in installed_box.read(path)
+    assert installed_box.run(("grep", "-r", "my precious edit", "/var/lib/litellm-systemd/edited")).stdout
+
+
+# --- looking ---
+
+
+def test_status(installed_box: Box) -> None:
+    """`status` says what runs with what, for people and for programs, and its exit code tells whether it does."""
+    report = json.loads(ctl(installed_box, "status", "--json"))
+    assert (report["data"]["active"], report["data"]["config"]) == ("active", "demo.yml")
+    assert report["data"]["listen"].startswith("127.0.0.1:4000")
+    assert "serving on 127.0.0.1:4000" in ctl(installed_box, "status")
+    ctl(installed_box, "stop")
+    assert installed_box.run(("/usr/local/bin/litellmctl", "status"), check=False).returncode == 69
+
+
+def test_logs(installed_box: Box) -> None:
+    """`logs` shows the service's journal, with journalctl's own filters, and as JSON."""
+    assert "serving on" in ctl(installed_box, "logs", "-n", "50", "--since", "today")
+    assert "serving on" not in ctl(installed_box, "logs", "-p", "err")
+    lines = ctl(installed_box, "logs", "--json", "-n", "5").splitlines()
+    assert all("MESSAGE" in json.loads(line) for line in lines)
+
+
+def test_verify_fails_aloud(installed_box: Box) -> None:
+    """`verify` of a stopped service fails once, with the remedy, instead of ten times."""
+    installed_box.systemctl("stop", "litellm")
+    done = installed_box.run(("/usr/local/bin/litellmctl", "verify", "--json"), check=False)
+    outcomes = [check["outcome"] for check in json.loads(done.stdout)["checks"]]
+    assert (done.returncode, outcomes.count("failed"), set(outcomes)) == (1, 1, {"failed", "skipped"})
+    assert "systemctl status litellm" in done.stdout
+
+
+# --- taking away ---
+
+
+def leftovers(box: Box) -> str:
+    return box.run(("sh", "-c", f"find {OWN} -path '*litellm*' 2>/dev/null"), check=False).stdout
+
+
+def test_uninstall_keeps_keys(installed_box: Box) -> None:
+    """uninstall removes service and release, and keeps keys and configurations for the next install."""
+    ctl(installed_box, "uninstall", "--yes")
+    assert refused(installed_box)
+    assert installed_box.run(("systemctl", "cat", "litellm"), check=False).returncode != 0
+    assert not installed_box.exists("/opt/litellm-systemd")
+    assert installed_box.exists("/etc/litellm/litellm.env")
+    assert installed_box.exists("/etc/litellm/configs/demo.yml")
+
+
+def test_purge_leaves_nothing(installed_box: Box) -> None:
+    """uninstall --purge leaves no file, no unit, no user, no process and no open port."""
+    ctl(installed_box, "uninstall", "--purge", "--yes")
+    assert leftovers(installed_box) == ""
+    assert installed_box.run(("getent", "passwd", "litellm"), check=False).stdout == ""
+    assert installed_box.run(("pgrep", "-f", "litellm_systemd"), check=False).stdout == ""
+    assert installed_box.systemctl("--failed", "--no-legend") == ""
+    assert refused(installed_box)
+
+
+def test_uninstall_asks_first(installed_box: Box) -> None:
+    """Without --yes the question is asked, and a no changes nothing."""
+    files = snapshot(installed_box)
+    done = installed_box.run(("/usr/local/bin/litellmctl", "uninstall"), input="n\n")
+    assert "nothing was changed" in done.stdout
+    assert snapshot(installed_box) == files
+    assert chat(installed_box) == 200
+
+
+def test_install_after_uninstall(installed_box: Box, install_environment: dict[str, str]) -> None:
+    """An install after an uninstall finds the old key again and serves."""
+    before = key(installed_box)
+    ctl(installed_box, "uninstall", "--yes")
+    fresh_ctl(installed_box, install_environment, "install", "-c", "demo.yml")
+    assert key(installed_box) == before
+    assert chat(installed_box) == 200
+
+
+def test_no_systemd_is_said(installed_image: Image, make_box: MakeBox) -> None:
+    """Where systemd doesn't run, each verb that needs it says so and names what works without it."""
+    box = make_box(installed_image)
+    argv = ("unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run/systemd && litellmctl status")
+    with pytest.raises(BoxError, match=r"systemd doesn't run on this machine"):
+        box.run(argv)

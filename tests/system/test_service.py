@@ -1,0 +1,344 @@
+"""The installed service on a real systemd, driven as an administrator drives it: systemctl, journalctl, curl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from http.client import HTTPException
+from typing import Any
+
+import pytest
+from box import Box, Image
+
+BASE = "http://127.0.0.1:4000"
+MODEL = "claude-sonnet-5-5"
+OLD_MODEL = "bedrock-converse-us-claude-3-7-sonnet-v1"
+
+MakeBox = Callable[..., Box]
+
+
+def key(box: Box) -> str:
+    """The key that the install generated, as the note of the install says to read it."""
+    line = box.run(("grep", "LITELLM_MASTER_KEY", "/etc/litellm/litellm.env")).stdout.strip()
+    return line.split("=", 1)[1].strip('"')
+
+
+def chat(box: Box, model: str = MODEL, bearer: str | None = None) -> int:
+    """The status of one short chat on a connection of its own."""
+    answer = box.http(
+        "POST",
+        f"{BASE}/v1/chat/completions",
+        body={"model": model, "messages": [{"role": "user", "content": "hi"}]},
+        headers={"Authorization": f"Bearer {bearer or key(box)}"},
+    )
+    return answer.status
+
+
+def refused(box: Box) -> bool:
+    try:
+        box.http("GET", f"{BASE}/health/liveliness", timeout=5)
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def hold_port(box: Box) -> None:
+    """Start a program that listens on port 4000, and wait until it does."""
+    code = "import socket, time; s = socket.create_server(('127.0.0.1', 4000)); print('held'); time.sleep(600)"
+    holder = box.popen(("python3", "-u", "-c", code))
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+
+
+def ctl(box: Box, *arguments: str, check: bool = True, **options: Any) -> str:
+    return box.run(("/usr/local/bin/litellmctl", *arguments), check=check, timeout=300, **options).stdout
+
+
+def state(box: Box) -> dict[str, str]:
+    return box.show("litellm.service", "ActiveState", "SubState", "NRestarts", "ExecMainStatus", "MainPID")
+
+
+def wait_for_failure(box: Box) -> None:
+    box.wait_until(lambda: state(box)["ActiveState"] == "failed", 60, "the service has failed")
+
+
+# --- a sound service ---
+
+
+def test_survives_a_reboot(installed_box: Box) -> None:
+    """After a reboot the enabled service runs again, without a hand, and answers."""
+    assert installed_box.systemctl("is-active", "litellm") == "active"
+    assert chat(installed_box) == 200
+    installed_box.reboot()
+    assert installed_box.systemctl("is-active", "litellm", "litellm.socket") == "active\nactive"
+    assert chat(installed_box) == 200
+
+
+def test_ready_when_systemctl_says_so(installed_box: Box) -> None:
+    """The very first request after `systemctl start` returns is answered with 200, ten times out of ten."""
+    secret = key(installed_box)
+    answers = []
+    for _ in range(10):
+        installed_box.systemctl("stop", "litellm")
+        installed_box.systemctl("start", "litellm")
+        answers.append(chat(installed_box, bearer=secret))
+    assert answers == [200] * 10
+
+
+def test_sound_run_logs_no_error(installed_box: Box) -> None:
+    """`journalctl -u litellm -p err` is empty after start, verify with its refused keys, reload, restart and stop."""
+    ctl(installed_box, "verify")
+    for verb in ("reload", "restart", "stop"):
+        installed_box.systemctl(verb, "litellm")
+    assert installed_box.journal("litellm", "--boot", "--priority", "err", "--quiet") == ""
+    assert "serving on 127.0.0.1:4000" in installed_box.journal("litellm")
+
+
+def test_journal_holds_no_key(installed_box: Box) -> None:
+    """Neither the gateway's key nor one that a client sent by mistake is in the journal."""
+    ctl(installed_box, "verify")
+    chat(installed_box, bearer="sk-sent-by-mistake-0123456789")
+    journal = installed_box.journal("litellm")
+    assert key(installed_box) not in journal
+    assert "sk-sent-by-mistake-0123456789" not in journal
+
+
+def test_process_is_confined(installed_box: Box) -> None:
+    """The service runs as its own user, without a capability, and with no way to gain one."""
+    status = installed_box.read(f"/proc/{state(installed_box)['MainPID']}/status")
+    values = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    user = installed_box.run(("id", "-u", "litellm")).stdout.strip()
+    assert values["Uid"].split() == [user] * 4
+    assert int(values["CapBnd"], 16) == 0
+    assert (values["NoNewPrivs"], values["Seccomp"]) == ("1", "2")
+
+
+def test_no_key_in_units_or_arguments(installed_box: Box) -> None:
+    """No key can be read from units, over D-Bus or from a command line; the file that holds it is root's alone."""
+    secret = key(installed_box)
+    shown = installed_box.run(("systemctl", "show", "litellm.service", "litellm.socket")).stdout
+    lines = installed_box.run(("ps", "-e", "-o", "args")).stdout
+    units = installed_box.run(("systemctl", "cat", "litellm.service", "litellm.socket")).stdout
+    assert secret not in shown + lines + units
+    assert installed_box.run(("stat", "-c", "%a %U", "/etc/litellm/litellm.env")).stdout == "600 root\n"
+
+
+def test_first_curls_of_the_workshop(installed_box: Box) -> None:
+    """The workshop's first three commands answer as they stand, once the workshop's key is the one in .env."""
+    installed_box.write("/root/.env", 'LITELLM_MASTER_KEY="sk-litellm-test-key"\n', 0o600)
+    ctl(installed_box, "install", "--env-file", "/root/.env", "-c", "demo.yml")
+    commands = (
+        "export LITELLM_MASTER_KEY=sk-litellm-test-key\n"
+        'curl -sf http://localhost:4000/v1/models -H "Authorization: Bearer ${LITELLM_MASTER_KEY}"\n',
+        "export LITELLM_MASTER_KEY=sk-litellm-test-key\n"
+        "curl -sf -X POST 'http://0.0.0.0:4000/chat/completions' -H 'Content-Type: application/json'"
+        ' -H "Authorization: Bearer ${LITELLM_MASTER_KEY}" -d \'{"model": "' + OLD_MODEL + '",'
+        ' "messages": [{"role": "user", "content": "what llm are you"}]}\'\n',
+    )
+    models, answer = (json.loads(installed_box.run(("sh", "-c", command)).stdout) for command in commands)
+    assert OLD_MODEL in [model["id"] for model in models["data"]]
+    assert answer["choices"][0]["message"]["content"]
+
+
+# --- stopping and starting ---
+
+
+def test_stop_means_stop(installed_box: Box) -> None:
+    """After `systemctl stop` the port refuses and stays so, although clients keep knocking."""
+    installed_box.systemctl("stop", "litellm")
+    installed_box.wait_until(lambda: refused(installed_box), 10, "the port is closed")
+    assert all(refused(installed_box) for _ in range(5))
+    stopped = installed_box.systemctl("is-active", "litellm", "litellm.socket", check=False)
+    assert stopped == "inactive\ninactive"
+
+
+def test_killed_service_comes_back(installed_box: Box) -> None:
+    """After `systemctl kill -s KILL` the service is ready again without a hand, and no request was refused."""
+    before = state(installed_box)["MainPID"]
+    installed_box.systemctl("kill", "-s", "KILL", "litellm")
+    assert chat(installed_box) == 200
+    after = state(installed_box)
+    assert (after["ActiveState"], after["NRestarts"]) == ("active", "1")
+    assert after["MainPID"] != before
+
+
+def test_restart_refuses_nobody(installed_box: Box) -> None:
+    """While `systemctl restart` runs, the port stays open and each new request is answered."""
+    secret = key(installed_box)
+    restart = installed_box.popen(("systemctl", "restart", "litellm"))
+    answers = []
+    while restart.poll() is None:
+        answers.append(chat(installed_box, bearer=secret))
+    assert restart.returncode == 0
+    assert answers
+    assert set(answers) == {200}
+
+
+def test_disabled_service_stays_off(installed_box: Box) -> None:
+    """`litellmctl disable` keeps service and socket off at the next boot, and `enable` brings them back."""
+    ctl(installed_box, "disable")
+    installed_box.reboot()
+    assert installed_box.systemctl("is-active", "litellm", "litellm.socket", check=False) == "inactive\ninactive"
+    ctl(installed_box, "enable")
+    installed_box.reboot()
+    assert installed_box.systemctl("is-active", "litellm") == "active"
+
+
+def test_drop_in_is_honoured(installed_box: Box) -> None:
+    """A drop-in of the administrator's is stock systemd: it takes effect, and no install touches it."""
+    text = "[Service]\nEnvironment=ADDED_BY_ADMIN=1\n"
+    installed_box.write("/etc/systemd/system/litellm.service.d/override.conf", text)
+    installed_box.systemctl("daemon-reload")
+    installed_box.systemctl("restart", "litellm")
+    ctl(installed_box, "install")
+    environ = installed_box.run(("cat", f"/proc/{state(installed_box)['MainPID']}/environ")).stdout
+    assert "ADDED_BY_ADMIN=1" in environ.split("\0")
+    assert installed_box.read("/etc/systemd/system/litellm.service.d/override.conf") == text
+
+
+# --- what goes wrong ---
+
+
+def broken(box: Box, config: str) -> str:
+    """Restart with that text as the active configuration; gives what the journal says at error level."""
+    box.write("/etc/litellm/configs/demo.yml", config, 0o640, "root:litellm")
+    box.run(("systemctl", "restart", "litellm"), check=False)
+    wait_for_failure(box)
+    return box.journal("litellm", "--boot", "--priority", "err", "--output", "cat", "_COMM=python")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        pytest.param("model_list: [\n", "config.yaml:2:1", id="bad YAML"),
+        pytest.param(
+            "model_list:\n  - model_name: m\n    litellm_params: {model: openai/m, api_key: os.environ/NOT_THERE}\n",
+            "NOT_THERE",
+            id="a missing variable",
+        ),
+        pytest.param("litellm_settings: {}\n", "model_list", id="no models"),
+    ],
+)
+def test_broken_configuration_ends_in_one_line(installed_box: Box, config: str, said: str) -> None:
+    """A configuration that can't work ends in exit 78 and one clear line, without a restart loop."""
+    line = broken(installed_box, config)
+    assert len(line.splitlines()) == 1
+    assert said in line
+    now = state(installed_box)
+    assert (now["ExecMainStatus"], now["NRestarts"]) == ("78", "0")
+    installed_box.wait_until(lambda: refused(installed_box), 10, "the port is closed")
+    assert state(installed_box)["NRestarts"] == "0"
+
+
+def test_missing_configuration(installed_box: Box) -> None:
+    """A configuration that is gone ends in exit 78, and the line in the journal names the file."""
+    installed_box.run(("rm", "/etc/litellm/configs/demo.yml"))
+    installed_box.run(("systemctl", "restart", "litellm"), check=False)
+    wait_for_failure(installed_box)
+    assert state(installed_box)["ExecMainStatus"] == "78"
+    assert "/etc/litellm/config.yaml" in installed_box.journal(
+        "litellm", "--boot", "--priority", "err", "_COMM=python"
+    )
+
+
+def test_mended_configuration_starts(installed_box: Box) -> None:
+    """Once the configuration is mended, a plain `systemctl start` brings the service back."""
+    good = installed_box.read("/etc/litellm/configs/demo.yml")
+    broken(installed_box, "model_list: [\n")
+    installed_box.write("/etc/litellm/configs/demo.yml", good, 0o640, "root:litellm")
+    installed_box.systemctl("start", "litellm")
+    assert chat(installed_box) == 200
+
+
+def test_broken_configuration_is_refused_by_reload(installed_box: Box) -> None:
+    """A reload with a broken configuration fails aloud, and the service answers on as before."""
+    before = state(installed_box)["MainPID"]
+    installed_box.write("/etc/litellm/configs/demo.yml", "model_list: [\n", 0o640, "root:litellm")
+    assert installed_box.run(("systemctl", "reload", "litellm"), check=False).returncode != 0
+    done = installed_box.run(("/usr/local/bin/litellmctl", "reload"), check=False)
+    assert done.returncode == 69
+    assert "this isn't YAML" in done.stderr
+    assert chat(installed_box) == 200
+    assert state(installed_box)["MainPID"] == before
+
+
+def test_taken_port_names_its_holder(installed_box: Box) -> None:
+    """A port that somebody else holds is an error that says who, and the service serves nowhere else."""
+    installed_box.systemctl("stop", "litellm")
+    installed_box.wait_until(lambda: refused(installed_box), 10, "the port is closed")
+    script = (
+        "import socket,time; s=socket.create_server(('127.0.0.1',4000)); print('held',flush=True); time.sleep(600)"
+    )
+    holder = installed_box.popen(("python3", "-c", script))
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    done = installed_box.run(("/usr/local/bin/litellmctl", "start"), check=False)
+    assert done.returncode == 69
+    assert "127.0.0.1:4000 is held by python3" in done.stderr
+    listening = installed_box.run(("ss", "-Hltnp")).stdout
+    assert [line.split()[3] for line in listening.splitlines()] == ["127.0.0.1:4000"]
+    installed_box.run(("pkill", "-f", "create_server"))
+    installed_box.systemctl("start", "litellm")
+    assert chat(installed_box) == 200
+
+
+def test_wrong_key_is_refused(installed_box: Box) -> None:
+    """A wrong key and a missing key get no answer from a model."""
+    assert chat(installed_box, bearer="sk-wrong") >= 400
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+    assert installed_box.http("POST", f"{BASE}/v1/chat/completions", body=body).status == 401
+
+
+def test_other_user_reads_no_secret(installed_box: Box) -> None:
+    """Another user of the host can read neither keys nor configurations, and is told to use sudo."""
+    assert installed_box.run(("ls", "/etc/litellm"), user="nobody:nogroup", check=False).returncode != 0
+    done = installed_box.run(("/usr/local/bin/litellmctl", "verify"), user="nobody:nogroup", check=False)
+    assert (done.returncode, "sudo" in done.stderr) == (77, True)
+
+
+def test_hung_worker_does_not_stop_the_service(installed_box: Box) -> None:
+    """When one of two workers is killed, it is replaced, and the service answers all the while."""
+    workers = installed_box.run(("pgrep", "-P", state(installed_box)["MainPID"])).stdout.split()
+    assert len(workers) >= 1
+    installed_box.run(("kill", "-KILL", workers[0]))
+    assert chat(installed_box) == 200
+    main = state(installed_box)["MainPID"]
+
+    def replaced() -> bool:
+        now = installed_box.run(("pgrep", "-P", main)).stdout.split()
+        return len(now) == len(workers) and workers[0] not in now
+
+    installed_box.wait_until(replaced, 30, "the worker is replaced")
+    assert (state(installed_box)["NRestarts"], chat(installed_box)) == ("0", 200)
+
+
+def test_no_orphans(installed_box: Box) -> None:
+    """When the main process is killed, its workers go with it."""
+    main = state(installed_box)["MainPID"]
+    workers = installed_box.run(("pgrep", "-P", main)).stdout.split()
+    installed_box.run(("kill", "-KILL", main))
+    installed_box.wait_until(
+        lambda: not any(installed_box.exists(f"/proc/{worker}") for worker in workers), 30, "the workers are gone"
+    )
+    installed_box.wait_until(lambda: state(installed_box)["ActiveState"] == "active", 60, "the service is back")
+    assert chat(installed_box) == 200
+
+
+def test_answers_are_streamed(installed_box: Box) -> None:
+    """A streamed answer arrives as server-sent events and ends with [DONE]."""
+    connection = installed_box.http_connection("127.0.0.1", 4000)
+    body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    headers = {"Authorization": f"Bearer {key(installed_box)}", "Content-Type": "application/json"}
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        text = connection.getresponse().read().decode()
+    except HTTPException as error:  # pragma: no cover - the message is worth more than the traceback
+        pytest.fail(f"the stream broke: {error}")
+    finally:
+        connection.close()
+    assert text.rstrip().endswith("data: [DONE]")
+
+
+def test_other_image_is_untouched(make_box: MakeBox, host_image: Image) -> None:
+    """What the golden image holds doesn't leak into a box of the bare host."""
+    assert not make_box(host_image).exists("/etc/litellm")

@@ -1,0 +1,103 @@
+"""The units, judged by the systemd that loads them: from the oldest to the newest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from box import Box, Image
+
+from litellm_systemd.layout import Layout
+from litellm_systemd.model import folder
+from litellm_systemd.render import render_service, render_socket, render_sysusers, render_tmpfiles
+from litellm_systemd.settings import build_settings, parse_dotenv
+
+MakeBox = Callable[..., Box]
+SETTINGS = ["", "HOST=::1\nPORT=8080\nDRAIN_TIMEOUT=30", "HOST=10.1.2.3\nSTART_TIMEOUT=60"]
+
+
+def write_units(box: Box, env: str = "") -> None:
+    """Put the units for the box's own systemd where an install puts them, with a program for them to find."""
+    layout = Layout()
+    version = int(box.systemctl("--version").split()[1])
+    asked = build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-made")
+    box.write(layout.service, render_service(layout, asked, version, "1.0"))
+    box.write(layout.socket, render_socket(layout, asked, "1.0"))
+    box.write(f"{layout.current}/bin/python", "#!/bin/sh\n", 0o755)
+    box.write(layout.sysusers, render_sysusers(layout))
+    box.write(layout.tmpfiles, render_tmpfiles((folder("/etc/litellm", 0o750, group="litellm"),)))
+
+
+@pytest.fixture(params=["host", "bullseye", "trixie"])
+def any_box(request: pytest.FixtureRequest, make_box: MakeBox, debian_image: Callable[[str], Image]) -> Box:
+    """A box with systemd 247, this machine's, or 257."""
+    return make_box() if request.param == "host" else make_box(debian_image(request.param))
+
+
+@pytest.mark.parametrize("env", SETTINGS)
+def test_verify_prints_nothing(any_box: Box, env: str) -> None:
+    """`systemd-analyze verify` has not a word to say about the units, on any systemd that we support."""
+    write_units(any_box, env)
+    done = any_box.run(("systemd-analyze", "verify", Layout.service, Layout.socket), check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_loading_warns_of_nothing(any_box: Box) -> None:
+    """When systemd loads the units, it writes no warning to the journal."""
+    write_units(any_box)
+    any_box.systemctl("daemon-reload")
+    loaded = any_box.show("litellm.service", "LoadState", "LoadError")
+    assert loaded["LoadState"] == "loaded"
+    journal = any_box.run(
+        ("journalctl", "--boot", "--priority", "warning", "--grep", "litellm", "--quiet"), check=False
+    )
+    assert journal.stdout == ""
+
+
+def test_user_and_folders_are_made(any_box: Box) -> None:
+    """sysusers.d and tmpfiles.d make the static user and its folders, on any systemd that we support."""
+    write_units(any_box)
+    any_box.run(("systemd-sysusers",))
+    any_box.run(("systemd-tmpfiles", "--create", Layout.tmpfiles))
+    assert any_box.run(("stat", "-c", "%a %U:%G", "/etc/litellm")).stdout == "750 root:litellm\n"
+    assert (
+        any_box.run(("getent", "passwd", "litellm")).stdout.rstrip().endswith(":/var/lib/litellm:/usr/sbin/nologin")
+    )
+
+
+def test_exposure(box: Box) -> None:
+    """`systemd-analyze security` gives the service 1.1 or less."""
+    write_units(box)
+    box.systemctl("daemon-reload")
+    text = box.run(("systemd-analyze", "security", "litellm.service", "--no-pager"), check=False).stdout
+    found = re.search(r"Overall exposure level for litellm.service: ([0-9.]+)", text)
+    assert found is not None
+    assert float(found[1]) <= 1.1
+
+
+def test_sandbox_is_in_force(installed_box: Box) -> None:
+    """From inside the service's sandbox the system can't be written, homes can't be seen, no device can be made."""
+    pid = installed_box.show("litellm.service", "MainPID")["MainPID"]
+
+    def inside(script: str) -> Any:
+        # The mount namespace shows what the process sees; its own user is who it is.
+        argv = (
+            "nsenter",
+            "--target",
+            pid,
+            "--mount",
+            "setpriv",
+            "--reuid=litellm",
+            "--regid=litellm",
+            "--clear-groups",
+        )
+        return installed_box.run((*argv, "sh", "-c", script), check=False).returncode
+
+    assert inside("touch /var/lib/litellm/x && rm /var/lib/litellm/x") == 0
+    assert inside("touch /etc/litellm/x") != 0
+    assert inside("touch /var/lib/x") != 0
+    assert inside("ls /root/* /home/*") != 0
+    assert inside("cat /etc/litellm/litellm.env") != 0
+    assert inside("test -e /dev/mem || test -e /dev/sda || test -e /dev/vda") != 0
