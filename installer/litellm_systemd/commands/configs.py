@@ -65,7 +65,9 @@ def show_config(request: Request) -> Report:
         installed_dir=layout.real(layout.configs),
         folder=request.cwd,
     )
-    gateway = parse_config(read_shipped(name), name) if choice.path is None else read_config(choice.path)
+    gateway = (
+        parse_config(read_shipped(choice.name), choice.name) if choice.path is None else read_config(choice.path)
+    )
     findings = lint(gateway, read_installed(layout))
     return Report(
         f"{gateway.source} serves {len(gateway.names)} models",

@@ -1,0 +1,103 @@
+"""The distribution as a user gets it: built, installed in a fresh venv, read and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.releases import Source, find_source, find_uv
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGS = {"access_key_config.yml", "demo.yml", "iam_role_config.yml", "prompt_caching.yml"}
+TEMPLATES = {"litellm.env.j2", "litellm.service.j2", "litellm.socket.j2", "sysusers.conf.j2", "tmpfiles.conf.j2"}
+
+
+def run(*argv: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env=env, cwd=cwd, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sdist and wheel, built from the files that git tracks, without a network."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    tracked = run("git", "ls-files", "-z", cwd=REPOSITORY).split("\0")
+    for name in filter(None, tracked):
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (REPOSITORY / name).is_file():
+            target.write_bytes((REPOSITORY / name).read_bytes())
+    uv = find_uv()
+    assert uv is not None
+    run(uv, "build", "--offline", "--quiet", "--out-dir", str(out), str(source), env=dict(os.environ))
+    return out
+
+
+def test_sdist_holds_what_the_wheel_is_built_from(built: Path) -> None:
+    """The source distribution holds units, configurations and the licence: a wheel can be built from it."""
+    [archive] = built.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
+    assert {f"units/{name}" for name in TEMPLATES} <= names
+    assert {f"configs/{name}" for name in CONFIGS | {"env.example"}} <= names
+    assert "LICENSE" in names
+
+
+def test_wheel_has_one_package(built: Path) -> None:
+    """The wheel brings one import package: no `installer`, `units` or `configs` that others might overwrite."""
+    [archive] = built.glob("*.whl")
+    with zipfile.ZipFile(archive) as opened:
+        tops = {name.split("/")[0] for name in opened.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"litellm_systemd"}
+
+
+READ = """
+import json
+from litellm_systemd import resources
+print(json.dumps({
+    "configs": list(resources.config_names()),
+    "example": len(resources.read_config("env.example")),
+    "templates": {name: len(resources.read_template(name)) for name in %r},
+    "typed": (resources.files("litellm_systemd") / "py.typed").is_file(),
+}))
+"""
+
+
+def test_installed_wheel_reads_its_resources(built: Path, tmp_path: Path) -> None:
+    """In a fresh venv, far from the checkout, the installed wheel finds each file that it ships, and its command."""
+    [archive] = built.glob("*.whl")
+    uv = find_uv()
+    assert uv is not None
+    run(uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv"), env=dict(os.environ))
+    python = str(tmp_path / "venv" / "bin" / "python")
+    install = (uv, "pip", "install", "--offline", "--quiet", "--python", python, str(archive))
+    run(*install, env=dict(os.environ))
+    found = json.loads(run(python, "-I", "-c", READ % sorted(TEMPLATES), cwd=tmp_path))
+    assert set(found["configs"]) == CONFIGS
+    assert set(found["templates"]) == TEMPLATES
+    assert found["example"] > 0
+    assert min(found["templates"].values()) > 0
+    assert found["typed"] is True
+    version = distribution("litellm-systemd").version
+    assert run(str(tmp_path / "venv" / "bin" / "litellmctl"), "--version") == f"litellmctl {version}\n"
+    assert run(python, "-m", "litellm_systemd", "--version", cwd=tmp_path) == f"litellmctl {version}\n"
+    # What is installed packs itself again, for a release: twice the same, byte for byte.
+    pack = "from litellm_systemd.releases import find_source; print(find_source().identifier)"
+    assert run(python, "-I", "-c", pack) == run(python, "-I", "-c", pack)
+
+
+def test_release_of_a_checkout_is_reproducible() -> None:
+    """The same source gives the same release, so that a second install builds nothing."""
+    first, second = find_source(), find_source()
+    assert first.identifier == second.identifier
+    assert Source(first.version, first.wheel + b" ", first.python).identifier != first.identifier

@@ -1,0 +1,188 @@
+"""litellmctl as a program: what it prints where, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_systemd import cli, commands
+from litellm_systemd.cli import run_command
+from litellm_systemd.errors import CommandError, InputError
+from litellm_systemd.report import Check, Outcome, Report
+
+VERBS = ["init", "install", "uninstall", "start", "stop", "restart", "reload", "enable", "disable", "status", "logs"]
+VERBS += ["verify", "run", "config", "completion"]
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    """--help names each verb with one line on what it does."""
+    assert run_command(["--help"]) == 0
+    listed = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert {row[0] for row in listed if len(row) > 1} >= set(VERBS)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """--help imports neither LiteLLM, boto3, requests, Jinja2 nor rich, so that it answers at once."""
+    heavy = {"litellm", "boto3", "botocore", "requests", "jinja2", "rich"}
+    code = (
+        "import sys; from litellm_systemd.cli import run_command; run_command(['--help']);"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["install", "--frob"],
+        ["verify", "--timeout", "soon"],
+        ["config", "use"],
+        ["completion", "tcsh"],
+    ],
+    ids=" ".join,
+)
+def test_misuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A command line that makes no sense ends in exit 64, with the reason on standard error."""
+    assert run_command(arguments) == 64
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("litellmctl: ")
+
+
+def test_misuse_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json an error is JSON too, on standard output, for the program that asked."""
+    assert run_command(["status", "--json", "--frob"]) == 64
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 64
+
+
+def failing(error: Exception) -> Any:
+    def verb(*_args: object, **_kwargs: object) -> Report:
+        raise error
+
+    return verb
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("it is bad", "make it good"), 78, "litellmctl: it is bad\n  make it good\n"),
+        (CommandError(("prog", "-x"), 3, "one\ntwo\n"), 71, "litellmctl: prog -x failed with exit code 3: two\n"),
+        (KeyboardInterrupt(), 130, "litellmctl: interrupted\n"),
+        (RuntimeError("boom"), 70, "litellmctl: this is a defect of litellmctl: RuntimeError: boom\n"),
+    ],
+    ids=["a refusal", "a program that failed", "interrupted", "a defect"],
+)
+def test_errors(
+    error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever goes wrong is told in a sentence with its remedy and an exit code of its own, without a traceback."""
+    monkeypatch.setattr(commands, "status", failing(error))
+    assert run_command(["status"]) == code
+    err = capsys.readouterr().err
+    assert err.lstrip().startswith(said)
+    assert "Traceback" not in err
+
+
+def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --debug the error arrives as Python raised it."""
+    monkeypatch.setattr(commands, "status", failing(RuntimeError("boom")))
+    with pytest.raises(RuntimeError, match="boom"):
+        run_command(["--debug", "status"])
+
+
+REPORT = Report(
+    "all [bold] is well",
+    (
+        Check("one", Outcome.OK, "fine [red]", seconds=0.0123),
+        Check("two", Outcome.FAILED, "bad", "mend it"),
+        Check("three", Outcome.SKIPPED),
+    ),
+    facts=(("name", "[value]"),),
+    notes=("remember [this]",),
+    data={"key": "value"},
+)
+
+
+def test_report_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report shows facts, checks with latency and remedy, notes, and the verdict last; brackets are just text."""
+    monkeypatch.setattr(commands, "status", lambda _layout: REPORT)
+    assert run_command(["status"]) == 1
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].split() == ["name", "[value]"]
+    assert lines[1].split() == ["ok", "one", "12", "ms", "fine", "[red]"]
+    assert lines[2].split() == ["FAILED", "two", "bad"]
+    assert lines[3].split() == ["mend", "it"]
+    assert lines[-2:] == ["  remember [this]", "all [bold] is well"]
+
+
+def test_report_for_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json prints nothing but the report."""
+    monkeypatch.setattr(commands, "status", lambda _layout: REPORT)
+    assert run_command(["status", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == REPORT.as_dict()
+
+
+def test_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`init` writes .env into the current folder and says what comes next."""
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["init", "--region", "eu-central-1"]) == 0
+    assert "AWS_REGION_NAME=eu-central-1" in (tmp_path / ".env").read_text(encoding="utf-8").splitlines()
+    assert "sudo litellmctl install" in capsys.readouterr().out
+    assert run_command(["init"]) == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The completion script of a shell calls litellmctl for its proposals."""
+    assert run_command(["completion", shell]) == 0
+    assert "_LITELLMCTL_COMPLETE" in capsys.readouterr().out
+
+
+def test_completion_proposes_verbs() -> None:
+    """What the shell asks for after `litellmctl re` is completed to the verbs that begin so."""
+    env = {**os.environ, "_LITELLMCTL_COMPLETE": "bash_complete", "COMP_WORDS": "litellmctl re", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['litellmctl']; from litellm_systemd.cli import main; main()"
+    done = subprocess.run(
+        (sys.executable, "-c", code), env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert {line.split(",")[-1] for line in done.stdout.split()} == {"reload", "restart"}
+
+
+def test_closed_pipe_is_no_failure() -> None:
+    """`litellmctl --help | head -1` ends without an error."""
+    code = "from litellm_systemd.cli import main; import sys; sys.argv = ['litellmctl', '--help']; main()"
+    done = subprocess.run(
+        ("sh", "-c", f'{sys.executable} -c "{code}" | head -1'),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("Usage")
+
+
+def test_verbs_without_an_install(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a host where nothing is installed, the shipped configurations can be listed and looked into."""
+    assert run_command(["config", "show", "demo"]) == 0
+    out = capsys.readouterr().out
+    assert "claude-sonnet-5-5" in out
+    assert run_command(["config", "show", "nonsense"]) == 64
+    assert "There are: " in capsys.readouterr().err
+
+
+def test_module_has_a_main() -> None:
+    """`python -m litellm_systemd` is litellmctl."""
+    done = subprocess.run(
+        (sys.executable, "-m", "litellm_systemd", "--version"), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith("litellmctl ")
+    assert cli.cli.name == "cli"
