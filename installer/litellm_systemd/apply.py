@@ -122,6 +122,11 @@ def _write(executor: Executor, action: Action) -> None:
         write_file(executor.layout, action.after)
 
 
+def _remove_user(executor: Executor, _action: Action) -> None:
+    prefix = () if executor.layout.is_host else ("--prefix", str(executor.layout.root))
+    run(("userdel", *prefix, contract.SERVICE_USER))
+
+
 def _rooted(executor: Executor, program: str, *arguments: str) -> None:
     root = () if executor.layout.is_host else ("--root", str(executor.layout.root))
     run((program, *root, *arguments))
@@ -140,7 +145,7 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     ),
     Verb.WRITE: _write,
     Verb.REMOVE: lambda executor, action: remove_path(executor.layout, action.target),
-    Verb.REMOVE_USER: lambda _executor, _action: run(("userdel", contract.SERVICE_USER)),
+    Verb.REMOVE_USER: _remove_user,
     Verb.DAEMON_RELOAD: lambda executor, _action: executor.systemctl.daemon_reload(),
     Verb.ENABLE: lambda executor, action: executor.systemctl.enable(action.target),
     Verb.START: lambda executor, action: executor.systemctl.start(*action.target.split()),

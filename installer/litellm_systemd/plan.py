@@ -41,7 +41,7 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
         *(Action(Verb.REMOVE, path) for path in doomed),
         *(Action(Verb.REMOVE, path) for path in _own_folders(layout, purge=purge) if path in host.files),
     ]
-    if {layout.service, layout.socket} & set(doomed):
+    if layout.is_host and {layout.service, layout.socket} & set(doomed):
         actions.append(Action(Verb.DAEMON_RELOAD, "systemd"))
     if purge and host.user_exists:
         actions.append(Action(Verb.REMOVE_USER, contract.SERVICE_USER))

@@ -87,6 +87,8 @@ def read_installed(layout: Layout) -> dict[str, str]:
         return parse_environment_file(path.read_bytes().decode(errors="replace"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, and a file has to stand there", "Move it away.") from None
     except PermissionError:
         raise PermissionDenied(f"{path} can't be read by this user: it holds keys", "Run it with sudo.") from None
 

@@ -1,0 +1,150 @@
+"""install and uninstall with --root: a file system that is being prepared, without a systemd to talk to."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of other owners take root")
+
+
+def ctl(*arguments: str, cwd: Path, code: int = 0) -> dict[str, Any]:
+    """Run litellmctl as a program, with --json and without a network; gives the report."""
+    env = {**os.environ, "UV_OFFLINE": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    argv = (sys.executable, "-m", "litellm_systemd", *arguments, "--json")
+    done = subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The root of an image with the service installed."""
+    root = tmp_path_factory.mktemp("image")
+    (root / "work").mkdir()
+    (root / "work" / ".env").write_text("PORT=4321\nAWS_REGION_NAME=eu-central-1\n", encoding="utf-8")
+    report = ctl("install", "--root", str(root), "-c", "demo.yml", cwd=root / "work")
+    assert report["ok"] is True
+    yield root
+    before = {path.name for path in root.iterdir()}
+    ctl("uninstall", "--root", str(root), "--purge", "--yes", cwd=root)
+    left = [str(path) for path in root.rglob("*litellm*")]
+    assert left == [], f"of {before} there is left"
+
+
+def test_files_are_where_the_image_will_look(image: Path) -> None:
+    """Units, environment, configurations and links stand below the root, with the modes of a host."""
+    modes = {
+        name: stat.S_IMODE((image / name).stat().st_mode)
+        for name in ("etc/litellm/litellm.env", "etc/litellm/configs/demo.yml", "etc/systemd/system/litellm.service")
+    }
+    assert list(modes.values()) == [0o600, 0o640, 0o644]
+    assert (image / "etc/litellm/config.yaml").readlink() == Path("configs/demo.yml")
+    assert (image / "usr/local/bin/litellmctl").readlink() == Path("/opt/litellm-systemd/current/bin/litellmctl")
+    assert "ListenStream=127.0.0.1:4321" in (image / "etc/systemd/system/litellm.socket").read_text(encoding="utf-8")
+
+
+def test_user_is_the_images_own(image: Path) -> None:
+    """The service's user is made in the image's database, and owns there what it should."""
+    rows = [line.split(":") for line in (image / "etc/group").read_text(encoding="utf-8").splitlines()]
+    group = {row[0]: int(row[2]) for row in rows}["litellm"]
+    assert (image / "etc/litellm/configs/demo.yml").stat().st_gid == group
+    assert (image / "etc/litellm").stat().st_gid == group
+
+
+def test_service_starts_at_the_images_boot(image: Path) -> None:
+    """Service and socket are enabled for the first boot of the image."""
+    wants = image / "etc/systemd/system"
+    assert (wants / "multi-user.target.wants/litellm.service").is_symlink()
+    assert (wants / "sockets.target.wants/litellm.socket").is_symlink()
+
+
+def test_release_can_move(image: Path) -> None:
+    """The release in the image names no path of the machine that it was built on, other than its Python's."""
+    [release] = (image / "opt/litellm-systemd/releases").iterdir()
+    assert (image / "opt/litellm-systemd/current").readlink() == Path(f"releases/{release.name}")
+    assert str(image) not in (release / "bin" / "litellmctl").read_text(encoding="utf-8")
+    code = "import litellm_systemd.runtime as r; print(r.__file__)"
+    done = subprocess.run(
+        (release / "bin/python", "-I", "-c", code), capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.startswith(str(release))
+
+
+def test_second_install_has_nothing_to_do(image: Path) -> None:
+    """The same install again plans nothing, in the image as on a host."""
+    assert ctl("install", "--root", str(image), cwd=image / "work")["data"]["actions"] == []
+    assert ctl("install", "--root", str(image), "--dry-run", cwd=image / "work")["exit_code"] == 0
+
+
+def test_dry_run_tells_what_would_change(image: Path) -> None:
+    """--dry-run lists the steps of a change and ends in 2; nothing is written."""
+    env = image / "work" / "other.env"
+    env.write_text("PORT=4322\nAWS_REGION_NAME=eu-central-1\n", encoding="utf-8")
+    before = (image / "etc/systemd/system/litellm.socket").read_bytes()
+    report = ctl("install", "--root", str(image), "--env-file", str(env), "--dry-run", cwd=image, code=2)
+    assert report["data"]["actions"] == [
+        "write /etc/systemd/system/litellm.socket (changed)",
+        "write /etc/litellm/litellm.env (changed)",
+    ]
+    assert (image / "etc/systemd/system/litellm.socket").read_bytes() == before
+
+
+def test_prefix_is_remembered_and_guarded(image: Path) -> None:
+    """Another prefix than that of the installation is refused, and so is one that is no plain path."""
+    refused = ctl("install", "--root", str(image), "--prefix", "/srv/other", cwd=image / "work", code=64)
+    assert "installed under /opt/litellm-systemd" in refused["error"]
+    assert (
+        "plain absolute path" in ctl("install", "--root", str(image), "--prefix", "a b", cwd=image, code=64)["error"]
+    )
+
+
+def test_folder_in_the_way(image: Path) -> None:
+    """A folder where a file has to stand is said to be one, and every file is as it was before the run."""
+    env = image / "work" / "third.env"
+    env.write_text("PORT=4323\nAWS_REGION_NAME=eu-central-1\n", encoding="utf-8")
+    unit = image / "etc/systemd/system/litellm.socket"
+    before = unit.read_bytes()
+    # The last file that an install writes: everything before it has been written, and is put back.
+    command = image / "usr/local/bin/litellmctl"
+    command.unlink()
+    command.mkdir()
+    refused = ctl("install", "--root", str(image), "--env-file", str(env), cwd=image, code=1)
+    assert "litellmctl is a folder" in refused["error"]
+    assert unit.read_bytes() == before
+    assert "4321" in (image / "etc/litellm/litellm.env").read_text(encoding="utf-8")
+    command.rmdir()
+    ctl("install", "--root", str(image), cwd=image / "work")
+    assert command.is_symlink()
+
+
+def test_folder_in_the_place_of_the_environment(image: Path) -> None:
+    """A folder in the place of the environment file is an error with its name, before anything is done."""
+    target = image / "etc/litellm/litellm.env"
+    kept = target.read_bytes()
+    target.unlink()
+    target.mkdir()
+    refused = ctl("install", "--root", str(image), cwd=image / "work", code=78)
+    target.rmdir()
+    target.write_bytes(kept)
+    target.chmod(0o600)
+    assert "litellm.env is a folder" in refused["error"]
+
+
+def test_broken_manifest_is_said(image: Path) -> None:
+    """A manifest that was spoiled is an error with its name, not a guess at what is installed."""
+    manifest = image / "var/lib/litellm-systemd/manifest.json"
+    good = manifest.read_bytes()
+    manifest.write_text("{", encoding="utf-8")
+    refused = ctl("install", "--root", str(image), cwd=image / "work", code=78)
+    manifest.write_bytes(good)
+    assert "not the manifest of an install" in refused["error"]
