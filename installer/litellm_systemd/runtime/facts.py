@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def render_status(master: Master) -> str:
     """One line for `systemctl status`."""
     if master.stopping:
-        return f"draining: {_count(_inflight(master.processes), 'request')} left"
+        left = _inflight(master.processes)
+        return f"draining: {_count(left, 'request')} left" if left else "stopping"
     if master.current is None:
         return f"starting {_count(master.options.workers, 'worker')}"
     parts = [_serving(master, master.current)]

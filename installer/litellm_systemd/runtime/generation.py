@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.process import Phase, Process
-from litellm_systemd.runtime.worker import Job
 
 #: Seconds before the next try of a place whose worker failed to start once, twice, and so on.
 _BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -40,7 +39,6 @@ class Generation:
         self.processes: list[Process] = []
         #: What the first worker's set-up of LiteLLM adds to the environment; None until it has told.
         self.environment: dict[str, str] | None = None
-        self.live = False
         #: The last reason why a worker of a live generation couldn't start; empty when all is well.
         self.trouble = ""
         self._fork = fork
@@ -62,13 +60,23 @@ class Generation:
         """How many workers are in a phase."""
         return sum(process.phase is phase for process in self.processes)
 
-    def fill(self, now: float) -> None:
-        """Fork for every place that is due. Before the first worker has set LiteLLM up, it alone."""
+    def fill(self, now: float) -> str:
+        """Fork for every place that is due. Before the first worker has set LiteLLM up, it alone.
+
+        Returns why it can't, if the system has no room for a process; it is tried again later.
+        """
         for slot in sorted(slot for slot, vacancy in self._vacancies.items() if vacancy.due <= now):
             if self.environment is None and self.processes:
-                return
+                break
+            try:
+                process = self._fork(slot, self)
+            except OSError as error:
+                self.trouble = f"no new process: {error.strerror or error}"
+                self._vacancies[slot] = replace(self._vacancies[slot], due=now + _BACKOFF[-1])
+                return self.trouble
+            self.processes.append(process)
             self._stories[slot] = self._vacancies.pop(slot)
-            self.processes.append(self._fork(slot, self))
+        return ""
 
     def lose(self, process: Process, end: str, now: float) -> Vacancy:
         """A worker is gone: its place is to be filled, at once, or after a pause if it had never served."""
@@ -89,6 +97,17 @@ class Generation:
             self.trouble = ""
         return story if story is not None and story.why else None
 
+    def let_serve(self) -> None:
+        """Let those accept that are ready and don't yet."""
+        for process in self.processes:
+            if process.phase is Phase.READY and not process.told:
+                process.serve()
+
+    def answers(self, now: float, hang_limit: float) -> bool:
+        """Whether some worker has answered its probe within `hang_limit`."""
+        answered = (process.beat_at for process in self.processes if process.phase is not Phase.STARTING)
+        return any(now - at < hang_limit for at in answered)
+
     def retire(self, limit: float) -> None:
         """Drain all; what has never served is ended at once."""
         self._vacancies.clear()
@@ -97,10 +116,6 @@ class Generation:
                 process.retire(limit)
             else:
                 process.dismiss()
-
-    def job(self, slot: int, base: Job) -> Job:
-        """`base` for one place of this generation."""
-        return Job(slot, base.options, self.configuration, base.listeners, self.environment)
 
     def _all_in(self, *phases: Phase) -> bool:
         fit = sum(process.phase in phases for process in self.processes)

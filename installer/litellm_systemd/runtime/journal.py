@@ -82,7 +82,18 @@ class JournalHandler(_StreamHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's text with prefixes."""
-        return self._journal.prefix(priority_of(record.levelno), super().format(record))
+        priority = WARNING if _is_clients_fault(record) else priority_of(record.levelno)
+        return self._journal.prefix(priority, super().format(record))
+
+
+def _is_clients_fault(record: logging.LogRecord) -> bool:
+    """Whether LiteLLM reports one request as wrong: a bad key, a missing parameter.
+
+    It logs them as errors, without a traceback (log_llm_api_exception in proxy/common_request_processing.py and
+    auth/auth_exception_handler.py). Whoever reaches the port could fill `journalctl -p err` with them.
+    """
+    about_a_request = hasattr(record, "requester_ip") or hasattr(record, "litellm_call_id")
+    return record.levelno == logging.ERROR and about_a_request and not record.exc_info
 
 
 def priority_of(level: int) -> int:

@@ -6,7 +6,6 @@ happens in workers, so that nothing of one generation is left for the next.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import time
@@ -15,15 +14,17 @@ from collections.abc import Callable
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime import facts
-from litellm_systemd.runtime.channel import Beat, Environment, Failed, Left
+from litellm_systemd.runtime.channel import Beat, Environment, Failed, Left, Message
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.control import SOCKET_NAME, Client, Control
 from litellm_systemd.runtime.events import Events
 from litellm_systemd.runtime.generation import Generation
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.notify import Notifier
+from litellm_systemd.runtime.nursery import Nursery
 from litellm_systemd.runtime.options import Options
-from litellm_systemd.runtime.process import Phase, Process, spawn
+from litellm_systemd.runtime.process import Phase, Process
+from litellm_systemd.runtime.pulse import Pulse
 from litellm_systemd.runtime.reloads import Reloads
 from litellm_systemd.runtime.worker import Job
 
@@ -31,8 +32,6 @@ from litellm_systemd.runtime.worker import Job
 _TICK = 0.25
 #: A worker's time for its own end after the last request: LiteLLM flushes what it has buffered.
 _FAREWELL = 15.0
-#: While a drain lasts, systemd is asked for this much more time, three times as often (sd_notify(3)).
-_EXTENSION = 15.0
 #: A live generation that has no worker left ends the service after so many failed starts in a row.
 _LAST_TRY = 5
 _STOPPING = "the service is stopping"
@@ -67,32 +66,35 @@ class Master:
         self._journal = journal
         self._events = Events()
         self._control: Control | None = None
-        self._job = Job(0, options, configuration, listeners, None)
+        self._first = configuration
+        job = Job(0, options, configuration, listeners, None)
+        self._nursery = Nursery(self._events, journal, job, self._release, self._on_message, self._on_end)
         self._count = 0
         self._deadline = born + options.start_timeout
-        self._petted = self._extended = 0.0
+        self._pulse = Pulse(notifier)
         self._code = ExitCode.OK
         self._last_words = ""
 
     def run(self) -> int:
         """The whole life; the exit code."""
         for number, callback in (
-            (signal.SIGCHLD, self._reap),
+            (signal.SIGCHLD, self._nursery.reap),
             (signal.SIGHUP, self.reloads.ask),
             (signal.SIGTERM, self._on_stop),
             (signal.SIGINT, self._on_stop),
         ):
             self._events.on_signal(number, callback)
-        if self.options.runtime_directory is not None:
-            path = self.options.runtime_directory / SOCKET_NAME
-            self._control = Control(path, self._events, self._on_command)
-        self._start(self._job.configuration)
+        if (directory := self.options.runtime_directory) is not None:
+            self._control = Control(directory / SOCKET_NAME, self._events, self._on_command)
+        self._start(self._first)
         try:
             while not self.stopping or self.processes:
                 self._events.wait(_TICK)
                 self._tick(time.monotonic())
         finally:
-            self._release_all()
+            if self._control is not None:
+                self._control.close()
+            self._events.close()
         if self._last_words:
             self._journal.error(self._last_words)
         return self._code
@@ -105,21 +107,21 @@ class Master:
     @property
     def processes(self) -> list[Process]:
         """All workers."""
-        return [process for generation in self.generations for process in generation.processes]
+        return self._nursery.processes
 
     # Starting, and what follows from a generation's success or failure.
 
     def _start(self, configuration: Configuration) -> None:
         self._count += 1
         now = time.monotonic()
-        self.coming = Generation(self._count, configuration, self.options.workers, self._fork, now)
-        self.coming.fill(now)
+        self.coming = Generation(self._count, configuration, self.options.workers, self._nursery.fork, now)
+        self._fill(self.coming)
         self._notifier.status(facts.render_status(self))
 
-    def _fork(self, slot: int, generation: Generation) -> Process:
-        process = spawn(generation.job(slot, self._job), self._journal, self._release, time.monotonic())
-        self._events.watch(process.channel, lambda: self._listen(generation, process))
-        return process
+    def _fill(self, generation: Generation) -> None:
+        trouble = generation.fill(time.monotonic())
+        if trouble:
+            self._journal.error(f"can't start a worker: {trouble}")
 
     def _release(self) -> None:
         """In a fresh child: close what is the master's."""
@@ -127,18 +129,10 @@ class Master:
         self._notifier.close()
         if self._control is not None:
             self._control.release()
-        for process in self.processes:
-            process.channel.close()
-
-    def _release_all(self) -> None:
-        if self._control is not None:
-            self._control.close()
-        self._events.close()
 
     def _promote(self, generation: Generation) -> None:
         """All of it serves: it takes over, and the one before may go."""
         former, self.current, self.coming = self.current, generation, None
-        generation.live = True
         self.live_since = time.time()
         if former is not None:
             self._retire(former)
@@ -210,11 +204,12 @@ class Master:
         if self.stopping:
             self._journal.notice("asked to stop a second time: running requests are cut")
             for process in self.processes:
-                process.retire(time.monotonic() + _FAREWELL)
+                process.hurry(time.monotonic() + _FAREWELL)
         else:
-            self._notifier.stopping("stopping")
             self._stop()
-            self._journal.notice(facts.render_status(self))
+            text = facts.render_status(self)
+            self._notifier.stopping(text)
+            self._journal.notice(text)
 
     def _stop(self) -> None:
         self.stopping = True
@@ -226,22 +221,18 @@ class Master:
 
     # What workers say, and how they end.
 
-    def _listen(self, generation: Generation, process: Process) -> None:
-        for message in process.messages():
-            if isinstance(message, Beat):
-                self._on_beat(generation, process, message)
-            elif isinstance(message, Environment):
-                generation.environment = message.variables
-                if not self.stopping:
-                    generation.fill(time.monotonic())
-            elif isinstance(message, Failed):
-                process.cause = message.cause
-            elif isinstance(message, Left) and message.cut:
-                self._journal.warning(
-                    f"{process} cut {message.cut} request(s) that still ran after {self.options.drain_timeout:g} s"
-                )
-            elif message is None:
-                self._events.forget(process.channel)
+    def _on_message(self, generation: Generation, process: Process, message: Message) -> None:
+        if isinstance(message, Beat):
+            self._on_beat(generation, process, message)
+        elif isinstance(message, Failed):
+            process.cause = message.cause
+        elif isinstance(message, Environment):
+            generation.environment = message.variables
+            if generation in (self.coming, self.current):
+                self._fill(generation)
+        elif isinstance(message, Left) and message.cut:
+            limit = self.options.drain_timeout
+            self._journal.warning(f"{process} cut {message.cut} request(s) that still ran after {limit:g} s")
 
     def _on_beat(self, generation: Generation, process: Process, beat: Beat) -> None:
         before = process.phase
@@ -250,15 +241,8 @@ class Master:
             self._settle(generation, process)
         if generation is self.coming and generation.serving:
             self._promote(generation)
-        elif generation is self.coming and generation.ready:
-            self._let_serve(generation.processes)
-        elif generation is self.current and process.phase is Phase.READY:
-            self._let_serve([process])
-
-    def _let_serve(self, processes: list[Process]) -> None:
-        for process in processes:
-            if not process.told:
-                process.serve()
+        elif generation is self.current or (generation is self.coming and generation.ready):
+            generation.let_serve()
 
     def _settle(self, generation: Generation, process: Process) -> None:
         story = generation.settle(process)
@@ -266,24 +250,7 @@ class Master:
             self.restarts += 1
             self._journal.warning(f"{story.why}, replaced in {time.monotonic() - story.since:.1f} s")
 
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            for generation in self.generations:
-                for process in [each for each in generation.processes if each.pid == pid]:
-                    self._bury(generation, process, status)
-
-    def _bury(self, generation: Generation, process: Process, status: int) -> None:
-        self._listen(generation, process)  # its last words
-        self._events.forget(process.channel)
-        process.channel.close()
-        end = process.render_end(status)
-        now = time.monotonic()
+    def _on_end(self, generation: Generation, process: Process, end: str, clean: bool) -> None:
         if generation is self.coming:
             generation.processes.remove(process)
             if process.cause:
@@ -292,57 +259,44 @@ class Master:
             else:
                 self._give_up(generation, f"{end} before it was ready", ExitCode.TEMPORARY)
         elif generation is self.current:
-            vacancy = generation.lose(process, end, now)
-            if vacancy.failures:
-                self._on_failed_start(generation, process.cause or end, vacancy.failures, vacancy.due - now)
-            generation.fill(now)
+            self._replace(generation, process, end)
         else:
             generation.processes.remove(process)
-            if status and not process.dismissed:
-                self._journal.warning(end)
             self.retiring = [each for each in self.retiring if each.processes]
+            if not clean and not process.dismissed:
+                self._journal.warning(end)
 
-    def _on_failed_start(self, generation: Generation, cause: str, failures: int, pause: float) -> None:
-        generation.trouble = cause
-        if failures >= _LAST_TRY and not generation.processes:
+    def _replace(self, generation: Generation, process: Process, end: str) -> None:
+        now = time.monotonic()
+        vacancy = generation.lose(process, end, now)
+        if not vacancy.failures:
+            self._fill(generation)
+            return
+        cause = generation.trouble = process.cause or end
+        if vacancy.failures >= _LAST_TRY and not generation.processes:
             self._fail(f"no worker can start any more: {cause}", ExitCode.CONFIG)
         else:
-            self._journal.error(f"a new worker can't start: {cause}. Next try in {pause:.0f} s")
+            self._journal.error(f"a new worker can't start: {cause}. Next try in {vacancy.due - now:.0f} s")
 
     # The clocks.
 
     def _tick(self, now: float) -> None:
-        self._reap()
+        self._nursery.reap()
         for process in self.processes:
             process.judge(now, self.options.start_timeout, self.options.hang_limit)
-        if self.current is not None:
-            self.current.fill(now)
+        for generation in (self.coming, self.current):
+            if generation is not None:
+                self._fill(generation)
         if self.reloads.running and self._is_live():
             self._end_reload("")
         if self.current is not None and self.coming is None and self.reloads.begin():
             self._begin_reload()
         if self.coming is not None and now > self._deadline:
-            cause = f"not ready after START_TIMEOUT={self.options.start_timeout:g} s"
-            self._give_up(self.coming, cause, ExitCode.TEMPORARY)
+            late = f"not ready after START_TIMEOUT={self.options.start_timeout:g} s"
+            self._give_up(self.coming, self.coming.trouble or late, ExitCode.TEMPORARY)
         self._notifier.status(self._last_words or facts.render_status(self))
-        self._tell_systemd(now)
-
-    def _tell_systemd(self, now: float) -> None:
-        interval = self._notifier.watchdog_interval
-        if interval is not None and now - self._petted >= interval - _TICK and self._is_answering(now):
-            self._petted = now
-            self._notifier.watchdog()
-        if self.stopping and now - self._extended >= _EXTENSION / 3:
-            self._extended = now
-            self._notifier.extend(_EXTENSION)
-
-    def _is_answering(self, now: float) -> bool:
-        """Whether some worker has answered its probe of late.
-
-        One that doesn't is replaced here. If none does for `hang_limit`, and no successor comes within systemd's
-        WatchdogSec= from then on, systemd restarts it all. While the service starts or stops there may be none.
-        """
-        if self.current is None:
-            return True
-        answered = (each.beat_at for each in self.current.processes if each.phase is not Phase.STARTING)
-        return any(now - at < self.options.hang_limit for at in answered)
+        # While it starts or stops there may be no worker that answers; systemd has other limits for that.
+        if self.current is None or self.current.answers(now, self.options.hang_limit):
+            self._pulse.beat(now)
+        if self.stopping:
+            self._pulse.extend(now)

@@ -79,14 +79,27 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def main(address: str) -> int:
-    """Exit 0 if HOST:PORT is free, 69 and one line if somebody holds it."""
+    """Exit 69 and one line if somebody holds HOST:PORT, else 0.
+
+    Any other obstacle is left to systemd: it may bind where this process can't (FreeBind=, ports below 1024).
+    """
     try:
-        for each in bind(*parse_address(address)):
+        host, port = parse_address(address)
+    except InputError as error:
+        return _complain(error, ExitCode.USAGE)
+    try:
+        for each in bind(host, port):
             each.close()
-    except InstallerError as error:
-        print(f"{error.message}. {error.hint}", file=sys.stderr)  # noqa: T201 - a command of its own
-        return error.code
+    except Unavailable as error:
+        return _complain(error, ExitCode.UNAVAILABLE)
+    except InputError:
+        return ExitCode.OK
     return ExitCode.OK
+
+
+def _complain(error: InstallerError, code: ExitCode) -> int:
+    print(f"{error.message}. {error.hint}", file=sys.stderr)  # noqa: T201 - a command of its own
+    return code
 
 
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:

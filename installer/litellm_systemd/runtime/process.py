@@ -74,10 +74,19 @@ class Process:
         self.channel.send(Serve())
 
     def retire(self, limit: float) -> None:
-        """Ask it to drain and leave; it is killed if it is still here at `limit`. A second time, it hurries."""
+        """Ask it to drain and leave; it is killed if it is still here at `limit`."""
         self.phase = Phase.RETIRING
-        self._kill_at = limit if self._kill_at is None else min(limit, self._kill_at)
+        self._kill_at = limit
         self.signal(signal.SIGTERM)
+
+    def hurry(self, limit: float) -> None:
+        """Ask it to cut what runs and leave.
+
+        Not a second SIGTERM: with another KillMode= a worker gets the first one from systemd and from here.
+        """
+        self.phase = Phase.RETIRING
+        self._kill_at = limit
+        self.signal(signal.SIGQUIT)
 
     def dismiss(self) -> None:
         """End it at once, because nobody waits for it: it has never served, or was asked often enough."""
@@ -112,13 +121,18 @@ class Process:
 
 
 def spawn(job: worker.Job, journal: Journal, release: Callable[[], None], now: float) -> Process:
-    """Fork a worker. `release` closes in the child what belongs to the master alone."""
+    """Fork a worker. `release` closes in the child what belongs to the master alone. OSError if there is no room."""
     mine, theirs = open_channel()
-    with signals_held() as before:
-        pid = os.fork()
-        if pid == 0:
-            _be_worker(job, theirs, journal, (release, mine.close), before)
-    theirs.close()
+    try:
+        with signals_held() as before:
+            pid = os.fork()
+            if pid == 0:
+                _be_worker(job, theirs, journal, (release, mine.close), before)
+    except OSError:
+        mine.close()
+        raise
+    finally:
+        theirs.close()
     return Process(job.slot, pid, mine, now)
 
 

@@ -72,11 +72,14 @@ class Server(uvicorn.Server):
         return len(self.server_state.connections)
 
     async def accept(self) -> None:
-        """Begin to take connections."""
+        """Begin to take connections, unless it is to leave already."""
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             create = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
-            self.servers.append(await create(self._protocol, sock=listener, backlog=_BACKLOG))
+            server = await create(self._protocol, sock=listener, backlog=_BACKLOG)
+            self.servers.append(server)
+            if self.should_exit:  # told so meanwhile
+                server.close()
 
     async def connect(self, connection: socket.socket) -> None:
         """Serve one connected socket as if it had come in through the port."""

@@ -17,7 +17,7 @@ def main(environ: Mapping[str, str]) -> int:
     """Decide, and tell systemd. It doesn't wait: systemd itself waits for this command."""
     jobs = _systemctl("list-jobs", "--no-legend", "--full", SERVICE)
     if closes_port(environ.get("EXIT_STATUS", ""), find_job(jobs)):
-        _systemctl("stop", "--no-block", SOCKET)
+        _systemctl("stop", "--no-block", "--job-mode=ignore-dependencies", SOCKET)
     return ExitCode.OK
 
 

@@ -22,10 +22,10 @@ from litellm_systemd.runtime.journal import DEBUG, Journal, adopt_loggers, hush_
 from litellm_systemd.runtime.options import Options
 from litellm_systemd.runtime.server import Server, build_config
 
-#: Seconds that requests get when the master is gone, or an administrator asks a second time.
+#: Seconds that requests get when the master is gone.
 HURRY = 5.0
 #: Between two questions before the first 200.
-_EAGER = 0.05
+_EAGER = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,8 @@ class _Worker:
 
     async def live(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._on_term)
+        loop.add_signal_handler(signal.SIGTERM, self._retire)
+        loop.add_signal_handler(signal.SIGQUIT, self._hurry, 0.0)
         loop.add_reader(self._channel.fileno(), self._on_message)
         heart = loop.create_task(self._beat())
         # What LiteLLM has to say about a configuration is the same in each worker: the first one of them says it.
@@ -136,21 +137,22 @@ class _Worker:
         with seam.silence():
             serving = loop.create_task(self._server.serve())
             while not self._server.started and not serving.done():
-                await asyncio.sleep(_EAGER / 5)
+                await asyncio.sleep(_EAGER / 4)
         logging.disable(logging.NOTSET)
         adopt_loggers(self._journal)  # those that came with the configuration
         await serving
         heart.cancel()
         self._channel.send(Left(self._server.cut))
 
-    def _on_term(self) -> None:
+    def _retire(self) -> None:
         hush_cancellations()
-        if self._server.should_exit:
-            self._server.hurry(0)
-        else:
-            self._server.retire()
-            self._serving = False
-            self._report()
+        self._server.retire()
+        self._serving = False
+        self._report()
+
+    def _hurry(self, seconds: float) -> None:
+        self._retire()
+        self._server.hurry(seconds)
 
     def _on_message(self) -> None:
         try:
@@ -163,10 +165,9 @@ class _Worker:
         elif message is None:
             # The master is dead. Nobody would replace or stop this worker: it must not outlive its requests.
             loop.remove_reader(self._channel.fileno())
-            hush_cancellations()
             self._set_alarm(HURRY * 4)
             self._orphaned = True
-            self._server.hurry(HURRY)
+            self._hurry(HURRY)
 
     async def _accept(self) -> None:
         await self._server.accept()
@@ -208,7 +209,7 @@ class _Worker:
 def reset_process() -> None:
     """Undo in a fresh child what the master set up for itself."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM):
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     # Ctrl-C and a closed terminal reach the whole process group; the master decides what they mean.
     for number in (signal.SIGINT, signal.SIGHUP):
