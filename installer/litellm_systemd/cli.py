@@ -93,9 +93,9 @@ def _show(report: Report, *, as_json: bool) -> int:
         click.echo(report.as_json())
         return int(report.exit_code)
     if report.checks or report.facts:
-        from litellm_systemd.display import print_tables
+        from litellm_systemd.display import render_tables
 
-        print_tables(report)
+        click.echo(render_tables(report))
     # Without rich, which loads parts of itself late: after an uninstall there is nothing left to load.
     for note in report.notes:
         click.echo(f"  {note}")

@@ -1,4 +1,4 @@
-"""The tables of a `Report`, on a terminal or in a file. Part of the CLI: nothing else prints."""
+"""The tables of a `Report`, on a terminal or in a file. Part of the CLI."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ _MARKS = {
 }
 
 
-def print_tables(report: Report, console: Console | None = None) -> None:
-    """Print the facts and the checks of a report, a table each."""
+def render_tables(report: Report, console: Console | None = None) -> str:
+    """The facts and the checks of a report as text, a table each, coloured for a terminal."""
     # A file or a pipe has no width of its own: wide enough that no line of a report is folded there.
-    out = console or Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    if report.facts:
-        out.print(_facts(report))
-    if report.checks:
-        out.print(_checks(report.checks))
+    out = console or Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    with out.capture() as capture:
+        if report.facts:
+            out.print(_facts(report))
+        if report.checks:
+            out.print(_checks(report.checks))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def _facts(report: Report) -> Table:
