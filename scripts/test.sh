@@ -80,7 +80,7 @@ make_venv() {
     fi
     wanted=$(echo "$version $PWD" | cat - setup.cfg pyproject.toml | sha256sum)
     if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
-        command -v "$VENV/bin/uv" >/dev/null || "$VENV/bin/python" -m pip install --quiet uv
+        command -v "$VENV/bin/uv" >/dev/null || "$VENV/bin/python" -m pip install -qq uv
         "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --editable '.[test]'
         echo "$wanted" >"$stamp"
     fi
@@ -112,12 +112,14 @@ build_images() {
 run_tests() { "$VENV/bin/coverage" run -m pytest --quiet "$@"; }
 
 report_coverage() {
-    "$VENV/bin/coverage" combine --quiet
+    mkdir -p .cache/coverage
+    "$VENV/bin/coverage" combine --quiet . .cache/coverage
     "$VENV/bin/coverage" report
 }
 
 main() {
     local folder
+    trap print_summary EXIT
     stage "system packages" install_packages
     stage "Python packages" make_venv
     if [[ $# -gt 0 ]]; then
@@ -125,10 +127,10 @@ main() {
         say "pytest $*"
         exec "$VENV/bin/pytest" "$@"
     fi
-    trap print_summary EXIT
     stage "linters" lint
     stage "images" build_images
-    "$VENV/bin/coverage" erase
+    rm -rf .coverage .coverage.* .cache/coverage
+    export COVERAGE_PROCESS_START=$PWD/setup.cfg
     for folder in unit integration system; do
         stage "$folder tests" run_tests "tests/$folder"
     done

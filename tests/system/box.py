@@ -157,7 +157,8 @@ class Box:
     """A systemd container, from its first boot to the end of the `with` statement.
 
     `network="host"` shares the host's network in place of an empty one. `binds` are shown as they are, everything
-    else is a copy. `options` are handed to systemd-nspawn(1) as they are.
+    else is a copy. `options` are handed to systemd-nspawn(1) as they are, and `environment` to every command that is
+    run as root.
     Entering boots; a box can be powered off and booted again, and keeps its changes until it is closed or saved.
     """
 
@@ -166,6 +167,7 @@ class Box:
     network: Network = "private"
     binds: tuple[Bind, ...] = ()
     options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.name = self.yard.new_name("box")
@@ -346,7 +348,8 @@ class Box:
     ) -> subprocess.Popen[str]:
         """Start a command in the box. Its pid is that of nsenter: end it with `end(process)`."""
         return subprocess.Popen(
-            self.argv(argv, user=user, cwd=cwd), env={**CLEAN_ENVIRONMENT, **(env or {})},
+            self.argv(argv, user=user, cwd=cwd),
+            env={**CLEAN_ENVIRONMENT, **({} if user else self.environment), **(env or {})},
             stdin=stdin, stdout=stdout, stderr=stderr, text=True, errors="replace",
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ Under REQUIRE_SYSTEM_TESTS=1 they fail instead: a run that must prove something 
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 import images
 import pytest
-from box import Box, BoxError, Image, Yard, why_not
+from box import Bind, Box, BoxError, Image, Yard, why_not
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: What tells uv where its cache is: an installation without a network lives on it.
@@ -55,6 +56,27 @@ def evidence(box: Box) -> list[tuple[str, str]]:
         ("journalctl", "--boot", "--no-pager", "--lines=200"),
     )
     return [(f"{box.name}: {' '.join(argv)}", box.run(argv, check=False).stdout) for argv in commands]
+
+
+def _measured() -> dict[str, Any]:
+    """What makes a box count for coverage, when test.sh measures it: the Python of the venv and of releases reports
+    to a folder of the host. (The service itself gets no such variables from systemd: the integration tests run it.)
+    """
+    config = os.environ.get("COVERAGE_PROCESS_START")
+    if not config:
+        return {"binds": (), "environment": {}}
+    folder = REPOSITORY / ".cache/coverage"
+    folder.mkdir(parents=True, exist_ok=True)
+    variables = {"COVERAGE_PROCESS_START": config, "COVERAGE_FILE": str(folder / "box")}
+    return {"binds": (Bind(folder, writable=True),), "environment": variables}
+
+
+def _measure_release(golden: Box, environment: dict[str, str]) -> None:
+    """Put coverage into the release as well, for tests call the litellmctl in it."""
+    if golden.environment:
+        version = f"coverage=={importlib.metadata.version('coverage')}"
+        python = "/opt/litellm-systemd/current/bin/python"
+        golden.run((f"{sys.prefix}/bin/uv", "pip", "install", "--python", python, version), env=environment)
 
 
 def _refuse(reason: str) -> None:
@@ -102,8 +124,9 @@ def make_box(request: pytest.FixtureRequest, yard: Yard, host_image: Image) -> I
     """Boots as many boxes as a test wants, of any image (`host_image` if none is given), and ends them."""
     boxes = request.node.stash.setdefault(_BOXES, [])
 
-    def make(image: Image = host_image, **options: Any) -> Box:
-        box = Box(yard, image, **options)
+    def make(image: Image = host_image, binds: tuple[Bind, ...] = (), **options: Any) -> Box:
+        measured = _measured()
+        box = Box(yard, image, binds=measured["binds"] + binds, environment=measured["environment"], **options)
         boxes.append(box)
         box.boot()
         return box
@@ -129,13 +152,14 @@ def install_environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def installed_image(yard: Yard, host_image: Image, install_environment: dict[str, str]) -> Image:
     """What `litellmctl install -c demo.yml` leaves behind, powered off: made once, forked by tests."""
-    with Box(yard, host_image) as golden:
+    with Box(yard, host_image, **_measured()) as golden:
         argv = (f"{sys.prefix}/bin/litellmctl", "install", "-c", "demo.yml")
         try:
             golden.run(argv, env=install_environment, cwd=str(REPOSITORY), timeout=600)
         except BoxError as error:
             texts = "\n".join(f"--- {title} ---\n{text}" for title, text in evidence(golden))
             pytest.fail(f"the golden image can't be made: {error}\n{texts}", pytrace=False)
+        _measure_release(golden, install_environment)
         return golden.save()
 
 
