@@ -67,7 +67,7 @@ def _measured() -> dict[str, Any]:
         return {"binds": (), "environment": {}}
     folder = REPOSITORY / ".cache/coverage"
     folder.mkdir(parents=True, exist_ok=True)
-    variables = {"COVERAGE_PROCESS_START": config, "COVERAGE_FILE": str(folder / "box")}
+    variables = {"COVERAGE_PROCESS_START": config, "COVERAGE_FILE": str(folder / ".coverage")}
     return {"binds": (Bind(folder, writable=True),), "environment": variables}
 
 
