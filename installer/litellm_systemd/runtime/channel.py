@@ -40,9 +40,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A worker has drained, and ended `cut` requests at the limit."""
+    """A worker has drained for `seconds`, and ended `cut` requests then."""
 
     cut: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from litellm_systemd.runtime.process import Phase, Process
 
 #: Seconds before the next try of a place whose worker failed to start once, twice, and so on.
 _BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+#: Seconds before the next try if the system had no room for a process.
+_ROOM_PAUSE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +67,16 @@ class Generation:
 
         Returns why it can't, if the system has no room for a process; it is tried again later.
         """
-        for slot in sorted(slot for slot, vacancy in self._vacancies.items() if vacancy.due <= now):
-            if self.environment is None and self.processes:
-                break
-            try:
-                process = self._fork(slot, self)
-            except OSError as error:
-                self.trouble = f"no new process: {error.strerror or error}"
-                self._vacancies[slot] = replace(self._vacancies[slot], due=now + _BACKOFF[-1])
-                return self.trouble
-            self.processes.append(process)
-            self._stories[slot] = self._vacancies.pop(slot)
+        due = sorted(slot for slot, vacancy in self._vacancies.items() if vacancy.due <= now)
+        try:
+            for slot in due if self.environment is not None else due[: not self.processes]:
+                self.processes.append(self._fork(slot, self))
+                self._stories[slot] = self._vacancies.pop(slot)
+        except OSError as error:
+            self.trouble = f"no new process: {error.strerror or error}"
+            for slot in self._vacancies.keys() & due:
+                self._vacancies[slot] = replace(self._vacancies[slot], due=now + _ROOM_PAUSE)
+            return self.trouble
         return ""
 
     def lose(self, process: Process, end: str, now: float) -> Vacancy:

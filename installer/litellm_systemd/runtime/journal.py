@@ -7,6 +7,7 @@ Under the journal each line starts with its priority, `<4>` for a warning (sd-da
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -32,9 +33,11 @@ class Journal:
 
     def line(self, priority: int, text: str) -> None:
         """One event. A text of several lines stays together, each line with its priority."""
-        # One write a message: workers share the descriptor, and their lines must not mix.
-        sys.stderr.write(self.prefix(priority, text) + "\n")
-        sys.stderr.flush()
+        # One write a message: workers share the descriptor, and their lines must not mix. If it is gone with its
+        # terminal, the service isn't.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(self.prefix(priority, text) + "\n")
+            sys.stderr.flush()
 
     def error(self, text: str) -> None:
         """Something failed, and a person has to look."""
@@ -125,7 +128,9 @@ def adopt_loggers(journal: Journal) -> None:
 
 
 def _adopt(handler: logging.Handler, journal: Journal) -> logging.Handler:
-    if not isinstance(handler, logging.StreamHandler) or isinstance(handler, JournalHandler | logging.FileHandler):
+    if isinstance(handler, JournalHandler) or not isinstance(handler, logging.StreamHandler):
+        return handler
+    if handler.stream not in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # a file of the user's
         return handler
     mine = JournalHandler(journal)
     mine.setFormatter(_shorten(handler.formatter) if journal.prefixed else handler.formatter)

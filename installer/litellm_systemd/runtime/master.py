@@ -1,7 +1,6 @@
-"""The master: starts generations of workers, replaces them, reloads, and stops.
+"""The master: starts generations of workers, replaces them, reloads, and stops (ADR 0003).
 
-One thread, one loop. It imports LiteLLM before it gets here and never runs any of it: whatever a configuration does
-happens in workers, so that nothing of one generation is left for the next.
+One thread, one loop. Nothing of LiteLLM runs here, so that nothing of one generation is left for the next.
 """
 
 from __future__ import annotations
@@ -231,8 +230,7 @@ class Master:
             if generation in (self.coming, self.current):
                 self._fill(generation)
         elif isinstance(message, Left) and message.cut:
-            limit = self.options.drain_timeout
-            self._journal.warning(f"{process} cut {message.cut} request(s) that still ran after {limit:g} s")
+            self._journal.warning(f"{process} cut {message.cut} request(s) after {message.seconds:.0f} s")
 
     def _on_beat(self, generation: Generation, process: Process, beat: Beat) -> None:
         before = process.phase

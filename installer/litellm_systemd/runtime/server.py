@@ -43,7 +43,7 @@ class Server(uvicorn.Server):
     """Serves `listeners` from `accept` until `retire`; then lets what runs come to its end.
 
     `lame_duck_timeout` is how long an idle connection is kept then, `drain_timeout` how long a request may run.
-    `cut` counts the requests that ran longer.
+    `cut` counts the requests that ran longer, `drained` the seconds that they were given.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self.cut = 0
+        self.drained = 0.0
         self._listeners = tuple(listeners)
         self._lame_duck_timeout = lame_duck_timeout
         self._drain_timeout = drain_timeout
@@ -146,6 +147,7 @@ class Server(uvicorn.Server):
             await self.on_tick(ticks)  # keeps the Date header right
             await asyncio.sleep(_TICK)
             ticks += 1
+        self.drained = time.monotonic() - start
 
     def _is_over(self, limit: float) -> bool:
         return time.monotonic() >= (limit if self._hurried_at is None else min(limit, self._hurried_at))

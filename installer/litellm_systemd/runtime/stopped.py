@@ -8,6 +8,7 @@ RestartPreventExitStatus= doesn't see. After a crash and during a restart the po
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Mapping
 
 from litellm_systemd.contract import SERVICE, SOCKET, ExitCode
@@ -17,6 +18,8 @@ def main(environ: Mapping[str, str]) -> int:
     """Decide, and tell systemd. It doesn't wait: systemd itself waits for this command."""
     jobs = _systemctl("list-jobs", "--no-legend", "--full", SERVICE)
     if closes_port(environ.get("EXIT_STATUS", ""), find_job(jobs)):
+        # Without ignore-dependencies, stopping what the service requires would turn the job that is just failing into
+        # one that was cancelled, and `systemctl start` would say that instead of where to look.
         _systemctl("stop", "--no-block", "--job-mode=ignore-dependencies", SOCKET)
     return ExitCode.OK
 
@@ -36,5 +39,10 @@ def find_job(jobs: str) -> str:
 
 
 def _systemctl(*arguments: str) -> str:
-    done = subprocess.run(("systemctl", *arguments), capture_output=True, text=True, check=False, timeout=30)
-    return done.stdout
+    argv = ("systemctl", *arguments)
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        # The port stays as it is: nothing here is worth a failed stop.
+        print(f"can't ask systemd: {error}", file=sys.stderr)  # noqa: T201 - a command of its own
+        return ""

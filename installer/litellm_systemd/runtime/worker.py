@@ -142,7 +142,7 @@ class _Worker:
         adopt_loggers(self._journal)  # those that came with the configuration
         await serving
         heart.cancel()
-        self._channel.send(Left(self._server.cut))
+        self._channel.send(Left(self._server.cut, self._server.drained))
 
     def _retire(self) -> None:
         hush_cancellations()

@@ -1,0 +1,101 @@
+"""What systemd is told."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.runtime.notify import Notifier
+from litellm_systemd.runtime.pulse import Pulse
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(tmp_path / "notify"))
+        end.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield end
+
+
+def read(systemd: socket.socket) -> list[str]:
+    return systemd.recv(65536).decode().split("\n")
+
+
+def test_messages(systemd: socket.socket) -> None:
+    """Each state is one datagram, in the words of sd_notify(3)."""
+    notifier = Notifier()
+    notifier.status("importing LiteLLM")
+    assert read(systemd) == ["STATUS=importing LiteLLM"]
+    notifier.ready("serving")
+    assert read(systemd) == ["READY=1", "STATUS=serving"]
+    notifier.reloading("reloading")
+    reloading, since, status = read(systemd)
+    assert (reloading, status) == ("RELOADING=1", "STATUS=reloading")
+    assert since.removeprefix("MONOTONIC_USEC=").isdigit()
+    notifier.stopping("stopping")
+    assert read(systemd) == ["STOPPING=1", "STATUS=stopping"]
+    notifier.watchdog()
+    assert read(systemd) == ["WATCHDOG=1"]
+    notifier.extend(2.5)
+    assert read(systemd) == ["EXTEND_TIMEOUT_USEC=2500000"]
+
+
+def test_a_status_is_told_once(systemd: socket.socket) -> None:
+    """The same status again is not sent, another one is; both in UTF-8 and on one line."""
+    notifier = Notifier()
+    notifier.status("a")
+    notifier.status("a")
+    notifier.status("né 🚀\nREADY=1")
+    assert [read(systemd), read(systemd)] == [["STATUS=a"], ["STATUS=né 🚀 READY=1"]]
+
+
+def test_nobody_else_speaks_for_the_service(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables are gone from the environment once they are read."""
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    assert Notifier().watchdog_interval == 7.5
+    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(os.environ)
+
+
+@pytest.mark.parametrize("variables", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "9", "WATCHDOG_PID": "1"}])
+def test_no_watchdog(variables: dict[str, str]) -> None:
+    """Without WatchdogSec=, or if it is for another process, there is none."""
+    assert Notifier(dict(variables)).watchdog_interval is None
+
+
+def test_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal nothing is sent and nothing fails."""
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notifier = Notifier()
+    notifier.ready("serving")
+    notifier.close()
+
+
+def test_a_stuck_systemd_does_not_stick_us(systemd: socket.socket) -> None:
+    """When nobody reads, what is said again anyway is dropped after a moment."""
+    notifier = Notifier()
+    room = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    for number in range(room + 5):
+        notifier.status(str(number))
+    assert read(systemd) == ["STATUS=0"]
+
+
+def test_pulse(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life come four times within WatchdogSec=, pleas for time three times within what was asked for."""
+    monkeypatch.setenv("WATCHDOG_USEC", "8000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    pulse = Pulse(Notifier())
+    for tenth in range(41):
+        pulse.beat(tenth / 10)
+    assert [read(systemd) for _ in range(3)] == [["WATCHDOG=1"]] * 3
+    for second in range(12):
+        pulse.extend(float(second))
+    assert [read(systemd) for _ in range(3)] == [["EXTEND_TIMEOUT_USEC=15000000"]] * 3
+    systemd.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        systemd.recv(1)

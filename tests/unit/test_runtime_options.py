@@ -1,0 +1,84 @@
+"""The runtime's environment as a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd import contract
+from litellm_systemd.errors import InputError
+from litellm_systemd.runtime.options import Options, read_options
+
+
+def test_defaults() -> None:
+    """Without variables, and with empty ones, the defaults of the contract hold."""
+    names = ("HOST", "PORT", "NUM_WORKERS", "KEEPALIVE_TIMEOUT", "DRAIN_TIMEOUT", "RUNTIME_DIRECTORY")
+    options = read_options(Path("/etc/c.yaml"), {})
+    assert options == read_options(Path("/etc/c.yaml"), dict.fromkeys(names, ""))
+    assert (options.host, options.port) == ("127.0.0.1", 4000)
+    assert options.workers >= 1
+    assert options.drain_timeout == contract.DEFAULT_DRAIN_TIMEOUT
+    assert options.runtime_directory is None
+
+
+def test_variables() -> None:
+    """Every limit can be set."""
+    options = read_options(
+        Path("/etc/c.yaml"),
+        {
+            "HOST": "::1",
+            "PORT": "80",
+            "NUM_WORKERS": " 3 ",
+            "KEEPALIVE_TIMEOUT": "10",
+            "START_TIMEOUT": "20",
+            "DRAIN_TIMEOUT": "0",
+            "LAME_DUCK_TIMEOUT": "1.5",
+            "WATCHDOG_TIMEOUT": "8",
+            "RUNTIME_DIRECTORY": "/run/litellm:/run/other",
+        },
+    )
+    assert options == Options(
+        config=Path("/etc/c.yaml"),
+        host="::1",
+        port=80,
+        workers=3,
+        keepalive_timeout=10,
+        start_timeout=20,
+        drain_timeout=0,
+        lame_duck_timeout=1.5,
+        watchdog_timeout=8,
+        runtime_directory=Path("/run/litellm"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "http"),
+        ("NUM_WORKERS", "0"),
+        ("NUM_WORKERS", "2.5"),
+        ("NUM_WORKERS", "²"),
+        ("DRAIN_TIMEOUT", "nan"),
+        ("DRAIN_TIMEOUT", "inf"),
+        ("DRAIN_TIMEOUT", "-1"),
+        ("WATCHDOG_TIMEOUT", "1"),
+    ],
+)
+def test_nonsense(name: str, value: str) -> None:
+    """A value that makes no sense is refused by name, with what would do."""
+    with pytest.raises(InputError) as caught:
+        read_options(Path("c.yaml"), {name: value})
+    assert caught.value.message == f"{name} is {value!r}"
+    assert caught.value.hint.startswith("Give ")
+    assert caught.value.code == 78
+
+
+@pytest.mark.parametrize("seconds", [2.0, 6.0, 30.0, 600.0])
+def test_hung_before_systemd_minds(seconds: float) -> None:
+    """A hung worker is found, with several beats missed, before systemd's own watchdog would strike."""
+    options = Options(config=Path("c.yaml"), watchdog_timeout=seconds)
+    assert options.hang_limit < options.watchdog_timeout
+    assert options.beat_interval * 4 <= options.hang_limit

@@ -1,0 +1,58 @@
+"""Whether the port closes when the service stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.runtime.stopped import closes_port, find_job, main
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "job", "closes"),
+    [
+        ("0", "stop", True),
+        ("78", "", True),
+        ("78", "start", True),
+        ("KILL", "stop", True),
+        ("0", "restart", False),
+        ("0", "", False),
+        ("KILL", "", False),
+        ("69", "", False),
+        ("", "", False),
+    ],
+)
+def test_decision(exit_status: str, job: str, closes: bool) -> None:
+    """The port closes after a stop and after a configuration error, and stays open for everything else."""
+    assert closes_port(exit_status, job) is closes
+
+
+@pytest.mark.parametrize(
+    ("jobs", "job"),
+    [
+        ("1204 litellm.service stop running\n", "stop"),
+        (" 7 other.service  start waiting\n 8 litellm.service restart running\n", "restart"),
+        ("7 litellm.service.d start running\n", ""),
+        ("", ""),
+        ("No jobs running.\n", ""),
+    ],
+)
+def test_job(jobs: str, job: str) -> None:
+    """The job is read from what systemctl prints, whatever else runs."""
+    assert find_job(jobs) == job
+
+
+@pytest.mark.parametrize(("job", "calls"), [("stop", 2), ("restart", 1)])
+def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, calls: int) -> None:
+    """systemd is asked for the job, and told to stop the socket only if it is to close, without waiting."""
+    log = tmp_path / "log"
+    fake = tmp_path / "systemctl"
+    fake.write_text(f'#!/bin/sh\necho "$@" >>{log}\n[ $1 = list-jobs ] && echo "5 litellm.service {job} running"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert main({"EXIT_STATUS": "0"}) == 0
+    lines = log.read_text().splitlines()
+    assert len(lines) == calls
+    if calls == 2:
+        assert lines[1] == "stop --no-block --job-mode=ignore-dependencies litellm.socket"
