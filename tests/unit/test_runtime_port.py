@@ -60,6 +60,15 @@ def test_bind_names_the_holder() -> None:
     assert "another PORT" in caught.value.hint
 
 
+def test_many_holders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service with many workers is named by its first process."""
+    holders = (Holder(1, "systemd"), Holder(71, "nginx"), Holder(72, "nginx"), Holder(73, "nginx"))
+    monkeypatch.setattr(module, "find_holders", lambda _: holders)
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(Unavailable) as caught:
+        bind("127.0.0.1", other.getsockname()[1])
+    assert "(systemctl list-sockets) and nginx (pid 71) (2 more)" in caught.value.message
+
+
 def test_bind_says_when_it_cannot_see(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user's process can't be seen without root, and the text says so."""
     monkeypatch.setattr(module, "find_holders", lambda _: ())

@@ -123,14 +123,20 @@ def _bind_one(family: socket.AddressFamily, address: tuple[str, int]) -> socket.
 def _explain(error: OSError, host: str, port: int) -> InstallerError:
     place = render_address(host, port)
     if error.errno == errno.EADDRINUSE:
-        holders = ", ".join(str(holder) for holder in find_holders(port))
+        holders = find_holders(port)
         if holders:
-            return Unavailable(f"{place} is held by {holders}", _HINT)
+            return Unavailable(f"{place} is held by {_render_holders(holders)}", _HINT)
         return Unavailable(f"{place} is held by a process that I can't see", f"Run as root to see it. {_HINT}")
     if error.errno == errno.EACCES:
         return InputError(f"{place} is reserved for root", "Give a PORT from 1024 up, or start it by systemd.")
     reason = error.strerror or str(error)
     return InputError(f"can't listen on {place}: {reason}", "HOST must be an address of this machine.")
+
+
+def _render_holders(holders: tuple[Holder, ...]) -> str:
+    # A socket unit and the main process of its service; the rest are workers.
+    named, more = holders[:2], len(holders) - 2
+    return " and ".join(str(holder) for holder in named) + (f" ({more} more)" if more > 0 else "")
 
 
 def _listening_inodes(port: int, proc: Path) -> Iterator[str]:
