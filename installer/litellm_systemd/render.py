@@ -20,6 +20,8 @@ RESTART_DELAY = 1
 LONGEST_RESTART_DELAY = 60
 #: Seconds between the end of the grace limit and SIGKILL: for idle connections, the cut and ExecStopPost.
 STOP_MARGIN = 30
+#: Seconds that systemd waits longer for readiness than the service itself, which can say what was missing.
+START_MARGIN = 15
 
 #: Directives of the sandbox by the first version that knows them; an older one would warn at each load.
 NEWER_SANDBOX = (
@@ -53,11 +55,11 @@ def render_service(layout: Layout, settings: Settings, systemd: int, version: st
         environment_file=layout.environment_file,
         service_type="notify",
         exec_reload=f"ExecReload={layout.current}/bin/python -I -m litellm_systemd.runtime reload --pid $MAINPID",
-        start_timeout=settings.start_timeout,
+        start_timeout=settings.start_timeout + START_MARGIN,
         stop_timeout=settings.drain_timeout + STOP_MARGIN,
         watchdog_timeout=settings.watchdog_timeout,
         start_limit_burst=START_LIMIT_BURST,
-        start_limit_interval=START_LIMIT_BURST * (delay + settings.start_timeout) + 1,
+        start_limit_interval=START_LIMIT_BURST * (delay + settings.start_timeout + START_MARGIN) + 1,
         restart_delay=RESTART_DELAY,
         restart_backoff=_restart_backoff(systemd),
         newer_sandbox="\n".join(line for since, line in NEWER_SANDBOX if systemd >= since),

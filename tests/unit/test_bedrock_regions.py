@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import botocore.session  # type: ignore[import-untyped]
+import botocore.session
 import pytest
 
 from litellm_systemd.bedrock_regions import PROFILES, REACH, REGIONS, geography, looks_like_region, profile

@@ -14,7 +14,7 @@ from tests.unit.plan_world import act_out, make_desired, make_host, make_layout
 CASES = Path(__file__).parent / "plan_cases"
 
 
-def cases(name: str) -> Any:
+def cases(name: str) -> pytest.MarkDecorator:
     loaded = yaml.safe_load((CASES / name).read_text(encoding="utf-8"))
     return pytest.mark.parametrize("case", [pytest.param(case, id=case["promise"]) for case in loaded])
 

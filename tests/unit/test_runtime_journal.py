@@ -135,6 +135,17 @@ def test_clients_make_no_errors(
     assert all(line.startswith(f"<{priority}>") for line in lines)
 
 
+def test_refused_key_is_one_line(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    """A request without a key, which LiteLLM logs with a traceback, is a warning of one line."""
+    record = logging.makeLogRecord(
+        {"msg": "No api key", "levelno": logging.ERROR, "module": "auth_exception_handler"}
+    )
+    record.requester_ip = "192.0.2.1"
+    record.exc_info = (Exception, Exception("No api key passed in."), None)
+    JournalHandler(Journal(prefixed=True)).handle(record)
+    assert capsys.readouterr().err == "<4>No api key\n"
+
+
 def test_cancellations_are_hushed(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     """A worker that leaves doesn't log the tasks that it cancelled itself, but everything else."""
     uvicorn = logging.getLogger("uvicorn.error")

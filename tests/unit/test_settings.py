@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from litellm_systemd.errors import ExitCode, InputError, MissingError
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import InputError, MissingError
 from litellm_systemd.settings import Settings, build_settings, parse_dotenv, read_dotenv
 
 CASES = yaml.safe_load((Path(__file__).parent / "settings_cases.yml").read_text(encoding="utf-8"))

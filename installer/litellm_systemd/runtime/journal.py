@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import os
 import sys
@@ -85,18 +86,25 @@ class JournalHandler(_StreamHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's text with prefixes."""
-        priority = WARNING if _is_clients_fault(record) else priority_of(record.levelno)
-        return self._journal.prefix(priority, super().format(record))
+        if not _is_clients_fault(record):
+            return self._journal.prefix(priority_of(record.levelno), super().format(record))
+        brief = copy.copy(record)
+        brief.exc_info = brief.exc_text = None  # where in LiteLLM a key was refused helps nobody
+        return self._journal.prefix(WARNING, super().format(brief))
 
 
 def _is_clients_fault(record: logging.LogRecord) -> bool:
     """Whether LiteLLM reports one request as wrong: a bad key, a missing parameter.
 
-    It logs them as errors, without a traceback (log_llm_api_exception in proxy/common_request_processing.py and
-    auth/auth_exception_handler.py). Whoever reaches the port could fill `journalctl -p err` with them.
+    It logs them as errors (log_llm_api_exception in proxy/common_request_processing.py and
+    auth/auth_exception_handler.py). Whoever reaches the port could fill `journalctl -p err` with them. A missing key
+    comes as a bare Exception with a traceback; any other traceback is a failure of LiteLLM's own.
     """
     about_a_request = hasattr(record, "requester_ip") or hasattr(record, "litellm_call_id")
-    return record.levelno == logging.ERROR and about_a_request and not record.exc_info
+    if record.levelno != logging.ERROR or not about_a_request:
+        return False
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or (record.module == "auth_exception_handler" and type(error) is Exception)
 
 
 def priority_of(level: int) -> int:
