@@ -17,6 +17,7 @@ from litellm_systemd.layout import Layout
 from litellm_systemd.model import Action, FileState, HostState, Plan, Verb
 from litellm_systemd.plan import plan_rollback
 from litellm_systemd.releases import Source, build_release
+from litellm_systemd.standby import remove_standby, restart_without_pause
 from litellm_systemd.systemctl import Systemctl
 
 
@@ -61,6 +62,8 @@ def apply_uninstall(executor: Executor, plan: Plan) -> None:
     """
     for action in plan.actions:
         _take(executor, action)
+    if executor.layout.is_host:
+        remove_standby(executor.layout)
 
 
 def _take(executor: Executor, action: Action) -> None:
@@ -122,6 +125,14 @@ def _write(executor: Executor, action: Action) -> None:
         write_file(executor.layout, action.after)
 
 
+def _restart(executor: Executor, action: Action) -> None:
+    if action.target == contract.SERVICE:
+        restart_without_pause(executor.layout, executor.systemctl, executor.say)
+    else:
+        # Another address: a standby couldn't listen there for it.
+        executor.systemctl.restart(*action.target.split())
+
+
 def _remove_user(executor: Executor, _action: Action) -> None:
     prefix = () if executor.layout.is_host else ("--prefix", str(executor.layout.root))
     run(("userdel", *prefix, contract.SERVICE_USER))
@@ -150,5 +161,5 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     Verb.ENABLE: lambda executor, action: executor.systemctl.enable(action.target),
     Verb.START: lambda executor, action: executor.systemctl.start(*action.target.split()),
     Verb.RELOAD: lambda executor, action: executor.systemctl.reload(*action.target.split()),
-    Verb.RESTART: lambda executor, action: executor.systemctl.restart(*action.target.split()),
+    Verb.RESTART: _restart,
 }

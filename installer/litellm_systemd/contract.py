@@ -10,11 +10,17 @@ from enum import IntEnum
 
 SERVICE = "litellm.service"
 SOCKET = "litellm.socket"
+#: Serves on the same socket while the service restarts; see `standby`.
+STANDBY = "litellm-standby.service"
 SERVICE_USER = "litellm"
 
 #: Where the service keeps what it must find again without being told (file-hierarchy(7)).
 ENV_FILE = "/etc/litellm/litellm.env"
 CONFIG_FILE = "/etc/litellm/config.yaml"
+
+#: Where systemd makes the service's RuntimeDirectory=, and the name of its control socket there.
+RUNTIME_DIRECTORY = "/run/litellm"
+CONTROL_SOCKET = "control.sock"
 
 #: Variables of `.env` that the runtime reads. The first four are LiteLLM's own names for the same thing.
 HOST = "HOST"

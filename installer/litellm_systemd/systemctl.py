@@ -80,6 +80,10 @@ class Systemctl:
         """Stop units and wait until they are drained."""
         self._act("stop", *units)
 
+    def stop_later(self, unit: str) -> None:
+        """Have a unit stop, and don't wait until it is drained."""
+        run(self._argv("stop", "--no-block", unit))
+
     def restart(self, *units: str) -> None:
         """Restart units and wait until they are ready."""
         run(self._argv("reset-failed", *units), check=False)
@@ -117,16 +121,17 @@ def journal_argv(
     output: str | None = None,
     own_lines: bool = False,
 ) -> tuple[str, ...]:
-    """The journalctl command line for both units.
+    """The journalctl command line for all units of ours.
 
     `own_lines` leaves out what systemd itself says of the units ("Failed with result …"), and keeps what
     their processes say, which is the cause.
     """
     argv = ["journalctl", "--no-pager"]
+    units = (contract.SERVICE, contract.SOCKET, contract.STANDBY)
     if own_lines:
-        argv += [f"_SYSTEMD_UNIT={contract.SERVICE}", f"_SYSTEMD_UNIT={contract.SOCKET}"]
+        argv += [f"_SYSTEMD_UNIT={unit}" for unit in units]
     else:
-        argv += ["--unit", contract.SERVICE, "--unit", contract.SOCKET]
+        argv += [f"--unit={unit}" for unit in units]
     argv += ["--lines", str(lines)] if lines is not None else []
     argv += ["--follow"] if follow else []
     argv += ["--priority", priority] if priority else []

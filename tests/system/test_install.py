@@ -299,9 +299,25 @@ def test_status(installed_box: Box) -> None:
     report = json.loads(ctl(installed_box, "status", "--json"))
     assert (report["data"]["active"], report["data"]["config"]) == ("active", "demo.yml")
     assert report["data"]["listen"].startswith("127.0.0.1:4000")
-    assert "serving on 127.0.0.1:4000" in ctl(installed_box, "status")
+    runtime = report["data"]["runtime"]
+    assert (runtime["state"], runtime["generation"], report["data"]["backlog"]) == ("serving", 1, 0)
+    main = state(installed_box)["MainPID"]
+    workers = {str(worker["pid"]) for worker in runtime["workers"]}
+    assert workers == set(installed_box.run(("pgrep", "-P", main)).stdout.split())
+    assert all(worker["pss_mib"] > 0 for worker in runtime["workers"])
+    ctl(installed_box, "reload")
+    text = ctl(installed_box, "status")
+    assert "serving on 127.0.0.1:4000" in text
+    assert [line.split() for line in text.splitlines() if line.split()[:1] == ["generation"]] == [["generation", "2"]]
     ctl(installed_box, "stop")
     assert installed_box.run(("/usr/local/bin/litellmctl", "status"), check=False).returncode == 69
+
+
+def test_status_without_root(installed_box: Box) -> None:
+    """Another user of the host sees that the service runs, and nothing that is secret."""
+    argv = ("/usr/local/bin/litellmctl", "status", "--json")
+    report = json.loads(installed_box.run(argv, user="nobody:nogroup").stdout)
+    assert (report["data"]["active"], report["data"]["runtime"]) == ("active", {})
 
 
 def test_logs(installed_box: Box) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.runtime.control import SOCKET_NAME, Client, Control, ask, reload_main
+from litellm_systemd.contract import CONTROL_SOCKET
+from litellm_systemd.runtime.control import Client, Control, ask, reload_main, status_main
 from litellm_systemd.runtime.events import Events
 
 
@@ -20,7 +21,7 @@ class Master:
     """Answers in a thread of its own, as the master does in its loop."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / SOCKET_NAME
+        self.path = folder / CONTROL_SOCKET
         self.events = Events()
         self.outcome: dict[str, object] = {"ok": True, "error": ""}
         self.control = Control(self.path, self.events, self._handle)
@@ -90,7 +91,7 @@ def test_bad_clients_do_no_harm(master: Master) -> None:
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     """What a killed master left behind is no obstacle for the next."""
     with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(tmp_path / SOCKET_NAME))
+        stale.bind(str(tmp_path / CONTROL_SOCKET))
     master = Master(tmp_path)
     assert ask(master.path, "status", 10) == {"pid": 71}
     master.close()
@@ -120,3 +121,11 @@ def test_reload_of_nothing(variables: dict[str, str], capsys: pytest.CaptureFixt
     """ExecReload= says what is missing when there is nobody to ask."""
     assert reload_main(None, variables) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_status_is_printed(master: Master, capsys: pytest.CaptureFixture[str]) -> None:
+    """The status command prints what the service says, as one line of JSON; without a service, why not."""
+    assert status_main({"RUNTIME_DIRECTORY": str(master.path.parent)}) == 0
+    assert json.loads(capsys.readouterr().out) == {"pid": 71}
+    assert status_main({"RUNTIME_DIRECTORY": "/nonexistent"}) == 1
+    assert "can't reach the service" in capsys.readouterr().err

@@ -3,7 +3,8 @@
 from litellm_systemd.commands.configs import list_configs, show_config, use_config
 from litellm_systemd.commands.init import init
 from litellm_systemd.commands.install import InstallOptions, install
-from litellm_systemd.commands.service import act, logs, run_foreground, status, verify_service
+from litellm_systemd.commands.service import act, logs, run_foreground, verify_service
+from litellm_systemd.commands.status import status
 from litellm_systemd.commands.uninstall import uninstall
 
 __all__ = [

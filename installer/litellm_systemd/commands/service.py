@@ -1,4 +1,4 @@
-"""The verbs that drive and look at the service: start to disable, status, logs, verify, run."""
+"""The verbs that drive and look at the service: start to disable, logs, verify, run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from litellm_systemd.commands.configs import use_config
 from litellm_systemd.commands.desired import Request, active_config, read_installed, work_out
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.install import require_root
-from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError, UsageError
-from litellm_systemd.files import observe_file
 from litellm_systemd.gateway_config import Origin, read_config
 from litellm_systemd.host import require_systemd
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
 from litellm_systemd.settings import Dotenv, Settings, build_settings
+from litellm_systemd.standby import restart_without_pause
 from litellm_systemd.systemctl import Systemctl, journal_argv
 from litellm_systemd.verify import verify
 
@@ -31,19 +30,28 @@ VERBS = ("start", "stop", "restart", "reload", "enable", "disable")
 def act(verb: str, request: Request, say: Callable[[str], None] = lambda _line: None) -> Report:
     """Do what `systemctl VERB litellm` does, after a switch to `request.config` if it names one.
 
+    A restart is one without a pause: see `standby`.
+
     Raises:
         InstallerError: the switch or systemctl failed; the message has the cause from the journal.
     """
     require_root(f"litellmctl {verb}")
     systemctl = Systemctl(request.layout)
     require_systemd(systemctl)
-    _require_installed(systemctl)
+    require_installed(systemctl)
     if request.config:
         use_config(request, say, take_up=False)
+    if verb == "restart":
+        restart_without_pause(request.layout, systemctl, say)
+        return _acted(request, systemctl)
     say(f"systemctl {verb} {contract.SERVICE}")
     units = (contract.SOCKET, contract.SERVICE) if verb in ("stop", "enable", "disable") else (contract.SERVICE,)
     for unit in units:
         getattr(systemctl, verb)(unit)
+    return _acted(request, systemctl)
+
+
+def _acted(request: Request, systemctl: Systemctl) -> Report:
     state = systemctl.unit_state(contract.SERVICE)
     return Report(
         f"{contract.SERVICE} is {state.active}, {state.enabled}",
@@ -51,56 +59,10 @@ def act(verb: str, request: Request, say: Callable[[str], None] = lambda _line: 
     )
 
 
-def _require_installed(systemctl: Systemctl) -> None:
+def require_installed(systemctl: Systemctl) -> None:
+    """Raise MissingError where systemd knows no such service."""
     if systemctl.unit_state(contract.SERVICE).load == "not-found":
         raise MissingError(f"there is no {contract.SERVICE} on this host", "'litellmctl install' comes first.")
-
-
-#: What systemd is asked for `status`, under the names that people and programs are given.
-_PROPERTIES = {
-    "active": "ActiveState",
-    "sub": "SubState",
-    "since": "ActiveEnterTimestamp",
-    "status": "StatusText",
-    "main_pid": "MainPID",
-    "restarts": "NRestarts",
-    "result": "Result",
-    "enabled": "UnitFileState",
-    "need_daemon_reload": "NeedDaemonReload",
-}
-
-
-def status(layout: Layout) -> Report:
-    """What systemd says of the service, with the release and the configuration. Exit code 3 of systemctl's kind:
-    OK if it is active, UNAVAILABLE if not.
-
-    Raises:
-        InstallerError: systemd doesn't run here, or nothing is installed.
-    """
-    systemctl = Systemctl(layout)
-    require_systemd(systemctl)
-    _require_installed(systemctl)
-    found = systemctl.show(contract.SERVICE, *_PROPERTIES.values())
-    data = {name: found.get(prop, "") for name, prop in _PROPERTIES.items()}
-    data |= {
-        "socket": systemctl.unit_state(contract.SOCKET).active,
-        "listen": systemctl.show(contract.SOCKET, "Listen").get("Listen", ""),
-        "release": _target(layout, layout.current),
-        "config": active_config(layout) or "unknown to this user",
-    }
-    title = f"{contract.SERVICE} is {data['active']} ({data['sub']})"
-    facts = tuple((name.replace("_", " "), value) for name, value in data.items() if value)
-    return Report(
-        f"{title}: {data['status']}" if data["status"] else title,
-        facts=facts,
-        data=data,
-        code=ExitCode.OK if data["active"] in ("active", "reloading") else ExitCode.UNAVAILABLE,
-    )
-
-
-def _target(layout: Layout, path: str) -> str:
-    found = observe_file(layout, path)
-    return "" if found is None else Path(found.content.decode()).name
 
 
 def logs(

@@ -26,6 +26,10 @@ def main(argv: Sequence[str]) -> int:
         from litellm_systemd.runtime.control import reload_main
 
         return reload_main(arguments.pid, os.environ)
+    if command == "status":
+        from litellm_systemd.runtime.control import status_main
+
+        return status_main(os.environ)
     if command == "stopped":
         from litellm_systemd.runtime.stopped import main as stopped
 
@@ -56,5 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     reload.add_argument("--pid", type=int, help="the main process, to be sure to ask the right one")
     port = commands.add_parser("port", help="for the socket's ExecStartPre=: say who holds a port")
     port.add_argument("address", metavar="HOST:PORT")
+    commands.add_parser("status", help="print the running service's facts as JSON")
     commands.add_parser("stopped", help="for ExecStopPost=: close the port if the service is to stay down")
     return parser

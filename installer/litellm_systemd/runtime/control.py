@@ -15,11 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.contract import ExitCode
+from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, ExitCode
 from litellm_systemd.runtime.events import Events
 
-#: In RUNTIME_DIRECTORY: /run/litellm/control.sock.
-SOCKET_NAME = "control.sock"
 _LIMIT = 4096
 
 Handler = Callable[[str, "Client"], None]
@@ -129,7 +127,7 @@ def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
     directory = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if not directory:
         return _complain("RUNTIME_DIRECTORY is not set. This command is for the unit's ExecReload=.")
-    path = Path(directory) / SOCKET_NAME
+    path = Path(directory) / CONTROL_SOCKET
     try:
         if pid is not None and (answering := ask(path, "status", 10)["pid"]) != pid:
             return _complain(f"process {answering} answers at {path}, not {pid}. Restart the service.")
@@ -138,6 +136,16 @@ def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
     except OSError as error:
         return _complain(f"can't reach the service at {path}: {error.strerror or error}. Is it running?")
     return ExitCode.OK if outcome["ok"] else _complain(f"reload failed: {outcome['error']}")
+
+
+def status_main(environ: Mapping[str, str]) -> int:
+    """Print the running service's facts as a line of JSON; exit 1 and the reason if it doesn't tell them."""
+    path = Path(environ.get("RUNTIME_DIRECTORY", RUNTIME_DIRECTORY)) / CONTROL_SOCKET
+    try:
+        print(json.dumps(ask(path, "status", 10)))  # noqa: T201 - a command of its own
+    except OSError as error:
+        return _complain(f"can't reach the service at {path}: {error.strerror or error}. Is it running?")
+    return ExitCode.OK
 
 
 def _complain(message: str) -> int:

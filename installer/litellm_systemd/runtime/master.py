@@ -10,12 +10,12 @@ import socket
 import time
 from collections.abc import Callable
 
-from litellm_systemd.contract import ExitCode
+from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime import facts
 from litellm_systemd.runtime.channel import Beat, Environment, Failed, Left, Message
 from litellm_systemd.runtime.configuration import Configuration
-from litellm_systemd.runtime.control import SOCKET_NAME, Client, Control
+from litellm_systemd.runtime.control import Client, Control
 from litellm_systemd.runtime.events import Events
 from litellm_systemd.runtime.generation import Generation
 from litellm_systemd.runtime.journal import Journal
@@ -84,7 +84,7 @@ class Master:
         ):
             self._events.on_signal(number, callback)
         if (directory := self.options.runtime_directory) is not None:
-            self._control = Control(directory / SOCKET_NAME, self._events, self._on_command)
+            self._control = Control(directory / CONTROL_SOCKET, self._events, self._on_command)
         self._start(self._first)
         try:
             while not self.stopping or self.processes:

@@ -1,0 +1,134 @@
+"""status: what systemd says of the service, and what its main process says of the workers."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from litellm_systemd import contract
+from litellm_systemd.command import run
+from litellm_systemd.commands.desired import active_config
+from litellm_systemd.commands.service import require_installed
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import InstallerError
+from litellm_systemd.files import observe_file
+from litellm_systemd.host import require_systemd
+from litellm_systemd.layout import Layout
+from litellm_systemd.report import Report
+from litellm_systemd.systemctl import Systemctl
+
+#: What systemd is asked for, under the names that people and programs are given.
+_PROPERTIES = {
+    "active": "ActiveState",
+    "sub": "SubState",
+    "since": "ActiveEnterTimestamp",
+    "status": "StatusText",
+    "main_pid": "MainPID",
+    "restarts": "NRestarts",
+    "result": "Result",
+    "enabled": "UnitFileState",
+    "need_daemon_reload": "NeedDaemonReload",
+}
+
+
+def status(layout: Layout) -> Report:
+    """State, release and configuration of the service, and for root its workers, reloads and backlog.
+
+    The exit code is OK if the service is active, UNAVAILABLE if not.
+
+    Raises:
+        InstallerError: systemd doesn't run here, or nothing is installed.
+    """
+    systemctl = Systemctl(layout)
+    require_systemd(systemctl)
+    require_installed(systemctl)
+    found = systemctl.show(contract.SERVICE, *_PROPERTIES.values())
+    data: dict[str, Any] = {name: found.get(prop, "") for name, prop in _PROPERTIES.items()}
+    listen = systemctl.show(contract.SOCKET, "Listen").get("Listen", "")
+    data |= {
+        "socket": systemctl.unit_state(contract.SOCKET).active,
+        "listen": listen,
+        "backlog": _backlog(listen),
+        "release": _target(layout, layout.current),
+        "config": active_config(layout) or "unknown to this user",
+    }
+    title = f"{contract.SERVICE} is {data['active']} ({data['sub']})"
+    facts = tuple((name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None))
+    runtime = _runtime() if data["active"] in ("active", "reloading") else {}
+    return Report(
+        f"{title}: {data['status']}" if data["status"] else title,
+        facts=(*facts, *_runtime_facts(runtime)),
+        data={**data, "runtime": runtime},
+        code=ExitCode.OK if data["active"] in ("active", "reloading") else ExitCode.UNAVAILABLE,
+    )
+
+
+def _target(layout: Layout, path: str) -> str:
+    found = observe_file(layout, path)
+    return "" if found is None else Path(found.content.decode()).name
+
+
+def _backlog(listen: str) -> int | None:
+    """How many connections wait for a worker, None if that can't be told. For a listening socket ss(8) calls it
+    Recv-Q.
+    """
+    port = re.search(r":(\d+) ", listen)
+    if port is None:
+        return None
+    try:
+        answer = run(("ss", "--no-header", "--listening", "--tcp", "--numeric", "sport", "=", f":{port[1]}"))
+    except InstallerError:
+        return None
+    fields = answer.stdout.split()
+    return int(fields[1]) if len(fields) > 1 else None
+
+
+def _runtime() -> dict[str, Any]:
+    """What the main process says; empty if it doesn't speak to this user."""
+    try:
+        answer = run((sys.executable, "-I", "-m", "litellm_systemd.runtime", "status"), timeout=20)
+    except InstallerError:
+        return {}
+    found: dict[str, Any] = json.loads(answer.stdout)
+    for worker in found["workers"]:
+        worker["pss_mib"] = _pss(worker["pid"])
+    return found
+
+
+def _pss(pid: int) -> int | None:
+    """The memory of a process in MiB, shared pages divided among those that share them (smaps_rollup, proc(5))."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"^Pss: +(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) // 1024 if found else None
+
+
+def _runtime_facts(runtime: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    if not runtime:
+        return
+    yield "configuration", f"{runtime['models']} models, sha256 {runtime['sha256'][:12]}"
+    yield "generation", str(runtime["generation"])
+    reload = runtime["last_reload"]
+    if reload is not None:
+        outcome = "done" if reload["ok"] else f"failed: {reload['error']}"
+        yield "last reload", f"{outcome}, took {reload['seconds']:.1f} s"
+    yield "workers replaced", str(runtime["restarts"])
+    for worker in runtime["workers"]:
+        memory = "" if worker["pss_mib"] is None else f", {worker['pss_mib']} MiB"
+        yield (
+            f"worker {worker['worker']}",
+            f"pid {worker['pid']}, {worker['state']}, {_age(worker['age'])} old, {worker['inflight']} in flight,"
+            f" {worker['requests']} answered{memory}",
+        )
+
+
+def _age(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
