@@ -109,7 +109,11 @@ build_images() {
     fi
 }
 
-run_tests() { "$VENV/bin/coverage" run -m pytest --quiet "$@"; }
+# A test that hangs shows where after four minutes, and a run that hangs is ended.
+run_tests() {
+    timeout --foreground --signal=INT --kill-after=60 1200 \
+        "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 "$@"
+}
 
 report_coverage() {
     mkdir -p .cache/coverage
