@@ -355,7 +355,9 @@ def test_a_closed_yard_leaves_nothing() -> None:
 def holder(yard: Yard) -> Iterator[subprocess.Popen[str]]:
     """Another process with a booted box; its first line names the yard and the PID namespace of the box."""
     script = f"""
-        import sys
+        import signal, sys
+        # A shell starts its background jobs with SIGINT ignored, and so would be whatever runs in this one.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.path.insert(0, {str(SCRIPT.parent)!r})
         from box import Box, Path, Yard
         with Yard() as yard, Box(yard) as box:
