@@ -93,6 +93,15 @@ def _manifest(layout: Layout) -> dict[str, Any]:
     return found
 
 
+def memory_field(path: Path, name: str) -> int | None:
+    """A field of /proc/meminfo or /proc/PID/smaps_rollup in MiB (proc(5)); None if this user can't read it."""
+    try:
+        found = re.search(rf"^{name}: +(\d+) kB$", path.read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) // 1024 if found else None
+
+
 def is_booted() -> bool:
     """Whether systemd is the init of this system: sd_booted(3)."""
     return Path("/run/systemd/system").is_dir()

@@ -7,13 +7,13 @@ The standby is stock systemd: the installed unit and the administrator's drop-in
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.files import remove_path, write_file
+from litellm_systemd.host import memory_field
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import FileState
 from litellm_systemd.systemctl import Systemctl
@@ -105,7 +105,7 @@ def _drop_ins(layout: Layout) -> list[Path]:
 
 def _memory_shortage(systemctl: Systemctl) -> str | None:
     """What to say if the host has no room for a second instance, None if it has."""
-    available = _field(Path("/proc/meminfo"), "MemAvailable")
+    available = memory_field(Path("/proc/meminfo"), "MemAvailable")
     needed = max(_LEAST_MEMORY, _used(systemctl))
     if available is None or available >= needed:
         return None
@@ -117,13 +117,4 @@ def _used(systemctl: Systemctl) -> int:
     main = systemctl.show(contract.SERVICE, "MainPID").get("MainPID", "0")
     children = Path(f"/proc/{main}/task/{main}/children")
     pids = [main, *(children.read_text(encoding="ascii").split() if children.exists() else ())]
-    return sum(_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss") or 0 for pid in pids)
-
-
-def _field(path: Path, name: str) -> int | None:
-    """A field of a file below /proc, in MiB; None if it isn't there."""
-    try:
-        found = re.search(rf"^{name}: +(\d+) kB$", path.read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) // 1024 if found else None
+    return sum(memory_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss") or 0 for pid in pids)

@@ -16,7 +16,7 @@ from litellm_systemd.commands.service import require_installed
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.files import observe_file
-from litellm_systemd.host import require_systemd
+from litellm_systemd.host import memory_field, require_systemd
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
 from litellm_systemd.systemctl import Systemctl
@@ -95,18 +95,9 @@ def _runtime() -> dict[str, Any]:
         return {}
     found: dict[str, Any] = json.loads(answer.stdout)
     for worker in found["workers"]:
-        worker["pss_mib"] = _pss(worker["pid"])
+        # Pages that several processes share are divided among them.
+        worker["pss_mib"] = memory_field(Path(f"/proc/{worker['pid']}/smaps_rollup"), "Pss")
     return found
-
-
-def _pss(pid: int) -> int | None:
-    """The memory of a process in MiB, shared pages divided among those that share them (smaps_rollup, proc(5))."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return None
-    found = re.search(r"^Pss: +(\d+) kB$", text, re.MULTILINE)
-    return int(found[1]) // 1024 if found else None
 
 
 def _runtime_facts(runtime: dict[str, Any]) -> Iterable[tuple[str, str]]:
