@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from litellm_systemd.contract import ExitCode
+from litellm_systemd.contract import MASTER_KEY, ExitCode
 from litellm_systemd.errors import InstallerError
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def logs(follow: bool, lines: int | None, priority: str | None, since: str | Non
 
 @cli.command()
 @click.option("--base-url", help="Another gateway than the installed one, such as http://127.0.0.1:4000.")
-@click.option("--api-key", envvar="LITELLM_MASTER_KEY", help="Its key. Better in the variable LITELLM_MASTER_KEY.")
+@click.option("--api-key", help="Its key. With --base-url it may stand in the variable LITELLM_MASTER_KEY instead.")
 @click.option("--model", "models", multiple=True, help="Chat with this model; may be repeated.")
 @click.option("--all-models", is_flag=True, help="Chat with every model; each is billed for a few tokens.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, help="Seconds for one answer.")
@@ -250,7 +250,8 @@ def verify(
     return commands.verify_service(
         _layout(),
         base_url=base_url,
-        api_key=api_key,
+        # The installed gateway has its own key; the variable may be that of another one.
+        api_key=api_key or (os.environ.get(MASTER_KEY) if base_url else None),
         models=models,
         all_models=all_models,
         timeout=timeout,
