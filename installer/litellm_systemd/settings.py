@@ -31,7 +31,7 @@ EMPTY_IS_UNSET = frozenset(
         *("AWS_BEARER_TOKEN_BEDROCK", "AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL"),
         *(contract.MASTER_KEY, contract.HOST, contract.PORT, contract.NUM_WORKERS, CONFIG_VARIABLE),
         *(contract.START_TIMEOUT, contract.DRAIN_TIMEOUT, contract.LAME_DUCK_TIMEOUT),
-        *(contract.WATCHDOG_TIMEOUT, contract.KEEPALIVE_TIMEOUT),
+        *(contract.WATCHDOG_TIMEOUT, contract.KEEPALIVE_TIMEOUT, *contract.RECYCLING_RANGES),
         *("OPENAI_API_KEY", "OPENAI_API_BASE", "DATABASE_URL", "DIRECT_URL", "UI_USERNAME", "UI_PASSWORD"),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"),
     }
@@ -153,6 +153,8 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
         _host(dotenv, values),
         _number(dotenv, values, contract.PORT, contract.DEFAULT_PORT, 1, 65_535),
     )
+    for name, (least, most) in contract.RECYCLING_RANGES.items():
+        _number(dotenv, values, name, 0, least, most)
     _check_aws_keys(dotenv, values)
     region = _region(dotenv, values)
     key, generated = _master_key(dotenv, values, installed, new_key)

@@ -26,6 +26,7 @@ from litellm_systemd.runtime.process import Phase, Process
 
 PATH = Path("/etc/litellm/config.yaml")
 WORKERS = 2
+MANY = 100
 
 
 class Clock:
@@ -98,6 +99,9 @@ class Nursery:
         self.living.append((generation, worker))
         return worker
 
+    def move(self, worker: Worker, generation: Generation) -> None:
+        self.living = [(generation if each is worker else home, each) for home, each in self.living]
+
     def reap(self) -> None:
         """The test says when a worker ends."""
 
@@ -125,7 +129,7 @@ class World:
         monkeypatch.setattr("litellm_systemd.runtime.reloads.time", self.clock)
         monkeypatch.setattr(Journal, "line", lambda *_: None)
         self.master = Master(
-            Options(config=PATH, workers=WORKERS),
+            Options(config=PATH, workers=WORKERS, max_requests=MANY),
             self.load(),
             (),
             self.load,
@@ -162,6 +166,10 @@ class World:
             self.nursery.say(worker, Environment({}))
         else:
             self.nursery.say(worker, Beat(serving=worker.accepting, inflight=0, connections=0, requests=1))
+
+    def wear(self, worker: Worker) -> None:
+        """Have it say that it has answered all that it may."""
+        self.nursery.say(worker, Beat(serving=worker.accepting, inflight=0, connections=0, requests=MANY))
 
     def settle(self) -> None:
         """Let all healthy workers do their part until nothing changes."""
@@ -265,6 +273,96 @@ def test_slow_reload_fails(world: World) -> None:
     assert all(worker.accepting for worker in before)
 
 
+def test_worn_worker_is_recycled(world: World) -> None:
+    """The successor serves before the old worker is asked to go, and no restart is counted."""
+    world.settle()
+    old, other = world.nursery.processes
+    world.wear(old)
+    world.tick()
+    successor = world.nursery.processes[-1]
+    assert successor.slot == old.slot
+    world.live(successor)
+    assert old.accepting
+    assert successor.accepting
+    world.live(successor)
+    assert old.phase is Phase.RETIRING
+    assert world.master.current is not None
+    assert world.master.current.processes == [successor, other]
+    world.settle()
+    assert world.nursery.processes == [other, successor]
+    assert world.master.restarts == 0
+
+
+def test_one_recycle_at_a_time(world: World) -> None:
+    """Of two worn workers the second is replaced only when the first has left."""
+    world.settle()
+    old = world.nursery.processes
+    for worker in old:
+        world.wear(worker)
+    for _ in range(4):
+        world.tick()
+        for worker in world.nursery.processes[2:]:
+            world.live(worker)
+    assert [worker.phase for worker in old] == [Phase.RETIRING, Phase.SERVING]
+    assert len(world.nursery.processes) == WORKERS + 1
+    world.live(old[0])
+    world.live(old[0])
+    world.tick()
+    assert [worker.slot for worker in world.nursery.processes] == [2, 1, 2]
+
+
+def test_successor_that_fails(world: World) -> None:
+    """When the successor can't start the old worker serves on, STATUS= says why, and it is tried again later."""
+    world.settle()
+    old = world.nursery.processes[0]
+    world.wear(old)
+    world.tick()
+    for pause in (1, 2, 4, 8):
+        successor = world.nursery.processes[-1]
+        world.nursery.say(successor, Failed("no memory"))
+        world.nursery.end(successor, 256)
+        world.tick(pause - 0.5)
+        assert len(world.nursery.processes) == WORKERS
+        assert "a worker can't start: no memory" in facts.render_status(world.master)
+        for worker in world.nursery.processes:
+            world.wear(worker)
+        world.tick(0.5)
+        assert len(world.nursery.processes) == WORKERS + 1
+    assert old.accepting
+    assert not world.master.stopping
+    world.settle()
+    assert old not in world.nursery.processes
+    assert "can't start" not in facts.render_status(world.master)
+
+
+def test_reload_supersedes_a_recycle(world: World) -> None:
+    """A reload takes the successor down, and ends with the new generation alone."""
+    world.settle()
+    world.wear(world.nursery.processes[0])
+    world.tick()
+    successor = world.nursery.processes[-1]
+    world.master.reloads.ask()
+    world.tick()
+    assert successor.killed
+    world.settle()
+    assert world.master.reloads.last is not None
+    assert not world.master.reloads.last.error
+    assert {generation.number for generation, _ in world.nursery.living} == {2}
+    assert len(world.nursery.processes) == WORKERS
+
+
+def test_crash_of_the_worker_to_be_recycled(world: World) -> None:
+    """It is replaced as any other, and the successor is not one too many."""
+    world.settle()
+    old = world.nursery.processes[0]
+    world.wear(old)
+    world.tick()
+    world.nursery.end(old, 9)
+    world.settle()
+    assert sorted(worker.slot for worker in world.nursery.processes) == [1, 2]
+    assert world.master.restarts == 1
+
+
 class Story(RuleBasedStateMachine):
     """Anything may happen at any time. The invariants are the promises."""
 
@@ -289,6 +387,12 @@ class Story(RuleBasedStateMachine):
         worker = self.pick(number)
         if worker is not None:
             self.world.live(worker)
+
+    @rule(number=st.integers(0, 9))
+    def a_worker_is_worn(self, number: int) -> None:
+        worker = self.pick(number)
+        if worker is not None and worker.beat.serving:
+            self.world.wear(worker)
 
     @rule()
     def all_live(self) -> None:
@@ -349,6 +453,19 @@ class Story(RuleBasedStateMachine):
             assert generation is None or len(generation.processes) + len(generation._vacancies) == WORKERS
         told = [worker for worker in self.world.nursery.processes if worker.accepting and not worker.killed]
         assert len(told) <= 2 * WORKERS
+
+    @invariant()
+    def one_recycle_at_a_time(self) -> None:
+        """One successor at most is coming, in a quiet time, and its predecessor serves on until it serves."""
+        master = self.world.master
+        spare = master.recycling.spare
+        if spare is None:
+            return
+        assert not master.coming
+        assert not master.stopping
+        assert len(spare.processes) + len(spare._vacancies) == 1
+        assert master.current is not None
+        assert master.recycling._old in master.current.processes
 
     @invariant()
     def nobody_is_forgotten(self) -> None:

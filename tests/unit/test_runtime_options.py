@@ -35,6 +35,9 @@ def test_variables() -> None:
             "DRAIN_TIMEOUT": "0",
             "LAME_DUCK_TIMEOUT": "1.5",
             "WATCHDOG_TIMEOUT": "8",
+            "MAX_REQUESTS_BEFORE_RESTART": "1000",
+            "MAX_REQUESTS_BEFORE_RESTART_JITTER": "50",
+            "WORKER_MEMORY_LIMIT": "700",
             "RUNTIME_DIRECTORY": "/run/litellm:/run/other",
         },
     )
@@ -48,6 +51,9 @@ def test_variables() -> None:
         drain_timeout=0,
         lame_duck_timeout=1.5,
         watchdog_timeout=8,
+        max_requests=1000,
+        jitter=50,
+        memory_limit=700,
         runtime_directory=Path("/run/litellm"),
     )
 
@@ -65,6 +71,9 @@ def test_variables() -> None:
         ("DRAIN_TIMEOUT", "inf"),
         ("DRAIN_TIMEOUT", "-1"),
         ("WATCHDOG_TIMEOUT", "1"),
+        ("MAX_REQUESTS_BEFORE_RESTART", "0"),
+        ("MAX_REQUESTS_BEFORE_RESTART_JITTER", "10%"),
+        ("WORKER_MEMORY_LIMIT", "2"),
     ],
 )
 def test_nonsense(name: str, value: str) -> None:
@@ -74,6 +83,12 @@ def test_nonsense(name: str, value: str) -> None:
     assert caught.value.message == f"{name} is {value!r}"
     assert caught.value.hint.startswith("Give ")
     assert caught.value.code == 78
+
+
+@pytest.mark.parametrize(("requests", "jitter"), [("1000", 100), ("9", 0), ("", 0)])
+def test_jitter_by_itself(requests: str, jitter: int) -> None:
+    """Without a jitter of one's own it is a tenth."""
+    assert read_options(Path("c.yaml"), {"MAX_REQUESTS_BEFORE_RESTART": requests}).jitter == jitter
 
 
 @pytest.mark.parametrize("seconds", [2.0, 6.0, 30.0, 600.0])

@@ -16,12 +16,16 @@ _LIMIT = 262144
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A worker answered its own probe. `connections` counts the open ones, `inflight` the unfinished requests."""
+    """A worker answered its own probe. `connections` counts the open ones, `inflight` the unfinished requests.
+
+    `memory` is what it has in memory, in MiB, pages that it shares included; 0 if unknown.
+    """
 
     serving: bool
     inflight: int
     connections: int
     requests: int
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,13 @@ def render_status(master: Master) -> str:
         parts.append(f"reloading: starting {_count(master.options.workers, 'worker')}")
     elif master.reloads.last is not None and master.reloads.last.error:
         parts.append(f"the last reload failed: {master.reloads.last.error}")
-    left = _inflight([process for each in master.retiring for process in each.processes])
+    former = [each for each in master.retiring if each.number != master.current.number]
+    left = _inflight([process for each in former for process in each.processes])
     if left:
         parts.append(f"{_count(left, 'request')} left on the configuration before")
-    if master.current.trouble:
-        parts.append(f"a worker can't start: {master.current.trouble}")
+    for generation in (master.current, master.recycling.spare):
+        if generation is not None and generation.trouble:
+            parts.append(f"a worker can't start: {generation.trouble}")
     return "; ".join(parts)
 
 

@@ -58,6 +58,11 @@ class Generation:
         """Whether every worker accepts."""
         return self._all_in(Phase.SERVING)
 
+    @property
+    def accepts(self) -> bool:
+        """Whether any worker says that it takes connections, retiring or not."""
+        return any(process.beat.serving for process in self.processes)
+
     def count(self, phase: Phase) -> int:
         """How many workers are in a phase."""
         return sum(process.phase is phase for process in self.processes)
@@ -117,6 +122,13 @@ class Generation:
                 process.retire(limit)
             else:
                 process.dismiss()
+
+    def open_beside(self, slot: int, why: str, now: float) -> Generation:
+        """A generation of one place with the same configuration, for the successor of a worker that still serves."""
+        beside = Generation(self.number, self.configuration, 1, self._fork, now)
+        beside.environment = self.environment
+        beside._vacancies = {slot: Vacancy(now, now, why)}
+        return beside
 
     def _all_in(self, *phases: Phase) -> bool:
         fit = sum(process.phase in phases for process in self.processes)

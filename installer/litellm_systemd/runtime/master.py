@@ -22,8 +22,9 @@ from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.notify import Notifier
 from litellm_systemd.runtime.nursery import Nursery
 from litellm_systemd.runtime.options import Options
-from litellm_systemd.runtime.process import Phase, Process
+from litellm_systemd.runtime.process import Process
 from litellm_systemd.runtime.pulse import Pulse
+from litellm_systemd.runtime.recycling import Recycling
 from litellm_systemd.runtime.reloads import Reloads
 from litellm_systemd.runtime.worker import Job
 
@@ -68,6 +69,7 @@ class Master:
         self._first = configuration
         job = Job(0, options, configuration, listeners, None)
         self._nursery = Nursery(self._events, journal, job, self._release, self._on_message, self._on_end)
+        self.recycling = Recycling(options, journal, self._nursery.move, self._retire)
         self._count = 0
         self._deadline = born + options.start_timeout
         self._pulse = Pulse(notifier)
@@ -76,13 +78,10 @@ class Master:
 
     def run(self) -> int:
         """The whole life; the exit code."""
-        for number, callback in (
-            (signal.SIGCHLD, self._nursery.reap),
-            (signal.SIGHUP, self.reloads.ask),
-            (signal.SIGTERM, self._on_stop),
-            (signal.SIGINT, self._on_stop),
-        ):
-            self._events.on_signal(number, callback)
+        self._events.on_signal(signal.SIGCHLD, self._nursery.reap)
+        self._events.on_signal(signal.SIGHUP, self.reloads.ask)
+        self._events.on_signal(signal.SIGTERM, self._on_stop)
+        self._events.on_signal(signal.SIGINT, self._on_stop)
         if (directory := self.options.runtime_directory) is not None:
             self._control = Control(directory / CONTROL_SOCKET, self._events, self._on_command)
         self._start(self._first)
@@ -101,7 +100,7 @@ class Master:
     @property
     def generations(self) -> list[Generation]:
         """All that have workers, the newest first."""
-        return [each for each in (self.coming, self.current, *reversed(self.retiring)) if each is not None]
+        return [each for each in (self.coming, self.recycling.spare, self.current, *reversed(self.retiring)) if each]
 
     @property
     def processes(self) -> list[Process]:
@@ -111,6 +110,7 @@ class Master:
     # Starting, and what follows from a generation's success or failure.
 
     def _start(self, configuration: Configuration) -> None:
+        self.recycling.cancel()
         self._count += 1
         now = time.monotonic()
         self.coming = Generation(self._count, configuration, self.options.workers, self._nursery.fork, now)
@@ -118,8 +118,7 @@ class Master:
         self._notifier.status(facts.render_status(self))
 
     def _fill(self, generation: Generation) -> None:
-        trouble = generation.fill(time.monotonic())
-        if trouble:
+        if trouble := generation.fill(time.monotonic()):
             self._journal.error(f"can't start a worker: {trouble}")
 
     def _release(self) -> None:
@@ -143,7 +142,7 @@ class Master:
     def _retire(self, generation: Generation) -> None:
         limit = time.monotonic() + self.options.drain_timeout + self.options.lame_duck_timeout + _FAREWELL
         generation.retire(limit)
-        self.retiring.append(generation)
+        self.retiring = [each for each in (*self.retiring, generation) if each.processes]
 
     def _give_up(self, generation: Generation, cause: str, code: ExitCode) -> None:
         """A generation that was to come doesn't."""
@@ -184,9 +183,7 @@ class Master:
 
     def _is_live(self) -> bool:
         """Whether no new connection can reach the former generation any more."""
-        return self.coming is None and not any(
-            process.beat.serving for generation in self.retiring for process in generation.processes
-        )
+        return self.coming is None and not any(each.accepts for each in self.retiring)
 
     def _end_reload(self, error: str) -> None:
         outcome = self.reloads.end(self.current.number if self.current else 0, error)
@@ -212,9 +209,9 @@ class Master:
 
     def _stop(self) -> None:
         self.stopping = True
-        for generation in (self.coming, self.current):
-            if generation is not None:
-                self._retire(generation)
+        self.recycling.cancel()
+        for generation in filter(None, (self.coming, self.current)):
+            self._retire(generation)
         self.coming = self.current = None
         self.reloads.refuse(_STOPPING)
 
@@ -227,24 +224,23 @@ class Master:
             process.cause = message.cause
         elif isinstance(message, Environment):
             generation.environment = message.variables
-            if generation in (self.coming, self.current):
-                self._fill(generation)
+            self._fill(generation)
         elif isinstance(message, Left) and message.cut:
             self._journal.warning(f"{process} cut {message.cut} request(s) after {message.seconds:.0f} s")
 
     def _on_beat(self, generation: Generation, process: Process, beat: Beat) -> None:
-        before = process.phase
-        process.note(beat, time.monotonic())
-        if process.phase is Phase.SERVING and before is not Phase.SERVING:
+        if process.note(beat, time.monotonic()):
             self._settle(generation, process)
         if generation is self.coming and generation.serving:
             self._promote(generation)
-        elif generation is self.current or (generation is self.coming and generation.ready):
+        elif generation in (self.current, self.recycling.spare) or (generation is self.coming and generation.ready):
             generation.let_serve()
 
     def _settle(self, generation: Generation, process: Process) -> None:
         story = generation.settle(process)
-        if story is not None:
+        if generation is self.recycling.spare:
+            self.recycling.succeed(process, story, time.monotonic())
+        elif story is not None:
             self.restarts += 1
             self._journal.warning(f"{story.why}, replaced in {time.monotonic() - story.since:.1f} s")
 
@@ -257,7 +253,10 @@ class Master:
             else:
                 self._give_up(generation, f"{end} before it was ready", ExitCode.TEMPORARY)
         elif generation is self.current:
+            self.recycling.lose(process)
             self._replace(generation, process, end)
+        elif generation is self.recycling.spare:
+            self.recycling.fail(process, end, time.monotonic())
         else:
             generation.processes.remove(process)
             self.retiring = [each for each in self.retiring if each.processes]
@@ -282,9 +281,10 @@ class Master:
         self._nursery.reap()
         for process in self.processes:
             process.judge(now, self.options.start_timeout, self.options.hang_limit)
-        for generation in (self.coming, self.current):
-            if generation is not None:
-                self._fill(generation)
+        if self.current is not None and len(self.generations) == 1 and not self.reloads.running:
+            self.recycling.begin(self.current, now)
+        for generation in self.generations:
+            self._fill(generation)  # one that retires has no places to fill
         if self.reloads.running and self._is_live():
             self._end_reload("")
         if self.current is not None and self.coming is None and self.reloads.begin():

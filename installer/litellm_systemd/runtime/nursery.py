@@ -47,8 +47,12 @@ class Nursery:
         )
         process = spawn(job, self._journal, self._let_go, time.monotonic())
         self._living[process.pid] = generation, process
-        self._events.watch(process.channel, lambda: self._listen(generation, process))
+        self._events.watch(process.channel, lambda: self._listen(process))
         return process
+
+    def move(self, process: Process, generation: Generation) -> None:
+        """From now on it belongs to another generation."""
+        self._living[process.pid] = generation, process
 
     def reap(self) -> None:
         """Bury all that have ended."""
@@ -57,20 +61,21 @@ class Nursery:
             if pid == 0:
                 return
             if pid in self._living:
-                self._bury(*self._living.pop(pid), status)
+                self._bury(pid, status)
 
-    def _bury(self, generation: Generation, process: Process, status: int) -> None:
-        self._listen(generation, process)  # its last words
+    def _bury(self, pid: int, status: int) -> None:
+        self._listen(self._living[pid][1])  # its last words; with them it may change its generation
+        generation, process = self._living.pop(pid)
         self._events.forget(process.channel)
         process.channel.close()
         self._on_end(generation, process, process.render_end(status), status == 0)
 
-    def _listen(self, generation: Generation, process: Process) -> None:
+    def _listen(self, process: Process) -> None:
         for message in process.messages():
             if message is None:
                 self._events.forget(process.channel)
             else:
-                self._on_message(generation, process, message)
+                self._on_message(self._living[process.pid][0], process, message)
 
     def _let_go(self) -> None:
         # A sibling that kept the master's end of a channel would keep its worker from noticing the master's death.

@@ -14,7 +14,7 @@ from litellm_systemd.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Where to serve, with how many workers and which limits. All times are seconds."""
+    """Where to serve, with how many workers and which limits. Times are seconds, memory is MiB; 0 is no limit."""
 
     config: Path
     host: str = contract.DEFAULT_HOST
@@ -25,6 +25,10 @@ class Options:
     drain_timeout: float = contract.DEFAULT_DRAIN_TIMEOUT
     lame_duck_timeout: float = contract.DEFAULT_LAME_DUCK_TIMEOUT
     watchdog_timeout: float = contract.DEFAULT_WATCHDOG_TIMEOUT
+    max_requests: int = 0
+    #: A worker may answer up to so many requests more than `max_requests`, so that not all are due at once.
+    jitter: int = 0
+    memory_limit: int = 0
     runtime_directory: Path | None = None
 
     @property
@@ -44,6 +48,7 @@ class Options:
 
 def read_options(config: Path, environ: Mapping[str, str]) -> Options:
     """`Options` from the service's environment; an empty variable counts as unset. InputError names the variable."""
+    max_requests = _limit(environ, contract.MAX_REQUESTS)
     directories = environ.get("RUNTIME_DIRECTORY", "")  # colon-separated if there are several (systemd.exec(5))
     return Options(
         config=config.absolute(),
@@ -55,6 +60,9 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         drain_timeout=_seconds(environ, contract.DRAIN_TIMEOUT, contract.DEFAULT_DRAIN_TIMEOUT, 0),
         lame_duck_timeout=_seconds(environ, contract.LAME_DUCK_TIMEOUT, contract.DEFAULT_LAME_DUCK_TIMEOUT, 0),
         watchdog_timeout=_seconds(environ, contract.WATCHDOG_TIMEOUT, contract.DEFAULT_WATCHDOG_TIMEOUT, 2),
+        max_requests=max_requests,
+        jitter=_limit(environ, contract.MAX_REQUESTS_JITTER, max_requests // 10),
+        memory_limit=_limit(environ, contract.WORKER_MEMORY_LIMIT),
         runtime_directory=Path(directories.split(":")[0]) if directories else None,
     )
 
@@ -66,6 +74,10 @@ def _whole(environ: Mapping[str, str], name: str, default: int, least: int, most
     if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
         raise InputError(f"{name} is {text!r}", f"Give a whole number from {least} to {most}.")
     return int(text)
+
+
+def _limit(environ: Mapping[str, str], name: str, default: int = 0) -> int:
+    return _whole(environ, name, default, *contract.RECYCLING_RANGES[name])
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float, least: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +39,10 @@ class Process:
         self.beat = Beat(serving=False, inflight=0, connections=0, requests=0)
         #: When it was last heard of: before its first beat, when it was born.
         self.beat_at = now
+        #: The memory of its first beat, in MiB.
+        self.base = 0
+        #: From 0 to 1: where in the jitter its limit of requests lies.
+        self.luck = random.random()  # noqa: S311 - no secret
         #: Whether it may accept, and so may hold requests.
         self.told = False
         #: Why it couldn't start, in LiteLLM's words.
@@ -62,11 +67,14 @@ class Process:
             if message is None:
                 return
 
-    def note(self, beat: Beat, now: float) -> None:
-        """A sign of life."""
+    def note(self, beat: Beat, now: float) -> bool:
+        """A sign of life; whether it is the first one that says it serves."""
+        before = self.phase
         self.beat, self.beat_at = beat, now
+        self.base = self.base or beat.memory
         if self.phase in (Phase.STARTING, Phase.READY):
             self.phase = Phase.SERVING if beat.serving else Phase.READY
+        return self.phase is Phase.SERVING and before is not Phase.SERVING
 
     def serve(self) -> None:
         """Let it accept; its next beat says that it does."""

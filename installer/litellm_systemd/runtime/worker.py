@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from litellm_systemd.runtime import probe, seam
@@ -203,7 +204,16 @@ class _Worker:
         self._set_alarm(self._hang_limit * 4)
         server = self._server
         requests = max(0, server.server_state.total_requests - self._probes)
-        self._channel.send(Beat(self._serving, server.inflight, server.connections, requests))
+        self._channel.send(Beat(self._serving, server.inflight, server.connections, requests, _resident_memory()))
+
+
+def _resident_memory() -> int:
+    """What this process has in memory, in MiB; 0 if /proc can't be read (proc_pid_statm(5))."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
 def reset_process() -> None:

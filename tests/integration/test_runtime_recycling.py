@@ -1,0 +1,69 @@
+"""Workers that are recycled under load, with the real LiteLLM."""
+
+from __future__ import annotations
+
+import threading
+from http.client import HTTPException
+from pathlib import Path
+
+from tests.integration.runtime_service import Service, is_alive, wait_for
+
+CLIENTS = 4
+REQUESTS = 100
+
+
+def ask_often(service: Service, keep_alive: bool, failures: list[str]) -> None:
+    connection = service.connect()
+    for _ in range(REQUESTS):
+        try:
+            if (answer := service.chat(connection)) != (200, "hello"):
+                failures.append(str(answer))
+        except (OSError, HTTPException) as error:
+            failures.append(repr(error))
+        if not keep_alive:
+            connection.close()
+    connection.close()
+
+
+def serving_while(threads: list[threading.Thread], service: Service) -> list[int]:
+    """How many workers served, asked again and again until the threads end."""
+    counts = []
+    while any(thread.is_alive() for thread in threads):
+        counts.append(len(service.workers()))
+    return counts
+
+
+def test_recycling_loses_nothing(tmp_path: Path) -> None:
+    """Under load each worker gives way to a fresh one, two serve at any time, and not one request fails."""
+    with Service(tmp_path, MAX_REQUESTS_BEFORE_RESTART="20", LAME_DUCK_TIMEOUT="1") as service:
+        service.await_ready()
+        first = service.workers()
+        failures: list[str] = []
+        threads = [
+            threading.Thread(target=ask_often, args=(service, number % 2 == 0, failures)) for number in range(CLIENTS)
+        ]
+        for thread in threads:
+            thread.start()
+        counts = serving_while(threads, service)
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert min(counts) >= 2
+        wait_for("the first workers' leave", lambda: not any(map(is_alive, first)))
+        for pid in first:
+            assert service.await_log(f"(pid {pid}) recycled after ").startswith("<5>worker ")
+        assert service.stop() == 0
+    assert "<3>" not in service.log()
+    assert "<4>worker " not in service.log()
+
+
+def test_memory_limit(tmp_path: Path) -> None:
+    """A limit below what a fresh worker has is told in one warning and recycles nothing."""
+    with Service(tmp_path, WORKER_MEMORY_LIMIT="64") as service:
+        service.await_ready()
+        workers = service.workers()
+        line = service.await_log("WORKER_MEMORY_LIMIT=64 is too low to recycle anything: a fresh worker has ")
+        assert line.startswith("<4>")
+        assert int(line.split()[-3]) > 64
+        assert service.workers() == workers
+        assert service.stop() == 0
