@@ -167,3 +167,10 @@ def installed_image(yard: Yard, host_image: Image, install_environment: dict[str
 def installed_box(make_box: MakeBox, installed_image: Image) -> Box:
     """A box with the service installed and enabled, freshly booted."""
     return make_box(installed_image)
+
+
+@pytest.fixture(scope="module")
+def shared_box(yard: Yard, installed_image: Image) -> Iterator[Box]:
+    """As `installed_box`, but one for all tests of a module that only look, or prove that nothing is changed."""
+    with Box(yard, installed_image) as opened:
+        yield opened

@@ -37,14 +37,14 @@ def write_env(box: Box, text: str, name: str = "/root/.env") -> None:
 # --- installing ---
 
 
-def test_install_starts_and_verifies(installed_box: Box) -> None:
+def test_install_starts_and_verifies(shared_box: Box) -> None:
     """What `litellmctl install -c demo.yml` leaves is a service that verifies, under a user and paths of its own."""
     # The workshop has people export a key; the installed service's own is the one that counts.
     exported = {"LITELLM_MASTER_KEY": "sk-of-another-gateway"}
-    report = json.loads(ctl(installed_box, "verify", "--all-models", "--json", env=exported))
+    report = json.loads(ctl(shared_box, "verify", "--all-models", "--json", env=exported))
     assert report["ok"] is True
     assert {check["outcome"] for check in report["checks"]} == {"ok"}
-    listing = installed_box.run(
+    listing = shared_box.run(
         ("stat", "-c", "%n %a %U:%G", "/etc/litellm", "/etc/litellm/litellm.env", "/etc/litellm/configs/demo.yml")
     ).stdout
     assert listing.splitlines() == [
@@ -52,24 +52,24 @@ def test_install_starts_and_verifies(installed_box: Box) -> None:
         "/etc/litellm/litellm.env 600 root:root",
         "/etc/litellm/configs/demo.yml 640 root:litellm",
     ]
-    assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/demo.yml\n"
+    assert shared_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/demo.yml\n"
 
 
-def test_second_install_changes_nothing(installed_box: Box) -> None:
+def test_second_install_changes_nothing(shared_box: Box) -> None:
     """A second run plans nothing, writes nothing and restarts nothing."""
-    before, files = state(installed_box)["MainPID"], snapshot(installed_box)
-    report = json.loads(ctl(installed_box, "install", "--json"))
+    before, files = state(shared_box)["MainPID"], snapshot(shared_box)
+    report = json.loads(ctl(shared_box, "install", "--json"))
     assert report["data"]["actions"] == []
     assert report["title"].startswith("nothing to do")
-    assert (state(installed_box)["MainPID"], snapshot(installed_box)) == (before, files)
+    assert (state(shared_box)["MainPID"], snapshot(shared_box)) == (before, files)
 
 
-def test_dry_run_writes_nothing(installed_box: Box) -> None:
+def test_dry_run_writes_nothing(shared_box: Box) -> None:
     """--dry-run shows the steps, takes none, and its exit code tells whether there are any."""
-    files = snapshot(installed_box)
-    assert "nothing to do" in ctl(installed_box, "install", "--dry-run")
-    write_env(installed_box, "NUM_WORKERS=1\n")
-    done = installed_box.run(
+    files = snapshot(shared_box)
+    assert "nothing to do" in ctl(shared_box, "install", "--dry-run")
+    write_env(shared_box, "NUM_WORKERS=1\n")
+    done = shared_box.run(
         ("/usr/local/bin/litellmctl", "install", "--dry-run", "--env-file", "/root/.env", "--json"), check=False
     )
     assert done.returncode == 2
@@ -78,7 +78,7 @@ def test_dry_run_writes_nothing(installed_box: Box) -> None:
         "write /etc/litellm/litellm.env (changed)",
         "restart litellm.service (/etc/litellm/litellm.env)",
     ]
-    assert snapshot(installed_box) == files
+    assert snapshot(shared_box) == files
 
 
 def test_env_change_is_taken_up(installed_box: Box) -> None:
@@ -115,17 +115,17 @@ def test_rerun_without_env_keeps_what_is_installed(installed_box: Box) -> None:
         pytest.param("CONFIG_FILE=iam_role_config.yml\n", 78, "AWS_REGION_NAME", id="no region"),
     ],
 )
-def test_bad_env_changes_nothing(installed_box: Box, text: str, code: int, said: str) -> None:
+def test_bad_env_changes_nothing(shared_box: Box, text: str, code: int, said: str) -> None:
     """A .env that can't be used is one clear error with the remedy; nothing is changed and the service runs on."""
-    files, before = snapshot(installed_box), state(installed_box)["MainPID"]
-    write_env(installed_box, text)
-    done = installed_box.run(
+    files, before = snapshot(shared_box), state(shared_box)["MainPID"]
+    write_env(shared_box, text)
+    done = shared_box.run(
         ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env"),
         check=False,
         env={"AWS_EC2_METADATA_DISABLED": "true"},
     )
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
-    assert (snapshot(installed_box), state(installed_box)["MainPID"]) == (files, before)
+    assert (snapshot(shared_box), state(shared_box)["MainPID"]) == (files, before)
 
 
 OLD_FORMS = """\
@@ -163,13 +163,13 @@ def test_old_env_forms(installed_box: Box, newline: str) -> None:
     assert not [entry for entry in environ if entry.startswith(("DATABASE_URL=", "AWS_ACCESS_KEY_ID="))]
 
 
-def test_install_needs_root(installed_box: Box) -> None:
+def test_install_needs_root(shared_box: Box) -> None:
     """Without root there is one error that names sudo, and nothing is changed."""
-    files = snapshot(installed_box)
+    files = snapshot(shared_box)
     argv = ("/usr/local/bin/litellmctl", "install", "-c", "demo.yml")
-    done = installed_box.run(argv, user="nobody:nogroup", check=False)
+    done = shared_box.run(argv, user="nobody:nogroup", check=False)
     assert (done.returncode, "sudo" in done.stderr) == (77, True)
-    assert snapshot(installed_box) == files
+    assert snapshot(shared_box) == files
 
 
 def test_taken_port_is_said_before_anything_is_changed(box: Box, install_environment: dict[str, str]) -> None:
@@ -315,18 +315,18 @@ def test_status(installed_box: Box) -> None:
     assert installed_box.run(("/usr/local/bin/litellmctl", "status"), check=False).returncode == 69
 
 
-def test_status_without_root(installed_box: Box) -> None:
+def test_status_without_root(shared_box: Box) -> None:
     """Another user of the host sees that the service runs, and nothing that is secret."""
     argv = ("/usr/local/bin/litellmctl", "status", "--json")
-    report = json.loads(installed_box.run(argv, user="nobody:nogroup").stdout)
+    report = json.loads(shared_box.run(argv, user="nobody:nogroup").stdout)
     assert (report["data"]["active"], report["data"]["runtime"]) == ("active", {})
 
 
-def test_logs(installed_box: Box) -> None:
+def test_logs(shared_box: Box) -> None:
     """`logs` shows the service's journal, with journalctl's own filters, and as JSON."""
-    assert "serving on" in ctl(installed_box, "logs", "-n", "50", "--since", "today")
-    assert "serving on" not in ctl(installed_box, "logs", "-p", "err")
-    lines = ctl(installed_box, "logs", "--json", "-n", "5").splitlines()
+    assert "serving on" in ctl(shared_box, "logs", "-n", "50", "--since", "today")
+    assert "serving on" not in ctl(shared_box, "logs", "-p", "err")
+    lines = ctl(shared_box, "logs", "--json", "-n", "5").splitlines()
     assert all("MESSAGE" in json.loads(line) for line in lines)
 
 
@@ -366,13 +366,13 @@ def test_purge_leaves_nothing(installed_box: Box) -> None:
     assert refused(installed_box)
 
 
-def test_uninstall_asks_first(installed_box: Box) -> None:
+def test_uninstall_asks_first(shared_box: Box) -> None:
     """Without --yes the question is asked, and a no changes nothing."""
-    files = snapshot(installed_box)
-    done = installed_box.run(("/usr/local/bin/litellmctl", "uninstall"), input="n\n")
+    files = snapshot(shared_box)
+    done = shared_box.run(("/usr/local/bin/litellmctl", "uninstall"), input="n\n")
     assert "nothing was changed" in done.stdout
-    assert snapshot(installed_box) == files
-    assert chat(installed_box) == 200
+    assert snapshot(shared_box) == files
+    assert chat(shared_box) == 200
 
 
 def test_install_after_uninstall(installed_box: Box, install_environment: dict[str, str]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from box import Box
 from load import loaded
@@ -66,3 +70,71 @@ def test_standby_honours_drop_ins(installed_box: Box) -> None:
     done = installed_box.run(("litellmctl", "restart"), check=False, timeout=120)
     assert (done.returncode, "was not touched and serves on" in done.stderr) == (69, True), done.stderr
     assert (state(installed_box)["MainPID"], chat(installed_box)) == (before, 200)
+
+
+UPSTREAM = """\
+import json, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Slow(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for number in range(20):
+            delta = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "slow",
+                     "choices": [{"index": 0, "delta": {"role": "assistant", "content": f"w{number} "}}]}
+            self.wfile.write(f"data: {json.dumps(delta)}\\n\\n".encode())
+            self.wfile.flush()
+            time.sleep(1)
+        self.wfile.write(b"data: [DONE]\\n\\n")
+
+ThreadingHTTPServer(("127.0.0.1", 9000), Slow).serve_forever()
+"""
+SLOW = """\
+model_list:
+  - model_name: slow
+    litellm_params: {model: openai/slow, api_base: "http://127.0.0.1:9000/v1", api_key: none}
+general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}
+"""
+UPSTREAM_UNIT = "[Service]\nExecStart=python3 /root/upstream.py\n"
+
+
+def read_stream(box: Box, secret: str) -> str:
+    """The whole text of one streamed answer of the slow model, `[DONE]` included."""
+    body = json.dumps({"model": "slow", "stream": True, "messages": [{"role": "user", "content": "hi"}]})
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
+    with contextlib.closing(box.http_connection("127.0.0.1", 4000, timeout=60)) as connection:
+        connection.request("POST", "/v1/chat/completions", body, headers)
+        return connection.getresponse().read().decode()
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        pytest.param(["systemctl reload litellm", "litellmctl restart"], id="reload and litellmctl restart"),
+        pytest.param(["systemctl restart litellm"], id="systemctl restart"),
+    ],
+)
+def test_no_stream_is_cut(installed_box: Box, commands: list[str]) -> None:
+    """Eight streams of twenty seconds that are open when it begins all come to their end."""
+    installed_box.write("/root/upstream.py", UPSTREAM)
+    installed_box.write("/etc/systemd/system/upstream.service", UPSTREAM_UNIT)
+    installed_box.systemctl("start", "upstream")
+    installed_box.write("/root/slow.yml", SLOW)
+    ctl(installed_box, "config", "use", "./slow.yml", cwd="/root")
+    secret = key(installed_box)
+    with ThreadPoolExecutor(8) as pool:
+        streams = [pool.submit(read_stream, installed_box, secret) for _ in range(8)]
+        installed_box.wait_until(lambda: _inflight(installed_box) == 8, 30, "eight streams are open")
+        for command in commands:
+            installed_box.run(command.split(), timeout=120)
+        texts = [stream.result(timeout=120) for stream in streams]
+    assert [text.rstrip().endswith("data: [DONE]") for text in texts] == [True] * 8
+    assert all(f"w{number} " in text for text in texts for number in range(20))
+
+
+def _inflight(box: Box) -> int:
+    report = json.loads(ctl(box, "status", "--json"))
+    return sum(worker["inflight"] for worker in report["data"]["runtime"]["workers"])

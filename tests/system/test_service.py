@@ -94,33 +94,33 @@ def test_sound_run_logs_no_error(installed_box: Box) -> None:
     assert "serving on 127.0.0.1:4000" in installed_box.journal("litellm")
 
 
-def test_journal_holds_no_key(installed_box: Box) -> None:
+def test_journal_holds_no_key(shared_box: Box) -> None:
     """Neither the gateway's key nor one that a client sent by mistake is in the journal."""
-    ctl(installed_box, "verify")
-    chat(installed_box, bearer="sk-sent-by-mistake-0123456789")
-    journal = installed_box.journal("litellm")
-    assert key(installed_box) not in journal
+    ctl(shared_box, "verify")
+    chat(shared_box, bearer="sk-sent-by-mistake-0123456789")
+    journal = shared_box.journal("litellm")
+    assert key(shared_box) not in journal
     assert "sk-sent-by-mistake-0123456789" not in journal
 
 
-def test_process_is_confined(installed_box: Box) -> None:
+def test_process_is_confined(shared_box: Box) -> None:
     """The service runs as its own user, without a capability, and with no way to gain one."""
-    status = installed_box.read(f"/proc/{state(installed_box)['MainPID']}/status")
+    status = shared_box.read(f"/proc/{state(shared_box)['MainPID']}/status")
     values = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    user = installed_box.run(("id", "-u", "litellm")).stdout.strip()
+    user = shared_box.run(("id", "-u", "litellm")).stdout.strip()
     assert values["Uid"].split() == [user] * 4
     assert int(values["CapBnd"], 16) == 0
     assert (values["NoNewPrivs"], values["Seccomp"]) == ("1", "2")
 
 
-def test_no_key_in_units_or_arguments(installed_box: Box) -> None:
+def test_no_key_in_units_or_arguments(shared_box: Box) -> None:
     """No key can be read from units, over D-Bus or from a command line; the file that holds it is root's alone."""
-    secret = key(installed_box)
-    shown = installed_box.run(("systemctl", "show", "litellm.service", "litellm.socket")).stdout
-    lines = installed_box.run(("ps", "-e", "-o", "args")).stdout
-    units = installed_box.run(("systemctl", "cat", "litellm.service", "litellm.socket")).stdout
+    secret = key(shared_box)
+    shown = shared_box.run(("systemctl", "show", "litellm.service", "litellm.socket")).stdout
+    lines = shared_box.run(("ps", "-e", "-o", "args")).stdout
+    units = shared_box.run(("systemctl", "cat", "litellm.service", "litellm.socket")).stdout
     assert secret not in shown + lines + units
-    assert installed_box.run(("stat", "-c", "%a %U", "/etc/litellm/litellm.env")).stdout == "600 root\n"
+    assert shared_box.run(("stat", "-c", "%a %U", "/etc/litellm/litellm.env")).stdout == "600 root\n"
 
 
 def test_first_curls_of_the_workshop(installed_box: Box) -> None:
@@ -282,17 +282,17 @@ def test_taken_port_names_its_holder(installed_box: Box) -> None:
     assert chat(installed_box) == 200
 
 
-def test_wrong_key_is_refused(installed_box: Box) -> None:
+def test_wrong_key_is_refused(shared_box: Box) -> None:
     """A wrong key and a missing key get no answer from a model."""
-    assert chat(installed_box, bearer="sk-wrong") >= 400
+    assert chat(shared_box, bearer="sk-wrong") >= 400
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
-    assert installed_box.http("POST", f"{BASE}/v1/chat/completions", body=body).status == 401
+    assert shared_box.http("POST", f"{BASE}/v1/chat/completions", body=body).status == 401
 
 
-def test_other_user_reads_no_secret(installed_box: Box) -> None:
+def test_other_user_reads_no_secret(shared_box: Box) -> None:
     """Another user of the host can read neither keys nor configurations, and is told to use sudo."""
-    assert installed_box.run(("ls", "/etc/litellm"), user="nobody:nogroup", check=False).returncode != 0
-    done = installed_box.run(("/usr/local/bin/litellmctl", "verify"), user="nobody:nogroup", check=False)
+    assert shared_box.run(("ls", "/etc/litellm"), user="nobody:nogroup", check=False).returncode != 0
+    done = shared_box.run(("/usr/local/bin/litellmctl", "verify"), user="nobody:nogroup", check=False)
     assert (done.returncode, "sudo" in done.stderr) == (77, True)
 
 
@@ -324,11 +324,11 @@ def test_no_orphans(installed_box: Box) -> None:
     assert chat(installed_box) == 200
 
 
-def test_answers_are_streamed(installed_box: Box) -> None:
+def test_answers_are_streamed(shared_box: Box) -> None:
     """A streamed answer arrives as server-sent events and ends with [DONE]."""
-    connection = installed_box.http_connection("127.0.0.1", 4000)
+    connection = shared_box.http_connection("127.0.0.1", 4000)
     body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
-    headers = {"Authorization": f"Bearer {key(installed_box)}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {key(shared_box)}", "Content-Type": "application/json"}
     try:
         connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         text = connection.getresponse().read().decode()

@@ -77,9 +77,9 @@ def test_exposure(box: Box) -> None:
     assert float(found[1]) <= 1.1
 
 
-def test_sandbox_is_in_force(installed_box: Box) -> None:
+def test_sandbox_is_in_force(shared_box: Box) -> None:
     """From inside the service's sandbox the system can't be written, homes can't be seen, no device can be made."""
-    pid = installed_box.show("litellm.service", "MainPID")["MainPID"]
+    pid = shared_box.show("litellm.service", "MainPID")["MainPID"]
 
     def inside(script: str) -> Any:
         # The mount namespace shows what the process sees; its own user is who it is.
@@ -93,7 +93,7 @@ def test_sandbox_is_in_force(installed_box: Box) -> None:
             "--regid=litellm",
             "--clear-groups",
         )
-        return installed_box.run((*argv, "sh", "-c", script), check=False).returncode
+        return shared_box.run((*argv, "sh", "-c", script), check=False).returncode
 
     assert inside("touch /var/lib/litellm/x && rm /var/lib/litellm/x") == 0
     assert inside("touch /etc/litellm/x") != 0
