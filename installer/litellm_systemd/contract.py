@@ -22,7 +22,7 @@ CONFIG_FILE = "/etc/litellm/config.yaml"
 RUNTIME_DIRECTORY = "/run/litellm"
 CONTROL_SOCKET = "control.sock"
 
-#: Variables of `.env` that the runtime reads. The first six are LiteLLM's own names for the same thing.
+#: Variables of `.env` that the runtime reads. The first six and JSON_LOGS are LiteLLM's own names for the same thing.
 HOST = "HOST"
 PORT = "PORT"
 NUM_WORKERS = "NUM_WORKERS"
@@ -34,6 +34,8 @@ START_TIMEOUT = "START_TIMEOUT"
 DRAIN_TIMEOUT = "DRAIN_TIMEOUT"
 LAME_DUCK_TIMEOUT = "LAME_DUCK_TIMEOUT"
 WATCHDOG_TIMEOUT = "WATCHDOG_TIMEOUT"
+JSON_LOGS = "JSON_LOGS"
+ACCESS_LOG = "ACCESS_LOG"
 MASTER_KEY = "LITELLM_MASTER_KEY"
 
 DEFAULT_HOST = "127.0.0.1"

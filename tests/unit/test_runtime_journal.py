@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -15,10 +20,21 @@ from litellm_systemd.runtime.journal import (
     Journal,
     JournalHandler,
     adopt_loggers,
+    adopt_strays,
     hush_cancellations,
     open_journal,
     priority_of,
 )
+
+STRUCTURED = Journal(prefixed=True, structured=True)
+
+
+def parse(written: str, priority: int) -> dict[str, Any]:
+    """The one object that was written, with this priority."""
+    assert written.startswith(f"<{priority}>")
+    event: dict[str, Any] = json.loads(written.removeprefix(f"<{priority}>"))
+    assert datetime.fromisoformat(event["timestamp"])
+    return event
 
 
 @pytest.fixture
@@ -161,3 +177,69 @@ def test_cancellations_are_hushed(logger: logging.Logger, capsys: pytest.Capture
     written = capsys.readouterr().err
     assert "ValueError: bad" in written
     assert "CancelledError" not in written
+
+
+def test_an_event_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    """With JSON_LOGS an event of several lines is one object in one line, its priority before it."""
+    STRUCTURED.notice("one\ntwo")
+    event = parse(capsys.readouterr().err, 5)
+    assert (event["message"], event["level"]) == ("one\ntwo", "INFO")
+
+
+@pytest.mark.parametrize(("word", "structured"), [("true", True), ("1", True), ("false", False), ("nonsense", False)])
+def test_structured_by_variable(word: str, structured: bool) -> None:
+    """JSON_LOGS decides; a value that will be refused is reported in plain words."""
+    assert open_journal({"JSON_LOGS": word}).structured is structured
+
+
+def test_records_are_objects(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    """A library that knows nothing of JSON gets one object a record, its traceback inside, and no secret back."""
+    logger.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Secretive("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    adopt_loggers(STRUCTURED)
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        logger.exception("key sk-secret")
+    event = parse(capsys.readouterr().err, 3)
+    assert event["message"].startswith("test.journal: key REDACTED\nTraceback")
+    assert event["message"].endswith("ValueError: bad")
+    assert (event["level"], event["component"]) == ("ERROR", "test.journal")
+
+
+@pytest.mark.parametrize(
+    ("message", "kept"), [('{"message": "m", "level": "INFO", "x": 1}', True), ('{"x": 1}', False), ("{", False)]
+)
+def test_objects_stay_as_they_are(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str], message: str, kept: bool
+) -> None:
+    """What a JSON formatter made is written unchanged; anything else that begins with a brace is text."""
+    logger.addHandler(JournalHandler(STRUCTURED))
+    logger.warning(message)
+    written = capsys.readouterr().err
+    assert written == f"<4>{message}\n" if kept else parse(written, 4)["message"] == message
+
+
+def test_refused_key_is_a_warning_as_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    """The level in the object is that of the priority before it."""
+    record = logging.makeLogRecord({"msg": "No api key", "levelno": logging.ERROR, "levelname": "ERROR"})
+    record.requester_ip = "192.0.2.1"
+    JournalHandler(STRUCTURED).handle(record)
+    assert parse(capsys.readouterr().err, 4)["level"] == "WARNING"
+
+
+def test_strays(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Warnings and exceptions that nobody caught, in threads too, are events like all others."""
+    monkeypatch.setattr(sys, "excepthook", None)
+    monkeypatch.setattr(threading, "excepthook", None)
+    monkeypatch.setattr(warnings, "showwarning", None)
+    adopt_strays(STRUCTURED)
+    sys.excepthook(ValueError, ValueError("bad"), None)
+    assert parse(capsys.readouterr().err, 2)["message"] == "ValueError: bad"
+    threading.excepthook(threading.ExceptHookArgs((KeyError, KeyError("x"), None, None)))
+    assert parse(capsys.readouterr().err, 3)["message"] == "KeyError: 'x'"
+    threading.excepthook(threading.ExceptHookArgs((SystemExit, SystemExit(), None, None)))
+    warnings.showwarning("old\nvalue=secret", DeprecationWarning, "a.py", 3)
+    assert parse(capsys.readouterr().err, 6)["message"] == "a.py:3: DeprecationWarning: old"

@@ -38,6 +38,8 @@ def test_variables() -> None:
             "MAX_REQUESTS_BEFORE_RESTART": "1000",
             "MAX_REQUESTS_BEFORE_RESTART_JITTER": "50",
             "WORKER_MEMORY_LIMIT": "700",
+            "JSON_LOGS": "True",
+            "ACCESS_LOG": "yes",
             "RUNTIME_DIRECTORY": "/run/litellm:/run/other",
         },
     )
@@ -54,6 +56,8 @@ def test_variables() -> None:
         max_requests=1000,
         jitter=50,
         memory_limit=700,
+        json_logs=True,
+        access_log=True,
         runtime_directory=Path("/run/litellm"),
     )
 
@@ -74,6 +78,8 @@ def test_variables() -> None:
         ("MAX_REQUESTS_BEFORE_RESTART", "0"),
         ("MAX_REQUESTS_BEFORE_RESTART_JITTER", "10%"),
         ("WORKER_MEMORY_LIMIT", "2"),
+        ("JSON_LOGS", "on"),
+        ("ACCESS_LOG", "2"),
     ],
 )
 def test_nonsense(name: str, value: str) -> None:
@@ -83,6 +89,16 @@ def test_nonsense(name: str, value: str) -> None:
     assert caught.value.message == f"{name} is {value!r}"
     assert caught.value.hint.startswith("Give ")
     assert caught.value.code == 78
+
+
+@pytest.mark.parametrize(
+    ("word", "on"),
+    [("true", True), ("1", True), ("YES", True), ("False", False), ("0", False), ("no", False), ("", False)],
+)
+def test_switches(word: str, on: bool) -> None:
+    """A switch takes the usual words, in any case, and is off when it is empty."""
+    options = read_options(Path("c.yaml"), {"JSON_LOGS": f" {word} ", "ACCESS_LOG": word})
+    assert (options.json_logs, options.access_log) == (on, on)
 
 
 @pytest.mark.parametrize(("requests", "jitter"), [("1000", 100), ("9", 0), ("", 0)])

@@ -1,7 +1,8 @@
 """Lines for people, on standard error, as journald likes them.
 
 Under the journal each line starts with its priority, `<4>` for a warning (sd-daemon(3)), so that
-`journalctl -u litellm -p warning` works. In a terminal the lines are plain.
+`journalctl -u litellm -p warning` works. In a terminal the lines are plain. With JSON_LOGS, what follows the priority
+is one JSON object for each event, with the keys of LiteLLM's own (JsonFormatter in its _logging.py).
 """
 
 from __future__ import annotations
@@ -9,12 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import json
 import logging
 import os
 import sys
+import threading
+import time
+import traceback
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from litellm_systemd.contract import JSON_LOGS
+from litellm_systemd.runtime.options import is_on
 
 if TYPE_CHECKING:
     _StreamHandler = logging.StreamHandler[TextIO]
@@ -23,17 +34,23 @@ else:  # it can't be subscripted before Python 3.11
 
 _BRIEF = "%(name)s: %(message)s"
 
-ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
+CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7
+#: The words of `logging`, which has none for a notice.
+_LEVELS = {CRITICAL: "CRITICAL", ERROR: "ERROR", WARNING: "WARNING", NOTICE: "INFO", INFO: "INFO", DEBUG: "DEBUG"}
+_COMPONENT = "litellm_systemd.runtime"
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Writes lines to standard error; `prefixed` if journald reads them."""
+    """Writes lines to standard error; `prefixed` if journald reads them, `structured` for JSON."""
 
     prefixed: bool = False
+    structured: bool = False
 
     def line(self, priority: int, text: str) -> None:
         """One event. A text of several lines stays together, each line with its priority."""
+        if self.structured:
+            text = render_object(text, _LEVELS[priority], time.time(), component=_COMPONENT)
         # One write a message: workers share the descriptor, and their lines must not mix. If it is gone with its
         # terminal, the service isn't.
         with contextlib.suppress(OSError):
@@ -65,7 +82,13 @@ class Journal:
 
 def open_journal(environ: Mapping[str, str]) -> Journal:
     """A `Journal` for this process's standard error."""
-    return Journal(_is_journal(environ.get("JOURNAL_STREAM", "")))
+    return Journal(_is_journal(environ.get("JOURNAL_STREAM", "")), is_on(environ, JSON_LOGS))
+
+
+def render_object(message: str, level: str, created: float, **more: Any) -> str:
+    """One event as one JSON object in one line; the time as LiteLLM writes it, so that both sort together."""
+    timestamp = datetime.fromtimestamp(created).isoformat()
+    return json.dumps({"message": message, "level": level, "timestamp": timestamp, **more})
 
 
 def _is_journal(stream: str) -> bool:
@@ -86,11 +109,30 @@ class JournalHandler(_StreamHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's text with prefixes."""
-        if not _is_clients_fault(record):
-            return self._journal.prefix(priority_of(record.levelno), super().format(record))
-        brief = copy.copy(record)
-        brief.exc_info = brief.exc_text = None  # where in LiteLLM a key was refused helps nobody
-        return self._journal.prefix(WARNING, super().format(brief))
+        if _is_clients_fault(record):
+            record = _soften(record)
+        text = super().format(record)
+        if self._journal.structured and not _is_structured(text):
+            text = render_object(text, record.levelname, record.created, component=record.name)
+        return self._journal.prefix(priority_of(record.levelno), text)
+
+
+def _is_structured(text: str) -> bool:
+    """Whether a formatter made an object of an event already, as LiteLLM's does; those of other libraries don't."""
+    if not text.startswith("{") or "\n" in text:
+        return False
+    try:
+        keys: set[str] = set(json.loads(text))
+    except ValueError:
+        return False
+    return {"message", "level"} <= keys
+
+
+def _soften(record: logging.LogRecord) -> logging.LogRecord:
+    brief = copy.copy(record)
+    brief.levelno, brief.levelname = logging.WARNING, "WARNING"
+    brief.exc_info = brief.exc_text = None  # where in LiteLLM a key was refused helps nobody
+    return brief
 
 
 def _is_clients_fault(record: logging.LogRecord) -> bool:
@@ -110,7 +152,7 @@ def _is_clients_fault(record: logging.LogRecord) -> bool:
 def priority_of(level: int) -> int:
     """A level of `logging` as a priority of syslog(3)."""
     if level >= logging.CRITICAL:
-        return 2
+        return CRITICAL
     if level >= logging.ERROR:
         return ERROR
     if level >= logging.WARNING:
@@ -141,17 +183,36 @@ def _adopt(handler: logging.Handler, journal: Journal) -> logging.Handler:
     if handler.stream not in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # a file of the user's
         return handler
     mine = JournalHandler(journal)
-    mine.setFormatter(_shorten(handler.formatter) if journal.prefixed else handler.formatter)
+    timed = journal.prefixed or journal.structured
+    mine.setFormatter(_shorten(handler.formatter) if timed else handler.formatter)
     mine.setLevel(handler.level)
     mine.filters[:] = handler.filters
     return mine
 
 
 def _shorten(formatter: logging.Formatter | None) -> logging.Formatter | None:
-    # The journal keeps time and priority itself. The class is kept: LiteLLM's takes secrets out of messages.
+    # The journal and each object have time and priority already. The class is kept: LiteLLM's takes secrets out.
     if formatter is None or "asctime" not in (formatter._fmt or ""):
         return formatter
     return type(formatter)(_BRIEF)
+
+
+def adopt_strays(journal: Journal) -> None:
+    """Send what Python itself would print through `journal`: warnings, and exceptions that nobody caught."""
+
+    def on_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        journal.line(CRITICAL, "".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+    def on_thread_crash(crash: threading.ExceptHookArgs) -> None:
+        if crash.exc_type is not SystemExit:  # which ends a thread in silence
+            lines = traceback.format_exception(crash.exc_type, crash.exc_value, crash.exc_traceback)
+            journal.error("".join(lines).rstrip())
+
+    def on_warning(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+        # They are for LiteLLM's programmers. pydantic's go on with values, parts of prompts: the first line will do.
+        journal.info(f"{filename}:{lineno}: {category.__name__}: {str(message).partition(chr(10))[0]}")
+
+    sys.excepthook, threading.excepthook, warnings.showwarning = on_crash, on_thread_crash, on_warning
 
 
 def hush_cancellations() -> None:

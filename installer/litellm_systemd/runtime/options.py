@@ -11,6 +11,9 @@ from pathlib import Path
 from litellm_systemd import contract
 from litellm_systemd.errors import InputError
 
+_ON = frozenset({"true", "1", "yes"})
+_OFF = frozenset({"false", "0", "no", ""})
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -29,6 +32,8 @@ class Options:
     #: A worker may answer up to so many requests more than `max_requests`, so that not all are due at once.
     jitter: int = 0
     memory_limit: int = 0
+    json_logs: bool = False
+    access_log: bool = False
     runtime_directory: Path | None = None
 
     @property
@@ -63,8 +68,22 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         max_requests=max_requests,
         jitter=_limit(environ, contract.MAX_REQUESTS_JITTER, max_requests // 10),
         memory_limit=_limit(environ, contract.WORKER_MEMORY_LIMIT),
+        json_logs=_switch(environ, contract.JSON_LOGS),
+        access_log=_switch(environ, contract.ACCESS_LOG),
         runtime_directory=Path(directories.split(":")[0]) if directories else None,
     )
+
+
+def is_on(environ: Mapping[str, str], name: str) -> bool:
+    """Whether a switch is set to a word for yes; for whoever can't wait until `read_options` has judged the rest."""
+    return environ.get(name, "").strip().lower() in _ON
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(name, "").strip()
+    if text.lower() not in _ON | _OFF:
+        raise InputError(f"{name} is {text!r}", "Give true or false.")
+    return is_on(environ, name)
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -9,12 +9,12 @@ import time
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from litellm_systemd.contract import ExitCode
+from litellm_systemd.contract import JSON_LOGS, ExitCode
 from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.runtime import seam
 from litellm_systemd.runtime.configuration import load_configuration
 from litellm_systemd.runtime.facts import render_error
-from litellm_systemd.runtime.journal import adopt_loggers, open_journal
+from litellm_systemd.runtime.journal import adopt_loggers, adopt_strays, open_journal
 from litellm_systemd.runtime.listeners import take_listeners
 from litellm_systemd.runtime.master import Master
 from litellm_systemd.runtime.notify import Notifier
@@ -26,6 +26,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     born = time.monotonic()
     faulthandler.enable()  # systemd's watchdog sends SIGABRT: say where this process hung
     journal = open_journal(environ)
+    adopt_strays(journal)
     notifier = Notifier(environ)
     # Until there is something to reload. The default action would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -40,8 +41,11 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         # Whatever is wrong with a file or a variable, a restart won't mend it (RestartPreventExitStatus=78).
         return error.code if isinstance(error, Unavailable) else ExitCode.CONFIG
     notifier.status("importing LiteLLM")
+    if options.json_logs:
+        environ[JSON_LOGS] = "true"  # the only word for yes that LiteLLM takes
     seam.preload(environ)
     adopt_loggers(journal)
+    adopt_strays(journal)  # again: under JSON_LOGS, LiteLLM takes sys.excepthook
 
     master = Master(
         options,

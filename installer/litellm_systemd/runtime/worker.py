@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.runtime import probe, seam
+from litellm_systemd.runtime.access import AccessLog
 from litellm_systemd.runtime.channel import Beat, Channel, Environment, Failed, Left, Serve
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import DEBUG, Journal, adopt_loggers, hush_cancellations
@@ -50,6 +51,8 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
             _set_up(job, channel)
             application.inner = seam.application()
             adopt_loggers(journal)
+        if job.options.access_log:
+            application.inner = AccessLog(application.inner, journal)
         asyncio_run(_Worker(job, channel, journal, application).live())
     except BaseException as error:  # SystemExit included: LiteLLM and uvicorn use it for bad configurations
         cause = application.failure or error
