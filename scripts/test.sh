@@ -111,7 +111,7 @@ build_images() {
 
 # A test that hangs shows where after four minutes, and a run that hangs is ended.
 run_tests() {
-    timeout --foreground --signal=INT --kill-after=60 1200 \
+    timeout --foreground --signal=INT --kill-after=60 1800 \
         "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 "$@"
 }
 
