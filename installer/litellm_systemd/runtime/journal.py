@@ -213,6 +213,8 @@ def adopt_strays(journal: Journal) -> None:
         journal.info(f"{filename}:{lineno}: {category.__name__}: {str(message).partition(chr(10))[0]}")
 
     sys.excepthook, threading.excepthook, warnings.showwarning = on_crash, on_thread_crash, on_warning
+    # pydantic has something to say of LiteLLM's types, twice in each worker.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"pydantic\._internal\.")
 
 
 def hush_cancellations() -> None:
