@@ -18,7 +18,7 @@ import box as box_module
 import images
 import pytest
 from box import Bind, Box, BoxError, Image, Yard, end, wait_until
-from yard import STATE
+from yard import STATE, find_cgroups
 
 MakeBox = Callable[..., Box]
 SCRIPT = Path(box_module.__file__)
@@ -322,10 +322,6 @@ def test_a_saved_box_can_be_forked(yard: Yard, make_box: MakeBox) -> None:
 # --- what is left on the host ---
 
 
-def _cgroups(name: str) -> list[Path]:
-    return list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
-
-
 def _inhabitants(namespace: str) -> list[int]:
     """The processes of the host that live in a PID namespace."""
     found = []
@@ -343,10 +339,10 @@ def test_a_closed_yard_leaves_nothing() -> None:
     with Yard() as other, Box(other) as short:
         namespace = str(Path(f"/proc/{short.leader}/ns/pid").readlink())
         assert _inhabitants(namespace)
-        assert _cgroups(other.name)
+        assert find_cgroups(other.name)
         assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == mounts
     assert _inhabitants(namespace) == []
-    assert _cgroups(other.name) == []
+    assert find_cgroups(other.name) == []
     assert not list(STATE.glob(f"{other.name}*"))
     assert sorted(Path("/run/systemd").glob("nspawn/**/*")) == traces
 
@@ -386,7 +382,7 @@ def test_a_killed_run_leaves_nothing(holder: subprocess.Popen[str], number: sign
     holder.send_signal(number)
     holder.wait(timeout=60)
     wait_until(lambda: not _inhabitants(namespace), 30, "the box's processes are gone")
-    wait_until(lambda: not _cgroups(name), 30, "the control groups are gone")
+    wait_until(lambda: not find_cgroups(name), 30, "the control groups are gone")
     wait_until(lambda: not list(STATE.glob(f"{name}*")), 30, "the lock is gone")
 
 
@@ -397,9 +393,9 @@ def test_the_next_yard_clears_away(holder: subprocess.Popen[str]) -> None:
     holder.kill()
     holder.wait(timeout=60)
     wait_until(lambda: not _inhabitants(namespace), 30, "the box's processes are gone")
-    assert _cgroups(name)
+    assert find_cgroups(name)
     with Yard():
-        assert not _cgroups(name)
+        assert not find_cgroups(name)
         assert not list(STATE.glob(f"{name}*"))
 
 
@@ -409,7 +405,7 @@ def test_a_box_that_fails_to_boot_is_gone(yard: Yard) -> None:
     with pytest.raises(BoxError, match="no-such-option"), refused:
         pass
     assert not refused.running
-    assert not _cgroups(refused.name)
+    assert not [folder for folder in yard.cgroups if (folder / refused.name).exists()]
 
 
 def test_on_a_machine_that_runs_systemd(make_box: MakeBox) -> None:

@@ -243,6 +243,12 @@ def _cgroup_folders(pid: int) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(folders))
 
 
+def find_cgroups(name: str) -> list[Path]:
+    """The control groups with this name, in any hierarchy. Those of others come and go while it looks."""
+    points = [mount.point for mount in mounts() if mount.kind in ("cgroup", "cgroup2")]
+    return [Path(path) for point in points for path, _, _ in os.walk(point) if Path(path).name == name]
+
+
 def remove_cgroup(folder: Path) -> None:
     """Remove a control group and those below it, if they are empty: rmdir is all that cgroupfs has."""
     for path, _, _ in os.walk(folder, topdown=False):
@@ -266,8 +272,6 @@ def _clear_away(lock: Path) -> None:
     """Remove what a yard left whose keeper was killed too. The kernel has long ended its processes and mounts."""
     with contextlib.suppress(FileNotFoundError, BlockingIOError), lock.open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for mount in mounts():
-            if mount.kind in ("cgroup", "cgroup2"):
-                for folder in Path(mount.point).glob(f"**/{lock.stem}"):
-                    remove_cgroup(folder)
+        for folder in find_cgroups(lock.stem):
+            remove_cgroup(folder)
         lock.unlink()
