@@ -123,7 +123,12 @@ run_tests() {
 report_coverage() {
     mkdir -p .cache/coverage
     "$VENV/bin/coverage" combine --quiet . .cache/coverage
-    "$VENV/bin/coverage" report
+    if is_root; then
+        "$VENV/bin/coverage" report
+    else
+        "$VENV/bin/coverage" report --fail-under=0
+        echo "Not root: what only the tests on a real systemd reach is missing here, so no threshold."
+    fi
 }
 
 main() {

@@ -332,7 +332,7 @@ def _inhabitants(namespace: str) -> list[int]:
     return found
 
 
-def test_a_closed_yard_leaves_nothing() -> None:
+def test_a_closed_yard_leaves_nothing(yard: Yard) -> None:
     """Mounts, processes, control groups and locks are gone when a yard is closed; so is all trace in /run."""
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     traces = sorted(Path("/run/systemd").glob("nspawn/**/*"))
