@@ -6,9 +6,11 @@ import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,15 +136,24 @@ def test_status_over_the_control_socket(service: Service) -> None:
     assert service.ask("fly")["ok"] is False
 
 
+def count_requests(service: Service) -> int:
+    """What the workers have counted by now. They report with each beat, so that a beat from now on is waited for."""
+    begin = time.monotonic()
+
+    def reported() -> list[dict[str, Any]]:
+        workers: list[dict[str, Any]] = service.ask("status")["workers"]
+        elapsed = time.monotonic() - begin
+        return workers if all(worker["answered"] < elapsed for worker in workers) else []
+
+    return sum(worker["requests"] for worker in wait_for("a beat of each worker", reported))
+
+
 def test_requests_are_counted(service: Service) -> None:
     """Only clients' requests count, not the probes."""
-    count = sum(worker["requests"] for worker in service.ask("status")["workers"])
+    before = count_requests(service)
     for _ in range(3):
         assert service.chat()[0] == 200
-    wait_for(
-        "three more requests",
-        lambda: sum(worker["requests"] for worker in service.ask("status")["workers"]) == count + 3,
-    )
+    assert count_requests(service) == before + 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
