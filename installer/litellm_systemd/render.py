@@ -75,7 +75,6 @@ def _restart_backoff(systemd: int) -> str:
 
 def render_socket(layout: Layout, settings: Settings, version: str) -> str:
     """The text of litellm.socket."""
-    address = f"[{settings.host}]" if ":" in settings.host else settings.host
     # sockets.target comes before the network: an address of an interface isn't there yet.
     early = not is_loopback(settings.host) and settings.host not in ("0.0.0.0", "::")  # noqa: S104
     text = render_template(
@@ -83,7 +82,7 @@ def render_socket(layout: Layout, settings: Settings, version: str) -> str:
         version=version,
         prefix=layout.prefix,
         python=f"{layout.current}/bin/python",
-        listen=f"{address}:{settings.port}",
+        listen=settings.listen,
         free_bind="FreeBind=yes" if early else "",
     )
     return _without_gaps(text)

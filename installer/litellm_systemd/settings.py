@@ -6,7 +6,7 @@ import io
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -69,12 +69,17 @@ class Settings:
         return self.environment[contract.MASTER_KEY]
 
     @property
+    def listen(self) -> str:
+        """The address to listen on, as systemd and URLs write it: `127.0.0.1:4000`, `[::1]:4000`."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def base_url(self) -> str:
         """Where a client on this host reaches the service."""
         address = ipaddress.ip_address(self.host)
         if address.is_unspecified:
             address = ipaddress.ip_address("::1" if address.version == 6 else "127.0.0.1")
-        return f"http://{f'[{address}]' if address.version == 6 else address}:{self.port}"
+        return f"http://{replace(self, host=str(address)).listen}"
 
 
 @dataclass(frozen=True, slots=True)

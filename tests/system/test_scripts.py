@@ -80,8 +80,8 @@ def test_setup_env(box: Box) -> None:
     keys = "aws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = wJalr/EXAMPLE\n"
     box.write("/root/.aws/credentials", f"[cline]\n{keys}", 0o600)
     script = str(SCRIPTS / "setup_env.sh")
-    box.run(("mkdir", "/srv/work"))
-    box.run((script,), cwd="/srv/work")
-    assert "AKIAEXAMPLE" in box.read("/srv/work/.env")
+    box.run(("mkdir", "/srv/project"))
+    box.run((script,), cwd="/srv/project")
+    assert "AKIAEXAMPLE" in box.read("/srv/project/.env")
     with pytest.raises(BoxError, match="nobody-has-this"):
-        box.run((script, "nobody-has-this"), cwd="/srv/work")
+        box.run((script, "nobody-has-this"), cwd="/srv/project")

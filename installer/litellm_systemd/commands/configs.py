@@ -10,21 +10,22 @@ from litellm_systemd.commands.desired import (
     active_config,
     build_config_file,
     build_config_link,
+    find_config,
     installed_configs,
+    read_choice,
     read_installed,
     work_out,
 )
 from litellm_systemd.commands.install import require_root
 from litellm_systemd.errors import MissingError
 from litellm_systemd.files import observe_file
-from litellm_systemd.gateway_config import lint, parse_config, read_config, resolve_name
+from litellm_systemd.gateway_config import lint
 from litellm_systemd.host import observe_host, read_manifest
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, HostState, Running
 from litellm_systemd.plan import plan_install
 from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.resources import config_names
-from litellm_systemd.resources import read_config as read_shipped
 from litellm_systemd.systemctl import Systemctl
 
 
@@ -58,16 +59,7 @@ def show_config(request: Request) -> Report:
     name = request.config or active_config(layout)
     if name is None:
         raise MissingError("no configuration is active: nothing is installed", "Name one, such as demo.yml.")
-    choice = resolve_name(
-        name,
-        shipped=frozenset(config_names()),
-        installed=frozenset(installed_configs(layout)),
-        installed_dir=layout.real(layout.configs),
-        folder=request.cwd,
-    )
-    gateway = (
-        parse_config(read_shipped(choice.name), choice.name) if choice.path is None else read_config(choice.path)
-    )
+    gateway = read_choice(find_config(request, name))
     findings = lint(gateway, read_installed(layout))
     return Report(
         f"{gateway.source} serves {len(gateway.names)} models",

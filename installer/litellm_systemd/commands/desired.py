@@ -65,13 +65,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the request comes to: settings, the configuration by name and content, and all that is to be said."""
+    """What the request comes to: settings, the configuration, and all that is to be said.
+
+    `configs` are the texts to install, by name. `own` is the chosen configuration where it is a file of the user's,
+    given by path or edited where it is installed.
+    """
 
     settings: Settings
     choice: Choice
     gateway: GatewayConfig
     configs: Mapping[str, bytes]
     keeps_environment: bool
+    own: Path | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -117,7 +122,13 @@ def work_out(request: Request) -> Wanted:
     choice = choose_config(request, settings, installed)
     settings = _with_region(settings, choice)
     configs = _shipped(settings)
-    gateway, configs = _gateway(request.layout, choice, configs)
+    own = _own_file(request.layout, choice, configs)
+    if own is None:
+        gateway = parse_config(configs[choice.name].decode(), request.layout.config(choice.name))
+    else:
+        gateway = read_config(own)
+    if choice.origin is Origin.PATH:
+        configs[choice.name] = _taken_along(request.layout, choice, gateway)
     check(gateway, settings.environment)
     return Wanted(
         settings=settings,
@@ -125,6 +136,7 @@ def work_out(request: Request) -> Wanted:
         gateway=gateway,
         configs=configs,
         keeps_environment=is_installed and dict(settings.environment) == installed,
+        own=own,
         notes=(*settings.warnings, *_notes(choice, gateway, settings, configs)),
     )
 
@@ -152,8 +164,17 @@ def choose_config(request: Request, settings: Settings, installed: Mapping[str, 
     """
     named = settings.config if settings.config != installed.get(CONFIG_VARIABLE) else None
     active = active_config(request.layout)
+    return find_config(request, request.config or named or active or settings.config or DEFAULT_CONFIG)
+
+
+def find_config(request: Request, name: str) -> Choice:
+    """The configuration of that name, for a user in the request's folder.
+
+    Raises:
+        UsageError: there is none.
+    """
     return resolve_name(
-        request.config or named or active or settings.config or DEFAULT_CONFIG,
+        name,
         shipped=frozenset(config_names()),
         installed=frozenset(installed_configs(request.layout)),
         installed_dir=request.layout.real(request.layout.configs),
@@ -161,18 +182,23 @@ def choose_config(request: Request, settings: Settings, installed: Mapping[str, 
     )
 
 
+def read_choice(choice: Choice) -> GatewayConfig:
+    """The chosen configuration as it stands; a shipped one as it ships.
+
+    Raises:
+        InstallerError: it can't be read or used.
+    """
+    return parse_config(read_shipped(choice.name), choice.name) if choice.path is None else read_config(choice.path)
+
+
 def _with_region(settings: Settings, choice: Choice) -> Settings:
     """Settings with the instance's own region, where `.env` names none and the configuration goes to Bedrock."""
     if settings.region is not None:
         return settings
-    text = choice.path.read_text("utf-8") if choice.path and choice.path.is_file() else _shipped_text(choice)
-    if "bedrock/" not in text or (region := find_region()) is None:
+    calls = (model.provider == "bedrock" and not model.mocked for model in read_choice(choice).models)
+    if not any(calls) or (region := find_region()) is None:
         return settings
     return replace(settings, region=region, environment={**settings.environment, REGION_VARIABLES[0]: region})
-
-
-def _shipped_text(choice: Choice) -> str:
-    return read_shipped(choice.name) if choice.origin is not Origin.PATH else ""
 
 
 def _shipped(settings: Settings) -> dict[str, bytes]:
@@ -183,26 +209,24 @@ def _shipped(settings: Settings) -> dict[str, bytes]:
     }
 
 
-def _gateway(layout: Layout, choice: Choice, configs: dict[str, bytes]) -> tuple[GatewayConfig, dict[str, bytes]]:
-    """The chosen configuration, read; and all that are to be installed, a file of the user's among them."""
-    if choice.origin is Origin.PATH and choice.path is not None:
-        gateway = read_config(choice.path)
-        if gateway.includes:
-            raise InputError(
-                f"{choice.path} includes other files, which can't be taken along",
-                f"Copy all of them to {layout.configs} and name this one with -c {choice.name}.",
-            )
-        return gateway, {**configs, choice.name: choice.path.read_bytes()}
-    if choice.origin is Origin.INSTALLED and choice.path is not None and _is_own(layout, choice, configs):
-        return read_config(choice.path), configs
-    return parse_config(configs[choice.name].decode(), layout.config(choice.name)), configs
-
-
-def _is_own(layout: Layout, choice: Choice, configs: Mapping[str, bytes]) -> bool:
-    """Whether an installed configuration is the user's, by name or by an edit, and so stays as it is."""
+def _own_file(layout: Layout, choice: Choice, configs: Mapping[str, bytes]) -> Path | None:
+    """The chosen configuration if it is the user's, by path, by name or by an edit, and so stays as it is."""
+    if choice.path is None or choice.origin is Origin.PATH:
+        return choice.path
     found = observe_file(layout, layout.config(choice.name))
     written = read_manifest(layout).get(layout.config(choice.name))
-    return choice.name not in configs or (found is not None and found.digest != written)
+    is_own = choice.name not in configs or (found is not None and found.digest != written)
+    return choice.path if is_own else None
+
+
+def _taken_along(layout: Layout, choice: Choice, gateway: GatewayConfig) -> bytes:
+    """The text of a file that the user gave by its path, for the copy below /etc."""
+    if choice.path is None or gateway.includes:
+        raise InputError(
+            f"{choice.path} includes other files, which can't be taken along",
+            f"Copy all of them to {layout.configs} and name this one with -c {choice.name}.",
+        )
+    return choice.path.read_bytes()
 
 
 def _notes(

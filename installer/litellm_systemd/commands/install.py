@@ -105,14 +105,12 @@ def _check_port(plan: Plan, settings: Settings, host: HostState) -> None:
     )
     if not takes_it or host.unit(contract.SOCKET).is_active:
         return
-    address = f"[{settings.host}]" if ":" in settings.host else settings.host
-    argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "port", f"{address}:{settings.port}")
+    argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "port", settings.listen)
     try:
         run(argv)
     except CommandError as error:
-        raise Unavailable(
-            error.stderr.strip().splitlines()[-1], "Stop that program, or set another PORT in .env."
-        ) from None
+        # The line has the remedy already, short of where PORT stands.
+        raise Unavailable(error.stderr.strip().splitlines()[-1], "PORT is set in .env.") from None
 
 
 def _planned(plan: Plan, wanted: Wanted) -> Report:

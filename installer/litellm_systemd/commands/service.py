@@ -15,7 +15,7 @@ from litellm_systemd.commands.desired import Request, active_config, read_instal
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.install import require_root
 from litellm_systemd.errors import MissingError, UsageError
-from litellm_systemd.gateway_config import Origin, read_config
+from litellm_systemd.gateway_config import read_config
 from litellm_systemd.host import require_systemd
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
@@ -133,8 +133,8 @@ def run_foreground(
         say(note)
     if wanted.settings.generated_key:
         say(f"{contract.MASTER_KEY}={wanted.settings.generated_key} holds for this run; set one in .env to keep it")
-    if wanted.choice.origin is Origin.PATH and wanted.choice.path is not None:
-        path = wanted.choice.path.absolute()
+    if wanted.own is not None:
+        path = wanted.own.absolute()
     else:
         path = _private_copy(wanted.choice.name, wanted.configs[wanted.choice.name], find_invoker(environ).home)
     argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "--config", str(path))

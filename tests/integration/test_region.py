@@ -1,0 +1,89 @@
+"""Where the AWS region comes from, with instance metadata on loopback that notes who asks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.commands.desired import Request, work_out
+from litellm_systemd.errors import InputError
+from litellm_systemd.layout import Layout
+
+ANSWERS = {"/latest/api/token": "token", "/latest/meta-data/placement/availability-zone/": "eu-central-1a"}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The paths that instance metadata, version 2, is asked for while the test runs."""
+    paths: list[str] = []
+
+    class Metadata(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            paths.append(self.path)
+            body = ANSWERS.get(self.path, "").encode()
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = answer
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REGION_NAME", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    yield paths
+    server.shutdown()
+
+
+def request(folder: Path, env: str, config: str) -> Request:
+    (folder / ".env").write_text(env, encoding="utf-8")
+    return Request(Layout(root=folder / "root"), config=config, cwd=folder)
+
+
+def test_region_of_the_instance(tmp_path: Path, asked: list[str]) -> None:
+    """Where .env names no region, it is that of the instance, for the service and for the configuration."""
+    wanted = work_out(request(tmp_path, "", "iam_role_config.yml"))
+    assert wanted.settings.environment["AWS_REGION_NAME"] == "eu-central-1"
+    assert b"bedrock/converse/eu.anthropic." in wanted.configs["iam_role_config.yml"]
+    assert asked
+
+
+def test_region_of_the_env_file(tmp_path: Path, asked: list[str]) -> None:
+    """Where .env names a region, the instance isn't asked."""
+    wanted = work_out(request(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml"))
+    assert wanted.settings.region == "us-east-1"
+    assert asked == []
+
+
+def test_demo_asks_nobody(tmp_path: Path, asked: list[str]) -> None:
+    """The demo configuration, which calls no model, doesn't look for an instance either."""
+    assert work_out(request(tmp_path, "", "demo.yml")).settings.region is None
+    assert asked == []
+
+
+def test_file_that_is_no_text(tmp_path: Path, asked: list[str]) -> None:
+    """A configuration that isn't UTF-8 is an error with its name, and not a defect of litellmctl."""
+    (tmp_path / "mine.yml").write_bytes(b"model_list: # gr\xf6\xdfe\n")
+    with pytest.raises(InputError, match=r"mine\.yml"):
+        work_out(request(tmp_path, "", "./mine.yml"))
+    assert asked == []
+
+
+def test_own_installed_file_is_run_as_it_stands(tmp_path: Path) -> None:
+    """A configuration that the user put among the installed ones is his own: it is read there, and stays there."""
+    installed = tmp_path / "root/etc/litellm/configs/mine.yml"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("model_list: [{model_name: m, litellm_params: {model: openai/m, api_key: x}}]\n", "utf-8")
+    wanted = work_out(request(tmp_path, "", "mine.yml"))
+    assert (wanted.own, wanted.gateway.names) == (installed, ("m",))
+    assert "mine.yml" not in wanted.configs
