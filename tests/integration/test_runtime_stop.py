@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from http.client import HTTPException, IncompleteRead
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -103,19 +102,38 @@ def test_stop_lets_a_stream_finish(tmp_path: Path, upstream: Upstream) -> None:
 
 
 def test_stop_cuts_at_the_limit(tmp_path: Path, upstream: Upstream) -> None:
-    """What still runs after DRAIN_TIMEOUT is cut, visibly for the client, and counted in one warning."""
+    """What still runs after DRAIN_TIMEOUT is cut, its client gets an error event, and one warning counts it."""
     with Service(tmp_path, upstream.config, DRAIN_TIMEOUT="1", LAME_DUCK_TIMEOUT="0") as service:
         service.await_ready()
         stream = post_chat(service.connect(), "slow", stream=True)
         assert stream.readline().startswith(b"data: ")
         # A reload retires workers as a stop does.
         assert service.ask("reload")["ok"] is True
-        with pytest.raises((IncompleteRead, HTTPException, OSError)):
-            stream.read()
+        last = stream.read().decode().rstrip().rpartition("data: ")[2]
+        assert "try again" in json.loads(last)["error"]["message"]
         assert service.await_log("cut 1 request(s) after 1 s").startswith("<4>")
         assert service.chat() == (200, "hello")
         assert service.stop() == 0
     assert "<3>" not in service.log()
+
+
+def test_unanswered_request_is_refused_at_the_limit(tmp_path: Path, upstream: Upstream) -> None:
+    """A request without an answer by DRAIN_TIMEOUT is told so with 503, and not with a closed connection."""
+    with Service(tmp_path, upstream.config, DRAIN_TIMEOUT="1", LAME_DUCK_TIMEOUT="0") as service:
+        service.await_ready()
+        answers: list[tuple[int, str]] = []
+
+        def ask() -> None:
+            # The answer as a whole: LiteLLM waits for the provider's, which doesn't end.
+            response = post_chat(service.connect(), "slow")
+            answers.append((response.status, response.read().decode()))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        wait_for("the request", lambda: any(each["inflight"] for each in service.ask("status")["workers"]))
+        assert service.stop() == 0
+        thread.join()
+    assert [(status, "try again" in text) for status, text in answers] == [(503, True)]
 
 
 def test_second_signal_hurries(tmp_path: Path, upstream: Upstream) -> None:

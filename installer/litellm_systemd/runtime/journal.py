@@ -38,6 +38,9 @@ CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7
 #: The words of `logging`, which has none for a notice.
 _LEVELS = {CRITICAL: "CRITICAL", ERROR: "ERROR", WARNING: "WARNING", NOTICE: "INFO", INFO: "INFO", DEBUG: "DEBUG"}
 _COMPONENT = "litellm_systemd.runtime"
+#: Modules of LiteLLM that warn at each start of what isn't in use: login_throttle, of the Admin UI's sign-in, which
+#: takes a database.
+_BESIDE_THE_POINT = frozenset({"login_throttle"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,9 @@ class JournalHandler(_StreamHandler):
     def format(self, record: logging.LogRecord) -> str:
         """The record's text with prefixes."""
         if _is_clients_fault(record):
-            record = _soften(record)
+            record = _soften(record, logging.WARNING)
+        elif record.module in _BESIDE_THE_POINT:
+            record = _soften(record, logging.INFO)
         text = super().format(record)
         if self._journal.structured and not _is_structured(text):
             text = render_object(text, record.levelname, record.created, component=record.name)
@@ -128,9 +133,9 @@ def _is_structured(text: str) -> bool:
     return {"message", "level"} <= keys
 
 
-def _soften(record: logging.LogRecord) -> logging.LogRecord:
+def _soften(record: logging.LogRecord, level: int) -> logging.LogRecord:
     brief = copy.copy(record)
-    brief.levelno, brief.levelname = logging.WARNING, "WARNING"
+    brief.levelno, brief.levelname = level, logging.getLevelName(level)
     brief.exc_info = brief.exc_text = None  # where in LiteLLM a key was refused helps nobody
     return brief
 

@@ -20,6 +20,7 @@ from litellm_systemd.runtime import probe, seam
 from litellm_systemd.runtime.access import AccessLog
 from litellm_systemd.runtime.channel import Beat, Channel, Environment, Failed, Left, Serve
 from litellm_systemd.runtime.configuration import Configuration
+from litellm_systemd.runtime.farewell import Farewell
 from litellm_systemd.runtime.journal import DEBUG, Journal, adopt_loggers, hush_cancellations
 from litellm_systemd.runtime.options import Options
 from litellm_systemd.runtime.server import Server, build_config
@@ -49,7 +50,7 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
     try:
         with seam.silence():
             _set_up(job, channel)
-            application.inner = seam.application()
+            application.inner = Farewell(seam.application())
             adopt_loggers(journal)
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
@@ -86,7 +87,7 @@ def _set_up(job: Job, channel: Channel) -> None:
 class _Application:
     """LiteLLM's application, with the exception that ended its start-up kept.
 
-    uvicorn logs that exception and forgets it. Requests pass without a frame of ours.
+    uvicorn logs that exception and forgets it.
     """
 
     def __init__(self) -> None:
