@@ -21,8 +21,8 @@ from litellm_systemd.systemctl import Systemctl
 UNIT = f"/run/systemd/system/{contract.STANDBY}"
 
 #: Comes after the administrator's drop-ins. The standby has its own folder below /run, for its control socket, is
-#: not started again if it fails, and leaves the port alone when it goes.
-_OVERRIDES = """\
+#: not started again if it fails, and when it goes leaves the port alone and takes its unit files along.
+_OVERRIDES = f"""\
 [Unit]
 Description=LiteLLM Proxy standby, while litellm.service restarts
 
@@ -32,6 +32,7 @@ RuntimeDirectory=
 RuntimeDirectory=litellm-standby
 Restart=no
 ExecStopPost=
+ExecStopPost=-+/bin/rm -rf {UNIT} {UNIT}.d
 """
 
 #: MiB that an instance takes if it can't be measured.

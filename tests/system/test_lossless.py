@@ -46,6 +46,7 @@ def test_standby_leaves_no_trace(installed_box: Box) -> None:
     main = installed_box.run(("pgrep", "-f", "litellm_systemd.runtime --config")).stdout.split()
     workers = installed_box.run(("pgrep", "-P", after["MainPID"])).stdout.split()
     assert set(main) == {after["MainPID"], *workers}
+    assert not installed_box.exists("/run/systemd/system/litellm-standby.service")
     assert installed_box.systemctl("is-system-running") == "running"
 
 
