@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 from collections.abc import Callable
@@ -301,6 +302,8 @@ def test_status(installed_box: Box) -> None:
     report = json.loads(ctl(installed_box, "status", "--json"))
     assert (report["data"]["active"], report["data"]["config"]) == ("active", "demo.yml")
     assert report["data"]["listen"].startswith("127.0.0.1:4000")
+    versions = {name: importlib.metadata.version(name) for name in ("litellm", "litellm-systemd")}
+    assert (report["data"]["litellm"], report["data"]["version"]) == tuple(versions.values())
     runtime = report["data"]["runtime"]
     assert (runtime["state"], runtime["generation"], report["data"]["backlog"]) == ("serving", 1, 0)
     main = state(installed_box)["MainPID"]

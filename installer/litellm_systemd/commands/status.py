@@ -53,6 +53,8 @@ def status(layout: Layout) -> Report:
         "socket": systemctl.unit_state(contract.SOCKET).active,
         "listen": listen,
         "backlog": _backlog(listen),
+        "version": _version(layout, "litellm_systemd"),
+        "litellm": _version(layout, "litellm"),
         "release": _target(layout, layout.current),
         "config": active_config(layout) or "unknown to this user",
     }
@@ -70,6 +72,12 @@ def status(layout: Layout) -> Report:
 def _target(layout: Layout, path: str) -> str:
     found = observe_file(layout, path)
     return "" if found is None else Path(found.content.decode()).name
+
+
+def _version(layout: Layout, package: str) -> str:
+    """The version of a package in the release in use, which needn't be the one that this process runs from."""
+    found = layout.real(layout.current).glob(f"lib/python*/site-packages/{package}-*.dist-info")
+    return next((path.name.split("-")[1].removesuffix(".dist") for path in found), "")
 
 
 def _backlog(listen: str) -> int | None:
