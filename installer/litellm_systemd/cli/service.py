@@ -1,0 +1,111 @@
+"""The verbs that drive the service and look at it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from litellm_systemd.cli.program import cli, config_option, json_option, layout_of, reports, request_of, say
+from litellm_systemd.contract import MASTER_KEY
+
+if TYPE_CHECKING:
+    from litellm_systemd.report import Report
+
+
+def _add_unit_verb(name: str, text: str) -> None:
+    @config_option
+    @reports
+    def unit_verb(config: str | None) -> Report:
+        from litellm_systemd import commands
+
+        return commands.act(name, request_of(layout_of(), None, config, installed_only=True), say)
+
+    unit_verb.__doc__ = text
+    cli.command(name)(unit_verb)
+
+
+for _name, _text in {
+    "start": "Start the service and wait until it is ready.",
+    "stop": "Stop the service: it drains, and the port is closed.",
+    "restart": "Restart the service; the port stays open meanwhile.",
+    "reload": "Take up the configuration again, without losing a request.",
+    "enable": "Have the service start at boot.",
+    "disable": "Don't have the service start at boot.",
+}.items():
+    _add_unit_verb(_name, _text)
+
+
+@cli.command()
+@reports
+def status() -> Report:
+    """Show whether the service runs, since when, and with what."""
+    from litellm_systemd import commands
+
+    return commands.status(layout_of())
+
+
+@cli.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), help="How many lines. Default: 100, or all with --since.")
+@click.option("-p", "--priority", help="Only this level and worse: err, warning, info.")
+@click.option("--since", help="Only from then on: '1 hour ago', 'today', '2026-01-31 08:00'.")
+@json_option
+def logs(follow: bool, lines: int | None, priority: str | None, since: str | None, as_json: bool) -> None:
+    """Show the service's journal."""
+    from litellm_systemd import commands
+
+    commands.logs(follow=follow, lines=lines, priority=priority, since=since, as_json=as_json)
+
+
+@cli.command()
+@click.option("--base-url", help="Another gateway than the installed one, such as http://127.0.0.1:4000.")
+@click.option("--api-key", help="Its key. With --base-url it may stand in the variable LITELLM_MASTER_KEY instead.")
+@click.option("--model", "models", multiple=True, help="Chat with this model; may be repeated.")
+@click.option("--all-models", is_flag=True, help="Chat with every model; each is billed for a few tokens.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, help="Seconds for one answer.")
+@click.option("--wait", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait for readiness first.")
+@reports
+def verify(
+    base_url: str | None, api_key: str | None, models: tuple[str, ...], all_models: bool, timeout: float, wait: float
+) -> Report:
+    """Prove that the endpoints answer as clients need it."""
+    from litellm_systemd import commands
+
+    return commands.verify_service(
+        layout_of(),
+        base_url=base_url,
+        # The installed gateway has its own key; the variable may be that of another one.
+        api_key=api_key or (os.environ.get(MASTER_KEY) if base_url else None),
+        models=models,
+        all_models=all_models,
+        timeout=timeout,
+        wait=wait,
+    )
+
+
+@cli.command()
+@click.option("--env-file", type=click.Path(path_type=Path), help="Default: .env here.")
+@config_option
+def run(env_file: Path | None, config: str | None) -> None:
+    """Serve in the foreground, without systemd and without root."""
+    from litellm_systemd import commands
+
+    commands.run_foreground(request_of(layout_of(), env_file, config), os.environ, say)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    For bash: litellmctl completion bash | sudo tee /usr/share/bash-completion/completions/litellmctl
+    """
+    from click.shell_completion import get_completion_class
+
+    maker = get_completion_class(shell)
+    if maker is None:  # pragma: no cover - click knows the three
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(maker(cli, {}, "litellmctl", "_LITELLMCTL_COMPLETE").source())
