@@ -150,11 +150,28 @@ def test_retire() -> None:
     first, second = world.forked
     first.note(READY, 0.0)
     first.serve()
-    world.generation.retire(600.0)
+    world.generation.retire(600.0, pytest.fail)
     assert (first.signals, second.signals) == (["SIGTERM"], ["SIGKILL"])
     assert (first.phase, second.phase) == (Phase.RETIRING, Phase.RETIRING)
     world.generation.fill(1000.0)
     assert len(world.forked) == 2
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_loss_is_told_at_the_latest_when_it_retires(filled: bool) -> None:
+    """A worker that died is named when its generation goes before a successor served, and not after that."""
+    world = World()
+    world.serve()
+    first, second = world.forked
+    world.generation.lose(first, "worker 1 (pid 70) was killed", 10.0)
+    world.generation.lose(second, "worker 2 (pid 71) was killed", 10.0)
+    world.generation.fill(10.0)
+    world.note(world.forked[2])
+    if not filled:  # died at its start: its place waits for the next try
+        world.generation.lose(world.forked[3], "worker 2 (pid 73) exited with code 1", 11.0)
+    told: list[str] = []
+    world.generation.retire(600.0, told.append)
+    assert told == ["worker 2 (pid 71) was killed"]
 
 
 def test_answers() -> None:

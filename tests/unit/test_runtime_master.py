@@ -127,7 +127,8 @@ class World:
         for each in (module, facts):
             monkeypatch.setattr(each, "time", self.clock)
         monkeypatch.setattr("litellm_systemd.runtime.reloads.time", self.clock)
-        monkeypatch.setattr(Journal, "line", lambda *_: None)
+        self.lines: list[str] = []
+        monkeypatch.setattr(Journal, "line", lambda _, priority, text: self.lines.append(f"<{priority}>{text}"))
         self.master = Master(
             Options(config=PATH, workers=WORKERS, max_requests=MANY),
             self.load(),
@@ -348,6 +349,24 @@ def test_reload_supersedes_a_recycle(world: World) -> None:
     assert world.master.reloads.last is not None
     assert not world.master.reloads.last.error
     assert {generation.number for generation, _ in world.nursery.living} == {2}
+    assert len(world.nursery.processes) == WORKERS
+    assert not any("recycled" in line for line in world.lines)
+
+
+def test_reload_after_a_crash(world: World) -> None:
+    """A reload that is quicker than the successor of a killed worker doesn't hide its death."""
+    world.settle()
+    victim = world.nursery.processes[0]
+    world.nursery.end(victim, 9)
+    successor = world.nursery.processes[-1]
+    world.master.reloads.ask()
+    world.tick()
+    for _ in range(6):
+        for worker in world.nursery.processes:
+            if worker is not successor:
+                world.live(worker)
+    assert [line for line in world.lines if "SIGKILL" in line] == [f"<4>{victim} was killed by SIGKILL"]
+    world.settle()
     assert len(world.nursery.processes) == WORKERS
 
 

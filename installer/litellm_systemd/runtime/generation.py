@@ -114,14 +114,22 @@ class Generation:
         answered = (process.beat_at for process in self.processes if process.phase is not Phase.STARTING)
         return any(now - at < hang_limit for at in answered)
 
-    def retire(self, limit: float) -> None:
-        """Drain all; what has never served is ended at once."""
-        self._vacancies.clear()
+    def retire(self, limit: float, say: Callable[[str], None]) -> None:
+        """Drain all; what has never served is ended at once. `say` is told of losses that no successor makes good."""
+        for story in (*self._vacancies.values(), *self._stories.values()):
+            if story.why:
+                say(story.why)
+        self.forget()
         for process in self.processes:
             if process.told:
                 process.retire(limit)
             else:
                 process.dismiss()
+
+    def forget(self) -> None:
+        """Fill no more places, and tell nothing of what happened to those who had them."""
+        self._vacancies.clear()
+        self._stories.clear()
 
     def open_beside(self, slot: int, why: str, now: float) -> Generation:
         """A generation of one place with the same configuration, for the successor of a worker that still serves."""

@@ -141,7 +141,7 @@ class Master:
 
     def _retire(self, generation: Generation) -> None:
         limit = time.monotonic() + self.options.drain_timeout + self.options.lame_duck_timeout + _FAREWELL
-        generation.retire(limit)
+        generation.retire(limit, self._journal.warning)
         self.retiring = [each for each in (*self.retiring, generation) if each.processes]
 
     def _give_up(self, generation: Generation, cause: str, code: ExitCode) -> None:

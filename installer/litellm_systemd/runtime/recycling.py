@@ -90,6 +90,7 @@ class Recycling:
         spare = self.spare
         self._forget()
         if spare is not None:
+            spare.forget()  # the worker that was to be replaced serves on
             self._retire(spare)
 
     def lose(self, process: Process) -> None:
