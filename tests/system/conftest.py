@@ -9,16 +9,13 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import images
+import installed
 import pytest
 from box import Bind, Box, BoxError, Image, Yard, why_not
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-#: What tells uv where its cache is: an installation without a network lives on it.
-_CACHE_VARIABLES = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
 _BOXES = pytest.StashKey[list[Box]]()
 
 
@@ -65,7 +62,7 @@ def _measured() -> dict[str, Any]:
     config = os.environ.get("COVERAGE_PROCESS_START")
     if not config:
         return {"binds": (), "environment": {}}
-    folder = REPOSITORY / ".cache/coverage"
+    folder = installed.REPOSITORY / ".cache/coverage"
     folder.mkdir(parents=True, exist_ok=True)
     variables = {"COVERAGE_PROCESS_START": config, "COVERAGE_FILE": str(folder / ".coverage")}
     return {"binds": (Bind(folder, writable=True),), "environment": variables}
@@ -97,13 +94,8 @@ def yard() -> Iterator[Yard]:
 
 @pytest.fixture(scope="session")
 def host_image(yard: Yard) -> Image:
-    """This machine's own root folder, with nothing of ours installed.
-
-    A checkout, a venv or a cache below /tmp is copied in: a box's /tmp is its own.
-    """
-    needed = (REPOSITORY, Path(sys.prefix), Path(os.environ.get("UV_CACHE_DIR", "/root/.cache/uv")))
-    hidden = {path for path in needed if path.is_relative_to("/tmp") and path.is_dir()}
-    return Image(copies=tuple(sorted(path for path in hidden if not hidden & set(path.parents))))
+    """See `installed.host_image`."""
+    return installed.host_image()
 
 
 @pytest.fixture(scope="session")
@@ -144,18 +136,16 @@ def box(make_box: MakeBox) -> Box:
 
 @pytest.fixture(scope="session")
 def install_environment() -> dict[str, str]:
-    """Variables for `litellmctl install` in a box without a network: uv takes everything from its cache."""
-    known = {name: os.environ[name] for name in _CACHE_VARIABLES if name in os.environ}
-    return {**known, "UV_OFFLINE": "1"}
+    """See `installed.install_environment`."""
+    return installed.install_environment()
 
 
 @pytest.fixture(scope="session")
 def installed_image(yard: Yard, host_image: Image, install_environment: dict[str, str]) -> Image:
     """What `litellmctl install -c demo.yml` leaves behind, powered off: made once, forked by tests."""
     with Box(yard, host_image, **_measured()) as golden:
-        argv = (f"{sys.prefix}/bin/litellmctl", "install", "-c", "demo.yml")
         try:
-            golden.run(argv, env=install_environment, cwd=str(REPOSITORY), timeout=600)
+            installed.install_demo(golden)
         except BoxError as error:
             texts = "\n".join(f"--- {title} ---\n{text}" for title, text in evidence(golden))
             pytest.fail(f"the golden image can't be made: {error}\n{texts}", pytrace=False)

@@ -1,0 +1,35 @@
+"""What boxes start from: this machine, with the service installed. For the system tests and the benchmark."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from box import Box, Image
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+#: What tells uv where its cache is: an installation without a network lives on it.
+_CACHE_VARIABLES = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
+
+
+def host_image() -> Image:
+    """This machine's own root folder, with nothing of ours installed.
+
+    A checkout, a venv or a cache below /tmp is copied in: a box's /tmp is its own.
+    """
+    needed = (REPOSITORY, Path(sys.prefix), Path(os.environ.get("UV_CACHE_DIR", "/root/.cache/uv")))
+    hidden = {path for path in needed if path.is_relative_to("/tmp") and path.is_dir()}
+    return Image(copies=tuple(sorted(path for path in hidden if not hidden & set(path.parents))))
+
+
+def install_environment() -> dict[str, str]:
+    """Variables for `litellmctl install` in a box without a network: uv takes everything from its cache."""
+    known = {name: os.environ[name] for name in _CACHE_VARIABLES if name in os.environ}
+    return {**known, "UV_OFFLINE": "1"}
+
+
+def install_demo(box: Box) -> None:
+    """`litellmctl install -c demo.yml`, as it stands in this checkout. Raises BoxError."""
+    argv = (f"{sys.prefix}/bin/litellmctl", "install", "-c", "demo.yml")
+    box.run(argv, env=install_environment(), cwd=str(REPOSITORY), timeout=600)
