@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import images
 import installed
 import pytest
+import service
 from box import Bind, Box, BoxError, Image, Yard, why_not
 
 _BOXES = pytest.StashKey[list[Box]]()
@@ -151,6 +152,25 @@ def installed_image(yard: Yard, host_image: Image, install_environment: dict[str
             pytest.fail(f"the golden image can't be made: {error}\n{texts}", pytrace=False)
         _measure_release(golden, install_environment)
         return golden.save()
+
+
+@pytest.fixture(scope="session")
+def idle_image(yard: Yard, installed_image: Image) -> Image:
+    """What is installed, stopped and disabled, and a slow model to call: for tests with a .env of their own.
+
+    `service.set_up` starts it. That saves each of them a start with settings that it doesn't want.
+    """
+    with Box(yard, installed_image, **_measured()) as golden:
+        service.ctl(golden, "stop")
+        service.ctl(golden, "disable")
+        service.add_upstream(golden)
+        return golden.save()
+
+
+@pytest.fixture
+def idle_box(make_box: MakeBox, idle_image: Image) -> Box:
+    """A box of `idle_image`, freshly booted."""
+    return make_box(idle_image)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""A small load on a box's gateway: threads that chat without a pause, on kept and on fresh connections."""
+"""A load on a box's gateway: clients that chat without a pause, on kept and fresh connections, and open streams."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
@@ -10,16 +11,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from box import Box
+from service import MODEL, key, wait_until_open
 
-CLIENTS = 8
+CLIENTS = 16
+STREAMS = 8
+#: Events of a stream, and seconds between the first and the end.
+EVENTS = 20
+#: A client waits longer than any restart with its drain takes: patience must not count as a failure.
+_PATIENCE = 180
 
 
 @dataclass
 class Load:
-    """What came of it: how many requests were answered with 200, and each other outcome in words."""
+    """What came of it: chats answered with 200, each other outcome in words, and the whole text of each stream."""
 
     answered: int = 0
     failed: list[str] = field(default_factory=list)
+    streamed: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, outcome: str) -> None:
@@ -29,35 +37,64 @@ class Load:
             else:
                 self.failed.append(outcome)
 
+    def note_stream(self, text: str) -> None:
+        with self._lock:
+            self.streamed.append(text)
+
+    @property
+    def whole(self) -> int:
+        """How many streams came to their end, with every event in them."""
+        return sum(_is_whole(text) for text in self.streamed)
+
+    @property
+    def refused(self) -> list[str]:
+        """Failures of those who found the port closed: there must never be any."""
+        return [outcome for outcome in self.failed if "refused" in outcome.lower()]
+
+
+def _is_whole(text: str) -> bool:
+    return text.rstrip().endswith("data: [DONE]") and all(f"w{number} " in text for number in range(EVENTS))
+
 
 @contextmanager
-def loaded(box: Box, key: str, model: str) -> Iterator[Load]:
-    """Keep `CLIENTS` clients busy while the block runs, half of them on a kept connection."""
-    load, over = Load(), threading.Event()
-    threads = [
-        threading.Thread(target=_client, args=(box, key, model, load, over, number % 2 == 0))
-        for number in range(CLIENTS)
+def loaded(box: Box, *, streams: int = 0, clients: int = CLIENTS) -> Iterator[Load]:
+    """Keep clients busy while the block runs, half of them on a kept connection.
+
+    `streams` are opened before it begins, and read to their end after it is over.
+    """
+    load, over, bearer = Load(), threading.Event(), key(box)
+    readers = [threading.Thread(target=_stream, args=(box, bearer, load)) for _ in range(streams)]
+    chatters = [
+        threading.Thread(target=_client, args=(box, bearer, load, over, number % 2 == 0)) for number in range(clients)
     ]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in readers:
+            thread.start()
+        wait_until_open(box, streams)
+        for thread in chatters:
+            thread.start()
+        box.wait_until(lambda: load.answered >= clients, 60, "the first chats are answered")
         yield load
     finally:
         over.set()
-        for thread in threads:
-            thread.join(timeout=120)
+        for thread in (*chatters, *readers):
+            if thread.ident is not None:
+                thread.join(timeout=_PATIENCE)
 
 
-def _client(box: Box, key: str, model: str, load: Load, over: threading.Event, keep: bool) -> None:
+def _ask(connection: http.client.HTTPConnection, bearer: str, **body: object) -> http.client.HTTPResponse:
+    headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    return connection.getresponse()
+
+
+def _client(box: Box, bearer: str, load: Load, over: threading.Event, keep: bool) -> None:
     connection: http.client.HTTPConnection | None = None
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]})
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     while not over.is_set():
         try:
             if connection is None:
-                connection = box.http_connection("127.0.0.1", 4000, timeout=60)
-            connection.request("POST", "/v1/chat/completions", body, headers)
-            response = connection.getresponse()
+                connection = box.http_connection("127.0.0.1", 4000, timeout=_PATIENCE)
+            response = _ask(connection, bearer, model=MODEL, messages=[{"role": "user", "content": "hi"}])
             response.read()
             load.note(str(response.status))
             leaves = response.will_close
@@ -69,3 +106,17 @@ def _client(box: Box, key: str, model: str, load: Load, over: threading.Event, k
         if connection is not None and (leaves or not keep):
             connection.close()
             connection = None
+
+
+def _stream(box: Box, bearer: str, load: Load) -> None:
+    """Read one streamed answer; what came of it before it broke counts as its text."""
+    text = ""
+    try:
+        with contextlib.closing(box.http_connection("127.0.0.1", 4000, timeout=_PATIENCE)) as connection:
+            message = {"role": "user", "content": str(EVENTS)}
+            response = _ask(connection, bearer, model="slow", stream=True, messages=[message])
+            while chunk := response.read1():
+                text += chunk.decode()
+    except (OSError, http.client.HTTPException) as error:
+        text += f"\n{error!r}"
+    load.note_stream(text)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from box import Box, BoxError, Image
-from test_service import BASE, chat, ctl, key, refused, state
+from service import BASE, chat, ctl, key, refused, state
 
 MakeBox = Callable[..., Box]
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -5,41 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from http.client import HTTPException
-from typing import Any
 
 import pytest
 from box import Box, Image
-
-BASE = "http://127.0.0.1:4000"
-MODEL = "claude-sonnet-5-5"
-OLD_MODEL = "bedrock-converse-us-claude-3-7-sonnet-v1"
+from service import BASE, MODEL, OLD_MODEL, chat, ctl, key, refused, state
 
 MakeBox = Callable[..., Box]
-
-
-def key(box: Box) -> str:
-    """The key that the install generated, as the note of the install says to read it."""
-    line = box.run(("grep", "LITELLM_MASTER_KEY", "/etc/litellm/litellm.env")).stdout.strip()
-    return line.split("=", 1)[1].strip('"')
-
-
-def chat(box: Box, model: str = MODEL, bearer: str | None = None) -> int:
-    """The status of one short chat on a connection of its own."""
-    answer = box.http(
-        "POST",
-        f"{BASE}/v1/chat/completions",
-        body={"model": model, "messages": [{"role": "user", "content": "hi"}]},
-        headers={"Authorization": f"Bearer {bearer or key(box)}"},
-    )
-    return answer.status
-
-
-def refused(box: Box) -> bool:
-    try:
-        box.http("GET", f"{BASE}/health/liveliness", timeout=5)
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def hold_port(box: Box) -> None:
@@ -48,14 +19,6 @@ def hold_port(box: Box) -> None:
     holder = box.popen(("python3", "-u", "-c", code))
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-
-
-def ctl(box: Box, *arguments: str, check: bool = True, **options: Any) -> str:
-    return box.run(("/usr/local/bin/litellmctl", *arguments), check=check, timeout=300, **options).stdout
-
-
-def state(box: Box) -> dict[str, str]:
-    return box.show("litellm.service", "ActiveState", "SubState", "NRestarts", "ExecMainStatus", "MainPID")
 
 
 def wait_for_failure(box: Box) -> None:
@@ -150,16 +113,6 @@ def test_stop_means_stop(installed_box: Box) -> None:
     assert all(refused(installed_box) for _ in range(5))
     stopped = installed_box.systemctl("is-active", "litellm", "litellm.socket", check=False)
     assert stopped == "inactive\ninactive"
-
-
-def test_killed_service_comes_back(installed_box: Box) -> None:
-    """After `systemctl kill -s KILL` the service is ready again without a hand, and no request was refused."""
-    before = state(installed_box)["MainPID"]
-    installed_box.systemctl("kill", "-s", "KILL", "litellm")
-    assert chat(installed_box) == 200
-    after = state(installed_box)
-    assert (after["ActiveState"], after["NRestarts"]) == ("active", "1")
-    assert after["MainPID"] != before
 
 
 def test_restart_refuses_nobody(installed_box: Box) -> None:
@@ -266,12 +219,7 @@ def test_taken_port_names_its_holder(installed_box: Box) -> None:
     """A port that somebody else holds is an error that says who, and the service serves nowhere else."""
     installed_box.systemctl("stop", "litellm")
     installed_box.wait_until(lambda: refused(installed_box), 10, "the port is closed")
-    script = (
-        "import socket,time; s=socket.create_server(('127.0.0.1',4000)); print('held',flush=True); time.sleep(600)"
-    )
-    holder = installed_box.popen(("python3", "-c", script))
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    hold_port(installed_box)
     done = installed_box.run(("/usr/local/bin/litellmctl", "start"), check=False)
     assert done.returncode == 69
     assert "127.0.0.1:4000 is held by python3" in done.stderr
@@ -294,34 +242,6 @@ def test_other_user_reads_no_secret(shared_box: Box) -> None:
     assert shared_box.run(("ls", "/etc/litellm"), user="nobody:nogroup", check=False).returncode != 0
     done = shared_box.run(("/usr/local/bin/litellmctl", "verify"), user="nobody:nogroup", check=False)
     assert (done.returncode, "sudo" in done.stderr) == (77, True)
-
-
-def test_hung_worker_does_not_stop_the_service(installed_box: Box) -> None:
-    """When one of two workers is killed, it is replaced, and the service answers all the while."""
-    workers = installed_box.run(("pgrep", "-P", state(installed_box)["MainPID"])).stdout.split()
-    assert len(workers) >= 1
-    installed_box.run(("kill", "-KILL", workers[0]))
-    assert chat(installed_box) == 200
-    main = state(installed_box)["MainPID"]
-
-    def replaced() -> bool:
-        now = installed_box.run(("pgrep", "-P", main)).stdout.split()
-        return len(now) == len(workers) and workers[0] not in now
-
-    installed_box.wait_until(replaced, 30, "the worker is replaced")
-    assert (state(installed_box)["NRestarts"], chat(installed_box)) == ("0", 200)
-
-
-def test_no_orphans(installed_box: Box) -> None:
-    """When the main process is killed, its workers go with it."""
-    main = state(installed_box)["MainPID"]
-    workers = installed_box.run(("pgrep", "-P", main)).stdout.split()
-    installed_box.run(("kill", "-KILL", main))
-    installed_box.wait_until(
-        lambda: not any(installed_box.exists(f"/proc/{worker}") for worker in workers), 30, "the workers are gone"
-    )
-    installed_box.wait_until(lambda: state(installed_box)["ActiveState"] == "active", 60, "the service is back")
-    assert chat(installed_box) == 200
 
 
 def test_answers_are_streamed(shared_box: Box) -> None:

@@ -1,0 +1,212 @@
+"""The installed service as tests meet it: its verbs, its key, its workers, its words, and a slow model to call."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+from typing import Any
+
+from box import Box
+
+BASE = "http://127.0.0.1:4000"
+MODEL = "claude-sonnet-5-5"
+OLD_MODEL = "bedrock-converse-us-claude-3-7-sonnet-v1"
+
+#: Answers a chat after as many seconds as its message says, or with that many events, one a second; and counts what
+#: it was asked.
+_UPSTREAM = """\
+import json, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Slow(BaseHTTPRequestHandler):
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        seconds = int(asked["messages"][-1]["content"])
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream" if asked.get("stream") else "application/json")
+        self.end_headers()
+        if asked.get("stream"):
+            for number in range(seconds):
+                self.say("chat.completion.chunk", "delta", f"w{number} ")
+                time.sleep(1)
+            self.wfile.write(b"data: [DONE]\\n\\n")
+        else:
+            time.sleep(seconds)
+            self.say("chat.completion", "message", "late")
+
+    def say(self, kind, part, text):
+        choice = {"index": 0, part: {"role": "assistant", "content": text}, "finish_reason": None}
+        if part == "message":
+            choice["finish_reason"] = "stop"
+        answer = json.dumps({"id": "x", "object": kind, "created": 1, "model": "slow", "choices": [choice]})
+        self.wfile.write((answer if part == "message" else f"data: {answer}\\n\\n").encode())
+        self.wfile.flush()
+
+    def log_message(self, *_):
+        pass
+
+ThreadingHTTPServer.request_queue_size = 64
+ThreadingHTTPServer(("127.0.0.1", 9000), Slow).serve_forever()
+"""
+_UPSTREAM_UNIT = """\
+[Service]
+ExecStart=python3 /opt/upstream.py
+[Install]
+WantedBy=multi-user.target
+"""
+#: A model that answers at once, and one that asks the upstream.
+CONFIG = """\
+model_list:
+  - model_name: claude-sonnet-5-5
+    litellm_params: {model: openai/quick, api_key: none, mock_response: "At once."}
+  - model_name: slow
+    litellm_params: {model: openai/slow, api_base: "http://127.0.0.1:9000/v1", api_key: none}
+router_settings: {num_retries: 0}
+general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}
+"""
+#: What is appended for the callback in `write_callback`.
+CALLBACK = "litellm_settings: {callbacks: [mine.handler]}\n"
+
+
+# --- verbs ---
+
+
+def ctl(box: Box, *arguments: str, check: bool = True, **options: Any) -> str:
+    return box.run(("/usr/local/bin/litellmctl", *arguments), check=check, timeout=300, **options).stdout
+
+
+def add_upstream(box: Box) -> None:
+    box.write("/opt/upstream.py", _UPSTREAM)
+    box.write("/etc/systemd/system/upstream.service", _UPSTREAM_UNIT)
+    box.systemctl("enable", "--now", "upstream")
+
+
+def set_env(box: Box, text: str, *options: str) -> None:
+    """Install that .env; the service runs with it then."""
+    box.write("/root/.env", text, 0o600)
+    ctl(box, "install", "--env-file", "/root/.env", "--no-verify", *options)
+
+
+def set_up(box: Box, env: str, config: str = CONFIG) -> None:
+    """Start the service of an idle box with that .env and that configuration."""
+    box.write("/root/mine.yml", config)
+    set_env(box, env, "-c", "/root/mine.yml")
+
+
+def write_config(box: Box, text: str) -> None:
+    """Edit the active configuration, as an administrator would; nothing is told to the service."""
+    box.write(f"/etc/litellm/{active_config(box)}", text, 0o640, "root:litellm")
+
+
+def active_config(box: Box) -> str:
+    return box.run(("readlink", "/etc/litellm/config.yaml")).stdout.strip()
+
+
+def write_callback(box: Box, body: str, before: str = "") -> None:
+    """Put a custom logger, which `CALLBACK` names, beside the configuration: its class's body, and code `before`."""
+    head = f"import os, time\n{before}from litellm.integrations.custom_logger import CustomLogger\n"
+    text = f"{head}class Mine(CustomLogger):\n{textwrap.indent(body, '    ')}handler = Mine()\n"
+    box.write("/etc/litellm/mine.py", text, 0o640, "root:litellm")
+
+
+# --- requests ---
+
+
+def key(box: Box) -> str:
+    """The key that the install generated, as the note of the install says to read it."""
+    line = box.run(("grep", "LITELLM_MASTER_KEY", "/etc/litellm/litellm.env")).stdout.strip()
+    return line.split("=", 1)[1].strip('"')
+
+
+def chat(box: Box, model: str = MODEL, bearer: str | None = None, content: str = "hi", timeout: float = 60) -> int:
+    """The status of one short chat on a connection of its own."""
+    answer = box.http(
+        "POST",
+        f"{BASE}/v1/chat/completions",
+        body={"model": model, "messages": [{"role": "user", "content": content}]},
+        headers={"Authorization": f"Bearer {bearer or key(box)}"},
+        timeout=timeout,
+    )
+    return answer.status
+
+
+def refused(box: Box) -> bool:
+    try:
+        box.http("GET", f"{BASE}/health/liveliness", timeout=5)
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+# --- what can be seen ---
+
+
+def state(box: Box) -> dict[str, str]:
+    return box.show("litellm.service", "ActiveState", "SubState", "NRestarts", "ExecMainStatus", "MainPID")
+
+
+def status_text(box: Box) -> str:
+    """What the service says of itself in `systemctl status`."""
+    return box.show("litellm.service", "StatusText")["StatusText"]
+
+
+def runtime(box: Box) -> dict[str, Any]:
+    """What `litellmctl status --json` passes on of the running service's own facts."""
+    report: dict[str, Any] = json.loads(ctl(box, "status", "--json", check=False))
+    found: dict[str, Any] = report["data"]["runtime"]
+    return found
+
+
+def workers(box: Box) -> set[str]:
+    """The pids of the main process's children."""
+    return set(box.run(("pgrep", "-P", state(box)["MainPID"]), check=False).stdout.split())
+
+
+def processes(box: Box) -> set[str]:
+    """The pids of all processes of the service's user, whatever they belong to."""
+    return set(box.run(("pgrep", "-u", "litellm"), check=False).stdout.split())
+
+
+def inflight(box: Box) -> int:
+    """Requests and streams that the service has not answered to their end."""
+    return sum(worker["inflight"] for worker in runtime(box)["workers"])
+
+
+def wait_until_open(box: Box, streams: int) -> None:
+    """Wait until that many streams are open, on a service that nobody else uses yet."""
+    box.wait_until(lambda: inflight(box) >= streams, 60, f"{streams} streams are open")
+
+
+def signal_process(box: Box, name: str, pid: str) -> None:
+    box.run(("kill", f"-{name}", pid))
+
+
+def now(box: Box) -> str:
+    """This moment, for `said`. Not a cursor of the journal: `--after-cursor` leaves out a line too many if the entry
+    there doesn't match the filters (systemd 252).
+    """
+    box.run(("journalctl", "--sync"), check=False)
+    return f"@{time.time():.6f}"
+
+
+def said(box: Box, priority: str = "debug", since: str | None = None) -> list[str]:
+    """Lines of the service's own processes, at a priority or above; since boot, or since some `now`.
+
+    systemd's lines about the unit carry its name as well, but come from PID 1.
+    """
+    return box.journal(
+        "litellm", f"--since={since}" if since else "--boot", "--priority", priority, "_COMM=python"
+    ).splitlines()
+
+
+def wait_for_workers(box: Box, number: int = 2, gone: set[str] | None = None) -> None:
+    """Wait until that many workers serve and nothing else of the service's is there, none of `gone` among them."""
+
+    def whole() -> bool:
+        found = processes(box)
+        if len(found) != number + 1 or found & (gone or set()) or state(box)["ActiveState"] != "active":
+            return False
+        return [each["state"] for each in runtime(box)["workers"]] == ["serving"] * number
+
+    box.wait_until(whole, 120, f"{number} workers serve, and nothing else is left")
