@@ -94,16 +94,18 @@ class Systemctl:
         self._act("reload", *units)
 
     def _act(self, verb: str, *units: str) -> None:
-        began = int(time.time())
+        began = time.time()
         try:
             run(self._argv(verb, *units), timeout=NO_LIMIT)
         except CommandError as error:
             raise _failure(verb, units, error, began) from None
 
 
-def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: int) -> InstallerError:
+def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: float) -> InstallerError:
     """A failed job, told by the last line that the units' own processes logged at error level since it began."""
-    argv = journal_argv(lines=1, priority="err", quiet=True, since=f"@{began}", output="cat", own_lines=True)
+    # On a busy machine journald may be behind, and the last line would be that of an earlier failure or none.
+    run(("journalctl", "--sync"), check=False)
+    argv = journal_argv(lines=1, priority="err", quiet=True, since=f"@{began:.6f}", output="cat", own_lines=True)
     cause = run(argv, check=False).stdout.strip() or error.message
     return Unavailable(
         f"systemctl {verb} {' '.join(units)} failed: {cause}",
