@@ -1,0 +1,127 @@
+"""`sudo .venv/bin/python -m tests.bench`: measure the peers side by side in one box, and say what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import installed
+from box import Box, Yard, why_not
+
+from .figures import judge, summarize, summarize_events, summarize_load
+from .measure import FULL, QUICK, Bench, Scale, say
+from .peers import OURS, PEERS, stop
+from .table import render, write_between_markers
+
+_DOCS = installed.REPOSITORY / "docs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. The exit code says whether it could be measured, never whether a target was reached."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a smoke run of minutes, whose numbers mean little")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"in turn over all peers (default: {FULL.rounds})")
+    parser.add_argument(
+        "--record", action="store_true", help="write docs/benchmark/ and the table in docs/benchmark.md"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write results.json and the picture there")
+    parser.add_argument("--render", type=Path, metavar="FILE", help="measure nothing: show an earlier results.json")
+    options = parser.parse_args(argv)
+    if options.render:
+        return _show(json.loads(options.render.read_text(encoding="utf-8")), options)
+    reason = why_not()
+    if reason is not None:
+        parser.exit(69, f"no benchmark: {reason}\n")
+    scale = QUICK if options.quick else FULL
+    return _show(_measure(replace(scale, rounds=options.rounds or scale.rounds)), options)
+
+
+def _measure(scale: Scale) -> dict[str, Any]:
+    begin = time.monotonic()
+    say("* a box with the service installed")
+    with Yard() as yard, Box(yard, installed.host_image()) as box:
+        installed.install_demo(box)
+        bench = Bench(box, scale)
+        bench.set_up()
+        rounds, endurance = _run_rounds(bench)
+        versions = box.run(("/usr/local/bin/litellmctl", "status", "--json"), check=False).stdout
+    summaries = {peer.name: summarize([_compact(each[peer.name]) for each in rounds]) for peer in PEERS}
+    summaries[OURS.name] |= {name: summarize_events([siege]) for name, siege in endurance.items()}
+    return {
+        "machine": _describe_machine(versions),
+        "scale": asdict(scale),
+        "minutes": round((time.monotonic() - begin) / 60, 1),
+        "summary": summaries,
+        "targets": [asdict(each) | {"verdict": each.verdict} for each in judge(summaries)],
+        "rounds": [{name: _compact(each) for name, each in found.items()} for found in rounds],
+        "endurance": endurance,
+    }
+
+
+def _run_rounds(bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Peers in turn, so that a machine that gets slower meanwhile slows all; backwards every other time."""
+    rounds: list[dict[str, Any]] = []
+    endurance: dict[str, Any] = {}
+    for number in range(bench.scale.rounds):
+        say(f"* round {number + 1} of {bench.scale.rounds}")
+        found = {}
+        for peer in PEERS[:: -1 if number % 2 else 1]:
+            found[peer.name] = bench.run_round(peer)
+            if peer is OURS and not endurance:
+                endurance = bench.endure()
+            stop(bench.box, peer)
+        rounds.append(found)
+    return rounds, endurance
+
+
+def _compact(found: dict[str, Any]) -> dict[str, Any]:
+    """A round without its single latencies."""
+    loads = {
+        kind: {level: summarize_load(each) for level, each in levels.items()}
+        for kind, levels in found["load"].items()
+    }
+    return {**found, "load": loads}
+
+
+def _describe_machine(status: str) -> dict[str, Any]:
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "processor": names[0] if names else platform.machine(),
+        "processors": os.cpu_count(),
+        "busy_before": round(os.getloadavg()[2], 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "litellm": json.loads(status)["data"].get("litellm", ""),
+    }
+
+
+def _show(results: dict[str, Any], options: argparse.Namespace) -> int:
+    text = render(results)
+    sys.stdout.write(f"{text}\n")
+    folders = [_DOCS / "benchmark"] if options.record else []
+    for folder in [*folders, *([options.output] if options.output else [])]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        from .picture import draw  # only with the extra `bench`
+
+        draw(results, folder)
+    if options.record:
+        write_between_markers(_DOCS / "benchmark.md", text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

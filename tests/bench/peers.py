@@ -1,0 +1,108 @@
+"""The four services that are compared, each as a unit in the box, on one configuration and one LiteLLM release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import service
+from box import Box
+
+BIN = "/opt/litellm-systemd/current/bin"
+#: What LiteLLM would fetch at each start. The box has no network: what the retries would cost the plain services is
+#: not held against them. Ours sets the same by itself.
+_LOCAL = (
+    "LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOCAL_BLOG_POSTS",
+    "LITELLM_LOCAL_POLICY_TEMPLATES", "LITELLM_LOCAL_AUTOROUTER_PRESETS",
+)  # fmt: skip
+_UNIT = """\
+[Unit]
+Description=LiteLLM as most run it: {title}
+[Service]
+User=litellm
+WorkingDirectory=/var/lib/litellm
+EnvironmentFile=/etc/litellm/litellm.env
+Environment=HOME=/var/lib/litellm {environment}
+ExecStart={command}
+Restart=always
+LimitNOFILE=65536
+"""
+CONFIG = """\
+model_list:
+  - model_name: bench
+    litellm_params: {{model: openai/bench, api_key: none, mock_response: "{marker}: the same dozen words for all."}}
+router_settings: {{num_retries: 0}}
+general_settings: {{master_key: os.environ/LITELLM_MASTER_KEY}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One of them. `options` are those of `litellm`, after --config; None is our own service."""
+
+    name: str
+    title: str
+    unit: str
+    workers: int
+    options: str | None
+
+    @property
+    def ours(self) -> bool:
+        return self.options is None
+
+    @property
+    def reloads(self) -> bool:
+        """Whether it can take up a configuration without a restart."""
+        return self.ours or "gunicorn" in (self.options or "")
+
+
+PLAIN = Peer("plain1", "litellm, 1 worker", "bench-plain1.service", 1, "--num_workers 1")
+#: uvicorn kills a worker that says nothing for five seconds, and LiteLLM's import says nothing for longer: where two
+#: imports share a busy processor, no worker ever comes up. With a minute it starts on any machine.
+_PATIENT = "--timeout_worker_healthcheck 60"
+TWO = Peer("plain2", "litellm --num_workers 2", "bench-plain2.service", 2, f"--num_workers 2 {_PATIENT}")
+GUNICORN = Peer(
+    "gunicorn", "litellm --run_gunicorn, 2 workers", "bench-gunicorn.service", 2, "--run_gunicorn --num_workers 2"
+)
+OURS = Peer("ours", "litellm-systemd, 2 workers", "litellm.service", 2, None)
+PEERS = (PLAIN, TWO, GUNICORN, OURS)
+
+
+def set_up(box: Box) -> None:
+    """Install ours with the common configuration, add the others' units, and leave all of them stopped."""
+    service.set_up(box, "NUM_WORKERS=2\n", CONFIG.format(marker="first"))
+    for peer in PEERS:
+        if not peer.ours:
+            box.write(f"/etc/systemd/system/{peer.unit}", _render_unit(peer))
+    box.systemctl("daemon-reload")
+    stop(box, OURS)
+
+
+def stop(box: Box, peer: Peer) -> None:
+    """Stop it, and have systemd forget how often it was started."""
+    box.systemctl("stop", peer.unit, *((("litellm.socket",)) if peer.ours else ()))
+    box.systemctl("reset-failed", check=False)
+
+
+def write_config(box: Box, marker: str) -> None:
+    """A new configuration, which answers with the marker."""
+    service.write_config(box, CONFIG.format(marker=marker))
+
+
+def main_pid(box: Box, peer: Peer) -> int:
+    return int(box.show(peer.unit, "MainPID")["MainPID"])
+
+
+def worker_pid(box: Box, peer: Peer) -> int:
+    """A worker of it: the child of the main process that holds the most memory (uvicorn has a small helper too)."""
+    argv = ("ps", "--no-headers", "-o", "pid", "--sort=-rss", "--ppid", str(main_pid(box, peer)))
+    return int(box.run(argv).stdout.split()[0])
+
+
+def reload_command(box: Box, peer: Peer) -> list[str]:
+    return ["systemctl", "reload", peer.unit] if peer.ours else ["kill", "-HUP", str(main_pid(box, peer))]
+
+
+def _render_unit(peer: Peer) -> str:
+    command = f"{BIN}/litellm --config /etc/litellm/config.yaml --host 127.0.0.1 --port 4000 {peer.options}"
+    environment = " ".join(f"{name}=True" for name in _LOCAL)
+    return _UNIT.format(title=peer.title, environment=environment, command=command)
