@@ -1,4 +1,4 @@
-"""Text that ships with the package: unit templates and configurations."""
+"""Text that ships with the package: unit templates, configurations and the lock."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def read_template(name: str) -> str:
 def read_config(name: str) -> str:
     """The text of a file below configs/, by file name."""
     return (files("litellm_systemd.configs") / name).read_text(encoding="utf-8")
+
+
+def read_lock() -> str:
+    """The lock that this version of the package was tested with."""
+    return (files("litellm_systemd") / "requirements.lock").read_text(encoding="utf-8")
 
 
 def config_names() -> tuple[str, ...]:

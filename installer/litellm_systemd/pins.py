@@ -1,0 +1,106 @@
+"""The lock: every package of a release at one version, known by its hashes. `scripts/lock.sh` makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from packaging.markers import Marker, default_environment
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from litellm_systemd.errors import InputError
+
+LOCK = "requirements.lock"
+
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One entry: a package, its version, the SHA-256 of each file, and where it counts (empty: everywhere)."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...] = field(repr=False)
+    marker: str = ""
+
+    def holds(self, environment: Mapping[str, str]) -> bool:
+        """Whether it is one for that environment, as `packaging.markers` has it."""
+        return not self.marker or Marker(self.marker).evaluate(dict(environment))
+
+
+def parse_lock(text: str, where: str = LOCK) -> tuple[Pin, ...]:
+    """The entries of a lock, in order.
+
+    Raises:
+        InputError: an entry isn't `name==version` with hashes, or names a place to fetch from.
+    """
+    return tuple(_parse_entry(line, where) for line in _logical_lines(text))
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    joined = re.sub(r"\\\n\s*", " ", text)
+    return (line.strip() for line in joined.splitlines() if line.strip() and not line.startswith("#"))
+
+
+def _parse_entry(line: str, where: str) -> Pin:
+    head = line.split(" --hash=", 1)[0].strip()
+    hashes = tuple(_HASH.findall(line))
+    try:
+        found = Requirement(head)
+    except InvalidRequirement:
+        raise InputError(f"{where}: not an entry of a lock: {head[:80]}", _REMEDY) from None
+    versions = [item.version for item in found.specifier if item.operator == "=="]
+    if found.url or len(versions) != 1 or len(list(found.specifier)) != 1 or "*" in versions[0] or not hashes:
+        raise InputError(f"{where}: {head[:80]} isn't pinned to one version and its hashes", _REMEDY)
+    return Pin(canonicalize_name(found.name), versions[0], hashes, str(found.marker or ""))
+
+
+_REMEDY = "scripts/lock.sh makes a lock."
+
+
+def lock_digest(text: str) -> str:
+    """SHA-256 of a lock, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pinned_version(text: str, name: str) -> str:
+    """The version of a package that counts everywhere, such as LiteLLM itself; empty if the lock hasn't got it."""
+    found = re.search(rf"^{re.escape(name)}==([^\s;\\]+)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def pinned_versions(pins: Iterable[Pin], environment: Mapping[str, str]) -> dict[str, str]:
+    """Name and version of all that an environment gets."""
+    return {pin.name: pin.version for pin in pins if pin.holds(environment)}
+
+
+def pins_for(pins: Iterable[Pin], python: str, machine: str) -> tuple[Pin, ...]:
+    """The entries for any patch release of a Python (`3.11`) on Linux and that machine (`x86_64`)."""
+    environments = [target_environment(python, patch, machine) for patch in (0, 99)]
+    return tuple(pin for pin in pins if any(pin.holds(environment) for environment in environments))
+
+
+def target_environment(python: str, patch: int, machine: str) -> dict[str, str]:
+    """What markers are evaluated with for another Python or machine than this one."""
+    full = f"{python}.{patch}"
+    here = {name: str(value) for name, value in default_environment().items()}
+    return here | {
+        "python_version": python,
+        "python_full_version": full,
+        "implementation_version": full,
+        "platform_machine": machine,
+    }
+
+
+def render_lock(pins: Iterable[Pin]) -> str:
+    """Entries as pip and uv read them."""
+    return "".join(_render_entry(pin) for pin in pins)
+
+
+def _render_entry(pin: Pin) -> str:
+    head = f"{pin.name}=={pin.version}" + (f" ; {pin.marker}" if pin.marker else "")
+    return " \\\n".join([head, *(f"    --hash=sha256:{value}" for value in pin.hashes)]) + "\n"
