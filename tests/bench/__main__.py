@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import installed
-from box import Box, Yard, why_not
+from box import Box, BoxError, Yard, why_not
 
 from .figures import judge, summarize, summarize_events, summarize_load
 from .measure import FULL, QUICK, Bench, Scale, say
-from .peers import OURS, PEERS, stop
+from .peers import OURS, PEERS, Peer, stop
 from .table import render, write_between_markers
 
 _DOCS = installed.REPOSITORY / "docs"
@@ -57,7 +57,7 @@ def _measure(scale: Scale) -> dict[str, Any]:
     summaries[OURS.name] |= {name: summarize_events([siege]) for name, siege in endurance.items()}
     return {
         "machine": _describe_machine(versions),
-        "scale": asdict(scale),
+        "scale": asdict(replace(scale, rounds=len(rounds))),
         "minutes": round((time.monotonic() - begin) / 60, 1),
         "summary": summaries,
         "targets": [asdict(each) | {"verdict": each.verdict} for each in judge(summaries)],
@@ -67,19 +67,32 @@ def _measure(scale: Scale) -> dict[str, Any]:
 
 
 def _run_rounds(bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Peers in turn, so that a machine that gets slower meanwhile slows all; backwards every other time."""
+    """Peers in turn, so that a machine that gets slower meanwhile slows all; backwards every other time.
+
+    A box that breaks in a later round doesn't take the rounds before with it.
+    """
     rounds: list[dict[str, Any]] = []
     endurance: dict[str, Any] = {}
     for number in range(bench.scale.rounds):
         say(f"* round {number + 1} of {bench.scale.rounds}")
-        found = {}
-        for peer in PEERS[:: -1 if number % 2 else 1]:
-            found[peer.name] = bench.run_round(peer)
-            if peer is OURS and not endurance:
-                endurance = bench.endure()
-            stop(bench.box, peer)
-        rounds.append(found)
+        try:
+            rounds.append(_run_round(bench, PEERS[:: -1 if number % 2 else 1], endurance))
+        except (BoxError, ValueError) as error:
+            if not rounds:
+                raise
+            say(f"! the round is left out: {error}")
+            break
     return rounds, endurance
+
+
+def _run_round(bench: Bench, order: tuple[Peer, ...], endurance: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for peer in order:
+        found[peer.name] = bench.run_round(peer)
+        if peer is OURS and not endurance:
+            endurance.update(bench.endure())
+        stop(bench.box, peer)
+    return found
 
 
 def _compact(found: dict[str, Any]) -> dict[str, Any]:
