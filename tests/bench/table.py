@@ -100,7 +100,7 @@ def _failures(summaries: dict[str, Summary]) -> str:
         ["a new configuration is live", *(_number(summaries[peer.name]["live"], "{:.2f} s") for peer in PEERS)]
     )
     stale = [str(summaries[peer.name]["stale"]) if peer.reloads else "–" for peer in PEERS]
-    rows.append(["old answers after that and the command (20 asked a round)", *stale])
+    rows.append(["old answers to requests after the command had returned", *stale])
     replaced = summaries[OURS.name]["events"].get(KILL_WORKER)
     rows.append(["a dead worker is replaced", "–", "–", "–", _number(replaced and replaced["recovered"], "{:.2f} s")])
     for name, title in (("twenty_reloads", "reloads"), ("ten_restarts", "restarts")):

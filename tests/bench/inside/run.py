@@ -94,14 +94,23 @@ async def siege(spec: Spec) -> Spec:
 
 async def live(spec: Spec) -> Spec:
     """From a command to the first answer that has the marker of a new configuration in it, by one client that asks on
-    fresh connections; and how many of 20 answers after the later of that and the command's return are old ones.
+    fresh connections; `stale` counts answers without it to requests that began after the command had returned.
     """
-    request, marker, begin = build_chat(spec), spec["marker"].encode(), time.monotonic()
+    request, marker, begin, stale = build_chat(spec), spec["marker"].encode(), time.monotonic(), 0
     command = asyncio.create_task(_command(spec["command"], begin))
-    seconds = await _wait(lambda: _answers_with(request, marker), begin)
+
+    async def is_new() -> bool:
+        nonlocal stale
+        returned = command.done()
+        new = await _answers_with(request, marker)
+        stale += returned and not new
+        return new
+
+    seconds = await _wait(is_new, begin)
     result = await command
-    stale = [not await _answers_with(request, marker) for _ in range(20)]
-    return {"live": seconds, "stale": sum(stale), **result}
+    for _ in range(20):
+        await is_new()
+    return {"live": seconds, "stale": stale, **result}
 
 
 async def memory(spec: Spec) -> Spec:
