@@ -9,12 +9,16 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from litellm_systemd.releases import Source, find_source, find_uv
+from litellm_systemd.pins import LOCK
+from litellm_systemd.source import find_source, wheel_source
+from litellm_systemd.wheels import find_uv
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = {"access_key_config.yml", "demo.yml", "iam_role_config.yml", "prompt_caching.yml"}
@@ -91,13 +95,28 @@ def test_installed_wheel_reads_its_resources(built: Path, tmp_path: Path) -> Non
     version = distribution("litellm-systemd").version
     assert run(str(tmp_path / "venv" / "bin" / "litellmctl"), "--version") == f"litellmctl {version}\n"
     assert run(python, "-m", "litellm_systemd", "--version", cwd=tmp_path) == f"litellmctl {version}\n"
-    # What is installed packs itself again, for a release: twice the same, byte for byte.
-    pack = "from litellm_systemd.releases import find_source; print(find_source().identifier)"
-    assert run(python, "-I", "-c", pack) == run(python, "-I", "-c", pack)
+    # What is installed makes the same release as the checkout does.
+    pack = "from litellm_systemd.source import find_source; print(find_source().identifier)"
+    assert run(python, "-I", "-c", pack).strip() == find_source().identifier
 
 
-def test_release_of_a_checkout_is_reproducible() -> None:
-    """The same source gives the same release, so that a second install builds nothing."""
-    first, second = find_source(), find_source()
-    assert first.identifier == second.identifier
-    assert Source(first.version, first.wheel + b" ", first.python).identifier != first.identifier
+def test_release_has_the_same_name_wherever_it_is_made_from(built: Path) -> None:
+    """A checkout and the wheel of it give one release, so that a second install builds nothing, however it is run."""
+    [archive] = built.glob("*.whl")
+    checkout, wheel = find_source(), wheel_source(archive)
+    assert checkout.identifier == wheel.identifier == find_source().identifier
+    assert (checkout.version, checkout.code, checkout.lock) == (wheel.version, wheel.code, wheel.lock)
+
+
+@pytest.mark.parametrize("change", [{"code": "0" * 64}, {"lock": ""}, {"python": Path("/usr/bin/python3.99")}])
+def test_release_has_another_name_for_other_content(change: dict[str, Any]) -> None:
+    """Other code, another lock or another Python make another release."""
+    source = find_source()
+    assert replace(source, **change).identifier != source.identifier
+
+
+def test_wheel_has_the_lock(built: Path) -> None:
+    """The lock ships with the package."""
+    [archive] = built.glob("*.whl")
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.read(f"litellm_systemd/{LOCK}").decode() == find_source().lock

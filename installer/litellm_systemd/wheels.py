@@ -1,0 +1,98 @@
+"""Wheels of this package: built from a checkout, packed from what is installed, read."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import os
+import re
+import shutil
+import sys
+import zipfile
+from importlib.metadata import Distribution
+from pathlib import Path
+
+from litellm_systemd.command import inherited_environment, run
+from litellm_systemd.errors import InputError, MissingError
+
+#: Where quickstart.sh puts a uv of its own; a release has none.
+_BOOTSTRAP_UV = Path("/opt/litellm-systemd/bootstrap/bin/uv")
+
+_WHEEL = re.compile(r"litellm_systemd-([^-/]+)\.dist-info/METADATA")
+#: What an installation adds to the files of a wheel.
+_ADDED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
+
+
+def find_uv() -> str | None:
+    """The uv program beside this Python, on PATH, or as quickstart.sh left it; None if there is none."""
+    beside = Path(sys.executable).with_name("uv")
+    for candidate in (beside, Path(shutil.which("uv") or beside), _BOOTSTRAP_UV):
+        if os.access(candidate, os.X_OK):
+            return str(candidate)
+    return None
+
+
+def wheel_name(version: str) -> str:
+    """The file name of this package's wheel."""
+    return f"litellm_systemd-{version}-py3-none-any.whl"
+
+
+def build_wheel(source: Path, out: Path) -> Path:
+    """Build the wheel of a source tree, which is written to. Raises CommandError."""
+    argv: tuple[str, ...]
+    if uv := find_uv():
+        argv = (uv, "build", "--quiet", "--wheel", "--out-dir", str(out), str(source))
+    else:
+        argv = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(source))
+    # One instant for every entry: the same source gives the same bytes.
+    run(argv, environment=inherited_environment() | {"SOURCE_DATE_EPOCH": "946684800"}, timeout=600)
+    return next(out.glob("litellm_systemd-*.whl"))
+
+
+def read_wheel(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Version and files of a wheel of this package.
+
+    Raises:
+        MissingError: there is no such file.
+        InputError: it isn't one.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {item.filename: archive.read(item) for item in archive.infolist() if not item.is_dir()}
+    except FileNotFoundError:
+        raise MissingError(f"there is no {path}", "Give a wheel of litellm-systemd, or a bundle.") from None
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(f"{path} can't be read as a wheel: {error}", "Fetch or build it again.") from None
+    versions = [found[1] for name in entries if (found := _WHEEL.fullmatch(name))]
+    if len(versions) != 1:
+        raise InputError(f"{path} isn't a wheel of litellm-systemd", "Give a wheel of litellm-systemd, or a bundle.")
+    return versions[0], entries
+
+
+def pack_wheel(found: Distribution) -> bytes:
+    """Put the files of an installed distribution into a wheel again, without what its installation added."""
+    entries = [
+        (str(path), Path(str(path.locate())).read_bytes())
+        for path in sorted(found.files or (), key=str)
+        if path.parts[0].startswith("litellm_systemd") and path.suffix != ".pyc" and path.name not in _ADDED
+    ]
+    metadata = next(name.split("/")[0] for name, _ in entries if name.endswith(".dist-info/METADATA"))
+    entries.append((f"{metadata}/RECORD", _record(entries, metadata)))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in entries:
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue()
+
+
+def _record(entries: list[tuple[str, bytes]], metadata: str) -> bytes:
+    """The RECORD of a wheel (PEP 376): name, hash and size of each file."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    for name, content in entries:
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        rows.writerow((name, f"sha256={digest}", len(content)))
+    rows.writerow((f"{metadata}/RECORD", "", ""))
+    return text.getvalue().encode()
