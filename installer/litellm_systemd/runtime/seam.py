@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import inspect
 import io
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
-
-from litellm_systemd.runtime.probe import READINESS
+from typing import Any, ForwardRef
 
 #: Set unless the user did: no network at import, and quick exits.
 DEFAULTS = {
@@ -31,24 +30,44 @@ DEFAULTS = {
     "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true",
     # LiteLLM waits for requests again after they have been drained (proxy/shutdown). Whoever is left was cut.
     "GRACEFUL_SHUTDOWN_TIMEOUT": "2",
+    # Otherwise Pydantic reads what every installed package says of itself, to look for plugins (a tenth of a start).
+    "PYDANTIC_DISABLE_PLUGINS": "1",
 }
 
 _CLI = "litellm.proxy.proxy_cli"
 _SERVER = "litellm.proxy.proxy_server"
-#: What the first requests would import otherwise, in every worker again.
+#: What the first requests would import otherwise, in every worker again: time, and memory that isn't shared.
 _PRELOAD = (
     _CLI,
     _SERVER,
+    "anyio._backends._asyncio",
+    "boto3",
+    "litellm.integrations.shadow_eval_logger",
+    "litellm.integrations.websearch_interception.handler",
+    "litellm.litellm_core_utils.default_encoding",  # tiktoken's table: 40 MB
+    "litellm.llms.bedrock.chat.chat_completions.transformation",
+    "litellm.llms.litellm_proxy.chat.transformation",
+    "litellm.llms.openai.chat.gpt_audio_transformation",
+    "litellm.llms.openai_like.dynamic_config",
+    "litellm.llms.vertex_ai.vertex_ai_partner_models.anthropic.transformation",
+    "litellm.proxy._experimental.mcp_server.mcp_server_manager",
+    "litellm.proxy.anthropic_endpoints.endpoints",
+    "litellm.proxy.response_polling.background_streaming",
+    "nacl.secret",
     "uvloop",
     "uvicorn.lifespan.on",
     "uvicorn.protocols.http.auto",
     "uvicorn.protocols.websockets.auto",
     "litellm.proxy.admin_mcp",
     "litellm.proxy.common_utils.banner",
+    "litellm.proxy.guardrails.guardrail_helpers",
     "litellm.proxy.hooks.mcp_semantic_filter",
     "litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints",
     "litellm.proxy.policy_engine.init_policies",
     "litellm.sandbox.sandbox_tools",
+    "litellm.types.litellm_core_utils.streaming_chunk_builder_utils",
+    "litellm.types.proxy.litellm_pre_call_utils",
+    "litellm_enterprise.proxy.auth.route_checks",
 )
 
 
@@ -62,12 +81,14 @@ def preload(environ: MutableMapping[str, str]) -> None:
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
     gc.disable()
-    with silence():
+    with silence(), _signatures_once():
         for module in _PRELOAD:
-            with contextlib.suppress(ImportError) if module not in (_CLI, _SERVER) else contextlib.nullcontext():
+            # What is wrong with one of the others shows, or doesn't matter, where it is needed.
+            with contextlib.nullcontext() if module in (_CLI, _SERVER) else contextlib.suppress(Exception):
                 importlib.import_module(module)
+        _load_guardrail_translations()
+        _build_routes()
     _reserve_for_forking()
-    _build_routes()
     gc.freeze()
     gc.enable()
 
@@ -117,17 +138,52 @@ def silence() -> Iterator[io.StringIO]:
         yield printed
 
 
+def _load_guardrail_translations() -> None:
+    """Import what LiteLLM looks for in its folders at the first chat (litellm/llms/__init__.py, which keeps it)."""
+    with contextlib.suppress(Exception):
+        importlib.import_module("litellm.llms").load_guardrail_translation_mappings()
+
+
 def _build_routes() -> None:
     """Have FastAPI prepare its routes here instead of in each worker's first request.
 
     It works out a route's parameters when a request first comes past (effective_candidates in fastapi/routing.py):
-    a quarter of a second up to the probes' routes. Only the paths are compared; nothing is called.
+    a quarter of a second up to the probes' routes, and half a second for /v1/messages or a path that isn't there.
+    Only the paths are compared, with one that none of them has; nothing is called.
     """
-    scope = {"type": "http", "method": "GET", "path": READINESS, "root_path": "", "headers": [], "query_string": b""}
+    scope = {"type": "http", "method": "GET", "path": "/-", "root_path": "", "headers": [], "query_string": b""}
     with contextlib.suppress(Exception):  # it saves time, and is no condition
         for route in application().router.routes:
-            if route.matches(dict(scope))[0].name == "FULL":
-                break
+            route.matches(dict(scope))
+
+
+@contextlib.contextmanager
+def _signatures_once() -> Iterator[None]:
+    """Have FastAPI work out a function's signature once, not for each of the hundreds of routes that depend on it.
+
+    A signature can't change (inspect.Signature), unless a name in it is still unknown: such a one isn't kept. All are
+    forgotten in the end (get_typed_signature in fastapi/dependencies/utils.py).
+    """
+    utils: Any = importlib.import_module("fastapi.dependencies.utils")
+    original: Any = getattr(utils, "get_typed_signature", None)
+    known: dict[int, tuple[Any, inspect.Signature]] = {}  # with the function, which keeps its number its own
+
+    def get_typed_signature(call: Any) -> inspect.Signature:
+        if id(call) in known:
+            return known[id(call)][1]
+        signature: inspect.Signature = original(call)
+        if not any(isinstance(each.annotation, (str, ForwardRef)) for each in signature.parameters.values()):
+            known[id(call)] = call, signature
+        return signature
+
+    if original is None:
+        yield
+        return
+    utils.get_typed_signature = get_typed_signature
+    try:
+        yield
+    finally:
+        utils.get_typed_signature = original
 
 
 def _reserve_for_forking() -> None:
