@@ -30,12 +30,15 @@ DEFAULTS = {
     "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true",
     # LiteLLM waits for requests again after they have been drained (proxy/shutdown). Whoever is left was cut.
     "GRACEFUL_SHUTDOWN_TIMEOUT": "2",
-    # Otherwise Pydantic reads what every installed package says of itself, to look for plugins (a tenth of a start).
+    # Otherwise Pydantic reads what every installed package says of itself, to look for plugins (a twentieth of a start).
     "PYDANTIC_DISABLE_PLUGINS": "1",
 }
 
 _CLI = "litellm.proxy.proxy_cli"
 _SERVER = "litellm.proxy.proxy_server"
+#: Loads tiktoken's table, 40 MB, from LiteLLM's own folder; from another one it may have to be fetched first.
+_TOKENS = "litellm.litellm_core_utils.default_encoding"
+_TOKENS_FOLDER = "CUSTOM_TIKTOKEN_CACHE_DIR"
 #: What the first requests would import otherwise, in every worker again: time, and memory that isn't shared.
 _PRELOAD = (
     _CLI,
@@ -44,7 +47,7 @@ _PRELOAD = (
     "boto3",
     "litellm.integrations.shadow_eval_logger",
     "litellm.integrations.websearch_interception.handler",
-    "litellm.litellm_core_utils.default_encoding",  # tiktoken's table: 40 MB
+    _TOKENS,
     "litellm.llms.bedrock.chat.chat_completions.transformation",
     "litellm.llms.litellm_proxy.chat.transformation",
     "litellm.llms.openai.chat.gpt_audio_transformation",
@@ -83,6 +86,8 @@ def preload(environ: MutableMapping[str, str]) -> None:
     gc.disable()
     with silence(), _signatures_once():
         for module in _PRELOAD:
+            if module == _TOKENS and environ.get(_TOKENS_FOLDER):
+                continue  # no network here
             # What is wrong with one of the others shows, or doesn't matter, where it is needed.
             with contextlib.nullcontext() if module in (_CLI, _SERVER) else contextlib.suppress(Exception):
                 importlib.import_module(module)

@@ -1,0 +1,203 @@
+"""`python -m tests.bench.profile_request`: what a request costs in LiteLLM and what in ours (docs/profile.md).
+
+Ours is too little to be seen in a whole request's time: it is measured around an application that does nothing.
+All times are processor time, so that a busy machine does little harm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from litellm_systemd.runtime import probe, seam, worker
+from litellm_systemd.runtime.access import AccessLog
+from litellm_systemd.runtime.farewell import Farewell
+from litellm_systemd.runtime.journal import open_journal
+from litellm_systemd.runtime.server import Server, build_config
+from tests.integration.runtime_service import CONFIG, KEY
+
+_SCOPE: dict[str, Any] = {
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/chat/completions",
+    "raw_path": b"/v1/chat/completions",
+    "server": ("127.0.0.1", 4000),
+    "client": ("127.0.0.1", 50000),
+    "headers": [],
+}
+_CHUNKS = 12
+_CHEAP = 20_000
+#: The collector's settings to compare: none is Python's own (700, 10, 10).
+_THRESHOLDS: dict[str, tuple[int, int, int] | None] = {"collector as it is": None, "50000,20,100": (50_000, 20, 100)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.profile_request", description=__doc__)
+    parser.add_argument("--requests", type=int, default=300, metavar="N", help="in a round")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    options = parser.parse_args(argv)
+    os.environ.update(LITELLM_MASTER_KEY=KEY, AWS_EC2_METADATA_DISABLED="true")
+    seam.preload(os.environ)
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in _THRESHOLDS}
+    for _ in range(options.rounds):
+        for name, thresholds in _THRESHOLDS.items():  # in turn
+            rounds[name].append(_in_child(partial(_measure_litellm, options.requests, thresholds)))
+    base = rounds["collector as it is"]
+    for kind, messages in (("json", 2), ("sse", 1 + _CHUNKS)):
+        _show(kind, statistics.median(each[kind] for each in base), _in_child(partial(_measure_ours, messages)))
+    for name, found in rounds.items():
+        for what in ("json", "sse", "p99"):
+            values = sorted(each[what] for each in found)
+            _say(f"{name:20} {what:5} {statistics.median(values):8.2f} ms  ({values[0]:.2f} to {values[-1]:.2f})")
+    return 0
+
+
+def _show(kind: str, litellm: float, ours: dict[str, float]) -> None:
+    _say(f"{kind}: {litellm:.2f} ms of processor time in a whole request; of these in ours:")
+    for name, microseconds in ours.items():
+        _say(f"  {name:20} {microseconds:6.1f} us  {microseconds / litellm / 10:5.2f} %")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _in_child(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What `measure` finds in a process forked for it alone, as workers are."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.write(write, json.dumps(measure()).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        text = answer.read()
+    os.waitpid(pid, 0)
+    found: dict[str, float] = json.loads(text)
+    return found
+
+
+# --- LiteLLM, with uvicorn, through a socket ---
+
+
+def _measure_litellm(requests: int, thresholds: tuple[int, int, int] | None) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(CONFIG % " ".join(["word"] * _CHUNKS))
+        with seam.silence():
+            seam.set_up(config, {}, 1)
+        application = Farewell(seam.application())
+        server = Server(build_config(application, 65), (), lame_duck_timeout=0, drain_timeout=0)
+        found: dict[str, float] = {}
+        worker.asyncio_run(_drive(server, requests, thresholds, found))
+    return found
+
+
+async def _drive(
+    server: Server, requests: int, thresholds: tuple[int, int, int] | None, found: dict[str, float]
+) -> None:
+    with seam.silence():
+        serving = asyncio.get_running_loop().create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        await probe.ask(server.connect, probe.READINESS, 60)
+    if thresholds:
+        gc.set_threshold(*thresholds)
+    for kind in ("sse", "json"):
+        await _ask_often(server, kind == "sse", requests // 5)  # warm
+        begin = time.process_time()
+        took = await _ask_often(server, kind == "sse", requests)
+        found[kind] = (time.process_time() - begin) * 1000 / requests
+        found["p99"] = sorted(took)[int(len(took) * 0.99)] * 1000
+    server.hurry(0)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+async def _ask_often(server: Server, stream: bool, times: int) -> list[float]:
+    """Processor seconds of each."""
+    body = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "hi"}], "stream": stream})
+    head = f"Host: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\nConnection: close"
+    request = f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    took = []
+    for _ in range(times):
+        begin = time.process_time()
+        answer = await _exchange(server, request)
+        took.append(time.process_time() - begin)
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(answer[:200])
+    return took
+
+
+async def _exchange(server: Server, request: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        await server.connect(theirs)
+        await loop.sock_sendall(ours, request)
+        answer = b""
+        while chunk := await loop.sock_recv(ours, 65536):
+            answer += chunk
+    return answer
+
+
+# --- ours, around nothing ---
+
+
+def _measure_ours(messages: int) -> dict[str, float]:
+    """Microseconds that each wrapper adds to an answer of so many messages."""
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+    body = {"type": "http.response.body", "body": b"x", "more_body": True}
+    answer = [start, *[body] * (messages - 2), {**body, "more_body": False}]
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        for message in answer:
+            await send(message)
+
+    def dispatch(scope: Any, receive: Any, send: Any) -> Any:  # as _Application in worker.py
+        return (lambda: farewell)()(scope, receive, send)
+
+    farewell = Farewell(application)
+    with Path(os.devnull).open("w") as sink:
+        os.dup2(sink.fileno(), 2)
+        access = AccessLog(farewell, open_journal({}))
+    bare = _time(application)
+    return {"access log off": _time(dispatch) - bare, "access log on": _time(access) - bare}
+
+
+def _time(application: Any) -> float:
+    async def send(message: Any) -> None:
+        pass
+
+    async def run() -> float:
+        begin = time.process_time()
+        for _ in range(_CHEAP):
+            await application(_SCOPE, None, send)
+        return (time.process_time() - begin) * 1e6 / _CHEAP
+
+    return statistics.median(asyncio.run(run()) for _ in range(5))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
