@@ -30,7 +30,7 @@ DEFAULTS = {
     "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true",
     # LiteLLM waits for requests again after they have been drained (proxy/shutdown). Whoever is left was cut.
     "GRACEFUL_SHUTDOWN_TIMEOUT": "2",
-    # Otherwise Pydantic reads what every installed package says of itself, to look for plugins (a twentieth of a start).
+    # Otherwise Pydantic reads what every installed package says of itself, to look for plugins (5 % of a start).
     "PYDANTIC_DISABLE_PLUGINS": "1",
 }
 
