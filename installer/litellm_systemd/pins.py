@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from packaging.markers import Marker, default_environment
 from packaging.requirements import InvalidRequirement, Requirement
@@ -26,6 +26,10 @@ class Pin:
     version: str
     hashes: tuple[str, ...] = field(repr=False)
     marker: str = ""
+
+    def everywhere(self) -> Pin:
+        """The same without its condition."""
+        return replace(self, marker="")
 
     def holds(self, environment: Mapping[str, str]) -> bool:
         """Whether it is one for that environment, as `packaging.markers` has it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +79,28 @@ def _install(venv: Venv) -> tuple[str, ...]:
         # Compiled now, for the service can't write there; pip does so unasked.
         return (venv.uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", venv.python)
     return (venv.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input")
+
+
+def install_argv(python: Path, scratch: Path) -> tuple[str, ...]:
+    """`install` of uv or pip, for a `--target` folder."""
+    if uv := find_uv():
+        return (uv, "pip", "install", "--quiet", "--python", str(python), "--refresh-package", "litellm-systemd")
+    return (*pip_argv(python, scratch), "install", "--quiet")
+
+
+def pip_argv(python: Path, scratch: Path) -> tuple[str, ...]:
+    """A pip: that of this Python, else one in a scratch venv (a release that uv made has none).
+
+    Raises:
+        CommandError: there is no venv module either.
+    """
+    folder = scratch / "pip"
+    if importlib.util.find_spec("pip"):
+        found = sys.executable
+    else:
+        run((str(python), "-m", "venv", str(folder)), environment=inherited_environment(), hint=_VENV_HINT)
+        found = str(folder / "bin" / "python")
+    return (found, "-m", "pip", "--disable-pip-version-check", "--no-input")
 
 
 def make_movable(venv: Venv, final: str) -> None:

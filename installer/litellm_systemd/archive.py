@@ -1,0 +1,221 @@
+"""The file of a bundle: a tar with manifest.json in front, checked before anything in it is used.
+
+The standard library alone: quickstart.sh reads a bundle with the system's Python, where nothing is installed yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from litellm_systemd.errors import InputError, InstallerError, MissingError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+LOCK = "requirements.lock"
+WHEELS = "wheels"
+
+#: Bytes; a manifest has some 20 KiB.
+_LARGEST_MANIFEST = 4 << 20
+_NAME = re.compile(r"requirements\.lock|(wheels/)?[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
+_REMEDY = "Make it again with 'litellmctl bundle', and copy it again: sha256sum tells whether the copy is whole."
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    `python` is such as 3.11, `machine` as uname(2) has it; `code` is `source.code_digest` of our wheel; `files` gives
+    the SHA-256 and the size in bytes of each file.
+    """
+
+    version: str
+    litellm: str
+    python: str
+    machine: str
+    code: str
+    made: str
+    files: Mapping[str, tuple[str, int]] = field(repr=False)
+
+    @property
+    def wheel(self) -> str:
+        """The name of our own wheel."""
+        return next(name for name in self.files if "/" not in name and name.endswith(".whl"))
+
+    def as_json(self) -> str:
+        """Its text."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+
+
+def write_archive(path: Path, manifest: Manifest, folder: Path) -> None:
+    """Write a bundle of the files below a folder that the manifest names; the same content gives the same bytes."""
+    text = manifest.as_json().encode()
+    (folder / MANIFEST).write_bytes(text)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name in (MANIFEST, *sorted(manifest.files)):
+            member = tarfile.TarInfo(name)
+            member.size = (folder / name).stat().st_size
+            member.mode = 0o644
+            with (folder / name).open("rb") as content:
+                archive.addfile(member, content)
+
+
+def file_entry(path: Path) -> tuple[str, int]:
+    """SHA-256 and size of a file, for a manifest."""
+    with path.open("rb") as content:
+        return _digest(content), path.stat().st_size
+
+
+def read_manifest(path: Path) -> tuple[Manifest, str]:
+    """What a bundle says of itself, and its lock. Its list of files is checked, their content only that of the lock.
+
+    Raises:
+        MissingError: there is no such file.
+        InputError: it isn't a bundle, it is damaged, or of a format that this version doesn't know.
+    """
+    with _opened(path) as (manifest, members, archive):
+        content = archive.extractfile(members[LOCK])
+        lock = b"" if content is None else content.read()
+        if hashlib.sha256(lock).hexdigest() != manifest.files[LOCK][0]:
+            raise _damaged(path, f"{LOCK} isn't what the manifest says")
+        return manifest, lock.decode()
+
+
+def require_fit(path: Path, manifest: Manifest, python: str, machine: str | None = None) -> None:
+    """Refuse a bundle for another Python or machine.
+
+    Raises:
+        InputError: it is for another one.
+    """
+    here = machine or os.uname().machine
+    if manifest.machine != here:
+        raise InputError(
+            f"{path} is for {manifest.machine}, and this machine is {here}",
+            f"Make one for it: litellmctl bundle --platform {here}",
+        )
+    if manifest.python != python:
+        raise InputError(
+            f"{path} is for Python {manifest.python}, and this is Python {python}",
+            f"Make one for it: litellmctl bundle --python {python}, or run this with Python {manifest.python}.",
+        )
+
+
+def unpack(path: Path, folder: Path) -> Manifest:
+    """Write the files of a bundle below a folder, once every one of them is what the manifest says.
+
+    Raises:
+        InstallerError: as `read_manifest`; nothing has been written then.
+    """
+    with _opened(path) as (manifest, members, archive):
+        for name, member in members.items():
+            content = archive.extractfile(member)
+            if content is None or _digest(content) != manifest.files[name][0]:
+                raise _damaged(path, f"{name} isn't what the manifest says")
+        for name, member in members.items():
+            _write_member(archive, member, folder / name)
+    return manifest
+
+
+def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    # Not by tarfile's own extraction: names, modes, owners and links of the archive decide nothing here.
+    content = archive.extractfile(member)
+    target.parent.mkdir(exist_ok=True)
+    with target.open("xb") as out:
+        if content is not None:
+            shutil.copyfileobj(content, out, 1 << 20)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Manifest, dict[str, tarfile.TarInfo], tarfile.TarFile]]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            manifest = _manifest(path, archive)
+            yield manifest, _members(path, archive, manifest), archive
+    except FileNotFoundError:
+        raise MissingError(f"there is no {path}", "'litellmctl bundle' makes one.") from None
+    except (tarfile.TarError, EOFError) as error:
+        raise _damaged(path, str(error)) from None
+    except OSError as error:
+        raise InstallerError(f"{path}: {error.strerror}", "Mend that and run it again.") from error
+
+
+def _manifest(path: Path, archive: tarfile.TarFile) -> Manifest:
+    member = archive.next()
+    if member is None or member.name != MANIFEST or not member.isreg() or member.size > _LARGEST_MANIFEST:
+        raise InputError(f"{path} isn't a bundle of litellmctl", "'litellmctl bundle' makes one.")
+    content = archive.extractfile(member)
+    try:
+        found = json.loads(b"" if content is None else content.read())
+        return _parse_manifest(path, found)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(path, f"{MANIFEST} can't be read") from None
+
+
+def _parse_manifest(path: Path, found: dict[str, Any]) -> Manifest:
+    if found["format"] != FORMAT:
+        raise InputError(
+            f"{path} has format {found['format']}, and this litellmctl knows {FORMAT}",
+            "Make it with the litellmctl that is to use it, or install with a later one.",
+        )
+    texts = {name: str(found[name]) for name in ("version", "litellm", "python", "machine", "code", "made")}
+    files = {str(name): (str(entry[0]), int(entry[1])) for name, entry in found["files"].items()}
+    for name in files:
+        if not _NAME.fullmatch(name):
+            raise _damaged(path, f"{name!r} has no place in a bundle")
+    if LOCK not in files or sum("/" not in name for name in files) != 2:
+        raise _damaged(path, "it has to hold one lock and one wheel of litellm-systemd")
+    return Manifest(**texts, files=files)
+
+
+def _members(path: Path, archive: tarfile.TarFile, manifest: Manifest) -> dict[str, tarfile.TarInfo]:
+    found: dict[str, tarfile.TarInfo] = {}
+    for member in archive:
+        if member.name == MANIFEST and not found:
+            continue
+        if member.name not in manifest.files or member.name in found:
+            raise _damaged(path, f"{member.name!r} isn't in the manifest, or stands there twice")
+        if not member.isreg() or member.size != manifest.files[member.name][1]:
+            raise _damaged(path, f"{member.name} isn't what the manifest says")
+        found[member.name] = member
+    if missing := sorted(set(manifest.files) - set(found)):
+        raise _damaged(path, f"it ends before {missing[0]}")
+    return found
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"{path} is damaged: {what}", _REMEDY)
+
+
+def _digest(content: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := content.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def main(arguments: list[str]) -> int:
+    """For quickstart.sh: `python FILE` prints the Python of a bundle; `unpack FILE FOLDER` checks and unpacks it."""
+    try:
+        manifest, _ = read_manifest(Path(arguments[1]))
+        if arguments[0] == "unpack":
+            require_fit(Path(arguments[1]), manifest, "{}.{}".format(*sys.version_info))
+            unpack(Path(arguments[1]), Path(arguments[2]))
+    except InstallerError as error:
+        sys.stderr.write(f"{error.message}\n  {error.hint}\n")
+        return int(error.code)
+    sys.stdout.write(f"{manifest.python}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
