@@ -5,6 +5,9 @@
 # which needs no AWS account. OPTIONS go to `litellmctl install`. Run it again after each change: what is done
 # already is not done again.
 #
+# On a host without a network: sudo ./scripts/quickstart.sh --bundle FILE, with a file that `litellmctl bundle` made on
+# another machine. Nothing else is fetched then.
+#
 # Debian 12, 13, Ubuntu 22.04, 24.04, Amazon Linux 2023. Where systemd isn't running (in a container, say), the
 # same happens in a throwaway systemd container, to show that it works.
 set -euo pipefail
@@ -16,6 +19,9 @@ cd "$CHECKOUT"
 
 # Not in anybody's home, where the service couldn't reach it, and not in the checkout, which may be anywhere.
 readonly BOOTSTRAP=/opt/litellm-systemd/bootstrap
+
+# A bundle with all packages; empty: they come from the package index.
+BUNDLE=
 
 step() { printf '* %s\n' "$*" >&2; }
 
@@ -33,7 +39,26 @@ install_packages() {
     fi
 }
 
+# Such as "3.11 /usr": the version of a Python, and of which installation it is.
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.base_prefix)' 2>/dev/null; }
+
 can_make_venvs() { command -v uv >/dev/null || "$1" -c 'import ensurepip' 2>/dev/null; }
+
+# What the bundle says of itself, read by the checkout's own code; -B, to leave nothing in the checkout.
+read_bundle() { PYTHONPATH=$CHECKOUT/installer "$1" -B -m litellm_systemd.archive "${@:2}"; }
+
+# The Python to install with: with a bundle the one that it is for.
+choose_python() {
+    local python wanted
+    python=$(find_python) || return 1
+    if [[ -n $BUNDLE ]]; then
+        wanted=$(read_bundle "$python" python "$BUNDLE") || exit
+        python=/usr/bin/python$wanted
+        [[ -x $python ]] || die "$BUNDLE is for Python $wanted, and there is no $python here: make one with" \
+            "'litellmctl bundle --python VERSION', or install that Python"
+    fi
+    printf '%s\n' "$python"
+}
 
 # The name of Debian's package follows the Python: `python3-venv` is the default Python's alone.
 ensure_python() {
@@ -45,8 +70,8 @@ ensure_python() {
             install_packages python3 python3-venv
         fi
     fi
-    python=$(find_python) || die "Python 3.10 or later is needed in /usr/bin, and this system's packages have none"
-    can_make_venvs "$python" || install_packages "$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+    python=$(choose_python) || die "no Python 3.10 or later in /usr/bin that will do, and none to be had"
+    can_make_venvs "$python" || install_packages "python$(version_of "$python" | cut -d' ' -f1)-venv"
 }
 
 # One line that changes when the package or its Python does.
@@ -60,15 +85,15 @@ ensure_uv() {
     [[ -x $UV ]] || "$BOOTSTRAP/bin/python" -m pip install -qq --disable-pip-version-check uv || UV=
 }
 
-# litellmctl and what it needs, in a venv of its own. It is built from a copy, to leave nothing in the checkout.
+# litellmctl and what it needs, in a venv of its own: every package by the hashes of the lock.
 ensure_litellmctl() {
-    local python wanted copy
-    python=$(find_python)
-    wanted=$(fingerprint "$python")
+    local python wanted folder
+    python=$(choose_python) || exit
+    wanted=$(if [[ -n $BUNDLE ]]; then sha256sum <"$BUNDLE" && "$python" -VV; else fingerprint "$python"; fi)
     [[ -x $BOOTSTRAP/bin/litellmctl && $(cat "$BOOTSTRAP/made-from" 2>/dev/null) == "$wanted" ]] && return
     step "installing litellmctl and LiteLLM into $BOOTSTRAP (half a minute; several with a slow network)"
     mkdir -p "$(dirname "$BOOTSTRAP")"
-    if ! "$BOOTSTRAP/bin/python" -c "import sys; sys.exit(sys.base_prefix != '/usr')" 2>/dev/null; then
+    if [[ $(version_of "$BOOTSTRAP/bin/python") != "$(version_of "$python")" ]]; then
         rm -rf "$BOOTSTRAP"
         if command -v uv >/dev/null; then
             uv venv --quiet --python "$python" "$BOOTSTRAP"
@@ -76,17 +101,39 @@ ensure_litellmctl() {
             "$python" -m venv "$BOOTSTRAP"
         fi
     fi
-    ensure_uv
-    copy=$(mktemp -d)
+    folder=$(mktemp -d "$(dirname "$BOOTSTRAP")/.unpacked-XXXXXX")
     # shellcheck disable=SC2064  # the folder of now, not of then
-    trap "rm -rf '$copy'" EXIT
-    cp -R installer units configs setup.cfg pyproject.toml README.md LICENSE "$copy"
-    if [[ -n $UV ]]; then
-        "$UV" pip install --quiet --python "$BOOTSTRAP/bin/python" --reinstall-package litellm-systemd "$copy"
+    trap "rm -rf '$folder'" EXIT
+    if [[ -n $BUNDLE ]]; then
+        install_from_bundle "$python" "$folder"
     else
-        "$BOOTSTRAP/bin/python" -m pip install -qq --disable-pip-version-check "$copy"
+        install_from_checkout "$folder"
     fi
     printf '%s\n' "$wanted" >"$BOOTSTRAP/made-from"
+}
+
+# It is built from a copy, to leave nothing in the checkout.
+install_from_checkout() {
+    ensure_uv
+    cp -R installer units configs setup.cfg pyproject.toml README.md LICENSE "$1"
+    pip_install --require-hashes --only-binary :all: -r installer/litellm_systemd/requirements.lock
+    pip_install --no-deps "$1"
+}
+
+install_from_bundle() {
+    UV=$(command -v uv || true)
+    read_bundle "$1" unpack "$BUNDLE" "$2" >/dev/null || exit
+    pip_install --no-index --find-links "$2/wheels" --require-hashes --only-binary :all: -r "$2/requirements.lock"
+    pip_install --no-index --no-deps "$2"/litellm_systemd-*.whl
+}
+
+pip_install() {
+    if [[ -n $UV ]]; then
+        "$UV" pip install --quiet --python "$BOOTSTRAP/bin/python" --reinstall-package litellm-systemd "$@"
+    else
+        # Compiled when it is first used: most of it never is here.
+        "$BOOTSTRAP/bin/python" -m pip install -qq --disable-pip-version-check --no-compile "$@"
+    fi
 }
 
 install_service() {
@@ -97,6 +144,7 @@ install_service() {
         options=(-c demo.yml)
         step "no .env here: taking the demo configuration, whose models answer without AWS"
     fi
+    [[ -z $BUNDLE ]] || options+=(--bundle "$BUNDLE")
     ensure_python
     ensure_litellmctl
     step "litellmctl install ${options[*]}${*:+ $*}"
@@ -125,13 +173,35 @@ install_in_a_box() {
     find_python >/dev/null || ensure_python
     mkdir -p "$cache"
     [[ $CHECKOUT != /tmp/* ]] || options=(--copy "$CHECKOUT")
+    [[ $BUNDLE != /tmp/* ]] || options+=(--copy "$(dirname "$BUNDLE")")
     LITELLM_QUICKSTART_BOX=1 UV_LINK_MODE=copy "$(find_python)" tests/system/box.py \
-        --network host --bind-rw "$cache" "${options[@]}" exec -- "$CHECKOUT/scripts/quickstart.sh" "$@" || code=$?
+        --network host --bind-rw "$cache" "${options[@]}" exec -- "$CHECKOUT/scripts/quickstart.sh" \
+        ${BUNDLE:+--bundle "$BUNDLE"} "$@" || code=$?
     step "the container and the service in it are gone again: nothing was installed on this machine"
     return "$code"
 }
 
+# Takes --bundle FILE out of the arguments; the others are litellmctl's.
+take_bundle() {
+    local rest=()
+    while [[ $# -gt 0 ]]; do
+        case $1 in
+            --bundle)
+                [[ -r ${2:-} ]] || die "--bundle needs a file that can be read: 'litellmctl bundle' makes one"
+                BUNDLE=$(realpath "$2")
+                shift
+                ;;
+            *) rest+=("$1") ;;
+        esac
+        shift
+    done
+    arguments=("${rest[@]}")
+}
+
 main() {
+    local arguments
+    take_bundle "$@"
+    set -- "${arguments[@]}"
     [[ $EUID -eq 0 ]] || die "this installs a system service and needs root: sudo $0${*:+ $*}"
     if [[ ! -d /run/systemd/system ]]; then # sd_booted(3)
         install_in_a_box "$@"

@@ -105,6 +105,11 @@ def render_environment(settings: Settings) -> str:
     return render_template("litellm.env.j2", assignments=assignments)
 
 
+def render_command(layout: Layout, version: str) -> str:
+    """The text of /usr/local/bin/litellmctl: a script of POSIX sh, which can speak when the release's Python can't."""
+    return render_template("litellmctl.j2", version=version, current=layout.current)
+
+
 def _without_gaps(text: str) -> str:
     """Drop the lines that an empty value left behind: no more than one empty line stands together."""
     lines: list[str] = []

@@ -23,6 +23,7 @@ from litellm_systemd.wheels import find_uv
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = {"access_key_config.yml", "demo.yml", "iam_role_config.yml", "prompt_caching.yml"}
 TEMPLATES = {"litellm.env.j2", "litellm.service.j2", "litellm.socket.j2", "sysusers.conf.j2", "tmpfiles.conf.j2"}
+TEMPLATES |= {"litellmctl.j2"}
 
 
 def run(*argv: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:

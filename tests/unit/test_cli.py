@@ -147,13 +147,13 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_completion_proposes_verbs() -> None:
-    """What the shell asks for after `litellmctl re` is completed to the verbs that begin so."""
-    env = {**os.environ, "_LITELLMCTL_COMPLETE": "bash_complete", "COMP_WORDS": "litellmctl re", "COMP_CWORD": "1"}
+    """What the shell asks for after `litellmctl rel` is completed to the verbs that begin so."""
+    env = {**os.environ, "_LITELLMCTL_COMPLETE": "bash_complete", "COMP_WORDS": "litellmctl rel", "COMP_CWORD": "1"}
     code = "import sys; sys.argv = ['litellmctl']; from litellm_systemd.cli import main; main()"
     done = subprocess.run(
         (sys.executable, "-c", code), env=env, capture_output=True, text=True, timeout=60, check=False
     )
-    assert {line.split(",")[-1] for line in done.stdout.split()} == {"reload", "restart"}
+    assert {line.split(",")[-1] for line in done.stdout.split()} == {"reload", "releases"}
 
 
 def test_closed_pipe_is_no_failure() -> None:

@@ -17,6 +17,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.files import observe_file
 from litellm_systemd.host import memory_field, require_systemd
+from litellm_systemd.inventory import current_release, missing_python
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
 from litellm_systemd.systemctl import Systemctl
@@ -56,6 +57,7 @@ def status(layout: Layout) -> Report:
         "version": _version(layout, "litellm_systemd"),
         "litellm": _version(layout, "litellm"),
         "release": _target(layout, layout.current),
+        "missing_python": _missing_python(layout),
         "config": active_config(layout) or "unknown to this user",
     }
     title = f"{contract.SERVICE} is {data['active']} ({data['sub']})"
@@ -64,6 +66,7 @@ def status(layout: Layout) -> Report:
     return Report(
         f"{title}: {data['status']}" if data["status"] else title,
         facts=(*facts, *_runtime_facts(runtime)),
+        notes=_python_notes(data["missing_python"], data["release"]),
         data={**data, "runtime": runtime},
         code=ExitCode.OK if data["active"] in ("active", "reloading") else ExitCode.UNAVAILABLE,
     )
@@ -72,6 +75,21 @@ def status(layout: Layout) -> Report:
 def _target(layout: Layout, path: str) -> str:
     found = observe_file(layout, path)
     return "" if found is None else Path(found.content.decode()).name
+
+
+def _missing_python(layout: Layout) -> str | None:
+    """The Python of the release in use, if an upgrade of the system took it away."""
+    current = current_release(layout)
+    return None if current is None else missing_python(layout, current)
+
+
+def _python_notes(missing: str | None, release: str) -> tuple[str, ...]:
+    if missing is None:
+        return ()
+    return (
+        f"{missing} isn't there any more, and release {release} needs it: the service won't start again. Install again"
+        " with a Python that is there; configuration and keys stay.",
+    )
 
 
 def _version(layout: Layout, package: str) -> str:

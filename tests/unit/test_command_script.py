@@ -1,0 +1,79 @@
+"""/usr/local/bin/litellmctl, as the shell runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.layout import Layout
+from litellm_systemd.render import render_command
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """The script for a prefix below a folder of the test's."""
+    path = tmp_path / "litellmctl"
+    path.write_text(render_command(Layout(prefix=str(tmp_path / "opt")), "0.1.0"), encoding="utf-8")
+    path.chmod(0o755)
+    (tmp_path / "opt/releases/0.1.0-abc/bin").mkdir(parents=True)
+    (tmp_path / "opt/current").symlink_to("releases/0.1.0-abc")
+    return path
+
+
+def run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run((str(script), *arguments), capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_script_is_plain_sh(script: Path) -> None:
+    """The script is POSIX sh: shellcheck finds nothing in it."""
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    done = subprocess.run(("shellcheck", str(script)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_script_hands_all_on(script: Path, tmp_path: Path) -> None:
+    """Arguments arrive as they were, spaces included, and so does the name that the command was called by."""
+    python = tmp_path / "opt/current/bin/python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    lines = run(script, "config", "show", "a b", "").stdout.split("\n")
+    assert lines[0] == "-I"
+    assert lines[3:] == [str(script), "config", "show", "a b", "", ""]
+
+
+def test_script_runs_litellmctl(script: Path, tmp_path: Path) -> None:
+    """With a Python that has the package it is litellmctl, exit code included."""
+    python = tmp_path / "opt/current/bin/python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    assert run(script, "--version").stdout.startswith("litellmctl ")
+    refused = run(script, "frobnicate")
+    assert (refused.returncode, refused.stderr[:12]) == (64, "litellmctl: ")
+
+
+@pytest.mark.parametrize("link", ["/usr/bin/python3.99", "python3"])
+def test_python_is_gone(script: Path, tmp_path: Path, link: str) -> None:
+    """Without the release's Python there is one message that names it and the remedy, and exit code 69."""
+    (tmp_path / "opt/current/bin/python").symlink_to(link)
+    (tmp_path / "opt/current/release.json").write_text(
+        '{\n  "format": 1,\n  "python": "/usr/bin/python3.99",\n  "size": 1\n}\n', encoding="utf-8"
+    )
+    done = run(script, "status")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "/usr/bin/python3.99 isn't there any more" in done.stderr
+    assert "releases/0.1.0-abc" in done.stderr
+    assert "litellmctl install" in done.stderr
+
+
+def test_no_release(script: Path, tmp_path: Path) -> None:
+    """Without any release the message says so."""
+    (tmp_path / "opt/current").unlink()
+    done = run(script)
+    assert (done.returncode, "there is no release in" in done.stderr) == (69, True)
+    assert not os.path.lexists(tmp_path / "opt/current")
