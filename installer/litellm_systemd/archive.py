@@ -157,7 +157,7 @@ def _manifest(path: Path, archive: tarfile.TarFile) -> Manifest:
     try:
         found = json.loads(b"" if content is None else content.read())
         return _parse_manifest(path, found)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise _damaged(path, f"{MANIFEST} can't be read") from None
 
 

@@ -106,7 +106,7 @@ def render_environment(settings: Settings) -> str:
 
 
 def render_command(layout: Layout, version: str) -> str:
-    """The text of /usr/local/bin/litellmctl: a script of POSIX sh, which can speak when the release's Python can't."""
+    """The text of /usr/local/bin/litellmctl: a script, which can speak when the release's Python can't."""
     return render_template("litellmctl.j2", version=version, current=layout.current)
 
 

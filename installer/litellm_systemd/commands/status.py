@@ -87,8 +87,8 @@ def _python_notes(missing: str | None, release: str) -> tuple[str, ...]:
     if missing is None:
         return ()
     return (
-        f"{missing} isn't there any more, and release {release} needs it: the service won't start again. Install again"
-        " with a Python that is there; configuration and keys stay.",
+        f"{missing} isn't there any more, and release {release} needs it: the service won't start again."
+        " Install again with a Python that is there; configuration and keys stay.",
     )
 
 

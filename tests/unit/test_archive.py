@@ -1,0 +1,227 @@
+"""The file of a bundle: what is whole is taken, and whatever else is refused before anything is written."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_systemd.archive import (
+    LOCK,
+    MANIFEST,
+    WHEELS,
+    Manifest,
+    file_entry,
+    read_manifest,
+    require_fit,
+    unpack,
+    write_archive,
+)
+from litellm_systemd.errors import InputError, MissingError
+
+OURS = "litellm_systemd-0.1.0-py3-none-any.whl"
+CONTENT = {LOCK: b"a==1\n", OURS: b"ours", f"{WHEELS}/a-1-py3-none-any.whl": b"a" * 3000}
+
+
+def manifest_of(folder: Path) -> Manifest:
+    files = {name: file_entry(folder / name) for name in sorted(CONTENT)}
+    return Manifest("0.1.0", "1.106.2", "3.11", "x86_64", "c" * 64, "2026-11-24T00:00:00Z", files)
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Path:
+    folder = tmp_path / "content"
+    for name, data in CONTENT.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def bundle(content: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "bundle.tar"
+    write_archive(path, manifest_of(content), content)
+    return path
+
+
+def read(archive: tarfile.TarFile, item: tarfile.TarInfo) -> bytes:
+    content = archive.extractfile(item)
+    return b"" if content is None else content.read()
+
+
+def rewrite(bundle: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], object]) -> Path:
+    """The bundle with its members changed: pairs of header and content."""
+    with tarfile.open(bundle) as archive:
+        members = [(item, read(archive, item)) for item in archive]
+    change(members)
+    target = bundle.with_name("changed.tar")
+    with tarfile.open(target, "w") as archive:
+        for item, data in members:
+            if item.isreg():
+                item.size = len(data)
+            archive.addfile(item, io.BytesIO(data))
+    return target
+
+
+def rewrite_manifest(bundle: Path, **values: Any) -> Path:
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        item, data = members[0]
+        members[0] = (item, json.dumps(json.loads(data) | values).encode())
+
+    return rewrite(bundle, change)
+
+
+def test_bundle_comes_back_whole(bundle: Path, content: Path, tmp_path: Path) -> None:
+    """What is unpacked is what was packed, and the manifest tells what it is."""
+    found, lock = read_manifest(bundle)
+    assert (found, lock) == (manifest_of(content), CONTENT[LOCK].decode())
+    (tmp_path / "out").mkdir()
+    unpack(bundle, tmp_path / "out")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in CONTENT} == CONTENT
+    assert found.wheel == OURS
+
+
+def test_same_content_gives_the_same_file(bundle: Path, content: Path, tmp_path: Path) -> None:
+    """A bundle has no times, owners or order of its own in it."""
+    write_archive(tmp_path / "again.tar", manifest_of(content), content)
+    assert (tmp_path / "again.tar").read_bytes() == bundle.read_bytes()
+
+
+def refused(path: Path, folder: Path) -> str:
+    """The refusal of a file, of which nothing must have been written."""
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(InputError) as caught:
+        unpack(path, folder)
+    assert list(folder.rglob("*")) == []
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.whl", "/etc/evil.whl", "wheels/../../evil.whl", "wheels/a/b.whl", "evil.pth"]
+)
+def test_name_that_leads_elsewhere(bundle: Path, tmp_path: Path, name: str) -> None:
+    """A name that leads out of the folder, or has no place in a bundle, is refused, listed in the manifest or not."""
+
+    def add(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        members.append((tarfile.TarInfo(name), b"evil"))
+
+    assert "damaged" in refused(rewrite(bundle, add), tmp_path / "out")
+    files = json.loads(subprocess.run(("tar", "xOf", str(bundle), MANIFEST), capture_output=True, check=True).stdout)
+    listed = rewrite_manifest(bundle, files={**files["files"], name: ["0" * 64, 4]})
+    assert "has no place in a bundle" in refused(listed, tmp_path / "out")
+    assert not (tmp_path / "evil.whl").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
+)
+def test_member_that_is_no_file(bundle: Path, tmp_path: Path, kind: bytes) -> None:
+    """A link, a device or a folder under the name of a wheel is refused."""
+
+    def swap(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        item, _ = members[-1]
+        item.type, item.linkname, item.size = kind, "/etc/passwd", 0
+        members[-1] = (item, b"")
+
+    refused(rewrite(bundle, swap), tmp_path / "out")
+
+
+def test_changed_content(bundle: Path, tmp_path: Path) -> None:
+    """One other byte in one wheel is found before any file is unpacked."""
+
+    def spoil(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        item, data = members[-1]
+        members[-1] = (item, b"b" + data[1:])
+
+    assert "isn't what the manifest says" in refused(rewrite(bundle, spoil), tmp_path / "out")
+
+
+def test_changed_lock(bundle: Path, tmp_path: Path) -> None:
+    """A lock that isn't the manifest's is found before it is used for anything."""
+
+    def spoil(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        place = next(number for number, (item, _) in enumerate(members) if item.name == LOCK)
+        members[place] = (members[place][0], b"b==1\n")
+
+    changed = rewrite(bundle, spoil)
+    with pytest.raises(InputError, match=r"requirements\.lock isn't what"):
+        read_manifest(changed)
+
+
+def test_member_twice(bundle: Path, tmp_path: Path) -> None:
+    """A second file under one name can't take the place of the one that was checked."""
+    refused(rewrite(bundle, lambda members: members.append((members[-1][0], b"a" * 3000))), tmp_path / "out")
+
+
+def test_file_that_is_cut_short(bundle: Path, tmp_path: Path) -> None:
+    """Wherever a copy was cut short, it is refused: at the end, within a member, in the manifest, at nothing."""
+    whole = bundle.read_bytes()
+    with tarfile.open(bundle) as archive:
+        ends = [item.offset_data + item.size for item in archive]
+    for length in (0, 1, 511, 512, 700, *ends[:-1], *(end - 1 for end in ends), (ends[-2] + 511) // 512 * 512):
+        bundle.write_bytes(whole[:length])
+        refused(bundle, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 20000, b"PK\x03\x04" + b"0" * 600])
+def test_what_is_no_bundle(tmp_path: Path, content: bytes) -> None:
+    """Any other file is refused with its name."""
+    (tmp_path / "other").write_bytes(content)
+    refused(tmp_path / "other", tmp_path / "out")
+
+
+def test_other_tar_is_no_bundle(tmp_path: Path, content: Path) -> None:
+    """A tar without a manifest in front is said to be no bundle."""
+    with tarfile.open(tmp_path / "other.tar", "w") as archive:
+        archive.add(content / LOCK, LOCK)
+    assert "isn't a bundle" in refused(tmp_path / "other.tar", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"files": None}, {"files": {}}, {"files": {LOCK: "x"}}, {"files": {LOCK: ["0" * 64, 1]}}, {"format": None}],
+)
+def test_manifest_that_says_nothing(bundle: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+    """A manifest without what it must have is refused."""
+    refused(rewrite_manifest(bundle, **values), tmp_path / "out")
+
+
+def test_later_format(bundle: Path, tmp_path: Path) -> None:
+    """A format of later times is named, with the way out."""
+    assert "has format 2" in refused(rewrite_manifest(bundle, format=2), tmp_path / "out")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that isn't there is said not to be."""
+    with pytest.raises(MissingError, match=r"no\.tar"):
+        read_manifest(tmp_path / "no.tar")
+
+
+def test_other_machine_or_python(bundle: Path) -> None:
+    """A bundle for another machine or Python names both and the command that makes the right one."""
+    found, _ = read_manifest(bundle)
+    require_fit(bundle, found, "3.11", "x86_64")
+    with pytest.raises(InputError, match=r"for Python 3\.11, and this is Python 3\.12") as caught:
+        require_fit(bundle, found, "3.12", "x86_64")
+    assert "bundle --python 3.12" in caught.value.hint
+    with pytest.raises(InputError, match="for x86_64, and this machine is aarch64") as caught:
+        require_fit(bundle, found, "3.11", "aarch64")
+    assert "bundle --platform aarch64" in caught.value.hint
+
+
+def test_reading_takes_the_standard_library_alone(bundle: Path) -> None:
+    """quickstart.sh reads a bundle with a Python that has no package at all."""
+    source = Path(__file__).resolve().parents[2] / "installer"
+    start = "from litellm_systemd import archive; archive.main(sys.argv[1:])"
+    code = f"import sys; sys.path.insert(0, sys.argv.pop(1)); {start}"
+    argv = (sys.executable, "-I", "-S", "-B", "-c", code, str(source), "python", str(bundle))
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "3.11\n"

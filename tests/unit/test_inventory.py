@@ -1,0 +1,125 @@
+"""Which releases there are, which of them is meant, and which are in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.commands import releases as verbs
+from litellm_systemd.errors import UsageError
+from litellm_systemd.inventory import (
+    Release,
+    choose_rollback,
+    current_release,
+    list_releases,
+    missing_python,
+    read_release,
+    releases_in_use,
+)
+from litellm_systemd.layout import Layout
+
+
+def add(layout: Layout, identifier: str, made: str, python: str = "/usr/bin/python3") -> None:
+    folder = layout.real(layout.release(identifier))
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/python").symlink_to(python)
+    mark = Release(identifier, "0.1.0", "1.106.2", python, "3.11.2", "f" * 64, made, "uv", 600 << 20)
+    (folder / "release.json").write_text(mark.as_mark(), encoding="utf-8")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """Four releases, the third of them current."""
+    found = Layout(root=tmp_path)
+    for day, name in enumerate(("0.1.0-aaa", "0.1.0-bbb", "0.1.1-ccc", "0.1.2-ddd"), start=1):
+        add(found, name, f"2026-11-0{day}T00:00:00Z")
+    found.real(found.current).symlink_to("releases/0.1.1-ccc")
+    return found
+
+
+def test_newest_first(layout: Layout) -> None:
+    """Releases are listed by the time that they were made; what is under way or cut short is none."""
+    (layout.real(layout.releases) / ".staging-0.1.3-eee" / "venv").mkdir(parents=True)
+    (layout.real(layout.releases) / "0.1.3-fff").mkdir()
+    names = [release.identifier for release in list_releases(layout)]
+    assert names == ["0.1.2-ddd", "0.1.1-ccc", "0.1.0-bbb", "0.1.0-aaa"]
+    assert current_release(layout) == "0.1.1-ccc"
+
+
+def test_mark_tells_all(layout: Layout) -> None:
+    """The mark of a release gives back what was written; one of an earlier version gives what it has."""
+    assert read_release(layout, "0.1.0-bbb").litellm == "1.106.2"
+    assert read_release(layout, "0.1.0-bbb").size == 600 << 20
+    mark = layout.real(layout.release("0.1.0-aaa")) / "release.json"
+    mark.write_text('{"version": "0.0.9", "python": "/usr/bin/python3"}', encoding="utf-8")
+    assert read_release(layout, "0.1.0-aaa") == Release("0.1.0-aaa", "0.0.9", python="/usr/bin/python3")
+    mark.write_text("half a li", encoding="utf-8")
+    assert read_release(layout, "0.1.0-aaa") == Release("0.1.0-aaa")
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"), [(None, "0.1.2-ddd"), ("0.1.0-bbb", "0.1.0-bbb"), ("0.1.2", "0.1.2-ddd")]
+)
+def test_rollback_to(layout: Layout, asked: str | None, chosen: str) -> None:
+    """Without a name it is another release than the present one; the beginning of a name is enough."""
+    assert choose_rollback(layout, asked).identifier == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("0.1.0", "0.1.0: several"), ("0.2", "0.2: none"), ("0.1.1-ccc", "in use already")],
+)
+def test_no_rollback_to(layout: Layout, asked: str, said: str) -> None:
+    """A name that no release or several have, or the present one has, is refused with the reason."""
+    with pytest.raises(UsageError, match=said) as caught:
+        choose_rollback(layout, asked)
+    assert "releases list" in caught.value.hint
+
+
+def test_nothing_to_go_back_to(tmp_path: Path) -> None:
+    """With one release there is nothing to go back to."""
+    layout = Layout(root=tmp_path)
+    add(layout, "0.1.0-aaa", "")
+    layout.real(layout.current).symlink_to("releases/0.1.0-aaa")
+    with pytest.raises(UsageError, match="no other release"):
+        choose_rollback(layout, None)
+
+
+def test_missing_python(layout: Layout) -> None:
+    """A release whose Python is gone is told from one that works, by the path that is missing."""
+    add(layout, "0.1.3-eee", "", "/usr/bin/python3.99")
+    assert missing_python(layout, "0.1.3-eee") == "/usr/bin/python3.99"
+    assert missing_python(layout, "0.1.0-aaa") is None
+
+
+def process(proc: Path, pid: int, *, maps: str = "", cmdline: str = "") -> None:
+    (proc / str(pid)).mkdir(parents=True)
+    (proc / str(pid) / "maps").write_text(maps, encoding="utf-8")
+    (proc / str(pid) / "cmdline").write_text(cmdline, encoding="utf-8")
+
+
+def test_releases_in_use(layout: Layout, tmp_path: Path) -> None:
+    """What processes have mapped or were started from counts as used, whatever `current` leads to."""
+    releases, proc = layout.real(layout.releases).resolve(), tmp_path / "proc"
+    process(proc, 10, maps=f"7f00-7f01 r-xp 0 fe:00 1 {releases}/0.1.0-aaa/lib/python3.11/site-packages/x.so\n")
+    process(proc, 11, cmdline=f"{releases}/0.1.0-bbb/bin/python\0-I\0")
+    process(proc, 12, maps=f"7f00-7f01 r-xp 0 fe:00 1 {releases}/gone/lib/x.so\n", cmdline="sleep\0")
+    (proc / "13").mkdir()
+    assert releases_in_use(layout, proc) == {"0.1.0-aaa", "0.1.0-bbb"}
+
+
+def test_prune(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """prune keeps the current release, those in use and the newest others; another run finds nothing to do."""
+    monkeypatch.setattr(verbs, "require_root", lambda _what: None)
+    monkeypatch.setattr(verbs, "releases_in_use", lambda _layout: frozenset({"0.1.0-aaa"}))
+    report = verbs.prune(layout, 1)
+    assert report.data["removed"] == ["0.1.0-bbb"]
+    assert {path.name for path in layout.real(layout.releases).iterdir()} == {"0.1.0-aaa", "0.1.1-ccc", "0.1.2-ddd"}
+    assert verbs.prune(layout, 1).data["changed"] is False
+    assert verbs.prune(layout, 0).data["removed"] == ["0.1.2-ddd"]
+    rows = verbs.list_all(layout).data["releases"]
+    assert [(row["identifier"], row["current"], row["in_use"]) for row in rows] == [
+        ("0.1.1-ccc", True, False),
+        ("0.1.0-aaa", False, True),
+    ]
