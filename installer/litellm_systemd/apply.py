@@ -1,90 +1,200 @@
-"""Run the actions of a plan. When one fails, what was done is taken back by a plan of its own."""
+"""Take the steps of a plan as one change: all of them, or none (docs/adr/0006)."""
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from litellm_systemd import contract
-from litellm_systemd.command import run
-from litellm_systemd.errors import InstallerError
-from litellm_systemd.files import observe_file, remove_path, write_file
+from litellm_systemd.attempts import keep_attempt
+from litellm_systemd.errors import InstallerError, Interrupted
+from litellm_systemd.files import forget_before, observe_file, remove_path, write_file
+from litellm_systemd.host import observe_host, previous_release, render_manifest
+from litellm_systemd.journal import Journal, Unfinished, read_journal
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import Action, FileState, HostState, Plan, Verb
-from litellm_systemd.plan import plan_rollback
-from litellm_systemd.releases import Source, build_release
-from litellm_systemd.standby import remove_standby, restart_without_pause
-from litellm_systemd.systemctl import Systemctl
+from litellm_systemd.model import Action, DesiredState, FileState, HostState, Kind, Plan, Record, Verb, record_of
+from litellm_systemd.plan import plan_rollback, plan_uninstall
+from litellm_systemd.standby import remove_standby
+from litellm_systemd.steps import Executor, take
+
+Prove = Callable[[], None]
+
+#: A failure of one of these leaves nothing on the disk that a second try could mend.
+_SERVICE_VERBS = (Verb.STOP, Verb.START, Verb.RELOAD, Verb.RESTART)
 
 
-@dataclass(frozen=True, slots=True)
-class Executor:
-    """What the steps need: where, systemd, what a release is made from, and whom to tell what is going on."""
-
-    layout: Layout
-    systemctl: Systemctl
-    source: Source | None = None
-    say: Callable[[str], None] = lambda _line: None
-
-
-def apply_install(executor: Executor, plan: Plan, host: HostState) -> None:
-    """Take every step of an install, in order, and record what was written.
+def apply_install(
+    executor: Executor, plan: Plan, desired: DesiredState, host: HostState, prove: Prove = lambda: None
+) -> None:
+    """Take every step of an install, in order, prove the result, and record what was written.
 
     Args:
         executor: what the steps need.
         plan: the steps.
+        desired: what they lead to.
         host: the state that the plan was made for, which a failure goes back to.
+        prove: raises InstallerError if what came of it isn't good.
 
     Raises:
-        InstallerError: a step failed. The files are as they were, and a service that ran runs.
+        InstallerError: a step failed, or the proof, or a signal came. The files are as they were, and a service that
+            ran runs.
     """
+    records = _records(desired, plan, host)
+    if not plan and records == dict(host.manifest):
+        return
     taken: list[Action] = []
-    try:
-        with _plain_umask():
+    with _plain_umask(), _interruptible():
+        journal = Journal(executor.layout, "install", host)
+        try:
             for action in plan.actions:
+                journal.record(action)
                 taken.append(action)
-                _take(executor, action)
-            _write_manifest(executor.layout, plan, host)
-    except BaseException as error:
-        _roll_back(executor, plan_rollback(executor.layout, tuple(taken), host), error)
-        raise
+                take(executor, action)
+            prove()
+            manifest = _keep_pristine(executor.layout, desired, plan, records, host)
+            journal.commit(manifest)
+        except BaseException as error:
+            with _uninterruptible():
+                kept = keep_attempt(executor, plan, error)
+                outcome = _roll_back(executor, tuple(taken), host)
+            if isinstance(error, (InstallerError, Interrupted)):
+                error.hint = " ".join(filter(None, (error.hint, outcome, kept)))
+            raise
+        with _uninterruptible():
+            _finish(executor.layout, tuple(taken), manifest)
 
 
-def apply_uninstall(executor: Executor, plan: Plan) -> None:
-    """Take every step of an uninstall. One that fails is met again by the next run.
+def apply_uninstall(executor: Executor, plan: Plan, host: HostState, *, purge: bool) -> None:
+    """Take every step of an uninstall. One that was cut short is finished by the next run.
 
     Raises:
         InstallerError: a step failed.
     """
+    layout = executor.layout
+    Journal(layout, "uninstall", host, purge=purge)
     for action in plan.actions:
-        _take(executor, action)
-    if executor.layout.is_host:
-        remove_standby(executor.layout)
+        take(executor, action)
+    if layout.is_host:
+        remove_standby(layout)
+    left = {path: record for path, record in host.manifest.items() if observe_file(layout, path) is not None}
+    if purge or not left:
+        remove_path(layout, layout.own_state)
+        return
+    # So that the next install knows which of them were edited, and a later --purge which are ours.
+    for path in (layout.pristine, layout.failed):
+        remove_path(layout, path)
+    write_file(layout, FileState(layout.manifest, render_manifest(layout, left, None).encode(), mode=0o600))
+    remove_path(layout, layout.journal)
 
 
-def _take(executor: Executor, action: Action) -> None:
-    executor.say(str(action))
-    try:
-        _STEPS[action.verb](executor, action)
-    except OSError as error:
-        raise InstallerError(
-            f"{action}: {error.strerror}: {error.filename}", "Mend that and run it again."
-        ) from error
+def recover(executor: Executor) -> None:
+    """Finish or undo what an earlier run left half done. Call it with the lock held, before looking at the host.
+
+    Raises:
+        InstallerError: that failed; the next run tries again.
+    """
+    found = read_journal(executor.layout)
+    if found is None:
+        return
+    layout = executor.layout
+    with _plain_umask(), _uninterruptible():
+        if found.manifest is not None:
+            executor.say(f"an earlier {found.verb} was cut short at its very end: finishing it")
+            _finish(layout, found.taken, found.manifest)
+        elif found.verb == "uninstall":
+            executor.say("an earlier uninstall was cut short: finishing it")
+            host = observe_host(layout, executor.systemctl)
+            apply_uninstall(executor, plan_uninstall(layout, host, purge=found.purge), host, purge=found.purge)
+        else:
+            executor.say(f"an earlier {found.verb} was cut short: putting everything back first")
+            _undo(executor, found)
 
 
-def _roll_back(executor: Executor, plan: Plan, cause: BaseException) -> None:
+def _undo(executor: Executor, found: Unfinished) -> None:
+    trouble = _take_back(executor, found.taken, found.host)
+    if trouble is not None and trouble[0].verb not in _SERVICE_VERBS:
+        raise trouble[1]
+
+
+def _roll_back(executor: Executor, taken: tuple[Action, ...], host: HostState) -> str:
+    """Go back; what became of it, in words."""
     executor.say("that failed; putting everything back")
-    for action in plan.actions:
+    trouble = _take_back(executor, taken, host)
+    if trouble is not None:
+        return f"Putting everything back met an error as well: {trouble[1].message}"
+    ran = host.unit(contract.SERVICE).is_active
+    if ran and not executor.systemctl.unit_state(contract.SERVICE).is_active:
+        return "Everything was put back, but the service doesn't run."
+    return "Everything was put back" + (", and the service runs as before." if ran else ".")
+
+
+def _take_back(
+    executor: Executor, taken: tuple[Action, ...], host: HostState
+) -> tuple[Action, InstallerError] | None:
+    """Undo `taken`, as far as it goes; the first step that failed. The journal stays if that was about files."""
+    trouble: tuple[Action, InstallerError] | None = None
+    for action in plan_rollback(executor.layout, taken, host).actions:
         try:
-            _take(executor, action)
+            take(executor, action)
         except InstallerError as error:
-            # The first error is the one to tell; one that follows it goes along as a note.
             executor.say(f"while putting things back: {error.message}")
-            cause.__context__ = error
+            trouble = trouble or (action, error)
+    if trouble is None or trouble[0].verb in _SERVICE_VERBS:
+        _forget(executor.layout, taken)
+    return trouble
+
+
+def _finish(layout: Layout, taken: tuple[Action, ...], manifest: str) -> None:
+    write_file(layout, FileState(layout.manifest, manifest.encode(), mode=0o600))
+    _drop_stale_pristine(layout, manifest)
+    _forget(layout, taken)
+
+
+def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:
+    """The change is over: nothing of it is needed any more."""
+    for action in taken:
+        if action.verb is Verb.WRITE:
+            forget_before(layout, action.target)
+    remove_path(layout, layout.journal)
+
+
+def _records(desired: DesiredState, plan: Plan, host: HostState) -> dict[str, Record]:
+    """The manifest after the change. Of a file that the user keeps, what he was offered."""
+    written = {action.target: record_of(action.after) for action in plan.actions if action.after is not None}
+    new = {
+        state.path: record_of(state)
+        for state in (*desired.folders, *desired.files)
+        if state.path not in host.manifest
+    }
+    offered = {kept.path: record_of(kept.offered) for kept in plan.kept}
+    return {**host.manifest, **new, **written, **offered}
+
+
+def _keep_pristine(
+    layout: Layout, desired: DesiredState, plan: Plan, records: Mapping[str, Record], host: HostState
+) -> str:
+    """Put away what was written or offered, for `litellmctl diff`; the text of the manifest to come."""
+    digests = {record.digest for record in records.values()}
+    for state in (*desired.files, *(kept.offered for kept in plan.kept)):
+        path = f"{layout.pristine}/{state.digest}"
+        if state.kind is Kind.FILE and state.digest in digests and not layout.real(path).exists():
+            write_file(layout, FileState(path, state.content, mode=0o600))
+    return render_manifest(layout, records, _previous_release(layout, desired, host))
+
+
+def _previous_release(layout: Layout, desired: DesiredState, host: HostState) -> str | None:
+    found = host.files.get(layout.current)
+    before = None if found is None else found.content.decode().rpartition("/")[2]
+    return previous_release(layout) if before in (None, desired.release) else before
+
+
+def _drop_stale_pristine(layout: Layout, manifest: str) -> None:
+    for path in layout.real(layout.pristine).glob("*"):
+        if path.name not in manifest:
+            path.unlink()
 
 
 @contextmanager
@@ -97,69 +207,25 @@ def _plain_umask() -> Iterator[None]:
         os.umask(before)
 
 
-def _write_manifest(layout: Layout, plan: Plan, host: HostState) -> None:
-    written = {action.target: action.after.digest for action in plan.actions if action.after is not None}
-    if written:
-        manifest = {"version": 1, "prefix": layout.prefix, "files": dict(host.manifest) | written}
-        text = json.dumps(manifest, indent=2, sort_keys=True)
-        write_file(layout, FileState(layout.manifest, f"{text}\n".encode(), mode=0o600))
+def _interruptible() -> AbstractContextManager[None]:
+    """Have a signal that asks this process to end raise `Interrupted`, so that the change is undone."""
+
+    def raise_interrupted(number: int, _frame: object) -> None:
+        raise Interrupted(number)
+
+    return _on_signals(raise_interrupted)
 
 
-def _build_release(executor: Executor, action: Action) -> None:
-    if executor.source is None:
-        raise InstallerError(f"{action.target} is gone, and this process runs from it", "Install from a fresh venv.")
-    build_release(executor.layout, executor.source, executor.say)
+def _uninterruptible() -> AbstractContextManager[None]:
+    """Whoever interrupts now would get neither the old state nor the new one."""
+    return _on_signals(signal.SIG_IGN)
 
 
-def _save_edited(executor: Executor, action: Action) -> None:
-    layout = executor.layout
-    found = observe_file(layout, action.target)
-    if found is not None:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        aside = f"{layout.edited}/{stamp}{action.target.replace('/', '-')}"
-        write_file(layout, FileState(aside, found.content, mode=0o600))
-
-
-def _write(executor: Executor, action: Action) -> None:
-    if action.after is not None:
-        write_file(executor.layout, action.after)
-
-
-def _restart(executor: Executor, action: Action) -> None:
-    if action.target == contract.SERVICE:
-        restart_without_pause(executor.layout, executor.systemctl, executor.say)
-    else:
-        # Another address: a standby couldn't listen there for it.
-        executor.systemctl.restart(*action.target.split())
-
-
-def _remove_user(executor: Executor, _action: Action) -> None:
-    prefix = () if executor.layout.is_host else ("--prefix", str(executor.layout.root))
-    run(("userdel", *prefix, contract.SERVICE_USER))
-
-
-def _rooted(executor: Executor, program: str, *arguments: str) -> None:
-    root = () if executor.layout.is_host else ("--root", str(executor.layout.root))
-    run((program, *root, *arguments))
-
-
-_STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
-    Verb.STOP: lambda executor, action: executor.systemctl.stop(action.target),
-    Verb.DISABLE: lambda executor, action: executor.systemctl.disable(action.target),
-    Verb.BUILD_RELEASE: _build_release,
-    Verb.SAVE_EDITED: _save_edited,
-    Verb.CREATE_USER: lambda executor, _action: _rooted(
-        executor, "systemd-sysusers", str(executor.layout.real(executor.layout.sysusers))
-    ),
-    Verb.CREATE_FOLDERS: lambda executor, action: _rooted(
-        executor, "systemd-tmpfiles", "--create", str(executor.layout.real(action.target))
-    ),
-    Verb.WRITE: _write,
-    Verb.REMOVE: lambda executor, action: remove_path(executor.layout, action.target),
-    Verb.REMOVE_USER: _remove_user,
-    Verb.DAEMON_RELOAD: lambda executor, _action: executor.systemctl.daemon_reload(),
-    Verb.ENABLE: lambda executor, action: executor.systemctl.enable(action.target),
-    Verb.START: lambda executor, action: executor.systemctl.start(*action.target.split()),
-    Verb.RELOAD: lambda executor, action: executor.systemctl.reload(*action.target.split()),
-    Verb.RESTART: _restart,
-}
+@contextmanager
+def _on_signals(handler: Any) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

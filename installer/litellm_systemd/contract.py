@@ -74,3 +74,5 @@ class ExitCode(IntEnum):
     TEMPORARY = 75
     NO_PERMISSION = 77
     CONFIG = 78
+    INTERRUPTED = 130
+    TERMINATED = 143

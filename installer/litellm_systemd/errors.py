@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from litellm_systemd.contract import ExitCode
 
 
@@ -47,6 +49,29 @@ class Unavailable(InstallerError):
     """Something outside doesn't answer: systemd, the port, the service."""
 
     code = ExitCode.UNAVAILABLE
+
+
+class Busy(InstallerError):
+    """Somebody else is changing the same host."""
+
+    code = ExitCode.TEMPORARY
+
+
+class CannotCreate(InstallerError):
+    """Something stands where a file of ours has to stand."""
+
+    code = ExitCode.CANT_CREATE
+
+
+class Interrupted(BaseException):
+    """A signal asked this run to end. Not an InstallerError: nothing on the way may take it for a failed step."""
+
+    def __init__(self, number: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(name)
+        self.message = f"interrupted by {name}"
+        self.hint = ""
+        self.code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
 
 
 class CommandError(InstallerError):

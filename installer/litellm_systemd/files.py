@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import grp
 import os
 import pwd
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import FileState, Kind
+
+#: Of the file that is being written, and of the one that it replaces.
+_NEW, _BEFORE = ".litellmctl-new", ".litellmctl-before"
 
 
 def observe_file(layout: Layout, path: str) -> FileState | None:
@@ -78,16 +82,17 @@ def write_file(layout: Layout, state: FileState) -> None:
 
 
 def _place_link(real: Path, state: FileState) -> None:
-    temporary = real.with_name(f".{real.name}.{os.getpid()}.new")
+    temporary = _beside(real, _NEW)
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(state.content.decode())
     temporary.replace(real)
 
 
 def _place_file(layout: Layout, real: Path, state: FileState) -> None:
-    # mkstemp opens with O_EXCL and 0600: nobody reads it before fchown and fchmod have been done.
-    handle, name = tempfile.mkstemp(prefix=f".{real.name}.", suffix=".new", dir=real.parent)
-    temporary = Path(name)
+    temporary = _beside(real, _NEW)
+    temporary.unlink(missing_ok=True)  # left by a run that was killed
+    # O_EXCL follows no link that somebody has put there since. 0600: nobody reads it before mode and owner stand.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as stream:
             _give(layout, stream.fileno(), state)
@@ -98,6 +103,54 @@ def _place_file(layout: Layout, real: Path, state: FileState) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _beside(real: Path, suffix: str) -> Path:
+    """A name in the same folder, hidden, and one that systemd takes for no unit."""
+    return real.with_name(f".{real.name}{suffix}")
+
+
+def keep_before(layout: Layout, path: str) -> None:
+    """Give what stands at `path` a second name, from which `restore_before` brings it back; nothing there is fine.
+
+    A hard link: it takes no space, so that going back works on a full disk, and it keeps whatever the file has, times
+    and labels included.
+    """
+    real = layout.real(path)
+    before = _beside(real, _BEFORE)
+    before.unlink(missing_ok=True)
+    if real.is_symlink() or real.exists():
+        os.link(real, before, follow_symlinks=False)
+        _sync_folder(real.parent)
+
+
+def restore_before(layout: Layout, path: str) -> None:
+    """Bring back what `keep_before` kept. If nothing is kept, nothing was replaced yet."""
+    real = layout.real(path)
+    _beside(real, _NEW).unlink(missing_ok=True)
+    before = _beside(real, _BEFORE)
+    if before.is_symlink() or before.exists():
+        before.replace(real)
+        # rename(2) leaves both names if they are links to the same file.
+        before.unlink(missing_ok=True)
+        _sync_folder(real.parent)
+
+
+def forget_before(layout: Layout, path: str) -> None:
+    """Drop what `keep_before` kept, and what a write that was cut short has left."""
+    real = layout.real(path)
+    for suffix in (_BEFORE, _NEW):
+        _beside(real, suffix).unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file of root's alone, and have it on the disk before this returns."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "ab") as stream:
+        stream.write(f"{line}\n".encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    _sync_folder(path.parent)
 
 
 def _give(layout: Layout, handle: int, state: FileState) -> None:
@@ -118,6 +171,16 @@ def remove_path(layout: Layout, path: str) -> None:
     _sync_folder(real.parent)
 
 
+def remove_empty(layout: Layout, path: str) -> None:
+    """Remove a folder if nothing is in it; nothing there is fine."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            layout.real(path).rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename last: fsync(2) wants the folder for that."""
     if not folder.is_dir():
@@ -132,6 +195,16 @@ def _sync_folder(folder: Path) -> None:
 def user_exists(layout: Layout, name: str) -> bool:
     """Whether the root's user database has that user."""
     return name in _names(layout, "passwd") if not layout.is_host else _known(name)
+
+
+def group_exists(layout: Layout, name: str) -> bool:
+    """Whether the root's group database has that group."""
+    if not layout.is_host:
+        return name in _names(layout, "group")
+    with contextlib.suppress(KeyError):
+        grp.getgrnam(name)
+        return True
+    return False
 
 
 def _known(name: str) -> bool:

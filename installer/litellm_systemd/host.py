@@ -10,9 +10,9 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.errors import InputError, Unavailable, UsageError
-from litellm_systemd.files import observe_file, user_exists
+from litellm_systemd.files import group_exists, observe_file, user_exists
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import HostState, UnitState
+from litellm_systemd.model import HostState, Kind, Record, UnitState
 from litellm_systemd.plan import UNITS, layout_files
 from litellm_systemd.systemctl import Systemctl
 
@@ -20,6 +20,9 @@ from litellm_systemd.systemctl import Systemctl
 RELEASE_MARK = "release.json"
 
 OLDEST_SYSTEMD = 247
+
+#: Of the manifest's format.
+_VERSION = 2
 
 
 def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()) -> HostState:
@@ -31,15 +34,16 @@ def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()
         paths: files to look at, besides those that every install writes and those of the manifest.
     """
     manifest = read_manifest(layout)
-    folders = (layout.prefix, layout.etc, layout.configs, layout.state, layout.cache, layout.own_state)
-    wanted = (*layout_files(layout), *folders, *manifest, *paths)
+    ours = (layout.prefix, layout.releases, layout.bootstrap, layout.etc, layout.configs)
+    states = (layout.state, layout.cache, layout.own_state)
+    wanted = (*layout_files(layout), *ours, *states, *manifest, *paths)
     found = {path: observe_file(layout, path) for path in dict.fromkeys(wanted)}
     return HostState(
         files={path: state for path, state in found.items() if state is not None},
         manifest=manifest,
         units=_units(systemctl),
         releases=observe_releases(layout),
-        user_exists=user_exists(layout, contract.SERVICE_USER),
+        user_exists=user_exists(layout, contract.SERVICE_USER) and group_exists(layout, contract.SERVICE_USER),
     )
 
 
@@ -53,14 +57,49 @@ def observe_releases(layout: Layout) -> tuple[str, ...]:
     return tuple(sorted(mark.parent.name for mark in folder.glob(f"*/{RELEASE_MARK}")))
 
 
-def read_manifest(layout: Layout) -> dict[str, str]:
-    """Path and SHA-256 of what earlier runs wrote; empty where none ran, or where this user may not look.
+def read_manifest(layout: Layout) -> dict[str, Record]:
+    """What earlier runs wrote, by path; empty where none ran, or where this user may not look.
 
     Raises:
         InputError: the manifest isn't what an install wrote.
     """
     found = _manifest(layout).get("files", {})
-    return {str(name): str(digest) for name, digest in found.items()}
+    try:
+        return {str(path): _record(each) for path, each in found.items()}
+    except (TypeError, ValueError, KeyError):
+        raise _not_a_manifest(layout) from None
+
+
+def _record(found: Mapping[str, Any]) -> Record:
+    return Record(
+        digest=str(found["sha256"]),
+        kind=Kind(found["kind"]),
+        mode=int(found["mode"], 8),
+        owner=str(found["owner"]),
+        group=str(found["group"]),
+    )
+
+
+def previous_release(layout: Layout) -> str | None:
+    """The release that was in use before the present one, None if there was none."""
+    found = _manifest(layout).get("previous")
+    return None if found is None else str(found)
+
+
+def render_manifest(layout: Layout, records: Mapping[str, Record], previous: str | None) -> str:
+    """The text of the manifest."""
+    files = {
+        path: {
+            "sha256": record.digest,
+            "kind": record.kind.value,
+            "mode": f"{record.mode:04o}",
+            "owner": record.owner,
+            "group": record.group,
+        }
+        for path, record in records.items()
+    }
+    manifest = {"version": _VERSION, "prefix": layout.prefix, "previous": previous, "files": files}
+    return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
 
 
 def find_layout(root: Path, prefix: str | None) -> Layout:
@@ -88,9 +127,14 @@ def _manifest(layout: Layout) -> dict[str, Any]:
         return {}
     except ValueError:
         found = None
-    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
-        raise InputError(f"{path}: not the manifest of an install", "Move it away and install again.")
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict) or found.get("version") != _VERSION:
+        raise _not_a_manifest(layout)
     return found
+
+
+def _not_a_manifest(layout: Layout) -> InputError:
+    path = layout.real(layout.manifest)
+    return InputError(f"{path}: not the manifest of an install", "Move it away and install again.")
 
 
 def memory_field(path: Path, name: str) -> int | None:

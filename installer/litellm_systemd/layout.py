@@ -34,12 +34,26 @@ class Layout:
     cache = "/var/cache/litellm"
     own_state = "/var/lib/litellm-systemd"
     manifest = "/var/lib/litellm-systemd/manifest.json"
-    edited = "/var/lib/litellm-systemd/edited"
+    journal = "/var/lib/litellm-systemd/journal"
+    #: What was written, each file under its digest: the other side of `litellmctl diff`.
+    pristine = "/var/lib/litellm-systemd/pristine"
+    failed = "/var/lib/litellm-systemd/failed"
+    edited = "/etc/litellm/edited"
 
     @property
     def releases(self) -> str:
         """The folder of the releases, one folder each."""
         return f"{self.prefix}/releases"
+
+    @property
+    def bootstrap(self) -> str:
+        """The venv that scripts/quickstart.sh installs from."""
+        return f"{self.prefix}/bootstrap"
+
+    @property
+    def lock(self) -> str:
+        """The file that a run which changes something locks."""
+        return "/run/litellm-systemd.lock" if self.is_host else f"{self.own_state}/lock"
 
     @property
     def current(self) -> str:

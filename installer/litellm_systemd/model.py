@@ -21,8 +21,9 @@ class Kind(Enum):
 class FileState:
     """One path: its kind, content (the target, for a link), mode, owner and group.
 
-    `keep_edits` marks a file that belongs to the user from the moment that he edits it. The content may be secret
-    and doesn't show in `repr`. Mode, owner and group of a link mean nothing and are left at their defaults.
+    `keep_edits` marks a file that belongs to the user from the moment that he edits it: an edit is overwritten only
+    if he says so. The content may be secret and doesn't show in `repr`. Mode, owner and group of a link mean nothing
+    and are left at their defaults.
     """
 
     path: str
@@ -37,6 +38,22 @@ class FileState:
     def digest(self) -> str:
         """SHA-256 of the content, in hex."""
         return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an earlier run wrote at a path: SHA-256 of the content in hex, kind, mode, owner and group."""
+
+    digest: str
+    kind: Kind = Kind.FILE
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+
+
+def record_of(state: FileState) -> Record:
+    """The record of a state that has been written."""
+    return Record(state.digest, state.kind, state.mode, state.owner, state.group)
 
 
 def link(path: str, target: str) -> FileState:
@@ -76,11 +93,11 @@ class HostState:
     """What was found on the host.
 
     `files` holds the paths that were looked at and exist. `manifest` gives, for each path that an earlier run
-    wrote, the SHA-256 of what it wrote. `releases` are the complete ones.
+    wrote or offered, what that was. `releases` are the complete ones.
     """
 
     files: Mapping[str, FileState] = field(default_factory=dict)
-    manifest: Mapping[str, str] = field(default_factory=dict)
+    manifest: Mapping[str, Record] = field(default_factory=dict)
     units: Mapping[str, UnitState] = field(default_factory=dict)
     releases: tuple[str, ...] = ()
     user_exists: bool = False
@@ -91,8 +108,8 @@ class HostState:
 
     def edited(self, path: str) -> bool:
         """Whether what stands at `path` is not what an earlier run wrote there."""
-        found = self.files.get(path)
-        return found is not None and self.manifest.get(path) != found.digest
+        found, record = self.files.get(path), self.manifest.get(path)
+        return found is not None and (record is None or record.digest != found.digest)
 
 
 class Running(Enum):
@@ -105,13 +122,17 @@ class Running(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What a host should look like: its release, folders and files, and the service enabled and running."""
+    """What a host should look like: its release, folders and files, and the service enabled and running.
+
+    `take` names the files that are to be written although the user edited them.
+    """
 
     release: str
     folders: tuple[FileState, ...] = ()
     files: tuple[FileState, ...] = ()
     enabled: bool = True
     running: Running = Running.STARTED
+    take: frozenset[str] = frozenset()
 
 
 class Verb(Enum):
@@ -124,7 +145,9 @@ class Verb(Enum):
     CREATE_USER = "create user"
     CREATE_FOLDERS = "create folders"
     WRITE = "write"
+    RESTORE = "restore"
     REMOVE = "remove"
+    REMOVE_EMPTY = "remove if empty"
     REMOVE_USER = "remove user"
     DAEMON_RELOAD = "daemon-reload"
     ENABLE = "enable"
@@ -147,14 +170,45 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The steps that lead from what is to what is wanted, in order. An empty one means that all is in place.
+class Kept:
+    """A file that the user edited and that is left alone, with what was to be written there.
 
-    `kept` names the files that differ from what ships, because the user edited them, and that are left alone.
+    `is_news`: that isn't what the last run offered either, so that the user has to hear of it.
     """
 
+    found: FileState
+    offered: FileState
+    is_news: bool
+
+    @property
+    def path(self) -> str:
+        """Where it stands."""
+        return self.offered.path
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps that lead from what is to what is wanted, in order. An empty one means that all is in place."""
+
     actions: tuple[Action, ...] = ()
-    kept: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.actions)
+
+    @property
+    def effect(self) -> str:
+        """What becomes of the service, in words."""
+        verbs = {action.verb for action in self.actions}
+        for verb, words in _EFFECTS.items():
+            if verb in verbs:
+                return words
+        return "the service is left alone"
+
+
+_EFFECTS = {
+    Verb.RESTART: "the service is restarted",
+    Verb.START: "the service is started",
+    Verb.RELOAD: "the service is reloaded",
+    Verb.STOP: "the service is stopped",
+}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from litellm_systemd import contract
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import Action, DesiredState, FileState, HostState, Kind, Plan, Running, Verb
+from litellm_systemd.model import Action, DesiredState, FileState, HostState, Kept, Kind, Plan, Running, Verb
 
 UNITS = (contract.SOCKET, contract.SERVICE)
-NEW, CHANGED = "new", "changed"
+NEW, CHANGED, BY_HAND = "new", "changed", "edited by hand"
 
 
 def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan:
     """The steps that make the host look as desired. A host that does so already gets an empty plan."""
-    kept = tuple(file.path for file in desired.files if _is_kept(file, host))
-    writes = tuple(file for file in desired.files if file.path not in kept and host.files.get(file.path) != file)
+    kept = tuple(each for file in desired.files if (each := _kept(file, desired, host)) is not None)
+    mine = {each.path: each.found.content for each in kept}
+    files = [replace(file, content=mine.get(file.path, file.content)) for file in desired.files]
+    writes = tuple(file for file in files if host.files.get(file.path) != file)
     actions = [
         *_release_actions(layout, desired, host),
         *_save_actions(writes, host),
@@ -28,18 +31,22 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
 
 
 def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
-    """The steps that take everything away that an install wrote.
+    """The steps that take away what an install wrote, and nothing else.
 
-    Without `purge` the configurations, the environment file, the service's own data and its user stay.
+    Without `purge` the configurations, the environment file, the service's own data and its user stay, and so does an
+    edit of the user's elsewhere, put aside.
     """
-    found = [path for path in (*layout_files(layout), *host.manifest) if path in host.files]
-    keep = () if purge else (layout.etc + "/",)
-    doomed = [path for path in dict.fromkeys(found) if not path.startswith(keep)]
+    keep = () if purge else (layout.etc,)
+    doomed = [path for path in sorted(host.manifest) if _is_ours(path, host) and not path.startswith(keep)]
+    edited = () if purge else tuple(path for path in doomed if host.edited(path))
+    units = UNITS if layout.service in host.manifest else ()
     actions = [
-        *(Action(Verb.STOP, name) for name in UNITS if host.unit(name).is_active),
-        *(Action(Verb.DISABLE, name) for name in UNITS if host.unit(name).is_enabled),
+        *(Action(Verb.STOP, name) for name in units if host.unit(name).is_active),
+        *(Action(Verb.DISABLE, name) for name in units if host.unit(name).is_enabled),
+        *(Action(Verb.SAVE_EDITED, path, BY_HAND) for path in edited),
         *(Action(Verb.REMOVE, path) for path in doomed),
         *(Action(Verb.REMOVE, path) for path in _own_folders(layout, purge=purge) if path in host.files),
+        *(Action(Verb.REMOVE_EMPTY, path) for path in (layout.prefix,) if path in host.files),
     ]
     if layout.is_host and {layout.service, layout.socket} & set(doomed):
         actions.append(Action(Verb.DAEMON_RELOAD, "systemd"))
@@ -49,25 +56,38 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
 
 
 def plan_rollback(layout: Layout, taken: tuple[Action, ...], host: HostState) -> Plan:
-    """The steps back to `host` from where the actions `taken`, the last of which may have failed half-way, led."""
+    """The steps back to `host` from where the actions `taken`, the last of which may have failed half-way, led.
+
+    Of `host` it takes which paths there were, the states of the units, and whether there was the user.
+    """
     verbs = {action.verb for action in taken}
     actions: list[Action] = []
     if Verb.START in verbs:
-        actions += [Action(Verb.STOP, name) for name in UNITS if not host.unit(name).is_active]
+        # One that was stopped on the way, to take its place, is started anew below.
+        actions += [Action(Verb.STOP, name) for name in UNITS if not host.unit(name).is_active or Verb.STOP in verbs]
     for action in taken:
-        if action.verb is Verb.WRITE:
-            before = host.files.get(action.target)
-            actions.append(
-                Action(Verb.REMOVE, action.target)
-                if before is None
-                else Action(Verb.WRITE, action.target, "as it was", before)
-            )
-        elif action.verb is Verb.ENABLE:
-            actions.append(Action(Verb.DISABLE, action.target))
-        elif action.verb in (Verb.DAEMON_RELOAD, Verb.RESTART):
-            actions.append(action)
-    # A failed reload needs nothing: the old workers serve on.
+        actions += _way_back(layout, action, host)
+    if Verb.STOP in verbs:
+        actions += [Action(Verb.START, name) for name in UNITS if host.unit(name).is_active]
+    if Verb.START in verbs and not host.user_exists:
+        # Made by systemd for the service, which had never run before.
+        actions += [Action(Verb.REMOVE, path) for path in (layout.state, layout.cache) if path not in host.files]
     return Plan(_in_order(layout, actions))
+
+
+def _way_back(layout: Layout, action: Action, host: HostState) -> Iterable[Action]:
+    if action.verb is Verb.WRITE:
+        there_was = action.target in host.files
+        yield Action(Verb.RESTORE if there_was else Verb.REMOVE, action.target)
+    elif action.verb is Verb.ENABLE:
+        yield Action(Verb.DISABLE, action.target)
+    elif action.verb is Verb.CREATE_FOLDERS:
+        folders = (layout.configs, layout.etc)
+        yield from (Action(Verb.REMOVE_EMPTY, path) for path in folders if path not in host.files)
+    elif action.verb is Verb.CREATE_USER and not host.user_exists:
+        yield Action(Verb.REMOVE_USER, action.target)
+    elif action.verb in (Verb.DAEMON_RELOAD, Verb.RELOAD, Verb.RESTART):
+        yield action
 
 
 def layout_files(layout: Layout) -> tuple[str, ...]:
@@ -79,7 +99,9 @@ def layout_files(layout: Layout) -> tuple[str, ...]:
 
 
 def _own_folders(layout: Layout, *, purge: bool) -> tuple[str, ...]:
-    folders = (layout.prefix, layout.cache, layout.own_state)
+    # Not the prefix as a whole: --prefix may have named a folder that others use as well. And not our own state,
+    # which has the journal of the uninstall: it goes last of all.
+    folders = (layout.releases, layout.bootstrap, layout.cache)
     return (*folders, layout.etc, layout.state) if purge else folders
 
 
@@ -95,9 +117,27 @@ def _in_order(layout: Layout, actions: Iterable[Action]) -> tuple[Action, ...]:
     return tuple(sorted(actions, key=rank))
 
 
-def _is_kept(file: FileState, host: HostState) -> bool:
-    found = host.files.get(file.path)
-    return file.keep_edits and found is not None and found.content != file.content and host.edited(file.path)
+def _kept(file: FileState, desired: DesiredState, host: HostState) -> Kept | None:
+    """The user's file that stays in place of `file`; None if there is none, or he has given it up.
+
+    As dpkg does with configuration files: an edit stays. If what ships is what it was, nobody has to hear of it.
+    """
+    found, record = host.files.get(file.path), host.manifest.get(file.path)
+    if not file.keep_edits or file.path in desired.take or found is None or found.kind is not Kind.FILE:
+        return None
+    if found.content == file.content or not host.edited(file.path):
+        return None
+    return Kept(found, file, is_news=record is None or record.digest != file.digest)
+
+
+def _is_edited_file(path: str, host: HostState) -> bool:
+    return host.files[path].kind is Kind.FILE and host.edited(path)
+
+
+def _is_ours(path: str, host: HostState) -> bool:
+    """Whether an uninstall may take a path of the manifest: a folder, or a link to elsewhere, isn't what we wrote."""
+    found = host.files.get(path)
+    return found is not None and (found.kind is Kind.FILE or (found.kind is Kind.LINK and not host.edited(path)))
 
 
 def _why(file: FileState, host: HostState) -> str:
@@ -120,9 +160,8 @@ def _save_actions(writes: tuple[FileState, ...], host: HostState) -> Iterable[Ac
     """Nothing that a person wrote is lost: it is put aside before it is overwritten."""
     for file in writes:
         found = host.files.get(file.path)
-        edited = found is not None and found.kind is Kind.FILE and host.edited(file.path)
-        if edited and found is not None and found.content != file.content:
-            yield Action(Verb.SAVE_EDITED, file.path, "edited by hand")
+        if found is not None and found.content != file.content and _is_edited_file(file.path, host):
+            yield Action(Verb.SAVE_EDITED, file.path, BY_HAND)
 
 
 def _user_actions(layout: Layout, writes: tuple[FileState, ...], host: HostState) -> Iterable[Action]:
@@ -149,12 +188,17 @@ def _systemd_actions(
         yield from (Action(Verb.ENABLE, name) for name in UNITS if not host.unit(name).is_enabled)
     if not layout.is_host or desired.running is Running.UNTOUCHED:
         return
-    if host.unit(contract.SERVICE).is_active:
+    if not host.unit(contract.SERVICE).is_active:
+        if desired.running is Running.STARTED:
+            yield Action(Verb.START, contract.SERVICE)
+    elif layout.service not in host.manifest:
+        # Somebody else's unit of that name runs: it holds the port, and knows no socket unit.
+        yield Action(Verb.STOP, contract.SERVICE, "not one of ours")
+        yield Action(Verb.START, contract.SERVICE)
+    else:
         # A mended mode or owner is no reason to disturb a process.
         changed = {file.path for file in writes if _why(file, host) in (NEW, CHANGED) or file.kind is Kind.LINK}
         yield from _take_up_actions(layout, desired, host, changed, stale=stale)
-    elif desired.running is Running.STARTED:
-        yield Action(Verb.START, contract.SERVICE)
 
 
 def _take_up_actions(

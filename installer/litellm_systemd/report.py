@@ -40,8 +40,8 @@ class Report:
     """The result of a verb.
 
     `title` says in one sentence what was done, `checks` how each part went, `facts` are pairs of a name and a text
-    for people, `notes` what the user must know (each printed on a line of its own), `data` the facts for programs:
-    JSON types only.
+    for people, `notes` what the user must know (each printed on a line of its own), `diffs` are unified diffs without
+    secrets, `data` the facts for programs: JSON types only.
     `code` is worked out from the checks unless it is given.
     """
 
@@ -49,6 +49,7 @@ class Report:
     checks: tuple[Check, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    diffs: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     code: ExitCode | None = None
 
@@ -61,7 +62,7 @@ class Report:
         return ExitCode.FAILED if failed else ExitCode.OK
 
     def as_dict(self) -> dict[str, Any]:
-        """The report for programs: title, ok, exit_code, checks, notes, data."""
+        """The report for programs: title, ok, exit_code, checks, notes, diffs, data."""
         return {
             "title": self.title,
             "ok": self.exit_code in (ExitCode.OK, ExitCode.CHANGES),
@@ -77,6 +78,7 @@ class Report:
                 for check in self.checks
             ],
             "notes": list(self.notes),
+            "diffs": list(self.diffs),
             "data": dict(self.data),
         }
 

@@ -51,14 +51,19 @@ def restart_without_pause(
         Unavailable: the new instance doesn't come up. If that was the standby, the service ran on untouched; if it
             was the service, the standby goes on serving.
     """
-    if not systemctl.unit_state(contract.SERVICE).is_active:
+    standby = systemctl.unit_state(contract.STANDBY).active
+    if standby == "active":
+        # A restart that failed or was cut short has left it, and it serves.
+        say(f"{contract.STANDBY} serves already")
+    elif not systemctl.unit_state(contract.SERVICE).is_active:
         systemctl.restart(contract.SERVICE)
         return
-    if (short := _memory_shortage(systemctl)) is not None:
+    elif (short := _memory_shortage(systemctl)) is not None:
         say(f"{short}: a plain restart, during which connections wait")
         systemctl.restart(contract.SERVICE)
         return
-    _start_standby(layout, systemctl, say)
+    else:
+        _start_standby(layout, systemctl, say, is_there=standby not in ("inactive", "failed"))
     say(f"restarting {contract.SERVICE} while {contract.STANDBY} serves")
     try:
         systemctl.restart(contract.SERVICE)
@@ -74,9 +79,9 @@ def remove_standby(layout: Layout) -> None:
     remove_path(layout, f"{UNIT}.d")
 
 
-def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], None]) -> None:
-    if systemctl.unit_state(contract.STANDBY).is_active:
-        # Left by a restart that failed, or still draining from the last one.
+def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], None], *, is_there: bool) -> None:
+    if is_there:
+        say(f"waiting until {contract.STANDBY} of the restart before has drained")
         systemctl.stop(contract.STANDBY)
     _write_units(layout)
     systemctl.daemon_reload()

@@ -80,6 +80,10 @@ class Systemctl:
         """Stop units and wait until they are drained."""
         self._act("stop", *units)
 
+    def reset_failed(self, unit: str) -> None:
+        """Forget that a unit failed; one that hasn't is fine."""
+        run(self._argv("reset-failed", unit), check=False)
+
     def stop_later(self, unit: str) -> None:
         """Have a unit stop, and don't wait until it is drained."""
         run(self._argv("stop", "--no-block", unit))

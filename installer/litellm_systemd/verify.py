@@ -50,6 +50,7 @@ def verify(
     expected: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
     all_models: bool = False,
+    spend: bool = True,
     wait: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Report:
@@ -57,13 +58,14 @@ def verify(
 
     `expected`: the names that the configuration gives, primary first; empty if it isn't known. `models`: chat
     with these; if empty, the primary, or with `all_models` each that is expected, else each that is listed.
-    `wait`: seconds to wait for readiness first. Report.data: base_url, models (as listed), chat_models (names),
+    `spend`: without it, nothing is asked that reaches a model. `wait`: seconds to wait for readiness first.
+    Report.data: base_url, models (as listed), chat_models (names),
     litellm_version (None if not told), first_token_seconds (by the name of the check).
     """
     notes = (_wait(gateway, wait),) if wait > 0 else ()
     run = _Run(clock)
     run.through(_service_steps(gateway, expected))
-    chosen = _choice(gateway, expected, models, run.data["models"], all_models)
+    chosen = _choice(gateway, expected, models, run.data["models"], all_models) if spend else ()
     run.data["chat_models"] = [name for name, obstacle in chosen if not obstacle]
     run.through(step for name, obstacle in chosen for step in _chat_steps(gateway, name, obstacle))
     return Report(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from litellm_systemd.commands.desired import Wanted, build_desired
+from litellm_systemd.commands.desired import Wanted
+from litellm_systemd.commands.desired_files import build_desired
 from litellm_systemd.gateway_config import Choice, Origin, parse_config
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import (
@@ -19,6 +20,7 @@ from litellm_systemd.model import (
     UnitState,
     Verb,
     folder,
+    record_of,
 )
 from litellm_systemd.plan import UNITS, plan_install
 from litellm_systemd.settings import build_settings, parse_dotenv
@@ -54,6 +56,7 @@ def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> Desi
         systemd=asked.get("systemd", 252),
         version="1.0",
         running=Running(asked.get("running", "started")),
+        take=asked.get("take", ()),
     )
 
 
@@ -80,17 +83,17 @@ def act_out(plan: Plan, host: HostState) -> HostState:
     """The host after the plan, if every step goes well."""
     for action in plan.actions:
         host = _step(action, host)
-    return host
+    return replace(host, manifest={**host.manifest, **{kept.path: record_of(kept.offered) for kept in plan.kept}})
 
 
 def _step(action: Action, host: HostState) -> HostState:
     layout = Layout()
     if action.verb is Verb.WRITE and action.after is not None:
         files = {**host.files, action.target: action.after}
-        return replace(host, files=files, manifest={**host.manifest, action.target: action.after.digest})
+        return replace(host, files=files, manifest={**host.manifest, action.target: record_of(action.after)})
     if action.verb is Verb.CREATE_FOLDERS:
         made = [folder(path, 0o750, group="litellm") for path in (layout.etc, layout.configs)]
-        own = [folder(path, 0o755) for path in (layout.prefix, layout.own_state)]
+        own = [folder(path, 0o755) for path in (layout.prefix, layout.releases, layout.own_state)]
         return replace(host, files={**host.files, **{state.path: state for state in (*made, *own)}})
     if action.verb is Verb.CREATE_USER:
         return replace(host, user_exists=True)

@@ -26,7 +26,8 @@ def test_install(case: dict[str, Any]) -> None:
     host = make_host(layout, case["host"])
     plan = plan_install(layout, make_desired(layout, case["asked"], host), host)
     assert [str(action) for action in plan.actions] == case["actions"]
-    assert list(plan.kept) == case.get("kept", [])
+    assert [kept.path for kept in plan.kept] == case.get("kept", [])
+    assert [kept.path for kept in plan.kept if kept.is_news] == case.get("news", [])
 
 
 @cases("install.yml")

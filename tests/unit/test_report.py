@@ -48,6 +48,7 @@ def test_json_has_every_field_in_plain_types() -> None:
         "prüft",
         (Check("a", Outcome.WARNING, "detail", "hint", 0.123456), Check("b", Outcome.SKIPPED)),
         notes=("note",),
+        diffs=("-a",),
         data={"models": ["m"], "port": 4000},
     )
     assert "prüft" in made.as_json()
@@ -60,5 +61,6 @@ def test_json_has_every_field_in_plain_types() -> None:
             {"name": "b", "outcome": "skipped", "detail": "", "hint": "", "seconds": None},
         ],
         "notes": ["note"],
+        "diffs": ["-a"],
         "data": {"models": ["m"], "port": 4000},
     }

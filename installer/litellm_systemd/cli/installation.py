@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from litellm_systemd.cli.program import cli, config_option, layout_of, reports, request_of, root_option, say
+from litellm_systemd.cli.program import (
+    cli,
+    config_option,
+    layout_of,
+    reports,
+    request_of,
+    root_option,
+    say,
+    show_diff,
+    wait_option,
+)
 
 if TYPE_CHECKING:
     from litellm_systemd.report import Report
@@ -29,46 +41,78 @@ def init(env_file: Path, profile: str | None, region: str | None, force: bool) -
 
 @cli.command()
 @click.option("--env-file", type=click.Path(path_type=Path), help="Default: .env here, else what is installed.")
+@click.option("--installed", is_flag=True, help="Take the installed environment, whatever .env is here.")
 @config_option
-@click.option("--dry-run", is_flag=True, help="Show the steps and take none; exit code 2 if there are any.")
+@click.option("--dry-run", is_flag=True, help="Show steps and differences, take none; exit code 2 if there are any.")
+@click.option("--take-ours", "edits", flag_value="ours", help="Put files that you edited aside for the new ones.")
+@click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited, and don't ask.")
 @click.option("--no-start", is_flag=True, help="Write and enable, but neither start nor restart.")
 @click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
 @click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
+@wait_option
 @root_option
 @reports
 def install(
     env_file: Path | None,
+    installed: bool,
     config: str | None,
     dry_run: bool,
+    edits: str | None,
     no_start: bool,
     no_verify: bool,
     prefix: str | None,
+    wait: bool,
     root: Path,
 ) -> Report:
     """Write units and environment, enable and start the service, verify it.
 
-    A second run with nothing new changes and restarts nothing.
+    All of it or nothing: if a step fails, or the service doesn't come up, everything is put back. A second run with
+    nothing new changes and restarts nothing.
     """
     from litellm_systemd import commands
 
-    request = request_of(layout_of(root, prefix), env_file, config)
-    options = commands.InstallOptions(request, dry_run=dry_run, start=not no_start, verify=not no_verify)
+    options = commands.InstallOptions(
+        request_of(layout_of(root, prefix), env_file, config, installed_only=installed),
+        dry_run=dry_run,
+        start=not no_start,
+        verify=not no_verify,
+        wait=wait,
+        take_ours=edits == "ours",
+    )
+    if edits is None and not dry_run and sys.stdin.isatty() and sys.stderr.isatty():
+        options = replace(options, ask=_ask)
     return commands.install(options, say)
+
+
+def _ask(question: str, difference: str) -> bool:
+    show_diff(difference, err=True)
+    return click.confirm(question, err=True)
+
+
+@cli.command()
+@root_option
+@reports
+def diff(root: Path) -> Report:
+    """Show what differs from what was installed; exit code 2 if anything does."""
+    from litellm_systemd import commands
+
+    return commands.diff(layout_of(root))
 
 
 @cli.command()
 @click.option("--purge", is_flag=True, help="Remove configurations, keys, data and the user as well.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
+@wait_option
 @root_option
 @reports
-def uninstall(purge: bool, yes: bool, root: Path) -> Report:
+def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
     """Stop and remove the service. Configurations and keys stay, unless --purge."""
     from litellm_systemd import commands
 
     def confirm(question: str) -> bool:
         return yes or click.confirm(question, err=True)
 
-    return commands.uninstall(layout_of(root), purge=purge, confirm=confirm, say=say)
+    return commands.uninstall(layout_of(root), purge=purge, confirm=confirm, wait=wait, say=say)
 
 
 @cli.group()
@@ -97,9 +141,10 @@ def config_show(name: str | None) -> Report:
 
 @config.command("use")
 @click.argument("name")
+@wait_option
 @reports
-def config_use(name: str) -> Report:
+def config_use(name: str, wait: bool) -> Report:
     """Make a configuration the active one; a running service takes it up by a reload."""
     from litellm_systemd import commands
 
-    return commands.use_config(request_of(layout_of(), None, name, installed_only=True), say)
+    return commands.use_config(request_of(layout_of(), None, name, installed_only=True), say, wait=wait)

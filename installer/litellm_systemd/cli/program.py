@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.errors import InstallerError
+from litellm_systemd.errors import InstallerError, Interrupted
 
 if TYPE_CHECKING:
     from litellm_systemd.commands.desired import Request
@@ -29,6 +29,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 root_option = click.option(
     "--root", type=click.Path(path_type=Path), default=Path("/"), help="The file system to write to, for images."
 )
+wait_option = click.option("--wait", is_flag=True, help="If another litellmctl is at work, wait for its end.")
 config_option = click.option("-c", "--config", metavar="CONFIG", help="A configuration by name, or a path.")
 
 
@@ -46,6 +47,8 @@ def run_command(arguments: list[str]) -> int:
     except InstallerError as error:
         if debug:
             raise
+        return _refuse(error.message, error.hint, error.code, as_json=as_json)
+    except Interrupted as error:
         return _refuse(error.message, error.hint, error.code, as_json=as_json)
     except click.ClickException as error:
         return _refuse(
@@ -96,11 +99,20 @@ def _show(report: Report, *, as_json: bool) -> int:
         from litellm_systemd.display import render_tables
 
         click.echo(render_tables(report))
+    for difference in report.diffs:
+        show_diff(difference)
     # Without rich, which loads parts of itself late: after an uninstall there is nothing left to load.
     for note in report.notes:
         click.echo(f"  {note}")
     click.secho(report.title, bold=True)
     return int(report.exit_code)
+
+
+def show_diff(difference: str, *, err: bool = False) -> None:
+    """A unified diff, in the colours that people know."""
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    for line in difference.splitlines():
+        click.secho(line, fg=colours.get(line[:1]), err=err)
 
 
 def say(line: str) -> None:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
-from litellm_systemd.apply import Executor, apply_install
+from litellm_systemd.apply import apply_install
+from litellm_systemd.commands.changing import Say, changing, prove_service
 from litellm_systemd.commands.desired import (
     Request,
     active_config,
-    build_config_file,
-    build_config_link,
     find_config,
     installed_configs,
     read_choice,
     read_installed,
     work_out,
 )
-from litellm_systemd.commands.install import require_root
+from litellm_systemd.commands.desired_files import build_config_file, build_config_link
 from litellm_systemd.errors import MissingError
 from litellm_systemd.files import observe_file
 from litellm_systemd.gateway_config import lint
 from litellm_systemd.host import observe_host, read_manifest
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import DesiredState, HostState, Running
+from litellm_systemd.model import DesiredState, HostState, Running, Verb
 from litellm_systemd.plan import plan_install
+from litellm_systemd.preflight import require_ground
 from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.resources import config_names
-from litellm_systemd.systemctl import Systemctl
+from litellm_systemd.steps import Executor
 
 
 def list_configs(layout: Layout) -> Report:
@@ -38,7 +38,7 @@ def list_configs(layout: Layout) -> Report:
         written = manifest.get(layout.config(name))
         words = {
             "shipped" if name in config_names() else "yours": True,
-            "edited": found is not None and written is not None and written != found.digest,
+            "edited": found is not None and written is not None and written.digest != found.digest,
             "active": name == active,
         }
         rows.append((name, [word for word, holds in words.items() if holds]))
@@ -69,17 +69,21 @@ def show_config(request: Request) -> Report:
     )
 
 
-def use_config(request: Request, say: Callable[[str], None] = lambda _line: None, *, take_up: bool = True) -> Report:
-    """Make a configuration the active one; a service that runs takes it up by a reload if `take_up` is set.
+def use_config(request: Request, say: Say = lambda _line: None, *, wait: bool = False) -> Report:
+    """Make a configuration the active one; a service that runs takes it up by a reload.
 
     Raises:
         InstallerError: nothing was changed, or what was changed has been put back.
     """
-    require_root("switching the configuration")
+    with changing(request.layout, "config use", say, wait=wait) as executor:
+        return switch_config(request, executor)
+
+
+def switch_config(request: Request, executor: Executor, *, take_up: bool = True) -> Report:
+    """As `use_config`, within a change that is under way; without `take_up` a running service is left alone."""
     layout = request.layout
     wanted = work_out(request)
-    systemctl = Systemctl(layout)
-    host = observe_host(layout, systemctl, [layout.config(wanted.choice.name)])
+    host = observe_host(layout, executor.systemctl, [layout.config(wanted.choice.name)])
     own_file = wanted.choice.name in wanted.configs
     desired = DesiredState(
         release=_current_release(layout, host),
@@ -90,8 +94,10 @@ def use_config(request: Request, say: Callable[[str], None] = lambda _line: None
         enabled=False,
         running=Running.AS_IT_IS if take_up else Running.UNTOUCHED,
     )
+    require_ground(layout, desired, host)
     plan = plan_install(layout, desired, host)
-    apply_install(Executor(layout, systemctl, say=say), plan, host)
+    reloads = any(action.verb is Verb.RELOAD for action in plan.actions)
+    apply_install(executor, plan, desired, host, partial(prove_service, wanted) if reloads else lambda: None)
     return Report(
         f"{wanted.choice.name} is the active configuration",
         notes=wanted.notes,

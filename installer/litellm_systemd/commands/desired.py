@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from litellm_systemd import contract
 from litellm_systemd.aws import find_region
 from litellm_systemd.environment_file import parse_environment_file
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
@@ -27,14 +26,7 @@ from litellm_systemd.gateway_config import (
 )
 from litellm_systemd.host import read_manifest
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import DesiredState, FileState, HostState, Kind, Running, folder, link
-from litellm_systemd.render import (
-    render_environment,
-    render_service,
-    render_socket,
-    render_sysusers,
-    render_tmpfiles,
-)
+from litellm_systemd.model import Kind
 from litellm_systemd.resources import config_names
 from litellm_systemd.resources import read_config as read_shipped
 from litellm_systemd.settings import (
@@ -54,6 +46,7 @@ class Request:
     """What the user asks for: a `.env` and a configuration.
 
     Without `env_file` it is the `.env` in `cwd`, unless `installed_only` is set, and else what is installed.
+    `ask_instance`: whether the region may be asked of the EC2 instance, where nothing names it.
     """
 
     layout: Layout
@@ -61,6 +54,7 @@ class Request:
     config: str | None = None
     cwd: Path = Path()
     installed_only: bool = False
+    ask_instance: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +114,7 @@ def work_out(request: Request) -> Wanted:
     dotenv, is_installed = _dotenv(request, installed)
     settings = build_settings(dotenv, installed=installed, new_key=lambda: f"sk-{secrets.token_urlsafe(32)}")
     choice = choose_config(request, settings, installed)
-    settings = _with_region(settings, choice)
+    settings = _with_region(settings, choice, installed, ask=request.ask_instance)
     configs = _shipped(settings)
     own = _own_file(request.layout, choice, configs)
     if own is None:
@@ -191,12 +185,18 @@ def read_choice(choice: Choice) -> GatewayConfig:
     return parse_config(read_shipped(choice.name), choice.name) if choice.path is None else read_config(choice.path)
 
 
-def _with_region(settings: Settings, choice: Choice) -> Settings:
-    """Settings with the instance's own region, where `.env` names none and the configuration goes to Bedrock."""
+def _with_region(settings: Settings, choice: Choice, installed: Mapping[str, str], *, ask: bool) -> Settings:
+    """Settings with the instance's own region, where `.env` names none and the configuration goes to Bedrock.
+
+    Without `ask` it is the one that the last install found.
+    """
     if settings.region is not None:
         return settings
     calls = (model.provider == "bedrock" and not model.mocked for model in read_choice(choice).models)
-    if not any(calls) or (region := find_region()) is None:
+    if not any(calls):
+        return settings
+    region = find_region() if ask else installed.get(REGION_VARIABLES[0])
+    if region is None:
         return settings
     return replace(settings, region=region, environment={**settings.environment, REGION_VARIABLES[0]: region})
 
@@ -215,7 +215,8 @@ def _own_file(layout: Layout, choice: Choice, configs: Mapping[str, bytes]) -> P
         return choice.path
     found = observe_file(layout, layout.config(choice.name))
     written = read_manifest(layout).get(layout.config(choice.name))
-    is_own = choice.name not in configs or (found is not None and found.digest != written)
+    edited = found is not None and (written is None or written.digest != found.digest)
+    is_own = choice.name not in configs or edited
     return choice.path if is_own else None
 
 
@@ -240,51 +241,3 @@ def _notes(
         text = configs[choice.name].decode()
         notes += [f"{name} may answer from any AWS region." for name in leaving(text, settings.region)]
     return tuple(notes)
-
-
-def build_desired(
-    layout: Layout, wanted: Wanted, host: HostState, *, release: str, systemd: int, version: str, running: Running
-) -> DesiredState:
-    """The state of the host that the request comes to."""
-    folders = (
-        folder(layout.etc, 0o750, group=contract.SERVICE_USER),
-        folder(layout.configs, 0o750, group=contract.SERVICE_USER),
-    )
-    settings = wanted.settings
-    files = (
-        FileState(layout.service, render_service(layout, settings, systemd, version).encode()),
-        FileState(layout.socket, render_socket(layout, settings, version).encode()),
-        FileState(layout.sysusers, render_sysusers(layout).encode()),
-        FileState(layout.tmpfiles, render_tmpfiles(folders).encode()),
-        _environment_file(layout, wanted, host),
-        *(build_config_file(layout, wanted, name) for name in wanted.configs),
-        build_config_link(layout, wanted),
-        link(layout.current, f"releases/{release}"),
-        link(layout.command, f"{layout.current}/bin/litellmctl"),
-    )
-    return DesiredState(release, folders, files, running=running)
-
-
-def _environment_file(layout: Layout, wanted: Wanted, host: HostState) -> FileState:
-    """The rendered file; where nothing new was given, the installed one as it stands, comments by hand included."""
-    found = host.files.get(layout.environment_file)
-    if wanted.keeps_environment and found is not None:
-        return FileState(layout.environment_file, found.content, mode=0o600)
-    return FileState(layout.environment_file, render_environment(wanted.settings).encode(), mode=0o600)
-
-
-def build_config_file(layout: Layout, wanted: Wanted, name: str) -> FileState:
-    """An installed configuration: the user's from his first edit on, unless he has just given the file himself."""
-    given = wanted.choice.origin is Origin.PATH and wanted.choice.name == name
-    return FileState(
-        layout.config(name),
-        wanted.configs[name],
-        mode=0o640,
-        group=contract.SERVICE_USER,
-        keep_edits=not given,
-    )
-
-
-def build_config_link(layout: Layout, wanted: Wanted) -> FileState:
-    """The link that says which configuration is active (docs/adr/0004)."""
-    return link(layout.config_link, f"configs/{wanted.choice.name}")

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
 from litellm_systemd import contract
-from litellm_systemd.apply import Executor, apply_install
+from litellm_systemd.apply import apply_install
 from litellm_systemd.client import Gateway
 from litellm_systemd.command import run
-from litellm_systemd.commands.desired import Request, Wanted, build_desired, work_out
+from litellm_systemd.commands.changing import Say, changing, prove_service
+from litellm_systemd.commands.draft import Draft, InstallOptions, draft_install, render_kept
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.errors import CommandError, PermissionDenied, Unavailable
-from litellm_systemd.host import observe_host, require_systemd
+from litellm_systemd.diff import render_diff
+from litellm_systemd.errors import CommandError, Unavailable
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import HostState, Plan, Running, Verb
-from litellm_systemd.plan import plan_install
-from litellm_systemd.releases import Source, find_source, installed_version, running_release
+from litellm_systemd.model import Plan, Verb
 from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.settings import Settings
-from litellm_systemd.systemctl import Systemctl
 from litellm_systemd.verify import verify
 
-Say = Callable[[str], None]
-
 NOTHING_TO_DO = "nothing to do: all is in place"
-
-
-@dataclass(frozen=True, slots=True)
-class InstallOptions:
-    """What the flags of `install` say."""
-
-    request: Request
-    dry_run: bool = False
-    start: bool = True
-    verify: bool = True
 
 
 def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
@@ -50,62 +35,29 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
         InstallerError: nothing was changed, or what was changed has been put back.
     """
     layout = options.request.layout
-    systemctl = Systemctl(layout)
-    systemd = require_systemd(systemctl) if layout.is_host else systemctl.version()
-    if not options.dry_run:
-        require_root("litellmctl install")
-    wanted = work_out(options.request)
-    release, source = _release(layout)
-    paths = [layout.config(name) for name in wanted.configs]
-    host = observe_host(layout, systemctl, paths)
-    desired = build_desired(
-        layout,
-        wanted,
-        host,
-        release=release,
-        systemd=systemd,
-        version=installed_version(),
-        running=Running.STARTED if options.start else Running.UNTOUCHED,
-    )
-    plan = plan_install(layout, desired, host)
-    _check_port(plan, wanted.settings, host)
     if options.dry_run:
-        return _planned(plan, wanted)
-    apply_install(Executor(layout, systemctl, source, say), plan, host)
-    return _installed(options, plan, wanted)
+        request = replace(options.request, ask_instance=False)
+        return _planned(layout, draft_install(replace(options, request=request)))
+    with changing(layout, "install", say, wait=options.wait) as executor:
+        draft = draft_install(options)
+        _check_port(draft)
+        prove = partial(prove_service, draft.wanted) if _is_served(options) and options.verify else lambda: None
+        apply_install(replace(executor, source=draft.source), draft.plan, draft.desired, draft.host, prove)
+    return _installed(options, draft)
 
 
-def require_root(what: str) -> None:
-    """Refuse a user who can't write system files.
-
-    Raises:
-        PermissionDenied: the effective user isn't root.
-    """
-    if os.geteuid() != 0:
-        raise PermissionDenied(f"{what} needs root", f"Run: sudo {' '.join([sys.argv[0], *sys.argv[1:]])}")
-
-
-def _release(layout: Layout) -> tuple[str, Source | None]:
-    running = running_release(layout)
-    if running is not None:
-        return running, None
-    source = find_source()
-    return source.identifier, source
-
-
-def _check_port(plan: Plan, settings: Settings, host: HostState) -> None:
+def _check_port(draft: Draft) -> None:
     """Say who holds the port before anything is changed.
 
     Raises:
         Unavailable: somebody else holds it, or the address isn't one of this host.
     """
-    takes_it = any(
-        action.verb is Verb.START or (action.verb is Verb.RESTART and contract.SOCKET in action.target)
-        for action in plan.actions
-    )
-    if not takes_it or host.unit(contract.SOCKET).is_active:
+    verbs = {(action.verb, contract.SOCKET in action.target) for action in draft.plan.actions}
+    takes_it = any(verb is Verb.START or (verb is Verb.RESTART and socket) for verb, socket in verbs)
+    gives_way = any(verb is Verb.STOP for verb, _ in verbs)
+    if not takes_it or gives_way or draft.host.unit(contract.SOCKET).is_active:
         return
-    argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "port", settings.listen)
+    argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "port", draft.wanted.settings.listen)
     try:
         run(argv)
     except CommandError as error:
@@ -113,43 +65,67 @@ def _check_port(plan: Plan, settings: Settings, host: HostState) -> None:
         raise Unavailable(error.stderr.strip().splitlines()[-1], "PORT is set in .env.") from None
 
 
-def _planned(plan: Plan, wanted: Wanted) -> Report:
+def _planned(layout: Layout, draft: Draft) -> Report:
+    plan, wanted = draft.plan, draft.wanted
     steps = tuple(
         Check(f"{action.verb.value} {action.target}", Outcome.SKIPPED, action.reason) for action in plan.actions
     )
-    title = f"{len(plan.actions)} steps to take; nothing was changed" if plan else NOTHING_TO_DO
+    title = f"{len(plan.actions)} steps to take; {plan.effect}; nothing was changed" if plan else NOTHING_TO_DO
+    diffs = tuple(
+        render_diff(
+            draft.host.files.get(action.target), action.after, is_environment=action.target == layout.environment_file
+        )
+        for action in plan.actions
+        if action.after is not None
+    )
     return Report(
         title=title,
         checks=steps,
-        notes=wanted.notes + _kept_notes(plan),
-        data=_data(plan, wanted),
+        notes=(*wanted.notes, *_kept_notes(plan)),
+        data=_data(draft),
+        diffs=(*diffs, *_kept_diffs(layout, plan)),
         code=ExitCode.CHANGES if plan else ExitCode.OK,
     )
 
 
 def _kept_notes(plan: Plan) -> tuple[str, ...]:
-    return tuple(f"{path} was edited here and stays as it is." for path in plan.kept)
+    return tuple(
+        f"{kept.path} was edited here and stays as it is"
+        + (", though a new one is there: --take-ours puts yours aside." if kept.is_news else ".")
+        for kept in plan.kept
+    )
 
 
-def _data(plan: Plan, wanted: Wanted) -> dict[str, object]:
+def _kept_diffs(layout: Layout, plan: Plan) -> tuple[str, ...]:
+    return tuple(render_kept(layout, kept) for kept in plan.kept if kept.is_news)
+
+
+def _data(draft: Draft) -> dict[str, object]:
+    plan, wanted = draft.plan, draft.wanted
     return {
         "changed": bool(plan),
+        "effect": plan.effect,
         "config": wanted.choice.name,
         "base_url": wanted.settings.base_url,
         "models": list(wanted.gateway.names),
         "actions": [str(action) for action in plan.actions],
-        "kept": list(plan.kept),
+        "kept": [kept.path for kept in plan.kept],
     }
 
 
-def _installed(options: InstallOptions, plan: Plan, wanted: Wanted) -> Report:
+def _is_served(options: InstallOptions) -> bool:
+    return options.start and options.request.layout.is_host
+
+
+def _installed(options: InstallOptions, draft: Draft) -> Report:
+    plan, wanted, layout = draft.plan, draft.wanted, options.request.layout
+    data, diffs = _data(draft), _kept_diffs(layout, plan)
     notes = (*wanted.notes, *_kept_notes(plan), *_key_notes(wanted.settings))
-    data = _data(plan, wanted)
     where = f"LiteLLM with {wanted.choice.name}"
-    if not (options.start and options.request.layout.is_host):
-        return Report(f"installed {where}" if plan else NOTHING_TO_DO, notes=notes, data=data)
+    if not _is_served(options):
+        return Report(f"installed {where}" if plan else NOTHING_TO_DO, notes=notes, data=data, diffs=diffs)
     if not options.verify:
-        return Report(f"{where} serves on {wanted.settings.base_url}", notes=notes, data=data)
+        return Report(f"{where} serves on {wanted.settings.base_url}", notes=notes, data=data, diffs=diffs)
     gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
     proof = verify(gateway, expected=wanted.gateway.names)
     return Report(
@@ -157,6 +133,7 @@ def _installed(options: InstallOptions, plan: Plan, wanted: Wanted) -> Report:
         proof.checks,
         notes=(*notes, *proof.notes),
         data={**data, "verify": dict(proof.data)},
+        diffs=diffs,
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from litellm_systemd import contract
 from litellm_systemd.client import DEFAULT_TIMEOUT, Gateway, is_loopback
 from litellm_systemd.command import replace_process
-from litellm_systemd.commands.configs import use_config
+from litellm_systemd.commands.changing import Say, changing
+from litellm_systemd.commands.configs import switch_config
 from litellm_systemd.commands.desired import Request, active_config, read_installed, work_out
 from litellm_systemd.commands.init import find_invoker
-from litellm_systemd.commands.install import require_root
 from litellm_systemd.errors import MissingError, UsageError
 from litellm_systemd.gateway_config import read_config
 from litellm_systemd.host import require_systemd
@@ -27,7 +27,7 @@ from litellm_systemd.verify import verify
 VERBS = ("start", "stop", "restart", "reload", "enable", "disable")
 
 
-def act(verb: str, request: Request, say: Callable[[str], None] = lambda _line: None) -> Report:
+def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     """Do what `systemctl VERB litellm` does, after a switch to `request.config` if it names one.
 
     A restart is one without a pause: see `standby`.
@@ -35,20 +35,23 @@ def act(verb: str, request: Request, say: Callable[[str], None] = lambda _line: 
     Raises:
         InstallerError: the switch or systemctl failed; the message has the cause from the journal.
     """
-    require_root(f"litellmctl {verb}")
-    systemctl = Systemctl(request.layout)
-    require_systemd(systemctl)
-    require_installed(systemctl)
-    if request.config:
-        use_config(request, say, take_up=False)
+    with changing(request.layout, verb, say) as executor:
+        require_systemd(executor.systemctl)
+        require_installed(executor.systemctl)
+        if request.config:
+            switch_config(request, executor, take_up=False)
+        _act(verb, request.layout, executor.systemctl, say)
+        return _acted(request, executor.systemctl)
+
+
+def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
     if verb == "restart":
-        restart_without_pause(request.layout, systemctl, say)
-        return _acted(request, systemctl)
+        restart_without_pause(layout, systemctl, say)
+        return
     say(f"systemctl {verb} {contract.SERVICE}")
     units = (contract.SOCKET, contract.SERVICE) if verb in ("stop", "enable", "disable") else (contract.SERVICE,)
     for unit in units:
         getattr(systemctl, verb)(unit)
-    return _acted(request, systemctl)
 
 
 def _acted(request: Request, systemctl: Systemctl) -> Report:
@@ -120,9 +123,7 @@ def _installed_settings(layout: Layout) -> Settings:
     return build_settings(Dotenv(layout.environment_file, installed), installed={}, new_key=str)
 
 
-def run_foreground(
-    request: Request, environ: Mapping[str, str], say: Callable[[str], None] = lambda _line: None
-) -> None:
+def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lambda _line: None) -> None:
     """Serve in the foreground, without systemd and without root: become the runtime.
 
     Raises:

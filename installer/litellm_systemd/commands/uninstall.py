@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from litellm_systemd.apply import Executor, apply_uninstall
-from litellm_systemd.commands.install import require_root
+from litellm_systemd.apply import apply_uninstall
+from litellm_systemd.commands.changing import changing
 from litellm_systemd.host import observe_host
 from litellm_systemd.layout import Layout
-from litellm_systemd.plan import plan_uninstall
+from litellm_systemd.model import Plan, Verb
+from litellm_systemd.plan import UNITS, plan_uninstall
 from litellm_systemd.report import Report
-from litellm_systemd.systemctl import Systemctl
 
 
 def uninstall(
@@ -18,6 +18,7 @@ def uninstall(
     *,
     purge: bool = False,
     confirm: Callable[[str], bool] = lambda _question: True,
+    wait: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Report:
     """Stop and remove the service.
@@ -26,24 +27,36 @@ def uninstall(
         layout: where it is installed.
         purge: also remove configurations, keys, the service's data and its user.
         confirm: asked once, with what is about to go; a no ends it with nothing changed.
+        wait: wait for as long as another run is at work.
         say: told what is going on, a line each.
 
     Raises:
         InstallerError: a step failed; the next run goes on from there.
     """
-    require_root("litellmctl uninstall")
-    systemctl = Systemctl(layout)
-    host = observe_host(layout, systemctl)
-    plan = plan_uninstall(layout, host, purge=purge)
-    if not plan:
-        return Report("nothing to do: nothing is installed", data={"changed": False})
-    if not confirm(_question(purge=purge)):
-        return Report("nothing was changed", data={"changed": False})
-    apply_uninstall(Executor(layout, systemctl, say=say), plan)
-    notes = () if purge else (f"Kept: {layout.etc} with the keys and configurations, and {layout.state}.",)
+    with changing(layout, "uninstall", say, wait=wait) as executor:
+        host = observe_host(layout, executor.systemctl)
+        plan = plan_uninstall(layout, host, purge=purge)
+        if not plan:
+            return Report("nothing to do: nothing is installed", data={"changed": False})
+        if not confirm(_question(purge=purge)):
+            return Report("nothing was changed", data={"changed": False})
+        apply_uninstall(executor, plan, host, purge=purge)
+    actions = [str(action) for action in plan.actions]
     return Report(
-        "uninstalled", notes=notes, data={"changed": True, "actions": [str(action) for action in plan.actions]}
+        "uninstalled", notes=tuple(_notes(layout, plan, purge=purge)), data={"changed": True, "actions": actions}
     )
+
+
+def _notes(layout: Layout, plan: Plan, *, purge: bool) -> Iterator[str]:
+    if not purge:
+        yield f"Kept: {layout.etc} with the keys and configurations, and {layout.state}."
+    for action in plan.actions:
+        if action.verb is Verb.SAVE_EDITED:
+            yield f"{action.target} was edited here: a copy is in {layout.edited}."
+    for name in UNITS:
+        drop_ins = f"{layout.units}/{name}.d"
+        if layout.real(drop_ins).is_dir():
+            yield f"{drop_ins} is yours and stays."
 
 
 def _question(*, purge: bool) -> str:

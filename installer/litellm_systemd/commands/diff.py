@@ -1,0 +1,87 @@
+"""diff: what is there against what was installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.diff import render_diff
+from litellm_systemd.errors import MissingError
+from litellm_systemd.files import observe_file
+from litellm_systemd.host import observe_host
+from litellm_systemd.layout import Layout
+from litellm_systemd.model import FileState, HostState, Kind, Record
+from litellm_systemd.plan import UNITS
+from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.systemctl import Systemctl
+
+
+def diff(layout: Layout) -> Report:
+    """Every path and unit that isn't as the last install left it. Exit code CHANGES if there is one.
+
+    Raises:
+        MissingError: nothing is installed.
+        InputError: the manifest isn't what an install wrote.
+    """
+    host = observe_host(layout, Systemctl(layout))
+    if not host.manifest:
+        raise MissingError("nothing is installed here, or this user may not look", "Run it with sudo.")
+    checks: list[Check] = []
+    diffs: list[str] = []
+    for path, record in sorted(host.manifest.items()):
+        drift = _drift(host.files.get(path), record)
+        if drift:
+            checks.append(Check(path, Outcome.WARNING, drift, _remedy(record)))
+            diffs += _difference(layout, host.files.get(path), path, record)
+    checks += [Check(name, Outcome.WARNING, *drift) for name in UNITS for drift in _unit_drift(layout, host, name)]
+    return Report(
+        f"{len(checks)} differences from what was installed" if checks else "all is as it was installed",
+        tuple(checks),
+        diffs=tuple(diffs),
+        data={"differences": [{"what": check.name, "how": check.detail} for check in checks]},
+        code=ExitCode.CHANGES if checks else ExitCode.OK,
+    )
+
+
+def _drift(found: FileState | None, record: Record) -> str:
+    if found is None:
+        return "is gone"
+    if found.kind is not record.kind:
+        return f"is a {found.kind.value}, and was a {record.kind.value}"
+    ways = []
+    if found.kind is not Kind.FOLDER and found.digest != record.digest:
+        ways.append("edited")
+    if found.kind is not Kind.LINK and found.mode != record.mode:
+        ways.append(f"mode {found.mode:04o}, was {record.mode:04o}")
+    if found.kind is not Kind.LINK and (found.owner, found.group) != (record.owner, record.group):
+        ways.append(f"owner {found.owner}:{found.group}, was {record.owner}:{record.group}")
+    return ", ".join(ways)
+
+
+def _remedy(record: Record) -> str:
+    if record.kind is Kind.FILE:
+        return "'litellmctl install' mends modes and what is gone; an edit stays unless --take-ours is given."
+    return "'litellmctl install' mends it."
+
+
+def _difference(layout: Layout, found: FileState | None, path: str, record: Record) -> Iterator[str]:
+    """The edit itself, against the copy of what was written."""
+    pristine = observe_file(layout, f"{layout.pristine}/{record.digest}")
+    if pristine is None or (found is not None and found.kind is not Kind.FILE) or record.kind is not Kind.FILE:
+        return
+    # Modes are told in words already.
+    before = pristine if found is None else replace(found, path=path, content=pristine.content)
+    yield render_diff(replace(before, path=path), found, is_environment=path == layout.environment_file)
+
+
+def _unit_drift(layout: Layout, host: HostState, name: str) -> Iterator[tuple[str, str]]:
+    unit = host.unit(name)
+    if "masked" in (unit.load, unit.enabled):
+        yield "masked", f"Run: systemctl unmask {name}"
+    elif not unit.is_enabled:
+        yield "not enabled: it won't start at boot", f"Run: systemctl enable {name}"
+    if unit.need_reload:
+        yield "changed on disk since systemd read it", "Run: systemctl daemon-reload"
+    if unit.fragment and unit.fragment != f"{layout.units}/{name}":
+        yield f"systemd takes it from {unit.fragment}", "Remove that file, then run: systemctl daemon-reload"

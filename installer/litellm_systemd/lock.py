@@ -1,0 +1,56 @@
+"""One change at a time: a lock that the kernel takes from whoever dies (flock(2))."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from litellm_systemd.errors import Busy
+from litellm_systemd.layout import Layout
+
+
+@contextmanager
+def hold_lock(
+    layout: Layout, verb: str, *, wait: bool = False, say: Callable[[str], None] = lambda _line: None
+) -> Iterator[None]:
+    """Hold the lock of this host, or image, while the block runs.
+
+    Args:
+        layout: where.
+        verb: what is about to be done, for others to read.
+        wait: wait for as long as somebody else holds it.
+        say: told, before it waits, for whom.
+
+    Raises:
+        Busy: somebody else holds it, and `wait` isn't set.
+    """
+    path = layout.real(layout.lock)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read_holder(handle)
+            if not wait:
+                raise Busy(holder, "Wait until it is done, or run this with --wait.") from None
+            say(f"{holder}: waiting for its end")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        os.truncate(handle, 0)
+        os.pwrite(handle, json.dumps({"verb": verb, "pid": os.getpid(), "since": time.time()}).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _read_holder(handle: int) -> str:
+    try:
+        found = json.loads(os.pread(handle, 4096, 0))
+        since = time.strftime("%H:%M:%S", time.localtime(found["since"]))
+        return f"litellmctl {found['verb']} (pid {found['pid']}) is at work since {since}"
+    except (ValueError, KeyError, TypeError):  # it has just begun
+        return "another litellmctl is at work"
