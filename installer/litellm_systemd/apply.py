@@ -15,8 +15,19 @@ from litellm_systemd.files import forget_before, observe_file, remove_path, writ
 from litellm_systemd.host import observe_host, previous_release, render_manifest
 from litellm_systemd.journal import Journal, Unfinished, read_journal
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import Action, DesiredState, FileState, HostState, Kind, Plan, Record, Verb, record_of
-from litellm_systemd.plan import plan_rollback, plan_uninstall
+from litellm_systemd.model import (
+    Action,
+    DesiredState,
+    FileState,
+    HostState,
+    Kind,
+    Plan,
+    Record,
+    Verb,
+    folder,
+    record_of,
+)
+from litellm_systemd.plan import missing_folders, plan_rollback, plan_uninstall
 from litellm_systemd.standby import remove_standby
 from litellm_systemd.steps import Executor, take
 
@@ -164,9 +175,10 @@ def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:
 def _records(desired: DesiredState, plan: Plan, host: HostState) -> dict[str, Record]:
     """The manifest after the change. Of a file that the user keeps, what he was offered."""
     written = {action.target: record_of(action.after) for action in plan.actions if action.after is not None}
+    made = (folder(path, 0o755) for path in missing_folders(desired, host))
     new = {
         state.path: record_of(state)
-        for state in (*desired.folders, *desired.files)
+        for state in (*made, *desired.folders, *desired.files)
         if state.path not in host.manifest
     }
     offered = {kept.path: record_of(kept.offered) for kept in plan.kept}

@@ -144,13 +144,20 @@ def forget_before(layout: Layout, path: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file of root's alone, and have it on the disk before this returns."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "ab") as stream:
-        stream.write(f"{line}\n".encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-    _sync_folder(path.parent)
+    """Add a line to a file of root's alone, and have it on the disk before this returns.
+
+    Raises:
+        InstallerError: the disk says no. A part of the line may be there.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "ab") as stream:
+            stream.write(f"{line}\n".encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise InstallerError(f"{path}: {error.strerror}", "Mend that and run it again.") from error
 
 
 def _give(layout: Layout, handle: int, state: FileState) -> None:

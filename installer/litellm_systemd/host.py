@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from litellm_systemd import contract
@@ -36,7 +36,8 @@ def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()
     manifest = read_manifest(layout)
     ours = (layout.prefix, layout.releases, layout.bootstrap, layout.etc, layout.configs)
     states = (layout.state, layout.cache, layout.own_state)
-    wanted = (*layout_files(layout), *ours, *states, *manifest, *paths)
+    parents = (str(parent) for path in layout_files(layout) for parent in PurePosixPath(path).parents)
+    wanted = (*layout_files(layout), *parents, *ours, *states, *manifest, *paths)
     found = {path: observe_file(layout, path) for path in dict.fromkeys(wanted)}
     return HostState(
         files={path: state for path, state in found.items() if state is not None},

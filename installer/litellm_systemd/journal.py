@@ -46,7 +46,11 @@ class Journal:
         self._path = layout.real(layout.journal)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         head = {"format": _FORMAT, "verb": verb, "pid": os.getpid(), "began": time.time(), "purge": purge}
-        append_line(self._path, json.dumps({**head, "host": _host_facts(host)}))
+        try:
+            append_line(self._path, json.dumps({**head, "host": _host_facts(host)}))
+        except BaseException:
+            self.close()
+            raise
 
     def record(self, action: Action) -> None:
         """A step is about to be taken."""
@@ -76,7 +80,7 @@ def read_journal(layout: Layout) -> Unfinished | None:
     # What was being written when it was cut short was not taken yet: what has no end doesn't count.
     whole = lines[:-1]
     if not whole:
-        return Unfinished("", path.stat().st_mtime, HostState())
+        return Unfinished("change", path.stat().st_mtime, HostState())
     try:
         return _unfinished([json.loads(line) for line in whole])
     except (ValueError, KeyError, TypeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from litellm_systemd import contract
 from litellm_systemd.layout import Layout
@@ -46,7 +47,7 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
         *(Action(Verb.SAVE_EDITED, path, BY_HAND) for path in edited),
         *(Action(Verb.REMOVE, path) for path in doomed),
         *(Action(Verb.REMOVE, path) for path in _own_folders(layout, purge=purge) if path in host.files),
-        *(Action(Verb.REMOVE_EMPTY, path) for path in (layout.prefix,) if path in host.files),
+        *(Action(Verb.REMOVE_EMPTY, path) for path in _folders_made(host) if not path.startswith(keep)),
     ]
     if layout.is_host and {layout.service, layout.socket} & set(doomed):
         actions.append(Action(Verb.DAEMON_RELOAD, "systemd"))
@@ -66,7 +67,7 @@ def plan_rollback(layout: Layout, taken: tuple[Action, ...], host: HostState) ->
         # One that was stopped on the way, to take its place, is started anew below.
         actions += [Action(Verb.STOP, name) for name in UNITS if not host.unit(name).is_active or Verb.STOP in verbs]
     for action in taken:
-        actions += _way_back(layout, action, host)
+        actions += [back for back in _way_back(action, host) if back not in actions]
     if Verb.STOP in verbs:
         actions += [Action(Verb.START, name) for name in UNITS if host.unit(name).is_active]
     if Verb.START in verbs and not host.user_exists:
@@ -75,15 +76,14 @@ def plan_rollback(layout: Layout, taken: tuple[Action, ...], host: HostState) ->
     return Plan(_in_order(layout, actions))
 
 
-def _way_back(layout: Layout, action: Action, host: HostState) -> Iterable[Action]:
+def _way_back(action: Action, host: HostState) -> Iterable[Action]:
     if action.verb is Verb.WRITE:
         there_was = action.target in host.files
         yield Action(Verb.RESTORE if there_was else Verb.REMOVE, action.target)
+        made = (str(parent) for parent in PurePosixPath(action.target).parents)
+        yield from (Action(Verb.REMOVE_EMPTY, path) for path in made if path not in {*host.files, "/"})
     elif action.verb is Verb.ENABLE:
         yield Action(Verb.DISABLE, action.target)
-    elif action.verb is Verb.CREATE_FOLDERS:
-        folders = (layout.configs, layout.etc)
-        yield from (Action(Verb.REMOVE_EMPTY, path) for path in folders if path not in host.files)
     elif action.verb is Verb.CREATE_USER and not host.user_exists:
         yield Action(Verb.REMOVE_USER, action.target)
     elif action.verb in (Verb.DAEMON_RELOAD, Verb.RELOAD, Verb.RESTART):
@@ -128,6 +128,18 @@ def _kept(file: FileState, desired: DesiredState, host: HostState) -> Kept | Non
     if found.content == file.content or not host.edited(file.path):
         return None
     return Kept(found, file, is_news=record is None or record.digest != file.digest)
+
+
+def _folders_made(host: HostState) -> list[str]:
+    """The folders that an install made, the innermost first."""
+    recorded = (path for path, record in host.manifest.items() if record.kind is Kind.FOLDER)
+    return sorted((path for path in recorded if path in host.files), reverse=True)
+
+
+def missing_folders(desired: DesiredState, host: HostState) -> tuple[str, ...]:
+    """The folders that writing the desired files makes on the way, sorted."""
+    parents = {str(parent) for file in desired.files for parent in PurePosixPath(file.path).parents}
+    return tuple(sorted(parents - host.files.keys() - {"/"}))
 
 
 def _is_edited_file(path: str, host: HostState) -> bool:

@@ -109,16 +109,15 @@ def test_prefix_is_remembered_and_guarded(image: Path) -> None:
 
 
 def test_folder_in_the_way(image: Path) -> None:
-    """A folder where a file has to stand is said to be one, and every file is as it was before the run."""
+    """A folder where a file has to stand is said to be one, before anything is changed."""
     env = image / "work" / "third.env"
     env.write_text("PORT=4323\nAWS_REGION_NAME=eu-central-1\n", encoding="utf-8")
     unit = image / "etc/systemd/system/litellm.socket"
     before = unit.read_bytes()
-    # The last file that an install writes: everything before it has been written, and is put back.
     command = image / "usr/local/bin/litellmctl"
     command.unlink()
     command.mkdir()
-    refused = ctl("install", "--root", str(image), "--env-file", str(env), cwd=image, code=1)
+    refused = ctl("install", "--root", str(image), "--env-file", str(env), cwd=image, code=73)
     assert "litellmctl is a folder" in refused["error"]
     assert unit.read_bytes() == before
     assert "4321" in (image / "etc/litellm/litellm.env").read_text(encoding="utf-8")

@@ -1,0 +1,87 @@
+"""Whose file is whose: what the user edited, and how drift shows."""
+
+from __future__ import annotations
+
+import json
+
+from box import Box
+from test_install import write_env
+from test_service import chat, ctl, key
+
+
+def test_edited_unit_stays(installed_box: Box) -> None:
+    """An edited unit stays and the difference is shown, not overwritten in silence; --take-ours replaces it."""
+    path = "/etc/systemd/system/litellm.service"
+    shipped = installed_box.read(path)
+    edited = shipped.replace("LimitNOFILE=65536", "LimitNOFILE=99999")
+    installed_box.write(path, edited)
+    installed_box.systemctl("daemon-reload")
+    write_env(installed_box, "DRAIN_TIMEOUT=60\n")
+    argv = ("install", "--env-file", "/root/.env", "--no-verify")
+    assert "-LimitNOFILE=99999" in (said := ctl(installed_box, *argv))
+    assert "--take-ours" in said
+    assert installed_box.read(path) == edited
+    # Told once, as dpkg does it: from here on it is only mentioned.
+    assert "--take-ours" not in ctl(installed_box, *argv)
+    ctl(installed_box, *argv, "--take-ours")
+    assert "TimeoutStopSec=90" in installed_box.read(path)
+    assert "LimitNOFILE=99999" in installed_box.run(("grep", "-r", "LimitNOFILE", "/etc/litellm/edited")).stdout
+    assert chat(installed_box) == 200
+
+
+def test_edited_environment_stays(installed_box: Box) -> None:
+    """An edited environment file stays whole: nothing is made from a .env that isn't taken up; no key is shown."""
+    path = "/etc/litellm/litellm.env"
+    edited = installed_box.read(path) + 'HAND_MADE="1"\n'
+    installed_box.write(path, edited, 0o600)
+    write_env(installed_box, "PORT=4001\n")
+    said = ctl(installed_box, "install", "--env-file", "/root/.env", "--no-verify")
+    assert '+PORT="4001"' in said
+    assert key(installed_box) not in said
+    assert installed_box.read(path) == edited
+    assert "4001" not in installed_box.read("/etc/systemd/system/litellm.socket")
+    assert chat(installed_box) == 200
+
+
+def test_diff_shows_drift(installed_box: Box) -> None:
+    """`diff` finds an edit, a mode, a lost link, a unit that was masked or disabled; exit code 2, and 0 without."""
+    assert "all is as it was installed" in ctl(installed_box, "diff")
+    installed_box.run(("chmod", "644", "/etc/litellm/litellm.env"))
+    installed_box.run(("rm", "/usr/local/bin/litellmctl"))
+    installed_box.run(("sh", "-c", "echo '# mine' >> /etc/litellm/configs/demo.yml"))
+    installed_box.systemctl("disable", "litellm")
+    done = installed_box.run(("/opt/litellm-systemd/current/bin/litellmctl", "diff", "--json"), check=False)
+    report = json.loads(done.stdout)
+    found = {each["what"]: each["how"] for each in report["data"]["differences"]}
+    assert done.returncode == 2
+    assert found == {
+        "/etc/litellm/litellm.env": "mode 0644, was 0600",
+        "/usr/local/bin/litellmctl": "is gone",
+        "/etc/litellm/configs/demo.yml": "edited",
+        "litellm.service": "not enabled: it won't start at boot",
+        "litellm.socket": "not enabled: it won't start at boot",
+    }
+    assert "+# mine" in "\n".join(report["diffs"])
+
+
+def test_dry_run_as_a_user(shared_box: Box) -> None:
+    """`install --dry-run` as another user, who may not read the installed keys, says so and needs sudo for it."""
+    argv = ("litellmctl", "install", "--dry-run")
+    done = shared_box.run(argv, user="nobody:nogroup", check=False, cwd="/")
+    assert (done.returncode, "sudo" in done.stderr) == (77, True)
+
+
+def test_dry_run_touches_nothing(installed_box: Box) -> None:
+    """`install --dry-run` shows each file's difference and what becomes of the service, and writes nothing at all."""
+    write_env(installed_box, "NUM_WORKERS=1\nLITELLM_MASTER_KEY=sk-canary-0123456789\n")
+    reference = "/root/reference"
+    installed_box.write(reference, "")
+    done = installed_box.run(
+        ("litellmctl", "install", "--dry-run", "--env-file", "/root/.env"), check=False, cwd="/root"
+    )
+    assert done.returncode == 2
+    assert '+NUM_WORKERS="1"' in done.stdout
+    assert "the service is restarted; nothing was changed" in done.stdout
+    assert "canary" not in done.stdout + done.stderr
+    newer = ("find", "/etc", "/opt", "/usr/local", "/var/lib/litellm-systemd", "/run/systemd/system")
+    assert installed_box.run((*newer, "-newer", reference)).stdout == ""

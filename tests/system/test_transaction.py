@@ -1,0 +1,132 @@
+"""A change is all or nothing on a real systemd, whatever ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from box import Box
+from load import loaded
+from test_install import snapshot, write_env
+from test_service import MODEL, chat, ctl, key, state
+
+KILLER = Path(__file__).with_name("killer.py")
+PYTHON = "/opt/litellm-systemd/current/bin/python"
+#: A run of every step takes minutes; these are enough for each kind of step to be met.
+STRIDE = int(os.environ.get("KILL_STRIDE", "7"))
+
+
+def strike(box: Box, *ways: list[str], stride: int) -> list[dict[str, Any]]:
+    """Kill litellmctl at steps of these two command lines, to and fro."""
+    task = {
+        "ways": ways,
+        "warm": ["diff"],
+        "trees": ["/etc", "/var/lib/litellm-systemd", "/usr/local/bin", "/opt/litellm-systemd/current"],
+        "without": ["/etc/machine-id"],
+        "stride": stride,
+    }
+    box.write("/root/killer.py", KILLER.read_text(encoding="utf-8"))
+    done = box.run((PYTHON, "/root/killer.py", json.dumps(task)), timeout=1200, cwd="/root")
+    results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
+    return results
+
+
+def test_killed_switch_converges_under_load(installed_box: Box) -> None:
+    """A switch of the configuration that is killed at any step comes to the same end, and no request fails."""
+    other = installed_box.read("/etc/litellm/configs/demo.yml").replace("claude-haiku-5-5", "renamed-model")
+    installed_box.write("/root/mine.yml", other)
+    main, secret = state(installed_box)["MainPID"], key(installed_box)
+    with loaded(installed_box, secret, MODEL) as load:
+        results = strike(
+            installed_box, ["config", "use", "./mine.yml"], ["config", "use", "demo"], stride=max(1, STRIDE // 3)
+        )
+    assert [result["wrong"] for result in results] == [[], []]
+    assert all(result["kills"] * STRIDE > 20 for result in results)
+    assert load.failed == []
+    assert (state(installed_box)["MainPID"], state(installed_box)["NRestarts"]) == (main, "0")
+
+
+def test_killed_install_converges_under_load(installed_box: Box) -> None:
+    """An install that restarts the service, killed at any step, comes to the same end, and no request fails."""
+    secret = key(installed_box)
+    for number in (1, 2):
+        write_env(installed_box, f"MINE={number}\nNUM_WORKERS=1\n", f"/root/{number}.env")
+    ways = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
+    with loaded(installed_box, secret, MODEL) as load:
+        results = strike(installed_box, *ways, stride=STRIDE * 2)
+    assert [result["wrong"] for result in results] == [[], []]
+    assert load.failed == []
+    assert chat(installed_box, bearer=secret) == 200
+
+
+def refuse_start(box: Box) -> None:
+    """Have the service refuse to start once REFUSE is in its environment."""
+    drop_in = "[Service]\nExecStartPre=/bin/sh -c 'test -z \"$REFUSE\"'\n"
+    box.write("/etc/systemd/system/litellm.service.d/refuse.conf", drop_in)
+    box.systemctl("daemon-reload")
+
+
+def test_failed_attempt_is_kept(installed_box: Box) -> None:
+    """After a failure all is as it was, the service runs on, and error, plan, journal and files are kept."""
+    refuse_start(installed_box)
+    before = snapshot(installed_box)
+    write_env(installed_box, "REFUSE=1\n")
+    done = installed_box.run(
+        ("litellmctl", "install", "--env-file", "/root/.env"), check=False, timeout=300, cwd="/root"
+    )
+    assert done.returncode == 69
+    assert "Everything was put back, and the service runs as before." in done.stderr
+    assert snapshot(installed_box) == before
+    [attempt] = installed_box.run(("ls", "/var/lib/litellm-systemd/failed")).stdout.split()
+    assert f"/var/lib/litellm-systemd/failed/{attempt}" in done.stderr
+    kept = installed_box.run(("ls", f"/var/lib/litellm-systemd/failed/{attempt}")).stdout.split()
+    assert kept == ["error.txt", "etc-litellm-litellm.env", "journal.txt"]
+    assert chat(installed_box) == 200
+    assert not installed_box.exists("/var/lib/litellm-systemd/journal")
+
+
+ACCEPT_ALL = """\
+from litellm.proxy._types import UserAPIKeyAuth
+
+async def accept(request, api_key):
+    return UserAPIKeyAuth(api_key=api_key)
+"""
+
+
+def test_what_serves_wrongly_is_rolled_back(installed_box: Box) -> None:
+    """A configuration that is ready but lets any key in fails the quick proof, and the one before comes back."""
+    demo = installed_box.read("/etc/litellm/configs/demo.yml")
+    installed_box.write("/etc/litellm/configs/accept_all.py", ACCEPT_ALL, 0o640, "root:litellm")
+    open_config = demo.replace("general_settings:", "general_settings:\n  custom_auth: accept_all.accept")
+    assert open_config != demo
+    installed_box.write("/etc/litellm/configs/open.yml", open_config, 0o640, "root:litellm")
+    done = installed_box.run(("litellmctl", "config", "use", "open"), check=False, timeout=120)
+    assert done.returncode == 69, done.stderr
+    assert "refuses a" in done.stderr
+    assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/demo.yml\n"
+    assert chat(installed_box, bearer="sk-anything") >= 400
+    assert chat(installed_box) == 200
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_install_is_undone(installed_box: Box, number: int, code: int) -> None:
+    """A signal in the middle of an install puts all back; the service runs on, and the exit code names the signal."""
+    before, secret = snapshot(installed_box), key(installed_box)
+    write_env(installed_box, "MINE=1\n")
+    script = "import os, sys, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    script += "os.execv('/usr/local/bin/litellmctl', ['litellmctl', 'install', '--env-file', '/root/.env'])"
+    run = installed_box.popen(("python3", "-c", script))
+    standby = lambda: installed_box.show("litellm-standby.service", "ActiveState")["ActiveState"]  # noqa: E731
+    installed_box.wait_until(lambda: standby() == "activating", 60, "the standby starts")
+    holder = json.loads(installed_box.read("/run/litellm-systemd.lock"))
+    second = installed_box.run(("litellmctl", "config", "use", "demo"), check=False)
+    installed_box.run(("kill", f"-{number}", str(holder["pid"])))
+    assert run.wait(timeout=120) == code
+    assert (second.returncode, f"(pid {holder['pid']})" in second.stderr) == (75, True), second.stderr
+    assert snapshot(installed_box) == before
+    assert chat(installed_box, bearer=secret) == 200
+    assert "all is as it was installed" in ctl(installed_box, "diff")

@@ -1,0 +1,70 @@
+"""What is found before anything is changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from litellm_systemd.errors import CannotCreate, InstallerError, Unavailable
+from litellm_systemd.layout import Layout
+from litellm_systemd.model import FileState, HostState, Kind, UnitState, folder, link
+from litellm_systemd.preflight import require_ground
+from tests.unit.plan_world import make_desired, make_host
+
+LAYOUT = Layout()
+
+
+def ground(host: HostState, **asked: object) -> None:
+    require_ground(LAYOUT, make_desired(LAYOUT, dict(asked), host), host)
+
+
+def with_file(host: HostState, state: FileState) -> HostState:
+    return replace(host, files={**host.files, state.path: state})
+
+
+def with_unit(host: HostState, unit: UnitState) -> HostState:
+    return replace(host, units={**host.units, unit.name: unit})
+
+
+BARE = make_host(LAYOUT, {})
+INSTALLED = make_host(LAYOUT, {"installed": {}})
+MASKED = UnitState("litellm.service", load="masked", enabled="masked")
+ELSEWHERE = UnitState("litellm.service", load="loaded", fragment="/usr/lib/systemd/system/litellm.service")
+
+
+@pytest.mark.parametrize("host", [BARE, INSTALLED], ids=["bare", "installed"])
+def test_good_ground(host: HostState) -> None:
+    """A bare host will do, and so will one with an install."""
+    ground(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "kind", "said"),
+    [
+        (with_unit(INSTALLED, MASKED), Unavailable, "systemctl unmask litellm.service"),
+        (with_unit(BARE, ELSEWHERE), CannotCreate, "/usr/lib/systemd/system/litellm.service"),
+        (with_file(BARE, FileState(LAYOUT.service, b"theirs")), CannotCreate, "--take-ours"),
+        (with_file(INSTALLED, link(LAYOUT.environment_file, "/root/env")), CannotCreate, "a link to /root/env"),
+        (with_file(INSTALLED, folder(LAYOUT.socket, 0o755)), CannotCreate, "is a folder, and a file has to stand"),
+        (with_file(INSTALLED, link(LAYOUT.etc, "/srv/etc")), CannotCreate, "a folder has to stand there"),
+        (with_file(INSTALLED, FileState(LAYOUT.command, kind=Kind.OTHER)), CannotCreate, "a link has to stand there"),
+        (with_file(BARE, FileState(LAYOUT.command, b"#!/bin/sh")), CannotCreate, "is a file, and a link"),
+    ],
+    ids=["masked", "another package's", "somebody's unit", "link", "folder", "etc is a link", "device", "a script"],
+)
+def test_bad_ground(host: HostState, kind: type[InstallerError], said: str) -> None:
+    """What stands in the way is one error with its path or unit and the remedy."""
+    with pytest.raises(kind) as refused:
+        ground(host)
+    assert said in f"{refused.value.message} {refused.value.hint}"
+
+
+def test_somebody_s_unit_that_is_given_up() -> None:
+    """With --take-ours a unit that isn't ours is no obstacle."""
+    ground(with_file(BARE, FileState(LAYOUT.service, b"theirs")), take=[LAYOUT.service])
+
+
+def test_copy_in_place_of_our_link() -> None:
+    """A file in place of a link that an install wrote is an edit like any other."""
+    ground(with_file(INSTALLED, FileState(LAYOUT.config_link, b"mine")))
