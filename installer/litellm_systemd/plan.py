@@ -47,7 +47,7 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
         *(Action(Verb.SAVE_EDITED, path, BY_HAND) for path in edited),
         *(Action(Verb.REMOVE, path) for path in doomed),
         *(Action(Verb.REMOVE, path) for path in _own_folders(layout, purge=purge) if path in host.files),
-        *(Action(Verb.REMOVE_EMPTY, path) for path in _folders_made(host) if not path.startswith(keep)),
+        *(Action(Verb.REMOVE_EMPTY, path) for path in _folders_made(host) if not path.startswith(layout.etc)),
     ]
     if layout.is_host and {layout.service, layout.socket} & set(doomed):
         actions.append(Action(Verb.DAEMON_RELOAD, "systemd"))
@@ -109,10 +109,11 @@ def _in_order(layout: Layout, actions: Iterable[Action]) -> tuple[Action, ...]:
     """Sort by verb. The declarations of user and folders come before these are made, links after their targets."""
     verbs = list(Verb)
 
-    def rank(action: Action) -> tuple[int, bool]:
+    def rank(action: Action) -> tuple[int, bool, int]:
         declares = action.verb is Verb.WRITE and action.target in (layout.sysusers, layout.tmpfiles)
         is_link = action.after is not None and action.after.kind is Kind.LINK
-        return verbs.index(Verb.SAVE_EDITED if declares else action.verb), is_link
+        inner_first = -action.target.count("/") if action.verb is Verb.REMOVE_EMPTY else 0
+        return verbs.index(Verb.SAVE_EDITED if declares else action.verb), is_link, inner_first
 
     return tuple(sorted(actions, key=rank))
 
@@ -131,9 +132,9 @@ def _kept(file: FileState, desired: DesiredState, host: HostState) -> Kept | Non
 
 
 def _folders_made(host: HostState) -> list[str]:
-    """The folders that an install made, the innermost first."""
+    """The folders that an install made, sorted."""
     recorded = (path for path, record in host.manifest.items() if record.kind is Kind.FOLDER)
-    return sorted((path for path in recorded if path in host.files), reverse=True)
+    return sorted(path for path in recorded if path in host.files)
 
 
 def missing_folders(desired: DesiredState, host: HostState) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ TASK is JSON: `ways`, the command lines that lead to one state and back; `warm`,
 folders to compare, and in them the paths that don't count, `without`; `stride`, to strike at every so manieth step.
 
 A step is whatever changes something or makes it last: a write, rename, link, removal, chmod, chown, fsync, and the
-start of a program such as systemctl. Python reports most of them by itself (sys.addaudithook). Each run of litellmctl is
-a fork of this process, which saves the imports. Prints what came of it as JSON.
+start of a program such as systemctl. Python reports most of them by itself (sys.addaudithook). Each run of litellmctl
+is a fork of this process, which saves the imports. Prints what came of it as JSON.
 """
 
 from __future__ import annotations

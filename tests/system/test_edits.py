@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from box import Box
+from service import chat, ctl, key
 from test_install import write_env
-from test_service import chat, ctl, key
 
 
 def test_edited_unit_stays(installed_box: Box) -> None:

@@ -284,16 +284,6 @@ def test_edited_configuration_survives(installed_box: Box) -> None:
     assert installed_box.read(path) == edited
 
 
-def test_edited_unit_is_put_aside(installed_box: Box) -> None:
-    """A unit that was edited by hand is written anew, and the edit can be found again."""
-    path = "/etc/systemd/system/litellm.service"
-    installed_box.write(path, installed_box.read(path) + "# my precious edit\n")
-    installed_box.systemctl("daemon-reload")
-    ctl(installed_box, "install")
-    assert "my precious edit" not in installed_box.read(path)
-    assert installed_box.run(("grep", "-r", "my precious edit", "/var/lib/litellm-systemd/edited")).stdout
-
-
 # --- looking ---
 
 

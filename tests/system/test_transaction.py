@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from box import Box
 from load import loaded
+from service import chat, ctl, key, state
 from test_install import snapshot, write_env
-from test_service import MODEL, chat, ctl, key, state
 
 KILLER = Path(__file__).with_name("killer.py")
 PYTHON = "/opt/litellm-systemd/current/bin/python"
@@ -39,8 +39,8 @@ def test_killed_switch_converges_under_load(installed_box: Box) -> None:
     """A switch of the configuration that is killed at any step comes to the same end, and no request fails."""
     other = installed_box.read("/etc/litellm/configs/demo.yml").replace("claude-haiku-5-5", "renamed-model")
     installed_box.write("/root/mine.yml", other)
-    main, secret = state(installed_box)["MainPID"], key(installed_box)
-    with loaded(installed_box, secret, MODEL) as load:
+    main = state(installed_box)["MainPID"]
+    with loaded(installed_box, clients=6) as load:
         results = strike(
             installed_box, ["config", "use", "./mine.yml"], ["config", "use", "demo"], stride=max(1, STRIDE // 3)
         )
@@ -52,15 +52,14 @@ def test_killed_switch_converges_under_load(installed_box: Box) -> None:
 
 def test_killed_install_converges_under_load(installed_box: Box) -> None:
     """An install that restarts the service, killed at any step, comes to the same end, and no request fails."""
-    secret = key(installed_box)
     for number in (1, 2):
         write_env(installed_box, f"MINE={number}\nNUM_WORKERS=1\n", f"/root/{number}.env")
     ways = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
-    with loaded(installed_box, secret, MODEL) as load:
+    with loaded(installed_box, clients=6) as load:
         results = strike(installed_box, *ways, stride=STRIDE * 2)
     assert [result["wrong"] for result in results] == [[], []]
     assert load.failed == []
-    assert chat(installed_box, bearer=secret) == 200
+    assert chat(installed_box) == 200
 
 
 def refuse_start(box: Box) -> None:
@@ -120,8 +119,10 @@ def test_interrupted_install_is_undone(installed_box: Box, number: int, code: in
     script = "import os, sys, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
     script += "os.execv('/usr/local/bin/litellmctl', ['litellmctl', 'install', '--env-file', '/root/.env'])"
     run = installed_box.popen(("python3", "-c", script))
-    standby = lambda: installed_box.show("litellm-standby.service", "ActiveState")["ActiveState"]  # noqa: E731
-    installed_box.wait_until(lambda: standby() == "activating", 60, "the standby starts")
+    standby = "litellm-standby.service"
+    installed_box.wait_until(
+        lambda: installed_box.show(standby, "ActiveState")["ActiveState"] == "activating", 60, "the standby starts"
+    )
     holder = json.loads(installed_box.read("/run/litellm-systemd.lock"))
     second = installed_box.run(("litellmctl", "config", "use", "demo"), check=False)
     installed_box.run(("kill", f"-{number}", str(holder["pid"])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from litellm_systemd.commands.desired import Wanted
@@ -25,6 +26,11 @@ from litellm_systemd.model import (
 from litellm_systemd.plan import UNITS, plan_install
 from litellm_systemd.settings import build_settings, parse_dotenv
 
+#: What every host has (file-hierarchy(7)).
+STANDARD = (
+    *("/etc", "/etc/systemd", "/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d"),
+    *("/opt", "/srv", "/usr", "/usr/local", "/usr/local/bin", "/var", "/var/lib"),
+)
 MODEL = "model_list: [{model_name: m, litellm_params: {model: openai/m, mock_response: hi}}]\n"
 CONFIGS = {"demo.yml": MODEL.encode(), "other.yml": (MODEL + "# other\n").encode()}
 
@@ -62,7 +68,7 @@ def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> Desi
 
 def make_host(layout: Layout, told: dict[str, Any]) -> HostState:
     """A bare host; or one after an install, if the case says `installed`; with what the case changes there."""
-    host = HostState()
+    host = HostState(files={path: folder(path, 0o755) for path in STANDARD})
     if "installed" in told:
         host = act_out(plan_install(layout, make_desired(layout, told["installed"], host), host), host)
     files = dict(host.files)
@@ -81,6 +87,11 @@ def make_host(layout: Layout, told: dict[str, Any]) -> HostState:
 
 def act_out(plan: Plan, host: HostState) -> HostState:
     """The host after the plan, if every step goes well."""
+    targets = [PurePosixPath(action.target) for action in plan.actions if action.verb is Verb.WRITE]
+    paths = {str(parent) for target in targets for parent in target.parents} - {*host.files, "/"}
+    made = {path: folder(path, 0o755) for path in paths}
+    records = {path: record_of(state) for path, state in made.items()}
+    host = replace(host, files={**host.files, **made}, manifest={**host.manifest, **records})
     for action in plan.actions:
         host = _step(action, host)
     return replace(host, manifest={**host.manifest, **{kept.path: record_of(kept.offered) for kept in plan.kept}})
@@ -93,7 +104,7 @@ def _step(action: Action, host: HostState) -> HostState:
         return replace(host, files=files, manifest={**host.manifest, action.target: record_of(action.after)})
     if action.verb is Verb.CREATE_FOLDERS:
         made = [folder(path, 0o750, group="litellm") for path in (layout.etc, layout.configs)]
-        own = [folder(path, 0o755) for path in (layout.prefix, layout.releases, layout.own_state)]
+        own = [folder(path, 0o755) for path in (layout.releases, layout.own_state)]
         return replace(host, files={**host.files, **{state.path: state for state in (*made, *own)}})
     if action.verb is Verb.CREATE_USER:
         return replace(host, user_exists=True)

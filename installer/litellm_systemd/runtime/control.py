@@ -17,6 +17,7 @@ from typing import Any
 
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, ExitCode
 from litellm_systemd.runtime.events import Events
+from litellm_systemd.runtime.journal import open_journal
 
 _LIMIT = 4096
 
@@ -135,7 +136,11 @@ def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
         outcome = ask(path, "reload", None)
     except OSError as error:
         return _complain(f"can't reach the service at {path}: {error.strerror or error}. Is it running?")
-    return ExitCode.OK if outcome["ok"] else _complain(f"reload failed: {outcome['error']}")
+    if outcome["ok"]:
+        return ExitCode.OK
+    if open_journal(environ).prefixed:
+        return ExitCode.FAILED  # in the journal, the service itself has said it
+    return _complain(f"reload failed: {outcome['error']}")
 
 
 def status_main(environ: Mapping[str, str]) -> int:

@@ -38,9 +38,9 @@ CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7
 #: The words of `logging`, which has none for a notice.
 _LEVELS = {CRITICAL: "CRITICAL", ERROR: "ERROR", WARNING: "WARNING", NOTICE: "INFO", INFO: "INFO", DEBUG: "DEBUG"}
 _COMPONENT = "litellm_systemd.runtime"
-#: Modules of LiteLLM that warn at each start of what isn't in use: login_throttle, of the Admin UI's sign-in, which
-#: takes a database.
-_BESIDE_THE_POINT = frozenset({"login_throttle"})
+#: Loggers and modules that say at each start what helps nobody here: LiteLLM of the Admin UI's sign-in, which takes a
+#: database; uvicorn that a start failed, when the master is about to say why.
+_BESIDE_THE_POINT = frozenset({("LiteLLM Proxy", "login_throttle"), ("uvicorn.error", "on")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class JournalHandler(_StreamHandler):
         """The record's text with prefixes."""
         if _is_clients_fault(record):
             record = _soften(record, logging.WARNING)
-        elif record.module in _BESIDE_THE_POINT:
+        elif (record.name, record.module) in _BESIDE_THE_POINT:
             record = _soften(record, logging.INFO)
         text = super().format(record)
         if self._journal.structured and not _is_structured(text):
