@@ -10,7 +10,7 @@ from pathlib import Path
 
 from litellm_systemd.bundle import Target, open_source, write_bundle
 from litellm_systemd.command import replace_process
-from litellm_systemd.commands.install import require_root
+from litellm_systemd.commands.changing import require_root
 from litellm_systemd.errors import InputError, MissingError, Unavailable, UsageError
 from litellm_systemd.fetch import fetch_litellm, fetch_package
 from litellm_systemd.inventory import (

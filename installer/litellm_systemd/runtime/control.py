@@ -17,7 +17,6 @@ from typing import Any
 
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, ExitCode
 from litellm_systemd.runtime.events import Events
-from litellm_systemd.runtime.journal import open_journal
 
 _LIMIT = 4096
 
@@ -138,6 +137,8 @@ def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
         return _complain(f"can't reach the service at {path}: {error.strerror or error}. Is it running?")
     if outcome["ok"]:
         return ExitCode.OK
+    from litellm_systemd.runtime.journal import open_journal  # here, since it brings asyncio along
+
     if open_journal(environ).prefixed:
         return ExitCode.FAILED  # in the journal, the service itself has said it
     return _complain(f"reload failed: {outcome['error']}")
