@@ -49,7 +49,7 @@ def test_files_are_where_the_image_will_look(image: Path) -> None:
     }
     assert list(modes.values()) == [0o600, 0o640, 0o644]
     assert (image / "etc/litellm/config.yaml").readlink() == Path("configs/demo.yml")
-    assert (image / "usr/local/bin/litellmctl").readlink() == Path("/opt/litellm-systemd/current/bin/litellmctl")
+    assert stat.S_IMODE((image / "usr/local/bin/litellmctl").stat().st_mode) == 0o755
     assert "ListenStream=127.0.0.1:4321" in (image / "etc/systemd/system/litellm.socket").read_text(encoding="utf-8")
 
 
@@ -123,7 +123,7 @@ def test_folder_in_the_way(image: Path) -> None:
     assert "4321" in (image / "etc/litellm/litellm.env").read_text(encoding="utf-8")
     command.rmdir()
     ctl("install", "--root", str(image), cwd=image / "work")
-    assert command.is_symlink()
+    assert command.is_file()
 
 
 def test_folder_in_the_place_of_the_environment(image: Path) -> None:

@@ -48,10 +48,10 @@ def test_good_ground(host: HostState) -> None:
         (with_file(INSTALLED, link(LAYOUT.environment_file, "/root/env")), CannotCreate, "a link to /root/env"),
         (with_file(INSTALLED, folder(LAYOUT.socket, 0o755)), CannotCreate, "is a folder, and a file has to stand"),
         (with_file(INSTALLED, link(LAYOUT.etc, "/srv/etc")), CannotCreate, "a folder has to stand there"),
-        (with_file(INSTALLED, FileState(LAYOUT.command, kind=Kind.OTHER)), CannotCreate, "a link has to stand there"),
-        (with_file(BARE, FileState(LAYOUT.command, b"#!/bin/sh")), CannotCreate, "is a file, and a link"),
+        (with_file(INSTALLED, FileState(LAYOUT.command, kind=Kind.OTHER)), CannotCreate, "a file has to stand there"),
+        (with_file(BARE, FileState(LAYOUT.current, b"?")), CannotCreate, "is a file, and a link"),
     ],
-    ids=["masked", "another package's", "somebody's unit", "link", "folder", "etc is a link", "device", "a script"],
+    ids=["masked", "another package's", "somebody's unit", "link", "folder", "etc is a link", "device", "no link"],
 )
 def test_bad_ground(host: HostState, kind: type[InstallerError], said: str) -> None:
     """What stands in the way is one error with its path or unit and the remedy."""

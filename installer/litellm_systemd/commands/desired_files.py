@@ -10,6 +10,7 @@ from litellm_systemd.gateway_config import Origin
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, FileState, HostState, Running, folder, link
 from litellm_systemd.render import (
+    render_command,
     render_environment,
     render_service,
     render_socket,
@@ -41,13 +42,14 @@ def build_desired(
         layout.sysusers: render_sysusers(layout),
         layout.tmpfiles: render_tmpfiles(folders),
     }
+    command = FileState(layout.command, render_command(layout, version).encode(), mode=0o755, keep_edits=True)
     files = (
         *(FileState(path, text.encode(), keep_edits=True) for path, text in texts.items()),
         _environment_file(layout, wanted, host),
         *(build_config_file(layout, wanted, name) for name in wanted.configs),
         build_config_link(layout, wanted),
         link(layout.current, f"releases/{release}"),
-        link(layout.command, f"{layout.current}/bin/litellmctl"),
+        command,
     )
     taken = frozenset(file.path for file in files if file.path in take)
     return DesiredState(release, folders, files, running=running, take=taken)
