@@ -1,0 +1,334 @@
+"""Building a release: what happens around uv and pip."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd import fetch, releases, trial
+from litellm_systemd.command import Result
+from litellm_systemd.errors import CommandError, InputError, InstallerError, Unavailable, UsageError
+from litellm_systemd.host import observe_releases
+from litellm_systemd.inventory import read_release
+from litellm_systemd.layout import Layout
+from litellm_systemd.pins import parse_lock, pinned_version
+from litellm_systemd.releases import build_release
+from litellm_systemd.source import Materials, Source, find_source, wheel_source
+from litellm_systemd.trial import Trial, try_configuration, try_release
+from litellm_systemd.venvs import Venv, make_movable
+
+LOCK = "litellm==1.106.2 --hash=sha256:" + "a" * 64 + "\n"
+
+
+class Nowhere:
+    """An origin that has nothing."""
+
+    def prepare(self, scratch: Path) -> Materials:
+        return Materials(scratch / "none.whl")
+
+
+SOURCE = Source("0.1.0", "c" * 64, LOCK, Path("/usr/bin/python3"), Nowhere())
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(root=tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A venv is an empty folder with a script, and works."""
+
+    def make_venv(folder: Path, python: Path) -> Venv:
+        (folder / "bin").mkdir(parents=True)
+        (folder / "pyvenv.cfg").write_text(f"command = {python} -m venv {folder}\n", encoding="utf-8")
+        script = folder / "bin/litellmctl"
+        script.write_text(f"#!{folder}/bin/python\n", encoding="utf-8")
+        script.chmod(0o755)
+        return Venv(folder, None)
+
+    monkeypatch.setattr(releases, "make_venv", make_venv)
+    monkeypatch.setattr(releases, "install_lock", lambda *_: None)
+    monkeypatch.setattr(releases, "install_wheel", lambda *_: None)
+    monkeypatch.setattr(releases, "try_release", lambda *_: Trial("3.11.2", {}))
+
+
+def left(layout: Layout) -> list[str]:
+    return sorted(path.name for path in layout.real(layout.releases).iterdir())
+
+
+def test_release_is_complete(layout: Layout) -> None:
+    """A release has its mark, its lock and scripts with its own path; nothing else is left, and all may read it."""
+    before = os.umask(0o077)
+    try:
+        identifier = build_release(layout, SOURCE)
+    finally:
+        os.umask(before)
+    folder = layout.real(layout.release(identifier))
+    mark = read_release(layout, identifier)
+    assert (mark.version, mark.litellm, mark.python) == ("0.1.0", "1.106.2", "/usr/bin/python3")
+    assert (mark.python_version, mark.made_by, mark.identifier) == ("3.11.2", "pip", identifier)
+    assert (folder / "requirements.lock").read_text(encoding="utf-8") == LOCK
+    assert (folder / "bin/litellmctl").read_text(encoding="utf-8") == f"#!{layout.release(identifier)}/bin/python\n"
+    assert str(layout.root) not in (folder / "pyvenv.cfg").read_text(encoding="utf-8")
+    assert left(layout) == [identifier]
+    assert stat.S_IMODE(folder.stat().st_mode) & 0o055 == 0o055
+
+
+def test_release_that_is_there_is_left_alone(layout: Layout) -> None:
+    """A second build of the same source does nothing."""
+    identifier = build_release(layout, SOURCE)
+    said: list[str] = []
+    before = layout.real(layout.release(identifier)).stat().st_mtime_ns
+    assert build_release(layout, SOURCE, said.append) == identifier
+    assert said == []
+    assert layout.real(layout.release(identifier)).stat().st_mtime_ns == before
+
+
+def failing(*_: object) -> Trial:
+    raise InstallerError("it doesn't work")
+
+
+@pytest.mark.parametrize("step", ["make_venv", "install_lock", "install_wheel", "try_release", "try_configuration"])
+def test_failure_leaves_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Whatever step fails, no release and nothing under way is left, and the next run can build it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(releases, step, failing)
+        with pytest.raises(InstallerError, match="doesn't work"):
+            build_release(layout, SOURCE)
+    assert left(layout) == []
+    assert build_release(layout, SOURCE) == left(layout)[0]
+
+
+def test_full_disk_is_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk is told with its file and reason, and leaves nothing."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/opt/x")
+
+    monkeypatch.setattr(releases, "make_movable", full)
+    with pytest.raises(InstallerError, match="No space left on device: /opt/x"):
+        build_release(layout, SOURCE)
+    assert left(layout) == []
+
+
+def test_what_a_killed_run_left_goes(layout: Layout) -> None:
+    """The next build takes away what a killed one left, and a folder without a mark under its own name."""
+    killed = layout.real(layout.releases) / ".staging-0.0.9-eee"
+    (killed / "venv/bin").mkdir(parents=True)
+    layout.real(layout.release(SOURCE.identifier)).mkdir()
+    assert observe_releases(layout) == ()
+    assert [build_release(layout, SOURCE)] == left(layout)
+
+
+def test_somebody_else_builds(layout: Layout) -> None:
+    """What a living run has under way is not touched: the second one is told so."""
+    other = layout.real(layout.releases) / ".staging-0.0.9-eee"
+    other.mkdir(parents=True)
+    handle = os.open(other, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match="somebody builds"):
+            build_release(layout, SOURCE)
+        assert left(layout) == [other.name]
+    finally:
+        os.close(handle)
+
+
+def test_bad_lock_is_refused_first(layout: Layout) -> None:
+    """A source whose lock isn't one is refused before anything is written."""
+    with pytest.raises(InputError):
+        build_release(layout, replace(SOURCE, lock="litellm\n"))
+    assert not layout.real(layout.releases).exists()
+
+
+def test_scripts_move_and_programs_stay(tmp_path: Path) -> None:
+    """The path is exchanged in scripts alone: links and other files are as they were."""
+    venv = Venv(tmp_path / "staging", None)
+    (venv.folder / "bin").mkdir(parents=True)
+    (venv.folder / "pyvenv.cfg").write_text("home = /usr/bin\n", encoding="utf-8")
+    (venv.folder / "bin/python").symlink_to("/usr/bin/python3")
+    (venv.folder / "bin/tool").write_bytes(f"#!{venv.folder}/bin/python\n\xff".encode("latin-1"))
+    make_movable(venv, "/opt/final")
+    assert (venv.folder / "bin/tool").read_bytes() == b"#!/opt/final/bin/python\n\xff"
+    assert (venv.folder / "bin/python").readlink() == Path("/usr/bin/python3")
+
+
+# --- trying ---
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *answers: Result) -> list[tuple[str, ...]]:
+    """Have programs answer so, one after the other; gives what was run."""
+    ran: list[tuple[str, ...]] = []
+    rest = list(answers)
+
+    def run(argv: tuple[str, ...], **_: object) -> Result:
+        ran.append(argv)
+        return rest.pop(0)
+
+    monkeypatch.setattr(trial, "run", run)
+    return ran
+
+
+def probe(**versions: str) -> Result:
+    found = {"python": "3.11.2", "environment": {}, "versions": {"litellm-systemd": "0.1.0", **versions}}
+    return Result((), 0, json.dumps(found))
+
+
+def test_release_that_is_what_the_lock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A venv that imports and has the versions of the lock passes."""
+    answering(monkeypatch, probe(litellm="1.106.2"))
+    assert try_release("python", LOCK, "0.1.0").versions["litellm"] == "1.106.2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Result((), 1, "", "Traceback\nImportError: no x\n"), "doesn't work: ImportError: no x"),
+        (Result((), -9), "doesn't work: exit code -9"),
+        (probe(litellm="1.106.3"), "has litellm 1.106.3, and the lock 1.106.2"),
+        (probe(), "has litellm not at all, and the lock 1.106.2"),
+    ],
+)
+def test_release_that_does_not_work(monkeypatch: pytest.MonkeyPatch, answer: Result, said: str) -> None:
+    """A venv that doesn't import, or isn't what the lock says, is refused with the reason."""
+    answering(monkeypatch, answer)
+    with pytest.raises(InstallerError, match=said):
+        try_release("python", LOCK, "0.1.0")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A configuration that is installed, on what counts as the running host."""
+
+    class Host(Layout):
+        @property
+        def is_host(self) -> bool:
+            return True
+
+    layout = Host(root=tmp_path)
+    for path in (layout.config_link, layout.environment_file, f"{layout.current}/bin/python"):
+        layout.real(path).parent.mkdir(parents=True, exist_ok=True)
+        layout.real(path).write_text("A=1\n", encoding="utf-8")
+    monkeypatch.setattr(trial, "user_exists", lambda *_: True)
+    return layout
+
+
+def quiet(_line: str) -> None: ...
+
+
+def test_configuration_is_loaded_as_the_services_user(installed: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new release loads the installed configuration, as the user that the service has."""
+    ran = answering(monkeypatch, Result((), 0))
+    try_configuration(installed, "/new/bin/python", quiet)
+    assert ran[0][:2] == ("setpriv", "--reuid=litellm")
+    assert ran[0][ran[0].index("/new/bin/python") :][-2:] == ("--config", "/etc/litellm/config.yaml")
+
+
+BAD = Result((), 78, "", "<6>loading\n<3>no such provider\n")
+
+
+def test_configuration_that_only_the_new_one_refuses(installed: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that can't load what the present one loads is refused, with the runtime's own words."""
+    answering(monkeypatch, BAD, Result((), 0))
+    with pytest.raises(InstallerError, match=r"can't load /etc/litellm/config.yaml: no such provider"):
+        try_configuration(installed, "/new/bin/python", quiet)
+
+
+def test_configuration_that_both_refuse(installed: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration that the present release refuses as well is no reason against the new one: it is only said."""
+    answering(monkeypatch, BAD, BAD)
+    said: list[str] = []
+    try_configuration(installed, "/new/bin/python", said.append)
+    assert "doesn't load with the release in use either: no such provider" in said[-1]
+
+
+def test_nothing_installed_yet(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no configuration is installed there is none to load."""
+    assert answering(monkeypatch) == []
+    try_configuration(layout, "/new/bin/python", quiet)
+
+
+# --- fetching ---
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("1.82.7", "trojaned"),
+        ("1.82.8", "trojaned"),
+        ("1.50.0", "works with LiteLLM"),
+        ("9.0", "works with LiteLLM"),
+        ("--index-url=x", "no version"),
+        ("latest", "no version"),
+    ],
+)
+def test_litellm_that_is_refused(tmp_path: Path, version: str, said: str) -> None:
+    """A LiteLLM that was trojaned, that this package isn't made for, or that is no version, is refused at once."""
+    with pytest.raises(UsageError, match=said):
+        fetch.fetch_litellm(version, tmp_path)
+
+
+def locking(version: str) -> Callable[..., str]:
+    return lambda *_: LOCK.replace("1.106.2", version)
+
+
+@pytest.mark.parametrize("by", ["_by_uv", "_by_pip"])
+def test_litellm_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """Another LiteLLM is the present package with another lock, and so another release."""
+    monkeypatch.setattr(fetch, "find_uv", lambda: "uv" if by == "_by_uv" else None)
+    monkeypatch.setattr(fetch, by, locking("1.106.5"))
+    source, present = fetch.fetch_litellm("1.106.5", tmp_path), find_source()
+    assert (source.version, source.code) == (present.version, present.code)
+    assert pinned_version(source.lock, "litellm") == "1.106.5"
+    assert source.identifier != present.identifier
+
+
+def test_lock_without_the_wanted_litellm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that came out with another LiteLLM than was asked for is not used."""
+    monkeypatch.setattr(fetch, "_by_uv", locking("1.106.4"))
+    monkeypatch.setattr(fetch, "_by_pip", locking("1.106.4"))
+    with pytest.raises(InstallerError, match=r"1\.106\.4, not 1\.106\.5"):
+        fetch.fetch_litellm("1.106.5", tmp_path)
+
+
+def test_pip_report_becomes_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pip would install is recorded by name, version and hash."""
+
+    def item(name: str, version: str, digest: str) -> dict[str, object]:
+        hashes = {"hashes": {"sha256": digest}}
+        return {"metadata": {"name": name, "version": version}, "download_info": {"archive_info": hashes}}
+
+    def run(_argv: tuple[str, ...], **_: object) -> None:
+        found = {"install": [item("PyYAML", "6.0.3", "b" * 64), item("litellm", "1.106.5", "a" * 64)]}
+        (tmp_path / "report.json").write_text(json.dumps(found), encoding="utf-8")
+
+    monkeypatch.setattr(fetch, "run", run)
+    monkeypatch.setattr(fetch, "find_uv", lambda: None)
+    monkeypatch.setattr(fetch, "pip_argv", lambda *_: ("pip",))
+    lock = fetch.fetch_litellm("1.106.5", tmp_path).lock
+    pins = {pin.name: (pin.version, pin.hashes) for pin in parse_lock(lock)}
+    assert pins == {"litellm": ("1.106.5", ("a" * 64,)), "pyyaml": ("6.0.3", ("b" * 64,))}
+
+
+def test_package_that_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that the index hasn't got is an error that says how another index is named."""
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(CommandError) as caught:
+        fetch.fetch_package("0.0.1", tmp_path)
+    assert "PIP_INDEX_URL" in caught.value.hint
+
+
+def test_file_that_is_no_wheel_of_ours(tmp_path: Path) -> None:
+    """A file that isn't our wheel is refused with its name."""
+    (tmp_path / "x.whl").write_bytes(b"no zip")
+    with pytest.raises(InputError, match=r"x\.whl can't be read as a wheel"):
+        wheel_source(tmp_path / "x.whl")
