@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from litellm_systemd.cli.program import cli, layout_of, reports, say
+from litellm_systemd.cli.program import cli, layout_of, reports, say, wait_option
 
 if TYPE_CHECKING:
     from litellm_systemd.report import Report
@@ -23,15 +23,18 @@ def _as_json() -> bool:
     "--from", "file", type=click.Path(path_type=Path), metavar="FILE", help="A wheel of litellm-systemd, or a bundle."
 )
 @click.option("--litellm", metavar="VERSION", help="Another LiteLLM, and nothing else.")
+@wait_option
 @reports
-def upgrade(version: str | None, file: Path | None, litellm: str | None) -> Report:
+def upgrade(version: str | None, file: Path | None, litellm: str | None, wait: bool) -> Report:
     """Switch to another version of litellm-systemd (default: the newest) or of LiteLLM.
 
     It is built beside the present one. If it doesn't come up, everything goes back.
     """
     from litellm_systemd.commands import releases
 
-    return releases.upgrade(layout_of(), releases.Wish(version, file, litellm), as_json=_as_json(), say=say)
+    return releases.upgrade(
+        layout_of(), releases.Wish(version, file, litellm), as_json=_as_json(), wait=wait, say=say
+    )
 
 
 @cli.command()
@@ -62,12 +65,13 @@ def list_() -> Report:
 @click.option(
     "--keep", type=click.IntRange(min=0), default=1, show_default=True, help="How many besides those in use."
 )
+@wait_option
 @reports
-def prune(keep: int) -> Report:
+def prune(keep: int, wait: bool) -> Report:
     """Remove old releases: never the current one, nor one that a process runs from."""
     from litellm_systemd.commands import releases
 
-    return releases.prune(layout_of(), keep)
+    return releases.prune(layout_of(), keep, wait=wait, say=say)
 
 
 @cli.command()

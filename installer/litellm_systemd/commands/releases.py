@@ -10,7 +10,7 @@ from pathlib import Path
 
 from litellm_systemd.bundle import Target, open_source, write_bundle
 from litellm_systemd.command import replace_process
-from litellm_systemd.commands.changing import require_root
+from litellm_systemd.commands.changing import changing, require_root
 from litellm_systemd.errors import InputError, MissingError, Unavailable, UsageError
 from litellm_systemd.fetch import fetch_litellm, fetch_package
 from litellm_systemd.inventory import (
@@ -39,7 +39,9 @@ class Wish:
     litellm: str | None = None
 
 
-def upgrade(layout: Layout, wish: Wish, *, as_json: bool = False, say: Say = lambda _line: None) -> Report:
+def upgrade(
+    layout: Layout, wish: Wish, *, as_json: bool = False, wait: bool = False, say: Say = lambda _line: None
+) -> Report:
     """Build a release beside the present one and let its own `install` switch to it.
 
     That install restarts without a pause, verifies, and goes back by itself if that fails. This function only returns
@@ -48,19 +50,23 @@ def upgrade(layout: Layout, wish: Wish, *, as_json: bool = False, say: Say = lam
     Raises:
         InstallerError: the release can't be had, or doesn't work. The service was not touched.
     """
-    require_root("litellmctl upgrade")
     if len([given for given in asdict(wish).values() if given is not None]) > 1:
         raise UsageError("VERSION, --from and --litellm exclude each other", "Give one of them.")
-    current = current_release(layout)
-    if current is None:
-        raise MissingError("nothing is installed here", "'litellmctl install' comes first.")
-    with tempfile.TemporaryDirectory(prefix="litellmctl-") as scratch:
+    current = _require_current(layout)
+    with changing(layout, "upgrade", say, wait=wait), tempfile.TemporaryDirectory(prefix="litellmctl-") as scratch:
         source = _source(wish, Path(scratch), say)
         if source.identifier == current:
             return Report(f"nothing to do: release {current} is in use already", data={"changed": False})
         say(f"release {source.identifier}")
         identifier = build_release(layout, source, say)
     return _hand_over(layout, identifier, as_json=as_json, say=say)
+
+
+def _require_current(layout: Layout) -> str:
+    current = current_release(layout)
+    if current is None:
+        raise MissingError("nothing is installed here", "'litellmctl install' comes first.")
+    return current
 
 
 def _source(wish: Wish, scratch: Path, say: Say) -> Source:
@@ -129,18 +135,18 @@ def _describe(layout: Layout, release: Release, current: str | None, used: froze
     return ", ".join(filter(None, parts))
 
 
-def prune(layout: Layout, keep: int) -> Report:
+def prune(layout: Layout, keep: int, *, wait: bool = False, say: Say = lambda _line: None) -> Report:
     """Remove releases: all but the current one, those that a process runs from, and the newest `keep` others.
 
     Raises:
         PermissionDenied: the user isn't root.
     """
-    require_root("litellmctl releases prune")
-    held = {current_release(layout), running_release(layout), *releases_in_use(layout)}
-    others = [release.identifier for release in list_releases(layout) if release.identifier not in held]
-    doomed = others[keep:]
-    for identifier in doomed:
-        _remove(layout, identifier)
+    with changing(layout, "releases prune", say, wait=wait):
+        held = {current_release(layout), running_release(layout), *releases_in_use(layout)}
+        others = [release.identifier for release in list_releases(layout) if release.identifier not in held]
+        doomed = others[keep:]
+        for identifier in doomed:
+            _remove(layout, identifier)
     title = f"removed {len(doomed)} releases" if doomed else "nothing to do: no release is to go"
     return Report(
         title, notes=tuple(f"removed {name}" for name in doomed), data={"changed": bool(doomed), "removed": doomed}

@@ -1,0 +1,148 @@
+"""A release from a bundle, built for real: without a package index, by uv and by pip."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd import venvs
+from litellm_systemd.archive import read_manifest
+from litellm_systemd.bundle import Target, open_bundle, open_source
+from litellm_systemd.command import run
+from litellm_systemd.errors import CommandError, InputError
+from litellm_systemd.inventory import read_release
+from litellm_systemd.layout import Layout
+from litellm_systemd.pins import Pin, parse_lock, pinned_versions, render_lock, target_environment
+from litellm_systemd.releases import build_release
+from litellm_systemd.source import find_source
+from litellm_systemd.wheels import find_uv
+from tests.bundle import make_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "bundle.tar")
+
+
+@pytest.fixture
+def no_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither a package index, nor a cache, nor a folder of wheels is known to pip and uv."""
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def versions(release: Path) -> dict[str, str]:
+    [packages] = release.glob("lib/python*/site-packages")
+    found = importlib.metadata.distributions(path=[str(packages)])
+    return {item.name.lower().replace("_", "-").replace(".", "-"): item.version for item in found}
+
+
+@pytest.mark.usefixtures("no_index")
+def test_uv_and_pip_make_the_same_release(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one bundle uv and pip install the same versions, which are those of the lock, compiled both ways."""
+    if find_uv() is None:
+        pytest.skip("uv is not installed")
+    source = open_bundle(bundle)
+    assert source.identifier == find_source().identifier
+    environment = target_environment(Target().python, sys.version_info[2], Target().machine)
+    wanted = pinned_versions(parse_lock(source.lock), environment) | {"litellm-systemd": source.version}
+    found = {}
+    for maker, uv in {"uv": find_uv(), "pip": None}.items():
+        layout = Layout(root=tmp_path / maker)
+        # Bound at once: the next turn has another.
+        monkeypatch.setattr(venvs, "find_uv", lambda uv=uv: uv)
+        release = layout.real(layout.release(build_release(layout, source)))
+        assert read_release(layout, release.name).made_by == maker
+        found[maker] = versions(release)
+        found[maker].pop("pip", None)
+        found[maker].pop("setuptools", None)
+        assert list(release.glob("lib/python*/site-packages/litellm/proxy/__pycache__/proxy_server.*.pyc"))
+        assert str(tmp_path).encode() not in (release / "bin/litellmctl").read_bytes()
+    assert found["uv"] == found["pip"] == wanted
+
+
+@pytest.mark.usefixtures("no_index")
+@pytest.mark.parametrize("maker", ["uv", "pip"])
+def test_wheel_that_is_not_the_locks(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: str
+) -> None:
+    """A wheel whose hash isn't in the lock is not installed, by uv or by pip, and no release is left."""
+    if maker == "pip":
+        monkeypatch.setattr(venvs, "find_uv", lambda: None)
+
+    def other(pin: Pin) -> Pin:
+        return replace(pin, hashes=("0" * 64,)) if pin.name == "click" else pin
+
+    source = open_bundle(bundle)
+    changed = replace(source, lock=render_lock(map(other, parse_lock(source.lock))))
+    layout = Layout(root=tmp_path / "root")
+    with pytest.raises(CommandError, match=r"(?i)click|hash"):
+        build_release(layout, changed)
+    assert list(layout.real(layout.releases).iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_index")
+def test_spoiled_bundle_builds_nothing(bundle: Path, tmp_path: Path) -> None:
+    """A bundle with one other byte in a wheel is opened, since that is cheap, and refused before it is used."""
+    content = bytearray(bundle.read_bytes())
+    content[len(content) // 2] ^= 1
+    spoiled = tmp_path / "spoiled.tar"
+    spoiled.write_bytes(content)
+    layout = Layout(root=tmp_path / "root")
+    with pytest.raises(InputError, match="isn't what the manifest says"):
+        build_release(layout, open_source(spoiled))
+    assert list(layout.real(layout.releases).iterdir()) == []
+
+
+def test_bundle_tells_what_it_is(bundle: Path) -> None:
+    """The manifest has the versions, the target, and each file by its hash; LiteLLM's wheel is among them."""
+    manifest, lock = read_manifest(bundle)
+    assert (manifest.python, manifest.machine) == (Target().python, Target().machine)
+    assert any(name.startswith(f"wheels/litellm-{manifest.litellm}-") for name in manifest.files)
+    assert lock == find_source().lock
+
+
+@pytest.fixture
+def refuse_bundle(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`litellmctl bundle` with these arguments, refused; gives what it says."""
+    from litellm_systemd.cli import run_command
+
+    def refuse(*arguments: str) -> str:
+        assert run_command(["bundle", *arguments]) != 0
+        return capsys.readouterr().err
+
+    return refuse
+
+
+def test_bundle_for_no_python_of_ours(refuse_bundle: Callable[..., str], tmp_path: Path) -> None:
+    """A Python that litellm-systemd doesn't run on is refused by name, before anything is fetched."""
+    assert "Python 3.9: not one" in refuse_bundle("--python", "3.9", "-o", str(tmp_path / "x.tar"))
+    assert not (tmp_path / "x.tar").exists()
+
+
+def test_bundle_in_no_folder(refuse_bundle: Callable[..., str], tmp_path: Path) -> None:
+    """A folder that isn't there is said not to be."""
+    assert "No such file or directory" in refuse_bundle("-o", str(tmp_path / "none" / "x.tar"))
+
+
+def test_what_was_unpacked_runs(bundle: Path, tmp_path: Path) -> None:
+    """quickstart.sh's way: the checkout's own code, with no package, unpacks what a pip installs without an index."""
+    source = Path(__file__).resolve().parents[2] / "installer"
+    argv = (sys.executable, "-B", "-S", "-m", "litellm_systemd.archive", "unpack", str(bundle), str(tmp_path))
+    done = subprocess.run(argv, env={"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{Target().python}\n"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names > {"requirements.lock", "wheels"}
+    assert run(("ls", str(tmp_path / "wheels"))).stdout.count(".whl") > 100
