@@ -109,6 +109,9 @@ build_images() {
     fi
 }
 
+# What tests without a network install from. What was fetched is kept: another run fetches what the lock has new.
+make_bundle() { "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar; }
+
 # A test that hangs shows where after four minutes, and a run that hangs is ended.
 run_tests() {
     local side_by_side=()
@@ -138,11 +141,13 @@ main() {
     stage "Python packages" make_venv
     if [[ $# -gt 0 ]]; then
         [[ "$*" != *system* ]] || stage "images" build_images
+        [[ "$*" == *unit* ]] || stage "bundle" make_bundle
         say "pytest $*"
         exec "$VENV/bin/pytest" "$@"
     fi
     stage "linters" lint
     stage "images" build_images
+    stage "bundle" make_bundle
     rm -rf .coverage .coverage.* .cache/coverage
     export COVERAGE_PROCESS_START=$PWD/setup.cfg
     for folder in unit integration system; do

@@ -84,7 +84,9 @@ def _install(venv: Venv) -> tuple[str, ...]:
 def install_argv(python: Path, scratch: Path) -> tuple[str, ...]:
     """`install` of uv or pip, for a `--target` folder."""
     if uv := find_uv():
-        return (uv, "pip", "install", "--quiet", "--python", str(python), "--refresh-package", "litellm-systemd")
+        # What is newest is asked anew, unless uv is told not to ask at all.
+        asked = () if inherited_environment().get("UV_OFFLINE") else ("--refresh",)
+        return (uv, "pip", "install", "--quiet", "--python", str(python), *asked)
     return (*pip_argv(python, scratch), "install", "--quiet")
 
 

@@ -43,6 +43,11 @@ def test_start_limit_can_bite(systemd: int) -> None:
     assert int(found["StartLimitIntervalSec"]) > int(found["StartLimitBurst"]) * longest
 
 
+def test_another_version_leaves_the_socket_alone() -> None:
+    """An upgrade changes nothing in litellm.socket: a restart of the socket would close the port for a moment."""
+    assert render_socket(Layout(), settings(), "1.0") == render_socket(Layout(), settings(), "2.0")
+
+
 def test_stop_outlasts_the_drain() -> None:
     """systemd waits longer for a stop than running requests are given."""
     found = directives(render_service(Layout(), settings("DRAIN_TIMEOUT=100"), 252, "1.0"))
