@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
 from litellm_systemd.command import inherited_environment, run
-from litellm_systemd.errors import InstallerError, UsageError
+from litellm_systemd.errors import CommandError, InstallerError, UsageError
 from litellm_systemd.pins import LOCK, Pin, parse_lock, pinned_version, render_lock
 from litellm_systemd.source import DISTRIBUTION, Source, find_source, folder_source, reachable_python
 from litellm_systemd.venvs import install_argv, pip_argv
@@ -63,16 +63,26 @@ def fetch_litellm(version: str, scratch: Path, say: Callable[[str], None] = lamb
 
     Raises:
         UsageError: that is no version, or none that this package works with.
-        CommandError: it can't be had, or doesn't go with the rest.
+        InstallerError: it can't be had, or doesn't go with the rest.
     """
     source = find_source()
     requirements = _requirements(str(parse_version(version)))
     say(f"working out what LiteLLM {version} needs")
-    lock = (_by_uv if find_uv() else _by_pip)(source, requirements, scratch)
+    try:
+        lock = (_by_uv if find_uv() else _by_pip)(source, requirements, scratch)
+    except CommandError as error:
+        raise InstallerError(f"LiteLLM {version} can't be had: {_cause(error)}", error.hint) from error
     if (found := pinned_version(lock, "litellm")) != version:
         raise InstallerError(f"the lock came out with LiteLLM {found or 'missing'}, not {version}", "Report this.")
     parse_lock(lock)
     return replace(source, lock=lock)
+
+
+def _cause(error: CommandError) -> str:
+    """Why there is no solution: uv's and pip's last line is seldom the one that says it."""
+    lines = [line.strip() for line in error.stderr.splitlines()]
+    telling = [line for mark in ("Because", "ERROR:", "error:") for line in lines if mark in line]
+    return (telling or [error.message])[0].removeprefix("cause: ")
 
 
 def parse_version(text: str) -> Version:

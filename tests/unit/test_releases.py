@@ -299,6 +299,20 @@ def test_lock_without_the_wanted_litellm(tmp_path: Path, monkeypatch: pytest.Mon
         fetch.fetch_litellm("1.106.5", tmp_path)
 
 
+def test_litellm_that_goes_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be worked out, the error has the cause that uv or pip gives, not its last words."""
+
+    def fail(*_: object) -> str:
+        raise CommandError(
+            ("uv",), 1, "error: no solution\n  cause: Because x needs y, no.\nhint: consider z", "Hint."
+        )
+
+    monkeypatch.setattr(fetch, "_by_uv", fail)
+    monkeypatch.setattr(fetch, "_by_pip", fail)
+    with pytest.raises(InstallerError, match=r"LiteLLM 1\.106\.5 can't be had: Because x needs y"):
+        fetch.fetch_litellm("1.106.5", tmp_path)
+
+
 def test_pip_report_becomes_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What pip would install is recorded by name, version and hash."""
 
