@@ -27,7 +27,7 @@ from litellm_systemd.archive import (
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.pins import Pin, parse_lock, pinned_version, pins_for, render_lock
-from litellm_systemd.source import Materials, Source, code_digest, reachable_python, wheel_source
+from litellm_systemd.source import Materials, Source, code_digest, find_source, reachable_python, wheel_source
 from litellm_systemd.venvs import pip_argv
 from litellm_systemd.wheels import read_wheel
 
@@ -70,6 +70,21 @@ def open_bundle(path: Path) -> Source:
     require_fit(path, manifest, Target().python)
     parse_lock(lock, f"{path}: {LOCK}")
     return Source(manifest.version, manifest.code, lock, reachable_python(), BundleFile(path.absolute()))
+
+
+def open_own_bundle(path: Path) -> Source:
+    """A bundle of the very code that runs here, for `install`, which renders units and files by its own.
+
+    Raises:
+        InputError: it is of another version, or as `open_bundle`.
+    """
+    source = open_bundle(path)
+    if source.code != find_source().code:
+        raise InputError(
+            f"{path} holds another litellm-systemd ({source.version}) than this one",
+            f"sudo litellmctl upgrade --from {path}; on a fresh host: scripts/quickstart.sh --bundle {path}",
+        )
+    return source
 
 
 def open_source(path: Path) -> Source:

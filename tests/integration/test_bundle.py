@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd import bundle as bundles
 from litellm_systemd import venvs
 from litellm_systemd.archive import read_manifest
-from litellm_systemd.bundle import Target, open_bundle, open_source
+from litellm_systemd.bundle import Target, open_bundle, open_own_bundle, open_source
 from litellm_systemd.command import run
 from litellm_systemd.errors import CommandError, InputError
 from litellm_systemd.inventory import read_release
@@ -112,6 +113,15 @@ def test_bundle_tells_what_it_is(bundle: Path) -> None:
     assert (manifest.python, manifest.machine) == (Target().python, Target().machine)
     assert any(name.startswith(f"wheels/litellm-{manifest.litellm}-") for name in manifest.files)
     assert lock == find_source().lock
+
+
+def test_bundle_of_another_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """install takes a bundle of its own code alone, and names `upgrade --from` for another one."""
+    assert open_own_bundle(bundle).identifier == find_source().identifier
+    monkeypatch.setattr(bundles, "find_source", lambda: replace(find_source(), code="0" * 64))
+    with pytest.raises(InputError, match="holds another litellm-systemd") as caught:
+        open_own_bundle(bundle)
+    assert f"upgrade --from {bundle}" in caught.value.hint
 
 
 @pytest.fixture

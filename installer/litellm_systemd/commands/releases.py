@@ -11,7 +11,7 @@ from pathlib import Path
 from litellm_systemd.bundle import Target, open_source, write_bundle
 from litellm_systemd.command import replace_process
 from litellm_systemd.commands.changing import changing, require_root
-from litellm_systemd.errors import InputError, MissingError, Unavailable, UsageError
+from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable, UsageError
 from litellm_systemd.fetch import fetch_litellm, fetch_package
 from litellm_systemd.inventory import (
     Release,
@@ -157,8 +157,12 @@ def _remove(layout: Layout, identifier: str) -> None:
     """First its name: what is left when this is cut short is no release, and the next build takes it away."""
     folder = layout.real(layout.release(identifier))
     hidden = folder.with_name(f".staging-{identifier}")
-    folder.rename(hidden)
-    shutil.rmtree(hidden)
+    try:
+        shutil.rmtree(hidden, ignore_errors=True)
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise InstallerError(f"{error.filename}: {error.strerror}", "Mend that and run it again.") from error
 
 
 def bundle(out: Path | None, target: Target, *, wheels: Path | None = None, say: Say = lambda _line: None) -> Report:
