@@ -1,4 +1,7 @@
-"""The lock: every package of a release at one version, known by its hashes. `scripts/lock.sh` makes it."""
+"""The lock: every package of a release at one version, known by its hashes. `scripts/lock.sh` makes it.
+
+`packaging` is imported where it is needed: all verbs import this module, and few of them read a lock.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-
-from packaging.markers import Marker, default_environment
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from litellm_systemd.errors import InputError
 
@@ -33,6 +32,8 @@ class Pin:
 
     def holds(self, environment: Mapping[str, str]) -> bool:
         """Whether it is one for that environment, as `packaging.markers` has it."""
+        from packaging.markers import Marker
+
         return not self.marker or Marker(self.marker).evaluate(dict(environment))
 
 
@@ -51,6 +52,9 @@ def _logical_lines(text: str) -> Iterator[str]:
 
 
 def _parse_entry(line: str, where: str) -> Pin:
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
     head = line.split(" --hash=", 1)[0].strip()
     hashes = tuple(_HASH.findall(line))
     try:
@@ -90,6 +94,8 @@ def pins_for(pins: Iterable[Pin], python: str, machine: str) -> tuple[Pin, ...]:
 
 def target_environment(python: str, patch: int, machine: str) -> dict[str, str]:
     """What markers are evaluated with for another Python or machine than this one."""
+    from packaging.markers import default_environment
+
     full = f"{python}.{patch}"
     here = {name: str(value) for name, value in default_environment().items()}
     return here | {
