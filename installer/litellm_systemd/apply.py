@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 from litellm_systemd import contract
 from litellm_systemd.attempts import keep_attempt
 from litellm_systemd.errors import InstallerError, Interrupted
 from litellm_systemd.files import forget_before, observe_file, remove_path, write_file
 from litellm_systemd.host import observe_host, previous_release, render_manifest
+from litellm_systemd.interrupts import interruptible, uninterruptible
 from litellm_systemd.journal import Journal, Unfinished, read_journal
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import (
@@ -57,7 +56,7 @@ def apply_install(
     if not plan and records == dict(host.manifest):
         return
     taken: list[Action] = []
-    with _plain_umask(), _interruptible():
+    with _plain_umask(), interruptible():
         journal = Journal(executor.layout, "install", host)
         try:
             for action in plan.actions:
@@ -68,13 +67,13 @@ def apply_install(
             manifest = _keep_pristine(executor.layout, desired, plan, records, host)
             journal.commit(manifest)
         except BaseException as error:
-            with _uninterruptible():
+            with uninterruptible():
                 kept = keep_attempt(executor, plan, error)
                 outcome = _roll_back(executor, tuple(taken), host)
             if isinstance(error, (InstallerError, Interrupted)):
                 error.hint = " ".join(filter(None, (error.hint, outcome, kept)))
             raise
-        with _uninterruptible():
+        with uninterruptible():
             _finish(executor.layout, tuple(taken), manifest)
 
 
@@ -111,7 +110,7 @@ def recover(executor: Executor) -> None:
     if found is None:
         return
     layout = executor.layout
-    with _plain_umask(), _uninterruptible():
+    with _plain_umask(), uninterruptible():
         if found.manifest is not None:
             executor.say(f"an earlier {found.verb} was cut short at its very end: finishing it")
             _finish(layout, found.taken, found.manifest)
@@ -217,27 +216,3 @@ def _plain_umask() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-def _interruptible() -> AbstractContextManager[None]:
-    """Have a signal that asks this process to end raise `Interrupted`, so that the change is undone."""
-
-    def raise_interrupted(number: int, _frame: object) -> None:
-        raise Interrupted(number)
-
-    return _on_signals(raise_interrupted)
-
-
-def _uninterruptible() -> AbstractContextManager[None]:
-    """Whoever interrupts now would get neither the old state nor the new one."""
-    return _on_signals(signal.SIG_IGN)
-
-
-@contextmanager
-def _on_signals(handler: Any) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)

@@ -14,14 +14,17 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import box as box_module
 import images
 import pytest
 from box import Bind, Box, BoxError, Image, Yard, end, wait_until
-from yard import STATE, find_cgroups
+
+import litellm_systemd
+from litellm_systemd.box.kernel import find_cgroups
+from litellm_systemd.box.yard import STATE
 
 MakeBox = Callable[..., Box]
-SCRIPT = Path(box_module.__file__)
+MODULE = (sys.executable, "-m", "litellm_systemd.box")
+HERE = Path(__file__).parent
 
 
 def unit(*service: str) -> str:
@@ -195,7 +198,7 @@ def test_other_file_systems_are_copied_too(yard: Yard) -> None:
         point.mkdir()
         (source / "file").write_text("disk", encoding="utf-8")
         inside = f"cat {point}/file && echo box >{point}/file && cat {point}/file"
-        script = f"mount --bind {source} {point} && exec {sys.executable} {SCRIPT} exec -- sh -c '{inside}'"
+        script = f"mount --bind {source} {point} && exec {' '.join(MODULE)} exec -- sh -c '{inside}'"
         argv = ("unshare", "--mount", "sh", "-c", script)
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "diskbox\n", "")
@@ -350,14 +353,14 @@ def test_a_closed_yard_leaves_nothing(yard: Yard) -> None:
 @pytest.fixture
 def holder(yard: Yard) -> Iterator[subprocess.Popen[str]]:
     """Another process with a booted box; its first line names the yard and the PID namespace of the box."""
-    script = f"""
+    script = """
         import signal, sys
         # A shell starts its background jobs with SIGINT ignored, and so would be whatever runs in this one.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.path.insert(0, {str(SCRIPT.parent)!r})
-        from box import Box, Path, Yard
+        from pathlib import Path
+        from litellm_systemd.box import Box, Yard
         with Yard() as yard, Box(yard) as box:
-            print(yard.name, Path(f"/proc/{{box.leader}}/ns/pid").readlink(), yard._keeper.pid, flush=True)
+            print(yard.name, Path(f"/proc/{box.leader}/ns/pid").readlink(), yard._keeper.pid, flush=True)
             sys.stdin.read()
     """
     argv = (sys.executable, "-c", textwrap.dedent(script))
@@ -411,7 +414,7 @@ def test_a_box_that_fails_to_boot_is_gone(yard: Yard) -> None:
 def test_on_a_machine_that_runs_systemd(make_box: MakeBox) -> None:
     """Where systemd is PID 1 it is asked for control groups, and gets them back: here the machine is a box."""
     machine = make_box(options=("--capability=all",))
-    argv = (sys.executable, str(SCRIPT), "exec", "--", "systemctl", "is-system-running")
+    argv = (*MODULE, "exec", "--", "systemctl", "is-system-running")
     assert machine.run(argv).stdout == "running\n"
     assert machine.run(("find", "/sys/fs/cgroup", "-name", "litellm-boxes-*")).stdout == ""
     assert machine.systemctl("list-units", "--type=scope", "--no-legend", "run-*") == ""
@@ -421,30 +424,28 @@ def test_on_a_machine_that_runs_systemd(make_box: MakeBox) -> None:
 
 
 def _cli(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    argv = (sys.executable, str(SCRIPT), *arguments)
-    return subprocess.run(
-        argv, input=text, capture_output=True, text=True, timeout=120, check=False, cwd=SCRIPT.parent
-    )
+    argv = (*MODULE, *arguments)
+    return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=120, check=False, cwd=HERE)
 
 
 def test_exec_passes_everything_through(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`box.py exec` is transparent: input, output, errors, variables, folder and exit code."""
+    """`exec` is transparent: input, output, errors, variables, folder and exit code."""
     monkeypatch.setenv("GREETING", "hola")
     script = 'cat; echo "$GREETING"; pwd; cat /proc/1/comm; echo wrong >&2; exit 9'
     done = _cli("exec", "--", "sh", "-c", script, text="in\n")
-    assert done.stdout.splitlines() == ["in", "hola", str(SCRIPT.parent), "systemd"]
+    assert done.stdout.splitlines() == ["in", "hola", str(HERE), "systemd"]
     assert (done.returncode, done.stderr) == (9, "wrong\n")
 
 
 def test_exec_without_root() -> None:
-    """Without root, `box.py` says in one line what is missing."""
+    """Without root, `exec` says in one line what is missing."""
     if os.geteuid() != 0:
         pytest.skip("needs root to stop being root")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         Path(scratch).chmod(0o755)  # the checkout may be where only root can read
-        for script in SCRIPT.parent.glob("*.py"):
-            shutil.copy(script, scratch)
+        shutil.copytree(Path(litellm_systemd.__file__).parent, Path(scratch, "litellm_systemd"))
         become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-        argv = (*become, str(Path(sys.executable).resolve()), f"{scratch}/box.py", "exec", "--", "true")
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd="/")
-    assert (done.returncode, done.stderr) == (69, "box.py: systemd containers need root\n")
+        argv = (*become, str(Path(sys.executable).resolve()), "-m", "litellm_systemd.box", "exec", "--", "true")
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=scratch)
+    assert done.returncode == 77
+    assert done.stderr.startswith("box: systemd containers need root\nbox: Run: sudo ")

@@ -14,18 +14,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
-import os
-import signal
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import IO
 
-T = TypeVar("T")
+from litellm_systemd.box.kernel import cgroup_folders, find_cgroups, remove_cgroup
+from litellm_systemd.box.processes import CLEAN_ENVIRONMENT, BoxError, children
 
 #: The only folder of the host that is written to: a lock file for each yard that is open.
 STATE = Path("/run/litellm-boxes")
@@ -33,16 +29,6 @@ STATE = Path("/run/litellm-boxes")
 STORE = Path("/run/boxes")
 #: How the control groups of a yard are called, so that they can be found again.
 CGROUP_PREFIX = "litellm-boxes-"
-#: What `Box.run` hands to a command, and nothing else: results must not depend on the caller's shell.
-CLEAN_ENVIRONMENT: Mapping[str, str] = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/root",
-    "LANG": "C.UTF-8",
-    "TERM": "dumb",
-    "SYSTEMD_PAGER": "",
-    "SYSTEMD_COLORS": "0",
-}
-_POLL_SECONDS = 0.02
 
 # First process of a yard's PID namespace. /run is covered so that neither systemd-nspawn's locks nor a systemd
 # of the host are within reach. Mounts of the host come in (slave), none goes out.
@@ -60,25 +46,6 @@ unshare --mount --propagation slave --pid --fork --kill-child --mount-proc -- sh
 find /sys/fs/cgroup -depth -type d -path "*/$2*" -exec rmdir {} \\; 2>/dev/null
 rm -f "$3"
 """
-
-
-class BoxError(Exception):
-    """Something about a box went wrong; the message holds what is needed to see why."""
-
-
-def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:
-    """Call `predicate` until it returns something true, and return that.
-
-    `deadline` is in seconds from now. Raises BoxError, naming `what`, when it passes.
-    """
-    end = time.monotonic() + deadline
-    while True:
-        result = predicate()
-        if result:
-            return result
-        if time.monotonic() > end:
-            raise BoxError(f"not within {deadline:g} s: {what}")
-        time.sleep(_POLL_SECONDS)
 
 
 class Yard:
@@ -109,7 +76,7 @@ class Yard:
         try:
             self._lock = _take_lock(self.name)
             self._start_keeper()
-            self.cgroups = tuple(folder / self.name for folder in _cgroup_folders(self._init))
+            self.cgroups = tuple(folder / self.name for folder in cgroup_folders(self._init))
             if not self.cgroups:
                 raise BoxError("no cgroup file system is mounted below /sys/fs/cgroup")
             for folder in self.cgroups:
@@ -158,102 +125,14 @@ class Yard:
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, start_new_session=True, cwd="/", env=dict(CLEAN_ENVIRONMENT),
         )  # fmt: skip
-        assert self._keeper.stdout is not None
         lines: list[str] = []
-        for line in self._keeper.stdout:
+        for line in self._keeper.stdout or ():
             if line == "ready\n":
                 unshare = children(self._keeper.pid)[0]
                 self._init = children(unshare)[0]
                 return
             lines.append(line)
         raise BoxError("can't make namespaces and a tmpfs: " + "".join(lines).strip())
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """Kill a command that `Box.popen` started, with all that came of it, by pid.
-
-    The deepest go first, and nsenter itself is left to reap its child: a zombie orphaned by it would hang on the
-    host's init, and would hold up the box's shutdown for ten seconds if that one is slow to reap.
-    """
-    descendants = children(process.pid)
-    for pid in descendants:
-        descendants.extend(children(pid))
-    for pid in reversed(descendants):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(timeout=10)
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def pid_inside(pid: int) -> int:
-    """What a process is called in its own PID namespace, 0 if it has gone (proc_pid_status(5), NSpid)."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    return 0
-
-
-def program(pid: int) -> str:
-    try:
-        return str(Path(f"/proc/{pid}/exe").readlink())
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    root: str
-    point: str
-    kind: str
-    options: str
-
-
-def mounts() -> Iterator[Mount]:
-    """The mounts of this process (proc_pid_mountinfo(5)), parents before children."""
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        left, _, right = line.partition(" - ")
-        words, (kind, _, options) = left.split(" "), right.split(" ", 2)
-        yield Mount(words[3], words[4], kind, options)
-
-
-def _cgroup_folders(pid: int) -> tuple[Path, ...]:
-    """Where a process stands in the hierarchies that systemd manages: v2, and v1's `name=systemd` if there is one."""
-    places: dict[str, str] = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines():
-        _, controllers, place = line.split(":", 2)
-        places[controllers] = place
-    folders: list[Path] = []
-    for mount in mounts():
-        named = mount.kind == "cgroup" and "name=systemd" in mount.options.split(",")
-        key = "name=systemd" if named else "" if mount.kind == "cgroup2" else None
-        if key is not None and key in places:
-            inside = os.path.relpath(places[key], mount.root)
-            folders.append(Path(mount.point) / inside)
-    return tuple(dict.fromkeys(folders))
-
-
-def find_cgroups(name: str) -> list[Path]:
-    """The control groups with this name, in any hierarchy. Those of others come and go while it looks."""
-    points = [mount.point for mount in mounts() if mount.kind in ("cgroup", "cgroup2")]
-    return [Path(path) for point in points for path, _, _ in os.walk(point) if Path(path).name == name]
-
-
-def remove_cgroup(folder: Path) -> None:
-    """Remove a control group and those below it, if they are empty: rmdir is all that cgroupfs has."""
-    for path, _, _ in os.walk(folder, topdown=False):
-        with contextlib.suppress(OSError):
-            Path(path).rmdir()
 
 
 def _take_lock(name: str) -> IO[str]:

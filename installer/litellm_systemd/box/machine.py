@@ -1,0 +1,222 @@
+"""The box itself: its life and its death."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import IO, Literal, TypeVar
+
+from litellm_systemd.box.image import Bind, Image
+from litellm_systemd.box.inside import Inside
+from litellm_systemd.box.kernel import remove_cgroup
+from litellm_systemd.box.processes import (
+    CLEAN_ENVIRONMENT,
+    BoxError,
+    children,
+    end,
+    pid_inside,
+    program,
+    wait_until,
+)
+from litellm_systemd.box.tree import Tree
+from litellm_systemd.box.yard import STORE, Yard
+
+Network = Literal["private", "host"]
+Self = TypeVar("Self", bound="Box")
+
+
+@dataclass
+class Box(Inside):
+    """A systemd container, from its first boot to the end of the `with` statement.
+
+    `network="host"` shares the host's network in place of an empty one. `binds` are shown as they are, everything
+    else is a copy. `options` are handed to systemd-nspawn(1) as they are, and `environment` to every command that is
+    run as root.
+    Entering boots; a box can be powered off and booted again, and keeps its changes until it is closed or saved.
+    """
+
+    yard: Yard
+    image: Image = field(default_factory=Image)
+    network: Network = "private"
+    binds: tuple[Bind, ...] = ()
+    options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.name = self.yard.new_name("box")
+        self._tree = Tree(self.yard, self.image, STORE / self.name)
+        self._console: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed by close)
+        self._nspawn: subprocess.Popen[str] | None = None
+        self._leader = 0
+        try:
+            self._tree.mount(shares_network=self.network == "host")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self: Self) -> Self:
+        try:
+            self.boot()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- life and death ---
+
+    @property
+    def leader(self) -> int:
+        """The process of the host that is PID 1 in the box. Raises BoxError while it is powered off."""
+        if not self._leader:
+            raise BoxError(f"{self.name} is powered off")
+        return self._leader
+
+    @property
+    def running(self) -> bool:
+        """Whether the box is powered on."""
+        return self._nspawn is not None and self._nspawn.poll() is None
+
+    def boot(self, *, deadline: float = 240, degraded: bool = False) -> None:
+        """Power on, and return when systemd has finished its first transaction.
+
+        `deadline` is in seconds. A unit that failed raises BoxError unless `degraded` allows for it.
+        """
+        if self.running:
+            raise BoxError(f"{self.name} is powered on already")
+        end = time.monotonic() + deadline
+        self._start_nspawn()
+        try:
+            self._leader = wait_until(self._find_leader, deadline, "systemd-nspawn starts an init")
+            state = wait_until(lambda: self._system_state(end), deadline, "systemd finishes booting")
+            if state != "running" and not (degraded and state == "degraded"):
+                raise BoxError(f"the box is {state}:\n{self.run(('systemctl', '--failed'), check=False).stdout}")
+        except BaseException as error:
+            console = self.console()[-4000:]
+            self.kill()
+            if isinstance(error, BoxError):
+                raise BoxError(f"{error}\n--- console of {self.name} ---\n{console}") from None
+            raise
+
+    def poweroff(self, *, deadline: float = 120) -> None:
+        """Shut down in good order: every service is stopped. `deadline` in seconds, then BoxError."""
+        os.kill(self.leader, signal.SIGRTMIN + 4)  # systemd(1): start poweroff.target
+        try:
+            self._process.wait(timeout=deadline)
+        except subprocess.TimeoutExpired:
+            console = self.console()[-4000:]
+            self.kill()
+            raise BoxError(f"{self.name} didn't power off in {deadline:g} s\n{console}") from None
+        self._after_power()
+
+    def kill(self) -> None:
+        """Pull the plug: every process is gone at once, the disk stays as it was. Harmless when off."""
+        if self._nspawn is not None and self._nspawn.poll() is None:
+            if self._leader:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._leader, signal.SIGKILL)
+            else:
+                end(self._nspawn)
+            self._nspawn.wait(timeout=60)
+        self._after_power()
+
+    def reboot(self, *, deadline: float = 240, degraded: bool = False) -> None:
+        """Shut down in good order and boot again, with the changes kept."""
+        self.poweroff()
+        self.boot(deadline=deadline, degraded=degraded)
+
+    def save(self) -> Image:
+        """Power off if need be, and make the changes an image for further boxes. This box is closed then."""
+        if self.running:
+            self.poweroff()
+        self._tree.unmount()
+        layer = self._tree.save()
+        self.close()
+        return replace(self.image, layers=(layer, *self.image.layers))
+
+    def close(self) -> None:
+        """End the box and forget its changes. Harmless when repeated."""
+        self.kill()
+        self._tree.unmount()
+        self._tree.remove()
+        self._console.close()
+
+    def console(self) -> str:
+        """What PID 1 and systemd-nspawn wrote to the console since the last boot."""
+        if self._console.closed:
+            return ""
+        self._console.seek(0)
+        return self._console.read()
+
+    # --- inside ---
+
+    @property
+    def _process(self) -> subprocess.Popen[str]:
+        if self._nspawn is None:
+            raise BoxError(f"{self.name} is powered off")
+        return self._nspawn
+
+    def _start_nspawn(self) -> None:
+        groups = [folder / self.name for folder in self.yard.cgroups]
+        for group in groups:
+            group.mkdir(exist_ok=True)
+        # Boxes with one control group between them would end each other's services. A 0 stands for the writer.
+        enter = "".join(f'echo 0 >"{group}/cgroup.procs" && ' for group in groups)
+        machine_id = self._tree.read("/etc/machine-id").strip()
+        argv = (
+            "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--settings=no", "--link-journal=no",
+            "--resolv-conf=off", "--timezone=off", "--console=pipe", f"--directory={self._tree.root}",
+            "--machine=box", f"--uuid={machine_id}",
+            *(("--private-network",) if self.network == "private" else ()),
+            *(bind.option() for bind in (*self._tree.copies(), *self.binds)),
+            *self.options,
+            # The host's file systems and swap are not the box's business (kernel-command-line(7)).
+            "--boot", "fstab=no", "luks=no", "systemd.firstboot=off",
+        )  # fmt: skip
+        self._console.seek(0)
+        self._console.truncate()
+        self._nspawn = subprocess.Popen(
+            self.yard.argv("sh", "-c", f'{enter} exec "$@"', "nspawn", *argv),
+            stdin=subprocess.DEVNULL, stdout=self._console, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True, cwd="/", env=dict(CLEAN_ENVIRONMENT),
+        )  # fmt: skip
+
+    def _find_leader(self) -> int:
+        """The init of the box: the first child of systemd-nspawn's that is PID 1 of a namespace and runs init.
+
+        systemd-nspawn is the child of our nsenter. Nothing is searched for by name: a pattern over the command
+        lines of the host would match somebody else's container as well.
+        """
+        if self._process.poll() is not None:
+            raise BoxError(f"systemd-nspawn ended with exit code {self._process.returncode}")
+        for nspawn in children(self._process.pid):
+            for child in children(nspawn):
+                if pid_inside(child) == 1 and program(child) not in ("", program(nspawn)):
+                    return child
+        return 0
+
+    def _system_state(self, end: float) -> str:
+        """`running` and the like once booting is over, an empty string before."""
+        if not self.running:
+            raise BoxError("the box powered itself off while booting")
+        left = max(1.0, end - time.monotonic())
+        done = self.run(("systemctl", "is-system-running", "--wait"), check=False, timeout=left)
+        state = done.stdout.strip()
+        return "" if state in ("", "offline", "unknown", "initializing", "starting") else state
+
+    def _after_power(self) -> None:
+        self._nspawn = None
+        self._leader = 0
+        for folder in self.yard.cgroups:
+            remove_cgroup(folder / self.name)

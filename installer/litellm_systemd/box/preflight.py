@@ -1,0 +1,65 @@
+"""Whether this machine can have boxes, and what to do if not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+
+from litellm_systemd.box.machine import Box
+from litellm_systemd.box.processes import BoxError
+from litellm_systemd.box.yard import Yard
+from litellm_systemd.errors import InstallerError, MissingError, PermissionDenied, Unavailable
+
+#: Programs, and the package that has them: of Debian and Ubuntu, of Amazon Linux and Fedora.
+_TOOLS = {
+    "systemd-nspawn": ("systemd-container", "systemd-container"),
+    "dbus-daemon": ("dbus", "dbus-daemon"),
+    **dict.fromkeys(("unshare", "nsenter", "setpriv", "mount", "umount"), ("util-linux", "util-linux")),
+    "chroot": ("coreutils", "coreutils"),
+    "find": ("findutils", "findutils"),
+    "sh": ("dash", "bash"),
+}
+
+
+def require_boxes() -> None:
+    """See to it that this machine can have boxes: a yard and a tree are made, and thrown away, to find out.
+
+    Raises:
+        PermissionDenied: this isn't root.
+        MissingError: a program isn't installed.
+        Unavailable: it isn't Linux, or the kernel refuses namespaces, mounts or control groups.
+    """
+    if sys.platform != "linux":
+        raise Unavailable("systemd containers need Linux")
+    if os.geteuid() != 0:
+        raise PermissionDenied("systemd containers need root", f"Run: sudo {' '.join(sys.argv)}")
+    _require_tools()
+    try:
+        with Yard() as yard, contextlib.closing(Box(yard)):
+            return
+    except (BoxError, OSError) as error:
+        raise Unavailable(
+            f"no systemd container can be made here: {error}",
+            "It takes namespaces, overlayfs and control groups. A container gets them with --privileged; else use a"
+            " virtual machine.",
+        ) from None
+
+
+def why_not() -> str | None:
+    """The reason why boxes can't be had on this machine, or None if they can."""
+    try:
+        require_boxes()
+    except InstallerError as error:
+        return error.message
+    return None
+
+
+def _require_tools() -> None:
+    missing = [tool for tool in _TOOLS if shutil.which(tool, path=os.defpath + ":/usr/sbin:/sbin") is None]
+    if missing:
+        debian, fedora = (" ".join(sorted({_TOOLS[tool][which] for tool in missing})) for which in (0, 1))
+        raise MissingError(
+            f"not installed: {', '.join(missing)}", f"Run: apt-get install {debian}, or: dnf install {fedora}"
+        )
