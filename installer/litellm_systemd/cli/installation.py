@@ -48,6 +48,8 @@ def init(env_file: Path, profile: str | None, region: str | None, force: bool) -
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited, and don't ask.")
 @click.option("--no-start", is_flag=True, help="Write and enable, but neither start nor restart.")
 @click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
+@click.option("--no-models", is_flag=True, help="Try the endpoints, but call no model: that would be billed.")
+@click.option("--region", help="The AWS region where .env names none. Default: that of the EC2 instance.")
 @click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
 @wait_option
 @root_option
@@ -60,6 +62,8 @@ def install(
     edits: str | None,
     no_start: bool,
     no_verify: bool,
+    no_models: bool,
+    region: str | None,
     prefix: str | None,
     wait: bool,
     root: Path,
@@ -71,11 +75,13 @@ def install(
     """
     from litellm_systemd import commands
 
+    request = request_of(layout_of(root, prefix), env_file, config, installed_only=installed)
     options = commands.InstallOptions(
-        request_of(layout_of(root, prefix), env_file, config, installed_only=installed),
+        replace(request, region=region),
         dry_run=dry_run,
         start=not no_start,
         verify=not no_verify,
+        spend=not no_models,
         wait=wait,
         take_ours=edits == "ours",
     )
@@ -87,6 +93,41 @@ def install(
 def _ask(question: str, difference: str) -> bool:
     show_diff(difference, err=True)
     return click.confirm(question, err=True)
+
+
+@cli.command()
+@click.option("--env-file", type=click.Path(path_type=Path), help="Default: .env here, else what is installed.")
+@click.option("--installed", is_flag=True, help="Take the installed environment, whatever .env is here.")
+@config_option
+@click.option("--take-ours", "edits", flag_value="ours", help="Put files that you edited aside for the new ones.")
+@click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited (the default).")
+@click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
+@click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
+@wait_option
+@reports
+def rehearse(
+    env_file: Path | None,
+    installed: bool,
+    config: str | None,
+    edits: str | None,
+    no_verify: bool,
+    prefix: str | None,
+    wait: bool,
+) -> Report:
+    """Do an install in a throwaway clone of this host, and tell how it went.
+
+    The clone is a systemd container on a copy-on-write view of the host, with a network of its own. Nothing on the
+    host changes. The exit code is that of the install.
+    """
+    from litellm_systemd import commands
+
+    options = commands.RehearseOptions(
+        request_of(layout_of(prefix=prefix), env_file, config, installed_only=installed),
+        verify=not no_verify,
+        wait=wait,
+        take_ours=edits == "ours",
+    )
+    return commands.rehearse(options, say)
 
 
 @cli.command()

@@ -46,7 +46,8 @@ class Request:
     """What the user asks for: a `.env` and a configuration.
 
     Without `env_file` it is the `.env` in `cwd`, unless `installed_only` is set, and else what is installed.
-    `ask_instance`: whether the region may be asked of the EC2 instance, where nothing names it.
+    Where nothing else names the AWS region it is `region`; without that the EC2 instance is asked for it, if
+    `ask_instance` is set.
     """
 
     layout: Layout
@@ -55,6 +56,7 @@ class Request:
     cwd: Path = Path()
     installed_only: bool = False
     ask_instance: bool = True
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def work_out(request: Request) -> Wanted:
     dotenv, is_installed = _dotenv(request, installed)
     settings = build_settings(dotenv, installed=installed, new_key=lambda: f"sk-{secrets.token_urlsafe(32)}")
     choice = choose_config(request, settings, installed)
-    settings = _with_region(settings, choice, installed, ask=request.ask_instance)
+    settings = _with_region(settings, choice, request, installed)
     configs = _shipped(settings)
     own = _own_file(request.layout, choice, configs)
     if own is None:
@@ -185,17 +187,17 @@ def read_choice(choice: Choice) -> GatewayConfig:
     return parse_config(read_shipped(choice.name), choice.name) if choice.path is None else read_config(choice.path)
 
 
-def _with_region(settings: Settings, choice: Choice, installed: Mapping[str, str], *, ask: bool) -> Settings:
+def _with_region(settings: Settings, choice: Choice, request: Request, installed: Mapping[str, str]) -> Settings:
     """Settings with the instance's own region, where `.env` names none and the configuration goes to Bedrock.
 
-    Without `ask` it is the one that the last install found.
+    Where the instance isn't asked it is the one that the last install found.
     """
     if settings.region is not None:
         return settings
     calls = (model.provider == "bedrock" and not model.mocked for model in read_choice(choice).models)
     if not any(calls):
         return settings
-    region = find_region() if ask else installed.get(REGION_VARIABLES[0])
+    region = request.region or (find_region() if request.ask_instance else installed.get(REGION_VARIABLES[0]))
     if region is None:
         return settings
     return replace(settings, region=region, environment={**settings.environment, REGION_VARIABLES[0]: region})

@@ -28,12 +28,16 @@ def keep_mine(_question: str, _difference: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """What the flags of `install` say. `take_ours`: files that the user edited give way, and nobody is asked."""
+    """What the flags of `install` say.
+
+    `take_ours`: files that the user edited give way, and nobody is asked. `spend`: whether `verify` calls a model.
+    """
 
     request: Request
     dry_run: bool = False
     start: bool = True
     verify: bool = True
+    spend: bool = True
     wait: bool = False
     take_ours: bool = False
     ask: Ask = keep_mine

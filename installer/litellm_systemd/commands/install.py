@@ -127,7 +127,7 @@ def _installed(options: InstallOptions, draft: Draft) -> Report:
     if not options.verify:
         return Report(f"{where} serves on {wanted.settings.base_url}", notes=notes, data=data, diffs=diffs)
     gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
-    proof = verify(gateway, expected=wanted.gateway.names)
+    proof = verify(gateway, expected=wanted.gateway.names, spend=options.spend)
     return Report(
         proof.title if plan else f"{NOTHING_TO_DO}; {proof.title}",
         proof.checks,

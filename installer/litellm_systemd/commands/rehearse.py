@@ -1,0 +1,193 @@
+"""rehearse: an install in a throwaway clone of this host (docs/adr/0007)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_systemd.box import Box, Yard, require_boxes
+from litellm_systemd.commands.changing import Say, require_root
+from litellm_systemd.commands.clone import boot_clone, make_clone
+from litellm_systemd.commands.desired import Request, Wanted, work_out
+from litellm_systemd.contract import MASTER_KEY, ExitCode
+from litellm_systemd.interrupts import interruptible
+from litellm_systemd.lock import hold_lock
+from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.systemctl import journal_argv
+
+UNTOUCHED = "nothing on this host was changed"
+_JOURNAL_LINES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class RehearseOptions:
+    """What the flags of `rehearse` say: those of `install`, as far as they mean anything in a clone."""
+
+    request: Request
+    verify: bool = True
+    wait: bool = False
+    take_ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What was seen in the clone. `plan` and `result` are the JSON of `install --dry-run` and of `install`."""
+
+    boot: Check
+    plan: Mapping[str, Any]
+    result: Mapping[str, Any]
+    journal: tuple[str, ...]
+    calls_models: bool
+    seconds: float
+
+
+def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
+    """Perform an install in a clone of this host, tell how it went, and throw the clone away.
+
+    Args:
+        options: the request and the flags.
+        say: told what is going on, a line each.
+
+    Raises:
+        PermissionDenied: this isn't root.
+        MissingError: a program that a clone takes isn't installed.
+        Unavailable: this machine can't have a clone.
+        Busy: another run is changing the host, and `options.wait` isn't set.
+        InstallerError: the request itself can't be used; `install` would say the same.
+        Interrupted: a signal ended it. The clone is gone.
+    """
+    require_root("litellmctl rehearse")
+    require_boxes()
+    layout = options.request.layout
+    # What a clone's files are a view of must not change below it (overlayfs calls that undefined).
+    with hold_lock(layout, "rehearse", wait=options.wait, say=say), interruptible():
+        wanted = work_out(options.request)
+        say("booting a clone of this host")
+        inputs = _inputs(options.request, wanted)
+        with Yard() as yard, closing(make_clone(yard, inputs, options.request.cwd)) as clone:
+            seen = _perform(options, wanted, clone, say)
+            say("throwing the clone away")
+    return build_report(seen)
+
+
+def _inputs(request: Request, wanted: Wanted) -> tuple[Any, ...]:
+    named = (request.env_file, request.cwd / ".env", wanted.choice.path)
+    return tuple((request.cwd / path).absolute() for path in named if path is not None)
+
+
+def _perform(options: RehearseOptions, wanted: Wanted, clone: Box, say: Say) -> Rehearsal:
+    # Only such models answer in a clone: every other one is behind a network.
+    calls_models = all(model.mocked for model in wanted.gateway.models)
+    argv = build_install(options, region=wanted.settings.region, calls_models=calls_models)
+    folder = str(options.request.cwd.absolute())
+    boot = boot_clone(clone, options.request.layout)
+    plan = read_report(clone.run((*argv, "--dry-run"), check=False, timeout=600, cwd=folder))
+    began = time.monotonic()
+    result = read_report(clone.follow(argv, lambda line: say(line.strip()), cwd=folder))
+    seconds = time.monotonic() - began
+    clone.run(("journalctl", "--sync"), check=False)
+    lines = clone.run(journal_argv(lines=_JOURNAL_LINES, output="short", quiet=True), check=False).stdout
+    return Rehearsal(boot, plan, result, tuple(lines.splitlines()), calls_models, seconds)
+
+
+def build_install(options: RehearseOptions, *, region: str | None, calls_models: bool) -> tuple[str, ...]:
+    """The command line of the install in the clone: the litellmctl that runs here, with the same request."""
+    request = options.request
+    argv = [sys.executable, "-I", "-m", "litellm_systemd", "install", "--json", "--prefix", request.layout.prefix]
+    argv += ["--env-file", str(request.env_file)] if request.env_file is not None else []
+    argv += ["--config", request.config] if request.config is not None else []
+    argv += ["--installed"] if request.installed_only else []
+    argv += ["--take-ours" if options.take_ours else "--keep-mine"]
+    argv += [] if options.verify else ["--no-verify"]
+    argv += [] if calls_models else ["--no-models"]
+    argv += ["--region", region] if region is not None else []
+    return tuple(argv)
+
+
+def read_report(done: Any) -> Mapping[str, Any]:
+    """What a litellmctl printed under --json, with its exit code; also if it died before it could."""
+    try:
+        found: Mapping[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        found = {"error": f"litellmctl in the clone died: {last}"}
+    return {**found, "exit_code": done.returncode}
+
+
+def build_report(seen: Rehearsal) -> Report:
+    """What was seen, for people and for programs."""
+    code = _exit_code(seen.result["exit_code"])
+    done = "error" not in seen.result
+    steps = tuple(
+        Check(check["name"], Outcome.CHANGED if done else Outcome.SKIPPED, check["detail"])
+        for check in seen.plan.get("checks", ())
+    )
+    return Report(
+        title=_title(seen, code),
+        checks=(seen.boot, *steps, *_outcome(seen), *_not_rehearsed(seen)),
+        notes=(*_notes(seen), *(_journal(seen) if code is not ExitCode.OK else ())),
+        diffs=tuple(seen.plan.get("diffs", ())),
+        data={"plan": seen.plan, "result": _without_key(seen.result), "journal": list(seen.journal)},
+        code=code,
+    )
+
+
+def _exit_code(number: int) -> ExitCode:
+    return ExitCode(number) if number in {code.value for code in ExitCode} else ExitCode.FAILED
+
+
+def _title(seen: Rehearsal, code: ExitCode) -> str:
+    if code is not ExitCode.OK:
+        return f"rehearsed: the install fails here with exit code {int(code)}; {UNTOUCHED}"
+    steps = len(seen.plan.get("checks", ()))
+    if not steps:
+        return f"rehearsed: there would be nothing to do; {UNTOUCHED}"
+    return f"rehearsed: the install works here ({steps} steps, {seen.plan['data']['effect']}); {UNTOUCHED}"
+
+
+def _outcome(seen: Rehearsal) -> tuple[Check, ...]:
+    """The error of an install that failed, or what its verify found."""
+    if "error" in seen.result:
+        error, hint = str(seen.result["error"]), str(seen.result.get("hint", ""))
+        return (Check("install", Outcome.FAILED, error, hint, seen.seconds),)
+    found = (
+        Check(check["name"], Outcome(check["outcome"]), check["detail"], check["hint"], check["seconds"])
+        for check in seen.result["checks"]
+    )
+    return (Check("install", Outcome.OK, str(seen.result["title"]), seconds=seen.seconds), *found)
+
+
+def _not_rehearsed(seen: Rehearsal) -> tuple[Check, ...]:
+    away = "a clone has no network beyond its loopback"
+    skipped = {
+        "package index": f"{away}: packages came from what is on this host",
+        "instance metadata": f"{away}: whether the IAM role answers will show on the host",
+        "port and limits": "whether the port is free on the host, and what MemoryMax= and CPUQuota= do there",
+    }
+    if not seen.calls_models:
+        skipped = {
+            "calls to models (Amazon Bedrock)": f"{away}: 'litellmctl verify' makes them on the host",
+            **skipped,
+        }
+    return tuple(Check(f"not rehearsed: {name}", Outcome.SKIPPED, why) for name, why in skipped.items())
+
+
+def _notes(seen: Rehearsal) -> tuple[str, ...]:
+    notes = dict.fromkeys((*seen.plan.get("notes", ()), *seen.result.get("notes", ())))
+    return tuple(note for note in notes if not note.startswith(MASTER_KEY))
+
+
+def _without_key(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result without the key that was made for the clone, and went with it."""
+    return {**result, "notes": [note for note in result.get("notes", ()) if not note.startswith(MASTER_KEY)]}
+
+
+def _journal(seen: Rehearsal) -> tuple[str, ...]:
+    if not seen.journal:
+        return ("The service's journal in the clone is empty.",)
+    return (f"The last {len(seen.journal)} lines of the service's journal in the clone:", *seen.journal)

@@ -1,0 +1,211 @@
+"""A rehearsal shows what an install would do, and the host is as before."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from box import Box, Yard, wait_until
+from installed import REPOSITORY, install_environment
+from service import chat, ctl, state
+from test_install import snapshot, write_env
+from test_transaction import refuse_start
+
+from litellm_systemd.box.kernel import find_cgroups
+from litellm_systemd.box.processes import children
+from litellm_systemd.box.yard import STATE
+
+REHEARSE = (f"{sys.prefix}/bin/litellmctl", "rehearse")
+TREES = ("/etc", "/opt", "/usr/local/bin", "/var/lib")
+
+
+def _files(trees: tuple[str, ...] = TREES) -> dict[str, tuple[int, ...]]:
+    """What every path of the host looks like: mode, owner, group, size, time of the last change."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in (path for tree in trees for path in Path(tree).rglob("*")):
+        facts = path.lstat()
+        found[str(path)] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_size, facts.st_mtime_ns)
+    return found
+
+
+def _rehearse(*arguments: str, cwd: Path = REPOSITORY) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        (*REHEARSE, *arguments, "--json"),
+        env={**os.environ, **install_environment()},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+def _named(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in report["checks"]}
+
+
+# --- on this machine ---
+
+
+def test_first_install(yard: Yard) -> None:
+    """A first install is performed, verified and shown with its differences, and no file of the host changes."""
+    before = _files()
+    code, report = _rehearse("-c", "demo.yml")
+    assert _files() == before
+    assert code == 0, report
+    checks = _named(report)
+    assert checks["boot a clone"]["detail"] == "no service runs in it yet"
+    assert checks["start litellm.service"]["outcome"] == "changed"
+    assert checks["chat claude-sonnet-5-5 (/v1/chat/completions)"]["outcome"] == "ok"
+    assert any("+++ /etc/systemd/system/litellm.service" in difference for difference in report["diffs"])
+    assert any("ready" in line for line in report["data"]["journal"])
+    assert "sk-" not in json.dumps(report)
+
+
+def test_env_that_cannot_be_read(yard: Yard, tmp_path: Path) -> None:
+    """A .env that install refuses is refused at once, with the same words and the same code."""
+    (tmp_path / ".env").write_text("PORT=many\nCONFIG_FILE=demo.yml\n", encoding="utf-8")
+    code, report = _rehearse(cwd=tmp_path)
+    assert code == 78
+    assert ".env:1" in report["error"]
+
+
+@pytest.fixture
+def under_way(yard: Yard) -> Iterator[subprocess.Popen[str]]:
+    """A rehearsal that has booted its clone, and installs."""
+    argv = ("env", "--default-signal", *REHEARSE, "-c", "demo.yml")
+    environment = {**os.environ, **install_environment()}
+    with subprocess.Popen(
+        argv, env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "build release" in line:
+                break
+        else:
+            pytest.fail("".join(lines))
+        yield process
+        process.kill()
+
+
+def _yard_of(process: subprocess.Popen[str]) -> tuple[str, int]:
+    """The name of the yard that a process has open, and its keeper's pid."""
+    for child in children(process.pid):
+        names = re.findall(rb"litellm-boxes-[0-9a-f]{12}", Path(f"/proc/{child}/cmdline").read_bytes())
+        if names:
+            return names[0].decode(), child
+    raise AssertionError("no yard is open")
+
+
+def _pids_of(name: str) -> set[str]:
+    lists = [found for group in find_cgroups(name) for found in group.rglob("cgroup.procs")]
+    return {pid for found in lists for pid in found.read_text(encoding="ascii").split()}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_ended_in_the_middle(under_way: subprocess.Popen[str], number: signal.Signals, code: int) -> None:
+    """However a rehearsal is ended, its clone goes with it, and the exit code names the signal."""
+    name, _ = _yard_of(under_way)
+    assert _pids_of(name)
+    under_way.send_signal(number)
+    assert under_way.wait(timeout=60) == code
+    wait_until(lambda: not find_cgroups(name), 60, "processes and control groups are gone")
+    wait_until(lambda: not list(STATE.glob(f"{name}*")), 30, "the lock is gone")
+
+
+def test_cleaner_killed_too(under_way: subprocess.Popen[str], tmp_path: Path) -> None:
+    """When the cleaner is killed as well, the kernel ends the clone, and the next rehearsal removes the rest."""
+    name, keeper = _yard_of(under_way)
+    os.kill(keeper, signal.SIGKILL)
+    under_way.kill()
+    under_way.wait(timeout=60)
+    wait_until(lambda: not _pids_of(name), 60, "the clone's processes are gone")
+    assert find_cgroups(name)
+    (tmp_path / ".env").write_text("PORT=many\n", encoding="utf-8")
+    assert _rehearse(cwd=tmp_path)[0] == 78
+    assert not find_cgroups(name)
+    assert not list(STATE.glob(f"{name}*"))
+
+
+def test_without_rights_to_mount(yard: Yard) -> None:
+    """Root of a container without rights is told what is missing, and changes nothing."""
+    argv = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", *REHEARSE, "-c", "demo.yml")
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 69, done.stderr
+    assert "no systemd container can be made here" in done.stderr
+    assert "--privileged" in done.stderr
+
+
+# --- on a machine that has the service ---
+
+
+@pytest.fixture
+def machine(make_box: Any, installed_image: Any) -> Box:
+    """A host that systemd runs, with the service installed: a box with the rights to make boxes of its own."""
+    made = make_box(installed_image, options=("--capability=all",))
+    assert isinstance(made, Box)
+    return made
+
+
+def _on(machine: Box, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    argv = ("litellmctl", "rehearse", *arguments, "--json")
+    done = machine.run(argv, env={"UV_OFFLINE": "1"}, check=False, timeout=600, cwd="/root")
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def _processes(machine: Box) -> str:
+    return machine.run(("ps", "-eo", "pid,comm", "--no-headers", "--ppid", "2", "--deselect")).stdout
+
+
+def test_change_of_a_running_service(machine: Box) -> None:
+    """The clone has the service as the host has it, running; the change is shown in it, and the host's runs on."""
+    write_env(machine, "ACCESS_LOG=true\n")
+    before, main = snapshot(machine), state(machine)["MainPID"]
+    code, report, errors = _on(machine, "--env-file", "/root/.env")
+    assert code == 0, (report, errors)
+    checks = _named(report)
+    assert checks["boot a clone"]["detail"] == "its service runs as here"
+    assert checks["write /etc/litellm/litellm.env"]["outcome"] == "changed"
+    assert "the service is restarted" in report["title"]
+    assert any("+ACCESS_LOG" in difference for difference in report["diffs"])
+    assert (snapshot(machine), state(machine)["MainPID"]) == (before, main)
+    assert "systemd-nspawn" not in _processes(machine)
+    assert machine.run(("find", "/sys/fs/cgroup", "-name", "litellm-boxes-*")).stdout == ""
+    assert chat(machine) == 200
+    assert "all is as it was installed" in ctl(machine, "diff")
+
+
+def test_change_that_does_not_come_up(machine: Box) -> None:
+    """A change that the service doesn't start with fails in the clone: its code, its reason, its last words."""
+    refuse_start(machine)
+    write_env(machine, "REFUSE=1\n")
+    before = snapshot(machine)
+    code, report, errors = _on(machine, "--env-file", "/root/.env")
+    assert code == 69, (report, errors)
+    assert "fails here with exit code 69" in report["title"]
+    assert "Everything was put back" in _named(report)["install"]["hint"]
+    assert any("The last" in note for note in report["notes"])
+    assert snapshot(machine) == before
+    assert chat(machine) == 200
+
+
+def test_configuration_for_bedrock(machine: Box) -> None:
+    """A configuration that calls Bedrock is rehearsed up to the call, which is named as not rehearsed."""
+    write_env(machine, "AWS_REGION_NAME=eu-west-1\nCONFIG_FILE=iam_role_config.yml\n")
+    code, report, errors = _on(machine, "--env-file", "/root/.env")
+    assert code == 0, (report, errors)
+    checks = _named(report)
+    assert checks["not rehearsed: calls to models (Amazon Bedrock)"]["outcome"] == "skipped"
+    assert checks["readiness"]["outcome"] == "ok"
+    assert not [name for name in checks if name.startswith("chat ")]

@@ -1,0 +1,167 @@
+"""The pure parts of a rehearsal: the command line in the clone, its environment, and the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from litellm_systemd.box import Image, is_hidden, outermost, preflight
+from litellm_systemd.commands.clone import build_environment
+from litellm_systemd.commands.desired import Request
+from litellm_systemd.commands.rehearse import Rehearsal, RehearseOptions, build_install, build_report, read_report
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import MissingError, PermissionDenied
+from litellm_systemd.layout import Layout
+from litellm_systemd.report import Check, Outcome, Report
+
+OPTIONS = RehearseOptions(Request(Layout()))
+STEP = {
+    "name": "write /etc/litellm/litellm.env",
+    "outcome": "skipped",
+    "detail": "edited",
+    "hint": "",
+    "seconds": None,
+}
+PLAN = {"checks": [STEP], "diffs": ["+A=1"], "notes": ["both"], "data": {"effect": "the service is restarted"}}
+KEY_NOTE = "LITELLM_MASTER_KEY=sk-secret was made for this service"
+RESULT = {**Report("verified", (Check("readiness", Outcome.OK, seconds=0.1),), notes=("both", KEY_NOTE)).as_dict()}
+FAILURE = {"ok": False, "exit_code": 69, "error": "it didn't start", "hint": "Everything was put back."}
+SEEN = Rehearsal(Check("boot a clone", Outcome.OK), PLAN, RESULT, ("last words",), calls_models=True, seconds=1.0)
+
+
+def test_same_request_in_the_clone() -> None:
+    """The install in the clone is asked for just what the rehearsal was asked for."""
+    request = Request(Layout(), Path("my.env"), "demo.yml", installed_only=True)
+    options = RehearseOptions(request, verify=False, take_ours=True)
+    argv = build_install(options, region="eu-west-1", calls_models=False)
+    assert argv[1:7] == ("-I", "-m", "litellm_systemd", "install", "--json", "--prefix")
+    asked = "--env-file my.env --config demo.yml --installed --take-ours --no-verify --no-models --region eu-west-1"
+    assert " ".join(argv[8:]) == asked
+
+
+def test_nothing_is_added_to_the_request() -> None:
+    """Without flags, install chooses in the clone as it would here, and nobody is asked about edits."""
+    assert build_install(OPTIONS, region=None, calls_models=True)[8:] == ("--keep-mine",)
+
+
+def test_environment_of_the_clone() -> None:
+    """uv's and pip's variables come along, secrets and the rest don't, and nothing waits for a network."""
+    found = build_environment({"UV_CACHE_DIR": "/c", "AWS_SECRET_ACCESS_KEY": "x", "PATH": "/p", "TERM": "xterm"})
+    assert found["UV_CACHE_DIR"] == "/c"
+    assert (found["UV_OFFLINE"], found["AWS_EC2_METADATA_DISABLED"]) == ("1", "true")
+    assert found["PATH"].endswith(":/p")
+    assert not {"AWS_SECRET_ACCESS_KEY", "TERM"} & set(found)
+
+
+def test_report_of_a_success() -> None:
+    """Steps are shown as done, verify's table follows, and what wasn't rehearsed is said; a note comes once."""
+    report = build_report(SEEN)
+    assert report.exit_code is ExitCode.OK
+    names = [check.name for check in report.checks]
+    assert names[:4] == ["boot a clone", STEP["name"], "install", "readiness"]
+    assert [check.outcome for check in report.checks[:2]] == [Outcome.OK, Outcome.CHANGED]
+    assert all(name.startswith("not rehearsed: ") for name in names[4:])
+    assert report.notes == ("both",)
+    assert "1 steps, the service is restarted" in report.title
+
+
+def test_key_of_the_clone_is_not_shown() -> None:
+    """The key that was made in the clone is good for nothing, and stands nowhere in the report."""
+    assert "sk-secret" not in build_report(SEEN).as_json()
+
+
+def test_report_of_a_failure() -> None:
+    """The report has the install's own code, error and remedy, and the last lines of the journal."""
+    report = build_report(replace(SEEN, result=FAILURE))
+    assert report.exit_code == 69
+    failed = next(check for check in report.checks if check.outcome is Outcome.FAILED)
+    assert (failed.detail, failed.hint) == ("it didn't start", "Everything was put back.")
+    assert report.notes[-1] == "last words"
+    assert "fails here with exit code 69" in report.title
+
+
+def test_report_of_a_failed_check() -> None:
+    """An install that went through and whose verify failed has verify's code."""
+    sick = Report("not sound", (Check("models", Outcome.FAILED, "HTTP 500"),)).as_dict()
+    report = build_report(replace(SEEN, result=sick, journal=()))
+    assert report.exit_code is ExitCode.FAILED
+    assert report.notes[-1] == "The service's journal in the clone is empty."
+
+
+def test_report_of_no_change() -> None:
+    """Where there is nothing to do, that is the result."""
+    report = build_report(replace(SEEN, plan={**PLAN, "checks": []}))
+    assert report.title.startswith("rehearsed: there would be nothing to do")
+
+
+def test_model_calls_are_named() -> None:
+    """Where models would be called over the network, the report says that they weren't."""
+    names = {check.name for check in build_report(replace(SEEN, calls_models=False)).checks}
+    assert "not rehearsed: calls to models (Amazon Bedrock)" in names
+
+
+@pytest.mark.parametrize(("stdout", "code"), [('{"title": "x", "checks": []}', 0), ("", 137)])
+def test_reading_what_litellmctl_printed(stdout: str, code: int) -> None:
+    """The exit code is that of the process; one that died without a word is an error."""
+    found = read_report(CompletedProcess([], code, stdout, "Killed\n"))
+    assert found["exit_code"] == code
+    assert ("error" in found) == (code != 0)
+
+
+def test_unknown_exit_code() -> None:
+    """A code that litellmctl doesn't have counts as a failure."""
+    assert build_report(replace(SEEN, result={**FAILURE, "exit_code": 137})).exit_code is ExitCode.FAILED
+
+
+# --- what a box needs and sees ---
+
+
+def test_clone_keeps_the_service() -> None:
+    """The image of a clone keeps our installation, that of a test leaves it out."""
+    assert "rm -rf /etc/litellm" in Image().preparation
+    assert "rm -rf /etc/litellm" not in Image(keeps_service=True).preparation
+
+
+def test_hidden_paths() -> None:
+    """A box has its own /tmp and /run, and shares what is on the root's file system."""
+    assert is_hidden(Path("/tmp/x"))
+    assert is_hidden(Path("/proc/1"))
+    assert not is_hidden(Path("/"))
+
+
+def test_outermost() -> None:
+    """A folder that holds another one stands for both."""
+    assert outermost([Path("/a/b"), Path("/a"), Path("/c")]) == (Path("/a"), Path("/c"))
+
+
+def test_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without systemd-nspawn the error names the package, for apt-get and for dnf."""
+
+    def which(name: str, path: str | None = None) -> Any:
+        return None if name == "systemd-nspawn" else f"/usr/bin/{name}"
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", which)
+    with pytest.raises(MissingError, match="systemd-nspawn") as caught:
+        preflight.require_boxes()
+    assert caught.value.hint == "Run: apt-get install systemd-container, or: dnf install systemd-container"
+
+
+def test_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root the error says how to run it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(PermissionDenied, match="need root"):
+        preflight.require_boxes()
+    assert preflight.why_not() == "systemd containers need root"
+
+
+def test_json_of_the_report() -> None:
+    """Programs find plan, result and journal."""
+    assert set(json.loads(build_report(SEEN).as_json())["data"]) == {"plan", "result", "journal"}
