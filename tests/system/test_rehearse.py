@@ -38,7 +38,7 @@ def _files(trees: tuple[str, ...] = TREES) -> dict[str, tuple[int, ...]]:
 
 def _rehearse(*arguments: str, cwd: Path = REPOSITORY) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
-        (*REHEARSE, *arguments, "--json"),
+        (*REHEARSE, *arguments, "--json", "--wait"),
         env={**os.environ, **install_environment()},
         cwd=cwd,
         capture_output=True,
@@ -82,7 +82,7 @@ def test_env_that_cannot_be_read(yard: Yard, tmp_path: Path) -> None:
 @pytest.fixture
 def under_way(yard: Yard) -> Iterator[subprocess.Popen[str]]:
     """A rehearsal that has booted its clone, and installs."""
-    argv = ("env", "--default-signal", *REHEARSE, "-c", "demo.yml")
+    argv = ("env", "--default-signal", *REHEARSE, "--wait", "-c", "demo.yml")
     environment = {**os.environ, **install_environment()}
     with subprocess.Popen(
         argv, env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -140,7 +140,7 @@ def test_cleaner_killed_too(under_way: subprocess.Popen[str], tmp_path: Path) ->
 
 def test_without_rights_to_mount(yard: Yard) -> None:
     """Root of a container without rights is told what is missing, and changes nothing."""
-    argv = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", *REHEARSE, "-c", "demo.yml")
+    argv = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", *REHEARSE, "--wait", "-c", "demo.yml")
     done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 69, done.stderr
     assert "no systemd container can be made here" in done.stderr
@@ -164,10 +164,6 @@ def _on(machine: Box, *arguments: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
-def _processes(machine: Box) -> str:
-    return machine.run(("ps", "-eo", "pid,comm", "--no-headers", "--ppid", "2", "--deselect")).stdout
-
-
 def test_change_of_a_running_service(machine: Box) -> None:
     """The clone has the service as the host has it, running; the change is shown in it, and the host's runs on."""
     write_env(machine, "ACCESS_LOG=true\n")
@@ -180,7 +176,7 @@ def test_change_of_a_running_service(machine: Box) -> None:
     assert "the service is restarted" in report["title"]
     assert any("+ACCESS_LOG" in difference for difference in report["diffs"])
     assert (snapshot(machine), state(machine)["MainPID"]) == (before, main)
-    assert "systemd-nspawn" not in _processes(machine)
+    assert machine.run(("pgrep", "-x", "systemd-nspawn"), check=False).stdout == ""
     assert machine.run(("find", "/sys/fs/cgroup", "-name", "litellm-boxes-*")).stdout == ""
     assert chat(machine) == 200
     assert "all is as it was installed" in ctl(machine, "diff")
