@@ -175,7 +175,7 @@ install_in_a_box() {
     [[ $CHECKOUT != /tmp/* ]] || options=(--copy "$CHECKOUT")
     [[ $BUNDLE != /tmp/* ]] || options+=(--copy "$(dirname "$BUNDLE")")
     LITELLM_QUICKSTART_BOX=1 UV_LINK_MODE=copy PYTHONPATH=$CHECKOUT/installer "$(find_python)" -B -m litellm_systemd.box \
-        --network host --bind-rw "$cache" "${options[@]}" exec -- "$CHECKOUT/scripts/quickstart.sh" \
+        --network host --bind-rw "$cache" "${options[@]}" exec -- env -u PYTHONPATH "$CHECKOUT/scripts/quickstart.sh" \
         ${BUNDLE:+--bundle "$BUNDLE"} "$@" || code=$?
     step "the container and the service in it are gone again: nothing was installed on this machine"
     return "$code"

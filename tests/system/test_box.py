@@ -20,7 +20,7 @@ from box import Bind, Box, BoxError, Image, Yard, end, wait_until
 
 import litellm_systemd
 from litellm_systemd.box.kernel import find_cgroups
-from litellm_systemd.box.yard import STATE
+from litellm_systemd.box.yard import CGROUP_PREFIX, STATE
 
 MakeBox = Callable[..., Box]
 MODULE = (sys.executable, "-m", "litellm_systemd.box")
@@ -400,6 +400,22 @@ def test_the_next_yard_clears_away(holder: subprocess.Popen[str]) -> None:
     with Yard():
         assert not find_cgroups(name)
         assert not list(STATE.glob(f"{name}*"))
+
+
+def test_what_is_still_dying_is_cleared_later(yard: Yard) -> None:
+    """A yard whose processes take their time to die stays on record, and a later yard clears it away."""
+    name = f"{CGROUP_PREFIX}000000000000"
+    group, lock = yard.cgroups[0].with_name(name), STATE / f"{name}.lock"
+    group.mkdir()
+    lock.touch()
+    with subprocess.Popen(("sleep", "60")) as dying:
+        (group / "cgroup.procs").write_text(str(dying.pid), encoding="ascii")
+        with Yard():
+            assert lock.exists()
+        dying.kill()
+    with Yard():
+        assert not lock.exists()
+        assert not find_cgroups(name)
 
 
 def test_a_box_that_fails_to_boot_is_gone(yard: Yard) -> None:

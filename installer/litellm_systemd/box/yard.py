@@ -153,4 +153,6 @@ def _clear_away(lock: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for folder in find_cgroups(lock.stem):
             remove_cgroup(folder)
-        lock.unlink()
+        # What is still dying keeps its group busy, and the lock is how the next yard finds it.
+        if not find_cgroups(lock.stem):
+            lock.unlink()
