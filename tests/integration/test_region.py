@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from litellm_systemd.commands.desired import Request, work_out
-from litellm_systemd.errors import InputError
+from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.layout import Layout
 
 ANSWERS = {"/latest/api/token": "token", "/latest/meta-data/placement/availability-zone/": "eu-central-1a"}
@@ -62,6 +63,22 @@ def test_region_of_the_env_file(tmp_path: Path, asked: list[str]) -> None:
     """Where .env names a region, the instance isn't asked."""
     wanted = work_out(request(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml"))
     assert wanted.settings.region == "us-east-1"
+    assert asked == []
+
+
+def test_region_of_the_command_line(tmp_path: Path, asked: list[str]) -> None:
+    """A region that the caller knows stands in for the instance's, and gives way to that of .env."""
+    told = replace(request(tmp_path, "", "iam_role_config.yml"), region="eu-west-1")
+    assert work_out(told).settings.environment["AWS_REGION_NAME"] == "eu-west-1"
+    (tmp_path / ".env").write_text("AWS_REGION_NAME=us-east-1\n", encoding="utf-8")
+    assert work_out(told).settings.region == "us-east-1"
+    assert asked == []
+
+
+def test_region_that_is_none(tmp_path: Path, asked: list[str]) -> None:
+    """A region on the command line that can't be one is refused."""
+    with pytest.raises(UsageError, match="mars"):
+        work_out(replace(request(tmp_path, "", "iam_role_config.yml"), region="mars"))
     assert asked == []
 
 

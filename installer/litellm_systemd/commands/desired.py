@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from litellm_systemd.aws import find_region
+from litellm_systemd.bedrock_regions import looks_like_region
 from litellm_systemd.environment_file import parse_environment_file
-from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied, UsageError
 from litellm_systemd.files import observe_file
 from litellm_systemd.gateway_config import (
     Choice,
@@ -116,6 +117,8 @@ def work_out(request: Request) -> Wanted:
     dotenv, is_installed = _dotenv(request, installed)
     settings = build_settings(dotenv, installed=installed, new_key=lambda: f"sk-{secrets.token_urlsafe(32)}")
     choice = choose_config(request, settings, installed)
+    if request.region is not None and not looks_like_region(request.region):
+        raise UsageError(f"--region {request.region} doesn't look like an AWS region", "Such as us-east-1.")
     settings = _with_region(settings, choice, request, installed)
     configs = _shipped(settings)
     own = _own_file(request.layout, choice, configs)
