@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from litellm_systemd.errors import Busy
 from litellm_systemd.layout import Layout
@@ -30,21 +31,39 @@ def hold_lock(
     """
     path = layout.real(layout.lock)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    handle = _take(path, wait=wait, say=say)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _read_holder(handle)
-            if not wait:
-                raise Busy(holder, "Wait until it is done, or run this with --wait.") from None
-            say(f"{holder}: waiting for its end")
-            fcntl.flock(handle, fcntl.LOCK_EX)
         os.truncate(handle, 0)
         os.pwrite(handle, json.dumps({"verb": verb, "pid": os.getpid(), "since": time.time()}).encode(), 0)
         yield
     finally:
+        path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _take(path: Path, *, wait: bool, say: Callable[[str], None]) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            _lock(handle, wait=wait, say=say)
+            # Whoever held it has removed the file: then this lock is of a file that nobody else will find.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(handle)):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool, say: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _read_holder(handle)
+        if not wait:
+            raise Busy(holder, "Wait until it is done, or run this with --wait.") from None
+        say(f"{holder}: waiting for its end")
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def _read_holder(handle: int) -> str:

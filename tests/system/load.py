@@ -57,15 +57,17 @@ def _is_whole(text: str) -> bool:
 
 
 @contextmanager
-def loaded(box: Box, *, streams: int = 0, clients: int = CLIENTS) -> Iterator[Load]:
+def loaded(box: Box, *, streams: int = 0, clients: int = CLIENTS, pause: float = 0.0) -> Iterator[Load]:
     """Keep clients busy while the block runs, half of them on a kept connection.
 
-    `streams` are opened before it begins, and read to their end after it is over.
+    `streams` are opened before it begins, and read to their end after it is over. `pause`: seconds that a client
+    rests between two chats, where what is watched is that nobody fails, and other work needs the processors.
     """
     load, over, bearer = Load(), threading.Event(), key(box)
     readers = [threading.Thread(target=_stream, args=(box, bearer, load)) for _ in range(streams)]
     chatters = [
-        threading.Thread(target=_client, args=(box, bearer, load, over, number % 2 == 0)) for number in range(clients)
+        threading.Thread(target=_client, args=(box, bearer, load, over, number % 2 == 0, pause))
+        for number in range(clients)
     ]
     try:
         for thread in readers:
@@ -88,9 +90,9 @@ def _ask(connection: http.client.HTTPConnection, bearer: str, **body: object) ->
     return connection.getresponse()
 
 
-def _client(box: Box, bearer: str, load: Load, over: threading.Event, keep: bool) -> None:
+def _client(box: Box, bearer: str, load: Load, over: threading.Event, keep: bool, pause: float) -> None:
     connection: http.client.HTTPConnection | None = None
-    while not over.is_set():
+    while not over.wait(pause):
         try:
             if connection is None:
                 connection = box.http_connection("127.0.0.1", 4000, timeout=_PATIENCE)

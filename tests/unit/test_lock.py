@@ -54,6 +54,14 @@ def test_the_dead_hold_nothing(tmp_path: Path) -> None:
         pass
 
 
+def test_nothing_is_left(tmp_path: Path) -> None:
+    """A lock that was given up leaves no file behind."""
+    layout = Layout(root=tmp_path)
+    with hold_lock(layout, "install"):
+        assert layout.real(layout.lock).exists()
+    assert not layout.real(layout.lock).exists()
+
+
 def test_wait(tmp_path: Path) -> None:
     """With --wait the second run says whom it waits for, and goes on when that one is done."""
     layout = Layout(root=tmp_path)
