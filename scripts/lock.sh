@@ -28,7 +28,9 @@ import configparser, sys
 
 setup = configparser.ConfigParser(comment_prefixes=("#",))
 setup.read(sys.argv[1], encoding="utf-8")
-print(setup["options"]["install_requires"])
+# sdnotify has no wheel: see installer/litellm_systemd/sourced.py.
+wanted = setup["options"]["install_requires"].splitlines()
+print("\n".join(line for line in wanted if not line.startswith("sdnotify")))
 PYTHON
 
 [[ ! -e $LOCK ]] || cp "$LOCK" "$scratch/requirements.lock"

@@ -117,14 +117,15 @@ install_from_checkout() {
     ensure_uv
     cp -R installer units configs setup.cfg pyproject.toml README.md LICENSE "$1"
     pip_install --require-hashes --only-binary :all: -r installer/litellm_systemd/requirements.lock
-    pip_install --no-deps "$1"
+    # The lock has no sdnotify, which is only to be had as source (installer/litellm_systemd/sourced.py).
+    pip_install --no-deps sdnotify==0.3.2 "$1"
 }
 
 install_from_bundle() {
     UV=$(command -v uv || true)
     read_bundle "$1" unpack "$BUNDLE" "$2" >/dev/null || exit
     pip_install --no-index --find-links "$2/wheels" --require-hashes --only-binary :all: -r "$2/requirements.lock"
-    pip_install --no-index --no-deps "$2"/litellm_systemd-*.whl
+    pip_install --no-index --no-deps "$2"/wheels/sdnotify-*.whl "$2"/litellm_systemd-*.whl
 }
 
 pip_install() {

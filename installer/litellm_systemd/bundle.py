@@ -28,6 +28,7 @@ from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.pins import Pin, parse_lock, pinned_version, pins_for, render_lock
 from litellm_systemd.source import Materials, Source, code_digest, find_source, reachable_python, wheel_source
+from litellm_systemd.sourced import pack_sourced
 from litellm_systemd.venvs import pip_argv
 from litellm_systemd.wheels import read_wheel
 
@@ -121,7 +122,7 @@ def write_bundle(
             if not (found := _find_wheels(folder, pins, target)):
                 _fetch(pins, target, folder, pip_argv(source.python, scratch), say)
                 found = _find_wheels(folder, pins, target)
-            return _pack(source, out, target, (materials.wheel, *found), scratch)
+            return _pack(source, out, target, (materials.wheel, pack_sourced(scratch), *found), scratch)
     except OSError as error:
         raise InstallerError(f"{error.filename or out}: {error.strerror}", "Mend that and run it again.") from error
 

@@ -24,6 +24,7 @@ from litellm_systemd.inventory import Release, running_release
 from litellm_systemd.layout import Layout
 from litellm_systemd.pins import LOCK, lock_digest, parse_lock, pinned_version
 from litellm_systemd.source import Source, find_source, installed_version
+from litellm_systemd.sourced import pack_sourced
 from litellm_systemd.trial import Trial, try_configuration, try_release
 from litellm_systemd.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
 from litellm_systemd.wheels import find_uv
@@ -73,6 +74,7 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say) -> tuple[Ven
     pace = "seconds, or a minute when packages must be fetched" if venv.uv else "a minute or more"
     say(f"building the release with {venv.maker} (about 700 MB; {pace})")
     install_lock(venv, lock, materials.others)
+    install_wheel(venv, pack_sourced(scratch))
     install_wheel(venv, materials.wheel)
     make_movable(venv, layout.release(source.identifier))
     say("trying the new release")

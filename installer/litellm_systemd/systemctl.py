@@ -14,6 +14,8 @@ from litellm_systemd.model import UnitState
 
 #: A stop may drain for hours (DRAIN_TIMEOUT), and systemd's own time-outs bound each job.
 NO_LIMIT = None
+#: Exit code of systemctl for a unit that systemd doesn't know, or no longer (systemctl(1)).
+_NOT_LOADED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class Systemctl:
         try:
             run(self._argv(verb, *units), timeout=NO_LIMIT)
         except CommandError as error:
+            if verb == "stop" and error.returncode == _NOT_LOADED:
+                return
             raise _failure(verb, units, error, began) from None
 
 

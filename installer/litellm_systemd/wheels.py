@@ -22,7 +22,7 @@ _BOOTSTRAP_UV = Path("/opt/litellm-systemd/bootstrap/bin/uv")
 
 _WHEEL = re.compile(r"litellm_systemd-([^-/]+)\.dist-info/METADATA")
 #: What an installation adds to the files of a wheel.
-_ADDED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
+_ADDED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"})
 
 
 def find_uv() -> str | None:
@@ -71,19 +71,19 @@ def read_wheel(path: Path) -> tuple[str, dict[str, bytes]]:
     return versions[0], entries
 
 
-def pack_wheel(found: Distribution) -> bytes:
+def pack_wheel(found: Distribution, name: str = "litellm_systemd") -> bytes:
     """Put the files of an installed distribution into a wheel again, without what its installation added."""
     entries = [
         (str(path), Path(str(path.locate())).read_bytes())
         for path in sorted(found.files or (), key=str)
-        if path.parts[0].startswith("litellm_systemd") and path.suffix != ".pyc" and path.name not in _ADDED
+        if path.parts[0].startswith(name) and path.suffix != ".pyc" and path.name not in _ADDED
     ]
     metadata = next(name.split("/")[0] for name, _ in entries if name.endswith(".dist-info/METADATA"))
     entries.append((f"{metadata}/RECORD", _record(entries, metadata)))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in entries:
-            archive.writestr(zipfile.ZipInfo(name), content)
+        for entry, content in entries:
+            archive.writestr(zipfile.ZipInfo(entry), content)
     return buffer.getvalue()
 
 

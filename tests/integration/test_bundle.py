@@ -23,6 +23,7 @@ from litellm_systemd.layout import Layout
 from litellm_systemd.pins import Pin, parse_lock, pinned_versions, render_lock, target_environment
 from litellm_systemd.releases import build_release
 from litellm_systemd.source import find_source
+from litellm_systemd.sourced import NAME, VERSION
 from litellm_systemd.wheels import find_uv
 from tests.bundle import make_bundle
 
@@ -58,7 +59,10 @@ def test_uv_and_pip_make_the_same_release(bundle: Path, tmp_path: Path, monkeypa
     source = open_bundle(bundle)
     assert source.identifier == find_source().identifier
     environment = target_environment(Target().python, sys.version_info[2], Target().machine)
-    wanted = pinned_versions(parse_lock(source.lock), environment) | {"litellm-systemd": source.version}
+    wanted = pinned_versions(parse_lock(source.lock), environment) | {
+        "litellm-systemd": source.version,
+        NAME: VERSION,
+    }
     found = {}
     for maker, uv in {"uv": find_uv(), "pip": None}.items():
         layout = Layout(root=tmp_path / maker)

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import installed
 import pytest
 from box import Box, BoxError
+from tests.bundle import make_bundle
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 #: Programs of this checkout's venv, uv among them: with it, and its cache, nothing needs a network.
@@ -28,6 +30,32 @@ def test_quickstart(box: Box, install_environment: dict[str, str]) -> None:
     assert "checks passed" in second.stdout
     assert "installing litellmctl" not in second.stderr
     assert box.show("litellm.service", "ActiveState", "InvocationID") == before
+
+
+def test_quickstart_from_a_bundle(box: Box) -> None:
+    """Without a network, a cache and uv, a bundle is enough for a verified service; a second run changes nothing."""
+    make_bundle(installed.BUNDLE)
+    # No folder of the venv: no uv. HOME holds neither a cache nor pip's settings.
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/srv"}
+    argv = (str(SCRIPTS / "quickstart.sh"), "--bundle", str(installed.BUNDLE))
+    first = box.run(argv, env=environment, timeout=1200)
+    assert "checks passed" in first.stdout
+    assert "building the release with pip" in first.stderr
+    before = box.show("litellm.service", "ActiveState", "InvocationID")
+    second = box.run(argv, env=environment, timeout=600)
+    assert "installing litellmctl" not in second.stderr
+    assert box.show("litellm.service", "ActiveState", "InvocationID") == before
+
+
+def test_quickstart_from_what_is_no_bundle(box: Box) -> None:
+    """A file that is no bundle, or isn't there, is one line that says so, and nothing is installed."""
+    box.write("/srv/other.tar", "no bundle")
+    script = str(SCRIPTS / "quickstart.sh")
+    done = box.run((script, "--bundle", "/srv/other.tar", "-c", "demo.yml"), check=False)
+    assert (done.returncode != 0, "/srv/other.tar" in done.stderr) == (True, True), done.stderr
+    missing = box.run((script, "--bundle", "/srv/none.tar"), check=False)
+    assert (missing.returncode, "needs a file that can be read" in missing.stderr) == (1, True), missing.stderr
+    assert not box.exists("/opt/litellm-systemd")
 
 
 def test_quickstart_without_root(box: Box) -> None:

@@ -77,18 +77,20 @@ def test_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("address", ["@nobody-listens-there", "/nobody/listens/there", "unknown:1"])
-def test_a_socket_that_leads_nowhere(address: str) -> None:
+def test_a_socket_that_leads_nowhere(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A NOTIFY_SOCKET that nobody listens on is as good as none."""
-    notifier = Notifier({"NOTIFY_SOCKET": address})
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    notifier = Notifier()
     notifier.ready("serving")
 
 
-def test_an_abstract_socket() -> None:
+def test_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """A NOTIFY_SOCKET that begins with @ is one without a file, as a user's systemd may give it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(f"\0litellm-systemd-{os.getpid()}")
         end.settimeout(10)
-        Notifier({"NOTIFY_SOCKET": f"@litellm-systemd-{os.getpid()}"}).watchdog()
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@litellm-systemd-{os.getpid()}")
+        Notifier().watchdog()
         assert read(end) == ["WATCHDOG=1"]
 
 

@@ -46,6 +46,7 @@ def init(env_file: Path, profile: str | None, region: str | None, force: bool) -
 @click.option("--dry-run", is_flag=True, help="Show steps and differences, take none; exit code 2 if there are any.")
 @click.option("--take-ours", "edits", flag_value="ours", help="Put files that you edited aside for the new ones.")
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited, and don't ask.")
+@click.option("--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Install from it, without a network.")
 @click.option("--no-start", is_flag=True, help="Write and enable, but neither start nor restart.")
 @click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
 @click.option("--no-models", is_flag=True, help="Try the endpoints, but call no model: that would be billed.")
@@ -60,6 +61,7 @@ def install(
     config: str | None,
     dry_run: bool,
     edits: str | None,
+    bundle: Path | None,
     no_start: bool,
     no_verify: bool,
     no_models: bool,
@@ -84,6 +86,7 @@ def install(
         spend=not no_models,
         wait=wait,
         take_ours=edits == "ours",
+        bundle=bundle,
     )
     if edits is None and not dry_run and sys.stdin.isatty() and sys.stderr.isatty():
         options = replace(options, ask=_ask)

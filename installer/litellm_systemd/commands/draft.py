@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from litellm_systemd.commands.desired import Request, Wanted, work_out
 from litellm_systemd.commands.desired_files import build_desired
@@ -40,6 +41,7 @@ class InstallOptions:
     spend: bool = True
     wait: bool = False
     take_ours: bool = False
+    bundle: Path | None = None
     ask: Ask = keep_mine
 
 
@@ -64,7 +66,7 @@ def draft_install(options: InstallOptions) -> Draft:
     systemctl = Systemctl(layout)
     systemd = require_systemd(systemctl) if layout.is_host else systemctl.version()
     wanted = work_out(options.request)
-    release, source = _release(layout)
+    release, source = _release(layout, options.bundle)
     host = observe_host(layout, systemctl, [layout.config(name) for name in wanted.configs])
     build = partial(
         build_desired,
@@ -91,7 +93,13 @@ def draft_install(options: InstallOptions) -> Draft:
     return Draft(wanted, source, host, desired, plan)
 
 
-def _release(layout: Layout) -> tuple[str, Source | None]:
+def _release(layout: Layout, bundle: Path | None) -> tuple[str, Source | None]:
+    if bundle is not None:
+        # Late: it loads what the other verbs don't need.
+        from litellm_systemd.bundle import open_own_bundle
+
+        source = open_own_bundle(bundle)
+        return source.identifier, source
     running = running_release(layout)
     if running is not None:
         return running, None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import time
 from collections.abc import MutableMapping
+
+import sdnotify  # type: ignore[import-untyped]
 
 _BRIEFLY = 0.1
 
@@ -18,7 +18,8 @@ class Notifier:
     """
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
-        self._systemd = _connect(environ.pop("NOTIFY_SOCKET", ""))
+        self._systemd = sdnotify.SystemdNotifier()
+        environ.pop("NOTIFY_SOCKET", None)
         microseconds = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", "")
         mine = microseconds.isdigit() and pid in ("", str(os.getpid()))
@@ -28,8 +29,8 @@ class Notifier:
 
     def close(self) -> None:
         """Let go of the socket; for a forked child."""
-        if self._systemd is not None:
-            self._systemd.close()
+        if self._systemd.socket is not None:
+            self._systemd.socket.close()
 
     def status(self, text: str) -> None:
         """The line that `systemctl status` shows."""
@@ -62,28 +63,11 @@ class Notifier:
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", patience=_BRIEFLY)
 
     def _send(self, *assignments: str, patience: float = 5.0) -> None:
-        if self._systemd is None:
+        if self._systemd.socket is None:
             return
         # The queue of systemd's socket is short (net.unix.max_dgram_qlen). While PID 1 is stuck a sender blocks, and
         # this process must not get stuck with it: a state is worth waiting for, the rest is said again anyway.
-        self._systemd.settimeout(patience)
-        # One line an assignment.
+        self._systemd.socket.settimeout(patience)
+        # sdnotify encodes as Latin-1 and drops what doesn't fit; systemd wants UTF-8. One line an assignment.
         lines = (" ".join(assignment.splitlines()) for assignment in assignments)
-        with contextlib.suppress(OSError):
-            self._systemd.sendall("\n".join(lines).encode())
-
-
-def _connect(address: str) -> socket.socket | None:
-    """The socket of NOTIFY_SOCKET; an @ stands for the NUL of an abstract one (sd_notify(3)).
-
-    Not by a library: sdnotify has no wheel, so that installing it would run a build that no hash pins.
-    """
-    if not address.startswith(("/", "@")):
-        return None
-    found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    try:
-        found.connect("\0" + address[1:] if address.startswith("@") else address)
-    except OSError:
-        found.close()
-        return None
-    return found
+        self._systemd.notify("\n".join(lines).encode().decode("latin-1"))
