@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from litellm_systemd import contract
-from litellm_systemd.errors import InputError, Unavailable, UsageError
+from litellm_systemd.errors import InputError, MissingError, Unavailable, UsageError
 from litellm_systemd.files import group_exists, observe_file, user_exists
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import HostState, Kind, Record, UnitState
@@ -170,3 +170,15 @@ def require_systemd(systemctl: Systemctl) -> int:
             f"systemd {version} is too old for the service's sandbox", f"systemd {OLDEST_SYSTEMD} or later is needed."
         )
     return version
+
+
+def require_installed(systemctl: Systemctl) -> None:
+    """Raise MissingError where systemd knows no such service."""
+    if systemctl.unit_state(contract.SERVICE).load == "not-found":
+        raise MissingError(f"there is no {contract.SERVICE} on this host", "'litellmctl install' comes first.")
+
+
+def active_config(layout: Layout) -> str | None:
+    """The file name of the active configuration, None if none is installed."""
+    found = observe_file(layout, layout.config_link)
+    return Path(found.content.decode()).name if found is not None and found.kind is Kind.LINK else None

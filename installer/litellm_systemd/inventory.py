@@ -12,7 +12,7 @@ from pathlib import Path
 
 from litellm_systemd.errors import UsageError
 from litellm_systemd.files import observe_file
-from litellm_systemd.host import RELEASE_MARK, observe_releases
+from litellm_systemd.host import RELEASE_MARK, observe_releases, previous_release
 from litellm_systemd.layout import Layout
 
 
@@ -87,9 +87,10 @@ def choose_rollback(layout: Layout, identifier: str | None) -> Release:
     return _before(layout, others)
 
 
-def _before(_layout: Layout, others: list[Release]) -> Release:
-    """Which of the others was in use before. For now the one made last."""
-    return others[0]
+def _before(layout: Layout, others: list[Release]) -> Release:
+    """Which of the others was in use before; if that one is gone, the one made last."""
+    former = previous_release(layout)
+    return next((release for release in others if release.identifier == former), others[0])
 
 
 def missing_python(layout: Layout, identifier: str) -> str | None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd import cli, commands
+from litellm_systemd import cli
 from litellm_systemd.cli import run_command
+from litellm_systemd.commands import status
 from litellm_systemd.errors import CommandError, InputError
 from litellm_systemd.report import Check, Outcome, Report
 
@@ -84,7 +85,7 @@ def test_errors(
     error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever goes wrong is told in a sentence with its remedy and an exit code of its own, without a traceback."""
-    monkeypatch.setattr(commands, "status", failing(error))
+    monkeypatch.setattr(status, "status", failing(error))
     assert run_command(["status"]) == code
     err = capsys.readouterr().err
     assert err.lstrip().startswith(said)
@@ -93,7 +94,7 @@ def test_errors(
 
 def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --debug the error arrives as Python raised it."""
-    monkeypatch.setattr(commands, "status", failing(RuntimeError("boom")))
+    monkeypatch.setattr(status, "status", failing(RuntimeError("boom")))
     with pytest.raises(RuntimeError, match="boom"):
         run_command(["--debug", "status"])
 
@@ -113,7 +114,7 @@ REPORT = Report(
 
 def test_report_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A report shows facts, checks with latency and remedy, notes, and the verdict last; brackets are just text."""
-    monkeypatch.setattr(commands, "status", lambda _layout: REPORT)
+    monkeypatch.setattr(status, "status", lambda _layout: REPORT)
     assert run_command(["status"]) == 1
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0].split() == ["name", "[value]"]
@@ -125,7 +126,7 @@ def test_report_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 def test_report_for_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """--json prints nothing but the report."""
-    monkeypatch.setattr(commands, "status", lambda _layout: REPORT)
+    monkeypatch.setattr(status, "status", lambda _layout: REPORT)
     assert run_command(["status", "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == REPORT.as_dict()
 

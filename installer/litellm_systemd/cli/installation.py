@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 @reports
 def init(env_file: Path, profile: str | None, region: str | None, force: bool) -> Report:
     """Write a .env with every key explained."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import init
 
-    return commands.init(env_file, environ=os.environ, profile=profile, region=region, force=force)
+    return init.init(env_file, environ=os.environ, profile=profile, region=region, force=force)
 
 
 @cli.command()
@@ -75,10 +75,10 @@ def install(
     All of it or nothing: if a step fails, or the service doesn't come up, everything is put back. A second run with
     nothing new changes and restarts nothing.
     """
-    from litellm_systemd import commands
+    from litellm_systemd.commands import draft, install
 
     request = request_of(layout_of(root, prefix), env_file, config, installed_only=installed)
-    options = commands.InstallOptions(
+    options = draft.InstallOptions(
         replace(request, region=region),
         dry_run=dry_run,
         start=not no_start,
@@ -90,7 +90,7 @@ def install(
     )
     if edits is None and not dry_run and sys.stdin.isatty() and sys.stderr.isatty():
         options = replace(options, ask=_ask)
-    return commands.install(options, say)
+    return install.install(options, say)
 
 
 def _ask(question: str, difference: str) -> bool:
@@ -122,15 +122,15 @@ def rehearse(
     The clone is a systemd container on a copy-on-write view of the host, with a network of its own. Nothing on the
     host changes. The exit code is that of the install.
     """
-    from litellm_systemd import commands
+    from litellm_systemd.commands import rehearse
 
-    options = commands.RehearseOptions(
+    options = rehearse.RehearseOptions(
         request_of(layout_of(prefix=prefix), env_file, config, installed_only=installed),
         verify=not no_verify,
         wait=wait,
         take_ours=edits == "ours",
     )
-    return commands.rehearse(options, say)
+    return rehearse.rehearse(options, say)
 
 
 @cli.command()
@@ -138,9 +138,9 @@ def rehearse(
 @reports
 def diff(root: Path) -> Report:
     """Show what differs from what was installed; exit code 2 if anything does."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import diff
 
-    return commands.diff(layout_of(root))
+    return diff.diff(layout_of(root))
 
 
 @cli.command()
@@ -151,12 +151,12 @@ def diff(root: Path) -> Report:
 @reports
 def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
     """Stop and remove the service. Configurations and keys stay, unless --purge."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import uninstall
 
     def confirm(question: str) -> bool:
         return yes or click.confirm(question, err=True)
 
-    return commands.uninstall(layout_of(root), purge=purge, confirm=confirm, wait=wait, say=say)
+    return uninstall.uninstall(layout_of(root), purge=purge, confirm=confirm, wait=wait, say=say)
 
 
 @cli.group()
@@ -168,9 +168,9 @@ def config() -> None:
 @reports
 def config_list() -> Report:
     """List the configurations that -c takes by name."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import configs
 
-    return commands.list_configs(layout_of())
+    return configs.list_configs(layout_of())
 
 
 @config.command("show")
@@ -178,9 +178,9 @@ def config_list() -> Report:
 @reports
 def config_show(name: str | None) -> Report:
     """Show what a configuration serves, and what is wrong with it. Default: the active one."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import configs
 
-    return commands.show_config(request_of(layout_of(), None, name))
+    return configs.show_config(request_of(layout_of(), None, name))
 
 
 @config.command("use")
@@ -189,6 +189,6 @@ def config_show(name: str | None) -> Report:
 @reports
 def config_use(name: str, wait: bool) -> Report:
     """Make a configuration the active one; a running service takes it up by a reload."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import configs
 
-    return commands.use_config(request_of(layout_of(), None, name, installed_only=True), say, wait=wait)
+    return configs.use_config(request_of(layout_of(), None, name, installed_only=True), say, wait=wait)

@@ -19,9 +19,9 @@ def _add_unit_verb(name: str, text: str) -> None:
     @config_option
     @reports
     def unit_verb(config: str | None) -> Report:
-        from litellm_systemd import commands
+        from litellm_systemd.commands import service
 
-        return commands.act(name, request_of(layout_of(), None, config, installed_only=True), say)
+        return service.act(name, request_of(layout_of(), None, config, installed_only=True), say)
 
     unit_verb.__doc__ = text
     cli.command(name)(unit_verb)
@@ -42,9 +42,9 @@ for _name, _text in {
 @reports
 def status() -> Report:
     """Show whether the service runs, since when, and with what."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import status
 
-    return commands.status(layout_of())
+    return status.status(layout_of())
 
 
 @cli.command()
@@ -55,9 +55,9 @@ def status() -> Report:
 @json_option
 def logs(follow: bool, lines: int | None, priority: str | None, since: str | None, as_json: bool) -> None:
     """Show the service's journal."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import service
 
-    commands.logs(follow=follow, lines=lines, priority=priority, since=since, as_json=as_json)
+    service.logs(follow=follow, lines=lines, priority=priority, since=since, as_json=as_json)
 
 
 @cli.command()
@@ -72,9 +72,9 @@ def verify(
     base_url: str | None, api_key: str | None, models: tuple[str, ...], all_models: bool, timeout: float, wait: float
 ) -> Report:
     """Prove that the endpoints answer as clients need it."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import service
 
-    return commands.verify_service(
+    return service.verify_service(
         layout_of(),
         base_url=base_url,
         # The installed gateway has its own key; the variable may be that of another one.
@@ -91,9 +91,9 @@ def verify(
 @config_option
 def run(env_file: Path | None, config: str | None) -> None:
     """Serve in the foreground, without systemd and without root."""
-    from litellm_systemd import commands
+    from litellm_systemd.commands import service
 
-    commands.run_foreground(request_of(layout_of(), env_file, config), os.environ, say)
+    service.run_foreground(request_of(layout_of(), env_file, config), os.environ, say)
 
 
 @cli.command()

@@ -8,7 +8,6 @@ from litellm_systemd.apply import apply_install
 from litellm_systemd.commands.changing import Say, changing, prove_service
 from litellm_systemd.commands.desired import (
     Request,
-    active_config,
     find_config,
     installed_configs,
     read_choice,
@@ -19,7 +18,7 @@ from litellm_systemd.commands.desired_files import build_config_file, build_conf
 from litellm_systemd.errors import MissingError
 from litellm_systemd.files import observe_file
 from litellm_systemd.gateway_config import lint
-from litellm_systemd.host import observe_host, read_manifest
+from litellm_systemd.host import active_config, observe_host, read_manifest
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, HostState, Running, Verb
 from litellm_systemd.plan import plan_install

@@ -25,9 +25,8 @@ from litellm_systemd.gateway_config import (
     read_config,
     resolve_name,
 )
-from litellm_systemd.host import read_manifest
+from litellm_systemd.host import active_config, read_manifest
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import Kind
 from litellm_systemd.resources import config_names
 from litellm_systemd.resources import read_config as read_shipped
 from litellm_systemd.settings import (
@@ -93,12 +92,6 @@ def read_installed(layout: Layout) -> dict[str, str]:
         raise InputError(f"{path} is a folder, and a file has to stand there", "Move it away.") from None
     except PermissionError:
         raise PermissionDenied(f"{path} can't be read by this user: it holds keys", "Run it with sudo.") from None
-
-
-def active_config(layout: Layout) -> str | None:
-    """The file name of the active configuration, None if none is installed."""
-    found = observe_file(layout, layout.config_link)
-    return Path(found.content.decode()).name if found is not None and found.kind is Kind.LINK else None
 
 
 def installed_configs(layout: Layout) -> tuple[str, ...]:

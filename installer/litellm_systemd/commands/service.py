@@ -12,11 +12,11 @@ from litellm_systemd.client import DEFAULT_TIMEOUT, Gateway, is_loopback
 from litellm_systemd.command import replace_process
 from litellm_systemd.commands.changing import Say, changing
 from litellm_systemd.commands.configs import switch_config
-from litellm_systemd.commands.desired import Request, active_config, read_installed, work_out
+from litellm_systemd.commands.desired import Request, read_installed, work_out
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.errors import MissingError, UsageError
 from litellm_systemd.gateway_config import read_config
-from litellm_systemd.host import require_systemd
+from litellm_systemd.host import active_config, require_installed, require_systemd
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
 from litellm_systemd.settings import Dotenv, Settings, build_settings
@@ -60,12 +60,6 @@ def _acted(request: Request, systemctl: Systemctl) -> Report:
         f"{contract.SERVICE} is {state.active}, {state.enabled}",
         data={"active": state.active, "enabled": state.enabled, "config": active_config(request.layout)},
     )
-
-
-def require_installed(systemctl: Systemctl) -> None:
-    """Raise MissingError where systemd knows no such service."""
-    if systemctl.unit_state(contract.SERVICE).load == "not-found":
-        raise MissingError(f"there is no {contract.SERVICE} on this host", "'litellmctl install' comes first.")
 
 
 def logs(

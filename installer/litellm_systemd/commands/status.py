@@ -11,12 +11,10 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.command import run
-from litellm_systemd.commands.desired import active_config
-from litellm_systemd.commands.service import require_installed
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.files import observe_file
-from litellm_systemd.host import memory_field, require_systemd
+from litellm_systemd.host import active_config, memory_field, require_installed, require_systemd
 from litellm_systemd.inventory import current_release, missing_python
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
