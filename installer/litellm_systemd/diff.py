@@ -12,7 +12,7 @@ from litellm_systemd.model import FileState, Kind
 
 #: A name that says that its value is secret, in an environment file or a YAML file, and the value.
 _SECRET = re.compile(
-    r"""(?ix) ^ ([-+\s]* ["']? [\w.-]* (?:key|secret|token(?!s)|passw|credential) [\w.-]* ["']?
+    r"""(?ix) ^ ([-+\s]* ["']? [\w.-]* (?:key(?!ring)|secret|token(?!s)|passw|credential) [\w.-]* ["']?
     \s* [=:] \s*) (?!["']?os\.environ/) \S .* $"""
 )
 #: User and password in an address.

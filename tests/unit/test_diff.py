@@ -59,7 +59,8 @@ def test_secrets_are_masked(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["  api_key: os.environ/MY_KEY", "  max_tokens: 100", 'PORT="4000"', "  keepalive: 5"]
+    "line",
+    ["  api_key: os.environ/MY_KEY", "KeyringMode=private", "  max_tokens: 100", 'PORT="4000"', "  keepalive: 5"],
 )
 def test_what_is_no_secret_shows(line: str) -> None:
     """References to variables, and settings that only resemble a secret, stay readable."""
