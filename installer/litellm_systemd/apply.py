@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from litellm_systemd import contract
 from litellm_systemd.attempts import keep_attempt
@@ -56,7 +56,7 @@ def apply_install(
     if not plan and records == dict(host.manifest):
         return
     taken: list[Action] = []
-    with _plain_umask(), interruptible():
+    with _plain_umask(), interruptible(), ExitStack() as stack:
         journal = Journal(executor.layout, "install", host)
         try:
             for action in plan.actions:
@@ -65,6 +65,8 @@ def apply_install(
                 take(executor, action)
             prove()
             manifest = _keep_pristine(executor.layout, desired, plan, records, host)
+            # A signal after the commit must not undo what the next run would take for finished.
+            stack.enter_context(uninterruptible())
             journal.commit(manifest)
         except BaseException as error:
             with uninterruptible():
@@ -73,8 +75,7 @@ def apply_install(
             if isinstance(error, (InstallerError, Interrupted)):
                 error.hint = " ".join(filter(None, (error.hint, outcome, kept)))
             raise
-        with uninterruptible():
-            _finish(executor.layout, tuple(taken), manifest)
+        _finish(executor.layout, tuple(taken), manifest)
 
 
 def apply_uninstall(executor: Executor, plan: Plan, host: HostState, *, purge: bool) -> None:
