@@ -110,7 +110,10 @@ build_images() {
 }
 
 # What tests without a network install from. What was fetched is kept: another run fetches what the lock has new.
-make_bundle() { "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar; }
+make_bundle() {
+    mkdir -p .cache
+    "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
+}
 
 # A test that hangs shows where after four minutes, and a run that hangs is ended.
 run_tests() {
