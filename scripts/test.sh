@@ -78,10 +78,13 @@ make_venv() {
         rm -rf "$VENV"
         "$python" -m venv "$VENV" || die "$python can't make a venv: is python3-venv installed?"
     fi
-    wanted=$(echo "$version $PWD" | cat - setup.cfg pyproject.toml | sha256sum)
+    wanted=$(echo "$version $PWD" | cat - setup.cfg pyproject.toml installer/litellm_systemd/requirements.lock | sha256sum)
     if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
         command -v "$VENV/bin/uv" >/dev/null || "$VENV/bin/python" -m pip install -qq uv
-        "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --editable '.[test]'
+        # The versions of a release: what is tested is what is shipped. Without the hashes, which uv would ask of all.
+        sed -n 's/^\([a-z0-9].*[^ \\]\) *\\*$/\1/p' installer/litellm_systemd/requirements.lock >"$VENV/constraints.txt"
+        "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --constraints "$VENV/constraints.txt" \
+            --editable '.[test]'
         echo "$wanted" >"$stamp"
     fi
 }
