@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from litellm_systemd import contract
 from litellm_systemd.attempts import keep_attempt
 from litellm_systemd.errors import InstallerError, Interrupted
-from litellm_systemd.files import forget_before, observe_file, remove_path, write_file
+from litellm_systemd.files import forget_before, observe_file, plain_umask, remove_path, write_file
 from litellm_systemd.host import observe_host, previous_release, render_manifest
 from litellm_systemd.interrupts import interruptible, uninterruptible
 from litellm_systemd.journal import Journal, Unfinished, read_journal
@@ -56,7 +55,7 @@ def apply_install(
     if not plan and records == dict(host.manifest):
         return
     taken: list[Action] = []
-    with _plain_umask(), interruptible(), ExitStack() as stack:
+    with plain_umask(), interruptible(), ExitStack() as stack:
         journal = Journal(executor.layout, "install", host)
         try:
             for action in plan.actions:
@@ -111,7 +110,7 @@ def recover(executor: Executor) -> None:
     if found is None:
         return
     layout = executor.layout
-    with _plain_umask(), uninterruptible():
+    with plain_umask(), uninterruptible():
         if found.manifest is not None:
             executor.say(f"an earlier {found.verb} was cut short at its very end: finishing it")
             _finish(layout, found.taken, found.manifest)
@@ -207,13 +206,3 @@ def _drop_stale_pristine(layout: Layout, manifest: str) -> None:
     for path in layout.real(layout.pristine).glob("*"):
         if path.name not in manifest:
             path.unlink()
-
-
-@contextmanager
-def _plain_umask() -> Iterator[None]:
-    """The service's user must be able to read a release, whatever the caller's umask is."""
-    before = os.umask(0o022)
-    try:
-        yield
-    finally:
-        os.umask(before)

@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from litellm_systemd.errors import InstallerError
@@ -17,6 +18,16 @@ from litellm_systemd.model import FileState, Kind
 
 #: Of the file that is being written, and of the one that it replaces.
 _NEW, _BEFORE = ".litellmctl-new", ".litellmctl-before"
+
+
+@contextlib.contextmanager
+def plain_umask() -> Iterator[None]:
+    """The service's user must be able to read a release, whatever the caller's umask is."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def observe_file(layout: Layout, path: str) -> FileState | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from litellm_systemd.command import run
 from litellm_systemd.errors import InstallerError, Unavailable
-from litellm_systemd.files import remove_path
+from litellm_systemd.files import plain_umask, remove_path
 from litellm_systemd.host import RELEASE_MARK, observe_releases
 from litellm_systemd.inventory import Release, running_release
 from litellm_systemd.layout import Layout
@@ -53,7 +53,7 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None)
         return identifier
     parse_lock(source.lock)
     try:
-        with _plain_umask(), _staging(layout, identifier) as staging:
+        with plain_umask(), _staging(layout, identifier) as staging:
             venv, trial = _build(layout, source, staging, say)
             _complete(layout, source, venv, trial)
     except OSError as error:
@@ -133,13 +133,3 @@ def _remove_left(folder: Path) -> None:
         raise Unavailable(f"somebody builds a release in {folder} just now", "Wait until that is done.") from None
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _plain_umask() -> Iterator[None]:
-    """The service's user must be able to read a release, whatever the caller's umask is."""
-    before = os.umask(0o022)
-    try:
-        yield
-    finally:
-        os.umask(before)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from box import Box
 from service import chat, ctl, state
-from test_install import fresh_ctl, snapshot, write_env
+from test_install import REPOSITORY, fresh_ctl, snapshot, write_env
 
 BAD_GROUND: dict[str, tuple[str, int, str]] = {
     "masked": ("rm /etc/systemd/system/litellm.service && systemctl mask litellm.service", 69, "systemctl unmask"),
@@ -94,7 +94,7 @@ def tree(box: Box) -> set[str]:
         "/var/log",
         "/var/cache",
         "/var/tmp",
-        "/work",
+        str(REPOSITORY),
         "/var/lib/systemd",
     ]
     # systemctl takes such a folder away with the last link in it, whoever made it.
