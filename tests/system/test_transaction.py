@@ -54,7 +54,7 @@ def test_killed_install_converges_under_load(installed_box: Box) -> None:
         write_env(installed_box, f"MINE={number}\nNUM_WORKERS=1\n", f"/root/{number}.env")
     ways = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
     with loaded(installed_box, clients=4, pause=0.1) as load:
-        results = strike(installed_box, *ways, stride=STRIDE * 5 if STRIDE > 1 else 1)
+        results = strike(installed_box, *ways, stride=STRIDE * 8 if STRIDE > 1 else 1)
     assert [result["wrong"] for result in results] == [[], []]
     assert load.failed == []
     assert chat(installed_box) == 200
