@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 from litellm_systemd import contract
 from litellm_systemd.client import DEFAULT_TIMEOUT, Gateway, is_loopback
 from litellm_systemd.command import replace_process
-from litellm_systemd.commands.changing import Say, changing
+from litellm_systemd.commands.changing import Say, changing, require_root
 from litellm_systemd.commands.configs import switch_config
 from litellm_systemd.commands.desired import Request, read_installed, work_out
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.errors import MissingError, UsageError
 from litellm_systemd.gateway_config import read_config
 from litellm_systemd.host import active_config, require_installed, require_systemd
+from litellm_systemd.journal import read_journal
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
 from litellm_systemd.settings import Dotenv, Settings, build_settings
@@ -35,13 +36,19 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     Raises:
         InstallerError: the switch or systemctl failed; the message has the cause from the journal.
     """
-    with changing(request.layout, verb, say) as executor:
-        require_systemd(executor.systemctl)
-        require_installed(executor.systemctl)
-        if request.config:
-            switch_config(request, executor, take_up=False)
-        _act(verb, request.layout, executor.systemctl, say)
-        return _acted(request, executor.systemctl)
+    require_root(f"litellmctl {verb}")
+    layout, systemctl = request.layout, Systemctl(request.layout)
+    require_systemd(systemctl)
+    require_installed(systemctl)
+    if request.config or verb == "restart" or read_journal(layout) is not None:
+        with changing(layout, verb, say, wait=True) as executor:
+            if request.config:
+                switch_config(request, executor, take_up=False)
+            _act(verb, layout, systemctl, say)
+    else:
+        # No lock where nothing is changed on the disk: systemd puts these in order by itself.
+        _act(verb, layout, systemctl, say)
+    return _acted(request, systemctl)
 
 
 def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
