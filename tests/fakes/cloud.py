@@ -1,0 +1,160 @@
+"""One account's AWS in one region, on two ports: the services behind their endpoints, and an instance's metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from tests.fakes import sts
+from tests.fakes.account import USER, Account, Key
+from tests.fakes.catalogue import Catalogue
+from tests.fakes.http import Reply, Request, serving
+from tests.fakes.metadata import Metadata
+from tests.fakes.refusals import Refused
+from tests.fakes.runtime import Runtime, Script
+
+#: Paths below this one steer the fakes of another process; no service of AWS has it.
+CONTROL = "/-/"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request that was answered: to which service, what it asked for, which key signed, how it ended, whose key."""
+
+    service: str
+    target: str
+    key: str
+    status: int
+    code: str = ""
+    arn: str = ""
+
+
+@dataclass
+class Cloud:
+    """What the fakes stand for. Its parts are plain objects: change them, and the next request sees it."""
+
+    account: Account
+    metadata: Metadata
+    catalogue: Catalogue
+    runtime: Runtime
+    seen: list[Seen] = field(default_factory=list)
+    api_url: str = ""
+    metadata_url: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, region: str, role: str | None) -> Cloud:
+        account = Account()
+        catalogue = Catalogue(account, region)
+        return cls(account, Metadata(account, region, role), catalogue, Runtime(account, catalogue))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What points boto3 and LiteLLM here, and nowhere else."""
+        return {
+            "AWS_ENDPOINT_URL_STS": self.api_url,
+            "AWS_ENDPOINT_URL_BEDROCK": self.api_url,
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": self.api_url,
+            "AWS_BEDROCK_RUNTIME_ENDPOINT": self.api_url,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.metadata_url,
+            "AWS_EC2_METADATA_DISABLED": "false",
+        }
+
+    def answer(self, request: Request) -> Reply:
+        """What the endpoints of AWS answer, all of them on one port."""
+        if request.path.startswith(CONTROL):
+            return self._control(request.path.removeprefix(CONTROL), request)
+        service = "sts" if request.path == "/" else "bedrock"
+        key, code, arn = "", "", ""
+        try:
+            who, reply = self._serve(service, request)
+            key, arn = who.access_key, who.arn
+        except Refused as error:
+            refusal = error.refusal
+            reply, code = refusal.as_xml() if service == "sts" else refusal.as_json(), refusal.code
+            key = _named_key(request)
+        self._note(Seen(service, f"{request.method} {request.target}", key, reply.status, code, arn))
+        return reply
+
+    def answer_metadata(self, request: Request) -> Reply:
+        reply = self.metadata.answer(request)
+        self._note(Seen("metadata", f"{request.method} {request.target}", "", 0 if reply.silent else reply.status))
+        return reply
+
+    def _serve(self, service: str, request: Request) -> tuple[Key, Reply]:
+        if service == "sts":
+            return sts.answer(request, self.account, (self.catalogue.region,))
+        if request.segments[0] == "model":
+            return self.runtime.answer(request)
+        return self.catalogue.answer(request)
+
+    def _note(self, one: Seen) -> None:
+        with self._lock:
+            self.seen.append(one)
+
+    def _control(self, name: str, request: Request) -> Reply:
+        """Steer the fakes of another process: see `tests.fakes.__main__`."""
+        given = json.loads(request.body or b"{}")
+        if name == "seen":
+            with self._lock:
+                told: Any = [asdict(one) for one in self.seen]
+        elif name == "metadata":
+            _change(self.metadata, given)
+            told = {"issued": [key.access_key for key in self.metadata.issued]}
+        elif name == "rotate":
+            told = {"access_key": self.metadata.rotate().access_key}
+        elif name == "role":
+            role = self.account.add_role(given["name"], tuple(given.get("trusted", ())), given.get("external_id"))
+            told = {"arn": role.arn}
+        elif name == "session":
+            told = asdict(self.account.add_session(USER.arn, timedelta(seconds=given["lifetime"])))
+        elif name == "denied":
+            self.account.denied = set(given["actions"])
+            told = {}
+        elif name == "end":
+            self.catalogue.end_in(given["model"], given["days"])
+            told = {}
+        elif name == "script":
+            self.runtime.scripts.update({model: Script(**script) for model, script in given.items()})
+            told = {}
+        elif name == "bodies":
+            told = self.runtime.bodies
+        else:
+            return Reply(404)
+        return Reply(200, json.dumps(told, default=str).encode(), {"Content-Type": "application/json"})
+
+
+def _change(metadata: Metadata, given: dict[str, Any]) -> None:
+    """Set fields by their names; times are given in seconds."""
+    for name, value in given.items():
+        timed = name in ("lifetime", "told_later", "rotate_every") and value is not None
+        getattr(metadata, name)
+        setattr(metadata, name, timedelta(seconds=value) if timed else value)
+
+
+def _named_key(request: Request) -> str:
+    """The access key that a refused request names, known or not."""
+    _, found, rest = request.headers.get("authorization", "").partition("Credential=")
+    return rest.split("/")[0] if found else ""
+
+
+@contextmanager
+def run_cloud(
+    region: str = "us-east-1",
+    role: str | None = "litellm-gateway",
+    *,
+    api: tuple[str, int] = ("127.0.0.1", 0),
+    metadata: tuple[str, int] = ("127.0.0.1", 0),
+) -> Iterator[Cloud]:
+    """An AWS that answers until the block ends. `role`: of the instance, None for a host that has none."""
+    cloud = Cloud.of(region, role)
+    with contextlib.ExitStack() as stack:
+        cloud.api_url = stack.enter_context(serving(cloud.answer, *api)).url
+        cloud.metadata_url = stack.enter_context(serving(cloud.answer_metadata, *metadata)).url
+        yield cloud

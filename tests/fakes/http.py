@@ -1,0 +1,128 @@
+"""The little HTTP server that every fake is: one function from a request to a reply, on a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was received. `target` is as it stood in the request line; header names are lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    @property
+    def path(self) -> str:
+        """The path as it was sent, still encoded: a signature covers it so."""
+        return urlsplit(self.target).path
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The decoded parts of the path. An ARN, slashes and all, is one part."""
+        return tuple(unquote(part) for part in self.path.strip("/").split("/"))
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {name: values[0] for name, values in parse_qs(urlsplit(self.target).query).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What to answer. `chunks` are sent one by one as they come, in place of `body`.
+
+    `cut`: break the connection where the last chunk should come. `silent`: say nothing at all until the client
+    has gone or the server ends.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    chunks: Iterable[bytes] | None = None
+    cut: bool = False
+    silent: bool = False
+
+
+Answer = Callable[[Request], Reply]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        reply = self.server.answer(Request(self.command, self.path, headers, body))
+        if reply.silent:
+            self.server.over.wait()
+            self.close_connection = True
+        elif reply.chunks is None:
+            self._send(reply.status, {**reply.headers, "Content-Length": str(len(reply.body))})
+            self.wfile.write(reply.body)
+        else:
+            self._send_chunks(reply, reply.chunks)
+
+    do_GET = do_POST = do_PUT = do_DELETE = handle_any
+
+    def _send(self, status: int, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _send_chunks(self, reply: Reply, chunks: Iterable[bytes]) -> None:
+        self._send(reply.status, {**reply.headers, "Transfer-Encoding": "chunked"})
+        for chunk in chunks:
+            self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+            self.wfile.flush()
+        if reply.cut:
+            self.close_connection = True
+        else:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing: the fakes keep a record of their own."""
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `answer`. `over` is set when it ends."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], answer: Answer) -> None:
+        super().__init__(address, _Handler)
+        self.answer = answer
+        self.over = threading.Event()
+
+    @property
+    def url(self) -> str:
+        host, port = str(self.server_address[0]), self.server_port
+        return f"http://{host}:{port}"
+
+    def handle_error(self, *args: object) -> None:
+        """A client that went away is what some tests are about."""
+
+
+@contextmanager
+def serving(answer: Answer, host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
+    """Serve until the block ends; port 0 is any free one."""
+    server = Server((host, port), answer)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,132 @@
+"""The instance metadata service, version 2: 169.254.169.254 of an EC2 instance, or a loopback port in its place.
+
+User guide of EC2, "Use the Instance Metadata Service" and "Retrieve security credentials".
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from tests.fakes.account import ACCOUNT, Account, Key, stamp
+from tests.fakes.http import Reply, Request
+
+_TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
+_TOKEN_HEADER = "x-aws-ec2-metadata-token"
+INSTANCE = "i-0fake1234567890ab"
+
+
+def _page(status: int, words: str) -> Reply:
+    body = f'<?xml version="1.0" encoding="iso-8859-1"?><html><head><title>{status} - {words}</title></head></html>'
+    return Reply(status, body.encode(), {"Content-Type": "text/html"})
+
+
+@dataclass
+class Metadata:
+    """One instance's metadata. Change a field, and the next request sees it.
+
+    `role`: the name of the role in its instance profile; None answers 404. `hop_limit_reached`: the answer to PUT
+    is lost on the way, as for a container behind a hop limit of 1. `version_1`: whether a request without a token
+    is answered; instances of today require one. `enabled`: the endpoint as a whole.
+    `lifetime`: of each set of credentials. `told_later`: how much later than the real end the one that is told lies,
+    for tests that can't wait: botocore renews a quarter of an hour before the end. It is told to the microsecond
+    then, which keeps botocore from stretching it (botocore/utils.py, _evaluate_expiration).
+    `rotate_every`: hand out fresh credentials when those at hand are so old; None: when half their life is over.
+    """
+
+    account: Account
+    region: str = "us-east-1"
+    role: str | None = "litellm-gateway"
+    hop_limit_reached: bool = False
+    version_1: bool = False
+    enabled: bool = True
+    lifetime: timedelta = timedelta(hours=6)
+    told_later: timedelta | None = None
+    rotate_every: timedelta | None = None
+    issued: list[Key] = field(default_factory=list)
+    _since: datetime | None = None
+    _tokens: dict[str, datetime] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def arn(self) -> str:
+        """Who the instance is to STS."""
+        return f"arn:aws:sts::{ACCOUNT}:assumed-role/{self.role}/{INSTANCE}"
+
+    def rotate(self) -> Key:
+        """Put fresh credentials in place of those at hand, which stay valid until their end."""
+        with self._lock:
+            self._since = self.account.clock()
+            self.issued.append(self.account.add_session(self.arn, self.lifetime))
+            return self.issued[-1]
+
+    def answer(self, request: Request) -> Reply:
+        if not self.enabled or (request.method == "PUT" and "x-forwarded-for" in request.headers):
+            return _page(403, "Forbidden")
+        if request.method == "PUT" and request.path == "/latest/api/token":
+            return Reply(silent=True) if self.hop_limit_reached else self._new_token(request)
+        if request.method != "GET":
+            return _page(405, "Method Not Allowed")
+        token = request.headers.get(_TOKEN_HEADER)
+        if not self._is_valid(token) and (token is not None or not self.version_1):
+            return _page(401, "Unauthorized")
+        text = self._look_up(request.path.removeprefix("/latest/").rstrip("/"))
+        return _page(404, "Not Found") if text is None else Reply(200, text.encode(), {"Content-Type": "text/plain"})
+
+    def _new_token(self, request: Request) -> Reply:
+        seconds = request.headers.get(_TTL_HEADER, "")
+        if not seconds.isdigit() or not 1 <= int(seconds) <= 21600:
+            return _page(400, "Bad Request")
+        token = secrets.token_urlsafe(42)
+        with self._lock:
+            self._tokens[token] = self.account.clock() + timedelta(seconds=int(seconds))
+        return Reply(200, token.encode(), {"Content-Type": "text/plain", _TTL_HEADER: seconds})
+
+    def _is_valid(self, token: str | None) -> bool:
+        with self._lock:
+            return token in self._tokens and self._tokens[token] > self.account.clock()
+
+    def _look_up(self, path: str) -> str | None:
+        role = self.role
+        texts = {
+            "meta-data/placement/region": self.region,
+            "meta-data/placement/availability-zone": f"{self.region}a",
+            "meta-data/instance-id": INSTANCE,
+            "dynamic/instance-identity/document": json.dumps(
+                {"accountId": ACCOUNT, "instanceId": INSTANCE, "region": self.region, "version": "2017-09-30"}
+            ),
+        }
+        if role is not None:
+            texts["meta-data/iam/security-credentials"] = role
+            texts["meta-data/iam/info"] = json.dumps(
+                {
+                    "Code": "Success",
+                    "LastUpdated": stamp(self.account.clock()),
+                    "InstanceProfileArn": f"arn:aws:iam::{ACCOUNT}:instance-profile/{role}",
+                    "InstanceProfileId": "AIPAEXAMPLEPROFILE234",
+                }
+            )
+            if path == f"meta-data/iam/security-credentials/{role}":
+                return json.dumps(self._credentials())
+        return texts.get(path)
+
+    def _credentials(self) -> dict[str, str]:
+        with self._lock:
+            age = self.rotate_every or self.lifetime / 2
+            if not self.issued or self._since is None or self.account.clock() - self._since >= age:
+                self.rotate()
+            key, since = self.issued[-1], self._since or self.account.clock()
+        ends = key.expires or since
+        told = stamp(ends) if self.told_later is None else (ends + self.told_later).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return {
+            "Code": "Success",
+            "LastUpdated": stamp(since),
+            "Type": "AWS-HMAC",
+            "AccessKeyId": key.access_key,
+            "SecretAccessKey": key.secret_key,
+            "Token": key.token or "",
+            "Expiration": told,
+        }
