@@ -29,6 +29,16 @@ ENDED: Mapping[str, date] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Life:
+    """How long a model goes on: its status in Bedrock's words (`active`), None where Bedrock wasn't asked, and the
+    day on which it ends, None where none is known.
+    """
+
+    status: str | None = None
+    ends: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MapEntry:
     """What the map knows of a model.
 

@@ -266,6 +266,23 @@ def test_switched_configuration_survives_a_rerun(installed_box: Box) -> None:
     assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/prompt_caching.yml\n"
 
 
+def test_an_ended_model_is_refused_once(installed_box: Box) -> None:
+    """`config use` refuses a model that Bedrock has ended; once allowed, reload and install go on with a warning."""
+    write_env(installed_box, "AWS_REGION_NAME=us-east-1\n")
+    ctl(installed_box, "install", "--env-file", "/root/.env")
+    ended = "bedrock/us.anthropic.claude-3-7-sonnet-20250219-v1:0"
+    entry = f"  - model_name: old\n    litellm_params:\n      model: {ended}\n"
+    demo = installed_box.read("/etc/litellm/configs/demo.yml")
+    installed_box.write("/root/old.yml", demo.replace("model_list:\n", f"model_list:\n{entry}"))
+    refused = installed_box.run(("litellmctl", "config", "use", "./old.yml"), check=False, cwd="/root")
+    assert refused.returncode == 78
+    assert "--allow-eol" in refused.stderr
+    assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/demo.yml\n"
+    for arguments in (["config", "use", "./old.yml", "--allow-eol"], ["reload"], ["install", "--no-models"]):
+        assert "which Bedrock ended on 2026-04-28" in ctl(installed_box, *arguments, cwd="/root")
+    assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/old.yml\n"
+
+
 def test_region_is_written_into_the_configuration(installed_box: Box) -> None:
     """The installed configuration calls the inference profiles of the region in .env."""
     write_env(installed_box, "AWS_REGION_NAME=eu-central-1\n")

@@ -13,6 +13,7 @@ import click
 from litellm_systemd.cli.program import (
     cli,
     config_option,
+    eol_option,
     layout_of,
     reports,
     request_of,
@@ -52,6 +53,7 @@ def init(env_file: Path, profile: str | None, region: str | None, force: bool) -
 @click.option("--no-models", is_flag=True, help="Try the endpoints, but call no model: that would be billed.")
 @click.option("--region", help="The AWS region where .env names none. Default: that of the EC2 instance.")
 @click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
+@eol_option
 @wait_option
 @root_option
 @reports
@@ -67,6 +69,7 @@ def install(
     no_models: bool,
     region: str | None,
     prefix: str | None,
+    allow_eol: bool,
     wait: bool,
     root: Path,
 ) -> Report:
@@ -79,7 +82,7 @@ def install(
 
     request = request_of(layout_of(root, prefix), env_file, config, installed_only=installed)
     options = draft.InstallOptions(
-        replace(request, region=region),
+        replace(request, region=region, allow_ended=allow_eol),
         dry_run=dry_run,
         start=not no_start,
         verify=not no_verify,
@@ -106,6 +109,7 @@ def _ask(question: str, difference: str) -> bool:
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited (the default).")
 @click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
 @click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
+@eol_option
 @wait_option
 @reports
 def rehearse(
@@ -115,6 +119,7 @@ def rehearse(
     edits: str | None,
     no_verify: bool,
     prefix: str | None,
+    allow_eol: bool,
     wait: bool,
 ) -> Report:
     """Do an install in a throwaway clone of this host, and tell how it went.
@@ -125,7 +130,9 @@ def rehearse(
     from litellm_systemd.commands import rehearse
 
     options = rehearse.RehearseOptions(
-        request_of(layout_of(prefix=prefix), env_file, config, installed_only=installed),
+        replace(
+            request_of(layout_of(prefix=prefix), env_file, config, installed_only=installed), allow_ended=allow_eol
+        ),
         verify=not no_verify,
         wait=wait,
         take_ours=edits == "ours",
@@ -185,10 +192,12 @@ def config_show(name: str | None) -> Report:
 
 @config.command("use")
 @click.argument("name")
+@eol_option
 @wait_option
 @reports
-def config_use(name: str, wait: bool) -> Report:
+def config_use(name: str, allow_eol: bool, wait: bool) -> Report:
     """Make a configuration the active one; a running service takes it up by a reload."""
     from litellm_systemd.commands import configs
 
-    return configs.use_config(request_of(layout_of(), None, name, installed_only=True), say, wait=wait)
+    request = replace(request_of(layout_of(), None, name, installed_only=True), allow_ended=allow_eol)
+    return configs.use_config(request, say, wait=wait)

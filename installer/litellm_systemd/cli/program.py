@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from datetime import date
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,7 @@ root_option = click.option(
     "--root", type=click.Path(path_type=Path), default=Path("/"), help="The file system to write to, for images."
 )
 wait_option = click.option("--wait", is_flag=True, help="If another litellmctl is at work, wait for its end.")
+eol_option = click.option("--allow-eol", is_flag=True, help="Take models too that Bedrock has ended.")
 config_option = click.option("-c", "--config", metavar="CONFIG", help="A configuration by name, or a path.")
 
 
@@ -95,7 +97,7 @@ def _show(report: Report, *, as_json: bool) -> int:
     if as_json:
         click.echo(report.as_json())
         return int(report.exit_code)
-    if report.checks or report.facts:
+    if report.checks or report.facts or report.table:
         from litellm_systemd.display import render_tables
 
         click.echo(render_tables(report))
@@ -129,7 +131,7 @@ def layout_of(root: Path = Path("/"), prefix: str | None = None) -> Layout:
 def request_of(layout: Layout, env_file: Path | None, config: str | None, *, installed_only: bool = False) -> Request:
     from litellm_systemd.commands.desired import Request
 
-    return Request(layout, env_file, config, Path.cwd(), installed_only)
+    return Request(layout, env_file, config, Path.cwd(), installed_only, today=date.today())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

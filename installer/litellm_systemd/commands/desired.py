@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from litellm_systemd.aws import find_region
 from litellm_systemd.bedrock_regions import looks_like_region
+from litellm_systemd.commands.endings import check_ends
 from litellm_systemd.environment_file import parse_environment_file
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, UsageError
 from litellm_systemd.files import observe_file
@@ -47,7 +49,8 @@ class Request:
 
     Without `env_file` it is the `.env` in `cwd`, unless `installed_only` is set, and else what is installed.
     Where nothing else names the AWS region it is `region`; without that the EC2 instance is asked for it, if
-    `ask_instance` is set.
+    `ask_instance` is set. `today` is the day against which the ends of models are held, None to leave them be;
+    `allow_ended` takes models that have ended.
     """
 
     layout: Layout
@@ -57,6 +60,8 @@ class Request:
     installed_only: bool = False
     ask_instance: bool = True
     region: str | None = None
+    today: date | None = None
+    allow_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,7 @@ def work_out(request: Request) -> Wanted:
     if choice.origin is Origin.PATH:
         configs[choice.name] = _taken_along(request.layout, choice, gateway)
     check(gateway, settings.environment)
+    ends = _ends(request, gateway, settings)
     return Wanted(
         settings=settings,
         choice=choice,
@@ -129,7 +135,7 @@ def work_out(request: Request) -> Wanted:
         configs=configs,
         keeps_environment=is_installed and dict(settings.environment) == installed,
         own=own,
-        notes=(*settings.warnings, *_notes(choice, gateway, settings, configs)),
+        notes=(*settings.warnings, *_notes(choice, gateway, settings, configs), *ends),
     )
 
 
@@ -226,6 +232,13 @@ def _taken_along(layout: Layout, choice: Choice, gateway: GatewayConfig) -> byte
             f"Copy all of them to {layout.configs} and name this one with -c {choice.name}.",
         )
     return choice.path.read_bytes()
+
+
+def _ends(request: Request, gateway: GatewayConfig, settings: Settings) -> tuple[str, ...]:
+    if request.today is None:
+        return ()
+    environ = settings.environment
+    return check_ends(request.layout, gateway, environ, request.today, allow=request.allow_ended)
 
 
 def _notes(

@@ -102,6 +102,7 @@ def build_install(options: RehearseOptions, *, region: str | None, calls_models:
     argv += ["--env-file", str(request.env_file)] if request.env_file is not None else []
     argv += ["--config", request.config] if request.config is not None else []
     argv += ["--installed"] if request.installed_only else []
+    argv += ["--allow-eol"] if request.allow_ended else []
     argv += ["--take-ours" if options.take_ours else "--keep-mine"]
     argv += [] if options.verify else ["--no-verify"]
     argv += [] if calls_models else ["--no-models"]

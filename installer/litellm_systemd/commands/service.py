@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from litellm_systemd.command import replace_process
 from litellm_systemd.commands.changing import Say, changing, require_root
 from litellm_systemd.commands.configs import switch_config
 from litellm_systemd.commands.desired import Request, read_installed, work_out
+from litellm_systemd.commands.endings import active_ends
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.errors import MissingError, UsageError
 from litellm_systemd.gateway_config import read_config
@@ -48,7 +50,7 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     else:
         # No lock where nothing is changed on the disk: systemd puts these in order by itself.
         _act(verb, layout, systemctl, say)
-    return _acted(request, systemctl)
+    return _acted(verb, request, systemctl)
 
 
 def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
@@ -61,10 +63,12 @@ def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
         getattr(systemctl, verb)(unit)
 
 
-def _acted(request: Request, systemctl: Systemctl) -> Report:
+def _acted(verb: str, request: Request, systemctl: Systemctl) -> Report:
+    takes_up = verb in ("start", "restart", "reload") and request.today is not None
     state = systemctl.unit_state(contract.SERVICE)
     return Report(
         f"{contract.SERVICE} is {state.active}, {state.enabled}",
+        notes=active_ends(request.layout, read_installed(request.layout), request.today) if takes_up else (),
         data={"active": state.active, "enabled": state.enabled, "config": active_config(request.layout)},
     )
 
@@ -130,7 +134,8 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
     Raises:
         InstallerError: `.env` or the configuration can't be used.
     """
-    wanted = work_out(request)
+    # What is tried in the foreground is warned of and not refused.
+    wanted = work_out(replace(request, allow_ended=True))
     for note in wanted.notes:
         say(note)
     if wanted.settings.generated_key:

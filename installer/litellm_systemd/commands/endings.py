@@ -1,0 +1,65 @@
+"""What becomes of a configuration with models that Bedrock has ended, or is about to end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+
+from litellm_systemd.errors import InputError, InstallerError
+from litellm_systemd.gateway_config import Finding, GatewayConfig, Severity, read_config
+from litellm_systemd.host import active_config
+from litellm_systemd.layout import Layout
+from litellm_systemd.served import build_served, end_findings
+
+
+def check_ends(
+    layout: Layout, gateway: GatewayConfig, environ: Mapping[str, str], today: date, *, allow: bool = False
+) -> tuple[str, ...]:
+    """What is to be said of models that have ended or end soon, a line each.
+
+    Nobody is asked: it is by LiteLLM's model map and our own table. A model that the active configuration calls
+    already is no reason to refuse anything: a second run, an upgrade and a rollback go on with a warning.
+
+    Raises:
+        InputError: a model has ended, `allow` isn't set, and the active configuration doesn't call it.
+    """
+    served = build_served(gateway, environ)
+    known = _called(gateway, environ) if allow else _active(layout, environ)
+    findings = tuple(end_findings(gateway, served, today, known=known))
+    for finding in findings:
+        if finding.severity is Severity.ERROR:
+            raise InputError(
+                f"{finding.where}: {finding.message}",
+                f"{finding.remedy} --allow-eol takes the configuration as it is.",
+            )
+    return tuple(_line(finding) for finding in findings)
+
+
+def active_ends(layout: Layout, environ: Mapping[str, str], today: date) -> tuple[str, ...]:
+    """The same of the active configuration, which is refused nothing; empty where none can be read."""
+    gateway = _read_active(layout)
+    return () if gateway is None else check_ends(layout, gateway, environ, today, allow=True)
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.where}: {finding.message}. {finding.remedy}"
+
+
+def _active(layout: Layout, environ: Mapping[str, str]) -> frozenset[str]:
+    gateway = _read_active(layout)
+    return frozenset() if gateway is None else _called(gateway, environ)
+
+
+def _read_active(layout: Layout) -> GatewayConfig | None:
+    name = active_config(layout)
+    try:
+        return None if name is None else read_config(layout.real(layout.config(name)))
+    except InstallerError:
+        return None
+
+
+def _called(gateway: GatewayConfig, environ: Mapping[str, str]) -> frozenset[str]:
+    """The models of a configuration, by their ids on Bedrock."""
+    return frozenset(
+        each.found.model for each in build_served(gateway, environ) if each.found and each.found.model is not None
+    )

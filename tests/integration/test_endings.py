@@ -1,0 +1,128 @@
+"""Models that Bedrock has ended: what is refused, what is warned of, and what a second run does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.commands.desired import Request, Wanted, work_out
+from litellm_systemd.commands.endings import active_ends
+from litellm_systemd.errors import InputError
+from litellm_systemd.layout import Layout
+
+OLD = "anthropic.claude-3-7-sonnet-20250219-v1:0"
+ENDING = "anthropic.claude-sonnet-4-5-20250929-v1:0"
+TODAY = date(2027, 2, 1)
+ENVIRONMENT = "AWS_REGION_NAME=us-east-1\nLITELLM_MASTER_KEY=sk-of-these-tests\n"
+
+
+def config_of(*models: str) -> str:
+    entries = "".join(
+        f"- {{model_name: m-{i}, litellm_params: {{model: 'bedrock/us.{each}'}}}}\n" for i, each in enumerate(models)
+    )
+    return f"model_list:\n{entries}litellm_settings: {{drop_params: true}}\n{MASTER}"
+
+
+MASTER = "general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a `.env` and a configuration with a model that has ended."""
+    (tmp_path / ".env").write_text(ENVIRONMENT, encoding="utf-8")
+    (tmp_path / "old.yml").write_text(config_of(OLD), encoding="utf-8")
+    return tmp_path
+
+
+def install_active(root: Path, text: str) -> None:
+    """What an install leaves behind, as far as the next one looks at it."""
+    configs = root / "etc/litellm/configs"
+    configs.mkdir(parents=True)
+    (root / "etc/litellm/litellm.env").write_text(ENVIRONMENT, encoding="utf-8")
+    (configs / "active.yml").write_text(text, encoding="utf-8")
+    (root / "etc/litellm/config.yaml").symlink_to("configs/active.yml")
+
+
+def work(folder: Path, config: str | None = "./old.yml", *, allow: bool = False) -> Wanted:
+    request = Request(Layout(root=folder / "root"), config=config, cwd=folder, today=TODAY)
+    return work_out(replace(request, allow_ended=allow))
+
+
+def test_an_ended_model_is_refused(folder: Path) -> None:
+    """A configuration that calls a model that has ended is refused, with its line, its day and the way out."""
+    with pytest.raises(InputError) as caught:
+        work(folder)
+    assert "old.yml:2" in caught.value.message
+    assert f"{OLD}, which Bedrock ended on 2026-04-28" in caught.value.message
+    assert "--allow-eol" in caught.value.hint
+
+
+def test_it_is_taken_on_demand(folder: Path) -> None:
+    """With --allow-eol it is taken, and told."""
+    assert any("ended on 2026-04-28" in note for note in work(folder, allow=True).notes)
+
+
+def test_a_second_run_only_warns(folder: Path) -> None:
+    """What was installed with --allow-eol goes on without the flag: a second run, and one that adds a live model."""
+    install_active(folder / "root", config_of(OLD))
+    for config in (None, "active.yml", "./old.yml"):
+        assert any("ended on 2026-04-28" in note for note in work(folder, config).notes)
+    (folder / "more.yml").write_text(config_of(OLD, "anthropic.claude-sonnet-5-5"), encoding="utf-8")
+    assert work(folder, "./more.yml").notes
+
+
+def test_another_ended_model_is_news(folder: Path) -> None:
+    """That one ended model was allowed doesn't let in another one."""
+    install_active(folder / "root", config_of(OLD))
+    (folder / "worse.yml").write_text(config_of(OLD, "anthropic.claude-opus-4-20250514-v1:0"), encoding="utf-8")
+    with pytest.raises(InputError, match="claude-opus-4-20250514"):
+        work(folder, "./worse.yml")
+
+
+def test_a_model_that_ends_soon(folder: Path) -> None:
+    """Within 90 days of its end a model is warned of and taken."""
+    (folder / "soon.yml").write_text(config_of(ENDING), encoding="utf-8")
+    assert [note for note in work(folder, "./soon.yml").notes if "ends on 2027-04-08" in note]
+
+
+def test_what_is_active_is_told(folder: Path) -> None:
+    """A reload warns of what the active configuration calls, and says nothing where nothing is installed."""
+    layout = Layout(root=folder / "root")
+    assert active_ends(layout, {}, TODAY) == ()
+    install_active(folder / "root", config_of(ENDING, OLD))
+    notes = active_ends(layout, {"AWS_REGION_NAME": "us-east-1"}, TODAY)
+    assert ["which Bedrock ends on 2027-04-08" in notes[0], "which Bedrock ended on 2026-04-28" in notes[1]] == [
+        True,
+        True,
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of other owners take root")
+def test_the_exit_code(folder: Path) -> None:
+    """`install` ends with 78 and leaves nothing behind; --allow-eol lets it go on."""
+    root = folder / "root"
+    root.mkdir()
+    argv = (sys.executable, "-m", "litellm_systemd", "install", "--root", str(root), "-c", "./old.yml", "--json")
+    env = {**os.environ, "UV_OFFLINE": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 78, done.stdout + done.stderr
+    assert "ended on" in json.loads(done.stdout)["error"]
+    assert [path for path in root.rglob("*") if path.is_file()] == []
+    again = subprocess.run(
+        (*argv, "--allow-eol", "--dry-run"),
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert again.returncode == 2, again.stdout + again.stderr
+    assert any("ended on" in note for note in json.loads(again.stdout)["notes"])
