@@ -46,6 +46,24 @@ REACH: dict[str, tuple[str, ...]] = {
     "us-gov": ("us-gov-",),
 }
 
+#: Where Bedrock may route a request for a profile of a geography, besides the region that it was sent to (user guide
+#: of Bedrock, "Geographic cross-Region inference"; GetInferenceProfile has it for each profile). `global.` has none:
+#: its models have ARNs without a region.
+# fmt: off
+DESTINATIONS: dict[str, tuple[str, ...]] = {
+    "us": ("us-east-1", "us-east-2", "us-west-2"),
+    "eu": ("eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2", "eu-west-1", "eu-west-3"),
+    "jp": ("ap-northeast-1", "ap-northeast-3"),
+    "au": ("ap-southeast-2", "ap-southeast-4"),
+    "apac": (
+        "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-south-2", "ap-southeast-1",
+        "ap-southeast-2", "ap-southeast-4",
+    ),
+    "in": ("ap-south-1", "ap-south-2"),
+    "us-gov": ("us-gov-east-1", "us-gov-west-1"),
+}
+# fmt: on
+
 #: Partitions with no way to the commercial regions and no model here, by how their regions begin.
 _APART = ("cn-", "us-iso", "eu-iso", "eusc-")
 
@@ -57,6 +75,23 @@ _PROFILE_ID = re.compile(
 def looks_like_region(region: str) -> bool:
     """Whether `region` has the shape of a region's name. It may still not exist."""
     return _SHAPE.fullmatch(region) is not None
+
+
+def partition(region: str) -> str:
+    """The partition of a region, as the second word of its ARNs has it."""
+    return next((name for start, name in _PARTITIONS.items() if region.startswith(start)), "aws")
+
+
+#: How the regions outside the commercial partition begin (botocore's partitions.json).
+_PARTITIONS = {
+    "cn-": "aws-cn",
+    "us-gov-": "aws-us-gov",
+    "us-iso-": "aws-iso",
+    "us-isob-": "aws-iso-b",
+    "eu-isoe-": "aws-iso-e",
+    "us-isof-": "aws-iso-f",
+    "eusc-": "aws-eusc",
+}
 
 
 def geography(region: str) -> str:

@@ -6,8 +6,10 @@ import sys
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
+from litellm_systemd import report as reports
 from litellm_systemd.report import Check, Outcome, Report
 
 _MARKS = {
@@ -20,15 +22,26 @@ _MARKS = {
 
 
 def render_tables(report: Report, console: Console | None = None) -> str:
-    """The facts and the checks of a report as text, a table each, coloured for a terminal."""
+    """The table, the facts and the checks of a report as text, coloured for a terminal."""
     # A file or a pipe has no width of its own: wide enough that no line of a report is folded there.
     out = console or Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     with out.capture() as capture:
+        if report.table is not None:
+            out.print(Padding(_table(report.table), (0, 0, 1, 2)))
         if report.facts:
             out.print(_facts(report))
         if report.checks:
             out.print(_checks(report.checks))
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _table(found: reports.Table) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for column in found.columns:
+        table.add_column(column, overflow="fold")
+    for row in found.rows:
+        table.add_row(*map(escape, row))
+    return table
 
 
 def _facts(report: Report) -> Table:

@@ -36,12 +36,20 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text below the names of their columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The result of a verb.
 
     `title` says in one sentence what was done, `checks` how each part went, `facts` are pairs of a name and a text
-    for people, `notes` what the user must know (each printed on a line of its own), `diffs` are unified diffs without
-    secrets, `data` the facts for programs: JSON types only.
+    for people, `table` more of them, `notes` what the user must know (each printed on a line of its own), `diffs` are
+    unified diffs without secrets, `data` the facts for programs: JSON types only.
     `code` is worked out from the checks unless it is given.
     """
 
@@ -52,6 +60,7 @@ class Report:
     diffs: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     code: ExitCode | None = None
+    table: Table | None = None
 
     @property
     def exit_code(self) -> ExitCode:

@@ -18,7 +18,18 @@ from litellm_systemd.errors import CommandError, InputError
 from litellm_systemd.report import Check, Outcome, Report
 
 VERBS = ["init", "install", "uninstall", "start", "stop", "restart", "reload", "enable", "disable", "status", "logs"]
-VERBS += ["verify", "run", "config", "completion", "upgrade", "rollback", "releases", "bundle"]
+VERBS += [
+    "verify",
+    "run",
+    "config",
+    "completion",
+    "upgrade",
+    "rollback",
+    "releases",
+    "bundle",
+    "models",
+    "iam-policy",
+]
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,194 @@
+"""What Bedrock's control plane says of models and inference profiles, asked as the service would ask.
+
+With `aws` the only user of botocore. Nothing is taken from the caller's own environment and ~/.aws: who runs
+litellmctl is another one than the service.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass_environment
+
+from litellm_systemd.model_map import Life
+
+#: Seconds: for a connection, and for an answer. Nobody waits longer for what is nice to know; nothing is tried twice.
+CONNECT_TIMEOUT, READ_TIMEOUT = 2, 5
+
+Told = TypeVar("Told")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What Bedrock told. `lives` by model id, `profiles` the ARNs of the models behind a profile, by its id.
+
+    `unknown` are ids that Bedrock doesn't know in that region. `refusal` says why it couldn't be asked for the rest,
+    None if it told all.
+    """
+
+    lives: Mapping[str, Life] = field(default_factory=dict)
+    profiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+    refusal: str | None = None
+
+
+class _Refused(Exception):
+    """Bedrock didn't answer, and wouldn't answer the next question either."""
+
+
+def ask_bedrock(
+    environ: Mapping[str, str], region: str, *, models: tuple[str, ...] = (), profiles: tuple[str, ...] = ()
+) -> Answers:
+    """Ask for the lifecycle of `models` and for what is behind `profiles`, with the service's environment.
+
+    Honours its keys or bearer token, else the role of the EC2 instance, its proxy, CA and AWS_ENDPOINT_URL_BEDROCK.
+    Raises nothing: what went wrong is told in `refusal`, and the first refusal ends it.
+    """
+    lives: dict[str, Life] = {}
+    behind: dict[str, tuple[str, ...]] = {}
+    unknown: set[str] = set()
+    refusal = None
+    try:
+        client = _client(environ, region)
+        _learn(lives, unknown, models, lambda each: _lifecycle(client.get_foundation_model(modelIdentifier=each)))
+        get_profile = client.get_inference_profile
+        _learn(behind, unknown, profiles, lambda each: _behind(get_profile(inferenceProfileIdentifier=each)))
+    except _Refused as error:
+        refusal = str(error)
+    return Answers(lives, behind, frozenset(unknown), refusal)
+
+
+def _learn(known: dict[str, Told], unknown: set[str], names: tuple[str, ...], ask: Callable[[str], Told]) -> None:
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
+    for name in names:
+        try:
+            known[name] = ask(name)
+        except ParamValidationError:
+            unknown.add(name)  # nothing that could be the id of a model
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if code not in ("ResourceNotFoundException", "ValidationException"):
+                raise _Refused(_in_words(error, code)) from None
+            unknown.add(name)
+        except BotoCoreError as error:
+            raise _Refused(_why(error)) from None
+
+
+def _lifecycle(answer: Mapping[str, Any]) -> Life:
+    found = answer.get("modelDetails", {}).get("modelLifecycle", {})
+    ends = found.get("endOfLifeTime")
+    return Life(str(found.get("status", "unknown")).lower(), ends.date() if isinstance(ends, datetime) else None)
+
+
+def _behind(answer: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(model["modelArn"]) for model in answer.get("models", ()) if "modelArn" in model)
+
+
+def _in_words(error: Any, code: str) -> str:
+    words = {
+        "AccessDeniedException": "these credentials may not ask ('litellmctl iam-policy' prints what they need)",
+        "UnrecognizedClientException": "AWS doesn't know these credentials",
+        "InvalidSignatureException": "AWS doesn't accept the signature: a wrong secret key, or a wrong clock",
+        "ExpiredTokenException": "the credentials have expired",
+        "ThrottlingException": "AWS asks for fewer questions; try again in a minute",
+    }
+    said = error.response.get("Error", {}).get("Message", "") or "no reason given"
+    return words.get(code, f"{code or 'an error'}: {said}")
+
+
+def _why(error: Exception) -> str:
+    from botocore import exceptions as known
+
+    if isinstance(error, known.NoCredentialsError | known.PartialCredentialsError):
+        return "the service's environment has no credentials, and there is no role of an EC2 instance"
+    if isinstance(error, known.SSLError):
+        return "its certificate isn't trusted here (SSL_CERT_FILE names a private CA)"
+    if isinstance(error, known.ProxyConnectionError):
+        return "the proxy doesn't let it through"
+    if isinstance(error, known.ConnectionError | known.HTTPClientError):  # no connection, or no answer in time
+        return "it can't be reached from here"
+    return str(error)
+
+
+def _client(environ: Mapping[str, str], region: str) -> Any:
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    endpoint = environ.get("AWS_ENDPOINT_URL_BEDROCK") or environ.get("AWS_ENDPOINT_URL")
+    host = (urlsplit(endpoint).hostname if endpoint else None) or f"bedrock.{region}.amazonaws.com"
+    try:
+        return _session(environ).create_client(
+            "bedrock",
+            region_name=region,
+            endpoint_url=endpoint or None,
+            verify=environ.get("AWS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or None,
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=READ_TIMEOUT,
+                retries={"total_max_attempts": 1},
+                proxies=_proxies(environ, host),
+                ignore_configured_endpoint_urls=True,
+                # Said aloud, since botocore looks for an API key in the caller's environment otherwise.
+                signature_version="bearer" if environ.get(_BEARER) else "v4",
+            ),
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise _Refused(_why(error)) from None
+
+
+_BEARER = "AWS_BEARER_TOKEN_BEDROCK"
+
+
+def _session(environ: Mapping[str, str]) -> Any:
+    """A session that sees the service's environment alone."""
+    from botocore.session import Session
+    from botocore.tokens import ScopedEnvTokenProvider, TokenProviderChain
+
+    session = Session()
+    # Else the caller's profile and files would be looked at.
+    for name, value in {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}.items():
+        session.get_component("config_store").set_config_variable(name, value)
+    session.register_component("token_provider", TokenProviderChain([ScopedEnvTokenProvider(session, environ)]))
+    if environ.get(_BEARER):
+        return session
+    if environ.get("AWS_ROLE_NAME") or environ.get("AWS_PROFILE") or environ.get("AWS_WEB_IDENTITY_TOKEN"):
+        raise _Refused("the service assumes a role or uses a profile, which litellmctl doesn't do for it")
+    access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if access and secret:
+        session.set_credentials(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
+    elif access or secret:
+        raise _Refused("the service's environment has half a key pair")
+    else:
+        session.register_component("credential_provider", _instance_role(environ))
+    return session
+
+
+def _instance_role(environ: Mapping[str, str]) -> Any:
+    from botocore.credentials import CredentialResolver, InstanceMetadataProvider
+    from botocore.utils import InstanceMetadataFetcher
+
+    # The fetcher reads AWS_EC2_METADATA_DISABLED out of the environment that it is given.
+    base = {**environ, **{name: os.environ[name] for name in _METADATA if name in os.environ}}
+    config = {"ec2_metadata_service_endpoint": base.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or None}
+    fetcher = InstanceMetadataFetcher(timeout=1, num_attempts=1, env=base, config=config)
+    return CredentialResolver([InstanceMetadataProvider(fetcher)])
+
+
+#: Where the instance's metadata is, is the host's business: a caller may say so as well.
+_METADATA = ("AWS_EC2_METADATA_DISABLED", "AWS_EC2_METADATA_SERVICE_ENDPOINT")
+
+
+def _proxies(environ: Mapping[str, str], host: str) -> dict[str, str]:
+    named = {
+        scheme: environ.get(f"{scheme}_proxy") or environ.get(f"{scheme.upper()}_PROXY") or ""
+        for scheme in ("http", "https")
+    }
+    without = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if without and proxy_bypass_environment(host, {"no": without}):
+        return {}
+    return {scheme: address for scheme, address in named.items() if address}

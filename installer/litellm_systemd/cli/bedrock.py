@@ -1,0 +1,57 @@
+"""The verbs about models on Bedrock and what they need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from litellm_systemd.cli.program import cli, config_option, layout_of, reports, request_of, say
+
+if TYPE_CHECKING:
+    from litellm_systemd.report import Report
+
+_env_file_option = click.option(
+    "--env-file", type=click.Path(path_type=Path), help="Default: what is installed, else .env here."
+)
+_offline_option = click.option("--offline", is_flag=True, help="Ask nobody: what this release knows will do.")
+
+
+@cli.command()
+@_env_file_option
+@config_option
+@_offline_option
+@reports
+def models(env_file: Path | None, config: str | None, offline: bool) -> Report:
+    """Show what a configuration serves: ids, limits, and when each model ends. Default: the active one."""
+    from litellm_systemd.commands import models
+
+    return models.models(request_of(layout_of(), env_file, config), date.today(), offline=offline)
+
+
+@cli.command("iam-policy")
+@_env_file_option
+@config_option
+@_offline_option
+@click.option("--region", help="The AWS region, where neither the environment nor the configuration names one.")
+@click.option("--account", metavar="NUMBER", help="Write ARNs for this AWS account alone.")
+@click.option("--json", "form", flag_value="json", default=True, help="The policy document itself (the default).")
+@click.option("--terraform", "form", flag_value="terraform", help="A resource of Terraform's aws provider.")
+@click.option("--cloudformation", "form", flag_value="cloudformation", help="A template with a managed policy.")
+def iam_policy(
+    env_file: Path | None, config: str | None, offline: bool, region: str | None, account: str | None, form: str
+) -> None:
+    """Print the IAM policy that a configuration needs, and no more. Default: the active one.
+
+    aws iam put-role-policy --role-name ROLE --policy-name litellm --policy-document "$(litellmctl iam-policy)"
+    """
+    from litellm_systemd.commands import iam_policy
+
+    request = replace(request_of(layout_of(), env_file, config), region=region)
+    report = iam_policy.iam_policy(request, form, offline=offline, account=account)
+    for note in report.notes:
+        say(note)
+    click.echo(report.data["text"])

@@ -1,0 +1,188 @@
+"""models: what a configuration serves, with limits and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+from litellm_systemd.aws_bedrock import Answers, ask_bedrock
+from litellm_systemd.bedrock_ids import Kind, parse_bedrock_id
+from litellm_systemd.commands.chosen import Chosen, read_chosen
+from litellm_systemd.commands.desired import Request
+from litellm_systemd.gateway_config import Finding, GatewayConfig, Severity
+from litellm_systemd.model_map import Life, find_entry
+from litellm_systemd.report import Check, Outcome, Report, Table
+from litellm_systemd.served import Served, end_findings
+
+_COLUMNS = ("MODEL", "CALLS", "REGION", "CONTEXT", "OUTPUT", "CACHES", "LIFECYCLE")
+#: Why a lifecycle is not Bedrock's own word.
+_NOT_ASKED = "it was not asked (--offline)"
+
+
+def models(request: Request, today: date, *, offline: bool = False) -> Report:
+    """What a configuration serves; the lifecycle from Bedrock if it can be asked, else from LiteLLM's map.
+
+    Args:
+        request: the configuration, and where its environment is.
+        today: the day against which ends are held.
+        offline: ask nobody.
+
+    Raises:
+        InstallerError: there is no such configuration, or it can't be read.
+    """
+    chosen = read_chosen(request)
+    served, refusal = (chosen.served, _NOT_ASKED) if offline else _ask(chosen)
+    return build_report(chosen.gateway, served, refusal, today)
+
+
+def _ask(chosen: Chosen) -> tuple[tuple[Served, ...], str | None]:
+    """The models with what Bedrock says of them, and why it didn't, if so."""
+    told: dict[Served, Served] = {}
+    refusals = []
+    for region in sorted({each.region for each in chosen.served if each.is_called and each.region}):
+        here = [each for each in chosen.served if each.is_called and each.region == region]
+        opaque = {each.found.text for each in here if each.found is not None and _is_opaque(each)}
+        profiles = ask_bedrock(chosen.environ, region, profiles=tuple(sorted(opaque))) if opaque else Answers()
+        seen = {each: see_through(each, profiles) for each in here}
+        ids = {each.found.model for each in seen.values() if each.found is not None and each.found.model is not None}
+        answers = ask_bedrock(chosen.environ, region, models=tuple(sorted(ids)))
+        told |= {each: with_life(through, answers) for each, through in seen.items()}
+        refusals += [refusal for refusal in (profiles.refusal, answers.refusal) if refusal is not None]
+    return tuple(told.get(each, each) for each in chosen.served), next(iter(refusals), None)
+
+
+def _is_opaque(served: Served) -> bool:
+    return served.found is not None and served.found.kind is Kind.APPLICATION_PROFILE and served.found.model is None
+
+
+def see_through(served: Served, answers: Answers) -> Served:
+    """An application inference profile with the model that Bedrock has behind it; any other model as it is."""
+    found = served.found
+    arns = answers.profiles.get(found.text, ()) if found is not None else ()
+    behind = parse_bedrock_id(f"bedrock/{arns[0]}") if arns else None
+    if found is None or behind is None:
+        return served
+    found = replace(found, model=behind.model)
+    entry = find_entry(found, served.region)
+    return replace(served, found=found, entry=entry, life=Life(None, entry.ends if entry is not None else None))
+
+
+def with_life(served: Served, answers: Answers) -> Served:
+    """A model with the lifecycle that Bedrock tells; what Bedrock doesn't know keeps the end that the map has."""
+    model = served.found.model if served.found is not None else None
+    if model in answers.unknown:
+        return replace(served, life=replace(served.life, status="unknown to Bedrock"))
+    return replace(served, life=answers.lives.get(model or "", served.life))
+
+
+def build_report(gateway: GatewayConfig, served: tuple[Served, ...], refusal: str | None, today: date) -> Report:
+    """The report. `refusal` says why Bedrock was not asked, None if it was."""
+    rows = tuple(_row(each, today) for each in served)
+    unasked = [each for each in served if each.is_called and each.life.status is None]
+    notes = (
+        [f"(map): by LiteLLM's model map and this release, not by Bedrock: {refusal}."] if unasked and refusal else []
+    )
+    findings = tuple(end_findings(gateway, served, today))
+    return Report(
+        f"{gateway.source} serves {len(gateway.names)} models",
+        tuple(_check(finding) for finding in findings),
+        facts=tuple(_chains(gateway)),
+        notes=tuple(notes),
+        table=Table(_COLUMNS, rows),
+        data={
+            "source": gateway.source,
+            "bedrock": {"asked": refusal is None, "refusal": refusal},
+            "models": [_as_data(gateway, each, today) for each in served],
+            "aliases": dict((*gateway.aliases, *gateway.hidden_aliases)),
+            "fallbacks": {
+                name: list(targets) for name in _all_names(gateway) if (targets := _targets(gateway, name))
+            },
+        },
+    )
+
+
+def _check(finding: Finding) -> Check:
+    text = f"{finding.where}: {finding.message}"
+    # Bedrock has the last word, so that an end is no failure of this verb.
+    return Check("ended" if finding.severity is Severity.ERROR else "ends", Outcome.WARNING, text, finding.remedy)
+
+
+def _row(served: Served, today: date) -> tuple[str, ...]:
+    entry, found = served.entry, served.found
+    return (
+        served.model.name,
+        found.text if found is not None else served.model.provider_model,
+        served.region or "-",
+        _tokens(entry.context if entry is not None else None),
+        _tokens(entry.output if entry is not None else None),
+        {True: "yes", False: "no", None: "-"}[entry.caches if entry is not None else None],
+        _lifecycle(served, today),
+    )
+
+
+def _tokens(count: int | None) -> str:
+    """1000000 as `1M`, 128000 as `128k`, 8191 as `8,191`."""
+    if count is None:
+        return "-"
+    units = ((1_000_000, "M"), (1_000, "k"))
+    return next((f"{count // size}{unit}" for size, unit in units if count and count % size == 0), f"{count:,}")
+
+
+def _lifecycle(served: Served, today: date) -> str:
+    if not served.is_called:
+        return "never called: it is mocked" if served.model.mocked else "-"
+    status, ends = served.life.status, served.life.ends
+    end = None if ends is None else f"{'ended' if ends <= today else 'ends'} {ends}"
+    if status is not None:
+        return status if end is None else f"{status}, {end}"
+    return f"{end or 'no end known'} (map)" if served.entry is not None else "not in the map"
+
+
+def _chains(gateway: GatewayConfig) -> Iterator[tuple[str, str]]:
+    """Each name that stands for another or falls back, and to what."""
+    aliases = dict((*gateway.aliases, *gateway.hidden_aliases))
+    for name in _all_names(gateway):
+        steps = ([aliases[name]] if name in aliases else []) + [f"then {each}" for each in _targets(gateway, name)]
+        if steps:
+            yield name, ", ".join(steps)
+
+
+def _all_names(gateway: GatewayConfig) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*gateway.names, *(alias for alias, _ in gateway.hidden_aliases))))
+
+
+def _targets(gateway: GatewayConfig, name: str) -> tuple[str, ...]:
+    """What is asked when a model fails for whatever reason: its own fallbacks, else the default ones."""
+    chains = {
+        each.model: each.targets for each in gateway.fallbacks if each.kind in ("fallbacks", "default_fallbacks")
+    }
+    return tuple(each for each in chains.get(name, chains.get("*", ())) if each != name)
+
+
+def _as_data(gateway: GatewayConfig, served: Served, today: date) -> dict[str, Any]:
+    found, entry, life = served.found, served.entry, served.life
+    source = None if not served.is_called else "bedrock" if life.status is not None else "map" if entry else None
+    return {
+        "name": served.model.name,
+        "aliases": [
+            alias for alias, target in (*gateway.aliases, *gateway.hidden_aliases) if target == served.model.name
+        ],
+        "calls": served.model.provider_model,
+        "mocked": served.model.mocked,
+        "id": found.text if found is not None else None,
+        "model": found.model if found is not None else None,
+        "profile": found.geography if found is not None else None,
+        "region": served.region,
+        "context": entry.context if entry is not None else None,
+        "output": entry.output if entry is not None else None,
+        "caches": entry.caches if entry is not None else None,
+        "lifecycle": {
+            "status": life.status,
+            "ends": None if life.ends is None else life.ends.isoformat(),
+            "has_ended": life.ends is not None and life.ends <= today,
+            "source": source,
+        },
+        "fallbacks": list(_targets(gateway, served.model.name)),
+    }

@@ -1,0 +1,131 @@
+"""litellmctl models and iam-policy as a user calls them, with nobody asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_systemd.cli import run_command
+
+CONFIG = """
+model_list:
+- model_name: sonnet
+  litellm_params: {model: bedrock/converse/eu.anthropic.claude-sonnet-4-5-20250929-v1:0}
+- model_name: old
+  litellm_params: {model: bedrock/eu.anthropic.claude-3-7-sonnet-20250219-v1:0}
+- model_name: far
+  litellm_params: {model: openai/gpt-4o, api_key: k}
+router_settings:
+  model_group_alias: {best: sonnet}
+  fallbacks: [{sonnet: [old]}, {best: [old]}]
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a configuration and a `.env`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / ".env").write_text("AWS_REGION_NAME=eu-west-1\n", encoding="utf-8")
+    return tmp_path
+
+
+def ask(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> tuple[str, str]:
+    assert run_command([*arguments, "--env-file", ".env"]) == code
+    out, err = capsys.readouterr()
+    return out, err
+
+
+def test_the_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each model stands in a row with its id, region, limits and end; aliases and fallbacks stand below."""
+    out, err = ask(capsys, "models", "--offline", "-c", "./mine.yml")
+    assert err == ""
+    table, below = out.split("\n\n")
+    rows = {line.split()[0]: line.split() for line in table.splitlines()}
+    assert rows["sonnet"][1:6] == ["eu.anthropic.claude-sonnet-4-5-20250929-v1:0", "eu-west-1", "200k", "64k", "yes"]
+    assert rows["far"][1:] == ["openai/gpt-4o", "-", "-", "-", "-", "-"]
+    assert "  best     sonnet, then old\n" in below
+    assert "ended 2026-04-28 (map)" in out
+    assert "not by Bedrock: it was not asked (--offline)" in out
+
+
+def test_for_programs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json has every field, with the source of the lifecycle and the names of the fallbacks."""
+    out, _ = ask(capsys, "models", "--offline", "--json", "-c", "./mine.yml")
+    report: dict[str, Any] = json.loads(out)
+    assert report["ok"] is True
+    sonnet, old, far = report["data"]["models"]
+    assert sonnet == {
+        "name": "sonnet",
+        "aliases": ["best"],
+        "calls": "bedrock/converse/eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "mocked": False,
+        "id": "eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "model": "anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "profile": "eu",
+        "region": "eu-west-1",
+        "context": 200000,
+        "output": 64000,
+        "caches": True,
+        "lifecycle": {
+            "status": None,
+            "ends": "2027-04-08",
+            "has_ended": sonnet["lifecycle"]["has_ended"],
+            "source": "map",
+        },
+        "fallbacks": ["old"],
+    }
+    assert old["lifecycle"]["has_ended"] is True
+    assert (far["id"], far["lifecycle"]["source"]) == (None, None)
+    assert "ended" in [check["name"] for check in report["checks"]]
+
+
+def test_the_policy_is_all_there_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output holds the policy document and nothing else, with --json and without."""
+    plain, _ = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml")
+    same, _ = ask(capsys, "iam-policy", "--offline", "--json", "-c", "./mine.yml")
+    assert plain == same
+    policy = json.loads(plain)
+    assert set(policy) == {"Version", "Statement"}
+    assert any(":eu-west-1:*:inference-profile/eu.anthropic." in arn for arn in policy["Statement"][0]["Resource"])
+
+
+def test_a_shipped_configuration_before_an_install(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shipped configuration is read as an install would write it for the region, --region coming first."""
+    out, _ = ask(capsys, "iam-policy", "--offline", "-c", "iam_role_config.yml")
+    assert "inference-profile/eu.anthropic.claude-sonnet-5-5" in out
+    out, _ = ask(
+        capsys, "iam-policy", "--offline", "-c", "iam_role_config.yml", "--region", "us-west-2", "--terraform"
+    )
+    assert "us-west-2:*:inference-profile/us.anthropic.claude-sonnet-5-5" in out
+    assert out.startswith('resource "aws_iam_policy"')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["iam-policy", "--offline", "-c", "demo.yml"], 78, "calls no model on Bedrock"),
+        (
+            ["iam-policy", "--offline", "-c", "./mine.yml", "--account", "12345"],
+            64,
+            "not the number of an AWS account",
+        ),
+        (["models", "--offline", "-c", "nowhere.yml"], 64, "there is no configuration named nowhere.yml"),
+    ],
+)
+def test_refusals(arguments: list[str], code: int, said: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What can't be answered ends in one line and its exit code."""
+    out, err = ask(capsys, *arguments, code=code)
+    assert out == ""
+    assert said in err
+
+
+def test_no_region(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a region there are no ARNs to write: that is said, with the way to give one."""
+    (here / ".env").write_text("", encoding="utf-8")
+    _, err = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml", code=78)
+    assert "no region is set" in err
+    assert "--region" in err

@@ -1,0 +1,228 @@
+"""The IAM policy of a configuration: what it allows, judged by parliament, which has AWS's own tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import parliament
+import pytest
+import yaml
+
+from litellm_systemd.gateway_config import localize, parse_config
+from litellm_systemd.iam_policy import (
+    build_grant,
+    build_policy,
+    render_cloudformation,
+    render_policy,
+    render_terraform,
+)
+from litellm_systemd.served import build_served
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+REGIONS = ("us-east-1", "ca-central-1", "eu-west-2", "ap-northeast-1", "ap-southeast-2", "ap-south-1", "sa-east-1")
+SONNET = "anthropic.claude-sonnet-4-6"
+OWN = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/a1b2c3d4e5f6"
+BY_PROFILE = "bedrock:InferenceProfileArn"
+
+
+def policy_of(
+    *models: str, region: str = "us-east-1", behind: tuple[str, ...] | None = None, account: str = "*"
+) -> Any:
+    """The policy of a configuration with these models."""
+    entries = "".join(
+        f"- {{model_name: m{i}, litellm_params: {{model: '{each}'}}}}\n" for i, each in enumerate(models)
+    )
+    served = build_served(parse_config(f"model_list:\n{entries}", "c.yml"), {"AWS_REGION_NAME": region})
+    grants = (build_grant(each, behind, account=account) for each in served)
+    return build_policy(tuple(grant for grant in grants if grant is not None))
+
+
+def shipped_policy(region: str) -> Any:
+    config = parse_config(localize((CONFIGS / "iam_role_config.yml").read_text(), region), "c.yml")
+    grants = (build_grant(each) for each in build_served(config, {"AWS_REGION_NAME": region}))
+    return build_policy(tuple(grant for grant in grants if grant is not None))
+
+
+def allows(policy: Any, action: str, arn: str, **context: str) -> bool:
+    """Whether IAM would allow it: the few rules of its evaluation that these policies use."""
+    return any(
+        action in _all(statement["Action"])
+        and any(fnmatchcase(arn, pattern) for pattern in _all(statement["Resource"]))
+        and all(
+            any(fnmatchcase(context.get(key, ""), pattern) for pattern in _all(values))
+            for test in statement.get("Condition", {}).values()
+            for key, values in test.items()
+        )
+        for statement in policy["Statement"]
+    )
+
+
+def _all(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_parliament_finds_nothing(region: str) -> None:
+    """Actions, condition keys and the kinds of ARN are those that AWS has, in every geography."""
+    policy = shipped_policy(region)
+    found = parliament.analyze_policy_string(json.dumps(policy)).findings
+    # It holds that a statement must have an ARN for each kind that an action can take.
+    assert [str(finding) for finding in found if finding.issue != "RESOURCE_MISMATCH"] == []
+    for statement in policy["Statement"]:
+        for arn in statement["Resource"]:
+            assert set(_all(statement["Action"])) <= _actions_on(arn), arn
+
+
+def _actions_on(arn: str) -> set[str]:
+    """What can be allowed on an ARN of this kind."""
+    # That the models behind a global profile have no region in their ARNs is newer than parliament's tables.
+    kinds = parliament.get_resource_type_matches_from_arn(arn.replace(":bedrock:::", ":bedrock:*::"))
+    matches = parliament.get_privilege_matches_for_resource_type(kinds)
+    return {f"{match['privilege_prefix']}:{match['privilege_name']}" for match in matches}
+
+
+def test_parliament_would_find_something() -> None:
+    """The linter is awake: a misspelt action and an unknown condition key don't pass it."""
+    policy = shipped_policy("us-east-1")
+    policy["Statement"][0]["Action"] = "bedrock:InvokeModle"
+    policy["Statement"][1]["Condition"] = {"ArnLike": {"bedrock:InferenceProfile": "*"}}
+    issues = {finding.issue for finding in parliament.analyze_policy_string(json.dumps(policy)).findings}
+    assert {"UNKNOWN_ACTION", "UNKNOWN_CONDITION_FOR_ACTION"} <= issues
+
+
+@pytest.mark.parametrize("region", [*REGIONS, "us-gov-west-1"])
+def test_it_fits(region: str) -> None:
+    """The policy fits into a managed policy, of 6,144 characters without white space (IAM quotas)."""
+    policy = (
+        policy_of("bedrock/us-gov.anthropic.claude-sonnet-5-5", region=region)
+        if "gov" in region
+        else shipped_policy(region)
+    )
+    assert len(re.sub(r"\s", "", json.dumps(policy))) <= 6144
+
+
+def test_a_profile_and_the_models_behind_it() -> None:
+    """A geography's profile may be called, and its model in each of its regions, but only by way of the profile."""
+    policy = policy_of(f"bedrock/converse/us.{SONNET}")
+    profile = f"arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.{SONNET}"
+    for action in ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"):
+        assert allows(policy, action, profile)
+        for region in ("us-east-1", "us-east-2", "us-west-2"):
+            model = f"arn:aws:bedrock:{region}::foundation-model/{SONNET}"
+            assert allows(policy, action, model, **{BY_PROFILE: profile})
+            assert not allows(policy, action, model)
+            assert not allows(policy, action, model, **{BY_PROFILE: profile.replace("us.", "global.")})
+
+
+def test_no_more_than_needed() -> None:
+    """Other models, other regions, other actions and profiles of other regions stay out."""
+    policy = policy_of(f"bedrock/converse/us.{SONNET}")
+    profile = f"arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.{SONNET}"
+    way = {BY_PROFILE: profile}
+    assert not allows(policy, "bedrock:InvokeModel", profile.replace("sonnet", "opus"))
+    assert not allows(policy, "bedrock:InvokeModel", profile.replace("us-east-1", "us-west-2"))
+    assert not allows(policy, "bedrock:InvokeModel", f"arn:aws:bedrock:eu-west-1::foundation-model/{SONNET}", **way)
+    assert not allows(policy, "bedrock:InvokeModel", "arn:aws:bedrock:us-east-1::foundation-model/x", **way)
+    actions = {action for statement in policy["Statement"] for action in _all(statement["Action"])}
+    assert actions == {
+        "bedrock:InvokeModel",
+        "bedrock:InvokeModelWithResponseStream",
+        "bedrock:GetFoundationModel",
+        "bedrock:GetInferenceProfile",
+    }
+
+
+def test_calling_and_asking_apart() -> None:
+    """What the service needs and what `models` asks are statements of their own: either can be left out."""
+    statements = policy_of(f"bedrock/us.{SONNET}", f"bedrock/{SONNET}")["Statement"]
+    for statement in statements:
+        reads = [action.startswith("bedrock:Get") for action in _all(statement["Action"])]
+        assert all(reads) or not any(reads)
+    asking = {"Version": "2012-10-17", "Statement": [each for each in statements if each["Sid"].startswith("Ask")]}
+    assert allows(asking, "bedrock:GetFoundationModel", f"arn:aws:bedrock:us-east-1::foundation-model/{SONNET}")
+    assert allows(asking, "bedrock:GetInferenceProfile", f"arn:aws:bedrock:us-east-1:1:inference-profile/us.{SONNET}")
+
+
+def test_the_region_of_the_call() -> None:
+    """From Canada the us. profile is called there, and the model may be reached there too."""
+    policy = policy_of(f"bedrock/us.{SONNET}", region="ca-central-1")
+    profile = f"arn:aws:bedrock:ca-central-1:123456789012:inference-profile/us.{SONNET}"
+    for region in ("ca-central-1", "us-east-1"):
+        arn = f"arn:aws:bedrock:{region}::foundation-model/{SONNET}"
+        assert allows(policy, "bedrock:InvokeModel", arn, **{BY_PROFILE: profile})
+
+
+def test_a_global_profile() -> None:
+    """A global profile reaches its model in its own region, and without a region where AWS says `unspecified`."""
+    policy = policy_of(f"bedrock/global.{SONNET}", region="ap-south-1")
+    way = {BY_PROFILE: f"arn:aws:bedrock:ap-south-1:123456789012:inference-profile/global.{SONNET}"}
+    assert allows(policy, "bedrock:InvokeModel", way[BY_PROFILE])
+    assert allows(policy, "bedrock:InvokeModel", f"arn:aws:bedrock:ap-south-1::foundation-model/{SONNET}", **way)
+    anywhere = f"arn:aws:bedrock:::foundation-model/{SONNET}"
+    assert not allows(policy, "bedrock:InvokeModel", anywhere, **way)
+    assert allows(policy, "bedrock:InvokeModel", anywhere, **way, **{"aws:RequestedRegion": "unspecified"})
+
+
+def test_a_model_without_a_profile() -> None:
+    """A model that is called by its own id needs nothing but itself, in its own region."""
+    policy = policy_of("bedrock/eu-west-3/amazon.nova-lite-v1:0")
+    arn = "arn:aws:bedrock:eu-west-3::foundation-model/amazon.nova-lite-v1:0"
+    assert allows(policy, "bedrock:InvokeModel", arn)
+    assert [statement["Resource"] for statement in policy["Statement"]] == [[arn], [arn]]
+
+
+def test_an_application_profile() -> None:
+    """One's own inference profile may be called, and whatever is behind it, by its way alone."""
+    policy = policy_of(f"bedrock/{OWN}", region="eu-west-1")
+    model = f"arn:aws:bedrock:eu-north-1::foundation-model/{SONNET}"
+    assert allows(policy, "bedrock:InvokeModel", OWN)
+    assert allows(policy, "bedrock:InvokeModel", model, **{BY_PROFILE: OWN})
+    assert not allows(policy, "bedrock:InvokeModel", model)
+    told = policy_of(f"bedrock/{OWN}", region="eu-west-1", behind=(model,))
+    assert allows(told, "bedrock:InvokeModel", model, **{BY_PROFILE: OWN})
+    assert not allows(told, "bedrock:InvokeModel", model.replace("north", "west"), **{BY_PROFILE: OWN})
+
+
+def test_what_bedrock_says_wins() -> None:
+    """Where Bedrock named the regions behind a profile, these are in the policy and not those of our table."""
+    behind = tuple(f"arn:aws:bedrock:{region}::foundation-model/{SONNET}" for region in ("us-east-1", "us-north-9"))
+    policy = policy_of(f"bedrock/us.{SONNET}", behind=behind)
+    way = {BY_PROFILE: f"arn:aws:bedrock:us-east-1:1:inference-profile/us.{SONNET}"}
+    assert allows(policy, "bedrock:InvokeModel", behind[1], **way)
+    assert not allows(policy, "bedrock:InvokeModel", behind[0].replace("us-east-1", "us-west-2"), **way)
+
+
+def test_other_partitions_and_one_account() -> None:
+    """In GovCloud the ARNs are of its partition, and --account ties them to one account."""
+    policy = policy_of(f"bedrock/us-gov.{SONNET}", region="us-gov-west-1", account="123456789012")
+    resources = [arn for statement in policy["Statement"] for arn in statement["Resource"]]
+    assert all(arn.startswith("arn:aws-us-gov:bedrock:us-gov-") for arn in resources)
+    assert not any("*" in arn for arn in resources)
+    assert f"arn:aws-us-gov:bedrock:us-gov-east-1::foundation-model/{SONNET}" in resources
+
+
+def test_imported_models_and_agents() -> None:
+    """A model with an ARN of its own is named as it is; an agent is no model, and mocked ones call nobody."""
+    arn = "arn:aws:bedrock:us-east-1:123456789012:imported-model/r4c4kewx2s0n"
+    assert allows(policy_of(f"bedrock/llama/{arn}"), "bedrock:InvokeModel", arn)
+    assert policy_of("bedrock/agent/AGENT/ALIAS")["Statement"] == []
+
+
+def test_the_three_forms() -> None:
+    """JSON, CloudFormation and Terraform carry the same policy."""
+    policy = shipped_policy("eu-west-2")
+    assert json.loads(render_policy(policy)) == policy
+    template = yaml.safe_load(render_cloudformation(policy))
+    (resource,) = template["Resources"].values()
+    assert resource["Type"] == "AWS::IAM::ManagedPolicy"
+    assert resource["Properties"]["PolicyDocument"] == policy
+    terraform = render_terraform(policy)
+    inside = re.fullmatch(
+        r'resource "aws_iam_policy" "\w+" \{\n.* policy +=\s*jsonencode\((.*)\)\n\}', terraform, re.DOTALL
+    )
+    assert inside is not None
+    assert json.loads(inside[1]) == policy
