@@ -46,6 +46,8 @@ def _table(found: reports.Table) -> Table:
 
 def _facts(report: Report) -> Table:
     table = Table.grid(padding=(0, 3))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in report.facts:
         table.add_row(f"  {escape(name)}", escape(value))
     return table

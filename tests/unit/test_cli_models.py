@@ -44,9 +44,10 @@ def test_the_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = ask(capsys, "models", "--offline", "-c", "./mine.yml")
     assert err == ""
     table, below = out.split("\n\n")
-    rows = {line.split()[0]: line.split() for line in table.splitlines()}
-    assert rows["sonnet"][1:6] == ["eu.anthropic.claude-sonnet-4-5-20250929-v1:0", "eu-west-1", "200k", "64k", "yes"]
-    assert rows["far"][1:] == ["openai/gpt-4o", "-", "-", "-", "-", "-"]
+    lines = [line.split() for line in table.splitlines()]
+    rows = {first[0]: (second[0], *first[1:]) for first, second in zip(lines[1::2], lines[2::2], strict=True)}
+    assert rows["sonnet"][:5] == ("eu.anthropic.claude-sonnet-4-5-20250929-v1:0", "eu-west-1", "200k", "64k", "yes")
+    assert rows["far"] == ("openai/gpt-4o", "-", "-", "-", "-", "-")
     assert "  best     sonnet, then old\n" in below
     assert "ended 2026-04-28 (map)" in out
     assert "not by Bedrock: it was not asked (--offline)" in out

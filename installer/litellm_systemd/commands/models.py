@@ -16,7 +16,7 @@ from litellm_systemd.model_map import Life, find_entry
 from litellm_systemd.report import Check, Outcome, Report, Table
 from litellm_systemd.served import Served, end_findings
 
-_COLUMNS = ("MODEL", "CALLS", "REGION", "CONTEXT", "OUTPUT", "CACHES", "LIFECYCLE")
+_COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")
 #: Why a lifecycle is not Bedrock's own word.
 _NOT_ASKED = "it was not asked (--offline)"
 
@@ -86,7 +86,7 @@ def build_report(gateway: GatewayConfig, served: tuple[Served, ...], refusal: st
     )
     findings = tuple(end_findings(gateway, served, today))
     return Report(
-        f"{gateway.source} serves {len(gateway.names)} models",
+        f"{gateway.source} serves {len(gateway.names)} model{'s' if len(gateway.names) > 1 else ''}",
         tuple(_check(finding) for finding in findings),
         facts=tuple(_chains(gateway)),
         notes=tuple(notes),
@@ -111,9 +111,10 @@ def _check(finding: Finding) -> Check:
 
 def _row(served: Served, today: date) -> tuple[str, ...]:
     entry, found = served.entry, served.found
+    calls = found.text if found is not None else served.model.provider_model
     return (
-        served.model.name,
-        found.text if found is not None else served.model.provider_model,
+        # Below each other, since neither can be shortened and a terminal may have 80 columns.
+        f"{served.model.name}\n  {calls}",
         served.region or "-",
         _tokens(entry.context if entry is not None else None),
         _tokens(entry.output if entry is not None else None),
@@ -132,12 +133,12 @@ def _tokens(count: int | None) -> str:
 
 def _lifecycle(served: Served, today: date) -> str:
     if not served.is_called:
-        return "never called: it is mocked" if served.model.mocked else "-"
+        return "mocked" if served.model.mocked else "-"
     status, ends = served.life.status, served.life.ends
     end = None if ends is None else f"{'ended' if ends <= today else 'ends'} {ends}"
     if status is not None:
         return status if end is None else f"{status}, {end}"
-    return f"{end or 'no end known'} (map)" if served.entry is not None else "not in the map"
+    return f"{end or 'no end'} (map)" if served.entry is not None else "not in the map"
 
 
 def _chains(gateway: GatewayConfig) -> Iterator[tuple[str, str]]:

@@ -64,13 +64,17 @@ def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
 
 
 def _acted(verb: str, request: Request, systemctl: Systemctl) -> Report:
-    takes_up = verb in ("start", "restart", "reload") and request.today is not None
     state = systemctl.unit_state(contract.SERVICE)
     return Report(
         f"{contract.SERVICE} is {state.active}, {state.enabled}",
-        notes=active_ends(request.layout, read_installed(request.layout), request.today) if takes_up else (),
+        notes=_ends(request) if verb in ("start", "restart", "reload") else (),
         data={"active": state.active, "enabled": state.enabled, "config": active_config(request.layout)},
     )
+
+
+def _ends(request: Request) -> tuple[str, ...]:
+    layout, today = request.layout, request.today
+    return () if today is None else active_ends(layout, read_installed(layout), today)
 
 
 def logs(
