@@ -1,0 +1,157 @@
+"""What Bedrock's control plane is asked, as the service would ask it, against AWS on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_systemd.aws_bedrock import ask_bedrock
+from litellm_systemd.cli import run_command
+from litellm_systemd.commands.desired import Request
+from litellm_systemd.commands.models import models
+from litellm_systemd.layout import Layout
+from litellm_systemd.report import Report
+from tests.fakes import API_KEY, USER, Cloud, run_cloud
+
+SONNET = "anthropic.claude-sonnet-5-5"
+ENDING = "anthropic.claude-sonnet-4-5-20250929-v1:0"
+PAIR = {"AWS_ACCESS_KEY_ID": USER.access_key, "AWS_SECRET_ACCESS_KEY": USER.secret_key}
+FOREIGN = ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_BEARER_TOKEN_BEDROCK", "AWS_EC2_METADATA_DISABLED")
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
+    """AWS on loopback, with no word of it in the environment of whoever runs litellmctl."""
+    for name in FOREIGN:
+        monkeypatch.delenv(name, raising=False)
+    with run_cloud("us-east-1") as cloud:
+        # Instance metadata is the host's: there is no other way to name one on loopback.
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", cloud.metadata_url)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        yield cloud
+
+
+def service(aws: Cloud, **more: str) -> dict[str, str]:
+    """The environment of a service in that account."""
+    return {"AWS_REGION_NAME": "us-east-1", "AWS_ENDPOINT_URL_BEDROCK": aws.api_url, **more}
+
+
+def look(folder: Path, environ: dict[str, str], *ids: str, more: str = "") -> Report:
+    """`models` with this environment, for a configuration with these models."""
+    rows = "".join(
+        f"- {{model_name: m{i}, litellm_params: {{model: 'bedrock/{each}'}}}}\n" for i, each in enumerate(ids)
+    )
+    (folder / "c.yml").write_text(f"model_list:\n{rows}{more}", encoding="utf-8")
+    (folder / ".env").write_text("".join(f"{key}={value}\n" for key, value in environ.items()), encoding="utf-8")
+    request = Request(Layout(root=folder / "root"), folder / ".env", "./c.yml", folder)
+    return models(request, date.today())
+
+
+def lifecycles(report: Report) -> list[dict[str, Any]]:
+    return [model["lifecycle"] for model in report.data["models"]]
+
+
+@pytest.mark.parametrize("credentials", [PAIR, {}], ids=["pair", "role"])
+def test_the_lifecycle_is_bedrocks(aws: Cloud, tmp_path: Path, credentials: dict[str, str]) -> None:
+    """With a key pair or the instance's role, status and end of each model are Bedrock's own word."""
+    report = look(tmp_path, service(aws, **credentials), f"us.{SONNET}", f"converse/us.{ENDING}")
+    active, legacy = lifecycles(report)
+    assert active == {"status": "active", "ends": None, "has_ended": False, "source": "bedrock"}
+    assert (legacy["status"], legacy["ends"], legacy["source"]) == ("legacy", "2027-04-08", "bedrock")
+    assert report.notes == ()
+    assert {seen.service for seen in aws.seen} <= {"bedrock", "metadata"}
+
+
+def test_an_end_that_no_map_knows(aws: Cloud, tmp_path: Path) -> None:
+    """An end that Bedrock announced after this release was made is shown, and warned of."""
+    aws.catalogue.end_in(SONNET, days=30)
+    report = look(tmp_path, service(aws, **PAIR), f"us.{SONNET}")
+    assert [check.name for check in report.checks] == ["ends"]
+    assert lifecycles(report)[0]["source"] == "bedrock"
+
+
+def test_the_callers_own_credentials_are_not_used(
+    aws: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys, profile and files of whoever runs litellmctl are not the service's: they are left alone."""
+    aws.metadata.role = None
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text(USER.profile("default") + USER.profile("mine"), encoding="utf-8")
+    for name, value in {**PAIR, "AWS_PROFILE": "mine", "AWS_BEARER_TOKEN_BEDROCK": API_KEY}.items():
+        monkeypatch.setenv(name, value)
+    report = look(tmp_path, service(aws), f"us.{SONNET}")
+    assert lifecycles(report)[0]["source"] == "map"
+    assert "has no credentials" in report.notes[0]
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert lifecycles(look(tmp_path, service(aws, **PAIR), f"us.{SONNET}"))[0]["source"] == "bedrock"
+
+
+def test_each_refusal_has_its_words(aws: Cloud, tmp_path: Path) -> None:
+    """Why Bedrock didn't answer is said in words, and what is shown in its place is marked."""
+    stale = aws.account.add_session(USER.arn, timedelta(seconds=-1))
+    session = {"AWS_ACCESS_KEY_ID": stale.access_key, "AWS_SECRET_ACCESS_KEY": stale.secret_key}
+    cases = [
+        ({**session, "AWS_SESSION_TOKEN": str(stale.token)}, "have expired"),
+        ({**PAIR, "AWS_SECRET_ACCESS_KEY": "x" * 40}, "a wrong secret key, or a wrong clock"),
+        ({**PAIR, "AWS_ACCESS_KEY_ID": "AKIANOBODYKNOWSTHIS2"}, "doesn't know these credentials"),
+        ({"AWS_ACCESS_KEY_ID": USER.access_key}, "half a key pair"),
+        ({**PAIR, "AWS_ENDPOINT_URL_BEDROCK": "http://127.0.0.1:9"}, "can't be reached"),
+        # That an API key goes nowhere in plain text is botocore's own rule; it shows that the key is used.
+        ({"AWS_BEARER_TOKEN_BEDROCK": API_KEY}, "requires an HTTPS endpoint"),
+        ({**PAIR, "AWS_ENDPOINT_URL_BEDROCK": "not a url"}, "not a url"),
+        ({**PAIR, "AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/x"}, "assumes a role"),
+    ]
+    for environ, said in cases:
+        report = look(tmp_path, service(aws, **environ), f"us.{SONNET}")
+        assert said in report.notes[0], environ
+        assert lifecycles(report)[0]["source"] == "map"
+
+
+def test_a_denied_question_is_asked_once(aws: Cloud) -> None:
+    """Where the policy denies it, the first answer ends it: no second try, and none for the other models."""
+    aws.account.denied.add("bedrock:GetFoundationModel")
+    answers = ask_bedrock(service(aws, **PAIR), "us-east-1", models=(SONNET, ENDING))
+    assert "litellmctl iam-policy" in str(answers.refusal)
+    assert len(aws.seen) == 1
+
+
+def test_what_bedrock_does_not_have(aws: Cloud, tmp_path: Path) -> None:
+    """A model that Bedrock doesn't know there is named as such, and the others are answered all the same."""
+    report = look(tmp_path, service(aws, **PAIR), "us.anthropic.claude-of-tomorrow", f"us.{SONNET}")
+    assert [each["status"] for each in lifecycles(report)] == ["unknown to Bedrock", "active"]
+
+
+def test_a_proxy_is_the_services_own(aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy of the service's environment is used, NO_PROXY holds, and the caller's proxy is left alone."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    environ = service(aws, **PAIR)
+    assert ask_bedrock(environ, "us-east-1", models=(SONNET,)).refusal is None
+    proxied = {**environ, "HTTP_PROXY": "http://127.0.0.1:9"}
+    assert "proxy" in str(ask_bedrock(proxied, "us-east-1", models=(SONNET,)).refusal)
+    assert ask_bedrock({**proxied, "NO_PROXY": "127.0.0.1"}, "us-east-1", models=(SONNET,)).refusal is None
+
+
+def test_the_policy_has_the_regions_that_bedrock_names(
+    aws: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`iam-policy` asks which models are behind each profile; what it can't ask is on standard error."""
+    monkeypatch.chdir(tmp_path)
+    environ = service(aws, **PAIR)
+    Path(".env").write_text("".join(f"{key}={value}\n" for key, value in environ.items()), encoding="utf-8")
+    assert run_command(["iam-policy", "--env-file", ".env", "-c", "iam_role_config.yml"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    resources = {arn for statement in json.loads(out)["Statement"] for arn in statement["Resource"]}
+    assert f"arn:aws:bedrock:us-east-2::foundation-model/{SONNET}" in resources
+    assert any(seen.target.startswith("GET /inference-profiles/us.") for seen in aws.seen)
+    aws.account.denied.add("bedrock:GetInferenceProfile")
+    assert run_command(["iam-policy", "--env-file", ".env", "-c", "iam_role_config.yml"]) == 0
+    again, err = capsys.readouterr()
+    assert json.loads(again)["Version"] == "2012-10-17"
+    assert "those known to this release" in err
