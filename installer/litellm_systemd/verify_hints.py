@@ -4,65 +4,26 @@ from __future__ import annotations
 
 import re
 
+from litellm_systemd.bedrock_refusals import find_refusal
 from litellm_systemd.client import Answer
 from litellm_systemd.client_errors import JOURNAL
 
-#: Looked for in the text of a failed chat, first match wins. The words are those of botocore, Bedrock, LiteLLM.
-_BY_TEXT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), hint)
-    for pattern, hint in (
-        (
-            r"unable to locate credentials|NoCredentials|partial credentials",
-            "Attach an instance profile to the EC2 instance, or set the AWS key pair in .env and install again.",
-        ),
-        (
-            r"ExpiredToken|security token included in the request is expired|token has expired",
-            "The AWS session has expired: put a fresh key pair and session token in .env and install again.",
-        ),
-        (
-            r"UnrecognizedClient|InvalidClientTokenId|SignatureDoesNotMatch|InvalidSignature"
-            r"|security token included in the request is invalid",
-            "AWS doesn't know this key pair: check it, and the machine's clock, with `aws sts get-caller-identity`.",
-        ),
-        (
-            r"end of its life|marked by provider as legacy|ResourceNotFound",
-            "Bedrock has retired the model or doesn't offer it in this region: configure a current one.",
-        ),
-        (
-            r"AccessDenied|not authorized to perform|have access to the model",
-            "Allow bedrock:InvokeModel and bedrock:InvokeModelWithResponseStream on the inference profile and on "
-            "the models behind it, and enable the model in the Bedrock console.",
-        ),
-        (
-            r"on-demand throughput|inference profile",
-            "Name the model by its inference profile for your region, such as one that begins with us. or eu.",
-        ),
-        (
-            r"model identifier is invalid",
-            "Bedrock doesn't have this model id in the region: check both in the configuration.",
-        ),
-        (
-            r"invalid model name",
-            "Ask for a name that the configuration has; after a change, `systemctl restart litellm`.",
-        ),
-        (
-            r"in cooldown|No deployments available",
-            f"LiteLLM rests this model after a failure just before; {JOURNAL} has the first error.",
-        ),
-        (
-            r"Throttling|Too many (?:requests|tokens)|RateLimit|quota",
-            "The provider throttles: wait, or ask AWS for a higher Bedrock quota.",
-        ),
-        (
-            r"Cannot connect to host|Could not connect to the endpoint|Name or service not known"
-            r"|certificate verify failed|Connection error",
-            "The service can't reach the provider: check DNS, proxy and the way out from this host.",
-        ),
-        (
-            r"litellm\.Timeout|timed? ?out",
-            "The provider was too slow for LiteLLM: raise request_timeout in the configuration.",
-        ),
-    )
+#: Looked for in the text of a failed chat before and after the refusals of AWS, first match wins. LiteLLM's words.
+_BEFORE = (
+    (
+        re.compile(r"invalid model name", re.IGNORECASE),
+        "Ask for a name that the configuration has; after a change, `systemctl restart litellm`.",
+    ),
+    (
+        re.compile(r"in cooldown|No deployments available", re.IGNORECASE),
+        f"LiteLLM rests this model after a failure just before; {JOURNAL} has the first error.",
+    ),
+)
+_AFTER = (
+    (
+        re.compile(r"litellm\.Timeout|timed? ?out", re.IGNORECASE),
+        "The provider was too slow for LiteLLM: raise request_timeout in the configuration.",
+    ),
 )
 
 _BY_STATUS = {
@@ -77,12 +38,22 @@ _BY_STATUS = {
 
 def hint_for(answer: Answer) -> str:
     """The remedy for an answer that isn't the one hoped for; never empty."""
-    for pattern, hint in _BY_TEXT:
-        if pattern.search(answer.text):
-            return hint
+    found = _by_words(answer.text)
+    if found:
+        return found
     if 300 <= answer.status < 400:
         return "Give the address that it leads to as --base-url: the key isn't sent after a redirect."
     return _BY_STATUS.get(answer.status, f"Read {JOURNAL}.")
+
+
+def _by_words(text: str) -> str:
+    for pattern, hint in _BEFORE:
+        if pattern.search(text):
+            return hint
+    refusal = find_refusal(text)
+    if refusal is not None:
+        return refusal.hint
+    return next((hint for pattern, hint in _AFTER if pattern.search(text)), "")
 
 
 def hint_for_text(text: str) -> str:

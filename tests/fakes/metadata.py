@@ -115,7 +115,7 @@ class Metadata:
 
     def _credentials(self) -> dict[str, str]:
         with self._lock:
-            age = self.rotate_every or self.lifetime / 2
+            age = self.lifetime / 2 if self.rotate_every is None else self.rotate_every
             if not self.issued or self._since is None or self.account.clock() - self._since >= age:
                 self.rotate()
             key, since = self.issued[-1], self._since or self.account.clock()

@@ -1,0 +1,33 @@
+"""Every refusal of AWS on the whole way: the real LiteLLM, a fake Bedrock, and what verify says of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from litellm_systemd.bedrock_refusals import REFUSALS
+from litellm_systemd.client import Gateway
+from litellm_systemd.report import Check, Outcome
+from litellm_systemd.verify import verify
+from tests.fakes import run_cloud
+from tests.integration.litellm_process import KEY, run_litellm
+from tests.refusal_models import SHOWN, build_config, build_scripts
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
+    """What verify says of each model: the first check that didn't pass, by the name of the refusal."""
+    config = tmp_path_factory.mktemp("refusals") / "config.yaml"
+    config.write_text(build_config())
+    with run_cloud(role=None) as aws, run_litellm(config, aws.environment) as running:
+        aws.runtime.scripts.update(build_scripts())
+        report = verify(Gateway(f"http://127.0.0.1:{running.port}", KEY), models=SHOWN)
+    failed = [check for check in report.checks if check.outcome is Outcome.FAILED]
+    return {check.name.split()[1].rstrip(","): check for check in reversed(failed)}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_each_refusal_has_its_own_message(checks: dict[str, Check], name: str) -> None:
+    """Whatever AWS refuses for, verify tells its cause and what to do: this one's and no other's."""
+    refusal = next(one for one in REFUSALS if one.name == name)
+    assert name in checks, "the chat was answered"
+    assert checks[name].hint == refusal.hint, checks[name].detail
