@@ -6,6 +6,7 @@ They are imported by name, at run time: LiteLLM takes seconds, and nothing but a
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import inspect
@@ -36,6 +37,7 @@ DEFAULTS = {
 
 _CLI = "litellm.proxy.proxy_cli"
 _SERVER = "litellm.proxy.proxy_server"
+_AWS = "litellm.llms.bedrock.base_aws_llm"
 #: Loads tiktoken's table, 40 MB, from LiteLLM's own folder; from another one it may have to be fetched first.
 _TOKENS = "litellm.litellm_core_utils.default_encoding"
 _TOKENS_FOLDER = "CUSTOM_TIKTOKEN_CACHE_DIR"
@@ -93,9 +95,33 @@ def preload(environ: MutableMapping[str, str]) -> None:
                 importlib.import_module(module)
         _load_guardrail_translations()
         _build_routes()
+    sign_with_one_set()
     _reserve_for_forking()
     gc.freeze()
     gc.enable()
+
+
+def sign_with_one_set() -> None:
+    """Have LiteLLM sign a request with credentials of one set, also when they are renewed meanwhile.
+
+    It hands botocore's refreshable credentials to the signer, which reads token, key and secret one after the other;
+    a renewal by another thread in between makes a mix that AWS refuses with 403 (the warning in botocore's
+    RefreshableCredentials says so). boto3 itself signs with a frozen copy, and so does this.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        base: Any = importlib.import_module(_AWS).BaseAWSLLM
+        credentials: Any = importlib.import_module("botocore.credentials").Credentials
+        original: Any = base.get_credentials
+
+        @functools.wraps(original)
+        def get_credentials(*args: Any, **options: Any) -> Any:
+            found = original(*args, **options)
+            if found is None:
+                return None
+            frozen = found.get_frozen_credentials()
+            return credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+        base.get_credentials = get_credentials
 
 
 def set_up(config: Path, texts: Mapping[str, str], workers: int) -> dict[str, str]:

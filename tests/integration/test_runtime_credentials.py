@@ -1,0 +1,47 @@
+"""Credentials that are renewed while LiteLLM signs with them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+from tests.fakes import run_cloud
+from tests.integration.litellm_process import OFFLINE
+
+#: One request to Bedrock, signed as LiteLLM does it; prints the status.
+_PROGRAM = """\
+import sys, urllib.error, urllib.request
+from litellm.llms.bedrock.base_aws_llm import BaseAWSLLM
+from litellm_systemd.runtime import seam
+
+if sys.argv[1] == "seam":
+    seam.sign_with_one_set()
+url = sys.argv[2] + "/model/us.anthropic.claude-sonnet-5-5/converse"
+body = '{"messages": [{"role": "user", "content": [{"text": "hi"}]}]}'
+headers = {"Content-Type": "application/json"}
+llm = BaseAWSLLM()
+signed = llm.get_request_headers(llm.get_credentials(), "us-east-1", None, url, body, headers)
+try:
+    urllib.request.urlopen(urllib.request.Request(url, body.encode(), dict(signed.headers)))
+    print(200)
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+"""
+
+
+def test_a_renewal_in_the_midst_of_a_signature() -> None:
+    """Credentials that change each time they are looked at make no mix that AWS refuses; LiteLLM alone makes one."""
+    with run_cloud() as aws:
+        # Within a quarter of an hour of the told end botocore asks for fresh ones at every look.
+        aws.metadata.lifetime, aws.metadata.told_later = timedelta(seconds=60), timedelta(minutes=12)
+        aws.metadata.rotate_every = timedelta(0)
+
+        def ask(how: str) -> str:
+            argv = (sys.executable, "-c", _PROGRAM, how, aws.api_url)
+            environment = {**os.environ, **OFFLINE, **aws.environment, "HOME": "/nowhere"}
+            return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
+
+        assert ask("seam") == "200\n"
+        assert ask("plain").startswith("403"), "LiteLLM freezes them itself now: take sign_with_one_set out"
