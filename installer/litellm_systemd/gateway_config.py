@@ -12,12 +12,12 @@ from typing import Any
 
 from litellm_systemd.bedrock_regions import leaving as leaving
 from litellm_systemd.bedrock_regions import localize as localize
-from litellm_systemd.errors import InputError
 from litellm_systemd.gateway_choice import Choice as Choice
 from litellm_systemd.gateway_choice import Origin as Origin
 from litellm_systemd.gateway_choice import resolve_name as resolve_name
 from litellm_systemd.gateway_lint import lint as lint
-from litellm_systemd.gateway_model import REFERENCE, Fallback, KeyPath, render_key
+from litellm_systemd.gateway_model import REFERENCE, Fallback, KeyPath, Place, config_error, find_place
+from litellm_systemd.gateway_model import ConfigError as ConfigError
 from litellm_systemd.gateway_model import Finding as Finding
 from litellm_systemd.gateway_model import GatewayConfig as GatewayConfig
 from litellm_systemd.gateway_model import Model as Model
@@ -33,22 +33,22 @@ _EXAMPLE = "An entry looks like this: {model_name: NAME, litellm_params: {model:
 def read_config(path: Path) -> GatewayConfig:
     """The configuration in a file, with the files that it includes.
 
-    Raises InputError (bad YAML, with line and column; no models; a model without a name or without something to
-    call), MissingError (no such file) and PermissionDenied (not readable).
+    Raises ConfigError (bad YAML, no models, a model without a name or without something to call), MissingError (no
+    such file) and PermissionDenied (not readable).
     """
     return _build(read_document(path))
 
 
 def parse_config(text: str, source: str) -> GatewayConfig:
-    """The configuration in `text`; `source` names it in messages. InputError as for `read_config`."""
+    """The configuration in `text`; `source` names it in messages. ConfigError as for `read_config`."""
     return _build(parse_document(text, source))
 
 
 def check(config: GatewayConfig, environ: Mapping[str, str]) -> None:
-    """Raise InputError for the first error that `lint` finds; warnings pass. `environ` is the service's own."""
+    """Raise ConfigError for the first error that `lint` finds; warnings pass. `environ` is the service's own."""
     for finding in lint(config, environ):
         if finding.severity is Severity.ERROR:
-            raise InputError(f"{finding.where}: {finding.message}", finding.remedy)
+            raise ConfigError(finding)
 
 
 def _build(document: Document) -> GatewayConfig:
@@ -66,38 +66,40 @@ def _build(document: Document) -> GatewayConfig:
     )
 
 
-def _wrong(document: Document, path: KeyPath, what: str, remedy: str) -> InputError:
-    mark = document.marks.get(path) or document.marks.get(path[:-1])
-    place = f"{mark[0]}:{mark[1]}" if mark else document.source
-    return InputError(f"{place}: {render_key(path)} {what}", remedy)
+def _wrong(document: Document, code: str, path: KeyPath, what: str, remedy: str) -> ConfigError:
+    return config_error(code, find_place(document.source, document.marks, path), what, remedy)
 
 
 def _models(document: Document) -> tuple[Model, ...]:
     if "model_list" not in document.data:
         close = difflib.get_close_matches("model_list", [str(key) for key in document.data], n=1)
         if close:
-            raise _wrong(document, (close[0],), "is no setting: did you mean model_list?", "Write it as model_list.")
-        raise InputError(f"{document.source} has no model_list: it would serve nothing", _EXAMPLE)
+            what = "is no setting: did you mean model_list?"
+            raise _wrong(document, "misspelt-setting", (close[0],), what, "Write it as model_list.")
+        place = Place(document.source)
+        raise config_error("no-models", place, "there is no model_list: it would serve nothing", _EXAMPLE)
     entries = document.data["model_list"]
     if not isinstance(entries, list):
-        raise _wrong(document, ("model_list",), "is not a list", f"Start each model with a dash. {_EXAMPLE}")
+        remedy = f"Start each model with a dash. {_EXAMPLE}"
+        raise _wrong(document, "bad-model", ("model_list",), "is not a list", remedy)
     if not entries:
-        raise _wrong(document, ("model_list",), "is empty: it would serve nothing", _EXAMPLE)
+        raise _wrong(document, "no-models", ("model_list",), "is empty: it would serve nothing", _EXAMPLE)
     return tuple(_model(document, entry, ("model_list", index)) for index, entry in enumerate(entries))
 
 
 def _model(document: Document, entry: object, path: KeyPath) -> Model:
     if not isinstance(entry, Mapping):
-        raise _wrong(document, path, "is not a mapping", _EXAMPLE)
+        raise _wrong(document, "bad-model", path, "is not a mapping", _EXAMPLE)
     name = entry.get("model_name")
     if not isinstance(name, str) or not name:
-        raise _wrong(document, path, "has no model_name, or one that isn't text", _EXAMPLE)
+        raise _wrong(document, "bad-model", path, "has no model_name, or one that isn't text", _EXAMPLE)
     params = entry.get("litellm_params")
     if not isinstance(params, Mapping):
-        raise _wrong(document, path, f"({name}) has no litellm_params", _EXAMPLE)
+        raise _wrong(document, "bad-model", path, f"({name}) has no litellm_params", _EXAMPLE)
     model = params.get("model")
     if not isinstance(model, str) or not model:
-        raise _wrong(document, (*path, "litellm_params"), f"({name}) has no model, or one that isn't text", _EXAMPLE)
+        what = f"({name}) has no model, or one that isn't text"
+        raise _wrong(document, "bad-model", (*path, "litellm_params"), what, _EXAMPLE)
     region = params.get("aws_region_name")
     return Model(
         name=name,
@@ -134,14 +136,14 @@ def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[
     if value is None:
         return
     if not isinstance(value, list):
-        raise _wrong(document, path, "is not a list", remedy)
+        raise _wrong(document, "bad-fallback", path, "is not a list", remedy)
     for index, entry in enumerate(value):
         if not isinstance(entry, Mapping) or len(entry) != 1:
-            raise _wrong(document, (*path, index), "is not one model with its list", remedy)
+            raise _wrong(document, "bad-fallback", (*path, index), "is not one model with its list", remedy)
         for model, targets in entry.items():
             key = (*path, index, str(model))
             if not isinstance(targets, list):
-                raise _wrong(document, key, "is not a list of model names", remedy)
+                raise _wrong(document, "bad-fallback", key, "is not a list of model names", remedy)
             # A target may be a mapping {model: NAME, …} with parameters of its own (litellm/router_utils).
             names = (target.get("model") if isinstance(target, Mapping) else target for target in targets)
             yield Fallback(str(path[-1]), str(model), tuple(str(name) for name in names), key)

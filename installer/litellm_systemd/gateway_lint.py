@@ -50,14 +50,21 @@ _EMPTY_IS_A_VALUE = (
 )
 
 
-def lint(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[Finding, ...]:
+#: What is only so in an environment without a certain variable.
+_OF_THE_ENVIRONMENT = frozenset({"unset-variable", "no-master-key", "no-region", "no-database"})
+
+
+def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Finding, ...]:
     """All that is wrong with a configuration in the service's environment: errors first, else as in the file.
 
     Unknown and misspelt settings, references to variables that aren't set, the master key, the database, hazards;
     then what `model_findings` gives. LiteLLM starts with nearly all of them, and fails later or not at all.
+    Without `environ` the environment isn't known, and what a variable could mend isn't found.
     """
     rules = (_unknown, _references, _master_key, _environment, _database, _hazards, _plain_secrets, model_findings)
-    found = [finding for rule in rules for finding in rule(config, environ)]
+    found = [finding for rule in rules for finding in rule(config, environ or {})]
+    if environ is None:
+        found = [finding for finding in found if finding.code not in _OF_THE_ENVIRONMENT]
     return tuple(sorted(found, key=lambda finding: finding.severity is Severity.WARNING))
 
 
@@ -135,14 +142,14 @@ def _master_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[F
     written = "master_key" in general
     own = with_own_variables(config, environ)
     key = resolve_reference(general["master_key"], environ) if written else own.get(MASTER_KEY)
-    code, remedy = "master-key", f"Set {MASTER_KEY} in .env to sk- and 32 random characters."
+    code, remedy = "weak-master-key", f"Set {MASTER_KEY} in .env to sk- and 32 random characters."
     if not (key or "").strip():
         state = (
             "is empty, isn't text, or refers to a variable that isn't set"
             if written
             else f"isn't there, nor is {MASTER_KEY} set"
         )
-        yield _unset(config)(code, path, state, remedy)
+        yield _unset(config)("no-master-key", path, state, remedy)
     elif key == REFUSED_KEY:
         yield config.error(code, path, f"is {REFUSED_KEY}, which everybody knows and LiteLLM refuses", remedy)
     elif written and general["master_key"] == EXAMPLE_KEY:
@@ -170,10 +177,10 @@ def _database(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Fin
     elif environ.get("DATABASE_URL") or environ.get("DIRECT_URL"):
         yield config.error("database", (), f"DATABASE_URL {needs}", remedy)
     elif general.get("database_url"):
-        yield config.warning("database", path, "refers to a variable that isn't set: there is no database", remedy)
+        yield config.warning("no-database", path, "refers to a variable that isn't set: there is no database", remedy)
     elif general.get("store_model_in_db") is True:
         path = ("general_settings", "store_model_in_db")
-        yield config.warning("database", path, "does nothing without a database", "Remove it.")
+        yield config.warning("no-database", path, "does nothing without a database", "Remove it.")
 
 
 def _hazards(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:

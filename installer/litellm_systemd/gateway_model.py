@@ -8,8 +8,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.errors import InputError
+
 #: One step into a YAML document: a key of a mapping, or an index of a list.
 KeyPath = tuple[str | int, ...]
+
+#: Where a key stands: file, line, column, the latter two from 1 on.
+Mark = tuple[str, int, int]
 
 #: What LiteLLM replaces by the environment variable that follows it.
 REFERENCE = "os.environ/"
@@ -38,17 +43,63 @@ class Severity(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong: `where` (`FILE:LINE: key.path`, or the environment), what, and the `remedy`.
+class Place:
+    """Where something stands: a file, line and column from 1 on, and the key as `render_key` writes it.
 
-    `code` is a short stable slug for programs and for the documentation. No field ever holds a secret.
+    None where there is none: no file for the service's environment, no line for a key that is missing.
+    """
+
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    key: str = ""
+
+    @property
+    def position(self) -> str:
+        """`FILE:LINE:COLUMN`, as compilers write it, as much of it as there is; else `environment`."""
+        steps = [str(step) for step in (self.file, self.line, self.column) if step is not None]
+        return ":".join(steps) or "environment"
+
+    def __str__(self) -> str:
+        """`FILE:LINE:COLUMN: key.path`."""
+        return ": ".join(part for part in (self.position, self.key) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: where, what, and the `remedy`.
+
+    `code` is a short stable slug for programs; docs/linter.md has a section for each. `message` is a sentence about
+    the key at `place`, without that key. No field ever holds a secret.
     """
 
     severity: Severity
     code: str
-    where: str
+    place: Place
     message: str
     remedy: str
+
+    @property
+    def where(self) -> str:
+        """The place as text."""
+        return str(self.place)
+
+    def __str__(self) -> str:
+        """Place and message, in one line."""
+        return f"{self.place} {self.message}" if self.place.key else f"{self.place}: {self.message}"
+
+
+class ConfigError(InputError):
+    """A configuration can't be used; `finding` says so for programs."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding), finding.remedy)
+        self.finding = finding
+
+
+def config_error(code: str, place: Place, message: str, remedy: str) -> ConfigError:
+    """What to raise where a configuration can't even be read."""
+    return ConfigError(Finding(Severity.ERROR, code, place, message, remedy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +141,8 @@ class GatewayConfig:
     `source` names it in messages. `aliases` are pairs (alias, model name) of `model_group_alias`; hidden ones, which
     answer and aren't listed, stand apart. `references` are all `os.environ/VARIABLE` as pairs (key path, variable).
     `digest` is the SHA-256, in hex, of the file (followed by its included files). `includes` are the files that
-    `include:` pulled in. `document` is the whole mapping, kept out of `repr` as it may hold keys; `marks` says on
-    which line of which file each key stands.
+    `include:` pulled in. `document` is the whole mapping, kept out of `repr` as it may hold keys; `marks` says
+    where each key stands.
     """
 
     source: str
@@ -103,7 +154,7 @@ class GatewayConfig:
     digest: str
     includes: tuple[Path, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    marks: Mapping[KeyPath, tuple[str, int]] = field(default_factory=dict, repr=False, compare=False)
+    marks: Mapping[KeyPath, Mark] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,12 +186,17 @@ class GatewayConfig:
         return self._finding(Severity.WARNING, code, path, message, remedy)
 
     def _finding(self, severity: Severity, code: str, path: KeyPath, message: str, remedy: str) -> Finding:
-        return Finding(severity, code, self.where(path) if path else "environment", message, remedy)
+        return Finding(severity, code, self.place(path) if path else Place(), message, remedy)
 
-    def where(self, path: KeyPath) -> str:
-        """`FILE:LINE: key.path` of a key, or of the closest parent that stands in the file."""
-        for length in range(len(path), 0, -1):
-            mark = self.marks.get(path[:length])
-            if mark is not None:
-                return f"{mark[0]}:{mark[1]}: {render_key(path)}"
-        return f"{self.source}: {render_key(path)}"
+    def place(self, path: KeyPath) -> Place:
+        """Where a key stands, or the closest parent that is in the file."""
+        return find_place(self.source, self.marks, path)
+
+
+def find_place(source: str, marks: Mapping[KeyPath, Mark], path: KeyPath) -> Place:
+    """Where the key stands, or the closest parent with a mark; `source` alone where none has."""
+    for length in range(len(path), 0, -1):
+        mark = marks.get(path[:length])
+        if mark is not None:
+            return Place(*mark, render_key(path))
+    return Place(source, key=render_key(path))

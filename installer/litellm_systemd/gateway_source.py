@@ -1,4 +1,4 @@
-"""YAML as LiteLLM reads it, with the line of each key kept and the mistakes that YAML hides brought to light."""
+"""YAML as LiteLLM reads it, with the place of each key kept and the mistakes that YAML hides brought to light."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
-from litellm_systemd.gateway_model import KeyPath
+from litellm_systemd.gateway_model import ConfigError, KeyPath, Mark, Place, config_error, find_place, render_key
 
 try:  # libyaml's loader is ten times faster; some builds of PyYAML come without it.
     from yaml import CSafeLoader as _Loader
 except ImportError:  # pragma: no cover
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-Marks = dict[KeyPath, tuple[str, int]]
+Marks = dict[KeyPath, Mark]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,11 @@ class Document:
 
 
 def parse_document(text: str, source: str) -> Document:
-    """A document from text alone. InputError for bad YAML, no mapping, a key given twice, or an `include:`."""
+    """A document from text alone. ConfigError for bad YAML, no mapping, a key given twice, or an `include:`."""
     data, marks = _parse(text, source)
     if "include" in data:
-        raise InputError(f"{source}: include can only be followed in a file", "Save the text to a file first.")
+        place = find_place(source, marks, ("include",))
+        raise config_error("bad-include", place, "can only be followed in a file", "Save the text to a file first.")
     return Document(source, data, marks, (), hashlib.sha256(text.encode()).hexdigest())
 
 
@@ -51,7 +52,7 @@ def read_document(path: Path) -> Document:
     text = _read(root, "")
     data, marks = _parse(text, str(path))
     digest = hashlib.sha256(text.encode())
-    pending = [(entry, root) for entry in _includes(data, str(path))]
+    pending = [(entry, root) for entry in _includes(data, marks, str(path))]
     loaded: list[Path] = []
     while pending:
         entry, declared_in = pending.pop(0)
@@ -62,15 +63,16 @@ def read_document(path: Path) -> Document:
         text = _read(file, f", which {declared_in} includes,")
         digest.update(text.encode())
         more, more_marks = _parse(text, str(file), empty=True)
-        pending += [(entry, file) for entry in _includes(more, str(file))]
+        pending += [(entry, file) for entry in _includes(more, more_marks, str(file))]
         _merge(data, marks, more, more_marks)
     return Document(str(path), data, marks, tuple(loaded), digest.hexdigest())
 
 
-def _includes(data: dict[str, Any], source: str) -> tuple[str, ...]:
+def _includes(data: dict[str, Any], marks: Marks, source: str) -> tuple[str, ...]:
     entries = data.pop("include", [])
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-        raise InputError(f"{source}: include is not a list of file names", "Write one file name a line: - models.yml")
+        place = find_place(source, marks, ("include",))
+        raise config_error("bad-include", place, "is not a list of file names", "Write one a line: - models.yml")
     return tuple(entries)
 
 
@@ -145,23 +147,24 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
         raise _syntax_error(error, source) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
-        raise InputError(
-            f"{source}: this isn't YAML: {reason}", "Mend the file, or start from a shipped one."
-        ) from None
+        remedy = "Mend the file, or start from a shipped one."
+        raise config_error("not-yaml", Place(source), f"this isn't YAML: {reason}", remedy) from None
     if data is None and empty:
         return {}, marks
     if not isinstance(data, dict):
-        found = "empty" if data is None else "not a mapping"
-        raise InputError(f"{source} is {found}", "A LiteLLM configuration starts with model_list: and its models.")
+        found = "it is empty" if data is None else "it is not a mapping"
+        remedy = "A LiteLLM configuration starts with model_list: and its models."
+        raise config_error("no-models", Place(source), found, remedy)
     return data, marks
 
 
-def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> InputError:
+def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> ConfigError:
     mark = error.problem_mark or error.context_mark
-    place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+    place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
     # The problem alone: the mark's snippet would print the line, and with it perhaps a key.
     said = ", ".join(part for part in (error.context, error.problem) if part)
-    return InputError(f"{place}: this isn't YAML: {said}", "Check the indentation, colons and quotes there.")
+    remedy = "Check the indentation, colons and quotes there."
+    return config_error("not-yaml", place, f"this isn't YAML: {said}", remedy)
 
 
 def _mark(node: yaml.Node, path: KeyPath, source: str, marks: Marks, seen: set[int]) -> None:
@@ -170,7 +173,7 @@ def _mark(node: yaml.Node, path: KeyPath, source: str, marks: Marks, seen: set[i
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            marks[(*path, index)] = (source, item.start_mark.line + 1)
+            marks[(*path, index)] = (source, item.start_mark.line + 1, item.start_mark.column + 1)
             _mark(item, (*path, index), source, marks, seen)
     elif isinstance(node, yaml.MappingNode):
         _mark_mapping(node, path, source, marks, seen)
@@ -181,11 +184,11 @@ def _mark_mapping(node: yaml.MappingNode, path: KeyPath, source: str, marks: Mar
     for key, value in node.value:
         if isinstance(key, yaml.ScalarNode):
             name, mark = str(key.value), key.start_mark
+            place = (source, mark.line + 1, mark.column + 1)
             if name in first and name != "<<":
-                raise InputError(
-                    f"{source}:{mark.line + 1}:{mark.column + 1}: {name} is given twice, first on line {first[name]}",
-                    "Keep one of the two: YAML would drop the first in silence.",
-                )
+                message = f"is given twice, first on line {first[name]}"
+                remedy = "Keep one of the two: YAML would drop the first in silence."
+                raise config_error("duplicate-key", Place(*place, render_key((*path, name))), message, remedy)
             first[name] = mark.line + 1
-            marks[(*path, name)] = (source, mark.line + 1)
+            marks[(*path, name)] = place
             _mark(value, (*path, name), source, marks, seen)

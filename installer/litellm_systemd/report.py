@@ -50,7 +50,8 @@ class Report:
     `title` says in one sentence what was done, `checks` how each part went, `facts` are pairs of a name and a text
     for people, `table` more of them, `notes` what the user must know (each printed on a line of its own), `diffs` are
     unified diffs without secrets, `data` the facts for programs: JSON types only.
-    `code` is worked out from the checks unless it is given.
+    `code` is worked out from the checks unless it is given. `plain` has each check printed as lines of text, which
+    an editor can follow, and not as a row of a table.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Report:
     data: Mapping[str, Any] = field(default_factory=dict)
     code: ExitCode | None = None
     table: Table | None = None
+    plain: bool = False
 
     @property
     def exit_code(self) -> ExitCode:

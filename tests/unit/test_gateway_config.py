@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied
-from litellm_systemd.gateway_config import GatewayConfig, Severity, check, lint, parse_config, read_config
+from litellm_systemd.gateway_config import (
+    ConfigError,
+    GatewayConfig,
+    Severity,
+    check,
+    lint,
+    parse_config,
+    read_config,
+)
 
 HERE = Path(__file__).parent
 SHIPPED = sorted((HERE.parents[1] / "configs").glob("*.yml"))
@@ -45,6 +52,8 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_place(case: dict[str, Any]
     """Each file of config_errors.yml is refused with its file, its line where there is one, and a remedy."""
     with pytest.raises(InputError) as caught:
         parse_config(case["text"], "f.yml")
+    assert isinstance(caught.value, ConfigError)
+    assert caught.value.finding.code == case["code"]
     assert caught.value.message.startswith(case["error"])
     assert caught.value.hint
 
@@ -77,7 +86,7 @@ router_settings:
     assert config.hidden_aliases == (("quiet", "b"),)
     assert [(each.kind, each.model, each.targets) for each in config.fallbacks] == [("fallbacks", "a", ("b", "old"))]
     assert [variable for _, variable in config.references] == ["REGION", "DEEP"]
-    assert config.where(config.references[1][0]) == f"{path}:7: model_list[2].litellm_params.extra[0].deep"
+    assert str(config.place(config.references[1][0])) == f"{path}:7:48: model_list[2].litellm_params.extra[0].deep"
     assert config.digest == hashlib.sha256(text.encode()).hexdigest()
     assert parse_config(text, str(path)) == config
 
@@ -113,7 +122,7 @@ def test_includes_are_followed_as_litellm_follows_them(tmp_path: Path) -> None:
     assert config.includes == (one, two, beside_root)
     texts = b"".join(path.read_bytes() for path in (root, *config.includes))
     assert config.digest == hashlib.sha256(texts).hexdigest()
-    assert [each.where for each in lint(config, SOUND)] == [f"{one}:4: model_list[1].litellm_params.model"]
+    assert [each.where for each in lint(config, SOUND)] == [f"{one}:4:38: model_list[1].litellm_params.model"]
 
 
 def test_an_include_that_is_not_there_names_both_files(tmp_path: Path) -> None:
@@ -176,7 +185,7 @@ def test_check_raises_the_first_error_and_passes_warnings() -> None:
     with pytest.raises(InputError) as caught:
         check(parse_config(text, "f.yml"), SOUND)
     assert caught.value.message.startswith(
-        "f.yml:2: model_list[0].litellm_params.model: asks for the provider bedrok"
+        "f.yml:2:47: model_list[0].litellm_params.model asks for the provider bedrok"
     )
     assert "bedrock/x" in caught.value.hint
     harmless = parse_config(text.replace("bedrok", "openai"), "f.yml")
@@ -276,21 +285,22 @@ def test_a_value_of_another_kind_never_crashes_lint(case: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_key_is_found_on_its_line(path: Path) -> None:
-    """`where` names, for each key of a shipped file, a line on which that key stands."""
+    """`place` gives, for each key of a shipped file, the line and the column where that key stands."""
     config = parse_config(path.read_text(), "f.yml")
     lines = path.read_text().splitlines()
     keys = [key for key in config.marks if isinstance(key[-1], str)]
     assert len(keys) > 15
     for key in keys:
-        line = re.match(r"f\.yml:(\d+): ", config.where(key))
-        assert line is not None
-        assert f"{key[-1]}:" in lines[int(line[1]) - 1]
+        place = config.place(key)
+        assert place.line is not None
+        assert place.column is not None
+        assert lines[place.line - 1][place.column - 1 :].startswith(f"{key[-1]}:")
 
 
 def test_an_alias_bomb_is_read_at_once() -> None:
     """Nested YAML aliases, which double at each step, cost no more than their text."""
     bomb = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 25))
-    with pytest.raises(InputError, match="has no model_list"):
+    with pytest.raises(InputError, match="there is no model_list"):
         parse_config(bomb, "f.yml")
 
 

@@ -168,7 +168,7 @@ def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
 
 @cli.group()
 def config() -> None:
-    """List, show and switch configurations."""
+    """List, show, check and switch configurations."""
 
 
 @config.command("list")
@@ -188,6 +188,22 @@ def config_show(name: str | None) -> Report:
     from litellm_systemd.commands import configs
 
     return configs.show_config(request_of(layout_of(), None, name))
+
+
+@config.command("check")
+@click.argument("file", required=False)
+@click.option("-e", "--env-file", type=click.Path(path_type=Path), help="Default: .env here, else what is installed.")
+@config_option
+@reports
+def config_check(file: str | None, env_file: Path | None, config: str | None) -> Report:
+    """Find what is wrong with a configuration, by file, line and column; exit code 78 if it can't work.
+
+    FILE is a path or a name of 'litellmctl config list'; without it, what an install would take. Docs/linter.md
+    explains each code.
+    """
+    from litellm_systemd.commands import config_check
+
+    return config_check.check_config(request_of(layout_of(), env_file, file or config))
 
 
 @config.command("use")

@@ -97,7 +97,9 @@ def _show(report: Report, *, as_json: bool) -> int:
     if as_json:
         click.echo(report.as_json())
         return int(report.exit_code)
-    if report.checks or report.facts or report.table:
+    if report.plain:
+        _show_lines(report)
+    elif report.checks or report.facts or report.table:
         from litellm_systemd.display import render_tables
 
         click.echo(render_tables(report))
@@ -108,6 +110,13 @@ def _show(report: Report, *, as_json: bool) -> int:
         click.echo(f"  {note}")
     click.secho(report.title, bold=True)
     return int(report.exit_code)
+
+
+def _show_lines(report: Report) -> None:
+    for check in report.checks:
+        click.secho(check.detail, fg={"failed": "red", "warning": "yellow"}.get(check.outcome.value))
+        if check.hint:
+            click.echo(f"    {check.hint}")
 
 
 def show_diff(difference: str, *, err: bool = False) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 from litellm_systemd.apply import apply_install
 from litellm_systemd.commands.changing import Say, changing, prove_service
+from litellm_systemd.commands.config_check import finding_checks
 from litellm_systemd.commands.desired import (
     Request,
     find_config,
@@ -15,6 +16,7 @@ from litellm_systemd.commands.desired import (
     work_out,
 )
 from litellm_systemd.commands.desired_files import build_config_file, build_config_link
+from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError
 from litellm_systemd.files import observe_file
 from litellm_systemd.gateway_config import lint
@@ -23,7 +25,7 @@ from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, HostState, Running, Verb
 from litellm_systemd.plan import plan_install
 from litellm_systemd.preflight import require_ground
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.report import Report
 from litellm_systemd.resources import config_names
 from litellm_systemd.steps import Executor
 
@@ -59,12 +61,14 @@ def show_config(request: Request) -> Report:
     if name is None:
         raise MissingError("no configuration is active: nothing is installed", "Name one, such as demo.yml.")
     gateway = read_choice(find_config(request, name))
-    findings = lint(gateway, read_installed(layout))
+    # An empty environment is one that isn't there yet: nothing can be said of its variables.
+    findings = lint(gateway, read_installed(layout) or None)
     return Report(
         f"{gateway.source} serves {len(gateway.names)} models",
-        tuple(Check(item.code, Outcome.WARNING, f"{item.where}: {item.message}", item.remedy) for item in findings),
+        finding_checks(findings),
         facts=(*((model.name, model.provider_model) for model in gateway.models), *gateway.aliases),
         data={"source": gateway.source, "digest": gateway.digest, "models": list(gateway.names)},
+        code=ExitCode.OK,
     )
 
 

@@ -245,7 +245,7 @@ def _notes(
     choice: Choice, gateway: GatewayConfig, settings: Settings, configs: Mapping[str, bytes]
 ) -> tuple[str, ...]:
     findings = lint(gateway, settings.environment)
-    notes = [f"{item.where}: {item.message} {item.remedy}" for item in findings if item.severity is Severity.WARNING]
+    notes = [f"{item}. {item.remedy}" for item in findings if item.severity is Severity.WARNING]
     if choice.passed_over is not None:
         notes.append(f"{choice.passed_over} was not used: write -c ./{choice.passed_over.name} for that one.")
     if settings.region and choice.name in configs:

@@ -1,0 +1,187 @@
+"""litellmctl config check: which file, in which environment, and how what is wrong is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_systemd.cli import run_command
+from litellm_systemd.commands.config_check import check_config
+from litellm_systemd.commands.desired import Request
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import MissingError
+from litellm_systemd.layout import Layout
+from litellm_systemd.report import Report
+
+BAD = """\
+model_list:
+  - model_name: a
+    litellm_params:
+      model: bedrok/x
+      api_key: os.environ/KEY
+colour: red
+"""
+ENVIRONMENT = "LITELLM_MASTER_KEY=sk-0123456789abcdef0123456789abcdef\nAWS_REGION_NAME=eu-central-1\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a bad configuration in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text(BAD)
+    (tmp_path / "env").write_text(ENVIRONMENT)
+    return tmp_path
+
+
+def host(folder: Path, environment: str = "", active: str = "") -> Layout:
+    """A host below `folder`, with an installed environment and an active configuration if they are given."""
+    layout = Layout(root=folder / "host")
+    layout.real(layout.configs).mkdir(parents=True)
+    if environment:
+        layout.real(layout.environment_file).write_text(environment)
+    if active:
+        layout.real(layout.config("mine.yml")).write_text(active)
+        layout.real(layout.config_link).symlink_to(layout.config("mine.yml"))
+    return layout
+
+
+def codes(report: Report) -> list[str]:
+    """The codes of what was found."""
+    return [finding["code"] for finding in report.data["findings"]]
+
+
+def test_each_finding_is_a_line_that_an_editor_can_follow(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """File, line, column, severity, message and code on one line, the remedy below, and exit code 78."""
+    assert run_command(["config", "check", "-e", "env", "./bad.yaml"]) == 78
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        f"{here / 'bad.yaml'}:5:7: error: model_list[0].litellm_params.api_key refers to KEY, which is not set"
+        " [unset-variable]"
+    )
+    assert lines[1] == "    Set KEY in .env, or remove the key."
+    assert lines[2].startswith(f"{here / 'bad.yaml'}:4:7: error: model_list[0].litellm_params.model asks for")
+    assert lines[4].startswith(f"{here / 'bad.yaml'}:6:1: warning: colour is not a setting")
+    assert lines[4].endswith("[unknown-setting]")
+    assert lines[-1] == f"{here / 'bad.yaml'}: 2 errors, 1 warning"
+
+
+def test_the_findings_for_programs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json each finding is an object with severity, code, file, line, column, key, message and remedy."""
+    assert run_command(["config", "check", "-e", "env", "bad.yaml", "--json"]) == 78
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert printed["ok"] is False
+    assert printed["data"]["findings"][0] == {
+        "severity": "error",
+        "code": "unset-variable",
+        "file": str(here / "bad.yaml"),
+        "line": 5,
+        "column": 7,
+        "key": "model_list[0].litellm_params.api_key",
+        "message": "refers to KEY, which is not set",
+        "remedy": "Set KEY in .env, or remove the key.",
+    }
+
+
+@pytest.mark.usefixtures("here")
+def test_warnings_alone_are_no_failure() -> None:
+    """A configuration with warnings alone ends in exit code 0."""
+    Path("bad.yaml").write_text(BAD.replace("bedrok/x", "openai/x").replace("os.environ/KEY", "os.environ/PATH_"))
+    Path("env").write_text(ENVIRONMENT + "PATH_=x\n")
+    assert run_command(["config", "check", "-e", "env", "bad.yaml"]) == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_a_file_that_is_no_yaml_is_a_finding_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """What can't be read at all is told in the same form, with its place."""
+    Path("bad.yaml").write_text("model_list:\n  - a: b: c\n")
+    assert run_command(["config", "check", "bad.yaml"]) == 78
+    assert ":2:9: error: this isn't YAML" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "code"), [("./gone.yaml", 66), ("gone.yaml", 64)])
+@pytest.mark.usefixtures("here")
+def test_a_file_that_is_not_there(name: str, code: int) -> None:
+    """A path without a file is a missing input, a bare name that nothing answers a wrong use."""
+    assert run_command(["config", "check", name]) == code
+
+
+def test_without_an_environment_nothing_is_said_of_variables(here: Path) -> None:
+    """Where no environment can be read, no variable is called unset, and that is said."""
+    report = check_config(Request(host(here), config="./bad.yaml", cwd=here))
+    assert codes(report) == ["unknown-provider", "unknown-setting"]
+    assert report.data["environment"] is None
+    assert "what depends on variables was not judged" in report.checks[-1].detail
+
+
+def test_the_env_file_here_comes_before_the_installed_one(here: Path) -> None:
+    """A .env in the current folder is what an install would take, so it is what a configuration is judged in."""
+    layout = host(here, ENVIRONMENT)
+    assert "unset-variable" in codes(check_config(Request(layout, config="./bad.yaml", cwd=here)))
+    (here / ".env").write_text(ENVIRONMENT + "KEY=k\n")
+    report = check_config(Request(layout, config="./bad.yaml", cwd=here))
+    assert "unset-variable" not in codes(report)
+    assert report.data["environment"] == str(here / ".env")
+
+
+def test_the_active_configuration_is_the_default(here: Path) -> None:
+    """On a host where the service is installed, the active configuration is checked in its own environment."""
+    report = check_config(Request(host(here, ENVIRONMENT, BAD), cwd=here))
+    assert report.exit_code is ExitCode.CONFIG
+    assert report.data["source"] == str(here / "host/etc/litellm/configs/mine.yml")
+    assert codes(report) == ["unset-variable", "unknown-provider", "unknown-setting"]
+
+
+def test_env_names_the_configuration(here: Path) -> None:
+    """Before an install, CONFIG_FILE in .env says what is checked."""
+    (here / ".env").write_text("CONFIG_FILE=./bad.yaml\n")
+    assert check_config(Request(host(here), cwd=here)).data["source"] == str(here / "bad.yaml")
+
+
+def test_nothing_to_check(here: Path) -> None:
+    """Without a file, a .env and an installation the user is asked to name a file."""
+    with pytest.raises(MissingError) as caught:
+        check_config(Request(host(here), cwd=here))
+    assert "Name a file" in caught.value.hint
+
+
+def test_a_shipped_configuration_is_checked_as_it_would_be_installed(here: Path) -> None:
+    """For eu-central-1 a shipped configuration has no profile out of reach, as an install rewrites them."""
+    report = check_config(Request(host(here), here / "env", "iam_role_config.yml", here))
+    assert codes(report) == []
+    assert report.exit_code is ExitCode.OK
+
+
+def test_a_region_that_the_instance_may_tell_is_no_error(here: Path) -> None:
+    """Before an install a missing region is a warning, since on EC2 the install asks the instance."""
+    (here / "env").write_text("")
+    report = check_config(Request(host(here), here / "env", "iam_role_config.yml", here))
+    assert set(codes(report)) == {"no-region"}
+    assert report.exit_code is ExitCode.OK
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_environment_of_roots_own_is_left_out(here: Path) -> None:  # pragma: no cover - CI is root
+    """A user who may not read the installed environment gets what can be said without it."""
+    layout = host(here, ENVIRONMENT)
+    layout.real(layout.environment_file).chmod(0)
+    report = check_config(Request(layout, config="./bad.yaml", cwd=here))
+    assert codes(report) == ["unknown-provider", "unknown-setting"]
+    assert "can't be read by this user" in report.checks[-1].detail
+
+
+@pytest.mark.usefixtures("here")
+def test_a_check_loads_nothing_heavy() -> None:
+    """No LiteLLM, no AWS, no HTTP and no tables are imported for a check, so that it answers at once."""
+    heavy = {"litellm", "boto3", "botocore", "requests", "jinja2", "rich", "asyncio"}
+    code = (
+        "import sys; from litellm_systemd.cli import run_command; run_command(['config', 'check', 'bad.yaml']);"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
