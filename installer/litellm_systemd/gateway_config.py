@@ -23,6 +23,7 @@ from litellm_systemd.gateway_model import GatewayConfig as GatewayConfig
 from litellm_systemd.gateway_model import Model as Model
 from litellm_systemd.gateway_model import Severity as Severity
 from litellm_systemd.gateway_source import Document, parse_document, read_document
+from litellm_systemd.model_map import read_model_map
 
 #: Each maps a model to the models that are asked in its place (litellm/router.py).
 FALLBACK_KINDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
@@ -46,7 +47,10 @@ def parse_config(text: str, source: str) -> GatewayConfig:
 
 def check(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     """Raise ConfigError for the first error that `lint` finds; warnings pass. `environ` is the service's own."""
-    for finding in lint(config, environ):
+    findings = lint(config, environ)
+    # The service's main process checks too, and is forked: it has no use for the megabytes of the map afterwards.
+    read_model_map.cache_clear()
+    for finding in findings:
         if finding.severity is Severity.ERROR:
             raise ConfigError(finding)
 

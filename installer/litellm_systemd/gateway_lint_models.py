@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 
 from litellm_systemd import bedrock_regions
+from litellm_systemd.gateway_installed import Part, is_known_to_litellm
 from litellm_systemd.gateway_known import PROVIDERS
-from litellm_systemd.gateway_model import Finding, GatewayConfig, KeyPath, Model, resolve_reference
+from litellm_systemd.gateway_model import Finding, GatewayConfig, KeyPath, Model, mappings, resolve_reference
+from litellm_systemd.gateway_models_map import foundation_model, map_values
+from litellm_systemd.model_map import read_model_map
 
 #: Where LiteLLM looks for a region, in its order (llms/bedrock/base_aws_llm.py); after them it takes us-west-2.
 REGION_VARIABLES = ("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION")
@@ -19,16 +22,22 @@ AWS_PARAMS = frozenset(
         *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region_name", "aws_session_name"),
         *("aws_profile_name", "aws_role_name", "aws_web_identity_token", "aws_sts_endpoint", "aws_external_id"),
         *("aws_bedrock_runtime_endpoint", "aws_session_tags", "aws_bedrock_project_id", "aws_batch_role_arn"),
-        *("aws_s3_bucket_name", "aws_workspace_id", "aws_partition", "aws_sagemaker_allow_zero_temp"),
+        *("aws_workspace_id", "aws_partition", "aws_sagemaker_allow_zero_temp"),
     )
 )
 
-#: Families of models on Bedrock that cache prompts (LiteLLM's model map); a fallback to another loses the cache.
-_CACHING = ("anthropic.claude", "amazon.nova")
+#: Names that LiteLLM places by their form: fine-tuned models, images of OpenAI's.
+_BARE = re.compile(r"ft:|gpt-image|amazon_nova")
+
+#: Parameters by which two entries of one name are told apart on purpose: an order, a share, tags.
+_CHOSEN_BY = frozenset({"order", "weight", "tags", "rpm", "tpm"})
+
+#: The environment's own switch of drop_params (litellm/__init__.py).
+_DROP_PARAMS = "LITELLM_DROP_PARAMS"
 
 
 def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Unknown providers, regions that are missing or wrong, fallbacks and aliases that lead nowhere."""
+    """Unknown providers and parameters, regions that are missing or wrong, entries that are in each other's way."""
     environ = with_own_variables(config, environ)
     yield from _bad_environment_region(config, environ)
     for model in config.models:
@@ -36,9 +45,9 @@ def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
         yield from _aws_params(config, model)
         if _on_bedrock(model):
             yield from _region(config, model, environ)
-    yield from _fallbacks(config)
-    yield from _aliases(config)
-    yield from _lost_cache(config)
+    yield from _no_region(config, environ)
+    yield from _sampling_params(config, environ)
+    yield from _duplicates(config)
 
 
 def _on_bedrock(model: Model) -> bool:
@@ -59,11 +68,16 @@ def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -
     params = config.params(model)
     called = resolve_reference(model.provider_model, environ) or ""
     provider, slash, rest = called.partition("/")
-    custom = _mappings(config.section("litellm_settings").get("custom_provider_map"))
-    if not slash or provider in PROVIDERS or provider in [entry.get("provider") for entry in custom]:
+    custom = mappings(config.section("litellm_settings").get("custom_provider_map"))
+    if provider in PROVIDERS or provider in [entry.get("provider") for entry in custom]:
         return
     if params.get("custom_llm_provider") or params.get("api_base"):
         return  # then the name may be anything, such as a repository's
+    if not slash:
+        yield from _no_provider(config, model, called)
+        return
+    if called in read_model_map() or is_known_to_litellm(Part.PROVIDER, provider):
+        return
     close = difflib.get_close_matches(provider, sorted(PROVIDERS), n=1)
     guess = f": did you mean {close[0]}?" if close else ""
     path = (*model.key, "litellm_params", "model")
@@ -71,9 +85,23 @@ def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -
     yield config.error("unknown-provider", path, message, f"Write it as PROVIDER/{rest}, such as bedrock/{rest}.")
 
 
+def _no_provider(config: GatewayConfig, model: Model, called: str) -> Iterator[Finding]:
+    # LiteLLM finds the provider of a bare name in its map of models (get_llm_provider_logic.py).
+    known = read_model_map()
+    if not called or "*" in called or model.mocked or not known or called in known or _BARE.match(called):
+        return
+    path = (*model.key, "litellm_params", "model")
+    message = f"names no provider, and {called} isn't a model that LiteLLM knows one for"
+    yield config.warning("no-provider", path, message, f"Write it as PROVIDER/{called}, such as bedrock/{called}.")
+
+
 def _aws_params(config: GatewayConfig, model: Model) -> Iterator[Finding]:
     for key in config.params(model):
-        if str(key).startswith("aws_") and key not in AWS_PARAMS:
+        if (
+            str(key).startswith("aws_")
+            and key not in AWS_PARAMS
+            and not is_known_to_litellm(Part.AWS_PARAMETER, str(key))
+        ):
             close = difflib.get_close_matches(str(key), sorted(AWS_PARAMS), n=1)
             remedy = f"Write it as {close[0]}, or remove it." if close else "Remove it."
             path = (*model.key, "litellm_params", str(key))
@@ -98,24 +126,38 @@ def _bad_region(config: GatewayConfig, path: KeyPath, told: str, region: str) ->
 
 
 def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[Finding]:
-    path = (*model.key, "litellm_params", "model")
+    region = _region_of(model, environ)
+    if region is None:
+        return  # see _no_region
     if model.region is not None:
-        own = resolve_reference(model.region, environ)
-        if own is None:
-            return  # a reference to a variable that isn't set: found already
-        region: str | None = own
-        yield from _bad_region(config, (*model.key, "litellm_params", "aws_region_name"), own, own)
-    else:
-        region = _region_in_name(model) or next(
-            (value for name in REGION_VARIABLES if (value := environ.get(name))), None
-        )
-    if region is not None:
-        yield from _profile_out_of_reach(config, model, region)
-    elif environ.get("AWS_PROFILE") or environ.get("AWS_CONFIG_FILE"):
+        yield from _bad_region(config, (*model.key, "litellm_params", "aws_region_name"), region, region)
+    yield from _profile_out_of_reach(config, model, region)
+
+
+def _region_of(model: Model, environ: Mapping[str, str]) -> str | None:
+    """The region that a model is called in; None where nothing names one, or a variable that isn't set does."""
+    if model.region is not None:
+        return resolve_reference(model.region, environ)
+    named = (value for name in REGION_VARIABLES if (value := environ.get(name)))
+    return _region_in_name(model) or next(named, None)
+
+
+def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+    # One that refers to a variable that isn't set is found already.
+    without = [
+        model
+        for model in config.models
+        if _on_bedrock(model) and model.region is None and _region_of(model, environ) is None
+    ]
+    if not without:
+        return
+    path = (*without[0].key, "litellm_params", "model")
+    more = f" ({len(without)} models are)" if len(without) > 1 else ""
+    if environ.get("AWS_PROFILE") or environ.get("AWS_CONFIG_FILE"):
         remedy = "Set AWS_REGION_NAME in .env, unless the profile has a region."
-        yield config.warning("no-region", path, "has a region only if the AWS profile has one", remedy)
+        yield config.warning("no-region", path, f"has a region only if the AWS profile has one{more}", remedy)
     else:
-        message = "is on Bedrock and no region is set: LiteLLM would call us-west-2 in silence"
+        message = f"is on Bedrock and no region is set{more}: LiteLLM would call us-west-2 in silence"
         yield config.error("no-region", path, message, "Set AWS_REGION_NAME in .env, such as us-east-1.")
 
 
@@ -135,67 +177,60 @@ def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> I
         yield config.error("profile-out-of-reach", (*model.key, "litellm_params", "model"), message, remedy)
 
 
-def _deployed(config: GatewayConfig) -> frozenset[str]:
-    """The names that lead to a provider at once: of models (patterns among them), their ids, routing groups."""
-    groups = _mappings(config.section("router_settings").get("routing_groups"))
-    infos = _mappings([config.document["model_list"][model.key[1]].get("model_info") for model in config.models])
-    names = [*(model.name for model in config.models), *(group.get("group_name") for group in groups)]
-    return frozenset(str(name) for name in (*names, *(info.get("id") for info in infos)) if name is not None)
-
-
-def _all_aliases(config: GatewayConfig) -> tuple[tuple[str, str], ...]:
-    return (*config.aliases, *config.hidden_aliases)
-
-
-def _served(config: GatewayConfig) -> frozenset[str]:
-    return _deployed(config) | {alias for alias, _ in _all_aliases(config)}
-
-
-def _mappings(value: object) -> list[Mapping[str, object]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def _is_in(name: str, names: frozenset[str]) -> bool:
-    return name in names or any("*" in pattern and fnmatchcase(name, pattern) for pattern in names)
-
-
-def _fallbacks(config: GatewayConfig) -> Iterator[Finding]:
-    served = _served(config)
-    remedy = f"Name one of: {', '.join(config.names)}."
-    for fallback in config.fallbacks:
-        for target in fallback.targets:
-            if target == fallback.model:
-                yield config.error("fallback-to-itself", fallback.key, "falls back to itself", "Name another model.")
-            elif not _is_in(target, served):
-                message = f"falls back to {target}, which isn't there"
-                yield config.error("fallback-to-nothing", fallback.key, message, remedy)
-        if fallback.model != "*" and not _is_in(fallback.model, served):
-            message = f"is a fallback for {fallback.model}, which isn't there: it is never used"
-            yield config.warning("fallback-for-nothing", fallback.key, message, remedy)
-
-
-def _aliases(config: GatewayConfig) -> Iterator[Finding]:
-    # The router follows an alias once: an alias of an alias leads nowhere.
-    names = _deployed(config)
-    with_fallbacks = {fallback.model for fallback in config.fallbacks}
-    for alias, target in _all_aliases(config):
-        path = ("router_settings", "model_group_alias", alias)
-        if not _is_in(target, names):
-            remedy = f"Name one of: {', '.join(sorted(names))}."
-            yield config.error("alias-to-nothing", path, f"stands for {target}, which isn't there", remedy)
-        elif target in with_fallbacks and not with_fallbacks & {alias, "*"}:
-            message = f"doesn't inherit the fallbacks of {target}"
-            remedy = f"Add to fallbacks: - {alias}: [MODEL]"
-            yield config.warning("alias-without-fallback", path, message, remedy)
-
-
-def _lost_cache(config: GatewayConfig) -> Iterator[Finding]:
-    if config.section("litellm_settings").get("enable_anthropic_prompt_caching") is not True:
+def _sampling_params(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Models that refuse temperature and top_p, which most clients send, where nothing drops them."""
+    if _is_on(config.section("litellm_settings").get("drop_params")) or _is_on(environ.get(_DROP_PARAMS)):
         return
-    caching = {model.name for model in config.models if any(family in model.provider_model for family in _CACHING)}
-    caching |= {alias for alias, target in _all_aliases(config) if target in caching}
-    for fallback in config.fallbacks:
-        lost = [name for name in fallback.targets if name not in caching]
-        if fallback.model in caching and lost:
-            message = f"falls back to {lost[0]}, which doesn't cache prompts"
-            yield config.warning("lost-cache", fallback.key, message, "Fall back to models that cache.")
+    refuse = [model for model in config.models if not model.mocked and _refuses(config, model)]
+    if refuse:
+        more = f" ({len(refuse)} models do)" if len(refuse) > 1 else ""
+        message = f"refuses temperature and top_p, which most clients send{more}"
+        path = (*refuse[0].key, "litellm_params", "model")
+        remedy = "Set drop_params: true under litellm_settings."
+        yield config.warning("missing-drop-params", path, message, remedy)
+
+
+def _refuses(config: GatewayConfig, model: Model) -> bool:
+    params = config.params(model)
+    more = params.get("additional_drop_params")
+    if _is_on(params.get("drop_params")) or (isinstance(more, list) and "temperature" in more):
+        return False
+    return map_values(config, model).get("supports_sampling_params") is False
+
+
+def _is_on(value: object) -> bool:
+    return value is True or str(value).strip().lower() in ("true", "1", "yes", "on")
+
+
+def _duplicates(config: GatewayConfig) -> Iterator[Finding]:
+    """Entries of one name that don't share its load: the very same one again, or another model."""
+    groups: dict[str, list[Model]] = {}
+    for model in config.models:
+        earlier = groups.setdefault(model.name, [])
+        same = next((other for other in earlier if _entry(config, other) == _entry(config, model)), None)
+        if same is not None:
+            line = config.place(same.key).line
+            message = f"({model.name}) is the entry of line {line} again: it adds nothing"
+            remedy = "Remove it, or give it a region, key or model of its own to share the load."
+            yield config.warning("duplicate-model", model.key, message, remedy)
+        earlier.append(model)
+    for name, models in groups.items():
+        yield from _mixed(config, name, models)
+
+
+def _entry(config: GatewayConfig, model: Model) -> object:
+    entries = config.document["model_list"]
+    return entries[model.key[1]]
+
+
+def _mixed(config: GatewayConfig, name: str, models: list[Model]) -> Iterator[Finding]:
+    behind = {model.key: foundation_model(config, model) for model in models}
+    first = behind[models[0].key]
+    if "*" in name or any(_CHOSEN_BY & config.params(model).keys() for model in models):
+        return
+    for model in models[1:]:
+        other = behind[model.key]
+        if first is not None and other is not None and other != first:
+            message = f"gives {name} a second model, {other} beside {first}: requests go now to one, now to the other"
+            remedy = "Give each a name of its own and a fallback, or set order: or weight: in their litellm_params."
+            yield config.warning("mixed-models", (*model.key, "litellm_params", "model"), message, remedy)

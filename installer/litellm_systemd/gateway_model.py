@@ -26,6 +26,11 @@ def render_key(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
+def mappings(value: object) -> list[Mapping[str, object]]:
+    """The mappings in a list; none where it is no list."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
 def resolve_reference(value: object, environ: Mapping[str, str]) -> str | None:
     """`value` as LiteLLM will see it: `os.environ/X` becomes X of `environ`; None when that is unset or empty."""
     if not isinstance(value, str):
@@ -176,6 +181,11 @@ class GatewayConfig:
         """The `litellm_params` of a model."""
         params: Mapping[str, Any] = self.document["model_list"][model.key[1]]["litellm_params"]
         return params
+
+    def info(self, model: Model) -> Mapping[str, Any]:
+        """The `model_info` of a model; empty where it has none."""
+        value = self.document["model_list"][model.key[1]].get("model_info")
+        return value if isinstance(value, Mapping) else {}
 
     def error(self, code: str, path: KeyPath, message: str, remedy: str) -> Finding:
         """An error at a key of this configuration; the empty path stands for the service's environment."""

@@ -1,4 +1,7 @@
-"""The settings that the installed LiteLLM knows, read out of its source: importing it takes seconds."""
+"""The settings that the installed LiteLLM knows, read out of its source: importing it takes seconds.
+
+`python -m tests.unit.litellm_names` writes them into gateway_known.py, when the LiteLLM of the lock has moved.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import ast
 import importlib.util
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -147,7 +152,35 @@ def model_map() -> dict[str, dict[str, object]]:
 
 
 def example_configurations() -> list[Path]:
-    """The configurations that LiteLLM ships as examples, without one that it can't load itself (no parameters)."""
+    """The YAML files that LiteLLM ships as examples of a configuration, or of a part of one."""
     folder = _package("litellm") / "proxy"
-    found = [*folder.glob("*.yaml"), *(folder / "example_config_yaml").glob("*.yaml")]
-    return sorted(path for path in found if path.name != "langfuse_config.yaml" and "model_list" in path.read_text())
+    examples = folder / "guardrails" / "guardrail_hooks"
+    return sorted(
+        [
+            *folder.glob("*.yaml"),
+            *(folder / "example_config_yaml").glob("*.yaml"),
+            *examples.rglob("example_config.yaml"),
+        ]
+    )
+
+
+def rewrite(text: str) -> str:
+    """The text of gateway_known.py with the lists of the installed LiteLLM, of its version."""
+    lists = {
+        "TOP_LEVEL": top_level() | {"include"},
+        "GENERAL": general_settings(),
+        "LITELLM": litellm_settings(),
+        "ROUTER": router_settings(),
+        "PROVIDERS": providers(),
+    }
+    for name, names in lists.items():
+        lines = textwrap.fill(" ".join(f'"{each}",' for each in sorted(names)), 108, break_on_hyphens=False)
+        block = f"{name} = frozenset((\n{textwrap.indent(lines, '    ')}\n))\n"
+        text, number = re.subn(rf"^{name} = frozenset\(\(\n.*?^\)\)\n", block, text, flags=re.DOTALL | re.MULTILINE)
+        assert number == 1, name
+    return re.sub(r"LiteLLM \d+\.\d+", f"LiteLLM {'.'.join(version('litellm').split('.')[:2])}", text, count=1)
+
+
+if __name__ == "__main__":
+    path = Path(__file__).parents[2] / "installer/litellm_systemd/gateway_known.py"
+    path.write_text(rewrite(path.read_text()))

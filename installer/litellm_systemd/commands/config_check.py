@@ -128,8 +128,10 @@ def _judge(config: GatewayConfig, ground: _Ground) -> tuple[Finding, ...]:
         return findings
     # An install asks the EC2 instance for its region, which isn't worth two seconds here.
     remedy = "Set AWS_REGION_NAME in .env. On EC2 an install asks the instance instead."
-    regionless = {"no-region": {"severity": Severity.WARNING, "remedy": remedy}}
-    return tuple(replace(finding, **regionless.get(finding.code, {})) for finding in findings)
+    return tuple(
+        replace(finding, severity=Severity.WARNING, remedy=remedy) if finding.code == "no-region" else finding
+        for finding in findings
+    )
 
 
 def _count(findings: tuple[Finding, ...]) -> str:
