@@ -45,6 +45,7 @@ class Part(Enum):
     )
 
 
+@cache
 def is_known_to_litellm(part: Part, name: str) -> bool:
     """Whether the installed LiteLLM defines this name; False where LiteLLM isn't installed beside this package."""
     folder = find_package()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from litellm_systemd.gateway_model import Fallback, Finding, GatewayConfig, mappings
-from litellm_systemd.gateway_models_map import map_values
+from litellm_systemd.gateway_models_map import caches_prompts
 
 #: The environment's own switch of enable_anthropic_prompt_caching (litellm/__init__.py).
 _CACHING = "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING"
@@ -108,6 +108,6 @@ def _lost_cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[F
 
 def _caching(config: GatewayConfig) -> tuple[frozenset[str], frozenset[str]]:
     """The names all of whose models cache prompts, and those of which one is known not to."""
-    known = [(model.name, values) for model in config.models if (values := map_values(config, model))]
-    not_caching = frozenset(name for name, values in known if values.get("supports_prompt_caching") is not True)
-    return frozenset(name for name, _ in known) - not_caching, not_caching
+    known = {(model.name, caches_prompts(config, model)) for model in config.models}
+    not_caching = frozenset(name for name, caches in known if caches is False)
+    return frozenset(name for name, caches in known if caches) - not_caching, not_caching

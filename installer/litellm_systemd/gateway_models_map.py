@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from litellm_systemd.bedrock_ids import BedrockId, parse_bedrock_id
+from litellm_systemd.bedrock_ids import PROVIDERS, BedrockId, parse_bedrock_id
 from litellm_systemd.gateway_model import GatewayConfig, Model
 from litellm_systemd.model_map import find_entry, read_model_map
 
@@ -15,6 +15,16 @@ def map_values(config: GatewayConfig, model: Model) -> Mapping[str, object]:
     names = [base, model.provider_model] if isinstance(base, str) else [model.provider_model]
     found = (_values(name, config, model) for name in names)
     return next((values for values in found if values), {})
+
+
+def caches_prompts(config: GatewayConfig, model: Model) -> bool | None:
+    """Whether a model caches prompts as far as the map knows; None for one that the map doesn't have."""
+    values = map_values(config, model)
+    if not values:
+        return None
+    # On Bedrock the first, where it is given, wins; see model_map.
+    marks = values.get("supports_prompt_cache_breakpoint") if model.provider in PROVIDERS else None
+    return (values.get("supports_prompt_caching") if marks is None else marks) is True
 
 
 def _values(name: str, config: GatewayConfig, model: Model) -> Mapping[str, object]:

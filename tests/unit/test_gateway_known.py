@@ -79,9 +79,15 @@ def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (package / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "litellm", raising=False)
-    gateway_installed.find_package.cache_clear()
+    forget()
     yield package
+    forget()
+
+
+def forget() -> None:
+    """Make the next search start anew."""
     gateway_installed.find_package.cache_clear()
+    is_known_to_litellm.cache_clear()
 
 
 NEWER = {
