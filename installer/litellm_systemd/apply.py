@@ -173,7 +173,8 @@ def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:
 
 def _records(desired: DesiredState, plan: Plan, host: HostState) -> dict[str, Record]:
     """The manifest after the change. Of a file that the user keeps, what he was offered."""
-    written = {action.target: record_of(action.after) for action in plan.actions if action.after is not None}
+    states = [action.after for action in plan.actions if action.verb is Verb.WRITE and action.after is not None]
+    written = {state.path: record_of(state) for state in states}
     made = (folder(path, 0o755) for path in missing_folders(desired, host))
     new = {
         state.path: record_of(state)

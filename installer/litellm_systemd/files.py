@@ -179,6 +179,15 @@ def _give(layout: Layout, handle: int, state: FileState) -> None:
     os.fchmod(handle, state.mode)
 
 
+def set_access(layout: Layout, state: FileState) -> None:
+    """Give a file or folder the mode and owner of `state`, and leave its content alone. Follows no link."""
+    handle = os.open(layout.real(state.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _give(layout, handle, state)
+    finally:
+        os.close(handle)
+
+
 def remove_path(layout: Layout, path: str) -> None:
     """Remove a file, a link (not what it points to) or a folder with all that is in it; nothing there is fine."""
     real = layout.real(path)

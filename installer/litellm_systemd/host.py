@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from litellm_systemd import contract
-from litellm_systemd.errors import InputError, MissingError, Unavailable, UsageError
+from litellm_systemd.environment_file import parse_environment_file
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable, UsageError
 from litellm_systemd.files import group_exists, observe_file, user_exists
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import HostState, Kind, Record, UnitState
@@ -79,6 +80,24 @@ def _record(found: Mapping[str, Any]) -> Record:
         owner=str(found["owner"]),
         group=str(found["group"]),
     )
+
+
+def read_installed(layout: Layout) -> dict[str, str]:
+    """The environment that is installed; empty where none is.
+
+    Raises:
+        PermissionDenied: this user may not read it.
+    """
+    path = layout.real(layout.environment_file)
+    try:
+        # Bytes, since text mode would turn a carriage return in a value into a newline.
+        return parse_environment_file(path.read_bytes().decode(errors="replace"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, and a file has to stand there", "Move it away.") from None
+    except PermissionError:
+        raise PermissionDenied(f"{path} can't be read by this user: it holds keys", "Run it with sudo.") from None
 
 
 def previous_release(layout: Layout) -> str | None:

@@ -103,12 +103,18 @@ def missing_python(layout: Layout, identifier: str) -> str | None:
 
 def releases_in_use(layout: Layout, proc: Path = Path("/proc")) -> frozenset[str]:
     """The releases that some process runs from, as far as this user may look (all, for root)."""
-    folder = layout.real(layout.releases)
-    if not folder.is_dir():
-        return frozenset()
-    pattern = re.compile(rf"{re.escape(str(folder.resolve()))}/([^/\s]+)/")
-    found = (name for process in proc.glob("[0-9]*") for name in _mentions(process, pattern))
+    processes = proc.glob("[0-9]*")
+    found = (name for process in processes for name in _mentions(process, _pattern(layout)))
     return frozenset(found) & frozenset(observe_releases(layout))
+
+
+def releases_of(layout: Layout, process: Path) -> frozenset[str]:
+    """The releases that one process, given by its folder in /proc, runs from; empty where this user may not look."""
+    return frozenset(_mentions(process, _pattern(layout)))
+
+
+def _pattern(layout: Layout) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(str(layout.real(layout.releases).resolve()))}/([^/\s]+)/")
 
 
 def _mentions(process: Path, pattern: re.Pattern[str]) -> Iterator[str]:

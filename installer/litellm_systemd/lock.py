@@ -41,6 +41,21 @@ def hold_lock(
         os.close(handle)
 
 
+def find_holder(layout: Layout) -> str | None:
+    """Who holds the lock just now, in words; None if nobody does."""
+    try:
+        handle = os.open(layout.real(layout.lock), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # nobody has made it since it was last removed
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_holder(handle)
+    finally:
+        os.close(handle)
+    return None
+
+
 def _take(path: Path, *, wait: bool, say: Callable[[str], None]) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)

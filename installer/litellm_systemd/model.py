@@ -149,6 +149,7 @@ class Verb(Enum):
     REMOVE = "remove"
     REMOVE_EMPTY = "remove if empty"
     REMOVE_USER = "remove user"
+    SET_ACCESS = "set mode and owner of"
     DAEMON_RELOAD = "daemon-reload"
     ENABLE = "enable"
     START = "start"
@@ -158,7 +159,10 @@ class Verb(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One step: what is done to what, and why. `after` is the state to write, for the verb WRITE."""
+    """One step: what is done to what, and why.
+
+    `after` is the state to write, for the verb WRITE; for SET_ACCESS that with the mode and owner to set.
+    """
 
     verb: Verb
     target: str

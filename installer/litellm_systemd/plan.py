@@ -28,7 +28,7 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
         *(Action(Verb.WRITE, file.path, _why(file, host), file) for file in writes),
         *_systemd_actions(layout, desired, host, writes),
     ]
-    return Plan(_in_order(layout, actions), kept)
+    return Plan(in_order(layout, actions), kept)
 
 
 def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
@@ -53,7 +53,7 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
         actions.append(Action(Verb.DAEMON_RELOAD, "systemd"))
     if purge and host.user_exists:
         actions.append(Action(Verb.REMOVE_USER, contract.SERVICE_USER))
-    return Plan(_in_order(layout, actions))
+    return Plan(in_order(layout, actions))
 
 
 def plan_rollback(layout: Layout, taken: tuple[Action, ...], host: HostState) -> Plan:
@@ -73,7 +73,7 @@ def plan_rollback(layout: Layout, taken: tuple[Action, ...], host: HostState) ->
     if Verb.START in verbs and not host.user_exists:
         # Made by systemd for the service, which had never run before.
         actions += [Action(Verb.REMOVE, path) for path in (layout.state, layout.cache) if path not in host.files]
-    return Plan(_in_order(layout, actions))
+    return Plan(in_order(layout, actions))
 
 
 def _way_back(action: Action, host: HostState) -> Iterable[Action]:
@@ -105,7 +105,7 @@ def _own_folders(layout: Layout, *, purge: bool) -> tuple[str, ...]:
     return (*folders, layout.etc, layout.state) if purge else folders
 
 
-def _in_order(layout: Layout, actions: Iterable[Action]) -> tuple[Action, ...]:
+def in_order(layout: Layout, actions: Iterable[Action]) -> tuple[Action, ...]:
     """Sort by verb. The declarations of user and folders come before these are made, links after their targets."""
     verbs = list(Verb)
 

@@ -16,6 +16,7 @@ from litellm_systemd.files import (
     remove_empty,
     remove_path,
     restore_before,
+    set_access,
     write_file,
 )
 from litellm_systemd.layout import Layout
@@ -72,6 +73,11 @@ def _write(executor: Executor, action: Action) -> None:
         write_file(executor.layout, action.after)
 
 
+def _set_access(executor: Executor, action: Action) -> None:
+    if action.after is not None:
+        set_access(executor.layout, action.after)
+
+
 def _remove(executor: Executor, action: Action) -> None:
     # Also what a write that was cut short left beside it.
     restore_before(executor.layout, action.target)
@@ -125,6 +131,7 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     Verb.REMOVE: _remove,
     Verb.REMOVE_EMPTY: lambda executor, action: remove_empty(executor.layout, action.target),
     Verb.REMOVE_USER: _remove_user,
+    Verb.SET_ACCESS: _set_access,
     Verb.DAEMON_RELOAD: lambda executor, _action: executor.systemctl.daemon_reload(),
     Verb.ENABLE: lambda executor, action: executor.systemctl.enable(action.target),
     Verb.START: lambda executor, action: executor.systemctl.start(*action.target.split()),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.command import run
@@ -16,6 +19,15 @@ from litellm_systemd.model import UnitState
 NO_LIMIT = None
 #: Exit code of systemctl for a unit that systemd doesn't know, or no longer (systemctl(1)).
 _NOT_LOADED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What systemd logged of a unit: when (Unix time), the text, and all fields (systemd.journal-fields(7))."""
+
+    when: float
+    message: str
+    fields: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +64,35 @@ class Systemctl:
             answer = run(self._argv("is-enabled", unit), check=False)
             return UnitState(unit, enabled=answer.stdout.strip())
         found = self.show(unit, "LoadState", "ActiveState", "UnitFileState", "FragmentPath", "NeedDaemonReload")
-        return UnitState(
-            unit,
-            load=found.get("LoadState", "not-found"),
-            active=found.get("ActiveState", "inactive"),
-            enabled=found.get("UnitFileState", ""),
-            fragment=found.get("FragmentPath", ""),
-            need_reload=found.get("NeedDaemonReload") == "yes",
-        )
+        return unit_state_of(unit, found)
+
+    def system_state(self, timeout: float) -> str:
+        """That of the whole system, such as running or degraded (systemctl(1)).
+
+        Raises:
+            Unavailable: systemd doesn't answer within `timeout` seconds.
+        """
+        answer = run(("systemctl", "is-system-running"), check=False, timeout=timeout)
+        if not answer.stdout.strip() or answer.stdout.strip() in ("offline", "unknown"):
+            raise Unavailable(f"systemd doesn't answer: {answer.stderr.strip() or answer.stdout.strip()}")
+        return answer.stdout.strip()
+
+    def events(self, unit: str, lines: int) -> tuple[Event, ...]:
+        """What systemd itself has logged of a unit since boot, the oldest first, as far as this user may read it."""
+        argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=json", "--lines", str(lines))
+        answer = run((*argv, "_PID=1", f"UNIT={unit}"), check=False, timeout=20)
+        return tuple(_event(json.loads(line)) for line in answer.stdout.splitlines() if line.startswith("{"))
+
+    def last_error(self, since: str) -> str:
+        """The last line that processes of our units logged at error level; `since`: a time stamp of systemd's."""
+        argv = journal_argv(lines=1, priority="err", quiet=True, since=since or None, output="cat", own_lines=True)
+        return run(argv, check=False, timeout=20).stdout.strip()
+
+    def kernel_lines(self, lines: int) -> tuple[str, ...]:
+        """The last lines of the kernel and of its audit since boot, as far as this user may read them."""
+        argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=cat", "--lines", str(lines))
+        answer = run((*argv, "_TRANSPORT=kernel", "_TRANSPORT=audit"), check=False, timeout=20)
+        return tuple(answer.stdout.splitlines())
 
     def daemon_reload(self) -> None:
         """Let systemd read the unit files again."""
@@ -107,6 +140,24 @@ class Systemctl:
             if verb == "stop" and error.returncode == _NOT_LOADED:
                 return
             raise _failure(verb, units, error, began) from None
+
+
+def unit_state_of(unit: str, found: Mapping[str, str]) -> UnitState:
+    """The state of a unit out of its properties."""
+    return UnitState(
+        unit,
+        load=found.get("LoadState", "not-found"),
+        active=found.get("ActiveState", "inactive"),
+        enabled=found.get("UnitFileState", ""),
+        fragment=found.get("FragmentPath", ""),
+        need_reload=found.get("NeedDaemonReload") == "yes",
+    )
+
+
+def _event(entry: Mapping[str, Any]) -> Event:
+    # A field that isn't UTF-8, or comes twice, is a list.
+    fields = {name: value for name, value in entry.items() if isinstance(value, str)}
+    return Event(int(fields.get("__REALTIME_TIMESTAMP", "0")) / 1e6, fields.get("MESSAGE", ""), fields)
 
 
 def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: float) -> InstallerError:

@@ -29,6 +29,7 @@ VERBS += [
     "bundle",
     "models",
     "iam-policy",
+    "doctor",
 ]
 
 

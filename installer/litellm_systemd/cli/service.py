@@ -48,6 +48,19 @@ def status() -> Report:
 
 
 @cli.command()
+@click.option("--fix", is_flag=True, help="Mend what can be mended without risk, after showing it.")
+@reports
+def doctor(fix: bool) -> Report:
+    """Find what is wrong, why, and what mends it; exit code 1 if something is.
+
+    Without root it says what it can't see. It changes nothing without --fix, and costs nothing.
+    """
+    from litellm_systemd.commands import doctor
+
+    return doctor.doctor(fix=fix, say=say)
+
+
+@cli.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="How many lines. Default: 100, or all with --since.")
 @click.option("-p", "--priority", help="Only this level and worse: err, warning, info.")

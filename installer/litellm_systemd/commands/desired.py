@@ -11,8 +11,7 @@ from pathlib import Path
 from litellm_systemd.aws import find_region
 from litellm_systemd.bedrock_regions import looks_like_region
 from litellm_systemd.commands.endings import check_ends
-from litellm_systemd.environment_file import parse_environment_file
-from litellm_systemd.errors import InputError, MissingError, PermissionDenied, UsageError
+from litellm_systemd.errors import InputError, MissingError, UsageError
 from litellm_systemd.files import observe_file
 from litellm_systemd.gateway_config import (
     Choice,
@@ -27,7 +26,7 @@ from litellm_systemd.gateway_config import (
     read_config,
     resolve_name,
 )
-from litellm_systemd.host import active_config, read_manifest
+from litellm_systemd.host import active_config, read_installed, read_manifest
 from litellm_systemd.layout import Layout
 from litellm_systemd.resources import config_names
 from litellm_systemd.resources import read_config as read_shipped
@@ -79,24 +78,6 @@ class Wanted:
     keeps_environment: bool
     own: Path | None = None
     notes: tuple[str, ...] = ()
-
-
-def read_installed(layout: Layout) -> dict[str, str]:
-    """The environment that is installed; empty where none is.
-
-    Raises:
-        PermissionDenied: this user may not read it.
-    """
-    path = layout.real(layout.environment_file)
-    try:
-        # Bytes, since text mode would turn a carriage return in a value into a newline.
-        return parse_environment_file(path.read_bytes().decode(errors="replace"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, and a file has to stand there", "Move it away.") from None
-    except PermissionError:
-        raise PermissionDenied(f"{path} can't be read by this user: it holds keys", "Run it with sudo.") from None
 
 
 def installed_configs(layout: Layout) -> tuple[str, ...]:

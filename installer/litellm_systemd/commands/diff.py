@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.diff import render_diff
+from litellm_systemd.drift import describe_drift
 from litellm_systemd.errors import MissingError
 from litellm_systemd.files import observe_file
 from litellm_systemd.host import observe_host
@@ -30,7 +31,7 @@ def diff(layout: Layout) -> Report:
     checks: list[Check] = []
     diffs: list[str] = []
     for path, record in sorted(host.manifest.items()):
-        drift = _drift(host.files.get(path), record)
+        drift = describe_drift(host.files.get(path), record)
         if drift:
             checks.append(Check(path, Outcome.WARNING, drift, _remedy(record)))
             diffs += _difference(layout, host.files.get(path), path, record)
@@ -42,21 +43,6 @@ def diff(layout: Layout) -> Report:
         data={"differences": [{"what": check.name, "how": check.detail} for check in checks]},
         code=ExitCode.CHANGES if checks else ExitCode.OK,
     )
-
-
-def _drift(found: FileState | None, record: Record) -> str:
-    if found is None:
-        return "is gone"
-    if found.kind is not record.kind:
-        return f"is a {found.kind.value}, and was a {record.kind.value}"
-    ways = []
-    if found.kind is not Kind.FOLDER and found.digest != record.digest:
-        ways.append("edited")
-    if found.kind is not Kind.LINK and found.mode != record.mode:
-        ways.append(f"mode {found.mode:04o}, was {record.mode:04o}")
-    if found.kind is not Kind.LINK and (found.owner, found.group) != (record.owner, record.group):
-        ways.append(f"owner {found.owner}:{found.group}, was {record.owner}:{record.group}")
-    return ", ".join(ways)
 
 
 def _remedy(record: Record) -> str:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 
 from litellm_systemd import contract
 from litellm_systemd.apply import apply_install
 from litellm_systemd.client import Gateway
-from litellm_systemd.command import run
 from litellm_systemd.commands.changing import Say, changing, prove_service
 from litellm_systemd.commands.draft import Draft, InstallOptions, draft_install, render_kept
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.diff import render_diff
-from litellm_systemd.errors import CommandError, Unavailable
+from litellm_systemd.errors import Unavailable
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import Plan, Verb
 from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.runtime_calls import port_trouble
 from litellm_systemd.settings import Settings
 from litellm_systemd.verify import verify
 
@@ -57,12 +56,9 @@ def _check_port(draft: Draft) -> None:
     gives_way = any(verb is Verb.STOP for verb, _ in verbs)
     if not takes_it or gives_way or draft.host.unit(contract.SOCKET).is_active:
         return
-    argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "port", draft.wanted.settings.listen)
-    try:
-        run(argv)
-    except CommandError as error:
+    if trouble := port_trouble(draft.wanted.settings.listen):
         # The line has the remedy already, short of where PORT stands.
-        raise Unavailable(error.stderr.strip().splitlines()[-1], "PORT is set in .env.") from None
+        raise Unavailable(trouble, "PORT is set in .env.")
 
 
 def _planned(layout: Layout, draft: Draft) -> Report:

@@ -13,12 +13,12 @@ from litellm_systemd.client import DEFAULT_TIMEOUT, Gateway, is_loopback
 from litellm_systemd.command import replace_process
 from litellm_systemd.commands.changing import Say, changing, require_root
 from litellm_systemd.commands.configs import switch_config
-from litellm_systemd.commands.desired import Request, read_installed, work_out
+from litellm_systemd.commands.desired import Request, work_out
 from litellm_systemd.commands.endings import active_ends
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.errors import MissingError, UsageError
 from litellm_systemd.gateway_config import read_config
-from litellm_systemd.host import active_config, require_installed, require_systemd
+from litellm_systemd.host import active_config, read_installed, require_installed, require_systemd
 from litellm_systemd.journal import read_journal
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from litellm_systemd.host import active_config, memory_field, require_installed,
 from litellm_systemd.inventory import current_release, missing_python
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
+from litellm_systemd.runtime_calls import ask_service
 from litellm_systemd.systemctl import Systemctl
 
 #: What systemd is asked for, under the names that people and programs are given.
@@ -113,12 +112,8 @@ def _backlog(listen: str) -> int | None:
 
 def _runtime() -> dict[str, Any]:
     """What the main process says; empty if it doesn't speak to this user."""
-    try:
-        answer = run((sys.executable, "-I", "-m", "litellm_systemd.runtime", "status"), timeout=20)
-    except InstallerError:
-        return {}
-    found: dict[str, Any] = json.loads(answer.stdout)
-    for worker in found["workers"]:
+    found = ask_service()
+    for worker in found.get("workers", ()):
         # Pages that several processes share are divided among them.
         worker["pss_mib"] = memory_field(Path(f"/proc/{worker['pid']}/smaps_rollup"), "Pss")
     return found

@@ -1,0 +1,321 @@
+"""The host: systemd, clock, disks, memory, access control, and the Python of the release."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from litellm_systemd.client import Gateway
+from litellm_systemd.client_errors import GatewayError
+from litellm_systemd.command import run
+from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, looks_for
+from litellm_systemd.doctor.scene import Scene
+from litellm_systemd.errors import PermissionDenied, Unavailable
+from litellm_systemd.host import OLDEST_SYSTEMD, is_booted, memory_field
+from litellm_systemd.inventory import current_release, missing_python
+from litellm_systemd.report import Outcome
+
+#: Bytes and files that must be left on a file system: below the first pair nothing works, below the second not long.
+_NO_ROOM, _LITTLE_ROOM = (2**20, 100), (64 * 2**20, 2000)
+#: MiB of memory that must be left.
+_LITTLE_MEMORY = 128
+#: Seconds: AWS refuses a signature whose time is off by more than five minutes.
+_SKEW = 240
+
+ABSENT = Cause(
+    "host-systemd-absent",
+    "systemd isn't the init of this machine, as in most containers: there can be no service.",
+    "litellmctl run    # serves in the foreground, without systemd",
+)
+
+
+@looks_for(ABSENT)
+def systemd_absent(_scene: Scene) -> Iterator[Finding]:
+    """Whether there is a systemd to talk to."""
+    if not is_booted():
+        yield ABSENT.found("there is no /run/systemd/system")
+
+
+SILENT = Cause(
+    "host-systemd-silent",
+    "systemd gives no answer: its bus is down, or it has crashed.",
+    "systemctl --force reboot",
+    needs=("host-systemd-absent",),
+)
+
+
+@looks_for(SILENT)
+def systemd_silent(scene: Scene) -> Iterator[Finding]:
+    """Whether systemd answers."""
+    try:
+        scene.systemctl.system_state(timeout=2.5)
+    except Unavailable as error:
+        yield SILENT.found(error.message)
+
+
+STOPPING = Cause(
+    "host-systemd-stopping",
+    "The host is shutting down, or is in its rescue mode: services aren't started.",
+    "systemctl default",
+    outcome=Outcome.WARNING,
+    needs=("host-systemd-absent", "host-systemd-silent"),
+)
+
+
+@looks_for(STOPPING)
+def systemd_stopping(scene: Scene) -> Iterator[Finding]:
+    """Whether the host is in a state in which services run. Degraded is one: some other unit has failed."""
+    state = scene.systemctl.system_state(timeout=2.5)
+    if state in ("maintenance", "stopping"):
+        yield STOPPING.found(f"systemctl is-system-running: {state}")
+
+
+OLD = Cause(
+    "host-systemd-old",
+    f"The sandbox of the service needs systemd {OLDEST_SYSTEMD} or later; an older one ignores parts of it.",
+    "a newer release of the operating system",
+    needs=("host-systemd-absent",),
+)
+
+
+@looks_for(OLD)
+def systemd_old(scene: Scene) -> Iterator[Finding]:
+    """Whether systemd knows what the units ask of it."""
+    version = scene.systemctl.version()
+    if version < OLDEST_SYSTEMD:
+        yield OLD.found(f"systemd {version}")
+
+
+NO_MEMORY_CONTROLLER = Cause(
+    "host-cgroup-memory",
+    "The kernel has no memory controller for this system's control groups: the limit is accepted and not enforced.",
+    "WORKER_MEMORY_LIMIT=MIB in .env, then: sudo litellmctl install    # the service keeps that limit by itself",
+    outcome=Outcome.WARNING,
+    needs=("host-systemd-absent", "host-systemd-silent"),
+)
+
+
+@looks_for(NO_MEMORY_CONTROLLER)
+def cgroup_memory(scene: Scene) -> Iterator[Finding]:
+    """Whether a limit of memory that somebody set is kept."""
+    controllers = Path("/sys/fs/cgroup/cgroup.controllers")
+    has_one = Path("/sys/fs/cgroup/memory").is_dir() or (
+        controllers.exists() and "memory" in controllers.read_text(encoding="ascii").split()
+    )
+    for name in ("MemoryMax", "MemoryHigh"):
+        value = scene.service.get(name, "infinity")
+        if value not in ("infinity", "") and not has_one:
+            yield NO_MEMORY_CONTROLLER.found(f"{name}={value}, and no memory controller in /sys/fs/cgroup")
+
+
+CLOCK = Cause(
+    "host-clock",
+    "The clock is wrong. AWS refuses requests signed at a time that is off by more than five minutes, and TLS"
+    " certificates seem not yet valid or expired.",
+    "timedatectl set-ntp true    # or: systemctl restart chronyd",
+    needs=("files-not-installed",),
+)
+
+
+@looks_for(CLOCK)
+def clock(scene: Scene) -> Iterator[Finding]:
+    """Whether the clock can be right: nothing was installed in the future, and AWS has the same time."""
+    made = scene.file(scene.layout.service)
+    if made is not None:
+        ahead = scene.layout.real(scene.layout.service).lstat().st_mtime - time.time()
+        if ahead > _SKEW:
+            yield CLOCK.found(f"it is {_now()} here, {ahead / 60:.0f} minutes before the service was installed")
+            return
+    address = _bedrock_address(scene)
+    if address is not None and (offset := _offset(address)) is not None and abs(offset) > _SKEW:
+        direction = "behind" if offset > 0 else "ahead of"
+        yield CLOCK.found(f"it is {_now()} here, {abs(offset) / 60:.0f} minutes {direction} {address}")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+
+
+def _bedrock_address(scene: Scene) -> str | None:
+    """The endpoint that the service calls; None if it calls none."""
+    if not any(model.provider == "bedrock" and not model.mocked for model in scene.gateway.models):
+        return None
+    given = scene.environment.get("AWS_BEDROCK_RUNTIME_ENDPOINT")
+    region = scene.settings.region
+    return given or (f"https://bedrock-runtime.{region}.amazonaws.com" if region else None)
+
+
+def _offset(address: str) -> float | None:
+    """Seconds that the server's clock is ahead of ours; None if it gives no answer, which isn't about the clock."""
+    try:
+        # Unsigned, so that it is refused and not billed. The refusal has a date too.
+        answer = Gateway(address, timeout=2.0).get("/")
+    except GatewayError:
+        return None
+    date = answer.headers.get("date")
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time() if date else None
+    except ValueError:
+        return None
+
+
+UNSYNCHRONIZED = Cause(
+    "host-clock-free",
+    "Nothing keeps the clock right: it drifts until AWS refuses the service's signatures.",
+    "timedatectl set-ntp true",
+    outcome=Outcome.WARNING,
+    needs=("host-systemd-absent", "host-systemd-silent"),
+)
+
+
+@looks_for(UNSYNCHRONIZED)
+def clock_free(_scene: Scene) -> Iterator[Finding]:
+    """Whether the clock is synchronized. In a container that is the business of its host."""
+    if run(("systemd-detect-virt", "--quiet", "--container"), check=False, timeout=2).returncode == 0:
+        return
+    answer = run(("timedatectl", "show", "--property=NTPSynchronized", "--property=NTP"), check=False, timeout=2.5)
+    if "NTPSynchronized=no" in answer.stdout.splitlines() and "NTP=no" in answer.stdout.splitlines():
+        yield UNSYNCHRONIZED.found("timedatectl: NTP=no, NTPSynchronized=no")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is left on a file system: bytes and files (None where it doesn't count them); whether it is read-only."""
+
+    path: str
+    bytes: int
+    files: int | None
+    read_only: bool
+
+
+def observe_room(scene: Scene) -> tuple[Room, ...]:
+    """The file systems that the service and litellmctl write to, each by the first path on it."""
+    layout = scene.layout
+    found: dict[int, Room] = {}
+    for wanted in ("/etc", layout.state, layout.cache, layout.own_state, layout.prefix, "/run", "/tmp", "/var/log"):  # noqa: S108
+        path = layout.real(wanted)
+        while not path.exists():
+            path = path.parent
+        status = os.statvfs(path)
+        files = status.f_favail if status.f_files else None
+        read_only = bool(status.f_flag & os.ST_RDONLY)
+        found.setdefault(path.stat().st_dev, Room(str(path), status.f_bavail * status.f_frsize, files, read_only))
+    return tuple(found.values())
+
+
+FULL = Cause(
+    "host-disk-full",
+    "There is no room left: the service can't write its state, journald drops lines, no change can be made.",
+    "du -xh --max-depth=2 {path} | sort -h | tail    # shows what takes it; 'litellmctl releases prune' frees some",
+)
+
+
+@looks_for(FULL)
+def disk_full(scene: Scene) -> Iterator[Finding]:
+    """Whether there is room on each file system that is written to."""
+    for room in scene.once("room", lambda: observe_room(scene)):
+        if not room.read_only and room.bytes < _LITTLE_ROOM[0]:
+            outcome = Outcome.FAILED if room.bytes < _NO_ROOM[0] else Outcome.WARNING
+            yield FULL.found(f"{room.bytes // 1024} KiB are left on {room.path}", outcome=outcome, path=room.path)
+
+
+INODES = Cause(
+    "host-inodes",
+    "The file system can't hold any more files, though it may have room: nothing new can be made on it.",
+    "du -x --inodes --max-depth=2 {path} | sort -n | tail    # where the files are",
+)
+
+
+@looks_for(INODES)
+def inodes(scene: Scene) -> Iterator[Finding]:
+    """Whether each file system can hold more files."""
+    for room in scene.once("room", lambda: observe_room(scene)):
+        if not room.read_only and room.files is not None and room.files < _LITTLE_ROOM[1]:
+            outcome = Outcome.FAILED if room.files < _NO_ROOM[1] else Outcome.WARNING
+            yield INODES.found(f"{room.files} more files fit on {room.path}", outcome=outcome, path=room.path)
+
+
+READ_ONLY = Cause(
+    "host-read-only",
+    "What can't be written to: below /var the service can't start; below /etc and the prefix no change can be made."
+    " After an error on the disk the kernel does this by itself.",
+    "mount -o remount,rw {path}    # after a look at: journalctl -k -p err",
+)
+
+
+@looks_for(READ_ONLY)
+def read_only(scene: Scene) -> Iterator[Finding]:
+    """Whether a file system that has to be written to is mounted read-only."""
+    layout = scene.layout
+    for path in (layout.etc, layout.state, layout.cache, layout.own_state, layout.prefix):
+        real = layout.real(path)
+        if real.exists() and os.statvfs(real).f_flag & os.ST_RDONLY:
+            outcome = Outcome.FAILED if path in (layout.state, layout.cache) else Outcome.WARNING
+            yield READ_ONLY.found(f"{path} is on a read-only file system", outcome=outcome, path=path)
+
+
+MEMORY = Cause(
+    "host-memory",
+    "Memory is nearly used up: the kernel may kill a worker, and a restart may not come up. A worker takes about 100"
+    " MB of its own, the main process 300 MB.",
+    "NUM_WORKERS=1 in .env, then: sudo litellmctl install    # or more memory",
+    outcome=Outcome.WARNING,
+)
+
+
+@looks_for(MEMORY)
+def memory(_scene: Scene) -> Iterator[Finding]:
+    """Whether there is memory left."""
+    left = memory_field(Path("/proc/meminfo"), "MemAvailable")
+    if left is not None and left < _LITTLE_MEMORY:
+        yield MEMORY.found(f"MemAvailable: {left} MiB")
+
+
+DENIED = Cause(
+    "host-denials",
+    "SELinux or AppArmor has forbidden the service something that it needs, such as to run its Python or to listen.",
+    "restorecon -R {prefix}    # SELinux; what is denied: ausearch -m AVC | audit2why. AppArmor: aa-status",
+    outcome=Outcome.WARNING,
+    needs=("host-systemd-absent",),
+)
+_DENIAL = re.compile(r"avc: +denied|apparmor=\"DENIED\"")
+_OURS = re.compile(r"litellm")
+
+
+def denials(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The lines of a kernel log that tell of something that was denied to us."""
+    return tuple(line for line in lines if _DENIAL.search(line) and _OURS.search(line))
+
+
+@looks_for(DENIED)
+def denied(scene: Scene) -> Iterator[Finding]:
+    """Whether the kernel log tells of a denial, and of how many; the last one stands for all."""
+    lines = scene.systemctl.kernel_lines(2000)
+    if not lines and not scene.is_root:
+        raise PermissionDenied("only root and the group systemd-journal may read the journal")
+    found = denials(lines)
+    if found:
+        yield DENIED.found(f"{len(found)} times since boot, the last one: {found[-1]}", prefix=scene.layout.prefix)
+
+
+PYTHON = Cause(
+    "host-python-gone",
+    "The Python that the release in use was made with is gone, usually by an upgrade of the system, or can't be run."
+    " A service that runs goes on until it restarts, and doesn't come back then.",
+    REINSTALL,
+    needs=("files-release-gone",),
+)
+
+
+@looks_for(PYTHON)
+def python_gone(scene: Scene) -> Iterator[Finding]:
+    """Whether the release in use has a Python."""
+    current = current_release(scene.layout)
+    missing = None if current is None else missing_python(scene.layout, current)
+    if missing is not None:
+        yield PYTHON.found(f"{missing} isn't there, and release {current} needs it")

@@ -1,0 +1,25 @@
+"""All checks, from the ground up: of two things that are wrong, the one further down is told first."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from litellm_systemd.doctor import (
+    look_configuration,
+    look_exit,
+    look_files,
+    look_host,
+    look_port,
+    look_service,
+    look_unit,
+)
+from litellm_systemd.doctor.cause import Probe
+
+_GROUPS = (look_host, look_files, look_configuration, look_unit, look_port, look_exit, look_service)
+
+
+def _probes(module: ModuleType) -> tuple[Probe, ...]:
+    return tuple(each for each in vars(module).values() if isinstance(each, Probe))
+
+
+PROBES = tuple(probe for module in _GROUPS for probe in _probes(module))
