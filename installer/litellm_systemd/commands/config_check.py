@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from litellm_systemd.commands.desired import Request, choose_config, find_config, read_choice, read_installed
+from litellm_systemd.commands.desired import Request, choose_config, find_config, read_choice
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError, PermissionDenied
 from litellm_systemd.gateway_config import (
@@ -20,7 +20,7 @@ from litellm_systemd.gateway_config import (
     localize,
     parse_config,
 )
-from litellm_systemd.host import active_config
+from litellm_systemd.host import active_config, read_installed
 from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.resources import read_config as read_shipped
 from litellm_systemd.settings import Dotenv, Settings, build_settings, read_dotenv

@@ -79,7 +79,7 @@ def unusable(scene: Scene) -> Iterator[Finding]:
         return
     for item in lint(gateway, scene.environment):
         if item.severity is Severity.ERROR:
-            yield UNUSABLE.found(f"{item.where}: {item.message}", path=path, remedy=item.remedy)
+            yield UNUSABLE.found(str(item), path=path, remedy=item.remedy)
 
 
 DOUBTFUL = Cause(
@@ -96,7 +96,7 @@ def doubtful(scene: Scene) -> Iterator[Finding]:
     """Whether the linter warns of the active configuration."""
     for item in lint(scene.gateway, scene.environment):
         if item.severity is Severity.WARNING:
-            yield DOUBTFUL.found(f"{item.where}: {item.message}", path=scene.layout.config_link, remedy=item.remedy)
+            yield DOUBTFUL.found(str(item), path=scene.layout.config_link, remedy=item.remedy)
 
 
 STALE = Cause(
