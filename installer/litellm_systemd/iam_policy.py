@@ -18,6 +18,8 @@ from litellm_systemd.served import Served
 
 #: What Converse, ConverseStream and InvokeModel of LiteLLM need (Service Authorization Reference, Amazon Bedrock).
 INVOKE = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")
+#: What a guardrail needs besides, whether LiteLLM or Bedrock itself applies it.
+APPLY_GUARDRAIL = "bedrock:ApplyGuardrail"
 #: What `models` and `iam-policy` ask Bedrock's control plane.
 READ_MODEL, READ_PROFILE = "bedrock:GetFoundationModel", "bedrock:GetInferenceProfile"
 
@@ -77,9 +79,16 @@ def _known(prefix: str, geography: str | None, model: str | None) -> Iterator[st
         yield f"{prefix}:{each}::foundation-model/{model}"
 
 
-def build_policy(grants: tuple[Grant, ...]) -> Document:
+def build_guardrail(identifier: str, region: str, *, account: str = "*") -> str:
+    """The ARN of a guardrail that a configuration names by its id, or by the ARN itself."""
+    is_arn = identifier.startswith("arn:")
+    return identifier if is_arn else f"arn:{partition(region)}:bedrock:{region}:{account}:guardrail/{identifier}"
+
+
+def build_policy(grants: tuple[Grant, ...], guardrails: tuple[str, ...] = ()) -> Document:
     """The policy document, with statements of their own for what `models` and `iam-policy` ask Bedrock."""
-    return {"Version": "2012-10-17", "Statement": [*_calling(grants), *_reading(grants)]}
+    guarding = _allow("ApplyGuardrails", (APPLY_GUARDRAIL,), guardrails)
+    return {"Version": "2012-10-17", "Statement": [*_calling(grants), *guarding, *_reading(grants)]}
 
 
 def _calling(grants: tuple[Grant, ...]) -> Iterator[Document]:

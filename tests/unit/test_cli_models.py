@@ -94,6 +94,21 @@ def test_the_policy_is_all_there_is(here: Path, capsys: pytest.CaptureFixture[st
     assert any(":eu-west-1:*:inference-profile/eu.anthropic." in arn for arn in policy["Statement"][0]["Resource"])
 
 
+def test_guardrails(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A guardrail that a model names, and one that LiteLLM applies, may be applied, and no other one."""
+    own = "{guardrailIdentifier: abc123, guardrailVersion: '1'}"
+    mine = CONFIG.replace("v1:0}", f"v1:0, guardrailConfig: {own}}}", 1)
+    more = "{guardrail: bedrock, mode: pre_call, guardrailIdentifier: def456, guardrailVersion: '2'}"
+    other = "{guardrail: presidio, mode: pre_call}"
+    mine += f"guardrails: [{{guardrail_name: g, litellm_params: {more}}}, {{litellm_params: {other}}}]\n"
+    (here / "mine.yml").write_text(mine, encoding="utf-8")
+    out, _ = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml", "--account", "123456789012")
+    guarding = [each for each in json.loads(out)["Statement"] if each["Action"] == "bedrock:ApplyGuardrail"]
+    assert [each["Resource"] for each in guarding] == [
+        [f"arn:aws:bedrock:eu-west-1:123456789012:guardrail/{name}" for name in ("abc123", "def456")]
+    ]
+
+
 def test_a_shipped_configuration_before_an_install(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A shipped configuration is read as an install would write it for the region, --region coming first."""
     out, _ = ask(capsys, "iam-policy", "--offline", "-c", "iam_role_config.yml")

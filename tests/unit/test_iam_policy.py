@@ -14,7 +14,9 @@ import yaml
 
 from litellm_systemd.gateway_config import localize, parse_config
 from litellm_systemd.iam_policy import (
+    APPLY_GUARDRAIL,
     build_grant,
+    build_guardrail,
     build_policy,
     render_cloudformation,
     render_policy,
@@ -194,6 +196,13 @@ def test_what_bedrock_says_wins() -> None:
     way = {BY_PROFILE: f"arn:aws:bedrock:us-east-1:1:inference-profile/us.{SONNET}"}
     assert allows(policy, "bedrock:InvokeModel", behind[1], **way)
     assert not allows(policy, "bedrock:InvokeModel", behind[0].replace("us-east-1", "us-west-2"), **way)
+
+
+def test_a_guardrail() -> None:
+    """parliament knows the ARN of a guardrail and what can be allowed on it; one's own ARN stays as it is."""
+    arn = build_guardrail("abc123", "eu-west-1", account="123456789012")
+    assert APPLY_GUARDRAIL in _actions_on(arn)
+    assert build_guardrail(arn, "us-east-1") == arn
 
 
 def test_other_partitions_and_one_account() -> None:

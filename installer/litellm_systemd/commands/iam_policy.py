@@ -11,9 +11,11 @@ from litellm_systemd.bedrock_ids import Kind
 from litellm_systemd.commands.chosen import Chosen, read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.errors import InputError, UsageError
+from litellm_systemd.gateway_model import resolve_reference
 from litellm_systemd.iam_policy import (
     Grant,
     build_grant,
+    build_guardrail,
     build_policy,
     render_cloudformation,
     render_policy,
@@ -21,6 +23,7 @@ from litellm_systemd.iam_policy import (
 )
 from litellm_systemd.report import Report
 from litellm_systemd.served import Served
+from litellm_systemd.settings import REGION_VARIABLES
 
 FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "json": render_policy,
@@ -50,7 +53,7 @@ def iam_policy(request: Request, form: str = "json", *, offline: bool = False, a
     grants = tuple(_grants(chosen, answers, account or "*"))
     if not grants:
         raise InputError(f"{chosen.gateway.source} calls no model on Bedrock", "It needs no policy.")
-    policy = build_policy(grants)
+    policy = build_policy(grants, tuple(_guardrails(chosen, account or "*")))
     return Report(
         f"the policy for {chosen.gateway.source}",
         notes=tuple(_notes(chosen, answers)),
@@ -68,6 +71,25 @@ def _grants(chosen: Chosen, answers: Mapping[str, Answers], account: str) -> Ite
         grant = build_grant(served, behind, account=account)
         if grant is not None:
             yield grant
+
+
+def _guardrails(chosen: Chosen, account: str) -> Iterator[str]:
+    """The guardrails that models name themselves, and those that LiteLLM applies on its own."""
+    gateway, environ = chosen.gateway, chosen.environ
+    for served in chosen.served:
+        own = gateway.params(served.model).get("guardrailConfig")
+        if served.is_called and served.region is not None and isinstance(own, Mapping):
+            yield build_guardrail(str(own.get("guardrailIdentifier")), served.region, account=account)
+    entries = gateway.document.get("guardrails")
+    for entry in entries if isinstance(entries, list) else ():
+        params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
+        if not isinstance(params, Mapping) or params.get("guardrail") != "bedrock":
+            continue
+        name = resolve_reference(params.get("guardrailIdentifier"), environ)
+        places = (params.get("aws_region_name"), *(environ.get(variable) for variable in REGION_VARIABLES))
+        region = next((place for place in places if isinstance(place, str) and place), None)
+        if name is not None and region is not None:
+            yield build_guardrail(name, region, account=account)
 
 
 def _ask(chosen: Chosen) -> dict[str, Answers]:
