@@ -29,7 +29,7 @@ from litellm_systemd.plan import missing_folders, plan_rollback, plan_uninstall
 from litellm_systemd.standby import remove_standby
 from litellm_systemd.steps import Executor, take
 
-Prove = Callable[[], None]
+Prove = Callable[[], object]
 
 #: A failure of one of these leaves nothing on the disk that a second try could mend.
 _SERVICE_VERBS = (Verb.STOP, Verb.START, Verb.RELOAD, Verb.RESTART)

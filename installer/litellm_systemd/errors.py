@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 
 from litellm_systemd.contract import ExitCode
@@ -19,6 +20,13 @@ class InstallerError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def remedy_of(error: OSError) -> str:
+    """What to do about a refusal of the kernel's. EPERM is one that root doesn't expect."""
+    if error.errno == errno.EPERM:
+        return "Is the file immutable ('lsattr' shows it, 'chattr -i' ends it)? Mend that and run it again."
+    return "Mend that and run it again."
 
 
 class UsageError(InstallerError):

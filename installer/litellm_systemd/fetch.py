@@ -16,7 +16,7 @@ from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InstallerError, UsageError
 from litellm_systemd.pins import LOCK, Pin, parse_lock, pinned_version, render_lock
 from litellm_systemd.source import DISTRIBUTION, Source, find_source, folder_source, reachable_python
-from litellm_systemd.venvs import install_argv, pip_argv
+from litellm_systemd.venvs import index_environment, install_argv, pip_argv
 from litellm_systemd.wheels import find_uv
 
 #: These two stole AWS keys (BerriAI/litellm#24512).
@@ -46,16 +46,8 @@ def fetch_package(version: str | None, scratch: Path, say: Callable[[str], None]
     # Without its packages: these come with the release, by the hashes of its own lock.
     options = ("--upgrade", "--no-deps", "--only-binary", ":all:", "--target", str(folder))
     argv = (*install_argv(python, scratch), *options, wanted)
-    run(argv, environment=_with_find_links(), timeout=600, hint=_INDEX_HINT)
+    run(argv, environment=index_environment(), timeout=600, hint=_INDEX_HINT)
     return folder_source(folder)
-
-
-def _with_find_links() -> dict[str, str]:
-    """The caller's environment; uv is told of the folder that pip knows."""
-    found = inherited_environment()
-    if "PIP_FIND_LINKS" in found and "UV_FIND_LINKS" not in found:
-        found["UV_FIND_LINKS"] = found["PIP_FIND_LINKS"].replace(" ", ",")
-    return found
 
 
 def fetch_litellm(version: str, scratch: Path, say: Callable[[str], None] = lambda _line: None) -> Source:
@@ -130,7 +122,7 @@ def _by_uv(source: Source, requirements: list[str], scratch: Path) -> str:
             *("--python", str(source.python), "--generate-hashes", "--no-header", "--no-annotate"),
             *("--upgrade-package", "litellm", "--output-file", str(lock), str(wanted)),
         ),
-        environment=_with_find_links(),
+        environment=index_environment(),
         timeout=600,
         hint=_INDEX_HINT,
     )

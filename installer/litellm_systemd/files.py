@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from litellm_systemd.errors import InstallerError
+from litellm_systemd.errors import InstallerError, remedy_of
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import FileState, Kind
 
@@ -89,7 +89,7 @@ def write_file(layout: Layout, state: FileState) -> None:
             _place_file(layout, real, state)
         _sync_folder(real.parent)
     except OSError as error:
-        raise InstallerError(f"{real}: {error.strerror}", "Mend that and run it again.") from error
+        raise InstallerError(f"{real}: {error.strerror}", remedy_of(error)) from error
 
 
 def _place_link(real: Path, state: FileState) -> None:
@@ -168,7 +168,7 @@ def append_line(path: Path, line: str) -> None:
             os.fsync(stream.fileno())
         _sync_folder(path.parent)
     except OSError as error:
-        raise InstallerError(f"{path}: {error.strerror}", "Mend that and run it again.") from error
+        raise InstallerError(f"{path}: {error.strerror}", remedy_of(error)) from error
 
 
 def _give(layout: Layout, handle: int, state: FileState) -> None:

@@ -191,6 +191,18 @@ def require_systemd(systemctl: Systemctl) -> int:
     return version
 
 
+def require_calm(systemctl: Systemctl) -> None:
+    """Raise Unavailable where systemd is about to end or serves a rescue shell: what it starts there won't stay."""
+    state = systemctl.system_state(timeout=60)
+    if state == "stopping":
+        raise Unavailable("this system is shutting down", "Run it again when it is up.")
+    if state == "maintenance":
+        raise Unavailable(
+            "this system is in rescue or emergency mode, in which no service runs",
+            "'systemctl default' leaves it; with --no-start all is prepared for the next boot.",
+        )
+
+
 def require_installed(systemctl: Systemctl) -> None:
     """Raise MissingError where systemd knows no such service."""
     if systemctl.unit_state(contract.SERVICE).load == "not-found":

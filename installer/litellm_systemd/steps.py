@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from litellm_systemd import contract
 from litellm_systemd.command import run
-from litellm_systemd.errors import CommandError, InstallerError
+from litellm_systemd.errors import CommandError, InstallerError, remedy_of
 from litellm_systemd.files import (
     group_exists,
     keep_before,
@@ -46,9 +46,7 @@ def take(executor: Executor, action: Action) -> None:
     try:
         _STEPS[action.verb](executor, action)
     except OSError as error:
-        raise InstallerError(
-            f"{action}: {error.strerror}: {error.filename}", "Mend that and run it again."
-        ) from error
+        raise InstallerError(f"{action}: {error.strerror}: {error.filename}", remedy_of(error)) from error
 
 
 def _build_release(executor: Executor, action: Action) -> None:

@@ -62,10 +62,18 @@ def install_lock(venv: Venv, lock: Path, others: Path | None = None) -> None:
     """
     places = () if others is None else ("--no-index", "--find-links", str(others))
     wanted = ("--require-hashes", "--only-binary", ":all:", *places, "--requirement", str(lock))
-    run((*_install(venv), *wanted), environment=inherited_environment(), timeout=_LONG, hint=_LOCK_HINT)
+    run((*_install(venv), *wanted), environment=index_environment(), timeout=_LONG, hint=_LOCK_HINT)
 
 
 _LOCK_HINT = "Is the package index reachable? PIP_INDEX_URL and UV_INDEX_URL name another; a bundle needs none."
+
+
+def index_environment() -> dict[str, str]:
+    """The caller's environment, which says where packages are; uv is told of the folders that pip knows."""
+    found = inherited_environment()
+    if "PIP_FIND_LINKS" in found and "UV_FIND_LINKS" not in found:
+        found["UV_FIND_LINKS"] = found["PIP_FIND_LINKS"].replace(" ", ",")
+    return found
 
 
 def install_wheel(venv: Venv, wheel: Path) -> None:

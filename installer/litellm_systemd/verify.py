@@ -52,6 +52,7 @@ def verify(
     all_models: bool = False,
     spend: bool = True,
     wait: float = 0.0,
+    proven: Report | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Report:
     """Check `gateway` with its `api_key` and report; nothing that a gateway does raises.
@@ -59,12 +60,16 @@ def verify(
     `expected`: the names that the configuration gives, primary first; empty if it isn't known. `models`: chat
     with these; if empty, the primary, or with `all_models` each that is expected, else each that is listed.
     `spend`: without it, nothing is asked that reaches a model. `wait`: seconds to wait for readiness first.
+    `proven`: what this function has just found with `spend=False`; it isn't asked again.
     Report.data: base_url, models (as listed), chat_models (names),
     litellm_version (None if not told), first_token_seconds (by the name of the check).
     """
     notes = (_wait(gateway, wait),) if wait > 0 else ()
     run = _Run(clock)
-    run.through(_service_steps(gateway, expected))
+    if proven is None:
+        run.through(_service_steps(gateway, expected))
+    else:
+        run.take_over(proven)
     chosen = _choice(gateway, expected, models, run.data["models"], all_models) if spend else ()
     run.data["chat_models"] = [name for name, obstacle in chosen if not obstacle]
     run.through(step for name, obstacle in chosen for step in _chat_steps(gateway, name, obstacle))
@@ -85,6 +90,11 @@ class _Run:
         self.data: dict[str, Any] = {"models": [], "litellm_version": None, "first_token_seconds": {}}
         self._because: dict[str, str] = {}
         self._over = ""
+
+    def take_over(self, sound: Report) -> None:
+        """Begin with the checks of a report in which none failed."""
+        self.checks += sound.checks
+        self.data.update(sound.data)
 
     def through(self, steps: Iterable[Step]) -> None:
         for step in steps:

@@ -39,11 +39,11 @@ SEEN = Rehearsal(Check("boot a clone", Outcome.OK), PLAN, RESULT, ("last words",
 def test_same_request_in_the_clone() -> None:
     """The install in the clone is asked for just what the rehearsal was asked for."""
     request = Request(Layout(), Path("my.env"), "demo.yml", installed_only=True)
-    options = RehearseOptions(request, verify=False, take_ours=True)
+    options = RehearseOptions(request, verify=False, take_ours=True, bundle=Path("all.tar"))
     argv = build_install(options, region="eu-west-1", calls_models=False)
     assert argv[1:7] == ("-I", "-m", "litellm_systemd", "install", "--json", "--prefix")
-    asked = "--env-file my.env --config demo.yml --installed --take-ours --no-verify --no-models --region eu-west-1"
-    assert " ".join(argv[8:]) == asked
+    asked = "--env-file my.env --config demo.yml --installed --bundle all.tar --take-ours --no-verify --no-models"
+    assert " ".join(argv[8:]) == f"{asked} --region eu-west-1"
 
 
 def test_nothing_is_added_to_the_request() -> None:
@@ -105,6 +105,13 @@ def test_model_calls_are_named() -> None:
     """Where models would be called over the network, the report says that they weren't."""
     names = {check.name for check in build_report(replace(SEEN, calls_models=False)).checks}
     assert "not rehearsed: calls to models (Amazon Bedrock)" in names
+
+
+def test_bundle_needs_no_package_index() -> None:
+    """Packages from a bundle are rehearsed in full; without one, the report says that no index was asked."""
+    index = "not rehearsed: package index"
+    assert index in {check.name for check in build_report(SEEN).checks}
+    assert index not in {check.name for check in build_report(replace(SEEN, bundled=True)).checks}
 
 
 @pytest.mark.parametrize(("stdout", "code"), [('{"title": "x", "checks": []}', 0), ("", 137)])

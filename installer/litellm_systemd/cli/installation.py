@@ -26,6 +26,10 @@ from litellm_systemd.cli.program import (
 if TYPE_CHECKING:
     from litellm_systemd.report import Report
 
+bundle_option = click.option(
+    "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Install from it, without a network."
+)
+
 
 @cli.command()
 @click.option("--env-file", type=click.Path(path_type=Path), default=Path(".env"), help="The file to write.")
@@ -47,7 +51,7 @@ def init(env_file: Path, profile: str | None, region: str | None, force: bool) -
 @click.option("--dry-run", is_flag=True, help="Show steps and differences, take none; exit code 2 if there are any.")
 @click.option("--take-ours", "edits", flag_value="ours", help="Put files that you edited aside for the new ones.")
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited, and don't ask.")
-@click.option("--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Install from it, without a network.")
+@bundle_option
 @click.option("--no-start", is_flag=True, help="Write and enable, but neither start nor restart.")
 @click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
 @click.option("--no-models", is_flag=True, help="Try the endpoints, but call no model: that would be billed.")
@@ -107,6 +111,7 @@ def _ask(question: str, difference: str) -> bool:
 @config_option
 @click.option("--take-ours", "edits", flag_value="ours", help="Put files that you edited aside for the new ones.")
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited (the default).")
+@bundle_option
 @click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
 @click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
 @eol_option
@@ -117,6 +122,7 @@ def rehearse(
     installed: bool,
     config: str | None,
     edits: str | None,
+    bundle: Path | None,
     no_verify: bool,
     prefix: str | None,
     allow_eol: bool,
@@ -136,6 +142,7 @@ def rehearse(
         verify=not no_verify,
         wait=wait,
         take_ours=edits == "ours",
+        bundle=bundle,
     )
     return rehearse.rehearse(options, say)
 

@@ -13,7 +13,7 @@ from litellm_systemd.commands.desired import Wanted
 from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.layout import Layout
 from litellm_systemd.lock import hold_lock
-from litellm_systemd.report import Outcome
+from litellm_systemd.report import Outcome, Report
 from litellm_systemd.steps import Executor
 from litellm_systemd.systemctl import Systemctl
 from litellm_systemd.verify import verify
@@ -53,7 +53,7 @@ def changing(layout: Layout, verb: str, say: Say, *, wait: bool = False) -> Iter
         yield executor
 
 
-def prove_service(wanted: Wanted) -> None:
+def prove_service(wanted: Wanted) -> Report:
     """A quick proof that what came of a change serves. Models are left alone: what AWS says isn't ours to roll back.
 
     Raises:
@@ -67,3 +67,4 @@ def prove_service(wanted: Wanted) -> None:
         raise Unavailable(
             f"the new service came up, but fails the check “{failed.name}”: {failed.detail}", failed.hint
         )
+    return proof

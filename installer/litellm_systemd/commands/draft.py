@@ -10,7 +10,7 @@ from pathlib import Path
 from litellm_systemd.commands.desired import Request, Wanted, work_out
 from litellm_systemd.commands.desired_files import build_desired
 from litellm_systemd.diff import render_diff
-from litellm_systemd.host import observe_host, require_systemd
+from litellm_systemd.host import observe_host, require_calm, require_systemd
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, HostState, Kept, Plan, Running
 from litellm_systemd.plan import plan_install
@@ -65,6 +65,8 @@ def draft_install(options: InstallOptions) -> Draft:
     layout = options.request.layout
     systemctl = Systemctl(layout)
     systemd = require_systemd(systemctl) if layout.is_host else systemctl.version()
+    if layout.is_host and options.start:
+        require_calm(systemctl)
     wanted = work_out(options.request)
     release, source = _release(layout, options.bundle)
     host = observe_host(layout, systemctl, [layout.config(name) for name in wanted.configs])
@@ -81,13 +83,14 @@ def draft_install(options: InstallOptions) -> Draft:
     desired = build(wanted, take=take)
     require_ground(layout, desired, host)
     plan = plan_install(layout, desired, host)
-    take |= {kept.path for kept in plan.kept if kept.is_news and options.ask(*_question(layout, kept))}
-    kept_environment = _kept_environment(layout, plan, take)
+    given_up = {kept.path for kept in plan.kept if kept.is_news and options.ask(*_question(layout, kept))}
+    kept_environment = _kept_environment(layout, plan, given_up)
     if kept_environment is not None:
         # What `.env` says isn't taken up, so nothing else may be made from it either.
         wanted = work_out(replace(options.request, env_file=None, installed_only=True))
-    desired = build(wanted, take=take)
-    plan = plan_install(layout, desired, host)
+    if given_up or kept_environment is not None:
+        desired = build(wanted, take=take | given_up)
+        plan = plan_install(layout, desired, host)
     if kept_environment is not None:
         plan = replace(plan, kept=(*plan.kept, kept_environment))
     return Draft(wanted, source, host, desired, plan)

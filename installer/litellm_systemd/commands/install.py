@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from litellm_systemd import contract
 from litellm_systemd.apply import apply_install
@@ -40,9 +39,14 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
     with changing(layout, "install", say, wait=options.wait) as executor:
         draft = draft_install(options)
         _check_port(draft)
-        prove = partial(prove_service, draft.wanted) if _is_served(options) and options.verify else lambda: None
+        proofs: list[Report] = []
+
+        def prove() -> None:
+            if _is_served(options) and options.verify:
+                proofs.append(prove_service(draft.wanted))
+
         apply_install(replace(executor, source=draft.source), draft.plan, draft.desired, draft.host, prove)
-    return _installed(options, draft)
+    return _installed(options, draft, *proofs)
 
 
 def _check_port(draft: Draft) -> None:
@@ -113,7 +117,7 @@ def _is_served(options: InstallOptions) -> bool:
     return options.start and options.request.layout.is_host
 
 
-def _installed(options: InstallOptions, draft: Draft) -> Report:
+def _installed(options: InstallOptions, draft: Draft, proven: Report | None = None) -> Report:
     plan, wanted, layout = draft.plan, draft.wanted, options.request.layout
     data, diffs = _data(draft), _kept_diffs(layout, plan)
     notes = (*wanted.notes, *_kept_notes(plan), *_key_notes(wanted.settings))
@@ -123,7 +127,7 @@ def _installed(options: InstallOptions, draft: Draft) -> Report:
     if not options.verify:
         return Report(f"{where} serves on {wanted.settings.base_url}", notes=notes, data=data, diffs=diffs)
     gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
-    proof = verify(gateway, expected=wanted.gateway.names, spend=options.spend)
+    proof = verify(gateway, expected=wanted.gateway.names, spend=options.spend, proven=proven)
     return Report(
         proof.title if plan else f"{NOTHING_TO_DO}; {proof.title}",
         proof.checks,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from litellm_systemd.box import Box, Yard, require_boxes
@@ -32,11 +33,15 @@ class RehearseOptions:
     verify: bool = True
     wait: bool = False
     take_ours: bool = False
+    bundle: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What was seen in the clone. `plan` and `result` are the JSON of `install --dry-run` and of `install`."""
+    """What was seen in the clone. `plan` and `result` are the JSON of `install --dry-run` and of `install`.
+
+    `bundled`: the packages came from a bundle, as they will on the host.
+    """
 
     boot: Check
     plan: Mapping[str, Any]
@@ -44,6 +49,7 @@ class Rehearsal:
     journal: tuple[str, ...]
     calls_models: bool
     seconds: float
+    bundled: bool = False
 
 
 def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
@@ -67,16 +73,27 @@ def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
     # What a clone's files are a view of must not change below it (overlayfs calls that undefined).
     with hold_lock(layout, "rehearse", wait=options.wait, say=say), interruptible():
         wanted = work_out(options.request)
+        _require_own(options.bundle)
         say("booting a clone of this host")
-        inputs = _inputs(options.request, wanted)
+        inputs = _inputs(options, wanted)
         with Yard() as yard, closing(make_clone(yard, inputs, options.request.cwd)) as clone:
             seen = _perform(options, wanted, clone, say)
             say("throwing the clone away")
     return build_report(seen)
 
 
-def _inputs(request: Request, wanted: Wanted) -> tuple[Any, ...]:
-    named = (request.env_file, request.cwd / ".env", wanted.choice.path)
+def _require_own(bundle: Path | None) -> None:
+    """Say at once what `install` would say of the bundle, and spare the clone."""
+    if bundle is not None:
+        # Late: it loads what the other verbs don't need.
+        from litellm_systemd.bundle import open_own_bundle
+
+        open_own_bundle(bundle)
+
+
+def _inputs(options: RehearseOptions, wanted: Wanted) -> tuple[Path, ...]:
+    request = options.request
+    named = (request.env_file, request.cwd / ".env", wanted.choice.path, options.bundle)
     return tuple((request.cwd / path).absolute() for path in named if path is not None)
 
 
@@ -92,7 +109,8 @@ def _perform(options: RehearseOptions, wanted: Wanted, clone: Box, say: Say) -> 
     seconds = time.monotonic() - began
     clone.run(("journalctl", "--sync"), check=False)
     lines = clone.run(journal_argv(lines=_JOURNAL_LINES, output="short", quiet=True), check=False).stdout
-    return Rehearsal(boot, plan, result, tuple(lines.splitlines()), calls_models, seconds)
+    bundled = options.bundle is not None
+    return Rehearsal(boot, plan, result, tuple(lines.splitlines()), calls_models, seconds, bundled)
 
 
 def build_install(options: RehearseOptions, *, region: str | None, calls_models: bool) -> tuple[str, ...]:
@@ -103,6 +121,7 @@ def build_install(options: RehearseOptions, *, region: str | None, calls_models:
     argv += ["--config", request.config] if request.config is not None else []
     argv += ["--installed"] if request.installed_only else []
     argv += ["--allow-eol"] if request.allow_ended else []
+    argv += ["--bundle", str(options.bundle)] if options.bundle is not None else []
     argv += ["--take-ours" if options.take_ours else "--keep-mine"]
     argv += [] if options.verify else ["--no-verify"]
     argv += [] if calls_models else ["--no-models"]
@@ -166,10 +185,11 @@ def _outcome(seen: Rehearsal) -> tuple[Check, ...]:
 def _not_rehearsed(seen: Rehearsal) -> tuple[Check, ...]:
     away = "a clone has no network beyond its loopback"
     skipped = {
-        "package index": f"{away}: packages came from what is on this host",
         "instance metadata": f"{away}: whether the IAM role answers will show on the host",
         "port and limits": "whether the port is free on the host, and what MemoryMax= and CPUQuota= do there",
     }
+    if not seen.bundled:
+        skipped = {"package index": f"{away}: packages came from what is on this host", **skipped}
     if not seen.calls_models:
         skipped = {
             "calls to models (Amazon Bedrock)": f"{away}: 'litellmctl verify' makes them on the host",
