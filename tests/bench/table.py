@@ -9,7 +9,6 @@ from typing import Any
 from .figures import EVENTS, KILL_WORKER, Summary, Target, judge, ratio
 from .peers import OURS, PEERS, PLAIN, TWO
 
-_BEGIN, _END = "<!-- results: written by the command above -->", "<!-- end of results -->"
 _KINDS = {"json": "JSON", "sse": "SSE"}
 Rows = list[list[str]]
 
@@ -23,11 +22,12 @@ def render(results: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def write_between_markers(path: Path, text: str) -> None:
-    """Replace what stands between the markers of a page."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    path.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}", encoding="utf-8")
+def write_between_markers(path: Path, text: str, name: str = "results") -> None:
+    """Replace what stands between the markers of that name in a page."""
+    begin, end = f"<!-- {name}: written by the command above -->", f"<!-- end of {name} -->"
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def _machine(results: dict[str, Any]) -> str:
@@ -47,7 +47,7 @@ def _targets(targets: list[Target]) -> str:
         value = "–" if each.value is None else f"{each.value:.3g} {each.unit}"
         verdict = each.verdict if each.reached else f"**{each.verdict}**"
         rows.append([each.name, f"{sign} {each.limit:g} {each.unit}", value, verdict])
-    return _markdown(rows)
+    return as_markdown(rows)
 
 
 def _side_by_side(summaries: dict[str, Summary]) -> str:
@@ -67,7 +67,7 @@ def _side_by_side(summaries: dict[str, Summary]) -> str:
     for kind, levels in summaries[OURS.name]["load"].items():
         for level in levels:
             _add_load(add, kind, level)
-    return _markdown(rows)
+    return as_markdown(rows)
 
 
 def _failed_under_load(summary: Summary) -> float:
@@ -106,7 +106,7 @@ def _failures(summaries: dict[str, Summary]) -> str:
     for name, title in (("twenty_reloads", "reloads"), ("ten_restarts", "restarts")):
         many = summaries[OURS.name][name]
         rows.append([f"{many['times']} {title}: failed requests", "–", "–", "–", _failed(many)])
-    return _markdown(rows)
+    return as_markdown(rows)
 
 
 def _failed(event: Summary | None) -> str:
@@ -121,7 +121,8 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
 
 
-def _markdown(rows: Rows) -> str:
+def as_markdown(rows: Rows) -> str:
+    """A table with its first row as the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

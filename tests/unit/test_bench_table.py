@@ -1,20 +1,40 @@
-"""The page that the benchmark writes its tables into."""
+"""The pages that the benchmarks write their tables into."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from tests.bench.installation import render
 from tests.bench.table import write_between_markers
 
 
-def test_table_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["results", "installation"])
+def test_table_replaces_the_one_before_and_nothing_else(tmp_path: Path, name: str) -> None:
     """What the command writes stands between the markers of docs/benchmark.md, once, and the rest stays as it was."""
     page = Path(__file__).resolve().parents[2] / "docs/benchmark.md"
-    before, after = page.read_text(encoding="utf-8").split("<!-- results:")[0], "\n## More\n"
+    before, after = page.read_text(encoding="utf-8").split(f"<!-- {name}:")[0], "\n## More\n"
     copy = tmp_path / "page.md"
     copy.write_text(page.read_text(encoding="utf-8") + after, encoding="utf-8")
     for text in ("| old |\n", "| new |\n"):
-        write_between_markers(copy, text)
+        write_between_markers(copy, text, name)
     written = copy.read_text(encoding="utf-8")
     assert (written.startswith(before), written.endswith(after)) == (True, True)
     assert (written.count("| new |"), written.count("| old |")) == (1, 0)
+
+
+def test_installation_is_judged_by_its_goals() -> None:
+    """A first install is held against venv and pip, the rest against seconds; what has no goal isn't judged."""
+    figures = {
+        "python -m venv and pip install": [50.0, 40.0, 60.0],
+        "first install": [10.0],
+        "status": [0.2, 0.4, 0.5],
+        "the same, verified": [0.9],
+    }
+    rows = {row.split("|")[1].strip(): row for row in render(figures, 1).splitlines() if row.startswith("| ")}
+    assert "10.00 s (0.20 x)" in rows["first install"]
+    assert "reached" in rows["first install"]
+    assert "**missed**" in rows["status"]
+    assert "0.20 s" in rows["status"]
+    assert not {"reached", "missed"} & set(rows["the same, verified"].replace("*", "").split())
