@@ -15,6 +15,7 @@ from litellm_systemd.client import Gateway
 from litellm_systemd.client_errors import GatewayError
 from litellm_systemd.readiness import NotReady, wait_ready
 from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.verify_caching import check_caching
 from litellm_systemd.verify_checks import (
     Finding,
     Stops,
@@ -31,6 +32,8 @@ MODEL_INFO = "/v1/model/info"
 CHAT_PATHS = ("/chat/completions", "/v1/chat/completions")
 #: Fits no installation: keys that `init` generates are longer, and nobody types this one.
 WRONG_KEY = "sk-this-key-is-wrong-on-purpose"
+#: Facts of one check each: their names in its data, and in the report's.
+_BY_CHECK = {"first_token": "first_token_seconds", "caching": "prompt_caching"}
 #: LiteLLM's `mode` of models that a chat request reaches; None where it doesn't know the model.
 _CHAT_MODES = (None, "", "chat", "completion", "responses")
 
@@ -51,6 +54,7 @@ def verify(
     models: tuple[str, ...] = (),
     all_models: bool = False,
     spend: bool = True,
+    caching: bool = False,
     wait: float = 0.0,
     proven: Report | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -59,10 +63,12 @@ def verify(
 
     `expected`: the names that the configuration gives, primary first; empty if it isn't known. `models`: chat
     with these; if empty, the primary, or with `all_models` each that is expected, else each that is listed.
-    `spend`: without it, nothing is asked that reaches a model. `wait`: seconds to wait for readiness first.
-    `proven`: what this function has just found with `spend=False`; it isn't asked again.
+    `spend`: without it, nothing is asked that reaches a model. `caching`: each of the models is also sent a long
+    prompt at least twice, see `verify_caching`. `wait`: seconds to wait for readiness first. `proven`: what this
+    function has just found with `spend=False`; it isn't asked again.
     Report.data: base_url, models (as listed), chat_models (names),
-    litellm_version (None if not told), first_token_seconds (by the name of the check).
+    litellm_version (None if not told), first_token_seconds (by the name of the check), and with `caching`
+    prompt_caching (the tokens of each request, by the name of the check).
     """
     notes = (_wait(gateway, wait),) if wait > 0 else ()
     run = _Run(clock)
@@ -72,7 +78,7 @@ def verify(
         run.take_over(proven)
     chosen = _choice(gateway, expected, models, run.data["models"], all_models) if spend else ()
     run.data["chat_models"] = [name for name, obstacle in chosen if not obstacle]
-    run.through(step for name, obstacle in chosen for step in _chat_steps(gateway, name, obstacle))
+    run.through(step for name, obstacle in chosen for step in _chat_steps(gateway, name, obstacle, caching))
     return Report(
         title=_title(gateway.base_url, run.checks),
         checks=tuple(run.checks),
@@ -116,8 +122,9 @@ class _Run:
         seconds = None if found.outcome is Outcome.SKIPPED else self.clock() - started
         self.checks.append(Check(step.name, found.outcome, found.detail, found.hint, seconds))
         facts = dict(found.data)
-        if "first_token" in facts:
-            self.data["first_token_seconds"][step.name] = facts.pop("first_token")
+        for name, by_check in _BY_CHECK.items():
+            if name in facts:
+                self.data.setdefault(by_check, {})[step.name] = facts.pop(name)
         self.data.update(facts)
         if found.outcome is Outcome.FAILED and found.stops is not Stops.NOTHING:
             self._because[step.name] = step.name
@@ -136,20 +143,22 @@ def _service_steps(gateway: Gateway, expected: tuple[str, ...]) -> tuple[Step, .
     )
 
 
-def _chat_steps(gateway: Gateway, model: str, obstacle: str) -> tuple[Step, ...]:
-    """Four ways to ask one model, or the one line that says why it isn't asked.
+def _chat_steps(gateway: Gateway, model: str, obstacle: str, caching: bool) -> tuple[Step, ...]:
+    """Four ways to ask one model, and its cache if wanted, or the one line that says why it isn't asked.
 
-    The last three wait on the first: LiteLLM rests a model that failed, and would answer them with that.
+    All but the first wait on the first: LiteLLM rests a model that failed, and would answer them with that.
     """
     if obstacle:
         return (Step(f"chat {model}".strip(), partial(Finding, Outcome.SKIPPED, obstacle), "models"),)
     ways = (("", check_chat), (", streamed", check_chat_stream))
     table = [(f"chat {model}{way} ({path})", check, path) for way, check in ways for path in CHAT_PATHS]
     first = table[0][0]
-    return tuple(
+    chats = tuple(
         Step(name, partial(check, gateway, model, path), "models" if name == first else first)
         for name, check, path in table
     )
+    cache = (Step(f"prompt caching {model}", partial(check_caching, gateway, model), first),) if caching else ()
+    return (*chats, *cache)
 
 
 def _choice(

@@ -23,6 +23,7 @@ PROMPT = "Reply with the single word: pong"
 
 _KEY_HINT = "The service runs with another key: `systemctl restart litellm` after a change of .env, or --api-key."
 _OPEN_HINT = "Anyone who reaches the port can spend: set LITELLM_MASTER_KEY in .env and install again."
+FALLBACK_HINT = "Clients are served, but the model itself fails: `journalctl -u litellm -n 50` says why."
 _RESTART_HINT = "After a change of the configuration, `systemctl restart litellm`."
 
 
@@ -51,7 +52,7 @@ def check_liveliness(gateway: Gateway) -> Finding:
     # LiteLLM says a JSON string. A web server that answers 200 to any address doesn't.
     if answer.ok and isinstance(answer.json(), str):
         return Finding(Outcome.OK, gateway.line(answer.json()))
-    detail = _failure(gateway, answer)
+    detail = failure(gateway, answer)
     if answer.ok:
         detail = f"what answers is not LiteLLM: {detail}"
         return Finding(Outcome.FAILED, detail, "Check --base-url, HOST and PORT.")
@@ -62,7 +63,7 @@ def check_readiness(gateway: Gateway) -> Finding:
     """The gateway takes requests, as it sees it itself."""
     answer = gateway.get(READINESS)
     if answer.status != 200:
-        return Finding(Outcome.FAILED, _failure(gateway, answer), hint_for(answer))
+        return Finding(Outcome.FAILED, failure(gateway, answer), hint_for(answer))
     body = answer.json()
     return Finding(Outcome.OK, gateway.line(str(body.get("status", ""))) if isinstance(body, dict) else "")
 
@@ -77,10 +78,10 @@ def check_models(gateway: Gateway, expected: tuple[str, ...]) -> Finding:
     answer = gateway.get(MODELS)
     if not answer.ok:
         hint = _KEY_HINT if answer.status in (400, 401, 403) else hint_for(answer)
-        return Finding(Outcome.FAILED, _failure(gateway, answer), hint)
+        return Finding(Outcome.FAILED, failure(gateway, answer), hint)
     listed = _listed(answer)
     if not listed:
-        detail = "it lists no model" if isinstance(answer.json(), dict) else _failure(gateway, answer)
+        detail = "it lists no model" if isinstance(answer.json(), dict) else failure(gateway, answer)
         return Finding(Outcome.FAILED, detail, "Give the configuration a model_list.")
     outcome, detail = compare_names(expected, listed)
     hint = "" if outcome is Outcome.OK else _RESTART_HINT
@@ -115,11 +116,11 @@ def check_chat(gateway: Gateway, model: str, path: str) -> Finding:
     """`model` answers a question at `path` with some text, in one piece."""
     answer = gateway.post(path, _question(model, stream=False))
     if not answer.ok:
-        return Finding(Outcome.FAILED, _failure(gateway, answer), hint_for(answer))
+        return Finding(Outcome.FAILED, failure(gateway, answer), hint_for(answer))
     body = answer.json()
     message = _part(body, "message")
     if message is None:
-        detail = f"not a chat completion: {_failure(gateway, answer)}"
+        detail = f"not a chat completion: {failure(gateway, answer)}"
         return Finding(Outcome.FAILED, detail, hint_for(answer))
     return _spoken(gateway, answer, _text(message, "content"), _text(message, "reasoning_content"), "")
 
@@ -129,9 +130,9 @@ def check_chat_stream(gateway: Gateway, model: str, path: str) -> Finding:
     stream = gateway.stream(path, _question(model, stream=True))
     head = stream.head
     if not head.ok:
-        return Finding(Outcome.FAILED, _failure(gateway, head), hint_for(head))
+        return Finding(Outcome.FAILED, failure(gateway, head), hint_for(head))
     if not stream.is_event_stream:
-        detail = f"not an event stream: {_failure(gateway, head)}"
+        detail = f"not an event stream: {failure(gateway, head)}"
         return Finding(Outcome.FAILED, detail, hint_for(head))
     said, thought, first, error = read_deltas(stream)
     count = len(stream.events)
@@ -188,15 +189,19 @@ def _spoken(
         detail = f"only reasoning, no text, within {MAX_TOKENS} tokens{timing}"
         return Finding(Outcome.WARNING, detail, "Fine if the model is meant to think that long.", data=facts)
     detail = f"“{gateway.line(said, 40)}”{timing}"
-    if head.headers.get("x-litellm-attempted-fallbacks", "0") != "0":
-        other = gateway.line(head.headers.get("x-litellm-model-group", "another model"), 80)
-        detail = f"the fallback {other} answered instead: {detail}"
-        hint = "Clients are served, but the model itself fails: `journalctl -u litellm -n 50` says why."
-        return Finding(Outcome.WARNING, detail, hint, data=facts)
+    if other := fallback_of(gateway, head):
+        return Finding(Outcome.WARNING, f"the fallback {other} answered instead: {detail}", FALLBACK_HINT, data=facts)
     return Finding(Outcome.OK, detail, data=facts)
 
 
-def _failure(gateway: Gateway, answer: Answer) -> str:
+def fallback_of(gateway: Gateway, head: Answer) -> str:
+    """The model that answered in the place of the one that was asked; empty if none did."""
+    if head.headers.get("x-litellm-attempted-fallbacks", "0") == "0":
+        return ""
+    return gateway.line(head.headers.get("x-litellm-model-group", "another model"), 80)
+
+
+def failure(gateway: Gateway, answer: Answer) -> str:
     """Status and message of an answer, in one line."""
     if 300 <= answer.status < 400:
         return gateway.line(f"HTTP {answer.status}: it redirects to {_origin(answer.headers.get('location', ''))}")

@@ -78,11 +78,22 @@ def logs(follow: bool, lines: int | None, priority: str | None, since: str | Non
 @click.option("--api-key", help="Its key. With --base-url it may stand in the variable LITELLM_MASTER_KEY instead.")
 @click.option("--model", "models", multiple=True, help="Chat with this model; may be repeated.")
 @click.option("--all-models", is_flag=True, help="Chat with every model; each is billed for a few tokens.")
+@click.option(
+    "--caching",
+    is_flag=True,
+    help="Try prompt caching: two or three prompts of 6,000 tokens a model, billed.",
+)
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, help="Seconds for one answer.")
 @click.option("--wait", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait for readiness first.")
 @reports
 def verify(
-    base_url: str | None, api_key: str | None, models: tuple[str, ...], all_models: bool, timeout: float, wait: float
+    base_url: str | None,
+    api_key: str | None,
+    models: tuple[str, ...],
+    all_models: bool,
+    caching: bool,
+    timeout: float,
+    wait: float,
 ) -> Report:
     """Prove that the endpoints answer as clients need it."""
     from litellm_systemd.commands import service
@@ -94,8 +105,10 @@ def verify(
         api_key=api_key or (os.environ.get(MASTER_KEY) if base_url else None),
         models=models,
         all_models=all_models,
+        caching=caching,
         timeout=timeout,
         wait=wait,
+        say=say,
     )
 
 

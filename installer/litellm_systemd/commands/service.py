@@ -26,6 +26,7 @@ from litellm_systemd.settings import Dotenv, Settings, build_settings
 from litellm_systemd.standby import restart_without_pause
 from litellm_systemd.systemctl import Systemctl, journal_argv
 from litellm_systemd.verify import verify
+from litellm_systemd.verify_caching import PROMPT_TOKENS
 
 VERBS = ("start", "stop", "restart", "reload", "enable", "disable")
 
@@ -98,8 +99,10 @@ def verify_service(
     api_key: str | None = None,
     models: tuple[str, ...] = (),
     all_models: bool = False,
+    caching: bool = False,
     timeout: float = DEFAULT_TIMEOUT,
     wait: float = 0.0,
+    say: Say = lambda _line: None,
 ) -> Report:
     """Prove the endpoints. Address, key and names come from what is installed, as far as they aren't given.
 
@@ -114,7 +117,9 @@ def verify_service(
     gateway = Gateway(
         base_url or _given(settings).base_url, api_key=api_key or _given(settings).master_key, timeout=timeout
     )
-    return verify(gateway, expected=expected, models=models, all_models=all_models, wait=wait)
+    if caching:
+        say(f"--caching sends each model two or three prompts of about {PROMPT_TOKENS:,} tokens, which are billed")
+    return verify(gateway, expected=expected, models=models, all_models=all_models, caching=caching, wait=wait)
 
 
 def _given(settings: Settings | None) -> Settings:
