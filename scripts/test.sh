@@ -89,6 +89,15 @@ make_venv() {
     fi
 }
 
+# It pins sixty packages: in a venv of its own, which the tests find.
+make_checkov() {
+    local folder=.cache/checkov
+    [[ ! -x $folder/bin/checkov ]] || return 0
+    rm -rf "$folder"
+    "$VENV/bin/uv" venv --quiet --python "$VENV/bin/python" "$folder"
+    "$VENV/bin/uv" pip install --quiet --python "$folder/bin/python" 'checkov>=3.3.30,<4'
+}
+
 lint() {
     "$VENV/bin/ruff" check .
     "$VENV/bin/ruff" format --check .
@@ -145,6 +154,7 @@ main() {
     trap print_summary EXIT
     stage "system packages" install_packages
     stage "Python packages" make_venv
+    stage "checkov" make_checkov
     if [[ $# -gt 0 ]]; then
         [[ "$*" != *system* ]] || stage "images" build_images
         [[ "$*" == *unit* ]] || stage "bundle" make_bundle

@@ -22,6 +22,7 @@ from litellm_systemd.wheels import find_uv
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = {"access_key_config.yml", "demo.yml", "iam_role_config.yml", "prompt_caching.yml"}
+STACK = "cloudformation/ec2.yaml"
 TEMPLATES = {"litellm.env.j2", "litellm.service.j2", "litellm.socket.j2", "sysusers.conf.j2", "tmpfiles.conf.j2"}
 TEMPLATES |= {"litellmctl.j2"}
 
@@ -54,7 +55,7 @@ def test_sdist_holds_what_the_wheel_is_built_from(built: Path) -> None:
     with tarfile.open(archive) as opened:
         names = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
     assert {f"units/{name}" for name in TEMPLATES} <= names
-    assert {f"configs/{name}" for name in CONFIGS | {"env.example"}} <= names
+    assert {f"configs/{name}" for name in CONFIGS | {"env.example", STACK}} <= names
     assert "LICENSE" in names
 
 
@@ -72,6 +73,7 @@ from litellm_systemd import resources
 print(json.dumps({
     "configs": list(resources.config_names()),
     "example": len(resources.read_config("env.example")),
+    "stack": len(resources.read_config(%r)),
     "templates": {name: len(resources.read_template(name)) for name in %r},
     "typed": (resources.files("litellm_systemd") / "py.typed").is_file(),
 }))
@@ -87,10 +89,10 @@ def test_installed_wheel_reads_its_resources(built: Path, tmp_path: Path) -> Non
     python = str(tmp_path / "venv" / "bin" / "python")
     install = (uv, "pip", "install", "--offline", "--quiet", "--python", python, str(archive))
     run(*install, env=dict(os.environ))
-    found = json.loads(run(python, "-I", "-c", READ % sorted(TEMPLATES), cwd=tmp_path))
+    found = json.loads(run(python, "-I", "-c", READ % (STACK, sorted(TEMPLATES)), cwd=tmp_path))
     assert set(found["configs"]) == CONFIGS
     assert set(found["templates"]) == TEMPLATES
-    assert found["example"] > 0
+    assert min(found["example"], found["stack"]) > 0
     assert min(found["templates"].values()) > 0
     assert found["typed"] is True
     version = distribution("litellm-systemd").version

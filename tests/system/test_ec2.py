@@ -1,0 +1,96 @@
+"""The user data of configs/cloudformation/ec2.yaml, run in a box as cloud-init runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import subprocess
+import tarfile
+from pathlib import Path
+
+import installed
+from box import Bind, Box
+from conftest import MakeBox
+from tests.bundle import make_bundle
+from tests.cloudformation import read_stack, user_data
+
+FAKES = {
+    # Each call is a line, its arguments quoted as a shell would.
+    "cfn-signal": "#!/bin/bash\n(printf '%q ' \"$@\"; echo) >>/srv/signals\n",
+    "aws": '#!/bin/bash\necho "$*" >>/srv/aws\ncp /srv/archive/source.tar.gz "${@: -1}"\n',
+    # It waits so that the signal doesn't hide the reason.
+    "sleep": "#!/bin/bash\n",
+}
+DEMO = "/etc/litellm/configs/demo.yml"
+LOG = "/var/log/litellm-user-data.log"
+
+
+def make_archive(folder: Path) -> str:
+    """What docs/ec2.md says to upload: the tracked files below one folder, and a bundle. Returns its SHA-256."""
+    make_bundle(installed.BUNDLE)
+    root = installed.REPOSITORY
+    listed = subprocess.run(("git", "ls-files", "-z"), cwd=root, capture_output=True, text=True, check=True).stdout
+    path = folder / "source.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name in filter(None, listed.split("\0")):
+            if (root / name).is_file():
+                archive.add(root / name, f"litellm-systemd/{name}")
+        archive.add(installed.BUNDLE, "litellm-systemd/litellm-systemd-0.1.0.tar")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def boot_once(box: Box, digest: str) -> tuple[int, str, list[list[str]]]:
+    """Run the user data. Returns its exit code, what went to the console, and the arguments of each signal."""
+    values = {"SourceUrl": "s3://bucket/source.tar.gz", "SourceSha256": digest, "Configuration": "demo.yml"}
+    box.write("/srv/user-data", user_data(read_stack(values, "eu-central-1")), 0o700)
+    box.run(("rm", "-f", "/srv/signals"))
+    # cloud-init gives no HOME.
+    argv = ("env", "-i", "PATH=/srv/fakes:/usr/sbin:/usr/bin:/sbin:/bin", "/srv/user-data")
+    done = box.run(argv, timeout=1200, check=False)
+    sent = [shlex.split(line) for line in box.read("/srv/signals").splitlines()]
+    return done.returncode, done.stdout + done.stderr, sent
+
+
+def signals(code: int, reason: str) -> list[list[str]]:
+    """The two signals that end user data: with the reason for people, and the one that counts at an update."""
+    head = ["--exit-code", str(code)]
+    region = ["--region", "eu-central-1"]
+    return [
+        [*head, "--reason", reason, *region, "<Handle>"],
+        [*head, *region, "--stack", "gateway", "--resource", "Instance"],
+    ]
+
+
+def test_user_data(make_box: MakeBox, tmp_path: Path) -> None:
+    """Success is signalled when verify has passed; a wrong archive and a model that fails signal failure, and why."""
+    digest = make_archive(tmp_path)
+    box = make_box(binds=(Bind(tmp_path, Path("/srv/archive")),))
+    for name, text in FAKES.items():
+        box.write(f"/srv/fakes/{name}", text, 0o755)
+
+    code, console, sent = boot_once(box, "0" * 64)
+    reason = sent[0][3]
+    assert reason.startswith("checking s3://bucket/source.tar.gz failed: ")
+    assert (code, sent, console) == (1, signals(1, reason), f"litellm-systemd: {reason}\n")
+    assert not box.exists("/usr/local/src/litellm-systemd")
+
+    code, console, sent = boot_once(box, digest)
+    assert (code, sent) == (0, signals(0, "litellmctl verify passed")), box.read(LOG)
+    assert "9 checks passed" in box.read(LOG)
+    assert box.show("litellm.service", "ActiveState") == {"ActiveState": "active"}
+    # Who may read the console of an instance needn't be somebody who may use the gateway.
+    assert console == "litellm-systemd: litellmctl verify passed\n"
+    modes = box.run(("stat", "--format=%a", LOG, "/usr/local/src/litellm-systemd/.env")).stdout
+    assert modes == "600\n600\n"
+    assert "eu-central-1" in box.read("/etc/litellm/litellm.env")
+
+    # An edit is kept by an install: the same user data now finds a service whose models fail.
+    edited = re.sub("mock_response: .*", "mock_response: litellm.RateLimitError", box.read(DEMO))
+    box.write(DEMO, edited.replace("num_retries: 2", "num_retries: 0"), 0o640, "root:litellm")
+    box.run(("systemctl", "reload", "litellm.service"), timeout=240)
+    code, console, sent = boot_once(box, digest)
+    reason = sent[0][3]
+    assert reason.startswith("verifying failed: FAILED chat claude-sonnet-5-5 (/chat/completions)")
+    assert "HTTP 429" in reason
+    assert (code, sent, console) == (1, signals(1, reason), f"litellm-systemd: {reason}\n")

@@ -1,0 +1,205 @@
+"""configs/cloudformation/ec2.yaml: sound for CloudFormation, closed to the network, and with no right too many."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.api import lint_file
+from cfnlint.config import ManualArgs
+
+from litellm_systemd.bedrock_regions import PROFILES, REGIONS, profile
+from litellm_systemd.errors import InputError
+from litellm_systemd.gateway_config import localize, parse_config
+from litellm_systemd.iam_policy import build_grant, build_policy
+from litellm_systemd.resources import read_config
+from litellm_systemd.served import build_served
+from tests.cloudformation import EC2, Stack, read_stack, user_data
+
+CHECKOV = Path(__file__).resolve().parents[2] / ".cache/checkov/bin/checkov"
+SOURCE = {"SourceUrl": "s3://bucket/folder/source.tar.gz", "SourceSha256": "0" * 64, "VpcId": "vpc-1"}
+ACCOUNT = "123456789012"
+
+
+def offered(region: str) -> bool:
+    try:
+        return all(profile(model, region) for model in PROFILES)
+    except InputError:
+        return False
+
+
+SERVED = sorted(region for region in REGIONS if offered(region))
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    return read_stack(SOURCE)
+
+
+def instance(stack: Stack) -> Any:
+    return stack.resource("LaunchTemplate")["LaunchTemplateData"]
+
+
+def test_cfn_lint_finds_nothing() -> None:
+    """CloudFormation's linter has neither errors nor warnings, in any region where the models are offered."""
+    known = [region for region in SERVED if region not in ("ap-southeast-6",)]
+    found = lint_file(EC2, ManualArgs(regions=known, include_checks=["I"]))
+    assert not found, "\n".join(f"{each.rule.id} line {each.linenumber}: {each.message}" for each in found)
+
+
+def test_checkov_finds_nothing() -> None:
+    """The rules of checkov for instances, groups, roles and disks are met, none of them skipped."""
+    if not CHECKOV.exists():
+        missing = pytest.fail if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1" else pytest.skip
+        missing(f"{CHECKOV} isn't there: scripts/test.sh makes it")
+    argv = (str(CHECKOV), "--framework", "cloudformation", "--skip-download", "--output", "json", "--file", str(EC2))
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=EC2.parent)
+    found = json.loads(done.stdout)
+    failed = [f"{each['check_id']} {each['resource']}" for each in found["results"]["failed_checks"]]
+    assert (failed, found["summary"]["skipped"], found["summary"]["parsing_errors"]) == ([], 0, 0)
+    assert found["summary"]["passed"] > 10
+
+
+def test_no_way_in(stack: Stack) -> None:
+    """No port is open to anybody, and the one way out is HTTPS."""
+    types = {name: each["Type"] for name, each in stack.template["Resources"].items()}
+    assert "AWS::EC2::SecurityGroupIngress" not in types.values()
+    assert [name for name, kind in types.items() if kind == "AWS::EC2::SecurityGroup"] == ["SecurityGroup"]
+    group = stack.resource("SecurityGroup")
+    assert "SecurityGroupIngress" not in group
+    ways = [(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in group["SecurityGroupEgress"]]
+    assert ways == [("tcp", 443, 443)] * 2
+    assert instance(stack)["SecurityGroupIds"] == ["<SecurityGroup>"]
+    assert "KeyName" not in instance(stack)
+    assert "NetworkInterfaces" not in instance(stack)
+
+
+def test_metadata_and_disk(stack: Stack) -> None:
+    """The metadata asks for a token and reaches no container; the disk is encrypted and goes with the instance."""
+    options = instance(stack)["MetadataOptions"]
+    assert (options["HttpTokens"], options["HttpPutResponseHopLimit"]) == ("required", 1)
+    (disk,) = instance(stack)["BlockDeviceMappings"]
+    assert (disk["Ebs"]["Encrypted"], disk["Ebs"]["VolumeType"]) == (True, "gp3")
+    assert disk["Ebs"]["DeleteOnTermination"] is True
+    assert set(stack.resource("Instance")) == {"SubnetId", "LaunchTemplate"}
+
+
+@pytest.mark.parametrize("kind", read_stack({}).template["Parameters"]["InstanceType"]["AllowedValues"])
+def test_image_is_of_the_processor(kind: str) -> None:
+    """Each instance type gets Amazon Linux 2023 for its own processor."""
+    image = instance(read_stack({**SOURCE, "InstanceType": kind}))["ImageId"]
+    # Of Graviton are the families whose generation is followed by a g.
+    architecture = "arm64" if re.fullmatch(r"[a-z]+\dg\..+", kind) else "x86_64"
+    assert image == f"/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{architecture}"
+
+
+def statements(stack: Stack) -> dict[str, Any]:
+    policies = stack.resource("Role")["Policies"]
+    return {each["PolicyName"]: each["PolicyDocument"]["Statement"] for each in policies}
+
+
+@pytest.mark.parametrize("name", ["iam_role_config.yml", "prompt_caching.yml"])
+@pytest.mark.parametrize("region", SERVED)
+def test_bedrock_policy(region: str, name: str) -> None:
+    """The role may do what `litellmctl iam-policy` prints for the configuration in this region, and nothing else.
+
+    CloudFormation can't work out the regions behind a profile. A `*` stands for them: the condition leaves of it what
+    the profile reaches.
+    """
+    assert name in read_stack({}).template["Parameters"]["Configuration"]["AllowedValues"]
+    config = parse_config(localize(read_config(name), region), name)
+    grants = [build_grant(each, account=ACCOUNT) for each in build_served(config, {"AWS_REGION_NAME": region})]
+    printed = build_policy(tuple(grant for grant in grants if grant is not None))["Statement"]
+    written = statements(read_stack(SOURCE, region))["bedrock"]
+    assert sorted(set(rights(written))) == sorted(set(rights(printed)))
+
+
+def rights(statements: Any) -> Iterator[tuple[str, str, bool]]:
+    """Each action with what it may be done to, and whether by way of a profile alone."""
+    for statement in statements:
+        assert statement["Effect"] == "Allow"
+        (by_way,) = statement.get("Condition", {}).get("ArnLike", {"": ""}).values()
+        profile_only = bool(by_way)
+        for action in as_list(statement["Action"]):
+            for arn in as_list(statement["Resource"]):
+                place = "*" if profile_only else arn.split(":")[3]
+                yield action, ":".join([place, *arn.split(":")[4:]]), profile_only
+
+
+def as_list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "ap-northeast-1"])
+def test_models_only_through_profiles(region: str) -> None:
+    """The condition names this account's profiles in this region, which the statement above allows by name."""
+    through, behind, *_ = statements(read_stack(SOURCE, region))["bedrock"]
+    arn = f"arn:aws:bedrock:{region}:{ACCOUNT}:inference-profile/"
+    assert behind["Condition"] == {"ArnLike": {"bedrock:InferenceProfileArn": f"{arn}*"}}
+    assert all(each.startswith(arn) and "*" not in each for each in through["Resource"])
+
+
+def test_regions() -> None:
+    """A stack in a region that lacks a model is refused by CloudFormation itself: the region is in no mapping."""
+    assert sorted(read_stack({}).template["Mappings"]["Profiles"]) == SERVED
+
+
+def test_source_policy(stack: Stack) -> None:
+    """The role may read the one object that holds the source, and nothing in S3 when it comes by HTTPS."""
+    ((source,),) = [each for name, each in statements(stack).items() if name == "source"]
+    assert (source["Action"], source["Resource"]) == ("s3:GetObject", "arn:aws:s3:::bucket/folder/source.tar.gz")
+    other = {**SOURCE, "SourceUrl": "https://example.com/source.tar.gz"}
+    assert set(statements(read_stack(other))) == {"bedrock"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fits"),
+    [
+        ("SourceUrl", "s3://my-bucket/a/litellm-systemd.tar.gz", True),
+        ("SourceUrl", "https://example.com/archive/refs/tags/v0.1.0.tar.gz", True),
+        ("SourceUrl", "http://example.com/source.tar.gz", False),
+        ("SourceUrl", "https://example.com/source.tar.gz?token=x", False),
+        ("SourceUrl", "https://example.com/$(reboot)", False),
+        ("SourceUrl", "https://example.com/a b", False),
+        ("SourceUrl", "https://example.com/a'b", False),
+        ("SourceSha256", "ab" * 32, True),
+        ("SourceSha256", "AB" * 32, False),
+        ("SourceSha256", "ab" * 31, False),
+    ],
+)
+def test_parameters_that_reach_the_script(name: str, value: str, fits: bool) -> None:
+    """What is put into a script that root runs can hold nothing that a shell would act on."""
+    pattern = read_stack({}).template["Parameters"][name]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, value)) is fits
+
+
+def test_user_data(stack: Stack, tmp_path: Path) -> None:
+    """The script has no expression of CloudFormation left, fits into user data, and shellcheck and bash accept it."""
+    text = user_data(stack)
+    script = tmp_path / "user-data"
+    script.write_text(text)
+    assert not re.search(r"\$\{(AWS::|Source|Configuration|Handle)", text)
+    # 16 KB, less what the address of the handle may take.
+    assert len(text) < 12_000
+    subprocess.run(("bash", "-n", str(script)), check=True)
+
+
+def test_outputs(stack: Stack) -> None:
+    """The outputs are commands as one types them, for the port and the key of this service."""
+    outputs = {name: stack.resolve(each["Value"]) for name, each in stack.template["Outputs"].items()}
+    start = "aws ssm start-session --region us-east-1 --target <Instance>"
+    assert outputs["Forward"] == (
+        f"{start} --document-name AWS-StartPortForwardingSession"
+        """ --parameters '{"portNumber":["4000"],"localPortNumber":["4000"]}'"""
+    )
+    assert outputs["Key"] == (
+        f"{start} --document-name AWS-StartInteractiveCommand"
+        """ --parameters '{"command":["sudo grep LITELLM_MASTER_KEY /etc/litellm/litellm.env"]}'"""
+    )
+    assert outputs["Shell"] == start
