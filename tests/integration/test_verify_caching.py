@@ -205,4 +205,4 @@ def test_a_refused_prompt(server: Stub) -> None:
 
     check = caching_check(ask(server, refuse))
     assert (check.outcome, check.detail) == (Outcome.FAILED, "HTTP 429: Too many tokens, please wait")
-    assert "throttles" in check.hint
+    assert "tokens per minute" in check.hint
