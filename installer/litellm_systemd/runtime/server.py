@@ -15,10 +15,10 @@ from typing import Any
 
 import uvicorn
 
+from litellm_systemd.runtime.acceptor import Acceptor
+
 #: Looks at how far a drain has come this often; as uvicorn's main loop.
 _TICK = 0.1
-#: The kernel cuts it to net.core.somaxconn. listen(2) on a shared socket must not shorten what systemd has set.
-_BACKLOG = 65535
 #: Time for the tasks of requests that were cut to run their `finally`.
 _CUT_TIMEOUT = 2.0
 
@@ -58,6 +58,7 @@ class Server(uvicorn.Server):
         self.cut = 0
         self.drained = 0.0
         self._listeners = tuple(listeners)
+        self._acceptors: list[Acceptor] = []
         self._lame_duck_timeout = lame_duck_timeout
         self._drain_timeout = drain_timeout
         self._hurried_at: float | None = None
@@ -72,15 +73,10 @@ class Server(uvicorn.Server):
         """Open connections."""
         return len(self.server_state.connections)
 
-    async def accept(self) -> None:
-        """Begin to take connections, unless it is to leave already."""
-        loop = asyncio.get_running_loop()
-        for listener in self._listeners:
-            create = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
-            server = await create(self._protocol, sock=listener, backlog=_BACKLOG)
-            self.servers.append(server)
-            if self.should_exit:  # told so meanwhile
-                server.close()
+    def accept(self) -> None:
+        """Begin to take connections, unless it is to leave already. Call it in the event loop."""
+        if not self.should_exit:
+            self._acceptors = [Acceptor(each, self.connect, lambda: self.connections) for each in self._listeners]
 
     async def connect(self, connection: socket.socket) -> None:
         """Serve one connected socket as if it had come in through the port."""
@@ -90,8 +86,11 @@ class Server(uvicorn.Server):
         """Stop accepting, now, and leave when all is answered."""
         if not self.should_exit:
             self.should_exit = True
-            for server in getattr(self, "servers", ()):  # there are none before `startup`
-                server.close()
+            for acceptor in self._acceptors:
+                acceptor.close()
+            # Without systemd nobody else holds them, and a connection that waits in vain is worse than a refused one.
+            for listener in self._listeners:
+                listener.close()
             self._announce()
 
     def hurry(self, seconds: float) -> None:

@@ -123,7 +123,6 @@ class _Worker:
         self._probes = 0
         self._serving = False
         self._orphaned = False
-        self._accepting: asyncio.Task[None] | None = None
         self._server = Server(
             build_config(application, options.keepalive_timeout),
             job.listeners,
@@ -164,20 +163,16 @@ class _Worker:
             message = self._channel.receive()
         except BlockingIOError:
             return
-        loop = asyncio.get_running_loop()
         if isinstance(message, Serve) and not self._server.should_exit:
-            self._accepting = loop.create_task(self._accept())
+            self._server.accept()
+            self._serving = True
+            self._report()
         elif message is None:
             # The master is dead. Nobody would replace or stop this worker: it must not outlive its requests.
-            loop.remove_reader(self._channel.fileno())
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._set_alarm(HURRY * 4)
             self._orphaned = True
             self._hurry(HURRY)
-
-    async def _accept(self) -> None:
-        await self._server.accept()
-        self._serving = not self._server.should_exit
-        self._report()
 
     async def _beat(self) -> None:
         """Ask this process for readiness until it answers 200, then for a sign of life, again and again."""
