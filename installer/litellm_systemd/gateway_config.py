@@ -88,7 +88,15 @@ def _models(document: Document) -> tuple[Model, ...]:
         raise _wrong(document, "bad-model", ("model_list",), "is not a list", remedy)
     if not entries:
         raise _wrong(document, "no-models", ("model_list",), "is empty: it would serve nothing", _EXAMPLE)
-    return tuple(_model(document, entry, ("model_list", index)) for index, entry in enumerate(entries))
+    models, findings = [], []
+    for index, entry in enumerate(entries):
+        try:
+            models.append(_model(document, entry, ("model_list", index)))
+        except ConfigError as error:
+            findings += error.findings
+    if findings:
+        raise ConfigError(*findings)
+    return tuple(models)
 
 
 def _model(document: Document, entry: object, path: KeyPath) -> Model:

@@ -95,11 +95,11 @@ class Finding:
 
 
 class ConfigError(InputError):
-    """A configuration can't be used; `finding` says so for programs."""
+    """A configuration can't be used. `findings` say why, for programs; the message is the first one's."""
 
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(str(finding), finding.remedy)
-        self.finding = finding
+    def __init__(self, *findings: Finding) -> None:
+        super().__init__(str(findings[0]), findings[0].remedy)
+        self.findings = findings
 
 
 def config_error(code: str, place: Place, message: str, remedy: str) -> ConfigError:

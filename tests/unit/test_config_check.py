@@ -107,6 +107,15 @@ def test_a_file_that_is_no_yaml_is_a_finding_too(capsys: pytest.CaptureFixture[s
     assert ":2:9: error: this isn't YAML" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("here")
+def test_every_broken_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of several entries that can't be used each is a finding of its own, so that one run is enough."""
+    Path("bad.yaml").write_text("model_list:\n  - model_name: a\n  - {model_name: b, litellm_params: {}}\n  - c\n")
+    assert run_command(["config", "check", "bad.yaml", "--json"]) == 78
+    found = json.loads(capsys.readouterr().out)["data"]["findings"]
+    assert [(each["code"], each["line"]) for each in found] == [("bad-model", 2), ("bad-model", 3), ("bad-model", 4)]
+
+
 @pytest.mark.parametrize(("name", "code"), [("./gone.yaml", 66), ("gone.yaml", 64)])
 @pytest.mark.usefixtures("here")
 def test_a_file_that_is_not_there(name: str, code: int) -> None:

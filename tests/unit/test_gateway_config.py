@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_place(case: dict[str, Any]
     with pytest.raises(InputError) as caught:
         parse_config(case["text"], "f.yml")
     assert isinstance(caught.value, ConfigError)
-    assert caught.value.finding.code == case["code"]
+    assert [each.code for each in caught.value.findings] == [case["code"]]
     assert caught.value.message.startswith(case["error"])
     assert caught.value.hint
 

@@ -48,7 +48,7 @@ def alarms(path: Path) -> tuple[str, ...]:
     try:
         config = read_config(path)
     except ConfigError as error:
-        return (describe(error.finding),)
+        return tuple(describe(each) for each in error.findings)
     environ = {name: "us-east-1" if "REGION" in name else "x" for _, name in config.references}
     return tuple(describe(each) for each in lint(config, {**SOUND, **environ}))
 

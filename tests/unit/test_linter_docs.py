@@ -44,7 +44,7 @@ def found_in(text: str | None, environment: str | None) -> set[str]:
     try:
         return {each.code for each in lint(parse_config(config, "f.yml"), {"LITELLM_MASTER_KEY": "sk-good", **given})}
     except ConfigError as error:
-        return {error.finding.code}
+        return {each.code for each in error.findings}
 
 
 def test_each_code_has_a_section() -> None:

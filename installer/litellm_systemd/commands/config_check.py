@@ -53,7 +53,7 @@ def check_config(request: Request) -> Report:
     try:
         findings = _judge(_read(choice, ground), ground)
     except ConfigError as error:
-        findings = (error.finding,)
+        findings = error.findings
     source = str(choice.path or choice.name)
     notes = () if ground.settings is None else ground.settings.warnings
     if choice.passed_over is not None:
