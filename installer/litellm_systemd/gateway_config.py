@@ -88,7 +88,8 @@ def _models(document: Document) -> tuple[Model, ...]:
         raise _wrong(document, "bad-model", ("model_list",), "is not a list", remedy)
     if not entries:
         raise _wrong(document, "no-models", ("model_list",), "is empty: it would serve nothing", _EXAMPLE)
-    models, findings = [], []
+    models: list[Model] = []
+    findings: list[Finding] = []
     for index, entry in enumerate(entries):
         try:
             models.append(_model(document, entry, ("model_list", index)))
