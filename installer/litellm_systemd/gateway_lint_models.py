@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from litellm_systemd import bedrock_regions
+from litellm_systemd.bedrock_ids import parse_bedrock_id
 from litellm_systemd.gateway_installed import Part, is_known_to_litellm
 from litellm_systemd.gateway_known import PROVIDERS
 from litellm_systemd.gateway_model import Finding, GatewayConfig, KeyPath, Model, mappings, resolve_reference
@@ -126,7 +127,7 @@ def _bad_region(config: GatewayConfig, path: KeyPath, told: str, region: str) ->
 
 
 def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[Finding]:
-    region = _region_of(model, environ)
+    region = called_region(config, model, environ)
     if region is None:
         return  # see _no_region
     if model.region is not None:
@@ -134,12 +135,15 @@ def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> 
     yield from _profile_out_of_reach(config, model, region)
 
 
-def _region_of(model: Model, environ: Mapping[str, str]) -> str | None:
-    """The region that a model is called in; None where nothing names one, or a variable that isn't set does."""
+def called_region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> str | None:
+    """The region that a model is called in; None where nothing names one, or a variable that isn't set does.
+
+    LiteLLM's own order: the parameter, the id, the environment (llms/bedrock/base_aws_llm.py).
+    """
     if model.region is not None:
         return resolve_reference(model.region, environ)
     named = (value for name in REGION_VARIABLES if (value := environ.get(name)))
-    return _region_in_name(model) or next(named, None)
+    return _region_in_name(config, model) or next(named, None)
 
 
 def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -147,7 +151,7 @@ def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Fi
     without = [
         model
         for model in config.models
-        if _on_bedrock(model) and model.region is None and _region_of(model, environ) is None
+        if _on_bedrock(model) and model.region is None and called_region(config, model, environ) is None
     ]
     if not without:
         return
@@ -161,10 +165,11 @@ def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Fi
         yield config.error("no-region", path, message, "Set AWS_REGION_NAME in .env, such as us-east-1.")
 
 
-def _region_in_name(model: Model) -> str | None:
-    # bedrock/us-east-1/MODEL, and arn:aws:bedrock:us-east-1:… (llms/bedrock/chat/converse_handler.py).
-    if ":bedrock:" in model.provider_model:
-        return model.provider_model.partition(":bedrock:")[2].split(":")[0] or None
+def _region_in_name(config: GatewayConfig, model: Model) -> str | None:
+    found = parse_bedrock_id(model.provider_model, config.params(model).get("model_id"))
+    if found is not None:
+        return found.region
+    # Another service of Bedrock's, such as bedrock_mantle/us-gov-west-1/MODEL.
     return next((part for part in model.provider_model.split("/") if part in bedrock_regions.REGIONS), None)
 
 

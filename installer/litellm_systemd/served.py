@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from litellm_systemd.bedrock_ids import BedrockId, parse_bedrock_id
-from litellm_systemd.gateway_lint_models import REGION_VARIABLES, with_own_variables
+from litellm_systemd.gateway_lint_models import called_region, with_own_variables
 from litellm_systemd.gateway_model import Finding, GatewayConfig, Model, resolve_reference
 from litellm_systemd.model_map import Life, MapEntry, find_entry
 
@@ -46,13 +46,7 @@ def _served(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> 
     found = parse_bedrock_id(called, resolve_reference(config.params(model).get("model_id"), environ))
     if found is None:
         return Served(model)
-    # LiteLLM's own order: the parameter, the id, the environment (llms/bedrock/base_aws_llm.py).
-    places = (
-        resolve_reference(model.region, environ),
-        found.region,
-        *(environ.get(name) for name in REGION_VARIABLES),
-    )
-    region = next((place for place in places if place), None)
+    region = called_region(config, model, environ)
     entry = find_entry(found, region)
     return Served(model, found, region, entry, Life(None, entry.ends if entry is not None else None))
 

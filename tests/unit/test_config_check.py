@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -213,3 +215,21 @@ def test_a_check_loads_nothing_heavy() -> None:
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_models_that_end_are_told(here: Path) -> None:
+    """A model that has ended is an error with its line; one that is active already, or ends soon, a warning."""
+    ended = "bedrock/eu.anthropic.claude-3-7-sonnet-20250219-v1:0"
+    text = f"model_list:\n  - model_name: a\n    litellm_params:\n      model: {ended}\n"
+    (here / "ended.yaml").write_text(text)
+    request = Request(host(here, active=text), here / "env", "./ended.yaml", here, today=date(2026, 11, 24))
+    told = [(each["code"], each["severity"], each["line"]) for each in check_config(request).data["findings"]]
+    assert ("model-ended", "warning", 4) in told
+    elsewhere = replace(request, layout=Layout(root=here / "bare"))
+    report = check_config(elsewhere)
+    told = [(each["code"], each["severity"], each["line"]) for each in report.data["findings"]]
+    assert ("model-ended", "error", 4) in told
+    assert report.exit_code is ExitCode.CONFIG
+    early = check_config(replace(elsewhere, today=date(2026, 3, 1)))
+    assert "model-ends" in codes(early)
+    assert "model-ended" not in codes(check_config(replace(elsewhere, today=date(2025, 3, 1))))

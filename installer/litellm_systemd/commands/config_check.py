@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from litellm_systemd.commands.desired import Request, choose_config, find_config, read_choice
+from litellm_systemd.commands.endings import find_ends
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError, PermissionDenied
 from litellm_systemd.gateway_config import (
@@ -51,7 +52,8 @@ def check_config(request: Request) -> Report:
     ground = _ground(request)
     choice = _choose(request, ground)
     try:
-        findings = _judge(_read(choice, ground), ground)
+        config = _read(choice, ground)
+        findings = (*_judge(config, ground), *_ends(request, config, ground))
     except ConfigError as error:
         findings = error.findings
     source = str(choice.path or choice.name)
@@ -132,6 +134,11 @@ def _judge(config: GatewayConfig, ground: _Ground) -> tuple[Finding, ...]:
         replace(finding, severity=Severity.WARNING, remedy=remedy) if finding.code == "no-region" else finding
         for finding in findings
     )
+
+
+def _ends(request: Request, config: GatewayConfig, ground: _Ground) -> tuple[Finding, ...]:
+    environ = {} if ground.settings is None else ground.settings.environment
+    return () if request.today is None else find_ends(request.layout, config, environ, request.today)
 
 
 def _count(findings: tuple[Finding, ...]) -> str:

@@ -12,37 +12,38 @@ from litellm_systemd.layout import Layout
 from litellm_systemd.served import build_served, end_findings
 
 
-def check_ends(
+def find_ends(
     layout: Layout, gateway: GatewayConfig, environ: Mapping[str, str], today: date, *, allow: bool = False
-) -> tuple[str, ...]:
-    """What is to be said of models that have ended or end soon, a line each.
+) -> tuple[Finding, ...]:
+    """What is to be said of models that have ended (errors) or end soon (warnings).
 
     Nobody is asked: it is by LiteLLM's model map and our own table. A model that the active configuration calls
     already is no reason to refuse anything: a second run, an upgrade and a rollback go on with a warning.
+    """
+    served = build_served(gateway, environ)
+    known = _called(gateway, environ) if allow else _active(layout, environ)
+    return tuple(end_findings(gateway, served, today, known=known))
+
+
+def check_ends(
+    layout: Layout, gateway: GatewayConfig, environ: Mapping[str, str], today: date, *, allow: bool = False
+) -> tuple[str, ...]:
+    """The warnings of `find_ends`, a line each.
 
     Raises:
         InputError: a model has ended, `allow` isn't set, and the active configuration doesn't call it.
     """
-    served = build_served(gateway, environ)
-    known = _called(gateway, environ) if allow else _active(layout, environ)
-    findings = tuple(end_findings(gateway, served, today, known=known))
+    findings = find_ends(layout, gateway, environ, today, allow=allow)
     for finding in findings:
         if finding.severity is Severity.ERROR:
-            raise InputError(
-                f"{finding.where}: {finding.message}",
-                f"{finding.remedy} --allow-eol takes the configuration as it is.",
-            )
-    return tuple(_line(finding) for finding in findings)
+            raise InputError(str(finding), f"{finding.remedy} --allow-eol takes the configuration as it is.")
+    return tuple(f"{finding}. {finding.remedy}" for finding in findings)
 
 
 def active_ends(layout: Layout, environ: Mapping[str, str], today: date) -> tuple[str, ...]:
     """The same of the active configuration, which is refused nothing; empty where none can be read."""
     gateway = _read_active(layout)
     return () if gateway is None else check_ends(layout, gateway, environ, today, allow=True)
-
-
-def _line(finding: Finding) -> str:
-    return f"{finding.where}: {finding.message}. {finding.remedy}"
 
 
 def _active(layout: Layout, environ: Mapping[str, str]) -> frozenset[str]:

@@ -104,9 +104,9 @@ def build_report(gateway: GatewayConfig, served: tuple[Served, ...], refusal: st
 
 
 def _check(finding: Finding) -> Check:
-    text = f"{finding.where}: {finding.message}"
     # Bedrock has the last word, so that an end is no failure of this verb.
-    return Check("ended" if finding.severity is Severity.ERROR else "ends", Outcome.WARNING, text, finding.remedy)
+    name = "ended" if finding.severity is Severity.ERROR else "ends"
+    return Check(name, Outcome.WARNING, str(finding), finding.remedy)
 
 
 def _row(served: Served, today: date) -> tuple[str, ...]:
