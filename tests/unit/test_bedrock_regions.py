@@ -8,7 +8,16 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from litellm_systemd.bedrock_regions import PROFILES, REACH, REGIONS, geography, looks_like_region, profile
+from litellm_systemd.bedrock_regions import (
+    DESTINATIONS,
+    PROFILES,
+    REACH,
+    REGIONS,
+    geography,
+    looks_like_region,
+    partition,
+    profile,
+)
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway_config import leaving, lint, localize, parse_config
 from tests.unit.litellm_names import model_map
@@ -24,6 +33,26 @@ def test_the_regions_are_those_of_botocore() -> None:
     partitions = ("aws", "aws-cn", "aws-us-gov")
     assert {region for each in partitions for region in session.get_available_regions("ec2", each)} == REGIONS
     assert all(looks_like_region(region) for region in REGIONS)
+
+
+def test_partitions_are_those_of_botocore() -> None:
+    """The ARNs of a region are written for the partition that botocore has it in."""
+    session = botocore.session.get_session()
+    names = [name for name in session.get_available_partitions() if session.get_available_regions("ec2", name)]
+    regions = [region for name in names for region in session.get_available_regions("ec2", name)]
+    assert len(regions) > len(REGIONS)
+    assert {region: partition(region) for region in regions} == {
+        region: session.get_partition_for_region(region) for region in regions
+    }
+
+
+def test_where_requests_may_go() -> None:
+    """A geography's requests stay in regions that exist, in one partition, and may be sent from any of them."""
+    for geography_, regions in DESTINATIONS.items():
+        assert set(regions) <= REGIONS
+        assert len({partition(region) for region in regions}) == 1
+        assert all(region.startswith(REACH.get(geography_, ("",))) for region in regions)
+    assert set(REACH) <= set(DESTINATIONS)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,9 @@ def check_ends(
     findings = find_ends(layout, gateway, environ, today, allow=allow)
     for finding in findings:
         if finding.severity is Severity.ERROR:
-            raise InputError(str(finding), f"{finding.remedy} --allow-eol takes the configuration as it is.")
+            raise InputError(
+                str(finding), f"{finding.remedy} --allow-eol of install and config use takes it as it is."
+            )
     return tuple(f"{finding}. {finding.remedy}" for finding in findings)
 
 
