@@ -1,5 +1,6 @@
 #!/bin/bash
-# Write a .env with the AWS keys of a profile in ~/.aws/credentials: setup_env.sh [PROFILE], "cline" by default.
+# Write a .env with the AWS keys of a profile in ~/.aws: setup_env.sh [PROFILE [OPTIONS]], "cline" by default. OPTIONS go
+# to `litellmctl init`: --offline where AWS can't be asked about the keys.
 set -euo pipefail
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly CHECKOUT
@@ -7,4 +8,4 @@ readonly CHECKOUT
 . "$CHECKOUT/scripts/lib.sh"
 
 litellmctl=$(find_litellmctl)
-exec "$litellmctl" init --from-profile "${1:-cline}"
+exec "$litellmctl" init --from-profile "${1:-cline}" "${@:2}"

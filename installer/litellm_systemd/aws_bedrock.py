@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
+from litellm_systemd.aws import blank_session, proxies_for
 from litellm_systemd.model_map import Life
 
 #: Seconds: for a connection, and for an answer. Nobody waits longer for what is nice to know; nothing is tried twice.
@@ -131,7 +131,7 @@ def _client(environ: Mapping[str, str], region: str) -> Any:
                 connect_timeout=CONNECT_TIMEOUT,
                 read_timeout=READ_TIMEOUT,
                 retries={"total_max_attempts": 1},
-                proxies=_proxies(environ, host),
+                proxies=proxies_for(host, environ),
                 ignore_configured_endpoint_urls=True,
                 # Said aloud, since botocore looks for an API key in the caller's environment otherwise.
                 signature_version="bearer" if environ.get(_BEARER) else "v4",
@@ -146,13 +146,9 @@ _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 
 def _session(environ: Mapping[str, str]) -> Any:
     """A session that sees the service's environment alone."""
-    from botocore.session import Session
     from botocore.tokens import ScopedEnvTokenProvider, TokenProviderChain
 
-    session = Session()
-    # Else the caller's profile and files would be looked at.
-    for name, value in {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}.items():
-        session.get_component("config_store").set_config_variable(name, value)
+    session = blank_session()
     session.register_component("token_provider", TokenProviderChain([ScopedEnvTokenProvider(session, environ)]))
     if environ.get(_BEARER):
         return session
@@ -181,14 +177,3 @@ def _instance_role(environ: Mapping[str, str]) -> Any:
 
 #: Where the instance's metadata is, is the host's business: a caller may say so as well.
 _METADATA = ("AWS_EC2_METADATA_DISABLED", "AWS_EC2_METADATA_SERVICE_ENDPOINT")
-
-
-def _proxies(environ: Mapping[str, str], host: str) -> dict[str, str]:
-    named = {
-        scheme: environ.get(f"{scheme}_proxy") or environ.get(f"{scheme.upper()}_PROXY") or ""
-        for scheme in ("http", "https")
-    }
-    without = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if without and proxy_bypass_environment(host, {"no": without}):
-        return {}
-    return {scheme: address for scheme, address in named.items() if address}

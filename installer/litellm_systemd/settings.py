@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 
 from litellm_systemd import contract
 from litellm_systemd.bedrock_regions import looks_like_region
+from litellm_systemd.dotenv_file import Dotenv as Dotenv
+from litellm_systemd.dotenv_file import parse_dotenv as parse_dotenv
+from litellm_systemd.dotenv_file import read_dotenv as read_dotenv
 from litellm_systemd.environment_file import MAX_TOTAL_BYTES, check_assignment
-from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.errors import InputError
+from litellm_systemd.settings_aws import CREDENTIAL_VARIABLES, check_aws
+from litellm_systemd.settings_network import (
+    ENDPOINT_VARIABLES,
+    FILE_VARIABLES,
+    PROXY_VARIABLES,
+    check_network,
+    spare_metadata,
+)
 
 PLACEHOLDER_KEY = "sk-litellm-test-key"
 REFUSED_KEYS = frozenset({"sk-1234"})
@@ -26,14 +32,13 @@ CONFIG_VARIABLE = "CONFIG_FILE"
 EMPTY_IS_UNSET = frozenset(
     {
         *REGION_VARIABLES,
-        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ROLE_NAME"),
-        *("AWS_PROFILE_NAME", "AWS_SESSION_NAME", "AWS_STS_ENDPOINT", "AWS_EXTERNAL_ID", "AWS_WEB_IDENTITY_TOKEN"),
-        *("AWS_BEARER_TOKEN_BEDROCK", "AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL"),
+        *CREDENTIAL_VARIABLES,
+        *ENDPOINT_VARIABLES,
         *(contract.MASTER_KEY, contract.HOST, contract.PORT, contract.NUM_WORKERS, CONFIG_VARIABLE),
         *(contract.START_TIMEOUT, contract.DRAIN_TIMEOUT, contract.LAME_DUCK_TIMEOUT),
         *(contract.WATCHDOG_TIMEOUT, contract.KEEPALIVE_TIMEOUT, *contract.RECYCLING_RANGES),
         *("OPENAI_API_KEY", "OPENAI_API_BASE", "DATABASE_URL", "DIRECT_URL", "UI_USERNAME", "UI_PASSWORD"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"),
+        *(*PROXY_VARIABLES, "NO_PROXY", "no_proxy", *FILE_VARIABLES),
     }
 )
 
@@ -82,65 +87,6 @@ class Settings:
         return f"http://{replace(self, host=str(address)).listen}"
 
 
-@dataclass(frozen=True, slots=True)
-class Dotenv:
-    """The variables of one file, and the line that each was last set on."""
-
-    source: str
-    values: Mapping[str, str] = field(repr=False)
-    lines: Mapping[str, int] = field(repr=False, default_factory=dict)
-
-    def where(self, name: str) -> str:
-        """Name the place of a variable to a user: `.env:12`, or just the file."""
-        line = self.lines.get(name)
-        return self.source if line is None else f"{self.source}:{line}"
-
-
-def read_dotenv(path: Path) -> Dotenv:
-    """Read a `.env` as python-dotenv does, with a byte order mark and CRLF allowed.
-
-    Raises:
-        MissingError: there is no such file.
-        PermissionDenied: it can't be read.
-        InputError: it isn't UTF-8, or a line isn't an assignment (python-dotenv would skip it in silence).
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MissingError(f"{path}: no such file", "Write one with 'litellmctl init', or name yours.") from None
-    except PermissionError:
-        raise PermissionDenied(f"{path}: can't be read by this user", "Run it with sudo.") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder", "Name the file in it.") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8 text", "Save the file as UTF-8.") from None
-    return parse_dotenv(text, str(path))
-
-
-def parse_dotenv(text: str, source: str) -> Dotenv:
-    """Parse the text of a `.env`; see `read_dotenv`."""
-    lines = {}
-    for binding in parse_stream(io.StringIO(text)):
-        blank = len(binding.original.string) - len(binding.original.string.lstrip())
-        line = binding.original.line + binding.original.string[:blank].count("\n")
-        if binding.error:
-            raise InputError(
-                f"{source}:{line}: not an assignment: {_masked_line(binding.original.string)}",
-                "Write NAME=value; put a value with spaces, quotes or # in quotes and close them.",
-            )
-        if binding.key is not None:
-            lines[binding.key] = line
-    values = dotenv_values(stream=io.StringIO(text))
-    return Dotenv(source, {name: value for name, value in values.items() if value is not None}, lines)
-
-
-def _masked_line(text: str) -> str:
-    """The name that a line begins with, never its value: it may be a key."""
-    head = text.strip().splitlines()[0]
-    return repr(head.split("=")[0][:40] + ("=…" if "=" in head else ""))
-
-
 def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Callable[[], str]) -> Settings:
     """Validate the variables and work out the service's environment.
 
@@ -160,11 +106,14 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     )
     for name, (least, most) in contract.RECYCLING_RANGES.items():
         _number(dotenv, values, name, 0, least, most)
-    _check_aws_keys(dotenv, values)
     region = _region(dotenv, values)
+    warnings += check_aws(dotenv, values)
+    warnings += check_network(dotenv, values, region)
     key, generated = _master_key(dotenv, values, installed, new_key)
     warnings += _key_warnings(dotenv, key, host)
-    environment = {**values, contract.MASTER_KEY: key}
+    direct, notes = spare_metadata(values)
+    warnings += notes
+    environment = {**values, contract.MASTER_KEY: key, **direct}
     if region is not None:
         environment.setdefault("AWS_REGION_NAME", region)
     _check_environment(dotenv, environment)
@@ -225,23 +174,6 @@ def _number(dotenv: Dotenv, values: Mapping[str, str], name: str, default: int, 
 
 def _seconds(dotenv: Dotenv, values: Mapping[str, str], name: str, default: int) -> int:
     return _number(dotenv, values, name, default, 5, 86_400)
-
-
-def _check_aws_keys(dotenv: Dotenv, values: Mapping[str, str]) -> None:
-    pair = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    present = [name for name in pair if name in values]
-    if len(present) == 1:
-        missing = pair[1 - pair.index(present[0])]
-        raise InputError(
-            f"{dotenv.where(present[0])}: {present[0]} is set and {missing} is not",
-            f"Set {missing} too, or remove both to use the IAM role of the instance.",
-        )
-    for name in (*present, *(["AWS_SESSION_TOKEN"] if "AWS_SESSION_TOKEN" in values else [])):
-        if re.search(r"[\s\"'<>]", values[name]):
-            raise InputError(
-                f"{dotenv.where(name)}: {name} holds a space, a quote or a bracket, which no key has",
-                "Copy the value again, without what surrounds it.",
-            )
 
 
 def _region(dotenv: Dotenv, values: Mapping[str, str]) -> str | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,37 +11,18 @@ import pytest
 from litellm_systemd.commands.desired import Request, work_out
 from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.layout import Layout
-
-ANSWERS = {"/latest/api/token": "token", "/latest/meta-data/placement/availability-zone/": "eu-central-1a"}
+from tests.fakes import Seen, run_cloud
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The paths that instance metadata, version 2, is asked for while the test runs."""
-    paths: list[str] = []
-
-    class Metadata(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            paths.append(self.path)
-            body = ANSWERS.get(self.path, "").encode()
-            self.send_response(200 if body else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_PUT = answer
-
-        def log_message(self, format: str, *args: object) -> None:
-            del format, args
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Seen]]:
+    """What the instance metadata is asked for while the test runs."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REGION_NAME", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    yield paths
-    server.shutdown()
+    with run_cloud("eu-central-1") as aws:
+        for name, value in aws.environment.items():
+            monkeypatch.setenv(name, value)
+        yield aws.seen
 
 
 def request(folder: Path, env: str, config: str) -> Request:
@@ -51,7 +30,7 @@ def request(folder: Path, env: str, config: str) -> Request:
     return Request(Layout(root=folder / "root"), config=config, cwd=folder)
 
 
-def test_region_of_the_instance(tmp_path: Path, asked: list[str]) -> None:
+def test_region_of_the_instance(tmp_path: Path, asked: list[Seen]) -> None:
     """Where .env names no region, it is that of the instance, for the service and for the configuration."""
     wanted = work_out(request(tmp_path, "", "iam_role_config.yml"))
     assert wanted.settings.environment["AWS_REGION_NAME"] == "eu-central-1"
@@ -59,14 +38,14 @@ def test_region_of_the_instance(tmp_path: Path, asked: list[str]) -> None:
     assert asked
 
 
-def test_region_of_the_env_file(tmp_path: Path, asked: list[str]) -> None:
+def test_region_of_the_env_file(tmp_path: Path, asked: list[Seen]) -> None:
     """Where .env names a region, the instance isn't asked."""
     wanted = work_out(request(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml"))
     assert wanted.settings.region == "us-east-1"
     assert asked == []
 
 
-def test_region_of_the_command_line(tmp_path: Path, asked: list[str]) -> None:
+def test_region_of_the_command_line(tmp_path: Path, asked: list[Seen]) -> None:
     """A region that the caller knows stands in for the instance's, and gives way to that of .env."""
     told = replace(request(tmp_path, "", "iam_role_config.yml"), region="eu-west-1")
     assert work_out(told).settings.environment["AWS_REGION_NAME"] == "eu-west-1"
@@ -75,20 +54,20 @@ def test_region_of_the_command_line(tmp_path: Path, asked: list[str]) -> None:
     assert asked == []
 
 
-def test_region_that_is_none(tmp_path: Path, asked: list[str]) -> None:
+def test_region_that_is_none(tmp_path: Path, asked: list[Seen]) -> None:
     """A region on the command line that can't be one is refused."""
     with pytest.raises(UsageError, match="mars"):
         work_out(replace(request(tmp_path, "", "iam_role_config.yml"), region="mars"))
     assert asked == []
 
 
-def test_demo_asks_nobody(tmp_path: Path, asked: list[str]) -> None:
+def test_demo_asks_nobody(tmp_path: Path, asked: list[Seen]) -> None:
     """The demo configuration, which calls no model, doesn't look for an instance either."""
     assert work_out(request(tmp_path, "", "demo.yml")).settings.region is None
     assert asked == []
 
 
-def test_file_that_is_no_text(tmp_path: Path, asked: list[str]) -> None:
+def test_file_that_is_no_text(tmp_path: Path, asked: list[Seen]) -> None:
     """A configuration that isn't UTF-8 is an error with its name, and not a defect of litellmctl."""
     (tmp_path / "mine.yml").write_bytes(b"model_list: # gr\xf6\xdfe\n")
     with pytest.raises(InputError, match=r"mine\.yml"):

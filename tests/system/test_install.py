@@ -153,7 +153,7 @@ def test_old_env_forms(installed_box: Box, newline: str) -> None:
     """The workshop's .env installs and serves as it is, with BOM and CRLF too; what no longer works is said."""
     write_env(installed_box, ("\ufeff" if newline == "\r\n" else "") + OLD_FORMS.replace("\n", newline))
     done = installed_box.run(
-        ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env", "--no-verify"), timeout=300
+        ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env", "--no-verify", "--offline"), timeout=300
     )
     assert "DATABASE_URL is not passed to the service" in done.stdout
     assert "the example key sk-litellm-test-key" in done.stdout
@@ -262,7 +262,7 @@ def test_switched_configuration_survives_a_rerun(installed_box: Box) -> None:
     write_env(installed_box, "CONFIG_FILE=demo.yml\nAWS_REGION_NAME=eu-central-1\n")
     ctl(installed_box, "install", "--env-file", "/root/.env")
     ctl(installed_box, "restart", "-c", "prompt_caching.yml")
-    ctl(installed_box, "install", "--env-file", "/root/.env", "--no-verify")
+    ctl(installed_box, "install", "--env-file", "/root/.env", "--no-verify", "--offline")
     assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/prompt_caching.yml\n"
 
 
@@ -286,7 +286,7 @@ def test_an_ended_model_is_refused_once(installed_box: Box) -> None:
 def test_region_is_written_into_the_configuration(installed_box: Box) -> None:
     """The installed configuration calls the inference profiles of the region in .env."""
     write_env(installed_box, "AWS_REGION_NAME=eu-central-1\n")
-    ctl(installed_box, "install", "--env-file", "/root/.env", "-c", "iam_role_config.yml", "--no-verify")
+    ctl(installed_box, "install", "--env-file", "/root/.env", "-c", "iam_role_config.yml", "--no-verify", "--offline")
     text = installed_box.read("/etc/litellm/configs/iam_role_config.yml")
     assert "bedrock/converse/eu.anthropic." in text
     assert "bedrock/converse/us.anthropic." not in text

@@ -105,11 +105,13 @@ def test_manage_litellm_help() -> None:
 
 def test_setup_env(box: Box) -> None:
     """setup_env.sh makes a .env of a profile in ~/.aws/credentials, and refuses one that isn't there."""
-    keys = "aws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = wJalr/EXAMPLE\n"
+    keys = (
+        "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"
+    )
     box.write("/root/.aws/credentials", f"[cline]\n{keys}", 0o600)
     script = str(SCRIPTS / "setup_env.sh")
     box.run(("mkdir", "/srv/project"))
     box.run((script,), cwd="/srv/project")
-    assert "AKIAEXAMPLE" in box.read("/srv/project/.env")
+    assert "AKIAIOSFODNN7EXAMPLE" in box.read("/srv/project/.env")
     with pytest.raises(BoxError, match="nobody-has-this"):
         box.run((script, "nobody-has-this"), cwd="/srv/project")

@@ -25,7 +25,13 @@ def test_a_plain_copy_is_accepted() -> None:
 
 def test_every_line_that_is_off_can_be_switched_on() -> None:
     """With each commented assignment taken in, the values are valid, and they are the defaults of the contract."""
-    values = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "y"}
+    values = {
+        "AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "AWS_SESSION_TOKEN": "y",
+        "AWS_CREDENTIAL_EXPIRATION": "2026-01-31T18:00:00Z",
+        "AWS_EXTERNAL_ID": "an-id",
+    }
     text = re.sub(r"^#([A-Z_]+=)", r"\1", TEXT, flags=re.MULTILINE)
     for name, value in values.items():
         assert f"{name}=\n" in text
@@ -33,6 +39,8 @@ def test_every_line_that_is_off_can_be_switched_on() -> None:
     settings = build_settings(parse_dotenv(text, ".env"), installed={}, new_key=lambda: "sk-made")
     environment = settings.environment
     assert values.items() <= environment.items()
+    assert environment["AWS_ROLE_NAME"].endswith(":role/NAME")
+    assert "169.254.169.254" in environment["NO_PROXY"]
     assert environment["AWS_REGION_NAME"] == settings.region == "us-east-1"
     assert (settings.start_timeout, settings.drain_timeout, settings.watchdog_timeout) == (
         contract.DEFAULT_START_TIMEOUT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from litellm_systemd.aws import find_region
+from litellm_systemd.aws_instance import observe_instance
 from tests.fakes import USER, Cloud, Key
 from tests.unit.fake_aws import client, code, pointed_at
 
@@ -115,7 +116,7 @@ def test_boto3_takes_credentials_and_region_from_the_metadata(aws: Cloud) -> Non
     found = session.get_credentials()
     assert found is not None
     assert found.method == "iam-role"
-    assert find_region() == "us-east-1"
+    assert observe_instance(os.environ).region == "us-east-1"
 
 
 def test_the_metadata_insists_on_a_token(aws: Cloud) -> None:

@@ -15,12 +15,12 @@ from litellm_systemd.settings import build_settings, read_dotenv
 
 CREDENTIALS = """
 [default]
-aws_access_key_id = AKIADEFAULT
-aws_secret_access_key = default/secret
+aws_access_key_id = AKIAIOSFODNN7DEFAULT
+aws_secret_access_key = defa/rXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
 
 [cline]
-aws_access_key_id = AKIACLINE
-aws_secret_access_key = cl+ine/secret
+aws_access_key_id = AKIAIOSFODNN7XXCLINE
+aws_secret_access_key = cl+ne/XUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE
 
 [half]
 aws_access_key_id = AKIAHALF
@@ -53,18 +53,18 @@ def home(tmp_path: Path) -> Path:
 def test_env_from_profile(home: Path, tmp_path: Path) -> None:
     """A .env made from a profile holds its key pair and region, and install takes it as it is."""
     path = tmp_path / ".env"
-    report = init(path, environ={"HOME": str(home)}, profile="cline")
+    report = init(path, environ={"HOME": str(home)}, profile="cline", offline=True)
     settings = build_settings(read_dotenv(path), installed={}, new_key=lambda: "sk-made")
-    assert settings.environment["AWS_ACCESS_KEY_ID"] == "AKIACLINE"
-    assert settings.environment["AWS_SECRET_ACCESS_KEY"] == "cl+ine/secret"
+    assert settings.environment["AWS_ACCESS_KEY_ID"] == "AKIAIOSFODNN7XXCLINE"
+    assert settings.environment["AWS_SECRET_ACCESS_KEY"] == "cl+ne/XUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE"
     assert (settings.region, settings.config) == ("eu-central-1", "access_key_config.yml")
-    assert "cl+ine/secret" not in report.as_json()
+    assert "cl+ne/XUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE" not in report.as_json()
 
 
 def test_region_of_the_command_line_wins(home: Path, tmp_path: Path) -> None:
     """A region that is given is taken instead of the profile's."""
     path = tmp_path / ".env"
-    init(path, environ={"HOME": str(home)}, profile="cline", region="us-west-2")
+    init(path, environ={"HOME": str(home)}, profile="cline", offline=True, region="us-west-2")
     assert read_dotenv(path).values["AWS_REGION_NAME"] == "us-west-2"
 
 

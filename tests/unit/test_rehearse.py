@@ -43,12 +43,12 @@ def test_same_request_in_the_clone() -> None:
     argv = build_install(options, region="eu-west-1", calls_models=False)
     assert argv[1:7] == ("-I", "-m", "litellm_systemd", "install", "--json", "--prefix")
     asked = "--env-file my.env --config demo.yml --installed --bundle all.tar --take-ours --no-verify --no-models"
-    assert " ".join(argv[8:]) == f"{asked} --region eu-west-1"
+    assert " ".join(argv[8:]) == f"{asked} --offline --region eu-west-1"
 
 
 def test_nothing_is_added_to_the_request() -> None:
     """Without flags, install chooses in the clone as it would here, and nobody is asked about edits."""
-    assert build_install(OPTIONS, region=None, calls_models=True)[8:] == ("--keep-mine",)
+    assert build_install(OPTIONS, region=None, calls_models=True)[8:] == ("--keep-mine", "--offline")
 
 
 def test_environment_of_the_clone() -> None:

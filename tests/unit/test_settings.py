@@ -92,8 +92,7 @@ def test_too_long(env: str, error: str) -> None:
 
 def test_secrets_do_not_show() -> None:
     """No secret shows in the repr of settings, where a traceback or a log line would carry it away."""
-    settings = settings_of(
-        {"env": "LITELLM_MASTER_KEY=sk-secret-1\nAWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=s3cret"}
-    )
+    pair = f"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE\nAWS_SECRET_ACCESS_KEY={'s3cret/+' * 5}"
+    settings = settings_of({"env": f"LITELLM_MASTER_KEY=sk-secret-1\n{pair}"})
     assert "sk-secret-1" not in repr(settings)
     assert "s3cret" not in repr(settings)

@@ -35,13 +35,14 @@ bundle_option = click.option(
 @click.option("--env-file", type=click.Path(path_type=Path), default=Path(".env"), help="The file to write.")
 @click.option("--from-profile", "profile", metavar="NAME", help="Take the keys of this profile in your ~/.aws.")
 @click.option("--region", help="The AWS region, such as us-east-1.")
+@click.option("--offline", is_flag=True, help="Don't ask AWS whether the keys work.")
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
 @reports
-def init(env_file: Path, profile: str | None, region: str | None, force: bool) -> Report:
+def init(env_file: Path, profile: str | None, region: str | None, offline: bool, force: bool) -> Report:
     """Write a .env with every key explained."""
     from litellm_systemd.commands import init
 
-    return init.init(env_file, environ=os.environ, profile=profile, region=region, force=force)
+    return init.init(env_file, environ=os.environ, profile=profile, region=region, offline=offline, force=force)
 
 
 @cli.command()
@@ -55,6 +56,7 @@ def init(env_file: Path, profile: str | None, region: str | None, force: bool) -
 @click.option("--no-start", is_flag=True, help="Write and enable, but neither start nor restart.")
 @click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
 @click.option("--no-models", is_flag=True, help="Try the endpoints, but call no model: that would be billed.")
+@click.option("--offline", is_flag=True, help="Ask neither the instance metadata nor STS whether the keys work.")
 @click.option("--region", help="The AWS region where .env names none. Default: that of the EC2 instance.")
 @click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
 @eol_option
@@ -71,6 +73,7 @@ def install(
     no_start: bool,
     no_verify: bool,
     no_models: bool,
+    offline: bool,
     region: str | None,
     prefix: str | None,
     allow_eol: bool,
@@ -88,6 +91,7 @@ def install(
     options = draft.InstallOptions(
         replace(request, region=region, allow_ended=allow_eol),
         dry_run=dry_run,
+        offline=offline,
         start=not no_start,
         verify=not no_verify,
         spend=not no_models,

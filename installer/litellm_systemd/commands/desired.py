@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from litellm_systemd.aws import find_region
+from litellm_systemd.bedrock_access import bedrock_models, require_one_identity
 from litellm_systemd.bedrock_regions import looks_like_region
+from litellm_systemd.commands.access import find_instance_region, require_files, require_pair, require_role
 from litellm_systemd.commands.endings import check_ends
 from litellm_systemd.errors import InputError, MissingError, UsageError
 from litellm_systemd.files import observe_file
@@ -48,8 +49,10 @@ class Request:
 
     Without `env_file` it is the `.env` in `cwd`, unless `installed_only` is set, and else what is installed.
     Where nothing else names the AWS region it is `region`; without that the EC2 instance is asked for it, if
-    `ask_instance` is set. `today` is the day against which the ends of models are held, None to leave them be;
-    `allow_ended` takes models that have ended.
+    `ask_instance` is set. With `prove_access` it is looked at whether the service will get into AWS, too: that the
+    instance has a role, that STS knows a new key pair, and that the files which `.env` names can be read.
+    `today` is the day against which the ends of models are held, None to leave them be; `allow_ended` takes models
+    that have ended.
     """
 
     layout: Layout
@@ -58,6 +61,7 @@ class Request:
     cwd: Path = Path()
     installed_only: bool = False
     ask_instance: bool = True
+    prove_access: bool = False
     region: str | None = None
     today: date | None = None
     allow_ended: bool = False
@@ -98,7 +102,10 @@ def work_out(request: Request) -> Wanted:
     choice = choose_config(request, settings, installed)
     if request.region is not None and not looks_like_region(request.region):
         raise UsageError(f"--region {request.region} doesn't look like an AWS region", "Such as us-east-1.")
-    settings = _with_region(settings, choice, request, installed)
+    chosen = read_choice(choice)
+    require_one_identity(chosen, choice.name, settings.environment, dotenv.where)
+    proven = _prove_before(request, dotenv, settings, chosen)
+    settings = _with_region(settings, chosen, request, installed)
     configs = _shipped(settings)
     own = _own_file(request.layout, choice, configs)
     if own is None:
@@ -109,6 +116,8 @@ def work_out(request: Request) -> Wanted:
         configs[choice.name] = _taken_along(request.layout, choice, gateway)
     check(gateway, settings.environment)
     ends = _ends(request, gateway, settings)
+    if request.prove_access:
+        proven += require_pair(gateway, dotenv, settings.environment, installed)
     return Wanted(
         settings=settings,
         choice=choice,
@@ -116,7 +125,7 @@ def work_out(request: Request) -> Wanted:
         configs=configs,
         keeps_environment=is_installed and dict(settings.environment) == installed,
         own=own,
-        notes=(*settings.warnings, *_notes(choice, gateway, settings, configs), *ends),
+        notes=(*settings.warnings, *proven, *_notes(choice, gateway, settings, configs), *ends),
     )
 
 
@@ -170,17 +179,28 @@ def read_choice(choice: Choice) -> GatewayConfig:
     return parse_config(read_shipped(choice.name), choice.name) if choice.path is None else read_config(choice.path)
 
 
-def _with_region(settings: Settings, choice: Choice, request: Request, installed: Mapping[str, str]) -> Settings:
+def _prove_before(request: Request, dotenv: Dotenv, settings: Settings, chosen: GatewayConfig) -> tuple[str, ...]:
+    """What is looked at before the region is: outside EC2 a missing region isn't what is the matter."""
+    if not request.prove_access:
+        return ()
+    require_files(dotenv, settings.environment, request.layout)
+    return require_role(chosen, settings.environment, request.layout)
+
+
+def _with_region(
+    settings: Settings, chosen: GatewayConfig, request: Request, installed: Mapping[str, str]
+) -> Settings:
     """Settings with the instance's own region, where `.env` names none and the configuration goes to Bedrock.
 
     Where the instance isn't asked it is the one that the last install found.
     """
-    if settings.region is not None:
+    if settings.region is not None or not bedrock_models(chosen):
         return settings
-    calls = (model.provider == "bedrock" and not model.mocked for model in read_choice(choice).models)
-    if not any(calls):
-        return settings
-    region = request.region or (find_region() if request.ask_instance else installed.get(REGION_VARIABLES[0]))
+    region = request.region
+    if region is None and request.ask_instance:
+        region = find_instance_region(settings.environment)
+    elif region is None:
+        region = installed.get(REGION_VARIABLES[0])
     if region is None:
         return settings
     return replace(settings, region=region, environment={**settings.environment, REGION_VARIABLES[0]: region})

@@ -31,11 +31,13 @@ def keep_mine(_question: str, _difference: str) -> bool:
 class InstallOptions:
     """What the flags of `install` say.
 
-    `take_ours`: files that the user edited give way, and nobody is asked. `spend`: whether `verify` calls a model.
+    `offline`: neither the instance metadata nor STS is asked. `take_ours`: files that the user edited give way, and
+    nobody is asked. `spend`: whether `verify` calls a model.
     """
 
     request: Request
     dry_run: bool = False
+    offline: bool = False
     start: bool = True
     verify: bool = True
     spend: bool = True

@@ -6,14 +6,20 @@ import os
 import pwd
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
-from litellm_systemd.aws import read_profile
+from litellm_systemd.aws import Credentials, read_profile
+from litellm_systemd.bedrock_access import KEY_CONFIG
+from litellm_systemd.commands.access import prove_pair
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.errors import InstallerError, PermissionDenied
+from litellm_systemd.dotenv_file import Dotenv
+from litellm_systemd.errors import InputError, InstallerError, PermissionDenied
+from litellm_systemd.expiry import END_VARIABLE, render_moment
 from litellm_systemd.report import Report
 from litellm_systemd.resources import EXAMPLE_ENV, read_config
+from litellm_systemd.settings_aws import KEY_ID, SECRET, TOKEN, check_aws
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,7 @@ def init(
     environ: Mapping[str, str],
     profile: str | None = None,
     region: str | None = None,
+    offline: bool = False,
     force: bool = False,
 ) -> Report:
     """Write a `.env` with every key explained, mode 0600, owned by the invoking user.
@@ -50,6 +57,7 @@ def init(
         environ: the environment of this process: SUDO_USER and HOME are looked up in it.
         profile: take the key pair and the region from this profile of the invoking user's ~/.aws.
         region: the AWS region, instead of the profile's.
+        offline: don't ask AWS whether the profile's keys work.
         force: overwrite a file that is there.
 
     Raises:
@@ -57,24 +65,54 @@ def init(
     """
     invoker = find_invoker(environ)
     values = {} if region is None else {"AWS_REGION_NAME": region}
+    notes: tuple[str, ...] = ()
     if profile is not None:
+        # Before AWS is asked about a profile for a file that can't be written.
+        if path.exists() and not force:
+            raise _exists(path)
         found = read_profile(profile, invoker.home)
-        values = {
-            "CONFIG_FILE": "access_key_config.yml",
-            "AWS_ACCESS_KEY_ID": found.access_key,
-            "AWS_SECRET_ACCESS_KEY": found.secret_key,
-            **({"AWS_SESSION_TOKEN": found.session_token} if found.session_token else {}),
-            **({"AWS_REGION_NAME": found.region} if found.region else {}),
-            **values,
-        }
+        found = replace(found, region=region or found.region)
+        values = {**_variables(found), **values}
+        notes = _check(found, values, f"the profile {profile} of {invoker.home / '.aws'}", environ, offline=offline)
     _write(path, fill_example(read_config(EXAMPLE_ENV), values), invoker, force=force)
     source = f" with the keys of profile {profile}" if profile else ""
     return Report(
         f"wrote {path}{source}",
-        notes=("Look through it, then: sudo litellmctl install",),
+        notes=(*notes, "Look through it, then: sudo litellmctl install"),
         data={"path": str(path), "set": sorted(values)},
         code=ExitCode.OK,
     )
+
+
+def _variables(found: Credentials) -> dict[str, str]:
+    """The lines of `.env` that say what the profile says."""
+    optional = {
+        TOKEN: found.session_token,
+        END_VARIABLE: found.end and render_moment(found.end),
+        "AWS_REGION_NAME": found.region,
+    }
+    return {
+        "CONFIG_FILE": KEY_CONFIG,
+        KEY_ID: found.access_key,
+        SECRET: found.secret_key,
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def _check(
+    found: Credentials, values: Mapping[str, str], source: str, environ: Mapping[str, str], *, offline: bool
+) -> tuple[str, ...]:
+    """That the pair looks like one and AWS knows it; gives what to tell the user.
+
+    Raises:
+        InputError: it doesn't, or the pair has ended.
+    """
+    warnings = check_aws(Dotenv(source, values), values)
+    if found.end is not None and found.end <= datetime.now(timezone.utc):
+        raise InputError(
+            f"{source}: its key ended at {render_moment(found.end)}", "Sign in again, and run this again."
+        )
+    return (*warnings, *(() if offline else prove_pair(found, environ, source)))
 
 
 def fill_example(text: str, values: Mapping[str, str]) -> str:
@@ -86,12 +124,16 @@ def fill_example(text: str, values: Mapping[str, str]) -> str:
     return text
 
 
+def _exists(path: Path) -> InstallerError:
+    return InstallerError(f"{path} is there already", "--force overwrites it.")
+
+
 def _write(path: Path, text: str, invoker: Invoker, *, force: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL) | os.O_NOFOLLOW
     try:
         handle = os.open(path, flags, 0o600)
     except FileExistsError:
-        raise InstallerError(f"{path} is there already", "--force overwrites it.") from None
+        raise _exists(path) from None
     except OSError as error:
         raise PermissionDenied(f"{path}: {error.strerror}", "Choose a folder of your own.") from None
     with os.fdopen(handle, "w", encoding="utf-8") as stream:

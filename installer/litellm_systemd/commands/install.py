@@ -6,8 +6,11 @@ from dataclasses import replace
 
 from litellm_systemd import contract
 from litellm_systemd.apply import apply_install
+from litellm_systemd.bedrock_access import bedrock_models
 from litellm_systemd.client import Gateway
+from litellm_systemd.commands.access import NOT_ASKED
 from litellm_systemd.commands.changing import Say, changing, prove_service
+from litellm_systemd.commands.desired import Request, Wanted
 from litellm_systemd.commands.draft import Draft, InstallOptions, draft_install, render_kept
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.diff import render_diff
@@ -33,9 +36,9 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
         InstallerError: nothing was changed, or what was changed has been put back.
     """
     layout = options.request.layout
+    options = replace(options, request=_asking(options))
     if options.dry_run:
-        request = replace(options.request, ask_instance=False)
-        return _planned(layout, draft_install(replace(options, request=request)))
+        return _planned(options, draft_install(options))
     with changing(layout, "install", say, wait=options.wait) as executor:
         draft = draft_install(options)
         _check_port(draft)
@@ -47,6 +50,16 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
 
         apply_install(replace(executor, source=draft.source), draft.plan, draft.desired, draft.host, prove)
     return _installed(options, draft, *proofs)
+
+
+def _asking(options: InstallOptions) -> Request:
+    """The request, with what may be asked: nothing by a dry run, and for an image only what this host is."""
+    online = not (options.dry_run or options.offline)
+    return replace(
+        options.request,
+        ask_instance=options.request.ask_instance and online,
+        prove_access=online and options.request.layout.is_host,
+    )
 
 
 def _check_port(draft: Draft) -> None:
@@ -65,8 +78,8 @@ def _check_port(draft: Draft) -> None:
         raise Unavailable(trouble, "PORT is set in .env.")
 
 
-def _planned(layout: Layout, draft: Draft) -> Report:
-    plan, wanted = draft.plan, draft.wanted
+def _planned(options: InstallOptions, draft: Draft) -> Report:
+    plan, wanted, layout = draft.plan, draft.wanted, options.request.layout
     steps = tuple(
         Check(f"{action.verb.value} {action.target}", Outcome.SKIPPED, action.reason) for action in plan.actions
     )
@@ -81,11 +94,15 @@ def _planned(layout: Layout, draft: Draft) -> Report:
     return Report(
         title=title,
         checks=steps,
-        notes=(*wanted.notes, *_kept_notes(plan)),
+        notes=(*wanted.notes, *_access_notes(options, wanted), *_kept_notes(plan)),
         data=_data(draft),
         diffs=(*diffs, *_kept_diffs(layout, plan)),
         code=ExitCode.CHANGES if plan else ExitCode.OK,
     )
+
+
+def _access_notes(options: InstallOptions, wanted: Wanted) -> tuple[str, ...]:
+    return () if options.request.prove_access or not bedrock_models(wanted.gateway) else (NOT_ASKED,)
 
 
 def _kept_notes(plan: Plan) -> tuple[str, ...]:
@@ -120,7 +137,7 @@ def _is_served(options: InstallOptions) -> bool:
 def _installed(options: InstallOptions, draft: Draft, proven: Report | None = None) -> Report:
     plan, wanted, layout = draft.plan, draft.wanted, options.request.layout
     data, diffs = _data(draft), _kept_diffs(layout, plan)
-    notes = (*wanted.notes, *_kept_notes(plan), *_key_notes(wanted.settings))
+    notes = (*wanted.notes, *_access_notes(options, wanted), *_kept_notes(plan), *_key_notes(wanted.settings))
     where = f"LiteLLM with {wanted.choice.name}"
     if not _is_served(options):
         return Report(f"installed {where}" if plan else NOTHING_TO_DO, notes=notes, data=data, diffs=diffs)

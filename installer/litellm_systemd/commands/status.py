@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from litellm_systemd import contract
 from litellm_systemd.command import run
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError
+from litellm_systemd.expiry import judge_end
 from litellm_systemd.files import observe_file
-from litellm_systemd.host import active_config, memory_field, require_installed, require_systemd
+from litellm_systemd.host import active_config, memory_field, read_installed, require_installed, require_systemd
 from litellm_systemd.inventory import current_release, missing_python
 from litellm_systemd.layout import Layout
-from litellm_systemd.report import Report
+from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.runtime_calls import ask_service
 from litellm_systemd.systemctl import Systemctl
 
@@ -36,7 +38,8 @@ _PROPERTIES = {
 def status(layout: Layout) -> Report:
     """State, release and configuration of the service, and for root its workers, reloads and backlog.
 
-    The exit code is OK if the service is active, UNAVAILABLE if not.
+    Root is told when temporary AWS credentials end. The exit code is UNAVAILABLE if the service isn't active, FAILED
+    if its credentials have ended, else OK.
 
     Raises:
         InstallerError: systemd doesn't run here, or nothing is installed.
@@ -59,14 +62,27 @@ def status(layout: Layout) -> Report:
     }
     title = f"{contract.SERVICE} is {data['active']} ({data['sub']})"
     facts = tuple((name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None))
-    runtime = _runtime() if data["active"] in ("active", "reloading") else {}
+    is_active = data["active"] in ("active", "reloading")
+    runtime = _runtime() if is_active else {}
+    credentials = _credentials(layout)
+    failed = ExitCode.FAILED if any(check.outcome is Outcome.FAILED for check in credentials) else ExitCode.OK
     return Report(
         f"{title}: {data['status']}" if data["status"] else title,
+        credentials,
         facts=(*facts, *_runtime_facts(runtime)),
         notes=_python_notes(data["missing_python"], data["release"]),
         data={**data, "runtime": runtime},
-        code=ExitCode.OK if data["active"] in ("active", "reloading") else ExitCode.UNAVAILABLE,
+        code=failed if is_active else ExitCode.UNAVAILABLE,
     )
+
+
+def _credentials(layout: Layout) -> tuple[Check, ...]:
+    """Whether temporary AWS credentials end soon, or have; nothing for lasting ones, or for who may not read them."""
+    try:
+        found = judge_end(read_installed(layout), datetime.now(timezone.utc))
+    except InstallerError:
+        return ()
+    return () if found is None else (found,)
 
 
 def _target(layout: Layout, path: str) -> str:

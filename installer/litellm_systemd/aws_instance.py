@@ -1,0 +1,199 @@
+"""What the EC2 instance metadata says of this host: its region, its role, and why the role can't be used.
+
+Asks as boto3 will, without a proxy and with the same one second for an answer, and unlike boto3 says what went wrong.
+Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from litellm_systemd.expiry import parse_moment, render_moment
+
+DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
+_BASE, _BASE_IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
+#: Seconds for the connection, and for each answer.
+_TIMEOUT = 1.0
+_SIGN_IN = "/latest/api/token"
+_DATA = "/latest/meta-data/"
+_ROLES = f"{_DATA}iam/security-credentials/"
+_CHANGE = "aws ec2 modify-instance-metadata-options --instance-id ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why no credentials come from the instance metadata: a stable `code` for programs, what is, and the remedy."""
+
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What was found: the region and the role, where they are known, and what keeps the role from being used."""
+
+    region: str | None = None
+    role: str | None = None
+    trouble: Trouble | None = None
+
+
+class _Stop(Exception):
+    """Nothing more can be asked."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.code)
+        self.trouble = trouble
+
+
+def observe_instance(environ: Mapping[str, str]) -> Instance:
+    """Ask the instance metadata, version 2. Takes two seconds at most where nothing answers.
+
+    Honours AWS_EC2_METADATA_DISABLED, AWS_EC2_METADATA_SERVICE_ENDPOINT and its _MODE in `environ`.
+    """
+    if environ.get(DISABLED_VARIABLE, "").lower() == "true":
+        message = f"{DISABLED_VARIABLE}=true keeps everybody from asking the instance metadata"
+        return Instance(trouble=Trouble("disabled", message, "Remove it, or use an access key."))
+    is_ipv6 = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() == "ipv6"
+    base = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or (_BASE_IPV6 if is_ipv6 else _BASE)
+    metadata = _Metadata(base.rstrip("/"))
+    try:
+        metadata.sign_in()
+        region = metadata.find_region()
+        role = metadata.find_role()
+        return Instance(region, role, metadata.judge_credentials(role))
+    except _Stop as stop:
+        return Instance(metadata.region, trouble=stop.trouble)
+
+
+class _Metadata:
+    """One round of questions, with the token that they need."""
+
+    def __init__(self, base: str) -> None:
+        from botocore.httpsession import URLLib3Session
+
+        self._base = base
+        self._session = URLLib3Session(timeout=(_TIMEOUT, _TIMEOUT))
+        self._token: str | None = None
+        self.region: str | None = None
+
+    def sign_in(self) -> None:
+        headers = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
+        # Twice, for one answer may be lost; a hop limit loses all of them.
+        answer = self._ask("PUT", _SIGN_IN, headers) or self._ask("PUT", _SIGN_IN, headers)
+        if answer is None:
+            raise _Stop(_HOP_LIMIT)
+        if answer.status_code == 403:
+            raise _Stop(_SWITCHED_OFF)
+        if answer.status_code != 200:
+            raise _Stop(self._why_no_token())
+        self._token = answer.text.strip()
+
+    def _why_no_token(self) -> Trouble:
+        answer = self._ask("GET", _DATA)
+        if answer is None or answer.status_code != 200:
+            return _not_ec2(f"what answers at {self._base} is no instance metadata of EC2")
+        return _VERSION_1
+
+    def find_region(self) -> str | None:
+        answer = self._get(f"{_DATA}placement/region")
+        if answer.status_code == 200:
+            self.region = answer.text.strip() or None
+        return self.region
+
+    def find_role(self) -> str:
+        answer = self._get(_ROLES)
+        name = answer.text.strip().split("\n")[0] if answer.status_code == 200 else ""
+        if answer.status_code not in (200, 404):
+            raise _Stop(_odd(f"{answer.status_code} to {_ROLES}"))
+        if not name:
+            raise _Stop(_NO_ROLE)
+        return name
+
+    def judge_credentials(self, role: str) -> Trouble | None:
+        answer = self._get(_ROLES + role)
+        try:
+            found = dict(json.loads(answer.text))
+        except (ValueError, TypeError):
+            return _odd(f"{answer.status_code} to {_ROLES}{role}")
+        if answer.status_code != 200 or found.get("Code") != "Success":
+            return _refused(role, str(found.get("Code") or answer.status_code))
+        end = parse_moment(str(found.get("Expiration", "")))
+        return _expired(role, end) if end is not None and end <= datetime.now(timezone.utc) else None
+
+    def _get(self, path: str) -> Any:
+        answer = self._ask("GET", path, {"x-aws-ec2-metadata-token": self._token or ""})
+        if answer is None:
+            raise _Stop(_odd(f"nothing to {path}"))
+        return answer
+
+    def _ask(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Any:
+        """The answer; None if the connection stands and nothing comes."""
+        from botocore.awsrequest import AWSRequest
+        from botocore.exceptions import BotoCoreError, ReadTimeoutError
+
+        request = AWSRequest(method=method, url=self._base + path, headers=dict(headers or {}))
+        try:
+            return self._session.send(request.prepare())
+        except ReadTimeoutError:
+            return None
+        except BotoCoreError:
+            raise _Stop(_not_ec2(f"no instance metadata answers at {self._base}")) from None
+
+
+def _not_ec2(why: str) -> Trouble:
+    return Trouble(
+        "not-ec2",
+        f"this is not an EC2 instance: {why}",
+        "Elsewhere use an access key: litellmctl init --from-profile NAME, which chooses access_key_config.yml."
+        " If this is EC2, a firewall or a route is in the way.",
+    )
+
+
+def _odd(what: str) -> Trouble:
+    return Trouble("odd-answer", f"the instance metadata answers {what}", "Try again; if it stays so, reboot.")
+
+
+def _refused(role: str, code: str) -> Trouble:
+    return Trouble(
+        "role-refused",
+        f"EC2 gives the instance no credentials for its role {role}: {code}",
+        "The role's trust policy must let ec2.amazonaws.com assume it, and the role must still exist.",
+    )
+
+
+def _expired(role: str, end: datetime) -> Trouble:
+    return Trouble(
+        "expired",
+        f"the credentials of the role {role} ended at {render_moment(end)}",
+        "Is this host's clock right (timedatectl)? If so, EC2 renews them no more: is the role still attached?",
+    )
+
+
+_NO_ROLE = Trouble(
+    "no-role",
+    "this EC2 instance has no IAM role",
+    "Attach an instance profile (in the EC2 console: Actions, Security, Modify IAM role), and run this again."
+    " 'litellmctl iam-policy' prints what its role has to allow.",
+)
+_HOP_LIMIT = Trouble(
+    "hop-limit",
+    "the instance metadata takes the connection and its token never arrives: the hop limit is too small for this"
+    " container",
+    f"Where the AWS CLI is: {_CHANGE} --http-put-response-hop-limit 2",
+)
+_SWITCHED_OFF = Trouble(
+    "switched-off",
+    "the instance metadata is switched off for this EC2 instance (403)",
+    f"Where the AWS CLI is: {_CHANGE} --http-endpoint enabled --http-tokens required",
+)
+_VERSION_1 = Trouble(
+    "version-1",
+    "the metadata service here speaks version 1 alone, which gives keys to whoever can make a program fetch a URL:"
+    " EC2's speaks version 2",
+    "If this is EC2, a proxy for the metadata (kube2iam, say) is in the way; elsewhere use an access key.",
+)

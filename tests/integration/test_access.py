@@ -1,0 +1,329 @@
+"""What is found out of AWS before anything is changed, with instance metadata and STS on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_systemd.aws_instance import observe_instance
+from litellm_systemd.commands.desired import Request, Wanted, work_out
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import InputError, Unavailable
+from litellm_systemd.expiry import parse_moment
+from litellm_systemd.layout import Layout
+from litellm_systemd.settings import read_dotenv
+from tests.fakes import ACCOUNT, USER, Cloud, Key, run_cloud
+from tests.fakes.http import Reply, serving
+from tests.fakes.http import Request as HttpRequest
+
+VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REGION_NAME", "HTTPS_PROXY", "https_proxy")
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    # A profile of whoever runs this that isn't there must not matter.
+    monkeypatch.setenv("AWS_PROFILE", "of-somebody-else")
+    with run_cloud("eu-central-1") as cloud:
+        for name, value in cloud.environment.items():
+            monkeypatch.setenv(name, value)
+        yield cloud
+
+
+def wanted(folder: Path, env: str, config: str) -> Wanted:
+    """What an install would work out here from this `.env`, AWS asked."""
+    (folder / ".env").write_text(env, encoding="utf-8")
+    return work_out(Request(Layout(root=folder / "root"), config=config, cwd=folder, prove_access=True))
+
+
+def pair(key: Key) -> str:
+    lines = [f"AWS_ACCESS_KEY_ID={key.access_key}", f"AWS_SECRET_ACCESS_KEY={key.secret_key}"]
+    lines += [f"AWS_SESSION_TOKEN={key.token}"] if key.token else []
+    return "\n".join([*lines, "AWS_REGION_NAME=eu-central-1", ""])
+
+
+def services(cloud: Cloud) -> set[str]:
+    return {one.service for one in cloud.seen}
+
+
+def test_role_of_the_instance(tmp_path: Path, aws: Cloud) -> None:
+    """On an instance with a role nothing has to be in .env: the region is found, and the role is named."""
+    found = wanted(tmp_path, "", "iam_role_config.yml")
+    assert found.settings.environment["AWS_REGION_NAME"] == "eu-central-1"
+    assert any("role is litellm-gateway" in note for note in found.notes)
+    assert services(aws) == {"metadata"}
+    assert not [value for value in found.settings.environment.values() if value.startswith("ASIA")]
+
+
+def no_role(cloud: Cloud) -> None:
+    cloud.metadata.role = None
+
+
+def hop_limit(cloud: Cloud) -> None:
+    cloud.metadata.hop_limit_reached = True
+
+
+def switched_off(cloud: Cloud) -> None:
+    cloud.metadata.enabled = False
+
+
+def expired(cloud: Cloud) -> None:
+    cloud.metadata.lifetime = timedelta(seconds=-1)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said", "remedy"),
+    [
+        (no_role, "has no IAM role", "Modify IAM role"),
+        (hop_limit, "hop limit is too small", "--http-put-response-hop-limit 2"),
+        (switched_off, "is switched off", "--http-endpoint enabled"),
+        (expired, "litellm-gateway ended at", "timedatectl"),
+    ],
+)
+def test_role_that_cannot_be_used(
+    tmp_path: Path, aws: Cloud, harm: Callable[[Cloud], None], said: str, remedy: str
+) -> None:
+    """Each thing that keeps an instance's role from being used is an error of its own, with its remedy."""
+    harm(aws)
+    with pytest.raises(Unavailable, match=said) as caught:
+        wanted(tmp_path, "", "iam_role_config.yml")
+    assert remedy in caught.value.hint
+    assert "--offline" in caught.value.hint
+
+
+def test_outside_ec2(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing answers it is said that this isn't EC2, and not that the region is missing."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(Unavailable, match="this is not an EC2 instance") as caught:
+            wanted(tmp_path, "", "iam_role_config.yml")
+    assert "init --from-profile" in caught.value.hint
+    assert aws.seen == []
+
+
+@pytest.mark.parametrize(
+    ("status", "of_data", "code"),
+    [
+        pytest.param(404, 404, "not-ec2", id="some web server"),
+        pytest.param(404, 200, "version-1", id="another cloud's, or an old proxy"),
+        pytest.param(200, 500, "odd-answer", id="out of order"),
+    ],
+)
+def test_something_else_answers(status: int, of_data: int, code: str) -> None:
+    """A server at the metadata's address that doesn't behave as EC2's is called what it is."""
+    with serving(lambda request: Reply(status if request.method == "PUT" else of_data, b"x")) as server:
+        found = observe_instance({"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
+    assert found.trouble is not None
+    assert found.trouble.code == code
+
+
+def test_role_that_ec2_cannot_assume() -> None:
+    """Where EC2 itself gets no credentials for the role, its reason is passed on."""
+    refusal = json.dumps({"Code": "AssumeRoleUnauthorizedAccess", "Message": "EC2 cannot assume the role x."})
+
+    def answer(request: HttpRequest) -> Reply:
+        return Reply(200, refusal.encode() if request.path.endswith("/gateway") else b"gateway")
+
+    with serving(answer) as server:
+        found = observe_instance({"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
+    assert found.trouble is not None
+    assert (found.trouble.code, "AssumeRoleUnauthorizedAccess" in found.trouble.message) == ("role-refused", True)
+
+
+def test_metadata_switched_off_in_env(tmp_path: Path, aws: Cloud) -> None:
+    """AWS_EC2_METADATA_DISABLED in .env, which the service would obey, is an error that names it."""
+    with pytest.raises(Unavailable, match="AWS_EC2_METADATA_DISABLED=true"):
+        wanted(tmp_path, "AWS_EC2_METADATA_DISABLED=true\nAWS_REGION_NAME=us-east-1\n", "iam_role_config.yml")
+    assert aws.seen == []
+
+
+def test_metadata_switched_off_here(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in the shell of whoever installs says nothing of the service: nobody is asked, and that is said."""
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    found = wanted(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml")
+    assert any("was not asked for its role" in note for note in found.notes)
+    assert aws.seen == []
+
+
+def test_known_key(tmp_path: Path, aws: Cloud) -> None:
+    """A key pair that STS knows is taken, with whose it is; the instance isn't asked, nor a profile read."""
+    found = wanted(tmp_path, pair(USER), "access_key_config.yml")
+    assert f"The AWS key is that of {USER.arn}." in found.notes
+    assert [(one.service, one.key, one.status) for one in aws.seen] == [("sts", USER.access_key, 200)]
+
+
+def test_installed_key_is_not_asked_for_again(tmp_path: Path, aws: Cloud) -> None:
+    """STS is asked about a new pair, not at each install."""
+    installed = tmp_path / "root/etc/litellm/litellm.env"
+    installed.parent.mkdir(parents=True)
+    installed.write_text(pair(USER), encoding="utf-8")
+    wanted(tmp_path, pair(USER), "access_key_config.yml")
+    assert aws.seen == []
+
+
+def test_unknown_key(tmp_path: Path, aws: Cloud) -> None:
+    """A key that AWS doesn't know is refused at its line, with its ends alone shown."""
+    aws.account.revoke(USER)
+    with pytest.raises(InputError, match=r"\.env:1: AWS doesn't know the access key AKIA…PAIR") as caught:
+        wanted(tmp_path, pair(USER), "access_key_config.yml")
+    assert caught.value.code is ExitCode.CONFIG
+    assert USER.secret_key not in str(caught.value) + caught.value.hint
+
+
+def test_wrong_secret(tmp_path: Path, aws: Cloud) -> None:
+    """A secret of another key is called that."""
+    env = pair(USER).replace(USER.secret_key, "A" * 40)
+    with pytest.raises(InputError, match="its secret is another one"):
+        wanted(tmp_path, env, "access_key_config.yml")
+    assert aws.seen[-1].code == "SignatureDoesNotMatch"
+
+
+def test_expired_token(tmp_path: Path, aws: Cloud) -> None:
+    """A temporary key that has ended is called that."""
+    key = aws.account.add_session(f"arn:aws:sts::{ACCOUNT}:assumed-role/x/y", timedelta(seconds=-1))
+    with pytest.raises(InputError, match="is a temporary one and has ended"):
+        wanted(tmp_path, pair(key), "access_key_config.yml")
+
+
+def test_wrong_clock(tmp_path: Path, aws: Cloud) -> None:
+    """Where the two clocks differ, that is the matter, and not the key."""
+    clock = aws.account.clock
+    aws.account.clock = lambda: clock() + timedelta(hours=3)
+    with pytest.raises(InputError, match="its clock is wrong") as caught:
+        wanted(tmp_path, pair(USER), "access_key_config.yml")
+    assert "timedatectl" in caught.value.hint
+
+
+def test_sts_out_of_reach(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a way to STS, as in a private subnet, the install goes on, and says that nobody checked the key."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        found = wanted(tmp_path, pair(USER), "access_key_config.yml")
+    assert any("could not be checked: STS can't be reached" in note for note in found.notes)
+    assert aws.seen == []
+
+
+def test_demo_asks_nobody(tmp_path: Path, aws: Cloud) -> None:
+    """The demo configuration asks nobody, whatever keys are in .env."""
+    wanted(tmp_path, pair(USER), "demo.yml")
+    assert aws.seen == []
+
+
+def test_key_under_a_configuration_for_a_role(tmp_path: Path, aws: Cloud) -> None:
+    """A key pair that iam_role_config.yml would use in silence is refused at its line; nobody is asked."""
+    with pytest.raises(InputError, match=r"\.env:1: AWS_ACCESS_KEY_ID is set, and iam_role_config\.yml is for"):
+        wanted(tmp_path, pair(USER), "iam_role_config.yml")
+    assert aws.seen == []
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        (None, 0o644, "isn't there"),
+        ("not a certificate", 0o644, "holds no certificate in PEM"),
+        ("not a certificate", 0o600, "can't be read by the user litellm"),
+    ],
+)
+def test_certificates(content: str | None, mode: int, said: str, aws: Cloud) -> None:
+    """A file of CAs that isn't there, isn't one, or that the service can't read is refused at its line."""
+    # Not in /tmp, which the service doesn't see.
+    path = Path("/dev/shm") / f"litellm-systemd-{os.getpid()}.pem"
+    folder = Path("/dev/shm") / f"litellm-systemd-{os.getpid()}"
+    folder.mkdir()
+    try:
+        if content is not None:
+            path.write_text(content, encoding="utf-8")
+            path.chmod(mode)
+        env = f"SSL_CERT_FILE={path}\n{pair(USER)}"
+        with pytest.raises(InputError, match=rf"\.env:1: SSL_CERT_FILE=.* {said}"):
+            wanted(folder, env, "access_key_config.yml")
+        assert aws.seen == []
+    finally:
+        path.unlink(missing_ok=True)
+        (folder / ".env").unlink()
+        folder.rmdir()
+
+
+def test_profile_of_a_user(tmp_path: Path, aws: Cloud) -> None:
+    """A profile in .env, which the service can't see, is refused with the verb that takes its key."""
+    with pytest.raises(
+        InputError, match=r"\.env:1: AWS_PROFILE=cline, and the service sees nobody's ~/\.aws"
+    ) as caught:
+        wanted(tmp_path, "AWS_PROFILE=cline\nAWS_REGION_NAME=us-east-1\n", "prompt_caching.yml")
+    assert "init --from-profile cline" in caught.value.hint
+    assert aws.seen == []
+
+
+def litellmctl(folder: Path, *arguments: str) -> tuple[int, Any]:
+    """Run litellmctl as its user does, ~/.aws being in `folder`; gives the exit code and what --json printed."""
+    argv = (sys.executable, "-I", "-m", "litellm_systemd", *arguments, "--json")
+    environ = {name: value for name, value in os.environ.items() if name != "SUDO_USER"}
+    done = subprocess.run(
+        argv,
+        cwd=folder,
+        env={**environ, "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+def write_profile(folder: Path, text: str) -> None:
+    (folder / ".aws").mkdir()
+    (folder / ".aws/credentials").write_text(text, encoding="utf-8")
+
+
+def test_init_asks_sts(tmp_path: Path, aws: Cloud) -> None:
+    """`init --from-profile` says whose the key is, and writes a .env that install takes."""
+    write_profile(tmp_path, USER.profile("cline", "eu-central-1"))
+    code, report = litellmctl(tmp_path, "init", "--from-profile", "cline")
+    assert (code, f"The AWS key is that of {USER.arn}." in report["notes"]) == (0, True)
+    wanted(tmp_path, (tmp_path / ".env").read_text(encoding="utf-8"), "access_key_config.yml")
+    assert {one.key for one in aws.seen} == {USER.access_key}
+
+
+def test_init_stores_no_key_that_aws_refuses(tmp_path: Path, aws: Cloud) -> None:
+    """A key that AWS doesn't know leaves no .env behind; with --offline nobody is asked."""
+    aws.account.revoke(USER)
+    write_profile(tmp_path, USER.profile("cline"))
+    code, report = litellmctl(tmp_path, "init", "--from-profile", "cline")
+    assert (code, "AWS doesn't know the access key" in report["error"]) == (78, True)
+    assert not (tmp_path / ".env").exists()
+    aws.seen.clear()
+    assert litellmctl(tmp_path, "init", "--from-profile", "cline", "--offline")[0] == 0
+    assert aws.seen == []
+
+
+@pytest.mark.parametrize("name", ["x_security_token_expires", "expiration"])
+def test_init_stores_the_end_of_a_temporary_key(tmp_path: Path, aws: Cloud, name: str) -> None:
+    """The end that a tool wrote beside a temporary key is stored with it."""
+    key = aws.account.add_session(f"arn:aws:sts::{ACCOUNT}:assumed-role/x/y", timedelta(hours=5))
+    assert key.expires is not None
+    write_profile(tmp_path, f"{key.profile('cline')}{name} = {key.expires.isoformat()}\n")
+    assert litellmctl(tmp_path, "init", "--from-profile", "cline")[0] == 0
+    stored = read_dotenv(tmp_path / ".env").values
+    assert parse_moment(stored["AWS_CREDENTIAL_EXPIRATION"]) == key.expires.replace(microsecond=0)
+    assert stored["AWS_SESSION_TOKEN"] == key.token
+
+
+def test_init_refuses_a_key_that_has_ended(tmp_path: Path, aws: Cloud) -> None:
+    """A profile whose end has passed is refused without asking anybody."""
+    key = aws.account.add_session(f"arn:aws:sts::{ACCOUNT}:assumed-role/x/y", timedelta(hours=5))
+    write_profile(tmp_path, f"{key.profile('cline')}expiration = 2020-01-01T00:00:00Z\n")
+    code, report = litellmctl(tmp_path, "init", "--from-profile", "cline")
+    assert (code, "its key ended at 2020-01-01T00:00:00Z" in report["error"]) == (78, True)
+    assert aws.seen == []

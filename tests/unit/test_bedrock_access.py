@@ -1,0 +1,106 @@
+"""By what a model gets into AWS, as LiteLLM decides it, and where two ways cross."""
+
+from __future__ import annotations
+
+import pytest
+
+from litellm_systemd.bedrock_access import (
+    Way,
+    bedrock_models,
+    needs_metadata,
+    require_one_identity,
+    uses_pair,
+    way_of,
+)
+from litellm_systemd.errors import InputError
+from litellm_systemd.gateway_config import GatewayConfig, parse_config
+from litellm_systemd.resources import read_config
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
+ROLE = {"AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/gateway"}
+OWN = "aws_access_key_id: AKIAOTHER, aws_secret_access_key: other"
+REFERRED = "aws_access_key_id: os.environ/AWS_ACCESS_KEY_ID, aws_secret_access_key: os.environ/AWS_SECRET_ACCESS_KEY"
+
+
+def config_of(params: str = "", name: str = "mine.yml") -> GatewayConfig:
+    text = f"model_list:\n- model_name: m\n  litellm_params: {{model: bedrock/converse/us.x, {params}}}\n"
+    return parse_config(text, name)
+
+
+@pytest.mark.parametrize(
+    ("params", "environ", "way"),
+    [
+        ("", {}, Way.AMBIENT),
+        ("", KEYS, Way.KEYS),
+        (REFERRED, KEYS, Way.KEYS),
+        (OWN, {}, Way.KEYS),
+        ("", {**KEYS, **ROLE}, Way.ROLE),
+        ("aws_role_name: os.environ/OTHER", {"OTHER": "arn:aws:iam::1:role/x"}, Way.ROLE),
+        ("", {"AWS_PROFILE_NAME": "p"}, Way.PROFILE),
+        ("", {**KEYS, "AWS_BEARER_TOKEN_BEDROCK": "ABSK"}, Way.API_KEY),
+        ("api_key: ABSK", KEYS, Way.API_KEY),
+    ],
+)
+def test_way(params: str, environ: dict[str, str], way: Way) -> None:
+    """An API key comes before a role, a role before a profile, that before a key pair, and all before the ambient."""
+    config = config_of(params)
+    assert way_of(config, config.models[0], environ) is way
+
+
+@pytest.mark.parametrize(
+    ("environ", "needed"),
+    [
+        ({}, True),
+        (ROLE, True),
+        (KEYS, False),
+        ({**KEYS, **ROLE}, False),
+        ({"AWS_BEARER_TOKEN_BEDROCK": "ABSK"}, False),
+        ({"AWS_PROFILE": "p"}, False),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/x"}, False),
+    ],
+)
+def test_metadata_is_needed(environ: dict[str, str], needed: bool) -> None:
+    """The instance's role is wanted where nothing else signs, also to assume another one with."""
+    assert needs_metadata(config_of(), environ) is needed
+
+
+def test_demo_needs_nothing() -> None:
+    """The demo configuration goes to no AWS: neither the role is wanted nor a key pair used."""
+    config = parse_config(read_config("demo.yml"), "demo.yml")
+    assert not bedrock_models(config)
+    assert not needs_metadata(config, {})
+    assert not uses_pair(config, KEYS)
+
+
+@pytest.mark.parametrize(("environ", "used"), [({}, False), (KEYS, True), ({**KEYS, **ROLE}, True), (ROLE, False)])
+def test_pair_is_used(environ: dict[str, str], used: bool) -> None:
+    """A key pair of the environment is used to sign, or to assume a role with."""
+    assert uses_pair(config_of(), environ) is used
+
+
+@pytest.mark.parametrize(
+    ("params", "name", "message"),
+    [
+        ("", "iam_role_config.yml", r"\.env:AWS_ACCESS_KEY_ID: .* is for the instance's role"),
+        (
+            OWN,
+            "mine.yml",
+            r"mine\.yml:3:\d+: .*holds a key of its own, and \.env:AWS_ACCESS_KEY_ID",
+        ),
+        ("aws_access_key_id: AKIAOTHER", "mine.yml", r"mine\.yml:3:\d+: .* is set and aws_secret_access_key is not"),
+    ],
+)
+def test_two_places(params: str, name: str, message: str) -> None:
+    """A pair in two places, half a pair, and a pair under a configuration for a role are an error with its place."""
+    with pytest.raises(InputError, match=message) as caught:
+        require_one_identity(config_of(params, name), name, KEYS, lambda variable: f".env:{variable}")
+    assert caught.value.hint
+    assert "other" not in caught.value.message.replace("of its own", "")
+
+
+@pytest.mark.parametrize("name", ["access_key_config.yml", "iam_role_config.yml", "prompt_caching.yml"])
+def test_one_place_passes(name: str) -> None:
+    """Each shipped configuration passes with what it is made for, and so does a key that only the file has."""
+    environ = {} if name == "iam_role_config.yml" else KEYS
+    require_one_identity(parse_config(read_config(name), name), name, environ, str)
+    require_one_identity(config_of(OWN), "mine.yml", {}, str)

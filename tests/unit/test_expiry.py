@@ -1,0 +1,103 @@
+"""When temporary AWS credentials end, and what is said of it."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from litellm_systemd.expiry import find_end, judge_end, parse_moment, render_left, render_moment
+from litellm_systemd.report import Outcome
+
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)
+TEMPORARY = {"AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE", "AWS_SESSION_TOKEN": "token"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-31T12:00:00Z",
+        "2026-01-31T13:00:00+01:00",
+        "2026-01-31 12:00:00",
+        "2026-01-31T12:00:00.123456789Z",
+        " 2026-01-31T12:00:00+00:00 ",
+    ],
+)
+def test_spellings_of_a_moment(text: str) -> None:
+    """Each spelling that tools write into AWS profiles means the same moment, UTC where no zone is named."""
+    assert parse_moment(text) == NOW
+
+
+@pytest.mark.parametrize("text", ["", "soon", "1769860800", "2026-13-01T00:00:00Z"])
+def test_what_is_no_moment(text: str) -> None:
+    """What can't be read as a time is none, and no error."""
+    assert parse_moment(text) is None
+
+
+def test_a_moment_comes_back() -> None:
+    """What is stored in .env is read again as the same moment."""
+    assert parse_moment(render_moment(NOW)) == NOW
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome", "said"),
+    [
+        ("2026-01-31T18:00:00Z", Outcome.OK, "in 6 h"),
+        ("2026-01-31T13:00:00Z", Outcome.WARNING, "in 60 min"),
+        ("2026-01-31T12:00:00Z", Outcome.FAILED, "ended at 2026-01-31T12:00:00Z"),
+        ("2026-01-30T12:00:00Z", Outcome.FAILED, "every call is refused"),
+    ],
+)
+def test_judgement(end: str, outcome: Outcome, said: str) -> None:
+    """A temporary key is fine until an hour before its end, then a warning with the remedy, and failed after it."""
+    check = judge_end({**TEMPORARY, "AWS_CREDENTIAL_EXPIRATION": end}, NOW)
+    assert check is not None
+    assert check.outcome is outcome
+    assert said in check.detail
+    assert bool(check.hint) is (outcome is not Outcome.OK)
+
+
+def test_unknown_end() -> None:
+    """A temporary key whose end nobody stored isn't called good."""
+    check = judge_end(TEMPORARY, NOW)
+    assert check is not None
+    assert (check.outcome, "AWS_CREDENTIAL_EXPIRATION" in check.detail) == (Outcome.SKIPPED, True)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"},
+        {"AWS_BEARER_TOKEN_BEDROCK": "ABSKexample"},
+        {"AWS_BEARER_TOKEN_BEDROCK": "bedrock-api-key-garbled"},
+        {"AWS_CREDENTIAL_EXPIRATION": "2026-01-31T12:00:00Z"},
+    ],
+)
+def test_what_lasts_is_not_judged(environment: dict[str, str]) -> None:
+    """Nothing is said of credentials that don't end, nor of an end without a token that it belongs to."""
+    assert judge_end(environment, NOW) is None
+
+
+def test_short_term_api_key() -> None:
+    """A short-term Bedrock API key ends when its signature does, with nothing else in .env."""
+    url = (
+        "bedrock.amazonaws.com/?Action=CallWithBearerToken&X-Amz-Date=20260131T113000Z&X-Amz-Expires=43200&Version=1"
+    )
+    token = "bedrock-api-key-" + base64.b64encode(url.encode()).decode()
+    assert find_end({"AWS_BEARER_TOKEN_BEDROCK": token}) == NOW + timedelta(hours=11, minutes=30)
+
+
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [
+        (timedelta(seconds=59), "0 min"),
+        (timedelta(minutes=119), "119 min"),
+        (timedelta(hours=47), "47 h"),
+        (timedelta(days=3), "3 days"),
+    ],
+)
+def test_spans(left: timedelta, text: str) -> None:
+    """A span is told in the largest unit that keeps it exact enough."""
+    assert render_left(left) == text
