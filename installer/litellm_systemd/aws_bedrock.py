@@ -45,7 +45,8 @@ def ask_bedrock(
 ) -> Answers:
     """Ask for the lifecycle of `models` and for what is behind `profiles`, with the service's environment.
 
-    Honours its keys or bearer token, else the role of the EC2 instance, its proxy, CA and AWS_ENDPOINT_URL_BEDROCK.
+    Honours its keys or API key, else the role of the EC2 instance, the role that it assumes by any of these
+    (AWS_ROLE_NAME), its proxy, CA and AWS_ENDPOINT_URL_BEDROCK.
     Raises nothing: what went wrong is told in `refusal`, and the first refusal ends it.
     """
     lives: dict[str, Life] = {}
@@ -116,32 +117,55 @@ def _why(error: Exception) -> str:
 
 
 def _client(environ: Mapping[str, str], region: str) -> Any:
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, ClientError
 
-    endpoint = environ.get("AWS_ENDPOINT_URL_BEDROCK") or environ.get("AWS_ENDPOINT_URL")
-    host = (urlsplit(endpoint).hostname if endpoint else None) or f"bedrock.{region}.amazonaws.com"
+    session = _session(environ)
     try:
-        return _session(environ).create_client(
-            "bedrock",
-            region_name=region,
-            endpoint_url=endpoint or None,
-            verify=environ.get("AWS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or None,
-            config=Config(
-                connect_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
-                retries={"total_max_attempts": 1},
-                proxies=proxies_for(host, environ),
-                ignore_configured_endpoint_urls=True,
-                # Said aloud, since botocore looks for an API key in the caller's environment otherwise.
-                signature_version="bearer" if environ.get(_BEARER) else "v4",
-            ),
-        )
+        if environ.get("AWS_ROLE_NAME") and not environ.get(_BEARER):
+            session.set_credentials(*_assumed(_build(session, environ, region, "sts"), environ))
+        return _build(session, environ, region, "bedrock")
+    except ClientError as error:
+        said = error.response.get("Error", {}).get("Message", "no reason given")
+        raise _Refused(f"the service's role can't be assumed: {said}") from None
     except (BotoCoreError, ValueError) as error:
         raise _Refused(_why(error)) from None
 
 
+def _build(session: Any, environ: Mapping[str, str], region: str, service: str) -> Any:
+    from botocore.config import Config
+
+    endpoint = next((environ[name] for name in _ENDPOINTS[service] if environ.get(name)), None)
+    host = (urlsplit(endpoint).hostname if endpoint else None) or f"{service}.{region}.amazonaws.com"
+    return session.create_client(
+        service,
+        region_name=region,
+        endpoint_url=endpoint,
+        verify=environ.get("AWS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or None,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=READ_TIMEOUT,
+            retries={"total_max_attempts": 1},
+            proxies=proxies_for(host, environ),
+            ignore_configured_endpoint_urls=True,
+            # Said aloud, since botocore looks for an API key in the caller's environment otherwise.
+            signature_version="bearer" if environ.get(_BEARER) else "v4",
+        ),
+    )
+
+
 _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
+_ENDPOINTS = {
+    "bedrock": ("AWS_ENDPOINT_URL_BEDROCK", "AWS_ENDPOINT_URL"),
+    "sts": ("AWS_STS_ENDPOINT", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"),
+}
+
+
+def _assumed(sts: Any, environ: Mapping[str, str]) -> tuple[str, str, str]:
+    """The keys of the role that LiteLLM assumes, as it assumes it (llms/bedrock/base_aws_llm.py)."""
+    name = environ.get("AWS_SESSION_NAME") or "litellmctl"
+    external = {"ExternalId": environ["AWS_EXTERNAL_ID"]} if environ.get("AWS_EXTERNAL_ID") else {}
+    keys = sts.assume_role(RoleArn=environ["AWS_ROLE_NAME"], RoleSessionName=name, **external)["Credentials"]
+    return keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"]
 
 
 def _session(environ: Mapping[str, str]) -> Any:
@@ -152,8 +176,8 @@ def _session(environ: Mapping[str, str]) -> Any:
     session.register_component("token_provider", TokenProviderChain([ScopedEnvTokenProvider(session, environ)]))
     if environ.get(_BEARER):
         return session
-    if environ.get("AWS_ROLE_NAME") or environ.get("AWS_PROFILE") or environ.get("AWS_WEB_IDENTITY_TOKEN"):
-        raise _Refused("the service assumes a role or uses a profile, which litellmctl doesn't do for it")
+    if environ.get("AWS_PROFILE") or environ.get("AWS_WEB_IDENTITY_TOKEN"):
+        raise _Refused("the service uses a profile or a web identity, which litellmctl doesn't do for it")
     access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if access and secret:
         session.set_credentials(access, secret, environ.get("AWS_SESSION_TOKEN") or None)

@@ -67,6 +67,17 @@ def test_the_lifecycle_is_bedrocks(aws: Cloud, tmp_path: Path, credentials: dict
     assert {seen.service for seen in aws.seen} <= {"bedrock", "metadata"}
 
 
+def test_the_role_that_the_service_assumes(aws: Cloud, tmp_path: Path) -> None:
+    """With AWS_ROLE_NAME Bedrock is asked as that role, with external id and session name of the service."""
+    role = aws.account.add_role("other", external_id="of-mine")
+    assumed = {"AWS_ROLE_NAME": role.arn, "AWS_EXTERNAL_ID": "of-mine", "AWS_SESSION_NAME": "gateway"}
+    environ = service(aws, AWS_ENDPOINT_URL_STS=aws.api_url, **PAIR, **assumed)
+    assert lifecycles(look(tmp_path, environ, f"us.{SONNET}"))[0]["source"] == "bedrock"
+    asked = {seen.service: seen.key for seen in aws.seen}
+    assert asked["sts"] == USER.access_key
+    assert aws.account.keys[asked["bedrock"]].arn == role.session_arn("gateway")
+
+
 def test_an_end_that_no_map_knows(aws: Cloud, tmp_path: Path) -> None:
     """An end that Bedrock announced after this release was made is shown, and warned of."""
     aws.catalogue.end_in(SONNET, days=30)
@@ -104,10 +115,11 @@ def test_each_refusal_has_its_words(aws: Cloud, tmp_path: Path) -> None:
         # That an API key goes nowhere in plain text is botocore's own rule; it shows that the key is used.
         ({"AWS_BEARER_TOKEN_BEDROCK": API_KEY}, "requires an HTTPS endpoint"),
         ({**PAIR, "AWS_ENDPOINT_URL_BEDROCK": "not a url"}, "not a url"),
-        ({**PAIR, "AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/x"}, "assumes a role"),
+        ({**PAIR, "AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/x"}, "role can't be assumed: User: arn:aws:iam"),
+        ({"AWS_PROFILE": "mine"}, "uses a profile"),
     ]
     for environ, said in cases:
-        report = look(tmp_path, service(aws, **environ), f"us.{SONNET}")
+        report = look(tmp_path, service(aws, AWS_ENDPOINT_URL_STS=aws.api_url) | environ, f"us.{SONNET}")
         assert said in report.notes[0], environ
         assert lifecycles(report)[0]["source"] == "map"
 
