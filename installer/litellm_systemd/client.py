@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from litellm_systemd.client_errors import GatewayError, Trouble, classify, redact, told
+from litellm_systemd.client_unix import UnixAdapter
 from litellm_systemd.errors import UsageError
 
 #: Seconds for one answer. Above LiteLLM's usual request_timeout, so that its own error arrives first.
@@ -90,6 +91,7 @@ class Stream:
 class Gateway:
     """Where a LiteLLM Proxy listens, and the key to it; an empty `api_key` sends none.
 
+    `socket`: the path of the UNIX socket that it listens at, instead of the host that the address names.
     `timeout` is in seconds, for one whole answer. It is looked at between reads, each of which may take as
     long: a server that sends a byte now and then is left after twice the time at most.
     UsageError if the address or the key can't be used, or the time isn't a positive number.
@@ -98,6 +100,7 @@ class Gateway:
     base_url: str
     api_key: str = ""
     timeout: float = DEFAULT_TIMEOUT
+    socket: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", _checked_url(self.base_url))
@@ -112,8 +115,8 @@ class Gateway:
 
     @property
     def where(self) -> str:
-        """Host and port, as in the address."""
-        return urlsplit(self.base_url).netloc
+        """Host and port, as in the address, or the path of the socket."""
+        return self.socket or urlsplit(self.base_url).netloc
 
     def with_key(self, api_key: str) -> Gateway:
         """The same gateway, asked with another key; an empty one sends none."""
@@ -175,7 +178,9 @@ class Gateway:
         try:
             with requests.Session() as session:
                 session.auth = _Bearer(self.api_key)
-                if is_loopback(urlsplit(self.base_url).hostname or ""):
+                if self.socket:
+                    session.mount("http://", UnixAdapter(self.socket))
+                elif is_loopback(urlsplit(self.base_url).hostname or ""):
                     session.mount("http://", _Direct())
                     session.mount("https://", _Direct())
                 with session.request(

@@ -75,6 +75,8 @@ def classify(error: BaseException, where: str, limit: float) -> GatewayError:
         return GatewayError(Trouble.PROXY, f"the proxy of the environment gives no way to {where}")
     if caused_by(ConnectionRefusedError):
         return GatewayError(Trouble.REFUSED, f"nothing listens on {where} (connection refused)")
+    if caused_by(FileNotFoundError):  # a UNIX socket
+        return GatewayError(Trouble.REFUSED, f"nothing listens on {where} (there is no such socket)")
     if caused_by(urllib3.exceptions.ConnectTimeoutError) and not caused_by(urllib3.exceptions.NewConnectionError):
         return GatewayError(Trouble.UNREACHABLE, f"no connection to {where} in time")
     # Before the time-outs: urllib3 counts a NewConnectionError among them.

@@ -83,3 +83,34 @@ def replace_process(argv: tuple[str, ...], environment: Mapping[str, str] | None
         exec_program(argv[0], argv, env)
     except FileNotFoundError:
         raise MissingError(f"{argv[0]} isn't installed", f"Install {argv[0]}.") from None
+
+
+class Companion:
+    """A program that runs beside us and ends by itself once its standard input does: by `close`, or when we die.
+
+    The kernel closes the pipe whatever ends us, so that the companion can clean up after a SIGKILL. It has a session
+    of its own: what is sent to our process group doesn't reach it.
+
+    Raises:
+        MissingError: there is no such program.
+    """
+
+    def __init__(self, argv: tuple[str, ...], environment: Mapping[str, str] | None = None) -> None:
+        env = minimal_environment() if environment is None else dict(environment)
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise MissingError(f"{argv[0]} isn't installed", f"Install {argv[0]}.") from None
+
+    def close(self) -> int:
+        """End its standard input and wait for it; its exit code."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        return self._process.wait()

@@ -12,6 +12,9 @@ SERVICE = "litellm.service"
 SOCKET = "litellm.socket"
 #: Serves on the same socket while the service restarts; see `standby`.
 STANDBY = "litellm-standby.service"
+#: A check of the service now and then; there only if the user wants one.
+VERIFY_SERVICE = "litellm-verify.service"
+VERIFY_TIMER = "litellm-verify.timer"
 SERVICE_USER = "litellm"
 
 #: Where the service keeps what it must find again without being told (file-hierarchy(7)).
@@ -37,6 +40,10 @@ WATCHDOG_TIMEOUT = "WATCHDOG_TIMEOUT"
 JSON_LOGS = "JSON_LOGS"
 ACCESS_LOG = "ACCESS_LOG"
 MASTER_KEY = "LITELLM_MASTER_KEY"
+#: Lets clients send mock_testing_* parameters, which LiteLLM refuses else. For development.
+ALLOW_MOCK_TESTING = "ALLOW_MOCK_TESTING"
+#: The UNIX socket that a throwaway instance serves on, and nowhere else; see `throwaway`. No setting of `.env`.
+TRIAL_SOCKET = "LITELLM_SYSTEMD_TRIAL_SOCKET"
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 4000

@@ -168,6 +168,13 @@ class GatewayConfig:
         return tuple(dict.fromkeys(listed))
 
     @property
+    def mocked_names(self) -> frozenset[str]:
+        """The names behind which no provider stands: every entry answers by `mock_response`. Aliases included."""
+        billed = {model.name for model in self.models if not model.mocked}
+        mocked = {model.name for model in self.models} - billed
+        return frozenset(mocked | {alias for alias, name in (*self.aliases, *self.hidden_aliases) if name in mocked})
+
+    @property
     def primary(self) -> str:
         """The first model's name: what `verify` asks unless it is told otherwise."""
         return self.models[0].name

@@ -25,7 +25,7 @@ class Outcome(Enum):
 class Check:
     """One line of a report: what was looked at or done, how it ended, and the remedy when it failed.
 
-    `seconds` is the wall time that it took, None where time means nothing.
+    `seconds` is the wall time that it took, None where time means nothing. `data` are its numbers, for programs.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Check:
     detail: str = ""
     hint: str = ""
     seconds: float | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Report:
                     "detail": check.detail,
                     "hint": check.hint,
                     "seconds": None if check.seconds is None else round(check.seconds, 4),
+                    "data": dict(check.data),
                 }
                 for check in self.checks
             ],

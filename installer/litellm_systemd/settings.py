@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from litellm_systemd import contract
+from litellm_systemd import contract, mock_testing
 from litellm_systemd.bedrock_regions import looks_like_region
 from litellm_systemd.dotenv_file import Dotenv as Dotenv
 from litellm_systemd.dotenv_file import parse_dotenv as parse_dotenv
@@ -35,7 +35,7 @@ EMPTY_IS_UNSET = frozenset(
         *CREDENTIAL_VARIABLES,
         *ENDPOINT_VARIABLES,
         *(contract.MASTER_KEY, contract.HOST, contract.PORT, contract.NUM_WORKERS, CONFIG_VARIABLE),
-        *(contract.START_TIMEOUT, contract.DRAIN_TIMEOUT, contract.LAME_DUCK_TIMEOUT),
+        *(contract.START_TIMEOUT, contract.DRAIN_TIMEOUT, contract.LAME_DUCK_TIMEOUT, contract.ALLOW_MOCK_TESTING),
         *(contract.WATCHDOG_TIMEOUT, contract.KEEPALIVE_TIMEOUT, *contract.RECYCLING_RANGES),
         *("OPENAI_API_KEY", "OPENAI_API_BASE", "DATABASE_URL", "DIRECT_URL", "UI_USERNAME", "UI_PASSWORD"),
         *(*PROXY_VARIABLES, "NO_PROXY", "no_proxy", *FILE_VARIABLES),
@@ -65,6 +65,7 @@ class Settings:
     start_timeout: int = contract.DEFAULT_START_TIMEOUT
     drain_timeout: int = contract.DEFAULT_DRAIN_TIMEOUT
     watchdog_timeout: int = contract.DEFAULT_WATCHDOG_TIMEOUT
+    allows_mock_testing: bool = False
     generated_key: str | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
 
@@ -111,6 +112,8 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     warnings += check_network(dotenv, values, region)
     key, generated = _master_key(dotenv, values, installed, new_key)
     warnings += _key_warnings(dotenv, key, host)
+    mocks = mock_testing.allows_mock_testing(values, dotenv.where)
+    warnings += [mock_testing.WARNING] if mocks else []
     direct, notes = spare_metadata(values)
     warnings += notes
     environment = {**values, contract.MASTER_KEY: key, **direct}
@@ -127,6 +130,7 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
         start_timeout=_seconds(dotenv, values, contract.START_TIMEOUT, contract.DEFAULT_START_TIMEOUT),
         drain_timeout=_seconds(dotenv, values, contract.DRAIN_TIMEOUT, contract.DEFAULT_DRAIN_TIMEOUT),
         watchdog_timeout=_seconds(dotenv, values, contract.WATCHDOG_TIMEOUT, contract.DEFAULT_WATCHDOG_TIMEOUT),
+        allows_mock_testing=mocks,
         generated_key=generated,
         warnings=tuple(warnings),
     )

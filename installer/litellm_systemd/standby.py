@@ -58,7 +58,7 @@ def restart_without_pause(
     elif not systemctl.unit_state(contract.SERVICE).is_active:
         systemctl.restart(contract.SERVICE)
         return
-    elif (short := _memory_shortage(systemctl)) is not None:
+    elif (short := memory_shortage(systemctl)) is not None:
         say(f"{short}: a plain restart, during which connections wait")
         systemctl.restart(contract.SERVICE)
         return
@@ -95,12 +95,12 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
 def _write_units(layout: Layout) -> None:
     remove_standby(layout)
     write_file(layout, FileState(UNIT, layout.real(layout.service).read_bytes()))
-    for number, drop_in in enumerate(_drop_ins(layout)):
+    for number, drop_in in enumerate(find_drop_ins(layout)):
         write_file(layout, FileState(f"{UNIT}.d/{number:02}-{drop_in.name}", drop_in.read_bytes()))
     write_file(layout, FileState(f"{UNIT}.d/zz-standby.conf", _OVERRIDES.encode()))
 
 
-def _drop_ins(layout: Layout) -> list[Path]:
+def find_drop_ins(layout: Layout) -> list[Path]:
     """The administrator's drop-ins, in the order of systemd: by name, and /etc before /run for the same name."""
     found: dict[str, Path] = {}
     for folder in ("/run/systemd/system", "/etc/systemd/system"):
@@ -109,7 +109,7 @@ def _drop_ins(layout: Layout) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
-def _memory_shortage(systemctl: Systemctl) -> str | None:
+def memory_shortage(systemctl: Systemctl) -> str | None:
     """What to say if the host has no room for a second instance, None if it has."""
     available = memory_field(Path("/proc/meminfo"), "MemAvailable")
     needed = max(_LEAST_MEMORY, _used(systemctl))

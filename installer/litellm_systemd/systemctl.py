@@ -164,7 +164,9 @@ def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: floa
     """A failed job, told by the last line that the units' own processes logged at error level since it began."""
     # On a busy machine journald may be behind, and the last line would be that of an earlier failure or none.
     run(("journalctl", "--sync"), check=False)
-    argv = journal_argv(lines=1, priority="err", quiet=True, since=f"@{began:.6f}", output="cat", own_lines=True)
+    argv = journal_argv(
+        lines=1, priority="err", quiet=True, since=f"@{began:.6f}", output="cat", own_lines=True, more=units
+    )
     cause = run(argv, check=False).stdout.strip() or error.message
     return Unavailable(
         f"systemctl {verb} {' '.join(units)} failed: {cause}",
@@ -181,14 +183,15 @@ def journal_argv(
     quiet: bool = False,
     output: str | None = None,
     own_lines: bool = False,
+    more: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """The journalctl command line for all units of ours.
+    """The journalctl command line for all units of ours, and `more`.
 
     `own_lines` leaves out what systemd itself says of the units ("Failed with result …"), and keeps what
     their processes say, which is the cause.
     """
     argv = ["journalctl", "--no-pager"]
-    units = (contract.SERVICE, contract.SOCKET, contract.STANDBY)
+    units = dict.fromkeys((contract.SERVICE, contract.SOCKET, contract.STANDBY, *more))
     if own_lines:
         argv += [f"_SYSTEMD_UNIT={unit}" for unit in units]
     else:

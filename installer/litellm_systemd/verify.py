@@ -1,90 +1,91 @@
 """Prove that a gateway does what its clients need, one check after the other.
 
-/health is never asked: it calls, and bills, every model. A chat asks for one word.
+/health is never asked: it calls, and bills, every model. Most checks ask for one word.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from litellm_systemd.client import Gateway
 from litellm_systemd.client_errors import GatewayError
+from litellm_systemd.gateway_config import GatewayConfig
 from litellm_systemd.readiness import NotReady, wait_ready
 from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.verify_caching import check_caching
-from litellm_systemd.verify_checks import (
-    Finding,
-    Stops,
-    check_chat,
-    check_chat_stream,
-    check_liveliness,
-    check_models,
-    check_readiness,
-    check_refusal,
-)
+from litellm_systemd.verify_answers import Finding, Stops
+from litellm_systemd.verify_fallbacks import fallback_steps
+from litellm_systemd.verify_steps import Scope as Scope
+from litellm_systemd.verify_steps import Step, choose_models, model_steps, read_known, service_steps
 
-#: Names with their modes; free of charge. Names only at /v1/models.
-MODEL_INFO = "/v1/model/info"
-CHAT_PATHS = ("/chat/completions", "/v1/chat/completions")
-#: Fits no installation: keys that `init` generates are longer, and nobody types this one.
-WRONG_KEY = "sk-this-key-is-wrong-on-purpose"
-#: Facts of one check each: their names in its data, and in the report's.
-_BY_CHECK = {"first_token": "first_token_seconds", "caching": "prompt_caching"}
-#: LiteLLM's `mode` of models that a chat request reaches; None where it doesn't know the model.
-_CHAT_MODES = (None, "", "chat", "completion", "responses")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A line of the table: a check, and the name of the one without which it means nothing."""
-
-    name: str
-    check: Callable[[], Finding]
-    needs: str = ""
+#: What is told of one check each: its name in the data of the check, and in the data of the report.
+_BY_CHECK = {"first_token_seconds": "first_token_seconds", "caching": "prompt_caching"}
 
 
 def verify(
     gateway: Gateway,
+    scope: Scope | None = None,
     *,
-    expected: tuple[str, ...] = (),
-    models: tuple[str, ...] = (),
-    all_models: bool = False,
-    spend: bool = True,
-    caching: bool = False,
     wait: float = 0.0,
     proven: Report | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Report:
     """Check `gateway` with its `api_key` and report; nothing that a gateway does raises.
 
-    `expected`: the names that the configuration gives, primary first; empty if it isn't known. `models`: chat
-    with these; if empty, the primary, or with `all_models` each that is expected, else each that is listed.
-    `spend`: without it, nothing is asked that reaches a model. `caching`: each of the models is also sent a long
-    prompt at least twice, see `verify_caching`. `wait`: seconds to wait for readiness first. `proven`: what this
-    function has just found with `spend=False`; it isn't asked again.
-    Report.data: base_url, models (as listed), chat_models (names),
-    litellm_version (None if not told), first_token_seconds (by the name of the check), and with `caching`
-    prompt_caching (the tokens of each request, by the name of the check).
+    `wait`: seconds to wait for readiness first. `proven`: what this function has just found with `spend=False`; it
+    isn't asked again.
+    Report.data: base_url, models (as listed), chat_models (names), litellm_version (None if not told),
+    first_token_seconds and prompt_caching (by the name of the check), billed (checks, input_tokens, output_tokens).
+    Check.data: what was measured, such as first_token_seconds, tokens_per_second, input_tokens, output_tokens.
     """
+    scope = scope or Scope()
     notes = (_wait(gateway, wait),) if wait > 0 else ()
     run = _Run(clock)
     if proven is None:
-        run.through(_service_steps(gateway, expected))
+        run.through(service_steps(gateway, scope.expected))
     else:
         run.take_over(proven)
-    chosen = _choice(gateway, expected, models, run.data["models"], all_models) if spend else ()
+    known = read_known(gateway) if scope.spend and run.data["models"] else {}
+    chosen = choose_models(scope, run.data["models"], known) if scope.spend else ()
     run.data["chat_models"] = [name for name, obstacle in chosen if not obstacle]
-    run.through(step for name, obstacle in chosen for step in _chat_steps(gateway, name, obstacle, caching))
+    run.through(model_steps(gateway, scope, chosen, known))
+    run.data["billed"] = billed = _billed(run.checks)
     return Report(
         title=_title(gateway.base_url, run.checks),
         checks=tuple(run.checks),
-        notes=notes,
+        notes=(*notes, *_billed_notes(billed)),
         data={"base_url": gateway.base_url, **run.data},
     )
+
+
+def verify_fallbacks(
+    gateway: Gateway, config: GatewayConfig, *, clock: Callable[[], float] = time.monotonic
+) -> Report:
+    """Prove every link of the configuration's fallback chains on a gateway that allows mock testing.
+
+    Report.data: links (how many were tried), billed. Check.data: see `check_link`.
+    """
+    run = _Run(clock)
+    run.through(fallback_steps(gateway, config, read_known(gateway)))
+    billed = _billed(run.checks)
+    return Report(
+        title=_fallbacks_title(config.source, run.checks),
+        checks=tuple(run.checks),
+        notes=_billed_notes(billed),
+        data={"links": sum(check.seconds is not None for check in run.checks), "billed": billed},
+    )
+
+
+def _fallbacks_title(source: str, checks: list[Check]) -> str:
+    failed = sum(check.outcome is Outcome.FAILED for check in checks)
+    tried = sum(check.seconds is not None for check in checks)
+    rest = f", {len(checks) - tried} can't be tried" if tried < len(checks) else ""
+    if not checks:
+        return f"{source} has no fallbacks"
+    if failed:
+        return f"{failed} of {tried} fallbacks of {source} don't answer{rest}"
+    return f"all {tried} fallbacks of {source} answer{rest}"
 
 
 class _Run:
@@ -120,79 +121,35 @@ class _Run:
             stops = Stops.EVERYTHING if error.trouble.lasting else Stops.DEPENDENTS
             found = Finding(Outcome.FAILED, error.message, error.hint, stops)
         seconds = None if found.outcome is Outcome.SKIPPED else self.clock() - started
-        self.checks.append(Check(step.name, found.outcome, found.detail, found.hint, seconds))
-        facts = dict(found.data)
+        data = {**found.data, **({"billed": True} if step.bills and seconds is not None else {})}
+        self.checks.append(Check(step.name, found.outcome, found.detail, found.hint, seconds, data))
         for name, by_check in _BY_CHECK.items():
-            if name in facts:
-                self.data.setdefault(by_check, {})[step.name] = facts.pop(name)
-        self.data.update(facts)
+            if name in data:
+                self.data.setdefault(by_check, {})[step.name] = data[name]
+        self.data.update(found.facts)
         if found.outcome is Outcome.FAILED and found.stops is not Stops.NOTHING:
             self._because[step.name] = step.name
             if found.stops is Stops.EVERYTHING:
                 self._over = step.name
 
 
-def _service_steps(gateway: Gateway, expected: tuple[str, ...]) -> tuple[Step, ...]:
-    without, wrong = gateway.with_key(""), gateway.with_key(WRONG_KEY)
+def _billed(checks: list[Check]) -> dict[str, int]:
+    """How many checks reached a provider, and the tokens that their answers name."""
+    spent = [check.data for check in checks if check.data.get("billed")]
+    return {
+        "checks": len(spent),
+        "input_tokens": sum(data.get("input_tokens", 0) for data in spent),
+        "output_tokens": sum(data.get("output_tokens", 0) for data in spent),
+    }
+
+
+def _billed_notes(billed: dict[str, int]) -> tuple[str, ...]:
+    if not billed["checks"]:
+        return ()
     return (
-        Step("liveliness", partial(check_liveliness, gateway)),
-        Step("readiness", partial(check_readiness, gateway), "liveliness"),
-        Step("models", partial(check_models, gateway, expected), "liveliness"),
-        Step("refuses a missing key", partial(check_refusal, without, "without a key"), "liveliness"),
-        Step("refuses a wrong key", partial(check_refusal, wrong, "with a wrong key"), "liveliness"),
+        f"{billed['checks']} checks asked models that bill for it: {billed['input_tokens']:,} tokens in and"
+        f" {billed['output_tokens']:,} out.",
     )
-
-
-def _chat_steps(gateway: Gateway, model: str, obstacle: str, caching: bool) -> tuple[Step, ...]:
-    """Four ways to ask one model, and its cache if wanted, or the one line that says why it isn't asked.
-
-    All but the first wait on the first: LiteLLM rests a model that failed, and would answer them with that.
-    """
-    if obstacle:
-        return (Step(f"chat {model}".strip(), partial(Finding, Outcome.SKIPPED, obstacle), "models"),)
-    ways = (("", check_chat), (", streamed", check_chat_stream))
-    table = [(f"chat {model}{way} ({path})", check, path) for way, check in ways for path in CHAT_PATHS]
-    first = table[0][0]
-    chats = tuple(
-        Step(name, partial(check, gateway, model, path), "models" if name == first else first)
-        for name, check, path in table
-    )
-    cache = (Step(f"prompt caching {model}", partial(check_caching, gateway, model), first),) if caching else ()
-    return (*chats, *cache)
-
-
-def _choice(
-    gateway: Gateway,
-    expected: tuple[str, ...],
-    models: tuple[str, ...],
-    listed: list[str],
-    all_models: bool,
-) -> tuple[tuple[str, str], ...]:
-    """The models to chat with, each with what keeps it from being asked, an empty string for nothing."""
-    if models:
-        return tuple((name, "") for name in dict.fromkeys(models))
-    modes = _modes(gateway) if listed else {}
-    # LiteLLM lists aliases before models, so that the first of the list needn't be the primary.
-    known = expected or tuple(listed if all_models else [*modes, *listed])
-    rows = tuple((name, _obstacle(name, modes.get(name))) for name in dict.fromkeys(known))
-    if all_models and rows:
-        return rows
-    return next(((row,) for row in rows if not row[1]), (("", "no chat model is known"),))
-
-
-def _obstacle(name: str, mode: str | None) -> str:
-    if "*" in name:
-        return "a pattern that stands for many models: name one with --model"
-    return "" if mode in _CHAT_MODES else f"its mode is {mode}, not chat"
-
-
-def _modes(gateway: Gateway) -> dict[str, str | None]:
-    """LiteLLM's mode by name, in the order of the configuration; empty if the key may not ask."""
-    try:
-        body = gateway.get(MODEL_INFO).json()
-        return {one["model_name"]: one["model_info"].get("mode") for one in body["data"]}
-    except (GatewayError, KeyError, TypeError, AttributeError):
-        return {}
 
 
 def _wait(gateway: Gateway, seconds: float) -> str:

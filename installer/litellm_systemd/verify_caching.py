@@ -12,7 +12,8 @@ from typing import Any
 
 from litellm_systemd.client import Answer, Gateway
 from litellm_systemd.report import Outcome
-from litellm_systemd.verify_checks import FALLBACK_HINT, MAX_TOKENS, PROMPT, Finding, Stops, failure, fallback_of
+from litellm_systemd.verify_answers import FALLBACK_HINT, MAX_TOKENS, Finding, Stops, failure, fallback_of
+from litellm_systemd.verify_checks import PROMPT
 from litellm_systemd.verify_hints import hint_for
 
 CACHING_PATH = "/v1/chat/completions"
@@ -89,7 +90,10 @@ def read_cache_use(body: Any) -> CacheUse | None:
 
 
 def _judge(uses: tuple[CacheUse, ...], others: tuple[str, ...]) -> Finding:
-    data = {"caching": [{"prompt": use.prompt, "written": use.written, "read": use.read} for use in uses]}
+    data = {
+        "caching": [{"prompt": use.prompt, "written": use.written, "read": use.read} for use in uses],
+        "input_tokens": sum(use.prompt for use in uses),
+    }
     each = "; ".join(f"{use.written:,} written, {use.read:,} read" for use in uses)
     detail = f"{len(uses)} requests with {uses[0].prompt:,} tokens: {each}"
     if others:

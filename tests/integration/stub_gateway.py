@@ -70,6 +70,32 @@ def delta(text: str, name: str = "content") -> str:
     return json.dumps({"choices": [{"index": 0, "delta": {name: text}}]})
 
 
+USAGE = json.dumps({"choices": [], "usage": {"prompt_tokens": 20, "completion_tokens": 2}})
+MESSAGE_EVENTS = (
+    json.dumps({"type": "message_start", "message": {"usage": {"input_tokens": 20, "output_tokens": 1}}}),
+    json.dumps({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "pong"}}),
+    json.dumps({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}),
+    json.dumps({"type": "message_stop"}),
+)
+RESPONSE_EVENTS = (
+    json.dumps({"type": "response.created", "response": {"usage": None}}),
+    json.dumps({"type": "response.output_text.delta", "delta": "pong"}),
+    json.dumps({"type": "response.completed", "response": {"usage": {"input_tokens": 20, "output_tokens": 2}}}),
+)
+
+
+def tool_answer(messages: list[Any]) -> dict[str, Any]:
+    """A call of the tool, and once its result is there, what that says."""
+    if messages[-1]["role"] == "tool":
+        return {"role": "assistant", "content": f"The code is {json.loads(messages[-1]['content'])['code']}."}
+    function = {"name": "look_up_code", "arguments": '{"door": "north"}'}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "call-1", "type": "function", "function": function}],
+    }
+
+
 def sound(handler: Handler) -> None:
     """The answer of a gateway that lacks nothing."""
     if handler.path == "/health/liveliness":
@@ -81,10 +107,28 @@ def sound(handler: Handler) -> None:
     elif handler.path == "/v1/models":
         handler.reply(200, {"data": [{"id": name} for name in MODELS]})
     elif handler.path.endswith("/chat/completions") and handler.body["model"] in MODELS:
-        if handler.body["stream"]:
-            handler.stream(delta("po"), delta("ng"), "[DONE]")
+        if handler.body.get("stream"):
+            handler.stream(delta("po"), delta("ng"), USAGE, "[DONE]")
+        elif handler.body.get("tools"):
+            handler.reply(200, {"choices": [{"message": tool_answer(handler.body["messages"])}]})
         else:
-            handler.reply(200, {"choices": [{"message": {"role": "assistant", "content": "pong"}}]})
+            said = {"role": "assistant", "content": "pong"}
+            handler.reply(
+                200, {"choices": [{"message": said}], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
+            )
+    elif handler.path == "/v1/messages" and handler.body["model"] in MODELS:
+        if handler.body.get("stream"):
+            handler.stream(*MESSAGE_EVENTS)
+        else:
+            usage = {"input_tokens": 9, "output_tokens": 1}
+            handler.reply(200, {"content": [{"type": "text", "text": "pong"}], "usage": usage})
+    elif handler.path == "/v1/responses" and handler.body["model"] in MODELS:
+        if handler.body.get("stream"):
+            handler.stream(*RESPONSE_EVENTS)
+        else:
+            handler.reply(
+                200, {"output": [{"type": "message", "content": [{"type": "output_text", "text": "pong"}]}]}
+            )
     else:
         handler.reply(404, {"detail": "Not Found"})
 

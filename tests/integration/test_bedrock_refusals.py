@@ -7,7 +7,7 @@ import pytest
 from litellm_systemd.bedrock_refusals import REFUSALS
 from litellm_systemd.client import Gateway
 from litellm_systemd.report import Check, Outcome
-from litellm_systemd.verify import verify
+from litellm_systemd.verify import Scope, verify
 from tests.fakes import run_cloud
 from tests.integration.litellm_process import KEY, run_litellm
 from tests.refusal_models import SHOWN, build_config, build_scripts
@@ -20,7 +20,7 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
     config.write_text(build_config())
     with run_cloud(role=None) as aws, run_litellm(config, aws.environment) as running:
         aws.runtime.scripts.update(build_scripts())
-        report = verify(Gateway(f"http://127.0.0.1:{running.port}", KEY), models=SHOWN)
+        report = verify(Gateway(f"http://127.0.0.1:{running.port}", KEY), Scope(models=SHOWN))
     failed = [check for check in report.checks if check.outcome is Outcome.FAILED]
     return {check.name.split()[1].rstrip(","): check for check in reversed(failed)}
 

@@ -11,7 +11,7 @@ import pytest
 
 from litellm_systemd.client import Event, Gateway
 from litellm_systemd.client_errors import GatewayError, Trouble
-from tests.integration.stub_gateway import KEY, Handler, Stub, delta, stub
+from tests.integration.stub_gateway import KEY, USAGE, Handler, Stub, delta, stub
 
 PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 CHAT = "/v1/chat/completions"
@@ -190,7 +190,7 @@ def test_https_to_a_plain_port(server: Stub) -> None:
 def test_a_stream_is_read_to_done(server: Stub) -> None:
     """A stream has its events in order, each with the time of its arrival, and ends at [DONE]."""
     found = Gateway(server.url, KEY).stream(CHAT, QUESTION)
-    assert [event.data for event in found.events] == [delta("po"), delta("ng"), "[DONE]"]
+    assert [event.data for event in found.events] == [delta("po"), delta("ng"), USAGE, "[DONE]"]
     times = [event.seconds for event in found.events]
     assert times == sorted(times)
     assert 0 < times[0] <= found.head.seconds
@@ -281,3 +281,35 @@ class raw_server:
     def __exit__(self, *args: object) -> None:
         self.thread.join(10)
         self.listener.close()
+
+
+def test_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway at a UNIX socket is asked there, whatever the address says, and never through a proxy."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    path = tmp_path / "s"
+    gateway = Gateway("http://anywhere", KEY, 20, str(path))
+    with pytest.raises(GatewayError) as missing:
+        gateway.get("/health/liveliness")
+    assert missing.value.trouble is Trouble.REFUSED
+    assert missing.value.message == f"nothing listens on {path} (there is no such socket)"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        asked: list[bytes] = []
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                asked.append(connection.recv(65536))
+                connection.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"hi"')
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        found = gateway.get("/health/liveliness")
+        thread.join()
+    assert (found.status, found.json()) == (200, "hi")
+    assert asked[0].startswith(b"GET /health/liveliness HTTP/1.1\r\n")
+    assert f"Authorization: Bearer {KEY}".encode() in asked[0]
+    with pytest.raises(GatewayError) as dead:
+        gateway.get("/health/liveliness")
+    assert dead.value.trouble is Trouble.REFUSED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -9,12 +10,13 @@ import pytest
 from litellm_systemd.client import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.verify import verify
+from litellm_systemd.verify import Scope, verify
 from tests.integration.litellm_process import run_litellm
+from tests.integration.stub_gateway import Handler, stub, tool_answer
 
 KEY = "sk-canary-master-3f9a27c1"
 #: In the configuration's order. LiteLLM lists the alias before all of them.
-MODELS = ("primary", "second", "throttled", "covered", "unpaid", "vectors")
+MODELS = ("primary", "second", "throttled", "covered", "unpaid", "vectors", "agent")
 NAMES = (*MODELS, "old-name")
 CONFIG = """
 model_list:
@@ -29,7 +31,9 @@ model_list:
   - model_name: unpaid
     litellm_params: {model: bedrock/us.amazon.nova-2-lite-v1:0, aws_region_name: us-east-1}
   - model_name: vectors
-    litellm_params: {model: bedrock/amazon.titan-embed-text-v2:0, aws_region_name: us-east-1}
+    litellm_params: {model: openai/text-embedding-3-small, api_key: none, mock_response: [0.1, 0.2, 0.3]}
+  - model_name: agent
+    litellm_params: {model: openai/e, api_base: "http://127.0.0.1:%PORT%/v1", api_key: none}
 router_settings:
   num_retries: 0
   fallbacks: [{covered: [second]}]
@@ -44,6 +48,11 @@ PLAIN, PLAIN_V1, STREAMED, STREAMED_V1 = (
     "chat {}, streamed (/v1/chat/completions)",
 )
 CHATS = (PLAIN, PLAIN_V1, STREAMED, STREAMED_V1)
+APIS = ("messages {} (/v1/messages)", "responses {} (/v1/responses)")
+#: What LiteLLM's mock_response can't do.
+BEYOND = ("tools {}", "messages {}, streamed (/v1/messages)")
+ALL_APIS = (BEYOND[0], APIS[0], BEYOND[1], APIS[1])
+VECTORS = "embeddings vectors (/v1/embeddings)"
 SERVICE = ("liveliness", "readiness", "models", "refuses a missing key", "refuses a wrong key")
 
 
@@ -51,9 +60,27 @@ SERVICE = ("liveliness", "readiness", "models", "refuses a missing key", "refuse
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A LiteLLM Proxy on a free port of loopback, ready to serve."""
     config = tmp_path_factory.mktemp("verify") / "config.yaml"
-    config.write_text(CONFIG)
-    with run_litellm(config, {"LITELLM_MASTER_KEY": KEY}) as running:
-        yield Gateway(f"http://127.0.0.1:{running.port}", KEY)
+    with stub() as upstream:
+        upstream.sick = {f"{kind}/v1/chat/completions": be_agent for kind in ("", "streamed ")}
+        config.write_text(CONFIG.replace("%PORT%", str(upstream.server_port)))
+        with run_litellm(config, {"LITELLM_MASTER_KEY": KEY}) as running:
+            yield Gateway(f"http://127.0.0.1:{running.port}", KEY)
+
+
+def be_agent(handler: Handler) -> None:
+    """A provider whose model calls the tool that it is given, and reads what it returns."""
+    head = {"id": "x", "object": "chat.completion", "created": 1, "model": "e"}
+    if handler.body.get("stream"):
+        chunk = {**head, "object": "chat.completion.chunk"}
+        said = {"index": 0, "delta": {"role": "assistant", "content": "pong"}, "finish_reason": None}
+        end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        handler.stream(*(json.dumps({**chunk, "choices": [choice]}) for choice in (said, end)), "[DONE]")
+        return
+    message = tool_answer(handler.body["messages"]) if handler.body.get("tools") else {"content": "pong"}
+    reason = "tool_calls" if "tool_calls" in message else "stop"
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": reason}
+    usage = {"prompt_tokens": 30, "completion_tokens": 5, "total_tokens": 35}
+    handler.reply(200, {**head, "choices": [choice], "usage": usage})
 
 
 def check(report: Report, name: str) -> Check:
@@ -64,20 +91,26 @@ def having(report: Report, outcome: Outcome) -> tuple[str, ...]:
     return tuple(check.name for check in report.checks if check.outcome is outcome)
 
 
-def of(model: str) -> tuple[str, ...]:
-    return tuple(name.format(model) for name in CHATS)
+def of(model: str, names: tuple[str, ...] = CHATS) -> tuple[str, ...]:
+    return tuple(name.format(model) for name in names)
+
+
+#: What is asked of the model that is asked first.
+PRIMARY = (*of("primary"), *of("primary", APIS))
 
 
 def test_a_sound_gateway_passes(gateway: Gateway) -> None:
-    """The real LiteLLM, set up well, passes all nine checks, and the primary model is the one that is asked."""
-    report = verify(gateway, expected=NAMES)
-    assert having(report, Outcome.OK) == (*SERVICE, *of("primary")), report.as_json()
-    assert len(report.checks) == 9
+    """The real LiteLLM, set up well, passes every check; the primary model is the one that is asked, at each API."""
+    report = verify(gateway, Scope(NAMES))
+    assert having(report, Outcome.OK) == (*SERVICE, *PRIMARY, VECTORS), report.as_json()
+    assert having(report, Outcome.SKIPPED) == of("primary", BEYOND)
     assert report.exit_code is ExitCode.OK
-    assert report.title == f"verified {gateway.base_url}: 9 checks passed"
+    assert report.title == f"verified {gateway.base_url}: 12 checks passed, 2 skipped"
     assert check(report, PLAIN.format("primary")).detail == "“pong from primary”"
     assert check(report, STREAMED.format("primary")).detail.startswith("“pong from primary”, first token after ")
-    assert all(check.seconds is not None for check in report.checks)
+    assert check(report, VECTORS).detail == "3 dimensions"
+    assert all(check.seconds is not None for check in report.checks if check.outcome is Outcome.OK)
+    assert report.notes == ()  # a model that is mocked bills nothing
     assert sorted(report.data["models"]) == sorted(NAMES)
     assert report.data["litellm_version"].count(".") >= 2
     assert len(report.data["first_token_seconds"]) == 2
@@ -87,16 +120,16 @@ def test_a_sound_gateway_passes(gateway: Gateway) -> None:
 def test_the_primary_is_found_without_the_configuration(gateway: Gateway) -> None:
     """When nobody says what to expect, the first model of the configuration is asked, not the alias listed first."""
     report = verify(gateway)
-    assert having(report, Outcome.OK) == (*SERVICE, *of("primary"))
+    assert having(report, Outcome.OK) == (*SERVICE, *PRIMARY, VECTORS)
     assert report.data["models"][0] == "old-name"
 
 
 def test_a_wrong_key_is_told_as_that(gateway: Gateway) -> None:
     """With a key that the service doesn't take, the list fails with that cause and the chats aren't tried."""
     wrong = "sk-canary-not-the-master-key"
-    report = verify(Gateway(gateway.base_url, wrong), expected=NAMES)
+    report = verify(Gateway(gateway.base_url, wrong), Scope(NAMES))
     assert having(report, Outcome.FAILED) == ("models",)
-    assert having(report, Outcome.SKIPPED) == of("primary")
+    assert having(report, Outcome.SKIPPED) == (*of("primary"), *of("primary", ALL_APIS))
     assert check(report, "models").detail.startswith("HTTP 4")
     assert "another key" in check(report, "models").hint
     assert wrong not in report.as_json()
@@ -105,17 +138,17 @@ def test_a_wrong_key_is_told_as_that(gateway: Gateway) -> None:
 
 def test_a_name_that_the_service_does_not_have(gateway: Gateway) -> None:
     """A service that runs an older configuration than the one on disk is found out."""
-    report = verify(gateway, expected=(*NAMES, "added-today"))
+    report = verify(gateway, Scope((*NAMES, "added-today")))
     assert having(report, Outcome.FAILED) == ("models",)
     assert check(report, "models").detail == "missing: added-today"
-    assert having(report, Outcome.OK)[-4:] == of("primary")
+    assert having(report, Outcome.OK)[-7:] == (*PRIMARY, VECTORS)
 
 
 def test_a_model_that_fails(gateway: Gateway) -> None:
     """A model whose provider refuses fails once, with the provider's words and what to do."""
-    report = verify(gateway, expected=NAMES, models=("throttled",))
+    report = verify(gateway, Scope(NAMES, models=("throttled",)))
     assert having(report, Outcome.FAILED) == (PLAIN.format("throttled"),)
-    assert having(report, Outcome.SKIPPED) == of("throttled")[1:]
+    assert having(report, Outcome.SKIPPED) == (*of("throttled")[1:], *of("throttled", ALL_APIS))
     failed = check(report, PLAIN.format("throttled"))
     assert failed.detail == "HTTP 429: litellm.RateLimitError: this is a mock rate limit error"
     assert "throttles" in failed.hint
@@ -123,7 +156,7 @@ def test_a_model_that_fails(gateway: Gateway) -> None:
 
 def test_a_model_that_does_not_exist(gateway: Gateway) -> None:
     """A name misspelt after --model is answered with where the right ones stand."""
-    report = verify(gateway, expected=NAMES, models=("primery",))
+    report = verify(gateway, Scope(NAMES, models=("primery",)))
     assert having(report, Outcome.FAILED) == (PLAIN.format("primery"),)
     assert "model=primery" in check(report, PLAIN.format("primery")).detail
     assert "name that the configuration has" in check(report, PLAIN.format("primery")).hint
@@ -131,19 +164,24 @@ def test_a_model_that_does_not_exist(gateway: Gateway) -> None:
 
 def test_a_fallback_is_seen(gateway: Gateway) -> None:
     """A model that only its fallback answers for is a warning that names the fallback, plain and streamed."""
-    report = verify(gateway, expected=NAMES, models=("covered",))
-    assert having(report, Outcome.WARNING) == of("covered")
+    report = verify(gateway, Scope(NAMES, models=("covered",)))
+    assert having(report, Outcome.WARNING) == (*of("covered"), "messages covered (/v1/messages)")
     assert check(report, PLAIN.format("covered")).detail.startswith("the fallback second answered instead")
 
 
 def test_all_models(gateway: Gateway) -> None:
     """--all-models asks each model and alias, one after the other; one that can't chat is named, not asked."""
-    report = verify(gateway, expected=NAMES, all_models=True)
-    sound = ("primary", "second", "old-name")
-    assert having(report, Outcome.OK) == (*SERVICE, *(name for model in sound for name in of(model)))
+    report = verify(gateway, Scope(NAMES, all_models=True))
+    rest = tuple(name for model in ("second", "agent", "old-name") for name in of(model))
+    assert having(report, Outcome.OK) == (*SERVICE, *PRIMARY, *rest, VECTORS)
     assert having(report, Outcome.WARNING) == of("covered")
     assert having(report, Outcome.FAILED) == (PLAIN.format("throttled"), PLAIN.format("unpaid"))
-    assert having(report, Outcome.SKIPPED) == (*of("throttled")[1:], *of("unpaid")[1:], "chat vectors")
+    assert having(report, Outcome.SKIPPED) == (
+        *of("primary", BEYOND),
+        *of("throttled")[1:],
+        *of("unpaid")[1:],
+        "chat vectors",
+    )
     # Here and not in a test of its own: LiteLLM rests the model after this and would answer with that.
     assert "Unable to locate credentials" in check(report, PLAIN.format("unpaid")).detail
     assert "instance profile" in check(report, PLAIN.format("unpaid")).hint
@@ -158,4 +196,25 @@ def test_a_proxy_of_the_environment_is_not_asked(gateway: Gateway, monkeypatch: 
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    assert verify(gateway, expected=NAMES).exit_code is ExitCode.OK
+    assert verify(gateway, Scope(NAMES)).exit_code is ExitCode.OK
+
+
+def test_tools(gateway: Gateway) -> None:
+    """A model that calls tools is proven to: its call, our result, and an answer that only the result can give."""
+    found = check(verify(gateway, Scope(NAMES, models=("agent",))), "tools agent")
+    assert found.outcome is Outcome.OK
+    assert found.detail == "“The code is 7319.”"
+    assert found.data == {"input_tokens": 60, "output_tokens": 10, "billed": True}
+
+
+def test_requests_at_once(gateway: Gateway) -> None:
+    """The real LiteLLM answers twenty chats at once."""
+    found = check(verify(gateway, Scope(NAMES, concurrency=20)), "20 at once primary")
+    assert (found.outcome, found.data["requests"], found.data["failed"]) == (Outcome.OK, 20, 0)
+
+
+def test_full(gateway: Gateway) -> None:
+    """--full asks for a long prompt and for requests at once as well."""
+    report = verify(gateway, Scope(NAMES, full=True))
+    names = ("long prompt primary", "8 at once primary")
+    assert {check(report, name).outcome for name in names} == {Outcome.OK}, report.as_json()

@@ -14,11 +14,11 @@ import pytest
 from litellm_systemd.client import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.verify import verify
+from litellm_systemd.verify import Scope, verify
 from litellm_systemd.verify_caching import MOST_REQUESTS, check_caching
 from tests.integration.litellm_process import KEY, run_litellm
 from tests.integration.stub_gateway import KEY as STUB_KEY
-from tests.integration.stub_gateway import Answerer, Handler, Stub, stub
+from tests.integration.stub_gateway import Answerer, Handler, Stub, sound, stub
 
 CONFIG = Path(__file__).parents[2] / "configs/prompt_caching.yml"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDFROMENV", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION_NAME": "us-east-1"}
@@ -109,8 +109,8 @@ def answering(*usages: Mapping[str, Any] | None) -> tuple[Answerer, list[Any]]:
     asked: list[Any] = []
 
     def answer(handler: Handler) -> None:
-        if len(handler.body["messages"]) == 1:
-            handler.reply(200, {"choices": [{"message": {"content": "pong"}}]})
+        if handler.body["messages"][0]["role"] != "system":
+            sound(handler)
             return
         usage = usages[min(len(asked), len(usages) - 1)]
         asked.append(handler.body)
@@ -135,7 +135,7 @@ def server() -> Iterator[Stub]:
 
 def ask(server: Stub, answer: Answerer, *, caching: bool = True) -> Report:
     server.sick["/v1/chat/completions"] = answer
-    return verify(Gateway(server.url, STUB_KEY, 20.0), models=("primary",), caching=caching)
+    return verify(Gateway(server.url, STUB_KEY, 20.0), Scope(models=("primary",), caching=caching))
 
 
 def caching_check(report: Report) -> Check:
@@ -143,13 +143,13 @@ def caching_check(report: Report) -> Check:
 
 
 def test_it_is_part_of_verify_when_asked_for(server: Stub) -> None:
-    """--caching adds a tenth check and its figures; without it nobody pays for a long prompt."""
+    """--caching adds a check and its figures; without it nobody pays for a long prompt."""
     answer, asked = answering(WRITTEN, OPENAI)
     report = ask(server, answer, caching=False)
-    assert (len(report.checks), asked) == (9, [])
+    assert (len(report.checks), asked) == (13, [])
     assert "prompt_caching" not in report.data
     report = ask(server, answer)
-    assert report.title == f"verified {server.url}: 10 checks passed"
+    assert report.title == f"verified {server.url}: 14 checks passed"
     assert report.data["prompt_caching"] == {
         "prompt caching primary": [
             {"prompt": 6000, "written": 5990, "read": 0},
@@ -198,10 +198,10 @@ def test_a_refused_prompt(server: Stub) -> None:
     """A provider that refuses the long prompt fails the check with its own words."""
 
     def refuse(handler: Handler) -> None:
-        if len(handler.body["messages"]) > 1:
+        if handler.body["messages"][0]["role"] == "system":
             handler.reply(429, {"error": {"message": "Too many tokens, please wait"}})
         else:
-            handler.reply(200, {"choices": [{"message": {"content": "pong"}}]})
+            sound(handler)
 
     check = caching_check(ask(server, refuse))
     assert (check.outcome, check.detail) == (Outcome.FAILED, "HTTP 429: Too many tokens, please wait")

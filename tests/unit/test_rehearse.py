@@ -42,7 +42,7 @@ def test_same_request_in_the_clone() -> None:
     options = RehearseOptions(request, verify=False, take_ours=True, bundle=Path("all.tar"))
     argv = build_install(options, region="eu-west-1", calls_models=False)
     assert argv[1:7] == ("-I", "-m", "litellm_systemd", "install", "--json", "--prefix")
-    asked = "--env-file my.env --config demo.yml --installed --bundle all.tar --take-ours --no-verify --no-models"
+    asked = "--env-file my.env --config demo.yml --installed --bundle all.tar --take-ours --no-verify --no-spend"
     assert " ".join(argv[8:]) == f"{asked} --offline --region eu-west-1"
 
 

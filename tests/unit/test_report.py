@@ -46,7 +46,7 @@ def test_json_has_every_field_in_plain_types() -> None:
     """Programs get the whole report, with outcomes as words, times rounded and text unescaped."""
     made = Report(
         "prüft",
-        (Check("a", Outcome.WARNING, "detail", "hint", 0.123456), Check("b", Outcome.SKIPPED)),
+        (Check("a", Outcome.WARNING, "detail", "hint", 0.123456, {"tokens": 3}), Check("b", Outcome.SKIPPED)),
         notes=("note",),
         diffs=("-a",),
         data={"models": ["m"], "port": 4000},
@@ -57,8 +57,15 @@ def test_json_has_every_field_in_plain_types() -> None:
         "ok": True,
         "exit_code": 0,
         "checks": [
-            {"name": "a", "outcome": "warning", "detail": "detail", "hint": "hint", "seconds": 0.1235},
-            {"name": "b", "outcome": "skipped", "detail": "", "hint": "", "seconds": None},
+            {
+                "name": "a",
+                "outcome": "warning",
+                "detail": "detail",
+                "hint": "hint",
+                "seconds": 0.1235,
+                "data": {"tokens": 3},
+            },
+            {"name": "b", "outcome": "skipped", "detail": "", "hint": "", "seconds": None, "data": {}},
         ],
         "notes": ["note"],
         "diffs": ["-a"],

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from litellm_systemd.client import Answer, Event, Gateway, Stream
 from litellm_systemd.client_errors import GatewayError, Trouble
 from litellm_systemd.report import Check, Outcome
-from litellm_systemd.verify import Step, _choice, _Run, _title, verify
-from litellm_systemd.verify_checks import LIVELINESS, Finding, Stops, compare_names, read_deltas
+from litellm_systemd.verify import _Run, _title, verify
+from litellm_systemd.verify_answers import Finding, Stops, read_deltas, tokens_of
+from litellm_systemd.verify_checks import LIVELINESS, compare_names
 from litellm_systemd.verify_hints import hint_for, hint_for_text
+from litellm_systemd.verify_steps import Scope, Step, choose_models, read_known
 
 OK, FAILED, SKIPPED, WARNING = Outcome.OK, Outcome.FAILED, Outcome.SKIPPED, Outcome.WARNING
 
@@ -49,20 +51,53 @@ def _delta(**delta: object) -> dict[str, object]:
 
 def test_deltas_are_joined_and_the_first_token_is_timed() -> None:
     """The first token is the first text, not the first event: a role alone is no token."""
-    stream = _stream(_delta(role="assistant"), _delta(content="po"), _delta(content="ng"), _delta(), "[DONE]")
-    assert read_deltas(stream) == ("pong", "", 2.0, "")
+    deltas = read_deltas(
+        _stream(_delta(role="assistant"), _delta(content="po"), _delta(content="ng"), _delta(), "[DONE]")
+    )
+    assert (deltas.said, deltas.thought, deltas.first, deltas.last, deltas.error) == ("pong", "", 2.0, 3.0, "")
 
 
 def test_reasoning_counts_as_the_first_token() -> None:
     """A model that thinks aloud has begun to answer."""
-    stream = _stream(_delta(content=None, reasoning_content="hm"), _delta(content="pong"))
-    assert read_deltas(stream) == ("pong", "hm", 1.0, "")
+    deltas = read_deltas(_stream(_delta(content=None, reasoning_content="hm"), _delta(content="pong")))
+    assert (deltas.said, deltas.thought, deltas.first) == ("pong", "hm", 1.0)
 
 
 def test_the_first_error_in_a_stream_is_kept() -> None:
     """An error that arrives as an event, after a 200, isn't overlooked."""
     stream = _stream(_delta(content="po"), {"error": {"message": "too busy"}}, {"error": "late"}, "[DONE]")
-    assert read_deltas(stream) == ("po", "", 1.0, "too busy")
+    assert read_deltas(stream).error == "too busy"
+
+
+def test_the_rate_is_that_between_the_first_and_the_last_token() -> None:
+    """Tokens a second leave out the wait for the first one; an answer that comes in one piece has no rate."""
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 21}}
+    assert read_deltas(_stream(_delta(content="1 2"), _delta(content=" 3"), _delta(content="."), usage)).numbers == {
+        "input_tokens": 9,
+        "output_tokens": 21,
+        "first_token_seconds": 1.0,
+        "tokens_per_second": 10.0,
+    }
+    assert "tokens_per_second" not in read_deltas(_stream(_delta(content="1 2 3"), usage)).numbers
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 4}}, {"input_tokens": 3, "output_tokens": 4}),
+        ({"usage": {"input_tokens": 3, "output_tokens": 4}}, {"input_tokens": 3, "output_tokens": 4}),
+        ({"usage": {"output_tokens": 4}}, {"output_tokens": 4}),
+        ({"usage": None}, {}),
+        ({"usage": "3"}, {}),
+        ({"usage": {"input_tokens": "3"}}, {}),
+        ({}, {}),
+        ([], {}),
+        (None, {}),
+    ],
+)
+def test_tokens(body: object, tokens: dict[str, int]) -> None:
+    """Tokens go by the same names, whichever API an answer comes from; an answer may leave them out."""
+    assert tokens_of(body) == tokens
 
 
 @pytest.mark.parametrize(
@@ -70,7 +105,8 @@ def test_the_first_error_in_a_stream_is_kept() -> None:
 )
 def test_odd_events_are_no_text(event: object) -> None:
     """Events of other shapes, such as usage at the end, neither count as text nor break the check."""
-    assert read_deltas(_stream(event)) == ("", "", None, "")
+    deltas = read_deltas(_stream(event))
+    assert (deltas.said, deltas.thought, deltas.error, deltas.numbers) == ("", "", "", {})
 
 
 @pytest.mark.parametrize(
@@ -203,7 +239,8 @@ def test_which_models_are_asked(
     chosen: list[str],
 ) -> None:
     """The primary by default, a named one as named, and with --all-models none is left out unsaid."""
-    rows = _choice(Modes("http://h"), expected, models, listed, all_models)
+    scope = Scope(expected, models, all_models)
+    rows = choose_models(scope, listed, read_known(Modes("http://h")) if listed else {})
     assert [("-" if obstacle else "") + name for name, obstacle in rows] == chosen
 
 
@@ -260,8 +297,8 @@ def test_no_answer_breaks_verify(data: st.DataObject) -> None:
     """Whatever a gateway answers, verify ends in a report that a terminal can show."""
     gateway = Anything("http://h", "sk-canary")
     object.__setattr__(gateway, "draw", data.draw)
-    report = verify(gateway, expected=("primary",), models=("primary", "second"))
-    assert len(report.checks) == 13
+    report = verify(gateway, Scope(("primary",), models=("primary", "second")))
+    assert len(report.checks) >= 17
     assert all(check.detail.isprintable() for check in report.checks)
     assert all(check.hint for check in report.checks if check.outcome is FAILED)
     json.loads(report.as_json())

@@ -55,7 +55,7 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
 @bundle_option
 @click.option("--no-start", is_flag=True, help="Write and enable, but neither start nor restart.")
 @click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
-@click.option("--no-models", is_flag=True, help="Try the endpoints, but call no model: that would be billed.")
+@click.option("--no-spend", is_flag=True, help="Try the endpoints, but call no model: that would be billed.")
 @click.option("--offline", is_flag=True, help="Ask neither the instance metadata nor STS whether the keys work.")
 @click.option("--region", help="The AWS region where .env names none. Default: that of the EC2 instance.")
 @click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
@@ -72,7 +72,7 @@ def install(
     bundle: Path | None,
     no_start: bool,
     no_verify: bool,
-    no_models: bool,
+    no_spend: bool,
     offline: bool,
     region: str | None,
     prefix: str | None,
@@ -94,7 +94,7 @@ def install(
         offline=offline,
         start=not no_start,
         verify=not no_verify,
-        spend=not no_models,
+        spend=not no_spend,
         wait=wait,
         take_ours=edits == "ours",
         bundle=bundle,

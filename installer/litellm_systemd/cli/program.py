@@ -108,7 +108,8 @@ def _show(report: Report, *, as_json: bool) -> int:
     # Without rich, which loads parts of itself late: after an uninstall there is nothing left to load.
     for note in report.notes:
         click.echo(f"  {note}")
-    click.secho(report.title, bold=True)
+    if report.title:
+        click.secho(report.title, bold=True)
     return int(report.exit_code)
 
 

@@ -83,8 +83,15 @@ def logs(follow: bool, lines: int | None, priority: str | None, since: str | Non
     is_flag=True,
     help="Try prompt caching: two or three prompts of 6,000 tokens a model, billed.",
 )
+@click.option("--full", is_flag=True, help="Also a long prompt, and requests at once: billed, some cents a model.")
+@click.option("--concurrency", type=click.IntRange(1, 256), metavar="N", help="Send N small chats at once; billed.")
+@click.option("--no-spend", is_flag=True, help="Ask nothing that reaches a model, and so is billed.")
+@click.option("--fallbacks", is_flag=True, help="Try each fallback, and that alone, on a throwaway instance; billed.")
+@click.option("--env-file", type=click.Path(path_type=Path), help="With --fallbacks: not what is installed.")
+@config_option
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, help="Seconds for one answer.")
 @click.option("--wait", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait for readiness first.")
+@click.option("--quiet", is_flag=True, help="Say nothing, or what failed first, in one line: for timers.")
 @reports
 def verify(
     base_url: str | None,
@@ -92,24 +99,51 @@ def verify(
     models: tuple[str, ...],
     all_models: bool,
     caching: bool,
+    full: bool,
+    concurrency: int | None,
+    no_spend: bool,
+    fallbacks: bool,
+    env_file: Path | None,
+    config: str | None,
     timeout: float,
     wait: float,
+    quiet: bool,
 ) -> Report:
-    """Prove that the endpoints answer as clients need it."""
-    from litellm_systemd.commands import service
+    """Prove that the endpoints answer as clients need it.
 
-    return service.verify_service(
+    Some ten requests for a word or two are billed, less than a cent; models by mock_response cost nothing.
+    """
+    if fallbacks:
+        if base_url or no_spend or models or all_models or full or concurrency or caching:
+            raise click.UsageError("--fallbacks goes with -c, --env-file and --timeout alone")
+        from litellm_systemd.commands.fallbacks import prove_fallbacks
+
+        request = request_of(layout_of(), env_file, config)
+        return prove_fallbacks(request, os.environ, timeout=timeout, say=say)
+    if env_file or config:
+        raise click.UsageError("-c and --env-file are for --fallbacks: else it is the running gateway that is asked")
+    from litellm_systemd.commands import service
+    from litellm_systemd.verify import Scope
+
+    scope = Scope(
+        models=models,
+        all_models=all_models,
+        spend=not no_spend,
+        full=full,
+        concurrency=concurrency or 0,
+        caching=caching,
+    )
+    report = service.verify_service(
         layout_of(),
         base_url=base_url,
         # The installed gateway has its own key; the variable may be that of another one.
         api_key=api_key or (os.environ.get(MASTER_KEY) if base_url else None),
-        models=models,
-        all_models=all_models,
-        caching=caching,
+        scope=scope,
         timeout=timeout,
         wait=wait,
         say=say,
     )
+    return service.in_one_line(report) if quiet else report
 
 
 @cli.command()

@@ -16,7 +16,7 @@ from litellm_systemd.lock import hold_lock
 from litellm_systemd.report import Outcome, Report
 from litellm_systemd.steps import Executor
 from litellm_systemd.systemctl import Systemctl
-from litellm_systemd.verify import verify
+from litellm_systemd.verify import Scope, verify
 
 Say = Callable[[str], None]
 
@@ -61,7 +61,7 @@ def prove_service(wanted: Wanted) -> Report:
     """
     settings = wanted.settings
     gateway = Gateway(settings.base_url, api_key=settings.master_key)
-    proof = verify(gateway, expected=wanted.gateway.names, spend=False)
+    proof = verify(gateway, Scope(wanted.gateway.names, spend=False))
     failed = next((check for check in proof.checks if check.outcome is Outcome.FAILED), None)
     if failed is not None:
         raise Unavailable(

@@ -20,7 +20,7 @@ from litellm_systemd.model import Plan, Verb
 from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.runtime_calls import port_trouble
 from litellm_systemd.settings import Settings
-from litellm_systemd.verify import verify
+from litellm_systemd.verify import Scope, verify
 
 NOTHING_TO_DO = "nothing to do: all is in place"
 
@@ -144,7 +144,8 @@ def _installed(options: InstallOptions, draft: Draft, proven: Report | None = No
     if not options.verify:
         return Report(f"{where} serves on {wanted.settings.base_url}", notes=notes, data=data, diffs=diffs)
     gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
-    proof = verify(gateway, expected=wanted.gateway.names, spend=options.spend, proven=proven)
+    scope = Scope(wanted.gateway.names, spend=options.spend, mocked=wanted.gateway.mocked_names)
+    proof = verify(gateway, scope, proven=proven)
     return Report(
         proof.title if plan else f"{NOTHING_TO_DO}; {proof.title}",
         proof.checks,

@@ -124,7 +124,7 @@ def build_install(options: RehearseOptions, *, region: str | None, calls_models:
     argv += ["--bundle", str(options.bundle)] if options.bundle is not None else []
     argv += ["--take-ours" if options.take_ours else "--keep-mine"]
     argv += [] if options.verify else ["--no-verify"]
-    argv += [] if calls_models else ["--no-models"]
+    argv += [] if calls_models else ["--no-spend"]
     # Whoever would answer is out of reach there; what is asked of AWS is among what isn't rehearsed.
     argv += ["--offline"]
     argv += ["--region", region] if region is not None else []

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from litellm_systemd import contract
+from litellm_systemd import contract, mock_testing
 from litellm_systemd.client import DEFAULT_TIMEOUT, Gateway, is_loopback
 from litellm_systemd.command import replace_process
 from litellm_systemd.commands.changing import Say, changing, require_root
@@ -21,11 +21,11 @@ from litellm_systemd.gateway_config import read_config
 from litellm_systemd.host import active_config, read_installed, require_installed, require_systemd
 from litellm_systemd.journal import read_journal
 from litellm_systemd.layout import Layout
-from litellm_systemd.report import Report
+from litellm_systemd.report import Outcome, Report
 from litellm_systemd.settings import Dotenv, Settings, build_settings
 from litellm_systemd.standby import restart_without_pause
 from litellm_systemd.systemctl import Systemctl, journal_argv
-from litellm_systemd.verify import verify
+from litellm_systemd.verify import Scope, verify
 from litellm_systemd.verify_caching import PROMPT_TOKENS
 
 VERBS = ("start", "stop", "restart", "reload", "enable", "disable")
@@ -97,29 +97,41 @@ def verify_service(
     *,
     base_url: str | None = None,
     api_key: str | None = None,
-    models: tuple[str, ...] = (),
-    all_models: bool = False,
-    caching: bool = False,
+    scope: Scope | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     wait: float = 0.0,
     say: Say = lambda _line: None,
 ) -> Report:
     """Prove the endpoints. Address, key and names come from what is installed, as far as they aren't given.
 
+    `scope`: what is asked; what it expects is filled in here.
+
     Raises:
         InstallerError: neither is there, or this user may not read it.
     """
     if base_url and not api_key and not is_loopback(urlsplit(base_url).hostname or ""):
         raise UsageError("no key is given for another host", "The installed key goes to this host alone: --api-key.")
-    settings = None if base_url and api_key else _installed_settings(layout)
+    settings = None if base_url and api_key else installed_settings(layout)
+    scope = scope or Scope()
     # Another gateway than the installed one serves names of its own.
-    expected = () if base_url or settings is None else read_config(layout.real(layout.config_link)).names
+    if not base_url and settings is not None:
+        gateway_config = read_config(layout.real(layout.config_link))
+        scope = replace(scope, expected=gateway_config.names, mocked=gateway_config.mocked_names)
     gateway = Gateway(
         base_url or _given(settings).base_url, api_key=api_key or _given(settings).master_key, timeout=timeout
     )
-    if caching:
+    if scope.caching:
         say(f"--caching sends each model two or three prompts of about {PROMPT_TOKENS:,} tokens, which are billed")
-    return verify(gateway, expected=expected, models=models, all_models=all_models, caching=caching, wait=wait)
+    report = verify(gateway, scope, wait=wait)
+    allows = settings is not None and not base_url and settings.allows_mock_testing
+    return replace(report, notes=(mock_testing.WARNING, *report.notes)) if allows else report
+
+
+def in_one_line(report: Report) -> Report:
+    """The same for a timer: nothing if all is well, else the first failure with its remedy, in the title."""
+    failed = next((check for check in report.checks if check.outcome is Outcome.FAILED), None)
+    line = "" if failed is None else f"{report.title}: {failed.name}: {failed.detail}. {failed.hint}"
+    return Report(line, data=report.data, code=report.exit_code)
 
 
 def _given(settings: Settings | None) -> Settings:
@@ -128,7 +140,13 @@ def _given(settings: Settings | None) -> Settings:
     return settings
 
 
-def _installed_settings(layout: Layout) -> Settings:
+def installed_settings(layout: Layout) -> Settings:
+    """The settings that are installed.
+
+    Raises:
+        MissingError: nothing is installed.
+        PermissionDenied: this user may not read them.
+    """
     installed = read_installed(layout)
     if not installed:
         raise MissingError(

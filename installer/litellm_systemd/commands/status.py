@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd import contract
+from litellm_systemd import contract, mock_testing
 from litellm_systemd.command import run
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError
@@ -70,7 +70,7 @@ def status(layout: Layout) -> Report:
         f"{title}: {data['status']}" if data["status"] else title,
         credentials,
         facts=(*facts, *_runtime_facts(runtime)),
-        notes=_python_notes(data["missing_python"], data["release"]),
+        notes=(*_python_notes(data["missing_python"], data["release"]), *_mock_notes(data["status"])),
         data={**data, "runtime": runtime},
         code=failed if is_active else ExitCode.UNAVAILABLE,
     )
@@ -103,6 +103,11 @@ def _python_notes(missing: str | None, release: str) -> tuple[str, ...]:
         f"{missing} isn't there any more, and release {release} needs it: the service won't start again."
         " Install again with a Python that is there; configuration and keys stay.",
     )
+
+
+def _mock_notes(status: str) -> tuple[str, ...]:
+    # The service's own words, which any user can read.
+    return (mock_testing.WARNING,) if contract.ALLOW_MOCK_TESTING in status else ()
 
 
 def _version(layout: Layout, package: str) -> str:

@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from litellm_systemd.contract import ALLOW_MOCK_TESTING
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime.listeners import render_listener, render_listeners
 from litellm_systemd.runtime.process import Phase, Process
@@ -24,6 +25,8 @@ def render_status(master: Master) -> str:
     if master.current is None:
         return f"starting {_count(master.options.workers, 'worker')}"
     parts = [_serving(master, master.current)]
+    if master.options.mock_testing and master.options.trial_socket is None:
+        parts.append(f"{ALLOW_MOCK_TESTING} is on: every client can make models fail")
     if master.coming is not None:
         parts.append(f"reloading: starting {_count(master.options.workers, 'worker')}")
     elif master.reloads.last is not None and master.reloads.last.error:
@@ -54,6 +57,7 @@ def build_status(master: Master) -> dict[str, Any]:
         "status": render_status(master),
         "pid": os.getpid(),
         "age": round(now - master.born, 3),
+        "mock_testing": master.options.mock_testing,
         "listen": [render_listener(each) for each in master.listeners],
         "generation": generation.number if generation else None,
         "since": round(master.live_since, 3) or None,

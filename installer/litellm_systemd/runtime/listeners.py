@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import MutableMapping
+from pathlib import Path
 
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.runtime.port import bind, render_address
@@ -13,19 +14,39 @@ from litellm_systemd.runtime.port import bind, render_address
 FIRST_FD = 3
 
 
-def take_listeners(environ: MutableMapping[str, str], host: str, port: int) -> tuple[socket.socket, ...]:
-    """Listening sockets: those that systemd passes; if it passes none, HOST:PORT, bound here.
+def take_listeners(
+    environ: MutableMapping[str, str], host: str, port: int, path: Path | None = None
+) -> tuple[socket.socket, ...]:
+    """Listening sockets: `path` alone if there is one; else those that systemd passes; else HOST:PORT, bound here.
 
     The variables are taken out of the environment. Raises Unavailable or InputError as `port.bind`, and never
     goes to another port.
     """
     inherited = _inherit(environ)
+    if path is not None:
+        return (_listen_at(path),)
     listeners = inherited or bind(host, port)
     for each in listeners:
         each.setblocking(False)
         if not inherited:
             each.listen(socket.SOMAXCONN)
     return listeners
+
+
+def _listen_at(path: Path) -> socket.socket:
+    """A UNIX socket for its owner and root. Its folder is the caller's, and is new."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(f"can't listen at {path}: {error.strerror or error}", "Try it again.") from error
+    finally:
+        os.umask(before)
+    listener.setblocking(False)
+    listener.listen(socket.SOMAXCONN)
+    return listener
 
 
 def render_listeners(listeners: tuple[socket.socket, ...]) -> str:

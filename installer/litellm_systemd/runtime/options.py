@@ -10,6 +10,7 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.errors import InputError
+from litellm_systemd.mock_testing import allows_mock_testing
 
 _ON = frozenset({"true", "1", "yes"})
 _OFF = frozenset({"false", "0", "no", ""})
@@ -35,6 +36,10 @@ class Options:
     json_logs: bool = False
     access_log: bool = False
     runtime_directory: Path | None = None
+    #: A throwaway instance listens here, with one worker, and on no port.
+    trial_socket: Path | None = None
+    #: Clients may make models fail, for tests.
+    mock_testing: bool = False
 
     @property
     def hang_limit(self) -> float:
@@ -54,12 +59,13 @@ class Options:
 def read_options(config: Path, environ: Mapping[str, str]) -> Options:
     """`Options` from the service's environment; an empty variable counts as unset. InputError names the variable."""
     max_requests = _limit(environ, contract.MAX_REQUESTS)
+    trial = environ.get(contract.TRIAL_SOCKET)
     directories = environ.get("RUNTIME_DIRECTORY", "")  # colon-separated if there are several (systemd.exec(5))
     return Options(
         config=config.absolute(),
         host=environ.get(contract.HOST) or contract.DEFAULT_HOST,
         port=_whole(environ, contract.PORT, contract.DEFAULT_PORT, 0, 65535),
-        workers=_whole(environ, contract.NUM_WORKERS, len(os.sched_getaffinity(0)), 1, 1024),
+        workers=1 if trial else _whole(environ, contract.NUM_WORKERS, len(os.sched_getaffinity(0)), 1, 1024),
         keepalive_timeout=_whole(environ, contract.KEEPALIVE_TIMEOUT, contract.DEFAULT_KEEPALIVE_TIMEOUT, 1, 86400),
         start_timeout=_seconds(environ, contract.START_TIMEOUT, contract.DEFAULT_START_TIMEOUT, 1),
         drain_timeout=_seconds(environ, contract.DRAIN_TIMEOUT, contract.DEFAULT_DRAIN_TIMEOUT, 0),
@@ -71,6 +77,8 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         json_logs=_switch(environ, contract.JSON_LOGS),
         access_log=_switch(environ, contract.ACCESS_LOG),
         runtime_directory=Path(directories.split(":")[0]) if directories else None,
+        trial_socket=Path(trial) if trial else None,
+        mock_testing=allows_mock_testing(environ),
     )
 
 

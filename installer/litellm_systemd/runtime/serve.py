@@ -11,6 +11,7 @@ from pathlib import Path
 
 from litellm_systemd.contract import JSON_LOGS, ExitCode
 from litellm_systemd.errors import InstallerError, Unavailable
+from litellm_systemd.mock_testing import WARNING
 from litellm_systemd.runtime import seam
 from litellm_systemd.runtime.configuration import load_configuration
 from litellm_systemd.runtime.facts import render_error
@@ -34,12 +35,14 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     try:
         options = read_options(config, environ)
         configuration = load_configuration(options.config, environ)
-        listeners = take_listeners(environ, options.host, options.port)
+        listeners = take_listeners(environ, options.host, options.port, options.trial_socket)
     except InstallerError as error:
         journal.error(render_error(error))
         notifier.status(render_error(error))
         # Whatever is wrong with a file or a variable, a restart won't mend it (RestartPreventExitStatus=78).
         return error.code if isinstance(error, Unavailable) else ExitCode.CONFIG
+    if options.mock_testing and options.trial_socket is None:
+        journal.warning(WARNING)
     notifier.status("importing LiteLLM")
     if options.json_logs:
         environ[JSON_LOGS] = "true"  # the only word for yes that LiteLLM takes

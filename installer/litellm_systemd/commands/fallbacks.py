@@ -1,0 +1,57 @@
+"""verify --fallbacks: every link of every chain, on a throwaway instance that allows mock testing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from litellm_systemd import contract
+from litellm_systemd.commands.changing import Say
+from litellm_systemd.commands.desired import Request, work_out
+from litellm_systemd.commands.service import installed_settings
+from litellm_systemd.gateway_config import read_config
+from litellm_systemd.host import is_booted
+from litellm_systemd.report import Report
+from litellm_systemd.systemctl import Systemctl
+from litellm_systemd.throwaway import throwaway_process, throwaway_unit
+from litellm_systemd.verify import verify_fallbacks
+
+_UNIT_NOTE = "Tried on a throwaway unit with the service's release, environment, configuration, user and sandbox."
+_PROCESS_NOTE = "Tried on a throwaway process, without the service's user and sandbox."
+
+
+def prove_fallbacks(
+    request: Request, environ: Mapping[str, str], *, timeout: float, say: Say = lambda _line: None
+) -> Report:
+    """Start a throwaway instance, try each fallback on it, and take it away again.
+
+    It is that of the installed service, where there is one and this is root and the request names nothing else; or
+    else a process with the requested configuration and `.env`.
+
+    Raises:
+        InstallerError: there is nothing to start, or it doesn't start. What serves was not touched.
+    """
+    layout, systemctl = request.layout, Systemctl(request.layout)
+    if _is_of_service(request) and systemctl.unit_state(contract.SERVICE).load == "loaded":
+        settings, config = installed_settings(layout), read_config(layout.real(layout.config_link))
+        say("starting a throwaway instance beside the service")
+        with throwaway_unit(layout, systemctl, settings.master_key, timeout) as gateway:
+            report = verify_fallbacks(gateway, config)
+        return replace(report, notes=(_UNIT_NOTE, *report.notes))
+    wanted = work_out(request)
+    say("starting a throwaway instance as a process")
+    with throwaway_process(
+        wanted.own or wanted.configs[wanted.choice.name],
+        {**environ, **wanted.settings.environment},
+        key=wanted.settings.master_key,
+        timeout=timeout,
+        start_timeout=wanted.settings.start_timeout,
+    ) as gateway:
+        report = verify_fallbacks(gateway, wanted.gateway)
+    return replace(report, notes=(_PROCESS_NOTE, *report.notes))
+
+
+def _is_of_service(request: Request) -> bool:
+    asks = request.env_file is not None or request.config is not None
+    return request.layout.is_host and not asks and os.geteuid() == 0 and is_booted()

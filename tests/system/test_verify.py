@@ -1,0 +1,216 @@
+"""verify on a real systemd: the seed's commands, fallbacks on a throwaway unit, and the timer."""
+
+from __future__ import annotations
+
+import json
+
+from box import Box
+from service import BASE, ctl, key, now, said, set_env, state
+
+SEED_KEY = "sk-litellm-test-key"
+MODEL = "bedrock-converse-us-claude-3-7-sonnet-v1"
+#: The commands of the document that the workshop's users have, as they stand there.
+SEED = {
+    "list": """\
+export LITELLM_MASTER_KEY=sk-litellm-test-key
+curl http://localhost:4000/v1/models \\
+  -H "Authorization: Bearer ${LITELLM_MASTER_KEY}"
+""",
+    "list again": """\
+export LITELLM_MASTER_KEY=sk-litellm-test-key
+
+# モデル一覧の取得
+curl http://localhost:4000/v1/models \\
+  -H "Authorization: Bearer ${LITELLM_MASTER_KEY}"
+""",
+    "chat": """\
+export LITELLM_MASTER_KEY=sk-litellm-test-key
+curl -X POST 'http://0.0.0.0:4000/chat/completions' \\
+-H 'Content-Type: application/json' \\
+-H "Authorization: Bearer ${LITELLM_MASTER_KEY}" \\
+-d '{
+      "model": "bedrock-converse-us-claude-3-7-sonnet-v1",
+      "messages": [
+        {
+          "role": "user",
+          "content": "what llm are you"
+        }
+      ]
+    }'
+""",
+    "fallback": """\
+export LITELLM_MASTER_KEY=sk-litellm-test-key
+curl -X POST 'http://0.0.0.0:4000/chat/completions' \\
+-H 'Content-Type: application/json' \\
+-H "Authorization: Bearer ${LITELLM_MASTER_KEY}" \\
+-d '{
+  "model": "bedrock-converse-us-claude-3-7-sonnet-v1",
+  "messages": [
+    {
+      "role": "user",
+      "content": "ping"
+    }
+  ],
+  "mock_testing_fallbacks": true
+}'
+""",
+}
+
+
+def run_seed(box: Box, name: str) -> str:
+    return box.run(("bash", "-c", SEED[name])).stdout
+
+
+def said_by(answer: str) -> str:
+    content: str = json.loads(answer)["choices"][0]["message"]["content"]
+    return content
+
+
+def test_the_seed_commands(installed_box: Box) -> None:
+    """The four commands of the workshop's document work unchanged: the last one, which makes a model fail, only where
+    ALLOW_MOCK_TESTING is set, which every look at the service tells and which no other machine may reach."""
+    box = installed_box
+    set_env(box, f"LITELLM_MASTER_KEY={SEED_KEY}\n", "-c", "demo.yml")
+    assert "mock_testing" in json.loads(run_seed(box, "fallback"))["error"]["message"]
+    refused = box.run(
+        (
+            "sh",
+            "-c",
+            "printf 'HOST=0.0.0.0\\nALLOW_MOCK_TESTING=true\\n' > /root/open.env; /usr/local/bin/litellmctl"
+            " install --env-file /root/open.env",
+        ),
+        check=False,
+    )
+    assert refused.returncode == 78
+    assert "/root/open.env:2: ALLOW_MOCK_TESTING=true lets every client" in refused.stderr
+
+    env = f"LITELLM_MASTER_KEY={SEED_KEY}\nALLOW_MOCK_TESTING=true\n"
+    box.write("/root/.env", env, 0o600)
+    installed = ctl(box, "install", "--env-file", "/root/.env", "-c", "demo.yml")
+    for name in ("list", "list again"):
+        assert MODEL in {row["id"] for row in json.loads(run_seed(box, name))["data"]}
+    assert "in place of claude-sonnet-5-5" in said_by(run_seed(box, "chat"))
+    assert "in place of claude-sonnet-4-6" in said_by(run_seed(box, "fallback"))
+    for told in (installed, ctl(box, "status"), ctl(box, "verify")):
+        assert "every client can make models fail" in told
+    assert "ALLOW_MOCK_TESTING is on" in box.systemctl("status", "litellm", "--no-pager")
+    assert any("ALLOW_MOCK_TESTING=true" in line for line in said(box, "warning"))
+    # The file itself is as it was.
+    assert "dangerously" not in box.run(("cat", "/etc/litellm/config.yaml")).stdout
+
+
+#: Of the sandbox and the identity of a unit, as systemd has it in force.
+SANDBOX = (
+    *(
+        "User",
+        "Group",
+        "ProtectSystem",
+        "ProtectHome",
+        "PrivateTmp",
+        "PrivateDevices",
+        "PrivateUsers",
+        "PrivateMounts",
+    ),
+    *("ProtectProc", "ProcSubset", "NoNewPrivileges", "CapabilityBoundingSet", "AmbientCapabilities"),
+    *("SystemCallFilter", "RestrictAddressFamilies", "RestrictNamespaces", "MemoryDenyWriteExecute", "UMask"),
+    *("EnvironmentFiles", "ReadWritePaths", "InaccessiblePaths"),
+)
+LEFT = ("sh", "-c", "ls -d /run/litellm-fallbacks* /run/systemd/system/litellm-fallbacks* 2>/dev/null")
+
+
+def throwaways(box: Box) -> list[str]:
+    listed = ("systemctl", "list-units", "--all", "--plain", "--no-legend", "litellm-fallbacks*")
+    return [line.split()[0] for line in box.run(listed).stdout.splitlines()]
+
+
+def nothing_left(box: Box) -> bool:
+    left = box.run(LEFT, check=False).stdout + box.run(("pgrep", "-af", "throwaway"), check=False).stdout
+    return not left and throwaways(box) == []
+
+
+def test_fallbacks_on_a_throwaway_unit(shared_box: Box) -> None:
+    """Every link of the demo configuration is proven on a unit beside the service, which isn't touched; the unit is
+    gone afterwards, with its files."""
+    before = state(shared_box)
+    report = json.loads(ctl(shared_box, "verify", "--fallbacks", "--json"))
+    assert report["ok"], report
+    assert len(report["checks"]) == 12
+    assert {check["outcome"] for check in report["checks"]} == {"ok"}
+    assert "user and sandbox" in report["notes"][0]
+    assert nothing_left(shared_box)
+    assert state(shared_box) == before
+    # The service itself refuses what was done there.
+    answer = shared_box.http(
+        "POST",
+        f"{BASE}/v1/chat/completions",
+        body={"model": MODEL, "messages": [{"role": "user", "content": "x"}], "mock_testing_fallbacks": True},
+        headers={"Authorization": f"Bearer {key(shared_box)}"},
+    )
+    assert answer.status == 400
+
+
+def test_a_kill_leaves_no_throwaway_unit(shared_box: Box) -> None:
+    """A litellmctl that gets SIGKILL while its throwaway unit starts, or serves, leaves no unit, file or process."""
+    box = shared_box
+    before = state(box)
+    for phase in ("activating", "active"):
+        script = "/usr/local/bin/litellmctl verify --fallbacks >/dev/null 2>&1 & echo $!"
+        pid = box.run(("bash", "-c", script)).stdout.strip()
+
+        def reached(phase: str = phase) -> bool:
+            return any(box.show(name, "ActiveState")["ActiveState"] == phase for name in throwaways(box))
+
+        box.wait_until(reached, 60, f"a throwaway unit is {phase}")
+        if phase == "activating":
+            (name,) = throwaways(box)
+            assert box.show(name, *SANDBOX) == box.show("litellm.service", *SANDBOX)
+        box.run(("kill", "-KILL", pid), check=False)
+        box.wait_until(lambda: nothing_left(box), 30, "nothing is left")
+    assert state(box) == before
+    assert box.run(("systemctl", "--failed", "--no-legend")).stdout == ""
+
+
+def test_the_timer(installed_box: Box) -> None:
+    """--verify-every has systemd check the service, for nothing: silent while all is well; a failure is a failed unit
+    and one line in the journal; later installs keep it; it rests with the service; `off` takes it away."""
+    box = installed_box
+    main = state(box)["MainPID"]
+    ctl(box, "install", "--verify-every", "15min", "--no-verify")
+    assert state(box)["MainPID"] == main
+    timer = box.show("litellm-verify.timer", "ActiveState", "UnitFileState", "TimersMonotonic")
+    assert (timer["ActiveState"], timer["UnitFileState"]) == ("active", "enabled")
+    since = now(box)
+    box.systemctl("start", "litellm-verify.service")
+    assert check_lines(box, since) == []
+    assert "nothing to do" in ctl(box, "install", "--no-verify")
+    assert "all is as it was installed" in ctl(box, "diff")
+
+    # Somebody changes the key and forgets the restart.
+    box.run(
+        (
+            "sed",
+            "-i",
+            "s/^LITELLM_MASTER_KEY=.*/LITELLM_MASTER_KEY=sk-another-key-0123456789/",
+            "/etc/litellm/litellm.env",
+        )
+    )
+    since = now(box)
+    assert box.run(("systemctl", "start", "litellm-verify.service"), check=False).returncode != 0
+    (line,) = check_lines(box, since)
+    assert "is not sound: 1 of 5 checks failed: models: HTTP 400" in line
+    assert "systemctl restart litellm" in line
+    assert box.show("litellm-verify.service", "ActiveState")["ActiveState"] == "failed"
+
+    ctl(box, "stop")
+    assert box.show("litellm-verify.timer", "ActiveState")["ActiveState"] == "inactive"
+    ctl(box, "start")
+    assert box.show("litellm-verify.timer", "ActiveState")["ActiveState"] == "active"
+    ctl(box, "install", "--verify-every", "off", "--no-verify")
+    left = box.run(("systemctl", "list-units", "--all", "--no-legend", "litellm-verify*"), check=False).stdout
+    assert left == ""
+    assert box.run(("find", "/etc/systemd/system", "-name", "litellm-verify*")).stdout == ""
+
+
+def check_lines(box: Box, since: str) -> list[str]:
+    """What the check itself has said, without what systemd says of its unit."""
+    return box.journal(None, f"--since={since}", "_SYSTEMD_UNIT=litellm-verify.service").splitlines()
