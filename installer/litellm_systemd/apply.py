@@ -166,7 +166,7 @@ def _finish(layout: Layout, taken: tuple[Action, ...], manifest: str) -> None:
 def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:
     """The change is over: nothing of it is needed any more."""
     for action in taken:
-        if action.verb is Verb.WRITE:
+        if action.verb in (Verb.WRITE, Verb.TAKE_AWAY):
             forget_before(layout, action.target)
     remove_path(layout, layout.journal)
 
@@ -182,7 +182,9 @@ def _records(desired: DesiredState, plan: Plan, host: HostState) -> dict[str, Re
         if state.path not in host.manifest
     }
     offered = {kept.path: record_of(kept.offered) for kept in plan.kept}
-    return {**host.manifest, **new, **written, **offered}
+    gone = {action.target for action in plan.actions if action.verb is Verb.TAKE_AWAY}
+    records = {**host.manifest, **new, **written, **offered}
+    return {path: record for path, record in records.items() if path not in gone}
 
 
 def _keep_pristine(

@@ -38,19 +38,20 @@ def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()
     ours = (layout.prefix, layout.releases, layout.bootstrap, layout.etc, layout.configs)
     states = (layout.state, layout.cache, layout.own_state)
     parents = (str(parent) for path in layout_files(layout) for parent in PurePosixPath(path).parents)
-    wanted = (*layout_files(layout), *parents, *ours, *states, *manifest, *paths)
+    optional = (layout.verify_service, layout.verify_timer)
+    wanted = (*layout_files(layout), *optional, *parents, *ours, *states, *manifest, *paths)
     found = {path: observe_file(layout, path) for path in dict.fromkeys(wanted)}
     return HostState(
         files={path: state for path, state in found.items() if state is not None},
         manifest=manifest,
-        units=_units(systemctl),
+        units=_units(systemctl, (contract.VERIFY_TIMER,) if found.get(layout.verify_timer) else ()),
         releases=observe_releases(layout),
         user_exists=user_exists(layout, contract.SERVICE_USER) and group_exists(layout, contract.SERVICE_USER),
     )
 
 
-def _units(systemctl: Systemctl) -> Mapping[str, UnitState]:
-    return {name: systemctl.unit_state(name) for name in UNITS}
+def _units(systemctl: Systemctl, more: tuple[str, ...]) -> Mapping[str, UnitState]:
+    return {name: systemctl.unit_state(name) for name in (*UNITS, *more)}
 
 
 def observe_releases(layout: Layout) -> tuple[str, ...]:

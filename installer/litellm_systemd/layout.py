@@ -27,6 +27,8 @@ class Layout:
     units = "/etc/systemd/system"
     service = f"/etc/systemd/system/{contract.SERVICE}"
     socket = f"/etc/systemd/system/{contract.SOCKET}"
+    verify_service = f"/etc/systemd/system/{contract.VERIFY_SERVICE}"
+    verify_timer = f"/etc/systemd/system/{contract.VERIFY_TIMER}"
     sysusers = "/etc/sysusers.d/litellm.conf"
     tmpfiles = "/etc/tmpfiles.d/litellm.conf"
     command = "/usr/local/bin/litellmctl"

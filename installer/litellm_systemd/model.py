@@ -124,7 +124,8 @@ class Running(Enum):
 class DesiredState:
     """What a host should look like: its release, folders and files, and the service enabled and running.
 
-    `take` names the files that are to be written although the user edited them.
+    `take` names the files that are to be written although the user edited them; `absent` those of ours that are to
+    go.
     """
 
     release: str
@@ -133,11 +134,13 @@ class DesiredState:
     enabled: bool = True
     running: Running = Running.STARTED
     take: frozenset[str] = frozenset()
+    absent: tuple[str, ...] = ()
 
 
 class Verb(Enum):
     """What an action does. The order of the values is the order in which a plan takes them."""
 
+    STOP_TIMER = "stop timer"
     STOP = "stop"
     DISABLE = "disable"
     BUILD_RELEASE = "build release"
@@ -145,6 +148,7 @@ class Verb(Enum):
     CREATE_USER = "create user"
     CREATE_FOLDERS = "create folders"
     WRITE = "write"
+    TAKE_AWAY = "take away"
     RESTORE = "restore"
     REMOVE = "remove"
     REMOVE_EMPTY = "remove if empty"
@@ -155,6 +159,7 @@ class Verb(Enum):
     START = "start"
     RELOAD = "reload"
     RESTART = "restart"
+    START_TIMER = "start timer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,9 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
         *_user_actions(layout, writes, host),
         *_folder_actions(layout, desired, writes, host),
         *(Action(Verb.WRITE, file.path, _why(file, host), file) for file in writes),
+        *_taken_away(desired, host),
         *_systemd_actions(layout, desired, host, writes),
+        *_timer_actions(layout, desired, host, writes),
     ]
     return Plan(in_order(layout, actions), kept)
 
@@ -42,6 +44,7 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
     edited = () if purge else tuple(path for path in doomed if host.edited(path))
     units = UNITS if layout.service in host.manifest else ()
     actions = [
+        *_timer_stopped(layout, host),
         *(Action(Verb.STOP, name) for name in units if host.unit(name).is_active),
         *(Action(Verb.DISABLE, name) for name in units if host.unit(name).is_enabled),
         *(Action(Verb.SAVE_EDITED, path, BY_HAND) for path in edited),
@@ -49,7 +52,7 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
         *(Action(Verb.REMOVE, path) for path in _own_folders(layout, purge=purge) if path in host.files),
         *(Action(Verb.REMOVE_EMPTY, path) for path in _folders_made(host) if not path.startswith(layout.etc)),
     ]
-    if layout.is_host and {layout.service, layout.socket} & set(doomed):
+    if layout.is_host and set(_unit_files(layout)) & set(doomed):
         actions.append(Action(Verb.DAEMON_RELOAD, "systemd"))
     if purge and host.user_exists:
         actions.append(Action(Verb.REMOVE_USER, contract.SERVICE_USER))
@@ -77,7 +80,18 @@ def plan_rollback(layout: Layout, taken: tuple[Action, ...], host: HostState) ->
 
 
 def _way_back(action: Action, host: HostState) -> Iterable[Action]:
-    if action.verb is Verb.WRITE:
+    if action.verb is Verb.STOP_TIMER:
+        before = host.unit(action.target)
+        if before.is_enabled:
+            yield Action(Verb.ENABLE, action.target)
+        if before.is_active:
+            yield Action(Verb.START_TIMER, action.target)
+    elif action.verb is Verb.START_TIMER:
+        # One that was there runs on as it was.
+        yield Action(Verb.START_TIMER if host.unit(action.target).is_active else Verb.STOP_TIMER, action.target)
+    elif action.verb is Verb.TAKE_AWAY:
+        yield Action(Verb.RESTORE, action.target)
+    elif action.verb is Verb.WRITE:
         there_was = action.target in host.files
         yield Action(Verb.RESTORE if there_was else Verb.REMOVE, action.target)
         made = (str(parent) for parent in PurePosixPath(action.target).parents)
@@ -88,6 +102,11 @@ def _way_back(action: Action, host: HostState) -> Iterable[Action]:
         yield Action(Verb.REMOVE_USER, action.target)
     elif action.verb in (Verb.DAEMON_RELOAD, Verb.RELOAD, Verb.RESTART):
         yield action
+
+
+def _unit_files(layout: Layout) -> tuple[str, ...]:
+    """What systemd has to read again when it changes."""
+    return (layout.service, layout.socket, layout.verify_service, layout.verify_timer)
 
 
 def layout_files(layout: Layout) -> tuple[str, ...]:
@@ -195,7 +214,8 @@ def _systemd_actions(
 ) -> Iterable[Action]:
     written = {file.path for file in writes}
     stale = any(host.unit(name).need_reload for name in UNITS)
-    if layout.is_host and (stale or written & {layout.service, layout.socket}):
+    gone = {action.target for action in _taken_away(desired, host)}
+    if layout.is_host and (stale or (written | gone) & set(_unit_files(layout))):
         yield Action(Verb.DAEMON_RELOAD, "systemd")
     if desired.enabled:
         yield from (Action(Verb.ENABLE, name) for name in UNITS if not host.unit(name).is_enabled)
@@ -212,6 +232,36 @@ def _systemd_actions(
         # A mended mode or owner is no reason to disturb a process.
         changed = {file.path for file in writes if _why(file, host) in (NEW, CHANGED) or file.kind is Kind.LINK}
         yield from _take_up_actions(layout, desired, host, changed, stale=stale)
+
+
+def _taken_away(desired: DesiredState, host: HostState) -> Iterable[Action]:
+    """What an earlier install wrote and this one doesn't want. An edit of the user's is put aside first."""
+    for path in desired.absent:
+        if path in host.manifest and path in host.files:
+            if _is_edited_file(path, host):
+                yield Action(Verb.SAVE_EDITED, path, BY_HAND)
+            yield Action(Verb.TAKE_AWAY, path, "not wanted any more")
+
+
+def _timer_actions(
+    layout: Layout, desired: DesiredState, host: HostState, writes: tuple[FileState, ...]
+) -> Iterable[Action]:
+    """The timer of the check runs where it is wanted, at the interval that is wanted, and nowhere else."""
+    name, unit = contract.VERIFY_TIMER, host.unit(contract.VERIFY_TIMER)
+    if layout.verify_timer in desired.absent:
+        yield from _timer_stopped(layout, host)
+    if layout.verify_timer not in {file.path for file in desired.files}:
+        return
+    if not unit.is_enabled:
+        yield Action(Verb.ENABLE, name)
+    is_changed = any(file.path == layout.verify_timer and _why(file, host) in (NEW, CHANGED) for file in writes)
+    if layout.is_host and desired.running is Running.STARTED and (is_changed or not unit.is_active):
+        yield Action(Verb.START_TIMER, name)
+
+
+def _timer_stopped(layout: Layout, host: HostState) -> Iterable[Action]:
+    if layout.verify_timer in host.manifest and layout.verify_timer in host.files:
+        yield Action(Verb.STOP_TIMER, contract.VERIFY_TIMER)
 
 
 def _take_up_actions(

@@ -88,6 +88,22 @@ def render_socket(layout: Layout, settings: Settings, version: str) -> str:
     return _without_gaps(text)
 
 
+def render_verify_service(layout: Layout, version: str) -> str:
+    """The text of litellm-verify.service, which checks the service once."""
+    return render_template(
+        "litellm-verify.service.j2",
+        version=version,
+        service_unit=contract.SERVICE,
+        prefix=layout.prefix,
+        python=f"{layout.current}/bin/python",
+    )
+
+
+def render_verify_timer(every: str) -> str:
+    """The text of litellm-verify.timer; `every` is a time span of systemd.time(7)."""
+    return render_template("litellm-verify.timer.j2", every=every, service_unit=contract.SERVICE)
+
+
 def render_sysusers(layout: Layout) -> str:
     """The text of sysusers.d/litellm.conf."""
     return render_template("sysusers.conf.j2", user=contract.SERVICE_USER, state=layout.state)

@@ -82,6 +82,19 @@ def _remove(executor: Executor, action: Action) -> None:
     remove_path(executor.layout, action.target)
 
 
+def _take_away(executor: Executor, action: Action) -> None:
+    # Undone like a write, by what is kept beside it.
+    keep_before(executor.layout, action.target)
+    remove_path(executor.layout, action.target)
+
+
+def _stop_timer(executor: Executor, action: Action) -> None:
+    _disable(executor, action)
+    if executor.layout.is_host:
+        _stop(executor, action)
+        executor.systemctl.reset_failed(contract.VERIFY_SERVICE)
+
+
 def _stop(executor: Executor, action: Action) -> None:
     executor.systemctl.stop(action.target)
     executor.systemctl.reset_failed(action.target)
@@ -114,6 +127,7 @@ def _disable(executor: Executor, action: Action) -> None:
 
 
 _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
+    Verb.STOP_TIMER: _stop_timer,
     Verb.STOP: _stop,
     Verb.DISABLE: _disable,
     Verb.BUILD_RELEASE: _build_release,
@@ -125,6 +139,7 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
         executor, "systemd-tmpfiles", "--create", str(executor.layout.real(action.target))
     ),
     Verb.WRITE: _write,
+    Verb.TAKE_AWAY: _take_away,
     Verb.RESTORE: lambda executor, action: restore_before(executor.layout, action.target),
     Verb.REMOVE: _remove,
     Verb.REMOVE_EMPTY: lambda executor, action: remove_empty(executor.layout, action.target),
@@ -135,4 +150,6 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     Verb.START: lambda executor, action: executor.systemctl.start(*action.target.split()),
     Verb.RELOAD: lambda executor, action: executor.systemctl.reload(*action.target.split()),
     Verb.RESTART: _restart,
+    # A changed interval holds from now on.
+    Verb.START_TIMER: lambda executor, action: executor.systemctl.restart(action.target),
 }

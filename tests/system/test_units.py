@@ -11,7 +11,14 @@ from box import Box, Image
 
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import folder
-from litellm_systemd.render import render_service, render_socket, render_sysusers, render_tmpfiles
+from litellm_systemd.render import (
+    render_service,
+    render_socket,
+    render_sysusers,
+    render_tmpfiles,
+    render_verify_service,
+    render_verify_timer,
+)
 from litellm_systemd.settings import build_settings, parse_dotenv
 
 MakeBox = Callable[..., Box]
@@ -25,6 +32,8 @@ def write_units(box: Box, env: str = "") -> None:
     asked = build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-made")
     box.write(layout.service, render_service(layout, asked, version, "1.0"))
     box.write(layout.socket, render_socket(layout, asked, "1.0"))
+    box.write(layout.verify_service, render_verify_service(layout, "1.0"))
+    box.write(layout.verify_timer, render_verify_timer("15min"))
     box.write(f"{layout.current}/bin/python", "#!/bin/sh\n", 0o755)
     box.write(layout.sysusers, render_sysusers(layout))
     box.write(layout.tmpfiles, render_tmpfiles((folder("/etc/litellm", 0o750, group="litellm"),)))
@@ -40,7 +49,8 @@ def any_box(request: pytest.FixtureRequest, make_box: MakeBox, debian_image: Cal
 def test_verify_prints_nothing(any_box: Box, env: str) -> None:
     """`systemd-analyze verify` has not a word to say about the units, on any systemd that we support."""
     write_units(any_box, env)
-    done = any_box.run(("systemd-analyze", "verify", Layout.service, Layout.socket), check=False)
+    units = (Layout.service, Layout.socket, Layout.verify_service, Layout.verify_timer)
+    done = any_box.run(("systemd-analyze", "verify", *units), check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -68,13 +78,14 @@ def test_user_and_folders_are_made(any_box: Box) -> None:
 
 
 def test_exposure(box: Box) -> None:
-    """`systemd-analyze security` gives the service 1.1 or less."""
+    """`systemd-analyze security` gives the service 1.1 or less, and the check, which is root without powers, 2.0."""
     write_units(box)
     box.systemctl("daemon-reload")
-    text = box.run(("systemd-analyze", "security", "litellm.service", "--no-pager"), check=False).stdout
-    found = re.search(r"Overall exposure level for litellm.service: ([0-9.]+)", text)
-    assert found is not None
-    assert float(found[1]) <= 1.1
+    for unit, limit in (("litellm.service", 1.1), ("litellm-verify.service", 2.0)):
+        text = box.run(("systemd-analyze", "security", unit, "--no-pager"), check=False).stdout
+        found = re.search(rf"Overall exposure level for {unit}: ([0-9.]+)", text)
+        assert found is not None
+        assert float(found[1]) <= limit
 
 
 def test_sandbox_is_in_force(shared_box: Box) -> None:

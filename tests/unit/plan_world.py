@@ -8,6 +8,7 @@ from typing import Any
 
 from litellm_systemd.commands.desired import Wanted
 from litellm_systemd.commands.desired_files import build_desired
+from litellm_systemd.contract import VERIFY_TIMER
 from litellm_systemd.gateway_config import Choice, Origin, parse_config
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import (
@@ -63,6 +64,7 @@ def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> Desi
         version="1.0",
         running=Running(asked.get("running", "started")),
         take=asked.get("take", ()),
+        verify_every=asked.get("verify_every", "off"),
     )
 
 
@@ -81,7 +83,8 @@ def make_host(layout: Layout, told: dict[str, Any]) -> HostState:
             change = {**change, **({} if text is None else {"content": text.encode()})}
             change = {**change, **({"kind": Kind(change["kind"])} if "kind" in change else {})}
             files[path] = replace(before, **change)
-    units = {name: replace(host.unit(name), **told.get("units", {}).get(name, {})) for name in UNITS}
+    names = (*UNITS, VERIFY_TIMER)
+    units = {name: replace(host.unit(name), **told.get("units", {}).get(name, {})) for name in names}
     return replace(host, files=files, units=units, releases=tuple(told.get("releases", host.releases)))
 
 
@@ -112,6 +115,14 @@ def _step(action: Action, host: HostState) -> HostState:
         return replace(host, releases=(*host.releases, action.target.rsplit("/", 1)[-1]))
     if action.verb is Verb.ENABLE:
         return _with_unit(host, replace(host.unit(action.target), enabled="enabled", load="loaded"))
+    if action.verb is Verb.TAKE_AWAY:
+        files, manifest = dict(host.files), dict(host.manifest)
+        del files[action.target], manifest[action.target]
+        return replace(host, files=files, manifest=manifest)
+    if action.verb is Verb.START_TIMER:
+        return _with_unit(host, replace(host.unit(action.target), active="active", load="loaded"))
+    if action.verb is Verb.STOP_TIMER:
+        return _with_unit(host, UnitState(action.target))
     if action.verb is Verb.START:
         for name in UNITS:
             host = _with_unit(host, replace(host.unit(name), active="active", load="loaded"))

@@ -57,6 +57,7 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
 @click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
 @click.option("--no-spend", is_flag=True, help="Try the endpoints, but call no model: that would be billed.")
 @click.option("--offline", is_flag=True, help="Ask neither the instance metadata nor STS whether the keys work.")
+@click.option("--verify-every", metavar="TIME", help="Have systemd check it, at no cost: 15min, 1h, off.")
 @click.option("--region", help="The AWS region where .env names none. Default: that of the EC2 instance.")
 @click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
 @eol_option
@@ -74,6 +75,7 @@ def install(
     no_verify: bool,
     no_spend: bool,
     offline: bool,
+    verify_every: str | None,
     region: str | None,
     prefix: str | None,
     allow_eol: bool,
@@ -86,6 +88,7 @@ def install(
     nothing new changes and restarts nothing.
     """
     from litellm_systemd.commands import draft, install
+    from litellm_systemd.verify_timer import check_interval
 
     request = request_of(layout_of(root, prefix), env_file, config, installed_only=installed)
     options = draft.InstallOptions(
@@ -98,6 +101,7 @@ def install(
         wait=wait,
         take_ours=edits == "ours",
         bundle=bundle,
+        verify_every=None if verify_every is None else check_interval(verify_every),
     )
     if edits is None and not dry_run and sys.stdin.isatty() and sys.stderr.isatty():
         options = replace(options, ask=_ask)

@@ -16,7 +16,10 @@ from litellm_systemd.render import (
     render_socket,
     render_sysusers,
     render_tmpfiles,
+    render_verify_service,
+    render_verify_timer,
 )
+from litellm_systemd.verify_timer import OFF
 
 
 def build_desired(
@@ -29,8 +32,12 @@ def build_desired(
     version: str,
     running: Running,
     take: Container[str] = (),
+    verify_every: str = OFF,
 ) -> DesiredState:
-    """The state of the host that the request comes to. `take`: files to write although the user edited them."""
+    """The state of the host that the request comes to.
+
+    `take`: files to write although the user edited them. `verify_every`: how often the service is checked by itself.
+    """
     folders = (
         folder(layout.etc, 0o750, group=contract.SERVICE_USER),
         folder(layout.configs, 0o750, group=contract.SERVICE_USER),
@@ -42,6 +49,12 @@ def build_desired(
         layout.sysusers: render_sysusers(layout),
         layout.tmpfiles: render_tmpfiles(folders),
     }
+    checks = {
+        layout.verify_service: render_verify_service(layout, version),
+        layout.verify_timer: render_verify_timer(verify_every),
+    }
+    if verify_every != OFF:
+        texts |= checks
     command = FileState(layout.command, render_command(layout, version).encode(), mode=0o755, keep_edits=True)
     files = (
         *(FileState(path, text.encode(), keep_edits=True) for path, text in texts.items()),
@@ -52,7 +65,8 @@ def build_desired(
         command,
     )
     taken = frozenset(file.path for file in files if file.path in take)
-    return DesiredState(release, folders, files, running=running, take=taken)
+    absent = tuple(checks) if verify_every == OFF else ()
+    return DesiredState(release, folders, files, running=running, take=taken, absent=absent)
 
 
 def _environment_file(layout: Layout, wanted: Wanted, host: HostState) -> FileState:

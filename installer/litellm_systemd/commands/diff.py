@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from litellm_systemd.contract import ExitCode
+from litellm_systemd.contract import VERIFY_TIMER, ExitCode
 from litellm_systemd.diff import render_diff
 from litellm_systemd.drift import describe_drift
 from litellm_systemd.errors import MissingError
@@ -35,7 +35,8 @@ def diff(layout: Layout) -> Report:
         if drift:
             checks.append(Check(path, Outcome.WARNING, drift, _remedy(record)))
             diffs += _difference(layout, host.files.get(path), path, record)
-    checks += [Check(name, Outcome.WARNING, *drift) for name in UNITS for drift in _unit_drift(layout, host, name)]
+    units = (*UNITS, *((VERIFY_TIMER,) if layout.verify_timer in host.manifest else ()))
+    checks += [Check(name, Outcome.WARNING, *drift) for name in units for drift in _unit_drift(layout, host, name)]
     return Report(
         f"{len(checks)} differences from what was installed" if checks else "all is as it was installed",
         tuple(checks),

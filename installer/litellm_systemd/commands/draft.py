@@ -17,6 +17,7 @@ from litellm_systemd.plan import plan_install
 from litellm_systemd.preflight import require_ground
 from litellm_systemd.releases import Source, find_source, installed_version, running_release
 from litellm_systemd.systemctl import Systemctl
+from litellm_systemd.verify_timer import find_interval
 
 #: Asked whether a file that the user edited gives way: with the question, and the difference.
 Ask = Callable[[str, str], bool]
@@ -32,7 +33,8 @@ class InstallOptions:
     """What the flags of `install` say.
 
     `offline`: neither the instance metadata nor STS is asked. `take_ours`: files that the user edited give way, and
-    nobody is asked. `spend`: whether `verify` calls a model.
+    nobody is asked. `spend`: whether `verify` calls a model. `verify_every`: how often the service is to be checked
+    by itself, None for as it is.
     """
 
     request: Request
@@ -44,6 +46,7 @@ class InstallOptions:
     wait: bool = False
     take_ours: bool = False
     bundle: Path | None = None
+    verify_every: str | None = None
     ask: Ask = keep_mine
 
 
@@ -80,6 +83,7 @@ def draft_install(options: InstallOptions) -> Draft:
         systemd=systemd,
         version=installed_version(),
         running=Running.STARTED if options.start else Running.UNTOUCHED,
+        verify_every=options.verify_every or find_interval(layout, host),
     )
     take: frozenset[str] = frozenset(host.files) if options.take_ours else frozenset()
     desired = build(wanted, take=take)

@@ -1,0 +1,45 @@
+"""--verify-every: what it takes, and how a later install knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from litellm_systemd.errors import UsageError
+from litellm_systemd.layout import Layout
+from litellm_systemd.verify_timer import check_interval, find_interval
+from tests.unit.plan_world import make_host
+
+LAYOUT = Layout()
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [("15min", "15min"), ("1h 30min", "1h30min"), ("90s", "90s"), ("1D", "1d"), ("OFF", "off"), ("2hr", "2hr")],
+)
+def test_times(text: str, span: str) -> None:
+    """A time as systemd.time(7) writes it is taken, and so is `off`."""
+    assert check_interval(text) == span
+
+
+@pytest.mark.parametrize("text", ["", "15", "0min", "59s", "32d", "soon", "15 minutes", "-1h", "1h\nExecStart=x"])
+def test_what_is_no_time(text: str) -> None:
+    """A number without a unit, less than a minute, more than a month, and anything else is refused."""
+    with pytest.raises(UsageError, match="--verify-every"):
+        check_interval(text)
+
+
+def test_a_later_install_keeps_it() -> None:
+    """The installed timer says how often; where there is none, or one of somebody else's, it is off."""
+    assert find_interval(LAYOUT, make_host(LAYOUT, {"installed": {"verify_every": "1h30min"}})) == "1h30min"
+    assert find_interval(LAYOUT, make_host(LAYOUT, {"installed": {}})) == "off"
+    theirs = {"files": {LAYOUT.verify_timer: {"content": "[Timer]\nOnUnitActiveSec=5min\n"}}}
+    assert find_interval(LAYOUT, make_host(LAYOUT, theirs)) == "off"
+
+
+def test_an_edit_counts() -> None:
+    """Somebody who changed the interval in the file itself is not overruled."""
+    edited = {
+        "installed": {"verify_every": "15min"},
+        "files": {LAYOUT.verify_timer: {"content": "[Timer]\nOnUnitActiveSec=5min\n"}},
+    }
+    assert find_interval(LAYOUT, make_host(LAYOUT, edited)) == "5min"
