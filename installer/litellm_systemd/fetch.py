@@ -12,6 +12,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
+from litellm_systemd import sourced
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InstallerError, UsageError
 from litellm_systemd.pins import LOCK, Pin, parse_lock, pinned_version, render_lock
@@ -97,7 +98,8 @@ def _requirements(version: str) -> list[str]:
             f"this litellm-systemd works with LiteLLM {litellm.specifier}, not {version}",
             "'litellmctl upgrade' fetches a later litellm-systemd.",
         )
-    others = [str(item) for item in own if item is not litellm]
+    # No lock can name what is only to be had as source: see `sourced`.
+    others = [str(item) for item in own if item.name not in (litellm.name, sourced.NAME)]
     return [f"litellm[{','.join(sorted(litellm.extras))}]=={version}", *others]
 
 

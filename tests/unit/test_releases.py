@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from litellm_systemd import fetch, releases, trial
 from litellm_systemd.command import Result
@@ -289,6 +291,21 @@ def test_litellm_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str)
     assert (source.version, source.code) == (present.version, present.code)
     assert pinned_version(source.lock, "litellm") == "1.106.5"
     assert source.identifier != present.identifier
+
+
+def test_lock_is_asked_for_what_it_can_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worked out for another LiteLLM are the packages of the lock, and none that has no wheel."""
+    asked: list[str] = []
+
+    def remember(_source: Source, requirements: list[str], _scratch: Path) -> str:
+        asked.extend(Requirement(text).name for text in requirements)
+        return LOCK.replace("1.106.2", "1.106.5")
+
+    monkeypatch.setattr(fetch, "_by_uv", remember)
+    monkeypatch.setattr(fetch, "_by_pip", remember)
+    fetch.fetch_litellm("1.106.5", tmp_path)
+    assert asked[0] == "litellm"
+    assert {canonicalize_name(name) for name in asked} <= {pin.name for pin in parse_lock(find_source().lock)}
 
 
 def test_lock_without_the_wanted_litellm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
