@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from litellm_systemd.cli import cli
 from litellm_systemd.client import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report import Check, Outcome, Report
@@ -156,6 +158,16 @@ def test_it_is_part_of_verify_when_asked_for(server: Stub) -> None:
             {"prompt": 6000, "written": 0, "read": 5888},
         ]
     }
+
+
+def test_the_price_is_told_first(server: Stub) -> None:
+    """The command says first, on standard error, what it sends and that it is billed; the table has the figures."""
+    server.sick["/v1/chat/completions"] = answering(WRITTEN, OPENAI)[0]
+    argv = ["verify", "--base-url", server.url, "--api-key", STUB_KEY, "--model", "primary", "--caching"]
+    done = CliRunner().invoke(cli, argv)
+    assert done.exit_code == 0, done.output
+    assert "prompts of about 6,000 tokens, which are billed" in done.stderr
+    assert "5,990 written, 0 read; 0 written, 5,888 read" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +146,15 @@ def test_models_only_through_profiles(region: str) -> None:
     assert all(each.startswith(arn) and "*" not in each for each in through["Resource"])
 
 
+def test_role(stack: Stack) -> None:
+    """Beside Bedrock and the source the role may what Session Manager needs, and only an instance can take it on."""
+    role = stack.resource("Role")
+    assert role["ManagedPolicyArns"] == ["arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"]
+    assert set(statements(stack)) == {"bedrock", "source"}
+    (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert (trust["Principal"], trust["Action"]) == ({"Service": "ec2.amazonaws.com"}, "sts:AssumeRole")
+
+
 def test_regions() -> None:
     """A stack in a region that lacks a model is refused by CloudFormation itself: the region is in no mapping."""
     assert sorted(read_stack({}).template["Mappings"]["Profiles"]) == SERVED
@@ -180,7 +190,7 @@ def test_parameters_that_reach_the_script(name: str, value: str, fits: bool) -> 
 
 
 def test_user_data(stack: Stack, tmp_path: Path) -> None:
-    """The script has no expression of CloudFormation left, fits into user data, and shellcheck and bash accept it."""
+    """Nothing of CloudFormation is left in the script, it fits into user data, and bash and shellcheck accept it."""
     text = user_data(stack)
     script = tmp_path / "user-data"
     script.write_text(text)
@@ -188,6 +198,9 @@ def test_user_data(stack: Stack, tmp_path: Path) -> None:
     # 16 KB, less what the address of the handle may take.
     assert len(text) < 12_000
     subprocess.run(("bash", "-n", str(script)), check=True)
+    if shutil.which("shellcheck"):
+        done = subprocess.run(("shellcheck", str(script)), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
 
 
 def test_outputs(stack: Stack) -> None:
