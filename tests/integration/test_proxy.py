@@ -1,0 +1,105 @@
+"""Behind a proxy that opens TLS, as companies have: LiteLLM with the environment that a .env comes to."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import trustme
+
+from litellm_systemd.settings import build_settings, parse_dotenv
+from tests.fakes import run_cloud
+from tests.integration.litellm_process import KEY, run_litellm
+
+CONFIG = Path(__file__).parents[2] / "configs/iam_role_config.yml"
+#: A name that leads nowhere (RFC 6761), so that only a proxy can find it.
+HOST = "bedrock-runtime.test"
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Takes CONNECT, opens TLS with a certificate of its own, and passes on to `upstream` what is inside.
+
+    `asked` are the request lines that it got.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, tls: ssl.SSLContext, upstream: tuple[str, int]) -> None:
+        super().__init__(("127.0.0.1", 0), _Tunnel)
+        self.tls, self.upstream = tls, upstream
+        self.asked: list[str] = []
+
+    def handle_error(self, *args: object) -> None:
+        """A client that doesn't trust the certificate hangs up."""
+
+
+class _Tunnel(socketserver.StreamRequestHandler):
+    server: Proxy
+    rbufsize = 0
+
+    def handle(self) -> None:
+        self.server.asked.append(self.rfile.readline().decode().strip())
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with (
+            self.server.tls.wrap_socket(self.connection, server_side=True) as inner,
+            socket.create_connection(self.server.upstream) as outer,
+        ):
+            threading.Thread(target=_pass_on, args=(outer, inner), daemon=True).start()
+            _pass_on(inner, outer)
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+
+
+@contextmanager
+def proxy_to(url: str, authority: trustme.CA) -> Iterator[Proxy]:
+    """A proxy that leads to `url`, whatever it is asked for."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(HOST).configure_cert(tls)
+    parts = urlsplit(url)
+    with Proxy(tls, (str(parts.hostname), int(parts.port or 80))) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield proxy
+        proxy.shutdown()
+
+
+def test_proxy_with_a_private_ca(tmp_path: Path) -> None:
+    """With HTTPS_PROXY and SSL_CERT_FILE, a model is called by way of the proxy, whose CA is trusted; the instance's
+    role is asked for directly, since the service's NO_PROXY holds what mustn't be proxied.
+    """
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with run_cloud("us-east-1") as aws, proxy_to(aws.api_url, authority) as proxy:
+        address = f"http://127.0.0.1:{proxy.server_address[1]}"
+        lines = (
+            f"HTTPS_PROXY={address}",
+            f"HTTP_PROXY={address}",
+            "AWS_REGION_NAME=us-east-1",
+            f"AWS_BEDROCK_RUNTIME_ENDPOINT=https://{HOST}",
+            f"LITELLM_MASTER_KEY={KEY}",
+        )
+        settings = build_settings(parse_dotenv("\n".join(lines), ".env"), installed={}, new_key=str)
+        loopback = {
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": aws.metadata_url,
+            "AWS_EC2_METADATA_DISABLED": "false",
+            # Its folder is hidden from a service, and refused in a .env: this LiteLLM isn't one.
+            "SSL_CERT_FILE": str(tmp_path / "ca.pem"),
+        }
+        with run_litellm(CONFIG, {**settings.environment, **loopback}) as gateway:
+            question = [{"role": "user", "content": "what llm are you"}]
+            answer = gateway.chat({"model": "claude-sonnet-5-5", "messages": question})
+        assert answer.status == 200, answer.body
+        assert set(proxy.asked) == {f"CONNECT {HOST}:443 HTTP/1.1"}
+        assert [one.arn for one in aws.seen if one.service == "bedrock"] == [aws.metadata.issued[0].arn]
