@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from litellm_systemd.doctor.look_configuration import differing, read_environ
+from litellm_systemd.doctor.look_credentials import ended
 from litellm_systemd.doctor.look_exit import End, has_given_up, read_end
 from litellm_systemd.doctor.look_files import is_open, is_readable
 from litellm_systemd.doctor.look_host import denials
@@ -18,6 +20,7 @@ from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.host import render_manifest
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import FileState, Kind, Record, Verb, folder, record_of
+from litellm_systemd.report import Outcome
 from litellm_systemd.systemctl import Event
 
 EXITED = "98e322203f7a4ed290d09fe03c09fe15"
@@ -178,3 +181,16 @@ def test_folders_and_modes(tmp_path: Path) -> None:
     assert [step.verb for step in restore(scene, made.path, record_of(made))] == [Verb.CREATE_FOLDERS]
     (step,) = restore_access(FileState("/x", b"content", 0o666), 0o600, "root", "root")
     assert (step.verb, step.after) == (Verb.SET_ACCESS, FileState("/x", b"", 0o600))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "outcome"), [(-1, Outcome.FAILED), (30, Outcome.WARNING), (90, None)], ids=["over", "soon", "later"]
+)
+def test_temporary_credentials(tmp_path: Path, minutes: int, outcome: Outcome | None) -> None:
+    """Temporary AWS credentials that have ended are a failure, those that end within the hour a warning."""
+    layout = Layout(root=tmp_path)
+    end = datetime.now(timezone.utc) + timedelta(minutes=minutes)
+    path = layout.real(layout.environment_file)
+    path.parent.mkdir(parents=True)
+    path.write_text(f'AWS_SESSION_TOKEN="token"\nAWS_CREDENTIAL_EXPIRATION="{end.isoformat()}"\n', encoding="utf-8")
+    assert [found.outcome for found in ended.look(Scene(layout))] == ([outcome] if outcome else [])

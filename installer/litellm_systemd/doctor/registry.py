@@ -6,6 +6,7 @@ from types import ModuleType
 
 from litellm_systemd.doctor import (
     look_configuration,
+    look_credentials,
     look_exit,
     look_files,
     look_host,
@@ -15,7 +16,7 @@ from litellm_systemd.doctor import (
 )
 from litellm_systemd.doctor.cause import Probe
 
-_GROUPS = (look_host, look_files, look_configuration, look_unit, look_port, look_exit, look_service)
+_GROUPS = (look_host, look_files, look_credentials, look_configuration, look_unit, look_port, look_exit, look_service)
 
 
 def _probes(module: ModuleType) -> tuple[Probe, ...]:
