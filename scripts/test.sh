@@ -130,8 +130,8 @@ make_bundle() {
 # A test that hangs shows where after four minutes, and a run that hangs is ended.
 run_tests() {
     local side_by_side=()
-    # Services and boxes spend half their time waiting: two side by side save a third of it.
-    if [[ $1 != tests/unit && $(nproc) -gt 1 ]] && "$VENV/bin/python" -c 'import xdist' 2>/dev/null; then
+    # Services and boxes spend half their time waiting: two side by side save a third of it, and of the rest half.
+    if [[ $(nproc) -gt 1 ]] && "$VENV/bin/python" -c 'import xdist' 2>/dev/null; then
         side_by_side=(--numprocesses 2 --dist worksteal)
     fi
     timeout --foreground --signal=INT --kill-after=60 1800 \

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
-from litellm_systemd.bundle import Target, write_bundle
-from litellm_systemd.errors import CommandError
+from litellm_systemd.bundle import Target, open_bundle, write_bundle
+from litellm_systemd.errors import CommandError, InstallerError
 from litellm_systemd.source import find_source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEELS = REPOSITORY / ".cache/wheels"
+_BUNDLE = REPOSITORY / ".cache/bundle.tar"
 
 
-def make_bundle(out: Path) -> Path:
-    """Write the bundle for this Python and machine to `out`, without a network."""
+def own_bundle() -> Path:
+    """The bundle of this code for this Python and machine: the one that test.sh made, else made without a network.
+
+    One for all workers of pytest-xdist; whoever comes first makes it.
+    """
+    _BUNDLE.parent.mkdir(exist_ok=True)
+    with _BUNDLE.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_ours(_BUNDLE):
+            _make_bundle(_BUNDLE)
+    return _BUNDLE
+
+
+def _is_ours(bundle: Path) -> bool:
+    try:
+        return open_bundle(bundle).identifier == find_source().identifier
+    except InstallerError:
+        return False
+
+
+def _make_bundle(out: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
         try:
@@ -26,4 +47,3 @@ def make_bundle(out: Path) -> Path:
             if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1":
                 pytest.fail(reason, pytrace=False)
             pytest.skip(reason)
-    return out

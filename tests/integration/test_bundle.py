@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,32 +17,43 @@ from litellm_systemd import venvs
 from litellm_systemd.archive import read_manifest
 from litellm_systemd.bundle import Target, open_bundle, open_own_bundle, open_source
 from litellm_systemd.command import run
-from litellm_systemd.errors import CommandError, InputError
-from litellm_systemd.inventory import read_release
+from litellm_systemd.errors import CommandError, InputError, InstallerError
 from litellm_systemd.layout import Layout
 from litellm_systemd.pins import Pin, parse_lock, pinned_versions, render_lock, target_environment
 from litellm_systemd.releases import build_release
 from litellm_systemd.source import find_source
 from litellm_systemd.sourced import NAME, VERSION
+from litellm_systemd.trial import try_release
 from litellm_systemd.wheels import find_uv
-from tests.bundle import make_bundle
+from tests.bundle import own_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("bundle") / "bundle.tar")
+def bundle() -> Path:
+    return own_bundle()
 
 
-@pytest.fixture
-def no_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def no_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Neither a package index, nor a cache, nor a folder of wheels is known to pip and uv."""
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("UV_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+            patch.delenv(name)
+        patch.setenv("PIP_CONFIG_FILE", os.devnull)
+        patch.setenv("PIP_NO_CACHE_DIR", "1")
+        patch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+        patch.setenv("UV_INDEX_URL", "http://127.0.0.1:9/simple")
+        patch.setenv("UV_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def release(bundle: Path, no_index: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of the bundle, made by uv. (tests/system/test_scripts.py has one made by pip.)"""
+    if find_uv() is None:
+        pytest.skip("uv is not installed")
+    layout = Layout(root=tmp_path_factory.mktemp("root"))
+    return layout.real(layout.release(build_release(layout, open_bundle(bundle))))
 
 
 def versions(release: Path) -> dict[str, str]:
@@ -51,11 +62,8 @@ def versions(release: Path) -> dict[str, str]:
     return {item.name.lower().replace("_", "-").replace(".", "-"): item.version for item in found}
 
 
-@pytest.mark.usefixtures("no_index")
-def test_uv_and_pip_make_the_same_release(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From one bundle uv and pip install the same versions, which are those of the lock, compiled both ways."""
-    if find_uv() is None:
-        pytest.skip("uv is not installed")
+def test_release_is_what_the_lock_says(bundle: Path, release: Path) -> None:
+    """A release of a bundle has the versions of the lock and nothing else, is compiled, and knows its final place."""
     source = open_bundle(bundle)
     assert source.identifier == find_source().identifier
     environment = target_environment(Target().python, sys.version_info[2], Target().machine)
@@ -63,19 +71,23 @@ def test_uv_and_pip_make_the_same_release(bundle: Path, tmp_path: Path, monkeypa
         "litellm-systemd": source.version,
         NAME: VERSION,
     }
-    found = {}
-    for maker, uv in {"uv": find_uv(), "pip": None}.items():
-        layout = Layout(root=tmp_path / maker)
-        # Bound at once: the next turn has another.
-        monkeypatch.setattr(venvs, "find_uv", lambda uv=uv: uv)
-        release = layout.real(layout.release(build_release(layout, source)))
-        assert read_release(layout, release.name).made_by == maker
-        found[maker] = versions(release)
-        found[maker].pop("pip", None)
-        found[maker].pop("setuptools", None)
-        assert list(release.glob("lib/python*/site-packages/litellm/proxy/__pycache__/proxy_server.*.pyc"))
-        assert str(tmp_path).encode() not in (release / "bin/litellmctl").read_bytes()
-    assert found["uv"] == found["pip"] == wanted
+    assert versions(release) == wanted
+    assert list(release.glob("lib/python*/site-packages/litellm/proxy/__pycache__/proxy_server.*.pyc"))
+    assert str(release.parent).encode() not in (release / "bin/litellmctl").read_bytes()
+
+
+def test_release_that_cannot_be_imported(bundle: Path, release: Path) -> None:
+    """A venv in which the service can't be imported fails its trial, with the reason, and so becomes no release."""
+    source, python = open_bundle(bundle), str(release / "bin/python")
+    assert try_release(python, source.lock, source.version).versions["litellm"]
+    [module] = release.glob("lib/python*/site-packages/litellm_systemd/runtime/__init__.py")
+    sound = module.read_text(encoding="utf-8")
+    module.write_text(f"{sound}\nraise ImportError('spoiled on purpose')\n", encoding="utf-8")
+    try:
+        with pytest.raises(InstallerError, match="spoiled on purpose"):
+            try_release(python, source.lock, source.version)
+    finally:
+        module.write_text(sound, encoding="utf-8")
 
 
 @pytest.mark.usefixtures("no_index")

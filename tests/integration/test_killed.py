@@ -46,6 +46,7 @@ def strike(root: Path, ways: list[list[str]], stride: int = 1) -> list[dict[str,
         "without": [str(root / name) for name in ("var/lib/litellm-systemd/lock", "opt/litellm-systemd/releases")],
         "warm": [*ways[0], "--dry-run"],
         "stride": stride,
+        "first": 1,
     }
     # The release's own Python: there is nothing to build, and so each run takes no longer than its steps.
     python = root / "opt/litellm-systemd/current/bin/python"

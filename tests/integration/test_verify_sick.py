@@ -120,6 +120,16 @@ def test_what_is_billed_is_said(server: Stub) -> None:
     assert "mock_response" in check(free, TOOLS).detail
 
 
+def test_what_was_just_proven_is_not_asked_again(server: Stub) -> None:
+    """A report that goes on from the proof of an install has all its checks, and asks for the models alone."""
+    gateway = Gateway(server.url, KEY)
+    proof = verify(gateway, Scope(MODELS, spend=False))
+    server.seen.clear()
+    report = verify(gateway, Scope(MODELS), proven=proof)
+    assert having(report, OK) == NAMES
+    assert not {path for _, path, _ in server.seen} & {"/health/liveliness", "/health/readiness", "/v1/models"}
+
+
 def test_nothing_listens() -> None:
     """A dead port is one failure with its remedy; the rest is not tried and says why."""
     with socket.socket() as reserved:

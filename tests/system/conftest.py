@@ -17,6 +17,8 @@ import pytest
 import service
 from box import Bind, Box, BoxError, Image, Yard, why_not
 
+#: Modules with tests of minutes.
+_LONGEST = ("test_releases.py", "test_transaction.py")
 _BOXES = pytest.StashKey[list[Box]]()
 
 
@@ -27,7 +29,11 @@ class MakeBox(Protocol):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `system` what boots boxes (this hook sees the items of other folders too)."""
+    """Mark as `system` what boots boxes (this hook sees the items of other folders too), the longest tests first.
+
+    Of two workers, one would else go through the last of them alone.
+    """
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
     for item in items:
         if "yard" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.system)
@@ -56,9 +62,12 @@ def evidence(box: Box) -> list[tuple[str, str]]:
     return [(f"{box.name}: {' '.join(argv)}", box.run(argv, check=False).stdout) for argv in commands]
 
 
-def _measured() -> dict[str, Any]:
-    """What makes a box count for coverage, when test.sh measures it: the Python of the venv and of releases reports
-    to a folder of the host. (The service itself gets no such variables from systemd: the integration tests run it.)
+@pytest.fixture(scope="session")
+def measured() -> dict[str, Any]:
+    """Options of `Box` that make it count for coverage, when test.sh measures it.
+
+    The Python of the venv and of releases reports to a folder of the host. (The service itself gets no such variables
+    from systemd: the integration tests run it.)
     """
     config = os.environ.get("COVERAGE_PROCESS_START")
     if not config:
@@ -113,12 +122,13 @@ def debian_image(yard: Yard) -> Callable[[str], Image]:
 
 
 @pytest.fixture
-def make_box(request: pytest.FixtureRequest, yard: Yard, host_image: Image) -> Iterator[MakeBox]:
+def make_box(
+    request: pytest.FixtureRequest, yard: Yard, host_image: Image, measured: dict[str, Any]
+) -> Iterator[MakeBox]:
     """Boots as many boxes as a test wants, of any image (`host_image` if none is given), and ends them."""
     boxes = request.node.stash.setdefault(_BOXES, [])
 
     def make(image: Image = host_image, binds: tuple[Bind, ...] = (), **options: Any) -> Box:
-        measured = _measured()
         box = Box(yard, image, binds=measured["binds"] + binds, environment=measured["environment"], **options)
         boxes.append(box)
         box.boot()
@@ -142,9 +152,11 @@ def install_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def installed_image(yard: Yard, host_image: Image, install_environment: dict[str, str]) -> Image:
+def installed_image(
+    yard: Yard, host_image: Image, install_environment: dict[str, str], measured: dict[str, Any]
+) -> Image:
     """What `litellmctl install -c demo.yml` leaves behind, powered off: made once, forked by tests."""
-    with Box(yard, host_image, **_measured()) as golden:
+    with Box(yard, host_image, **measured) as golden:
         try:
             installed.install_demo(golden)
         except BoxError as error:
@@ -155,12 +167,12 @@ def installed_image(yard: Yard, host_image: Image, install_environment: dict[str
 
 
 @pytest.fixture(scope="session")
-def idle_image(yard: Yard, installed_image: Image) -> Image:
+def idle_image(yard: Yard, installed_image: Image, measured: dict[str, Any]) -> Image:
     """What is installed, stopped and disabled, and a slow model to call: for tests with a .env of their own.
 
     `service.set_up` starts it. That saves each of them a start with settings that it doesn't want.
     """
-    with Box(yard, installed_image, **_measured()) as golden:
+    with Box(yard, installed_image, **measured) as golden:
         service.ctl(golden, "stop")
         service.ctl(golden, "disable")
         service.add_upstream(golden)
@@ -180,7 +192,10 @@ def installed_box(make_box: MakeBox, installed_image: Image) -> Box:
 
 
 @pytest.fixture(scope="module")
-def shared_box(yard: Yard, installed_image: Image) -> Iterator[Box]:
-    """As `installed_box`, but one for all tests of a module that only look, or prove that nothing is changed."""
-    with Box(yard, installed_image) as opened:
+def shared_box(yard: Yard, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
+    """As `installed_box`, but one for all tests of a module that only look, or leave everything as they found it.
+
+    A box of its own for each of them would cost a start of the service.
+    """
+    with Box(yard, installed_image, **measured) as opened:
         yield opened

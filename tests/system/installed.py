@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 from box import Box, Image
-from tests.bundle import make_bundle
+from tests.bundle import own_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-#: Of each worker of pytest-xdist its own.
-BUNDLE = REPOSITORY / f".cache/bundle-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.tar"
 #: What tells uv where its cache is: an installation without a network lives on it.
 _CACHE_VARIABLES = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
 
@@ -34,8 +32,7 @@ def install_environment() -> dict[str, str]:
 
 def install_demo(box: Box) -> None:
     """`litellmctl install -c demo.yml --bundle`, as it stands in this checkout. Raises BoxError."""
-    make_bundle(BUNDLE)
-    argv = (f"{sys.prefix}/bin/litellmctl", "install", "-c", "demo.yml", "--bundle", str(BUNDLE))
+    argv = (f"{sys.prefix}/bin/litellmctl", "install", "-c", "demo.yml", "--bundle", str(own_bundle()))
     # uv, and no cache of the host's: what isn't in the bundle can't be had.
     box.run(argv, env={"HOME": "/root", "UV_CACHE_DIR": "/var/tmp/uv"}, cwd=str(REPOSITORY), timeout=900)
     box.run(("rm", "-rf", "/var/tmp/uv"))

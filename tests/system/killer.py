@@ -3,7 +3,8 @@
     python killer.py TASK
 
 TASK is JSON: `ways`, the command lines that lead to one state and back; `warm`, one that only looks; `trees`, the
-folders to compare, and in them the paths that don't count, `without`; `stride`, to strike at every so manieth step.
+folders to compare, and in them the paths that don't count, `without`; `stride`, to strike at every so manieth step,
+and `first`, the first of them.
 
 A step is whatever changes something or makes it last: a write, rename, link, removal, chmod, chown, fsync, and the
 start of a program such as systemctl. Python reports most of them by itself (sys.addaudithook). Each run of litellmctl
@@ -20,7 +21,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +54,28 @@ class Strike:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(arguments: Sequence[str], at: int) -> int | None:
-    """Run litellmctl in a fork; its exit code, None if it was killed before it came to its end."""
+def run(arguments: Sequence[str], at: int = 0) -> tuple[int | None, int]:
+    """Run litellmctl in a fork: its exit code, None if it was killed; and how many steps it took to its end."""
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        code = 70
+        code, strike = 70, Strike(at)
         try:
-            code = _litellmctl(arguments, at)
+            code = _litellmctl(arguments, strike)
+            os.write(writer, str(strike.count).encode())
         finally:
             os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        steps = int(stream.read() or 0)
     status = os.waitpid(pid, 0)[1]
-    return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+    return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status), steps
 
 
-def _litellmctl(arguments: Sequence[str], at: int) -> int:
+def _litellmctl(arguments: Sequence[str], strike: Strike) -> int:
     from litellm_systemd.cli import run_command
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    strike = Strike(at)
     fsync = os.fsync
 
     def counted_fsync(handle: Any) -> None:
@@ -85,9 +90,7 @@ def _litellmctl(arguments: Sequence[str], at: int) -> int:
 def tree(paths: Sequence[str], without: Sequence[str]) -> dict[str, list[str]]:
     """Each path below `paths` but those that begin with one of `without`: kind, mode, owner and content."""
     found: dict[str, list[str]] = {}
-    for path in sorted(_below(paths)):
-        if str(path).startswith(tuple(without)):
-            continue
+    for path in sorted(_below(paths, tuple(without))):
         status = path.lstat()
         content = ""
         if path.is_symlink():
@@ -98,46 +101,50 @@ def tree(paths: Sequence[str], without: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _below(paths: Sequence[str]) -> Iterator[Path]:
+def _below(paths: Iterable[str], without: tuple[str, ...]) -> Iterator[Path]:
     for path in map(Path, paths):
-        if path.is_symlink() or path.exists():
-            yield path
-            yield from path.rglob("*")
+        # What doesn't count isn't walked either: a release has 30,000 files.
+        if str(path).startswith(without) or not (path.is_symlink() or path.exists()):
+            continue
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _below(map(str, path.iterdir()), without)
 
 
 def strike_all(plan: dict[str, Any]) -> dict[str, Any]:
     """Go to and fro between two states, `ways` being the command lines that lead there, each killed at every
     `stride`-th step and then run again to its end.
 
-    Returns for each way: how many kills there were, and each time that the end was another one than without a kill.
+    Returns for each way: the steps that it has, how many kills there were, and each time that the end was another one
+    than without a kill.
     """
-    wanted = []
-    for way in (*plan["ways"], *plan["ways"]):  # the first time round leaves what any change leaves behind
-        _must(run(way, 0))
-        wanted.append(tree(plan["trees"], plan["without"]))
-    results: list[dict[str, Any]] = [{"way": way, "kills": 0, "wrong": []} for way in plan["ways"]]
-    for at in range(1, 10_000, plan["stride"]):
-        killed = [_strike(plan, way, at, result) for way, result in zip(plan["ways"], results, strict=True)]
-        for result, now, right in zip(results, killed, wanted[2:], strict=True):
-            differing = sorted(path for path in right.keys() | now.keys() if right.get(path) != now.get(path))
-            if differing:
-                result["wrong"].append({"at": at, "differing": differing})
-        if max(result["kills"] for result in results) * plan["stride"] < at:
-            break
-    return {"results": results}
+    for way in plan["ways"]:  # the first time round leaves what any change leaves behind
+        _must(way)
+    results = [
+        {"way": way, "steps": _must(way), "kills": 0, "wrong": [], "right": tree(plan["trees"], plan["without"])}
+        for way in plan["ways"]
+    ]
+    for at in range(plan["first"], max(result["steps"] for result in results) + 1, plan["stride"]):
+        for result in results:
+            _strike(plan, result, at)
+    return {"results": [{name: found for name, found in each.items() if name != "right"} for each in results]}
 
 
-def _strike(plan: dict[str, Any], way: Sequence[str], at: int, result: dict[str, Any]) -> dict[str, list[str]]:
-    if run(way, at) is None:
+def _strike(plan: dict[str, Any], result: dict[str, Any], at: int) -> None:
+    if run(result["way"], at)[0] is None:
         result["kills"] += 1
-    if (code := run(way, 0)) != 0:
-        result["wrong"].append({"at": at, "code": code})
-    return tree(plan["trees"], plan["without"])
+    code, _ = run(result["way"])
+    now, right = tree(plan["trees"], plan["without"]), result["right"]
+    differing = sorted(path for path in right.keys() | now.keys() if right.get(path) != now.get(path))
+    if code != 0 or differing:
+        result["wrong"].append({"at": at, "code": code, "differing": differing})
 
 
-def _must(code: int | None) -> None:
+def _must(way: Sequence[str]) -> int:
+    code, steps = run(way)
     if code != 0:
         raise SystemExit(f"a run that nobody killed ended with {code}")
+    return steps
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Any
 from box import Box
 
 BASE = "http://127.0.0.1:4000"
+#: Where the slow model is, see `add_upstream`.
+UPSTREAM = "127.0.0.1:9000"
 MODEL = "claude-sonnet-5-5"
 OLD_MODEL = "bedrock-converse-us-claude-3-7-sonnet-v1"
 

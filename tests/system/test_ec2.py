@@ -12,7 +12,7 @@ from pathlib import Path
 import installed
 from box import Bind, Box
 from conftest import MakeBox
-from tests.bundle import make_bundle
+from tests.bundle import own_bundle
 from tests.cloudformation import read_stack, user_data
 
 FAKES = {
@@ -28,7 +28,6 @@ LOG = "/var/log/litellm-user-data.log"
 
 def make_archive(folder: Path) -> str:
     """What docs/ec2.md says to upload: the tracked files below one folder, and a bundle. Returns its SHA-256."""
-    make_bundle(installed.BUNDLE)
     root = installed.REPOSITORY
     listed = subprocess.run(("git", "ls-files", "-z"), cwd=root, capture_output=True, text=True, check=True).stdout
     path = folder / "source.tar.gz"
@@ -36,7 +35,7 @@ def make_archive(folder: Path) -> str:
         for name in filter(None, listed.split("\0")):
             if (root / name).is_file():
                 archive.add(root / name, f"litellm-systemd/{name}")
-        archive.add(installed.BUNDLE, "litellm-systemd/litellm-systemd-0.1.0.tar")
+        archive.add(own_bundle(), "litellm-systemd/litellm-systemd-0.1.0.tar")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -9,48 +9,48 @@ from service import chat, ctl, key
 from test_install import write_env
 
 
-def test_edited_unit_stays(installed_box: Box) -> None:
+def test_edited_unit_stays(idle_box: Box) -> None:
     """An edited unit stays and the difference is shown, not overwritten in silence; --take-ours replaces it."""
     path = "/etc/systemd/system/litellm.service"
-    shipped = installed_box.read(path)
+    shipped = idle_box.read(path)
     edited = shipped.replace("LimitNOFILE=65536", "LimitNOFILE=99999")
-    installed_box.write(path, edited)
-    installed_box.systemctl("daemon-reload")
-    write_env(installed_box, "DRAIN_TIMEOUT=60\n")
+    idle_box.write(path, edited)
+    idle_box.systemctl("daemon-reload")
+    write_env(idle_box, "DRAIN_TIMEOUT=60\n")
     argv = ("install", "--env-file", "/root/.env", "--no-verify")
-    assert "-LimitNOFILE=99999" in (said := ctl(installed_box, *argv))
+    assert "-LimitNOFILE=99999" in (said := ctl(idle_box, *argv, "--no-start"))
     assert "--take-ours" in said
-    assert installed_box.read(path) == edited
+    assert idle_box.read(path) == edited
     # Told once, as dpkg does it: from here on it is only mentioned.
-    assert "--take-ours" not in ctl(installed_box, *argv)
-    ctl(installed_box, *argv, "--take-ours")
-    assert "TimeoutStopSec=90" in installed_box.read(path)
-    assert "LimitNOFILE=99999" in installed_box.run(("grep", "-r", "LimitNOFILE", "/etc/litellm/edited")).stdout
-    assert chat(installed_box) == 200
+    assert "--take-ours" not in ctl(idle_box, *argv, "--no-start")
+    ctl(idle_box, *argv, "--take-ours")
+    assert "TimeoutStopSec=90" in idle_box.read(path)
+    assert "LimitNOFILE=99999" in idle_box.run(("grep", "-r", "LimitNOFILE", "/etc/litellm/edited")).stdout
+    assert chat(idle_box) == 200
 
 
-def test_edited_environment_stays(installed_box: Box) -> None:
+def test_edited_environment_stays(idle_box: Box) -> None:
     """An edited environment file stays whole: nothing is made from a .env that isn't taken up; no key is shown."""
     path = "/etc/litellm/litellm.env"
-    edited = installed_box.read(path) + 'HAND_MADE="1"\n'
-    installed_box.write(path, edited, 0o600)
-    write_env(installed_box, "PORT=4001\n")
-    said = ctl(installed_box, "install", "--env-file", "/root/.env", "--no-verify")
+    edited = idle_box.read(path) + 'HAND_MADE="1"\n'
+    idle_box.write(path, edited, 0o600)
+    write_env(idle_box, "PORT=4001\n")
+    said = ctl(idle_box, "install", "--env-file", "/root/.env", "--no-start")
     assert '+PORT="4001"' in said
-    assert key(installed_box) not in said
-    assert installed_box.read(path) == edited
-    assert "4001" not in installed_box.read("/etc/systemd/system/litellm.socket")
-    assert chat(installed_box) == 200
+    assert key(idle_box) not in said
+    assert idle_box.read(path) == edited
+    assert "4001" not in idle_box.read("/etc/systemd/system/litellm.socket")
 
 
-def test_diff_shows_drift(installed_box: Box) -> None:
+def test_diff_shows_drift(idle_box: Box) -> None:
     """`diff` finds an edit, a mode, a lost link, a unit that was masked or disabled; exit code 2, and 0 without."""
-    assert "all is as it was installed" in ctl(installed_box, "diff")
-    installed_box.run(("chmod", "644", "/etc/litellm/litellm.env"))
-    installed_box.run(("rm", "/usr/local/bin/litellmctl"))
-    installed_box.run(("sh", "-c", "echo '# mine' >> /etc/litellm/configs/demo.yml"))
-    installed_box.systemctl("disable", "litellm")
-    done = installed_box.run(("/opt/litellm-systemd/current/bin/litellmctl", "diff", "--json"), check=False)
+    ctl(idle_box, "enable")
+    assert "all is as it was installed" in ctl(idle_box, "diff")
+    idle_box.run(("chmod", "644", "/etc/litellm/litellm.env"))
+    idle_box.run(("rm", "/usr/local/bin/litellmctl"))
+    idle_box.run(("sh", "-c", "echo '# mine' >> /etc/litellm/configs/demo.yml"))
+    idle_box.systemctl("disable", "litellm")
+    done = idle_box.run(("/opt/litellm-systemd/current/bin/litellmctl", "diff", "--json"), check=False)
     report = json.loads(done.stdout)
     found = {each["what"]: each["how"] for each in report["data"]["differences"]}
     assert done.returncode == 2
@@ -71,12 +71,12 @@ def test_dry_run_as_a_user(shared_box: Box) -> None:
     assert (done.returncode, "sudo" in done.stderr) == (77, True)
 
 
-def test_dry_run_touches_nothing(installed_box: Box) -> None:
+def test_dry_run_touches_nothing(shared_box: Box) -> None:
     """`install --dry-run` shows each file's difference and what becomes of the service, and writes nothing at all."""
-    write_env(installed_box, "NUM_WORKERS=1\nLITELLM_MASTER_KEY=sk-canary-0123456789\n")
+    write_env(shared_box, "NUM_WORKERS=1\nLITELLM_MASTER_KEY=sk-canary-0123456789\n")
     reference = "/root/reference"
-    installed_box.write(reference, "")
-    done = installed_box.run(
+    shared_box.write(reference, "")
+    done = shared_box.run(
         ("litellmctl", "install", "--dry-run", "--env-file", "/root/.env"), check=False, cwd="/root"
     )
     assert done.returncode == 2
@@ -85,5 +85,5 @@ def test_dry_run_touches_nothing(installed_box: Box) -> None:
     assert "canary" not in done.stdout + done.stderr
     newer = ("find", "/etc", "/opt", "/usr/local", "/var/lib/litellm-systemd", "/run/systemd/system")
     # Where the tests' coverage is measured, Python compiles the package for that when it is first used.
-    found = installed_box.run((*newer, "-newer", reference, "-not", "-path", "*/coverage*")).stdout.split()
+    found = shared_box.run((*newer, "-newer", reference, "-not", "-path", "*/coverage*")).stdout.split()
     assert [path for path in found if not path.endswith("/site-packages")] == []

@@ -16,7 +16,9 @@ from litellm_systemd.errors import InputError
 from litellm_systemd.render import render_environment
 from litellm_systemd.settings import Dotenv, build_settings, parse_dotenv
 
-UNIT = """[Service]
+UNIT = """[Unit]
+StartLimitIntervalSec=0
+[Service]
 Type=oneshot
 EnvironmentFile=/etc/dump.env
 ExecStart=/bin/sh -c 'cat /proc/self/environ >/run/dump'
@@ -60,9 +62,8 @@ def carried(box: Box, text: str) -> dict[str, str]:
     """The variables that a service gets from an EnvironmentFile with this text; none if it can't even start."""
     # As base64 on the way in and out: pipes in text mode would turn carriage returns into newlines.
     packed = base64.b64encode(text.encode()).decode()
-    box.run(("sh", "-c", "base64 -d >/etc/dump.env; rm -f /run/dump; touch /run/dump"), input=packed)
-    box.systemctl("start", "dump.service", check=False)
-    dumped = base64.b64decode(box.run(("base64", "/run/dump")).stdout).decode()
+    script = "base64 -d >/etc/dump.env; : >/run/dump; systemctl start dump.service; base64 /run/dump"
+    dumped = base64.b64decode(box.run(("sh", "-c", script), input=packed).stdout).decode()
     pairs = (entry.split("=", 1) for entry in dumped.split("\0") if entry)
     return {name: value for name, value in pairs if name.startswith("X")}
 

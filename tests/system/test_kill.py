@@ -35,55 +35,41 @@ def assert_little_lost(load: Load) -> None:
     assert load.answered > 2 * CLIENTS
 
 
-def test_killed_worker_is_replaced(idle_box: Box) -> None:
-    """A worker that is killed costs its own requests alone, is replaced, and one line says so."""
+def wait_for_warning(box: Box, start: str) -> None:
+    box.wait_until(lambda: said(box, "warning", start), 30, "a line about it")
+
+
+HOW = {
+    "KILL": r"worker [12] \(pid {}\) was killed by SIGKILL, replaced in \d+\.\d s",
+    "STOP": r"worker [12] \(pid {}\) answered nothing for \d+ s and was killed, replaced in \d+\.\d s",
+}
+
+
+def test_lost_processes_are_replaced(idle_box: Box) -> None:
+    """A worker that is killed or hangs is replaced by the main process, with one line about it; a main process that
+    is killed or hangs by systemd, its workers with it. It costs their own requests alone.
+    """
     set_up(idle_box, ENV)
-    before, victim, start = state(idle_box), min(workers(idle_box)), now(idle_box)
-    with loaded(idle_box) as load:
-        signal_process(idle_box, "KILL", victim)
-        wait_for_workers(idle_box, gone={victim})
-        idle_box.wait_until(lambda: said(idle_box, "warning", start), 30, "a line about it")
-    assert_little_lost(load)
-    lines = said(idle_box, "warning", start)
-    assert len(lines) == 1, lines
-    assert re.fullmatch(rf"worker [12] \(pid {victim}\) was killed by SIGKILL, replaced in \d+\.\d s", lines[0])
-    assert state(idle_box) == before
+    before = state(idle_box)
+    for name, words in HOW.items():
+        victim, start = min(workers(idle_box)), now(idle_box)
+        with loaded(idle_box) as load:
+            signal_process(idle_box, name, victim)
+            wait_for_workers(idle_box, gone={victim})
+            wait_for_warning(idle_box, start)
+        assert_little_lost(load)
+        [line] = said(idle_box, "warning", start)
+        assert re.fullmatch(words.format(victim), line)
+        assert state(idle_box) == before
 
-
-def test_killed_main_process_takes_its_workers_along(idle_box: Box) -> None:
-    """When the main process is killed, its workers go with it, and the service comes back; connections wait."""
-    set_up(idle_box, ENV)
-    before, old = state(idle_box)["MainPID"], processes(idle_box)
-    with loaded(idle_box) as load:
-        signal_process(idle_box, "KILL", before)
-        wait_for_workers(idle_box, gone=old)
-        assert chat(idle_box) == 200
-    assert_little_lost(load)
-    assert (state(idle_box)["ActiveState"], state(idle_box)["NRestarts"]) == ("active", "1")
-
-
-def test_hung_processes_are_replaced(idle_box: Box) -> None:
-    """A worker that is stopped is replaced by the main process, and a stopped main process by systemd."""
-    set_up(idle_box, ENV)
-    main, victim, start = state(idle_box)["MainPID"], min(workers(idle_box)), now(idle_box)
-    with loaded(idle_box) as load:
-        signal_process(idle_box, "STOP", victim)
-        wait_for_workers(idle_box, gone={victim})
-        idle_box.wait_until(lambda: said(idle_box, "warning", start), 30, "a line about it")
-    assert_little_lost(load)
-    lines = said(idle_box, "warning", start)
-    assert len(lines) == 1, lines
-    words = rf"worker [12] \(pid {victim}\) answered nothing for \d+ s and was killed, replaced in \d+\.\d s"
-    assert re.fullmatch(words, lines[0])
-    assert state(idle_box)["MainPID"] == main
-
-    old = processes(idle_box)
-    with loaded(idle_box) as load:
-        signal_process(idle_box, "STOP", main)
-        wait_for_workers(idle_box, gone=old)
-        assert chat(idle_box) == 200
-    assert_little_lost(load)
-    assert state(idle_box)["NRestarts"] == "1"
+    for number, name in enumerate(HOW, start=1):
+        old, start = processes(idle_box), now(idle_box)
+        with loaded(idle_box) as load:
+            signal_process(idle_box, name, state(idle_box)["MainPID"])
+            wait_for_workers(idle_box, gone=old)
+            assert chat(idle_box) == 200
+        assert_little_lost(load)
+        assert (state(idle_box)["ActiveState"], state(idle_box)["NRestarts"]) == ("active", str(number))
     assert "watchdog" in idle_box.journal("litellm", f"--since={start}", "_PID=1").lower()
 
 

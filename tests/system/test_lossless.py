@@ -15,7 +15,10 @@ def assert_lossless(load: Load) -> None:
 
 
 def test_reload_and_restart_by_litellmctl(idle_box: Box) -> None:
-    """Under `systemctl reload` and `litellmctl restart` no chat of 16 clients fails, and no open stream is cut."""
+    """Under `systemctl reload` and `litellmctl restart` no chat of 16 clients fails, and no open stream is cut.
+
+    In the end the service runs under its own name, as a new process, and of the standby nothing is left.
+    """
     set_up(idle_box, "NUM_WORKERS=2\n")
     first, main = workers(idle_box), state(idle_box)["MainPID"]
     with loaded(idle_box, streams=STREAMS) as load:
@@ -26,6 +29,20 @@ def test_reload_and_restart_by_litellmctl(idle_box: Box) -> None:
         assert state(idle_box)["MainPID"] != main
         assert chat(idle_box) == 200
     assert_lossless(load)
+    assert_no_trace(idle_box)
+
+
+def assert_no_trace(box: Box) -> None:
+    after = state(box)
+    assert (after["ActiveState"], after["NRestarts"]) == ("active", "0")
+    box.wait_until(
+        lambda: box.show("litellm-standby.service", "ActiveState")["ActiveState"] == "inactive",
+        60,
+        "the standby has gone",
+    )
+    assert processes(box) == {after["MainPID"], *workers(box)}
+    assert not box.exists("/run/systemd/system/litellm-standby.service")
+    assert box.systemctl("is-system-running") == "running"
 
 
 def test_recycling_and_restart_by_systemctl(idle_box: Box) -> None:
@@ -43,8 +60,12 @@ def test_recycling_and_restart_by_systemctl(idle_box: Box) -> None:
 
 
 def test_changed_environment_loses_no_request(idle_box: Box) -> None:
-    """An install that has to restart the service for a new environment loses no request either."""
+    """An install that has to restart the service for a new environment loses no request either.
+
+    A drop-in of the administrator's that keeps the new process from starting leaves the old one serving, untouched.
+    """
     set_up(idle_box, "NUM_WORKERS=2\n")
+    assert_drop_in_is_honoured(idle_box)
     with loaded(idle_box) as load:
         idle_box.write("/root/.env", "NUM_WORKERS=2\nMINE=1\n", 0o600)
         ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify")
@@ -53,32 +74,15 @@ def test_changed_environment_loses_no_request(idle_box: Box) -> None:
     assert (load.failed, load.answered > 100) == ([], True)
 
 
-def test_standby_leaves_no_trace(installed_box: Box) -> None:
-    """After `litellmctl restart` the service runs under its own name, as a new process, and nothing else is left."""
-    before = state(installed_box)["MainPID"]
-    ctl(installed_box, "restart")
-    after = state(installed_box)
-    assert (after["ActiveState"], after["NRestarts"]) == ("active", "0")
-    assert after["MainPID"] != before
-    installed_box.wait_until(
-        lambda: installed_box.show("litellm-standby.service", "ActiveState")["ActiveState"] == "inactive",
-        60,
-        "the standby has gone",
-    )
-    assert processes(installed_box) == {after["MainPID"], *workers(installed_box)}
-    assert not installed_box.exists("/run/systemd/system/litellm-standby.service")
-    assert installed_box.systemctl("is-system-running") == "running"
-
-
-def test_standby_honours_drop_ins(installed_box: Box) -> None:
-    """When a drop-in of the administrator's keeps the new process from starting, the old one serves on untouched."""
-    before = state(installed_box)["MainPID"]
-    text = "[Service]\nExecStartPre=/bin/false\n"
-    installed_box.write("/etc/systemd/system/litellm.service.d/refuse.conf", text)
-    installed_box.systemctl("daemon-reload")
-    done = installed_box.run(("litellmctl", "restart"), check=False, timeout=120)
+def assert_drop_in_is_honoured(box: Box) -> None:
+    before, drop_in = state(box)["MainPID"], "/etc/systemd/system/litellm.service.d/refuse.conf"
+    box.write(drop_in, "[Service]\nExecStartPre=/bin/false\n")
+    box.systemctl("daemon-reload")
+    done = box.run(("litellmctl", "restart"), check=False, timeout=120)
     assert (done.returncode, "was not touched and serves on" in done.stderr) == (69, True), done.stderr
-    assert (state(installed_box)["MainPID"], chat(installed_box)) == (before, 200)
+    assert (state(box)["MainPID"], chat(box)) == (before, 200)
+    box.run(("rm", drop_in))
+    box.systemctl("daemon-reload")
 
 
 def test_restart_without_room(idle_box: Box) -> None:

@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import installed
 import pytest
 from box import Box, BoxError
-from tests.bundle import make_bundle
+from tests.bundle import own_bundle
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 #: Programs of this checkout's venv, uv among them: with it, and its cache, nothing needs a network.
@@ -34,13 +33,15 @@ def test_quickstart(box: Box, install_environment: dict[str, str]) -> None:
 
 def test_quickstart_from_a_bundle(box: Box) -> None:
     """Without a network, a cache and uv, a bundle is enough for a verified service; a second run changes nothing."""
-    make_bundle(installed.BUNDLE)
     # No folder of the venv: no uv. HOME holds neither a cache nor pip's settings.
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/srv"}
-    argv = (str(SCRIPTS / "quickstart.sh"), "--bundle", str(installed.BUNDLE))
+    argv = (str(SCRIPTS / "quickstart.sh"), "--bundle", str(own_bundle()))
     first = box.run(argv, env=environment, timeout=1200)
     assert "checks passed" in first.stdout
     assert "building the release with pip" in first.stderr
+    # Its versions are those of the lock, or it would be no release (litellm_systemd.trial).
+    site = "/opt/litellm-systemd/current/lib/python3*/site-packages"
+    assert "proxy_server." in box.run(("sh", "-c", f"ls {site}/litellm/proxy/__pycache__")).stdout
     before = box.show("litellm.service", "ActiveState", "InvocationID")
     second = box.run(argv, env=environment, timeout=600)
     assert "installing litellmctl" not in second.stderr

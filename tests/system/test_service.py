@@ -8,7 +8,7 @@ from http.client import HTTPException
 
 import pytest
 from box import Box, Image
-from service import BASE, MODEL, OLD_MODEL, chat, ctl, key, refused, state
+from service import BASE, MODEL, OLD_MODEL, UPSTREAM, chat, ctl, key, now, refused, said, state
 
 MakeBox = Callable[..., Box]
 
@@ -28,18 +28,17 @@ def wait_for_failure(box: Box) -> None:
 # --- a sound service ---
 
 
-def test_survives_a_reboot(installed_box: Box) -> None:
-    """After a reboot the enabled service runs again, without a hand, and answers."""
-    assert installed_box.systemctl("is-active", "litellm") == "active"
-    assert chat(installed_box) == 200
-    installed_box.reboot()
-    assert installed_box.systemctl("is-active", "litellm", "litellm.socket") == "active\nactive"
-    assert chat(installed_box) == 200
-
-
 def test_ready_when_systemctl_says_so(installed_box: Box) -> None:
-    """The very first request after `systemctl start` returns is answered with 200, ten times out of ten."""
+    """The very first request after `systemctl start` returns is answered with 200, ten times out of ten.
+
+    And after `systemctl stop` the port refuses and stays so, although clients keep knocking.
+    """
     secret = key(installed_box)
+    installed_box.systemctl("stop", "litellm")
+    installed_box.wait_until(lambda: refused(installed_box), 10, "the port is closed")
+    assert all(refused(installed_box) for _ in range(5))
+    stopped = installed_box.systemctl("is-active", "litellm", "litellm.socket", check=False)
+    assert stopped == "inactive\ninactive"
     answers = []
     for _ in range(10):
         installed_box.systemctl("stop", "litellm")
@@ -86,10 +85,10 @@ def test_no_key_in_units_or_arguments(shared_box: Box) -> None:
     assert shared_box.run(("stat", "-c", "%a %U", "/etc/litellm/litellm.env")).stdout == "600 root\n"
 
 
-def test_first_curls_of_the_workshop(installed_box: Box) -> None:
+def test_first_curls_of_the_workshop(idle_box: Box) -> None:
     """The workshop's first three commands answer as they stand, once the workshop's key is the one in .env."""
-    installed_box.write("/root/.env", 'LITELLM_MASTER_KEY="sk-litellm-test-key"\n', 0o600)
-    ctl(installed_box, "install", "--env-file", "/root/.env", "-c", "demo.yml")
+    idle_box.write("/root/.env", 'LITELLM_MASTER_KEY="sk-litellm-test-key"\n', 0o600)
+    ctl(idle_box, "install", "--env-file", "/root/.env", "-c", "demo.yml")
     commands = (
         "export LITELLM_MASTER_KEY=sk-litellm-test-key\n"
         'curl -sf http://localhost:4000/v1/models -H "Authorization: Bearer ${LITELLM_MASTER_KEY}"\n',
@@ -98,7 +97,7 @@ def test_first_curls_of_the_workshop(installed_box: Box) -> None:
         ' -H "Authorization: Bearer ${LITELLM_MASTER_KEY}" -d \'{"model": "' + OLD_MODEL + '",'
         ' "messages": [{"role": "user", "content": "what llm are you"}]}\'\n',
     )
-    models, answer = (json.loads(installed_box.run(("sh", "-c", command)).stdout) for command in commands)
+    models, answer = (json.loads(idle_box.run(("sh", "-c", command)).stdout) for command in commands)
     assert OLD_MODEL in [model["id"] for model in models["data"]]
     assert answer["choices"][0]["message"]["content"]
 
@@ -106,43 +105,33 @@ def test_first_curls_of_the_workshop(installed_box: Box) -> None:
 # --- stopping and starting ---
 
 
-def test_stop_means_stop(installed_box: Box) -> None:
-    """After `systemctl stop` the port refuses and stays so, although clients keep knocking."""
-    installed_box.systemctl("stop", "litellm")
-    installed_box.wait_until(lambda: refused(installed_box), 10, "the port is closed")
-    assert all(refused(installed_box) for _ in range(5))
-    stopped = installed_box.systemctl("is-active", "litellm", "litellm.socket", check=False)
-    assert stopped == "inactive\ninactive"
-
-
-def test_restart_refuses_nobody(installed_box: Box) -> None:
-    """While `systemctl restart` runs, the port stays open and each new request is answered."""
-    secret = key(installed_box)
-    restart = installed_box.popen(("systemctl", "restart", "litellm"))
-    answers = []
-    while restart.poll() is None:
-        answers.append(chat(installed_box, bearer=secret))
-    assert restart.returncode == 0
-    assert answers
-    assert set(answers) == {200}
-
-
 def test_disabled_service_stays_off(installed_box: Box) -> None:
-    """`litellmctl disable` keeps service and socket off at the next boot, and `enable` brings them back."""
+    """`litellmctl disable` keeps service and socket off at the next boot, and `enable` brings them back.
+
+    Enabled, the service runs after a reboot without a hand, and answers.
+    """
     ctl(installed_box, "disable")
     installed_box.reboot()
     assert installed_box.systemctl("is-active", "litellm", "litellm.socket", check=False) == "inactive\ninactive"
     ctl(installed_box, "enable")
     installed_box.reboot()
-    assert installed_box.systemctl("is-active", "litellm") == "active"
+    assert installed_box.systemctl("is-active", "litellm", "litellm.socket") == "active\nactive"
+    assert chat(installed_box) == 200
 
 
 def test_drop_in_is_honoured(installed_box: Box) -> None:
-    """A drop-in of the administrator's is stock systemd: it takes effect, and no install touches it."""
+    """A drop-in of the administrator's is stock systemd: it takes effect, and no install touches it.
+
+    While `systemctl restart` runs, the port stays open and each new request is answered.
+    """
     text = "[Service]\nEnvironment=ADDED_BY_ADMIN=1\n"
     installed_box.write("/etc/systemd/system/litellm.service.d/override.conf", text)
     installed_box.systemctl("daemon-reload")
-    installed_box.systemctl("restart", "litellm")
+    secret, answers = key(installed_box), []
+    restart = installed_box.popen(("systemctl", "restart", "litellm"))
+    while restart.poll() is None:
+        answers.append(chat(installed_box, bearer=secret))
+    assert (restart.returncode, set(answers)) == (0, {200})
     ctl(installed_box, "install")
     environ = installed_box.run(("cat", f"/proc/{state(installed_box)['MainPID']}/environ")).stdout
     assert "ADDED_BY_ADMIN=1" in environ.split("\0")
@@ -152,82 +141,71 @@ def test_drop_in_is_honoured(installed_box: Box) -> None:
 # --- what goes wrong ---
 
 
-def broken(box: Box, config: str) -> str:
-    """Restart with that text as the active configuration; gives what the journal says at error level."""
-    box.write("/etc/litellm/configs/demo.yml", config, 0o640, "root:litellm")
-    box.run(("systemctl", "restart", "litellm"), check=False)
-    wait_for_failure(box)
-    return box.journal("litellm", "--boot", "--priority", "err", "--output", "cat", "_COMM=python")
+DEMO = "/etc/litellm/configs/demo.yml"
+#: A text that can't work, and what is said of it; None: the file is gone.
+BROKEN: dict[str, tuple[str | None, str]] = {
+    "bad YAML": ("model_list: [\n", "config.yaml:2:1"),
+    "a missing variable": (
+        "model_list:\n  - model_name: m\n    litellm_params: {model: openai/m, api_key: os.environ/NOT_THERE}\n",
+        "NOT_THERE",
+    ),
+    "no models": ("litellm_settings: {}\n", "model_list"),
+    "no file": (None, "/etc/litellm/config.yaml"),
+}
 
 
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        pytest.param("model_list: [\n", "config.yaml:2:1", id="bad YAML"),
-        pytest.param(
-            "model_list:\n  - model_name: m\n    litellm_params: {model: openai/m, api_key: os.environ/NOT_THERE}\n",
-            "NOT_THERE",
-            id="a missing variable",
-        ),
-        pytest.param("litellm_settings: {}\n", "model_list", id="no models"),
-    ],
-)
-def test_broken_configuration_ends_in_one_line(installed_box: Box, config: str, said: str) -> None:
-    """A configuration that can't work ends in exit 78 and one clear line, without a restart loop."""
-    line = broken(installed_box, config)
-    assert len(line.splitlines()) == 1
-    assert said in line
-    now = state(installed_box)
-    assert (now["ExecMainStatus"], now["NRestarts"]) == ("78", "0")
-    installed_box.wait_until(lambda: refused(installed_box), 10, "the port is closed")
-    assert state(installed_box)["NRestarts"] == "0"
+def break_config(box: Box, config: str | None) -> None:
+    box.run(("rm", "-f", DEMO))
+    if config is not None:
+        box.write(DEMO, config, 0o640, "root:litellm")
 
 
-def test_missing_configuration(installed_box: Box) -> None:
-    """A configuration that is gone ends in exit 78, and the line in the journal names the file."""
-    installed_box.run(("rm", "/etc/litellm/configs/demo.yml"))
-    installed_box.run(("systemctl", "restart", "litellm"), check=False)
-    wait_for_failure(installed_box)
-    assert state(installed_box)["ExecMainStatus"] == "78"
-    assert "/etc/litellm/config.yaml" in installed_box.journal(
-        "litellm", "--boot", "--priority", "err", "_COMM=python"
-    )
+def test_broken_configuration_ends_in_one_line(idle_box: Box) -> None:
+    """A configuration that can't work ends in exit 78 and one clear line, without a restart loop.
+
+    Once it is mended, a plain `systemctl start` brings the service back.
+    """
+    good = idle_box.read(DEMO)
+    for name, (config, words) in BROKEN.items():
+        start = now(idle_box)
+        break_config(idle_box, config)
+        idle_box.run(("systemctl", "restart", "litellm"), check=False)
+        wait_for_failure(idle_box)
+        lines = said(idle_box, "err", start)
+        assert (len(lines), words in "".join(lines)) == (1, True), (name, lines)
+        assert state(idle_box)["ExecMainStatus"] == "78", name
+        idle_box.wait_until(lambda: refused(idle_box), 10, "the port is closed")
+        assert state(idle_box)["NRestarts"] == "0", name
+    break_config(idle_box, good)
+    idle_box.systemctl("start", "litellm")
+    assert chat(idle_box) == 200
 
 
-def test_mended_configuration_starts(installed_box: Box) -> None:
-    """Once the configuration is mended, a plain `systemctl start` brings the service back."""
-    good = installed_box.read("/etc/litellm/configs/demo.yml")
-    broken(installed_box, "model_list: [\n")
-    installed_box.write("/etc/litellm/configs/demo.yml", good, 0o640, "root:litellm")
-    installed_box.systemctl("start", "litellm")
-    assert chat(installed_box) == 200
-
-
-def test_broken_configuration_is_refused_by_reload(installed_box: Box) -> None:
+def test_broken_configuration_is_refused_by_reload(shared_box: Box) -> None:
     """A reload with a broken configuration fails aloud, and the service answers on as before."""
-    before = state(installed_box)["MainPID"]
-    installed_box.write("/etc/litellm/configs/demo.yml", "model_list: [\n", 0o640, "root:litellm")
-    assert installed_box.run(("systemctl", "reload", "litellm"), check=False).returncode != 0
-    done = installed_box.run(("/usr/local/bin/litellmctl", "reload"), check=False)
+    before, good = state(shared_box)["MainPID"], shared_box.read(DEMO)
+    break_config(shared_box, "model_list: [\n")
+    assert shared_box.run(("systemctl", "reload", "litellm"), check=False).returncode != 0
+    done = shared_box.run(("/usr/local/bin/litellmctl", "reload"), check=False)
     assert done.returncode == 69
     assert "this isn't YAML" in done.stderr
-    assert chat(installed_box) == 200
-    assert state(installed_box)["MainPID"] == before
+    assert chat(shared_box) == 200
+    assert state(shared_box)["MainPID"] == before
+    break_config(shared_box, good)
+    shared_box.systemctl("reload", "litellm")
 
 
-def test_taken_port_names_its_holder(installed_box: Box) -> None:
+def test_taken_port_names_its_holder(idle_box: Box) -> None:
     """A port that somebody else holds is an error that says who, and the service serves nowhere else."""
-    installed_box.systemctl("stop", "litellm")
-    installed_box.wait_until(lambda: refused(installed_box), 10, "the port is closed")
-    hold_port(installed_box)
-    done = installed_box.run(("/usr/local/bin/litellmctl", "start"), check=False)
+    hold_port(idle_box)
+    done = idle_box.run(("/usr/local/bin/litellmctl", "start"), check=False)
     assert done.returncode == 69
     assert "127.0.0.1:4000 is held by python3" in done.stderr
-    listening = installed_box.run(("ss", "-Hltnp")).stdout
-    assert [line.split()[3] for line in listening.splitlines()] == ["127.0.0.1:4000"]
-    installed_box.run(("pkill", "-f", "create_server"))
-    installed_box.systemctl("start", "litellm")
-    assert chat(installed_box) == 200
+    listening = idle_box.run(("ss", "-Hltnp")).stdout
+    assert {line.split()[3] for line in listening.splitlines()} == {"127.0.0.1:4000", UPSTREAM}
+    idle_box.run(("pkill", "-f", "create_server"))
+    idle_box.systemctl("start", "litellm")
+    assert chat(idle_box) == 200
 
 
 def test_wrong_key_is_refused(shared_box: Box) -> None:
