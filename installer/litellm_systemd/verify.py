@@ -83,9 +83,13 @@ def _fallbacks_title(source: str, checks: list[Check]) -> str:
     rest = f", {len(checks) - tried} can't be tried" if tried < len(checks) else ""
     if not checks:
         return f"{source} has no fallbacks"
+    if not tried:
+        return f"no fallback of {source} can be tried"
     if failed:
-        return f"{failed} of {tried} fallbacks of {source} don't answer{rest}"
-    return f"all {tried} fallbacks of {source} answer{rest}"
+        return f"fallbacks of {source}: {failed} of {tried} failed{rest}"
+    return (
+        f"fallbacks of {source}: all {tried} answer{rest}" if tried > 1 else f"the fallback of {source} answers{rest}"
+    )
 
 
 class _Run:
