@@ -111,7 +111,7 @@ def verify(
 ) -> Report:
     """Prove that the endpoints answer as clients need it.
 
-    Some ten requests for a word or two are billed, less than a cent; models by mock_response cost nothing.
+    Some ten requests for a few words are billed, about a cent in all; models by mock_response cost nothing.
     """
     if fallbacks:
         if base_url or no_spend or models or all_models or full or concurrency or caching:
