@@ -77,9 +77,18 @@ def unusable(scene: Scene) -> Iterator[Finding]:
     except InputError as error:
         yield UNUSABLE.found(error.message, path=path, remedy=error.hint)
         return
+    told = _key_is_told(scene)
     for item in lint(gateway, scene.environment):
-        if item.severity is Severity.ERROR:
+        if item.severity is Severity.ERROR and not (told and item.code == "weak-master-key"):
             yield UNUSABLE.found(str(item), path=path, remedy=item.remedy)
+
+
+def _key_is_told(scene: Scene) -> bool:
+    """Whether the environment is unusable: then its key is told there, and need not be told here again."""
+    try:
+        return not scene.settings
+    except InputError:
+        return True
 
 
 DOUBTFUL = Cause(

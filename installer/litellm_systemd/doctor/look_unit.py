@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from litellm_systemd import contract
@@ -44,7 +44,7 @@ BAD = Cause(
 def bad(scene: Scene) -> Iterator[Finding]:
     """Whether each unit is loaded. A unit that is gone is told as a file that is gone."""
     for name in UNITS:
-        properties = scene.service if name == contract.SERVICE else scene.socket
+        properties = _properties(scene, name)
         if properties.get("LoadState") in ("error", "bad-setting"):
             seen = f"{name}: LoadState={properties['LoadState']}"
             yield BAD.found(f"{seen} {properties.get('LoadError', '')}".strip(), path=f"{scene.layout.units}/{name}")
@@ -74,6 +74,7 @@ STALE = Cause(
     outcome=Outcome.WARNING,
     fix="has systemd read the units again",
     needs=(*_SYSTEMD, "unit-masked"),
+    follows=("unit-bad",),
 )
 
 
@@ -81,8 +82,23 @@ STALE = Cause(
 def stale(scene: Scene) -> Iterator[Finding]:
     """Whether systemd knows the files as they are."""
     for name in UNITS:
+        reload = (Action(Verb.DAEMON_RELOAD, "systemd"),)
+        unread = _unread(scene, name)
         if scene.unit(name).need_reload:
-            yield STALE.found(f"{name}: NeedDaemonReload=yes", actions=(Action(Verb.DAEMON_RELOAD, "systemd"),))
+            yield STALE.found(f"{name}: NeedDaemonReload=yes", actions=reload)
+        elif unread:
+            yield STALE.found(f"{unread} isn't in DropInPaths of {name}", actions=reload)
+
+
+def _unread(scene: Scene, name: str) -> str | None:
+    """A drop-in that systemd hasn't read. It doesn't see those in a folder that is new (unit_path_cache)."""
+    read = _properties(scene, name).get("DropInPaths", "").split()
+    folder = scene.layout.real(f"{scene.layout.units}/{name}.d")
+    return next((str(path) for path in sorted(folder.glob("*.conf")) if str(path) not in read), None)
+
+
+def _properties(scene: Scene, name: str) -> Mapping[str, str]:
+    return scene.service if name == contract.SERVICE else scene.socket
 
 
 DISABLED = Cause(

@@ -1,0 +1,225 @@
+"""Broken hosts for `doctor`: a script that breaks one that is sound, and the cause that has to be found.
+
+A box has no memory controller: SIGKILL stands for the kernel's OOM killer. The clock is the host's: a unit file from
+the future stands for a clock that was set back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DROP_INS = "/etc/systemd/system/litellm.service.d"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A host that is broken by a script: the first cause that is told, a word of what was seen, and what mends it.
+
+    Without `mend`, `doctor --fix` has to do it. `also` are causes that are there as well.
+    """
+
+    spoil: str
+    cause: str
+    seen: str
+    mend: str = ""
+    also: tuple[str, ...] = ()
+    outcome: str = "failed"
+
+
+def drop_in(*lines: str, reload: bool = True) -> str:
+    text = "\\n".join(lines)
+    return f"mkdir -p {DROP_INS}; printf '[Service]\\n{text}\\n' > {DROP_INS}/mine.conf" + (
+        "; systemctl daemon-reload" if reload else ""
+    )
+
+
+NO_DROP_IN = f"rm -r {DROP_INS}; systemctl daemon-reload"
+START = "systemctl reset-failed litellm.socket litellm.service; systemctl start litellm"
+KEEP_ENV = "cp -p /etc/litellm/litellm.env /root/env; "
+OLD_ENV = "mv /root/env /etc/litellm/litellm.env"
+#: Fills a small file system that hides a folder of the service's.
+FILL = (
+    "mount -t tmpfs -o size=64k,mode=0700 tmpfs /var/lib/litellm;"
+    " head -c 1M /dev/zero > /var/lib/litellm/fill || true"
+)
+TAKE_PORT = (
+    "systemctl stop litellm litellm.socket;"
+    " systemd-run --quiet --unit=thief python3 -m http.server --bind 127.0.0.1 4000;"
+    " until ss -ltn | grep -q :4000; do sleep 0.1; done; ! systemctl start litellm"
+)
+HALF_DONE = (
+    '{"format": 1, "verb": "install", "pid": 1, "began": 1, "purge": false,'
+    ' "host": {"paths": [], "units": {}, "user": true}}'
+)
+UNIT = "/etc/systemd/system/litellm.service"
+CONFIG = "/etc/litellm/configs/demo.yml"
+TYPO, NO_TYPO = f"sed -i s/^model_list/modellist/ {CONFIG}", f"sed -i s/^modellist/model_list/ {CONFIG}"
+
+BROKEN = {
+    # --- the host ---
+    "disk full": Broken(FILL, "host-disk-full", "/var/lib/litellm", "umount /var/lib/litellm"),
+    "no inodes": Broken(
+        "mount -t tmpfs -o nr_inodes=3 tmpfs /var/cache/litellm",
+        "host-inodes",
+        "fit on /var/cache/litellm",
+        "umount /var/cache/litellm",
+    ),
+    "read-only /etc": Broken(
+        "mount --bind /etc /etc && mount -o remount,ro,bind /etc",
+        "host-read-only",
+        "/etc/litellm",
+        "umount /etc",
+        outcome="warning",
+    ),
+    "clock off": Broken(
+        f"touch -d '+11 minutes' {UNIT}; systemctl daemon-reload",
+        "host-clock",
+        "minutes before",
+        f"touch {UNIT}; systemctl daemon-reload",
+    ),
+    "Python gone": Broken(
+        "mv /opt/litellm-systemd/current/bin/python /root/python",
+        "host-python-gone",
+        "python",
+        "mv /root/python /opt/litellm-systemd/current/bin/python",
+    ),
+    "/opt gone": Broken(
+        "mkdir /root/void; mount --bind /root/void /opt/litellm-systemd",
+        "files-release-gone",
+        "no release in /opt/litellm-systemd/releases",
+        "umount /opt/litellm-systemd",
+    ),
+    # --- files ---
+    "environment file deleted": Broken("rm /etc/litellm/litellm.env", "files-gone", "litellm.env is gone"),
+    "all of /etc/litellm deleted": Broken(
+        "rm -r /etc/litellm",
+        "files-gone",
+        "/etc/litellm",
+        also=("files-gone",) * 7,
+    ),
+    "link deleted": Broken("rm /etc/litellm/config.yaml", "files-gone", "config.yaml is gone"),
+    "command deleted": Broken("rm /usr/local/bin/litellmctl", "files-gone", "litellmctl is gone", outcome="warning"),
+    "unit deleted": Broken(f"rm {UNIT}", "files-gone", "litellm.service is gone", also=("unit-stale",)),
+    "link to nothing": Broken(
+        "ln -sfn configs/mine.yml /etc/litellm/config.yaml",
+        "files-config-gone",
+        "mine.yml",
+        "ln -sfn configs/demo.yml /etc/litellm/config.yaml",
+    ),
+    "keys readable": Broken("chmod 0644 /etc/litellm/litellm.env", "files-secret-open", "mode 0644"),
+    "configuration unreadable": Broken("chmod 0700 /etc/litellm/configs", "files-unreadable", "mode 0700"),
+    "permissions changed": Broken(
+        "chmod 0666 /etc/tmpfiles.d/litellm.conf; chown 1:1 /usr/local/bin/litellmctl",
+        "files-access",
+        "mode 0666, was 0644",
+        also=("files-access",),
+        outcome="warning",
+    ),
+    "copy in place of a link": Broken(
+        "cp -p --remove-destination /etc/litellm/configs/demo.yml /etc/litellm/config.yaml",
+        "files-kind",
+        "was a link",
+        "ln -sfn configs/demo.yml /etc/litellm/config.yaml",
+        outcome="warning",
+    ),
+    "user deleted": Broken("sed -i /^litellm:/d /etc/passwd", "files-user-gone", "no user litellm"),
+    "manifest damaged": Broken(
+        "cp -p /var/lib/litellm-systemd/manifest.json /root; echo '{' > /var/lib/litellm-systemd/manifest.json",
+        "files-manifest",
+        "not the manifest",
+        "mv /root/manifest.json /var/lib/litellm-systemd/",
+    ),
+    "change cut short": Broken(
+        f"echo '{HALF_DONE}' > /var/lib/litellm-systemd/journal", "files-unfinished", "unfinished install"
+    ),
+    # --- what the service is told ---
+    "wrong key": Broken(
+        KEEP_ENV + "sed -i 's/^LITELLM_MASTER_KEY=.*/LITELLM_MASTER_KEY=\"sk-1234\"/' /etc/litellm/litellm.env",
+        "environment-unusable",
+        "the key of every LiteLLM tutorial",
+        OLD_ENV,
+    ),
+    "HOST of another machine": Broken(
+        KEEP_ENV + "echo 'HOST=\"192.0.2.7\"' >> /etc/litellm/litellm.env",
+        "port-address",
+        "HOST=192.0.2.7",
+        OLD_ENV,
+        also=("environment-stale", "port-mismatch"),
+    ),
+    "environment edited": Broken(
+        KEEP_ENV + "echo 'MINE=\"1\"' >> /etc/litellm/litellm.env",
+        "environment-stale",
+        ": MINE",
+        OLD_ENV,
+        outcome="warning",
+    ),
+    "configuration typo": Broken(TYPO, "configuration-unusable", "did you mean model_list", NO_TYPO),
+    "not YAML": Broken(
+        f"cp -p {CONFIG} /root; echo '\"' >> {CONFIG}",
+        "configuration-unusable",
+        "this isn't YAML",
+        f"mv /root/demo.yml {CONFIG}",
+    ),
+    "fallback to nothing": Broken(
+        f"cp -p {CONFIG} /root;"
+        f" echo 'litellm_settings: {{fallbacks: [{{claude-sonnet-5-5: [nobody]}}]}}' >> {CONFIG}",
+        "configuration-unusable",
+        "nobody",
+        f"mv /root/demo.yml {CONFIG}",
+    ),
+    "configuration edited": Broken(
+        f"cp -p {CONFIG} /root; echo '# mine' >> {CONFIG}",
+        "configuration-stale",
+        "the service has",
+        f"mv /root/demo.yml {CONFIG}",
+        outcome="warning",
+    ),
+    # --- units ---
+    "masked": Broken(
+        f"mv {UNIT} /root; systemctl mask litellm",
+        "unit-masked",
+        "LoadState=masked",
+        f"systemctl unmask litellm; mv /root/litellm.service {UNIT}; systemctl daemon-reload;"
+        " systemctl enable -q litellm",
+    ),
+    "User=root": Broken(
+        drop_in("Nice=1", "User=root"), "unit-root", f"{DROP_INS}/mine.conf:3: User=root", NO_DROP_IN
+    ),
+    "sandbox undone": Broken(
+        drop_in("ProtectSystem=no"), "unit-sandbox", "mine.conf:2: ProtectSystem=no", NO_DROP_IN, outcome="warning"
+    ),
+    "another command": Broken(
+        drop_in("ExecStart=", "ExecStart=/usr/bin/sleep 1000"),
+        "unit-overridden",
+        "mine.conf:3",
+        NO_DROP_IN,
+        outcome="warning",
+    ),
+    "unit without a command": Broken(drop_in("ExecStart="), "unit-bad", "bad-setting", NO_DROP_IN),
+    "unit from elsewhere": Broken(
+        f"mkdir /etc/systemd/system.control; cp {UNIT} /etc/systemd/system.control; systemctl daemon-reload",
+        "unit-foreign",
+        "/etc/systemd/system.control",
+        "rm -r /etc/systemd/system.control; systemctl daemon-reload",
+    ),
+    "not told to systemd": Broken(drop_in("Nice=1", reload=False), "unit-stale", "mine.conf", outcome="warning"),
+    "not at boot": Broken(
+        "systemctl disable litellm", "unit-disabled", "disabled", outcome="warning", also=("unit-disabled",)
+    ),
+    # --- its ends, and the port ---
+    "port taken": Broken(TAKE_PORT, "port-taken", "held by python3 (pid ", f"systemctl stop thief; {START}"),
+    "start limit": Broken(
+        drop_in("ExecStartPre=/bin/false") + f"; printf '[Unit]\\nStartLimitBurst=2\\n' > {DROP_INS}/limit.conf;"
+        " systemctl daemon-reload; ! systemctl restart litellm;"
+        f" until systemctl is-failed -q litellm; do sleep 0.2; done; {NO_DROP_IN}",
+        "unit-start-limit",
+        "Start request repeated too quickly",
+    ),
+    "failed reload": Broken(
+        f"{TYPO}; ! systemctl reload litellm; {NO_TYPO}",
+        "service-reload-failed",
+        "model_list",
+        "systemctl reload litellm",
+        outcome="warning",
+    ),
+}
