@@ -1,0 +1,34 @@
+"""verify against the configuration that ships, in front of a fake Bedrock: every API that clients use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from litellm_systemd.client import Gateway
+from litellm_systemd.gateway_config import read_config
+from litellm_systemd.report import Outcome
+from litellm_systemd.verify import Scope, verify
+from tests.fakes import run_cloud
+from tests.integration.litellm_process import KEY, run_litellm
+
+CONFIG = Path(__file__).parents[2] / "configs/iam_role_config.yml"
+
+
+def test_every_api_of_bedrock_models() -> None:
+    """With iam_role_config.yml the primary answers at every API, plain and streamed, to a long prompt and to eight
+    chats at once, and what was billed is told. (The fake's model says one word: it calls no tool and reads nothing.)
+    """
+    with run_cloud() as aws, run_litellm(CONFIG, {"AWS_REGION_NAME": "us-east-1", **aws.environment}) as running:
+        names = read_config(CONFIG).names
+        report = verify(Gateway(f"http://127.0.0.1:{running.port}", KEY), Scope(names, full=True))
+    found = {check.name: check for check in report.checks}
+    odd = {name: check.outcome for name, check in found.items() if check.outcome is not Outcome.OK}
+    model = names[0]
+    assert odd == {f"tools {model}": Outcome.WARNING, f"long prompt {model}": Outcome.WARNING}, report.as_json()
+    streamed = [name for name in found if "streamed" in name]
+    assert [name.split()[0] for name in streamed] == ["chat", "chat", "messages", "responses"]
+    assert all(found[name].data["first_token_seconds"] > 0 for name in streamed)
+    assert found[f"8 at once {model}"].data["failed"] == 0
+    assert report.data["billed"]["checks"] == 11
+    assert report.data["billed"]["input_tokens"] > 5000
+    assert report.notes[0].startswith("11 checks asked models that bill for it: ")
