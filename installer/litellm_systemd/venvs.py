@@ -115,6 +115,8 @@ def pip_argv(python: Path, scratch: Path) -> tuple[str, ...]:
 
 def make_movable(venv: Venv, final: str) -> None:
     """Write the final path into its scripts in place of the present one. (uv's find their Python by themselves.)"""
+    # uv's own lock, which anybody may write; with no uv at work nobody needs it.
+    (venv.folder / ".lock").unlink(missing_ok=True)
     before, after = str(venv.folder).encode(), final.encode()
     for path in (venv.folder / "pyvenv.cfg", *(venv.folder / "bin").iterdir()):
         if path.is_file() and not path.is_symlink():
