@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from box import Box, Yard, wait_until
+from box import Box, Image, Yard, wait_until
 from installed import REPOSITORY, install_environment
 from service import chat, ctl, state
 from test_install import snapshot, write_env
-from test_transaction import refuse_start
+from test_transaction import mend_start, refuse_start
+from tests.bundle import own_bundle
 
 from litellm_systemd.box.kernel import find_cgroups
 from litellm_systemd.box.processes import children
@@ -36,10 +38,10 @@ def _files(trees: tuple[str, ...] = TREES) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _rehearse(*arguments: str, cwd: Path = REPOSITORY) -> tuple[int, dict[str, Any]]:
+def _rehearse(*arguments: str, cwd: Path = REPOSITORY, **environment: str) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
         (*REHEARSE, *arguments, "--json", "--wait"),
-        env={**os.environ, **install_environment()},
+        env={**os.environ, **install_environment(), **environment},
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -69,6 +71,25 @@ def test_first_install(yard: Yard) -> None:
     assert any("+++ /etc/systemd/system/litellm.service" in difference for difference in report["diffs"])
     assert any("ready" in line for line in report["data"]["journal"])
     assert "sk-" not in json.dumps(report)
+
+
+def test_first_install_from_a_bundle(yard: Yard, tmp_path: Path) -> None:
+    """With --bundle the clone installs from that file alone, wherever it lies; no package index is missed."""
+    bundle = Path(shutil.copy(own_bundle(), tmp_path))  # below /tmp, of which a clone has its own
+    options = ("-c", "demo.yml", "--no-verify", "--bundle", bundle.name)
+    code, report = _rehearse(*options, cwd=tmp_path, UV_CACHE_DIR=str(tmp_path / "no-cache"))
+    assert code == 0, report
+    checks = _named(report)
+    assert any(name.startswith("build release ") for name in checks)
+    assert checks["start litellm.service"]["outcome"] == "changed"
+    assert "not rehearsed: package index" not in checks
+
+
+def test_bundle_that_cannot_be_used(yard: Yard, tmp_path: Path) -> None:
+    """A file that is no bundle is refused at once, as install refuses it, and no clone is made."""
+    (tmp_path / "other.tar").write_text("no bundle", encoding="utf-8")
+    code, report = _rehearse("-c", "demo.yml", "--bundle", "other.tar", cwd=tmp_path)
+    assert (code, "other.tar" in report["error"]) == (78, True)
 
 
 def test_env_that_cannot_be_read(yard: Yard, tmp_path: Path) -> None:
@@ -150,12 +171,11 @@ def test_without_rights_to_mount(yard: Yard) -> None:
 # --- on a machine that has the service ---
 
 
-@pytest.fixture
-def machine(make_box: Any, installed_image: Any) -> Box:
+@pytest.fixture(scope="module")
+def machine(yard: Yard, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
     """A host that systemd runs, with the service installed: a box with the rights to make boxes of its own."""
-    made = make_box(installed_image, options=("--capability=all",))
-    assert isinstance(made, Box)
-    return made
+    with Box(yard, installed_image, options=("--capability=all",), **measured) as opened:
+        yield opened
 
 
 def _on(machine: Box, *arguments: str) -> tuple[int, dict[str, Any], str]:
@@ -194,6 +214,7 @@ def test_change_that_does_not_come_up(machine: Box) -> None:
     assert any("The last" in note for note in report["notes"])
     assert snapshot(machine) == before
     assert chat(machine) == 200
+    mend_start(machine)
 
 
 def test_configuration_for_bedrock(machine: Box) -> None:
