@@ -92,6 +92,7 @@ class Gateway:
     """Where a LiteLLM Proxy listens, and the key to it; an empty `api_key` sends none.
 
     `socket`: the path of the UNIX socket that it listens at, instead of the host that the address names.
+    `key_header`: where the key goes; OpenAI's clients say Authorization, Anthropic's x-api-key.
     `timeout` is in seconds, for one whole answer. It is looked at between reads, each of which may take as
     long: a server that sends a byte now and then is left after twice the time at most.
     UsageError if the address or the key can't be used, or the time isn't a positive number.
@@ -101,6 +102,7 @@ class Gateway:
     api_key: str = ""
     timeout: float = DEFAULT_TIMEOUT
     socket: str = ""
+    key_header: str = "Authorization"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", _checked_url(self.base_url))
@@ -121,6 +123,10 @@ class Gateway:
     def with_key(self, api_key: str) -> Gateway:
         """The same gateway, asked with another key; an empty one sends none."""
         return replace(self, api_key=api_key)
+
+    def with_key_in(self, header: str) -> Gateway:
+        """The same gateway, given the key in another header."""
+        return replace(self, key_header=header)
 
     def get(self, path: str, *, timeout: float | None = None) -> Answer:
         """GET `path`, which begins with a slash. GatewayError if no answer comes."""
@@ -177,7 +183,7 @@ class Gateway:
         """The answer's head; GatewayError for whatever fails up to the end of the block."""
         try:
             with requests.Session() as session:
-                session.auth = _Bearer(self.api_key)
+                session.auth = _Key(self.api_key, self.key_header)
                 if self.socket:
                     session.mount("http://", UnixAdapter(self.socket))
                 elif is_loopback(urlsplit(self.base_url).hostname or ""):
@@ -198,15 +204,16 @@ class Gateway:
             raise classify(error, self.where, limit) from error
 
 
-class _Bearer(AuthBase):
+class _Key(AuthBase):
     """The key, or none. Set even for none: without an `auth`, requests takes one from ~/.netrc."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, key: str, header: str) -> None:
+        self._key, self._header = key, header
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._key:
-            request.headers["Authorization"] = f"Bearer {self._key}"
+            bearer = self._header == "Authorization"
+            request.headers[self._header] = f"Bearer {self._key}" if bearer else self._key
         return request
 
 

@@ -48,8 +48,11 @@ _NO_CALL_HINT = "Not every model can call tools; agents need one that does."
 
 
 def check_messages(gateway: Gateway, model: str) -> Finding:
-    """`model` answers in the words of Anthropic's API, in one piece."""
-    answer = gateway.post(MESSAGES, build_question(model, PROMPT))
+    """`model` answers in the words of Anthropic's API, in one piece, to a key in Anthropic's own header.
+
+    The streamed one has it as a bearer: Anthropic's clients do either (ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN).
+    """
+    answer = gateway.with_key_in("x-api-key").post(MESSAGES, build_question(model, PROMPT))
     if not answer.ok:
         return failed(gateway, answer)
     body = answer.json()

@@ -431,6 +431,19 @@ def test_a_fallback_is_not_passed_off_as_the_model(server: Stub) -> None:
 # --- the other APIs ---
 
 
+def test_both_ways_of_anthropic_clients_to_give_the_key(server: Stub) -> None:
+    """/v1/messages is asked once with x-api-key alone, as Anthropic's clients do, and once with a bearer."""
+    given: list[tuple[str | None, str | None]] = []
+
+    def remember(handler: Handler) -> None:
+        given.append((handler.headers.get("authorization"), handler.headers.get("x-api-key")))
+        sound(handler)
+
+    server.sick |= {"/v1/messages": remember, "streamed /v1/messages": remember}
+    assert having(ask(server), OK) == NAMES
+    assert given == [(None, KEY), (f"Bearer {KEY}", None)]
+
+
 def message(*blocks: object, **more: object) -> Answerer:
     return lambda handler: handler.reply(200, {"content": list(blocks), **more})
 

@@ -283,6 +283,9 @@ class Anything(Gateway):
     def with_key(self, _: str) -> Gateway:
         return self
 
+    def with_key_in(self, _: str) -> Gateway:
+        return self
+
     def post(self, *_: object, **__: object) -> Answer:
         return cast(Answer, self.draw(ANSWERS))
 
