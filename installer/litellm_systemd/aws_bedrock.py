@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from litellm_systemd.aws import blank_session, proxies_for
+from litellm_systemd.bedrock_refusals import find_refusal
+from litellm_systemd.errors import Unavailable
 from litellm_systemd.model_map import Life
 
 #: Seconds: for a connection, and for an answer. Nobody waits longer for what is nice to know; nothing is tried twice.
@@ -116,14 +118,45 @@ def _why(error: Exception) -> str:
     return str(error)
 
 
-def _client(environ: Mapping[str, str], region: str) -> Any:
+def try_model(environ: Mapping[str, str], region: str, model: str) -> str | None:
+    """Whether the service may call a model, or a profile: asked with an empty body, which isn't billed.
+
+    AWS looks at credentials, permission and model before it looks at the body, and then calls it not valid.
+
+    Returns:
+        AWS's refusal in its own words; None if the body alone was refused.
+
+    Raises:
+        Unavailable: it couldn't be asked; the message says why.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        _client(environ, region, "bedrock-runtime").invoke_model(modelId=model, body=b"{}")
+    except ClientError as error:
+        code, said = error.response.get("Error", {}).get("Code", ""), str(error)
+        found = find_refusal(said)
+        about_the_body = code == "ValidationException" and (found is None or found.name in _ABOUT_THE_BODY)
+        return None if about_the_body or code == "ThrottlingException" else said
+    except BotoCoreError as error:
+        raise Unavailable(_why(error)) from None
+    except _Refused as error:
+        raise Unavailable(str(error)) from None
+    return None
+
+
+#: Refusals whose words could be about an empty body.
+_ABOUT_THE_BODY = ("parameter-refused", "prompt-too-long")
+
+
+def _client(environ: Mapping[str, str], region: str, service: str = "bedrock") -> Any:
     from botocore.exceptions import BotoCoreError, ClientError
 
     session = _session(environ)
     try:
         if environ.get("AWS_ROLE_NAME") and not environ.get(_BEARER):
             session.set_credentials(*_assumed(_build(session, environ, region, "sts"), environ))
-        return _build(session, environ, region, "bedrock")
+        return _build(session, environ, region, service)
     except ClientError as error:
         said = error.response.get("Error", {}).get("Message", "no reason given")
         raise _Refused(f"the service's role can't be assumed: {said}") from None
@@ -156,6 +189,7 @@ def _build(session: Any, environ: Mapping[str, str], region: str, service: str) 
 _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 _ENDPOINTS = {
     "bedrock": ("AWS_ENDPOINT_URL_BEDROCK", "AWS_ENDPOINT_URL"),
+    "bedrock-runtime": ("AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"),
     "sts": ("AWS_STS_ENDPOINT", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"),
 }
 

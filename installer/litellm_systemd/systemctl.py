@@ -88,6 +88,19 @@ class Systemctl:
         argv = journal_argv(lines=1, priority="err", quiet=True, since=since or None, output="cat", own_lines=True)
         return run(argv, check=False, timeout=20).stdout.strip()
 
+    def entries(
+        self, *, since: str | None = None, boot: str | None = None, priority: str | None = None, timeout: float = 60
+    ) -> tuple[Mapping[str, Any], ...]:
+        """All fields of what our units and systemd have said of them, the oldest first (systemd.journal-fields(7)).
+
+        Raises:
+            CommandError: journalctl refuses an argument, or it takes longer than `timeout` seconds.
+        """
+        argv = journal_argv(since=since, boot=boot, priority=priority, quiet=True, output="json")
+        # Without --all a field of more than 4 KiB is null.
+        answer = run((*argv, "--all"), timeout=timeout)
+        return tuple(json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{"))
+
     def kernel_lines(self, lines: int) -> tuple[str, ...]:
         """The last lines of the kernel and of its audit since boot, as far as this user may read them."""
         argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=cat", "--lines", str(lines))
@@ -180,6 +193,7 @@ def journal_argv(
     follow: bool = False,
     priority: str | None = None,
     since: str | None = None,
+    boot: str | None = None,
     quiet: bool = False,
     output: str | None = None,
     own_lines: bool = False,
@@ -188,7 +202,7 @@ def journal_argv(
     """The journalctl command line for all units of ours, and `more`.
 
     `own_lines` leaves out what systemd itself says of the units ("Failed with result …"), and keeps what
-    their processes say, which is the cause.
+    their processes say, which is the cause. `boot` is one as journalctl counts them, such as 0 or -1.
     """
     argv = ["journalctl", "--no-pager"]
     units = dict.fromkeys((contract.SERVICE, contract.SOCKET, contract.STANDBY, *more))
@@ -200,6 +214,7 @@ def journal_argv(
     argv += ["--follow"] if follow else []
     argv += ["--priority", priority] if priority else []
     argv += ["--since", since] if since else []
+    argv += [f"--boot={boot}"] if boot is not None else []
     argv += ["--quiet"] if quiet else []
     argv += ["--output", output] if output else []
     return tuple(argv)

@@ -87,6 +87,15 @@ def test_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert event["ms"] >= 0
 
 
+def test_the_name_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line has the id that LiteLLM gives the answer, by which its other lines are found, made safe."""
+    named = {**START, "headers": [(b"X-LiteLLM-Call-Id", b"6f1f\n4c4e")]}
+    serve(Application([named, END]))
+    assert capsys.readouterr().err.endswith(" ms 192.0.2.1 6f1f\\n4c4e\n")
+    serve(Application([named, END]), Journal(structured=True))
+    assert json.loads(capsys.readouterr().err)["litellm_call_id"] == "6f1f\\n4c4e"
+
+
 def test_a_stream_is_logged_when_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
     """The line comes after the last part, and doesn't wait for work that the application does afterwards."""
     written: list[str] = []

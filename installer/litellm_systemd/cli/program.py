@@ -88,12 +88,13 @@ def reports(verb: Command) -> Command:
     @json_option
     @wraps(verb)
     def command(*args: Any, as_json: bool, **kwargs: Any) -> int:
-        return _show(verb(*args, **kwargs), as_json=as_json)
+        return show(verb(*args, **kwargs), as_json=as_json)
 
     return command  # type: ignore[return-value]
 
 
-def _show(report: Report, *, as_json: bool) -> int:
+def show(report: Report, *, as_json: bool) -> int:
+    """Print a report; gives its exit code."""
     if as_json:
         click.echo(report.as_json())
         return int(report.exit_code)

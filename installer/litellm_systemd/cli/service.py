@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from litellm_systemd.cli.program import cli, config_option, json_option, layout_of, reports, request_of, say
+from litellm_systemd.cli.program import cli, config_option, json_option, layout_of, reports, request_of, say, show
 from litellm_systemd.contract import MASTER_KEY
 
 if TYPE_CHECKING:
@@ -65,12 +65,29 @@ def doctor(fix: bool) -> Report:
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="How many lines. Default: 100, or all with --since.")
 @click.option("-p", "--priority", help="Only this level and worse: err, warning, info.")
 @click.option("--since", help="Only from then on: '1 hour ago', 'today', '2026-01-31 08:00'.")
+@click.option(
+    "-b", "--boot", is_flag=False, flag_value="0", metavar="[BOOT]", help="Only this boot; -1: the last one."
+)
+@click.option("--errors", is_flag=True, help="Warnings and errors by kind: how often, what it means, what to do.")
+@click.option(
+    "--request", metavar="ID", help="One request through all workers, by the x-litellm-call-id of its answer."
+)
 @json_option
-def logs(follow: bool, lines: int | None, priority: str | None, since: str | None, as_json: bool) -> None:
-    """Show the service's journal."""
-    from litellm_systemd.commands import service
+def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> int:
+    """Show the service's journal, or with --errors what went wrong in the last day and what it means."""
+    from litellm_systemd.commands import logs
 
-    service.logs(follow=follow, lines=lines, priority=priority, since=since, as_json=as_json)
+    if not errors and request is None:
+        logs.show_logs(as_json=as_json, **options)
+        return 0
+    if errors and request is not None:
+        raise click.UsageError("--errors and --request don't go together")
+    follow, lines, priority = (options.pop(name) for name in ("follow", "lines", "priority"))
+    if follow or lines is not None or (request is not None and priority):
+        raise click.UsageError("-f and -n don't go with --errors and --request, nor -p with --request")
+    if request is not None:
+        return show(logs.request(layout_of(), request, **options), as_json=as_json)
+    return show(logs.errors(layout_of(), priority=priority, **options), as_json=as_json)
 
 
 @cli.command()

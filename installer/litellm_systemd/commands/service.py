@@ -24,7 +24,7 @@ from litellm_systemd.layout import Layout
 from litellm_systemd.report import Outcome, Report
 from litellm_systemd.settings import Dotenv, Settings, build_settings
 from litellm_systemd.standby import restart_without_pause
-from litellm_systemd.systemctl import Systemctl, journal_argv
+from litellm_systemd.systemctl import Systemctl
 from litellm_systemd.verify import Scope, verify
 from litellm_systemd.verify_caching import PROMPT_TOKENS
 
@@ -76,20 +76,6 @@ def _acted(verb: str, request: Request, systemctl: Systemctl) -> Report:
 def _ends(request: Request) -> tuple[str, ...]:
     layout, today = request.layout, request.today
     return () if today is None else active_ends(layout, read_installed(layout), today)
-
-
-def logs(
-    *, follow: bool, lines: int | None, priority: str | None, since: str | None, as_json: bool
-) -> None:  # pragma: no cover - it becomes journalctl
-    """Become journalctl, for both units; all its own options are a `journalctl -u litellm` away.
-
-    Raises:
-        MissingError: there is no journalctl.
-    """
-    count = lines if lines is not None or since else 100
-    replace_process(
-        journal_argv(lines=count, follow=follow, priority=priority, since=since, output="json" if as_json else None)
-    )
 
 
 def verify_service(

@@ -5,18 +5,25 @@ from __future__ import annotations
 from types import ModuleType
 
 from litellm_systemd.doctor import (
+    look_aws,
     look_configuration,
     look_credentials,
+    look_environment,
     look_exit,
     look_files,
     look_host,
+    look_journal,
+    look_network,
     look_port,
     look_service,
     look_unit,
 )
 from litellm_systemd.doctor.cause import Probe
 
-_GROUPS = (look_host, look_files, look_credentials, look_configuration, look_unit, look_port, look_exit, look_service)
+_GROUPS = (
+    *(look_host, look_files, look_environment, look_credentials, look_configuration, look_unit, look_port, look_exit),
+    *(look_network, look_aws, look_service, look_journal),
+)
 
 
 def _probes(module: ModuleType) -> tuple[Probe, ...]:

@@ -17,7 +17,10 @@ _TITLES = {
     "configuration": "Configuration",
     "unit": "Units",
     "port": "Port",
+    "network": "The way to the models",
+    "aws": "AWS",
     "service": "The running service",
+    "journal": "The journal",
 }
 
 

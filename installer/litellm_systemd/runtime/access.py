@@ -16,6 +16,8 @@ from litellm_systemd.runtime.journal import Journal, JournalHandler, render_obje
 NAME = "litellm_systemd.access"
 #: LiteLLM's filters of this logger take keys out of paths, and leave out LITELLM_DISABLE_ACCESS_LOG_PATHS.
 _FILTERED = "uvicorn.access"
+#: The answer's header by which LiteLLM names a request, in its own lines as well.
+_CALL_ID = b"x-litellm-call-id"
 #: Where a worker's own probe arrives: an end of a socket pair has no name. Clients come to an address or a path.
 _NAMELESS = ("", None)
 
@@ -47,6 +49,7 @@ class AccessLog:
 class _Request:
     def __init__(self, scope: Any, send: Any, logger: logging.Logger) -> None:
         self.status: int | None = None
+        self._call: str | None = None
         self._scope = scope
         self._send = send
         self._logger = logger
@@ -54,7 +57,8 @@ class _Request:
         self._began = time.monotonic()
 
     async def send(self, message: Any) -> None:
-        self.status = self.status or _status(message)
+        if self.status is None:
+            self.status, self._call = _status(message), _call_id(message)
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.end()  # the application may have work of its own to do yet
@@ -69,7 +73,7 @@ class _Request:
         milliseconds = round((time.monotonic() - self._began) * 1000)
         # The path's place is the third, where LiteLLM's filters look for it.
         arguments = (_printable(client[0]) if client else None, self._scope.get("method", "GET"), path)
-        self._logger.info("%s %s %s %s %s ms", *arguments, self.status, milliseconds)
+        self._logger.info("%s %s %s %s %s ms %s", *arguments, self.status, milliseconds, self._call)
 
 
 def _status(message: Any) -> int | None:
@@ -77,6 +81,13 @@ def _status(message: Any) -> int | None:
     if message["type"] in ("http.response.start", "websocket.http.response.start"):
         return cast(int, message["status"])
     return {"websocket.accept": 101, "websocket.close": 403}.get(message["type"])
+
+
+def _call_id(message: Any) -> str | None:
+    """The name that LiteLLM gives the request, which a client may choose; None if it gives none."""
+    headers = message.get("headers", ()) if message["type"] == "http.response.start" else ()
+    found = next((value for name, value in headers if name.lower() == _CALL_ID), None)
+    return None if found is None else _printable(found.decode("latin-1"))
 
 
 def _printable(text: str) -> str:
@@ -92,12 +103,13 @@ class AccessFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        client, method, path, status, milliseconds = cast("tuple[Any, ...]", record.args)
+        client, method, path, status, milliseconds, call = cast("tuple[Any, ...]", record.args)
         # No status: the client, or a worker that was told to leave, ended it before there was an answer.
-        text = f"{method} {path} {status or '-'} {milliseconds} ms {client or '-'}"
+        text = f"{method} {path} {status or '-'} {milliseconds} ms {client or '-'}" + (f" {call}" if call else "")
         if not self._structured:
             return text
         parts = {"client": client, "method": method, "path": path, "status": status, "ms": milliseconds}
+        parts |= {"litellm_call_id": call} if call else {}
         return render_object(text, record.levelname, record.created, component=record.name, **parts)
 
 

@@ -38,6 +38,10 @@ def main(argv: Sequence[str]) -> int:
         from litellm_systemd.runtime.check import main as check
 
         return check(arguments.config, os.environ)
+    if command == "reach":
+        from litellm_systemd.runtime.reach import main as reach
+
+        return reach(arguments.urls, os.environ)
     from litellm_systemd.runtime.serve import main as serve
 
     return serve(arguments.config, os.environ)
@@ -61,5 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     port = commands.add_parser("port", help="for the socket's ExecStartPre=: say who holds a port")
     port.add_argument("address", metavar="HOST:PORT")
     commands.add_parser("status", help="print the running service's facts as JSON")
+    reach = commands.add_parser("reach", help="for doctor: say how far one gets on the way to each URL")
+    reach.add_argument("urls", metavar="URL", nargs="*")
     commands.add_parser("stopped", help="for ExecStopPost=: close the port if the service is to stay down")
     return parser

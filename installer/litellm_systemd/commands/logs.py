@@ -1,0 +1,156 @@
+"""logs: the journal of the service; its errors by kind, or one request through all workers."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+
+from litellm_systemd.command import replace_process
+from litellm_systemd.errors import CommandError, InputError, PermissionDenied, UsageError
+from litellm_systemd.layout import Layout
+from litellm_systemd.log_events import ERROR, Group, LogEvent, group_events, of_request, read_events
+from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.systemctl import Systemctl, journal_argv
+
+#: How far back is looked where nothing is said: a busy gateway's journal is large.
+_DAY = "-1d"
+_NOTHING = (
+    "A request without an error has a line only with ACCESS_LOG=true in .env, an older one is found with --since."
+)
+
+
+def show_logs(
+    *,
+    follow: bool = False,
+    lines: int | None = None,
+    priority: str | None = None,
+    since: str | None = None,
+    boot: str | None = None,
+    as_json: bool = False,
+) -> None:  # pragma: no cover - it becomes journalctl
+    """Become journalctl, for all units; all its own options are a `journalctl -u litellm` away.
+
+    Raises:
+        MissingError: there is no journalctl.
+    """
+    count = lines if lines is not None or since or boot else 100
+    output = "json" if as_json else None
+    replace_process(
+        journal_argv(lines=count, follow=follow, priority=priority, since=since, boot=boot, output=output)
+    )
+
+
+def errors(
+    layout: Layout, *, priority: str | None = None, since: str | None = None, boot: str | None = None
+) -> Report:
+    """Warnings and errors by kind: how often, first and last, what was said last, what it means and what to do.
+
+    Args:
+        layout: of the host.
+        priority: only this level and worse; warnings too if None, since LiteLLM warns of what clients do wrong.
+        since: a time as journalctl(1) takes it. Without it and `boot`, a day.
+        boot: only that boot, as journalctl(1) takes it.
+
+    Raises:
+        PermissionDenied: this user may not read the journal.
+        InputError: journalctl doesn't take a time, a boot or a priority.
+    """
+    return build_errors(group_events(_events(layout, priority or "warning", since, boot)), _span(since, boot))
+
+
+def build_errors(groups: tuple[Group, ...], span: str) -> Report:
+    """The report of `errors`; `span` says of which time."""
+    said = sum(group.count for group in groups)
+    kinds = f"{len(groups)} kind{'s' if len(groups) > 1 else ''}"
+    title = (
+        f"{said} warning{'s' if said > 1 else ''} and errors of {kinds}" if groups else "no warnings and no errors"
+    )
+    return Report(
+        f"{title} {span}",
+        tuple(_check(group) for group in groups),
+        data={"groups": [_group(group) for group in groups]},
+    )
+
+
+def request(layout: Layout, name: str, *, since: str | None = None, boot: str | None = None) -> Report:
+    """What the journal says of one request, by the x-litellm-call-id of its answer, in all workers.
+
+    LiteLLM's lines about failures carry that id, and with ACCESS_LOG=true each finished request has a line with it.
+
+    Raises:
+        PermissionDenied, InputError: as `errors`.
+        UsageError: the id is shorter than eight letters.
+    """
+    if len(name) < 8:
+        raise UsageError(
+            f"{name!r} is too short to be told from others", "Give at least eight letters of x-litellm-call-id."
+        )
+    return build_request(tuple(of_request(_events(layout, None, since, boot), name)), name, _span(since, boot))
+
+
+def build_request(found: tuple[LogEvent, ...], name: str, span: str) -> Report:
+    """The report of `request`; `span` says of which time."""
+    return Report(
+        f"{len(found)} event{'' if len(found) == 1 else 's'} of request {name} {span}",
+        facts=tuple((f"{render_time(event.when)}  {event.pid}", event.text) for event in found),
+        notes=_meanings(found) or (() if found else (_NOTHING,)),
+        data={"request": name, "events": [_event(event) for event in found]},
+    )
+
+
+def _events(layout: Layout, priority: str | None, since: str | None, boot: str | None) -> tuple[LogEvent, ...]:
+    start = since if since or boot else _DAY
+    try:
+        entries = Systemctl(layout).entries(since=start, boot=boot, priority=priority)
+    except CommandError as error:
+        raise InputError(f"journalctl: {(error.stderr or error.message).strip()}", "man journalctl") from None
+    if not entries and os.geteuid() != 0:
+        raise PermissionDenied("only root and the group systemd-journal may read the journal", "Run it with sudo.")
+    return read_events(entries)
+
+
+def _span(since: str | None, boot: str | None) -> str:
+    parts = [f"since {since}"] if since else []
+    parts += [f"in boot {boot}"] if boot else []
+    return " ".join(parts) or "in the last day"
+
+
+def render_time(when: float) -> str:
+    """A Unix time for people, in the zone of the host, as journalctl does."""
+    return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _check(group: Group) -> Check:
+    first, last = render_time(group.first), render_time(group.last)
+    times = f"once, {last}" if group.count == 1 else f"{group.count} times, {first} to {last}"
+    known = group.signature
+    return Check(
+        known.name if known else "not known" if group.priority <= ERROR else "not known (warning)",
+        Outcome.WARNING,
+        f"{times}\n{group.sample}",
+        f"{known.means}: {known.remedy}." if known else "",
+    )
+
+
+def _group(group: Group) -> dict[str, object]:
+    known = group.signature
+    return {
+        "kind": known.name if known else None,
+        "area": known.area if known else None,
+        "priority": group.priority,
+        "count": group.count,
+        "first": group.first,
+        "last": group.last,
+        "sample": group.sample,
+        "means": known.means if known else None,
+        "remedy": known.remedy if known else None,
+    }
+
+
+def _event(event: LogEvent) -> dict[str, object]:
+    return {"time": event.when, "priority": event.priority, "pid": event.pid, "text": event.text}
+
+
+def _meanings(events: tuple[LogEvent, ...]) -> tuple[str, ...]:
+    found = {one.name: one for event in events if (one := event.signature)}
+    return tuple(f"{one.means}: {one.remedy}." for one in found.values())

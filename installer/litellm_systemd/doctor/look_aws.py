@@ -1,0 +1,121 @@
+"""AWS, as the service has it: role, key, and each model. Nothing here is billed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+
+from litellm_systemd.aws import Credentials
+from litellm_systemd.aws_bedrock import try_model
+from litellm_systemd.aws_identity import identify
+from litellm_systemd.aws_instance import DISABLED_VARIABLE, observe_instance
+from litellm_systemd.bedrock_access import needs_metadata, uses_pair
+from litellm_systemd.bedrock_refusals import find_refusal
+from litellm_systemd.doctor.cause import Cause, Finding, looks_for
+from litellm_systemd.doctor.scene import Scene
+from litellm_systemd.errors import InputError, Unavailable
+from litellm_systemd.expiry import BEARER_VARIABLE
+from litellm_systemd.gateway_model import Severity
+from litellm_systemd.report import Outcome
+from litellm_systemd.served import build_served, end_findings
+from litellm_systemd.settings_aws import KEY_ID, PAIR
+
+_TOLD = ("files-not-installed", "files-gone", "environment-unusable", "configuration-unusable")
+_NETWORK = (
+    *("network-sandbox", "network-dns", "network-proxy", "network-unreachable", "network-certificate"),
+    "environment-credentials",
+)
+#: Where the instance's metadata is, is the host's business: whoever calls may say so as well.
+_METADATA = (DISABLED_VARIABLE, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
+
+ROLE = Cause(
+    "aws-role",
+    "The service takes its credentials from the EC2 instance, and that gives it none: every call fails.",
+    "{remedy}",
+    needs=(*_TOLD, "environment-credentials"),
+    follows=("host-clock",),
+)
+
+
+@looks_for(ROLE)
+def role(scene: Scene) -> Iterator[Finding]:
+    """Whether the instance has a role whose credentials can be had, if the configuration needs that."""
+    if not needs_metadata(scene.gateway, scene.environment):
+        return
+    host = {name: os.environ[name] for name in _METADATA if name in os.environ}
+    trouble = observe_instance({**host, **scene.environment}).trouble
+    if trouble is not None:
+        yield ROLE.found(trouble.message, remedy=trouble.hint)
+
+
+KEY = Cause(
+    "aws-key",
+    "AWS refuses the access key of the environment: every call fails.",
+    "{remedy}",
+    needs=(*_TOLD, *_NETWORK),
+    follows=("host-clock",),
+)
+
+
+@looks_for(KEY)
+def key(scene: Scene) -> Iterator[Finding]:
+    """Whether STS knows the access key, if one is used."""
+    environ = scene.environment
+    if not uses_pair(scene.gateway, environ) or environ.get(BEARER_VARIABLE) or not environ.get(PAIR[1]):
+        return
+    pair = Credentials(
+        environ[KEY_ID], environ[PAIR[1]], environ.get("AWS_SESSION_TOKEN") or None, scene.settings.region
+    )
+    try:
+        identity = identify(pair, environ, scene.layout.environment_file)
+    except InputError as error:
+        yield KEY.found(error.message, remedy=error.hint)
+        return
+    if identity.doubt is not None:
+        raise Unavailable(identity.doubt)
+
+
+ENDED = Cause(
+    "aws-model-ended",
+    "Bedrock ends models on a day that it announces: after it every call is refused.",
+    "sudoedit {path}    # {remedy} What there is: litellmctl models",
+    needs=_TOLD,
+)
+
+
+@looks_for(ENDED)
+def ended(scene: Scene) -> Iterator[Finding]:
+    """Whether a model has ended, or ends soon, as far as this release knows."""
+    served = build_served(scene.gateway, scene.environment)
+    for item in end_findings(scene.gateway, served, datetime.now(timezone.utc).date()):
+        outcome = Outcome.FAILED if item.severity is Severity.ERROR else Outcome.WARNING
+        path = scene.layout.config_link
+        yield ENDED.found(str(item), outcome=outcome, path=path, remedy=item.remedy)
+
+
+ACCESS = Cause(
+    "aws-model-refused",
+    "AWS doesn't let the service call the model. It was asked with an empty body, which costs nothing.",
+    "{remedy}",
+    needs=(*_TOLD, *_NETWORK, "aws-role", "aws-key"),
+    follows=("aws-model-ended", "host-clock"),
+)
+
+
+@looks_for(ACCESS)
+def access(scene: Scene) -> Iterator[Finding]:
+    """Whether each model may be called with the service's credentials."""
+    wanted = {
+        (each.region, each.found.text): each.model.name
+        for each in build_served(scene.gateway, scene.environment)
+        if each.is_called and each.found is not None and each.region is not None
+    }
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda asked: try_model(scene.environment, *asked), wanted))
+    for ((region, called), name), refusal in zip(wanted.items(), answers, strict=True):
+        if refusal is not None:
+            known = find_refusal(refusal)
+            remedy = known.hint if known else "sudo litellmctl verify    # what a client gets"
+            yield ACCESS.found(f"{name} ({called} in {region}): {refusal}", remedy=remedy)

@@ -1,0 +1,136 @@
+"""The way from the service to Bedrock: names, proxy, connection, certificates, from inside its sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from litellm_systemd.bedrock_regions import partition
+from litellm_systemd.doctor.cause import Cause, Finding, looks_for
+from litellm_systemd.doctor.sandbox import Reached, Way, observe_ways
+from litellm_systemd.doctor.scene import Scene
+from litellm_systemd.gateway_model import GatewayConfig, resolve_reference
+from litellm_systemd.served import build_served
+from litellm_systemd.settings_network import ENDPOINT
+
+#: What the sandbox can't be made, or the endpoints not be told, without.
+_NEEDS = (
+    *("files-not-installed", "files-release-gone", "files-gone", "files-user-gone", "host-python-gone"),
+    *("environment-unusable", "configuration-unusable", "unit-masked", "unit-bad"),
+)
+_AGAIN = "    # then: sudo litellmctl doctor"
+
+
+def endpoints_of(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The URLs of Bedrock's runtime that a configuration calls, each once."""
+    found: dict[str, None] = {}
+    for each in build_served(config, environ):
+        if each.is_called:
+            given = resolve_reference(config.params(each.model).get(ENDPOINT.lower()), environ)
+            url = given or environ.get(ENDPOINT) or environ.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
+            if url or each.region:
+                found[url or default_endpoint(each.region or "")] = None
+    return tuple(found)
+
+
+def default_endpoint(region: str) -> str:
+    """The URL of Bedrock's runtime in a region."""
+    suffix = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}.get(partition(region), "amazonaws.com")
+    return f"https://bedrock-runtime.{region}.{suffix}"
+
+
+def _reached(scene: Scene) -> Reached:
+    urls = endpoints_of(scene.gateway, scene.environment)
+    reached: Reached = scene.once("ways", lambda: observe_ways(scene, urls))
+    return reached
+
+
+def find_ways(reached: Reached, stage: str) -> tuple[Way, ...]:
+    """The ways that ended at a stage, one for each host."""
+    return tuple({way.host: way for way in reached.service if way.stage == stage}.values())
+
+
+SANDBOX = Cause(
+    "network-sandbox",
+    "The host reaches the model's endpoint, and the service doesn't from inside its sandbox: a drop-in or a firewall"
+    " rule for its user forbids it.",
+    "systemctl cat litellm | grep -nE 'IPAddress|RestrictAddress|PrivateNetwork'    # the line that forbids it",
+    needs=_NEEDS,
+)
+
+
+@looks_for(SANDBOX)
+def sandbox(scene: Scene) -> Iterator[Finding]:
+    """Whether the sandbox forbids what the host can do."""
+    reached = _reached(scene)
+    for inside, here in zip(reached.service, reached.here, strict=True):
+        if here.is_done and not inside.is_done:
+            seen = (
+                f"{inside.url}: {inside.stage} of {inside.host} fails {reached.where}: {inside.error}; from here not"
+            )
+            yield SANDBOX.found(seen)
+            return
+
+
+DNS = Cause(
+    "network-dns",
+    "The name of the model's endpoint can't be resolved: no call gets out.",
+    "resolvectl query {host}    # or: getent ahosts {host}; the servers are in /etc/resolv.conf" + _AGAIN,
+    needs=(*_NEEDS, "network-sandbox"),
+)
+
+
+@looks_for(DNS)
+def dns(scene: Scene) -> Iterator[Finding]:
+    """Whether the names of the endpoints are resolved."""
+    yield from _at(scene, DNS, "name")
+
+
+PROXY = Cause(
+    "network-proxy",
+    "The proxy that the service is told to use doesn't answer, or refuses to let it through to the model's endpoint.",
+    "sudoedit {path}    # HTTPS_PROXY and NO_PROXY, as .env has them; or have the proxy allow the endpoint" + _AGAIN,
+    needs=(*_NEEDS, "network-sandbox"),
+)
+
+
+@looks_for(PROXY)
+def proxy(scene: Scene) -> Iterator[Finding]:
+    """Whether the proxy lets the service through."""
+    yield from _at(scene, PROXY, "proxy")
+
+
+UNREACHABLE = Cause(
+    "network-unreachable",
+    "The model's endpoint takes no connection from the service: no route, a firewall or security group, or an address"
+    " of IPv4 or IPv6 alone where the host has only the other.",
+    "curl -sv https://{host}/ -o /dev/null    # and the host's routes: ip route; ip -6 route" + _AGAIN,
+    needs=(*_NEEDS, "network-sandbox", "network-dns", "network-proxy"),
+)
+
+
+@looks_for(UNREACHABLE)
+def unreachable(scene: Scene) -> Iterator[Finding]:
+    """Whether the endpoints take connections."""
+    yield from _at(scene, UNREACHABLE, "connection")
+
+
+CERTIFICATE = Cause(
+    "network-certificate",
+    "The certificate of the model's endpoint isn't trusted, as behind a proxy that opens TLS with a CA of its own.",
+    "SSL_CERT_FILE=/etc/litellm/ca.pem in .env, with the CA's certificate in it, then: sudo litellmctl install",
+    needs=(*_NEEDS, "network-sandbox", "network-dns", "network-proxy", "network-unreachable"),
+    follows=("host-clock", "environment-file"),
+)
+
+
+@looks_for(CERTIFICATE)
+def certificate(scene: Scene) -> Iterator[Finding]:
+    """Whether the endpoints' certificates are trusted."""
+    yield from _at(scene, CERTIFICATE, "certificate")
+
+
+def _at(scene: Scene, cause: Cause, stage: str) -> Iterator[Finding]:
+    reached = _reached(scene)
+    for way in find_ways(reached, stage):
+        host = f"{way.host}, on the way to {way.url}" if stage == "proxy" else way.host
+        yield cause.found(f"{host}: {way.error} ({reached.where})", host=way.host, path=scene.layout.environment_file)

@@ -1,0 +1,189 @@
+"""The journal as events, their kinds, and what `logs` and doctor make of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_systemd.cli import run_command
+from litellm_systemd.commands.logs import build_errors, build_request
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.doctor.look_journal import news_of, worth_telling
+from litellm_systemd.log_events import LogEvent, group_events, of_request, read_events
+from litellm_systemd.log_signatures import SIGNATURES, find_signature
+from tests.fakes.refusals import SCRIPTED
+
+CALL = "6f1f4c4e-2a0b-4f5e-9d51-0123456789ab"
+OTHER = "0a0a0a0a-2a0b-4f5e-9d51-0123456789ab"
+FAILED = "LiteLLM Proxy: litellm.proxy.proxy_server._handle_llm_api_exception(): Exception occured - litellm_call_id="
+THROTTLED = (
+    "litellm.exceptions.RateLimitError: litellm.RateLimitError: BedrockException - Too many tokens, please wait"
+)
+
+
+def entry(text: Any, pid: str = "7", priority: str = "3", when: float = 1000.0) -> dict[str, Any]:
+    """As `journalctl -o json` writes it."""
+    return {
+        "MESSAGE": text,
+        "_PID": pid,
+        "PRIORITY": priority,
+        "__REALTIME_TIMESTAMP": str(int(when * 1e6)),
+    }
+
+
+def trace(call: str, pid: str = "7", when: float = 1000.0, error: str = THROTTLED) -> list[dict[str, Any]]:
+    """A failed request as LiteLLM logs it: a line of the journal for each line."""
+    lines = [
+        f"{FAILED}{call} - {error}",
+        "Traceback (most recent call last):",
+        '  File "/opt/x.py", line 1, in acompletion',
+        "    raise error",
+        "httpx.HTTPStatusError: 429",
+        "During handling of the above exception, another exception occurred:",
+        "Traceback (most recent call last):",
+        '  File "/opt/y.py", line 2, in chat',
+        error,
+        "LiteLLM: model group 'claude' failed with the error above. No fallback was attempted.",
+    ]
+    return [entry(line, pid, when=when) for line in lines]
+
+
+def test_a_traceback_is_one_event() -> None:
+    """Lines of a traceback are one event, though another worker's come between; what follows is another one."""
+    mine, other = trace(CALL), trace(OTHER, pid="8")
+    mixed = [line for pair in zip(mine, other, strict=True) for line in pair]
+    events = read_events([*mixed, entry("worker 1: fine"), entry("a warning", priority="4")])
+    assert [event.pid for event in events] == ["7", "8", "7", "7"]
+    assert events[0].text == "\n".join(str(line["MESSAGE"]) for line in mine)
+    assert events[0].sample == f"{mine[0]['MESSAGE']}\n{mine[-1]['MESSAGE']}"
+
+
+def test_objects_and_bytes() -> None:
+    """A line of JSON_LOGS gives its message and traceback, and the id of its request; odd bytes are read as well."""
+    structured = {"message": "it failed", "level": "ERROR", "litellm_call_id": CALL, "stacktrace": "Traceback\nX: y"}
+    events = read_events(
+        [entry(json.dumps(structured)), entry(list("é".encode())), entry(None), entry("{no json", when=1002)]
+    )
+    assert (events[0].text, events[0].call) == ("it failed\nTraceback\nX: y", CALL)
+    assert [event.text for event in events[1:]] == ["é\n", "{no json"]
+
+
+def test_groups() -> None:
+    """The same error of many requests is one group, with count, first and last; the latest group comes first."""
+    entries = [line for number in range(3) for line in trace(f"{number}{CALL[1:]}", when=1000.0 + number)]
+    strange = [entry(f"odd: job {number} of 0x{number:x} failed", when=2000.0 + number) for number in range(2)]
+    groups = group_events(read_events([*entries, *strange, entry("odd: quite another", when=10.0)]))
+    assert [(group.count, group.first, group.last) for group in groups] == [
+        (2, 2000.0, 2001.0),
+        (3, 1000.0, 1002.0),
+        (1, 10.0, 10.0),
+    ]
+    assert [group.signature.name if group.signature else None for group in groups] == [None, "too-many-tokens", None]
+    assert groups[0].sample == "odd: job 1 of 0x1 failed"
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTED))
+def test_refusals_of_aws_are_known(name: str) -> None:
+    """Whatever AWS refuses with is known in LiteLLM's log as a refusal of AWS."""
+    found = find_signature(f"litellm.APIError: BedrockException - {SCRIPTED[name].message}")
+    assert found is not None
+    assert found.area == "aws", found.name
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("worker 2 (pid 71) was killed by SIGKILL, replaced in 0.4 s", "worker-killed"),
+        ("worker 2 (pid 71) answered nothing for 30 s and was killed, replaced in 2.4 s", "worker-killed"),
+        ("worker 1 (pid 9) cut 3 request(s) after 600 s", "requests-cut"),
+        ("uvicorn.error: Invalid HTTP request received.", "not-http"),
+        ("OSError: [Errno 24] Too many open files", "too-many-files"),
+        ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),
+        ("litellm.types.router.RouterRateLimitError: No deployments available for selected model", "cooldown"),
+        ("ModuleNotFoundError: No module named 'prometheus_client'", "module-missing"),
+        ("LiteLLM Proxy: Authentication Error, Invalid proxy server token passed", "client-key"),
+        ("botocore.exceptions.NoCredentialsError: Unable to locate credentials", "no-credentials"),
+        ("redis.exceptions.ConnectionError: Error 111 connecting to 127.0.0.1:6379. Connection refused.", "redis"),
+    ],
+)
+def test_signatures(text: str, name: str) -> None:
+    """Lines of the runtime, uvicorn, LiteLLM and botocore are known as what they are."""
+    found = find_signature(text)
+    assert found is not None
+    assert found.name == name
+
+
+def test_systemd_has_words_of_its_own() -> None:
+    """systemd's words count where systemd says them, and nobody else's do there."""
+    text = "/etc/systemd/system/litellm.service.d/x.conf:2: Unknown key name 'Nise' in section 'Service', ignoring."
+    (event, quoted) = read_events([entry(text, pid="1"), entry(text)])
+    assert event.signature is not None
+    assert event.signature.name == "unit-line-ignored"
+    assert quoted.signature is None
+
+
+def test_signatures_are_whole() -> None:
+    """Each has a name of its own, and meaning and remedy without a full stop, which they get in the sentence."""
+    assert len({one.name for one in SIGNATURES}) == len(SIGNATURES)
+    assert {one.area for one in SIGNATURES} == {"aws", "litellm", "service", "systemd"}
+    for one in SIGNATURES:
+        assert not one.means.endswith("."), one.name
+        assert not one.remedy.endswith("."), one.name
+
+
+def test_one_request() -> None:
+    """A request is followed by its id, or a part of it, through workers, and through its line of the access log."""
+    access = {"message": "POST /v1/chat 200 5 ms 127.0.0.1", "level": "INFO", "litellm_call_id": CALL}
+    events = read_events([*trace(CALL), *trace(OTHER, pid="8"), entry(json.dumps(access), pid="9", priority="6")])
+    assert [event.pid for event in of_request(events, CALL)] == ["7", "9"]
+    assert [event.pid for event in of_request(events, CALL[:8])] == ["7", "9"]
+    report = build_request(tuple(of_request(events, CALL)), CALL, "in the last day")
+    assert report.title == f"2 events of request {CALL} in the last day"
+    assert [row[1].partition("\n")[0] for row in report.facts] == [events[0].head, access["message"]]
+    assert report.notes[0].startswith("The account's tokens for this minute are used up: ")
+    assert "ACCESS_LOG=true" in build_request((), CALL, "today").notes[0]
+
+
+def test_report_of_errors() -> None:
+    """Each kind has its count, times, a sample and its meaning; the exit code is 0."""
+    report = build_errors(group_events(read_events([*trace(CALL), *trace(OTHER), entry("odd")])), "today")
+    assert report.title == "3 warnings and errors of 2 kinds today"
+    assert {check.name for check in report.checks} == {"too-many-tokens", "not known"}
+    known = next(check for check in report.checks if check.name == "too-many-tokens")
+    assert known.detail.startswith("2 times, ")
+    assert THROTTLED in known.detail
+    assert known.hint.startswith("The account's tokens for this minute are used up: wait, ")
+    assert report.exit_code is ExitCode.OK
+    assert {group["kind"]: group["count"] for group in report.data["groups"]} == {"too-many-tokens": 2, None: 1}
+    assert build_errors((), "today").title == "no warnings and no errors today"
+
+
+def test_what_doctor_tells() -> None:
+    """doctor tells refusals of AWS at once, lost workers when there are some, what clients do wrong never."""
+    killed = "worker 2 (pid 71) was killed by SIGKILL, replaced in 0.4 s"
+
+    def told(*texts: str) -> set[str]:
+        groups = group_events(read_events(entry(text) for text in texts))
+        found = [group for area in ("aws", "litellm", "service") for group in worth_telling(groups, area)]
+        return {group.signature.name for group in found if group.signature}
+
+    assert told(killed, killed) == set()
+    assert told(killed, killed, killed) == {"worker-killed"}
+    assert told("No api key passed in.", "prompt is too long: 9 tokens", THROTTLED) == {"too-many-tokens"}
+
+
+def test_old_lines_are_no_news() -> None:
+    """What was said more than a day ago isn't told, however long the service has been running."""
+    event = LogEvent(when=1000.0, priority=3, pid="7", text="x")
+    assert news_of((event,), 1001.0) == (event,)
+    assert news_of((event,), 1000.0 + 86_401) == ()
+
+
+@pytest.mark.parametrize("arguments", [["--errors", "--request", CALL], ["--errors", "-f"], ["--request", "short"]])
+def test_refused_options(arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Options that don't go together, and an id too short to be told from others, are refused."""
+    assert run_command(["logs", *arguments]) == ExitCode.USAGE
+    assert "litellmctl: " in capsys.readouterr().err
