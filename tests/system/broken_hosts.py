@@ -59,7 +59,7 @@ BROKEN = {
     # --- the host ---
     "disk full": Broken(FILL, "host-disk-full", "/var/lib/litellm", "umount /var/lib/litellm"),
     "no inodes": Broken(
-        "mount -t tmpfs -o nr_inodes=3 tmpfs /var/cache/litellm",
+        "mount -t tmpfs -o nr_inodes=30 tmpfs /var/cache/litellm; touch /var/cache/litellm/{1..30} || true",
         "host-inodes",
         "fit on /var/cache/litellm",
         "umount /var/cache/litellm",

@@ -92,6 +92,7 @@ def test_upgrade_and_rollback_under_load(box_with_index: Box, upgrading: dict[st
     removed = json.loads(ctl(box, "releases", "prune", "--keep", "0", "--json"))["data"]["removed"]
     assert removed == [found["0.1.1"]["identifier"]]
     assert (set(releases(box)), chat(box)) == ({"0.1.0"}, 200)
+    assert json.loads(ctl(box, "doctor", "--json"))["data"]["findings"] == []
 
 
 def test_upgrade_to_what_is_there(box_with_index: Box, upgrading: dict[str, str]) -> None:

@@ -12,11 +12,12 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.cause import Cause, Finding, Probe
 from litellm_systemd.doctor.engine import examine
 from litellm_systemd.doctor.registry import PROBES
+from litellm_systemd.doctor.remarks import find_remarks
 from litellm_systemd.doctor.scene import Observed, Scene
 from litellm_systemd.doctor.table import replace_tables
 from litellm_systemd.errors import InstallerError, PermissionDenied
 from litellm_systemd.layout import Layout
-from litellm_systemd.model import Action, Verb
+from litellm_systemd.model import Action, Record, Verb
 from litellm_systemd.report import Outcome
 
 SCENE = Scene(Layout())
@@ -123,6 +124,21 @@ def test_a_check_that_hangs_is_left_behind() -> None:
         "b-1": "it didn't come to an end in time",
     }
     assert [finding.cause.id for finding in diagnosis.causes] == ["c-1"]
+
+
+def test_a_remark_that_hangs_is_left_out() -> None:
+    """What isn't wrong is told only if it is seen at once: a host whose systemd hangs has its report all the same."""
+    scene, begun, release = Scene(Layout()), threading.Event(), threading.Event()
+
+    def hang() -> dict[str, Record]:
+        begun.set()
+        release.wait(60)
+        return {}
+
+    threading.Thread(target=scene.once, args=("manifest", hang), daemon=True).start()
+    begun.wait(60)
+    assert find_remarks(scene, seconds=0.2) == ()
+    release.set()
 
 
 class Counting(Scene):

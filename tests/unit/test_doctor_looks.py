@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import threading
+import time
 from datetime import datetime, timedelta, timezone
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from litellm_systemd.doctor.look_configuration import differing, read_environ
 from litellm_systemd.doctor.look_credentials import ended
+from litellm_systemd.doctor.look_disk import judge_room
 from litellm_systemd.doctor.look_exit import End, has_given_up, read_end
 from litellm_systemd.doctor.look_files import is_open, is_readable
-from litellm_systemd.doctor.look_host import denials
+from litellm_systemd.doctor.look_host import denials, read_offset
 from litellm_systemd.doctor.look_port import listen_addresses
 from litellm_systemd.doctor.look_unit import find_line
 from litellm_systemd.doctor.mending import restore, restore_access
@@ -79,6 +85,44 @@ def test_listen_addresses() -> None:
     assert listen_addresses("127.0.0.1:4000 (Stream)") == ("127.0.0.1:4000",)
     assert listen_addresses("[::1]:4000 (Stream) /run/x.sock (Stream)") == ("[::1]:4000",)
     assert listen_addresses("") == ()
+
+
+@pytest.mark.parametrize("minutes", [-11, 0, 11])
+def test_the_clock_of_an_endpoint(minutes: int) -> None:
+    """How far the clock is off is read from the date of an answer, a refusal included."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(403)
+            self.send_header("Date", formatdate(time.time() + minutes * 60, usegmt=True))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        offset = read_offset(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert offset is not None
+    assert round(offset / 60) == minutes
+
+
+def test_no_answer_says_nothing_of_the_clock() -> None:
+    """An endpoint that can't be reached is a matter of the network, not of the clock."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        assert read_offset(f"http://127.0.0.1:{closed.getsockname()[1]}") is None
+
+
+@pytest.mark.parametrize(
+    ("left", "share", "outcome"),
+    [(0, 0.0, Outcome.FAILED), (50, 0.01, Outcome.WARNING), (50, 0.9, None), (500, 0.01, None), (0, None, None)],
+)
+def test_room(left: int, share: float | None, outcome: Outcome | None) -> None:
+    """Little room is one thing, a small file system another; one that doesn't count its files isn't full of them."""
+    assert judge_room(left, share, 10, 100) is outcome
 
 
 def test_denials() -> None:

@@ -40,7 +40,9 @@ ENVIRONMENT_STALE = Cause(
 @looks_for(ENVIRONMENT_STALE)
 def environment_stale(scene: Scene) -> Iterator[Finding]:
     """Whether the running service has the variables of the file. Names alone are told."""
-    if not scene.is_active:
+    # One that a drop-in adds comes later and overrides ours; the last is what `show` leaves.
+    last = scene.service.get("EnvironmentFiles", "")
+    if not scene.is_active or not last.startswith(f"{scene.layout.environment_file} "):
         return
     changed = differing(scene.environment, read_environ(Path(f"/proc/{scene.service['MainPID']}/environ")))
     if changed:

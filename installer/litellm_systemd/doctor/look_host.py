@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -20,8 +18,6 @@ from litellm_systemd.host import OLDEST_SYSTEMD, is_booted, memory_field
 from litellm_systemd.inventory import current_release, missing_python
 from litellm_systemd.report import Outcome
 
-#: Bytes and files that must be left on a file system: below the first pair nothing works, below the second not long.
-_NO_ROOM, _LITTLE_ROOM = (2**20, 100), (64 * 2**20, 2000)
 #: MiB of memory that must be left.
 _LITTLE_MEMORY = 128
 #: Seconds: AWS refuses a signature whose time is off by more than five minutes.
@@ -132,7 +128,7 @@ def clock(scene: Scene) -> Iterator[Finding]:
             yield CLOCK.found(f"it is {_now()} here, {ahead / 60:.0f} minutes before the service was installed")
             return
     address = _bedrock_address(scene)
-    if address is not None and (offset := _offset(address)) is not None and abs(offset) > _SKEW:
+    if address is not None and (offset := read_offset(address)) is not None and abs(offset) > _SKEW:
         direction = "behind" if offset > 0 else "ahead of"
         yield CLOCK.found(f"it is {_now()} here, {abs(offset) / 60:.0f} minutes {direction} {address}")
 
@@ -150,7 +146,7 @@ def _bedrock_address(scene: Scene) -> str | None:
     return given or (f"https://bedrock-runtime.{region}.amazonaws.com" if region else None)
 
 
-def _offset(address: str) -> float | None:
+def read_offset(address: str) -> float | None:
     """Seconds that the server's clock is ahead of ours; None if it gives no answer, which isn't about the clock."""
     try:
         # Unsigned, so that it is refused and not billed. The refusal has a date too.
@@ -181,82 +177,6 @@ def clock_free(_scene: Scene) -> Iterator[Finding]:
     answer = run(("timedatectl", "show", "--property=NTPSynchronized", "--property=NTP"), check=False, timeout=2.5)
     if "NTPSynchronized=no" in answer.stdout.splitlines() and "NTP=no" in answer.stdout.splitlines():
         yield UNSYNCHRONIZED.found("timedatectl: NTP=no, NTPSynchronized=no")
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What is left on a file system: bytes and files (None where it doesn't count them); whether it is read-only."""
-
-    path: str
-    bytes: int
-    files: int | None
-    read_only: bool
-
-
-def observe_room(scene: Scene) -> tuple[Room, ...]:
-    """The file systems that the service and litellmctl write to, each by the first path on it."""
-    layout = scene.layout
-    found: dict[int, Room] = {}
-    for wanted in ("/etc", layout.state, layout.cache, layout.own_state, layout.prefix, "/run", "/tmp", "/var/log"):  # noqa: S108
-        path = layout.real(wanted)
-        while not path.exists():
-            path = path.parent
-        status = os.statvfs(path)
-        files = status.f_favail if status.f_files else None
-        read_only = bool(status.f_flag & os.ST_RDONLY)
-        found.setdefault(path.stat().st_dev, Room(str(path), status.f_bavail * status.f_frsize, files, read_only))
-    return tuple(found.values())
-
-
-FULL = Cause(
-    "host-disk-full",
-    "There is no room left: the service can't write its state, journald drops lines, no change can be made.",
-    "du -xh --max-depth=2 {path} | sort -h | tail    # shows what takes it; 'litellmctl releases prune' frees some",
-)
-
-
-@looks_for(FULL)
-def disk_full(scene: Scene) -> Iterator[Finding]:
-    """Whether there is room on each file system that is written to."""
-    for room in scene.once("room", lambda: observe_room(scene)):
-        if not room.read_only and room.bytes < _LITTLE_ROOM[0]:
-            outcome = Outcome.FAILED if room.bytes < _NO_ROOM[0] else Outcome.WARNING
-            yield FULL.found(f"{room.bytes // 1024} KiB are left on {room.path}", outcome=outcome, path=room.path)
-
-
-INODES = Cause(
-    "host-inodes",
-    "The file system can't hold any more files, though it may have room: nothing new can be made on it.",
-    "du -x --inodes --max-depth=2 {path} | sort -n | tail    # where the files are",
-)
-
-
-@looks_for(INODES)
-def inodes(scene: Scene) -> Iterator[Finding]:
-    """Whether each file system can hold more files."""
-    for room in scene.once("room", lambda: observe_room(scene)):
-        if not room.read_only and room.files is not None and room.files < _LITTLE_ROOM[1]:
-            outcome = Outcome.FAILED if room.files < _NO_ROOM[1] else Outcome.WARNING
-            yield INODES.found(f"{room.files} more files fit on {room.path}", outcome=outcome, path=room.path)
-
-
-READ_ONLY = Cause(
-    "host-read-only",
-    "What can't be written to: below /var the service can't start; below /etc and the prefix no change can be made."
-    " After an error on the disk the kernel does this by itself.",
-    "mount -o remount,rw {path}    # after a look at: journalctl -k -p err",
-)
-
-
-@looks_for(READ_ONLY)
-def read_only(scene: Scene) -> Iterator[Finding]:
-    """Whether a file system that has to be written to is mounted read-only."""
-    layout = scene.layout
-    for path in (layout.etc, layout.state, layout.cache, layout.own_state, layout.prefix):
-        real = layout.real(path)
-        if real.exists() and os.statvfs(real).f_flag & os.ST_RDONLY:
-            outcome = Outcome.FAILED if path in (layout.state, layout.cache) else Outcome.WARNING
-            yield READ_ONLY.found(f"{path} is on a read-only file system", outcome=outcome, path=path)
 
 
 MEMORY = Cause(

@@ -11,6 +11,7 @@ from litellm_systemd import contract
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.look_exit import GROUND
 from litellm_systemd.doctor.scene import Scene
+from litellm_systemd.plan import UNITS
 from litellm_systemd.report import Outcome
 from litellm_systemd.runtime_calls import port_trouble
 
@@ -28,9 +29,11 @@ TAKEN = Cause(
 
 @looks_for(TAKEN)
 def taken(scene: Scene) -> Iterator[Finding]:
-    """Whether somebody else holds the port, when our socket doesn't."""
+    """Whether somebody else holds the port, when our socket doesn't and should."""
     addresses = listen_addresses(scene.socket.get("Listen", ""))
-    if scene.unit(contract.SOCKET).is_active:
+    units = [scene.unit(name) for name in UNITS]
+    is_out_of_use = all(unit.active == "inactive" and not unit.is_enabled for unit in units)
+    if scene.unit(contract.SOCKET).is_active or is_out_of_use:
         return
     for listen in addresses:
         if trouble := port_trouble(listen):

@@ -94,7 +94,9 @@ def _unread(scene: Scene, name: str) -> str | None:
     """A drop-in that systemd hasn't read. It doesn't see those in a folder that is new (unit_path_cache)."""
     read = _properties(scene, name).get("DropInPaths", "").split()
     folder = scene.layout.real(f"{scene.layout.units}/{name}.d")
-    return next((str(path) for path in sorted(folder.glob("*.conf")) if str(path) not in read), None)
+    # An empty one, or one that leads to /dev/null, is masked and is never read (systemd.unit(5)).
+    found = (path for path in sorted(folder.glob("*.conf")) if path.exists() and path.stat().st_size)
+    return next((str(path) for path in found if str(path) not in read), None)
 
 
 def _properties(scene: Scene, name: str) -> Mapping[str, str]:

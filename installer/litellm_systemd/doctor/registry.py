@@ -8,6 +8,7 @@ from litellm_systemd.doctor import (
     look_aws,
     look_configuration,
     look_credentials,
+    look_disk,
     look_environment,
     look_exit,
     look_files,
@@ -21,8 +22,8 @@ from litellm_systemd.doctor import (
 from litellm_systemd.doctor.cause import Probe
 
 _GROUPS = (
-    *(look_host, look_files, look_environment, look_credentials, look_configuration, look_unit, look_port, look_exit),
-    *(look_network, look_aws, look_service, look_journal),
+    *(look_host, look_disk, look_files, look_environment, look_credentials, look_configuration, look_unit),
+    *(look_port, look_exit, look_network, look_aws, look_service, look_journal),
 )
 
 

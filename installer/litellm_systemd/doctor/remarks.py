@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
 
 from litellm_systemd import contract
@@ -12,15 +14,19 @@ from litellm_systemd.lock import find_holder
 from litellm_systemd.model import Kind
 
 
-def find_remarks(scene: Scene) -> tuple[str, ...]:
-    """A sentence each; what can't be seen is left out."""
+def find_remarks(scene: Scene, seconds: float = 1.0) -> tuple[str, ...]:
+    """A sentence each; what can't be seen, or isn't there within `seconds`, is left out."""
     found: list[str] = []
-    remarks: tuple[Callable[[Scene], Iterator[str]], ...] = (_busy, _edited, _stopped)
-    for remark in remarks:
-        try:
-            found += remark(scene)
-        except (InstallerError, OSError):
-            continue
+
+    def look() -> None:
+        for remark in _REMARKS:
+            with contextlib.suppress(InstallerError, OSError):
+                found.extend(remark(scene))
+
+    # A check that hangs may hold what a remark asks for; it is left behind as the check is.
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(seconds)
     return tuple(found)
 
 
@@ -49,3 +55,6 @@ def _stopped(scene: Scene) -> Iterator[str]:
     if unit.load == "loaded" and unit.active == "inactive" and scene.service.get("Result") == "success":
         at_boot = "it starts at the next boot" if unit.is_enabled else "it is disabled as well"
         yield f"{contract.SERVICE} is stopped, without a failure; {at_boot}. To start it: sudo litellmctl start"
+
+
+_REMARKS: tuple[Callable[[Scene], Iterator[str]], ...] = (_busy, _edited, _stopped)

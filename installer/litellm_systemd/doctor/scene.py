@@ -28,7 +28,17 @@ PROPERTIES = (
     *("NeedDaemonReload", "Result", "NRestarts", "MainPID", "ExecMainCode", "ExecMainStatus", "Listen"),
     *("InactiveExitTimestamp", "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"),
     *("User", "DynamicUser", "NoNewPrivileges", "ProtectSystem", "CapabilityBoundingSet", "AmbientCapabilities"),
-    *("Type", "NotifyAccess", "ExecStart", "Restart", "KillMode", "WatchdogUSec", "MemoryMax", "MemoryHigh"),
+    *(
+        "EnvironmentFiles",
+        "Type",
+        "NotifyAccess",
+        "ExecStart",
+        "Restart",
+        "KillMode",
+        "WatchdogUSec",
+        "MemoryMax",
+        "MemoryHigh",
+    ),
 )
 
 
