@@ -49,15 +49,23 @@ def status() -> Report:
 
 @cli.command()
 @click.option("--fix", is_flag=True, help="Mend what can be mended without risk, after showing it.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="Write an archive for a bug report there, without secrets."
+)
 @reports
-def doctor(fix: bool) -> Report:
+def doctor(fix: bool, bundle: Path | None) -> Report:
     """Find what is wrong, why, and what mends it; exit code 1 if something is.
 
     Without root it says what it can't see. It changes nothing without --fix, and costs nothing.
     """
     from litellm_systemd.commands import doctor
 
-    return doctor.doctor(fix=fix, say=say)
+    report = doctor.doctor(fix=fix, say=say)
+    if bundle is None:
+        return report
+    from litellm_systemd.commands.bug_report import write_bundle
+
+    return write_bundle(report, bundle)
 
 
 @cli.command()

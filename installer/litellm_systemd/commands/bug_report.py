@@ -1,0 +1,162 @@
+"""doctor --bundle: what a bug report needs, in one archive without secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import platform
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from litellm_systemd import contract
+from litellm_systemd.commands.doctor import find_any_layout
+from litellm_systemd.doctor.scene import Scene
+from litellm_systemd.errors import InputError, InstallerError, MissingError
+from litellm_systemd.inventory import current_release
+from litellm_systemd.report import Report
+from litellm_systemd.scrub import Scrubber, is_secret_variable, learn_assignments
+
+#: How much of the journal: since then, and so many lines at most.
+_SINCE, _LINES = "-2d", 5000
+_NAME = "litellm-bug-report"
+
+
+def write_bundle(report: Report, path: Path) -> Report:
+    """Put a diagnosis and what it is about into a tar.gz that its owner alone may read; the report names it.
+
+    Raises:
+        InputError: something is at `path` already, or its folder isn't there or can't be written to.
+    """
+    scene = Scene(find_any_layout())
+    scrubber, parts, missing = Scrubber(), dict[str, str](), list[str]()
+    for name, find in (*_parts(scene, scrubber), ("findings.json", report.as_json)):
+        try:
+            parts[name] = find()
+        except (InstallerError, OSError) as error:
+            missing.append(f"{name}: {error}")
+    parts["missing.txt"] = "".join(f"{line}\n" for line in missing)
+    # All secrets are known by now; the second round finds in the first texts what was recognized in the last.
+    for text in parts.values():
+        scrubber.scrub(text)
+    _write(path, {name: scrubber.scrub(text) for name, text in parts.items()})
+    note = (
+        f"{path}: {len(parts)} files for a bug report, without secrets as far as they can be told; look through it."
+    )
+    return replace(report, notes=(*report.notes, note))
+
+
+def _write(path: Path, parts: dict[str, str]) -> None:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise InputError(f"there is a {path} already", "Give another name, or remove it.") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}", "Give another place.") from None
+    with os.fdopen(handle, "wb") as stream, tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, text in sorted(parts.items()):
+            content = text.encode()
+            member = tarfile.TarInfo(f"{_NAME}/{name}")
+            member.size, member.mode, member.mtime = len(content), 0o600, int(time.time())
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _parts(scene: Scene, scrubber: Scrubber) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Each file with what makes its text; those that teach the scrubber most come first."""
+    yield "environment.txt", lambda: _environment(scene, scrubber)
+    yield "config.yaml", lambda: _config(scene, scrubber)
+    yield "units.txt", lambda: _units(scene, scrubber)
+    yield "properties.json", lambda: _json({contract.SERVICE: scene.service, contract.SOCKET: scene.socket})
+    yield "runtime.json", lambda: _json(scene.runtime)
+    yield "versions.json", lambda: _json(_versions(scene))
+    yield "files.txt", lambda: _files(scene)
+    yield "journal.txt", lambda: _journal(scene)
+
+
+def _json(found: Any) -> str:
+    return json.dumps(found, indent=1, ensure_ascii=False, default=str) + "\n"
+
+
+def _environment(scene: Scene, scrubber: Scrubber) -> str:
+    """The variables; a secret's value never, not even one that is too short to be searched for elsewhere."""
+    scrubber.learn_variables(scene.environment)
+    rows = {
+        name: "(kept back)" if is_secret_variable(name, value) else value for name, value in scene.environment.items()
+    }
+    return "".join(f"{name}={value}\n" for name, value in rows.items())
+
+
+def _config(scene: Scene, scrubber: Scrubber) -> str:
+    text = scene.layout.real(scene.layout.config_link).read_text(encoding="utf-8", errors="replace")
+    with contextlib.suppress(yaml.YAMLError):  # what looks like a secret is found all the same
+        scrubber.learn_document(yaml.safe_load(text))
+    return text
+
+
+def _units(scene: Scene, scrubber: Scrubber) -> str:
+    layout, found = scene.layout, list[str]()
+    paths = [layout.real(f"{layout.units}/{unit}") for unit in (contract.SERVICE, contract.SOCKET)]
+    for folder in (layout.units, "/run/systemd/system", "/etc/systemd/system.control"):
+        for unit in (contract.SERVICE, contract.SOCKET):
+            paths += sorted(layout.real(f"{folder}/{unit}.d").glob("*.conf"))
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            text = f"{error.strerror}\n"
+        learn_assignments(scrubber, text.replace("\\\n", " ").splitlines())
+        found.append(f"# {path}\n{text}")
+    return "\n".join(found)
+
+
+def _versions(scene: Scene) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "litellmctl": version("litellm-systemd"),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "release": current_release(scene.layout),
+    }
+    release = Path("/etc/os-release")
+    known["system"] = release.read_text(encoding="utf-8").splitlines() if release.exists() else None
+    packages = scene.layout.real(scene.layout.current).glob("lib/python*/site-packages/*.dist-info")
+    known["packages"] = sorted(path.name.removesuffix(".dist-info") for path in packages)
+    try:
+        known["systemd"] = scene.systemctl.version()
+    except InstallerError as error:
+        known["systemd"] = error.message
+    return known
+
+
+def _files(scene: Scene) -> str:
+    lines = []
+    for path in sorted(scene.records):
+        found = scene.file(path)
+        state = f"{found.kind.value} {found.mode:04o} {found.owner}:{found.group}" if found else "gone"
+        lines.append(f"{path}: {state}\n")
+    return "".join(lines)
+
+
+def _journal(scene: Scene) -> str:
+    # PermissionDenied: whose secrets aren't known, of them nothing can be taken out.
+    with contextlib.suppress(MissingError):
+        _ = scene.environment
+    entries = scene.systemctl.entries(since=_SINCE, timeout=30)[-_LINES:]
+    return "".join(
+        f"{int(each.get('__REALTIME_TIMESTAMP', 0)) / 1e6:.6f} <{each.get('PRIORITY', '')}>"
+        f" {each.get('SYSLOG_IDENTIFIER', '')}[{each.get('_PID', '')}]: {_message(each.get('MESSAGE'))}\n"
+        for each in entries
+    )
+
+
+def _message(message: Any) -> str:
+    # One with bytes that aren't UTF-8 comes as a list of numbers.
+    return bytes(message).decode(errors="replace") if isinstance(message, list) else str(message)

@@ -1,0 +1,146 @@
+"""The archive for a bug report: no secret is in it, in any form."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tarfile
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from litellm_systemd.commands import bug_report
+from litellm_systemd.doctor.scene import Scene
+from litellm_systemd.environment_file import render_assignments
+from litellm_systemd.errors import InputError
+from litellm_systemd.layout import Layout
+from litellm_systemd.report import Report
+from litellm_systemd.scrub import Scrubber
+
+#: Where a secret can be, and the secret.
+CANARIES = {
+    "master": "sk-canary-0123456789abcdef",
+    "aws": "Ca/nary+wJalrXUtnFEMI/K7MDENGbPxRfiCYEX1",
+    "odd name": "canary7Zk29dQpw1LmXv83",
+    "phrase": 'canary "horse" \\ bättery',
+    "url": "can4ry:p@ss/word",
+    "config": "canary-config-literal-9",
+    "drop-in": "canaryDropIn-5521",
+    "header": "canaryHeader.Zm9v-77",
+    "journal": "sk-canaryJournal42",
+}
+ENVIRONMENT = {
+    "LITELLM_MASTER_KEY": CANARIES["master"],
+    "AWS_SECRET_ACCESS_KEY": CANARIES["aws"],
+    "MY_THING": CANARIES["odd name"],
+    "GREETING": CANARIES["phrase"],
+    "DATABASE_URL": f"postgresql://me:{quote(CANARIES['url'], safe='')}@db.example/x",
+    "PORT": "4000",
+    "LITELLM_LOG": "DEBUG",
+    "AWS_REGION_NAME": "us-east-1",
+}
+CONFIG = f"""\
+model_list:
+  - model_name: claude
+    litellm_params: {{model: bedrock/us.anthropic.claude-sonnet-5-5, api_key: {CANARIES["config"]}}}
+general_settings: {{master_key: os.environ/LITELLM_MASTER_KEY}}
+"""
+UNIT = f'[Service]\nEnvironment=A=1 "DEPLOY_TOKEN={CANARIES["drop-in"]}"\n'
+
+
+def forms(secret: str) -> set[str]:
+    """A secret as a reader could find it again."""
+    found = {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], secret.encode().hex()}
+    for before in range(3):
+        # In the midst of something longer: the characters that are wholly the secret's.
+        whole = base64.b64encode(b"x" * before + secret.encode() + b"y" * 3).decode()
+        found.add(whole[-(-before * 8 // 6) : (before + len(secret.encode())) * 8 // 6])
+    return found
+
+
+def host(root: Path) -> Layout:
+    """An installation with a secret in every place that can hold one."""
+    layout = Layout(root=root)
+    texts = {
+        layout.environment_file: render_assignments(ENVIRONMENT),
+        layout.config_link: CONFIG,
+        f"{layout.units}/litellm.service": "[Service]\nUser=litellm\n",
+        f"{layout.units}/litellm.service.d/mine.conf": UNIT,
+    }
+    for path, text in texts.items():
+        real = layout.real(path)
+        real.parent.mkdir(parents=True, exist_ok=True)
+        real.write_text(text, encoding="utf-8")
+    return layout
+
+
+def journal() -> str:
+    """Lines with every secret in every form, and with some that stand nowhere else."""
+    lines = [f"said {form} and went on" for secret in CANARIES.values() for form in sorted(forms(secret))]
+    lines += [f"Authorization: Bearer {CANARIES['header']}", f"key {CANARIES['journal']} refused"]
+    return "\n".join(lines)
+
+
+def test_no_secret_is_in_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets of the environment, configuration, drop-ins, URLs, headers and journal are in no file, in no form."""
+    layout = host(tmp_path / "root")
+    monkeypatch.setattr(bug_report, "find_any_layout", lambda: layout)
+    # There is no systemd here whose journal could be read.
+    monkeypatch.setattr(bug_report, "_journal", lambda _scene: journal())
+    target = tmp_path / "report.tar.gz"
+    seen = Report("found", data={"seen": f"key {CANARIES['master']} and {CANARIES['phrase']}"})
+    report = bug_report.write_bundle(seen, target)
+    assert report.notes[0].startswith(f"{target}: ")
+    assert target.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(target) as archive:
+        texts = {member.name.split("/")[1]: archive.extractfile(member).read().decode() for member in archive}  # type: ignore[union-attr]
+    assert {"environment.txt", "config.yaml", "units.txt", "findings.json", "journal.txt"} <= texts.keys()
+    left = {
+        (place, name, form)
+        for place, secret in CANARIES.items()
+        for form in forms(secret)
+        for name, text in texts.items()
+        if form in text
+    }
+    assert left == set()
+    assert "PORT=4000" in texts["environment.txt"]
+    assert "LITELLM_LOG=DEBUG" in texts["environment.txt"]
+    assert "us.anthropic.claude-sonnet-5-5" in texts["config.yaml"]
+    assert "os.environ/LITELLM_MASTER_KEY" in texts["config.yaml"]
+    # The same secret has the same placeholder everywhere.
+    assert "key <secret-1 LITELLM_MASTER_KEY> and" in texts["findings.json"]
+    assert "said <secret-1 LITELLM_MASTER_KEY> and went on" in texts["journal.txt"]
+
+
+def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is there stays as it is, and a link isn't followed."""
+    monkeypatch.setattr(bug_report, "find_any_layout", lambda: Layout(root=tmp_path))
+    target = tmp_path / "there"
+    target.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="already"):
+        bug_report.write_bundle(Report("x"), target)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_host_without_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is installed there is an archive all the same, which says what is missing."""
+    monkeypatch.setattr(bug_report, "find_any_layout", lambda: Layout(root=tmp_path))
+    bug_report.write_bundle(Report("x"), tmp_path / "b.tar.gz")
+    with tarfile.open(tmp_path / "b.tar.gz") as archive:
+        missing = archive.extractfile("litellm-bug-report/missing.txt").read().decode()  # type: ignore[union-attr]
+    assert "environment.txt: " in missing
+    assert Scene(Layout(root=tmp_path)).layout.root == tmp_path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "POST /v1/chat/completions 200 5 ms 127.0.0.1",
+        "model bedrock/us.anthropic.claude-sonnet-4-6",
+        "max_tokens: 4096",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    """Ordinary lines are left as they are."""
+    assert Scrubber().scrub(text) == text
