@@ -119,7 +119,9 @@ def _tls_reason(causes: tuple[BaseException, ...]) -> str:
 
 
 #: What looks like a secret in a foreign message: keys of LiteLLM and OpenAI, AWS key ids, bearer tokens ...
-_KEYS = re.compile(r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9._-]{4,}|A[KS]IA[A-Z0-9]{12,})|(?:(?<=bearer )|(?<=Bearer ))\S+")
+_KEYS = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9._-]{4,}|A[KS]IA[A-Z0-9]{12,})|(?:(?<=bearer )|(?<=Bearer ))\S{8,}"
+)
 #: ... and long values that are called so.
 _NAMED = re.compile(r"((?:secret|token|password|signature|key)['\"]?\s*[=:]\s*['\"]?)[^\s'\"&,}]{16,}", re.IGNORECASE)
 

@@ -136,6 +136,7 @@ def test_the_given_secret_is_masked_whatever_it_looks_like() -> None:
     "text",
     [
         "The security token included in the request is expired",
+        "Bearer Token has expired",
         "model task-list-v1, disk-based, risk-averse-model",
         "Invalid model name passed in model=bedrock-converse-us-claude-3-7-sonnet-v1",
         "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude",
