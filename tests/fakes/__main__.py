@@ -3,7 +3,8 @@
 Steered by requests to the API's port, JSON in and out: /-/seen tells the requests so far, /-/bodies what models were
 asked; POST /-/metadata sets fields of the metadata, times in seconds, `{"role": null}`; /-/rotate; /-/session
 `{"lifetime": 60}` makes a temporary key of the user; /-/denied `{"actions": [...]}`; /-/role `{"name": ...,
-"external_id": ...}`; /-/end `{"model": ..., "days": ...}`; /-/script `{"model id": {"refusal": "quota"}, ...}`.
+"external_id": ...}`; /-/end `{"model": ..., "days": ...}`; /-/script `{"model id": {"refusal": "quota"}, ...}`,
+in place of all earlier ones.
 """
 
 from __future__ import annotations

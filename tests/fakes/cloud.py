@@ -121,7 +121,7 @@ class Cloud:
             self.catalogue.end_in(given["model"], given["days"])
             told = {}
         elif name == "script":
-            self.runtime.scripts.update({model: Script(**script) for model, script in given.items()})
+            self.runtime.scripts = {model: Script(**script) for model, script in given.items()}
             told = {}
         elif name == "bodies":
             told = self.runtime.bodies

@@ -113,10 +113,13 @@ class Metadata:
                 return json.dumps(self._credentials())
         return texts.get(path)
 
+    def _has_ended(self) -> bool:
+        return self.account.is_expired(self.issued[-1])
+
     def _credentials(self) -> dict[str, str]:
         with self._lock:
             age = self.lifetime / 2 if self.rotate_every is None else self.rotate_every
-            if not self.issued or self._since is None or self.account.clock() - self._since >= age:
+            if self._since is None or self.account.clock() - self._since >= age or self._has_ended():
                 self.rotate()
             key, since = self.issued[-1], self._since or self.account.clock()
         ends = key.expires or since

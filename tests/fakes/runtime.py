@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.fakes import eventstream, refusals
@@ -17,6 +17,7 @@ from tests.fakes.catalogue import INVALID_MODEL, Catalogue, Model
 from tests.fakes.http import Reply, Request
 from tests.fakes.refusals import Refused, denied, refuse
 from tests.fakes.signature import identify
+from tests.fakes.usual import behave
 
 #: Shorter prompts aren't cached by the models of Anthropic.
 CACHE_MINIMUM = 1024
@@ -102,6 +103,8 @@ class Runtime:
         body = json.loads(request.body)
         self.bodies.append(body)
         _validate(model, body, form)
+        if script is USUAL:
+            script = replace(USUAL, **behave(body))
         usage = self._use(model, body, script.text)
         time.sleep(script.first_token)
         headers = {"x-amzn-RequestId": str(uuid.uuid4())}

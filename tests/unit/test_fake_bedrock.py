@@ -94,6 +94,18 @@ def test_a_tool(aws: Cloud) -> None:
     assert json.loads("".join(delta["toolUse"]["input"] for delta in deltas)) == {"city": "Graz"}
 
 
+def test_a_tool_that_is_offered(aws: Cloud) -> None:
+    """Without a script the model calls the tool that it is offered, and passes on what that gave."""
+    schema = {"json": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    tools = {"tools": [{"toolSpec": {"name": "weather", "inputSchema": schema}}]}
+    call = converse(toolConfig=tools)["output"]["message"]
+    assert call["content"][0]["toolUse"]["input"] == {"city": "one"}
+    result = {"toolUseId": call["content"][0]["toolUse"]["toolUseId"], "content": [{"text": "rain-4711"}]}
+    messages = [*ASKED, call, {"role": "user", "content": [{"toolResult": result}]}]
+    answer = client("bedrock-runtime").converse(modelId=MODEL, messages=messages, toolConfig=tools)
+    assert "rain-4711" in answer["output"]["message"]["content"][0]["text"]
+
+
 def test_invoke_model(aws: Cloud) -> None:
     """InvokeModel answers in Anthropic's form, whole and streamed."""
     runtime = client("bedrock-runtime")
