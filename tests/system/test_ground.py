@@ -3,83 +3,180 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from box import Box
-from service import chat, ctl, state
-from test_install import REPOSITORY, fresh_ctl, snapshot, write_env
+from service import chat, ctl, key, refused, state
+from test_install import REPOSITORY, snapshot, write_env
+from test_transaction import refuse_start
 
-BAD_GROUND: dict[str, tuple[str, int, str]] = {
-    "masked": ("rm /etc/systemd/system/litellm.service && systemctl mask litellm.service", 69, "systemctl unmask"),
-    "read-only /etc": ("mount --bind /etc /etc && mount -o remount,ro,bind /etc", 1, "Read-only file system"),
-    "no CAP_CHOWN": ("", 1, "Operation not permitted"),
-    "full disk": ("mount -t tmpfs -o size=64k tmpfs /var/lib/litellm-systemd", 1, "No space left on device"),
+OWN_STATE = "/var/lib/litellm-systemd"
+UNIT = "/etc/systemd/system/litellm.service"
+RESCUE = "/run/systemd/system/rescue.service.d/box.conf"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What spoils it, what mends it again, and what the install has to say: exit code and words."""
+
+    spoil: str
+    mend: str
+    code: int
+    said: str
+    prefix: tuple[str, ...] = ()
+
+
+BAD_GROUND = {
+    "masked": Ground(
+        f"mv {UNIT} /root && systemctl mask litellm.service",
+        f"systemctl unmask litellm.service && mv /root/litellm.service {UNIT} && systemctl daemon-reload"
+        " && systemctl --quiet enable litellm.service",
+        69,
+        "systemctl unmask",
+    ),
+    "read-only /etc": Ground(
+        "mount --bind /etc /etc && mount -o remount,ro,bind /etc", "umount --lazy /etc", 1, "Read-only file system"
+    ),
+    # A file of another owner has to be written for it to matter.
+    "no CAP_CHOWN": Ground(
+        "mv /etc/litellm/configs/prompt_caching.yml /root",
+        "mv /root/prompt_caching.yml /etc/litellm/configs",
+        1,
+        "Operation not permitted",
+        ("setpriv", "--bounding-set=-chown", "--inh-caps=-chown"),
+    ),
+    "full disk": Ground(
+        f"rm -rf {OWN_STATE}/failed && cp -a {OWN_STATE} /root/own && mount -t tmpfs -o size=64k tmpfs {OWN_STATE}"
+        f" && cp -a /root/own/. {OWN_STATE}/ && {{ head -c 1M /dev/zero >{OWN_STATE}/fill || true; }}",
+        f"umount {OWN_STATE} && rm -r /root/own",
+        1,
+        "No space left on device",
+    ),
+    "immutable file": Ground(
+        "chattr +i /etc/litellm/litellm.env", "chattr -i /etc/litellm/litellm.env", 1, "chattr -i"
+    ),
+    # Nothing but a shell runs then, and here the service. (A box has no console for the shell.)
+    "rescue mode": Ground(
+        f"mkdir -p {RESCUE.rpartition('/')[0]} && printf '[Service]\\nExecStart=\\nExecStart=sleep 600\\n' >{RESCUE}"
+        " && printf '[Unit]\\nIgnoreOnIsolate=yes\\n' >/run/keep.conf"
+        " && for unit in litellm.service litellm.socket; do mkdir -p /run/systemd/system/$unit.d"
+        " && cp /run/keep.conf /run/systemd/system/$unit.d; done"
+        " && systemctl daemon-reload && systemctl isolate rescue.target",
+        "rm -r /run/systemd/system/*.d/keep.conf && systemctl daemon-reload && systemctl default",
+        69,
+        "systemctl default",
+    ),
 }
 
 
-@pytest.mark.parametrize("ground", BAD_GROUND)
-def test_bad_ground(installed_box: Box, ground: str) -> None:
+@pytest.mark.parametrize("name", BAD_GROUND)
+def test_bad_ground(shared_box: Box, name: str) -> None:
     """On bad ground an install is one clear error, nothing is half done, and the service runs on."""
-    spoil, code, said = BAD_GROUND[ground]
-    if ground == "full disk":
-        spoil += (
-            " && cp -a /root/own/. /var/lib/litellm-systemd/; head -c 1M /dev/zero > /var/lib/litellm-systemd/fill"
-        )
-        installed_box.run(("cp", "-a", "/var/lib/litellm-systemd", "/root/own"))
-    if spoil:
-        installed_box.run(("sh", "-c", f"{spoil} || true"))
-    before, main = snapshot(installed_box), state(installed_box)["MainPID"]
-    write_env(installed_box, "MINE=1\nLITELLM_MASTER_KEY=sk-0123456789abcdef\n")
-    argv: tuple[str, ...] = ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env", "-c", "demo.yml")
-    if ground == "no CAP_CHOWN":
-        # A file of another owner has to be written for it to matter.
-        installed_box.run(("rm", "/etc/litellm/configs/prompt_caching.yml"))
-        before = snapshot(installed_box)
-        argv = ("setpriv", "--bounding-set=-chown", "--inh-caps=-chown", *argv)
-    done = installed_box.run(argv, check=False, timeout=300, cwd="/root")
-    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
-    assert snapshot(installed_box) == before
-    assert state(installed_box)["MainPID"] == main
-    assert chat(installed_box) == 200
+    ground = BAD_GROUND[name]
+    if name == "immutable file" and shared_box.run(("sh", "-c", CAN_CHATTR), check=False).returncode != 0:
+        pytest.skip("the file system of the boxes knows no immutable files (Linux 6.0 has them in tmpfs)")
+    write_env(shared_box, "MINE=1\nLITELLM_MASTER_KEY=sk-0123456789abcdef\n")
+    argv = (*ground.prefix, "litellmctl", "install", "--env-file", "/root/.env", "-c", "demo.yml")
+    with spoilt(shared_box, ground):
+        before, main = snapshot(shared_box), state(shared_box)["MainPID"]
+        done = shared_box.run(argv, check=False, timeout=300, cwd="/root")
+        assert (done.returncode, ground.said in done.stderr) == (ground.code, True), done.stderr
+        assert snapshot(shared_box) == before
+        assert state(shared_box)["MainPID"] == main
+        assert chat(shared_box) == 200
+    assert "all is as it was installed" in ctl(shared_box, "diff")
 
 
-def test_somebody_elses_service(box: Box, install_environment: dict[str, str], fresh: Callable[..., Any]) -> None:
-    """A litellm.service that isn't ours is not overwritten; --take-ours puts it aside, and its port is ours."""
-    unit = (
-        "[Service]\nExecStart=python3 -m http.server --bind 127.0.0.1 4000\n[Install]\nWantedBy=multi-user.target\n"
-    )
-    box.write("/etc/systemd/system/litellm.service", unit)
-    box.systemctl("enable", "--now", "litellm")
-    done = fresh(box, "install", "-c", "demo.yml", check=False)
-    assert (done.returncode, "--take-ours" in done.stderr) == (73, True), done.stderr
-    assert box.read("/etc/systemd/system/litellm.service") == unit
-    assert box.systemctl("is-active", "litellm") == "active"
-    fresh(box, "install", "-c", "demo.yml", "--take-ours")
-    assert chat(box) == 200
-    assert "http.server" in box.run(("sh", "-c", "cat /etc/litellm/edited/*litellm.service*")).stdout
+CAN_CHATTR = "touch /etc/probe && chattr +i /etc/probe && chattr -i /etc/probe; code=$?; rm /etc/probe; exit $code"
+
+
+@contextmanager
+def spoilt(box: Box, ground: Ground) -> Iterator[None]:
+    box.run(("sh", "-c", ground.spoil))
+    try:
+        yield
+    finally:
+        box.run(("sh", "-c", ground.mend))
 
 
 @pytest.fixture
 def fresh(install_environment: dict[str, str]) -> Callable[..., Any]:
-    def run(box: Box, *arguments: str, **options: Any) -> Any:
-        return fresh_ctl(box, install_environment, *arguments, **options)
+    """litellmctl as on a host where nothing is installed yet, under that umask."""
+
+    def run(box: Box, *arguments: str, umask: str = "022", **options: Any) -> Any:
+        script = f'umask {umask} && exec "$@"'
+        argv = ("sh", "-c", script, "sh", f"{sys.prefix}/bin/litellmctl", *arguments)
+        return box.run(argv, env=install_environment, cwd="/root", timeout=600, **options)
 
     return run
 
 
-@pytest.mark.parametrize("umask", ["077", "000"])
-def test_any_umask(box: Box, install_environment: dict[str, str], umask: str) -> None:
-    """With any umask, and on a systemd that is degraded, an install works, and no secret is open to others."""
+def test_shutting_down(box: Box, fresh: Callable[..., Any]) -> None:
+    """On a system that shuts down an install says so, and changes nothing."""
+    unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\nExecStop=sleep 60\n"
+    box.write("/etc/systemd/system/slow.service", unit)
+    box.systemctl("start", "slow")
+    box.run(("systemctl", "poweroff", "--no-block"))
+    box.wait_until(
+        lambda: box.run(("systemctl", "is-system-running"), check=False).stdout == "stopping\n", 30, "it shuts down"
+    )
+    done = fresh(box, "install", "-c", "demo.yml", check=False)
+    assert (done.returncode, "is shutting down" in done.stderr) == (69, True), done.stderr
+    assert not box.exists("/etc/litellm")
+    assert not box.exists("/opt/litellm-systemd")
+
+
+SOMEBODYS = (
+    "[Service]\nExecStart=python3 -m http.server --bind 127.0.0.1 4000\n[Install]\nWantedBy=multi-user.target\n"
+)
+
+
+def test_somebody_elses_service(box: Box, fresh: Callable[..., Any]) -> None:
+    """A litellm.service that isn't ours stays, unless --take-ours is given and our service comes up in its place.
+
+    On a systemd that is degraded, and with a umask that would lock the service's user out of its own release.
+    """
     box.write("/etc/systemd/system/broken.service", "[Service]\nExecStart=/bin/false\n")
     box.run(("systemctl", "start", "--wait", "broken"), check=False)
     assert box.run(("systemctl", "is-system-running"), check=False).stdout == "degraded\n"
-    script = f"umask {umask}; exec {sys.prefix}/bin/litellmctl install -c demo.yml"
-    box.run(("sh", "-c", script), env=install_environment, cwd="/root", timeout=600)
+    box.write(UNIT, SOMEBODYS)
+    box.systemctl("enable", "--now", "litellm")
+    take = ("install", "-c", "demo.yml", "--take-ours")
+
+    done = fresh(box, *take[:-1], check=False)
+    assert (done.returncode, "--take-ours" in done.stderr) == (73, True), done.stderr
+    assert_theirs(box)
+
+    refuse_start(box)
+    write_env(box, "REFUSE=1\n")
+    done = fresh(box, *take, "--env-file", "/root/.env", umask="077", check=False)
+    assert done.returncode == 69, done.stderr
+    assert_theirs(box)
+    for path in ("/etc/litellm/litellm.env", "/etc/systemd/system/litellm.socket", "/usr/local/bin/litellmctl"):
+        assert not box.exists(path)
+
+    box.run(("rm", "/root/.env"))
+    fresh(box, *take, umask="077")
     assert chat(box) == 200
+    assert "http.server" in box.run(("sh", "-c", "cat /etc/litellm/edited/*litellm.service*")).stdout
+    assert_modes(box)
+
+
+def assert_theirs(box: Box) -> None:
+    assert box.read(UNIT) == SOMEBODYS
+    assert box.systemctl("is-active", "litellm") == "active"
+
+
+def assert_modes(box: Box) -> None:
+    """No secret is open to others, the service's user can read what it runs, and nobody else can write there."""
     listing = box.run(("stat", "-c", "%a", "/etc/litellm/litellm.env", "/etc/litellm", "/opt/litellm-systemd")).stdout
     assert listing.split() == ["600", "750", "755"]
+    writable = "find /opt/litellm-systemd /etc/litellm /usr/local/bin/litellmctl -perm /022 -not -type l"
+    assert box.run(("sh", "-c", writable)).stdout == ""
 
 
 def tree(box: Box) -> set[str]:
@@ -104,17 +201,38 @@ def tree(box: Box) -> set[str]:
     return set(box.run(("sh", "-c", find), timeout=300).stdout.splitlines())
 
 
-def test_purge_leaves_the_tree_as_it_was(box: Box, fresh: Callable[..., Any]) -> None:
-    """After install, use and purge the file system differs from before in nothing but logs and caches."""
+def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
+    """After an uninstall keys and configurations are there for the next install; after a purge all is as before.
+
+    From a first install on, under a umask that would let everybody write.
+    """
     before = tree(box)
     users = box.read("/etc/passwd"), box.read("/etc/group")
-    fresh(box, "install", "-c", "demo.yml")
+    fresh(box, "install", "-c", "demo.yml", umask="000")
     assert chat(box) == 200
-    demo = box.read("/etc/litellm/configs/demo.yml")
-    box.write("/root/mine.yml", demo)
+    assert_modes(box)
+    box.run(("cp", "-al", "/opt/litellm-systemd", "/root/kept"))
+    secret = key(box)
+
+    ctl(box, "uninstall", "--yes")
+    assert refused(box)
+    assert box.run(("systemctl", "cat", "litellm"), check=False).returncode != 0
+    assert not box.exists("/opt/litellm-systemd")
+    assert box.exists("/etc/litellm/configs/demo.yml")
+
+    # The same release again, which saves building it anew; the folder is ours then, and not the install's.
+    box.run(("mv", "/root/kept", "/opt/litellm-systemd"))
+    fresh(box, "install", "-c", "demo.yml", umask="000")
+    assert (key(box), chat(box)) == (secret, 200)
+
+    box.write("/root/mine.yml", box.read("/etc/litellm/configs/demo.yml"))
     ctl(box, "config", "use", "./mine.yml", cwd="/root")
     ctl(box, "restart")
     ctl(box, "uninstall", "--purge", "--yes")
+    box.run(("rmdir", "/opt/litellm-systemd"))
     assert tree(box) ^ before == set()
     assert (box.read("/etc/passwd"), box.read("/etc/group")) == users
+    assert box.run(("pgrep", "-f", "litellm_systemd"), check=False).stdout == ""
+    assert box.systemctl("--failed", "--no-legend") == ""
+    assert refused(box)
     assert "nothing is installed" in fresh(box, "uninstall", "--purge", "--yes").stdout

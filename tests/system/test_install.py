@@ -5,17 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from box import Box, BoxError, Image
+from box import Box, BoxError
 from service import BASE, chat, ctl, key, refused, state
 
-MakeBox = Callable[..., Box]
 REPOSITORY = Path(__file__).resolve().parents[2]
-OWN = "/etc/litellm /etc/systemd/system /etc/sysusers.d /etc/tmpfiles.d /opt /usr/local/bin /var/lib /var/cache /run"
 
 
 def fresh_ctl(box: Box, environment: dict[str, str], *arguments: str, check: bool = True, cwd: str = "/root") -> Any:
@@ -85,7 +82,7 @@ def test_dry_run_writes_nothing(shared_box: Box) -> None:
 
 
 def test_env_change_is_taken_up(installed_box: Box) -> None:
-    """A changed .env restarts the service with it; the generated key stays where .env names none."""
+    """A changed .env restarts the service with it; key, port and variables stay where a later run names none."""
     before = key(installed_box)
     write_env(installed_box, "NUM_WORKERS=1\nPORT=4010\nMINE='a $b'\n")
     ctl(installed_box, "install", "--env-file", "/root/.env")
@@ -96,11 +93,6 @@ def test_env_change_is_taken_up(installed_box: Box) -> None:
     assert "MINE=a $b" in environ
     assert len(installed_box.run(("pgrep", "-P", state(installed_box)["MainPID"])).stdout.split()) == 1
 
-
-def test_rerun_without_env_keeps_what_is_installed(installed_box: Box) -> None:
-    """A rerun without .env and flags keeps port, key, variables and configuration of the earlier run."""
-    write_env(installed_box, "LITELLM_MASTER_KEY=sk-of-the-first-run\nPORT=4010\nMINE=1\n")
-    ctl(installed_box, "install", "--env-file", "/root/.env")
     files = snapshot(installed_box)
     report = json.loads(ctl(installed_box, "install", "--json", cwd="/"))
     assert report["data"]["actions"] == []
@@ -150,20 +142,20 @@ CONFIG_FILE=iam_role_config.yml
 """
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_old_env_forms(installed_box: Box, newline: str) -> None:
+def test_old_env_forms(idle_box: Box) -> None:
     """The workshop's .env installs and serves as it is, with BOM and CRLF too; what no longer works is said."""
-    write_env(installed_box, ("\ufeff" if newline == "\r\n" else "") + OLD_FORMS.replace("\n", newline))
-    done = installed_box.run(
-        ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env", "--no-verify", "--offline"), timeout=300
-    )
-    assert "DATABASE_URL is not passed to the service" in done.stdout
-    assert "the example key sk-litellm-test-key" in done.stdout
-    models = installed_box.http("GET", f"{BASE}/v1/models", headers={"Authorization": "Bearer sk-litellm-test-key"})
+    write_env(idle_box, OLD_FORMS)
+    said = ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify", "--offline")
+    assert "DATABASE_URL is not passed to the service" in said
+    assert "the example key sk-litellm-test-key" in said
+    models = idle_box.http("GET", f"{BASE}/v1/models", headers={"Authorization": "Bearer sk-litellm-test-key"})
     assert "bedrock-converse-us-claude-3-7-sonnet-v1" in [model["id"] for model in models.json()["data"]]
-    environ = installed_box.run(("cat", f"/proc/{state(installed_box)['MainPID']}/environ")).stdout.split("\0")
+    environ = idle_box.run(("cat", f"/proc/{state(idle_box)['MainPID']}/environ")).stdout.split("\0")
     assert "POSTGRES_PASSWORD=pass word" in environ
     assert not [entry for entry in environ if entry.startswith(("DATABASE_URL=", "AWS_ACCESS_KEY_ID="))]
+    write_env(idle_box, "\ufeff" + OLD_FORMS.replace("\n", "\r\n"))
+    again = ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify", "--offline", "--json")
+    assert json.loads(again)["data"]["actions"] == []
 
 
 def test_install_needs_root(shared_box: Box) -> None:
@@ -195,112 +187,86 @@ def test_first_install_without_env(box: Box, install_environment: dict[str, str]
     assert (done.returncode, "litellmctl init" in done.stderr) == (66, True)
 
 
-def test_home_python_is_refused(installed_box: Box) -> None:
+def test_home_python_is_refused(shared_box: Box) -> None:
     """A Python in somebody's home, which the sandbox hides from the service, is refused with the remedy."""
-    before, name = snapshot(installed_box), Path(sys.executable).resolve().name
+    before, name = snapshot(shared_box), Path(sys.executable).resolve().name
     script = (
         f"mkdir -p /home/dev/python/bin /home/dev/python/lib && cp /usr/bin/{name} /home/dev/python/bin/"
         f" && cp -a /usr/lib/{name} /home/dev/python/lib/"
         f" && /home/dev/python/bin/{name} -m venv --without-pip /srv/venv"
     )
-    installed_box.run(("sh", "-c", script))
+    shared_box.run(("sh", "-c", script))
     code = "from litellm_systemd.cli import run_command; raise SystemExit(run_command(['install', '-c', 'demo.yml']))"
     packages = {"PYTHONPATH": f"/opt/litellm-systemd/current/lib/{name}/site-packages"}
-    done = installed_box.run(("/srv/venv/bin/python", "-c", code), check=False, env=packages)
+    done = shared_box.run(("/srv/venv/bin/python", "-c", code), check=False, env=packages)
     assert (done.returncode, "lies in a home folder" in done.stderr) == (69, True), done.stderr
-    assert snapshot(installed_box) == before
-
-
-# --- failing and going back ---
-
-
-def test_failed_start_goes_back(installed_box: Box) -> None:
-    """When the service doesn't come up with a new .env, the old one is back and the service serves as before."""
-    files = snapshot(installed_box)
-    # Passes every check of the installer and fails in LiteLLM itself: a certificate bundle that isn't there.
-    drop_in = "[Service]\nExecStartPre=/bin/sh -c 'test -z \"$REFUSE\"'\n"
-    installed_box.write("/etc/systemd/system/litellm.service.d/refuse.conf", drop_in)
-    installed_box.systemctl("daemon-reload")
-    write_env(installed_box, "REFUSE=1\n")
-    done = installed_box.run(
-        ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env"), check=False, timeout=600
-    )
-    assert done.returncode == 69, done.stderr
-    assert "putting everything back" in done.stderr
-    assert {name for name in snapshot(installed_box) if "refuse.conf" not in name} >= set(files)
-    assert state(installed_box)["ActiveState"] == "active"
-    assert chat(installed_box) == 200
-
-
-def test_failed_first_start_leaves_a_bare_host(box: Box, install_environment: dict[str, str]) -> None:
-    """When the service of a first install doesn't come up, no unit, key or link of it is left behind."""
-    drop_in = "[Service]\nExecStartPre=/bin/false\n"
-    box.write("/etc/systemd/system/litellm.service.d/refuse.conf", drop_in)
-    write_env(box, "START_TIMEOUT=30\n")
-    done = fresh_ctl(box, install_environment, "install", "-c", "demo.yml", check=False)
-    assert done.returncode == 69, done.stderr
-    for path in ("/etc/litellm/litellm.env", "/etc/systemd/system/litellm.service", "/usr/local/bin/litellmctl"):
-        assert not box.exists(path)
+    assert snapshot(shared_box) == before
 
 
 # --- switching ---
 
 
-def test_config_use_is_a_reload(installed_box: Box) -> None:
+def test_config_use_is_a_reload(shared_box: Box) -> None:
     """`config use` switches by a reload: the same main process serves the models of the other configuration."""
-    before = state(installed_box)["MainPID"]
-    other = installed_box.read("/etc/litellm/configs/demo.yml").replace("claude-sonnet-5-5", "renamed-model")
-    installed_box.write("/root/mine.yml", other)
-    ctl(installed_box, "config", "use", "./mine.yml", cwd="/root")
-    assert state(installed_box)["MainPID"] == before
-    assert chat(installed_box, "renamed-model") == 200
-    assert "mine.yml" in ctl(installed_box, "config", "list")
-    ctl(installed_box, "config", "use", "demo")
-    assert chat(installed_box) == 200
+    before = state(shared_box)["MainPID"]
+    other = shared_box.read("/etc/litellm/configs/demo.yml").replace("claude-sonnet-5-5", "renamed-model")
+    shared_box.write("/root/mine.yml", other)
+    ctl(shared_box, "config", "use", "./mine.yml", cwd="/root")
+    assert state(shared_box)["MainPID"] == before
+    assert chat(shared_box, "renamed-model") == 200
+    assert "mine.yml" in ctl(shared_box, "config", "list")
+    ctl(shared_box, "config", "use", "demo")
+    assert chat(shared_box) == 200
 
 
-def test_switched_configuration_survives_a_rerun(installed_box: Box) -> None:
+def test_switched_configuration_survives_a_rerun(idle_box: Box) -> None:
     """What was switched to with -c stays active when install runs again with the old .env."""
-    write_env(installed_box, "CONFIG_FILE=demo.yml\nAWS_REGION_NAME=eu-central-1\n")
-    ctl(installed_box, "install", "--env-file", "/root/.env")
-    ctl(installed_box, "restart", "-c", "prompt_caching.yml")
-    ctl(installed_box, "install", "--env-file", "/root/.env", "--no-verify", "--offline")
-    assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/prompt_caching.yml\n"
+    write_env(idle_box, "CONFIG_FILE=demo.yml\nAWS_REGION_NAME=eu-central-1\n")
+    ctl(idle_box, "install", "--env-file", "/root/.env", "--no-start")
+    ctl(idle_box, "restart", "-c", "prompt_caching.yml")
+    ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify", "--offline")
+    assert idle_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/prompt_caching.yml\n"
 
 
-def test_an_ended_model_is_refused_once(installed_box: Box) -> None:
+def test_an_ended_model_is_refused_once(idle_box: Box) -> None:
     """`config use` refuses a model that Bedrock has ended; once allowed, reload and install go on with a warning."""
-    write_env(installed_box, "AWS_REGION_NAME=us-east-1\n")
-    ctl(installed_box, "install", "--env-file", "/root/.env")
+    write_env(idle_box, "AWS_REGION_NAME=us-east-1\n")
+    ctl(idle_box, "install", "--env-file", "/root/.env")
     ended = "bedrock/us.anthropic.claude-3-7-sonnet-20250219-v1:0"
     entry = f"  - model_name: old\n    litellm_params:\n      model: {ended}\n"
-    demo = installed_box.read("/etc/litellm/configs/demo.yml")
-    installed_box.write("/root/old.yml", demo.replace("model_list:\n", f"model_list:\n{entry}"))
-    refused = installed_box.run(("litellmctl", "config", "use", "./old.yml"), check=False, cwd="/root")
+    demo = idle_box.read("/etc/litellm/configs/demo.yml")
+    idle_box.write("/root/old.yml", demo.replace("model_list:\n", f"model_list:\n{entry}"))
+    refused = idle_box.run(("litellmctl", "config", "use", "./old.yml"), check=False, cwd="/root")
     assert refused.returncode == 78
     assert "--allow-eol" in refused.stderr
-    assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/demo.yml\n"
-    for arguments in (["config", "use", "./old.yml", "--allow-eol"], ["reload"], ["install", "--no-models"]):
-        assert "which Bedrock ended on 2026-04-28" in ctl(installed_box, *arguments, cwd="/root")
-    assert installed_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/old.yml\n"
+    assert idle_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/demo.yml\n"
+    for arguments in (
+        ["config", "use", "./old.yml", "--allow-eol"],
+        ["reload"],
+        ["install", "--no-spend", "--offline"],
+    ):
+        assert "which Bedrock ended on 2026-04-28" in ctl(idle_box, *arguments, cwd="/root")
+    assert idle_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/old.yml\n"
 
 
-def test_region_is_written_into_the_configuration(installed_box: Box) -> None:
+def test_region_is_written_into_the_configuration(idle_box: Box) -> None:
     """The installed configuration calls the inference profiles of the region in .env."""
-    write_env(installed_box, "AWS_REGION_NAME=eu-central-1\n")
-    ctl(installed_box, "install", "--env-file", "/root/.env", "-c", "iam_role_config.yml", "--no-verify", "--offline")
-    text = installed_box.read("/etc/litellm/configs/iam_role_config.yml")
+    write_env(idle_box, "AWS_REGION_NAME=eu-central-1\n")
+    ctl(idle_box, "install", "--env-file", "/root/.env", "-c", "iam_role_config.yml", "--no-start", "--offline")
+    text = idle_box.read("/etc/litellm/configs/iam_role_config.yml")
     assert "bedrock/converse/eu.anthropic." in text
     assert "bedrock/converse/us.anthropic." not in text
 
 
-def test_edited_configuration_survives(installed_box: Box) -> None:
+def test_edited_configuration_survives(shared_box: Box) -> None:
     """A configuration that was edited in /etc/litellm/configs is kept by install, and install says so."""
     path = "/etc/litellm/configs/demo.yml"
-    edited = installed_box.read(path) + "# mine\n"
-    installed_box.write(path, edited, 0o640, "root:litellm")
-    assert f"{path} was edited here" in ctl(installed_box, "install")
-    assert installed_box.read(path) == edited
+    shipped = shared_box.read(path)
+    edited = f"{shipped}# mine\n"
+    shared_box.write(path, edited, 0o640, "root:litellm")
+    assert f"{path} was edited here" in ctl(shared_box, "install")
+    assert shared_box.read(path) == edited
+    shared_box.write(path, shipped, 0o640, "root:litellm")
 
 
 # --- looking ---
@@ -342,40 +308,15 @@ def test_logs(shared_box: Box) -> None:
     assert all("MESSAGE" in json.loads(line) for line in lines)
 
 
-def test_verify_fails_aloud(installed_box: Box) -> None:
+def test_verify_fails_aloud(idle_box: Box) -> None:
     """`verify` of a stopped service fails once, with the remedy, instead of ten times."""
-    installed_box.systemctl("stop", "litellm")
-    done = installed_box.run(("/usr/local/bin/litellmctl", "verify", "--json"), check=False)
+    done = idle_box.run(("/usr/local/bin/litellmctl", "verify", "--json"), check=False)
     outcomes = [check["outcome"] for check in json.loads(done.stdout)["checks"]]
     assert (done.returncode, outcomes.count("failed"), set(outcomes)) == (1, 1, {"failed", "skipped"})
     assert "systemctl status litellm" in done.stdout
 
 
 # --- taking away ---
-
-
-def leftovers(box: Box) -> str:
-    return box.run(("sh", "-c", f"find {OWN} -path '*litellm*' 2>/dev/null"), check=False).stdout
-
-
-def test_uninstall_keeps_keys(installed_box: Box) -> None:
-    """uninstall removes service and release, and keeps keys and configurations for the next install."""
-    ctl(installed_box, "uninstall", "--yes")
-    assert refused(installed_box)
-    assert installed_box.run(("systemctl", "cat", "litellm"), check=False).returncode != 0
-    assert not installed_box.exists("/opt/litellm-systemd")
-    assert installed_box.exists("/etc/litellm/litellm.env")
-    assert installed_box.exists("/etc/litellm/configs/demo.yml")
-
-
-def test_purge_leaves_nothing(installed_box: Box) -> None:
-    """uninstall --purge leaves no file, no unit, no user, no process and no open port."""
-    ctl(installed_box, "uninstall", "--purge", "--yes")
-    assert leftovers(installed_box) == ""
-    assert installed_box.run(("getent", "passwd", "litellm"), check=False).stdout == ""
-    assert installed_box.run(("pgrep", "-f", "litellm_systemd"), check=False).stdout == ""
-    assert installed_box.systemctl("--failed", "--no-legend") == ""
-    assert refused(installed_box)
 
 
 def test_uninstall_asks_first(shared_box: Box) -> None:
@@ -387,18 +328,8 @@ def test_uninstall_asks_first(shared_box: Box) -> None:
     assert chat(shared_box) == 200
 
 
-def test_install_after_uninstall(installed_box: Box, install_environment: dict[str, str]) -> None:
-    """An install after an uninstall finds the old key again and serves."""
-    before = key(installed_box)
-    ctl(installed_box, "uninstall", "--yes")
-    fresh_ctl(installed_box, install_environment, "install", "-c", "demo.yml")
-    assert key(installed_box) == before
-    assert chat(installed_box) == 200
-
-
-def test_no_systemd_is_said(installed_image: Image, make_box: MakeBox) -> None:
+def test_no_systemd_is_said(shared_box: Box) -> None:
     """Where systemd doesn't run, each verb that needs it says so and names what works without it."""
-    box = make_box(installed_image)
     argv = ("unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run/systemd && litellmctl status")
     with pytest.raises(BoxError, match=r"systemd doesn't run on this machine"):
-        box.run(argv)
+        shared_box.run(argv)
