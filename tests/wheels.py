@@ -1,0 +1,53 @@
+"""Wheels for tests of releases: under another version, and stand-ins for packages that are never installed here."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from litellm_systemd.pins import Pin
+
+
+def reversion(wheel: Path, folder: Path, version: str, added: Mapping[str, str] | None = None) -> Path:
+    """Write the same wheel under another version into a folder, with text added at the end of some of its files."""
+    name, before = wheel.name.split("-")[:2]
+    old, new = f"{name}-{before}.dist-info/", f"{name}-{version}.dist-info/"
+    target = folder / wheel.name.replace(f"-{before}-", f"-{version}-", 1)
+    names = []
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w") as out:
+        for item in source.infolist():
+            if item.filename == f"{old}RECORD":
+                continue
+            content = source.read(item) + (added or {}).get(item.filename, "").encode()
+            item.filename = item.filename.replace(old, new, 1)
+            if item.filename == f"{new}METADATA":
+                content = content.replace(f"\nVersion: {before}\n".encode(), f"\nVersion: {version}\n".encode(), 1)
+            names.append(item.filename)
+            out.writestr(item, content)
+        out.writestr(f"{new}RECORD", _record(names, new))
+    return target
+
+
+def stand_in(folder: Path, pin: Pin) -> Path:
+    """Write a wheel with the name and the version of an entry of a lock, for its Pythons, and nothing in it."""
+    name, version = pin.name.replace("-", "_"), pin.version
+    info = f"{name}-{version}.dist-info/"
+    since = re.search(r"python_full_version >= ['\"]([\d.]+)", pin.marker)
+    python = f"Requires-Python: >={since[1]}\n" if since else ""
+    files = {
+        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{python}",
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    target = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(target, "w") as out:
+        for file, content in files.items():
+            out.writestr(info + file, content)
+        out.writestr(f"{info}RECORD", _record([info + file for file in files], info))
+    return target
+
+
+def _record(names: list[str], info: str) -> str:
+    # Hashes and sizes may be left out.
+    return "".join(f"{name},,\n" for name in (*names, f"{info}RECORD"))
