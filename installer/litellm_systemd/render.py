@@ -10,7 +10,9 @@ from litellm_systemd import contract
 from litellm_systemd.environment_file import render_assignments
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import FileState
-from litellm_systemd.resources import read_template
+from litellm_systemd.page import build_page
+from litellm_systemd.report import Report
+from litellm_systemd.resources import read_page, read_template
 from litellm_systemd.settings import Settings, is_loopback
 
 #: systemd counts starts by hand as well: few enough to end a loop, more than a person makes in an hour.
@@ -124,6 +126,13 @@ def render_environment(settings: Settings) -> str:
 def render_command(layout: Layout, version: str) -> str:
     """The text of /usr/local/bin/litellmctl: a script, which can speak when the release's Python can't."""
     return render_template("litellmctl.j2", version=version, current=layout.current)
+
+
+def render_page(report: Report) -> str:
+    """The page of `verify --html`: one file, which loads nothing and runs no script."""
+    # Here it is HTML, and what gateways and models said stands in it.
+    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(read_page()).render(page=build_page(report)) + "\n"
 
 
 def _without_gaps(text: str) -> str:

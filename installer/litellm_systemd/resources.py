@@ -12,6 +12,11 @@ def read_template(name: str) -> str:
     return (files("litellm_systemd.units") / name).read_text(encoding="utf-8")
 
 
+def read_page() -> str:
+    """The template of the page that `verify --html` writes."""
+    return (files("litellm_systemd") / "report.html.j2").read_text(encoding="utf-8")
+
+
 def read_config(name: str) -> str:
     """The text of a file below configs/, by file name."""
     return (files("litellm_systemd.configs") / name).read_text(encoding="utf-8")

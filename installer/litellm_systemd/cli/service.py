@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from litellm_systemd.cli.program import cli, config_option, json_option, layout_of, reports, request_of, say, show
+from litellm_systemd.cli.watching import watch_changes
 from litellm_systemd.contract import MASTER_KEY
 
 if TYPE_CHECKING:
+    from litellm_systemd.commands.proof import Files
     from litellm_systemd.report import Report
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _add_unit_verb(name: str, text: str) -> None:
@@ -117,7 +124,15 @@ def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> in
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, help="Seconds for one answer.")
 @click.option("--wait", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait for readiness first.")
 @click.option("--quiet", is_flag=True, help="Say nothing, or what failed first, in one line: for timers.")
-@reports
+@click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit's XML too, for a CI server.")
+@click.option("--html", type=_FILE, metavar="FILE", help="Write a page too: one file, without a script or a secret.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Again and again, with a line for each change, until Ctrl-C.",
+)
+@json_option
 def verify(
     base_url: str | None,
     api_key: str | None,
@@ -133,42 +148,71 @@ def verify(
     timeout: float,
     wait: float,
     quiet: bool,
-) -> Report:
+    junit: Path | None,
+    html: Path | None,
+    watch: float | None,
+    as_json: bool,
+) -> int:
     """Prove that the endpoints answer as clients need it.
 
     Some ten requests for a few words are billed, about a cent in all; models by mock_response cost nothing.
+    Exit code: 0, all is well; 1, a check failed; 64 to 78, nothing could be asked. docs/verify.md has more.
     """
+    if watch and (fallbacks or quiet):
+        raise click.UsageError("--watch goes neither with --fallbacks nor with --quiet")
+    if (env_file or config) and not fallbacks:
+        raise click.UsageError("-c and --env-file are for --fallbacks: else it is the running gateway that is asked")
+    from litellm_systemd.commands import proof, service
+
+    files = proof.Files(junit, html)
+    files.require_places()
     if fallbacks:
         if base_url or no_spend or models or all_models or full or concurrency or caching:
             raise click.UsageError("--fallbacks goes with -c, --env-file and --timeout alone")
-        from litellm_systemd.commands.fallbacks import prove_fallbacks
+        prove = partial(_prove_fallbacks, env_file, config, timeout)
+    else:
+        from litellm_systemd.verify import Scope
 
-        request = request_of(layout_of(), env_file, config)
-        return prove_fallbacks(request, os.environ, timeout=timeout, say=say)
-    if env_file or config:
-        raise click.UsageError("-c and --env-file are for --fallbacks: else it is the running gateway that is asked")
-    from litellm_systemd.commands import service
-    from litellm_systemd.verify import Scope
+        prove = partial(
+            service.verify_service,
+            layout_of(),
+            base_url=base_url,
+            # The installed gateway has its own key; the variable may be that of another one.
+            api_key=api_key or (os.environ.get(MASTER_KEY) if base_url else None),
+            scope=Scope(
+                models=models,
+                all_models=all_models,
+                spend=not no_spend,
+                full=full,
+                concurrency=concurrency or 0,
+                caching=caching,
+            ),
+            timeout=timeout,
+            wait=wait,
+            say=say,
+        )
+    own = not (base_url or env_file or config)
+    prove_and_keep = partial(_prove_and_keep, prove, files, is_own=own)
+    if watch:
+        if not no_spend:
+            say("each round asks models, which may be billed: --no-spend asks none")
+        return watch_changes(prove_and_keep, watch, as_json=as_json)
+    report = prove_and_keep()
+    return show(service.in_one_line(report) if quiet else report, as_json=as_json)
 
-    scope = Scope(
-        models=models,
-        all_models=all_models,
-        spend=not no_spend,
-        full=full,
-        concurrency=concurrency or 0,
-        caching=caching,
-    )
-    report = service.verify_service(
-        layout_of(),
-        base_url=base_url,
-        # The installed gateway has its own key; the variable may be that of another one.
-        api_key=api_key or (os.environ.get(MASTER_KEY) if base_url else None),
-        scope=scope,
-        timeout=timeout,
-        wait=wait,
-        say=say,
-    )
-    return service.in_one_line(report) if quiet else report
+
+def _prove_fallbacks(env_file: Path | None, config: str | None, timeout: float) -> Report:
+    from litellm_systemd.commands.fallbacks import prove_fallbacks
+
+    return prove_fallbacks(request_of(layout_of(), env_file, config), os.environ, timeout=timeout, say=say)
+
+
+def _prove_and_keep(prove: Callable[[], Report], files: Files, *, is_own: bool) -> Report:
+    from litellm_systemd.commands.proof import tell_origin
+
+    report = tell_origin(prove(), layout_of(), datetime.now(timezone.utc), installed=is_own)
+    files.write(report)
+    return report
 
 
 @cli.command()

@@ -1,0 +1,113 @@
+"""What a proof says of itself: when, with what versions, of which configuration; and what its page makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from litellm_systemd.commands.proof import find_changes, tell_origin
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.junit import render_junit
+from litellm_systemd.layout import Layout
+from litellm_systemd.page import build_page
+from litellm_systemd.render import render_page
+from litellm_systemd.report import Check, Outcome, Report
+
+NOON = datetime(2026, 3, 1, 13, tzinfo=timezone(timedelta(hours=1)))
+CONFIG = b"model_list: []\n"
+
+
+def install(root: Path) -> Layout:
+    """A root with a release and an active configuration."""
+    layout = Layout(root=root)
+    release = layout.real(layout.release("0.1.0-abc"))
+    release.mkdir(parents=True)
+    (release / "release.json").write_text('{"litellm": "1.106.2"}', encoding="utf-8")
+    layout.real(layout.current).symlink_to("releases/0.1.0-abc")
+    folder = layout.real(layout.configs)
+    folder.mkdir(parents=True)
+    (folder / "own.yml").write_bytes(CONFIG)
+    layout.real(layout.config_link).symlink_to("configs/own.yml")
+    return layout
+
+
+def report(*outcomes: Outcome, **data: object) -> Report:
+    return Report("title", tuple(Check(f"check {n}", outcome) for n, outcome in enumerate(outcomes)), data=data)
+
+
+def test_a_proof_names_what_it_is_of(tmp_path: Path) -> None:
+    """Of the installed gateway it tells the time in UTC, the release's LiteLLM, the configuration and its hash."""
+    told = tell_origin(report(litellm_version=None), install(tmp_path), NOON, installed=True).data
+    assert told["checked_at"] == "2026-03-01T12:00:00Z"
+    assert told["versions"]["litellm"] == "1.106.2"
+    assert told["config"] == {"name": "own.yml", "sha256": hashlib.sha256(CONFIG).hexdigest()}
+
+
+def test_what_the_gateway_says_counts(tmp_path: Path) -> None:
+    """The version that an answer named is the one that runs; of a gateway elsewhere nothing of this host is told."""
+    layout = install(tmp_path)
+    assert tell_origin(report(litellm_version="1.2.3"), layout, NOON, installed=True).data["versions"] == {
+        **tell_origin(report(), layout, NOON, installed=False).data["versions"],
+        "litellm": "1.2.3",
+    }
+    elsewhere = tell_origin(report(), layout, NOON, installed=False).data
+    assert (elsewhere["config"], elsewhere["versions"]["litellm"]) == (None, None)
+
+
+def test_nothing_is_installed(tmp_path: Path) -> None:
+    """A proof of what isn't installed says so little, and fails at nothing."""
+    assert tell_origin(report(), Layout(root=tmp_path), NOON, installed=True).data["config"] is None
+
+
+def test_the_page_tells_the_worst_first() -> None:
+    """The verdict is that of the exit code; failures stand before warnings; a short report makes a page as well."""
+    ok, warning, failed = Outcome.OK, Outcome.WARNING, Outcome.FAILED
+    assert build_page(report(ok)).verdict == "Sound"
+    assert build_page(report(ok, warning)).verdict == "Sound, with a warning"
+    page = build_page(report(warning, ok, failed, Outcome.SKIPPED))
+    assert (page.verdict, page.counts[0]) == ("Not sound", ("ok", "1 ok"))
+    assert [row.name for row in page.trouble] == ["check 2", "check 0"]
+    assert build_page(Report("title", code=ExitCode.UNAVAILABLE)).verdict == "Not sound"
+    assert "Sound: title" in render_page(Report("title"))
+
+
+def test_the_page_names_no_hundred_models() -> None:
+    """A wildcard that stands for hundreds of models doesn't fill the page."""
+    facts = dict(build_page(report(models=[f"m{n}" for n in range(300)])).facts)
+    assert facts["Models"].endswith("m11 and 288 more")
+
+
+def test_bars_are_to_scale() -> None:
+    """The longest check has the whole width; the part until the first token is one of its own bar."""
+    checks = (
+        Check("quick", Outcome.OK, seconds=0.5),
+        Check("streamed", Outcome.OK, seconds=2.0, data={"first_token_seconds": 0.5}),
+        Check("slow", Outcome.OK, seconds=12.0),
+    )
+    bars = [row.bar for row in build_page(Report("title", checks)).rows]
+    assert [(bar.time, bar.width, bar.first) for bar in bars if bar] == [
+        ("500 ms", 4.2, 0.0),
+        ("2,000 ms", 16.7, 25.0),
+        ("12.0 s", 100.0, 0.0),
+    ]
+
+
+def test_junit_has_a_place_for_warnings() -> None:
+    """A warning passes and keeps its words; time and hash are there; what XML can't say is replaced."""
+    check = Check("chat", Outcome.WARNING, "bell \x07 <rang>", "Look.", 1.25)
+    made = Report("title", (check,), data={"checked_at": "2026-03-01T12:00:00Z", "config": {"sha256": "ab"}})
+    text = render_junit(made, "suite")
+    assert "warning: bell \ufffd &lt;rang&gt;: Look." in text
+    assert 'timestamp="2026-03-01T12:00:00"' in text
+    assert 'time="1.250"' in text
+    assert '<property name="config.sha256" value="ab" />' in text
+
+
+def test_an_outage_is_one_change() -> None:
+    """A check that isn't made has not changed; it is told again once it ends otherwise than when last made."""
+    before = {f"check {n}": Outcome.OK for n in range(3)}
+    down = find_changes(before, report(Outcome.FAILED, Outcome.SKIPPED, Outcome.SKIPPED))
+    assert [change.as_line() for change in down] == ["check 0: ok → FAILED"]
+    assert find_changes(before, report(Outcome.OK, Outcome.SKIPPED, Outcome.OK)) == ()
+    assert find_changes({}, report(Outcome.WARNING))[0].as_dict("now")["before"] is None
