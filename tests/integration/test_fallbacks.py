@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +99,21 @@ def processes(folder: Path) -> list[str]:
     return found
 
 
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder whose name leaves room for a UNIX socket's, which has 107 bytes (unix(7)); pytest's may not."""
+    with tempfile.TemporaryDirectory(prefix="lf-") as name:
+        yield Path(name)
+
+
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("fallbacks")
-    process = start(folder)
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == 1, err + out
-    assert list((folder / "tmp").iterdir()) == []
-    assert processes(folder) == []
+def report() -> dict[str, Any]:
+    with short_folder() as folder:
+        process = start(folder)
+        out, err = process.communicate(timeout=180)
+        assert process.returncode == 1, err + out
+        assert list((folder / "tmp").iterdir()) == []
+        assert processes(folder) == []
     assert KEY not in out + err
     found: dict[str, Any] = json.loads(out)
     return found
@@ -145,25 +154,31 @@ def test_a_fallback_that_does_not_answer(report: dict[str, Any]) -> None:
     assert report["title"].endswith("mine.yml: 2 of 15 failed")
 
 
+@pytest.fixture
+def room() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+
+
 @pytest.mark.parametrize("seconds", [0.5, 4.0])
-def test_a_kill_leaves_nothing(tmp_path: Path, seconds: float) -> None:
+def test_a_kill_leaves_nothing(room: Path, seconds: float) -> None:
     """A litellmctl that is killed at any point takes its throwaway instance along: no process, no file."""
-    process = start(tmp_path)
+    process = start(room)
     try:
-        wait_for("an instance begins", lambda: list((tmp_path / "tmp").iterdir()))
+        wait_for("an instance begins", lambda: list((room / "tmp").iterdir()))
         time.sleep(seconds)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    wait_for("no process is left", lambda: not processes(tmp_path))
-    assert list((tmp_path / "tmp").iterdir()) == []
+    wait_for("no process is left", lambda: not processes(room))
+    assert list((room / "tmp").iterdir()) == []
 
 
-def test_an_instance_that_does_not_start_says_why(tmp_path: Path) -> None:
+def test_an_instance_that_does_not_start_says_why(room: Path) -> None:
     """What LiteLLM has against the configuration is the message, and nothing is left either."""
-    process = start(tmp_path, CONFIG.replace("num_retries: 0", "num_retries: 0\n  routing_strategy: by-the-moon"))
+    process = start(room, CONFIG.replace("num_retries: 0", "num_retries: 0\n  routing_strategy: by-the-moon"))
     out, err = process.communicate(timeout=180)
     assert process.returncode == 69, err + out
     assert "the throwaway instance doesn't start: " in json.loads(out)["error"]
     assert "by-the-moon" in json.loads(out)["error"]
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list((room / "tmp").iterdir()) == []
