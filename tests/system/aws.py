@@ -12,6 +12,7 @@ from service import BASE, key
 
 API = "http://127.0.0.1:8800"
 METADATA = "169.254.169.254"
+METADATA_6 = "fd00:ec2::254"
 #: For litellmctl itself, which asks STS and Bedrock's control plane.
 TOOLS = {"AWS_ENDPOINT_URL_STS": API, "AWS_ENDPOINT_URL_BEDROCK": API}
 #: For the service, beside what its .env says: the addresses that it would find by itself on EC2 are those of AWS.

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from aws import API, TOOLS, chats, complete, leave_ec2, point_service, start_aws, tell
+from aws import API, METADATA_6, TOOLS, chats, complete, leave_ec2, point_service, start_aws, tell
 from box import Box, Image, Yard
 from load import loaded
 from service import MODEL, ctl, processes, set_env, state
@@ -111,6 +111,23 @@ def test_access_key_on_a_pc(make_box: MakeBox, installed_image: Image) -> None:
     ctl(box, "install", "--env-file", "/root/.env", env=TOOLS)
     verified(box, "--all-models")
     assert keys_of(chats(box)) == {USER.access_key}
+
+
+def test_iam_role_without_ipv4(make_box: MakeBox, installed_image: Image) -> None:
+    """Where the metadata has only its IPv6 address, install finds the role there, and so does the service."""
+    box = make_box(installed_image)
+    start_aws(box, "--metadata", "127.0.0.1:8900")
+    leave_ec2(box)
+    point_service(box)
+    box.run(("ip", "address", "add", f"{METADATA_6}/128", "dev", "lo", "nodad"))
+    proxy = ("/usr/lib/systemd/systemd-socket-proxyd", "127.0.0.1:8900")
+    box.run(("systemd-run", "--quiet", "--unit=six", f"--socket-property=ListenStream=[{METADATA_6}]:80", *proxy))
+    mode = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6\n"
+    box.write("/root/.env", f"CONFIG_FILE=iam_role_config.yml\n{mode}", 0o600)
+    told = ctl(box, "install", "--env-file", "/root/.env", "--no-verify", env=TOOLS)
+    assert "The instance's role is litellm-gateway." in told
+    verified(box)
+    assert keys_of(chats(box)) <= set(tell(box, "metadata")["issued"])
 
 
 # --- with the role ---
