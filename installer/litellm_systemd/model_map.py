@@ -5,7 +5,6 @@ Read from the file beside the installed LiteLLM, which takes some 20 ms; importi
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from litellm_systemd.bedrock_ids import BedrockId
+from litellm_systemd.gateway_installed import find_package
 
 _FILE = "model_prices_and_context_window_backup.json"
 
@@ -69,9 +69,8 @@ def read_model_map(path: Path | None = None) -> Mapping[str, Mapping[str, object
 
 
 def _bundled() -> Path | None:
-    # Finding the spec of a top-level package doesn't run the package.
-    spec = importlib.util.find_spec("litellm")
-    return Path(spec.origin).parent / _FILE if spec is not None and spec.origin else None
+    folder = find_package()
+    return folder / _FILE if folder is not None else None
 
 
 def find_entry(found: BedrockId, region: str | None, entries: Mapping[str, object] | None = None) -> MapEntry | None:
