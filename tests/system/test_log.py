@@ -91,6 +91,7 @@ def test_json_lines(idle_box: Box) -> None:
     idle_box.systemctl("reload", "litellm", check=False)
     write_config(idle_box, CONFIG + CALLBACK)
     idle_box.systemctl("reload", "litellm")
+    wait_for_workers(idle_box)
     for name in ("KILL", "STOP"):
         victim = min(workers(idle_box))
         signal_process(idle_box, name, victim)
