@@ -12,7 +12,18 @@ from enum import Enum
 from litellm_systemd.errors import InputError
 from litellm_systemd.expiry import BEARER_VARIABLE
 from litellm_systemd.gateway_model import REFERENCE, GatewayConfig, Model, resolve_reference
-from litellm_systemd.settings_aws import KEY_ID, PAIR, ROLE
+from litellm_systemd.settings_aws import (
+    EXTERNAL_ID,
+    KEY_ID,
+    PAIR,
+    PROFILE_NAME,
+    ROLE,
+    SESSION_NAME,
+    STS_ENDPOINT,
+    TOKEN,
+    WEB_IDENTITY,
+)
+from litellm_systemd.settings_network import ENDPOINT
 
 #: The configuration whose name promises that no key is used.
 ROLE_CONFIG = "iam_role_config.yml"
@@ -23,6 +34,26 @@ _BEFORE_METADATA = (
     *("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
 )
+
+
+#: The variables in whose place a parameter of a model can stand, by that parameter (get_credentials, there).
+_PARAMETERS = {
+    "api_key": BEARER_VARIABLE,
+    **{
+        name.lower(): name
+        for name in (
+            *PAIR,
+            TOKEN,
+            ROLE,
+            SESSION_NAME,
+            EXTERNAL_ID,
+            PROFILE_NAME,
+            WEB_IDENTITY,
+            STS_ENDPOINT,
+            ENDPOINT,
+        )
+    },
+}
 
 
 class Way(Enum):
@@ -44,19 +75,18 @@ def bedrock_models(config: GatewayConfig) -> tuple[Model, ...]:
 
 def way_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Way:
     """By what a Bedrock model's calls are signed in this environment."""
+    own = environ_of(config, model, environ)
+    for way, variable in ((Way.API_KEY, BEARER_VARIABLE), (Way.ROLE, ROLE), (Way.PROFILE, PROFILE_NAME)):
+        if own.get(variable):
+            return way
+    return Way.KEYS if all(own.get(name) for name in PAIR) else Way.AMBIENT
+
+
+def environ_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment as a model has it: what its own parameters say, in place of the variables that say it else."""
     params = config.params(model)
-
-    def given(name: str, variable: str) -> str | None:
-        return resolve_reference(params.get(name), environ) or environ.get(variable)
-
-    if given("api_key", BEARER_VARIABLE):
-        return Way.API_KEY
-    if given("aws_role_name", ROLE):
-        return Way.ROLE
-    if given("aws_profile_name", "AWS_PROFILE_NAME"):
-        return Way.PROFILE
-    has_pair = all(given(name.lower(), name) for name in PAIR)
-    return Way.KEYS if has_pair else Way.AMBIENT
+    given = {variable: resolve_reference(params.get(name), environ) for name, variable in _PARAMETERS.items()}
+    return {**environ, **{variable: value for variable, value in given.items() if value is not None}}
 
 
 def needs_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
@@ -69,8 +99,7 @@ def needs_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
 def _is_ambient(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> bool:
     way = way_of(config, model, environ)
     if way is Way.ROLE:
-        params = config.params(model)
-        return not (environ.get(KEY_ID) or resolve_reference(params.get(KEY_ID.lower()), environ))
+        return not environ_of(config, model, environ).get(KEY_ID)
     return way is Way.AMBIENT
 
 

@@ -199,6 +199,20 @@ def test_endpoints() -> None:
     assert endpoints_of(config, {}) == ()
 
 
+def test_endpoint_of_sts() -> None:
+    """Where a role is assumed, by .env or by a model's own parameter, the way to STS is looked at as well."""
+    bedrock, sts = (f"https://{name}.us-east-1.amazonaws.com" for name in ("bedrock-runtime", "sts"))
+    role = "arn:aws:iam::123456789012:role/gateway"
+    plain = parse_config(CONFIG, "x.yml")
+    assert endpoints_of(plain, {**BASE, "AWS_ROLE_NAME": role}) == (bedrock, sts)
+    assert endpoints_of(plain, {**BASE, "AWS_ROLE_NAME": role, "AWS_STS_ENDPOINT": "https://vpce"})[1:] == (
+        "https://vpce",
+    )
+    own = parse_config(CONFIG.replace(f"{MODEL}}}", f"{MODEL}, aws_role_name: '{role}'}}"), "x.yml")
+    assert endpoints_of(own, BASE) == (bedrock, sts)
+    assert endpoints_of(own, {**BASE, "AWS_REGION": "eu-west-1"})[1:] == (sts.replace("us-east-1", "eu-west-1"),)
+
+
 # --- AWS ---
 
 

@@ -7,6 +7,7 @@ import pytest
 from litellm_systemd.bedrock_access import (
     Way,
     bedrock_models,
+    environ_of,
     needs_metadata,
     require_one_identity,
     uses_pair,
@@ -104,3 +105,11 @@ def test_one_place_passes(name: str) -> None:
     environ = {} if name == "iam_role_config.yml" else KEYS
     require_one_identity(parse_config(read_config(name), name), name, environ, str)
     require_one_identity(config_of(OWN), "mine.yml", {}, str)
+
+
+def test_a_models_own_environment() -> None:
+    """What a model says for itself stands in place of the variable, a reference as what it refers to."""
+    config = config_of("aws_role_name: os.environ/OTHER, aws_session_name: mine, aws_external_id: os.environ/UNSET")
+    environ = {**KEYS, **ROLE, "OTHER": "arn:aws:iam::1:role/x", "AWS_EXTERNAL_ID": "of-all"}
+    own = {"AWS_ROLE_NAME": "arn:aws:iam::1:role/x", "AWS_SESSION_NAME": "mine"}
+    assert environ_of(config, config.models[0], environ) == {**environ, **own}

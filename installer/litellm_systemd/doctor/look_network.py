@@ -1,15 +1,20 @@
-"""The way from the service to Bedrock: names, proxy, connection, certificates, from inside its sandbox."""
+"""The way from the service to Bedrock: names, proxy, connection, certificates, from inside its sandbox.
+
+And to STS, where the service assumes a role.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from litellm_systemd import bedrock_access
 from litellm_systemd.bedrock_regions import partition
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.sandbox import Reached, Way, observe_ways
 from litellm_systemd.doctor.scene import Scene
-from litellm_systemd.gateway_model import GatewayConfig, resolve_reference
+from litellm_systemd.gateway_model import GatewayConfig
 from litellm_systemd.served import build_served
+from litellm_systemd.settings_aws import STS_ENDPOINT
 from litellm_systemd.settings_network import ENDPOINT
 
 #: What the sandbox can't be made, or the endpoints not be told, without.
@@ -21,21 +26,36 @@ _AGAIN = "    # then: sudo litellmctl doctor"
 
 
 def endpoints_of(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The URLs of Bedrock's runtime that a configuration calls, each once."""
+    """The URLs that a configuration's calls to Bedrock go to, each once: the runtime's, and STS's for a role."""
     found: dict[str, None] = {}
     for each in build_served(config, environ):
         if each.is_called:
-            given = resolve_reference(config.params(each.model).get(ENDPOINT.lower()), environ)
-            url = given or environ.get(ENDPOINT) or environ.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
-            if url or each.region:
-                found[url or default_endpoint(each.region or "")] = None
+            own = bedrock_access.environ_of(config, each.model, environ)
+            found |= dict.fromkeys(_called(own, each.region))
+            if bedrock_access.way_of(config, each.model, environ) is bedrock_access.Way.ROLE:
+                found |= dict.fromkeys(_asked_for_role(own, each.region))
     return tuple(found)
 
 
-def default_endpoint(region: str) -> str:
-    """The URL of Bedrock's runtime in a region."""
+def _called(environ: Mapping[str, str], region: str | None) -> Iterator[str]:
+    url = environ.get(ENDPOINT) or environ.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
+    if url or region:
+        yield url or default_endpoint(region or "")
+
+
+def _asked_for_role(environ: Mapping[str, str], region: str | None) -> Iterator[str]:
+    """The order is that of _build_sts_client_kwargs in litellm/llms/bedrock/base_aws_llm.py, then boto3's own."""
+    names = (STS_ENDPOINT, "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
+    url = next((environ[name] for name in names if environ.get(name)), None)
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or region
+    if url or region:
+        yield url or default_endpoint(region or "", "sts")
+
+
+def default_endpoint(region: str, service: str = "bedrock-runtime") -> str:
+    """The URL of a service in a region."""
     suffix = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}.get(partition(region), "amazonaws.com")
-    return f"https://bedrock-runtime.{region}.{suffix}"
+    return f"https://{service}.{region}.{suffix}"
 
 
 def _reached(scene: Scene) -> Reached:
