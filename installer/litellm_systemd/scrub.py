@@ -7,11 +7,14 @@ throughout, so that it can still be seen which are the same.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
+
+import yaml
 
 from litellm_systemd.gateway_model import REFERENCE
 
@@ -19,16 +22,24 @@ _SECRET_NAME = re.compile(
     r"key(?!ring|word|id\b)|secret|token(?!s)|passw|pwd|credential|salt|auth|cookie|dsn|connection|webhook|signature",
     re.IGNORECASE,
 )
-#: Values that stand in the place of a secret and are none.
-_NONE = frozenset(("", "none", "null", "true", "false", "dummy", "empty", "disable", "require"))
+#: Values that stand in the place of a secret and are none, and words without which no such text can be read.
+_NONE = frozenset(
+    (
+        *("", "none", "null", "true", "false", "dummy", "empty", "disable", "require"),
+        *("litellm", "postgres", "postgresql", "redis", "root", "admin", "bedrock", "openai", "anthropic", "claude"),
+    )
+)
+#: Mappings of a configuration whose keys are the user's own words, and say nothing of the values.
+_OWN_NAMES = re.compile(r"headers|environment_variables", re.IGNORECASE)
 #: A run of letters and digits that nobody would write by hand.
 _RUN = re.compile(r"(?=[A-Za-z0-9+/_]*\d)(?=[A-Za-z0-9+/_]*[A-Za-z])[A-Za-z0-9+/_]{16,}")
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
 #: What a variable of any name may hold without being secret: a switch, a number, a region, a path, an address.
 _HARMLESS = re.compile(
-    r"true|false|yes|no|on|off|[\d.:]+|[A-Z]{2,8}|[a-z]{2}(?:-[a-z]+)+-\d|/[\w./-]+|https?://[\w.:\[\]-]+/?|[\w-]+\.ya?ml"
+    r"true|false|yes|no|on|off|[\d.:]+|[A-Z]{2,8}|[a-z]{2}(?:-[a-z]+)+-\d|(?:%[A-Z])?/[\w./-]+|https?://[\w.:\[\]-]+/?|[\w-]+\.ya?ml"
     r"|localhost|\[?::1?\]?",
 )
+_UNIT_ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})|\\(.)")
 _LOGIN = re.compile(r"(?<=://)[^/@\s\"'<>]+(?=@)")
 #: What looks like a secret wherever it stands; the group `it`, or all.
 _LOOKS = tuple(
@@ -65,6 +76,17 @@ class Scrubber:
                 if line != value and len(line) >= 12:
                     self._labels.setdefault(line.strip(), self._labels[value])
 
+    def learn_spelling(self, value: str, text: str) -> None:
+        """How a secret that is known stands in a file, where a reader of that file makes something else of it."""
+        label = self._labels.get(value.strip())
+        if label and text not in self._labels:
+            self._labels[text] = label
+            self._forms = None
+
+    def placeholder(self, value: str) -> str:
+        """What stands for a value that has to be kept back; one too short to be searched for has no name."""
+        return self._labels.get(value.strip(), "<kept back>")
+
     def learn_variables(self, variables: Mapping[str, str]) -> None:
         """The variables of an environment: all whose names or values don't clearly say that they are harmless."""
         for name, value in variables.items():
@@ -76,7 +98,9 @@ class Scrubber:
         """The literals of a configuration that stand under a secret's name, or look like a secret."""
         if isinstance(data, Mapping):
             for key, value in data.items():
-                if isinstance(value, str | int) and not isinstance(value, bool):
+                if isinstance(value, str) and _OWN_NAMES.search(name) and not value.startswith(REFERENCE):
+                    self.learn_variables({str(key): value})
+                elif isinstance(value, str | int) and not isinstance(value, bool):
                     self._learn_literal(str(key), str(value))
                 else:
                     self.learn_document(value, str(key))
@@ -158,17 +182,41 @@ def _base64_forms(secret: bytes) -> Iterator[str]:
         whole = base64.b64encode(b"\0" * before + secret).decode()
         # Without the characters into which bits of what comes before and after go.
         inner = whole[-(-before * 8 // 6) : (before + len(secret)) * 8 // 6]
-        if len(inner) >= 5:
+        if len(inner) >= 4:
             yield inner
             yield inner.replace("+", "-").replace("/", "_")
             yield quote(inner, safe="")
 
 
-def learn_assignments(scrubber: Scrubber, lines: Iterable[str]) -> None:
-    """The variables that unit files set by Environment=; quotes are taken off as systemd does."""
-    for line in lines:
-        name, found, value = line.strip().partition("=")
-        if found and name.strip() == "Environment":
+def learn_unit(scrubber: Scrubber, text: str) -> None:
+    """What a unit file or a drop-in sets: by Environment=, with quotes and escapes as systemd reads them, or by
+    SetCredential=.
+    """
+    for line in text.replace("\\\n", " ").splitlines():
+        name, _, value = (part.strip() for part in line.partition("="))
+        if name == "Environment":
             for each in re.findall(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|(\S+)", value):
                 variable, _, content = "".join(each).partition("=")
-                scrubber.learn_variables({variable: content})
+                scrubber.learn_variables({variable: _meant(content)})
+                scrubber.learn_spelling(_meant(content), content)
+        elif name in ("SetCredential", "SetCredentialEncrypted"):
+            credential, _, content = value.partition(":")
+            scrubber.learn(credential, _meant(content))
+            scrubber.learn_spelling(_meant(content), content)
+
+
+def _meant(text: str) -> str:
+    """A value of a unit file as the process gets it: systemd.syntax(7)."""
+    return _UNIT_ESCAPE.sub(lambda match: chr(int(match[1], 16)) if match[1] else match[2], text.replace("%%", "%"))
+
+
+def learn_yaml(scrubber: Scrubber, text: str) -> None:
+    """The secrets of a configuration, also where the file has them folded over lines or with escapes."""
+    # What looks like a secret is found in a broken file all the same.
+    with contextlib.suppress(yaml.YAMLError):
+        scrubber.learn_document(yaml.safe_load(text))
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            if isinstance(token, yaml.ScalarToken):
+                written = text[token.start_mark.index : token.end_mark.index].strip()
+                if token.value not in written:
+                    scrubber.learn_spelling(token.value, written)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import json
+import re
 import tarfile
 from pathlib import Path
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 import pytest
 
@@ -17,6 +16,7 @@ from litellm_systemd.errors import InputError
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
 from litellm_systemd.scrub import Scrubber
+from tests.canaries import find_left, forms
 
 #: Where a secret can be, and the secret.
 CANARIES = {
@@ -26,7 +26,15 @@ CANARIES = {
     "phrase": 'canary "horse" \\ bättery',
     "url": "can4ry:p@ss/word",
     "config": "canary-config-literal-9",
+    "folded": "canary in three lines",
+    "escaped": "canary\u00e9scaped",
+    "own header": "canary-header-own",
+    "other config": "canary of the day before",
+    "failed attempt": "canary that failed to start",
     "drop-in": "canaryDropIn-5521",
+    "specifier": "canary%drop",
+    "credential": "canarySetCredential",
+    "four": "c4n4",
     "header": "canaryHeader.Zm9v-77",
     "journal": "sk-canaryJournal42",
 }
@@ -36,6 +44,9 @@ ENVIRONMENT = {
     "MY_THING": CANARIES["odd name"],
     "GREETING": CANARIES["phrase"],
     "DATABASE_URL": f"postgresql://me:{quote(CANARIES['url'], safe='')}@db.example/x",
+    "UI_PASSWORD": CANARIES["four"],
+    "DB_NAME": "litellm",
+    "PIN_SALT": "abc",
     "PORT": "4000",
     "LITELLM_LOG": "DEBUG",
     "AWS_REGION_NAME": "us-east-1",
@@ -44,19 +55,22 @@ CONFIG = f"""\
 model_list:
   - model_name: claude
     litellm_params: {{model: bedrock/us.anthropic.claude-sonnet-5-5, api_key: {CANARIES["config"]}}}
+  - model_name: second
+    litellm_params:
+      model: openai/x
+      api_key: >-
+        canary in
+        three lines
+      extra_headers: {{X-Own: {CANARIES["own header"]}}}
+      aws_session_token: "canary\\xe9scaped"
 general_settings: {{master_key: os.environ/LITELLM_MASTER_KEY}}
 """
-UNIT = f'[Service]\nEnvironment=A=1 "DEPLOY_TOKEN={CANARIES["drop-in"]}"\n'
-
-
-def forms(secret: str) -> set[str]:
-    """A secret as a reader could find it again."""
-    found = {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], secret.encode().hex()}
-    for before in range(3):
-        # In the midst of something longer: the characters that are wholly the secret's.
-        whole = base64.b64encode(b"x" * before + secret.encode() + b"y" * 3).decode()
-        found.add(whole[-(-before * 8 // 6) : (before + len(secret.encode())) * 8 // 6])
-    return found
+OTHER = f"general_settings: {{alert_webhook: [{CANARIES['other config']}]}}\n"
+UNIT = f"""\
+[Service]
+Environment=A=1 "DEPLOY_TOKEN={CANARIES["drop-in"]}" OTHER_TOKEN=canary%%\\x64rop
+SetCredential=mine:{CANARIES["credential"]}
+"""
 
 
 def host(root: Path) -> Layout:
@@ -65,6 +79,8 @@ def host(root: Path) -> Layout:
     texts = {
         layout.environment_file: render_assignments(ENVIRONMENT),
         layout.config_link: CONFIG,
+        f"{layout.configs}/other.yml": OTHER,
+        f"{layout.failed}/20260101T000000Z/etc-litellm-litellm.env": f'SALT="{CANARIES["failed attempt"]}"\n',
         f"{layout.units}/litellm.service": "[Service]\nUser=litellm\n",
         f"{layout.units}/litellm.service.d/mine.conf": UNIT,
     }
@@ -96,19 +112,21 @@ def test_no_secret_is_in_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with tarfile.open(target) as archive:
         texts = {member.name.split("/")[1]: archive.extractfile(member).read().decode() for member in archive}  # type: ignore[union-attr]
     assert {"environment.txt", "config.yaml", "units.txt", "findings.json", "journal.txt"} <= texts.keys()
-    left = {
-        (place, name, form)
-        for place, secret in CANARIES.items()
-        for form in forms(secret)
-        for name, text in texts.items()
-        if form in text
-    }
-    assert left == set()
+    assert find_left(CANARIES.values(), texts) == set()
     assert "PORT=4000" in texts["environment.txt"]
     assert "LITELLM_LOG=DEBUG" in texts["environment.txt"]
     assert "us.anthropic.claude-sonnet-5-5" in texts["config.yaml"]
     assert "os.environ/LITELLM_MASTER_KEY" in texts["config.yaml"]
-    # The same secret has the same placeholder everywhere.
+    # What is too short, or stands in every line, is kept back where it stands and not searched for.
+    assert "PIN_SALT=<kept back>" in texts["environment.txt"]
+    assert "DB_NAME=<kept back>" in texts["environment.txt"]
+    assert "litellm_params" in texts["config.yaml"]
+    assert "User=litellm" in texts["units.txt"]
+    # The same secret has the same placeholder everywhere, however it is written.
+    assert "LITELLM_MASTER_KEY=<secret-1 LITELLM_MASTER_KEY>" in texts["environment.txt"]
+    label = re.search("OTHER_TOKEN=(<secret-[0-9]+ OTHER_TOKEN>)$", texts["units.txt"], re.MULTILINE)
+    assert label is not None
+    assert f"said {label[1]} and went on" in texts["journal.txt"]
     assert "key <secret-1 LITELLM_MASTER_KEY> and" in texts["findings.json"]
     assert "said <secret-1 LITELLM_MASTER_KEY> and went on" in texts["journal.txt"]
 

@@ -15,15 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from litellm_systemd import contract
+from litellm_systemd.commands.bug_secrets import learn_secrets, unit_files
 from litellm_systemd.commands.doctor import find_any_layout
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.errors import InputError, InstallerError, MissingError
 from litellm_systemd.inventory import current_release
 from litellm_systemd.report import Report
-from litellm_systemd.scrub import Scrubber, is_secret_variable, learn_assignments
+from litellm_systemd.scrub import Scrubber, is_secret_variable
 
 #: How much of the journal: since then, and so many lines at most.
 _SINCE, _LINES = "-2d", 5000
@@ -37,7 +36,7 @@ def write_bundle(report: Report, path: Path) -> Report:
         InputError: something is at `path` already, or its folder isn't there or can't be written to.
     """
     scene = Scene(find_any_layout())
-    scrubber, parts, missing = Scrubber(), dict[str, str](), list[str]()
+    scrubber, parts, missing = learn_secrets(scene), dict[str, str](), list[str]()
     for name, find in (*_parts(scene, scrubber), ("findings.json", report.as_json)):
         try:
             parts[name] = find()
@@ -70,10 +69,11 @@ def _write(path: Path, parts: dict[str, str]) -> None:
 
 
 def _parts(scene: Scene, scrubber: Scrubber) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Each file with what makes its text; those that teach the scrubber most come first."""
+    """Each file with what makes its text."""
+    config = scene.layout.real(scene.layout.config_link)
     yield "environment.txt", lambda: _environment(scene, scrubber)
-    yield "config.yaml", lambda: _config(scene, scrubber)
-    yield "units.txt", lambda: _units(scene, scrubber)
+    yield "config.yaml", lambda: config.read_text(encoding="utf-8", errors="replace")
+    yield "units.txt", lambda: _units(scene)
     yield "properties.json", lambda: _json({contract.SERVICE: scene.service, contract.SOCKET: scene.socket})
     yield "runtime.json", lambda: _json(scene.runtime)
     yield "versions.json", lambda: _json(_versions(scene))
@@ -87,32 +87,20 @@ def _json(found: Any) -> str:
 
 def _environment(scene: Scene, scrubber: Scrubber) -> str:
     """The variables; a secret's value never, not even one that is too short to be searched for elsewhere."""
-    scrubber.learn_variables(scene.environment)
     rows = {
-        name: "(kept back)" if is_secret_variable(name, value) else value for name, value in scene.environment.items()
+        name: scrubber.placeholder(value) if is_secret_variable(name, value) else value
+        for name, value in scene.environment.items()
     }
     return "".join(f"{name}={value}\n" for name, value in rows.items())
 
 
-def _config(scene: Scene, scrubber: Scrubber) -> str:
-    text = scene.layout.real(scene.layout.config_link).read_text(encoding="utf-8", errors="replace")
-    with contextlib.suppress(yaml.YAMLError):  # what looks like a secret is found all the same
-        scrubber.learn_document(yaml.safe_load(text))
-    return text
-
-
-def _units(scene: Scene, scrubber: Scrubber) -> str:
-    layout, found = scene.layout, list[str]()
-    paths = [layout.real(f"{layout.units}/{unit}") for unit in (contract.SERVICE, contract.SOCKET)]
-    for folder in (layout.units, "/run/systemd/system", "/etc/systemd/system.control"):
-        for unit in (contract.SERVICE, contract.SOCKET):
-            paths += sorted(layout.real(f"{folder}/{unit}.d").glob("*.conf"))
-    for path in paths:
+def _units(scene: Scene) -> str:
+    found = []
+    for path in unit_files(scene.layout):
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             text = f"{error.strerror}\n"
-        learn_assignments(scrubber, text.replace("\\\n", " ").splitlines())
         found.append(f"# {path}\n{text}")
     return "\n".join(found)
 
