@@ -147,6 +147,15 @@ def test_one_request() -> None:
     assert "ACCESS_LOG=true" in build_request((), CALL, "today").notes[0]
 
 
+def test_nothing_in_a_day() -> None:
+    """Where nothing is found in the day that is looked at by default, the last line names the option for more."""
+    day, more = "in the last day", ": --since looks further back"
+    assert build_errors((), day).title == f"no warnings and no errors {day}{more}"
+    assert build_request((), CALL, day).title == f"0 events of request {CALL} {day}{more}"
+    assert build_errors(group_events(read_events([entry("odd")])), day).title.endswith(day)
+    assert build_request((), CALL, "in boot 0").title.endswith("in boot 0")
+
+
 def test_report_of_errors() -> None:
     """Each kind has its count, times, a sample and its meaning; the exit code is 0."""
     report = build_errors(group_events(read_events([*trace(CALL), *trace(OTHER), entry("odd")])), "today")

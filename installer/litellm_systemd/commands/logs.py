@@ -14,9 +14,8 @@ from litellm_systemd.systemctl import Systemctl, journal_argv
 
 #: How far back is looked where nothing is said: a busy gateway's journal is large.
 _DAY = "-1d"
-_NOTHING = (
-    "A request without an error has a line only with ACCESS_LOG=true in .env, an older one is found with --since."
-)
+_LAST_DAY = "in the last day"
+_NOTHING = "A request that went well has a line only where ACCESS_LOG=true was set in .env."
 
 
 def show_logs(
@@ -66,7 +65,7 @@ def build_errors(groups: tuple[Group, ...], span: str) -> Report:
         f"{said} warning{'s' if said > 1 else ''} and errors of {kinds}" if groups else "no warnings and no errors"
     )
     return Report(
-        f"{title} {span}",
+        f"{title} {_hinted(span, is_found=bool(groups))}",
         tuple(_check(group) for group in groups),
         data={"groups": [_group(group) for group in groups]},
     )
@@ -91,7 +90,7 @@ def request(layout: Layout, name: str, *, since: str | None = None, boot: str | 
 def build_request(found: tuple[LogEvent, ...], name: str, span: str) -> Report:
     """The report of `request`; `span` says of which time."""
     return Report(
-        f"{len(found)} event{'' if len(found) == 1 else 's'} of request {name} {span}",
+        f"{len(found)} event{'' if len(found) == 1 else 's'} of request {name} {_hinted(span, is_found=bool(found))}",
         facts=tuple((f"{render_time(event.when)}  {event.pid}", event.text) for event in found),
         notes=_meanings(found) or (() if found else (_NOTHING,)),
         data={"request": name, "events": [_event(event) for event in found]},
@@ -112,7 +111,12 @@ def _events(layout: Layout, priority: str | None, since: str | None, boot: str |
 def _span(since: str | None, boot: str | None) -> str:
     parts = [f"since {since}"] if since else []
     parts += [f"in boot {boot}"] if boot else []
-    return " ".join(parts) or "in the last day"
+    return " ".join(parts) or _LAST_DAY
+
+
+def _hinted(span: str, *, is_found: bool) -> str:
+    """The span, and where nothing was found since nobody asked for more than a day, how to do that."""
+    return span if is_found or span != _LAST_DAY else f"{span}: --since looks further back"
 
 
 def render_time(when: float) -> str:
