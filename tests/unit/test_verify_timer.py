@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+from pathlib import Path
+
 import pytest
 
+from litellm_systemd.commands.releases import leaves_timer
 from litellm_systemd.errors import UsageError
 from litellm_systemd.layout import Layout
 from litellm_systemd.verify_timer import check_interval, find_interval
@@ -43,3 +47,19 @@ def test_an_edit_counts() -> None:
         "files": {LAYOUT.verify_timer: {"content": "[Timer]\nOnUnitActiveSec=5min\n"}},
     }
     assert find_interval(LAYOUT, make_host(LAYOUT, edited)) == "5min"
+
+
+def test_a_release_from_before_the_timer(tmp_path: Path) -> None:
+    """A rollback warns where the timer is installed and the release that takes over doesn't know it."""
+    layout = Layout(root=tmp_path)
+    units = Path("lib/python3.12/site-packages/litellm_systemd/units")
+    for name in ("old", "new"):
+        (layout.real(layout.release(name)) / units).mkdir(parents=True)
+    # As this package has it: what the releases of today ship.
+    (template,) = (path for path in files("litellm_systemd.units").iterdir() if path.name.endswith(".timer.j2"))
+    (layout.real(layout.release("new")) / units / template.name).touch()
+    assert not leaves_timer(layout, "old")
+    layout.real(layout.units).mkdir(parents=True)
+    layout.real(layout.verify_timer).touch()
+    assert leaves_timer(layout, "old")
+    assert not leaves_timer(layout, "new")

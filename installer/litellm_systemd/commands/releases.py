@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from litellm_systemd import contract
 from litellm_systemd.bundle import Target, open_source, write_bundle
 from litellm_systemd.command import replace_process
 from litellm_systemd.commands.changing import changing, require_root
@@ -99,9 +100,21 @@ def rollback(
 def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> Report:
     """Become the release's own litellmctl: only it knows what units and files it wants."""
     say(f"release {identifier} takes over")
+    if leaves_timer(layout, identifier):
+        say(
+            f"release {identifier} is older than {contract.VERIFY_TIMER} and leaves it as it is, so that its check"
+            f" fails: sudo systemctl disable --now {contract.VERIFY_TIMER}"
+        )
     program = layout.real(layout.release(identifier)) / "bin" / "litellmctl"
     replace_process((str(program), "install", "--installed", *(("--json",) if as_json else ())))
     raise AssertionError("exec doesn't return")  # pragma: no cover
+
+
+def leaves_timer(layout: Layout, identifier: str) -> bool:
+    """Whether the timer of the check is installed, and the release doesn't know it. Any other renders it anew."""
+    template = f"lib/python*/site-packages/litellm_systemd/units/{contract.VERIFY_TIMER}.j2"
+    knows = any(layout.real(layout.release(identifier)).glob(template))
+    return layout.real(layout.verify_timer).exists() and not knows
 
 
 def list_all(layout: Layout) -> Report:
