@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report import Check, Outcome, Report
@@ -131,13 +132,17 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         ("Gateway", data.get("base_url")),
         ("LiteLLM", versions.get("litellm") or data.get("litellm_version")),
         ("litellm-systemd", versions.get("litellm_systemd")),
-        ("Configuration", config.get("name")),
+        ("Configuration", _config(config)),
         ("SHA-256 of it", config.get("sha256")),
         ("Models", _some(data.get("models") or [])),
         ("Billed", _billed(billed) if billed else None),
         *report.facts,
     )
     yield from ((name, str(value)) for name, value in pairs if value)
+
+
+def _config(config: Mapping[str, Any]) -> str:
+    return f"{config.get('name', '')}{', edited since it was loaded' if config.get('edited') else ''}"
 
 
 def _some(names: list[str]) -> str:

@@ -26,10 +26,18 @@ def test_texts_are_kept(tmp_path: Path) -> None:
     loaded = load_configuration(main, ENVIRON)
     assert loaded.texts == {str(main): main.read_text(), str(more): more.read_text()}
     assert loaded.digest == hashlib.sha256((main.read_text() + more.read_text()).encode()).hexdigest()
-    assert loaded.models == 1
+    assert (loaded.models, loaded.name) == (1, "config.yaml")
     main.write_text("later")
     assert "later" not in loaded.texts.values()
     assert "os.environ" not in repr(loaded)
+
+
+def test_its_name_is_that_of_the_file(tmp_path: Path) -> None:
+    """Through the link to the active configuration, the name is that of the file which it led to then."""
+    (tmp_path / "mine.yml").write_text(MODELS)
+    link = tmp_path / "config.yaml"
+    link.symlink_to("mine.yml")
+    assert load_configuration(link, ENVIRON).name == "mine.yml"
 
 
 def test_errors_pass_through(tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ import hashlib
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from litellm_systemd.commands.proof import find_changes, tell_origin
+import pytest
+
+from litellm_systemd.commands.loaded import edited_notes, observe_loaded
+from litellm_systemd.commands.proof import Files, Origin, find_changes, tell_origin
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.errors import CannotCreate, UsageError
 from litellm_systemd.junit import render_junit
 from litellm_systemd.layout import Layout
 from litellm_systemd.page import build_page
@@ -16,6 +20,7 @@ from litellm_systemd.report import Check, Outcome, Report
 
 NOON = datetime(2026, 3, 1, 13, tzinfo=timezone(timedelta(hours=1)))
 CONFIG = b"model_list: []\n"
+OURS, ELSEWHERE = Origin(is_own=True), Origin(is_own=False)
 
 
 def install(root: Path) -> Layout:
@@ -38,26 +43,71 @@ def report(*outcomes: Outcome, **data: object) -> Report:
 
 def test_a_proof_names_what_it_is_of(tmp_path: Path) -> None:
     """Of the installed gateway it tells the time in UTC, the release's LiteLLM, the configuration and its hash."""
-    told = tell_origin(report(litellm_version=None), install(tmp_path), NOON, installed=True).data
+    told = tell_origin(report(litellm_version=None), install(tmp_path), NOON, OURS).data
     assert told["checked_at"] == "2026-03-01T12:00:00Z"
     assert told["versions"]["litellm"] == "1.106.2"
-    assert told["config"] == {"name": "own.yml", "sha256": hashlib.sha256(CONFIG).hexdigest()}
+    assert told["config"] == {"name": "own.yml", "sha256": hashlib.sha256(CONFIG).hexdigest(), "edited": None}
+
+
+def test_what_is_loaded_counts(tmp_path: Path) -> None:
+    """A service that says what it has loaded is believed, and told apart from a file that is another one by now."""
+    layout, digest = install(tmp_path), hashlib.sha256(CONFIG).hexdigest()
+    path = layout.real(layout.config_link)
+    same = observe_loaded(layout, {"sha256": digest, "config_name": "own.yml"})
+    assert same is not None
+    assert (same.edited, edited_notes(layout, same)) == (False, ())
+    for text in ("model_list: [] # mine\n", "model_list: [\n"):
+        path.write_text(text, encoding="utf-8")
+        edited = observe_loaded(layout, {"sha256": digest, "config_name": "own.yml"})
+        assert edited is not None
+        assert (edited.name, edited.sha256, edited.edited) == ("own.yml", digest, True)
+        (note,) = edited_notes(layout, edited)
+        assert note == "own.yml was edited since the service loaded it: sudo systemctl reload litellm"
+    other = observe_loaded(layout, {"sha256": digest, "config_name": "demo.yml"})
+    (note,) = edited_notes(layout, other)
+    assert note.startswith("own.yml is the configuration by now, and the service still has demo.yml: ")
+
+
+@pytest.mark.parametrize("option", ["junit", "html"])
+def test_a_file_is_refused_before_anything_is_spent(tmp_path: Path, option: str) -> None:
+    """A folder that isn't there or takes no file, and one file for both, are told at once; nothing is left behind."""
+    (tmp_path / "file").touch()
+    for path, said in (
+        (tmp_path / "none" / "x", "there is no folder"),
+        (tmp_path / "file" / "x", "there is no folder"),
+        (Path("/proc/x"), "/proc/x: "),
+    ):
+        with pytest.raises(CannotCreate, match=said):
+            Files(**{option: path}).require_places()
+    with pytest.raises(UsageError, match="the same file"):
+        Files(tmp_path / "x", tmp_path / "x").require_places()
+    Files(**{option: tmp_path / "good"}).require_places()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root left in a folder as /tmp is can't be replaced by a user, who hears of it at once."""
+    tmp_path.chmod(0o1777)
+    (tmp_path / "page.html").touch()
+    monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 54321)
+    with pytest.raises(CannotCreate, match=r"page\.html: Permission denied"):
+        Files(html=tmp_path / "page.html").require_places()
 
 
 def test_what_the_gateway_says_counts(tmp_path: Path) -> None:
     """The version that an answer named is the one that runs; of a gateway elsewhere nothing of this host is told."""
     layout = install(tmp_path)
-    assert tell_origin(report(litellm_version="1.2.3"), layout, NOON, installed=True).data["versions"] == {
-        **tell_origin(report(), layout, NOON, installed=False).data["versions"],
+    assert tell_origin(report(litellm_version="1.2.3"), layout, NOON, OURS).data["versions"] == {
+        **tell_origin(report(), layout, NOON, ELSEWHERE).data["versions"],
         "litellm": "1.2.3",
     }
-    elsewhere = tell_origin(report(), layout, NOON, installed=False).data
+    elsewhere = tell_origin(report(), layout, NOON, ELSEWHERE).data
     assert (elsewhere["config"], elsewhere["versions"]["litellm"]) == (None, None)
 
 
 def test_nothing_is_installed(tmp_path: Path) -> None:
     """A proof of what isn't installed says so little, and fails at nothing."""
-    assert tell_origin(report(), Layout(root=tmp_path), NOON, installed=True).data["config"] is None
+    assert tell_origin(report(), Layout(root=tmp_path), NOON, OURS).data["config"] is None
 
 
 def test_the_page_tells_the_worst_first() -> None:

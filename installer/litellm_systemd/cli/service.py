@@ -16,7 +16,7 @@ from litellm_systemd.cli.watching import watch_changes
 from litellm_systemd.contract import MASTER_KEY
 
 if TYPE_CHECKING:
-    from litellm_systemd.commands.proof import Files
+    from litellm_systemd.commands.proof import Files, Origin
     from litellm_systemd.report import Report
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -79,7 +79,11 @@ def doctor(fix: bool, bundle: Path | None) -> Report:
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="How many lines. Default: 100, or all with --since.")
 @click.option("-p", "--priority", help="Only this level and worse: err, warning, info.")
-@click.option("--since", help="Only from then on: '1 hour ago', 'today', '2026-01-31 08:00'.")
+@click.option(
+    "--since",
+    help="Only from then on: '1 hour ago', 'today', '2026-01-31 08:00'. Without it --errors and --request look back"
+    " one day.",
+)
 @click.option(
     "-b", "--boot", is_flag=False, flag_value="0", metavar="[BOOT]", help="Only this boot; -1: the last one."
 )
@@ -89,7 +93,11 @@ def doctor(fix: bool, bundle: Path | None) -> Report:
 )
 @json_option
 def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> int:
-    """Show the service's journal, or with --errors what went wrong in the last day and what it means."""
+    """Show the service's journal, or with --errors what went wrong in the last day and what it means.
+
+    --errors and --request look back one day; --since or --boot have them look elsewhere. A request that went well has
+    a line only with ACCESS_LOG=true in .env.
+    """
     from litellm_systemd.commands import logs
 
     if not errors and request is None:
@@ -191,8 +199,8 @@ def verify(
             wait=wait,
             say=say,
         )
-    own = not (base_url or env_file or config)
-    prove_and_keep = partial(_prove_and_keep, prove, files, is_own=own)
+    origin = proof.Origin(is_own=not (base_url or env_file or config), is_throwaway=fallbacks)
+    prove_and_keep = partial(_prove_and_keep, prove, files, origin)
     if watch:
         if not no_spend:
             say("each round asks models, which may be billed: --no-spend asks none")
@@ -207,10 +215,10 @@ def _prove_fallbacks(env_file: Path | None, config: str | None, timeout: float) 
     return prove_fallbacks(request_of(layout_of(), env_file, config), os.environ, timeout=timeout, say=say)
 
 
-def _prove_and_keep(prove: Callable[[], Report], files: Files, *, is_own: bool) -> Report:
+def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: Origin) -> Report:
     from litellm_systemd.commands.proof import tell_origin
 
-    report = tell_origin(prove(), layout_of(), datetime.now(timezone.utc), installed=is_own)
+    report = tell_origin(prove(), layout_of(), datetime.now(timezone.utc), origin)
     files.write(report)
     return report
 

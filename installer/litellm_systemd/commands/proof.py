@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,14 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.errors import CannotCreate, remedy_of
-from litellm_systemd.host import active_config
+from litellm_systemd.commands.loaded import Loaded, edited_notes, observe_file_now, observe_loaded
+from litellm_systemd.errors import CannotCreate, UsageError, remedy_of
 from litellm_systemd.inventory import current_release, read_release
 from litellm_systemd.junit import render_junit
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.runtime_calls import ask_service
 
 SUITE = "litellmctl verify"
+#: Seconds for the service to say what it has loaded. One that takes longer hangs, and fails the checks.
+_ANSWER = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +34,16 @@ class Files:
     html: Path | None = None
 
     def require_places(self) -> None:
-        """Raise CannotCreate for a file whose folder isn't there: before anything is billed, not after it."""
+        """Raise CannotCreate for a file that can't be written: before anything is billed, not after it."""
+        if self.junit is not None and self.junit == self.html:
+            raise UsageError(f"--junit and --html name the same file, {self.html}", "Give each its own.")
         for path in filter(None, (self.junit, self.html)):
             if not path.parent.is_dir():
                 raise CannotCreate(f"{path}: there is no folder {path.parent}", "Make it first.")
+            try:
+                _require_place(path)
+            except OSError as error:
+                raise CannotCreate(f"{path}: {error.strerror}", remedy_of(error)) from error
 
     def write(self, report: Report) -> None:
         """Write them anew, each by one rename, so that no reader finds half a file.
@@ -49,11 +59,30 @@ class Files:
             _write(self.html, render_page(report))
 
 
+def _is_written_through(path: Path) -> bool:
+    """/dev/stdout, a pipe, a link: nothing to put another file in the place of."""
+    return path.is_symlink() or (path.exists() and not path.is_file())
+
+
+def _require_place(path: Path) -> None:
+    """Raise OSError where `_write` would, as far as that can be told; leave nothing behind."""
+    if _is_written_through(path):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+        pass
+    if path.exists():
+        folder, user = path.parent.stat(), os.geteuid()
+        # As in /tmp: what somebody else left there isn't for this user to replace (rename(2)).
+        if folder.st_mode & stat.S_ISVTX and user not in (0, folder.st_uid, path.stat().st_uid):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def _write(path: Path, text: str) -> None:
     content = text.encode()
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            # /dev/stdout, a pipe: nothing to put another file in the place of.
+        if _is_written_through(path):
             path.write_bytes(content)
             return
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
@@ -70,28 +99,41 @@ def _write(path: Path, text: str) -> None:
         raise CannotCreate(f"{path}: {error.strerror}", remedy_of(error)) from error
 
 
-def tell_origin(report: Report, layout: Layout, now: datetime, *, installed: bool) -> Report:
-    """The same, with when and what was proven: checked_at, versions and config in its data.
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What was proven: this host's own gateway as it runs, a throwaway one with its files as they are, or another.
 
-    `installed`: it was this host's own gateway. Of another one nothing is known but what it says itself.
+    Of another one nothing is known but what it says itself.
     """
+
+    is_own: bool
+    is_throwaway: bool = False
+
+
+def tell_origin(report: Report, layout: Layout, now: datetime, origin: Origin) -> Report:
+    """The same, with when and what was proven: checked_at, versions and config in its data; a note if that is old."""
     told = report.data.get("litellm_version")
     versions, config = {"litellm_systemd": version("litellm-systemd"), "litellm": told}, None
-    if installed:
+    if origin.is_own:
         identifier = current_release(layout)
         release = None if identifier is None else read_release(layout, identifier)
         versions["litellm"] = told or (release.litellm if release is not None else "") or None
-        config = _config(layout)
+        config = _config(layout, origin)
     at = now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return replace(report, data={"checked_at": at, "versions": versions, "config": config, **report.data})
+    told_config = None if config is None else config.as_dict()
+    return replace(
+        report,
+        notes=(*edited_notes(layout, config), *report.notes),
+        data={"checked_at": at, "versions": versions, "config": told_config, **report.data},
+    )
 
 
-def _config(layout: Layout) -> dict[str, str] | None:
-    try:
-        content = layout.real(layout.config_link).read_bytes()
-    except OSError:
-        return None
-    return {"name": active_config(layout) or "", "sha256": hashlib.sha256(content).hexdigest()}
+def _config(layout: Layout, origin: Origin) -> Loaded | None:
+    loaded = observe_loaded(layout, ask_service(_ANSWER) if layout.is_host else {})
+    if not origin.is_throwaway:
+        return loaded
+    now = observe_file_now(layout)
+    return now if now is None or loaded is None else replace(now, edited=loaded.edited)
 
 
 @dataclass(frozen=True, slots=True)

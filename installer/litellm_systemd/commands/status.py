@@ -10,6 +10,7 @@ from typing import Any
 
 from litellm_systemd import contract, mock_testing
 from litellm_systemd.command import run
+from litellm_systemd.commands.loaded import Loaded, edited_notes, observe_loaded
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.expiry import judge_end
@@ -38,8 +39,8 @@ _PROPERTIES = {
 def status(layout: Layout) -> Report:
     """State, release and configuration of the service, and for root its workers, reloads and backlog.
 
-    Root is told when temporary AWS credentials end. The exit code is UNAVAILABLE if the service isn't active, FAILED
-    if its credentials have ended, else OK.
+    Root is told whether the configuration was edited since it was loaded, and when temporary AWS credentials end. The
+    exit code is UNAVAILABLE if the service isn't active, FAILED if its credentials have ended, else OK.
 
     Raises:
         InstallerError: systemd doesn't run here, or nothing is installed.
@@ -64,14 +65,19 @@ def status(layout: Layout) -> Report:
     facts = tuple((name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None))
     is_active = data["active"] in ("active", "reloading")
     runtime = _runtime() if is_active else {}
+    loaded = observe_loaded(layout, runtime) if runtime else None
     credentials = _credentials(layout)
     failed = ExitCode.FAILED if any(check.outcome is Outcome.FAILED for check in credentials) else ExitCode.OK
     return Report(
         f"{title}: {data['status']}" if data["status"] else title,
         credentials,
-        facts=(*facts, *_runtime_facts(runtime)),
-        notes=(*_python_notes(data["missing_python"], data["release"]), *_mock_notes(data["status"])),
-        data={**data, "runtime": runtime},
+        facts=(*facts, *_runtime_facts(runtime, loaded)),
+        notes=(
+            *edited_notes(layout, loaded),
+            *_python_notes(data["missing_python"], data["release"]),
+            *_mock_notes(data["status"]),
+        ),
+        data={**data, "loaded": None if loaded is None else loaded.as_dict(), "runtime": runtime},
         code=failed if is_active else ExitCode.UNAVAILABLE,
     )
 
@@ -140,10 +146,11 @@ def _runtime() -> dict[str, Any]:
     return found
 
 
-def _runtime_facts(runtime: dict[str, Any]) -> Iterable[tuple[str, str]]:
+def _runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Iterable[tuple[str, str]]:
     if not runtime:
         return
-    yield "configuration", f"{runtime['models']} models, sha256 {runtime['sha256'][:12]}"
+    if loaded is not None:
+        yield "loaded", f"{loaded.name}, {runtime['models']} models, sha256 {loaded.sha256[:12]}"
     yield "generation", str(runtime["generation"])
     reload = runtime["last_reload"]
     if reload is not None:

@@ -17,13 +17,14 @@ class Configuration:
     """A checked LiteLLM configuration.
 
     `texts` holds each of its files as it was when it was checked. A worker that is replaced hours later gets these,
-    not what an administrator is typing just then.
+    not what an administrator is typing just then. `name` is that of the file which the link `path` led to.
     """
 
     path: Path
     digest: str
     models: int
     texts: Mapping[str, str] = field(repr=False)
+    name: str = ""
 
 
 def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
@@ -33,10 +34,11 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
     """
     allows = allows_mock_testing(environ)
     for _ in range(3):
+        name = path.readlink().name if path.is_symlink() else path.name
         config = read_config(path)
         check(config, environ)
         texts = {str(file): file.read_text(encoding="utf-8") for file in (path, *config.includes)}
         if hashlib.sha256("".join(texts.values()).encode()).hexdigest() == config.digest:
             served = {str(path): render_allowing(config.document)} if allows else texts
-            return Configuration(path, config.digest, len(config.names), served)
+            return Configuration(path, config.digest, len(config.names), served, name)
     raise InputError(f"{path} changes while it is read", "Try again when it is written.")

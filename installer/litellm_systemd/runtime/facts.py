@@ -62,6 +62,7 @@ def build_status(master: Master) -> dict[str, Any]:
         "generation": generation.number if generation else None,
         "since": round(master.live_since, 3) or None,
         "config": str(configuration.path) if configuration else None,
+        "config_name": configuration.name if configuration else None,
         "sha256": configuration.digest if configuration else None,
         "models": configuration.models if configuration else None,
         "workers": [_worker(process, each, now) for each in master.generations for process in each.processes],
