@@ -1,4 +1,4 @@
-"""AWS on loopback, strict about its protocols: instance metadata, STS, Bedrock's control plane and runtime.
+"""AWS on loopback, strict about its protocols: instance metadata, STS, Service Quotas, Bedrock.
 
 In a test::
 
@@ -7,7 +7,7 @@ In a test::
     with run_cloud("eu-central-1") as aws:
         for name, value in aws.environment.items():     # AWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_BEDROCK,
             monkeypatch.setenv(name, value)              # AWS_BEDROCK_RUNTIME_ENDPOINT,
-        ...                                              # AWS_EC2_METADATA_SERVICE_ENDPOINT
+        ...                                              # AWS_ENDPOINT_URL_SERVICE_QUOTAS and so on
 
 `USER` is a key pair that the account knows (`USER.profile("cline")` writes it as ~/.aws has it), `API_KEY` a Bedrock
 API key. Change the parts at any time:
@@ -24,6 +24,7 @@ API key. Change the parts at any time:
     aws.account.denied.add("bedrock:ListFoundationModels")
     aws.catalogue.end_in("anthropic.claude-sonnet-4-6", days=30)
     aws.catalogue.put("anthropic.claude-new", profiles=("us",), on_demand=False)
+    aws.quotas.values["On-demand model inference tokens per minute for Amazon Nova 2 Lite"] = 0
     aws.runtime.scripts["us.anthropic.claude-sonnet-5-5"] = Script(refusal="too-many-requests", times=2)
     aws.seen                                              # each request: service, target, key, status, code
 
@@ -36,6 +37,7 @@ from tests.fakes.account import ACCOUNT, API_KEY, USER, Account, Key, Role
 from tests.fakes.catalogue import Catalogue, Model
 from tests.fakes.cloud import Cloud, Seen, run_cloud
 from tests.fakes.metadata import Metadata
+from tests.fakes.quotas import Quotas
 from tests.fakes.runtime import Runtime, Script
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Key",
     "Metadata",
     "Model",
+    "Quotas",
     "Role",
     "Runtime",
     "Script",

@@ -16,6 +16,7 @@ from tests.fakes.account import USER, Account, Key
 from tests.fakes.catalogue import Catalogue
 from tests.fakes.http import Reply, Request, serving
 from tests.fakes.metadata import Metadata
+from tests.fakes.quotas import Quotas
 from tests.fakes.refusals import Refused
 from tests.fakes.runtime import Runtime, Script
 
@@ -43,6 +44,7 @@ class Cloud:
     metadata: Metadata
     catalogue: Catalogue
     runtime: Runtime
+    quotas: Quotas
     seen: list[Seen] = field(default_factory=list)
     api_url: str = ""
     metadata_url: str = ""
@@ -52,7 +54,8 @@ class Cloud:
     def of(cls, region: str, role: str | None) -> Cloud:
         account = Account()
         catalogue = Catalogue(account, region)
-        return cls(account, Metadata(account, region, role), catalogue, Runtime(account, catalogue))
+        quotas = Quotas.of(account, region, catalogue.models)
+        return cls(account, Metadata(account, region, role), catalogue, Runtime(account, catalogue), quotas)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,6 +65,7 @@ class Cloud:
             "AWS_ENDPOINT_URL_BEDROCK": self.api_url,
             "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": self.api_url,
             "AWS_BEDROCK_RUNTIME_ENDPOINT": self.api_url,
+            "AWS_ENDPOINT_URL_SERVICE_QUOTAS": self.api_url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.metadata_url,
             "AWS_EC2_METADATA_DISABLED": "false",
         }
@@ -70,14 +74,15 @@ class Cloud:
         """What the endpoints of AWS answer, all of them on one port."""
         if request.path.startswith(CONTROL):
             return self._control(request.path.removeprefix(CONTROL), request)
-        service = "sts" if request.path == "/" else "bedrock"
+        service = _service_of(request)
         key, code, arn = "", "", ""
         try:
             who, reply = self._serve(service, request)
             key, arn = who.access_key, who.arn
         except Refused as error:
             refusal = error.refusal
-            reply, code = refusal.as_xml() if service == "sts" else refusal.as_json(), refusal.code
+            forms = {"sts": refusal.as_xml, "servicequotas": refusal.as_typed_json}
+            reply, code = forms.get(service, refusal.as_json)(), refusal.code
             key = _named_key(request)
         self._note(Seen(service, f"{request.method} {request.target}", key, reply.status, code, arn))
         return reply
@@ -90,6 +95,8 @@ class Cloud:
     def _serve(self, service: str, request: Request) -> tuple[Key, Reply]:
         if service == "sts":
             return sts.answer(request, self.account, (self.catalogue.region,))
+        if service == "servicequotas":
+            return self.quotas.answer(request)
         if request.segments[0] == "model":
             return self.runtime.answer(request)
         return self.catalogue.answer(request)
@@ -128,6 +135,13 @@ class Cloud:
         else:
             return Reply(404)
         return Reply(200, json.dumps(told, default=str).encode(), {"Content-Type": "application/json"})
+
+
+def _service_of(request: Request) -> str:
+    """Of those behind one port: the JSON services name their operation in a header."""
+    if request.path != "/":
+        return "bedrock"
+    return "servicequotas" if "x-amz-target" in request.headers else "sts"
 
 
 def _change(metadata: Metadata, given: dict[str, Any]) -> None:

@@ -34,6 +34,12 @@ class Refusal:
         }
         return Reply(self.status, json.dumps({self.field: self.message}).encode(), headers)
 
+    def as_typed_json(self) -> Reply:
+        """As the JSON services (Service Quotas) put it: the code in the body, and 400 for whatever the caller did."""
+        headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-RequestId": str(uuid.uuid4())}
+        body = {"__type": self.code, self.field: self.message}
+        return Reply(400 if self.status < 500 else self.status, json.dumps(body).encode(), headers)
+
     def as_xml(self) -> Reply:
         """As the query services (STS) put it."""
         kind = "Sender" if self.status < 500 else "Receiver"

@@ -189,6 +189,42 @@ def test_what_the_control_plane_refuses(aws: Cloud) -> None:
         assert code(error) == expected
 
 
+def test_quotas_come_in_pages(aws: Cloud) -> None:
+    """ListServiceQuotas tells all quotas, a page at a time, and nobody has them on one."""
+    asker = client("service-quotas")
+    rows = [
+        row
+        for page in asker.get_paginator("list_service_quotas").paginate(ServiceCode="bedrock")
+        for row in page["Quotas"]
+    ]
+    assert len({row["QuotaCode"] for row in rows}) == len(rows) == len(aws.quotas.values)
+    large = {row["QuotaName"]: row["Value"] for row in rows if row["Value"] > 1_000_000}
+    assert large["Cross-region model inference tokens per minute for Anthropic Claude Haiku 5.5"] == 6_000_000
+    assert len(asker.list_service_quotas(ServiceCode="bedrock", MaxResults=100)["Quotas"]) == 100
+    assert {(one.service, one.target) for one in aws.seen} == {("servicequotas", "POST /")}
+
+
+def test_what_service_quotas_refuses(aws: Cloud) -> None:
+    """Its refusals have codes of their own, and a signature for another service or region is none."""
+    good = client("service-quotas")
+    cases = {
+        "NoSuchResourceException": (good, {"ServiceCode": "nothing"}),
+        "InvalidPaginationTokenException": (good, {"ServiceCode": "bedrock", "NextToken": "bm8="}),
+        "InvalidSignatureException": (client("service-quotas", region="eu-west-1"), {"ServiceCode": "bedrock"}),
+        "UnrecognizedClientException": (
+            client("service-quotas", Key("AKIAUNKNOWNKEYUNKNOW", "x", "")),
+            {"ServiceCode": "bedrock"},
+        ),
+    }
+    for expected, (asker, given) in cases.items():
+        with pytest.raises(ClientError) as error:
+            asker.list_service_quotas(**given)
+        assert code(error) == expected
+    aws.account.denied.add("servicequotas:ListServiceQuotas")
+    with pytest.raises(ClientError, match="not authorized to perform: servicequotas:ListServiceQuotas"):
+        good.list_service_quotas(ServiceCode="bedrock")
+
+
 def test_another_process_steers_them(aws: Cloud) -> None:
     """What a box's test says over HTTP has the effect of setting the fields."""
 
