@@ -1,4 +1,4 @@
-"""Service Quotas, for Bedrock: ListServiceQuotas, in the JSON protocol, version 1.1, a page at a time.
+"""Service Quotas, for Bedrock: ListServiceQuotas and GetAWSDefaultServiceQuota, in the JSON protocol, version 1.1.
 
 The quotas' names are those of the General Reference of AWS, "Amazon Bedrock endpoints and quotas". There are far more
 of them than fit on one page, most of them about something else, as there are in an account.
@@ -20,7 +20,6 @@ from tests.fakes.refusals import denied, refuse
 from tests.fakes.signature import identify
 
 TARGET = "ServiceQuotasV20190624."
-_ACTION = "servicequotas:ListServiceQuotas"
 _LARGEST_PAGE = 100
 #: How many a page has when nobody says so.
 _PAGE = 20
@@ -37,12 +36,13 @@ _OTHERS = (
 class Quotas:
     """The quotas of one account in one region, by name. Change `values`, and the next request sees it.
 
-    `fixed` are the names of those that can't be raised by a request.
+    `defaults` are what AWS gives by default. `fixed` are the names of those that can't be raised by a request.
     """
 
     account: Account
     region: str
     values: dict[str, float] = field(default_factory=dict)
+    defaults: dict[str, float] = field(default_factory=dict)
     fixed: set[str] = field(default_factory=set)
 
     @classmethod
@@ -57,6 +57,7 @@ class Quotas:
                 quotas.values[f"Global cross-region model inference tokens per minute for {name}"] = 12_000_000.0
             if model.on_demand:
                 quotas.values[f"On-demand model inference tokens per minute for {name}"] = 4_000_000.0
+        quotas.defaults = dict(quotas.values)
         return quotas
 
     def answer(self, request: Request) -> tuple[Key, Reply]:
@@ -64,18 +65,29 @@ class Quotas:
         key = identify(request, self.account, "servicequotas", (self.region,))
         if request.headers.get("content-type") != "application/x-amz-json-1.1":
             raise refuse(404, "UnknownOperationException", "", "Message")
-        if request.headers.get("x-amz-target") != f"{TARGET}ListServiceQuotas":
+        action = request.headers.get("x-amz-target", "").removeprefix(TARGET)
+        look_up = {"ListServiceQuotas": self._list, "GetAWSDefaultServiceQuota": self._default}.get(action)
+        if look_up is None:
             raise refuse(400, "UnknownOperationException", "", "Message")
-        if _ACTION in self.account.denied:
-            raise denied(key.arn, _ACTION, "*")
+        if f"servicequotas:{action}" in self.account.denied:
+            raise denied(key.arn, f"servicequotas:{action}", "*")
         given = json.loads(request.body)
         if given.get("ServiceCode") != "bedrock":
             raise refuse(400, "NoSuchResourceException", "The request failed because the service doesn't exist.")
+        return key, _reply(look_up(given))
+
+    def _default(self, given: dict[str, Any]) -> dict[str, Any]:
+        name = next((name for name in self.defaults if code_of(name) == given.get("QuotaCode")), None)
+        if name is None:
+            raise refuse(400, "NoSuchResourceException", "The request failed because the quota doesn't exist.")
+        return {"Quota": {**self._quota(name), "Value": self.defaults[name]}}
+
+    def _list(self, given: dict[str, Any]) -> dict[str, Any]:
         size = given.get("MaxResults", _PAGE)
         if not 1 <= size <= _LARGEST_PAGE:
             message = "1 validation error detected: Value at 'maxResults' failed to satisfy constraint"
             raise refuse(400, "ValidationException", message)
-        return key, _reply(self._page(_read_token(given.get("NextToken")), size))
+        return self._page(_read_token(given.get("NextToken")), size)
 
     def _page(self, first: int, size: int) -> dict[str, Any]:
         # By code, so that a model's quotas may be on any page.

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from litellm_systemd.aws_instance import observe_instance
 from tests.fakes import USER, Cloud, Key
+from tests.fakes.quotas import code_of
 from tests.unit.fake_aws import client, code, pointed_at
 
 
@@ -202,6 +203,14 @@ def test_quotas_come_in_pages(aws: Cloud) -> None:
     assert large["Cross-region model inference tokens per minute for Anthropic Claude Haiku 5.5"] == 6_000_000
     assert len(asker.list_service_quotas(ServiceCode="bedrock", MaxResults=100)["Quotas"]) == 100
     assert {(one.service, one.target) for one in aws.seen} == {("servicequotas", "POST /")}
+
+
+def test_the_default_of_a_quota(aws: Cloud) -> None:
+    """What the account has of a quota may be less than what AWS gives by default, which is told for its code."""
+    name = "Cross-region model inference tokens per minute for Anthropic Claude Haiku 5.5"
+    aws.quotas.values[name] = 0
+    found = client("service-quotas").get_aws_default_service_quota(ServiceCode="bedrock", QuotaCode=code_of(name))
+    assert found["Quota"]["Value"] == 6_000_000
 
 
 def test_what_service_quotas_refuses(aws: Cloud) -> None:
