@@ -8,6 +8,7 @@ latter only by way of the profile (condition key bedrock:InferenceProfileArn).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,11 @@ from litellm_systemd.served import Served
 INVOKE = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")
 #: What a guardrail needs besides, whether LiteLLM or Bedrock itself applies it.
 APPLY_GUARDRAIL = "bedrock:ApplyGuardrail"
-#: What `models` and `iam-policy` ask Bedrock's control plane.
+#: What `models`, `doctor` and `iam-policy` ask Bedrock's control plane.
 READ_MODEL, READ_PROFILE = "bedrock:GetFoundationModel", "bedrock:GetInferenceProfile"
+#: What `doctor` asks Service Quotas. They can't be allowed for one service's quotas alone (Service Authorization
+#: Reference, Service Quotas).
+READ_QUOTAS = ("servicequotas:GetAWSDefaultServiceQuota", "servicequotas:ListServiceQuotas")
 
 Document = dict[str, Any]
 
@@ -86,7 +90,7 @@ def build_guardrail(identifier: str, region: str, *, account: str = "*") -> str:
 
 
 def build_policy(grants: tuple[Grant, ...], guardrails: tuple[str, ...] = ()) -> Document:
-    """The policy document, with statements of their own for what `models` and `iam-policy` ask Bedrock."""
+    """The policy document, with statements of their own for what `models`, `doctor` and `iam-policy` ask."""
     guarding = _allow("ApplyGuardrails", (APPLY_GUARDRAIL,), guardrails)
     return {"Version": "2012-10-17", "Statement": [*_calling(grants), *guarding, *_reading(grants)]}
 
@@ -115,6 +119,9 @@ def _reading(grants: tuple[Grant, ...]) -> Iterator[Document]:
     models = [arn for grant in grants for arn in (grant.target, *grant.models) if f":{grant.region}::" in arn]
     yield from _allow("AskForLifecycle", (READ_MODEL,), (arn for arn in models if ":foundation-model/" in arn))
     yield from _allow("AskForProfiles", (READ_PROFILE,), (grant.target for grant in grants if grant.is_profile))
+    regions = [grant.region for grant in grants if re.search(":(foundation-model|inference-profile)/", grant.target)]
+    here: Document = {"StringEquals": {"aws:RequestedRegion": _one_or_all(regions)}}
+    yield from _allow("AskForQuotas", READ_QUOTAS, ("*" for _ in regions), here)
 
 
 def _allow(

@@ -121,16 +121,16 @@ def test_bedrock_policy(region: str, name: str) -> None:
     assert sorted(set(rights(written))) == sorted(set(rights(printed)))
 
 
-def rights(statements: Any) -> Iterator[tuple[str, str, bool]]:
-    """Each action with what it may be done to, and whether by way of a profile alone."""
+def rights(statements: Any) -> Iterator[tuple[str, str, str]]:
+    """Each action with what it may be done to, and on which condition: by way of a profile, or in which region."""
     for statement in statements:
         assert statement["Effect"] == "Allow"
-        (by_way,) = statement.get("Condition", {}).get("ArnLike", {"": ""}).values()
-        profile_only = bool(by_way)
+        by_way, region = (statement.get("Condition", {}).get(test, {}) for test in ("ArnLike", "StringEquals"))
+        assert statement.get("Condition", {}).keys() <= {"ArnLike", "StringEquals"}
         for action in as_list(statement["Action"]):
             for arn in as_list(statement["Resource"]):
-                place = "*" if profile_only else arn.split(":")[3]
-                yield action, ":".join([place, *arn.split(":")[4:]]), profile_only
+                place = "*" if by_way else arn.split(":")[3] if arn != "*" else arn
+                yield action, ":".join([place, *arn.split(":")[4:]]), "by way of a profile" if by_way else str(region)
 
 
 def as_list(value: Any) -> list[str]:

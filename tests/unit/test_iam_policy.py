@@ -29,6 +29,14 @@ REGIONS = ("us-east-1", "ca-central-1", "eu-west-2", "ap-northeast-1", "ap-south
 SONNET = "anthropic.claude-sonnet-4-6"
 OWN = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/a1b2c3d4e5f6"
 BY_PROFILE = "bedrock:InferenceProfileArn"
+#: The actions that AWS lets nobody narrow down to a resource.
+ON_NOTHING = {
+    f"{service['prefix']}:{each['privilege']}"
+    for service in parliament.iam_definition
+    if service["prefix"] == "servicequotas"
+    for each in service["privileges"]
+    if not any(kind["resource_type"] for kind in each["resource_types"])
+}
 
 
 def policy_of(
@@ -76,7 +84,7 @@ def test_parliament_finds_nothing(region: str) -> None:
     assert [str(finding) for finding in found if finding.issue != "RESOURCE_MISMATCH"] == []
     for statement in policy["Statement"]:
         for arn in statement["Resource"]:
-            assert set(_all(statement["Action"])) <= _actions_on(arn), arn
+            assert set(_all(statement["Action"])) <= (_actions_on(arn) if arn != "*" else ON_NOTHING), arn
 
 
 def _actions_on(arn: str) -> set[str]:
@@ -135,14 +143,18 @@ def test_no_more_than_needed() -> None:
         "bedrock:InvokeModelWithResponseStream",
         "bedrock:GetFoundationModel",
         "bedrock:GetInferenceProfile",
+        "servicequotas:GetAWSDefaultServiceQuota",
+        "servicequotas:ListServiceQuotas",
     }
+    assert allows(policy, "servicequotas:ListServiceQuotas", "*", **{"aws:RequestedRegion": "us-east-1"})
+    assert not allows(policy, "servicequotas:ListServiceQuotas", "*", **{"aws:RequestedRegion": "us-west-2"})
 
 
 def test_calling_and_asking_apart() -> None:
     """What the service needs and what `models` asks are statements of their own: either can be left out."""
     statements = policy_of(f"bedrock/us.{SONNET}", f"bedrock/{SONNET}")["Statement"]
     for statement in statements:
-        reads = [action.startswith("bedrock:Get") for action in _all(statement["Action"])]
+        reads = [action.startswith(("bedrock:Get", "servicequotas:")) for action in _all(statement["Action"])]
         assert all(reads) or not any(reads)
     asking = {"Version": "2012-10-17", "Statement": [each for each in statements if each["Sid"].startswith("Ask")]}
     assert allows(asking, "bedrock:GetFoundationModel", f"arn:aws:bedrock:us-east-1::foundation-model/{SONNET}")
@@ -174,7 +186,7 @@ def test_a_model_without_a_profile() -> None:
     policy = policy_of("bedrock/eu-west-3/amazon.nova-lite-v1:0")
     arn = "arn:aws:bedrock:eu-west-3::foundation-model/amazon.nova-lite-v1:0"
     assert allows(policy, "bedrock:InvokeModel", arn)
-    assert [statement["Resource"] for statement in policy["Statement"]] == [[arn], [arn]]
+    assert [statement["Resource"] for statement in policy["Statement"]] == [[arn], [arn], ["*"]]
 
 
 def test_an_application_profile() -> None:
@@ -208,7 +220,7 @@ def test_a_guardrail() -> None:
 def test_other_partitions_and_one_account() -> None:
     """In GovCloud the ARNs are of its partition, and --account ties them to one account."""
     policy = policy_of(f"bedrock/us-gov.{SONNET}", region="us-gov-west-1", account="123456789012")
-    resources = [arn for statement in policy["Statement"] for arn in statement["Resource"]]
+    resources = [arn for statement in policy["Statement"] for arn in statement["Resource"] if arn != "*"]
     assert all(arn.startswith("arn:aws-us-gov:bedrock:us-gov-") for arn in resources)
     assert not any("*" in arn for arn in resources)
     assert f"arn:aws-us-gov:bedrock:us-gov-east-1::foundation-model/{SONNET}" in resources
