@@ -25,6 +25,7 @@ from junitparser import Failure, JUnitXml, Skipped, TestSuite
 from playwright.sync_api import Browser, sync_playwright
 
 from litellm_systemd.cli import run_command
+from litellm_systemd.verify_steps import WRONG_KEY
 from tests.integration.stub_gateway import KEY, Handler, Stub, stub
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "verify.schema.json").read_text(encoding="utf-8"))
@@ -117,11 +118,17 @@ def test_files_hold_no_secret_and_anyone_may_read_them(sick: tuple[Path, dict[st
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    """A file without a folder is refused before anything is asked; a pipe is written to and stays a pipe."""
+    """A file that can't be written is refused before anything is asked, by one error, with --watch as well; a pipe is
+    written to and stays a pipe.
+    """
     with stub() as server:
-        code, _out, err = verify("--html", str(tmp_path / "none" / "page.html"), url=server.url)
-        assert (code, server.seen) == (73, [])
-        assert "there is no folder" in err
+        for option in ("--html", "--junit"):
+            for more in ((), ("--watch", "1")):
+                code, out, err = verify(option, str(tmp_path / "none" / "page"), *more, url=server.url)
+                assert (code, out, "there is no folder" in err) == (73, "", True)
+                code, out, err = verify(option, "/proc/page", *more, url=server.url)
+                assert (code, out, "/proc/page: " in err) == (73, "", True)
+        assert server.seen == []
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -150,7 +157,9 @@ def browser() -> Iterator[Browser]:
 def test_the_page_reads_well(
     sick: tuple[Path, dict[str, Any]], browser: Browser, tmp_path: Path, scheme: Any, width: int
 ) -> None:
-    """Wide and on a phone, in the light and in the dark: axe finds nothing, nothing is cut off, and all is there."""
+    """Wide and on a phone, in the light and in the dark: axe finds nothing, nothing is cut off, and all is there;
+    printed, it is dark on white, with its bars.
+    """
     folder, report = sick
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
@@ -162,6 +171,10 @@ def test_the_page_reads_well(
     assert page.locator("#checks + ul > li").count() == len(report["checks"])
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor").strip("rgb()").split(",")
     assert (int(ground[0]) < 64) == (scheme == "dark")
+    page.emulate_media(media="print", color_scheme=scheme)
+    ink = page.evaluate("getComputedStyle(document.body).color").strip("rgb()").split(",")
+    assert int(ink[0]) < 64, "paper is white, whatever the screen is"
+    assert page.locator(".bar").first.evaluate("bar => getComputedStyle(bar).printColorAdjust") == "exact"
     context.close()
 
 
@@ -218,11 +231,11 @@ def end_by_ctrl_c(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-def await_rounds(server: Stub, rounds: int) -> None:
-    """Wait until so many more rounds have begun."""
+def await_rounds(server: Stub, rounds: int, *, sound: bool) -> None:
+    """Wait until so many more rounds are over: a sound one ends with the wrong key, the other one where it begins."""
     begun = len(server.seen)
     deadline = time.monotonic() + 60
-    while sum(path == "/health/liveliness" for _verb, path, _key in server.seen[begun:]) < rounds:
+    while sum(WRONG_KEY in (key or "") if sound else "live" in path for _, path, key in server.seen[begun:]) < rounds:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -235,13 +248,13 @@ def test_watch_tells_each_change_once(tmp_path: Path) -> None:
     with stub() as server, watching(server, "--html", str(page)) as process:
         first = list(iter(lambda: next_line(process).rstrip(), f"verified {server.url}: 5 checks passed"))
         assert [line.split()[:2] for line in first][:2] == [["ok", "liveliness"], ["ok", "readiness"]]
-        await_rounds(server, 2)
+        await_rounds(server, 2, sound=True)
         server.sick["*"] = fall_silent
         assert re.fullmatch(
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  liveliness: ok → FAILED, HTTP 503: no worker.*\n", next_line(process)
         )
         assert "Not sound" in page.read_text(encoding="utf-8")
-        await_rounds(server, 2)
+        await_rounds(server, 2, sound=False)
         del server.sick["*"]
         assert next_line(process)[21:] == "liveliness: failed → ok, I'm alive!\n"
         assert end_by_ctrl_c(process) == 0
