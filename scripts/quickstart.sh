@@ -45,7 +45,7 @@ version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.ba
 can_make_venvs() { command -v uv >/dev/null || "$1" -c 'import ensurepip' 2>/dev/null; }
 
 # What the bundle says of itself, read by the checkout's own code; -B, to leave nothing in the checkout.
-read_bundle() { PYTHONPATH=$CHECKOUT/installer "$1" -B -m litellm_systemd.archive "${@:2}"; }
+read_bundle() { PYTHONPATH=$CHECKOUT/installer "$1" -B -m litellm_systemd.releases.archive "${@:2}"; }
 
 # The Python to install with: with a bundle the one that it is for.
 choose_python() {
@@ -117,7 +117,7 @@ install_from_checkout() {
     ensure_uv
     cp -R installer units configs setup.cfg pyproject.toml README.md LICENSE "$1"
     pip_install --require-hashes --only-binary :all: -r installer/litellm_systemd/requirements.lock
-    # The lock has no sdnotify, which is only to be had as source (installer/litellm_systemd/sourced.py).
+    # The lock has no sdnotify, which is only to be had as source (installer/litellm_systemd/releases/sourced.py).
     pip_install --no-deps sdnotify==0.3.2 "$1"
 }
 

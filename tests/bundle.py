@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.bundle import Target, open_bundle, write_bundle
 from litellm_systemd.errors import CommandError, InstallerError
-from litellm_systemd.source import find_source
+from litellm_systemd.releases.bundle import Target, open_bundle, write_bundle
+from litellm_systemd.releases.source import find_source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEELS = REPOSITORY / ".cache/wheels"

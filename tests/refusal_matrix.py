@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from litellm_systemd.bedrock_refusals import REFUSALS
+from litellm_systemd.bedrock.refusals import REFUSALS
 from tests.fakes.refusals import SCRIPTED
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/bedrock-refusals.md"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from litellm_systemd.bedrock_refusals import REFUSALS
+from litellm_systemd.bedrock.refusals import REFUSALS
 from tests.fakes import ACCOUNT, USER, Script
 from tests.fakes.refusals import SCRIPTED
 

@@ -1,6 +1,6 @@
 """Lines of the journal that are known: what each means and what to do. For `litellmctl logs --errors` and doctor.
 
-The words are those of LiteLLM, uvicorn, our runtime and systemd; what AWS says is in `bedrock_refusals`.
+The words are those of LiteLLM, uvicorn, our runtime and systemd; what AWS says is in `bedrock.refusals`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from litellm_systemd.bedrock_refusals import REFUSALS
+from litellm_systemd.bedrock.refusals import REFUSALS
 
 #: Refusals that are about what a client asked, and not about the host.
 _OF_CLIENTS = ("prompt-too-long", "parameter-refused")

@@ -16,7 +16,7 @@ from urllib.parse import quote, quote_plus, unquote
 
 import yaml
 
-from litellm_systemd.gateway_model import REFERENCE
+from litellm_systemd.gateway.model import REFERENCE
 
 _SECRET_NAME = re.compile(
     r"key(?!ring|word|id\b)|secret|token(?!s)|passw|pwd|credential|salt|auth|cookie|dsn|connection|webhook|signature",

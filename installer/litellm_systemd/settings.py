@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from litellm_systemd import contract, mock_testing
-from litellm_systemd.bedrock_regions import looks_like_region
+from litellm_systemd.bedrock.regions import looks_like_region
 from litellm_systemd.dotenv_file import Dotenv as Dotenv
 from litellm_systemd.dotenv_file import parse_dotenv as parse_dotenv
 from litellm_systemd.dotenv_file import read_dotenv as read_dotenv

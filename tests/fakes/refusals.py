@@ -98,7 +98,7 @@ def _invalid(message: str) -> Refusal:
     return Refusal(400, "ValidationException", message)
 
 
-#: What a test can have a model answer, by name. The names are those of `litellm_systemd.bedrock_refusals`.
+#: What a test can have a model answer, by name. The names are those of `litellm_systemd.bedrock.refusals`.
 SCRIPTED = {
     "session-expired": Refusal(403, "ExpiredTokenException", "The security token included in the request is expired"),
     "key-unknown": Refusal(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.aws_instance import observe_instance
+from litellm_systemd.aws.instance import observe_instance
 from litellm_systemd.commands.desired import Request, Wanted, work_out
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InputError, Unavailable

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.bedrock_refusals import REFUSALS
+from litellm_systemd.bedrock.refusals import REFUSALS
 from litellm_systemd.client import Gateway
 from litellm_systemd.report import Check, Outcome
-from litellm_systemd.verify import Scope, verify
+from litellm_systemd.verify.run import Scope, verify
 from tests.fakes import run_cloud
 from tests.integration.litellm_process import KEY, run_litellm
 from tests.refusal_models import SHOWN, build_config, build_scripts

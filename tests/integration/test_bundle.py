@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd import bundle as bundles
-from litellm_systemd import venvs
-from litellm_systemd.archive import read_manifest
-from litellm_systemd.bundle import Target, open_bundle, open_own_bundle, open_source
 from litellm_systemd.command import run
 from litellm_systemd.errors import CommandError, InputError, InstallerError
 from litellm_systemd.layout import Layout
-from litellm_systemd.pins import Pin, parse_lock, pinned_versions, render_lock, target_environment
-from litellm_systemd.releases import build_release
-from litellm_systemd.source import find_source
-from litellm_systemd.sourced import NAME, VERSION
-from litellm_systemd.trial import try_release
-from litellm_systemd.wheels import find_uv
+from litellm_systemd.releases import bundle as bundles
+from litellm_systemd.releases import venvs
+from litellm_systemd.releases.archive import read_manifest
+from litellm_systemd.releases.build import build_release
+from litellm_systemd.releases.bundle import Target, open_bundle, open_own_bundle, open_source
+from litellm_systemd.releases.pins import Pin, parse_lock, pinned_versions, render_lock, target_environment
+from litellm_systemd.releases.source import find_source
+from litellm_systemd.releases.sourced import NAME, VERSION
+from litellm_systemd.releases.trial import try_release
+from litellm_systemd.releases.wheels import find_uv
 from tests.bundle import own_bundle
 
 
@@ -166,7 +166,16 @@ def test_bundle_in_no_folder(refuse_bundle: Callable[..., str], tmp_path: Path) 
 def test_what_was_unpacked_runs(bundle: Path, tmp_path: Path) -> None:
     """quickstart.sh's way: the checkout's own code, with no package, unpacks what a pip installs without an index."""
     source = Path(__file__).resolve().parents[2] / "installer"
-    argv = (sys.executable, "-B", "-S", "-m", "litellm_systemd.archive", "unpack", str(bundle), str(tmp_path))
+    argv = (
+        sys.executable,
+        "-B",
+        "-S",
+        "-m",
+        "litellm_systemd.releases.archive",
+        "unpack",
+        str(bundle),
+        str(tmp_path),
+    )
     done = subprocess.run(argv, env={"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True)
     assert done.stdout == f"{Target().python}\n"
     names = {path.name for path in tmp_path.iterdir()}

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from litellm_systemd.gateway_config import GatewayConfig, read_config
-from litellm_systemd.gateway_known import PROVIDERS
+from litellm_systemd.gateway.config import GatewayConfig, read_config
+from litellm_systemd.gateway.known import PROVIDERS
 from tests.integration.litellm_process import OFFLINE, Gateway, run_litellm
 from tests.unit.litellm_names import model_map
 
@@ -146,7 +146,7 @@ def test_every_shipped_configuration_is_tested_here() -> None:
 
 @pytest.mark.parametrize("fixture", NAMES)
 def test_the_models_are_those_that_the_configuration_names(fixture: str, request: pytest.FixtureRequest) -> None:
-    """/v1/models lists exactly the names that gateway_config reads out of the file."""
+    """/v1/models lists exactly the names that the package gateway reads out of the file."""
     gateway: Gateway = request.getfixturevalue(fixture)
     listed = [model["id"] for model in gateway.get("/v1/models").json["data"]]
     assert sorted(listed) == sorted(config_of(fixture).names)

@@ -26,7 +26,7 @@ from litellm_systemd.doctor.look_network import endpoints_of
 from litellm_systemd.doctor.sandbox import observe_ways, sandbox_argv, sandbox_lines
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.environment_file import render_assignments
-from litellm_systemd.gateway_config import parse_config
+from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Outcome
 from tests.fakes import USER, Cloud, Key, run_cloud

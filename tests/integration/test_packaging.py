@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.pins import LOCK
-from litellm_systemd.source import find_source, wheel_source
-from litellm_systemd.wheels import find_uv
+from litellm_systemd.releases.pins import LOCK
+from litellm_systemd.releases.source import find_source, wheel_source
+from litellm_systemd.releases.wheels import find_uv
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = {"access_key_config.yml", "demo.yml", "iam_role_config.yml", "prompt_caching.yml"}
@@ -100,7 +100,7 @@ def test_installed_wheel_reads_its_resources(built: Path, tmp_path: Path) -> Non
     assert run(str(tmp_path / "venv" / "bin" / "litellmctl"), "--version") == f"litellmctl {version}\n"
     assert run(python, "-m", "litellm_systemd", "--version", cwd=tmp_path) == f"litellmctl {version}\n"
     # What is installed makes the same release as the checkout does.
-    pack = "from litellm_systemd.source import find_source; print(find_source().identifier)"
+    pack = "from litellm_systemd.releases.source import find_source; print(find_source().identifier)"
     assert run(python, "-I", "-c", pack).strip() == find_source().identifier
 
 

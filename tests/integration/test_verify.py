@@ -10,7 +10,7 @@ import pytest
 from litellm_systemd.client import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.verify import Scope, verify
+from litellm_systemd.verify.run import Scope, verify
 from tests.integration.litellm_process import run_litellm
 from tests.integration.stub_gateway import Handler, stub, tool_answer
 

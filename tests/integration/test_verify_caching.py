@@ -16,8 +16,8 @@ from litellm_systemd.cli import cli
 from litellm_systemd.client import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.verify import Scope, verify
-from litellm_systemd.verify_caching import MOST_REQUESTS, check_caching
+from litellm_systemd.verify.caching import MOST_REQUESTS, check_caching
+from litellm_systemd.verify.run import Scope, verify
 from tests.integration.litellm_process import KEY, run_litellm
 from tests.integration.stub_gateway import KEY as STUB_KEY
 from tests.integration.stub_gateway import Answerer, Handler, Stub, sound, stub

@@ -13,8 +13,8 @@ from litellm_systemd.cli import run_command
 from litellm_systemd.client import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.verify import Scope, verify
-from litellm_systemd.verify_answers import MAX_TOKENS
+from litellm_systemd.verify.answers import MAX_TOKENS
+from litellm_systemd.verify.run import Scope, verify
 from tests.integration.stub_gateway import (
     KEY,
     MESSAGE_EVENTS,

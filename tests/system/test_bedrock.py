@@ -20,7 +20,7 @@ from tests.bundle import own_bundle
 from tests.fakes import API_KEY, USER
 from tests.refusal_models import SHOWN, build_config, build_scripts
 
-from litellm_systemd.bedrock_refusals import REFUSALS
+from litellm_systemd.bedrock.refusals import REFUSALS
 
 MakeBox = Callable[..., Box]
 KEYS = f"AWS_ACCESS_KEY_ID={USER.access_key}\nAWS_SECRET_ACCESS_KEY={USER.secret_key}\n"

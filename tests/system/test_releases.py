@@ -17,8 +17,8 @@ from service import BASE, MODEL, chat, ctl, key, state
 from tests.bundle import WHEELS
 from tests.wheels import reversion, stand_in
 
-from litellm_systemd.pins import parse_lock, pinned_version
-from litellm_systemd.source import find_source
+from litellm_systemd.releases.pins import parse_lock, pinned_version
+from litellm_systemd.releases.source import find_source
 
 MakeBox = Callable[..., Box]
 #: A litellm-systemd that is good, one that doesn't serve, and another LiteLLM.

@@ -1,6 +1,6 @@
 """The settings that the installed LiteLLM knows, read out of its source: importing it takes seconds.
 
-`python -m tests.unit.litellm_names` writes them into gateway_known.py, when the LiteLLM of the lock has moved.
+`python -m tests.unit.litellm_names` writes them into gateway/known.py, when the LiteLLM of the lock has moved.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def example_configurations() -> list[Path]:
 
 
 def rewrite(text: str) -> str:
-    """The text of gateway_known.py with the lists of the installed LiteLLM, of its version."""
+    """The text of gateway/known.py with the lists of the installed LiteLLM, of its version."""
     lists = {
         "TOP_LEVEL": top_level() | {"include"},
         "GENERAL": general_settings(),
@@ -182,5 +182,5 @@ def rewrite(text: str) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(__file__).parents[2] / "installer/litellm_systemd/gateway_known.py"
+    path = Path(__file__).parents[2] / "installer/litellm_systemd/gateway/known.py"
     path.write_text(rewrite(path.read_text()))

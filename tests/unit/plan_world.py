@@ -9,7 +9,7 @@ from typing import Any
 from litellm_systemd.commands.desired import Wanted
 from litellm_systemd.commands.desired_files import build_desired
 from litellm_systemd.contract import VERIFY_TIMER
-from litellm_systemd.gateway_config import Choice, Origin, parse_config
+from litellm_systemd.gateway.config import Choice, Origin, parse_config
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import (
     Action,

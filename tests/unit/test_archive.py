@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.archive import (
+from litellm_systemd.errors import InputError, MissingError
+from litellm_systemd.releases.archive import (
     LOCK,
     MANIFEST,
     WHEELS,
@@ -24,7 +25,6 @@ from litellm_systemd.archive import (
     unpack,
     write_archive,
 )
-from litellm_systemd.errors import InputError, MissingError
 
 OURS = "litellm_systemd-0.1.0-py3-none-any.whl"
 CONTENT = {LOCK: b"a==1\n", OURS: b"ours", f"{WHEELS}/a-1-py3-none-any.whl": b"a" * 3000}
@@ -221,7 +221,7 @@ def test_other_machine_or_python(bundle: Path) -> None:
 def test_reading_takes_the_standard_library_alone(bundle: Path) -> None:
     """quickstart.sh reads a bundle with a Python that has no package at all."""
     source = Path(__file__).resolve().parents[2] / "installer"
-    start = "from litellm_systemd import archive; archive.main(sys.argv[1:])"
+    start = "from litellm_systemd.releases import archive; archive.main(sys.argv[1:])"
     code = f"import sys; sys.path.insert(0, sys.argv.pop(1)); {start}"
     argv = (sys.executable, "-I", "-S", "-B", "-c", code, str(source), "python", str(bundle))
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "3.11\n"

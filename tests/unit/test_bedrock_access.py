@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.bedrock_access import (
+from litellm_systemd.aws.access import (
     Way,
     bedrock_models,
     environ_of,
@@ -14,7 +14,7 @@ from litellm_systemd.bedrock_access import (
     way_of,
 )
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway_config import GatewayConfig, parse_config
+from litellm_systemd.gateway.config import GatewayConfig, parse_config
 from litellm_systemd.resources import read_config
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}

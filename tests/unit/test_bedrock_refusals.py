@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.bedrock_refusals import REFUSALS, find_refusal
+from litellm_systemd.bedrock.refusals import REFUSALS, find_refusal
 from tests.fakes.refusals import SCRIPTED
 from tests.refusal_matrix import PAGE, render
 from tests.refusal_models import unshown

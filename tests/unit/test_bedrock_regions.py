@@ -8,7 +8,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from litellm_systemd.bedrock_regions import (
+from litellm_systemd.bedrock.regions import (
     DESTINATIONS,
     PROFILES,
     REACH,
@@ -19,7 +19,7 @@ from litellm_systemd.bedrock_regions import (
     profile,
 )
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway_config import leaving, lint, localize, parse_config
+from litellm_systemd.gateway.config import leaving, lint, localize, parse_config
 from tests.unit.litellm_names import model_map
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))

@@ -15,12 +15,12 @@ import pytest
 from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
 
-from litellm_systemd.bedrock_regions import PROFILES, REGIONS, profile
+from litellm_systemd.aws.policy import build_grant, build_policy
+from litellm_systemd.bedrock.regions import PROFILES, REGIONS, profile
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway_config import localize, parse_config
-from litellm_systemd.iam_policy import build_grant, build_policy
+from litellm_systemd.gateway.config import localize, parse_config
+from litellm_systemd.gateway.served import build_served
 from litellm_systemd.resources import read_config
-from litellm_systemd.served import build_served
 from tests.cloudformation import EC2, Stack, read_stack, user_data
 
 CHECKOV = Path(__file__).resolve().parents[2] / ".cache/checkov/bin/checkov"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.fallback_links import build_failing, build_links
-from litellm_systemd.gateway_config import parse_config
+from litellm_systemd.gateway.config import parse_config
+from litellm_systemd.gateway.fallback_links import build_failing, build_links
 from litellm_systemd.resources import config_names, read_config
 
 MODELS = "".join(f"  - {{model_name: {name}, litellm_params: {{model: openai/{name}}}}}\n" for name in "abcd")

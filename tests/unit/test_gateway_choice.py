@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.errors import UsageError
-from litellm_systemd.gateway_config import Choice, Origin, resolve_name
+from litellm_systemd.gateway.config import Choice, Origin, resolve_name
 
 SHIPPED = frozenset({"demo.yml", "iam_role_config.yml", "prompt_caching.yml"})
 INSTALLED = frozenset({"demo.yml", "team.yaml"})

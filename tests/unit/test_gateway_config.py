@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied
-from litellm_systemd.gateway_config import (
+from litellm_systemd.gateway.config import (
     ConfigError,
     GatewayConfig,
     Severity,

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from litellm_systemd import gateway_installed, gateway_known
-from litellm_systemd.gateway_config import ConfigError, Finding, lint, parse_config, read_config
-from litellm_systemd.gateway_installed import Part, is_known_to_litellm
-from litellm_systemd.gateway_lint_models import AWS_PARAMS
-from litellm_systemd.gateway_lint_names import SECTIONS
+from litellm_systemd import installed_litellm
+from litellm_systemd.gateway import known
+from litellm_systemd.gateway.config import ConfigError, Finding, lint, parse_config, read_config
+from litellm_systemd.gateway.lint_models import AWS_PARAMS
+from litellm_systemd.gateway.lint_names import SECTIONS
+from litellm_systemd.installed_litellm import Part, is_known_to_litellm
 from tests.unit import litellm_names
 
 EXAMPLES = litellm_names.example_configurations()
@@ -24,11 +25,11 @@ SOUND = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-east-1"}
 @pytest.mark.parametrize(
     ("known", "derive"),
     [
-        pytest.param(gateway_known.TOP_LEVEL - {"include"}, litellm_names.top_level, id="top level"),
-        pytest.param(gateway_known.GENERAL, litellm_names.general_settings, id="general_settings"),
-        pytest.param(gateway_known.LITELLM, litellm_names.litellm_settings, id="litellm_settings"),
-        pytest.param(gateway_known.ROUTER, litellm_names.router_settings, id="router_settings"),
-        pytest.param(gateway_known.PROVIDERS, litellm_names.providers, id="providers"),
+        pytest.param(known.TOP_LEVEL - {"include"}, litellm_names.top_level, id="top level"),
+        pytest.param(known.GENERAL, litellm_names.general_settings, id="general_settings"),
+        pytest.param(known.LITELLM, litellm_names.litellm_settings, id="litellm_settings"),
+        pytest.param(known.ROUTER, litellm_names.router_settings, id="router_settings"),
+        pytest.param(known.PROVIDERS, litellm_names.providers, id="providers"),
     ],
 )
 def test_the_lists_are_litellms_own(known: frozenset[str], derive: Callable[[], frozenset[str]]) -> None:
@@ -39,8 +40,8 @@ def test_the_lists_are_litellms_own(known: frozenset[str], derive: Callable[[], 
 
 def test_what_litellm_includes_is_known() -> None:
     """The key that LiteLLM takes out before all others is known too."""
-    assert "include" in gateway_known.TOP_LEVEL
-    assert SECTIONS.keys() <= gateway_known.TOP_LEVEL
+    assert "include" in known.TOP_LEVEL
+    assert SECTIONS.keys() <= known.TOP_LEVEL
 
 
 def alarms(path: Path) -> tuple[str, ...]:
@@ -72,7 +73,7 @@ def test_there_are_examples() -> None:
 
 @pytest.fixture
 def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The source of a LiteLLM that has names which gateway_known doesn't have."""
+    """The source of a LiteLLM that has names which gateway.known doesn't have."""
     package = tmp_path / "litellm"
     for name, text in NEWER.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """Make the next search start anew."""
-    gateway_installed.find_package.cache_clear()
+    installed_litellm.find_package.cache_clear()
     is_known_to_litellm.cache_clear()
 
 
@@ -136,9 +137,9 @@ def test_the_names_of_the_older_one_are_not_new() -> None:
 @pytest.mark.parametrize(
     ("part", "known"),
     [
-        pytest.param(Part.TOP_LEVEL, gateway_known.TOP_LEVEL - {"include"}, id="top level"),
-        pytest.param(Part.ROUTER, gateway_known.ROUTER, id="router_settings"),
-        pytest.param(Part.PROVIDER, gateway_known.PROVIDERS, id="providers"),
+        pytest.param(Part.TOP_LEVEL, known.TOP_LEVEL - {"include"}, id="top level"),
+        pytest.param(Part.ROUTER, known.ROUTER, id="router_settings"),
+        pytest.param(Part.PROVIDER, known.PROVIDERS, id="providers"),
         pytest.param(Part.AWS_PARAMETER, AWS_PARAMS, id="parameters"),
     ],
 )
@@ -149,5 +150,5 @@ def test_the_search_finds_what_litellm_has(part: Part, known: frozenset[str]) ->
 
 def test_the_lists_can_be_made_anew() -> None:
     """`python -m tests.unit.litellm_names` would write the very file that is there."""
-    text = Path(gateway_known.__file__).read_text()
+    text = Path(known.__file__).read_text()
     assert litellm_names.rewrite(text) == text

@@ -12,8 +12,7 @@ import parliament
 import pytest
 import yaml
 
-from litellm_systemd.gateway_config import localize, parse_config
-from litellm_systemd.iam_policy import (
+from litellm_systemd.aws.policy import (
     APPLY_GUARDRAIL,
     build_grant,
     build_guardrail,
@@ -22,7 +21,8 @@ from litellm_systemd.iam_policy import (
     render_policy,
     render_terraform,
 )
-from litellm_systemd.served import build_served
+from litellm_systemd.gateway.config import localize, parse_config
+from litellm_systemd.gateway.served import build_served
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 REGIONS = ("us-east-1", "ca-central-1", "eu-west-2", "ap-northeast-1", "ap-southeast-2", "ap-south-1", "sa-east-1")

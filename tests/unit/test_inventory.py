@@ -8,7 +8,8 @@ import pytest
 
 from litellm_systemd.commands import releases as verbs
 from litellm_systemd.errors import UsageError
-from litellm_systemd.inventory import (
+from litellm_systemd.layout import Layout
+from litellm_systemd.releases.inventory import (
     Release,
     choose_rollback,
     current_release,
@@ -17,7 +18,6 @@ from litellm_systemd.inventory import (
     read_release,
     releases_in_use,
 )
-from litellm_systemd.layout import Layout
 
 
 def add(layout: Layout, identifier: str, made: str, python: str = "/usr/bin/python3") -> None:

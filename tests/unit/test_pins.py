@@ -11,9 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from litellm_systemd import sourced
 from litellm_systemd.errors import InputError
-from litellm_systemd.pins import (
+from litellm_systemd.releases import sourced
+from litellm_systemd.releases.pins import (
     Pin,
     lock_digest,
     parse_lock,

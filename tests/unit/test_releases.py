@@ -14,17 +14,17 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from litellm_systemd import fetch, releases, trial
 from litellm_systemd.command import Result
 from litellm_systemd.errors import CommandError, InputError, InstallerError, Unavailable, UsageError
 from litellm_systemd.host import observe_releases
-from litellm_systemd.inventory import read_release
 from litellm_systemd.layout import Layout
-from litellm_systemd.pins import parse_lock, pinned_version
-from litellm_systemd.releases import build_release
-from litellm_systemd.source import Materials, Source, find_source, wheel_source
-from litellm_systemd.trial import Trial, try_configuration, try_release
-from litellm_systemd.venvs import Venv, make_movable
+from litellm_systemd.releases import build, fetch, trial
+from litellm_systemd.releases.build import build_release
+from litellm_systemd.releases.inventory import read_release
+from litellm_systemd.releases.pins import parse_lock, pinned_version
+from litellm_systemd.releases.source import Materials, Source, find_source, wheel_source
+from litellm_systemd.releases.trial import Trial, try_configuration, try_release
+from litellm_systemd.releases.venvs import Venv, make_movable
 
 LOCK = "litellm==1.106.2 --hash=sha256:" + "a" * 64 + "\n"
 
@@ -56,10 +56,10 @@ def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         script.chmod(0o755)
         return Venv(folder, None)
 
-    monkeypatch.setattr(releases, "make_venv", make_venv)
-    monkeypatch.setattr(releases, "install_lock", lambda *_: None)
-    monkeypatch.setattr(releases, "install_wheel", lambda *_: None)
-    monkeypatch.setattr(releases, "try_release", lambda *_: Trial("3.11.2", {}))
+    monkeypatch.setattr(build, "make_venv", make_venv)
+    monkeypatch.setattr(build, "install_lock", lambda *_: None)
+    monkeypatch.setattr(build, "install_wheel", lambda *_: None)
+    monkeypatch.setattr(build, "try_release", lambda *_: Trial("3.11.2", {}))
 
 
 def left(layout: Layout) -> list[str]:
@@ -102,7 +102,7 @@ def failing(*_: object) -> Trial:
 def test_failure_leaves_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Whatever step fails, no release and nothing under way is left, and the next run can build it."""
     with monkeypatch.context() as patch:
-        patch.setattr(releases, step, failing)
+        patch.setattr(build, step, failing)
         with pytest.raises(InstallerError, match="doesn't work"):
             build_release(layout, SOURCE)
     assert left(layout) == []
@@ -115,7 +115,7 @@ def test_full_disk_is_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> N
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/opt/x")
 
-    monkeypatch.setattr(releases, "make_movable", full)
+    monkeypatch.setattr(build, "make_movable", full)
     with pytest.raises(InstallerError, match="No space left on device: /opt/x"):
         build_release(layout, SOURCE)
     assert left(layout) == []

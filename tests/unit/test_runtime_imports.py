@@ -12,7 +12,7 @@ import pytest
 import litellm_systemd.runtime
 
 FOLDER = Path(litellm_systemd.runtime.__file__).parent
-SHARED = {"contract", "errors", "gateway_config", "mock_testing"}
+SHARED = {"contract", "errors", "gateway", "mock_testing"}
 
 
 @pytest.mark.parametrize("module", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)

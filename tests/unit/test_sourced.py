@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd import sourced
 from litellm_systemd.errors import InstallerError
+from litellm_systemd.releases import sourced
 
 
 def test_wheel_holds_the_known_code(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from litellm_systemd.client import Answer, Gateway
-from litellm_systemd.fallback_links import Link
-from litellm_systemd.gateway_config import parse_config
+from litellm_systemd.gateway.config import parse_config
+from litellm_systemd.gateway.fallback_links import Link
 from litellm_systemd.report import Outcome
-from litellm_systemd.verify import verify_fallbacks
-from litellm_systemd.verify_fallbacks import check_link
+from litellm_systemd.verify.fallbacks import check_link
+from litellm_systemd.verify.run import verify_fallbacks
 
 PONG = {"choices": [{"message": {"content": "pong"}}], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
 LINK = Link("fallbacks", "a", "a", ("b", "c"), 2)

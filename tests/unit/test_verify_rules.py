@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from litellm_systemd.client import Answer, Event, Gateway, Stream
 from litellm_systemd.client_errors import GatewayError, Trouble
 from litellm_systemd.report import Check, Outcome
-from litellm_systemd.verify import _Run, _title, verify
-from litellm_systemd.verify_answers import Finding, Stops, read_deltas, tokens_of
-from litellm_systemd.verify_checks import LIVELINESS, compare_names
-from litellm_systemd.verify_hints import hint_for, hint_for_text
-from litellm_systemd.verify_steps import Scope, Step, choose_models, read_known
+from litellm_systemd.verify.answers import Finding, Stops, read_deltas, tokens_of
+from litellm_systemd.verify.checks import LIVELINESS, compare_names
+from litellm_systemd.verify.hints import hint_for, hint_for_text
+from litellm_systemd.verify.run import _Run, _title, verify
+from litellm_systemd.verify.steps import Scope, Step, choose_models, read_known
 
 OK, FAILED, SKIPPED, WARNING = Outcome.OK, Outcome.FAILED, Outcome.SKIPPED, Outcome.WARNING
 

@@ -84,8 +84,8 @@ def prune(keep: int, wait: bool) -> Report:
 @reports
 def bundle(output: Path | None, python: str | None, platform: str | None, wheels: Path | None) -> Report:
     """Make one file to install from on a host without a network."""
-    from litellm_systemd.bundle import Target
     from litellm_systemd.commands import releases
+    from litellm_systemd.releases.bundle import Target
 
     here = Target()
     target = Target(python or here.python, platform or here.machine)

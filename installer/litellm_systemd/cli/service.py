@@ -179,7 +179,7 @@ def verify(
             raise click.UsageError("--fallbacks goes with -c, --env-file and --timeout alone")
         prove = partial(_prove_fallbacks, env_file, config, timeout)
     else:
-        from litellm_systemd.verify import Scope
+        from litellm_systemd.verify.run import Scope
 
         prove = partial(
             service.verify_service,

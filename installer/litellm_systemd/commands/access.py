@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.aws import Credentials
-from litellm_systemd.bedrock_access import needs_metadata, uses_pair
+from litellm_systemd.aws.access import needs_metadata, uses_pair
+from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.dotenv_file import Dotenv
 from litellm_systemd.errors import InputError, Unavailable
-from litellm_systemd.gateway_config import GatewayConfig
+from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.layout import Layout
 from litellm_systemd.settings_aws import KEY_ID, PAIR, PROFILE, PROFILE_NAME, SECRET, TOKEN
 from litellm_systemd.settings_network import FILE_VARIABLES
@@ -30,7 +30,7 @@ def own_profiles(layout: Layout) -> bool:
 def find_instance_region(environment: Mapping[str, str]) -> str | None:
     """The region that the instance metadata names; None outside EC2. Takes two seconds at most."""
     # Late, like the others below: botocore takes a while to load, and most installs need none of it.
-    from litellm_systemd.aws_instance import observe_instance
+    from litellm_systemd.aws.instance import observe_instance
 
     return observe_instance({**os.environ, **environment}).region
 
@@ -42,7 +42,7 @@ def require_role(gateway: GatewayConfig, environment: Mapping[str, str], layout:
         Unavailable: no credentials come from the instance metadata; the message says why.
         InputError: `.env` itself keeps the service from asking for them.
     """
-    from litellm_systemd.aws_instance import DISABLED_VARIABLE, observe_instance
+    from litellm_systemd.aws.instance import DISABLED_VARIABLE, observe_instance
 
     if not needs_metadata(gateway, environment) or own_profiles(layout):
         return ()
@@ -81,7 +81,7 @@ def prove_pair(credentials: Credentials, environ: Mapping[str, str], where: str)
     Raises:
         InputError: AWS refuses it.
     """
-    from litellm_systemd.aws_identity import identify
+    from litellm_systemd.aws.identity import identify
 
     found = identify(credentials, environ, where)
     if found.doubt is not None:

@@ -20,7 +20,7 @@ from litellm_systemd.commands.bug_secrets import learn_secrets, unit_files
 from litellm_systemd.commands.doctor import find_any_layout
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.errors import InputError, InstallerError, MissingError
-from litellm_systemd.inventory import current_release
+from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report import Report
 from litellm_systemd.scrub import Scrubber, is_secret_variable
 

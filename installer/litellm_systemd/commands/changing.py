@@ -16,7 +16,7 @@ from litellm_systemd.lock import hold_lock
 from litellm_systemd.report import Outcome, Report
 from litellm_systemd.steps import Executor
 from litellm_systemd.systemctl import Systemctl
-from litellm_systemd.verify import Scope, verify
+from litellm_systemd.verify.run import Scope, verify
 
 Say = Callable[[str], None]
 

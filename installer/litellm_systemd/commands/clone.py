@@ -12,8 +12,8 @@ from litellm_systemd.contract import SERVICE
 from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.host import is_booted
 from litellm_systemd.layout import Layout
+from litellm_systemd.releases.source import Checkout, find_source
 from litellm_systemd.report import Check, Outcome
-from litellm_systemd.source import Checkout, find_source
 from litellm_systemd.systemctl import Systemctl
 
 #: A clone's own in any case: nothing below is copied as a whole.

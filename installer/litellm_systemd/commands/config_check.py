@@ -10,7 +10,7 @@ from litellm_systemd.commands.desired import Request, choose_config, find_config
 from litellm_systemd.commands.endings import find_ends
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError, PermissionDenied
-from litellm_systemd.gateway_config import (
+from litellm_systemd.gateway.config import (
     Choice,
     ConfigError,
     Finding,

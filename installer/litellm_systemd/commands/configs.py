@@ -18,7 +18,7 @@ from litellm_systemd.commands.desired_files import build_config_file, build_conf
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError
 from litellm_systemd.files import observe_file
-from litellm_systemd.gateway_config import lint
+from litellm_systemd.gateway.config import lint
 from litellm_systemd.host import active_config, observe_host, read_installed, read_manifest
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, HostState, Running, Verb

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from litellm_systemd.bedrock_access import bedrock_models, require_one_identity
-from litellm_systemd.bedrock_regions import looks_like_region
+from litellm_systemd.aws.access import bedrock_models, require_one_identity
+from litellm_systemd.bedrock.regions import looks_like_region
 from litellm_systemd.commands.access import find_instance_region, require_files, require_pair, require_role
 from litellm_systemd.commands.endings import check_ends
 from litellm_systemd.errors import InputError, MissingError, UsageError
 from litellm_systemd.files import observe_file
-from litellm_systemd.gateway_config import (
+from litellm_systemd.gateway.config import (
     Choice,
     GatewayConfig,
     Origin,

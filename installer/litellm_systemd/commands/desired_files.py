@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from litellm_systemd import contract
 from litellm_systemd.commands.desired import Wanted
-from litellm_systemd.gateway_config import Origin
+from litellm_systemd.gateway.config import Origin
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, FileState, HostState, Running, folder, link
 from litellm_systemd.render import (

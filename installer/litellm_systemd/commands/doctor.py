@@ -17,10 +17,10 @@ from litellm_systemd.doctor.remarks import find_remarks
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.host import find_layout, observe_host
-from litellm_systemd.inventory import current_release
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import Action, DesiredState, Plan, Running
 from litellm_systemd.plan import in_order
+from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.steps import Executor
 

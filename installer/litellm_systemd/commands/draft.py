@@ -15,7 +15,7 @@ from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, HostState, Kept, Plan, Running
 from litellm_systemd.plan import plan_install
 from litellm_systemd.preflight import require_ground
-from litellm_systemd.releases import Source, find_source, installed_version, running_release
+from litellm_systemd.releases.build import Source, find_source, installed_version, running_release
 from litellm_systemd.systemctl import Systemctl
 from litellm_systemd.verify_timer import find_interval
 
@@ -105,7 +105,7 @@ def draft_install(options: InstallOptions) -> Draft:
 def _release(layout: Layout, bundle: Path | None) -> tuple[str, Source | None]:
     if bundle is not None:
         # Late: it loads what the other verbs don't need.
-        from litellm_systemd.bundle import open_own_bundle
+        from litellm_systemd.releases.bundle import open_own_bundle
 
         source = open_own_bundle(bundle)
         return source.identifier, source

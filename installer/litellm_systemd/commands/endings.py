@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import date
 
 from litellm_systemd.errors import InputError, InstallerError
-from litellm_systemd.gateway_config import Finding, GatewayConfig, Severity, read_config
+from litellm_systemd.gateway.config import Finding, GatewayConfig, Severity, read_config
+from litellm_systemd.gateway.served import build_served, end_findings
 from litellm_systemd.host import active_config
 from litellm_systemd.layout import Layout
-from litellm_systemd.served import build_served, end_findings
 
 
 def find_ends(

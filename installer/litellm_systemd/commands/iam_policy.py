@@ -6,13 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from litellm_systemd.aws_bedrock import Answers, ask_bedrock
-from litellm_systemd.bedrock_ids import Kind
-from litellm_systemd.commands.chosen import Chosen, read_chosen
-from litellm_systemd.commands.desired import Request
-from litellm_systemd.errors import InputError, UsageError
-from litellm_systemd.gateway_model import resolve_reference
-from litellm_systemd.iam_policy import (
+from litellm_systemd.aws.bedrock import Answers, ask_bedrock
+from litellm_systemd.aws.policy import (
     Grant,
     build_grant,
     build_guardrail,
@@ -21,8 +16,13 @@ from litellm_systemd.iam_policy import (
     render_policy,
     render_terraform,
 )
+from litellm_systemd.bedrock.ids import Kind
+from litellm_systemd.commands.chosen import Chosen, read_chosen
+from litellm_systemd.commands.desired import Request
+from litellm_systemd.errors import InputError, UsageError
+from litellm_systemd.gateway.model import resolve_reference
+from litellm_systemd.gateway.served import Served
 from litellm_systemd.report import Report
-from litellm_systemd.served import Served
 from litellm_systemd.settings import REGION_VARIABLES
 
 FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from litellm_systemd.aws import Credentials, read_profile
-from litellm_systemd.bedrock_access import KEY_CONFIG
+from litellm_systemd.aws.access import KEY_CONFIG
+from litellm_systemd.aws.profiles import Credentials, read_profile
 from litellm_systemd.commands.access import prove_pair
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.dotenv_file import Dotenv

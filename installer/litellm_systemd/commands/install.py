@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from litellm_systemd import contract
 from litellm_systemd.apply import apply_install
-from litellm_systemd.bedrock_access import bedrock_models
+from litellm_systemd.aws.access import bedrock_models
 from litellm_systemd.client import Gateway
 from litellm_systemd.commands.access import NOT_ASKED
 from litellm_systemd.commands.changing import Say, changing, prove_service
@@ -20,7 +20,7 @@ from litellm_systemd.model import Plan, Verb
 from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.runtime_calls import port_trouble
 from litellm_systemd.settings import Settings
-from litellm_systemd.verify import Scope, verify
+from litellm_systemd.verify.run import Scope, verify
 
 NOTHING_TO_DO = "nothing to do: all is in place"
 

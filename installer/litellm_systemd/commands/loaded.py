@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.gateway_source import read_document
+from litellm_systemd.gateway.source import read_document
 from litellm_systemd.host import active_config
 from litellm_systemd.layout import Layout
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from litellm_systemd.aws_bedrock import Answers, ask_bedrock
-from litellm_systemd.bedrock_ids import Kind, parse_bedrock_id
+from litellm_systemd.aws.bedrock import Answers, ask_bedrock
+from litellm_systemd.bedrock.ids import Kind, parse_bedrock_id
+from litellm_systemd.bedrock.model_map import Life, find_entry
 from litellm_systemd.commands.chosen import Chosen, read_chosen
 from litellm_systemd.commands.desired import Request
-from litellm_systemd.gateway_config import Finding, GatewayConfig, Severity
-from litellm_systemd.model_map import Life, find_entry
+from litellm_systemd.gateway.config import Finding, GatewayConfig, Severity
+from litellm_systemd.gateway.served import Served, end_findings
 from litellm_systemd.report import Check, Outcome, Report, Table
-from litellm_systemd.served import Served, end_findings
 
 _COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")
 #: Why a lifecycle is not Bedrock's own word.

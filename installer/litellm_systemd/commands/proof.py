@@ -15,9 +15,9 @@ from typing import Any
 
 from litellm_systemd.commands.loaded import Loaded, edited_notes, observe_file_now, observe_loaded
 from litellm_systemd.errors import CannotCreate, UsageError, remedy_of
-from litellm_systemd.inventory import current_release, read_release
 from litellm_systemd.junit import render_junit
 from litellm_systemd.layout import Layout
+from litellm_systemd.releases.inventory import current_release, read_release
 from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.runtime_calls import ask_service
 

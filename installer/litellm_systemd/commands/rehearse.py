@@ -86,7 +86,7 @@ def _require_own(bundle: Path | None) -> None:
     """Say at once what `install` would say of the bundle, and spare the clone."""
     if bundle is not None:
         # Late: it loads what the other verbs don't need.
-        from litellm_systemd.bundle import open_own_bundle
+        from litellm_systemd.releases.bundle import open_own_bundle
 
         open_own_bundle(bundle)
 

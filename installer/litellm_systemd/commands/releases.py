@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.bundle import Target, open_source, write_bundle
 from litellm_systemd.command import replace_process
 from litellm_systemd.commands.changing import changing, require_root
 from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable, UsageError
-from litellm_systemd.fetch import fetch_litellm, fetch_package
-from litellm_systemd.inventory import (
+from litellm_systemd.layout import Layout
+from litellm_systemd.releases.build import build_release
+from litellm_systemd.releases.bundle import Target, open_source, write_bundle
+from litellm_systemd.releases.fetch import fetch_litellm, fetch_package
+from litellm_systemd.releases.inventory import (
     Release,
     choose_rollback,
     current_release,
@@ -23,10 +25,8 @@ from litellm_systemd.inventory import (
     releases_in_use,
     running_release,
 )
-from litellm_systemd.layout import Layout
-from litellm_systemd.releases import build_release
+from litellm_systemd.releases.source import Source, find_source
 from litellm_systemd.report import Report
-from litellm_systemd.source import Source, find_source
 
 Say = Callable[[str], None]
 

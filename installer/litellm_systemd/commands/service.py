@@ -17,7 +17,7 @@ from litellm_systemd.commands.desired import Request, work_out
 from litellm_systemd.commands.endings import active_ends
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.errors import MissingError, UsageError
-from litellm_systemd.gateway_config import read_config
+from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host import active_config, read_installed, require_installed, require_systemd
 from litellm_systemd.journal import read_journal
 from litellm_systemd.layout import Layout
@@ -25,8 +25,8 @@ from litellm_systemd.report import Outcome, Report
 from litellm_systemd.settings import Dotenv, Settings, build_settings
 from litellm_systemd.standby import restart_without_pause
 from litellm_systemd.systemctl import Systemctl
-from litellm_systemd.verify import Scope, verify
-from litellm_systemd.verify_caching import PROMPT_TOKENS
+from litellm_systemd.verify.caching import PROMPT_TOKENS
+from litellm_systemd.verify.run import Scope, verify
 
 VERBS = ("start", "stop", "restart", "reload", "enable", "disable")
 

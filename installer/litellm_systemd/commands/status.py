@@ -16,8 +16,8 @@ from litellm_systemd.errors import InstallerError
 from litellm_systemd.expiry import judge_end
 from litellm_systemd.files import observe_file
 from litellm_systemd.host import active_config, memory_field, read_installed, require_installed, require_systemd
-from litellm_systemd.inventory import current_release, missing_python
 from litellm_systemd.layout import Layout
+from litellm_systemd.releases.inventory import current_release, missing_python
 from litellm_systemd.report import Check, Outcome, Report
 from litellm_systemd.runtime_calls import ask_service
 from litellm_systemd.systemctl import Systemctl

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
-from litellm_systemd.aws import Credentials
-from litellm_systemd.aws_bedrock import try_model
-from litellm_systemd.aws_identity import identify
-from litellm_systemd.aws_instance import DISABLED_VARIABLE, observe_instance
-from litellm_systemd.bedrock_access import needs_metadata, uses_pair
-from litellm_systemd.bedrock_refusals import find_refusal
+from litellm_systemd.aws.access import needs_metadata, uses_pair
+from litellm_systemd.aws.bedrock import try_model
+from litellm_systemd.aws.identity import identify
+from litellm_systemd.aws.instance import DISABLED_VARIABLE, observe_instance
+from litellm_systemd.aws.profiles import Credentials
+from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.expiry import BEARER_VARIABLE
-from litellm_systemd.gateway_model import Severity
+from litellm_systemd.gateway.model import Severity
+from litellm_systemd.gateway.served import build_served, end_findings
 from litellm_systemd.report import Outcome
-from litellm_systemd.served import build_served, end_findings
 from litellm_systemd.settings_aws import KEY_ID, PAIR
 
 _TOLD = ("files-not-installed", "files-gone", "environment-unusable", "configuration-unusable")

@@ -8,7 +8,7 @@ from pathlib import Path
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway_config import Severity, lint
+from litellm_systemd.gateway.config import Severity, lint
 from litellm_systemd.report import Outcome
 
 ENVIRONMENT = Cause(

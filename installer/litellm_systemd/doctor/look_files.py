@@ -13,10 +13,10 @@ from litellm_systemd.drift import access_drift, describe_drift
 from litellm_systemd.errors import InputError, PermissionDenied
 from litellm_systemd.files import group_exists, user_exists
 from litellm_systemd.host import observe_releases
-from litellm_systemd.inventory import current_release
 from litellm_systemd.journal import read_journal
 from litellm_systemd.lock import find_holder
 from litellm_systemd.model import Action, FileState, Kind, Verb
+from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report import Outcome
 
 NOT_INSTALLED = Cause(

@@ -15,7 +15,7 @@ from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, looks_for
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host import OLDEST_SYSTEMD, is_booted, memory_field
-from litellm_systemd.inventory import current_release, missing_python
+from litellm_systemd.releases.inventory import current_release, missing_python
 from litellm_systemd.report import Outcome
 
 #: MiB of memory that must be left.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from litellm_systemd import bedrock_access
-from litellm_systemd.bedrock_regions import partition
+from litellm_systemd.aws import access
+from litellm_systemd.bedrock.regions import partition
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.sandbox import Reached, Way, observe_ways
 from litellm_systemd.doctor.scene import Scene
-from litellm_systemd.gateway_model import GatewayConfig
-from litellm_systemd.served import build_served
+from litellm_systemd.gateway.model import GatewayConfig
+from litellm_systemd.gateway.served import build_served
 from litellm_systemd.settings_aws import STS_ENDPOINT
 from litellm_systemd.settings_network import ENDPOINT
 
@@ -30,9 +30,9 @@ def endpoints_of(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[str
     found: dict[str, None] = {}
     for each in build_served(config, environ):
         if each.is_called:
-            own = bedrock_access.environ_of(config, each.model, environ)
+            own = access.environ_of(config, each.model, environ)
             found |= dict.fromkeys(_called(own, each.region))
-            if bedrock_access.way_of(config, each.model, environ) is bedrock_access.Way.ROLE:
+            if access.way_of(config, each.model, environ) is access.Way.ROLE:
                 found |= dict.fromkeys(_asked_for_role(own, each.region))
     return tuple(found)
 

@@ -13,8 +13,8 @@ from litellm_systemd.doctor.look_exit import GROUND
 from litellm_systemd.doctor.look_port import listen_addresses
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.errors import PermissionDenied
-from litellm_systemd.inventory import current_release, releases_of
 from litellm_systemd.readiness import READINESS
+from litellm_systemd.releases.inventory import current_release, releases_of
 from litellm_systemd.report import Outcome
 from litellm_systemd.settings import Settings
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, overload
 from litellm_systemd import contract
 from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied
 from litellm_systemd.files import observe_file
-from litellm_systemd.gateway_config import GatewayConfig, read_config
+from litellm_systemd.gateway.config import GatewayConfig, read_config
 from litellm_systemd.host import is_booted, read_installed, read_manifest
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import FileState, Record, UnitState

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway_config import check, read_config
+from litellm_systemd.gateway.config import check, read_config
 from litellm_systemd.mock_testing import allows_mock_testing, render_allowing
 
 

@@ -1,0 +1,118 @@
+"""Whose key it is: ask STS, with that key alone, before it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from litellm_systemd.aws.profiles import Credentials, blank_session, proxies_for
+from litellm_systemd.errors import InputError
+
+#: Seconds. A private subnet without an endpoint of STS drops packets, and an install must go on.
+_CONNECT_TIMEOUT, _READ_TIMEOUT = 2, 4
+#: GetCallerIdentity is the same everywhere; it only has to be a region of the same partition.
+_ANY_REGION = "us-east-1"
+#: In the order in which LiteLLM and boto3 prefer them.
+_ENDPOINTS = ("AWS_STS_ENDPOINT", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
+_SKEW = ("Signature expired", "Signature not yet current")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a key belongs to; or, where that could not be found out, why (`doubt`)."""
+
+    arn: str | None = None
+    doubt: str | None = None
+
+    @property
+    def is_root_user(self) -> bool:
+        """Whether it is the key of the account's root user, which can do everything."""
+        return self.arn is not None and self.arn.endswith(":root")
+
+
+def identify(credentials: Credentials, environ: Mapping[str, str], where: str) -> Identity:
+    """Ask STS who the key belongs to (GetCallerIdentity, which needs no permission).
+
+    Args:
+        credentials: the pair, with its token if it has one. No other is ever tried.
+        environ: where endpoint, proxy and CA of the service are named.
+        where: how to name the place of the pair to a user.
+
+    Raises:
+        InputError: AWS refuses the pair; the message says why.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer = _client(credentials, environ).get_caller_identity()
+    except ClientError as error:
+        return _refusal(error.response, credentials, where)
+    except (BotoCoreError, ValueError) as error:
+        return Identity(doubt=_unreached(error, environ))
+    return Identity(arn=str(answer["Arn"]))
+
+
+def _client(credentials: Credentials, environ: Mapping[str, str]) -> Any:
+    from botocore.config import Config
+
+    endpoint = next((environ[name] for name in _ENDPOINTS if environ.get(name)), None)
+    region = credentials.region or _ANY_REGION
+    host = (urlsplit(endpoint).hostname if endpoint else None) or f"sts.{region}.amazonaws.com"
+    return blank_session().create_client(
+        "sts",
+        region_name=region,
+        endpoint_url=endpoint,
+        verify=environ.get("AWS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or None,
+        aws_access_key_id=credentials.access_key,
+        aws_secret_access_key=credentials.secret_key,
+        aws_session_token=credentials.session_token,
+        config=Config(
+            connect_timeout=_CONNECT_TIMEOUT,
+            read_timeout=_READ_TIMEOUT,
+            retries={"total_max_attempts": 1},
+            proxies=proxies_for(host, environ),
+        ),
+    )
+
+
+def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) -> Identity:
+    code, text = str(response["Error"].get("Code", "")), str(response["Error"].get("Message", ""))
+    shown = f"the access key {credentials.access_key[:4]}…{credentials.access_key[-4:]}"
+    if code in ("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"):
+        raise InputError(
+            f"{where}: AWS doesn't know {shown}: it was deleted, switched off or mistyped",
+            "Make a new one in the IAM console (Users, Security credentials), or copy this one again.",
+        )
+    if code in ("ExpiredToken", "ExpiredTokenException"):
+        raise InputError(
+            f"{where}: {shown} is a temporary one and has ended", "Sign in again, and take the new key and token."
+        )
+    if code == "RequestExpired" or text.startswith(_SKEW):
+        date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        raise InputError(
+            f"{where}: AWS refuses requests from this host since its clock is wrong"
+            + (f" (AWS says {date})" if date else ""),
+            "Set the clock: timedatectl set-ntp true",
+        )
+    if code == "SignatureDoesNotMatch":
+        raise InputError(
+            f"{where}: AWS knows {shown}, and its secret is another one", "Copy the secret again, whole and unquoted."
+        )
+    return Identity(doubt=f"STS answers {code or 'oddly'}{f': {text}' if text else ''}")
+
+
+def _unreached(error: Exception, environ: Mapping[str, str]) -> str:
+    from botocore.exceptions import ProxyConnectionError, SSLError
+
+    if isinstance(error, SSLError):
+        named = environ.get("SSL_CERT_FILE")
+        return (
+            f"the certificate of STS isn't trusted: {named} doesn't hold its CA"
+            if named
+            else ("the certificate of STS isn't trusted: behind a proxy that opens TLS, set SSL_CERT_FILE to its CA")
+        )
+    if isinstance(error, ProxyConnectionError):
+        return "the proxy for STS can't be reached"
+    return f"STS can't be reached ({type(error).__name__})"

@@ -1,0 +1,171 @@
+"""The IAM policy that a configuration needs, and no more. Pure.
+
+What AWS asks for stands in the user guide of Bedrock, "Geographic cross-Region inference" and "Global cross-Region
+inference": the inference profile, and the foundation models behind it in each region that a request may go to. The
+latter only by way of the profile (condition key bedrock:InferenceProfileArn).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_systemd.bedrock.ids import Kind
+from litellm_systemd.bedrock.regions import DESTINATIONS, partition
+from litellm_systemd.gateway.served import Served
+
+#: What Converse, ConverseStream and InvokeModel of LiteLLM need (Service Authorization Reference, Amazon Bedrock).
+INVOKE = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")
+#: What a guardrail needs besides, whether LiteLLM or Bedrock itself applies it.
+APPLY_GUARDRAIL = "bedrock:ApplyGuardrail"
+#: What `models`, `doctor` and `iam-policy` ask Bedrock's control plane.
+READ_MODEL, READ_PROFILE = "bedrock:GetFoundationModel", "bedrock:GetInferenceProfile"
+#: What `doctor` asks Service Quotas. They can't be allowed for one service's quotas alone (Service Authorization
+#: Reference, Service Quotas).
+READ_QUOTAS = ("servicequotas:GetAWSDefaultServiceQuota", "servicequotas:ListServiceQuotas")
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one model needs.
+
+    `target` is the ARN that is called, `is_profile` whether that is an inference profile. `models` are the ARNs of
+    foundation models that it reaches then, in `region` or another one; `anywhere` those without a region, as a
+    `global.` profile has them.
+    """
+
+    region: str
+    target: str
+    is_profile: bool = False
+    models: tuple[str, ...] = ()
+    anywhere: tuple[str, ...] = ()
+
+
+def build_grant(served: Served, behind: tuple[str, ...] | None = None, *, account: str = "*") -> Grant | None:
+    """What a model needs, None where Bedrock's runtime isn't called for it.
+
+    `behind` are the ARNs of the models behind its profile, as Bedrock has them; without them it is our own table of
+    the regions of a geography. `account` is the AWS account that the ARNs are written for.
+    """
+    found, region = served.found, served.region
+    if found is None or region is None or not served.is_called or found.kind is Kind.ELSEWHERE:
+        return None
+    prefix = f"arn:{partition(region)}:bedrock"
+    if found.kind is Kind.MODEL:
+        return Grant(region, found.text if found.is_arn else f"{prefix}:{region}::foundation-model/{found.model}")
+    if found.kind is Kind.OTHER:
+        return Grant(region, found.text)
+    target = (
+        found.text
+        if found.is_arn
+        else f"{prefix}:{region}:{account}:inference-profile/{found.geography}.{found.model}"
+    )
+    arns = [*_known(prefix, found.geography, found.model)] if behind is None else [*behind]
+    if found.kind is Kind.PROFILE:
+        # AWS asks for the model in the region of the call too, even where nothing is routed to it.
+        arns.append(f"{prefix}:{region}::foundation-model/{found.model}")
+    anywhere = tuple(arn for arn in arns if ":bedrock:::" in arn)
+    return Grant(region, target, True, tuple(arn for arn in arns if arn not in anywhere), anywhere)
+
+
+def _known(prefix: str, geography: str | None, model: str | None) -> Iterator[str]:
+    if geography is None:
+        # An application inference profile tells neither model nor regions; but only by its way are they reached.
+        yield f"{prefix}:*::foundation-model/{model or '*'}"
+    elif geography == "global":
+        yield f"{prefix}:::foundation-model/{model}"
+    for each in DESTINATIONS.get(geography or "", ()):
+        yield f"{prefix}:{each}::foundation-model/{model}"
+
+
+def build_guardrail(identifier: str, region: str, *, account: str = "*") -> str:
+    """The ARN of a guardrail that a configuration names by its id, or by the ARN itself."""
+    is_arn = identifier.startswith("arn:")
+    return identifier if is_arn else f"arn:{partition(region)}:bedrock:{region}:{account}:guardrail/{identifier}"
+
+
+def build_policy(grants: tuple[Grant, ...], guardrails: tuple[str, ...] = ()) -> Document:
+    """The policy document, with statements of their own for what `models`, `doctor` and `iam-policy` ask."""
+    guarding = _allow("ApplyGuardrails", (APPLY_GUARDRAIL,), guardrails)
+    return {"Version": "2012-10-17", "Statement": [*_calling(grants), *guarding, *_reading(grants)]}
+
+
+def _calling(grants: tuple[Grant, ...]) -> Iterator[Document]:
+    profiles = [grant for grant in grants if grant.is_profile]
+    yield from _allow("InvokeModels", INVOKE, (grant.target for grant in grants if not grant.is_profile))
+    yield from _allow("InvokeInferenceProfiles", INVOKE, (grant.target for grant in profiles))
+    by_way = [grant.target for grant in profiles if grant.models]
+    condition: Document = {"ArnLike": {"bedrock:InferenceProfileArn": _one_or_all(by_way)}}
+    yield from _allow(
+        "InvokeModelsBehindProfiles", INVOKE, (arn for grant in profiles for arn in grant.models), condition
+    )
+    by_way = [grant.target for grant in profiles if grant.anywhere]
+    # AWS has this word for the region of a request that it may route anywhere.
+    condition = {
+        "StringEquals": {"aws:RequestedRegion": "unspecified"},
+        "ArnLike": {"bedrock:InferenceProfileArn": _one_or_all(by_way)},
+    }
+    yield from _allow(
+        "InvokeModelsBehindGlobalProfiles", INVOKE, (arn for grant in profiles for arn in grant.anywhere), condition
+    )
+
+
+def _reading(grants: tuple[Grant, ...]) -> Iterator[Document]:
+    models = [arn for grant in grants for arn in (grant.target, *grant.models) if f":{grant.region}::" in arn]
+    yield from _allow("AskForLifecycle", (READ_MODEL,), (arn for arn in models if ":foundation-model/" in arn))
+    yield from _allow("AskForProfiles", (READ_PROFILE,), (grant.target for grant in grants if grant.is_profile))
+    regions = [grant.region for grant in grants if re.search(":(foundation-model|inference-profile)/", grant.target)]
+    here: Document = {"StringEquals": {"aws:RequestedRegion": _one_or_all(regions)}}
+    yield from _allow("AskForQuotas", READ_QUOTAS, ("*" for _ in regions), here)
+
+
+def _allow(
+    sid: str, actions: tuple[str, ...], arns: Iterable[str], condition: Document | None = None
+) -> Iterator[Document]:
+    resources = sorted(set(arns))
+    if resources:
+        statement: Document = {"Sid": sid, "Effect": "Allow", "Action": _one_or_all(actions), "Resource": resources}
+        yield {**statement, "Condition": condition} if condition else statement
+
+
+def _one_or_all(values: Iterable[str]) -> str | list[str]:
+    found = sorted(set(values))
+    return found[0] if len(found) == 1 else found
+
+
+def render_policy(policy: Mapping[str, Any]) -> str:
+    """The document itself, as `aws iam put-role-policy --policy-document file:///dev/stdin` takes it."""
+    return json.dumps(policy, indent=2)
+
+
+def render_cloudformation(policy: Mapping[str, Any]) -> str:
+    """A template with the policy as a managed one, to be attached to the role of the instance."""
+    resource = {
+        "Type": "AWS::IAM::ManagedPolicy",
+        "Properties": {"Description": "What the LiteLLM gateway needs of Amazon Bedrock", "PolicyDocument": policy},
+    }
+    template = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": "What the LiteLLM gateway needs of Amazon Bedrock.",
+        "Resources": {"LitellmBedrockPolicy": resource},
+        "Outputs": {"PolicyArn": {"Value": {"Ref": "LitellmBedrockPolicy"}}},
+    }
+    return json.dumps(template, indent=2)
+
+
+def render_terraform(policy: Mapping[str, Any]) -> str:
+    """A resource of Terraform's provider `aws`, the document by `jsonencode`, which takes JSON as it is."""
+    # "${" begins an interpolation in HCL; JSON in an expression is HCL otherwise.
+    document = json.dumps(policy, indent=2).replace("${", "$${").replace("\n", "\n  ")
+    return (
+        'resource "aws_iam_policy" "litellm_bedrock" {\n'
+        '  name        = "litellm-bedrock"\n'
+        '  description = "What the LiteLLM gateway needs of Amazon Bedrock"\n'
+        f"  policy      = jsonencode({document})\n"
+        "}"
+    )

@@ -1,0 +1,121 @@
+"""Profiles of a user's ~/.aws. This package is the only user of botocore."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.expiry import parse_moment
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A key pair as a profile holds it; the profile's region and the pair's end are None where it names none."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    region: str | None = None
+    end: datetime | None = None
+
+
+def blank_session() -> Any:
+    """A botocore session that sees neither the profile nor the files of whoever runs this."""
+    from botocore.session import Session
+
+    session = Session()
+    for name, value in {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}.items():
+        session.get_component("config_store").set_config_variable(name, value)
+    return session
+
+
+def proxies_for(host: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The proxies that `environ` names, by scheme, as botocore takes them; none where its NO_PROXY has the host."""
+    named = {
+        scheme: environ.get(f"{scheme}_proxy") or environ.get(f"{scheme.upper()}_PROXY") or ""
+        for scheme in ("http", "https")
+    }
+    without = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if without and proxy_bypass_environment(host, {"no": without}):
+        return {}
+    return {scheme: address for scheme, address in named.items() if address}
+
+
+def read_profile(name: str, home: Path) -> Credentials:
+    """The key pair of a profile in `home`/.aws, credentials before config as the AWS CLI has it.
+
+    Raises:
+        MissingError: there are no such files, or no such profile in them.
+        InputError: the profile holds no key pair; the message says what it holds instead.
+        PermissionDenied: a file can't be read.
+    """
+    credentials, config = home / ".aws" / "credentials", home / ".aws" / "config"
+    # In config, every profile but the default one is headed "[profile NAME]".
+    section = name if name == "default" else f"profile {name}"
+    found = {**_section(config, section), **_section(credentials, name)}
+    if not found:
+        known = ", ".join(sorted(_profiles(credentials))) or "none"
+        raise MissingError(
+            f"there is no profile {name} in {credentials}",
+            f"Found: {known}. 'aws configure --profile {name}' adds it.",
+        )
+    if "aws_access_key_id" not in found or "aws_secret_access_key" not in found:
+        raise InputError(f"the profile {name} in {home / '.aws'} {_what_it_is(found)}", _KEY_PAIR_HINT)
+    return Credentials(
+        found["aws_access_key_id"],
+        found["aws_secret_access_key"],
+        found.get("aws_session_token"),
+        found.get("region"),
+        next((end for name in _ENDS if (end := parse_moment(found.get(name, "")))), None),
+    )
+
+
+#: Where tools that write temporary pairs into profiles put their end; the AWS CLI itself has no name for it.
+_ENDS = (
+    *("x_security_token_expires", "aws_session_expiration", "aws_expiration", "aws_credential_expiration"),
+    "expiration",
+)
+_KEY_PAIR_HINT = (
+    "A service needs a key pair of its own (aws_access_key_id and aws_secret_access_key), or on EC2 an IAM role:"
+    " CONFIG_FILE=iam_role_config.yml. For a day or so 'aws configure export-credentials --profile NAME --format"
+    " env-no-export' gives lines for .env."
+)
+
+
+def _what_it_is(found: dict[str, str]) -> str:
+    if "credential_process" in found:
+        return "asks a program for its credentials (credential_process), which the service's sandbox can't run"
+    if "sso_session" in found or "sso_start_url" in found:
+        return "signs in through SSO, which needs a person at a browser"
+    if "login_session" in found:
+        return "signs in by 'aws login', which needs a person at a browser"
+    if "role_arn" in found:
+        return "assumes a role and holds no key pair of its own"
+    return "holds no complete key pair"
+
+
+def _section(path: Path, name: str) -> dict[str, str]:
+    values = _profiles(path).get(name, {})
+    return {str(key): value.strip() for key, value in values.items() if isinstance(value, str)}
+
+
+def _profiles(path: Path) -> dict[str, dict[str, Any]]:
+    from botocore.configloader import raw_config_parse
+    from botocore.exceptions import ConfigNotFound, ConfigParseError
+
+    try:
+        path.stat()
+        found: dict[str, dict[str, Any]] = raw_config_parse(str(path))
+    except (FileNotFoundError, NotADirectoryError, ConfigNotFound):
+        return {}
+    except PermissionError:
+        raise PermissionDenied(f"{path}: can't be read by this user", "Run it as the user who owns it.") from None
+    except ConfigParseError:
+        raise InputError(f"{path}: not in the format of the AWS CLI", "Mend it, or 'aws configure' again.") from None
+    return found

@@ -1,0 +1,1 @@
+"""A LiteLLM configuration: read, checked, and what it serves."""

@@ -1,0 +1,173 @@
+"""Read and check a LiteLLM configuration: what it serves, and what LiteLLM would say nothing about.
+
+Nothing here imports LiteLLM, which takes seconds. Installer and service both use this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from litellm_systemd.bedrock.model_map import read_model_map
+from litellm_systemd.bedrock.regions import leaving as leaving
+from litellm_systemd.bedrock.regions import localize as localize
+from litellm_systemd.gateway.choice import Choice as Choice
+from litellm_systemd.gateway.choice import Origin as Origin
+from litellm_systemd.gateway.choice import resolve_name as resolve_name
+from litellm_systemd.gateway.lint import lint as lint
+from litellm_systemd.gateway.model import REFERENCE, Fallback, KeyPath, Place, config_error, find_place
+from litellm_systemd.gateway.model import ConfigError as ConfigError
+from litellm_systemd.gateway.model import Finding as Finding
+from litellm_systemd.gateway.model import GatewayConfig as GatewayConfig
+from litellm_systemd.gateway.model import Model as Model
+from litellm_systemd.gateway.model import Severity as Severity
+from litellm_systemd.gateway.source import Document, parse_document, read_document
+
+#: Each maps a model to the models that are asked in its place (litellm/router.py).
+FALLBACK_KINDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+
+_EXAMPLE = "An entry looks like this: {model_name: NAME, litellm_params: {model: bedrock/converse/ID}}"
+
+
+def read_config(path: Path) -> GatewayConfig:
+    """The configuration in a file, with the files that it includes.
+
+    Raises ConfigError (bad YAML, no models, a model without a name or without something to call), MissingError (no
+    such file) and PermissionDenied (not readable).
+    """
+    return _build(read_document(path))
+
+
+def parse_config(text: str, source: str) -> GatewayConfig:
+    """The configuration in `text`; `source` names it in messages. ConfigError as for `read_config`."""
+    return _build(parse_document(text, source))
+
+
+def check(config: GatewayConfig, environ: Mapping[str, str]) -> None:
+    """Raise ConfigError for the first error that `lint` finds; warnings pass. `environ` is the service's own."""
+    findings = lint(config, environ)
+    # The service's main process checks too, and is forked: it has no use for the megabytes of the map afterwards.
+    read_model_map.cache_clear()
+    for finding in findings:
+        if finding.severity is Severity.ERROR:
+            raise ConfigError(finding)
+
+
+def _build(document: Document) -> GatewayConfig:
+    return GatewayConfig(
+        source=document.source,
+        models=_models(document),
+        aliases=tuple(_aliases(document.data, hidden=False)),
+        hidden_aliases=tuple(_aliases(document.data, hidden=True)),
+        fallbacks=tuple(_fallbacks(document)),
+        references=tuple(_references(document.data, ())),
+        digest=document.digest,
+        includes=document.includes,
+        document=document.data,
+        marks=document.marks,
+    )
+
+
+def _wrong(document: Document, code: str, path: KeyPath, what: str, remedy: str) -> ConfigError:
+    return config_error(code, find_place(document.source, document.marks, path), what, remedy)
+
+
+def _models(document: Document) -> tuple[Model, ...]:
+    if "model_list" not in document.data:
+        close = difflib.get_close_matches("model_list", [str(key) for key in document.data], n=1)
+        if close:
+            what = "is no setting: did you mean model_list?"
+            raise _wrong(document, "misspelt-setting", (close[0],), what, "Write it as model_list.")
+        place = Place(document.source)
+        raise config_error("no-models", place, "there is no model_list: it would serve nothing", _EXAMPLE)
+    entries = document.data["model_list"]
+    if not isinstance(entries, list):
+        remedy = f"Start each model with a dash. {_EXAMPLE}"
+        raise _wrong(document, "bad-model", ("model_list",), "is not a list", remedy)
+    if not entries:
+        raise _wrong(document, "no-models", ("model_list",), "is empty: it would serve nothing", _EXAMPLE)
+    models: list[Model] = []
+    findings: list[Finding] = []
+    for index, entry in enumerate(entries):
+        try:
+            models.append(_model(document, entry, ("model_list", index)))
+        except ConfigError as error:
+            findings += error.findings
+    if findings:
+        raise ConfigError(*findings)
+    return tuple(models)
+
+
+def _model(document: Document, entry: object, path: KeyPath) -> Model:
+    if not isinstance(entry, Mapping):
+        raise _wrong(document, "bad-model", path, "is not a mapping", _EXAMPLE)
+    name = entry.get("model_name")
+    if not isinstance(name, str) or not name:
+        raise _wrong(document, "bad-model", path, "has no model_name, or one that isn't text", _EXAMPLE)
+    params = entry.get("litellm_params")
+    if not isinstance(params, Mapping):
+        raise _wrong(document, "bad-model", path, f"({name}) has no litellm_params", _EXAMPLE)
+    model = params.get("model")
+    if not isinstance(model, str) or not model:
+        what = f"({name}) has no model, or one that isn't text"
+        raise _wrong(document, "bad-model", (*path, "litellm_params"), what, _EXAMPLE)
+    region = params.get("aws_region_name")
+    return Model(
+        name=name,
+        provider_model=model,
+        mocked=bool(params.get("mock_response")),
+        region=region if isinstance(region, str) and region else None,
+        key=path,
+    )
+
+
+def _aliases(data: Mapping[str, Any], *, hidden: bool) -> Iterator[tuple[str, str]]:
+    # A name, or {model: NAME, hidden: true} (RouterModelGroupAliasItem in litellm/types/router.py).
+    settings = data.get("router_settings")
+    aliases = settings.get("model_group_alias") if isinstance(settings, Mapping) else None
+    for name, value in (aliases if isinstance(aliases, Mapping) else {}).items():
+        item = value if isinstance(value, Mapping) else {"model": value}
+        if bool(item.get("hidden")) is hidden and isinstance(item.get("model"), str):
+            yield str(name), item["model"]
+
+
+def _fallbacks(document: Document) -> Iterator[Fallback]:
+    for section in ("router_settings", "litellm_settings"):
+        settings = document.data.get(section)
+        if isinstance(settings, Mapping):
+            for kind in FALLBACK_KINDS:
+                yield from _fallbacks_of(document, settings.get(kind), (section, kind))
+            if isinstance(settings.get("default_fallbacks"), list):
+                targets = tuple(str(name) for name in settings["default_fallbacks"])
+                yield Fallback("default_fallbacks", "*", targets, (section, "default_fallbacks"))
+
+
+def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[Fallback]:
+    remedy = "Write one model a line: - claude-sonnet: [claude-haiku]"
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise _wrong(document, "bad-fallback", path, "is not a list", remedy)
+    for index, entry in enumerate(value):
+        if not isinstance(entry, Mapping) or len(entry) != 1:
+            raise _wrong(document, "bad-fallback", (*path, index), "is not one model with its list", remedy)
+        for model, targets in entry.items():
+            key = (*path, index, str(model))
+            if not isinstance(targets, list):
+                raise _wrong(document, "bad-fallback", key, "is not a list of model names", remedy)
+            # A target may be a mapping {model: NAME, …} with parameters of its own (litellm/router_utils).
+            names = (target.get("model") if isinstance(target, Mapping) else target for target in targets)
+            yield Fallback(str(path[-1]), str(model), tuple(str(name) for name in names), key)
+
+
+def _references(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, str) and value.startswith(REFERENCE):
+        yield path, value.removeprefix(REFERENCE)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _references(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _references(item, (*path, index))

@@ -1,0 +1,241 @@
+"""Rules of the models of a configuration: see `model_findings`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+
+from litellm_systemd.bedrock import regions
+from litellm_systemd.bedrock.ids import parse_bedrock_id
+from litellm_systemd.bedrock.model_map import read_model_map
+from litellm_systemd.gateway.known import PROVIDERS
+from litellm_systemd.gateway.model import Finding, GatewayConfig, KeyPath, Model, mappings, resolve_reference
+from litellm_systemd.gateway.models_map import foundation_model, map_values
+from litellm_systemd.installed_litellm import Part, is_known_to_litellm
+
+#: Where LiteLLM looks for a region, in its order (llms/bedrock/base_aws_llm.py); after them it takes us-west-2.
+REGION_VARIABLES = ("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION")
+
+#: The parameters of a model that begin with aws_ and mean something (llms/bedrock, types/router.py).
+AWS_PARAMS = frozenset(
+    (
+        *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region_name", "aws_session_name"),
+        *("aws_profile_name", "aws_role_name", "aws_web_identity_token", "aws_sts_endpoint", "aws_external_id"),
+        *("aws_bedrock_runtime_endpoint", "aws_session_tags", "aws_bedrock_project_id", "aws_batch_role_arn"),
+        *("aws_workspace_id", "aws_partition", "aws_sagemaker_allow_zero_temp"),
+    )
+)
+
+#: Names that LiteLLM places by their form: fine-tuned models, images of OpenAI's.
+_BARE = re.compile(r"ft:|gpt-image|amazon_nova")
+
+#: Parameters by which two entries of one name are told apart on purpose: an order, a share, tags.
+_CHOSEN_BY = frozenset({"order", "weight", "tags", "rpm", "tpm"})
+
+#: The environment's own switch of drop_params (litellm/__init__.py).
+_DROP_PARAMS = "LITELLM_DROP_PARAMS"
+
+
+def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Unknown providers and parameters, regions that are missing or wrong, entries that are in each other's way."""
+    environ = with_own_variables(config, environ)
+    yield from _bad_environment_region(config, environ)
+    for model in config.models:
+        yield from _provider(config, model, environ)
+        yield from _aws_params(config, model)
+        if _on_bedrock(model):
+            yield from _region(config, model, environ)
+    yield from _no_region(config, environ)
+    yield from _sampling_params(config, environ)
+    yield from _duplicates(config)
+
+
+def _on_bedrock(model: Model) -> bool:
+    return (model.provider or "").startswith("bedrock") and not model.mocked
+
+
+def with_own_variables(config: GatewayConfig, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with what stands under `environment_variables`.
+
+    LiteLLM sets these before the first request, but after `os.environ/…` is resolved: they count for a region and
+    for the master key, not for a reference.
+    """
+    own = {str(name): str(value) for name, value in config.section("environment_variables").items()}
+    return {**environ, **{name: resolve_reference(value, environ) or "" for name, value in own.items()}}
+
+
+def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[Finding]:
+    params = config.params(model)
+    called = resolve_reference(model.provider_model, environ) or ""
+    provider, slash, rest = called.partition("/")
+    custom = mappings(config.section("litellm_settings").get("custom_provider_map"))
+    if provider in PROVIDERS or provider in [entry.get("provider") for entry in custom]:
+        return
+    if params.get("custom_llm_provider") or params.get("api_base"):
+        return  # then the name may be anything, such as a repository's
+    if not slash:
+        yield from _no_provider(config, model, called)
+        return
+    if called in read_model_map() or is_known_to_litellm(Part.PROVIDER, provider):
+        return
+    close = difflib.get_close_matches(provider, sorted(PROVIDERS), n=1)
+    guess = f": did you mean {close[0]}?" if close else ""
+    path = (*model.key, "litellm_params", "model")
+    message = f"asks for the provider {provider}, which LiteLLM doesn't know{guess}"
+    yield config.error("unknown-provider", path, message, f"Write it as PROVIDER/{rest}, such as bedrock/{rest}.")
+
+
+def _no_provider(config: GatewayConfig, model: Model, called: str) -> Iterator[Finding]:
+    # LiteLLM finds the provider of a bare name in its map of models (get_llm_provider_logic.py).
+    known = read_model_map()
+    if not called or "*" in called or model.mocked or not known or called in known or _BARE.match(called):
+        return
+    path = (*model.key, "litellm_params", "model")
+    message = f"names no provider, and {called} isn't a model that LiteLLM knows one for"
+    yield config.warning("no-provider", path, message, f"Write it as PROVIDER/{called}, such as bedrock/{called}.")
+
+
+def _aws_params(config: GatewayConfig, model: Model) -> Iterator[Finding]:
+    for key in config.params(model):
+        if (
+            str(key).startswith("aws_")
+            and key not in AWS_PARAMS
+            and not is_known_to_litellm(Part.AWS_PARAMETER, str(key))
+        ):
+            close = difflib.get_close_matches(str(key), sorted(AWS_PARAMS), n=1)
+            remedy = f"Write it as {close[0]}, or remove it." if close else "Remove it."
+            path = (*model.key, "litellm_params", str(key))
+            yield config.error("unknown-aws-parameter", path, "is not a parameter that LiteLLM knows", remedy)
+
+
+def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+    variable = next((name for name in REGION_VARIABLES if environ.get(name)), None)
+    if variable is not None and any(_on_bedrock(model) and model.region is None for model in config.models):
+        yield from _bad_region(config, (), f"{variable}={environ[variable]}", environ[variable])
+
+
+def _bad_region(config: GatewayConfig, path: KeyPath, told: str, region: str) -> Iterator[Finding]:
+    if region in regions.REGIONS:
+        return
+    close = difflib.get_close_matches(region, sorted(regions.REGIONS), n=1)
+    remedy = f"Did you mean {close[0]}?" if close else "Write it as AWS does: us-east-1, eu-central-1."
+    if regions.looks_like_region(region):
+        yield config.warning("unknown-region", path, f"{told} is not a region known to this release", remedy)
+    else:
+        yield config.error("unknown-region", path, f"{told} is not an AWS region", remedy)
+
+
+def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[Finding]:
+    region = called_region(config, model, environ)
+    if region is None:
+        return  # see _no_region
+    if model.region is not None:
+        yield from _bad_region(config, (*model.key, "litellm_params", "aws_region_name"), region, region)
+    yield from _profile_out_of_reach(config, model, region)
+
+
+def called_region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> str | None:
+    """The region that a model is called in; None where nothing names one, or a variable that isn't set does.
+
+    LiteLLM's own order: the parameter, the id, the environment (llms/bedrock/base_aws_llm.py).
+    """
+    if model.region is not None:
+        return resolve_reference(model.region, environ)
+    named = (value for name in REGION_VARIABLES if (value := environ.get(name)))
+    return _region_in_name(config, model) or next(named, None)
+
+
+def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+    # One that refers to a variable that isn't set is found already.
+    without = [
+        model
+        for model in config.models
+        if _on_bedrock(model) and model.region is None and called_region(config, model, environ) is None
+    ]
+    if not without:
+        return
+    path = (*without[0].key, "litellm_params", "model")
+    more = f" ({len(without)} models are)" if len(without) > 1 else ""
+    if environ.get("AWS_PROFILE") or environ.get("AWS_CONFIG_FILE"):
+        remedy = "Set AWS_REGION_NAME in .env, unless the profile has a region."
+        yield config.warning("no-region", path, f"has a region only if the AWS profile has one{more}", remedy)
+    else:
+        message = f"is on Bedrock and no region is set{more}: LiteLLM would call us-west-2 in silence"
+        yield config.error("no-region", path, message, "Set AWS_REGION_NAME in .env, such as us-east-1.")
+
+
+def _region_in_name(config: GatewayConfig, model: Model) -> str | None:
+    found = parse_bedrock_id(model.provider_model, config.params(model).get("model_id"))
+    if found is not None:
+        return found.region
+    # Another service of Bedrock's, such as bedrock_mantle/us-gov-west-1/MODEL.
+    return next((part for part in model.provider_model.split("/") if part in regions.REGIONS), None)
+
+
+def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> Iterator[Finding]:
+    prefix = model.provider_model.rpartition("/")[2].partition(".")[0]
+    reach = regions.REACH.get(prefix)
+    if reach is not None and not region.startswith(reach):
+        message = f"calls a {prefix}. inference profile, which {region} doesn't have"
+        remedy = f"Take the profile of that region, or global., or set another region for {model.name}."
+        yield config.error("profile-out-of-reach", (*model.key, "litellm_params", "model"), message, remedy)
+
+
+def _sampling_params(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Models that refuse temperature and top_p, which most clients send, where nothing drops them."""
+    if _is_on(config.section("litellm_settings").get("drop_params")) or _is_on(environ.get(_DROP_PARAMS)):
+        return
+    refuse = [model for model in config.models if not model.mocked and _refuses(config, model)]
+    if refuse:
+        more = f" ({len(refuse)} models do)" if len(refuse) > 1 else ""
+        message = f"refuses temperature and top_p, which most clients send{more}"
+        path = (*refuse[0].key, "litellm_params", "model")
+        remedy = "Set drop_params: true under litellm_settings."
+        yield config.warning("missing-drop-params", path, message, remedy)
+
+
+def _refuses(config: GatewayConfig, model: Model) -> bool:
+    params = config.params(model)
+    more = params.get("additional_drop_params")
+    if _is_on(params.get("drop_params")) or (isinstance(more, list) and "temperature" in more):
+        return False
+    return map_values(config, model).get("supports_sampling_params") is False
+
+
+def _is_on(value: object) -> bool:
+    return value is True or str(value).strip().lower() in ("true", "1", "yes", "on")
+
+
+def _duplicates(config: GatewayConfig) -> Iterator[Finding]:
+    """Entries of one name that don't share its load: the very same one again, or another model."""
+    groups: dict[str, list[Model]] = {}
+    for model in config.models:
+        earlier = groups.setdefault(model.name, [])
+        same = next((other for other in earlier if _entry(config, other) == _entry(config, model)), None)
+        if same is not None:
+            line = config.place(same.key).line
+            message = f"({model.name}) is the entry of line {line} again: it adds nothing"
+            remedy = "Remove it, or give it a region, key or model of its own to share the load."
+            yield config.warning("duplicate-model", model.key, message, remedy)
+        earlier.append(model)
+    for name, models in groups.items():
+        yield from _mixed(config, name, models)
+
+
+def _entry(config: GatewayConfig, model: Model) -> object:
+    entries = config.document["model_list"]
+    return entries[model.key[1]]
+
+
+def _mixed(config: GatewayConfig, name: str, models: list[Model]) -> Iterator[Finding]:
+    behind = {model.key: foundation_model(config, model) for model in models}
+    first = behind[models[0].key]
+    if "*" in name or any(_CHOSEN_BY & config.params(model).keys() for model in models):
+        return
+    for model in models[1:]:
+        other = behind[model.key]
+        if first is not None and other is not None and other != first:
+            message = f"gives {name} a second model, {other} beside {first}: requests go now to one, now to the other"
+            remedy = "Give each a name of its own and a fallback, or set order: or weight: in their litellm_params."
+            yield config.warning("mixed-models", (*model.key, "litellm_params", "model"), message, remedy)

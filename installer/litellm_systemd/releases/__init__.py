@@ -1,0 +1,1 @@
+"""Self-contained releases, and what they are made from."""

@@ -1,0 +1,135 @@
+"""Self-contained releases: a venv with the installer, LiteLLM and every dependency, under the prefix.
+
+A service can't run from a checkout, nor from a venv in somebody's home: ProtectHome hides it, SELinux refuses it,
+and the next `git pull` changes it under the running process.
+
+A release is built in a staging folder beside the others and gets its name by one rename, when it has been tried.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from litellm_systemd.command import run
+from litellm_systemd.errors import InstallerError, Unavailable
+from litellm_systemd.files import plain_umask, remove_path
+from litellm_systemd.host import RELEASE_MARK, observe_releases
+from litellm_systemd.layout import Layout
+from litellm_systemd.releases.inventory import Release, running_release
+from litellm_systemd.releases.pins import LOCK, lock_digest, parse_lock, pinned_version
+from litellm_systemd.releases.source import Source, find_source, installed_version
+from litellm_systemd.releases.sourced import pack_sourced
+from litellm_systemd.releases.trial import Trial, try_configuration, try_release
+from litellm_systemd.releases.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
+from litellm_systemd.releases.wheels import find_uv
+
+__all__ = ["Source", "build_release", "find_source", "find_uv", "installed_version", "running_release"]
+
+Say = Callable[[str], None]
+
+_STAGING = ".staging-"
+
+
+def build_release(layout: Layout, source: Source, say: Say = lambda _line: None) -> str:
+    """Make the release of `source` under the prefix, unless it is there already. Gives its identifier.
+
+    Args:
+        layout: where.
+        source: what from.
+        say: told what is going on, a line each.
+
+    Raises:
+        CommandError: uv or pip failed; their last line is the message.
+        InstallerError: the finished venv doesn't work, or the disk says no.
+    """
+    identifier = source.identifier
+    if identifier in observe_releases(layout):
+        return identifier
+    parse_lock(source.lock)
+    try:
+        with plain_umask(), _staging(layout, identifier) as staging:
+            venv, trial = _build(layout, source, staging, say)
+            _complete(layout, source, venv, trial)
+    except OSError as error:
+        raise InstallerError(
+            f"the release can't be made: {error.strerror}: {error.filename}", "Mend that and run it again."
+        ) from error
+    return identifier
+
+
+def _build(layout: Layout, source: Source, staging: Path, say: Say) -> tuple[Venv, Trial]:
+    scratch = staging / "scratch"
+    scratch.mkdir()
+    say("preparing the packages")
+    materials = source.origin.prepare(scratch)
+    venv = make_venv(staging / "venv", source.python)
+    lock = venv.folder / LOCK
+    lock.write_text(source.lock, encoding="utf-8")
+    pace = "seconds, or a minute when packages must be fetched" if venv.uv else "a minute or more"
+    say(f"building the release with {venv.maker} (about 700 MB; {pace})")
+    install_lock(venv, lock, materials.others)
+    install_wheel(venv, pack_sourced(scratch))
+    install_wheel(venv, materials.wheel)
+    make_movable(venv, layout.release(source.identifier))
+    say("trying the new release")
+    trial = try_release(venv.python, source.lock, source.version)
+    try_configuration(layout, venv.python, say)
+    return venv, trial
+
+
+def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
+    """Give the venv its mark and its name. From the rename on it is a release."""
+    mark = Release(
+        identifier=source.identifier,
+        version=source.version,
+        litellm=pinned_version(source.lock, "litellm"),
+        python=str(source.python),
+        python_version=trial.python,
+        lock=lock_digest(source.lock),
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        made_by=venv.maker,
+        size=size_of(venv.folder),
+    )
+    (venv.folder / RELEASE_MARK).write_text(mark.as_mark(), encoding="utf-8")
+    # After a power failure the name must not be there without the files (rename(2) promises no such order).
+    run(("sync", "--file-system", str(venv.folder)), timeout=600)
+    remove_path(layout, layout.release(source.identifier))
+    target = layout.real(layout.release(source.identifier))
+    venv.folder.rename(target)
+    run(("sync", "--file-system", str(target.parent)), timeout=600)
+
+
+@contextmanager
+def _staging(layout: Layout, identifier: str) -> Iterator[Path]:
+    """An empty folder on the file system of the releases, which goes at the end. What killed runs left goes first."""
+    releases = layout.real(layout.releases)
+    releases.mkdir(parents=True, exist_ok=True)
+    for left in releases.glob(f"{_STAGING}*"):
+        _remove_left(left)
+    folder = releases / f"{_STAGING}{identifier}"
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # The lock says that somebody lives who builds here; it dies with the process (flock(2)).
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _remove_left(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    except BlockingIOError:
+        raise Unavailable(f"somebody builds a release in {folder} just now", "Wait until that is done.") from None
+    finally:
+        os.close(handle)

@@ -1,0 +1,208 @@
+"""Bundles: one file with all that a release is made from, for a host with no way out."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from litellm_systemd.command import inherited_environment, run
+from litellm_systemd.errors import InputError, InstallerError
+from litellm_systemd.releases.archive import (
+    LOCK,
+    WHEELS,
+    Manifest,
+    file_entry,
+    read_manifest,
+    require_fit,
+    unpack,
+    write_archive,
+)
+from litellm_systemd.releases.pins import Pin, parse_lock, pinned_version, pins_for, render_lock
+from litellm_systemd.releases.source import (
+    Materials,
+    Source,
+    code_digest,
+    find_source,
+    reachable_python,
+    wheel_source,
+)
+from litellm_systemd.releases.sourced import pack_sourced
+from litellm_systemd.releases.venvs import pip_argv
+from litellm_systemd.releases.wheels import read_wheel
+
+#: Amazon Linux 2023 has the oldest glibc of the systems that are supported: 2.34.
+_NEWEST_GLIBC, _OLDEST_GLIBC = 34, 5
+_LEGACY = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """A bundle as the origin of a release."""
+
+    path: Path
+
+    def prepare(self, scratch: Path) -> Materials:
+        """Check every file and unpack; raises InputError."""
+        manifest = unpack(self.path, scratch)
+        version, entries = read_wheel(scratch / manifest.wheel)
+        if (version, code_digest(entries)) != (manifest.version, manifest.code):
+            raise InputError(f"{self.path}: its wheel isn't what the manifest says", "Make it again.")
+        return Materials(scratch / manifest.wheel, scratch / WHEELS)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a bundle is for: a Python (`3.11`) and a machine (`x86_64`, `aarch64`)."""
+
+    python: str = "{}.{}".format(*sys.version_info)
+    machine: str = platform.machine()
+
+
+def open_bundle(path: Path) -> Source:
+    """A bundle as the source of a release. Cheap: the content is checked when the release is built.
+
+    Raises:
+        MissingError: there is no such file.
+        InputError: it isn't a bundle for this machine and Python, or is damaged.
+    """
+    manifest, lock = read_manifest(path)
+    require_fit(path, manifest, Target().python)
+    parse_lock(lock, f"{path}: {LOCK}")
+    return Source(manifest.version, manifest.code, lock, reachable_python(), BundleFile(path.absolute()))
+
+
+def open_own_bundle(path: Path) -> Source:
+    """A bundle of the very code that runs here, for `install`, which renders units and files by its own.
+
+    Raises:
+        InputError: it is of another version, or as `open_bundle`.
+    """
+    source = open_bundle(path)
+    if source.code != find_source().code:
+        raise InputError(
+            f"{path} holds another litellm-systemd ({source.version}) than this one",
+            f"sudo litellmctl upgrade --from {path}; on a fresh host: scripts/quickstart.sh --bundle {path}",
+        )
+    return source
+
+
+def open_source(path: Path) -> Source:
+    """A wheel of this package or a bundle as the source of a release; raises InstallerError."""
+    return wheel_source(path) if path.suffix == ".whl" else open_bundle(path)
+
+
+def write_bundle(
+    source: Source,
+    out: Path,
+    target: Target,
+    *,
+    wheels: Path | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Manifest:
+    """Fetch what the lock names and make a bundle of it.
+
+    Args:
+        source: the package and its lock.
+        out: the file to write. It appears when it is complete.
+        target: what it is for.
+        wheels: a folder that keeps what was fetched for the next bundle; None for none.
+        say: told what is going on, a line each.
+
+    Raises:
+        CommandError: a package can't be had, or isn't what the lock says.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.absolute().parent) as name:
+            scratch = Path(name)
+            folder = wheels or scratch / "fetched"
+            materials = source.origin.prepare(_made(scratch / "package"))
+            pins = pins_for(parse_lock(source.lock), target.python, target.machine)
+            if not (found := _find_wheels(folder, pins, target)):
+                _fetch(pins, target, folder, pip_argv(source.python, scratch), say)
+                found = _find_wheels(folder, pins, target)
+            return _pack(source, out, target, (materials.wheel, pack_sourced(scratch), *found), scratch)
+    except OSError as error:
+        raise InstallerError(f"{error.filename or out}: {error.strerror}", "Mend that and run it again.") from error
+
+
+def _find_wheels(folder: Path, pins: tuple[Pin, ...], target: Target) -> tuple[Path, ...]:
+    """A wheel for each pin, by its hash and for that target; empty if one is missing."""
+    usable = {
+        file_entry(path)[0]: path for path in sorted(folder.glob("*.whl")) if _supported(target) & _tags_of(path)
+    }
+    found = [next((usable[value] for value in pin.hashes if value in usable), None) for pin in pins]
+    return tuple(path for path in found if path is not None) if None not in found else ()
+
+
+def _tags_of(wheel: Path) -> frozenset[Tag]:
+    try:
+        return parse_wheel_filename(wheel.name)[3]
+    except InvalidWheelFilename:
+        return frozenset()
+
+
+@cache
+def _supported(target: Target) -> frozenset[Tag]:
+    version = tuple(int(part) for part in target.python.split("."))
+    ours = cpython_tags(version, abis=_abis(target), platforms=_platforms(target))
+    return frozenset((*ours, *compatible_tags(version, platforms=_platforms(target))))
+
+
+def _fetch(
+    pins: tuple[Pin, ...], target: Target, folder: Path, pip: tuple[str, ...], say: Callable[[str], None]
+) -> None:
+    say(f"fetching {len(pins)} packages for Python {target.python} on {target.machine} (a minute or more)")
+    # pip would judge markers by its own Python, and not by the target's.
+    wanted = _made(folder) / "wanted.txt"
+    wanted.write_text(render_lock(pin.everywhere() for pin in pins), encoding="utf-8")
+    options = ("--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(folder))
+    version = ("--python-version", target.python, "--implementation", "cp")
+    abis = tuple(word for abi in _abis(target) for word in ("--abi", abi))
+    platforms = tuple(word for name in _platforms(target) for word in ("--platform", name))
+    argv = (*pip, "download", *options, *version, *abis, *platforms, "--requirement", str(wanted))
+    run(argv, environment=inherited_environment(), timeout=3600)
+
+
+def _abis(target: Target) -> tuple[str, ...]:
+    return (f"cp{target.python.replace('.', '')}", "abi3", "none")
+
+
+def _platforms(target: Target) -> tuple[str, ...]:
+    levels = [f"manylinux_2_{minor}" for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1)]
+    return tuple(f"{level}_{target.machine}" for level in (*levels, *_LEGACY))
+
+
+def _pack(source: Source, out: Path, target: Target, wheels: tuple[Path, ...], scratch: Path) -> Manifest:
+    """Write the archive; our own wheel is the first of the wheels."""
+    folder = _made(scratch / "content")
+    _made(folder / WHEELS)
+    (folder / LOCK).write_text(source.lock, encoding="utf-8")
+    names = [LOCK, wheels[0].name, *(f"{WHEELS}/{path.name}" for path in wheels[1:])]
+    for name, path in zip(names[1:], wheels, strict=True):
+        (folder / name).symlink_to(path.absolute())
+    manifest = Manifest(
+        version=source.version,
+        litellm=pinned_version(source.lock, "litellm"),
+        python=target.python,
+        machine=target.machine,
+        code=source.code,
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        files={name: file_entry(folder / name) for name in sorted(names)},
+    )
+    write_archive(scratch / "bundle.tar", manifest, folder)
+    (scratch / "bundle.tar").replace(out)
+    return manifest
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,148 @@
+"""What an upgrade takes from the user's package index: this package, or another LiteLLM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
+
+from litellm_systemd.command import inherited_environment, run
+from litellm_systemd.errors import CommandError, InstallerError, UsageError
+from litellm_systemd.releases import sourced
+from litellm_systemd.releases.pins import LOCK, Pin, parse_lock, pinned_version, render_lock
+from litellm_systemd.releases.source import DISTRIBUTION, Source, find_source, folder_source, reachable_python
+from litellm_systemd.releases.venvs import index_environment, install_argv, pip_argv
+from litellm_systemd.releases.wheels import find_uv
+
+#: These two stole AWS keys (BerriAI/litellm#24512).
+_TROJANED = frozenset({"1.82.7", "1.82.8"})
+
+_INDEX_HINT = (
+    "Is it on the package index in use? PIP_INDEX_URL and UV_INDEX_URL name another, PIP_FIND_LINKS a folder."
+)
+
+
+def fetch_package(version: str | None, scratch: Path, say: Callable[[str], None] = lambda _line: None) -> Source:
+    """Our package, the newest or that version, from the user's package index, as the source of a release.
+
+    Args:
+        version: which one; None for the newest.
+        scratch: an empty folder, which the release needs until it is built.
+        say: told what is going on.
+
+    Raises:
+        UsageError: that is no version.
+        CommandError: it can't be had.
+    """
+    wanted = DISTRIBUTION if version is None else f"{DISTRIBUTION}=={parse_version(version)}"
+    say(f"fetching {wanted}")
+    python = reachable_python()
+    folder = scratch / "package"
+    # Without its packages: these come with the release, by the hashes of its own lock.
+    options = ("--upgrade", "--no-deps", "--only-binary", ":all:", "--target", str(folder))
+    argv = (*install_argv(python, scratch), *options, wanted)
+    run(argv, environment=index_environment(), timeout=600, hint=_INDEX_HINT)
+    return folder_source(folder)
+
+
+def fetch_litellm(version: str, scratch: Path, say: Callable[[str], None] = lambda _line: None) -> Source:
+    """The present package with another LiteLLM: a lock worked out anew, as little else changed as can be.
+
+    Raises:
+        UsageError: that is no version, or none that this package works with.
+        InstallerError: it can't be had, or doesn't go with the rest.
+    """
+    source = find_source()
+    requirements = _requirements(str(parse_version(version)))
+    say(f"working out what LiteLLM {version} needs")
+    try:
+        lock = (_by_uv if find_uv() else _by_pip)(source, requirements, scratch)
+    except CommandError as error:
+        raise InstallerError(f"LiteLLM {version} can't be had: {_cause(error)}", error.hint) from error
+    if (found := pinned_version(lock, "litellm")) != version:
+        raise InstallerError(f"the lock came out with LiteLLM {found or 'missing'}, not {version}", "Report this.")
+    parse_lock(lock)
+    return replace(source, lock=lock)
+
+
+def _cause(error: CommandError) -> str:
+    """Why there is no solution: uv's and pip's last line is seldom the one that says it."""
+    lines = [line.strip() for line in error.stderr.splitlines()]
+    telling = [line for mark in ("Because", "ERROR:", "error:") for line in lines if mark in line]
+    return (telling or [error.message])[0].removeprefix("cause: ")
+
+
+def parse_version(text: str) -> Version:
+    """A version as PEP 440 has it; raises UsageError."""
+    try:
+        return Version(text)
+    except InvalidVersion:
+        raise UsageError(f"{text} is no version", "Such as 1.106.2.") from None
+
+
+def _requirements(version: str) -> list[str]:
+    """What this package asks for, with that LiteLLM."""
+    asked = [Requirement(text) for text in requires(DISTRIBUTION) or ()]
+    own = [item for item in asked if item.marker is None or "extra" not in str(item.marker)]
+    litellm = next(item for item in own if item.name == "litellm")
+    if version in _TROJANED:
+        raise UsageError(f"LiteLLM {version} was trojaned and stole keys", "Take another version.")
+    if not litellm.specifier.contains(version, prereleases=True):
+        raise UsageError(
+            f"this litellm-systemd works with LiteLLM {litellm.specifier}, not {version}",
+            "'litellmctl upgrade' fetches a later litellm-systemd.",
+        )
+    # No lock can name what is only to be had as source: see `sourced`.
+    others = [str(item) for item in own if item.name not in (litellm.name, sourced.NAME)]
+    return [f"litellm[{','.join(sorted(litellm.extras))}]=={version}", *others]
+
+
+def _by_uv(source: Source, requirements: list[str], scratch: Path) -> str:
+    """For every Python and machine, as scripts/lock.sh does."""
+    wanted, lock = scratch / "requirements.in", scratch / LOCK
+    wanted.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    # What stands in the output file already is preferred.
+    lock.write_text(source.lock, encoding="utf-8")
+    run(
+        (
+            *(
+                find_uv() or "uv",
+                "pip",
+                "compile",
+                "--quiet",
+                "--universal",
+                "--python-version",
+                "3.10",
+                "--no-build",
+            ),
+            *("--python", str(source.python), "--generate-hashes", "--no-header", "--no-annotate"),
+            *("--upgrade-package", "litellm", "--output-file", str(lock), str(wanted)),
+        ),
+        environment=index_environment(),
+        timeout=600,
+        hint=_INDEX_HINT,
+    )
+    return lock.read_text(encoding="utf-8")
+
+
+def _by_pip(source: Source, requirements: list[str], scratch: Path) -> str:
+    """For this Python and machine alone: pip can't look further."""
+    report = scratch / "report.json"
+    options = ("--quiet", "--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", str(report))
+    argv = (*pip_argv(source.python, scratch), "install", *options, *requirements)
+    run(argv, environment=inherited_environment(), timeout=900, hint=f"pip 22.2 or later is needed. {_INDEX_HINT}")
+    found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return render_lock(
+        Pin(item["metadata"]["name"], item["metadata"]["version"], (_sha256(item),))
+        for item in sorted(found, key=lambda item: str(item["metadata"]["name"]).lower())
+    )
+
+
+def _sha256(item: dict[str, Any]) -> str:
+    return str(item["download_info"]["archive_info"]["hashes"]["sha256"])

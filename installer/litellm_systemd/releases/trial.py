@@ -1,0 +1,114 @@
+"""Try a release before it is one: a broken venv must not become a release."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_systemd import contract
+from litellm_systemd.command import Result, minimal_environment, run
+from litellm_systemd.environment_file import parse_environment_file
+from litellm_systemd.errors import InstallerError
+from litellm_systemd.files import user_exists
+from litellm_systemd.layout import Layout
+from litellm_systemd.releases.pins import parse_lock, pinned_versions
+
+#: LiteLLM itself is only looked for where no configuration is installed yet: importing it takes seconds, and the
+#: start of the service does it anyway.
+_PROBE = """
+import importlib.metadata, importlib.util, json, platform
+import litellm_systemd.runtime, litellm_systemd.commands, uvicorn, packaging.markers, packaging.utils
+assert importlib.util.find_spec("litellm.proxy"), "LiteLLM isn't there"
+found = importlib.metadata.distributions()
+print(json.dumps({
+    "python": platform.python_version(),
+    "environment": packaging.markers.default_environment(),
+    "versions": {packaging.utils.canonicalize_name(item.name): item.version for item in found},
+}))
+"""
+
+_REMEDY = "Run it again; if it stays so, report it."
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What was found: the version of Python, and that of each package."""
+
+    python: str
+    versions: Mapping[str, str]
+
+
+def try_release(python: str, lock: str, version: str) -> Trial:
+    """Import what the service and litellmctl import first, and compare each version with the lock.
+
+    Args:
+        python: that of the release.
+        lock: the text of its lock.
+        version: that of this package.
+
+    Raises:
+        InstallerError: it doesn't work, or isn't what the lock says.
+    """
+    done = run((python, "-I", "-c", _PROBE), check=False, timeout=300)
+    if done.returncode != 0:
+        raise InstallerError(f"the new release doesn't work: {_last_line(done)}", _REMEDY)
+    found: dict[str, Any] = json.loads(done.stdout)
+    versions = {str(name): str(value) for name, value in found["versions"].items()}
+    wanted = pinned_versions(parse_lock(lock), found["environment"]) | {"litellm-systemd": version}
+    for name, value in wanted.items():
+        if versions.get(name) != value:
+            raise InstallerError(
+                f"the new release has {name} {versions.get(name, 'not at all')}, and the lock {value}", _REMEDY
+            )
+    return Trial(str(found["python"]), versions)
+
+
+def try_configuration(layout: Layout, python: str, say: Callable[[str], None]) -> None:
+    """Let the release load the installed configuration as the service's user would. Nothing is served.
+
+    A configuration that the release in use refuses as well is no reason against the new one.
+
+    Raises:
+        InstallerError: it doesn't load, and with the release in use it does.
+    """
+    if not layout.is_host or not layout.real(layout.config_link).is_file():
+        return
+    say(f"loading {layout.config_link} with the new release (some seconds)")
+    failed = _check(layout, python)
+    if failed is None:
+        return
+    present = layout.real(layout.current) / "bin" / "python"
+    if present.exists() and _check(layout, str(present)) is not None:
+        say(f"{layout.config_link} doesn't load with the release in use either: {failed}")
+        return
+    raise InstallerError(
+        f"the new release can't load {layout.config_link}: {failed}",
+        "The service was not touched. Mend the configuration, or stay with the release in use.",
+    )
+
+
+def _check(layout: Layout, python: str) -> str | None:
+    """The reason why that Python's runtime doesn't load the installed configuration, None if it does."""
+    user = contract.SERVICE_USER
+    become = (
+        ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--") if user_exists(layout, user) else ()
+    )
+    argv = (python, "-I", "-m", "litellm_systemd.runtime", "check", "--config", layout.config_link)
+    done = run((*become, *argv), check=False, environment=_service_environment(layout), timeout=600)
+    return None if done.returncode == 0 else _last_line(done)
+
+
+def _service_environment(layout: Layout) -> dict[str, str]:
+    path = layout.real(layout.environment_file)
+    given = parse_environment_file(path.read_bytes().decode(errors="replace")) if path.is_file() else {}
+    # As the unit has it.
+    own = {"HOME": layout.state, "XDG_CACHE_HOME": layout.cache}
+    return {**minimal_environment(), **own, **given}
+
+
+def _last_line(done: Result) -> str:
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines() or [f"exit code {done.returncode}"]
+    return re.sub(r"^<\d>", "", lines[-1])

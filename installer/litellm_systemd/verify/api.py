@@ -1,0 +1,191 @@
+"""Checks of the APIs beside OpenAI's chats: Anthropic's messages, OpenAI's responses, tools, embeddings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from litellm_systemd.client import Answer, Event, Gateway, Stream
+from litellm_systemd.client_errors import told
+from litellm_systemd.report import Outcome
+from litellm_systemd.verify.answers import (
+    MAX_TOKENS,
+    Deltas,
+    Finding,
+    Stops,
+    build_question,
+    failed,
+    finish_stream,
+    part_of,
+    spoken,
+    text_of,
+    tokens_of,
+    trouble_of,
+)
+from litellm_systemd.verify.checks import LONGER_PROMPT, PROMPT
+
+MESSAGES = "/v1/messages"
+RESPONSES = "/v1/responses"
+EMBEDDINGS = "/v1/embeddings"
+CHAT = "/v1/chat/completions"
+
+#: What only the tool knows, so that the last answer proves that its result was read.
+CODE = "7319"
+_TOOL = "look_up_code"
+_TOOLS = (
+    {
+        "type": "function",
+        "function": {
+            "name": _TOOL,
+            "description": "Gives the access code of a door.",
+            "parameters": {"type": "object", "properties": {"door": {"type": "string"}}, "required": ["door"]},
+        },
+    },
+)
+_TOOL_PROMPT = f"Call {_TOOL} for the door named north, then reply with the code alone."
+_NO_CALL_HINT = "Not every model can call tools; agents need one that does."
+
+
+def check_messages(gateway: Gateway, model: str) -> Finding:
+    """`model` answers in the words of Anthropic's API, in one piece, to a key in Anthropic's own header.
+
+    The streamed one has it as a bearer: Anthropic's clients do either (ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN).
+    """
+    answer = gateway.with_key_in("x-api-key").post(MESSAGES, build_question(model, PROMPT))
+    if not answer.ok:
+        return failed(gateway, answer)
+    body = answer.json()
+    blocks = body.get("content") if isinstance(body, dict) else None
+    if not isinstance(blocks, list):
+        return failed(gateway, answer, "not a message")
+    return spoken(gateway, answer, _joined(blocks, "text"), _joined(blocks, "thinking"), tokens_of(body))
+
+
+def check_messages_stream(gateway: Gateway, model: str) -> Finding:
+    """`model` answers in the words of Anthropic's API, event by event, and the stream ends in `message_stop`."""
+    stream = gateway.stream(MESSAGES, {**build_question(model, LONGER_PROMPT), "stream": True})
+    if (trouble := trouble_of(gateway, stream)) is not None:
+        return trouble
+    deltas, end = Deltas(), ""
+    for event, body in _bodies(stream):
+        end = str(body.get("type", ""))
+        if end == "error":
+            deltas.error = deltas.error or told(body, "")
+        delta = body.get("delta")
+        if isinstance(delta, dict):
+            deltas.add(event.seconds, text_of(delta, "text"), text_of(delta, "thinking"))
+        # The first event has the tokens that were read, the last but one those that were written.
+        message = body.get("message")
+        deltas.tokens = {**deltas.tokens, **tokens_of(message), **tokens_of(body)}
+    return finish_stream(gateway, stream, deltas, done=end == "message_stop", end="message_stop")
+
+
+def check_responses(gateway: Gateway, model: str) -> Finding:
+    """`model` answers in the words of OpenAI's Responses API, in one piece."""
+    answer = gateway.post(RESPONSES, _response_question(model, PROMPT))
+    if not answer.ok:
+        return failed(gateway, answer)
+    body = answer.json()
+    if not isinstance(body, dict) or not isinstance(body.get("output"), list):
+        return failed(gateway, answer, "not a response")
+    contents = (item.get("content") for item in body["output"] if isinstance(item, dict))
+    said = "".join(_joined(content, "text") for content in contents if isinstance(content, list))
+    return spoken(gateway, answer, said, "", tokens_of(body))
+
+
+def check_responses_stream(gateway: Gateway, model: str) -> Finding:
+    """`model` answers in the words of OpenAI's Responses API, event by event, up to `response.completed`."""
+    stream = gateway.stream(RESPONSES, {**_response_question(model, LONGER_PROMPT), "stream": True})
+    if (trouble := trouble_of(gateway, stream)) is not None:
+        return trouble
+    deltas, ends = Deltas(), set[str]()
+    for event, body in _bodies(stream):
+        kind = str(body.get("type", ""))
+        ends.add(kind)
+        if kind in ("error", "response.failed"):
+            deltas.error = deltas.error or told(body, "")
+        if kind == "response.output_text.delta":
+            deltas.add(event.seconds, text_of(body, "delta"))
+        deltas.tokens = tokens_of(body.get("response")) or deltas.tokens
+    # A model that ran out of tokens ends with the other one; the stream is whole all the same.
+    done = bool(ends & {"response.completed", "response.incomplete"})
+    return finish_stream(gateway, stream, deltas, done=done, end="response.completed")
+
+
+def check_tools(gateway: Gateway, model: str) -> Finding:
+    """`model` calls a tool, gets its result, and answers with what only that result says."""
+    question = {**build_question(model, _TOOL_PROMPT), "tools": _TOOLS}
+    answer = gateway.post(CHAT, question)
+    message = part_of(answer.json(), "message") if answer.ok else None
+    if message is None:
+        return failed(gateway, answer, "not a chat completion" if answer.ok else "")
+    call = _call_of(message)
+    if call is None:
+        detail = f"it didn't call the tool: “{gateway.line(text_of(message, 'content'), 40)}”"
+        return Finding(Outcome.WARNING, detail, _NO_CALL_HINT, Stops.NOTHING, tokens_of(answer.json()))
+    turn = {"role": "assistant", "content": text_of(message, "content") or None, "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": call.get("id"), "content": json.dumps({"code": CODE})}
+    second = gateway.post(CHAT, {**question, "messages": [*question["messages"], turn, result]})
+    return _judge_result(gateway, second, _sum(tokens_of(answer.json()), tokens_of(second.json())))
+
+
+def _judge_result(gateway: Gateway, answer: Answer, tokens: Mapping[str, int]) -> Finding:
+    message = part_of(answer.json(), "message") if answer.ok else None
+    if message is None:
+        return failed(gateway, answer, "after the tool's result")
+    found = spoken(gateway, answer, text_of(message, "content"), text_of(message, "reasoning_content"), tokens)
+    if found.outcome is Outcome.OK and CODE not in text_of(message, "content"):
+        detail = f"it called the tool, and answers without its result: {found.detail}"
+        return Finding(Outcome.WARNING, detail, _NO_CALL_HINT, Stops.NOTHING, found.data, found.facts)
+    return found
+
+
+def check_embeddings(gateway: Gateway, model: str) -> Finding:
+    """`model` turns a word into numbers."""
+    return check_embedding_answer(gateway, gateway.post(EMBEDDINGS, {"model": model, "input": "pong"}))
+
+
+def check_embedding_answer(gateway: Gateway, answer: Answer) -> Finding:
+    """The answer holds an embedding."""
+    if not answer.ok:
+        return failed(gateway, answer)
+    body = answer.json()
+    try:
+        vector = body["data"][0]["embedding"]
+    except (KeyError, IndexError, TypeError):
+        vector = None
+    # Some clients ask for base64; nobody does here, but a gateway may have its own mind.
+    if not isinstance(vector, (list, str)) or not vector:
+        return failed(gateway, answer, "not an embedding")
+    size = len(vector)
+    return Finding(Outcome.OK, f"{size} dimensions", data={"dimensions": size, **tokens_of(body)})
+
+
+def _response_question(model: str, prompt: str) -> dict[str, Any]:
+    return {"model": model, "input": prompt, "max_output_tokens": MAX_TOKENS}
+
+
+def _bodies(stream: Stream) -> Iterator[tuple[Event, Mapping[str, Any]]]:
+    for event in stream.events:
+        try:
+            body = json.loads(event.data)
+        except ValueError:
+            continue
+        if isinstance(body, dict):
+            yield event, body
+
+
+def _joined(blocks: list[Any], name: str) -> str:
+    return "".join(text_of(block, name) for block in blocks if isinstance(block, dict))
+
+
+def _call_of(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    calls = message.get("tool_calls")
+    call = calls[0] if isinstance(calls, list) and calls else None
+    function = call.get("function") if isinstance(call, dict) else None
+    return call if isinstance(function, dict) and function.get("name") == _TOOL else None
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}

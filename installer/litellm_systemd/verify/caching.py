@@ -1,0 +1,116 @@
+"""Does the provider take a prompt into its cache, and give it back? One check of `verify`, made only when asked for.
+
+It sends a long prompt at least twice, which is billed. GatewayError if no answer came.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_systemd.client import Answer, Gateway
+from litellm_systemd.report import Outcome
+from litellm_systemd.verify.answers import FALLBACK_HINT, MAX_TOKENS, Finding, Stops, failure, fallback_of
+from litellm_systemd.verify.checks import PROMPT
+from litellm_systemd.verify.hints import hint_for
+
+CACHING_PATH = "/v1/chat/completions"
+#: About how many tokens the prompt has. Claude caches prompts from 512 to 4096 tokens on, by model
+#: (`prompt_cache_min_tokens` in LiteLLM's model map); tokenizers differ by a third.
+PROMPT_TOKENS = 6000
+#: Twice, and once more if the second went where the first was not: an inference profile may choose another region.
+MOST_REQUESTS = 3
+_LINES = 300
+
+_UNMARKED_HINT = (
+    "Nothing marks the prompt for the cache: `sudo litellmctl config use prompt_caching`, or set"
+    " enable_anthropic_prompt_caching in the configuration. Not every model caches."
+)
+_UNREAD_HINT = (
+    "The prompt is paid for anew each time. Try again: a busy inference profile changes regions, and each has a cache"
+    " of its own. If it stays so, look for a proxy or callback that changes the prompt."
+)
+_NO_USAGE_HINT = "Something between LiteLLM and here leaves `usage` out: --base-url with the gateway's own address."
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """Tokens of one answer: of the whole prompt, written to the cache, read from it."""
+
+    prompt: int
+    written: int
+    read: int
+
+
+def check_caching(gateway: Gateway, model: str) -> Finding:
+    """The second of two equal prompts is read from the cache.
+
+    Finding.data: `caching` with the tokens of each request: prompt, written, read.
+    """
+    question = build_question(model, secrets.token_hex(8))
+    uses: list[CacheUse] = []
+    others: dict[str, None] = {}
+    for _ in range(MOST_REQUESTS):
+        answer = gateway.post(CACHING_PATH, question)
+        use = read_cache_use(answer.json()) if answer.ok else None
+        if use is None:
+            return _without_usage(gateway, answer)
+        uses.append(use)
+        others |= dict.fromkeys(filter(None, [fallback_of(gateway, answer)]))
+        if len(uses) > 1 and (use.read or not use.written):
+            break
+    return _judge(tuple(uses), tuple(others))
+
+
+def build_question(model: str, nonce: str) -> dict[str, Any]:
+    """A chat with about PROMPT_TOKENS tokens, as an agent's long system prompt; `nonce` makes it a new one."""
+    lines = (f"Rule {number} of {nonce}: leave the files of module {number * 7} alone." for number in range(_LINES))
+    return {
+        "model": model,
+        "messages": [{"role": "system", "content": "\n".join(lines)}, {"role": "user", "content": PROMPT}],
+        "max_tokens": MAX_TOKENS,
+    }
+
+
+def read_cache_use(body: Any) -> CacheUse | None:
+    """The tokens in the `usage` of a chat completion, None if it has none.
+
+    LiteLLM gives Anthropic's names, and OpenAI's in `prompt_tokens_details`; other gateways one of the two.
+    """
+    usage = body.get("usage") if isinstance(body, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details")
+    nested = details if isinstance(details, dict) else {}
+    written = _count(usage, "cache_creation_input_tokens") or _count(nested, "cache_creation_tokens")
+    read = _count(usage, "cache_read_input_tokens") or _count(nested, "cached_tokens")
+    return CacheUse(_count(usage, "prompt_tokens"), written, read)
+
+
+def _judge(uses: tuple[CacheUse, ...], others: tuple[str, ...]) -> Finding:
+    data = {
+        "caching": [{"prompt": use.prompt, "written": use.written, "read": use.read} for use in uses],
+        "input_tokens": sum(use.prompt for use in uses),
+    }
+    each = "; ".join(f"{use.written:,} written, {use.read:,} read" for use in uses)
+    detail = f"{len(uses)} requests with {uses[0].prompt:,} tokens: {each}"
+    if others:
+        detail = f"the fallback {', '.join(others)} answered instead: {detail}"
+    if any(use.read for use in uses[1:]):
+        outcome, hint = (Outcome.WARNING, FALLBACK_HINT) if others else (Outcome.OK, "")
+        return Finding(outcome, detail, hint, data=data)
+    hint = _UNREAD_HINT if any(use.written for use in uses) else _UNMARKED_HINT
+    return Finding(Outcome.FAILED, detail, hint, Stops.NOTHING, data)
+
+
+def _without_usage(gateway: Gateway, answer: Answer) -> Finding:
+    if not answer.ok:
+        return Finding(Outcome.FAILED, failure(gateway, answer), hint_for(answer), Stops.NOTHING)
+    return Finding(Outcome.FAILED, "the answer has no usage", _NO_USAGE_HINT, Stops.NOTHING)
+
+
+def _count(counts: Mapping[str, Any], name: str) -> int:
+    value = counts.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

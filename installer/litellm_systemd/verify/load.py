@@ -1,0 +1,104 @@
+"""Checks that cost more than a word: a long prompt, and many requests at once."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from litellm_systemd.client import Answer, Gateway
+from litellm_systemd.client_errors import GatewayError
+from litellm_systemd.report import Outcome
+from litellm_systemd.verify.answers import (
+    Finding,
+    Stops,
+    build_question,
+    failed,
+    failure,
+    part_of,
+    spoken,
+    text_of,
+    tokens_of,
+)
+from litellm_systemd.verify.checks import PROMPT
+from litellm_systemd.verify.hints import hint_for
+
+CHAT = "/v1/chat/completions"
+#: Some 10,000 tokens, as much as an agent's system prompt with its tools: a few cents with the dearest models.
+LONG_LINES = 900
+_WORD = "heliotrope"
+
+
+def check_long_prompt(gateway: Gateway, model: str, *, mocked: bool) -> Finding:
+    """A prompt of some 10,000 tokens gets through, and `model` has read it; what is `mocked` reads nothing."""
+    question = build_question(model, build_long_prompt())
+    answer = gateway.post(CHAT, question)
+    message = part_of(answer.json(), "message") if answer.ok else None
+    if message is None:
+        return failed(gateway, answer, "not a chat completion" if answer.ok else "")
+    numbers = {"characters": len(question["messages"][0]["content"]), **tokens_of(answer.json())}
+    said = text_of(message, "content")
+    found = spoken(gateway, answer, said, text_of(message, "reasoning_content"), numbers)
+    if found.outcome is Outcome.OK and not mocked and _WORD not in said.lower():
+        detail = f"it got through, but the word in its middle wasn't found: {found.detail}"
+        return Finding(Outcome.WARNING, detail, "Ask a model that reads long prompts.", data=numbers)
+    return found
+
+
+def build_long_prompt() -> str:
+    """Lines that say nothing, with one word in the middle that is asked for at the end."""
+    lines = [f"Line {number} of the log: nothing to see here." for number in range(1, LONG_LINES + 1)]
+    lines[LONG_LINES // 2] = f"The secret word is {_WORD}."
+    return "\n".join((*lines, "Which is the secret word in the lines above? Reply with that word alone."))
+
+
+def check_concurrency(gateway: Gateway, model: str, number: int) -> Finding:
+    """`number` requests at the same time are all answered.
+
+    Finding.data: requests, failed, wall_seconds, median_seconds, slowest_seconds, requests_per_second, tokens.
+    """
+
+    def ask(_: int) -> Answer | GatewayError:
+        try:
+            return gateway.post(CHAT, build_question(model, PROMPT))
+        except GatewayError as error:
+            return error
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(number) as pool:
+        answers = tuple(pool.map(ask, range(number)))
+    return _judge(gateway, answers, time.monotonic() - began)
+
+
+def _judge(gateway: Gateway, answers: tuple[Answer | GatewayError, ...], wall: float) -> Finding:
+    sound = [each for each in answers if isinstance(each, Answer) and each.ok]
+    seconds = [each.seconds for each in sound] or [0.0]
+    numbers = {
+        "requests": len(answers),
+        "failed": len(answers) - len(sound),
+        "wall_seconds": round(wall, 4),
+        "median_seconds": round(statistics.median(seconds), 4),
+        "slowest_seconds": round(max(seconds), 4),
+        "requests_per_second": round(len(sound) / wall, 1) if wall > 0 else 0.0,
+        **_tokens(sound),
+    }
+    if len(sound) == len(answers):
+        detail = (
+            f"all {len(answers)} answered, median {numbers['median_seconds']:.2f} s, slowest {max(seconds):.2f} s"
+        )
+        return Finding(Outcome.OK, detail, data=numbers)
+    first = next(each for each in answers if each not in sound)
+    said, hint = (
+        (first.message, first.hint) if isinstance(first, GatewayError) else (failure(gateway, first), hint_for(first))
+    )
+    detail = f"{numbers['failed']} of {len(answers)} failed, the first with: {said}"
+    return Finding(Outcome.FAILED, detail, hint, Stops.NOTHING, numbers)
+
+
+def _tokens(answers: Iterable[Answer]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for answer in answers:
+        for name, count in tokens_of(answer.json()).items():
+            total[name] = total.get(name, 0) + count
+    return total

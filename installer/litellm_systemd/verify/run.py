@@ -1,0 +1,175 @@
+"""Prove that a gateway does what its clients need, one check after the other.
+
+/health is never asked: it calls, and bills, every model. Most checks ask for one word.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from litellm_systemd.client import Gateway
+from litellm_systemd.client_errors import GatewayError
+from litellm_systemd.gateway.config import GatewayConfig
+from litellm_systemd.readiness import NotReady, wait_ready
+from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.verify.answers import Finding, Stops
+from litellm_systemd.verify.fallbacks import fallback_steps
+from litellm_systemd.verify.steps import Scope as Scope
+from litellm_systemd.verify.steps import Step, choose_models, model_steps, read_known, service_steps
+
+#: What is told of one check each: its name in the data of the check, and in the data of the report.
+_BY_CHECK = {"first_token_seconds": "first_token_seconds", "caching": "prompt_caching"}
+
+
+def verify(
+    gateway: Gateway,
+    scope: Scope | None = None,
+    *,
+    wait: float = 0.0,
+    proven: Report | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Report:
+    """Check `gateway` with its `api_key` and report; nothing that a gateway does raises.
+
+    `wait`: seconds to wait for readiness first. `proven`: what this function has just found with `spend=False`; it
+    isn't asked again.
+    Report.data: base_url, models (as listed), chat_models (names), litellm_version (None if not told),
+    first_token_seconds and prompt_caching (by the name of the check), billed (checks, input_tokens, output_tokens).
+    Check.data: what was measured, such as first_token_seconds, tokens_per_second, input_tokens, output_tokens.
+    """
+    scope = scope or Scope()
+    notes = (_wait(gateway, wait),) if wait > 0 else ()
+    run = _Run(clock)
+    if proven is None:
+        run.through(service_steps(gateway, scope.expected))
+    else:
+        run.take_over(proven)
+    known = read_known(gateway) if scope.spend and run.data["models"] else {}
+    chosen = choose_models(scope, run.data["models"], known) if scope.spend else ()
+    run.data["chat_models"] = [name for name, obstacle in chosen if not obstacle]
+    run.through(model_steps(gateway, scope, chosen, known))
+    run.data["billed"] = billed = _billed(run.checks)
+    return Report(
+        title=_title(gateway.base_url, run.checks),
+        checks=tuple(run.checks),
+        notes=(*notes, *_billed_notes(billed)),
+        data={"base_url": gateway.base_url, **run.data},
+    )
+
+
+def verify_fallbacks(
+    gateway: Gateway, config: GatewayConfig, *, clock: Callable[[], float] = time.monotonic
+) -> Report:
+    """Prove every link of the configuration's fallback chains on a gateway that allows mock testing.
+
+    Report.data: links (how many were tried), billed. Check.data: see `check_link`.
+    """
+    run = _Run(clock)
+    run.through(fallback_steps(gateway, config, read_known(gateway)))
+    billed = _billed(run.checks)
+    return Report(
+        title=_fallbacks_title(config.source, run.checks),
+        checks=tuple(run.checks),
+        notes=_billed_notes(billed),
+        data={"links": sum(check.seconds is not None for check in run.checks), "billed": billed},
+    )
+
+
+def _fallbacks_title(source: str, checks: list[Check]) -> str:
+    failed = sum(check.outcome is Outcome.FAILED for check in checks)
+    tried = sum(check.seconds is not None for check in checks)
+    rest = f", {len(checks) - tried} can't be tried" if tried < len(checks) else ""
+    if not checks:
+        return f"{source} has no fallbacks"
+    if not tried:
+        return f"no fallback of {source} can be tried"
+    if failed:
+        return f"fallbacks of {source}: {failed} of {tried} failed{rest}"
+    return (
+        f"fallbacks of {source}: all {tried} answer{rest}" if tried > 1 else f"the fallback of {source} answers{rest}"
+    )
+
+
+class _Run:
+    """Goes through steps in order; what an earlier failure made meaningless is skipped, with that reason."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.checks: list[Check] = []
+        self.data: dict[str, Any] = {"models": [], "litellm_version": None, "first_token_seconds": {}}
+        self._because: dict[str, str] = {}
+        self._over = ""
+
+    def take_over(self, sound: Report) -> None:
+        """Begin with the checks of a report in which none failed."""
+        self.checks += sound.checks
+        self.data.update(sound.data)
+
+    def through(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            culprit = self._over or self._because.get(step.needs, "")
+            if culprit:
+                self._because[step.name] = culprit
+                detail = f"not checked, because “{culprit}” failed"
+                self.checks.append(Check(step.name, Outcome.SKIPPED, detail))
+            else:
+                self._make(step)
+
+    def _make(self, step: Step) -> None:
+        started = self.clock()
+        try:
+            found = step.check()
+        except GatewayError as error:
+            stops = Stops.EVERYTHING if error.trouble.lasting else Stops.DEPENDENTS
+            found = Finding(Outcome.FAILED, error.message, error.hint, stops)
+        seconds = None if found.outcome is Outcome.SKIPPED else self.clock() - started
+        data = {**found.data, **({"billed": True} if step.bills and seconds is not None else {})}
+        self.checks.append(Check(step.name, found.outcome, found.detail, found.hint, seconds, data))
+        for name, by_check in _BY_CHECK.items():
+            if name in data:
+                self.data.setdefault(by_check, {})[step.name] = data[name]
+        self.data.update(found.facts)
+        if found.outcome is Outcome.FAILED and found.stops is not Stops.NOTHING:
+            self._because[step.name] = step.name
+            if found.stops is Stops.EVERYTHING:
+                self._over = step.name
+
+
+def _billed(checks: list[Check]) -> dict[str, int]:
+    """How many checks reached a provider, and the tokens that their answers name."""
+    spent = [check.data for check in checks if check.data.get("billed")]
+    return {
+        "checks": len(spent),
+        "input_tokens": sum(data.get("input_tokens", 0) for data in spent),
+        "output_tokens": sum(data.get("output_tokens", 0) for data in spent),
+    }
+
+
+def _billed_notes(billed: dict[str, int]) -> tuple[str, ...]:
+    if not billed["checks"]:
+        return ()
+    return (
+        f"{billed['checks']} checks asked models that bill for it: {billed['input_tokens']:,} tokens in and"
+        f" {billed['output_tokens']:,} out.",
+    )
+
+
+def _wait(gateway: Gateway, seconds: float) -> str:
+    try:
+        return f"ready after {wait_ready(gateway, seconds).seconds:.1f} s"
+    except NotReady as error:
+        return error.message
+
+
+def _title(base_url: str, checks: list[Check]) -> str:
+    def count(outcome: Outcome) -> int:
+        return sum(check.outcome is outcome for check in checks)
+
+    failed, skipped, warned = count(Outcome.FAILED), count(Outcome.SKIPPED), count(Outcome.WARNING)
+    rest = f", {skipped} skipped" if skipped else ""
+    if failed:
+        return f"{base_url} is not sound: {failed} of {len(checks)} checks failed{rest}"
+    warning = f", {warned} with a warning" if warned else ""
+    return f"verified {base_url}: {len(checks) - skipped} checks passed{warning}{rest}"

@@ -1,0 +1,194 @@
+"""What `verify` asks, in which order: the lines of its table, from what is wanted and what the gateway has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from litellm_systemd.client import Gateway
+from litellm_systemd.client_errors import GatewayError
+from litellm_systemd.report import Outcome
+from litellm_systemd.verify.answers import Finding
+from litellm_systemd.verify.api import (
+    EMBEDDINGS,
+    MESSAGES,
+    RESPONSES,
+    check_embeddings,
+    check_messages,
+    check_messages_stream,
+    check_responses,
+    check_responses_stream,
+    check_tools,
+)
+from litellm_systemd.verify.caching import check_caching
+from litellm_systemd.verify.checks import (
+    check_chat,
+    check_chat_stream,
+    check_liveliness,
+    check_models,
+    check_readiness,
+    check_refusal,
+)
+from litellm_systemd.verify.load import check_concurrency, check_long_prompt
+
+#: Names with their modes; free of charge. Names only at /v1/models.
+MODEL_INFO = "/v1/model/info"
+CHAT_PATHS = ("/chat/completions", "/v1/chat/completions")
+#: Fits no installation: keys that `init` generates are longer, and nobody types this one.
+WRONG_KEY = "sk-this-key-is-wrong-on-purpose"
+#: LiteLLM's `mode` of models that a chat request reaches; None where it doesn't know the model.
+_CHAT_MODES = (None, "", "chat", "completion", "responses")
+#: Requests at once, where nobody says how many.
+CONCURRENCY = 8
+_NO_CALL = "it answers by mock_response, which calls no tool"
+#: litellm/llms/anthropic/pass_through/messages/utils.py and mock_responses_api_response give one piece.
+_NO_STREAM = "it answers by mock_response, which LiteLLM doesn't stream at this API"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is asked of a gateway.
+
+    `expected`: the names that the configuration gives, primary first; empty if it isn't known. `models`: chat
+    with these; if empty, the primary, or with `all_models` each that is expected, else each that is listed.
+    `spend`: without it, nothing is asked that reaches a model. `full`: also what costs more than a word, and each of
+    the models at every API. `concurrency`: so many requests at once; 0 is none, or CONCURRENCY with `full`.
+    `caching`: each of the models is also sent a long prompt at least twice, see `verify.caching`.
+    `mocked`: names that answer without a provider, and so for nothing.
+    """
+
+    expected: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    all_models: bool = False
+    spend: bool = True
+    full: bool = False
+    concurrency: int = 0
+    caching: bool = False
+    mocked: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A line of the table: a check, and the name of the one without which it means nothing; whether it `bills`."""
+
+    name: str
+    check: Callable[[], Finding]
+    needs: str = ""
+    bills: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What LiteLLM tells of a model: its mode, None if it doesn't know, and whether it is mocked."""
+
+    mode: str | None = None
+    mocked: bool = False
+
+
+def service_steps(gateway: Gateway, expected: tuple[str, ...]) -> tuple[Step, ...]:
+    without, wrong = gateway.with_key(""), gateway.with_key(WRONG_KEY)
+    return (
+        Step("liveliness", partial(check_liveliness, gateway)),
+        Step("readiness", partial(check_readiness, gateway), "liveliness"),
+        Step("models", partial(check_models, gateway, expected), "liveliness"),
+        Step("refuses a missing key", partial(check_refusal, without, "without a key"), "liveliness"),
+        Step("refuses a wrong key", partial(check_refusal, wrong, "with a wrong key"), "liveliness"),
+    )
+
+
+def model_steps(
+    gateway: Gateway, scope: Scope, chosen: tuple[tuple[str, str], ...], known: dict[str, Known]
+) -> Iterator[Step]:
+    mocked = scope.mocked | {name for name, one in known.items() if one.mocked}
+    is_first = True
+    for name, obstacle in chosen:
+        if obstacle:
+            yield Step(f"chat {name}".strip(), partial(Finding, Outcome.SKIPPED, obstacle), "models")
+            continue
+        yield from _chat_steps(gateway, name, bills=name not in mocked)
+        if is_first or scope.full:
+            yield from _api_steps(gateway, name, scope, mocked=name in mocked)
+            yield from _load_steps(gateway, name, scope, mocked=name in mocked)
+        if scope.caching:
+            check = partial(check_caching, gateway, name)
+            yield Step(f"prompt caching {name}", check, f"chat {name} ({CHAT_PATHS[0]})", name not in mocked)
+        is_first = False
+    if scope.spend:
+        yield from _embedding_steps(gateway, scope, known, mocked)
+
+
+def _chat_steps(gateway: Gateway, model: str, *, bills: bool) -> Iterator[Step]:
+    """Four ways to ask one model.
+
+    The last three wait on the first: LiteLLM rests a model that failed, and would answer them with that.
+    """
+    ways = (("", check_chat), (", streamed", check_chat_stream))
+    table = [(f"chat {model}{way} ({path})", check, path) for way, check in ways for path in CHAT_PATHS]
+    first = table[0][0]
+    for name, check, path in table:
+        yield Step(name, partial(check, gateway, model, path), "models" if name == first else first, bills)
+
+
+def _api_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> Iterator[Step]:
+    table: list[tuple[str, Callable[[Gateway, str], Finding], str]] = [
+        (f"tools {model}", check_tools, _NO_CALL),
+        (f"messages {model} ({MESSAGES})", check_messages, ""),
+        (f"messages {model}, streamed ({MESSAGES})", check_messages_stream, _NO_STREAM),
+        (f"responses {model} ({RESPONSES})", check_responses, ""),
+        *([(f"responses {model}, streamed ({RESPONSES})", check_responses_stream, _NO_STREAM)] if scope.full else []),
+    ]
+    first = f"chat {model} ({CHAT_PATHS[0]})"
+    for name, check, obstacle in table:
+        is_left = mocked and obstacle
+        ask = partial(Finding, Outcome.SKIPPED, obstacle) if is_left else partial(check, gateway, model)
+        yield Step(name, ask, first, bills=not mocked)
+
+
+def _load_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> Iterator[Step]:
+    first, bills = f"chat {model} ({CHAT_PATHS[0]})", not mocked
+    if scope.full:
+        long_prompt = partial(check_long_prompt, gateway, model, mocked=mocked)
+        yield Step(f"long prompt {model}", long_prompt, first, bills)
+    if number := scope.concurrency or (CONCURRENCY if scope.full else 0):
+        yield Step(f"{number} at once {model}", partial(check_concurrency, gateway, model, number), first, bills)
+
+
+def _embedding_steps(
+    gateway: Gateway, scope: Scope, known: dict[str, Known], mocked: frozenset[str]
+) -> Iterator[Step]:
+    """The first model of that kind, or with `all_models` or `full` each of them."""
+    names = [name for name, one in known.items() if one.mode == "embedding"]
+    for name in names if scope.all_models or scope.full else names[:1]:
+        check = partial(check_embeddings, gateway, name)
+        yield Step(f"embeddings {name} ({EMBEDDINGS})", check, "models", name not in mocked)
+
+
+def choose_models(scope: Scope, listed: list[str], known: dict[str, Known]) -> tuple[tuple[str, str], ...]:
+    """The models to chat with, each with what keeps it from being asked, an empty string for nothing."""
+    if scope.models:
+        return tuple((name, "") for name in dict.fromkeys(scope.models))
+    # LiteLLM lists aliases before models, so that the first of the list needn't be the primary.
+    names = scope.expected or tuple(listed if scope.all_models else [*known, *listed])
+    rows = tuple((name, _obstacle(name, known.get(name, Known()).mode)) for name in dict.fromkeys(names))
+    if scope.all_models and rows:
+        return rows
+    return next(((row,) for row in rows if not row[1]), (("", "no chat model is known"),))
+
+
+def _obstacle(name: str, mode: str | None) -> str:
+    if "*" in name:
+        return "a pattern that stands for many models: name one with --model"
+    return "" if mode in _CHAT_MODES else f"its mode is {mode}, not chat"
+
+
+def read_known(gateway: Gateway) -> dict[str, Known]:
+    """What LiteLLM knows of each model, in the order of the configuration; empty if the key may not ask."""
+    try:
+        rows = gateway.get(MODEL_INFO).json()["data"]
+        return {
+            one["model_name"]: Known(one["model_info"].get("mode"), "mock_response" in one.get("litellm_params", ()))
+            for one in rows
+        }
+    except (GatewayError, KeyError, TypeError, AttributeError):
+        return {}
