@@ -25,7 +25,7 @@ from junitparser import Failure, JUnitXml, Skipped, TestSuite
 from playwright.sync_api import Browser, sync_playwright
 
 from litellm_systemd.cli import run_command
-from litellm_systemd.verify_steps import WRONG_KEY
+from litellm_systemd.verify.steps import WRONG_KEY
 from tests.integration.stub_gateway import KEY, Handler, Stub, stub
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "verify.schema.json").read_text(encoding="utf-8"))
