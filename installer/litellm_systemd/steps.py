@@ -28,12 +28,16 @@ from litellm_systemd.systemctl import Systemctl
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """What the steps need: where, systemd, what a release is made from, and whom to tell what is going on."""
+    """What the steps need: where, systemd, what a release is made from, and whom to tell what is going on.
+
+    `starts` says whether the service runs with what is installed when the steps are done.
+    """
 
     layout: Layout
     systemctl: Systemctl
     source: Source | None = None
     say: Callable[[str], None] = lambda _line: None
+    starts: bool = False
 
 
 def take(executor: Executor, action: Action) -> None:
@@ -52,7 +56,7 @@ def take(executor: Executor, action: Action) -> None:
 def _build_release(executor: Executor, action: Action) -> None:
     if executor.source is None:
         raise InstallerError(f"{action.target} is gone, and this process runs from it", "Install from a fresh venv.")
-    build_release(executor.layout, executor.source, executor.say)
+    build_release(executor.layout, executor.source, executor.say, starts=executor.starts)
 
 
 def _save_edited(executor: Executor, action: Action) -> None:

@@ -23,7 +23,7 @@ from litellm_systemd.releases.bundle import Target, open_bundle, open_own_bundle
 from litellm_systemd.releases.pins import Pin, parse_lock, pinned_versions, render_lock, target_environment
 from litellm_systemd.releases.source import find_source
 from litellm_systemd.releases.sourced import NAME, VERSION
-from litellm_systemd.releases.trial import try_release
+from litellm_systemd.releases.trial import try_import, try_release
 from litellm_systemd.releases.wheels import find_uv
 from tests.bundle import own_bundle
 
@@ -76,16 +76,20 @@ def test_release_is_what_the_lock_says(bundle: Path, release: Path) -> None:
     assert str(release.parent).encode() not in (release / "bin/litellmctl").read_bytes()
 
 
-def test_release_that_cannot_be_imported(bundle: Path, release: Path) -> None:
-    """A venv in which the service can't be imported fails its trial, with the reason, and so becomes no release."""
+@pytest.mark.parametrize("package", ["litellm_systemd/runtime", "litellm"])
+def test_release_that_cannot_be_imported(bundle: Path, release: Path, package: str) -> None:
+    """A venv in which the service or LiteLLM can't be imported fails its trial, with the reason: it is no release."""
     source, python = open_bundle(bundle), str(release / "bin/python")
     assert try_release(python, source.lock, source.version).versions["litellm"]
-    [module] = release.glob("lib/python*/site-packages/litellm_systemd/runtime/__init__.py")
+    [module] = release.glob(f"lib/python*/site-packages/{package}/__init__.py")
     sound = module.read_text(encoding="utf-8")
-    module.write_text(f"{sound}\nraise ImportError('spoiled on purpose')\n", encoding="utf-8")
+    module.write_text("raise ImportError('spoiled on purpose')\n", encoding="utf-8")
     try:
         with pytest.raises(InstallerError, match="spoiled on purpose"):
-            try_release(python, source.lock, source.version)
+            try_import(python)
+        if package != "litellm":
+            with pytest.raises(InstallerError, match="spoiled on purpose"):
+                try_release(python, source.lock, source.version)
     finally:
         module.write_text(sound, encoding="utf-8")
 

@@ -60,6 +60,7 @@ def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "install_lock", lambda *_: None)
     monkeypatch.setattr(build, "install_wheel", lambda *_: None)
     monkeypatch.setattr(build, "try_release", lambda *_: Trial("3.11.2", {}))
+    monkeypatch.setattr(build, "try_import", lambda *_: None)
 
 
 def left(layout: Layout) -> list[str]:
@@ -98,7 +99,9 @@ def failing(*_: object) -> Trial:
     raise InstallerError("it doesn't work")
 
 
-@pytest.mark.parametrize("step", ["make_venv", "install_lock", "install_wheel", "try_release", "try_configuration"])
+@pytest.mark.parametrize(
+    "step", ["make_venv", "install_lock", "install_wheel", "try_release", "try_configuration", "try_import"]
+)
 def test_failure_leaves_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Whatever step fails, no release and nothing under way is left, and the next run can build it."""
     with monkeypatch.context() as patch:
@@ -107,6 +110,19 @@ def test_failure_leaves_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch,
             build_release(layout, SOURCE)
     assert left(layout) == []
     assert build_release(layout, SOURCE) == left(layout)[0]
+
+
+@pytest.mark.parametrize("starts", [True, False])
+@pytest.mark.parametrize("has_configuration", [True, False])
+def test_litellm_is_imported_once(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, starts: bool, has_configuration: bool
+) -> None:
+    """The trial imports LiteLLM where neither an installed configuration nor the start of the service does it."""
+    imported: list[str] = []
+    monkeypatch.setattr(build, "try_configuration", lambda *_: has_configuration)
+    monkeypatch.setattr(build, "try_import", imported.append)
+    build_release(layout, SOURCE, starts=starts)
+    assert len(imported) == (not starts and not has_configuration)
 
 
 def test_full_disk_is_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +271,7 @@ def test_configuration_that_both_refuse(installed: Layout, monkeypatch: pytest.M
 def test_nothing_installed_yet(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no configuration is installed there is none to load."""
     assert answering(monkeypatch) == []
-    try_configuration(layout, "/new/bin/python", quiet)
+    assert not try_configuration(layout, "/new/bin/python", quiet)
 
 
 # --- fetching ---

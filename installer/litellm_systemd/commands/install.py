@@ -48,7 +48,8 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
             if _is_served(options) and options.verify:
                 proofs.append(prove_service(draft.wanted))
 
-        apply_install(replace(executor, source=draft.source), draft.plan, draft.desired, draft.host, prove)
+        executor = replace(executor, source=draft.source, starts=_is_served(options))
+        apply_install(executor, draft.plan, draft.desired, draft.host, prove)
     return _installed(options, draft, *proofs)
 
 

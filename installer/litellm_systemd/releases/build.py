@@ -25,7 +25,7 @@ from litellm_systemd.releases.inventory import Release, running_release
 from litellm_systemd.releases.pins import LOCK, lock_digest, parse_lock, pinned_version
 from litellm_systemd.releases.source import Source, find_source, installed_version
 from litellm_systemd.releases.sourced import pack_sourced
-from litellm_systemd.releases.trial import Trial, try_configuration, try_release
+from litellm_systemd.releases.trial import Trial, try_configuration, try_import, try_release
 from litellm_systemd.releases.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
 from litellm_systemd.releases.wheels import find_uv
 
@@ -36,13 +36,14 @@ Say = Callable[[str], None]
 _STAGING = ".staging-"
 
 
-def build_release(layout: Layout, source: Source, say: Say = lambda _line: None) -> str:
+def build_release(layout: Layout, source: Source, say: Say = lambda _line: None, *, starts: bool = False) -> str:
     """Make the release of `source` under the prefix, unless it is there already. Gives its identifier.
 
     Args:
         layout: where.
         source: what from.
         say: told what is going on, a line each.
+        starts: whether the service starts with it at once, which imports LiteLLM: then its trial needn't.
 
     Raises:
         CommandError: uv or pip failed; their last line is the message.
@@ -54,7 +55,7 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None)
     parse_lock(source.lock)
     try:
         with plain_umask(), _staging(layout, identifier) as staging:
-            venv, trial = _build(layout, source, staging, say)
+            venv, trial = _build(layout, source, staging, say, starts=starts)
             _complete(layout, source, venv, trial)
     except OSError as error:
         raise InstallerError(
@@ -63,7 +64,7 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None)
     return identifier
 
 
-def _build(layout: Layout, source: Source, staging: Path, say: Say) -> tuple[Venv, Trial]:
+def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: bool) -> tuple[Venv, Trial]:
     scratch = staging / "scratch"
     scratch.mkdir()
     say("preparing the packages")
@@ -79,7 +80,8 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say) -> tuple[Ven
     make_movable(venv, layout.release(source.identifier))
     say("trying the new release")
     trial = try_release(venv.python, source.lock, source.version)
-    try_configuration(layout, venv.python, say)
+    if not try_configuration(layout, venv.python, say) and not starts:
+        try_import(venv.python)
     return venv, trial
 
 

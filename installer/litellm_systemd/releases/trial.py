@@ -16,18 +16,22 @@ from litellm_systemd.files import user_exists
 from litellm_systemd.layout import Layout
 from litellm_systemd.releases.pins import parse_lock, pinned_versions
 
-#: LiteLLM itself is only looked for where no configuration is installed yet: importing it takes seconds, and the
-#: start of the service does it anyway.
 _PROBE = """
-import importlib.metadata, importlib.util, json, platform
+import importlib.metadata, json, platform
 import litellm_systemd.runtime, litellm_systemd.commands, uvicorn, packaging.markers, packaging.utils
-assert importlib.util.find_spec("litellm.proxy"), "LiteLLM isn't there"
 found = importlib.metadata.distributions()
 print(json.dumps({
     "python": platform.python_version(),
     "environment": packaging.markers.default_environment(),
     "versions": {packaging.utils.canonicalize_name(item.name): item.version for item in found},
 }))
+"""
+
+#: As the service does it: without the network, and with what it loads ahead.
+_IMPORT = """
+import os
+from litellm_systemd.runtime.seam import preload
+preload(os.environ)
 """
 
 _REMEDY = "Run it again; if it stays so, report it."
@@ -44,6 +48,8 @@ class Trial:
 def try_release(python: str, lock: str, version: str) -> Trial:
     """Import what the service and litellmctl import first, and compare each version with the lock.
 
+    Not LiteLLM, which takes seconds: `try_configuration`, the start of the service, or `try_import` does that.
+
     Args:
         python: that of the release.
         lock: the text of its lock.
@@ -52,10 +58,7 @@ def try_release(python: str, lock: str, version: str) -> Trial:
     Raises:
         InstallerError: it doesn't work, or isn't what the lock says.
     """
-    done = run((python, "-I", "-c", _PROBE), check=False, timeout=300)
-    if done.returncode != 0:
-        raise InstallerError(f"the new release doesn't work: {_last_line(done)}", _REMEDY)
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(_try(python, _PROBE))
     versions = {str(name): str(value) for name, value in found["versions"].items()}
     wanted = pinned_versions(parse_lock(lock), found["environment"]) | {"litellm-systemd": version}
     for name, value in wanted.items():
@@ -66,24 +69,43 @@ def try_release(python: str, lock: str, version: str) -> Trial:
     return Trial(str(found["python"]), versions)
 
 
-def try_configuration(layout: Layout, python: str, say: Callable[[str], None]) -> None:
+def try_import(python: str) -> None:
+    """Import LiteLLM as the service does.
+
+    Raises:
+        InstallerError: it doesn't work.
+    """
+    _try(python, _IMPORT)
+
+
+def _try(python: str, code: str) -> str:
+    done = run((python, "-I", "-c", code), check=False, timeout=300)
+    if done.returncode != 0:
+        raise InstallerError(f"the new release doesn't work: {_last_line(done)}", _REMEDY)
+    return done.stdout
+
+
+def try_configuration(layout: Layout, python: str, say: Callable[[str], None]) -> bool:
     """Let the release load the installed configuration as the service's user would. Nothing is served.
 
     A configuration that the release in use refuses as well is no reason against the new one.
+
+    Returns:
+        Whether there is one.
 
     Raises:
         InstallerError: it doesn't load, and with the release in use it does.
     """
     if not layout.is_host or not layout.real(layout.config_link).is_file():
-        return
+        return False
     say(f"loading {layout.config_link} with the new release (some seconds)")
     failed = _check(layout, python)
     if failed is None:
-        return
+        return True
     present = layout.real(layout.current) / "bin" / "python"
     if present.exists() and _check(layout, str(present)) is not None:
         say(f"{layout.config_link} doesn't load with the release in use either: {failed}")
-        return
+        return True
     raise InstallerError(
         f"the new release can't load {layout.config_link}: {failed}",
         "The service was not touched. Mend the configuration, or stay with the release in use.",

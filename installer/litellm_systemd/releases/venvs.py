@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litellm_systemd.command import inherited_environment, run
+from litellm_systemd.errors import CommandError
 from litellm_systemd.releases.wheels import find_uv
 
 _VENV_HINT = "Debian and Ubuntu keep venv in a package of its own: apt-get install python3-venv."
@@ -62,7 +63,18 @@ def install_lock(venv: Venv, lock: Path, others: Path | None = None) -> None:
     """
     places = () if others is None else ("--no-index", "--find-links", str(others))
     wanted = ("--require-hashes", "--only-binary", ":all:", *places, "--requirement", str(lock))
-    run((*_install(venv), *wanted), environment=index_environment(), timeout=_LONG, hint=_LOCK_HINT)
+    later = () if venv.uv else ("--no-compile",)
+    run((*_install(venv), *later, *wanted), environment=index_environment(), timeout=_LONG, hint=_LOCK_HINT)
+    if not venv.uv:
+        _compile(venv)
+
+
+def _compile(venv: Venv) -> None:
+    """Byte-compile on all processors, as uv does; pip uses one. What can't be compiled is passed over, as by both."""
+    argv = (venv.python, "-I", "-m", "compileall", "-q", "-j", "0", str(venv.folder / "lib"))
+    done = run(argv, check=False, timeout=_LONG)
+    if done.returncode not in (0, 1):  # 1: some file is no Python of this version
+        raise CommandError(argv, done.returncode, done.stderr)
 
 
 _LOCK_HINT = "Is the package index reachable? PIP_INDEX_URL and UV_INDEX_URL name another; a bundle needs none."
@@ -84,7 +96,7 @@ def install_wheel(venv: Venv, wheel: Path) -> None:
 
 def _install(venv: Venv) -> tuple[str, ...]:
     if venv.uv:
-        # Compiled now, for the service can't write there; pip does so unasked.
+        # Compiled now, for the service can't write there; pip compiles unasked.
         return (venv.uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", venv.python)
     return (venv.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input")
 
