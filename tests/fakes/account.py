@@ -8,15 +8,13 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+
+from tests.fakes.http import utc_now
 
 ACCOUNT = "123456789012"
 #: In place of the last part of an access key id that AWS makes up: capitals and the digits 2 to 7.
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-
-
-def utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 def stamp(moment: datetime) -> str:

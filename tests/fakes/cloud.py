@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import timedelta
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from tests.fakes import sts
-from tests.fakes.account import USER, Account, Key
+from tests.fakes.account import Account, Key
 from tests.fakes.catalogue import Catalogue
+from tests.fakes.control import CONTROLS
 from tests.fakes.http import Reply, Request, serving
 from tests.fakes.metadata import Metadata
 from tests.fakes.quotas import Quotas
 from tests.fakes.refusals import Refused
-from tests.fakes.runtime import Runtime, Script
+from tests.fakes.runtime import Runtime
 
-#: Paths below this one steer the fakes of another process; no service of AWS has it.
+#: Paths below this one steer the fakes of another process (see `control`); no service of AWS has it.
 CONTROL = "/-/"
 
 
@@ -106,34 +107,10 @@ class Cloud:
             self.seen.append(one)
 
     def _control(self, name: str, request: Request) -> Reply:
-        """Steer the fakes of another process: see `tests.fakes.__main__`."""
-        given = json.loads(request.body or b"{}")
-        if name == "seen":
-            with self._lock:
-                told: Any = [asdict(one) for one in self.seen]
-        elif name == "metadata":
-            _change(self.metadata, given)
-            told = {"issued": [key.access_key for key in self.metadata.issued]}
-        elif name == "rotate":
-            told = {"access_key": self.metadata.rotate().access_key}
-        elif name == "role":
-            role = self.account.add_role(given["name"], tuple(given.get("trusted", ())), given.get("external_id"))
-            told = {"arn": role.arn}
-        elif name == "session":
-            told = asdict(self.account.add_session(USER.arn, timedelta(seconds=given["lifetime"])))
-        elif name == "denied":
-            self.account.denied = set(given["actions"])
-            told = {}
-        elif name == "end":
-            self.catalogue.end_in(given["model"], given["days"])
-            told = {}
-        elif name == "script":
-            self.runtime.scripts = {model: Script(**script) for model, script in given.items()}
-            told = {}
-        elif name == "bodies":
-            told = self.runtime.bodies
-        else:
+        if name not in CONTROLS:
             return Reply(404)
+        with self._lock:
+            told = CONTROLS[name](self, json.loads(request.body or b"{}"))
         return Reply(200, json.dumps(told, default=str).encode(), {"Content-Type": "application/json"})
 
 
@@ -142,14 +119,6 @@ def _service_of(request: Request) -> str:
     if request.path != "/":
         return "bedrock"
     return "servicequotas" if "x-amz-target" in request.headers else "sts"
-
-
-def _change(metadata: Metadata, given: dict[str, Any]) -> None:
-    """Set fields by their names; times are given in seconds."""
-    for name, value in given.items():
-        timed = name in ("lifetime", "told_later", "rotate_every") and value is not None
-        getattr(metadata, name)
-        setattr(metadata, name, timedelta(seconds=value) if timed else value)
 
 
 def _named_key(request: Request) -> str:
@@ -165,10 +134,23 @@ def run_cloud(
     *,
     api: tuple[str, int] = ("127.0.0.1", 0),
     metadata: tuple[str, int] = ("127.0.0.1", 0),
+    tls: tuple[str, int] | None = None,
+    certificate: str = "",
 ) -> Iterator[Cloud]:
-    """An AWS that answers until the block ends. `role`: of the instance, None for a host that has none."""
+    """An AWS that answers until the block ends. `role`: of the instance, None for a host that has none.
+
+    `tls`: where the API answers by TLS too, with the key and the chain in the file `certificate`.
+    """
     cloud = Cloud.of(region, role)
+
+    def clock() -> datetime:
+        return cloud.account.clock()
+
     with contextlib.ExitStack() as stack:
-        cloud.api_url = stack.enter_context(serving(cloud.answer, *api)).url
+        cloud.api_url = stack.enter_context(serving(cloud.answer, *api, clock=clock)).url
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            stack.enter_context(serving(cloud.answer, *tls, clock=clock, context=context))
         cloud.metadata_url = stack.enter_context(serving(cloud.answer_metadata, *metadata)).url
         yield cloud

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -89,20 +91,37 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(b"0\r\n\r\n")
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The header Date, by the time that the fakes have."""
+        return super().date_time_string(self.server.clock().timestamp() if timestamp is None else timestamp)
+
     def log_message(self, *args: object) -> None:
         """Say nothing: the fakes keep a record of their own."""
 
 
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 class Server(ThreadingHTTPServer):
-    """Serves `answer`. `over` is set when it ends."""
+    """Serves `answer`, by TLS if it is given a `context`. `clock` is what Date tells. `over` is set when it ends."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], answer: Answer) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        answer: Answer,
+        clock: Callable[[], datetime] = utc_now,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         super().__init__(address, _Handler)
-        self.answer = answer
+        self.answer, self.clock = answer, clock
         self.over = threading.Event()
+        if context is not None:
+            # The handshake is for the thread of the connection: a client that is silent must not stop the others.
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     @property
     def url(self) -> str:
@@ -114,9 +133,16 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(answer: Answer, host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
-    """Serve until the block ends; port 0 is any free one."""
-    server = Server((host, port), answer)
+def serving(
+    answer: Answer,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    context: ssl.SSLContext | None = None,
+) -> Iterator[Server]:
+    """Serve until the block ends; port 0 is any free one. See `Server`."""
+    server = Server((host, port), answer, clock, context)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

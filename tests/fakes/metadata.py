@@ -30,7 +30,8 @@ class Metadata:
 
     `role`: the name of the role in its instance profile; None answers 404. `hop_limit_reached`: the answer to PUT
     is lost on the way, as for a container behind a hop limit of 1. `version_1`: whether a request without a token
-    is answered; instances of today require one. `enabled`: the endpoint as a whole.
+    is answered; instances of today require one. `version_2`: whether there are tokens at all; EC2 always has them.
+    `enabled`: the endpoint as a whole.
     `lifetime`: of each set of credentials. `told_later`: how much later than the real end the one that is told lies,
     for tests that can't wait: botocore renews a quarter of an hour before the end. It is told to the microsecond
     then, which keeps botocore from stretching it (botocore/utils.py, _evaluate_expiration).
@@ -42,6 +43,7 @@ class Metadata:
     role: str | None = "litellm-gateway"
     hop_limit_reached: bool = False
     version_1: bool = False
+    version_2: bool = True
     enabled: bool = True
     lifetime: timedelta = timedelta(hours=6)
     told_later: timedelta | None = None
@@ -66,7 +68,7 @@ class Metadata:
     def answer(self, request: Request) -> Reply:
         if not self.enabled or (request.method == "PUT" and "x-forwarded-for" in request.headers):
             return _page(403, "Forbidden")
-        if request.method == "PUT" and request.path == "/latest/api/token":
+        if request.method == "PUT" and request.path == "/latest/api/token" and self.version_2:
             return Reply(silent=True) if self.hop_limit_reached else self._new_token(request)
         if request.method != "GET":
             return _page(405, "Method Not Allowed")
@@ -92,6 +94,7 @@ class Metadata:
     def _look_up(self, path: str) -> str | None:
         role = self.role
         texts = {
+            "meta-data": "iam/\ninstance-id\nplacement/",
             "meta-data/placement/region": self.region,
             "meta-data/placement/availability-zone": f"{self.region}a",
             "meta-data/instance-id": INSTANCE,

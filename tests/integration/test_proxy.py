@@ -7,7 +7,7 @@ import socketserver
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ import trustme
 
 from litellm_systemd.settings import build_settings, parse_dotenv
 from tests.fakes import run_cloud
+from tests.fakes.proxy import pass_on
 from tests.integration.litellm_process import KEY, run_litellm
 
 CONFIG = Path(__file__).parents[2] / "configs/iam_role_config.yml"
@@ -53,14 +54,8 @@ class _Tunnel(socketserver.StreamRequestHandler):
             self.server.tls.wrap_socket(self.connection, server_side=True) as inner,
             socket.create_connection(self.server.upstream) as outer,
         ):
-            threading.Thread(target=_pass_on, args=(outer, inner), daemon=True).start()
-            _pass_on(inner, outer)
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
+            threading.Thread(target=pass_on, args=(outer, inner), daemon=True).start()
+            pass_on(inner, outer)
 
 
 @contextmanager

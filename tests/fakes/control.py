@@ -1,0 +1,100 @@
+"""Steering the fakes of another process, by requests: see `tests.fakes.__main__`. Each takes JSON, and gives JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from tests.fakes.account import USER, Key
+from tests.fakes.catalogue import MODELS
+from tests.fakes.http import utc_now
+from tests.fakes.runtime import Script
+
+if TYPE_CHECKING:
+    from tests.fakes.cloud import Cloud
+
+Given = dict[str, Any]
+
+
+def _seen(cloud: Cloud, _given: Given) -> Any:
+    return [asdict(one) for one in cloud.seen]
+
+
+def _bodies(cloud: Cloud, _given: Given) -> Any:
+    return cloud.runtime.bodies
+
+
+def _metadata(cloud: Cloud, given: Given) -> Any:
+    """Set fields by their names; times are given in seconds."""
+    for name, value in given.items():
+        timed = name in ("lifetime", "told_later", "rotate_every") and value is not None
+        getattr(cloud.metadata, name)
+        setattr(cloud.metadata, name, timedelta(seconds=value) if timed else value)
+    return {"issued": [key.access_key for key in cloud.metadata.issued]}
+
+
+def _rotate(cloud: Cloud, _given: Given) -> Any:
+    return {"access_key": cloud.metadata.rotate().access_key}
+
+
+def _role(cloud: Cloud, given: Given) -> Any:
+    role = cloud.account.add_role(given["name"], tuple(given.get("trusted", ())), given.get("external_id"))
+    return {"arn": role.arn}
+
+
+def _session(cloud: Cloud, given: Given) -> Any:
+    return asdict(cloud.account.add_session(USER.arn, timedelta(seconds=given["lifetime"])))
+
+
+def _key(cloud: Cloud, given: Given) -> Any:
+    """Know a key so from now on; not at all if nothing is given but its id. `lifetime` is in seconds."""
+    cloud.account.keys.pop(given["access_key"], None)
+    if len(given) > 1:
+        lifetime = given.pop("lifetime", None)
+        ends = None if lifetime is None else cloud.account.clock() + timedelta(seconds=lifetime)
+        cloud.account.keys[given["access_key"]] = Key(**given, expires=ends)
+    return {}
+
+
+def _clock(cloud: Cloud, given: Given) -> Any:
+    ahead = timedelta(minutes=given["minutes"])
+    cloud.account.clock = lambda: utc_now() + ahead
+    return {}
+
+
+def _models(cloud: Cloud, given: Given) -> Any:
+    cloud.catalogue.models = {model.id: model for model in MODELS if model.id not in given["without"]}
+    return {}
+
+
+def _denied(cloud: Cloud, given: Given) -> Any:
+    cloud.account.denied = set(given["actions"])
+    return {}
+
+
+def _end(cloud: Cloud, given: Given) -> Any:
+    cloud.catalogue.end_in(given["model"], given["days"])
+    return {}
+
+
+def _script(cloud: Cloud, given: Given) -> Any:
+    cloud.runtime.scripts = {model: Script(**script) for model, script in given.items()}
+    return {}
+
+
+CONTROLS: dict[str, Callable[[Cloud, Given], Any]] = {
+    "seen": _seen,
+    "bodies": _bodies,
+    "metadata": _metadata,
+    "rotate": _rotate,
+    "role": _role,
+    "session": _session,
+    "key": _key,
+    "clock": _clock,
+    "models": _models,
+    "denied": _denied,
+    "end": _end,
+    "script": _script,
+}
