@@ -119,7 +119,13 @@ def test_a_dead_resolver(tmp_path: Path) -> None:
     assert causes(diagnosis) == ["network-dns"]
     assert "from here, not in the service's sandbox" in diagnosis.causes[0].seen
     because = {each.cause.id: each.because for each in diagnosis.unchecked}
-    assert because.keys() == {"network-unreachable", "network-certificate", "aws-key", "aws-model-refused"}
+    assert because.keys() == {
+        "network-unreachable",
+        "network-certificate",
+        "aws-key",
+        "aws-model-refused",
+        "aws-throttled",
+    }
     assert set(because.values()) == {"network-dns has to be mended first"}
 
 
@@ -230,7 +236,7 @@ def test_an_unknown_key(tmp_path: Path, aws: Cloud) -> None:
     diagnosis = diagnose(tmp_path, {**BASE, **aws.environment, **pair()})
     assert causes(diagnosis) == ["aws-key"]
     assert "doesn't know" in diagnosis.causes[0].seen
-    assert {each.cause.id for each in diagnosis.unchecked} == {"aws-model-refused"}
+    assert {each.cause.id for each in diagnosis.unchecked} == {"aws-model-refused", "aws-throttled"}
 
 
 def test_a_call_that_is_denied(tmp_path: Path, aws: Cloud) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.doctor.far_clock import read_offset
 from litellm_systemd.doctor.look_configuration import differing, read_environ
 from litellm_systemd.doctor.look_credentials import ended
 from litellm_systemd.doctor.look_disk import judge_room
 from litellm_systemd.doctor.look_exit import End, has_given_up, read_end
 from litellm_systemd.doctor.look_files import is_open, is_readable
-from litellm_systemd.doctor.look_host import denials, read_offset
+from litellm_systemd.doctor.look_host import denials
 from litellm_systemd.doctor.look_port import listen_addresses
 from litellm_systemd.doctor.look_unit import find_line
 from litellm_systemd.doctor.mending import restore, restore_access
@@ -103,7 +104,7 @@ def test_the_clock_of_an_endpoint(minutes: int) -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        offset = read_offset(f"http://127.0.0.1:{server.server_port}")
+        offset = read_offset(f"http://127.0.0.1:{server.server_port}", {})
         server.shutdown()
     assert offset is not None
     assert round(offset / 60) == minutes
@@ -113,7 +114,7 @@ def test_no_answer_says_nothing_of_the_clock() -> None:
     """An endpoint that can't be reached is a matter of the network, not of the clock."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        assert read_offset(f"http://127.0.0.1:{closed.getsockname()[1]}") is None
+        assert read_offset(f"http://127.0.0.1:{closed.getsockname()[1]}", {}) is None
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def try_model(environ: Mapping[str, str], region: str, model: str) -> str | None
         code, said = error.response.get("Error", {}).get("Code", ""), str(error)
         found = find_refusal(said)
         about_the_body = code == "ValidationException" and (found is None or found.name in _ABOUT_THE_BODY)
-        return None if about_the_body or code == "ThrottlingException" else said
+        return None if about_the_body else said
     except BotoCoreError as error:
         raise Unavailable(_why(error)) from None
     except _Refused as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from litellm_systemd.aws.access import needs_metadata, uses_pair
@@ -107,6 +108,44 @@ ACCESS = Cause(
 @looks_for(ACCESS)
 def access(scene: Scene) -> Iterator[Finding]:
     """Whether each model may be called with the service's credentials."""
+    yield from _tell(ACCESS, (each for each in _refused(scene) if not each.is_throttled))
+
+
+THROTTLED = Cause(
+    "aws-throttled",
+    "AWS throttles the account's calls of the model, even one with an empty body: clients wait for retries, or get a"
+    " fallback's answer or an error.",
+    "{remedy}",
+    outcome=Outcome.WARNING,
+    needs=ACCESS.needs,
+    follows=ACCESS.follows,
+)
+
+
+@looks_for(THROTTLED)
+def throttled(scene: Scene) -> Iterator[Finding]:
+    """Whether a model is throttled at this moment."""
+    yield from _tell(THROTTLED, (each for each in _refused(scene) if each.is_throttled))
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A model of the configuration that AWS refuses, as `name (id in region)`, and AWS's words."""
+
+    model: str
+    words: str
+
+    @property
+    def is_throttled(self) -> bool:
+        return "(ThrottlingException)" in self.words
+
+
+def _refused(scene: Scene) -> tuple[_Refused, ...]:
+    found: tuple[_Refused, ...] = scene.once("refused models", lambda: _try_models(scene))
+    return found
+
+
+def _try_models(scene: Scene) -> tuple[_Refused, ...]:
     wanted = {
         (each.region, each.found.text): each.model.name
         for each in build_served(scene.gateway, scene.environment)
@@ -114,8 +153,20 @@ def access(scene: Scene) -> Iterator[Finding]:
     }
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda asked: try_model(scene.environment, *asked), wanted))
-    for ((region, called), name), refusal in zip(wanted.items(), answers, strict=True):
-        if refusal is not None:
-            known = find_refusal(refusal)
-            remedy = known.hint if known else "sudo litellmctl verify    # what a client gets"
-            yield ACCESS.found(f"{name} ({called} in {region}): {refusal}", remedy=remedy)
+    rows = zip(wanted.items(), answers, strict=True)
+    return tuple(
+        _Refused(f"{name} ({called} in {region})", words) for ((region, called), name), words in rows if words
+    )
+
+
+def _tell(cause: Cause, refused: Iterable[_Refused]) -> Iterator[Finding]:
+    """A finding for each kind of refusal: what AWS says of the first model, and which others it says that of."""
+    kinds: dict[str, list[_Refused]] = {}
+    for each in refused:
+        known = find_refusal(each.words)
+        kinds.setdefault(known.name if known else each.words, []).append(each)
+    for first, *others in kinds.values():
+        known = find_refusal(first.words)
+        remedy = known.hint if known else "sudo litellmctl verify    # what a client gets"
+        also = f"; and so of {', '.join(each.model for each in others)}" if others else ""
+        yield cause.found(f"{first.model}: {first.words}{also}", remedy=remedy)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from litellm_systemd.client import Gateway
-from litellm_systemd.client_errors import GatewayError
 from litellm_systemd.command import run
 from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, looks_for
+from litellm_systemd.doctor.far_clock import read_offset
+from litellm_systemd.doctor.look_network import endpoints_of
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host import OLDEST_SYSTEMD, is_booted, memory_field
@@ -127,37 +126,15 @@ def clock(scene: Scene) -> Iterator[Finding]:
         if ahead > _SKEW:
             yield CLOCK.found(f"it is {_now()} here, {ahead / 60:.0f} minutes before the service was installed")
             return
-    address = _bedrock_address(scene)
-    if address is not None and (offset := read_offset(address)) is not None and abs(offset) > _SKEW:
+    address = next(iter(endpoints_of(scene.gateway, scene.environment)), None)
+    offset = None if address is None else read_offset(address, scene.environment)
+    if offset is not None and abs(offset) > _SKEW:
         direction = "behind" if offset > 0 else "ahead of"
         yield CLOCK.found(f"it is {_now()} here, {abs(offset) / 60:.0f} minutes {direction} {address}")
 
 
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-
-
-def _bedrock_address(scene: Scene) -> str | None:
-    """The endpoint that the service calls; None if it calls none."""
-    if not any(model.provider == "bedrock" and not model.mocked for model in scene.gateway.models):
-        return None
-    given = scene.environment.get("AWS_BEDROCK_RUNTIME_ENDPOINT")
-    region = scene.settings.region
-    return given or (f"https://bedrock-runtime.{region}.amazonaws.com" if region else None)
-
-
-def read_offset(address: str) -> float | None:
-    """Seconds that the server's clock is ahead of ours; None if it gives no answer, which isn't about the clock."""
-    try:
-        # Unsigned, so that it is refused and not billed. The refusal has a date too.
-        answer = Gateway(address, timeout=2.0).get("/")
-    except GatewayError:
-        return None
-    date = answer.headers.get("date")
-    try:
-        return parsedate_to_datetime(date).timestamp() - time.time() if date else None
-    except ValueError:
-        return None
 
 
 UNSYNCHRONIZED = Cause(
