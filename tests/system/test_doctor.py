@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from box import Box, Image, Yard
 from broken_hosts import BROKEN, NO_DROP_IN, drop_in
+from doctoring import INSTALLED, OURS, assert_told, doctor, ids, sh
 from service import chat, ctl, set_env, signal_process, state, write_config
 
 from litellm_systemd.doctor.registry import PROBES
-
-#: The litellmctl of the venv that runs the tests: it works when that of the release can't.
-OURS = f"{sys.prefix}/bin/litellmctl"
-INSTALLED = "/usr/local/bin/litellmctl"
 
 
 @pytest.fixture(scope="module")
@@ -30,35 +26,12 @@ def host(yard: Yard, installed_image: Image) -> Iterator[Box]:
         yield opened
 
 
-def doctor(box: Box, *arguments: str, program: str = OURS, user: str | None = None) -> dict[str, Any]:
-    """The report of `litellmctl doctor --json`."""
-    done = box.run((program, "doctor", "--json", *arguments), check=False, timeout=120, user=user)
-    report: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == report["exit_code"], done.stderr
-    return report
-
-
-def ids(report: dict[str, Any]) -> list[str]:
-    return [finding["id"] for finding in report["data"]["findings"]]
-
-
-def sh(box: Box, script: str) -> None:
-    box.run(("bash", "-c", script), timeout=300)
-
-
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken(host: Box, name: str) -> None:
     """On a broken host the cause is told first and alone, with what was seen and a remedy, and --fix mends it."""
     broken = BROKEN[name]
     sh(host, broken.spoil)
-    report = doctor(host)
-    first = report["data"]["findings"][0]
-    assert (first["id"], first["outcome"]) == (broken.cause, broken.outcome)
-    assert broken.seen in first["seen"]
-    assert first["mend"]
-    assert first["docs"].endswith(f"#{broken.cause}")
-    assert sorted(ids(report)) == sorted((broken.cause, *broken.also))
-    assert report["exit_code"] == (broken.outcome == "failed")
+    first = assert_told(doctor(host), broken)
     if broken.mend:
         sh(host, broken.mend)
         assert ids(doctor(host)) == []
