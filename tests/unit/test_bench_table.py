@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import doctor
 from tests.bench.installation import render
 from tests.bench.table import write_between_markers
 
 
-@pytest.mark.parametrize("name", ["results", "installation"])
+@pytest.mark.parametrize("name", ["results", "installation", "doctor"])
 def test_table_replaces_the_one_before_and_nothing_else(tmp_path: Path, name: str) -> None:
     """What the command writes stands between the markers of docs/benchmark.md, once, and the rest stays as it was."""
     page = Path(__file__).resolve().parents[2] / "docs/benchmark.md"
@@ -38,3 +39,17 @@ def test_installation_is_judged_by_its_goals() -> None:
     assert "**missed**" in rows["status"]
     assert "0.20 s" in rows["status"]
     assert not {"reached", "missed"} & set(rows["the same, verified"].replace("*", "").split())
+
+
+def test_doctor_is_judged_by_its_slowest() -> None:
+    """Each case is held against five seconds by the longest that it took, and tells what was named."""
+    text = doctor.render(
+        {
+            "quick": doctor.Measured((1.0, 2.0, 5.0), ()),
+            "slow": doctor.Measured((1.0, 2.0, 5.1), ("network-dns", "aws-role")),
+        }
+    )
+    rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("| ")}
+    assert "each 3 times" in text
+    assert [cell.strip() for cell in rows["quick"].split("|")[2:-1]] == ["2.00 s", "1.00 s", "5.00 s", "reached", "–"]
+    assert [cell.strip() for cell in rows["slow"].split("|")[5:-1]] == ["**missed**", "`network-dns`, `aws-role`"]

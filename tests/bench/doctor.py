@@ -1,0 +1,141 @@
+"""`sudo .venv/bin/python -m tests.bench.doctor`: how long doctor takes where something never answers.
+
+In a box with AWS on its loopback and a configuration of several models in four regions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import installed
+from box import Box, Yard, why_not
+from broken_aws import PAIR, REGION, know, tell
+from broken_hosts import KEEP_ENV, OLD_ENV
+from doctoring import INSTALLED, doctor, ids, sh
+from named_aws import HOLE, METADATA_AGAIN, RESOLVED, SWALLOW_METADATA, move, resolve, start_named_aws
+from service import set_env, set_up
+
+from .measure import say
+from .table import as_markdown, write_between_markers
+
+#: Seconds.
+_GOAL = 5.0
+_REGIONS = {"us-east-1": "us", "eu-central-1": "eu", "ap-northeast-1": "jp", "ap-southeast-2": "au"}
+_MODELS = ("claude-sonnet-4-6", "claude-haiku-5-5")
+_RUNTIMES = tuple(f"bedrock-runtime.{region}.amazonaws.com" for region in _REGIONS)
+_STS = "sts.us-east-1.amazonaws.com"
+_MUTE = "127.0.0.2"
+_LISTEN = f"import socket, time; s = socket.create_server(('{_MUTE}', 443), backlog=99); time.sleep(1e6)"
+_USE_PAIR = KEEP_ENV + "; ".join(f"echo {line} >> /etc/litellm/litellm.env" for line in PAIR.splitlines())
+#: What is broken, by a line of shell, and what mends it.
+CASES = {
+    "DNS swallows every question": (resolve(HOLE), RESOLVED),
+    "the endpoints swallow every connection": (move(HOLE, *_RUNTIMES), RESOLVED),
+    "the endpoints take connections and never speak": (
+        f'systemd-run --quiet --unit=mute python3 -c "{_LISTEN}"; {move(_MUTE, *_RUNTIMES)}',
+        f"{RESOLVED}; systemctl stop mute",
+    ),
+    "STS swallows every connection": (f"{_USE_PAIR}; {move(HOLE, _STS)}", f"{RESOLVED}; {OLD_ENV}"),
+    "the metadata swallow every connection": (SWALLOW_METADATA, METADATA_AGAIN),
+    "the metadata take connections and never speak": (
+        tell("metadata", hop_limit_reached=True),
+        tell("metadata", hop_limit_reached=False),
+    ),
+    "DNS and the metadata swallow everything": (
+        f"{resolve(HOLE)}; {SWALLOW_METADATA}",
+        f"{METADATA_AGAIN}; {RESOLVED}",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How long it took each time, in seconds, and the causes that it named."""
+
+    seconds: tuple[float, ...]
+    causes: tuple[str, ...]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. The exit code says whether it could be measured."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.doctor", description=__doc__)
+    parser.add_argument("--times", type=int, default=7, metavar="N", help="of each case (default: 7)")
+    parser.add_argument("--record", action="store_true", help="write the table in docs/benchmark.md")
+    options = parser.parse_args(argv)
+    if (reason := why_not()) is not None:
+        parser.exit(69, f"no benchmark: {reason}\n")
+    with Yard() as yard, Box(yard, installed.host_image()) as box:
+        say("* a box with the service installed")
+        installed.install_demo(box)
+        found = dict(_measure_all(box, options.times))
+    text = render(found)
+    sys.stdout.write(f"{text}\n")
+    if options.record:
+        write_between_markers(installed.REPOSITORY / "docs/benchmark.md", text, "doctor")
+    return 0
+
+
+def _measure_all(box: Box, times: int) -> Iterator[tuple[str, Measured]]:
+    start_named_aws(box, *_RUNTIMES)
+    sh(box, know())
+    set_env(box, f"{REGION}CONFIG_FILE=iam_role_config.yml\n")
+    say("* nothing is wrong")
+    yield "nothing is wrong, one region", _measure(box, times)
+    set_up(box, REGION, build_config())
+    for name, (spoil, mend) in CASES.items():
+        say(f"* {name}")
+        sh(box, spoil)
+        yield name, _measure(box, times)
+        sh(box, mend)
+
+
+def build_config() -> str:
+    """Several models in each of the regions, as JSON, which is YAML."""
+    models = [
+        {
+            "model_name": f"{model}-{prefix}",
+            "litellm_params": {"model": f"bedrock/converse/{prefix}.anthropic.{model}", "aws_region_name": region},
+        }
+        for region, prefix in _REGIONS.items()
+        for model in _MODELS
+    ]
+    settings = {"drop_params": True}
+    key = {"master_key": "os.environ/LITELLM_MASTER_KEY"}
+    return json.dumps({"model_list": models, "litellm_settings": settings, "general_settings": key})
+
+
+def _measure(box: Box, times: int) -> Measured:
+    seconds, report = [], {}
+    for _ in range(times):
+        begin = time.monotonic()
+        report = doctor(box, program=INSTALLED)
+        seconds.append(time.monotonic() - begin)
+    return Measured(tuple(seconds), tuple(dict.fromkeys(ids(report))))
+
+
+def render(found: Mapping[str, Measured]) -> str:
+    """The table as Markdown: each case with the median, the least and the most of its seconds, and what was told."""
+    rows = [["", "median", "from", "to", f"wanted: ≤ {_GOAL:g} s", "named"]]
+    for name, measured in found.items():
+        seconds = measured.seconds
+        middle, least, most = (f"{value:.2f} s" for value in (statistics.median(seconds), min(seconds), max(seconds)))
+        verdict = "reached" if max(seconds) <= _GOAL else "**missed**"
+        rows.append([name, middle, least, most, verdict, ", ".join(f"`{each}`" for each in measured.causes) or "–"])
+    times = len(next(iter(found.values())).seconds)
+    where = (
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, Python {platform.python_version()}, Linux {platform.release()},"
+        f" {os.cpu_count()} processors; each {times} times.\n"
+    )
+    return f"{where}\n{as_markdown(rows)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
