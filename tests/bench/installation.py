@@ -1,7 +1,8 @@
 """`sudo .venv/bin/python -m tests.bench.installation`: what an install takes, beside a venv and pip.
 
 Both in a box without a network: pip takes LiteLLM and its packages from a folder of wheels, at the versions of the
-lock, and so does litellmctl's first install, from uv's warm cache. In turn, `--rounds` times; medians are shown.
+lock, and so does litellmctl's first install, from uv's warm cache. It runs from an installed wheel, as a user's does:
+a checkout would have to be built first. In turn, `--rounds` times; medians are shown.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import installed
-from box import Box, Yard, why_not
+from box import Bind, Box, Yard, why_not
 
+from litellm_systemd.releases.source import find_source
 from tests.bundle import WHEELS
 
 from .measure import say
@@ -26,6 +30,10 @@ from .table import as_markdown, write_between_markers
 _CTL = "/usr/local/bin/litellmctl"
 _LOCK = installed.REPOSITORY / "installer/litellm_systemd/requirements.lock"
 _PEER = "python -m venv and pip install"
+_FIRST = "first install"
+#: The part of it that pip's figure compares with: what follows are units and the start of the service.
+_RELEASE = "of it, until the release is in place"
+_CURRENT = "/opt/litellm-systemd/current"
 #: Of what takes a moment, so many are measured a round.
 _TIMES = 7
 
@@ -45,7 +53,7 @@ class Goal:
 
 
 _GOALS = {
-    "first install": Goal(0.2, is_share=True),
+    _FIRST: Goal(0.2, is_share=True),
     "second install, nothing to do": Goal(1),
     "install --dry-run": Goal(0.5),
     "status": Goal(0.3),
@@ -75,25 +83,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _round() -> dict[str, list[float]]:
     """Seconds by name, in a box of its own: a first install is one on a bare host."""
-    with Yard() as yard, Box(yard, installed.host_image()) as box:
-        environment = installed.install_environment()
-        install = (f"{sys.prefix}/bin/litellmctl", "install", "-c", "demo.yml", "--no-verify")
-        pip = ("/root/peer/bin/pip", "install", "--quiet", "--no-index", "--find-links", str(WHEELS))
-        peer = _time(box, ("/usr/bin/python3", "-m", "venv", "/root/peer"))
-        peer += _time(box, (*pip, "--only-binary", ":all:", "--require-hashes", "-r", str(_LOCK)))
-        first = _time(box, install, environment)
-        often = {
-            "second install, nothing to do": ("install", "--no-verify"),
-            "the same, verified": ("install",),
-            "install --dry-run": ("install", "--dry-run"),
-            "status": ("status",),
-            "--help": ("--help",),
-        }
-        return {
-            _PEER: [peer],
-            "first install": [first],
-            **{name: [_time(box, (_CTL, *verb)) for _ in range(_TIMES)] for name, verb in often.items()},
-        }
+    with tempfile.TemporaryDirectory() as scratch, Yard() as yard:
+        wheel = find_source().origin.prepare(Path(scratch)).wheel
+        with Box(yard, installed.host_image(), binds=(Bind(Path(scratch), Path("/srv")),)) as box:
+            return _measure(box, Path("/srv") / wheel.relative_to(scratch))
+
+
+def _measure(box: Box, wheel: Path) -> dict[str, list[float]]:
+    environment = {**installed.install_environment(), "PYTHONPATH": "/root/ours"}
+    uv = (f"{sys.prefix}/bin/uv", "pip", "install", "--quiet", "--no-deps", "--compile-bytecode")
+    box.run((*uv, "--python", sys.executable, "--target", "/root/ours", str(wheel)), env=environment)
+    pip = ("/root/peer/bin/pip", "install", "--quiet", "--no-index", "--find-links", str(WHEELS))
+    peer = _time(box, ("/usr/bin/python3", "-m", "venv", "/root/peer"))
+    peer += _time(box, (*pip, "--only-binary", ":all:", "--require-hashes", "-r", str(_LOCK)))
+    begin = time.time()
+    first = _time(box, (f"{sys.prefix}/bin/litellmctl", "install", "-c", "demo.yml", "--no-verify"), environment)
+    switched = float(box.run(("find", _CURRENT, "-maxdepth", "0", "-printf", "%T@")).stdout)
+    often = {
+        "second install, nothing to do": ("install", "--no-verify"),
+        "the same, verified": ("install",),
+        "install --dry-run": ("install", "--dry-run"),
+        "status": ("status",),
+        "--help": ("--help",),
+    }
+    return {
+        _PEER: [peer],
+        _FIRST: [first],
+        _RELEASE: [switched - begin],
+        **{name: [_time(box, (_CTL, *verb)) for _ in range(_TIMES)] for name, verb in often.items()},
+    }
 
 
 def _time(box: Box, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
@@ -109,7 +127,7 @@ def render(figures: Mapping[str, Sequence[float]], rounds: int) -> str:
     for name, found in figures.items():
         median, goal = statistics.median(found), _GOALS.get(name)
         wanted, verdict = ("–", "") if goal is None else goal.judge(median, peer)
-        measured = f"{median:.2f} s" + (f" ({median / peer:.2f} x)" if goal and goal.is_share else "")
+        measured = f"{median:.2f} s" + (f" ({median / peer:.2f} x)" if name in (_FIRST, _RELEASE) else "")
         rows.append([name, measured, f"{min(found):.2f} s", f"{max(found):.2f} s", wanted, verdict])
     where = (
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, Python {platform.python_version()}, Linux {platform.release()},"
