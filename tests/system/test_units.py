@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from box import Box, Image
+from box import Box, Image, Yard
 
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import folder
@@ -21,7 +21,6 @@ from litellm_systemd.render import (
 )
 from litellm_systemd.settings import build_settings, parse_dotenv
 
-MakeBox = Callable[..., Box]
 SETTINGS = ["", "HOST=::1\nPORT=8080\nDRAIN_TIMEOUT=30", "HOST=10.1.2.3\nSTART_TIMEOUT=60"]
 
 
@@ -39,10 +38,17 @@ def write_units(box: Box, env: str = "") -> None:
     box.write(layout.tmpfiles, render_tmpfiles((folder("/etc/litellm", 0o750, group="litellm"),)))
 
 
-@pytest.fixture(params=["host", "bullseye", "trixie"])
-def any_box(request: pytest.FixtureRequest, make_box: MakeBox, debian_image: Callable[[str], Image]) -> Box:
-    """A box with systemd 247, this machine's, or 257."""
-    return make_box() if request.param == "host" else make_box(debian_image(request.param))
+@pytest.fixture(scope="module", params=["host", "bullseye", "trixie"])
+def any_box(
+    request: pytest.FixtureRequest,
+    yard: Yard,
+    host_image: Image,
+    debian_image: Callable[[str], Image],
+    measured: dict[str, Any],
+) -> Iterator[Box]:
+    """A box with systemd 247, this machine's, or 257: one for all tests, each of which writes its own units."""
+    with Box(yard, host_image if request.param == "host" else debian_image(request.param), **measured) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("env", SETTINGS)
