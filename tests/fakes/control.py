@@ -79,6 +79,11 @@ def _end(cloud: Cloud, given: Given) -> Any:
     return {}
 
 
+def _quota(cloud: Cloud, given: Given) -> Any:
+    cloud.quotas.values[given["name"]] = given["value"]
+    return {}
+
+
 def _script(cloud: Cloud, given: Given) -> Any:
     cloud.runtime.scripts = {model: Script(**script) for model, script in given.items()}
     return {}
@@ -96,5 +101,6 @@ CONTROLS: dict[str, Callable[[Cloud, Given], Any]] = {
     "models": _models,
     "denied": _denied,
     "end": _end,
+    "quota": _quota,
     "script": _script,
 }

@@ -56,6 +56,8 @@ CONFIG = "/etc/litellm/configs/iam_role_config.yml"
 EDITED = f"mv /root/config.yml {CONFIG}"
 SONNET = "us.anthropic.claude-sonnet-5-5"
 ROLE = "litellm-gateway"
+QUOTA = "Cross-region model inference tokens per minute for Anthropic Claude Sonnet 5.5"
+OTHER_ROLE = f"arn:aws:iam::{ACCOUNT}:role/of-others"
 
 ON_ROLE = {
     # --- metadata ---
@@ -108,8 +110,8 @@ ON_ROLE = {
     ),
     "ended model": Broken(
         tell("end", model="anthropic.claude-sonnet-5-5", days=-1),
-        "aws-model-refused",
-        "reached the end of its life",
+        "aws-model-ended",
+        "(by Bedrock itself)",
         tell("models", without=[]),
     ),
     "model known to have ended": Broken(
@@ -130,6 +132,13 @@ ON_ROLE = {
         "aws-throttled",
         "Too many requests",
         tell("script"),
+        outcome="warning",
+    ),
+    "quota of a new account": Broken(
+        tell("quota", name=QUOTA, value=0),
+        "aws-quota-small",
+        f"claude-sonnet-5-5 ({SONNET} in us-east-1): 0 tokens a minute",
+        tell("quota", name=QUOTA, value=6000000),
         outcome="warning",
     ),
     # --- host and way ---
@@ -153,6 +162,13 @@ ON_KEY = {
         f"{KEEP_ENV}echo 'AWS_CREDENTIAL_EXPIRATION=\"2026-01-01T00:00:00Z\"' >> /etc/litellm/litellm.env",
         "environment-credentials",
         "2026-01-01",
+        OLD_ENV,
+        also=("environment-stale",),
+    ),
+    "role that may not be assumed": Broken(
+        f"{KEEP_ENV}echo 'AWS_ROLE_NAME=\"{OTHER_ROLE}\"' >> /etc/litellm/litellm.env",
+        "aws-identity",
+        f"is not authorized to perform: sts:AssumeRole on resource: {OTHER_ROLE}",
         OLD_ENV,
         also=("environment-stale",),
     ),

@@ -15,7 +15,7 @@ from installed import REPOSITORY
 AUTHORITY = "/etc/litellm/ca.pem"
 RUNTIME = "bedrock-runtime.us-east-1.amazonaws.com"
 VPC_ENDPOINT = f"vpce-0a1b2c3d4e5f6a7b8-fake.{RUNTIME.replace('.amazonaws', '.vpce.amazonaws')}"
-NAMES = (RUNTIME, VPC_ENDPOINT, "bedrock.us-east-1.amazonaws.com", "sts.us-east-1.amazonaws.com")
+NAMES = (RUNTIME, VPC_ENDPOINT, *(f"{name}.us-east-1.amazonaws.com" for name in ("bedrock", "sts", "servicequotas")))
 #: Where packets go and nothing comes back from, and an address that no route leads to (both of RFC 5737).
 HOLE, NOWHERE = "198.51.100.7", "192.0.2.1"
 PROXY_PORT, REFUSAL = 3128, "/run/proxy-refuses"

@@ -57,6 +57,16 @@ def test_order() -> None:
     assert found[0].mend == "mend b-1"
 
 
+def test_what_is_not_wrong() -> None:
+    """What a check saw and isn't wrong is no finding: programs get it, and people aren't bothered."""
+    made = cause("a-1")
+    seen = Probe(made, lambda _scene: iter(("the service is a user",)))
+    report = build_report(examine(SCENE, [seen]), ())
+    assert (report.exit_code, report.checks) == (ExitCode.OK, ())
+    (check,) = report.data["checks"]
+    assert (check["outcome"], check["details"]) == ("ok", ["the service is a user"])
+
+
 def test_what_a_failure_makes_moot_is_not_checked() -> None:
     """A check that needs what has failed isn't made, nor one that needs that check; both name the first failure."""
     probes = [

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.doctor.cause import Finding
 from litellm_systemd.doctor.far_clock import read_offset
 from litellm_systemd.doctor.look_configuration import differing, read_environ
 from litellm_systemd.doctor.look_credentials import ended
@@ -238,4 +239,5 @@ def test_temporary_credentials(tmp_path: Path, minutes: int, outcome: Outcome | 
     path = layout.real(layout.environment_file)
     path.parent.mkdir(parents=True)
     path.write_text(f'AWS_SESSION_TOKEN="token"\nAWS_CREDENTIAL_EXPIRATION="{end.isoformat()}"\n', encoding="utf-8")
-    assert [found.outcome for found in ended.look(Scene(layout))] == ([outcome] if outcome else [])
+    found = [each.outcome for each in ended.look(Scene(layout)) if isinstance(each, Finding)]
+    assert found == ([outcome] if outcome else [])

@@ -6,12 +6,15 @@ the variable of its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from litellm_systemd.errors import InputError
 from litellm_systemd.expiry import BEARER_VARIABLE
+from litellm_systemd.gateway.lint_models import with_own_variables
 from litellm_systemd.gateway.model import REFERENCE, GatewayConfig, Model, resolve_reference
+from litellm_systemd.gateway.served import Served
 from litellm_systemd.settings_aws import (
     EXTERNAL_ID,
     KEY_ID,
@@ -86,7 +89,30 @@ def environ_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) 
     """The environment as a model has it: what its own parameters say, in place of the variables that say it else."""
     params = config.params(model)
     given = {variable: resolve_reference(params.get(name), environ) for name, variable in _PARAMETERS.items()}
-    return {**environ, **{variable: value for variable, value in given.items() if value is not None}}
+    own = {variable: value for variable, value in given.items() if value is not None}
+    return {**with_own_variables(config, environ), **own}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Models that are called in one region by one identity; `environ` is the environment as these have it."""
+
+    region: str
+    models: tuple[Served, ...]
+    environ: Mapping[str, str] = field(repr=False)
+
+
+def callers(config: GatewayConfig, served: Iterable[Served], environ: Mapping[str, str]) -> tuple[Caller, ...]:
+    """Who calls the models, in the order of the configuration: one caller where no model says something of its own.
+
+    Those of which no region is known are in none of them.
+    """
+    found: dict[tuple[str, frozenset[tuple[str, str]]], list[Served]] = {}
+    for each in served:
+        if each.is_called and each.region is not None:
+            own = environ_of(config, each.model, environ)
+            found.setdefault((each.region, frozenset(own.items())), []).append(each)
+    return tuple(Caller(region, tuple(models), dict(own)) for (region, own), models in found.items())
 
 
 def needs_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
@@ -30,9 +31,18 @@ def blank_session() -> Any:
     from botocore.session import Session
 
     session = Session()
+    session.register_component("data_loader", _loader())
     for name, value in {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}.items():
         session.get_component("config_store").set_config_variable(name, value)
     return session
+
+
+@cache
+def _loader() -> Any:
+    """What reads botocore's descriptions of services, and remembers them: each client would read them again."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def proxies_for(host: str, environ: Mapping[str, str]) -> dict[str, str]:

@@ -174,5 +174,6 @@ def _examined(examined: Examined) -> dict[str, Any]:
         "group": examined.cause.group,
         "outcome": Outcome.SKIPPED.value if examined.because and worst is Outcome.OK else worst.value,
         "because": examined.because,
+        "details": list(examined.details),
         "seconds": round(examined.seconds, 3),
     }

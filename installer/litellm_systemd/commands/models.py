@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from litellm_systemd.aws.bedrock import Answers, ask_bedrock
-from litellm_systemd.bedrock.ids import Kind, parse_bedrock_id
-from litellm_systemd.bedrock.model_map import Life, find_entry
-from litellm_systemd.commands.chosen import Chosen, read_chosen
+from litellm_systemd.aws.lives import ask_lives
+from litellm_systemd.commands.chosen import read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.gateway.config import Finding, GatewayConfig, Severity
 from litellm_systemd.gateway.served import Served, end_findings
@@ -33,48 +30,10 @@ def models(request: Request, today: date, *, offline: bool = False) -> Report:
         InstallerError: there is no such configuration, or it can't be read.
     """
     chosen = read_chosen(request)
-    served, refusal = (chosen.served, _NOT_ASKED) if offline else _ask(chosen)
+    served, refusal = (
+        (chosen.served, _NOT_ASKED) if offline else ask_lives(chosen.gateway, chosen.served, chosen.environ)
+    )
     return build_report(chosen.gateway, served, refusal, today)
-
-
-def _ask(chosen: Chosen) -> tuple[tuple[Served, ...], str | None]:
-    """The models with what Bedrock says of them, and why it didn't, if so."""
-    told: dict[Served, Served] = {}
-    refusals = []
-    for region in sorted({each.region for each in chosen.served if each.is_called and each.region}):
-        here = [each for each in chosen.served if each.is_called and each.region == region]
-        opaque = {each.found.text for each in here if each.found is not None and _is_opaque(each)}
-        profiles = ask_bedrock(chosen.environ, region, profiles=tuple(sorted(opaque))) if opaque else Answers()
-        seen = {each: see_through(each, profiles) for each in here}
-        ids = {each.found.model for each in seen.values() if each.found is not None and each.found.model is not None}
-        answers = ask_bedrock(chosen.environ, region, models=tuple(sorted(ids)))
-        told |= {each: with_life(through, answers) for each, through in seen.items()}
-        refusals += [refusal for refusal in (profiles.refusal, answers.refusal) if refusal is not None]
-    return tuple(told.get(each, each) for each in chosen.served), next(iter(refusals), None)
-
-
-def _is_opaque(served: Served) -> bool:
-    return served.found is not None and served.found.kind is Kind.APPLICATION_PROFILE and served.found.model is None
-
-
-def see_through(served: Served, answers: Answers) -> Served:
-    """An application inference profile with the model that Bedrock has behind it; any other model as it is."""
-    found = served.found
-    arns = answers.profiles.get(found.text, ()) if found is not None else ()
-    behind = parse_bedrock_id(f"bedrock/{arns[0]}") if arns else None
-    if found is None or behind is None:
-        return served
-    found = replace(found, model=behind.model)
-    entry = find_entry(found, served.region)
-    return replace(served, found=found, entry=entry, life=Life(None, entry.ends if entry is not None else None))
-
-
-def with_life(served: Served, answers: Answers) -> Served:
-    """A model with the lifecycle that Bedrock tells; what Bedrock doesn't know keeps the end that the map has."""
-    model = served.found.model if served.found is not None else None
-    if model in answers.unknown:
-        return replace(served, life=replace(served.life, status="unknown to Bedrock"))
-    return replace(served, life=answers.lives.get(model or "", served.life))
 
 
 def build_report(gateway: GatewayConfig, served: tuple[Served, ...], refusal: str | None, today: date) -> Report:

@@ -76,7 +76,8 @@ class Finding:
     actions: tuple[Action, ...] = ()
 
 
-Look = Callable[["Scene"], Iterator[Finding]]
+#: Yields what is wrong; and as plain text what was seen and isn't wrong, for `doctor --json` and a bug report.
+Look = Callable[["Scene"], Iterator[Finding | str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,16 @@ EACH, TOTAL = 3.0, 4.5
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """How a check went: what it found, or `because` of what it wasn't made, or not to its end."""
+    """How a check went: what it found, or `because` of what it wasn't made, or not to its end.
+
+    `details` are what was seen and isn't wrong.
+    """
 
     cause: Cause
     findings: tuple[Finding, ...] = ()
     because: str = ""
     seconds: float = 0.0
+    details: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -102,17 +106,20 @@ def _obstacle(cause: Cause, done: Mapping[str, Examined]) -> str:
 
 
 def _look(scene: Scene, probe: Probe, results: queue.SimpleQueue[Examined]) -> None:
-    began, found, because = time.monotonic(), list[Finding](), ""
+    began, findings, details, because = time.monotonic(), list[Finding](), list[str](), ""
     try:
-        for finding in probe.look(scene):
-            found.append(finding)
+        for found in probe.look(scene):
+            if isinstance(found, Finding):
+                findings.append(found)
+            else:
+                details.append(found)
     except InstallerError as error:
         because = error.message
     except OSError as error:
         because = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except Exception as error:  # one bad check must not take the others along
         because = f"a defect of this check: {type(error).__name__}: {error}"
-    results.put(Examined(probe.cause, tuple(found), because, time.monotonic() - began))
+    results.put(Examined(probe.cause, tuple(findings), because, time.monotonic() - began, tuple(details)))
 
 
 def _collect(

@@ -1,17 +1,19 @@
-"""AWS, as the service has it: role, key, and each model. Nothing here is billed."""
+"""AWS, as the service has it: role, key, identity, and each model. Nothing here is billed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from litellm_systemd.aws.access import needs_metadata, uses_pair
+from litellm_systemd.aws.access import Caller, callers, needs_metadata, uses_pair
 from litellm_systemd.aws.bedrock import try_model
+from litellm_systemd.aws.client import Refused, RoleRefused, whoami
 from litellm_systemd.aws.identity import identify
 from litellm_systemd.aws.instance import DISABLED_VARIABLE, observe_instance
+from litellm_systemd.aws.lives import ask_lives
 from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
@@ -22,6 +24,7 @@ from litellm_systemd.gateway.model import Severity
 from litellm_systemd.gateway.served import build_served, end_findings
 from litellm_systemd.report import Outcome
 from litellm_systemd.settings_aws import KEY_ID, PAIR
+from litellm_systemd.settings_aws import ROLE as ROLE_NAME
 
 _TOLD = ("files-not-installed", "files-gone", "environment-unusable", "configuration-unusable")
 _NETWORK = (
@@ -78,6 +81,45 @@ def key(scene: Scene) -> Iterator[Finding]:
         raise Unavailable(identity.doubt)
 
 
+IDENTITY = Cause(
+    "aws-identity",
+    "The service assumes a role (AWS_ROLE_NAME, or aws_role_name of a model), and AWS doesn't let it: every call with"
+    " that role fails.",
+    "aws iam get-role --role-name {name} --query Role.AssumeRolePolicyDocument    # must let in the identity that is"
+    " named, which needs sts:AssumeRole on {role}; and AWS_EXTERNAL_ID must be what it asks for",
+    needs=(*_TOLD, *_NETWORK, "aws-role", "aws-key"),
+    follows=("host-clock",),
+)
+
+
+@looks_for(IDENTITY)
+def identity(scene: Scene) -> Iterator[Finding | str]:
+    """Who the service is to AWS, and whether it may become the role that it assumes."""
+    callers = find_callers(scene)
+    with ThreadPoolExecutor(8) as pool:
+        for caller, found in zip(callers, pool.map(lambda each: _identity(scene, each), callers), strict=True):
+            role = "" if caller.environ.get(BEARER_VARIABLE) else caller.environ.get(ROLE_NAME, "")
+            names = ", ".join(each.model.name for each in caller.models)
+            if isinstance(found, RoleRefused):
+                yield IDENTITY.found(f"{names}: {found}", role=role, name=role.rpartition("/")[2])
+            elif isinstance(found, str):
+                yield f"{found} calls {names}"
+            elif role:
+                raise Unavailable(str(found))
+
+
+def _identity(scene: Scene, caller: Caller) -> str | Refused:
+    """The ARN, or why it isn't known: a service that assumes no role can do without STS."""
+
+    def ask() -> str | Refused:
+        try:
+            return whoami(caller.environ, caller.region)
+        except Refused as error:
+            return error
+
+    return scene.within(ask) or Refused("STS takes too long to answer")
+
+
 ENDED = Cause(
     "aws-model-ended",
     "Bedrock ends models on a day that it announces: after it every call is refused.",
@@ -87,13 +129,20 @@ ENDED = Cause(
 
 
 @looks_for(ENDED)
-def ended(scene: Scene) -> Iterator[Finding]:
-    """Whether a model has ended, or ends soon, as far as this release knows."""
-    served = build_served(scene.gateway, scene.environment)
+def ended(scene: Scene) -> Iterator[Finding | str]:
+    """Whether a model has ended, or ends soon: as Bedrock says, or as far as this release knows."""
+    known = build_served(scene.gateway, scene.environment)
+    asked = scene.within(lambda: ask_lives(scene.gateway, known, scene.environment))
+    served, refusal = asked or (known, "it takes too long to answer")
+    by = (
+        f"by the model map of this release, since Bedrock wasn't asked: {refusal}" if refusal else "by Bedrock itself"
+    )
     for item in end_findings(scene.gateway, served, datetime.now(timezone.utc).date()):
         outcome = Outcome.FAILED if item.severity is Severity.ERROR else Outcome.WARNING
         path = scene.layout.config_link
-        yield ENDED.found(str(item), outcome=outcome, path=path, remedy=item.remedy)
+        yield ENDED.found(f"{item} ({by})", outcome=outcome, path=path, remedy=item.remedy)
+    if any(each.is_called for each in served):
+        yield f"the models' ends are told {by}"
 
 
 ACCESS = Cause(
@@ -108,7 +157,7 @@ ACCESS = Cause(
 @looks_for(ACCESS)
 def access(scene: Scene) -> Iterator[Finding]:
     """Whether each model may be called with the service's credentials."""
-    yield from _tell(ACCESS, (each for each in _refused(scene) if not each.is_throttled))
+    yield from _tell(scene, ACCESS, is_throttled=False)
 
 
 THROTTLED = Cause(
@@ -125,48 +174,58 @@ THROTTLED = Cause(
 @looks_for(THROTTLED)
 def throttled(scene: Scene) -> Iterator[Finding]:
     """Whether a model is throttled at this moment."""
-    yield from _tell(THROTTLED, (each for each in _refused(scene) if each.is_throttled))
+    yield from _tell(scene, THROTTLED, is_throttled=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Refused:
-    """A model of the configuration that AWS refuses, as `name (id in region)`, and AWS's words."""
+class _Answer:
+    """What AWS says of a model, as `name (id in region)`: the words of a refusal, or why it couldn't be asked."""
 
     model: str
-    words: str
+    words: str | None
+    trouble: Unavailable | None = None
 
     @property
     def is_throttled(self) -> bool:
-        return "(ThrottlingException)" in self.words
+        return "(ThrottlingException)" in (self.words or "")
 
 
-def _refused(scene: Scene) -> tuple[_Refused, ...]:
-    found: tuple[_Refused, ...] = scene.once("refused models", lambda: _try_models(scene))
-    return found
-
-
-def _try_models(scene: Scene) -> tuple[_Refused, ...]:
-    wanted = {
-        (each.region, each.found.text): each.model.name
-        for each in build_served(scene.gateway, scene.environment)
-        if each.is_called and each.found is not None and each.region is not None
-    }
+def _try_models(scene: Scene) -> tuple[_Answer, ...]:
+    wanted = [
+        (caller, called, name)
+        for caller in find_callers(scene)
+        for called, name in {each.found.text: each.model.name for each in caller.models if each.found}.items()
+    ]
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda asked: try_model(scene.environment, *asked), wanted))
-    rows = zip(wanted.items(), answers, strict=True)
-    return tuple(
-        _Refused(f"{name} ({called} in {region})", words) for ((region, called), name), words in rows if words
-    )
+        return tuple(pool.map(lambda each: _try(*each), wanted))
 
 
-def _tell(cause: Cause, refused: Iterable[_Refused]) -> Iterator[Finding]:
+def _try(caller: Caller, called: str, name: str) -> _Answer:
+    model = f"{name} ({called} in {caller.region})"
+    try:
+        return _Answer(model, try_model(caller.environ, caller.region, called))
+    except Unavailable as error:
+        return _Answer(model, None, error)
+
+
+def _tell(scene: Scene, cause: Cause, *, is_throttled: bool) -> Iterator[Finding]:
     """A finding for each kind of refusal: what AWS says of the first model, and which others it says that of."""
-    kinds: dict[str, list[_Refused]] = {}
-    for each in refused:
-        known = find_refusal(each.words)
-        kinds.setdefault(known.name if known else each.words, []).append(each)
+    answers: tuple[_Answer, ...] = scene.once("answers of models", lambda: _try_models(scene))
+    kinds: dict[str, list[_Answer]] = {}
+    for each in answers:
+        if each.words is not None and each.is_throttled is is_throttled:
+            known = find_refusal(each.words)
+            kinds.setdefault(known.name if known else each.words, []).append(each)
     for first, *others in kinds.values():
-        known = find_refusal(first.words)
+        known = find_refusal(first.words or "")
         remedy = known.hint if known else "sudo litellmctl verify    # what a client gets"
         also = f"; and so of {', '.join(each.model for each in others)}" if others else ""
         yield cause.found(f"{first.model}: {first.words}{also}", remedy=remedy)
+    for each in answers:
+        if each.trouble is not None:
+            raise each.trouble
+
+
+def find_callers(scene: Scene) -> tuple[Caller, ...]:
+    """Who calls the models of the active configuration."""
+    return callers(scene.gateway, build_served(scene.gateway, scene.environment), scene.environment)

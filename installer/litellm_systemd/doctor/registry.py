@@ -16,6 +16,7 @@ from litellm_systemd.doctor import (
     look_journal,
     look_network,
     look_port,
+    look_quotas,
     look_service,
     look_unit,
 )
@@ -23,7 +24,7 @@ from litellm_systemd.doctor.cause import Probe
 
 _GROUPS = (
     *(look_host, look_disk, look_files, look_environment, look_credentials, look_configuration, look_unit),
-    *(look_port, look_exit, look_network, look_aws, look_service, look_journal),
+    *(look_port, look_exit, look_network, look_aws, look_quotas, look_service, look_journal),
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
@@ -80,6 +82,8 @@ class Scene:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.is_root = os.geteuid() == 0
+        #: Seconds for what a check can do without: less than all that it has (`engine.EACH`).
+        self.patience = 2.5
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._seen: dict[str, _Outcome] = {}
@@ -98,6 +102,22 @@ class Scene:
         if seen.error is not None:
             raise seen.error
         return seen.value
+
+    def within(self, ask: Callable[[], T]) -> T | None:
+        """What `ask` gives, or raises; None if it takes longer than is worth waiting for: it is left behind then."""
+        answer: Future[T] = Future()
+
+        def wait() -> None:
+            try:
+                answer.set_result(ask())
+            except Exception as error:  # whoever waits gets it
+                answer.set_exception(error)
+
+        threading.Thread(target=wait, daemon=True).start()
+        try:
+            return answer.result(self.patience)
+        except FutureTimeout:
+            return None
 
     # --- files ---
 
