@@ -5,8 +5,8 @@ asked; POST /-/metadata sets fields of the metadata, times in seconds, `{"role":
 `{"lifetime": 60}` makes a temporary key of the user; /-/key `{"access_key": ..., ...}` lets the account know that key
 so, or no longer; /-/clock `{"minutes": 10}` sets AWS's clock ahead of ours; /-/models `{"without": [...]}` takes
 models out of the region, and brings back all others; /-/denied `{"actions": [...]}`; /-/role `{"name": ...,
-"external_id": ...}`; /-/end `{"model": ..., "days": ...}`; /-/quota `{"name": ..., "value": 0}`; /-/script `{"model id": {"refusal": "quota"}, ...}`,
-in place of all earlier ones.
+"external_id": ...}`; /-/end `{"model": ..., "days": ...}`; /-/quota `{"name": ..., "value": 0}`; /-/script
+`{"model id": {"refusal": "quota"}, ...}`, in place of all earlier ones.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 from litellm_systemd.aws.access import (
     Way,
     bedrock_models,
+    callers,
     environ_of,
     needs_metadata,
     require_one_identity,
@@ -15,6 +16,7 @@ from litellm_systemd.aws.access import (
 )
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import GatewayConfig, parse_config
+from litellm_systemd.gateway.served import build_served
 from litellm_systemd.resources import read_config
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -113,3 +115,25 @@ def test_a_models_own_environment() -> None:
     environ = {**KEYS, **ROLE, "OTHER": "arn:aws:iam::1:role/x", "AWS_EXTERNAL_ID": "of-all"}
     own = {"AWS_ROLE_NAME": "arn:aws:iam::1:role/x", "AWS_SESSION_NAME": "mine"}
     assert environ_of(config, config.models[0], environ) == {**environ, **own}
+
+
+def test_callers() -> None:
+    """Models that say nothing of their own have one caller in each region; one with its own role has another."""
+    rows = (
+        "model: bedrock/us.x",
+        "model: bedrock/us.y",
+        "model: bedrock/us.z, aws_role_name: 'arn:aws:iam::1:role/x'",
+        "model: bedrock/eu.x, aws_region_name: eu-west-1",
+        "model: openai/gpt-4o, api_key: k",
+        "model: bedrock/us.x, mock_response: x",
+    )
+    entries = "".join(f"- {{model_name: m{i}, litellm_params: {{{row}}}}}\n" for i, row in enumerate(rows))
+    config = parse_config(f"model_list:\n{entries}environment_variables: {{AWS_REGION_NAME: us-east-1}}\n", "c.yml")
+    found = callers(config, build_served(config, KEYS), KEYS)
+    assert [(each.region, [one.model.name for one in each.models]) for each in found] == [
+        ("us-east-1", ["m0", "m1"]),
+        ("us-east-1", ["m2"]),
+        ("eu-west-1", ["m3"]),
+    ]
+    assert [each.environ.get("AWS_ROLE_NAME") for each in found] == [None, "arn:aws:iam::1:role/x", None]
+    assert "secret" not in repr(found)
