@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from certifi import where
 
-from litellm_systemd.doctor.engine import Diagnosis
+from litellm_systemd.aws.quotas import list_quotas
+from litellm_systemd.doctor.engine import Diagnosis, examine
+from litellm_systemd.errors import Unavailable
 from litellm_systemd.report import Outcome
-from tests.fakes import USER, Cloud, run_cloud
+from tests.fakes import API_KEY, USER, Cloud, run_cloud
 from tests.fakes.quotas import code_of
-from tests.integration.doctor_scene import BASE, CONFIG, MODEL, causes, diagnose, pair
+from tests.integration.doctor_scene import BASE, CONFIG, MODEL, PROBES, causes, diagnose, pair, scene_of
 
+OTHER = "arn:aws:iam::123456789012:role/of-others"
 #: What can't be looked at by who AWS doesn't know.
 CALLING = ("aws-model-refused", "aws-throttled", "aws-quota-small")
 
@@ -150,6 +153,18 @@ def test_a_models_own_role(tmp_path: Path, aws: Cloud) -> None:
     assert sorted(asked) == sorted([USER.arn, role.session_arn("litellmctl")])
 
 
+def test_a_models_own_role_that_may_not_be_assumed(tmp_path: Path, aws: Cloud) -> None:
+    """Where one model's role may not be assumed, what AWS says of the others is told all the same."""
+    second = f"  - {{model_name: own, litellm_params: {{model: bedrock/{MODEL}, aws_role_name: '{OTHER}'}}}}\n"
+    config = CONFIG.replace("  - model_name: mocked", f"{second}  - model_name: mocked")
+    aws.account.denied.add("bedrock:InvokeModel")
+    diagnosis = diagnose(tmp_path, {**BASE, **aws.environment, **pair()}, config)
+    assert {each.cause.id: each.seen.partition(" ")[0] for each in diagnosis.causes} == {
+        "aws-identity": "own:",
+        "aws-model-refused": "claude",
+    }
+
+
 def test_a_role_that_the_instance_has_already(tmp_path: Path, aws: Cloud) -> None:
     """AWS_ROLE_NAME may name the instance's own role, which may not assume itself: LiteLLM goes on as it is."""
     own = {"AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/litellm-gateway"}
@@ -237,3 +252,22 @@ def test_quotas_that_may_not_be_asked_for(tmp_path: Path, aws: Cloud) -> None:
         "aws-quota-small": "the service may not ask Service Quotas: the statement AskForQuotas of 'litellmctl"
         " iam-policy' allows it"
     }
+
+
+def test_nobody_waits_for_what_is_nice_to_know(tmp_path: Path, aws: Cloud) -> None:
+    """Where AWS is slow, the ends are those of the map, quotas aren't checked to their end, and nothing is wrong."""
+    scene = scene_of(tmp_path, {**BASE, **aws.environment, **pair()})
+    scene.patience = 0
+    diagnosis = examine(scene, PROBES, each=60, total=60)
+    assert causes(diagnosis) == []
+    assert {each.cause.id: each.because for each in diagnosis.unchecked} == {
+        "aws-quota-small": "Service Quotas takes too long to tell all of Bedrock's quotas"
+    }
+    assert details(diagnosis, "aws-identity") == ()
+    assert "since Bedrock wasn't asked: it takes too long to answer" in details(diagnosis, "aws-model-ended")[0]
+
+
+def test_no_quotas_by_an_api_key() -> None:
+    """A Bedrock API key is good for Bedrock alone: that is said, and Service Quotas isn't asked."""
+    with pytest.raises(Unavailable, match="takes no Bedrock API key"):
+        next(list_quotas({"AWS_BEARER_TOKEN_BEDROCK": API_KEY}, "us-east-1"))
