@@ -71,7 +71,7 @@ def find_ways(reached: Reached, stage: str) -> tuple[Way, ...]:
 
 SANDBOX = Cause(
     "network-sandbox",
-    "The host reaches the model's endpoint, and the service doesn't from inside its sandbox: a drop-in or a firewall"
+    "The host reaches an endpoint of AWS, and the service doesn't from inside its sandbox: a drop-in or a firewall"
     " rule for its user forbids it.",
     "systemctl cat litellm | grep -nE 'IPAddress|RestrictAddress|PrivateNetwork'    # the line that forbids it",
     needs=_NEEDS,
@@ -93,7 +93,7 @@ def sandbox(scene: Scene) -> Iterator[Finding]:
 
 DNS = Cause(
     "network-dns",
-    "The name of the model's endpoint can't be resolved: no call gets out.",
+    "The name of an endpoint of AWS, the model's or STS's, can't be resolved: no call gets out.",
     "resolvectl query {host}    # or: getent ahosts {host}; the servers are in /etc/resolv.conf" + _AGAIN,
     needs=(*_NEEDS, "network-sandbox"),
 )
@@ -107,7 +107,7 @@ def dns(scene: Scene) -> Iterator[Finding]:
 
 PROXY = Cause(
     "network-proxy",
-    "The proxy that the service is told to use doesn't answer, or refuses to let it through to the model's endpoint.",
+    "The proxy that the service is told to use doesn't answer, or refuses to let it through to AWS.",
     "sudoedit {path}    # HTTPS_PROXY and NO_PROXY, as .env has them; or have the proxy allow the endpoint" + _AGAIN,
     needs=(*_NEEDS, "network-sandbox"),
 )
@@ -121,7 +121,7 @@ def proxy(scene: Scene) -> Iterator[Finding]:
 
 UNREACHABLE = Cause(
     "network-unreachable",
-    "The model's endpoint takes no connection from the service: no route, a firewall or security group, or an address"
+    "An endpoint of AWS takes no connection from the service: no route, a firewall or security group, or an address"
     " of IPv4 or IPv6 alone where the host has only the other.",
     "curl -sv https://{host}/ -o /dev/null    # and the host's routes: ip route; ip -6 route" + _AGAIN,
     needs=(*_NEEDS, "network-sandbox", "network-dns", "network-proxy"),
@@ -136,7 +136,7 @@ def unreachable(scene: Scene) -> Iterator[Finding]:
 
 CERTIFICATE = Cause(
     "network-certificate",
-    "The certificate of the model's endpoint isn't trusted, as behind a proxy that opens TLS with a CA of its own.",
+    "The certificate of an endpoint of AWS isn't trusted, as behind a proxy that opens TLS with a CA of its own.",
     "SSL_CERT_FILE=/etc/litellm/ca.pem in .env, with the CA's certificate in it, then: sudo litellmctl install",
     needs=(*_NEEDS, "network-sandbox", "network-dns", "network-proxy", "network-unreachable"),
     follows=("host-clock", "environment-file"),
