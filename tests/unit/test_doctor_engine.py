@@ -136,9 +136,9 @@ def test_a_check_that_hangs_is_left_behind() -> None:
     assert [finding.cause.id for finding in diagnosis.causes] == ["c-1"]
 
 
-def test_a_remark_that_hangs_is_left_out() -> None:
+def test_a_remark_that_hangs_is_left_out(tmp_path: Path) -> None:
     """What isn't wrong is told only if it is seen at once: a host whose systemd hangs has its report all the same."""
-    scene, begun, release = Scene(Layout()), threading.Event(), threading.Event()
+    scene, begun, release = Scene(Layout(root=tmp_path)), threading.Event(), threading.Event()
 
     def hang() -> dict[str, Record]:
         begun.set()
