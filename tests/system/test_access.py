@@ -40,11 +40,11 @@ def install(box: Box, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_key_of_the_invoking_user(installed_box: Box) -> None:
+def test_a_key_of_the_invoking_user(idle_box: Box) -> None:
     """Under sudo the key is taken from the home of who typed it, AWS is asked, and install serves with it; a key that
     AWS has since forgotten leaves everything as it was.
     """
-    box = installed_box
+    box = idle_box
     start_fakes(box)
     box.run(("useradd", "--create-home", "ada"))
     box.write("/home/ada/.aws/credentials", USER.profile("cline", "us-east-1"), 0o600, "ada:ada")
@@ -63,11 +63,11 @@ def test_a_key_of_the_invoking_user(installed_box: Box) -> None:
     assert (snapshot(box), state(box)["MainPID"]) == (before, pid)
 
 
-def test_the_role_of_the_instance(installed_box: Box) -> None:
+def test_the_role_of_the_instance(idle_box: Box) -> None:
     """On an instance without a role install says so and changes nothing; once it has one, a .env without any variable
     of AWS is enough, and no key is in the service's environment.
     """
-    box = installed_box
+    box = idle_box
     start_fakes(box, "--no-role")
     write_env(box, "CONFIG_FILE=iam_role_config.yml\n")
     before = snapshot(box)
@@ -85,15 +85,16 @@ def test_the_role_of_the_instance(installed_box: Box) -> None:
     assert not [entry for entry in environ if entry.startswith(("AWS_ACCESS_KEY_ID=", "AWS_SESSION_TOKEN="))]
 
 
-def test_status_warns_of_the_end(installed_box: Box) -> None:
+def test_status_warns_of_the_end(idle_box: Box) -> None:
     """status warns in the last hour of a temporary key, and fails once it has ended."""
-    box = installed_box
+    box = idle_box
     pair = f"AWS_ACCESS_KEY_ID=ASIAIOSFODNN7EXAMPLE\nAWS_SECRET_ACCESS_KEY={USER.secret_key}\n"
     for minutes, code, outcome in ((30, 0, "warning"), (-1, 1, "failed")):
         end = datetime.now(timezone.utc) + timedelta(minutes=minutes)
         write_env(
             box, f"{pair}AWS_SESSION_TOKEN=token\nAWS_CREDENTIAL_EXPIRATION={end.isoformat()}\nCONFIG_FILE=demo.yml\n"
         )
+        ctl(box, "stop")  # one start is quicker than a standby's and the service's
         assert install(box, "--offline")[0] == 0
         report = json.loads(ctl(box, "status", "--json", check=False))
         assert [(check["name"], check["outcome"]) for check in report["checks"]] == [("AWS credentials", outcome)]

@@ -28,9 +28,9 @@ ROTATIONS = 10
 
 
 @pytest.fixture(scope="module")
-def instance(yard: Yard, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
+def instance(yard: Yard, idle_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
     """An EC2 instance with a role, whose gateway calls the fakes; one for all tests that set it up themselves."""
-    with Box(yard, installed_image, **measured) as opened:
+    with Box(yard, idle_image, **measured) as opened:
         start_aws(opened)
         point_service(opened)
         yield opened
@@ -47,6 +47,12 @@ def verified(box: Box, *options: str) -> None:
     """`litellmctl verify` finds nothing to complain of."""
     report = json.loads(ctl(box, "verify", "--json", *options))
     assert [check for check in report["checks"] if check["outcome"] != "ok"] == []
+
+
+def set_env_at_rest(box: Box, text: str, *options: str) -> None:
+    """Install that .env on a service that is stopped: one start, and not those of a standby and of the service."""
+    ctl(box, "stop")
+    set_env(box, text, *options)
 
 
 def keys_of(requests: list[dict[str, Any]]) -> set[str]:
@@ -94,14 +100,15 @@ def test_access_key_on_ec2(instance: Box) -> None:
     example = example.replace("#AWS_SECRET_ACCESS_KEY=", f"AWS_SECRET_ACCESS_KEY={USER.secret_key}")
     instance.write("/root/.env", example, 0o600)
     before = len(chats(instance))
+    ctl(instance, "stop")
     ctl(instance, "install", "--env-file", "/root/.env", env=TOOLS)
     verified(instance, "--all-models")
     assert keys_of(chats(instance, before)) == {USER.access_key}
 
 
-def test_access_key_on_a_pc(make_box: MakeBox, installed_image: Image) -> None:
+def test_access_key_on_a_pc(idle_box: Box) -> None:
     """On a PC, `init --from-profile cline` takes pair and region from ~/.aws, and the rest follows."""
-    box = make_box(installed_image)
+    box = idle_box
     start_aws(box)
     leave_ec2(box)
     point_service(box)
@@ -113,9 +120,9 @@ def test_access_key_on_a_pc(make_box: MakeBox, installed_image: Image) -> None:
     assert keys_of(chats(box)) == {USER.access_key}
 
 
-def test_iam_role_without_ipv4(make_box: MakeBox, installed_image: Image) -> None:
+def test_iam_role_without_ipv4(idle_box: Box) -> None:
     """Where the metadata has only its IPv6 address, install finds the role there, and so does the service."""
-    box = make_box(installed_image)
+    box = idle_box
     start_aws(box, "--metadata", "127.0.0.1:8900")
     leave_ec2(box)
     point_service(box)
@@ -136,7 +143,7 @@ def test_iam_role_without_ipv4(make_box: MakeBox, installed_image: Image) -> Non
 def use_role(box: Box, further: str = "", config: str = "iam_role_config.yml") -> int:
     """Install with the role of the instance; how many requests models had before."""
     before = len(chats(box))
-    set_env(box, f"CONFIG_FILE={config}\nAWS_REGION_NAME=us-east-1\n{further}")
+    set_env_at_rest(box, f"CONFIG_FILE={config}\nAWS_REGION_NAME=us-east-1\n{further}")
     return before
 
 
@@ -212,7 +219,7 @@ def test_each_refusal_ends_in_its_own_message(instance: Box) -> None:
     scripts = {model: asdict(script) for model, script in build_scripts().items()}
     tell(instance, "script", **scripts)
     instance.write("/root/refusals.yml", build_config())
-    set_env(instance, "AWS_REGION_NAME=us-east-1\n", "-c", "/root/refusals.yml")
+    set_env_at_rest(instance, "AWS_REGION_NAME=us-east-1\n", "-c", "/root/refusals.yml")
     # After the install, which would ask for the credentials itself.
     tell(instance, "metadata", role=None)
     try:
