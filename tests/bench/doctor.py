@@ -132,7 +132,7 @@ def render(found: Mapping[str, Measured]) -> str:
     times = len(next(iter(found.values())).seconds)
     where = (
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, Python {platform.python_version()}, Linux {platform.release()},"
-        f" {os.cpu_count()} processors; each {times} times.\n"
+        f" {os.cpu_count()} processors; each {times} times. Load of the machine: {os.getloadavg()[2]:.1f}.\n"
     )
     return f"{where}\n{as_markdown(rows)}"
 

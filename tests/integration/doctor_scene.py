@@ -23,6 +23,8 @@ model_list:
 general_settings: {{master_key: os.environ/LITELLM_MASTER_KEY}}
 litellm_settings: {{drop_params: true}}
 """
+#: In the place of "model_list:", with the id of a second model.
+ENTRY = "model_list:\n  - model_name: another\n    litellm_params: {{model: bedrock/{}}}\n"
 PROBES = tuple(
     each
     for module in (look_environment, look_credentials, look_network, look_aws, look_quotas)

@@ -13,9 +13,9 @@ from litellm_systemd.aws.quotas import list_quotas
 from litellm_systemd.doctor.engine import Diagnosis, examine
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.report import Outcome
-from tests.fakes import API_KEY, USER, Cloud, run_cloud
+from tests.fakes import API_KEY, USER, Cloud, Script, run_cloud
 from tests.fakes.quotas import code_of
-from tests.integration.doctor_scene import BASE, CONFIG, MODEL, PROBES, causes, diagnose, pair, scene_of
+from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of
 
 OTHER = "arn:aws:iam::123456789012:role/of-others"
 #: What can't be looked at by who AWS doesn't know.
@@ -55,6 +55,20 @@ def test_a_call_that_is_denied(tmp_path: Path, aws: Cloud) -> None:
     assert found.seen.startswith(f"claude ({MODEL} in us-east-1): ")
     assert "bedrock:InvokeModel" in found.seen
     assert "allow bedrock:InvokeModel and " in found.mend
+
+
+def test_models_that_are_refused_alike(tmp_path: Path, aws: Cloud) -> None:
+    """What AWS says of several models is told once, with all their names; throttling is a warning of its own."""
+    other = "us.anthropic.claude-haiku-5-5"
+    config = CONFIG.replace("model_list:\n", ENTRY.format(other))
+    environment = {**BASE, **aws.environment, **pair()}
+    aws.runtime.scripts = {MODEL: Script(refusal="too-many-tokens"), other: Script(refusal="too-many-tokens")}
+    (throttled,) = diagnose(tmp_path, environment, config).causes
+    assert (throttled.cause.id, throttled.outcome) == ("aws-throttled", Outcome.WARNING)
+    assert "Too many tokens" in throttled.seen
+    assert f"; and so of claude ({MODEL} in us-east-1)" in throttled.seen
+    aws.runtime.scripts = {MODEL: Script(refusal="too-many-tokens"), other: Script(refusal="no-model-access")}
+    assert causes(diagnose(tmp_path, environment, config)) == ["aws-model-refused", "aws-throttled"]
 
 
 def test_an_ended_model(tmp_path: Path, aws: Cloud) -> None:
@@ -179,6 +193,17 @@ def test_sts_out_of_reach(tmp_path: Path, aws: Cloud) -> None:
     diagnosis = diagnose(tmp_path, {**BASE, **closed})
     assert (causes(diagnosis), diagnosis.unchecked) == ([], ())
     assert details(diagnosis, "aws-identity") == ()
+
+
+def test_sts_out_of_reach_of_a_key(tmp_path: Path, aws: Cloud) -> None:
+    """Where STS can't be asked about the key, that is no finding, and the models are tried all the same."""
+    environment = {**BASE, **aws.environment, **pair(), "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:9"}
+    diagnosis = diagnose(tmp_path, environment)
+    assert causes(diagnosis) == []
+    assert {each.cause.id for each in diagnosis.unchecked} == {"aws-key", "aws-identity"}
+    assert all("STS can't be reached" in each.because for each in diagnosis.unchecked)
+    aws.account.denied.add("bedrock:InvokeModel")
+    assert causes(diagnose(tmp_path, environment)) == ["aws-model-refused"]
 
 
 # --- how long the models go on ---

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from litellm_systemd.doctor.look_network import endpoints_of
 from litellm_systemd.doctor.sandbox import observe_ways, sandbox_argv, sandbox_lines
 from litellm_systemd.gateway.config import parse_config
-from tests.integration.doctor_scene import BASE, CONFIG, MODEL, causes, diagnose, pair, scene_of
+from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, causes, diagnose, pair, scene_of
 
 
 @contextmanager
@@ -77,6 +77,20 @@ def test_a_proxy_that_refuses(tmp_path: Path, answer: bytes, seen: str) -> None:
     assert causes(diagnosis) == ["network-proxy"]
     assert seen in diagnosis.causes[0].seen
     assert "hidden" not in diagnosis.causes[0].seen + diagnosis.causes[0].mend
+
+
+def test_an_endpoint_that_never_speaks(tmp_path: Path) -> None:
+    """One that takes connections and says nothing isn't told for a certificate; two of them are one finding."""
+    with create_server(("127.0.0.1", 0)) as first, create_server(("127.0.0.1", 0)) as second:
+        urls = [
+            f"https://{host}:{port.getsockname()[1]}" for host, port in (("127.0.0.1", first), ("localhost", second))
+        ]
+        config = CONFIG.replace("model_list:\n", ENTRY.format(f"{MODEL}, aws_bedrock_runtime_endpoint: '{urls[1]}'"))
+        environment = {**BASE, **pair(), "AWS_BEDROCK_RUNTIME_ENDPOINT": urls[0]}
+        diagnosis = diagnose(tmp_path, environment, config)
+    assert causes(diagnosis) == ["network-unreachable"]
+    assert "127.0.0.1: no answer within" in diagnosis.causes[0].seen
+    assert "localhost" in diagnosis.causes[0].seen
 
 
 def make_certificate(folder: Path) -> Path:

@@ -177,7 +177,9 @@ ON_KEY = {
     ),
     "DNS dead": Broken(resolve("127.0.0.9"), "network-dns", RUNTIME, RESOLVED),
     "DNS that swallows": Broken(resolve(HOLE), "network-dns", RUNTIME, RESOLVED),
-    "IPv6 only": Broken(move(NOWHERE, RUNTIME), "network-unreachable", "Network is unreachable", RESOLVED),
+    "IPv6 only": Broken(
+        move(NOWHERE, RUNTIME), "network-unreachable", f"Network is unreachable ({NOWHERE})", RESOLVED
+    ),
     "private CA missing": Broken(
         f"{KEEP_ENV}sed -i /SSL_CERT_FILE/d /etc/litellm/litellm.env",
         "network-certificate",

@@ -83,6 +83,17 @@ def test_what_a_failure_makes_moot_is_not_checked() -> None:
     }
 
 
+def test_a_look_is_spared_only_by_what_was_found() -> None:
+    """A check that another one spares is made where that one couldn't tell, and isn't where it has failed."""
+    for first, made in ((bad(cause("aws-key")), False), (failing(cause("aws-key"), OSError("silence")), True)):
+        model = bad(Cause("aws-model", "It is bad.", "mend {what}", spared_by=("aws-key",)))
+        diagnosis = examine(SCENE, [first, model])
+        assert ("aws-model" in [finding.cause.id for finding in diagnosis.causes]) is made
+        assert [each.because for each in diagnosis.unchecked] == [
+            "silence" if made else "aws-key has to be mended first"
+        ]
+
+
 def test_a_warning_makes_nothing_moot() -> None:
     """What needs a check that only warns is looked at all the same."""
     probes = [bad(cause("a-1", Outcome.WARNING)), bad(cause("b-1", needs=("a-1",), follows=("a-1",)))]
@@ -234,10 +245,11 @@ def test_definitions_fit_together() -> None:
     causes = {probe.cause.id: probe.cause for probe in PROBES}
     assert len(causes) == len(PROBES) >= 40
     for each in causes.values():
-        assert {*each.needs, *each.follows} <= set(causes), each.id
-        assert each.id not in (*each.needs, *each.follows)
+        assert {*each.needs, *each.spared_by, *each.follows} <= set(causes), each.id
+        assert each.id not in (*each.needs, *each.spared_by, *each.follows)
         assert each.means.endswith("."), each.id
-    assert list(TopologicalSorter({name: set(each.needs) for name, each in causes.items()}).static_order())
+    waits = {name: {*each.needs, *each.spared_by} for name, each in causes.items()}
+    assert list(TopologicalSorter(waits).static_order())
 
 
 def test_documentation_is_made_from_the_definitions() -> None:

@@ -28,8 +28,9 @@ class Cause:
     `id` is stable and begins with the group. `means` says what it does to the service, `mend` is the command that
     mends it, a template for `str.format`. `outcome` is FAILED or WARNING, unless a finding says otherwise. `fix` says
     in words what `doctor --fix` does about it; empty if it does nothing.
-    `needs`: causes that must be absent before this one can be looked for. `follows`: causes that bring this one
-    about, so that it isn't worth a word beside them.
+    `needs`: causes that must be absent before this one can be looked for. `spared_by`: causes that spare the look if
+    they are found, and don't if nobody could tell. `follows`: causes that bring this one about, so that it isn't
+    worth a word beside them.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Cause:
     outcome: Outcome = Outcome.FAILED
     fix: str = ""
     needs: tuple[str, ...] = ()
+    spared_by: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
 
     @property

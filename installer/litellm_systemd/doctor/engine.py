@@ -91,16 +91,19 @@ def examine(scene: Scene, probes: Iterable[Probe], *, each: float = EACH, total:
 
 
 def _ready(waiting: Iterable[Probe], known: frozenset[str], done: Mapping[str, Examined]) -> tuple[Probe, ...]:
-    return tuple(probe for probe in waiting if all(need in done for need in probe.cause.needs if need in known))
+    def is_ready(cause: Cause) -> bool:
+        return all(name in done for name in (*cause.needs, *cause.spared_by) if name in known)
+
+    return tuple(probe for probe in waiting if is_ready(probe.cause))
 
 
 def _obstacle(cause: Cause, done: Mapping[str, Examined]) -> str:
     """Why the check can't be made: a failure of one that it needs, or whatever kept that one from being made."""
-    for need in cause.needs:
+    for need in (*cause.needs, *cause.spared_by):
         examined = done.get(need)
         if examined is not None and examined.failed:
             return f"{need} has to be mended first"
-        if examined is not None and examined.because:
+        if examined is not None and examined.because and need in cause.needs:
             return examined.because
     return ""
 

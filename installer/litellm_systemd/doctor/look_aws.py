@@ -149,7 +149,9 @@ ACCESS = Cause(
     "aws-model-refused",
     "AWS doesn't let the service call the model. It was asked with an empty body, which costs nothing.",
     "{remedy}",
-    needs=(*_TOLD, *_NETWORK, "aws-role", "aws-key"),
+    needs=(*_TOLD, *_NETWORK, "aws-role"),
+    # Where STS can't be asked, as in a subnet with an endpoint of Bedrock alone, the models can.
+    spared_by=("aws-key",),
     follows=("aws-model-ended", "host-clock"),
 )
 
@@ -167,6 +169,7 @@ THROTTLED = Cause(
     "{remedy}",
     outcome=Outcome.WARNING,
     needs=ACCESS.needs,
+    spared_by=ACCESS.spared_by,
     follows=ACCESS.follows,
 )
 

@@ -121,8 +121,9 @@ def proxy(scene: Scene) -> Iterator[Finding]:
 
 UNREACHABLE = Cause(
     "network-unreachable",
-    "An endpoint of AWS takes no connection from the service: no route, a firewall or security group, or an address"
-    " of IPv4 or IPv6 alone where the host has only the other.",
+    "An endpoint of AWS takes no connection from the service, or says nothing on it: no route, a firewall or security"
+    " group, something in between that speaks no TLS, or an address of IPv4 or IPv6 alone where the host has only the"
+    " other.",
     "curl -sv https://{host}/ -o /dev/null    # and the host's routes: ip route; ip -6 route" + _AGAIN,
     needs=(*_NEEDS, "network-sandbox", "network-dns", "network-proxy"),
 )
@@ -150,7 +151,12 @@ def certificate(scene: Scene) -> Iterator[Finding]:
 
 
 def _at(scene: Scene, cause: Cause, stage: str) -> Iterator[Finding]:
+    """A finding for each error: endpoints of several regions mostly have the same one."""
     reached = _reached(scene)
+    by_error: dict[str, list[Way]] = {}
     for way in find_ways(reached, stage):
-        host = f"{way.host}, on the way to {way.url}" if stage == "proxy" else way.host
-        yield cause.found(f"{host}: {way.error} ({reached.where})", host=way.host, path=scene.layout.environment_file)
+        by_error.setdefault(way.error, []).append(way)
+    for error, ways in by_error.items():
+        hosts = ", ".join(f"{way.host}, on the way to {way.url}" if stage == "proxy" else way.host for way in ways)
+        seen = f"{hosts}: {error} ({reached.where})"
+        yield cause.found(seen, host=ways[0].host, path=scene.layout.environment_file)

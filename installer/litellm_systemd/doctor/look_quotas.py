@@ -22,6 +22,7 @@ SMALL = Cause(
     "{remedy}",
     outcome=Outcome.WARNING,
     needs=ACCESS.needs,
+    spared_by=ACCESS.spared_by,
 )
 
 

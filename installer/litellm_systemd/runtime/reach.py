@@ -22,6 +22,7 @@ from litellm_systemd.contract import ExitCode
 
 #: Seconds for all of them, side by side. The resolver alone would take ten where no server answers.
 _DEADLINE = 1.8
+_SILENCE = f"no answer within {_DEADLINE:.0f} s"
 #: What is tried, in this order; `done` is none.
 NAME, PROXY, CONNECTION, CERTIFICATE, DONE = "name", "proxy", "connection", "certificate", "done"
 
@@ -48,7 +49,7 @@ def main(urls: Sequence[str], environ: Mapping[str, str]) -> int:
     told = [asdict(way) for way in ways]
     for way in told:
         if way["stage"] != DONE and not way["error"]:
-            way["error"] = f"no answer within {_DEADLINE:.0f} s"
+            way["error"] = _SILENCE
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
     return ExitCode.OK
@@ -72,6 +73,8 @@ def _go(way: Way, environ: Mapping[str, str]) -> None:
                 way.stage, way.host = CERTIFICATE, host
                 _shake_hands(way, stream, host, environ)
         way.stage = DONE
+    except TimeoutError:
+        way.error = _SILENCE
     except (OSError, ValueError) as error:
         way.error = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error) or "closed"
 
@@ -87,7 +90,8 @@ def _connect(way: Way, host: str, port: int) -> socket.socket:
             stream.connect(address)
         except OSError as error:
             stream.close()
-            trouble = error
+            silent = isinstance(error, TimeoutError)
+            trouble = error if silent else OSError(error.errno, f"{error.strerror or error} ({address[0]})")
             continue
         stream.settimeout(_DEADLINE)
         return stream
@@ -122,13 +126,13 @@ def _ask_proxy(stream: socket.socket, proxy: SplitResult, target: str) -> None:
 
 def _shake_hands(way: Way, stream: socket.socket, host: str, environ: Mapping[str, str]) -> None:
     context = ssl.create_default_context(cafile=_authorities(environ))
+    # Until a certificate is there to be judged: somebody in between may speak no TLS, or nothing at all.
+    way.stage = CONNECTION
     try:
         with context.wrap_socket(stream, server_hostname=host):
             pass
     except ssl.SSLCertVerificationError:
-        raise
-    except OSError:
-        way.stage = CONNECTION  # no word about a certificate: somebody in between speaks no TLS, or cuts it off
+        way.stage = CERTIFICATE
         raise
 
 
