@@ -201,14 +201,20 @@ def tree(box: Box) -> set[str]:
     return set(box.run(("sh", "-c", find), timeout=300).stdout.splitlines())
 
 
+def check_units(box: Box) -> str:
+    """What systemd has of the timer and of the check that it starts."""
+    return box.systemctl("list-units", "--all", "--plain", "--no-legend", "litellm-verify*")
+
+
 def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     """After an uninstall keys and configurations are there for the next install; after a purge all is as before.
 
-    From a first install on, under a umask that would let everybody write.
+    From a first install on, under a umask that would let everybody write, and with the timer of the check.
     """
     before = tree(box)
     users = box.read("/etc/passwd"), box.read("/etc/group")
-    fresh(box, "install", "-c", "demo.yml", umask="000")
+    fresh(box, "install", "-c", "demo.yml", "--verify-every", "15min", umask="000")
+    assert check_units(box)
     assert chat(box) == 200
     assert_modes(box)
     box.run(("cp", "-al", "/opt/litellm-systemd", "/root/kept"))
@@ -218,21 +224,33 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     assert refused(box)
     assert box.run(("systemctl", "cat", "litellm"), check=False).returncode != 0
     assert not box.exists("/opt/litellm-systemd")
+    assert check_units(box) == ""
     assert box.exists("/etc/litellm/configs/demo.yml")
 
     # The same release again, which saves building it anew; the folder is ours then, and not the install's.
     box.run(("mv", "/root/kept", "/opt/litellm-systemd"))
-    fresh(box, "install", "-c", "demo.yml", umask="000")
+    fresh(box, "install", "-c", "demo.yml", "--verify-every", "15min", umask="000")
     assert (key(box), chat(box)) == (secret, 200)
 
     box.write("/root/mine.yml", box.read("/etc/litellm/configs/demo.yml"))
     ctl(box, "config", "use", "./mine.yml", cwd="/root")
     ctl(box, "restart")
+    # A check that failed, and of which systemd remembers that.
+    box.run(
+        (
+            "sed",
+            "-i",
+            "s/^LITELLM_MASTER_KEY=.*/LITELLM_MASTER_KEY=sk-another-0123456789/",
+            "/etc/litellm/litellm.env",
+        )
+    )
+    assert box.run(("systemctl", "start", "litellm-verify.service"), check=False).returncode != 0
     ctl(box, "uninstall", "--purge", "--yes")
     box.run(("rmdir", "/opt/litellm-systemd"))
     assert tree(box) ^ before == set()
     assert (box.read("/etc/passwd"), box.read("/etc/group")) == users
     assert box.run(("pgrep", "-f", "litellm_systemd"), check=False).stdout == ""
     assert box.systemctl("--failed", "--no-legend") == ""
+    assert check_units(box) == ""
     assert refused(box)
     assert "nothing is installed" in fresh(box, "uninstall", "--purge", "--yes").stdout
