@@ -1,11 +1,19 @@
-"""Finding the mirror that debootstrap is given, in each format that apt reads."""
+"""Other releases of Debian: finding the mirror that debootstrap is given, and the product on their systemd."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import images
 import pytest
+from box import Box, Image
+from foreign import python_binds, releases_bind
+from service import ctl, runtime
+from test_verify import nothing_left
+
+DROP_INS = "/etc/systemd/system/litellm.service.d"
 
 DEB822 = """\
 # a comment
@@ -59,3 +67,36 @@ def test_the_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Root folders are kept where the user keeps caches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert images.tree("trixie").parent == tmp_path / "litellm-systemd-tests"
+
+
+@pytest.mark.parametrize(("suite", "systemd"), [("bullseye", "247"), ("trixie", "257")])
+def test_on_another_systemd(
+    make_box: Callable[..., Box],
+    debian_image: Callable[[str], Image],
+    installed_image: Image,
+    tmp_path: Path,
+    suite: str,
+    systemd: str,
+) -> None:
+    """On the oldest and the newest systemd an install serves, reloads, proves every fallback on a throwaway unit, and
+    is sound to doctor, who names a drop-in that undoes the sandbox.
+    """
+    box = make_box(debian_image(suite), binds=(*python_binds(tmp_path), releases_bind(installed_image)))
+    assert box.systemctl("--version").split()[1] == systemd
+    (program,) = box.run(("sh", "-c", "echo /opt/litellm-systemd/releases/*/bin/litellmctl")).stdout.split()
+    box.write("/root/.env", "NUM_WORKERS=1\n", 0o600)
+    box.run((program, "install", "--env-file", "/root/.env", "-c", "demo.yml", "--no-verify"), timeout=300)
+    fallbacks = json.loads(ctl(box, "verify", "--fallbacks", "--json"))
+    assert (fallbacks["ok"], fallbacks["data"]["links"]) == (True, 12), fallbacks
+    assert nothing_left(box)
+    box.systemctl("reload", "litellm")
+    assert runtime(box)["generation"] == 2
+    assert found_by_doctor(box) == []
+    box.run(("sh", "-c", f"mkdir -p {DROP_INS} && printf '[Service]\\nUser=root\\n' >{DROP_INS}/mine.conf"))
+    box.systemctl("daemon-reload")
+    assert found_by_doctor(box) == ["unit-root"]
+
+
+def found_by_doctor(box: Box) -> list[str]:
+    report = json.loads(ctl(box, "doctor", "--json", check=False))
+    return [finding["id"] for finding in report["data"]["findings"]]
