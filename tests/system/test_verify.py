@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from importlib.metadata import version
+from pathlib import Path
 
+import jsonschema
 from box import Box
 from service import BASE, ctl, key, now, said, set_env, state
 
+from litellm_systemd.releases.pins import pinned_version
+from litellm_systemd.releases.source import current_lock
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "verify.schema.json").read_text(encoding="utf-8"))
+LITELLM = pinned_version(current_lock(), "litellm")
 SEED_KEY = "sk-litellm-test-key"
 MODEL = "bedrock-converse-us-claude-3-7-sonnet-v1"
 #: The commands of the document that the workshop's users have, as they stand there.
@@ -125,9 +134,15 @@ def nothing_left(box: Box) -> bool:
 
 def test_fallbacks_on_a_throwaway_unit(shared_box: Box) -> None:
     """Every link of the demo configuration is proven on a unit beside the service, which isn't touched; the unit is
-    gone afterwards, with its files."""
+    gone afterwards, with its files. The report is as the schema has it, and so is that of the service, with versions
+    and configuration."""
     before = state(shared_box)
     report = json.loads(ctl(shared_box, "verify", "--fallbacks", "--json"))
+    digest = hashlib.sha256(shared_box.read("/etc/litellm/config.yaml").encode()).hexdigest()
+    for told in (report, json.loads(ctl(shared_box, "verify", "--no-spend", "--json"))):
+        jsonschema.Draft202012Validator(SCHEMA).validate(told)
+        assert told["data"]["config"] == {"name": "demo.yml", "sha256": digest, "edited": False}
+        assert told["data"]["versions"] == {"litellm_systemd": version("litellm-systemd"), "litellm": LITELLM}
     assert report["ok"], report
     assert len(report["checks"]) == 12
     assert {check["outcome"] for check in report["checks"]} == {"ok"}
@@ -142,6 +157,32 @@ def test_fallbacks_on_a_throwaway_unit(shared_box: Box) -> None:
         headers={"Authorization": f"Bearer {key(shared_box)}"},
     )
     assert answer.status == 400
+
+
+def test_an_edit_that_is_not_loaded(shared_box: Box) -> None:
+    """status and verify name what the service has loaded, and say so where the file is another one by now; only
+    --fallbacks is of the file. A page and JUnit's XML of it can be written where they are wanted."""
+    box, path = shared_box, "/etc/litellm/configs/demo.yml"
+    loaded = hashlib.sha256(box.read(path).encode()).hexdigest()
+    box.run(("sed", "-i", "1i # mine", path))
+    note = "demo.yml was edited since the service loaded it: sudo systemctl reload litellm"
+    try:
+        told = json.loads(ctl(box, "status", "--json"))
+        assert (told["data"]["loaded"]["sha256"], told["data"]["loaded"]["edited"]) == (loaded, True)
+        assert note in told["notes"]
+        told = json.loads(
+            ctl(box, "verify", "--no-spend", "--json", "--html", "/root/a.html", "--junit", "/root/a.xml")
+        )
+        assert told["data"]["config"] == {"name": "demo.yml", "sha256": loaded, "edited": True}
+        assert note in told["notes"]
+        assert note in box.read("/root/a.html")
+        assert note in box.read("/root/a.xml")
+        for option in ("--html", "--junit"):
+            done = box.run(("/usr/local/bin/litellmctl", "verify", option, "/sys/a"), check=False)
+            assert (done.returncode, done.stdout, "/sys/a: Read-only file system" in done.stderr) == (73, "", True)
+    finally:
+        box.run(("sed", "-i", "1d", path))
+    assert json.loads(ctl(box, "status", "--json"))["data"]["loaded"]["edited"] is False
 
 
 def test_a_kill_leaves_no_throwaway_unit(shared_box: Box) -> None:
@@ -192,7 +233,7 @@ def test_the_timer(installed_box: Box) -> None:
     since = now(box)
     assert box.run(("systemctl", "start", "litellm-verify.service"), check=False).returncode != 0
     (line,) = check_lines(box, since)
-    assert "is not sound: 1 of 5 checks failed: models: HTTP 400" in line
+    assert "is not sound: 1 of 5 checks failed: models: HTTP 400: No connected db. The service" in line
     assert "systemctl restart litellm" in line
     assert box.show("litellm-verify.service", "ActiveState")["ActiveState"] == "failed"
 

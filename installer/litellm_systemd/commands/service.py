@@ -116,7 +116,7 @@ def verify_service(
 def in_one_line(report: Report) -> Report:
     """The same for a timer: nothing if all is well, else the first failure with its remedy, in the title."""
     failed = next((check for check in report.checks if check.outcome is Outcome.FAILED), None)
-    line = "" if failed is None else f"{report.title}: {failed.name}: {failed.detail}. {failed.hint}"
+    line = "" if failed is None else f"{report.title}: {failed.name}: {failed.detail.rstrip('.')}. {failed.hint}"
     return Report(line, data=report.data, code=report.exit_code)
 
 
