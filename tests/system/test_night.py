@@ -3,20 +3,61 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+from urllib.parse import quote
 
 from box import Box
-from service import BASE, ctl, key, set_env, set_up
+from service import BASE, CALLBACK, ctl, key, said, set_env, write_callback
+from tests.canaries import find_left
 from tests.fakes import USER
 
-REFUSED = """\
+#: Of every kind that there is, by the variables that have them.
+SECRETS = {
+    "LITELLM_MASTER_KEY": "sk-night-0123456789abcdef",
+    "AWS_ACCESS_KEY_ID": "ASIANIGHT000000EXAMP",
+    "AWS_SECRET_ACCESS_KEY": "Ni/ght+wJalrXUtnFEMI/K7MDENGbPxRfiCYEX12",
+    "AWS_SESSION_TOKEN": "IQoJb3JpZ2luX2VjEJr//night+Session/Token==",
+    "GREETING": 'night "horse" & bättery',
+}
+#: Those that no file of ours has: of a drop-in, and of a file that it names.
+MORE_SECRETS = {
+    "DEPLOY_TOKEN": "night%Drop-In",
+    "AWS_BEARER_TOKEN_BEDROCK": "nightBearer+/77bedrock==",
+}
+#: Parts of longer values, as somebody reads them out of these.
+PASSWORDS = ("nightPr@xy:pw", "n1ght:p@ss/word")
+PROXY = f"http://me:{quote(PASSWORDS[0], safe='')}@127.0.0.1:3128"
+DATABASE = f"postgresql://me:{quote(PASSWORDS[1], safe='')}@db.example/x"
+LITERAL, HEADER, HELD = "night-literal-of-mine", "nightHeader.Zm9v-77", "night-set-credential"
+LIMITS = f"""\
+[Service]
+Environment="DEPLOY_TOKEN={MORE_SECRETS["DEPLOY_TOKEN"].replace("%", "%%")}"
+EnvironmentFile=/etc/litellm/more.env
+SetCredential=mine:{HELD}
+"""
+#: What a careless callback prints: all variables in every form, and a client's header.
+CARELESS = f"""\
+async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
+    for value in os.environ.values():
+        whole = json.dumps(value)
+        print("said", value, repr(value), whole, json.dumps(whole), quote(value), quote(value, safe=""), flush=True)
+        print("hex", value.encode().hex(), flush=True)
+        print("base64", *(b64encode(b"x" * number + value.encode()).decode() for number in range(3)), flush=True)
+    for password in {PASSWORDS!r}:
+        print("password", password, b64encode(b"me:" + password.encode()).decode(), flush=True)
+    print(dict(Authorization="Bearer {HEADER}", api_key=kwargs["litellm_params"]["api_key"]), flush=True)
+"""
+IMPORTS = "import json\nfrom base64 import b64encode\nfrom urllib.parse import quote\n"
+
+REFUSED = f"""\
 model_list:
   - model_name: claude-sonnet-5-5
-    litellm_params: {model: openai/quick, api_key: none, mock_response: "At once."}
+    litellm_params: {{model: openai/quick, api_key: {LITERAL}, mock_response: "At once."}}
   - model_name: unreachable
-    litellm_params: {model: openai/slow, api_base: "http://127.0.0.1:9/v1", api_key: none}
-router_settings: {num_retries: 0}
-general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}
+    litellm_params: {{model: openai/slow, api_base: "http://127.0.0.1:9/v1", api_key: none}}
+router_settings: {{num_retries: 0}}
+general_settings: {{master_key: os.environ/LITELLM_MASTER_KEY}}
 """
 
 
@@ -38,12 +79,23 @@ def report(box: Box, *arguments: str) -> dict[str, Any]:
 
 def test_logs(idle_box: Box) -> None:
     """A failure that repeats is one kind with count and meaning, which doctor tells; each request is found by its id,
-    whether lines are plain or objects.
+    whether lines are plain or objects. A careless callback puts secrets of all kinds into the log; the archive for a
+    bug report has none of them.
     """
-    set_up(idle_box, "NUM_WORKERS=2\nACCESS_LOG=true\n", REFUSED)
+    env = "".join(f"{name}='{value}'\n" for name, value in SECRETS.items())
+    env += f"HTTPS_PROXY={PROXY}\nCRM_DATABASE={DATABASE}\nNUM_WORKERS=2\nACCESS_LOG=true\n"
+    idle_box.write(DROP_IN, LIMITS)
+    idle_box.write(
+        "/etc/litellm/more.env", f"AWS_BEARER_TOKEN_BEDROCK={MORE_SECRETS['AWS_BEARER_TOKEN_BEDROCK']}\n", 0o600
+    )
+    idle_box.systemctl("daemon-reload")
+    write_callback(idle_box, CARELESS, IMPORTS)
+    idle_box.write("/root/mine.yml", REFUSED + CALLBACK)
+    set_env(idle_box, env, "-c", "/root/mine.yml", "--offline")
     for number in range(4):
         if number == 2:
-            set_env(idle_box, "NUM_WORKERS=2\nACCESS_LOG=true\nJSON_LOGS=true\n")
+            assert ask(idle_box, "claude-sonnet-5-5", "night-in-plain") == 200
+            set_env(idle_box, f"{env}JSON_LOGS=true\n", "--offline")
         assert ask(idle_box, "unreachable", f"night-failed-{number}") >= 500
     assert ask(idle_box, "claude-sonnet-5-5", "night-went-well") == 200
     listed = report(idle_box, "logs", "--errors")["data"]["groups"]
@@ -59,8 +111,36 @@ def test_logs(idle_box: Box) -> None:
     assert "/v1/chat/completions 200" in well["text"]
     assert "serving on" in ctl(idle_box, "logs", "--boot")
     told = {finding["id"]: finding["seen"] for finding in report(idle_box, "doctor")["data"]["findings"]}
-    assert told.keys() == {"journal-aws"}
+    assert told.keys() == {"journal-aws", "configuration-doubtful"}
     assert told["journal-aws"].startswith("The service can't reach the provider (")
+    assert "plain text" in told["configuration-doubtful"]
+    nothing = report(idle_box, "logs", "--request", "night-of-another-day")
+    assert nothing["title"].endswith(" in the last day: --since looks further back")
+    assert "ACCESS_LOG=true" in nothing["notes"][0]
+    assert_no_secret_is_in_a_bundle(idle_box)
+
+
+def assert_no_secret_is_in_a_bundle(box: Box) -> None:
+    secrets = (*SECRETS.values(), *MORE_SECRETS.values(), *PASSWORDS, LITERAL, HEADER, HELD)
+    printed = "\n".join(said(box))
+    assert all(secret.encode().hex() in printed for secret in (*SECRETS.values(), *MORE_SECRETS.values()))
+    assert all(secret in printed for secret in (LITERAL, HEADER, *PASSWORDS))
+    ctl(box, "doctor", "--bundle", "/root/report.tar.gz")
+    box.run(("tar", "-xzf", "/root/report.tar.gz", "-C", "/root"))
+    names = box.run(("ls", "/root/litellm-bug-report")).stdout.split()
+    assert {"environment.txt", "config.yaml", "units.txt", "findings.json", "journal.txt"} <= set(names)
+    texts = {name: box.read(f"/root/litellm-bug-report/{name}") for name in names}
+    assert find_left(secrets, texts) == set()
+    # Each by one placeholder, in all files and in all forms.
+    for name, file, line in (
+        ("LITELLM_MASTER_KEY", "environment.txt", "LITELLM_MASTER_KEY=(.*)"),
+        ("DEPLOY_TOKEN", "units.txt", 'Environment="DEPLOY_TOKEN=(.*)"'),
+        ("api_key", "config.yaml", "api_key: (<.*?>)"),
+    ):
+        found = re.search(line, texts[file])
+        assert found is not None
+        assert re.fullmatch(f"<secret-[0-9]+ {name}>", found[1])
+        assert texts["journal.txt"].count(found[1]) >= 2
 
 
 BEDROCK = """\
