@@ -95,6 +95,8 @@ def test_logs(idle_box: Box) -> None:
     for number in range(4):
         if number == 2:
             assert ask(idle_box, "claude-sonnet-5-5", "night-in-plain") == 200
+            # At rest: a restart would start it twice.
+            ctl(idle_box, "stop")
             set_env(idle_box, f"{env}JSON_LOGS=true\n", "--offline")
         assert ask(idle_box, "unreachable", f"night-failed-{number}") >= 500
     assert ask(idle_box, "claude-sonnet-5-5", "night-went-well") == 200

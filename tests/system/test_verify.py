@@ -75,10 +75,10 @@ def said_by(answer: str) -> str:
     return content
 
 
-def test_the_seed_commands(installed_box: Box) -> None:
+def test_the_seed_commands(idle_box: Box) -> None:
     """The four commands of the workshop's document work unchanged: the last one, which makes a model fail, only where
     ALLOW_MOCK_TESTING is set, which every look at the service tells and which no other machine may reach."""
-    box = installed_box
+    box = idle_box
     set_env(box, f"LITELLM_MASTER_KEY={SEED_KEY}\n", "-c", "demo.yml")
     assert "mock_testing" in json.loads(run_seed(box, "fallback"))["error"]["message"]
     box.write(
@@ -90,6 +90,8 @@ def test_the_seed_commands(installed_box: Box) -> None:
 
     env = f"LITELLM_MASTER_KEY={SEED_KEY}\nALLOW_MOCK_TESTING=true\n"
     box.write("/root/.env", env, 0o600)
+    # At rest: a restart would start it twice.
+    ctl(box, "stop")
     installed = ctl(box, "install", "--env-file", "/root/.env", "-c", "demo.yml")
     for name in ("list", "list again"):
         assert MODEL in {row["id"] for row in json.loads(run_seed(box, name))["data"]}
