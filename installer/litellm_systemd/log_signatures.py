@@ -76,6 +76,14 @@ _SERVICE = (
         "raise WORKER_MEMORY_LIMIT in .env, then: sudo litellmctl install",
     ),
     Signature(
+        "port-taken",
+        "service",
+        r"is held by .* or give another PORT",
+        "Another program listens on the port, so that the service can't",
+        "stop that program, then: sudo litellmctl start; or set another PORT in .env, then: sudo litellmctl install",
+        least=0,
+    ),
+    Signature(
         "not-http",
         "service",
         r"Invalid HTTP request received",

@@ -99,6 +99,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("worker 2 (pid 71) was killed by SIGKILL, replaced in 0.4 s", "worker-killed"),
         ("worker 2 (pid 71) answered nothing for 30 s and was killed, replaced in 2.4 s", "worker-killed"),
         ("worker 1 (pid 9) cut 3 request(s) after 600 s", "requests-cut"),
+        ("127.0.0.1:4000 is held by nginx (pid 7). Stop that service, or give another PORT.", "port-taken"),
         ("uvicorn.error: Invalid HTTP request received.", "not-http"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),

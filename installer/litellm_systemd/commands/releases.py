@@ -102,8 +102,8 @@ def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> R
     say(f"release {identifier} takes over")
     if leaves_timer(layout, identifier):
         say(
-            f"release {identifier} is older than {contract.VERIFY_TIMER} and leaves it as it is, so that its check"
-            f" fails: sudo systemctl disable --now {contract.VERIFY_TIMER}"
+            f"release {identifier} is older than {contract.VERIFY_TIMER} and leaves it as it is. If its check fails"
+            f" there: sudo systemctl disable --now {contract.VERIFY_TIMER}"
         )
     program = layout.real(layout.release(identifier)) / "bin" / "litellmctl"
     replace_process((str(program), "install", "--installed", *(("--json",) if as_json else ())))
