@@ -192,6 +192,18 @@ def test_verbs_without_an_install(capsys: pytest.CaptureFixture[str]) -> None:
     assert "There are: " in capsys.readouterr().err
 
 
+def test_a_folder_that_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder that somebody has deleted, a verb that looks for a .env says so."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert run_command(["config", "check"]) == 66
+    assert "the current folder was deleted" in capsys.readouterr().err
+
+
 def test_module_has_a_main() -> None:
     """`python -m litellm_systemd` is litellmctl."""
     done = subprocess.run(

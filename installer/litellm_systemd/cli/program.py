@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.errors import InstallerError, Interrupted
+from litellm_systemd.errors import InstallerError, Interrupted, MissingError
 
 if TYPE_CHECKING:
     from litellm_systemd.commands.desired import Request
@@ -142,7 +142,14 @@ def layout_of(root: Path = Path("/"), prefix: str | None = None) -> Layout:
 def request_of(layout: Layout, env_file: Path | None, config: str | None, *, installed_only: bool = False) -> Request:
     from litellm_systemd.commands.desired import Request
 
-    return Request(layout, env_file, config, Path.cwd(), installed_only, today=date.today())
+    return Request(layout, env_file, config, _current_folder(), installed_only, today=date.today())
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise MissingError("the current folder was deleted", "cd to one that is there, and run it again.") from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
