@@ -77,7 +77,7 @@ def test_coming_worker_dies(idle_box: Box) -> None:
     """A worker of the coming generation that is killed or stopped fails the reload aloud, and nobody's request."""
     set_up(idle_box, ENV + START)
     before = state(idle_box), workers(idle_box)
-    with loaded(idle_box) as load:
+    with loaded(idle_box, pause=0.1) as load:
         for name, cause in (("KILL", "killed by SIGKILL before it was ready"), ("STOP", "START_TIMEOUT=30 s")):
             start = now(idle_box)
             reload = idle_box.popen(("systemctl", "reload", "litellm"))
@@ -122,7 +122,7 @@ def test_standby_dies_before_it_serves(idle_box: Box) -> None:
     """When the standby's main process or worker is killed or stopped, the service is untouched and serves on."""
     set_up(idle_box, ENV + START)
     before = state(idle_box), processes(idle_box)
-    with loaded(idle_box) as load:
+    with loaded(idle_box, pause=0.1) as load:
         for name, whom in (("KILL", "main"), ("KILL", "worker"), ("STOP", "main")):
             restart = idle_box.popen(("litellmctl", "restart"))
             idle_box.wait_until(lambda: standby(idle_box) != "0", 60, "the standby starts")

@@ -60,7 +60,7 @@ def test_bad_configuration_changes_nothing(idle_box: Box) -> None:
     box = idle_box
     set_up(box, "NUM_WORKERS=2\nSTART_TIMEOUT=30\n")
     before = state(box)["MainPID"], workers(box)
-    with loaded(box) as load:
+    with loaded(box, pause=0.1) as load:
         for bad in BAD:
             if bad.callback:
                 box.write(f"/etc/litellm/{bad.name}.py", bad.callback, 0o640, "root:litellm")
@@ -96,7 +96,7 @@ def test_reloads_come_together(idle_box: Box) -> None:
     # A start takes so long that a second reload surely comes in the midst of it.
     write_callback(idle_box, "pass\n", "time.sleep(2)\n")
     set_up(idle_box, "NUM_WORKERS=2\n", CONFIG + CALLBACK)
-    with loaded(idle_box) as load:
+    with loaded(idle_box, pause=0.1) as load:
         started = [reload(idle_box, number % 2 == 0) for number in range(10)]
         assert_all_live(idle_box, started)
         assert runtime(idle_box)["generation"] <= 11

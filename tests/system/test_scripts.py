@@ -69,24 +69,25 @@ def test_quickstart_without_root(box: Box) -> None:
     ]
 
 
-def test_manage_litellm(installed_box: Box) -> None:
-    """The workshop's verbs do what they did: stop, start, restart, status, logs."""
+def test_manage_litellm(idle_box: Box) -> None:
+    """The workshop's verbs do what they did: start, status, logs, restart, stop."""
     manage = str(SCRIPTS / "manage-litellm.sh")
 
     def state() -> dict[str, str]:
-        return installed_box.show("litellm.service", "ActiveState", "InvocationID")
+        return idle_box.show("litellm.service", "ActiveState", "InvocationID")
 
-    installed_box.run((manage, "stop"))
     assert state()["ActiveState"] == "inactive"
-    installed_box.run((manage, "start"), timeout=240)
+    idle_box.run((manage, "start"), timeout=240)
     started = state()
     assert started["ActiveState"] == "active"
-    assert "active" in installed_box.run((manage, "status")).stdout
-    assert installed_box.run((manage, "logs", "-n", "5")).stdout
-    installed_box.run((manage, "-c", "demo.yml", "restart"), timeout=240)
+    assert "active" in idle_box.run((manage, "status")).stdout
+    assert idle_box.run((manage, "logs", "-n", "5")).stdout
+    idle_box.run((manage, "-c", "demo.yml", "restart"), timeout=240)
     restarted = state()
     assert restarted["ActiveState"] == "active"
     assert restarted["InvocationID"] != started["InvocationID"]
+    idle_box.run((manage, "stop"))
+    assert state()["ActiveState"] == "inactive"
 
 
 @pytest.mark.parametrize("arguments", [(), ("-c",), ("frobnicate",)])
