@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +22,7 @@ from named_aws import HOLE, METADATA_AGAIN, RESOLVED, SWALLOW_METADATA, move, re
 from service import set_env, set_up
 
 from .measure import say
-from .table import as_markdown, write_between_markers
+from .table import as_markdown, here_and_now, spread, write_between_markers
 
 #: Seconds.
 _GOAL = 5.0
@@ -126,14 +124,10 @@ def render(found: Mapping[str, Measured]) -> str:
     rows = [["", "median", "from", "to", f"wanted: ≤ {_GOAL:g} s", "named"]]
     for name, measured in found.items():
         seconds = measured.seconds
-        middle, least, most = (f"{value:.2f} s" for value in (statistics.median(seconds), min(seconds), max(seconds)))
         verdict = "reached" if max(seconds) <= _GOAL else "**missed**"
-        rows.append([name, middle, least, most, verdict, ", ".join(f"`{each}`" for each in measured.causes) or "–"])
+        rows.append([name, *spread(seconds), verdict, ", ".join(f"`{each}`" for each in measured.causes) or "–"])
     times = len(next(iter(found.values())).seconds)
-    where = (
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, Python {platform.python_version()}, Linux {platform.release()},"
-        f" {os.cpu_count()} processors; each {times} times. Load of the machine: {os.getloadavg()[2]:.1f}.\n"
-    )
+    where = f"{here_and_now()}; each {times} times. Load of the machine: {os.getloadavg()[2]:.1f}.\n"
     return f"{where}\n{as_markdown(rows)}"
 
 

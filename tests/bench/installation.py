@@ -8,8 +8,6 @@ a checkout would have to be built first. In turn, `--rounds` times; medians are 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -25,7 +23,7 @@ from litellm_systemd.releases.source import find_source
 from tests.bundle import WHEELS
 
 from .measure import say
-from .table import as_markdown, write_between_markers
+from .table import as_markdown, here_and_now, spread, write_between_markers
 
 _CTL = "/usr/local/bin/litellmctl"
 _LOCK = installed.REPOSITORY / "installer/litellm_systemd/requirements.lock"
@@ -127,12 +125,10 @@ def render(figures: Mapping[str, Sequence[float]], rounds: int) -> str:
     for name, found in figures.items():
         median, goal = statistics.median(found), _GOALS.get(name)
         wanted, verdict = ("–", "") if goal is None else goal.judge(median, peer)
-        measured = f"{median:.2f} s" + (f" ({median / peer:.2f} x)" if name in (_FIRST, _RELEASE) else "")
-        rows.append([name, measured, f"{min(found):.2f} s", f"{max(found):.2f} s", wanted, verdict])
-    where = (
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, Python {platform.python_version()}, Linux {platform.release()},"
-        f" {os.cpu_count()} processors; {rounds} round(s), of what takes a moment {_TIMES} each.\n"
-    )
+        middle, least, most = spread(found)
+        compared = f" ({median / peer:.2f} x)" if name in (_FIRST, _RELEASE) else ""
+        rows.append([name, middle + compared, least, most, wanted, verdict])
+    where = f"{here_and_now()}; {rounds} round(s), of what takes a moment {_TIMES} each.\n"
     return f"{where}\n{as_markdown(rows)}"
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,17 @@ def write_between_markers(path: Path, text: str, name: str = "results") -> None:
     before, _, rest = path.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
     path.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def here_and_now() -> str:
+    """The day, and the machine that measures."""
+    day, python = time.strftime("%Y-%m-%d", time.gmtime()), platform.python_version()
+    return f"{day}, Python {python}, Linux {platform.release()}, {os.cpu_count()} processors"
+
+
+def spread(seconds: Sequence[float]) -> list[str]:
+    """The median, the least and the most, for three cells of a row."""
+    return [f"{value:.2f} s" for value in (statistics.median(seconds), min(seconds), max(seconds))]
 
 
 def _machine(results: dict[str, Any]) -> str:
