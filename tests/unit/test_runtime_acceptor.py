@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.runtime import acceptor
 from litellm_systemd.runtime.acceptor import Acceptor
 from litellm_systemd.runtime.worker import asyncio_run
 
@@ -99,8 +100,11 @@ def test_no_room_for_a_connection(caplog: pytest.LogCaptureFixture) -> None:
     assert "no connection can be accepted: Too many open files" in caplog.text
 
 
-def test_closed_it_takes_none() -> None:
+def test_closed_it_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """After `close` a connection is left to others, even one that it was about to take."""
+    pause = 1.0  # long enough for the next lines, on a busy machine too
+    monkeypatch.setattr(acceptor, "_PATIENCE", pause)
+    monkeypatch.setattr(acceptor, "_MOST", pause)
 
     async def story(listener: socket.socket) -> None:
         leaving = Worker(listener.dup())
@@ -109,6 +113,7 @@ def test_closed_it_takes_none() -> None:
         second = socket.create_connection(listener.getsockname())
         await asyncio.sleep(0)
         leaving.acceptor.close()
+        await asyncio.sleep(1.5 * pause)
         staying = Worker(listener)
         await _until(lambda: len(staying.connections) == 1)
         assert len(leaving.connections) == 1
