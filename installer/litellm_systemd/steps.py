@@ -21,7 +21,8 @@ from litellm_systemd.files import (
 )
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import Action, FileState, Verb
-from litellm_systemd.releases.build import Source, build_release
+from litellm_systemd.releases.build import build_release
+from litellm_systemd.releases.source import Source
 from litellm_systemd.standby import restart_without_pause
 from litellm_systemd.systemctl import Systemctl
 

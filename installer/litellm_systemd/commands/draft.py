@@ -15,7 +15,8 @@ from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, HostState, Kept, Plan, Running
 from litellm_systemd.plan import plan_install
 from litellm_systemd.preflight import require_ground
-from litellm_systemd.releases.build import Source, find_source, installed_version, running_release
+from litellm_systemd.releases.inventory import running_release
+from litellm_systemd.releases.source import Source, find_source, installed_version
 from litellm_systemd.systemctl import Systemctl
 from litellm_systemd.verify_timer import find_interval
 

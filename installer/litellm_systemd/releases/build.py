@@ -21,15 +21,12 @@ from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.files import plain_umask, remove_path
 from litellm_systemd.host import RELEASE_MARK, observe_releases
 from litellm_systemd.layout import Layout
-from litellm_systemd.releases.inventory import Release, running_release
+from litellm_systemd.releases.inventory import Release
 from litellm_systemd.releases.pins import LOCK, lock_digest, parse_lock, pinned_version
-from litellm_systemd.releases.source import Source, find_source, installed_version
+from litellm_systemd.releases.source import Source
 from litellm_systemd.releases.sourced import pack_sourced
 from litellm_systemd.releases.trial import Trial, try_configuration, try_import, try_release
 from litellm_systemd.releases.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
-from litellm_systemd.releases.wheels import find_uv
-
-__all__ = ["Source", "build_release", "find_source", "find_uv", "installed_version", "running_release"]
 
 Say = Callable[[str], None]
 
