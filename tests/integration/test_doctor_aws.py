@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +38,32 @@ def test_a_sound_account(tmp_path: Path, aws: Cloud) -> None:
     assert (causes(diagnosis), diagnosis.unchecked) == ([], ())
     asked = [seen for seen in aws.seen if "/invoke" in seen.target]
     assert [(seen.status, seen.code) for seen in asked] == [(400, "ValidationException")]
+
+
+#: Prints the modules of botocore that are imported after `load`, by whatever the checks ask of AWS.
+_LATE = """
+import json, sys
+from pathlib import Path
+from litellm_systemd.aws import bedrock, client, identity, instance, profiles, quotas
+client.load()
+loaded = {name for name in sys.modules if name.startswith("botocore")}
+environ, key_id, secret = json.loads(sys.argv[1])
+instance.observe_instance(environ)
+pair = {**environ, "AWS_ACCESS_KEY_ID": key_id, "AWS_SECRET_ACCESS_KEY": secret}
+identity.identify(profiles.Credentials(key_id, secret, None, "us-east-1"), pair, Path(".env"))
+client.whoami(pair, "us-east-1")
+bedrock.ask_bedrock(pair, "us-east-1", models=("anthropic.claude-sonnet-5-5",))
+bedrock.try_model(pair, "us-east-1", "us.anthropic.claude-sonnet-5-5")
+list(quotas.list_quotas(pair, "us-east-1"))
+print(sorted(name for name in sys.modules if name.startswith("botocore") and name not in loaded))
+"""
+
+
+def test_threads_find_all_of_botocore(aws: Cloud) -> None:
+    """Nothing of botocore is left to import when the checks begin, side by side: none of them gets half a package."""
+    given = json.dumps([aws.environment, USER.access_key, USER.secret_key])
+    done = subprocess.run((sys.executable, "-c", _LATE, given), capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_an_unknown_key(tmp_path: Path, aws: Cloud) -> None:

@@ -37,6 +37,18 @@ class RoleRefused(Refused):
     """STS answers, and doesn't let the service assume its role."""
 
 
+def load() -> None:
+    """Import all of botocore that this package imports when it needs it. For callers with threads, before they start.
+
+    Threads that import parts of one package at the same time can be given half of it: importlib lets none wait for
+    another that waits for it (`_ModuleLock` in importlib/_bootstrap.py).
+    """
+    import botocore.configloader
+    import botocore.httpsession
+    import botocore.session
+    import botocore.tokens  # noqa: F401
+
+
 def connect(environ: Mapping[str, str], region: str, service: str = "bedrock") -> Any:
     """A client that asks as the service would: by its keys or API key, or the role of the EC2 instance.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.apply import apply_install
+from litellm_systemd.aws.client import load
 from litellm_systemd.commands.changing import Say, changing, require_root
 from litellm_systemd.doctor.cause import Finding
 from litellm_systemd.doctor.engine import Diagnosis, Examined, examine
@@ -44,6 +45,7 @@ def doctor(*, fix: bool = False, say: Say = lambda _line: None) -> Report:
     Raises:
         PermissionDenied: `fix` is set, and this isn't root.
     """
+    load()
     layout = find_any_layout()
     scene = Scene(layout)
     diagnosis, mended = examine(scene, PROBES), _Mended()
