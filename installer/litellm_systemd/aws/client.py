@@ -5,12 +5,12 @@ Nothing is taken from the caller's own environment and ~/.aws: who runs litellmc
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from litellm_systemd.aws.instance import host_variables
 from litellm_systemd.aws.profiles import blank_session, proxies_for
 from litellm_systemd.expiry import BEARER_VARIABLE
 from litellm_systemd.settings_aws import (
@@ -20,7 +20,7 @@ from litellm_systemd.settings_aws import (
     PROFILE_NAME,
     ROLE,
     SESSION_NAME,
-    STS_ENDPOINT,
+    STS_ENDPOINTS,
     TOKEN,
     WEB_IDENTITY,
 )
@@ -152,7 +152,7 @@ _ENDPOINTS = {
     "bedrock": ("AWS_ENDPOINT_URL_BEDROCK", "AWS_ENDPOINT_URL"),
     "bedrock-runtime": ("AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"),
     "service-quotas": ("AWS_ENDPOINT_URL_SERVICE_QUOTAS", "AWS_ENDPOINT_URL"),
-    "sts": (STS_ENDPOINT, "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"),
+    "sts": STS_ENDPOINTS,
 }
 _HOSTS = {"service-quotas": "servicequotas"}
 
@@ -208,11 +208,7 @@ def _instance_role(environ: Mapping[str, str]) -> Any:
     from botocore.utils import InstanceMetadataFetcher
 
     # The fetcher reads AWS_EC2_METADATA_DISABLED out of the environment that it is given.
-    base = {**environ, **{name: os.environ[name] for name in _METADATA if name in os.environ}}
+    base = {**environ, **host_variables()}
     config = {"ec2_metadata_service_endpoint": base.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or None}
     fetcher = InstanceMetadataFetcher(timeout=1, num_attempts=1, env=base, config=config)
     return CredentialResolver([InstanceMetadataProvider(fetcher)])
-
-
-#: Where the instance's metadata is, is the host's business: a caller may say so as well.
-_METADATA = ("AWS_EC2_METADATA_DISABLED", "AWS_EC2_METADATA_SERVICE_ENDPOINT")

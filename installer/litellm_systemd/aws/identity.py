@@ -9,13 +9,12 @@ from urllib.parse import urlsplit
 
 from litellm_systemd.aws.profiles import Credentials, blank_session, proxies_for
 from litellm_systemd.errors import InputError
+from litellm_systemd.settings_aws import STS_ENDPOINTS
 
 #: Seconds. A private subnet without an endpoint of STS drops packets, and an install must go on.
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 2, 4
 #: GetCallerIdentity is the same everywhere; it only has to be a region of the same partition.
 _ANY_REGION = "us-east-1"
-#: In the order in which LiteLLM and boto3 prefer them.
-_ENDPOINTS = ("AWS_STS_ENDPOINT", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
 _SKEW = ("Signature expired", "Signature not yet current")
 
 
@@ -57,7 +56,7 @@ def identify(credentials: Credentials, environ: Mapping[str, str], where: str) -
 def _client(credentials: Credentials, environ: Mapping[str, str]) -> Any:
     from botocore.config import Config
 
-    endpoint = next((environ[name] for name in _ENDPOINTS if environ.get(name)), None)
+    endpoint = next((environ[name] for name in STS_ENDPOINTS if environ.get(name)), None)
     region = credentials.region or _ANY_REGION
     host = (urlsplit(endpoint).hostname if endpoint else None) or f"sts.{region}.amazonaws.com"
     return blank_session().create_client(

@@ -7,6 +7,7 @@ Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-re
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ from typing import Any
 from litellm_systemd.expiry import parse_moment, render_moment
 
 DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
+_VARIABLES = (DISABLED_VARIABLE, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
 _BASE, _BASE_IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
 #: Seconds for the connection, and for each answer.
 _TIMEOUT = 1.0
@@ -48,6 +50,11 @@ class _Stop(Exception):
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(trouble.code)
         self.trouble = trouble
+
+
+def host_variables() -> dict[str, str]:
+    """What the caller's environment says of the metadata: where they are is the host's business."""
+    return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
 
 
 def observe_instance(environ: Mapping[str, str]) -> Instance:

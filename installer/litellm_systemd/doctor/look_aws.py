@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from litellm_systemd.aws.access import Caller, callers, needs_metadata, uses_pai
 from litellm_systemd.aws.bedrock import try_model
 from litellm_systemd.aws.client import Refused, RoleRefused, whoami
 from litellm_systemd.aws.identity import identify
-from litellm_systemd.aws.instance import DISABLED_VARIABLE, observe_instance
+from litellm_systemd.aws.instance import host_variables, observe_instance
 from litellm_systemd.aws.lives import ask_lives
 from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.bedrock.refusals import find_refusal
@@ -31,8 +30,6 @@ _NETWORK = (
     *("network-sandbox", "network-dns", "network-proxy", "network-unreachable", "network-certificate"),
     "environment-credentials",
 )
-#: Where the instance's metadata is, is the host's business: whoever calls may say so as well.
-_METADATA = (DISABLED_VARIABLE, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
 
 ROLE = Cause(
     "aws-role",
@@ -48,8 +45,7 @@ def role(scene: Scene) -> Iterator[Finding]:
     """Whether the instance has a role whose credentials can be had, if the configuration needs that."""
     if not needs_metadata(scene.gateway, scene.environment):
         return
-    host = {name: os.environ[name] for name in _METADATA if name in os.environ}
-    trouble = observe_instance({**host, **scene.environment}).trouble
+    trouble = observe_instance({**host_variables(), **scene.environment}).trouble
     if trouble is not None:
         yield ROLE.found(trouble.message, remedy=trouble.hint)
 

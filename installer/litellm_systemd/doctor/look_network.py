@@ -14,7 +14,7 @@ from litellm_systemd.doctor.sandbox import Reached, Way, observe_ways
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.gateway.model import GatewayConfig
 from litellm_systemd.gateway.served import build_served
-from litellm_systemd.settings_aws import STS_ENDPOINT
+from litellm_systemd.settings_aws import STS_ENDPOINTS
 from litellm_systemd.settings_network import ENDPOINT
 
 #: What the sandbox can't be made, or the endpoints not be told, without.
@@ -45,8 +45,7 @@ def _called(environ: Mapping[str, str], region: str | None) -> Iterator[str]:
 
 def _asked_for_role(environ: Mapping[str, str], region: str | None) -> Iterator[str]:
     """The order is that of _build_sts_client_kwargs in litellm/llms/bedrock/base_aws_llm.py, then boto3's own."""
-    names = (STS_ENDPOINT, "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
-    url = next((environ[name] for name in names if environ.get(name)), None)
+    url = next((environ[name] for name in STS_ENDPOINTS if environ.get(name)), None)
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or region
     if url or region:
         yield url or default_endpoint(region or "", "sts")
