@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from box import Box
-from service import MODEL, key, wait_until_open
+from service import MODEL, inflight, key, wait_until_open
 
 CLIENTS = 16
 STREAMS = 8
@@ -70,6 +70,8 @@ def loaded(box: Box, *, streams: int = 0, clients: int = CLIENTS, pause: float =
         for number in range(clients)
     ]
     try:
+        # Workers report once a second: requests of a load before would pass for streams that are open.
+        box.wait_until(lambda: inflight(box) == 0, 30, "nothing of before is counted any more")
         for thread in readers:
             thread.start()
         wait_until_open(box, streams)
