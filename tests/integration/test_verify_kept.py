@@ -153,7 +153,7 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 360), ("dark", 360)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 320), ("dark", 320)])
 def test_the_page_reads_well(
     sick: tuple[Path, dict[str, Any]], browser: Browser, tmp_path: Path, scheme: Any, width: int
 ) -> None:
