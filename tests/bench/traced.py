@@ -77,10 +77,10 @@ def main() -> int:
     file = Path(sys.argv[1])
     mark(file, "interpreter")
     _count_packages()
-    from litellm_systemd.runtime import cli, notify, probe, seam, server, worker
+    from litellm_systemd.runtime import cli, notify, probe, routes, seam, server, worker
 
     mark(file, "our modules")
-    _mark_after(file, seam, "_build_routes", "routes")
+    _mark_after(file, routes, "build", "routes")
     _mark_after(file, seam, "_load_guardrail_translations", "import")
     _mark_after(file, gc, "freeze", "freeze")
     _mark_after(file, worker, "reset_process", "fork")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.runtime import seam
 from tests.integration.runtime_service import CONFIG, DEADLINE, Service, environment, wait_for
 
 #: A callback of LiteLLM's, found beside the configuration. It looks for what answers the request that called it.
@@ -94,3 +95,33 @@ def test_preload_is_safe_to_fork(preloaded: dict[str, object]) -> None:
 def test_preload_is_complete(preloaded: dict[str, object]) -> None:
     """Every module that the preload names still exists in LiteLLM and its dependencies."""
     assert preloaded["missing"] == []
+
+
+_DOCUMENT = """
+import hashlib, json, os, sys
+from litellm_systemd.runtime import seam
+
+if sys.argv[1] == "preloaded":
+    seam.preload(os.environ)
+document = seam.application().openapi()
+print(len(document["paths"]), hashlib.sha256(json.dumps(document).encode()).hexdigest())
+"""
+
+
+def test_preload_leaves_the_routes_as_they_are() -> None:
+    """What LiteLLM says of its routes is the same to the byte whether they were declared cheaply or not."""
+    variables = environment() | seam.DEFAULTS | {"PYTHONHASHSEED": "0"}  # it writes sets
+    usual, cheap = (
+        subprocess.run(
+            (sys.executable, "-c", _DOCUMENT, how),
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=DEADLINE,
+            stdin=subprocess.DEVNULL,
+        ).stdout.splitlines()[-1]
+        for how in ("as it comes", "preloaded")
+    )
+    assert usual == cheap
+    assert int(cheap.split()[0]) > 300

@@ -9,12 +9,13 @@ import contextlib
 import functools
 import gc
 import importlib
-import inspect
 import io
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any, ForwardRef
+from typing import Any
+
+from litellm_systemd.runtime import routes
 
 #: Set unless the user did: no network at import, and quick exits.
 DEFAULTS = {
@@ -86,7 +87,7 @@ def preload(environ: MutableMapping[str, str]) -> None:
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
     gc.disable()
-    with silence(), _signatures_once():
+    with silence(), routes.declared_cheaply():
         for module in _PRELOAD:
             if module == _TOKENS and environ.get(_TOKENS_FOLDER):
                 continue  # no network here
@@ -94,7 +95,7 @@ def preload(environ: MutableMapping[str, str]) -> None:
             with contextlib.nullcontext() if module in (_CLI, _SERVER) else contextlib.suppress(Exception):
                 importlib.import_module(module)
         _load_guardrail_translations()
-        _build_routes()
+        routes.build(application())
     sign_with_one_set()
     _reserve_for_forking()
     gc.freeze()
@@ -173,48 +174,6 @@ def _load_guardrail_translations() -> None:
     """Import what LiteLLM looks for in its folders at the first chat (litellm/llms/__init__.py, which keeps it)."""
     with contextlib.suppress(Exception):
         importlib.import_module("litellm.llms").load_guardrail_translation_mappings()
-
-
-def _build_routes() -> None:
-    """Have FastAPI prepare its routes here instead of in each worker's first request.
-
-    It works out a route's parameters when a request first comes past (effective_candidates in fastapi/routing.py):
-    a quarter of a second up to the probes' routes, and half a second for /v1/messages or a path that isn't there.
-    Only the paths are compared, with one that none of them has; nothing is called.
-    """
-    scope = {"type": "http", "method": "GET", "path": "/-", "root_path": "", "headers": [], "query_string": b""}
-    with contextlib.suppress(Exception):  # it saves time, and is no condition
-        for route in application().router.routes:
-            route.matches(dict(scope))
-
-
-@contextlib.contextmanager
-def _signatures_once() -> Iterator[None]:
-    """Have FastAPI work out a function's signature once, not for each of the hundreds of routes that depend on it.
-
-    A signature can't change (inspect.Signature), unless a name in it is still unknown: such a one isn't kept. All are
-    forgotten in the end (get_typed_signature in fastapi/dependencies/utils.py).
-    """
-    utils: Any = importlib.import_module("fastapi.dependencies.utils")
-    original: Any = getattr(utils, "get_typed_signature", None)
-    known: dict[int, tuple[Any, inspect.Signature]] = {}  # with the function, which keeps its number its own
-
-    def get_typed_signature(call: Any) -> inspect.Signature:
-        if id(call) in known:
-            return known[id(call)][1]
-        signature: inspect.Signature = original(call)
-        if not any(isinstance(each.annotation, (str, ForwardRef)) for each in signature.parameters.values()):
-            known[id(call)] = call, signature
-        return signature
-
-    if original is None:
-        yield
-        return
-    utils.get_typed_signature = get_typed_signature
-    try:
-        yield
-    finally:
-        utils.get_typed_signature = original
 
 
 def _reserve_for_forking() -> None:
