@@ -27,12 +27,15 @@ def test_one_at_a_time() -> None:
     reloads.ask(third)
     reloads.ask()  # a signal
     assert not reloads.begin()
-    assert reloads.end(2, "").error == ""
+    good = reloads.end(2, "")
+    assert (good.error, first.answers) == ("", [])
+    reloads.tell(good)
     assert first.answers == [{"ok": True, "error": "", "generation": 2}]
     assert (second.answers, third.answers) == ([], [])
     assert reloads.begin()
     outcome = reloads.end(2, "bad")
     assert (outcome.error, outcome.generation, reloads.last) == ("bad", 2, outcome)
+    reloads.tell(outcome)
     assert second.answers == third.answers == [{"ok": False, "error": "bad", "generation": 2}]
     assert not reloads.begin()
 

@@ -193,6 +193,8 @@ class Master:
         else:
             self._journal.notice(f"reloaded in {outcome.seconds:.1f} s, generation {outcome.generation}: {text}")
         self._notifier.ready(text)
+        # Last, so that whoever hears of it finds it in the journal and in what systemd says.
+        self.reloads.tell(outcome)
 
     # Stopping.
 

@@ -49,13 +49,16 @@ class Reloads:
         return True
 
     def end(self, generation: int, error: str) -> Outcome:
-        """The running one has ended."""
+        """The running one has ended; `tell` says so to those who wait for it."""
         self.last = Outcome(time.time(), generation, time.monotonic() - self._began, error)
         self.running = False
-        for each in self._waiting:
-            each.answer({"ok": not error, "error": error, "generation": generation})
-        self._waiting = []
         return self.last
+
+    def tell(self, outcome: Outcome) -> None:
+        """Answer all who wait for the one that has ended."""
+        for each in self._waiting:
+            each.answer({"ok": not outcome.error, "error": outcome.error, "generation": outcome.generation})
+        self._waiting = []
 
     def refuse(self, error: str) -> None:
         """There will be no more of them."""
