@@ -196,7 +196,7 @@ def test_stream_runs_to_its_end(protocol: str) -> None:
     """A stream goes on for longer than idle connections, and its connection takes one more request after it."""
 
     async def story() -> None:
-        async with serve(protocol, lame_duck=2) as world:
+        async with serve(protocol) as world:
             peer = await world.connect()
             peer.ask("/stream")
             await peer.until(b"first ")

@@ -1,0 +1,16 @@
+"""How hypothesis searches in the unit tests."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no failure. CI judges a change, and takes the same examples each time; by hand the search goes on.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("REQUIRE_SYSTEM_TESTS") == "1",
+)
+settings.load_profile("patient")
