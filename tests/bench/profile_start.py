@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.integration.runtime_service import CONFIG, DEADLINE, environment, free_port, post_chat, wait_for
+from tests.integration.runtime_service import CONFIG, DEADLINE, environment, post_chat, wait_for
+from tests.ports import free_port
 
 Marks = list[dict[str, Any]]
 _WORKERS = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,11 +15,15 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 KEY = "sk-litellm-test-key"  # the workshop's: the seed's commands use it
 
 #: No call leaves this machine: neither for price maps at import nor for credentials.
 OFFLINE = {
     "AWS_EC2_METADATA_DISABLED": "true",
+    # Where a test allows it, on loopback. botocore's one second may be too short on a busy machine.
+    "AWS_METADATA_SERVICE_TIMEOUT": "20",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
     "LITELLM_LOCAL_BLOG_POSTS": "True",
@@ -65,7 +68,7 @@ class Gateway:
 @contextmanager
 def run_litellm(config: Path, environ: Mapping[str, str]) -> Iterator[Gateway]:
     """A ready gateway; it is gone when the block ends. Fails with LiteLLM's own words if it doesn't start."""
-    port = _free_port()
+    port = free_port()
     command = (sys.executable, "-m", "litellm.proxy.proxy_cli", "--config", str(config))
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         process = subprocess.Popen(
@@ -97,10 +100,3 @@ def _wait_until_ready(process: subprocess.Popen[bytes], gateway: Gateway, log: P
             pass
         time.sleep(0.1)
     raise AssertionError(f"LiteLLM didn't become ready (exit code {process.poll()}):\n{log.read_text()[-4000:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

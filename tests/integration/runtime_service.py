@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from typing import Any
 KEY = "sk-test-0123456789abcdef"
 DEADLINE = 60.0
 
+#: How a datagram of the test's own begins, among those of the service.
+_MARK = "MARK="
 #: Becomes the runtime as systemd does it: the socket is descriptor 3, LISTEN_PID is our own (sd_listen_fds(3)).
 _SHIM = """
 import os, sys
@@ -64,14 +67,6 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def run_runtime(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the runtime to its end."""
     argv = (sys.executable, "-m", "litellm_systemd.runtime", *arguments)
@@ -95,6 +90,8 @@ class Service:
         self._notify.bind(str(folder / "notify"))
         self._notify.settimeout(0.2)
         self._over = threading.Event()
+        self._marks = itertools.count(1)
+        self._read_to = ""
         # The queue of such a socket holds ten datagrams, then senders block: somebody has to read, as systemd does.
         self._reader = threading.Thread(target=self._read_notices, daemon=True)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -123,6 +120,7 @@ class Service:
             self.process.wait()
             for pid in pids[1:]:
                 _end(pid)
+        self._await_reader()
         self._over.set()
         self._reader.join()
         self.listener.close()
@@ -132,17 +130,32 @@ class Service:
 
     def notice(self) -> list[str]:
         """All assignments that were sent so far."""
+        self._await_reader()
         return list(self.notices)
 
     def _read_notices(self) -> None:
         while not self._over.is_set():
             try:
-                self.notices += self._notify.recv(65536).decode().split("\n")
+                text = self._notify.recv(65536).decode()
             except TimeoutError:
                 continue
+            if text.startswith(_MARK):
+                self._read_to = text
+            else:
+                self.notices += text.split("\n")
+
+    def _await_reader(self) -> None:
+        """Wait until all that was sent before now has been read: a mark of our own is read after it."""
+        if self._over.is_set():
+            return  # it has read all
+        mark = f"{_MARK}{next(self._marks)}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(mark.encode(), str(self.folder / "notify"))
+        wait_for("the reader of notices", lambda: self._read_to == mark)
 
     def forget_notices(self) -> None:
         """Only what is sent from now on counts."""
+        self._await_reader()
         self.notices.clear()
 
     def await_notice(self, assignment: str) -> None:
@@ -182,12 +195,15 @@ class Service:
     # What its parts say.
 
     def ask(self, command: str) -> dict[str, Any]:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(DEADLINE)
-            connection.connect(str(self.control))
-            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(connection.makefile("rb").readline())
-            return answer
+        return read_answer(self.put(command))
+
+    def put(self, command: str) -> socket.socket:
+        """Ask, and leave the answer for `read_answer`."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(DEADLINE)
+        connection.connect(str(self.control))
+        connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+        return connection
 
     def reload(self) -> subprocess.CompletedProcess[str]:
         """What ExecReload= does."""
@@ -223,6 +239,13 @@ class Service:
         response = post_chat(connection, model)
         body = json.loads(response.read())
         return response.status, body["choices"][0]["message"]["content"] if response.status == 200 else str(body)
+
+
+def read_answer(connection: socket.socket) -> dict[str, Any]:
+    """The answer to what was `put`; the connection is closed."""
+    with connection, connection.makefile("rb") as lines:
+        answer: dict[str, Any] = json.loads(lines.readline())
+        return answer
 
 
 def post_chat(connection: HTTPConnection, model: str, stream: bool = False) -> Any:

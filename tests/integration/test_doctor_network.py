@@ -22,6 +22,7 @@ from litellm_systemd.doctor.look_network import endpoints_of
 from litellm_systemd.doctor.sandbox import observe_ways, sandbox_argv, sandbox_lines
 from litellm_systemd.gateway.config import parse_config
 from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, causes, diagnose, pair, scene_of
+from tests.ports import free_port
 
 
 @contextmanager
@@ -60,9 +61,7 @@ def test_a_dead_resolver(tmp_path: Path) -> None:
 
 def test_a_closed_port(tmp_path: Path) -> None:
     """An endpoint that takes no connection is named with its error."""
-    with create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"https://127.0.0.1:{port}"
+    url = f"https://127.0.0.1:{free_port()}"
     diagnosis = diagnose(tmp_path, {**BASE, **pair(), "AWS_BEDROCK_RUNTIME_ENDPOINT": url})
     assert causes(diagnosis) == ["network-unreachable"]
     assert "Connection refused" in diagnosis.causes[0].seen

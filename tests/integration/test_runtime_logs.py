@@ -11,14 +11,20 @@ from typing import Any
 
 import pytest
 
-from tests.integration.runtime_service import CONFIG, DEADLINE, KEY, Service, post_chat, run_runtime
+from tests.integration.runtime_service import CONFIG, DEADLINE, KEY, Service, post_chat, run_runtime, wait_for
 
 PROMPT = "an-unusual-prompt-8151"
 WRONG = "sk-wrong-9f8e7d6c5b4a3210"
+#: Of the lines of requests.
+ACCESS = "litellm_systemd.access"
 
 
 def ask(service: Service, path: str, key: str, **body: Any) -> int:
-    """One request on a connection of its own; its status when all of the answer is there."""
+    """One request on a connection of its own; its status when all of the answer is there, and its line as well.
+
+    The line comes last, from any of the workers: that of the next request would overtake it.
+    """
+    before = service.log().count(ACCESS)
     connection = service.connect()
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     text = {"model": "demo", "messages": [{"role": "user", "content": PROMPT}], **body}
@@ -26,6 +32,7 @@ def ask(service: Service, path: str, key: str, **body: Any) -> int:
     response = connection.getresponse()
     response.read()
     connection.close()
+    wait_for("the request's line", lambda: service.log().count(ACCESS) > before)
     return response.status
 
 
@@ -60,7 +67,7 @@ def test_every_line_is_an_object(log: list[str]) -> None:
 def test_one_line_a_request(log: list[str]) -> None:
     """Each request has exactly one line, without its query, and the private probe has none."""
     events = [parse(line) for line in log]
-    requests = [event for event in events if event["component"] == "litellm_systemd.access"]
+    requests = [event for event in events if event["component"] == ACCESS]
     assert [event["status"] < 400 for event in requests] == [True, False, True, False]
     for event in requests:
         assert (event["method"], event["path"]) == ("POST", "/v1/chat/completions")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.runtime_service import CONFIG, KEY, Service, free_port, run_runtime
+from tests.integration.runtime_service import CONFIG, KEY, Service, run_runtime
+from tests.ports import free_port
 
 BROKEN = CONFIG % "x" + "litellm_settings: {callbacks: no_such_module.handler}\n"
 
@@ -58,8 +59,9 @@ def test_port_taken(tmp_path: Path) -> None:
 
 def test_port_command() -> None:
     """The socket's ExecStartPre says who holds the port, or nothing if nobody does."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = f"127.0.0.1:{other.getsockname()[1]}"
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    with socket.create_server(("127.0.0.1", port)):
         taken = run_runtime("port", address)
     assert (taken.returncode, str(os.getpid()) in taken.stderr) == (69, True)
     free = run_runtime("port", address)

@@ -1,0 +1,21 @@
+"""Ports of loopback for what tests start themselves."""
+
+from __future__ import annotations
+
+import socket
+
+#: Open until this process ends, so that nobody else is given their ports meanwhile.
+_HELD: list[socket.socket] = []
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free and stays so: no other test is given it before a server of ours takes it.
+
+    It is bound here, which is in no server's way that says SO_REUSEADDR, as all of ours do (socket(7)). Nothing
+    listens there: who connects is refused.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return int(held.getsockname()[1])
