@@ -91,10 +91,17 @@ def expired(cloud: Cloud) -> None:
     ],
 )
 def test_role_that_cannot_be_used(
-    tmp_path: Path, aws: Cloud, harm: Callable[[Cloud], None], said: str, remedy: str
+    tmp_path: Path,
+    aws: Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Callable[[Cloud], None],
+    said: str,
+    remedy: str,
 ) -> None:
     """Each thing that keeps an instance's role from being used is an error of its own, with its remedy."""
     harm(aws)
+    if harm is hop_limit:  # which is silence
+        monkeypatch.setattr("litellm_systemd.aws.instance.METADATA_TIMEOUT", 0.2)
     with pytest.raises(Unavailable, match=said) as caught:
         wanted(tmp_path, "", "iam_role_config.yml")
     assert remedy in caught.value.hint

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -26,7 +27,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from litellm_systemd.cli import run_command
 from litellm_systemd.verify.steps import WRONG_KEY
-from tests.integration.stub_gateway import KEY, Handler, Stub, stub
+from tests.integration.stub_gateway import KEY, Answerer, Handler, Stub, sound, stub
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "verify.schema.json").read_text(encoding="utf-8"))
 CHAT = "chat primary (/chat/completions)"
@@ -208,6 +209,18 @@ def fall_silent(handler: Handler) -> None:
     handler.reply(503, {"error": {"message": "no worker"}})
 
 
+def from_the_next_round(answer: Answerer) -> Answerer:
+    """Sound until a round begins, and so from there on: no round is half of the one and half of the other."""
+    begun = threading.Event()
+
+    def answer_in_turn(handler: Handler) -> None:
+        if handler.path == "/health/liveliness":
+            begun.set()
+        (answer if begun.is_set() else sound)(handler)
+
+    return answer_in_turn
+
+
 @contextmanager
 def watching(server: Stub, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """`verify --watch 1`, whose Ctrl-C works also where the tests themselves run in the background."""
@@ -249,7 +262,7 @@ def test_watch_tells_each_change_once(tmp_path: Path) -> None:
         first = list(iter(lambda: next_line(process).rstrip(), f"verified {server.url}: 5 checks passed"))
         assert [line.split()[:2] for line in first][:2] == [["ok", "liveliness"], ["ok", "readiness"]]
         await_rounds(server, 2, sound=True)
-        server.sick["*"] = fall_silent
+        server.sick["*"] = from_the_next_round(fall_silent)
         assert re.fullmatch(
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  liveliness: ok → FAILED, HTTP 503: no worker.*\n", next_line(process)
         )
@@ -266,7 +279,7 @@ def test_watch_as_json() -> None:
     """
     with stub() as server, watching(server, "--json") as process:
         changes = [json.loads(next_line(process)) for _ in range(5)]
-        server.sick["*"] = fall_silent
+        server.sick["*"] = from_the_next_round(fall_silent)
         changes.append(json.loads(next_line(process)))
         assert end_by_ctrl_c(process) == 1
     for change in changes:

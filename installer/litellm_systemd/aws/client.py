@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from litellm_systemd.aws.instance import host_variables
+from litellm_systemd.aws.instance import METADATA_TIMEOUT, host_variables
 from litellm_systemd.aws.profiles import blank_session, proxies_for
 from litellm_systemd.expiry import BEARER_VARIABLE
 from litellm_systemd.settings_aws import (
@@ -210,5 +210,5 @@ def _instance_role(environ: Mapping[str, str]) -> Any:
     # The fetcher reads AWS_EC2_METADATA_DISABLED out of the environment that it is given.
     base = {**environ, **host_variables()}
     config = {"ec2_metadata_service_endpoint": base.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or None}
-    fetcher = InstanceMetadataFetcher(timeout=1, num_attempts=1, env=base, config=config)
+    fetcher = InstanceMetadataFetcher(timeout=METADATA_TIMEOUT, num_attempts=1, env=base, config=config)
     return CredentialResolver([InstanceMetadataProvider(fetcher)])

@@ -18,8 +18,8 @@ from litellm_systemd.expiry import parse_moment, render_moment
 DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
 _VARIABLES = (DISABLED_VARIABLE, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
 _BASE, _BASE_IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
-#: Seconds for the connection, and for each answer.
-_TIMEOUT = 1.0
+#: Seconds for the connection to the metadata, and for each answer.
+METADATA_TIMEOUT = 1.0
 _SIGN_IN = "/latest/api/token"
 _DATA = "/latest/meta-data/"
 _ROLES = f"{_DATA}iam/security-credentials/"
@@ -84,7 +84,7 @@ class _Metadata:
         from botocore.httpsession import URLLib3Session
 
         self._base = base
-        self._session = URLLib3Session(timeout=(_TIMEOUT, _TIMEOUT))
+        self._session = URLLib3Session(timeout=(METADATA_TIMEOUT, METADATA_TIMEOUT))
         self._token: str | None = None
         self.region: str | None = None
 

@@ -1,0 +1,16 @@
+"""What all integration tests have."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time for a busy machine, where litellmctl gives a host one second or three.
+
+    What is asked here is on loopback, and often in the threads of this very process.
+    """
+    for module in ("client", "instance"):
+        monkeypatch.setattr(f"litellm_systemd.aws.{module}.METADATA_TIMEOUT", 20.0)
+    monkeypatch.setattr("litellm_systemd.doctor.sandbox._TIMEOUT", 60.0)
