@@ -14,8 +14,21 @@ OURS = f"{sys.prefix}/bin/litellmctl"
 INSTALLED = "/usr/local/bin/litellmctl"
 
 
+#: What is said of a check for which doctor's seconds were not enough.
+_CUT_SHORT = "it didn't come to an end in time"
+
+
 def doctor(box: Box, *arguments: str, program: str = OURS, user: str | None = None) -> dict[str, Any]:
-    """The report of `litellmctl doctor --json`."""
+    """The report of `litellmctl doctor --json`; of another look if a busy machine had no time for all checks."""
+    for _ in range(3):
+        report = _look(box, *arguments, program=program, user=user)
+        cut_short = any(each["because"] == _CUT_SHORT for each in report["data"]["checks"])
+        if not cut_short or report["data"]["fixed"]:
+            break
+    return report
+
+
+def _look(box: Box, *arguments: str, program: str, user: str | None) -> dict[str, Any]:
     done = box.run((program, "doctor", "--json", *arguments), check=False, timeout=120, user=user)
     report: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == report["exit_code"], done.stderr

@@ -249,7 +249,8 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     box.run(("rmdir", "/opt/litellm-systemd"))
     assert tree(box) ^ before == set()
     assert (box.read("/etc/passwd"), box.read("/etc/group")) == users
-    assert box.run(("pgrep", "-f", "litellm_systemd"), check=False).stdout == ""
+    argv = ("pgrep", "-f", "litellm_systemd")
+    box.wait_until(lambda: box.run(argv, check=False).stdout == "", 30, "no process of ours is left")
     assert box.systemctl("--failed", "--no-legend") == ""
     assert check_units(box) == ""
     assert refused(box)

@@ -302,7 +302,7 @@ def test_status_without_root(shared_box: Box) -> None:
 
 def test_logs(shared_box: Box) -> None:
     """`logs` shows the service's journal, with journalctl's own filters, and as JSON."""
-    assert "serving on" in ctl(shared_box, "logs", "-n", "50", "--since", "today")
+    assert "serving on" in ctl(shared_box, "logs", "-n", "500", "--since", "yesterday")
     assert "serving on" not in ctl(shared_box, "logs", "-p", "err")
     lines = ctl(shared_box, "logs", "--json", "-n", "5").splitlines()
     assert all("MESSAGE" in json.loads(line) for line in lines)
