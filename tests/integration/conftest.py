@@ -11,6 +11,5 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
     What is asked here is on loopback, and often in the threads of this very process.
     """
-    for module in ("client", "instance"):
-        monkeypatch.setattr(f"litellm_systemd.aws.{module}.METADATA_TIMEOUT", 20.0)
+    monkeypatch.setattr("litellm_systemd.aws.instance.METADATA_TIMEOUT", 20.0)
     monkeypatch.setattr("litellm_systemd.doctor.sandbox._TIMEOUT", 60.0)

@@ -25,6 +25,8 @@ from tests.fakes import ACCOUNT, USER, Cloud, Key, run_cloud
 from tests.fakes.http import Reply, serving
 from tests.fakes.http import Request as HttpRequest
 
+#: Whatever the environment of the tests says.
+ASKED = {"AWS_EC2_METADATA_DISABLED": "false"}
 VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REGION_NAME", "HTTPS_PROXY", "https_proxy")
 
 
@@ -130,7 +132,7 @@ def test_outside_ec2(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch
 def test_something_else_answers(status: int, of_data: int, code: str) -> None:
     """A server at the metadata's address that doesn't behave as EC2's is called what it is."""
     with serving(lambda request: Reply(status if request.method == "PUT" else of_data, b"x")) as server:
-        found = observe_instance({"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
+        found = observe_instance({**ASKED, "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
     assert found.trouble is not None
     assert found.trouble.code == code
 
@@ -143,7 +145,7 @@ def test_role_that_ec2_cannot_assume() -> None:
         return Reply(200, refusal.encode() if request.path.endswith("/gateway") else b"gateway")
 
     with serving(answer) as server:
-        found = observe_instance({"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
+        found = observe_instance({**ASKED, "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
     assert found.trouble is not None
     assert (found.trouble.code, "AssumeRoleUnauthorizedAccess" in found.trouble.message) == ("role-refused", True)
 
@@ -161,6 +163,18 @@ def test_metadata_switched_off_here(tmp_path: Path, aws: Cloud, monkeypatch: pyt
     found = wanted(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml")
     assert any("was not asked for its role" in note for note in found.notes)
     assert aws.seen == []
+
+
+def test_credentials_without_a_key() -> None:
+    """Metadata that call credentials a success and leave the key out are called out of order."""
+
+    def answer(request: HttpRequest) -> Reply:
+        return Reply(200, b'{"Code": "Success"}' if request.path.endswith("/gateway") else b"gateway")
+
+    with serving(answer) as server:
+        found = observe_instance({**ASKED, "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
+    assert found.trouble is not None
+    assert (found.trouble.code, "without AccessKeyId" in found.trouble.message) == ("odd-answer", True)
 
 
 def test_known_key(tmp_path: Path, aws: Cloud) -> None:

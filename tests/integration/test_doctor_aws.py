@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from certifi import where
 
+from litellm_systemd.aws import instance
+from litellm_systemd.aws.client import Refused, whoami
 from litellm_systemd.aws.quotas import list_quotas
 from litellm_systemd.doctor.engine import Diagnosis, examine
 from litellm_systemd.errors import Unavailable
@@ -235,6 +237,52 @@ def test_sts_out_of_reach_of_a_key(tmp_path: Path, aws: Cloud) -> None:
     assert causes(diagnose(tmp_path, environment)) == ["aws-model-refused"]
 
 
+def test_the_key_is_asked_about_once(tmp_path: Path, aws: Cloud) -> None:
+    """Whose the key is, and who the service is by it, is one question to STS; a role is another."""
+    diagnose(tmp_path, {**BASE, **aws.environment, **pair()})
+    assert [seen.service for seen in aws.seen].count("sts") == 1
+
+
+# --- the instance's metadata ---
+
+
+def test_the_services_metadata(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the metadata are the service's environment says, also by its IPv6 mode, and else the caller's.
+
+    The caller's proxy is never asked for them.
+    """
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
+    by_service = {**BASE, **aws.environment}
+    assert details(diagnose(tmp_path, by_service), "aws-identity") == (f"{aws.metadata.arn} calls claude",)
+    monkeypatch.delenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+    monkeypatch.setattr(instance, "_BASE_IPV6", aws.metadata_url)
+    del by_service["AWS_EC2_METADATA_SERVICE_ENDPOINT"]
+    by_mode = {**by_service, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE": "IPv6"}
+    assert details(diagnose(tmp_path, by_mode), "aws-identity") == (f"{aws.metadata.arn} calls claude",)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.metadata_url)
+    assert details(diagnose(tmp_path, by_service), "aws-identity") == (f"{aws.metadata.arn} calls claude",)
+
+
+def test_metadata_that_are_off_here(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS_EC2_METADATA_DISABLED of the caller isn't the service's: the role isn't checked, and nothing is wrong."""
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    here = {name: value for name, value in aws.environment.items() if name != "AWS_EC2_METADATA_DISABLED"}
+    diagnosis = diagnose(tmp_path, {**BASE, **here})
+    assert causes(diagnosis) == []
+    assert {each.because for each in diagnosis.unchecked} == {
+        "AWS_EC2_METADATA_DISABLED=true is set here, and not for the service"
+    }
+    assert causes(diagnose(tmp_path, {**BASE, **here, "AWS_EC2_METADATA_DISABLED": "true"})) == ["aws-role"]
+
+
+def test_why_there_is_no_role(aws: Cloud) -> None:
+    """Who can't ask AWS without a role reads what keeps the instance from having one."""
+    aws.metadata.role = None
+    with pytest.raises(Refused, match="has no credentials, and this EC2 instance has no IAM role"):
+        whoami(aws.environment, "us-east-1")
+
+
 # --- how long the models go on ---
 
 
@@ -309,15 +357,17 @@ def test_quotas_that_may_not_be_asked_for(tmp_path: Path, aws: Cloud) -> None:
 
 
 def test_nobody_waits_for_what_is_nice_to_know(tmp_path: Path, aws: Cloud) -> None:
-    """Where AWS is slow, the ends are those of the map, quotas aren't checked to their end, and nothing is wrong."""
+    """Where AWS is slow, the ends are those of the map, models and quotas aren't checked, and nothing is wrong."""
     scene = scene_of(tmp_path, {**BASE, **aws.environment, **pair()})
     scene.patience = 0
     diagnosis = examine(scene, PROBES, each=60, total=60)
     assert causes(diagnosis) == []
+    silent = f"claude ({MODEL} in us-east-1): the endpoint takes the connection, and no answer comes within 0 s"
     assert {each.cause.id: each.because for each in diagnosis.unchecked} == {
-        "aws-quota-small": "Service Quotas takes too long to tell all of Bedrock's quotas"
+        "aws-model-refused": silent,
+        "aws-throttled": silent,
+        "aws-quota-small": "Service Quotas takes too long to tell all of Bedrock's quotas",
     }
-    assert details(diagnosis, "aws-identity") == ()
     assert "since Bedrock wasn't asked: it takes too long to answer" in details(diagnosis, "aws-model-ended")[0]
 
 

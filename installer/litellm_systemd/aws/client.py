@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from litellm_systemd.aws.instance import METADATA_TIMEOUT, host_variables
-from litellm_systemd.aws.profiles import blank_session, proxies_for
+from litellm_systemd.aws.instance import observe_instance
+from litellm_systemd.aws.profiles import Credentials, blank_session, proxies_for
+from litellm_systemd.bedrock.regions import default_endpoint
 from litellm_systemd.expiry import BEARER_VARIABLE
 from litellm_systemd.settings_aws import (
     EXTERNAL_ID,
@@ -112,8 +113,6 @@ def why(error: Exception) -> str:
     """Why nothing was answered: words for an error of botocore's own."""
     from botocore import exceptions as known
 
-    if isinstance(error, known.NoCredentialsError | known.PartialCredentialsError):
-        return "the service's environment has no credentials, and there is no role of an EC2 instance"
     if isinstance(error, known.SSLError):
         return "its certificate isn't trusted here (SSL_CERT_FILE names a private CA)"
     if isinstance(error, known.ProxyConnectionError):
@@ -123,14 +122,20 @@ def why(error: Exception) -> str:
     return str(error)
 
 
+def connect_by_pair(credentials: Credentials, environ: Mapping[str, str], region: str, service: str) -> Any:
+    """A client that asks by this pair and by nothing else, on the way that `environ` names."""
+    session = blank_session()
+    session.set_credentials(credentials.access_key, credentials.secret_key, credentials.session_token)
+    return _build(session, environ, region, service)
+
+
 def _build(session: Any, environ: Mapping[str, str], region: str, service: str) -> Any:
     from botocore.config import Config
 
     endpoint = next((environ[name] for name in _ENDPOINTS[service] if environ.get(name)), None)
     # The names of services and hosts differ where one has a hyphen.
-    host = (
-        urlsplit(endpoint).hostname if endpoint else None
-    ) or f"{_HOSTS.get(service, service)}.{region}.amazonaws.com"
+    host = urlsplit(endpoint or default_endpoint(region, _HOSTS.get(service, service))).hostname or ""
+    takes_api_key = service in ("bedrock", "bedrock-runtime") and environ.get(BEARER_VARIABLE)
     return session.create_client(
         service,
         region_name=region,
@@ -143,7 +148,7 @@ def _build(session: Any, environ: Mapping[str, str], region: str, service: str) 
             proxies=proxies_for(host, environ),
             ignore_configured_endpoint_urls=True,
             # Said aloud, since botocore looks for an API key in the caller's environment otherwise.
-            signature_version="bearer" if environ.get(BEARER_VARIABLE) else "v4",
+            signature_version="bearer" if takes_api_key else "v4",
         ),
     )
 
@@ -199,16 +204,15 @@ def _session(environ: Mapping[str, str]) -> Any:
     elif access or secret:
         raise Refused("the service's environment has half a key pair")
     else:
-        session.register_component("credential_provider", _instance_role(environ))
+        keys = _instance_role(environ)
+        session.set_credentials(keys.access_key, keys.secret_key, keys.session_token)
     return session
 
 
-def _instance_role(environ: Mapping[str, str]) -> Any:
-    from botocore.credentials import CredentialResolver, InstanceMetadataProvider
-    from botocore.utils import InstanceMetadataFetcher
-
-    # The fetcher reads AWS_EC2_METADATA_DISABLED out of the environment that it is given.
-    base = {**environ, **host_variables()}
-    config = {"ec2_metadata_service_endpoint": base.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or None}
-    fetcher = InstanceMetadataFetcher(timeout=METADATA_TIMEOUT, num_attempts=1, env=base, config=config)
-    return CredentialResolver([InstanceMetadataProvider(fetcher)])
+def _instance_role(environ: Mapping[str, str]) -> Credentials:
+    # Not by botocore's own fetcher: that one goes by the proxy of the caller's environment, and says no reason.
+    found = observe_instance(environ)
+    if found.credentials is None:
+        reason = f", and {found.trouble.message}" if found.trouble else ""
+        raise Refused(f"the service's environment has no credentials{reason}")
+    return found.credentials

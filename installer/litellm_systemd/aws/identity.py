@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from litellm_systemd.aws.profiles import Credentials, blank_session, proxies_for
+from litellm_systemd.aws.client import connect_by_pair
+from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.errors import InputError
-from litellm_systemd.settings_aws import STS_ENDPOINTS
 
-#: Seconds. A private subnet without an endpoint of STS drops packets, and an install must go on.
-_CONNECT_TIMEOUT, _READ_TIMEOUT = 2, 4
 #: GetCallerIdentity is the same everywhere; it only has to be a region of the same partition.
 _ANY_REGION = "us-east-1"
 _SKEW = ("Signature expired", "Signature not yet current")
@@ -45,35 +42,13 @@ def identify(credentials: Credentials, environ: Mapping[str, str], where: str) -
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        answer = _client(credentials, environ).get_caller_identity()
+        client = connect_by_pair(credentials, environ, credentials.region or _ANY_REGION, "sts")
+        answer = client.get_caller_identity()
     except ClientError as error:
         return _refusal(error.response, credentials, where)
     except (BotoCoreError, ValueError) as error:
         return Identity(doubt=_unreached(error, environ))
     return Identity(arn=str(answer["Arn"]))
-
-
-def _client(credentials: Credentials, environ: Mapping[str, str]) -> Any:
-    from botocore.config import Config
-
-    endpoint = next((environ[name] for name in STS_ENDPOINTS if environ.get(name)), None)
-    region = credentials.region or _ANY_REGION
-    host = (urlsplit(endpoint).hostname if endpoint else None) or f"sts.{region}.amazonaws.com"
-    return blank_session().create_client(
-        "sts",
-        region_name=region,
-        endpoint_url=endpoint,
-        verify=environ.get("AWS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or None,
-        aws_access_key_id=credentials.access_key,
-        aws_secret_access_key=credentials.secret_key,
-        aws_session_token=credentials.session_token,
-        config=Config(
-            connect_timeout=_CONNECT_TIMEOUT,
-            read_timeout=_READ_TIMEOUT,
-            retries={"total_max_attempts": 1},
-            proxies=proxies_for(host, environ),
-        ),
-    )
 
 
 def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) -> Identity:

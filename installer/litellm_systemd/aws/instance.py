@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.expiry import parse_moment, render_moment
 
 DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
@@ -37,11 +38,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What was found: the region and the role, where they are known, and what keeps the role from being used."""
+    """What was found: the region, the role and its credentials, each where it is known, else what keeps them back."""
 
     region: str | None = None
     role: str | None = None
     trouble: Trouble | None = None
+    credentials: Credentials | None = None
 
 
 class _Stop(Exception):
@@ -52,16 +54,13 @@ class _Stop(Exception):
         self.trouble = trouble
 
 
-def host_variables() -> dict[str, str]:
-    """What the caller's environment says of the metadata: where they are is the host's business."""
-    return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-
-
 def observe_instance(environ: Mapping[str, str]) -> Instance:
     """Ask the instance metadata, version 2. Takes two seconds at most where nothing answers.
 
-    Honours AWS_EC2_METADATA_DISABLED, AWS_EC2_METADATA_SERVICE_ENDPOINT and its _MODE in `environ`.
+    Honours AWS_EC2_METADATA_DISABLED, AWS_EC2_METADATA_SERVICE_ENDPOINT and its _MODE: each as the service has it in
+    `environ`, else as this process has it, since where the metadata are is the host's business.
     """
+    environ = {**{name: os.environ[name] for name in _VARIABLES if name in os.environ}, **environ}
     if environ.get(DISABLED_VARIABLE, "").lower() == "true":
         message = f"{DISABLED_VARIABLE}=true keeps everybody from asking the instance metadata"
         return Instance(trouble=Trouble("disabled", message, "Remove it, or use an access key."))
@@ -70,11 +69,11 @@ def observe_instance(environ: Mapping[str, str]) -> Instance:
     metadata = _Metadata(base.rstrip("/"))
     try:
         metadata.sign_in()
-        region = metadata.find_region()
-        role = metadata.find_role()
-        return Instance(region, role, metadata.judge_credentials(role))
+        metadata.find_region()
+        credentials = metadata.find_credentials(metadata.find_role())
+        return Instance(metadata.region, metadata.role, credentials=credentials)
     except _Stop as stop:
-        return Instance(metadata.region, trouble=stop.trouble)
+        return Instance(metadata.region, metadata.role, stop.trouble)
 
 
 class _Metadata:
@@ -87,6 +86,7 @@ class _Metadata:
         self._session = URLLib3Session(timeout=(METADATA_TIMEOUT, METADATA_TIMEOUT))
         self._token: str | None = None
         self.region: str | None = None
+        self.role: str | None = None
 
     def sign_in(self) -> None:
         headers = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
@@ -106,11 +106,10 @@ class _Metadata:
             return _not_ec2(f"what answers at {self._base} is no instance metadata of EC2")
         return _VERSION_1
 
-    def find_region(self) -> str | None:
+    def find_region(self) -> None:
         answer = self._get(f"{_DATA}placement/region")
         if answer.status_code == 200:
             self.region = answer.text.strip() or None
-        return self.region
 
     def find_role(self) -> str:
         answer = self._get(_ROLES)
@@ -119,18 +118,25 @@ class _Metadata:
             raise _Stop(_odd(f"{answer.status_code} to {_ROLES}"))
         if not name:
             raise _Stop(_NO_ROLE)
+        self.role = name
         return name
 
-    def judge_credentials(self, role: str) -> Trouble | None:
+    def find_credentials(self, role: str) -> Credentials:
         answer = self._get(_ROLES + role)
         try:
             found = dict(json.loads(answer.text))
         except (ValueError, TypeError):
-            return _odd(f"{answer.status_code} to {_ROLES}{role}")
+            raise _Stop(_odd(f"{answer.status_code} to {_ROLES}{role}")) from None
         if answer.status_code != 200 or found.get("Code") != "Success":
-            return _refused(role, str(found.get("Code") or answer.status_code))
+            raise _Stop(_refused(role, str(found.get("Code") or answer.status_code)))
         end = parse_moment(str(found.get("Expiration", "")))
-        return _expired(role, end) if end is not None and end <= datetime.now(timezone.utc) else None
+        if end is not None and end <= datetime.now(timezone.utc):
+            raise _Stop(_expired(role, end))
+        try:
+            key_id, secret, token = (str(found[name]) for name in ("AccessKeyId", "SecretAccessKey", "Token"))
+        except KeyError as error:
+            raise _Stop(_odd(f"without {error.args[0]} to {_ROLES}{role}")) from None
+        return Credentials(key_id, secret, token, self.region, end)
 
     def _get(self, path: str) -> Any:
         answer = self._ask("GET", path, {"x-aws-ec2-metadata-token": self._token or ""})

@@ -82,6 +82,12 @@ def partition(region: str) -> str:
     return next((name for start, name in _PARTITIONS.items() if region.startswith(start)), "aws")
 
 
+def default_endpoint(region: str, service: str) -> str:
+    """The URL of a service in a region; `service` as AWS writes it in the name of the host."""
+    suffix = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}.get(partition(region), "amazonaws.com")
+    return f"https://{service}.{region}.{suffix}"
+
+
 #: How the regions outside the commercial partition begin (botocore's partitions.json).
 _PARTITIONS = {
     "cn-": "aws-cn",

@@ -32,7 +32,7 @@ def find_instance_region(environment: Mapping[str, str]) -> str | None:
     # Late, like the others below: botocore takes a while to load, and most installs need none of it.
     from litellm_systemd.aws.instance import observe_instance
 
-    return observe_instance({**os.environ, **environment}).region
+    return observe_instance(environment).region
 
 
 def require_role(gateway: GatewayConfig, environment: Mapping[str, str], layout: Layout) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def require_role(gateway: GatewayConfig, environment: Mapping[str, str], layout:
 
     if not needs_metadata(gateway, environment) or own_profiles(layout):
         return ()
-    found = observe_instance({**os.environ, **environment})
+    found = observe_instance(environment)
     if found.trouble is None:
         return (f"The instance's role is {found.role}.",)
     if found.trouble.code == "disabled" and DISABLED_VARIABLE not in environment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from litellm_systemd.aws.access import Caller, callers, needs_metadata, uses_pair
 from litellm_systemd.aws.bedrock import try_model
 from litellm_systemd.aws.client import Refused, RoleRefused, whoami
-from litellm_systemd.aws.identity import identify
-from litellm_systemd.aws.instance import host_variables, observe_instance
+from litellm_systemd.aws.identity import Identity, identify
+from litellm_systemd.aws.instance import DISABLED_VARIABLE, observe_instance
 from litellm_systemd.aws.lives import ask_lives
 from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.bedrock.refusals import find_refusal
@@ -22,7 +22,7 @@ from litellm_systemd.expiry import BEARER_VARIABLE
 from litellm_systemd.gateway.model import Severity
 from litellm_systemd.gateway.served import build_served, end_findings
 from litellm_systemd.report import Outcome
-from litellm_systemd.settings_aws import KEY_ID, PAIR
+from litellm_systemd.settings_aws import CREDENTIAL_VARIABLES, KEY_ID, PAIR, TOKEN
 from litellm_systemd.settings_aws import ROLE as ROLE_NAME
 
 _TOLD = ("files-not-installed", "files-gone", "environment-unusable", "configuration-unusable")
@@ -45,7 +45,9 @@ def role(scene: Scene) -> Iterator[Finding]:
     """Whether the instance has a role whose credentials can be had, if the configuration needs that."""
     if not needs_metadata(scene.gateway, scene.environment):
         return
-    trouble = observe_instance({**host_variables(), **scene.environment}).trouble
+    trouble = observe_instance(scene.environment).trouble
+    if trouble is not None and trouble.code == "disabled" and DISABLED_VARIABLE not in scene.environment:
+        raise Unavailable(f"{DISABLED_VARIABLE}=true is set here, and not for the service")
     if trouble is not None:
         yield ROLE.found(trouble.message, remedy=trouble.hint)
 
@@ -65,16 +67,26 @@ def key(scene: Scene) -> Iterator[Finding]:
     environ = scene.environment
     if not uses_pair(scene.gateway, environ) or environ.get(BEARER_VARIABLE) or not environ.get(PAIR[1]):
         return
-    pair = Credentials(
-        environ[KEY_ID], environ[PAIR[1]], environ.get("AWS_SESSION_TOKEN") or None, scene.settings.region
-    )
+    pair = _pair(scene)
     try:
-        identity = identify(pair, environ, scene.layout.environment_file)
+        identity = _owner_of(scene, pair)
     except InputError as error:
         yield KEY.found(error.message, remedy=error.hint)
         return
     if identity.doubt is not None:
         raise Unavailable(identity.doubt)
+
+
+def _pair(scene: Scene) -> Credentials:
+    environ = scene.environment
+    return Credentials(environ[KEY_ID], environ[PAIR[1]], environ.get(TOKEN) or None, scene.settings.region)
+
+
+def _owner_of(scene: Scene, pair: Credentials) -> Identity:
+    """Whose the key pair of the environment is; STS is asked once."""
+    where = scene.layout.environment_file
+    found: Identity = scene.once("owner of the key", lambda: identify(pair, scene.environment, where))
+    return found
 
 
 IDENTITY = Cause(
@@ -106,6 +118,8 @@ def identity(scene: Scene) -> Iterator[Finding | str]:
 
 def _identity(scene: Scene, caller: Caller) -> str | Refused:
     """The ARN, or why it isn't known: a service that assumes no role can do without STS."""
+    if _is_by_key(scene.environment, caller.environ):  # `key` has asked that, and nothing was wrong
+        return _owner_of(scene, _pair(scene)).arn or Refused("STS knows no owner of the key")
 
     def ask() -> str | Refused:
         try:
@@ -114,6 +128,13 @@ def _identity(scene: Scene, caller: Caller) -> str | Refused:
             return error
 
     return scene.within(ask) or Refused("STS takes too long to answer")
+
+
+def _is_by_key(service: Mapping[str, str], caller: Mapping[str, str]) -> bool:
+    """Whether a caller signs by the key pair of the environment, and by nothing else."""
+    same = all(caller.get(name) == service.get(name) for name in CREDENTIAL_VARIABLES)
+    others = (ROLE_NAME, BEARER_VARIABLE)
+    return same and all(caller.get(name) for name in PAIR) and not any(caller.get(name) for name in others)
 
 
 ENDED = Cause(
@@ -196,15 +217,22 @@ def _try_models(scene: Scene) -> tuple[_Answer, ...]:
         for called, name in {each.found.text: each.model.name for each in caller.models if each.found}.items()
     ]
     with ThreadPoolExecutor(8) as pool:
-        return tuple(pool.map(lambda each: _try(*each), wanted))
+        return tuple(pool.map(lambda each: _try(scene, *each), wanted))
 
 
-def _try(caller: Caller, called: str, name: str) -> _Answer:
+def _try(scene: Scene, caller: Caller, called: str, name: str) -> _Answer:
     model = f"{name} ({called} in {caller.region})"
-    try:
-        return _Answer(model, try_model(caller.environ, caller.region, called))
-    except Unavailable as error:
-        return _Answer(model, None, error)
+
+    def ask() -> _Answer:
+        try:
+            return _Answer(model, try_model(caller.environ, caller.region, called))
+        except Unavailable as error:
+            return _Answer(model, None, error)
+
+    silent = Unavailable(
+        f"{model}: the endpoint takes the connection, and no answer comes within {scene.patience:g} s"
+    )
+    return scene.within(ask) or _Answer(model, None, silent)
 
 
 def _tell(scene: Scene, cause: Cause, *, is_throttled: bool) -> Iterator[Finding]:

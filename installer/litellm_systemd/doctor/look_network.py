@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from litellm_systemd.aws import access
-from litellm_systemd.bedrock.regions import partition
+from litellm_systemd.bedrock.regions import default_endpoint
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.sandbox import Reached, Way, observe_ways
 from litellm_systemd.doctor.scene import Scene
@@ -40,7 +40,7 @@ def endpoints_of(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[str
 def _called(environ: Mapping[str, str], region: str | None) -> Iterator[str]:
     url = environ.get(ENDPOINT) or environ.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
     if url or region:
-        yield url or default_endpoint(region or "")
+        yield url or default_endpoint(region or "", "bedrock-runtime")
 
 
 def _asked_for_role(environ: Mapping[str, str], region: str | None) -> Iterator[str]:
@@ -49,12 +49,6 @@ def _asked_for_role(environ: Mapping[str, str], region: str | None) -> Iterator[
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or region
     if url or region:
         yield url or default_endpoint(region or "", "sts")
-
-
-def default_endpoint(region: str, service: str = "bedrock-runtime") -> str:
-    """The URL of a service in a region."""
-    suffix = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}.get(partition(region), "amazonaws.com")
-    return f"https://{service}.{region}.{suffix}"
 
 
 def _reached(scene: Scene) -> Reached:
