@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from litellm_systemd.doctor.engine import examine
 from litellm_systemd.doctor.look_network import endpoints_of
 from litellm_systemd.doctor.sandbox import observe_ways, sandbox_argv, sandbox_lines
 from litellm_systemd.gateway.config import parse_config
-from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, causes, diagnose, pair, scene_of
+from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of
 from tests.ports import free_port
 
 
@@ -119,6 +120,33 @@ def test_a_private_authority(tmp_path: Path) -> None:
         reached = observe_ways(scene_of(tmp_path, trusting), (url,))
     assert causes(distrusted) == ["network-certificate"]
     assert [(way.stage, way.error) for way in reached.service] == [("done", "")]
+
+
+def test_an_endpoint_that_never_answers(tmp_path: Path) -> None:
+    """Of one that completes TLS and answers no request nothing is made up: the models aren't checked, and why."""
+    certificate, held = make_certificate(tmp_path), list[ssl.SSLSocket]()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    with suppress(ssl.SSLError):
+                        held.append(context.wrap_socket(server.accept()[0], server_side=True))
+
+        threading.Thread(target=serve, daemon=True).start()
+        endpoint = {"AWS_BEDROCK_RUNTIME_ENDPOINT": f"https://127.0.0.1:{server.getsockname()[1]}"}
+        scene = scene_of(tmp_path, {**BASE, **pair(), **endpoint, "SSL_CERT_FILE": str(certificate)})
+        scene.patience = 1
+        asking = ("aws-model-refused", "aws-throttled")
+        probes = (each for each in PROBES if each.cause.group == "network" or each.cause.id in asking)
+        diagnosis = examine(scene, probes, each=60, total=60)
+        for stream in held:
+            stream.close()
+    silent = f"claude ({MODEL} in us-east-1): the endpoint takes the connection, and no answer comes within 1 s"
+    assert causes(diagnosis) == []
+    assert {each.cause.id: each.because for each in diagnosis.unchecked} == dict.fromkeys(asking, silent)
 
 
 def test_what_a_sandbox_is_made_of() -> None:
