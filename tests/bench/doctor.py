@@ -5,7 +5,6 @@ In a box with AWS on its loopback and a configuration of several models in four 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -14,15 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import installed
-from box import Box, Yard, why_not
+from box import Box, Yard
 from broken_aws import PAIR, REGION, know, tell
 from broken_hosts import KEEP_ENV, OLD_ENV
 from doctoring import INSTALLED, doctor, ids, sh
 from named_aws import HOLE, METADATA_AGAIN, RESOLVED, SWALLOW_METADATA, move, resolve, start_named_aws
 from service import set_env, set_up
 
+from .command_line import run
 from .measure import say
-from .table import as_markdown, here_and_now, spread, write_between_markers
+from .table import as_markdown, here_and_now, spread
 
 #: Seconds.
 _GOAL = 5.0
@@ -64,21 +64,14 @@ class Measured:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. The exit code says whether it could be measured."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.doctor", description=__doc__)
-    parser.add_argument("--times", type=int, default=7, metavar="N", help="of each case (default: 7)")
-    parser.add_argument("--record", action="store_true", help="write the table in docs/benchmark.md")
-    options = parser.parse_args(argv)
-    if (reason := why_not()) is not None:
-        parser.exit(69, f"no benchmark: {reason}\n")
+    return run("doctor", __doc__ or "", 7, _measure_and_render, argv)
+
+
+def _measure_and_render(times: int) -> str:
     with Yard() as yard, Box(yard, installed.host_image()) as box:
         say("* a box with the service installed")
         installed.install_demo(box)
-        found = dict(_measure_all(box, options.times))
-    text = render(found)
-    sys.stdout.write(f"{text}\n")
-    if options.record:
-        write_between_markers(installed.REPOSITORY / "docs/benchmark.md", text, "doctor")
-    return 0
+        return render(dict(_measure_all(box, times)))
 
 
 def _measure_all(box: Box, times: int) -> Iterator[tuple[str, Measured]]:

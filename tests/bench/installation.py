@@ -7,7 +7,6 @@ a checkout would have to be built first. In turn, `--rounds` times; medians are 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -17,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import installed
-from box import Bind, Box, Yard, why_not
+from box import Bind, Box, Yard
 
 from litellm_systemd.releases.source import find_source
 from tests.bundle import WHEELS
 
+from .command_line import run
 from .measure import say
-from .table import as_markdown, here_and_now, spread, write_between_markers
+from .table import as_markdown, here_and_now, spread
 
 _CTL = "/usr/local/bin/litellmctl"
 _LOCK = installed.REPOSITORY / "installer/litellm_systemd/requirements.lock"
@@ -61,22 +61,16 @@ _GOALS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. The exit code says whether it could be measured."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.installation", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="in turn (default: 3)")
-    parser.add_argument("--record", action="store_true", help="write the table in docs/benchmark.md")
-    options = parser.parse_args(argv)
-    if (reason := why_not()) is not None:
-        parser.exit(69, f"no benchmark: {reason}\n")
+    return run("installation", __doc__ or "", 3, _measure_and_render, argv)
+
+
+def _measure_and_render(rounds: int) -> str:
     figures: dict[str, list[float]] = {}
-    for number in range(options.rounds):
-        say(f"* round {number + 1} of {options.rounds}")
+    for number in range(rounds):
+        say(f"* round {number + 1} of {rounds}")
         for name, seconds in _round().items():
             figures.setdefault(name, []).extend(seconds)
-    text = render(figures, options.rounds)
-    sys.stdout.write(f"{text}\n")
-    if options.record:
-        write_between_markers(installed.REPOSITORY / "docs/benchmark.md", text, "installation")
-    return 0
+    return render(figures, rounds)
 
 
 def _round() -> dict[str, list[float]]:
