@@ -58,6 +58,13 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_place(case: dict[str, Any]
     assert caught.value.hint
 
 
+def test_a_tab_is_named() -> None:
+    """The parser doesn't say that it is a tab that it can't take: the remedy does."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config("model_list:\n\t- model_name: a\n", "f.yml")
+    assert caught.value.hint == "Indent with spaces: a tab is none to YAML."
+
+
 def test_a_configuration_as_values(tmp_path: Path) -> None:
     """Names, models, regions, mocks, aliases, fallbacks, references and the digest are those of the file."""
     text = """\

@@ -104,11 +104,13 @@ def _model(document: Document, entry: object, path: KeyPath) -> Model:
     if not isinstance(entry, Mapping):
         raise _wrong(document, "bad-model", path, "is not a mapping", _EXAMPLE)
     name = entry.get("model_name")
+    _require_spelling(document, entry, path, ("model_name", "litellm_params"))
     if not isinstance(name, str) or not name:
         raise _wrong(document, "bad-model", path, "has no model_name, or one that isn't text", _EXAMPLE)
     params = entry.get("litellm_params")
     if not isinstance(params, Mapping):
         raise _wrong(document, "bad-model", path, f"({name}) has no litellm_params", _EXAMPLE)
+    _require_spelling(document, params, (*path, "litellm_params"), ("model",))
     model = params.get("model")
     if not isinstance(model, str) or not model:
         what = f"({name}) has no model, or one that isn't text"
@@ -121,6 +123,15 @@ def _model(document: Document, entry: object, path: KeyPath) -> Model:
         region=region if isinstance(region, str) and region else None,
         key=path,
     )
+
+
+def _require_spelling(document: Document, found: Mapping[str, Any], path: KeyPath, names: tuple[str, ...]) -> None:
+    """Raise ConfigError where a name is missing and another key is nearly it."""
+    for name in names:
+        close = difflib.get_close_matches(name, [str(key) for key in found], n=1, cutoff=0.8)
+        if name not in found and close:
+            what = f"is no key of a model: did you mean {name}?"
+            raise _wrong(document, "bad-model", (*path, close[0]), what, f"Write it as {name}.")
 
 
 def _aliases(data: Mapping[str, Any], *, hidden: bool) -> Iterator[tuple[str, str]]:
@@ -139,9 +150,15 @@ def _fallbacks(document: Document) -> Iterator[Fallback]:
         if isinstance(settings, Mapping):
             for kind in FALLBACK_KINDS:
                 yield from _fallbacks_of(document, settings.get(kind), (section, kind))
-            if isinstance(settings.get("default_fallbacks"), list):
-                targets = tuple(str(name) for name in settings["default_fallbacks"])
-                yield Fallback("default_fallbacks", "*", targets, (section, "default_fallbacks"))
+            yield from _default_fallbacks(document, settings.get("default_fallbacks"), (section, "default_fallbacks"))
+
+
+def _default_fallbacks(document: Document, value: object, path: KeyPath) -> Iterator[Fallback]:
+    if isinstance(value, list):
+        yield Fallback("default_fallbacks", "*", tuple(str(name) for name in value), path)
+    elif value is not None:
+        remedy = "Write it as a list: default_fallbacks: [claude-haiku]"
+        raise _wrong(document, "bad-fallback", path, "is not a list of model names", remedy)
 
 
 def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[Fallback]:

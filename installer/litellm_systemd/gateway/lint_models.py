@@ -177,7 +177,7 @@ def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> I
     prefix = model.provider_model.rpartition("/")[2].partition(".")[0]
     reach = regions.REACH.get(prefix)
     if reach is not None and not region.startswith(reach):
-        message = f"calls a {prefix}. inference profile, which {region} doesn't have"
+        message = f"calls the inference profile {prefix}., which {region} doesn't have"
         remedy = f"Take the profile of that region, or global., or set another region for {model.name}."
         yield config.error("profile-out-of-reach", (*model.key, "litellm_params", "model"), message, remedy)
 

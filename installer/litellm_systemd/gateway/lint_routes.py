@@ -76,7 +76,9 @@ def _aliases(config: GatewayConfig) -> Iterator[Finding]:
             yield config.warning("alias-to-itself", path, "stands for itself: it does nothing", "Remove it.")
         elif not _is_in(target, names):
             remedy = f"Name one of: {', '.join(sorted(names))}."
-            yield config.error("alias-to-nothing", path, f"stands for {target}, which isn't there", remedy)
+            is_alias = target in dict(_all_aliases(config))
+            why = "is an alias itself: LiteLLM follows one, once" if is_alias else "isn't there"
+            yield config.error("alias-to-nothing", path, f"stands for {target}, which {why}", remedy)
         elif alias in names:
             message = f"hides the model {alias}: every request for it goes to {target}"
             yield config.warning("alias-hides-model", path, message, "Give the alias another name.")

@@ -144,7 +144,7 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error, source) from None
+        raise _syntax_error(error, text, source) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
         remedy = "Mend the file, or start from a shipped one."
@@ -158,12 +158,16 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
     return data, marks
 
 
-def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> ConfigError:
-    mark = error.problem_mark or error.context_mark
+def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigError:
+    # Of a quote that isn't closed the parser sees the end of the file; what has to be mended is where it opens.
+    is_open = error.context == "while scanning a quoted scalar"
+    mark = (error.context_mark if is_open else None) or error.problem_mark or error.context_mark
     place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
     # The problem alone: the mark's snippet would print the line, and with it perhaps a key.
     said = ", ".join(part for part in (error.context, error.problem) if part)
-    remedy = "Check the indentation, colons and quotes there."
+    remedy = "Check the indentation, colons and quotes, there and on the line before."
+    if mark and text.startswith("\t", mark.index):
+        remedy = "Indent with spaces: a tab is none to YAML."
     return config_error("not-yaml", place, f"this isn't YAML: {said}", remedy)
 
 
