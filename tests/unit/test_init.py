@@ -10,7 +10,7 @@ import pytest
 
 from litellm_systemd.aws.profiles import read_profile
 from litellm_systemd.commands.init import fill_example, find_invoker, init
-from litellm_systemd.errors import InputError, InstallerError, MissingError
+from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, UsageError
 from litellm_systemd.settings import build_settings, read_dotenv
 
 CREDENTIALS = """
@@ -135,6 +135,42 @@ def test_sudo_means_the_invoking_user() -> None:
     entry = pwd.getpwnam("nobody")
     found = find_invoker({"SUDO_USER": "nobody", "HOME": "/root"})
     assert (found.home, found.uid) == (Path(entry.pw_dir), entry.pw_uid)
+
+
+def test_sudo_of_a_stranger() -> None:
+    """Where nobody has the name that sudo tells, as in a container, that is said."""
+    if os.geteuid() == 0:
+        with pytest.raises(InputError, match="SUDO_USER=nobody-of-that-name: there is no such user"):
+            find_invoker({"SUDO_USER": "nobody-of-that-name"})
+
+
+def test_names_of_profiles(home: Path) -> None:
+    """Profiles are named as the AWS CLI names them: with a space in quotes, and `[profile default]` too."""
+    (home / ".aws/config").write_text('[profile "a b"]\nregion = eu-west-1\n[profile default]\nregion = eu-west-3\n')
+    (home / ".aws/credentials").write_text(CREDENTIALS.replace("[cline]", "[a b]"))
+    assert (read_profile("a b", home).region, read_profile("default", home).region) == ("eu-west-1", "eu-west-3")
+
+
+def test_credentials_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of somebody else's, as `sudo aws configure` leaves it, is said to be one, and not to have no profile."""
+
+    def refuse(path: Path, _mode: str) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionDenied, match="can't be read by this user"):
+        read_profile("cline", home)
+
+
+def test_a_region_that_is_none(home: Path, tmp_path: Path) -> None:
+    """A region that can't be one is refused before a .env is written, be it the profile's or the command line's."""
+    (home / ".aws/config").write_text("[profile cline]\nregion = mars-1\n", encoding="utf-8")
+    path, environ = tmp_path / ".env", {"HOME": str(home)}
+    with pytest.raises(InputError, match="its region mars-1 is not an AWS region"):
+        init(path, environ=environ, profile="cline", offline=True)
+    with pytest.raises(UsageError, match="--region mars-1: not an AWS region"):
+        init(path, environ=environ, region="mars-1")
+    assert not path.exists()
 
 
 def test_fill_replaces_where_the_key_stands() -> None:

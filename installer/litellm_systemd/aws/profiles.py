@@ -66,16 +66,15 @@ def read_profile(name: str, home: Path) -> Credentials:
         PermissionDenied: a file can't be read.
     """
     credentials, config = home / ".aws" / "credentials", home / ".aws" / "config"
-    # In config, every profile but the default one is headed "[profile NAME]".
-    section = name if name == "default" else f"profile {name}"
-    found = {**_section(config, section), **_section(credentials, name)}
+    of_config, of_credentials = _profiles(config, headed=True), _profiles(credentials)
+    found = {**_texts(of_config.get(name, {})), **_texts(of_credentials.get(name, {}))}
     if not found:
-        known = ", ".join(sorted(_profiles(credentials))) or "none"
+        known = ", ".join(sorted({*of_config, *of_credentials})) or "none"
         raise MissingError(
             f"there is no profile {name} in {credentials}",
             f"Found: {known}. 'aws configure --profile {name}' adds it.",
         )
-    if "aws_access_key_id" not in found or "aws_secret_access_key" not in found:
+    if not found.get("aws_access_key_id") or not found.get("aws_secret_access_key"):
         raise InputError(f"the profile {name} in {home / '.aws'} {_what_it_is(found)}", _KEY_PAIR_HINT)
     return Credentials(
         found["aws_access_key_id"],
@@ -110,22 +109,22 @@ def _what_it_is(found: dict[str, str]) -> str:
     return "holds no complete key pair"
 
 
-def _section(path: Path, name: str) -> dict[str, str]:
-    values = _profiles(path).get(name, {})
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {str(key): value.strip() for key, value in values.items() if isinstance(value, str)}
 
 
-def _profiles(path: Path) -> dict[str, dict[str, Any]]:
-    from botocore.configloader import raw_config_parse
+def _profiles(path: Path, *, headed: bool = False) -> dict[str, dict[str, Any]]:
+    """The profiles of a file by name. `headed`: with "[profile NAME]", as config has all but the default one."""
+    from botocore.configloader import build_profile_map, raw_config_parse
     from botocore.exceptions import ConfigNotFound, ConfigParseError
 
     try:
-        path.stat()
+        path.open("rb").close()  # one that can't be read is none at all to botocore
         found: dict[str, dict[str, Any]] = raw_config_parse(str(path))
-    except (FileNotFoundError, NotADirectoryError, ConfigNotFound):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ConfigNotFound):
         return {}
     except PermissionError:
         raise PermissionDenied(f"{path}: can't be read by this user", "Run it as the user who owns it.") from None
     except ConfigParseError:
         raise InputError(f"{path}: not in the format of the AWS CLI", "Mend it, or 'aws configure' again.") from None
-    return found
+    return build_profile_map(found)["profiles"] if headed else found

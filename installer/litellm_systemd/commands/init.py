@@ -12,14 +12,17 @@ from pathlib import Path
 
 from litellm_systemd.aws.access import KEY_CONFIG
 from litellm_systemd.aws.profiles import Credentials, read_profile
+from litellm_systemd.bedrock.regions import looks_like_region
 from litellm_systemd.commands.access import prove_pair
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.dotenv_file import Dotenv
-from litellm_systemd.errors import InputError, InstallerError, PermissionDenied
+from litellm_systemd.errors import InputError, InstallerError, PermissionDenied, UsageError
 from litellm_systemd.expiry import END_VARIABLE, render_moment
 from litellm_systemd.report import Report
 from litellm_systemd.resources import EXAMPLE_ENV, read_config
 from litellm_systemd.settings_aws import KEY_ID, SECRET, TOKEN, check_aws
+
+_AS_AWS = "Write it as AWS does: us-east-1, eu-central-1."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,10 @@ def find_invoker(environ: Mapping[str, str]) -> Invoker:
     """Who runs the command. sudo may change HOME, so that home comes from the user database; see sudo(8)."""
     name = environ.get("SUDO_USER")
     if os.geteuid() == 0 and name:
-        entry = pwd.getpwnam(name)
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            raise InputError(f"SUDO_USER={name}: there is no such user here", "Run it without sudo.") from None
         return Invoker(Path(entry.pw_dir), entry.pw_uid, entry.pw_gid)
     home = environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
     return Invoker(Path(home), os.geteuid(), os.getegid())
@@ -64,6 +70,8 @@ def init(
         InstallerError: the file is there already, can't be written, or the profile can't be used.
     """
     invoker = find_invoker(environ)
+    if region is not None and not looks_like_region(region):
+        raise UsageError(f"--region {region}: not an AWS region", _AS_AWS)
     values = {} if region is None else {"AWS_REGION_NAME": region}
     notes: tuple[str, ...] = ()
     if profile is not None:
@@ -108,6 +116,8 @@ def _check(
         InputError: it doesn't, or the pair has ended.
     """
     warnings = check_aws(Dotenv(source, values), values)
+    if found.region is not None and not looks_like_region(found.region):
+        raise InputError(f"{source}: its region {found.region} is not an AWS region", f"{_AS_AWS} Or give --region.")
     if found.end is not None and found.end <= datetime.now(timezone.utc):
         raise InputError(
             f"{source}: its key ended at {render_moment(found.end)}", "Sign in again, and run this again."
