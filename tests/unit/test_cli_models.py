@@ -94,6 +94,31 @@ def test_the_policy_is_all_there_is(here: Path, capsys: pytest.CaptureFixture[st
     assert any(":eu-west-1:*:inference-profile/eu.anthropic." in arn for arn in policy["Statement"][0]["Resource"])
 
 
+def test_guardrails_by_variables(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A guardrail's name and region may be references, as in LiteLLM's examples: the policy follows them."""
+    own = "{guardrailIdentifier: os.environ/OURS, guardrailVersion: '1'}"
+    mine = CONFIG.replace("v1:0}", f"v1:0, guardrailConfig: {own}}}", 1)
+    more = "guardrail: bedrock, guardrailIdentifier: os.environ/OTHER, aws_region_name: os.environ/THERE"
+    (here / "mine.yml").write_text(f"{mine}guardrails: [{{litellm_params: {{{more}}}}}]\n", encoding="utf-8")
+    variables = "AWS_REGION_NAME=eu-west-1\nOURS=abc123\nOTHER=def456\nTHERE=eu-north-1\n"
+    (here / ".env").write_text(variables, encoding="utf-8")
+    out, _ = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml")
+    (statement,) = (each for each in json.loads(out)["Statement"] if each["Sid"] == "ApplyGuardrails")
+    assert statement["Resource"] == [
+        "arn:aws:bedrock:eu-north-1:*:guardrail/def456",
+        "arn:aws:bedrock:eu-west-1:*:guardrail/abc123",
+    ]
+
+
+def test_a_models_own_role(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that is called as a role of its own is named with it: that role needs the model's part alone."""
+    role = "arn:aws:iam::123456789012:role/own"
+    mine = CONFIG.replace("20250929-v1:0}", f"20250929-v1:0, aws_role_name: '{role}'}}")
+    (here / "mine.yml").write_text(mine, encoding="utf-8")
+    _, err = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml")
+    assert f"sonnet: called as {role}, which needs what is here for that" in err
+
+
 def test_guardrails(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A guardrail that a model names, and one that LiteLLM applies, may be applied, and no other one."""
     own = "{guardrailIdentifier: abc123, guardrailVersion: '1'}"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from litellm_systemd.aws.access import callers
 from litellm_systemd.aws.bedrock import Answers, ask_bedrock
 from litellm_systemd.aws.policy import (
     Grant,
@@ -20,10 +21,12 @@ from litellm_systemd.bedrock.ids import Kind
 from litellm_systemd.commands.chosen import Chosen, read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.errors import InputError, UsageError
+from litellm_systemd.expiry import BEARER_VARIABLE
 from litellm_systemd.gateway.model import resolve_reference
 from litellm_systemd.gateway.served import Served
 from litellm_systemd.report import Report
 from litellm_systemd.settings import REGION_VARIABLES
+from litellm_systemd.settings_aws import ROLE
 
 FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "json": render_policy,
@@ -78,16 +81,17 @@ def _guardrails(chosen: Chosen, account: str) -> Iterator[str]:
     gateway, environ = chosen.gateway, chosen.environ
     for served in chosen.served:
         own = gateway.params(served.model).get("guardrailConfig")
-        if served.is_called and served.region is not None and isinstance(own, Mapping):
-            yield build_guardrail(str(own.get("guardrailIdentifier")), served.region, account=account)
+        name = resolve_reference(own.get("guardrailIdentifier"), environ) if isinstance(own, Mapping) else None
+        if served.is_called and served.region is not None and name is not None:
+            yield build_guardrail(name, served.region, account=account)
     entries = gateway.document.get("guardrails")
     for entry in entries if isinstance(entries, list) else ():
         params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
         if not isinstance(params, Mapping) or params.get("guardrail") != "bedrock":
             continue
         name = resolve_reference(params.get("guardrailIdentifier"), environ)
-        places = (params.get("aws_region_name"), *(environ.get(variable) for variable in REGION_VARIABLES))
-        region = next((place for place in places if isinstance(place, str) and place), None)
+        own_region = resolve_reference(params.get("aws_region_name"), environ)
+        region = own_region or next((environ[each] for each in REGION_VARIABLES if environ.get(each)), None)
         if name is not None and region is not None:
             yield build_guardrail(name, region, account=account)
 
@@ -130,6 +134,15 @@ def _notes(chosen: Chosen, answers: Mapping[str, Answers]) -> Iterator[str]:
             yield f"{served.model.name} is not in it: {served.model.provider_model} isn't called as a model is."
         elif served.is_called and served.found is not None and "*" in served.found.text:
             yield f"{served.model.name} lets clients name the model: inference profiles that they name are not in it."
-    role = chosen.environ.get("AWS_ROLE_NAME")
+    yield from _roles(chosen)
+
+
+def _roles(chosen: Chosen) -> Iterator[str]:
+    role = chosen.environ.get(ROLE)
     if role:
         yield f"It is for {role}; the identity that assumes this role needs sts:AssumeRole on it and nothing else."
+    for caller in callers(chosen.gateway, chosen.served, chosen.environ):
+        own = caller.environ.get(ROLE)
+        if own and own != role and not caller.environ.get(BEARER_VARIABLE):
+            names = ", ".join(each.model.name for each in caller.models)
+            yield f"{names}: called as {own}, which needs what is here for that; who assumes it needs sts:AssumeRole."
