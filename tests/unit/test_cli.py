@@ -211,3 +211,13 @@ def test_module_has_a_main() -> None:
     )
     assert done.stdout.startswith("litellmctl ")
     assert cli.cli.name == "cli"
+
+
+def test_a_reader_that_hangs_up() -> None:
+    """Where nobody reads the output to its end, as with `| head`, the exit code is that of the verb all the same."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    argv = (sys.executable, "-I", "-m", "litellm_systemd", "config", "list")
+    done = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

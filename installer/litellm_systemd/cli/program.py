@@ -59,10 +59,6 @@ def run_command(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("litellmctl: interrupted", err=True)
         return 128 + 2
-    except BrokenPipeError:
-        # Whoever read our output has gone; that is no failure of ours, and closing must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except Exception as error:
         if debug:
             raise
@@ -95,9 +91,18 @@ def reports(verb: Command) -> Command:
 
 def show(report: Report, *, as_json: bool) -> int:
     """Print a report; gives its exit code."""
+    try:
+        _print(report, as_json=as_json)
+    except BrokenPipeError:
+        # Whoever read our output has gone; that is no failure of ours, and closing must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(report.exit_code)
+
+
+def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
         click.echo(report.as_json())
-        return int(report.exit_code)
+        return
     if report.plain:
         _show_lines(report)
     elif report.checks or report.facts or report.table:
@@ -111,7 +116,6 @@ def show(report: Report, *, as_json: bool) -> int:
         click.echo(f"  {note}")
     if report.title:
         click.secho(report.title, bold=True)
-    return int(report.exit_code)
 
 
 def _show_lines(report: Report) -> None:
