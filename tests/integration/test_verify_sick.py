@@ -291,7 +291,7 @@ def test_a_model_is_missing(server: Stub) -> None:
     report = verify(Gateway(server.url, KEY), Scope(("primary", "third")))
     assert having(report, FAILED) == ("models",)
     assert check(report, "models").detail == "missing: third; not in the configuration: second"
-    assert "restart" in check(report, "models").hint
+    assert "reload" in check(report, "models").hint
     assert having(report, SKIPPED) == ()
     assert report.data["models"] == list(MODELS)
 

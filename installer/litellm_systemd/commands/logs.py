@@ -61,9 +61,8 @@ def build_errors(groups: tuple[Group, ...], span: str) -> Report:
     """The report of `errors`; `span` says of which time."""
     said = sum(group.count for group in groups)
     kinds = f"{len(groups)} kind{'s' if len(groups) > 1 else ''}"
-    title = (
-        f"{said} warning{'s' if said > 1 else ''} and errors of {kinds}" if groups else "no warnings and no errors"
-    )
+    told = f"{said} warnings and errors" if said > 1 else "1 warning or error"
+    title = f"{told} of {kinds}" if groups else "no warnings and no errors"
     return Report(
         f"{title} {_hinted(span, is_found=bool(groups))}",
         tuple(_check(group) for group in groups),

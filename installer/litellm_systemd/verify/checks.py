@@ -27,10 +27,13 @@ PROMPT = "Reply with the single word: pong"
 #: Some fifty tokens: enough to see how fast they come.
 LONGER_PROMPT = "Count from 1 to 20, the numbers separated by spaces, and say nothing else."
 
-_KEY_HINT = "The service runs with another key: `systemctl restart litellm` after a change of .env, or --api-key."
+_KEY_HINT = (
+    "The service runs with another key: `systemctl restart litellm` after an edit of /etc/litellm/litellm.env,"
+    " `sudo litellmctl install` after one of .env, or give --api-key."
+)
 _OPEN_HINT = "Anyone who reaches the port can spend: set LITELLM_MASTER_KEY in .env and install again."
 FALLBACK_HINT = "Clients are served, but the model itself fails: `journalctl -u litellm -n 50` says why."
-_RESTART_HINT = "After a change of the configuration, `systemctl restart litellm`."
+_RELOAD_HINT = "After a change of the configuration, `systemctl reload litellm`."
 
 
 def check_liveliness(gateway: Gateway) -> Finding:
@@ -71,7 +74,7 @@ def check_models(gateway: Gateway, expected: tuple[str, ...]) -> Finding:
         detail = "it lists no model" if isinstance(answer.json(), dict) else failure(gateway, answer)
         return Finding(Outcome.FAILED, detail, "Give the configuration a model_list.")
     outcome, detail = compare_names(expected, listed)
-    hint = "" if outcome is Outcome.OK else _RESTART_HINT
+    hint = "" if outcome is Outcome.OK else _RELOAD_HINT
     facts = {"models": list(listed)}
     return Finding(outcome, gateway.line(detail), hint, Stops.NOTHING, {"models": len(listed)}, facts)
 

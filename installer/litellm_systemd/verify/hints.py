@@ -12,7 +12,7 @@ from litellm_systemd.client_errors import JOURNAL
 _BEFORE = (
     (
         re.compile(r"invalid model name", re.IGNORECASE),
-        "Ask for a name that the configuration has; after a change, `systemctl restart litellm`.",
+        "Ask for a name that the configuration has; after a change, `systemctl reload litellm`.",
     ),
     (
         re.compile(r"in cooldown|No deployments available", re.IGNORECASE),
