@@ -27,6 +27,9 @@ AWS_PARAMS = frozenset(
     )
 )
 
+#: The ways to call a model that stand before its id (get_bedrock_route in llms/bedrock/common_utils.py).
+_ROUTES = ("converse", "invoke", "converse_like", "async_invoke")
+
 #: Names that LiteLLM places by their form: fine-tuned models, images of OpenAI's.
 _BARE = re.compile(r"ft:|gpt-image|amazon_nova")
 
@@ -45,6 +48,7 @@ def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
         yield from _provider(config, model, environ)
         yield from _aws_params(config, model)
         if _on_bedrock(model):
+            yield from _route(config, model)
             yield from _region(config, model, environ)
     yield from _no_region(config, environ)
     yield from _sampling_params(config, environ)
@@ -94,6 +98,16 @@ def _no_provider(config: GatewayConfig, model: Model, called: str) -> Iterator[F
     path = (*model.key, "litellm_params", "model")
     message = f"names no provider, and {called} isn't a model that LiteLLM knows one for"
     yield config.warning("no-provider", path, message, f"Write it as PROVIDER/{called}, such as bedrock/{called}.")
+
+
+def _route(config: GatewayConfig, model: Model) -> Iterator[Finding]:
+    """A misspelt route: LiteLLM takes it for a part of the model's id."""
+    route, slash, rest = model.provider_model.partition("/")[2].partition("/")
+    close = difflib.get_close_matches(route, _ROUTES, n=1, cutoff=0.75) if slash else []
+    if close and route not in _ROUTES:
+        path = (*model.key, "litellm_params", "model")
+        message = f"calls Bedrock by {route}, which LiteLLM takes for a part of the id: did you mean {close[0]}?"
+        yield config.error("misspelt-route", path, message, f"Write it as {model.provider}/{close[0]}/{rest}.")
 
 
 def _aws_params(config: GatewayConfig, model: Model) -> Iterator[Finding]:
