@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
+from litellm_systemd.cli import run_command
 from litellm_systemd.commands import bug_report
 from litellm_systemd.doctor.scene import Scene
 from litellm_systemd.environment_file import render_assignments
-from litellm_systemd.errors import InputError
+from litellm_systemd.errors import CannotCreate
 from litellm_systemd.layout import Layout
 from litellm_systemd.report import Report
 from litellm_systemd.scrub import Scrubber
@@ -136,9 +137,18 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(bug_report, "find_any_layout", lambda: Layout(root=tmp_path))
     target = tmp_path / "there"
     target.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="already"):
+    with pytest.raises(CannotCreate, match="already"):
         bug_report.write_bundle(Report("x"), target)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_place_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An archive that can't be written is told with exit code 73 before the host is examined, or mended."""
+    (tmp_path / "there").touch()
+    for name, said in (("there", "already"), ("gone/b.tgz", "there is no folder")):
+        assert run_command(["doctor", "--fix", "--bundle", str(tmp_path / name)]) == 73
+        out, err = capsys.readouterr()
+        assert (out, said in err) == ("", True)
 
 
 def test_a_host_without_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,12 +67,12 @@ def doctor(fix: bool, bundle: Path | None) -> Report:
     """
     from litellm_systemd.commands import doctor
 
-    report = doctor.doctor(fix=fix, say=say)
     if bundle is None:
-        return report
-    from litellm_systemd.commands.bug_report import write_bundle
+        return doctor.doctor(fix=fix, say=say)
+    from litellm_systemd.commands import bug_report
 
-    return write_bundle(report, bundle)
+    bug_report.require_place(bundle)
+    return bug_report.write_bundle(doctor.doctor(fix=fix, say=say), bundle)
 
 
 @cli.command()

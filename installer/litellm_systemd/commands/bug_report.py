@@ -19,7 +19,7 @@ from litellm_systemd import contract
 from litellm_systemd.commands.bug_secrets import learn_secrets, unit_files
 from litellm_systemd.commands.doctor import find_any_layout
 from litellm_systemd.doctor.scene import Scene
-from litellm_systemd.errors import InputError, InstallerError, MissingError
+from litellm_systemd.errors import CannotCreate, InstallerError, MissingError
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report import Report
 from litellm_systemd.scrub import Scrubber, is_secret_variable
@@ -29,11 +29,25 @@ _SINCE, _LINES = "-2d", 5000
 _NAME = "litellm-bug-report"
 
 
+def require_place(path: Path) -> None:
+    """Raise CannotCreate where the archive can't be written: before the host is examined, or mended, not after it."""
+    if os.path.lexists(path):
+        raise _exists(path)
+    if not path.parent.is_dir():
+        raise CannotCreate(f"{path}: there is no folder {path.parent}", "Make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise CannotCreate(f"{path}: nothing can be written to {path.parent}", "Give another place.")
+
+
+def _exists(path: Path) -> CannotCreate:
+    return CannotCreate(f"there is a {path} already", "Give another name, or remove it.")
+
+
 def write_bundle(report: Report, path: Path) -> Report:
     """Put a diagnosis and what it is about into a tar.gz that its owner alone may read; the report names it.
 
     Raises:
-        InputError: something is at `path` already, or its folder isn't there or can't be written to.
+        CannotCreate: something is at `path` already, or its folder isn't there or can't be written to.
     """
     scene = Scene(find_any_layout())
     scrubber, parts, missing = learn_secrets(scene), dict[str, str](), list[str]()
@@ -57,9 +71,9 @@ def _write(path: Path, parts: dict[str, str]) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise InputError(f"there is a {path} already", "Give another name, or remove it.") from None
+        raise _exists(path) from None
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}", "Give another place.") from None
+        raise CannotCreate(f"{path}: {error.strerror}", "Give another place.") from None
     with os.fdopen(handle, "wb") as stream, tarfile.open(fileobj=stream, mode="w:gz") as archive:
         for name, text in sorted(parts.items()):
             content = text.encode()
