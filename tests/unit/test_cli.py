@@ -192,16 +192,18 @@ def test_verbs_without_an_install(capsys: pytest.CaptureFixture[str]) -> None:
     assert "There are: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["config check", "init", "bundle", "upgrade", "status", "doctor"])
 def test_a_folder_that_was_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a folder that somebody has deleted, a verb that looks for a .env says so."""
+    """In a folder that somebody has deleted, each verb says so, before it does anything."""
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
-    assert run_command(["config", "check"]) == 66
-    assert "the current folder was deleted" in capsys.readouterr().err
+    assert run_command(verb.split()) == 66
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[0]) == ("", "litellmctl: the current folder was deleted")
 
 
 def test_module_has_a_main() -> None:

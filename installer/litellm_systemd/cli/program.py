@@ -146,12 +146,13 @@ def layout_of(root: Path = Path("/"), prefix: str | None = None) -> Layout:
 def request_of(layout: Layout, env_file: Path | None, config: str | None, *, installed_only: bool = False) -> Request:
     from litellm_systemd.commands.desired import Request
 
-    return Request(layout, env_file, config, _current_folder(), installed_only, today=date.today())
+    return Request(layout, env_file, config, Path.cwd(), installed_only, today=date.today())
 
 
-def _current_folder() -> Path:
+def _require_folder() -> None:
+    """Raise MissingError in a folder that was deleted, of which each verb would else complain in words of its own."""
     try:
-        return Path.cwd()
+        Path.cwd()
     except FileNotFoundError:
         raise MissingError("the current folder was deleted", "cd to one that is there, and run it again.") from None
 
@@ -159,9 +160,11 @@ def _current_folder() -> Path:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="litellm-systemd", prog_name="litellmctl", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="On an error, show where in the program it arose.")
-def cli(debug: bool) -> None:
+def cli(debug: bool) -> None:  # noqa: ARG001 - run_command reads it, before parsing
     """Run the LiteLLM Proxy as a systemd service.
 
     'litellmctl init' writes a .env, 'sudo litellmctl install' makes the service of it, 'litellmctl verify' proves
     it. Day to day, systemctl and journalctl -u litellm are enough.
     """
+    # Before any verb: paths on the command line, uv and pip take the current folder for granted.
+    _require_folder()
