@@ -30,6 +30,12 @@ def plain_umask() -> Iterator[None]:
         os.umask(before)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those on the way to it, with mode 0755 whatever the umask is; one that is there is fine."""
+    with plain_umask():
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def observe_file(layout: Layout, path: str) -> FileState | None:
     """The state of a path, never following a link; None if nothing is there.
 
@@ -82,7 +88,7 @@ def write_file(layout: Layout, state: FileState) -> None:
     if real.is_dir() and not real.is_symlink():
         raise InstallerError(f"{real} is a folder, and a {state.kind.value} has to stand there", "Move it away.")
     try:
-        real.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(real.parent)
         if state.kind is Kind.LINK:
             _place_link(real, state)
         else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litellm_systemd.errors import InputError
-from litellm_systemd.files import append_line, remove_path
+from litellm_systemd.files import append_line, make_folder, remove_path
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import Action, FileState, HostState, UnitState, Verb
 
@@ -44,7 +44,7 @@ class Journal:
     def __init__(self, layout: Layout, verb: str, host: HostState, *, purge: bool = False) -> None:
         self._layout = layout
         self._path = layout.real(layout.journal)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         head = {"format": _FORMAT, "verb": verb, "pid": os.getpid(), "began": time.time(), "purge": purge}
         try:
             append_line(self._path, json.dumps({**head, "host": _host_facts(host)}))

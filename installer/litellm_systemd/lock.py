@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from litellm_systemd.errors import Busy
+from litellm_systemd.files import make_folder
 from litellm_systemd.layout import Layout
 
 
@@ -30,7 +31,7 @@ def hold_lock(
         Busy: somebody else holds it, and `wait` isn't set.
     """
     path = layout.real(layout.lock)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle = _take(path, wait=wait, say=say)
     try:
         os.truncate(handle, 0)

@@ -16,10 +16,13 @@ SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def test_quickstart(box: Box, install_environment: dict[str, str]) -> None:
-    """From a checkout and nothing else to a verified service; the second run changes and restarts nothing."""
+    """From a checkout and nothing else to a verified service; the second run changes and restarts nothing.
+
+    Under a umask that would lock the service's user out of its own release.
+    """
     argv = (str(SCRIPTS / "quickstart.sh"),)
     environment = {**install_environment, "PATH": SEARCH}
-    first = box.run(argv, env=environment, timeout=600)
+    first = box.run(("sh", "-c", 'umask 077 && exec "$0"', *argv), env=environment, timeout=600)
     assert "checks passed" in first.stdout
     assert "litellmctl logs -f" in first.stdout
     before = box.show("litellm.service", "ActiveState", "InvocationID")

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.errors import Busy
+from litellm_systemd.files import write_file
 from litellm_systemd.layout import Layout
 from litellm_systemd.lock import hold_lock
+from litellm_systemd.model import FileState
 
 
 class Holder:
@@ -68,6 +70,20 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     with hold_lock(layout, "install"):
         assert layout.real(layout.lock).exists()
     assert not layout.real(layout.lock).exists()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_folders_under_any_umask(tmp_path: Path, umask: int) -> None:
+    """Folders that a change makes on the way are for all to read and for root to write, whatever the umask is."""
+    layout = Layout(root=tmp_path)
+    before = os.umask(umask)
+    try:
+        with hold_lock(layout, "restart"):
+            write_file(layout, FileState("/run/systemd/system/litellm-standby.service.d/00-mine.conf"))
+    finally:
+        os.umask(before)
+    folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert {oct(path.stat().st_mode & 0o777) for path in folders} == {"0o755"}
 
 
 def test_wait(tmp_path: Path) -> None:
