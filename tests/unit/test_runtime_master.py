@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,15 @@ def test_sound_life(world: World) -> None:
     world.settle()
     assert world.over
     assert world.master._code == 0
+
+
+def test_a_stop_lets_go_of_the_port(world: World) -> None:
+    """From a stop on the main process holds no socket: who connects while it drains is refused at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        world.master.listeners = (listener,)
+        world.master._on_stop()
+        assert listener.fileno() == -1
+    assert facts.build_status(world.master)["listen"] == []
 
 
 def test_first_start_fails(world: World) -> None:

@@ -211,6 +211,10 @@ class Master:
 
     def _stop(self) -> None:
         self.stopping = True
+        # The workers let go of them as well. Where systemd holds them, it depends on systemd whether the port closes.
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = ()
         self.recycling.cancel()
         for generation in filter(None, (self.coming, self.current)):
             self._retire(generation)
