@@ -159,6 +159,7 @@ def prune(layout: Layout, keep: int, *, wait: bool = False, say: Say = lambda _l
         others = [release.identifier for release in list_releases(layout) if release.identifier not in held]
         doomed = others[keep:]
         for identifier in doomed:
+            say(f"removing release {identifier}")
             _remove(layout, identifier)
     title = f"removed {len(doomed)} releases" if doomed else "nothing to do: no release is to go"
     return Report(

@@ -124,11 +124,13 @@ def write_bundle(
         with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.absolute().parent) as name:
             scratch = Path(name)
             folder = wheels or scratch / "fetched"
+            say("preparing the packages")
             materials = source.origin.prepare(_made(scratch / "package"))
             pins = pins_for(parse_lock(source.lock), target.python, target.machine)
             if not (found := _find_wheels(folder, pins, target)):
                 _fetch(pins, target, folder, pip_argv(source.python, scratch), say)
                 found = _find_wheels(folder, pins, target)
+            say(f"writing {out} (some 170 MB)")
             return _pack(source, out, target, (materials.wheel, pack_sourced(scratch), *found), scratch)
     except OSError as error:
         raise InstallerError(f"{error.filename or out}: {error.strerror}", "Mend that and run it again.") from error

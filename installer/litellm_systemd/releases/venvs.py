@@ -64,7 +64,8 @@ def install_lock(venv: Venv, lock: Path, others: Path | None = None) -> None:
     places = () if others is None else ("--no-index", "--find-links", str(others))
     wanted = ("--require-hashes", "--only-binary", ":all:", *places, "--requirement", str(lock))
     later = () if venv.uv else ("--no-compile",)
-    run((*_install(venv), *later, *wanted), environment=index_environment(), timeout=_LONG, hint=_LOCK_HINT)
+    hint = _LOCK_HINT if others is None else "Mend that and run it again."
+    run((*_install(venv), *later, *wanted), environment=index_environment(), timeout=_LONG, hint=hint)
     if not venv.uv:
         _compile(venv)
 
