@@ -89,9 +89,7 @@ class _Metadata:
         self.role: str | None = None
 
     def sign_in(self) -> None:
-        headers = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
-        # Twice, for one answer may be lost; a hop limit loses all of them.
-        answer = self._ask("PUT", _SIGN_IN, headers) or self._ask("PUT", _SIGN_IN, headers)
+        answer = self._ask_twice("PUT", _SIGN_IN, {"x-aws-ec2-metadata-token-ttl-seconds": "60"})
         if answer is None:
             raise _Stop(_HOP_LIMIT)
         if answer.status_code == 403:
@@ -139,10 +137,14 @@ class _Metadata:
         return Credentials(key_id, secret, token, self.region, end)
 
     def _get(self, path: str) -> Any:
-        answer = self._ask("GET", path, {"x-aws-ec2-metadata-token": self._token or ""})
+        answer = self._ask_twice("GET", path, {"x-aws-ec2-metadata-token": self._token or ""})
         if answer is None:
             raise _Stop(_odd(f"nothing to {path}"))
         return answer
+
+    def _ask_twice(self, method: str, path: str, headers: Mapping[str, str]) -> Any:
+        """As `_ask`: one answer may be lost, or late on a busy machine. A hop limit loses all of them."""
+        return self._ask(method, path, headers) or self._ask(method, path, headers)
 
     def _ask(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Any:
         """The answer; None if the connection stands and nothing comes."""
