@@ -147,10 +147,11 @@ def run_cloud(
         return cloud.account.clock()
 
     with contextlib.ExitStack() as stack:
-        cloud.api_url = stack.enter_context(serving(cloud.answer, *api, clock=clock)).url
+        cloud.metadata_url = stack.enter_context(serving(cloud.answer_metadata, *metadata)).url
         if tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             stack.enter_context(serving(cloud.answer, *tls, clock=clock, context=context))
-        cloud.metadata_url = stack.enter_context(serving(cloud.answer_metadata, *metadata)).url
+        # The last one: who sees it answer finds all of them.
+        cloud.api_url = stack.enter_context(serving(cloud.answer, *api, clock=clock)).url
         yield cloud

@@ -15,11 +15,13 @@ METADATA = "169.254.169.254"
 METADATA_6 = "fd00:ec2::254"
 #: For litellmctl itself, which asks STS and Bedrock's control plane.
 TOOLS = {"AWS_ENDPOINT_URL_STS": API, "AWS_ENDPOINT_URL_BEDROCK": API}
-#: For the service, beside what its .env says: the addresses that it would find by itself on EC2 are those of AWS.
+#: For the service, beside what its .env says: the addresses that it would find by itself on EC2 are those of AWS. And
+#: boto3 gives the metadata one second, once, which is little where two boxes share two cores.
 _DROP_IN = f"""\
 [Service]
 Environment=AWS_BEDROCK_RUNTIME_ENDPOINT={API}
 Environment=AWS_ENDPOINT_URL_STS={API}
+Environment=AWS_METADATA_SERVICE_TIMEOUT=10 AWS_METADATA_SERVICE_NUM_ATTEMPTS=2
 """
 
 
@@ -37,7 +39,7 @@ def start_aws(box: Box, *options: str, region: str = "us-east-1") -> None:
         except OSError:
             return False
 
-    box.wait_until(answers, 30, "the fakes of AWS answer")
+    box.wait_until(answers, 120, "the fakes of AWS answer")
 
 
 def leave_ec2(box: Box) -> None:

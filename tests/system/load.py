@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from box import Box
-from service import MODEL, inflight, key, wait_until_open
+from box import Box, BoxError
+from service import MODEL, end_streams, inflight, key, wait_until_open
 
 CLIENTS = 16
 STREAMS = 8
-#: Events of a stream, and seconds between the first and the end.
+#: Events of a stream, and seconds between the first and the end; and of one that nothing but the service or
+#: `service.end_streams` ends.
 EVENTS = 20
+ENDLESS = 3600
 #: A client waits longer than any restart with its drain takes: patience must not count as a failure.
 _PATIENCE = 180
 
@@ -53,18 +56,23 @@ class Load:
 
 
 def _is_whole(text: str) -> bool:
-    return text.rstrip().endswith("data: [DONE]") and all(f"w{number} " in text for number in range(EVENTS))
+    words = re.findall(r"\b(w\d+|end) ", text)
+    in_order = [f"w{number}" for number in range(len(words) - 1)]
+    return text.rstrip().endswith("data: [DONE]") and words == [*in_order, "end"]
 
 
 @contextmanager
-def loaded(box: Box, *, streams: int = 0, clients: int = CLIENTS, pause: float = 0.0) -> Iterator[Load]:
+def loaded(
+    box: Box, *, streams: int = 0, events: int = EVENTS, clients: int = CLIENTS, pause: float = 0.0
+) -> Iterator[Load]:
     """Keep clients busy while the block runs, half of them on a kept connection.
 
-    `streams` are opened before it begins, and read to their end after it is over. `pause`: seconds that a client
-    rests between two chats, where what is watched is that nobody fails, and other work needs the processors.
+    `streams` of so many `events` are opened before it begins, and read to their end after it is over. `pause`:
+    seconds that a client rests between two chats, where what is watched is that nobody fails, and other work needs
+    the processors.
     """
     load, over, bearer = Load(), threading.Event(), key(box)
-    readers = [threading.Thread(target=_stream, args=(box, bearer, load)) for _ in range(streams)]
+    readers = [threading.Thread(target=_stream, args=(box, bearer, load, events)) for _ in range(streams)]
     chatters = [
         threading.Thread(target=_client, args=(box, bearer, load, over, number % 2 == 0, pause))
         for number in range(clients)
@@ -79,6 +87,11 @@ def loaded(box: Box, *, streams: int = 0, clients: int = CLIENTS, pause: float =
             thread.start()
         box.wait_until(lambda: load.answered >= clients, 60, "the first chats are answered")
         yield load
+    except BaseException:
+        # A test that failed mustn't wait for streams that nothing else would end.
+        with contextlib.suppress(BoxError):
+            end_streams(box)
+        raise
     finally:
         over.set()
         for thread in (*chatters, *readers):
@@ -112,12 +125,12 @@ def _client(box: Box, bearer: str, load: Load, over: threading.Event, keep: bool
             connection = None
 
 
-def _stream(box: Box, bearer: str, load: Load) -> None:
+def _stream(box: Box, bearer: str, load: Load, events: int) -> None:
     """Read one streamed answer; what came of it before it broke counts as its text."""
     text = ""
     try:
         with contextlib.closing(box.http_connection("127.0.0.1", 4000, timeout=_PATIENCE)) as connection:
-            message = {"role": "user", "content": str(EVENTS)}
+            message = {"role": "user", "content": str(events)}
             response = _ask(connection, bearer, model="slow", stream=True, messages=[message])
             while chunk := response.read1():
                 text += chunk.decode()

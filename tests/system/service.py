@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import textwrap
 import time
@@ -15,10 +16,11 @@ UPSTREAM = "127.0.0.1:9000"
 MODEL = "claude-sonnet-5-5"
 OLD_MODEL = "bedrock-converse-us-claude-3-7-sonnet-v1"
 
-#: Answers a chat after as many seconds as its message says, or with that many events, one a second; and counts what
-#: it was asked.
+#: Ends the streams of the slow model before their time, once it is there.
+_OVER = "/run/upstream-over"
+#: Answers a chat after as many seconds as its message says, or with that many events, one a second, and a last one.
 _UPSTREAM = """\
-import json, time
+import json, os, socket, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Slow(BaseHTTPRequestHandler):
@@ -30,8 +32,11 @@ class Slow(BaseHTTPRequestHandler):
         self.end_headers()
         if asked.get("stream"):
             for number in range(seconds):
+                if os.path.exists(sys.argv[1]):
+                    break
                 self.say("chat.completion.chunk", "delta", f"w{number} ")
                 time.sleep(1)
+            self.say("chat.completion.chunk", "delta", "end ")
             self.wfile.write(b"data: [DONE]\\n\\n")
         else:
             time.sleep(seconds)
@@ -49,11 +54,16 @@ class Slow(BaseHTTPRequestHandler):
         pass
 
 ThreadingHTTPServer.request_queue_size = 64
-ThreadingHTTPServer(("127.0.0.1", 9000), Slow).serve_forever()
+server = ThreadingHTTPServer(("127.0.0.1", 9000), Slow)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+    systemd.connect(os.environ["NOTIFY_SOCKET"])
+    systemd.send(b"READY=1")
+server.serve_forever()
 """
-_UPSTREAM_UNIT = """\
+_UPSTREAM_UNIT = f"""\
 [Service]
-ExecStart=python3 /opt/upstream.py
+Type=notify
+ExecStart=python3 /opt/upstream.py {_OVER}
 [Install]
 WantedBy=multi-user.target
 """
@@ -69,6 +79,9 @@ general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}
 """
 #: What is appended for the callback in `write_callback`.
 CALLBACK = "litellm_settings: {callbacks: [mine.handler]}\n"
+_HELD = "/var/lib/litellm/held"
+#: For `write_callback`, before the class: between `hold` and `let_go` each worker that starts waits here.
+HOLDING = f"while os.path.exists({_HELD!r}):\n    time.sleep(0.05)\n"
 
 
 # --- verbs ---
@@ -112,6 +125,20 @@ def write_callback(box: Box, body: str, before: str = "") -> None:
     box.write("/etc/litellm/mine.py", text, 0o640, "root:litellm")
 
 
+def hold(box: Box) -> None:
+    """From now on no worker whose callback has `HOLDING` gets ready: time to do something to it."""
+    box.write(_HELD, "")
+
+
+def let_go(box: Box) -> None:
+    box.run(("rm", _HELD))
+
+
+def end_streams(box: Box) -> None:
+    """Let each stream of the slow model come to its end with its next event."""
+    box.write(_OVER, "")
+
+
 # --- requests ---
 
 
@@ -121,8 +148,8 @@ def key(box: Box) -> str:
     return line.split("=", 1)[1].strip('"')
 
 
-def chat(box: Box, model: str = MODEL, bearer: str | None = None, content: str = "hi", timeout: float = 60) -> int:
-    """The status of one short chat on a connection of its own."""
+def chat(box: Box, model: str = MODEL, bearer: str | None = None, content: str = "hi", timeout: float = 180) -> int:
+    """The status of one short chat on a connection of its own. It waits longer than a restart takes."""
     answer = box.http(
         "POST",
         f"{BASE}/v1/chat/completions",
@@ -134,10 +161,13 @@ def chat(box: Box, model: str = MODEL, bearer: str | None = None, content: str =
 
 
 def refused(box: Box) -> bool:
+    """Whether nobody listens at the port. Who is cut off there, or waits in vain, got as far as its queue."""
     try:
         box.http("GET", f"{BASE}/health/liveliness", timeout=5)
     except ConnectionRefusedError:
         return True
+    except (OSError, http.client.HTTPException):
+        return False
     return False
 
 
@@ -154,7 +184,7 @@ def status_text(box: Box) -> str:
 
 
 def runtime(box: Box) -> dict[str, Any]:
-    """What `litellmctl status --json` passes on of the running service's own facts."""
+    """What `litellmctl status --json` passes on of the running service's own facts; empty if it tells none."""
     report: dict[str, Any] = json.loads(ctl(box, "status", "--json", check=False))
     found: dict[str, Any] = report["data"]["runtime"]
     return found
@@ -171,8 +201,9 @@ def processes(box: Box) -> set[str]:
 
 
 def inflight(box: Box) -> int:
-    """Requests and streams that the service has not answered to their end."""
-    return sum(worker["inflight"] for worker in runtime(box)["workers"])
+    """Requests and streams that the service has not answered to their end; -1 if it doesn't tell."""
+    found = runtime(box)
+    return sum(worker["inflight"] for worker in found["workers"]) if found else -1
 
 
 def wait_until_open(box: Box, streams: int) -> None:
@@ -181,6 +212,7 @@ def wait_until_open(box: Box, streams: int) -> None:
 
 
 def signal_process(box: Box, name: str, pid: str) -> None:
+    assert int(pid) > 1  # to kill(1) 0 is a process group: that of the tests
     box.run(("kill", f"-{name}", pid))
 
 
@@ -192,13 +224,18 @@ def now(box: Box) -> str:
     return f"@{time.time():.6f}"
 
 
+#: For journalctl: what the processes of a unit have written themselves.
+OWN_LINES = "_TRANSPORT=stdout"
+
+
 def said(box: Box, priority: str = "debug", since: str | None = None) -> list[str]:
     """Lines of the service's own processes, at a priority or above; since boot, or since some `now`.
 
-    systemd's lines about the unit carry its name as well, but come from PID 1.
+    systemd's lines about the unit carry its name as well, but don't come by standard error. (Not told apart by the
+    name of the process: journald can't find that out any more if the process has ended meanwhile.)
     """
     return box.journal(
-        "litellm", f"--since={since}" if since else "--boot", "--priority", priority, "_COMM=python"
+        "litellm", f"--since={since}" if since else "--boot", "--priority", priority, OWN_LINES
     ).splitlines()
 
 
@@ -209,6 +246,6 @@ def wait_for_workers(box: Box, number: int = 2, gone: set[str] | None = None) ->
         found = processes(box)
         if len(found) != number + 1 or found & (gone or set()) or state(box)["ActiveState"] != "active":
             return False
-        return [each["state"] for each in runtime(box)["workers"]] == ["serving"] * number
+        return [each["state"] for each in runtime(box).get("workers", ())] == ["serving"] * number
 
-    box.wait_until(whole, 120, f"{number} workers serve, and nothing else is left")
+    box.wait_until(whole, 240, f"{number} workers serve, and nothing else is left")

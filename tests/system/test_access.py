@@ -26,7 +26,7 @@ def start_fakes(box: Box, *options: str) -> None:
     unit = ("systemd-run", "--unit=fakes", f"--working-directory={REPOSITORY}", "--setenv=PYTHONDONTWRITEBYTECODE=1")
     box.run((*unit, *shlex.split(python), *options))
     box.wait_until(
-        lambda: box.run(("curl", "-sf", f"{API}/-/seen"), check=False).returncode == 0, 20, "the fakes answer"
+        lambda: box.run(("curl", "-sf", f"{API}/-/seen"), check=False).returncode == 0, 120, "the fakes answer"
     )
 
 

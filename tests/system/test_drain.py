@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from box import Box
-from load import STREAMS, loaded
+from load import ENDLESS, STREAMS, loaded
 from service import now, said, set_up, status_text
 
 UNIT = "/org/freedesktop/systemd1/unit/litellm_2eservice"
@@ -13,25 +13,25 @@ UNIT = "/org/freedesktop/systemd1/unit/litellm_2eservice"
 
 def test_drain_ends_in_time(idle_box: Box) -> None:
     """Streams that outlast DRAIN_TIMEOUT end with an error event and are counted; STATUS shows how many are left."""
-    set_up(idle_box, "NUM_WORKERS=2\nDRAIN_TIMEOUT=5\n")
+    set_up(idle_box, "NUM_WORKERS=2\nDRAIN_TIMEOUT=10\n")
     start = now(idle_box)
-    with loaded(idle_box, streams=STREAMS) as load:
+    with loaded(idle_box, streams=STREAMS, events=ENDLESS) as load:
         idle_box.systemctl("reload", "litellm")
         idle_box.wait_until(
-            lambda: re.search(r"serving .*; \d requests? left on the configuration before", status_text(idle_box)),
-            10,
+            lambda: re.search(r"serving .*; \d+ requests? left on the configuration before", status_text(idle_box)),
+            60,
             "the status counts what drains",
         )
         idle_box.wait_until(lambda: len(load.streamed) == STREAMS, 60, "the streams were ended")
     assert load.failed == []
     assert_cut(load.streamed)
-    idle_box.wait_until(lambda: count_cut(idle_box, start) == STREAMS, 30, "each cut stream is counted")
+    idle_box.wait_until(lambda: count_cut(idle_box, start) == STREAMS, 60, "each cut stream is counted")
 
     start = now(idle_box)
-    with loaded(idle_box, streams=STREAMS, clients=0) as load:
+    with loaded(idle_box, streams=STREAMS, events=ENDLESS, clients=0) as load:
         stop = idle_box.popen(("systemctl", "stop", "litellm"))
-        idle_box.wait_until(lambda: f"draining: {STREAMS} requests left" in status_text(idle_box), 10, "it drains")
-        assert stop.wait(timeout=60) == 0
+        idle_box.wait_until(lambda: f"draining: {STREAMS} requests left" in status_text(idle_box), 60, "it drains")
+        assert stop.wait(timeout=120) == 0
     assert_cut(load.streamed)
     assert count_cut(idle_box, start) == STREAMS
     assert idle_box.show("litellm.service", "Result")["Result"] == "success"

@@ -17,7 +17,6 @@ from service import (
     refused,
     said,
     set_up,
-    signal_process,
     state,
     wait_for_workers,
     workers,
@@ -43,16 +42,16 @@ if os.path.exists("/var/lib/litellm/flag"):
 
 
 def test_slow_is_not_hung(idle_box: Box) -> None:
-    """With WATCHDOG_TIMEOUT=5 an upstream of 15 s is waited for; a worker whose callback blocks is replaced."""
+    """With WATCHDOG_TIMEOUT=10 an upstream of 15 s is waited for; a worker whose callback blocks is replaced."""
     write_callback(idle_box, BLOCKING)
-    set_up(idle_box, "NUM_WORKERS=2\nWATCHDOG_TIMEOUT=5\n", CONFIG + CALLBACK)
+    set_up(idle_box, "NUM_WORKERS=2\nWATCHDOG_TIMEOUT=10\n", CONFIG + CALLBACK)
     before, secret, start = workers(idle_box), key(idle_box), now(idle_box)
     assert chat(idle_box, "slow", secret, "15") == 200
     assert workers(idle_box) == before
 
     with pytest.raises((OSError, http.client.HTTPException)):
         chat(idle_box, bearer=secret, content="block")
-    idle_box.wait_until(lambda: len(before - workers(idle_box)) == 1, 30, "the hung worker is gone")
+    idle_box.wait_until(lambda: len(before - workers(idle_box)) == 1, 60, "the hung worker is gone")
     wait_for_workers(idle_box)
     assert len(before & workers(idle_box)) == 1
     idle_box.wait_until(lambda: said(idle_box, "warning", start), 30, "a line about it")
@@ -68,7 +67,7 @@ def test_leak_is_recycled(idle_box: Box) -> None:
     set_up(idle_box, "NUM_WORKERS=2\nWORKER_MEMORY_LIMIT=600\n", CONFIG + CALLBACK)
     before, main = workers(idle_box), state(idle_box)["MainPID"]
     with loaded(idle_box) as load:
-        idle_box.wait_until(lambda: not before & workers(idle_box), 120, "each worker was replaced")
+        idle_box.wait_until(lambda: not before & workers(idle_box), 240, "each worker was replaced")
     assert (load.failed, load.answered > 100) == ([], True)
     recycled = [line for line in said(idle_box) if "recycled at" in line]
     sizes = [int(found[1]) for line in recycled if (found := re.search(r"recycled at (\d+) MiB of memory", line))]
@@ -83,18 +82,16 @@ def test_worker_that_cannot_start_any_more(idle_box: Box) -> None:
     set_up(idle_box, "NUM_WORKERS=2\n", CONFIG + CALLBACK)
     start = now(idle_box)
     idle_box.write("/var/lib/litellm/flag", "", 0o644)
-    for pid in workers(idle_box):
-        signal_process(idle_box, "KILL", pid)
+    idle_box.run(("kill", "-KILL", *workers(idle_box)))
     idle_box.wait_until(lambda: state(idle_box)["ActiveState"] == "failed", 180, "the service gives up")
     assert (state(idle_box)["ExecMainStatus"], state(idle_box)["NRestarts"]) == ("78", "0")
     errors = [line for line in said(idle_box, "err", start) if "can't start" in line or "can start" in line]
     assert all("the table of prices is gone" in line for line in errors), errors
     assert errors[-1].startswith("no worker can start any more: ")
     pauses = [int(found[1]) for line in errors if (found := re.search(r"Next try in (\d+) s", line))]
-    assert pauses == sorted(pauses)
-    # Five tries of each place; one may be at its sixth when the other gives up.
-    assert {1, 2, 4, 8} <= set(pauses) <= {1, 2, 4, 8, 16}
-    assert len(pauses) <= 10
-    idle_box.wait_until(lambda: refused(idle_box), 10, "the port is closed")
+    # Two places, one beside the other. Five tries of each; one may be at its sixth when the other gives up.
+    assert list(dict.fromkeys(pauses)) in ([1, 2, 4, 8], [1, 2, 4, 8, 16])
+    assert max(pauses.count(pause) for pause in pauses) <= 2
+    idle_box.wait_until(lambda: refused(idle_box), 60, "the port is closed")
     assert all(refused(idle_box) for _ in range(3))
     assert state(idle_box)["NRestarts"] == "0"

@@ -8,9 +8,15 @@ from __future__ import annotations
 import re
 
 from box import Box
-from load import CLIENTS, STREAMS, Load, loaded
+from load import CLIENTS, ENDLESS, STREAMS, Load, loaded
 from service import (
+    CALLBACK,
+    CONFIG,
+    HOLDING,
     chat,
+    end_streams,
+    hold,
+    let_go,
     now,
     processes,
     runtime,
@@ -20,11 +26,12 @@ from service import (
     state,
     wait_for_workers,
     workers,
+    write_callback,
 )
 
 ENV = "NUM_WORKERS=2\nWATCHDOG_TIMEOUT=10\n"
 #: Long enough for a start on a busy machine, and waited for by tests of what doesn't start.
-START = "START_TIMEOUT=30\n"
+START = "START_TIMEOUT=45\n"
 STANDBY = "litellm-standby.service"
 
 
@@ -75,14 +82,17 @@ def test_lost_processes_are_replaced(idle_box: Box) -> None:
 
 def test_coming_worker_dies(idle_box: Box) -> None:
     """A worker of the coming generation that is killed or stopped fails the reload aloud, and nobody's request."""
-    set_up(idle_box, ENV + START)
+    write_callback(idle_box, "pass\n", HOLDING)
+    set_up(idle_box, ENV + START, CONFIG + CALLBACK)
     before = state(idle_box), workers(idle_box)
     with loaded(idle_box, pause=0.1) as load:
-        for name, cause in (("KILL", "killed by SIGKILL before it was ready"), ("STOP", "START_TIMEOUT=30 s")):
+        for name, cause in (("KILL", "killed by SIGKILL before it was ready"), ("STOP", "START_TIMEOUT=45 s")):
             start = now(idle_box)
+            hold(idle_box)
             reload = idle_box.popen(("systemctl", "reload", "litellm"))
-            coming = idle_box.wait_until(lambda: workers(idle_box) - before[1], 30, "a worker is coming")
+            coming = idle_box.wait_until(lambda: workers(idle_box) - before[1], 60, "a worker is coming")
             signal_process(idle_box, name, min(coming))
+            let_go(idle_box)
             assert reload.wait(timeout=120) != 0
             errors = said(idle_box, "err", start)
             assert len(errors) == 1, errors
@@ -96,14 +106,14 @@ def test_coming_worker_dies(idle_box: Box) -> None:
 def test_draining_worker_dies(idle_box: Box) -> None:
     """A draining worker that is killed or hangs loses its own streams; other streams and all chats go on."""
     set_up(idle_box, ENV.replace("=2", "=3"))
-    with loaded(idle_box, streams=STREAMS) as load:
+    with loaded(idle_box, streams=STREAMS, events=ENDLESS) as load:
         idle_box.systemctl("reload", "litellm")
-        idle_box.wait_until(lambda: sum(draining(idle_box).values()) == STREAMS, 30, "nothing but streams is left")
-        held = draining(idle_box)
+        held = idle_box.wait_until(lambda: draining(idle_box), 60, "nothing but streams is left")
         killed, *others = sorted(held, key=lambda pid: held[pid])
         start = now(idle_box)
         signal_process(idle_box, "KILL", killed)
         signal_process(idle_box, "STOP", others[-1])
+        end_streams(idle_box)
         wait_for_workers(idle_box, 3, gone=set(held))
     assert load.failed == []
     assert (load.whole, len(load.streamed)) == (STREAMS - held[killed] - held[others[-1]], STREAMS)
@@ -113,22 +123,24 @@ def test_draining_worker_dies(idle_box: Box) -> None:
 
 
 def draining(box: Box) -> dict[str, int]:
-    """Requests in flight of each retiring worker that has any, by pid."""
-    found = runtime(box)["workers"]
-    return {str(each["pid"]): each["inflight"] for each in found if each["state"] == "retiring" and each["inflight"]}
+    """Streams of each retiring worker that has any, by pid; none as long as these workers have other requests."""
+    leaving = [each for each in runtime(box)["workers"] if each["state"] == "retiring"]
+    held = {str(each["pid"]): each["inflight"] for each in leaving if each["inflight"]}
+    return held if sum(held.values()) == STREAMS else {}
 
 
 def test_standby_dies_before_it_serves(idle_box: Box) -> None:
     """When the standby's main process or worker is killed or stopped, the service is untouched and serves on."""
-    set_up(idle_box, ENV + START)
+    write_callback(idle_box, "pass\n", HOLDING)
+    set_up(idle_box, ENV + START, CONFIG + CALLBACK)
     before = state(idle_box), processes(idle_box)
+    hold(idle_box)
     with loaded(idle_box, pause=0.1) as load:
         for name, whom in (("KILL", "main"), ("KILL", "worker"), ("STOP", "main")):
             restart = idle_box.popen(("litellmctl", "restart"))
-            idle_box.wait_until(lambda: standby(idle_box) != "0", 60, "the standby starts")
-            victim = standby(idle_box)
+            victim = idle_box.wait_until(lambda: standby(idle_box), 120, "the standby starts")
             if whom == "worker":
-                victim = idle_box.wait_until(lambda: children(idle_box, standby(idle_box)), 60, "it has a worker")[0]
+                victim = idle_box.wait_until(lambda: children(idle_box, standby(idle_box)), 120, "it has a worker")[0]
             signal_process(idle_box, name, victim)
             _, stderr = restart.communicate(timeout=180)
             assert (restart.returncode, "was not touched and serves on" in stderr) == (69, True), (name, whom, stderr)
@@ -144,10 +156,8 @@ def test_standby_dies_while_it_serves(idle_box: Box) -> None:
     old = processes(idle_box)
     with loaded(idle_box) as load:
         restart = idle_box.popen(("litellmctl", "restart"))
-        idle_box.wait_until(
-            lambda: idle_box.show(STANDBY, "ActiveState")["ActiveState"] == "active", 120, "the standby serves"
-        )
-        signal_process(idle_box, "KILL", standby(idle_box))
+        main = idle_box.wait_until(lambda: standby(idle_box, "active"), 240, "the standby serves")
+        signal_process(idle_box, "KILL", main)
         stdout, stderr = restart.communicate(timeout=180)
         assert restart.returncode == 0, stdout + stderr
         wait_for_workers(idle_box, gone=old)
@@ -155,8 +165,10 @@ def test_standby_dies_while_it_serves(idle_box: Box) -> None:
     assert chat(idle_box) == 200
 
 
-def standby(box: Box) -> str:
-    return box.show(STANDBY, "MainPID").get("MainPID", "0")
+def standby(box: Box, wanted: str = "activating") -> str:
+    """The main process of the standby in that state; empty as long as there is none."""
+    found = box.show(STANDBY, "ActiveState", "MainPID")
+    return found["MainPID"] if found["ActiveState"] == wanted and found["MainPID"] != "0" else ""
 
 
 def children(box: Box, pid: str) -> list[str]:

@@ -9,7 +9,9 @@ from load import loaded
 from service import (
     CALLBACK,
     CONFIG,
+    OWN_LINES,
     chat,
+    ctl,
     key,
     now,
     said,
@@ -64,7 +66,7 @@ def test_tracebacks_and_requests(idle_box: Box) -> None:
 
 def assert_together(box: Box, start: str) -> None:
     """From `Traceback` to the exception no line of another process, or of another priority, comes between."""
-    argv = ("--output=json", f"--since={start}", "_COMM=python")
+    argv = ("--output=json", f"--since={start}", OWN_LINES)
     entries = [json.loads(line) for line in box.journal("litellm", *argv).splitlines()]
     open_by: tuple[str, str] | None = None
     whole = 0
@@ -83,7 +85,7 @@ def assert_together(box: Box, start: str) -> None:
 def test_json_lines(idle_box: Box) -> None:
     """With JSON_LOGS=true each line that a process of the service writes is a JSON object, whatever happens to it."""
     write_callback(idle_box, RAISING)
-    set_up(idle_box, "NUM_WORKERS=2\nACCESS_LOG=true\nJSON_LOGS=true\nWATCHDOG_TIMEOUT=5\n", CONFIG + CALLBACK)
+    set_up(idle_box, "NUM_WORKERS=2\nACCESS_LOG=true\nJSON_LOGS=true\nWATCHDOG_TIMEOUT=10\n", CONFIG + CALLBACK)
     chat(idle_box)
     chat(idle_box, bearer="sk-wrong")
     chat(idle_box, model="slow", content="no number")
@@ -96,9 +98,9 @@ def test_json_lines(idle_box: Box) -> None:
         victim = min(workers(idle_box))
         signal_process(idle_box, name, victim)
         wait_for_workers(idle_box, gone={victim})
-    idle_box.run(("litellmctl", "restart"))
+    ctl(idle_box, "restart")
     idle_box.systemctl("stop", "litellm")
-    lines = [*said(idle_box), *idle_box.journal("litellm-standby.service", "_COMM=python").splitlines()]
+    lines = [*said(idle_box), *idle_box.journal("litellm-standby.service", OWN_LINES).splitlines()]
     assert len(lines) > 20
     # ExecReload= is a process of its own, which tells systemctl; the service has said it as an object.
     strange = [line for line in lines if not is_object(line)]

@@ -50,7 +50,7 @@ def test_recycling_and_restart_by_systemctl(idle_box: Box) -> None:
     set_up(idle_box, "NUM_WORKERS=2\nMAX_REQUESTS_BEFORE_RESTART=30\n")
     main = state(idle_box)["MainPID"]
     with loaded(idle_box, streams=STREAMS) as load:
-        idle_box.wait_until(lambda: sum("recycled after" in line for line in said(idle_box)) >= 2, 120, "recycled")
+        idle_box.wait_until(lambda: sum("recycled after" in line for line in said(idle_box)) >= 2, 240, "recycled")
         assert (state(idle_box)["MainPID"], load.failed) == (main, [])
         idle_box.systemctl("restart", "litellm")
         assert state(idle_box)["MainPID"] != main

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from box import Box
+from doctoring import INSTALLED, doctor
 from service import BASE, CALLBACK, ctl, key, said, set_env, write_callback
 from tests.canaries import find_left
 from tests.fakes import USER
@@ -77,6 +78,16 @@ def report(box: Box, *arguments: str) -> dict[str, Any]:
     return found
 
 
+def events_of(box: Box, name: str, number: int) -> list[dict[str, Any]]:
+    """What the journal has of a request, once that is so many lines: the last of them come after the answer."""
+
+    def told() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = report(box, "logs", "--request", name, "--boot")["data"]["events"]
+        return found if len(found) >= number else []
+
+    return box.wait_until(told, 60, f"{number} lines about {name}")
+
+
 def test_logs(idle_box: Box) -> None:
     """A failure that repeats is one kind with count and meaning, which doctor tells; each request is found by its id,
     whether lines are plain or objects. A careless callback puts secrets of all kinds into the log; the archive for a
@@ -100,19 +111,19 @@ def test_logs(idle_box: Box) -> None:
             set_env(idle_box, f"{env}JSON_LOGS=true\n", "--offline")
         assert ask(idle_box, "unreachable", f"night-failed-{number}") >= 500
     assert ask(idle_box, "claude-sonnet-5-5", "night-went-well") == 200
+    failures = {number: events_of(idle_box, f"night-failed-{number}", 2) for number in range(4)}
+    (well,) = events_of(idle_box, "night-went-well", 1)
     listed = report(idle_box, "logs", "--errors")["data"]["groups"]
     groups = {group["kind"]: group for group in listed}
     assert groups["unreachable"]["count"] >= 4
     assert groups["unreachable"]["means"] == "The service can't reach the provider"
     assert [group["sample"] for group in listed if group["kind"] is None] == []
-    for name in ("night-failed-1", "night-failed-3"):
-        failed, access = report(idle_box, "logs", "--request", name)["data"]["events"]
+    for failed, access in failures.values():
         assert "Connection error" in failed["text"]
         assert "/v1/chat/completions 500" in access["text"]
-    (well,) = report(idle_box, "logs", "--request", "night-went-well", "--boot")["data"]["events"]
     assert "/v1/chat/completions 200" in well["text"]
     assert "serving on" in ctl(idle_box, "logs", "--boot")
-    told = {finding["id"]: finding["seen"] for finding in report(idle_box, "doctor")["data"]["findings"]}
+    told = {finding["id"]: finding["seen"] for finding in doctor(idle_box, program=INSTALLED)["data"]["findings"]}
     assert told.keys() == {"journal-aws", "configuration-doubtful"}
     assert told["journal-aws"].startswith("The service can't reach the provider (")
     assert "plain text" in told["configuration-doubtful"]
@@ -124,9 +135,14 @@ def test_logs(idle_box: Box) -> None:
 
 def assert_no_secret_is_in_a_bundle(box: Box) -> None:
     secrets = (*SECRETS.values(), *MORE_SECRETS.values(), *PASSWORDS, LITERAL, HEADER, HELD)
-    printed = "\n".join(said(box))
-    assert all(secret.encode().hex() in printed for secret in (*SECRETS.values(), *MORE_SECRETS.values()))
-    assert all(secret in printed for secret in (LITERAL, HEADER, *PASSWORDS))
+    coded = [secret.encode().hex() for secret in (*SECRETS.values(), *MORE_SECRETS.values())]
+    wanted = (*coded, LITERAL, HEADER, *PASSWORDS)
+
+    def all_printed() -> bool:
+        printed = "\n".join(said(box))
+        return all(secret in printed for secret in wanted)
+
+    box.wait_until(all_printed, 60, "the callback, which runs after the answer, has printed all secrets")
     ctl(box, "doctor", "--bundle", "/root/report.tar.gz")
     box.run(("tar", "-xzf", "/root/report.tar.gz", "-C", "/root"))
     names = box.run(("ls", "/root/litellm-bug-report")).stdout.split()
@@ -167,12 +183,12 @@ def test_from_inside_the_sandbox(idle_box: Box) -> None:
     """The way to Bedrock is gone from inside the service's sandbox; a drop-in that closes it is told as the cause."""
     idle_box.write("/root/mine.yml", BEDROCK)
     set_env(idle_box, ENDPOINT, "-c", "/root/mine.yml", "--offline")
-    sound = report(idle_box, "doctor")["data"]
+    sound = doctor(idle_box, program=INSTALLED)["data"]
     assert sound["findings"] == []
     outcomes = {each["id"]: (each["outcome"], each["because"]) for each in sound["checks"]}
     assert {outcomes[f"network-{name}"] for name in ("sandbox", "dns", "unreachable", "certificate")} == {("ok", "")}
     idle_box.write(DROP_IN, "[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX\n")
     idle_box.systemctl("daemon-reload")
-    first = report(idle_box, "doctor")["data"]["findings"][0]
+    first = doctor(idle_box, program=INSTALLED)["data"]["findings"][0]
     assert (first["id"], first["outcome"]) == ("network-sandbox", "failed")
     assert "in the sandbox of litellm.service: Address family not supported" in first["seen"]

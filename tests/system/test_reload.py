@@ -10,7 +10,10 @@ from load import CLIENTS, Load, loaded
 from service import (
     CALLBACK,
     CONFIG,
+    HOLDING,
     chat,
+    hold,
+    let_go,
     now,
     runtime,
     said,
@@ -48,7 +51,7 @@ BAD = (
     Bad("lost fallback", CONFIG.replace("retries: 0", "retries: 0, fallbacks: [{slow: [nowhere]}]"), "nowhere"),
     with_callback("raises", "no such table", "raise RuntimeError('no such table')\n"),
     with_callback("dies", "was killed by SIGKILL before it was ready", "import os\nos.kill(os.getpid(), 9)\n"),
-    with_callback("hangs", "not ready after START_TIMEOUT=30 s", "import time\ntime.sleep(3600)\n"),
+    with_callback("hangs", "not ready after START_TIMEOUT=45 s", "import time\ntime.sleep(3600)\n"),
 )
 
 
@@ -58,7 +61,7 @@ def test_bad_configuration_changes_nothing(idle_box: Box) -> None:
     Under load; a good one is taken up then.
     """
     box = idle_box
-    set_up(box, "NUM_WORKERS=2\nSTART_TIMEOUT=30\n")
+    set_up(box, "NUM_WORKERS=2\nSTART_TIMEOUT=45\n")
     before = state(box)["MainPID"], workers(box)
     with loaded(box, pause=0.1) as load:
         for bad in BAD:
@@ -93,8 +96,7 @@ def assert_refused(box: Box, bad: Bad, program: str) -> None:
 
 def test_reloads_come_together(idle_box: Box) -> None:
     """Ten reloads in a second, one during another, and one after a crash all succeed, one generation at a time."""
-    # A start takes so long that a second reload surely comes in the midst of it.
-    write_callback(idle_box, "pass\n", "time.sleep(2)\n")
+    write_callback(idle_box, "pass\n", f"time.sleep(2)\n{HOLDING}")
     set_up(idle_box, "NUM_WORKERS=2\n", CONFIG + CALLBACK)
     with loaded(idle_box, pause=0.1) as load:
         started = [reload(idle_box, number % 2 == 0) for number in range(10)]
@@ -102,9 +104,12 @@ def test_reloads_come_together(idle_box: Box) -> None:
         assert runtime(idle_box)["generation"] <= 11
 
         generation = runtime(idle_box)["generation"]
-        first = reload(idle_box)
-        idle_box.wait_until(lambda: runtime(idle_box)["state"] == "reloading", 30, "a reload is under way")
-        assert_all_live(idle_box, [first, reload(idle_box)])
+        hold(idle_box)
+        started = [reload(idle_box)]
+        idle_box.wait_until(lambda: runtime(idle_box)["state"] == "reloading", 60, "a reload is under way")
+        started.append(reload(idle_box))
+        let_go(idle_box)
+        assert_all_live(idle_box, started)
         assert runtime(idle_box)["generation"] == generation + 2
 
         # Signals don't wait for anything, and systemd doesn't hold them apart.
@@ -119,11 +124,14 @@ def test_reloads_come_together(idle_box: Box) -> None:
 
 def assert_reload_after_crash(box: Box, load: Load) -> None:
     victim = min(workers(box))
+    hold(box)
     signal_process(box, "KILL", victim)
     box.wait_until(
-        lambda: [each["state"] for each in runtime(box)["workers"]] != ["serving"] * 2, 30, "its place is empty"
+        lambda: [each["state"] for each in runtime(box)["workers"]] != ["serving"] * 2, 60, "its place is empty"
     )
-    assert_all_live(box, [reload(box)])
+    started = reload(box)
+    let_go(box)
+    assert_all_live(box, [started])
     assert [f"(pid {victim}) was killed by SIGKILL" in line for line in said(box, "warning")] == [True]
     # What the worker held when it was killed is lost, and nothing else.
     assert (len(load.failed) <= CLIENTS, load.refused) == (True, [])

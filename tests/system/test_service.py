@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from http.client import HTTPException
 
 import pytest
-from box import Box, Image
+from box import Box, Image, end
 from service import BASE, MODEL, OLD_MODEL, UPSTREAM, chat, ctl, key, now, refused, said, state
 
 MakeBox = Callable[..., Box]
 
 
-def hold_port(box: Box) -> None:
-    """Start a program that listens on port 4000, and wait until it does."""
+def hold_port(box: Box) -> subprocess.Popen[str]:
+    """Start a program that listens on port 4000, and wait until it does. Give it to `end`."""
     code = "import socket, time; s = socket.create_server(('127.0.0.1', 4000)); print('held'); time.sleep(600)"
     holder = box.popen(("python3", "-u", "-c", code))
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
+    return holder
 
 
 def wait_for_failure(box: Box) -> None:
@@ -35,7 +37,7 @@ def test_ready_when_systemctl_says_so(installed_box: Box) -> None:
     """
     secret = key(installed_box)
     installed_box.systemctl("stop", "litellm")
-    installed_box.wait_until(lambda: refused(installed_box), 10, "the port is closed")
+    installed_box.wait_until(lambda: refused(installed_box), 60, "the port is closed")
     assert all(refused(installed_box) for _ in range(5))
     stopped = installed_box.systemctl("is-active", "litellm", "litellm.socket", check=False)
     assert stopped == "inactive\ninactive"
@@ -174,7 +176,7 @@ def test_broken_configuration_ends_in_one_line(idle_box: Box) -> None:
         lines = said(idle_box, "err", start)
         assert (len(lines), words in "".join(lines)) == (1, True), (name, lines)
         assert state(idle_box)["ExecMainStatus"] == "78", name
-        idle_box.wait_until(lambda: refused(idle_box), 10, "the port is closed")
+        idle_box.wait_until(lambda: refused(idle_box), 60, "the port is closed")
         assert state(idle_box)["NRestarts"] == "0", name
     break_config(idle_box, good)
     idle_box.systemctl("start", "litellm")
@@ -197,13 +199,13 @@ def test_broken_configuration_is_refused_by_reload(shared_box: Box) -> None:
 
 def test_taken_port_names_its_holder(idle_box: Box) -> None:
     """A port that somebody else holds is an error that says who, and the service serves nowhere else."""
-    hold_port(idle_box)
+    holder = hold_port(idle_box)
     done = idle_box.run(("/usr/local/bin/litellmctl", "start"), check=False)
     assert done.returncode == 69
     assert "127.0.0.1:4000 is held by python3" in done.stderr
     listening = idle_box.run(("ss", "-Hltnp")).stdout
     assert {line.split()[3] for line in listening.splitlines()} == {"127.0.0.1:4000", UPSTREAM}
-    idle_box.run(("pkill", "-f", "create_server"))
+    end(holder)
     idle_box.systemctl("start", "litellm")
     assert chat(idle_box) == 200
 

@@ -116,7 +116,7 @@ def test_what_serves_wrongly_is_rolled_back(shared_box: Box) -> None:
     open_config = demo.replace("general_settings:", "general_settings:\n  custom_auth: accept_all.accept")
     assert open_config != demo
     shared_box.write("/etc/litellm/configs/open.yml", open_config, 0o640, "root:litellm")
-    done = shared_box.run(("litellmctl", "config", "use", "open"), check=False, timeout=120)
+    done = shared_box.run(("litellmctl", "config", "use", "open"), check=False, timeout=300)
     assert done.returncode == 69, done.stderr
     assert "refuses a" in done.stderr
     assert shared_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/demo.yml\n"
@@ -139,7 +139,7 @@ def test_interrupted_install_is_undone(shared_box: Box, number: int, code: int) 
     holder = json.loads(shared_box.read("/run/litellm-systemd.lock"))
     second = shared_box.run(("litellmctl", "config", "use", "demo"), check=False)
     shared_box.run(("kill", f"-{number}", str(holder["pid"])))
-    assert run.wait(timeout=120) == code
+    assert run.wait(timeout=300) == code
     assert (second.returncode, f"(pid {holder['pid']})" in second.stderr) == (75, True), second.stderr
     assert snapshot(shared_box) == before
     assert chat(shared_box, bearer=secret) == 200

@@ -195,15 +195,19 @@ def test_a_kill_leaves_no_throwaway_unit(shared_box: Box) -> None:
         script = "/usr/local/bin/litellmctl verify --fallbacks >/dev/null 2>&1 & echo $!"
         pid = box.run(("bash", "-c", script)).stdout.strip()
 
-        def reached(phase: str = phase) -> bool:
-            return any(box.show(name, "ActiveState")["ActiveState"] == phase for name in throwaways(box))
+        def throwaway_is(wanted: str) -> bool:
+            return any(box.show(name, "ActiveState")["ActiveState"] == wanted for name in throwaways(box))
 
-        box.wait_until(reached, 60, f"a throwaway unit is {phase}")
+        box.wait_until(lambda: throwaway_is("activating"), 60, "a throwaway unit starts")
         if phase == "activating":
             (name,) = throwaways(box)
             assert box.show(name, *SANDBOX) == box.show("litellm.service", *SANDBOX)
+        else:
+            # What is stopped can't be through with the unit before we look.
+            box.run(("kill", "-STOP", pid))
+            box.wait_until(lambda: throwaway_is("active"), 120, "the throwaway unit serves")
         box.run(("kill", "-KILL", pid), check=False)
-        box.wait_until(lambda: nothing_left(box), 30, "nothing is left")
+        box.wait_until(lambda: nothing_left(box), 120, "nothing is left")
     assert state(box) == before
     assert box.run(("systemctl", "--failed", "--no-legend")).stdout == ""
 

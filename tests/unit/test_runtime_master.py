@@ -346,6 +346,22 @@ def test_successor_that_fails(world: World) -> None:
     assert "can't start" not in facts.render_status(world.master)
 
 
+def test_who_waits_hears_of_a_reload_last(world: World) -> None:
+    """Whoever is told how a reload ended finds it in the journal, and in the status, already."""
+    world.settle()
+    found: list[tuple[str, str]] = []
+    client = Client()
+    client.answer = lambda _: found.append((world.lines[-1], world.notifier.told[-1]))  # type: ignore[assignment, method-assign]
+    for world.good in (False, True):
+        world.master._on_command("reload", client)  # type: ignore[arg-type]
+        world.tick()
+        world.settle()
+    (failed, told), (done, told_again) = found
+    assert failed.startswith("<3>reload failed, the configuration before serves on: ")
+    assert done.startswith("<5>reloaded in ")
+    assert (told, told_again) == ("ready", "ready")
+
+
 def test_reload_supersedes_a_recycle(world: World) -> None:
     """A reload takes the successor down, and ends with the new generation alone."""
     world.settle()
