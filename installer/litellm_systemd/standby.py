@@ -31,6 +31,7 @@ Sockets=litellm.socket
 RuntimeDirectory=
 RuntimeDirectory=litellm-standby
 Restart=no
+ExecStop=
 ExecStopPost=
 ExecStopPost=-+/bin/rm -rf {UNIT} {UNIT}.d
 """

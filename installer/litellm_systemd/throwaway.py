@@ -47,6 +47,7 @@ RuntimeMaxSec={longest}
 KillMode=control-group
 KillSignal=SIGKILL
 SuccessExitStatus=SIGKILL
+ExecStop=
 ExecStopPost=
 ExecStopPost=-+/bin/rm -rf {paths}
 """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from subprocess import Popen
 
 from box import Box
 from load import ENDLESS, STREAMS, loaded
-from service import now, said, set_up, status_text
+from service import BASE, end_streams, now, said, set_up, status_text
 
 UNIT = "/org/freedesktop/systemd1/unit/litellm_2eservice"
 
@@ -35,6 +36,58 @@ def test_drain_ends_in_time(idle_box: Box) -> None:
     assert_cut(load.streamed)
     assert count_cut(idle_box, start) == STREAMS
     assert idle_box.show("litellm.service", "Result")["Result"] == "success"
+
+
+#: A client that waits for its answer.
+KNOCK = ("curl", "--silent", "--max-time", "150", f"{BASE}/health/liveliness")
+
+
+def test_a_client_cannot_undo_a_stop(idle_box: Box) -> None:
+    """Who knocks while the service drains doesn't start it again, not even after a restart with a standby."""
+    set_up(idle_box, "NUM_WORKERS=2\n")
+    with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
+        forget_service(idle_box)
+        stop = begin_stop(idle_box)
+        idle_box.run(("timeout", "2", *KNOCK), check=False)
+        end_streams(idle_box)
+        assert stop.wait(timeout=120) == 0
+    assert load.whole == 1
+    assert state(idle_box, "litellm.service") == state(idle_box, "litellm.socket") == "inactive"
+
+
+def test_an_administrator_can_undo_a_stop(idle_box: Box) -> None:
+    """`systemctl start` while the service drains takes the place of the stop, and who waits meanwhile is answered."""
+    set_up(idle_box, "NUM_WORKERS=2\n")
+    with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
+        stop = begin_stop(idle_box)
+        client = idle_box.popen(KNOCK)
+        start = idle_box.popen(("systemctl", "start", "litellm"))
+        assert stop.wait(timeout=120) == 1
+        end_streams(idle_box)
+        assert start.wait(timeout=180) == client.wait(timeout=180) == 0
+    assert load.whole == 1
+    assert state(idle_box, "litellm.service") == state(idle_box, "litellm.socket") == "active"
+
+
+def state(box: Box, unit: str) -> str:
+    return box.show(unit, "ActiveState")["ActiveState"]
+
+
+def forget_service(box: Box) -> None:
+    """Have systemd take the socket for one without a service, as it does when a standby has gone."""
+    box.write(
+        "/run/systemd/system/other.service", "[Service]\nType=oneshot\nSockets=litellm.socket\nExecStart=true\n"
+    )
+    box.systemctl("daemon-reload")
+    box.systemctl("start", "other.service")
+    assert box.show("litellm.socket", "SubState")["SubState"] == "listening"
+
+
+def begin_stop(box: Box) -> Popen[str]:
+    """`systemctl stop`, once the service drains."""
+    stop = box.popen(("systemctl", "stop", "litellm"))
+    box.wait_until(lambda: "draining: 1 request left" in status_text(box), 60, "it drains")
+    return stop
 
 
 def test_systemd_waits_longer_than_the_drain(idle_box: Box) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.runtime.stopped import closes_port, find_job, main
+from litellm_systemd.runtime.stopped import closes_port, find_job, main, stopping_main
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,20 @@ def test_job(jobs: str, job: str) -> None:
     assert find_job(jobs) == job
 
 
-@pytest.mark.parametrize(("job", "calls"), [("stop", 2), ("restart", 1)])
+@pytest.mark.parametrize(("job", "calls"), [("stop", 4), ("restart", 2)])
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, calls: int) -> None:
-    """systemd is asked for the job, and told to stop the socket only if it is to close, without waiting."""
+    """systemd is asked for the job, and told to stop the socket only if it is to close, without waiting: with the
+    service when a stop begins, and at once when it ends.
+    """
     log = tmp_path / "log"
     fake = tmp_path / "systemctl"
     fake.write_text(f'#!/bin/sh\necho "$@" >>{log}\n[ $1 = list-jobs ] && echo "5 litellm.service {job} running"\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert stopping_main() == 0
     assert main({"EXIT_STATUS": "0"}) == 0
     lines = log.read_text().splitlines()
     assert len(lines) == calls
-    if calls == 2:
-        assert lines[1] == "stop --no-block --job-mode=ignore-dependencies litellm.socket"
+    if job == "stop":
+        assert lines[1] == "stop --no-block litellm.socket"
+        assert lines[3] == "stop --no-block --job-mode=ignore-dependencies litellm.socket"

@@ -34,6 +34,10 @@ def main(argv: Sequence[str]) -> int:
         from litellm_systemd.runtime.stopped import main as stopped
 
         return stopped(os.environ)
+    if command == "stopping":
+        from litellm_systemd.runtime.stopped import stopping_main
+
+        return stopping_main()
     if command == "check":
         from litellm_systemd.runtime.check import main as check
 
@@ -67,5 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="print the running service's facts as JSON")
     reach = commands.add_parser("reach", help="for doctor: say how far one gets on the way to each URL")
     reach.add_argument("urls", metavar="URL", nargs="*")
+    commands.add_parser("stopping", help="for ExecStop=: let no client undo a stop while it drains")
     commands.add_parser("stopped", help="for ExecStopPost=: close the port if the service is to stay down")
     return parser

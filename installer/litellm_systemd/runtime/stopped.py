@@ -1,4 +1,4 @@
-"""For ExecStopPost=, as root: close the port if the service is to stay down.
+"""For ExecStop= and ExecStopPost=, as root: close the port if the service is to stay down.
 
 litellm.socket would start the service again at the next connection. An administrator who says
 `systemctl stop litellm` doesn't expect that; and after exit 78 it would be a restart loop driven by clients, which
@@ -14,10 +14,21 @@ from collections.abc import Mapping
 from litellm_systemd.contract import SERVICE, SOCKET, ExitCode
 
 
+def stopping_main() -> int:
+    """Have the port close when the service has drained, if it is to stay down.
+
+    When the standby of a restart has gone, systemd takes the socket for one without a service (socket_trigger_notify
+    in its socket.c), and from then on a connection asks for a start, which in a drain would replace the stop. With a
+    stop of its own waiting, the socket asks for nothing. A start by hand replaces both stops.
+    """
+    if find_job(_list_jobs()) == "stop":
+        _systemctl("stop", "--no-block", SOCKET)
+    return ExitCode.OK
+
+
 def main(environ: Mapping[str, str]) -> int:
     """Decide, and tell systemd. It doesn't wait: systemd itself waits for this command."""
-    jobs = _systemctl("list-jobs", "--no-legend", "--full", SERVICE)
-    if closes_port(environ.get("EXIT_STATUS", ""), find_job(jobs)):
+    if closes_port(environ.get("EXIT_STATUS", ""), find_job(_list_jobs())):
         # Without ignore-dependencies, stopping what the service requires would turn the job that is just failing into
         # one that was cancelled, and `systemctl start` would say that instead of where to look.
         _systemctl("stop", "--no-block", "--job-mode=ignore-dependencies", SOCKET)
@@ -36,6 +47,10 @@ def find_job(jobs: str) -> str:
         if len(fields) >= 3 and fields[1] == SERVICE:
             return fields[2]
     return ""
+
+
+def _list_jobs() -> str:
+    return _systemctl("list-jobs", "--no-legend", "--full", SERVICE)
 
 
 def _systemctl(*arguments: str) -> str:
