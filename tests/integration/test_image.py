@@ -99,6 +99,35 @@ def test_dry_run_tells_what_would_change(image: Path) -> None:
     assert (image / "etc/systemd/system/litellm.socket").read_bytes() == before
 
 
+@pytest.mark.parametrize("instead", ["a file", "a link elsewhere"])
+def test_a_replaced_link_is_no_choice(image: Path, instead: str) -> None:
+    """Where a file or another link stands in place of the link to the active configuration, install says so and how
+    to go on, and doesn't fall back to another configuration in silence.
+    """
+    link = image / "etc/litellm/config.yaml"
+    link.unlink()
+    if instead == "a file":
+        link.write_bytes((image / "etc/litellm/configs/demo.yml").read_bytes())
+    else:
+        link.symlink_to("other.yml")
+    refused = ctl("install", "--root", str(image), "--dry-run", cwd=image / "work", code=78)
+    assert "/etc/litellm/config.yaml is no link to an installed configuration any more" in refused["error"]
+    assert "-c /etc/litellm/config.yaml" in refused["hint"]
+    planned = ctl("install", "--root", str(image), "-c", "demo", "--dry-run", cwd=image / "work", code=2)
+    assert planned["data"]["actions"][-1].startswith("write /etc/litellm/config.yaml")
+    link.unlink()
+    link.symlink_to("configs/demo.yml")
+
+
+def test_a_removed_link_comes_back(image: Path) -> None:
+    """Where the link to the active configuration is gone, install makes it again, to the same configuration."""
+    link = image / "etc/litellm/config.yaml"
+    link.unlink()
+    planned = ctl("install", "--root", str(image), cwd=image / "work")
+    assert planned["data"]["actions"] == ["write /etc/litellm/config.yaml (new)"]
+    assert link.readlink() == Path("configs/demo.yml")
+
+
 def test_prefix_is_remembered_and_guarded(image: Path) -> None:
     """Another prefix than that of the installation is refused, and so is one that is no plain path."""
     refused = ctl("install", "--root", str(image), "--prefix", "/srv/other", cwd=image / "work", code=64)

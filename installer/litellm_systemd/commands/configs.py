@@ -9,12 +9,13 @@ from litellm_systemd.commands.changing import Say, changing, prove_service
 from litellm_systemd.commands.config_check import finding_checks
 from litellm_systemd.commands.desired import (
     Request,
+    build_config_link,
     find_config,
     installed_configs,
     read_choice,
     work_out,
 )
-from litellm_systemd.commands.desired_files import build_config_file, build_config_link
+from litellm_systemd.commands.desired_files import build_config_file
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError
 from litellm_systemd.files import observe_file
@@ -91,7 +92,7 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
         release=_current_release(layout, host),
         files=(
             *((build_config_file(layout, wanted, wanted.choice.name),) if own_file else ()),
-            build_config_link(layout, wanted),
+            build_config_link(layout, wanted.choice.name),
         ),
         enabled=False,
         running=Running.AS_IT_IS if take_up else Running.UNTOUCHED,

@@ -29,6 +29,7 @@ from litellm_systemd.gateway.config import (
 )
 from litellm_systemd.host import active_config, read_installed, read_manifest
 from litellm_systemd.layout import Layout
+from litellm_systemd.model import FileState, Kind, link
 from litellm_systemd.resources import config_names
 from litellm_systemd.resources import read_config as read_shipped
 from litellm_systemd.settings import (
@@ -90,6 +91,11 @@ def installed_configs(layout: Layout) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.glob("*.y*ml"))) if folder.is_dir() else ()
 
 
+def build_config_link(layout: Layout, name: str) -> FileState:
+    """The link that says which configuration is active (docs/adr/0004)."""
+    return link(layout.config_link, f"configs/{name}")
+
+
 def work_out(request: Request) -> Wanted:
     """Read, choose and check. Changes nothing.
 
@@ -149,10 +155,33 @@ def choose_config(request: Request, settings: Settings, installed: Mapping[str, 
     """The configuration to run: the one asked for, else that of `.env`, else the active one, else the default.
 
     A CONFIG_FILE that was there at the last install gives way to the active one: since then somebody has switched.
+
+    Raises:
+        InputError: nothing is named, and what was the link to the active one is something else now.
+        UsageError: there is no configuration of that name.
     """
     named = settings.config if settings.config != installed.get(CONFIG_VARIABLE) else None
-    active = active_config(request.layout)
-    return find_config(request, request.config or named or active or settings.config or DEFAULT_CONFIG)
+    name = request.config or named or _active_config(request.layout) or settings.config or DEFAULT_CONFIG
+    return find_config(request, name)
+
+
+def _active_config(layout: Layout) -> str | None:
+    """The active configuration, or if somebody removed the link to it, the one that it led to.
+
+    Another one must not be chosen in silence because an editor put a file in place of the link.
+    """
+    record, found = read_manifest(layout).get(layout.config_link), observe_file(layout, layout.config_link)
+    if record is None:
+        return active_config(layout)
+    names = {build_config_link(layout, name).digest: name for name in installed_configs(layout)}
+    if found is None:
+        return names.get(record.digest)
+    if found.kind is Kind.LINK and found.digest in names:
+        return names[found.digest]
+    raise InputError(
+        f"{layout.config_link} is no link to an installed configuration any more",
+        f"To run what stands there: -c {layout.config_link}. To run another one: -c NAME ('litellmctl config list').",
+    )
 
 
 def find_config(request: Request, name: str) -> Choice:

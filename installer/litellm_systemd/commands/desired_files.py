@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from litellm_systemd import contract
-from litellm_systemd.commands.desired import Wanted
+from litellm_systemd.commands.desired import Wanted, build_config_link
 from litellm_systemd.gateway.config import Origin
 from litellm_systemd.layout import Layout
 from litellm_systemd.model import DesiredState, FileState, HostState, Running, folder, link
@@ -60,7 +60,7 @@ def build_desired(
         *(FileState(path, text.encode(), keep_edits=True) for path, text in texts.items()),
         _environment_file(layout, wanted, host),
         *(build_config_file(layout, wanted, name) for name in wanted.configs),
-        build_config_link(layout, wanted),
+        build_config_link(layout, wanted.choice.name),
         link(layout.current, f"releases/{release}"),
         command,
     )
@@ -88,8 +88,3 @@ def build_config_file(layout: Layout, wanted: Wanted, name: str) -> FileState:
         group=contract.SERVICE_USER,
         keep_edits=not given,
     )
-
-
-def build_config_link(layout: Layout, wanted: Wanted) -> FileState:
-    """The link that says which configuration is active (docs/adr/0004)."""
-    return link(layout.config_link, f"configs/{wanted.choice.name}")
