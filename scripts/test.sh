@@ -131,14 +131,15 @@ make_bundle() {
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
 }
 
-# A test that hangs shows where after four minutes, and a run that hangs is ended.
+# A test that hangs shows where after four minutes, and a run that hangs is ended: after an hour, since a machine may be
+# three times slower than another.
 run_tests() {
     local side_by_side=()
     # Services and boxes spend half their time waiting: two side by side save a third of it, and of the rest half.
     if [[ $(nproc) -gt 1 ]] && "$VENV/bin/python" -c 'import xdist' 2>/dev/null; then
         side_by_side=(--numprocesses 2 --dist worksteal)
     fi
-    timeout --foreground --signal=INT --kill-after=60 1800 \
+    timeout --foreground --signal=INT --kill-after=60 3600 \
         "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 "${side_by_side[@]}" "$@"
 }
 
