@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.commands.chosen import read_chosen
+from litellm_systemd.commands.desired import Request
+from litellm_systemd.errors import InputError
+from litellm_systemd.layout import Layout
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of other owners take root")
 
 
@@ -102,7 +107,7 @@ def test_dry_run_tells_what_would_change(image: Path) -> None:
 @pytest.mark.parametrize("instead", ["a file", "a link elsewhere"])
 def test_a_replaced_link_is_no_choice(image: Path, instead: str) -> None:
     """Where a file or another link stands in place of the link to the active configuration, install says so and how
-    to go on, and doesn't fall back to another configuration in silence.
+    to go on, and doesn't fall back to another configuration in silence; nor do the verbs that only look at it.
     """
     link = image / "etc/litellm/config.yaml"
     link.unlink()
@@ -113,6 +118,8 @@ def test_a_replaced_link_is_no_choice(image: Path, instead: str) -> None:
     refused = ctl("install", "--root", str(image), "--dry-run", cwd=image / "work", code=78)
     assert "/etc/litellm/config.yaml is no link to an installed configuration any more" in refused["error"]
     assert "-c /etc/litellm/config.yaml" in refused["hint"]
+    with pytest.raises(InputError, match="no link to an installed configuration any more"):
+        read_chosen(Request(Layout(root=image)))
     planned = ctl("install", "--root", str(image), "-c", "demo", "--dry-run", cwd=image / "work", code=2)
     assert planned["data"]["actions"][-1].startswith("write /etc/litellm/config.yaml")
     link.unlink()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from litellm_systemd.commands.desired import DEFAULT_CONFIG, Request, find_config, read_choice
+from litellm_systemd.commands.desired import DEFAULT_CONFIG, Request, find_active_config, find_config, read_choice
 from litellm_systemd.gateway.config import GatewayConfig, localize, parse_config
 from litellm_systemd.gateway.served import Served, build_served
-from litellm_systemd.host import active_config, read_installed
+from litellm_systemd.host import read_installed
 from litellm_systemd.resources import read_config as read_shipped
 from litellm_systemd.settings import CONFIG_VARIABLE, REGION_VARIABLES, read_dotenv
 
@@ -31,7 +31,7 @@ def read_chosen(request: Request) -> Chosen:
         InstallerError: there is no such configuration, or it, or the environment, can't be read.
     """
     environ = _environment(request)
-    name = request.config or active_config(request.layout) or environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
+    name = request.config or find_active_config(request.layout) or environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
     choice = find_config(request, name)
     region = next((environ[name] for name in REGION_VARIABLES if environ.get(name)), None)
     if choice.path is None and region is not None:

@@ -161,14 +161,17 @@ def choose_config(request: Request, settings: Settings, installed: Mapping[str, 
         UsageError: there is no configuration of that name.
     """
     named = settings.config if settings.config != installed.get(CONFIG_VARIABLE) else None
-    name = request.config or named or _active_config(request.layout) or settings.config or DEFAULT_CONFIG
+    name = request.config or named or find_active_config(request.layout) or settings.config or DEFAULT_CONFIG
     return find_config(request, name)
 
 
-def _active_config(layout: Layout) -> str | None:
+def find_active_config(layout: Layout) -> str | None:
     """The active configuration, or if somebody removed the link to it, the one that it led to.
 
     Another one must not be chosen in silence because an editor put a file in place of the link.
+
+    Raises:
+        InputError: what was the link is something else now.
     """
     record, found = read_manifest(layout).get(layout.config_link), observe_file(layout, layout.config_link)
     if record is None:
