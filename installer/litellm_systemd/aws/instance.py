@@ -17,6 +17,8 @@ from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.expiry import parse_moment, render_moment
 
 DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
+#: The code of the trouble that this process's environment alone makes: the service will ask.
+DISABLED_HERE = "disabled-here"
 _VARIABLES = (DISABLED_VARIABLE, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
 _BASE, _BASE_IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
 #: Seconds for the connection to the metadata, and for each answer.
@@ -60,10 +62,11 @@ def observe_instance(environ: Mapping[str, str]) -> Instance:
     Honours AWS_EC2_METADATA_DISABLED, AWS_EC2_METADATA_SERVICE_ENDPOINT and its _MODE: each as the service has it in
     `environ`, else as this process has it, since where the metadata are is the host's business.
     """
+    disabled = "disabled" if DISABLED_VARIABLE in environ else DISABLED_HERE
     environ = {**{name: os.environ[name] for name in _VARIABLES if name in os.environ}, **environ}
     if environ.get(DISABLED_VARIABLE, "").lower() == "true":
         message = f"{DISABLED_VARIABLE}=true keeps everybody from asking the instance metadata"
-        return Instance(trouble=Trouble("disabled", message, "Remove it, or use an access key."))
+        return Instance(trouble=Trouble(disabled, message, "Remove it, or use an access key."))
     is_ipv6 = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() == "ipv6"
     base = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or (_BASE_IPV6 if is_ipv6 else _BASE)
     metadata = _Metadata(base.rstrip("/"))

@@ -42,14 +42,14 @@ def require_role(gateway: GatewayConfig, environment: Mapping[str, str], layout:
         Unavailable: no credentials come from the instance metadata; the message says why.
         InputError: `.env` itself keeps the service from asking for them.
     """
-    from litellm_systemd.aws.instance import DISABLED_VARIABLE, observe_instance
+    from litellm_systemd.aws.instance import DISABLED_HERE, DISABLED_VARIABLE, observe_instance
 
     if not needs_metadata(gateway, environment) or own_profiles(layout):
         return ()
     found = observe_instance(environment)
     if found.trouble is None:
         return (f"The instance's role is {found.role}.",)
-    if found.trouble.code == "disabled" and DISABLED_VARIABLE not in environment:
+    if found.trouble.code == DISABLED_HERE:
         # Of this process alone, as for somebody at a PC who prepares an install; the service will ask.
         return (f"The instance metadata was not asked for its role: {DISABLED_VARIABLE}=true is set here.",)
     raise Unavailable(

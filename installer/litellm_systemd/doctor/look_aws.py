@@ -11,7 +11,7 @@ from litellm_systemd.aws.access import Caller, callers, needs_metadata, uses_pai
 from litellm_systemd.aws.bedrock import try_model
 from litellm_systemd.aws.client import Refused, RoleRefused, whoami
 from litellm_systemd.aws.identity import Identity, identify
-from litellm_systemd.aws.instance import DISABLED_VARIABLE, observe_instance
+from litellm_systemd.aws.instance import DISABLED_HERE, DISABLED_VARIABLE, observe_instance
 from litellm_systemd.aws.lives import ask_lives
 from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.bedrock.refusals import find_refusal
@@ -46,7 +46,7 @@ def role(scene: Scene) -> Iterator[Finding]:
     if not needs_metadata(scene.gateway, scene.environment):
         return
     trouble = observe_instance(scene.environment).trouble
-    if trouble is not None and trouble.code == "disabled" and DISABLED_VARIABLE not in scene.environment:
+    if trouble is not None and trouble.code == DISABLED_HERE:
         raise Unavailable(f"{DISABLED_VARIABLE}=true is set here, and not for the service")
     if trouble is not None:
         yield ROLE.found(trouble.message, remedy=trouble.hint)
@@ -67,9 +67,8 @@ def key(scene: Scene) -> Iterator[Finding]:
     environ = scene.environment
     if not uses_pair(scene.gateway, environ) or environ.get(BEARER_VARIABLE) or not environ.get(PAIR[1]):
         return
-    pair = _pair(scene)
     try:
-        identity = _owner_of(scene, pair)
+        identity = _owner_of_key(scene)
     except InputError as error:
         yield KEY.found(error.message, remedy=error.hint)
         return
@@ -77,15 +76,11 @@ def key(scene: Scene) -> Iterator[Finding]:
         raise Unavailable(identity.doubt)
 
 
-def _pair(scene: Scene) -> Credentials:
-    environ = scene.environment
-    return Credentials(environ[KEY_ID], environ[PAIR[1]], environ.get(TOKEN) or None, scene.settings.region)
-
-
-def _owner_of(scene: Scene, pair: Credentials) -> Identity:
+def _owner_of_key(scene: Scene) -> Identity:
     """Whose the key pair of the environment is; STS is asked once."""
-    where = scene.layout.environment_file
-    found: Identity = scene.once("owner of the key", lambda: identify(pair, scene.environment, where))
+    environ, where = scene.environment, scene.layout.environment_file
+    pair = Credentials(environ[KEY_ID], environ[PAIR[1]], environ.get(TOKEN) or None, scene.settings.region)
+    found: Identity = scene.once("owner of the key", lambda: identify(pair, environ, where))
     return found
 
 
@@ -119,7 +114,7 @@ def identity(scene: Scene) -> Iterator[Finding | str]:
 def _identity(scene: Scene, caller: Caller) -> str | Refused:
     """The ARN, or why it isn't known: a service that assumes no role can do without STS."""
     if _is_by_key(scene.environment, caller.environ):  # `key` has asked that, and nothing was wrong
-        return _owner_of(scene, _pair(scene)).arn or Refused("STS knows no owner of the key")
+        return _owner_of_key(scene).arn or Refused("STS knows no owner of the key")
 
     def ask() -> str | Refused:
         try:
