@@ -28,7 +28,7 @@ import configparser, sys
 
 setup = configparser.ConfigParser(comment_prefixes=("#",))
 setup.read(sys.argv[1], encoding="utf-8")
-# sdnotify has no wheel: see installer/litellm_systemd/releases/sourced.py.
+# sdnotify has no wheel: see installer/litellm_systemd/releases/wheels.py.
 wanted = setup["options"]["install_requires"].splitlines()
 print("\n".join(line for line in wanted if not line.startswith("sdnotify")))
 PYTHON

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from litellm_systemd.releases.pins import Pin
+from litellm_systemd.releases.requirements_lock import Pin
 
 
 def reversion(wheel: Path, folder: Path, version: str, added: Mapping[str, str] | None = None) -> Path:

@@ -14,7 +14,7 @@ def read_template(name: str) -> str:
 
 def read_page() -> str:
     """The template of the page that `verify --html` writes."""
-    return (files("litellm_systemd") / "report.html.j2").read_text(encoding="utf-8")
+    return (files("litellm_systemd.report") / "report.html.j2").read_text(encoding="utf-8")
 
 
 def read_config(name: str) -> str:

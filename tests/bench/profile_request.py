@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.runtime import probe, seam, worker
-from litellm_systemd.runtime.access import AccessLog
-from litellm_systemd.runtime.farewell import Farewell
+from litellm_systemd.runtime.http.access_log import AccessLog
+from litellm_systemd.runtime.http.cut_requests import Farewell
 from litellm_systemd.runtime.journal import open_journal
-from litellm_systemd.runtime.server import Server, build_config
+from litellm_systemd.runtime.worker import litellm_adapter, probe, worker
+from litellm_systemd.runtime.worker.server import Server, build_config
 from tests.integration.runtime_service import CONFIG, KEY
 
 _SCOPE: dict[str, Any] = {
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     options = parser.parse_args(argv)
     os.environ.update(LITELLM_MASTER_KEY=KEY, AWS_EC2_METADATA_DISABLED="true")
-    seam.preload(os.environ)
+    litellm_adapter.preload(os.environ)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in _THRESHOLDS}
     for _ in range(options.rounds):
         for name, thresholds in _THRESHOLDS.items():  # in turn
@@ -103,9 +103,9 @@ def _measure_litellm(requests: int, thresholds: tuple[int, int, int] | None) -> 
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(CONFIG % " ".join(["word"] * _CHUNKS))
-        with seam.silence():
-            seam.set_up(config, {}, 1)
-        application = Farewell(seam.application())
+        with litellm_adapter.silence():
+            litellm_adapter.set_up(config, {}, 1)
+        application = Farewell(litellm_adapter.application())
         server = Server(build_config(application, 65), (), lame_duck_timeout=0, drain_timeout=0)
         found: dict[str, float] = {}
         worker.asyncio_run(_drive(server, requests, thresholds, found))
@@ -115,7 +115,7 @@ def _measure_litellm(requests: int, thresholds: tuple[int, int, int] | None) -> 
 async def _drive(
     server: Server, requests: int, thresholds: tuple[int, int, int] | None, found: dict[str, float]
 ) -> None:
-    with seam.silence():
+    with litellm_adapter.silence():
         serving = asyncio.get_running_loop().create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)

@@ -77,24 +77,26 @@ def main() -> int:
     file = Path(sys.argv[1])
     mark(file, "interpreter")
     _count_packages()
-    from litellm_systemd.runtime import cli, notify, probe, routes, seam, server, worker
+    from litellm_systemd.runtime import cli
+    from litellm_systemd.runtime.systemd import notify
+    from litellm_systemd.runtime.worker import litellm_adapter, probe, routes, server, worker
 
     mark(file, "our modules")
     _mark_after(file, routes, "build", "routes")
-    _mark_after(file, seam, "_load_guardrail_translations", "import")
+    _mark_after(file, litellm_adapter, "_load_guardrail_translations", "import")
     _mark_after(file, gc, "freeze", "freeze")
     _mark_after(file, worker, "reset_process", "fork")
     _mark_after(file, worker, "_set_up", "set-up")
     _mark_after_async(file, server.Server, "startup", "lifespan")
     _mark_after_async(file, probe, "ask", "first 200")
     _mark_after(file, notify.Notifier, "ready", "READY=1")
-    preload = seam.preload
+    preload = litellm_adapter.preload
 
     def preload_and_tell(environ: Any) -> None:
         preload(environ)
         mark(file, "preloaded", packages=packages)
 
-    vars(seam)["preload"] = preload_and_tell
+    vars(litellm_adapter)["preload"] = preload_and_tell
     return cli.main(sys.argv[2:])
 
 

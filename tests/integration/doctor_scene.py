@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from litellm_systemd.doctor import look_aws, look_credentials, look_environment, look_network, look_quotas
+from litellm_systemd.doctor import check_aws, check_credentials, check_environment, check_network, check_quotas
 from litellm_systemd.doctor.cause import Probe
 from litellm_systemd.doctor.engine import Diagnosis, examine
-from litellm_systemd.doctor.scene import Scene
-from litellm_systemd.environment_file import render_assignments
-from litellm_systemd.layout import Layout
+from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.env.environment_file import render_assignments
+from litellm_systemd.host.layout import Layout
 from tests.fakes import USER, Key
 
 MODEL = "us.anthropic.claude-sonnet-5-5"
@@ -27,7 +27,7 @@ litellm_settings: {{drop_params: true}}
 ENTRY = "model_list:\n  - model_name: another\n    litellm_params: {{model: bedrock/{}}}\n"
 PROBES = tuple(
     each
-    for module in (look_environment, look_credentials, look_network, look_aws, look_quotas)
+    for module in (check_environment, check_credentials, check_network, check_aws, check_quotas)
     for each in vars(module).values()
     if isinstance(each, Probe)
 )

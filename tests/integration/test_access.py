@@ -17,10 +17,10 @@ import pytest
 from litellm_systemd.aws.instance import observe_instance
 from litellm_systemd.commands.desired import Request, Wanted, work_out
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.expiry import parse_moment
+from litellm_systemd.env.settings import read_dotenv
 from litellm_systemd.errors import InputError, Unavailable
-from litellm_systemd.expiry import parse_moment
-from litellm_systemd.layout import Layout
-from litellm_systemd.settings import read_dotenv
+from litellm_systemd.host.layout import Layout
 from tests.fakes import ACCOUNT, USER, Cloud, Key, run_cloud
 from tests.fakes.http import Reply, serving
 from tests.fakes.http import Request as HttpRequest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from litellm_systemd.bedrock.refusals import REFUSALS
-from litellm_systemd.client import Gateway
-from litellm_systemd.report import Check, Outcome
+from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.report.report import Check, Outcome
 from litellm_systemd.verify.run import Scope, verify
 from tests.fakes import run_cloud
 from tests.integration.litellm_process import KEY, run_litellm

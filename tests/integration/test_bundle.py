@@ -14,17 +14,22 @@ import pytest
 
 from litellm_systemd.command import run
 from litellm_systemd.errors import CommandError, InputError, InstallerError
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases import bundle as bundles
 from litellm_systemd.releases import venvs
 from litellm_systemd.releases.archive import read_manifest
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.bundle import Target, open_bundle, open_own_bundle, open_source
-from litellm_systemd.releases.pins import Pin, parse_lock, pinned_versions, render_lock, target_environment
+from litellm_systemd.releases.requirements_lock import (
+    Pin,
+    parse_lock,
+    pinned_versions,
+    render_lock,
+    target_environment,
+)
 from litellm_systemd.releases.source import find_source
-from litellm_systemd.releases.sourced import NAME, VERSION
 from litellm_systemd.releases.trial import try_import, try_release
-from litellm_systemd.releases.wheels import find_uv
+from litellm_systemd.releases.wheels import NAME, VERSION, find_uv
 from tests.bundle import own_bundle
 
 

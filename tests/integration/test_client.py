@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.client import Event, Gateway
-from litellm_systemd.client_errors import GatewayError, Trouble
+from litellm_systemd.client.errors import GatewayError, Trouble
+from litellm_systemd.client.gateway import Event, Gateway
 from tests.integration.stub_gateway import KEY, USAGE, Handler, Stub, delta, stub
 from tests.ports import free_port
 
@@ -211,7 +211,7 @@ def test_an_event_is_taken_when_it_arrives(server: Stub, monkeypatch: pytest.Mon
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
             in_time.append(taken.wait(60))
 
-    monkeypatch.setattr("litellm_systemd.client.Event", take)
+    monkeypatch.setattr("litellm_systemd.client.gateway.Event", take)
     server.sick[f"streamed {CHAT}"] = wait_between
     assert Gateway(server.url, KEY).stream(CHAT, QUESTION).done
     assert in_time[0], "the second event had to be sent for the first to be taken"

@@ -17,7 +17,7 @@ from litellm_systemd.aws.client import Refused, whoami
 from litellm_systemd.aws.quotas import list_quotas
 from litellm_systemd.doctor.engine import Diagnosis, examine
 from litellm_systemd.errors import Unavailable
-from litellm_systemd.report import Outcome
+from litellm_systemd.report.report import Outcome
 from tests.fakes import API_KEY, USER, Cloud, Script, run_cloud
 from tests.fakes.quotas import code_of
 from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from litellm_systemd.doctor.check_network import endpoints_of
 from litellm_systemd.doctor.engine import examine
-from litellm_systemd.doctor.look_network import endpoints_of
-from litellm_systemd.doctor.sandbox import observe_ways, sandbox_argv, sandbox_lines
+from litellm_systemd.doctor.sandbox_probe import observe_ways, sandbox_argv, sandbox_lines
 from litellm_systemd.gateway.config import parse_config
 from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of
 from tests.ports import free_port

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.commands.desired import Request, Wanted, work_out
-from litellm_systemd.commands.endings import active_ends
+from litellm_systemd.commands.end_of_life import active_ends
 from litellm_systemd.errors import InputError
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.layout import Layout
 
 OLD = "anthropic.claude-3-7-sonnet-20250219-v1:0"
 ENDING = "anthropic.claude-sonnet-4-5-20250929-v1:0"

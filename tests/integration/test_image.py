@@ -16,7 +16,7 @@ import pytest
 from litellm_systemd.commands.chosen import read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.errors import InputError
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.layout import Layout
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of other owners take root")
 

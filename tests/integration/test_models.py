@@ -14,8 +14,8 @@ from litellm_systemd.aws.bedrock import ask_bedrock
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.commands.models import models
-from litellm_systemd.layout import Layout
-from litellm_systemd.report import Report
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.report.report import Report
 from tests.fakes import API_KEY, USER, Cloud, run_cloud
 
 SONNET = "anthropic.claude-sonnet-5-5"

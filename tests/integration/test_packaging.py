@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.releases.pins import LOCK
+from litellm_systemd.releases.requirements_lock import LOCK
 from litellm_systemd.releases.source import find_source, wheel_source
 from litellm_systemd.releases.wheels import find_uv
 

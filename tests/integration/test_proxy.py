@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import trustme
 
-from litellm_systemd.settings import build_settings, parse_dotenv
+from litellm_systemd.env.settings import build_settings, parse_dotenv
 from tests.fakes import run_cloud
 from tests.fakes.proxy import pass_on
 from tests.integration.litellm_process import KEY, run_litellm

@@ -10,7 +10,7 @@ import pytest
 
 from litellm_systemd.commands.desired import Request, work_out
 from litellm_systemd.errors import InputError, UsageError
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.layout import Layout
 from tests.fakes import Seen, run_cloud
 
 

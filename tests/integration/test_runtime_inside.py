@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.runtime import seam
+from litellm_systemd.runtime.worker import litellm_adapter
 from tests.integration.runtime_service import CONFIG, DEADLINE, Service, environment, wait_for
 
 #: A callback of LiteLLM's, found beside the configuration. It looks for what answers the request that called it.
@@ -110,7 +110,7 @@ print(len(document["paths"]), hashlib.sha256(json.dumps(document).encode()).hexd
 
 def test_preload_leaves_the_routes_as_they_are() -> None:
     """What LiteLLM says of its routes is the same to the byte whether they were declared cheaply or not."""
-    variables = environment() | seam.DEFAULTS | {"PYTHONHASHSEED": "0"}  # it writes sets
+    variables = environment() | litellm_adapter.DEFAULTS | {"PYTHONHASHSEED": "0"}  # it writes sets
     usual, cheap = (
         subprocess.run(
             (sys.executable, "-c", _DOCUMENT, how),

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from litellm_systemd.client import Gateway
+from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report
 from litellm_systemd.verify.run import Scope, verify
 from tests.integration.litellm_process import run_litellm
 from tests.integration.stub_gateway import Handler, stub, tool_answer

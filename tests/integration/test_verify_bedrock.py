@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litellm_systemd.client import Gateway
+from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.gateway.config import read_config
-from litellm_systemd.report import Outcome
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.run import Scope, verify
 from tests.fakes import run_cloud
 from tests.integration.litellm_process import KEY, run_litellm

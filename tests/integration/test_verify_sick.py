@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from litellm_systemd.cli import run_command
-from litellm_systemd.client import Answer, Gateway
+from litellm_systemd.client.gateway import Answer, Gateway
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report
 from litellm_systemd.verify.answers import MAX_TOKENS
 from litellm_systemd.verify.run import Scope, verify
 from tests.integration.stub_gateway import (

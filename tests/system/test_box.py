@@ -19,8 +19,7 @@ import pytest
 from box import Bind, Box, BoxError, Image, Yard, end, wait_until
 
 import litellm_systemd
-from litellm_systemd.box.kernel import find_cgroups
-from litellm_systemd.box.yard import CGROUP_PREFIX, STATE
+from litellm_systemd.box.namespaces import CGROUP_PREFIX, STATE, find_cgroups
 
 MakeBox = Callable[..., Box]
 MODULE = (sys.executable, "-m", "litellm_systemd.box")

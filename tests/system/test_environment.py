@@ -11,10 +11,10 @@ from box import Box, Image, Yard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from litellm_systemd.environment_file import check_assignment, parse_environment_file
+from litellm_systemd.env.environment_file import check_assignment, parse_environment_file
+from litellm_systemd.env.settings import Dotenv, build_settings, parse_dotenv
 from litellm_systemd.errors import InputError
-from litellm_systemd.render import render_environment
-from litellm_systemd.settings import Dotenv, build_settings, parse_dotenv
+from litellm_systemd.install.render import render_environment
 
 UNIT = """[Unit]
 StartLimitIntervalSec=0

@@ -22,9 +22,8 @@ from test_install import snapshot, write_env
 from test_transaction import mend_start, refuse_start
 from tests.bundle import own_bundle
 
-from litellm_systemd.box.kernel import find_cgroups
+from litellm_systemd.box.namespaces import STATE, find_cgroups
 from litellm_systemd.box.processes import children
-from litellm_systemd.box.yard import STATE
 
 REHEARSE = (f"{sys.prefix}/bin/litellmctl", "rehearse")
 TREES = ("/etc", "/opt", "/usr/local/bin")

@@ -17,7 +17,7 @@ from service import BASE, MODEL, chat, ctl, key, state
 from tests.bundle import WHEELS
 from tests.wheels import reversion, stand_in
 
-from litellm_systemd.releases.pins import parse_lock, pinned_version
+from litellm_systemd.releases.requirements_lock import parse_lock, pinned_version
 from litellm_systemd.releases.source import find_source
 
 MakeBox = Callable[..., Box]

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from box import Box, Image, Yard
 
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import folder
-from litellm_systemd.render import (
+from litellm_systemd.env.settings import build_settings, parse_dotenv
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import folder
+from litellm_systemd.install.render import (
     render_service,
     render_socket,
     render_sysusers,
@@ -19,7 +20,6 @@ from litellm_systemd.render import (
     render_verify_service,
     render_verify_timer,
 )
-from litellm_systemd.settings import build_settings, parse_dotenv
 
 SETTINGS = ["", "HOST=::1\nPORT=8080\nDRAIN_TIMEOUT=30", "HOST=10.1.2.3\nSTART_TIMEOUT=60"]
 

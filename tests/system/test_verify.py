@@ -11,7 +11,7 @@ import jsonschema
 from box import Box
 from service import BASE, ctl, key, now, said, set_env, state
 
-from litellm_systemd.releases.pins import pinned_version
+from litellm_systemd.releases.requirements_lock import pinned_version
 from litellm_systemd.releases.source import current_lock
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "verify.schema.json").read_text(encoding="utf-8"))

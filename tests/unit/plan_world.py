@@ -9,9 +9,10 @@ from typing import Any
 from litellm_systemd.commands.desired import Wanted
 from litellm_systemd.commands.desired_files import build_desired
 from litellm_systemd.contract import VERIFY_TIMER
+from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.gateway.config import Choice, Origin, parse_config
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import (
+from litellm_systemd.host.layout import UNITS, Layout
+from litellm_systemd.host.state import (
     Action,
     DesiredState,
     FileState,
@@ -24,8 +25,7 @@ from litellm_systemd.model import (
     folder,
     record_of,
 )
-from litellm_systemd.plan import UNITS, plan_install
-from litellm_systemd.settings import build_settings, parse_dotenv
+from litellm_systemd.install.plan import plan_install
 
 #: What every host has (file-hierarchy(7)).
 STANDARD = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.aws.access import (
+from litellm_systemd.aws.credentials import (
     Way,
     bedrock_models,
     callers,

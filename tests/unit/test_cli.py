@@ -15,7 +15,7 @@ from litellm_systemd import cli
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands import status
 from litellm_systemd.errors import CommandError, InputError
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report
 
 VERBS = ["init", "install", "uninstall", "start", "stop", "restart", "reload", "enable", "disable", "status", "logs"]
 VERBS += [

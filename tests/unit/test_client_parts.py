@@ -9,8 +9,8 @@ import pytest
 import requests
 import urllib3
 
-from litellm_systemd.client import Answer, Gateway, event_data, is_loopback
-from litellm_systemd.client_errors import Trouble, classify, redact, told
+from litellm_systemd.client.errors import Trouble, classify, redact, told
+from litellm_systemd.client.gateway import Answer, Gateway, event_data, is_loopback
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import UsageError
 

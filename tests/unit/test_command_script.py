@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.layout import Layout
-from litellm_systemd.render import render_command
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.install.render import render_command
 
 
 @pytest.fixture

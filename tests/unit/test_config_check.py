@@ -21,8 +21,8 @@ from litellm_systemd.commands.config_check import check_config
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError
-from litellm_systemd.layout import Layout
-from litellm_systemd.report import Report
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.report.report import Report
 
 BAD = """\
 model_list:

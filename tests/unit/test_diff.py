@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.diff import MASK, mask, render_diff
-from litellm_systemd.environment_file import render_assignments
-from litellm_systemd.model import FileState, folder, link
+from litellm_systemd.env.environment_file import render_assignments
+from litellm_systemd.host.diff import MASK, mask, render_diff
+from litellm_systemd.host.state import FileState, folder, link
 
 OLD = FileState("/etc/x.yml", b"a: 1\nb: 2\n")
 

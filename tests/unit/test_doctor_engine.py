@@ -12,15 +12,15 @@ import pytest
 from litellm_systemd.commands.doctor import build_report
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.cause import Cause, Finding, Probe
+from litellm_systemd.doctor.docs_table import replace_tables
 from litellm_systemd.doctor.engine import examine
+from litellm_systemd.doctor.notes import find_remarks
 from litellm_systemd.doctor.registry import PROBES
-from litellm_systemd.doctor.remarks import find_remarks
-from litellm_systemd.doctor.scene import Observed, Scene
-from litellm_systemd.doctor.table import replace_tables
+from litellm_systemd.doctor.snapshot import Observed, Scene
 from litellm_systemd.errors import InstallerError, PermissionDenied
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import Action, Record, Verb
-from litellm_systemd.report import Outcome
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import Action, Record, Verb
+from litellm_systemd.report.report import Outcome
 
 SCENE = Scene(Layout())
 PAGE = Path(__file__).resolve().parents[2] / "docs/troubleshooting.md"

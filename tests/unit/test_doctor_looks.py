@@ -14,22 +14,22 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.doctor.cause import Finding
-from litellm_systemd.doctor.far_clock import read_offset
-from litellm_systemd.doctor.look_configuration import differing, read_environ
-from litellm_systemd.doctor.look_credentials import ended
-from litellm_systemd.doctor.look_disk import judge_room
-from litellm_systemd.doctor.look_exit import End, has_given_up, read_end
-from litellm_systemd.doctor.look_files import is_open, is_readable
-from litellm_systemd.doctor.look_host import denials
-from litellm_systemd.doctor.look_port import listen_addresses
-from litellm_systemd.doctor.look_unit import find_line
-from litellm_systemd.doctor.mending import restore, restore_access
-from litellm_systemd.doctor.scene import Scene
-from litellm_systemd.host import render_manifest
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import FileState, Kind, Record, Verb, folder, record_of
-from litellm_systemd.report import Outcome
-from litellm_systemd.systemctl import Event
+from litellm_systemd.doctor.check_clock import read_offset
+from litellm_systemd.doctor.check_configuration import differing, read_environ
+from litellm_systemd.doctor.check_credentials import ended
+from litellm_systemd.doctor.check_disk import judge_room
+from litellm_systemd.doctor.check_exit import End, has_given_up, read_end
+from litellm_systemd.doctor.check_files import is_open, is_readable
+from litellm_systemd.doctor.check_host import denials
+from litellm_systemd.doctor.check_port import listen_addresses
+from litellm_systemd.doctor.check_unit import find_line
+from litellm_systemd.doctor.repair import restore, restore_access
+from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import render_manifest
+from litellm_systemd.host.state import FileState, Kind, Record, Verb, folder, record_of
+from litellm_systemd.host.systemctl import Event
+from litellm_systemd.report.report import Outcome
 
 EXITED = "98e322203f7a4ed290d09fe03c09fe15"
 FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
@@ -92,7 +92,7 @@ def test_listen_addresses() -> None:
 @pytest.mark.parametrize("minutes", [-11, 0, 11])
 def test_the_clock_of_an_endpoint(minutes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """How far the clock is off is read from the date of an answer, a refusal included."""
-    monkeypatch.setattr("litellm_systemd.doctor.far_clock._TIMEOUT", 60.0)  # a thread of this process answers
+    monkeypatch.setattr("litellm_systemd.doctor.check_clock._TIMEOUT", 60.0)  # a thread of this process answers
 
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

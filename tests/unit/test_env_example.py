@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.settings import build_settings, parse_dotenv, read_dotenv
+from litellm_systemd.env.settings import build_settings, parse_dotenv, read_dotenv
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXAMPLE = CONFIGS / "env.example"

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from litellm_systemd.expiry import find_end, judge_end, parse_moment, render_left, render_moment
-from litellm_systemd.report import Outcome
+from litellm_systemd.env.expiry import find_end, judge_end, parse_moment, render_left, render_moment
+from litellm_systemd.report.report import Outcome
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)
 TEMPORARY = {"AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE", "AWS_SESSION_TOKEN": "token"}

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from litellm_systemd import installed_litellm
-from litellm_systemd.gateway import known
+from litellm_systemd.gateway import installed_litellm, known
 from litellm_systemd.gateway.config import ConfigError, Finding, lint, parse_config, read_config
+from litellm_systemd.gateway.installed_litellm import Part, is_known_to_litellm
+from litellm_systemd.gateway.lint import SECTIONS
 from litellm_systemd.gateway.lint_models import AWS_PARAMS
-from litellm_systemd.gateway.lint_names import SECTIONS
-from litellm_systemd.installed_litellm import Part, is_known_to_litellm
 from tests.unit import litellm_names
 
 EXAMPLES = litellm_names.example_configurations()

@@ -8,7 +8,7 @@ import pytest
 
 from litellm_systemd.commands import releases as verbs
 from litellm_systemd.errors import UsageError
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases.inventory import (
     Release,
     choose_rollback,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.errors import InputError
-from litellm_systemd.journal import Journal, read_journal
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import Action, FileState, HostState, UnitState, Verb
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import Action, FileState, HostState, UnitState, Verb
+from litellm_systemd.install.undo_log import Journal, read_journal
 
 HOST = HostState(
     files={"/etc/litellm/litellm.env": FileState("/etc/litellm/litellm.env", b"KEY=secret")},

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd import gateway
+from litellm_systemd.env.settings import parse_dotenv
 from litellm_systemd.gateway.config import ConfigError, lint, parse_config
-from litellm_systemd.settings import parse_dotenv
 
 TEXT = (Path(__file__).parents[2] / "docs/linter.md").read_text()
 SECTIONS = {section.partition("\n")[0]: section for section in re.split(r"^### ", TEXT, flags=re.MULTILINE)[1:]}

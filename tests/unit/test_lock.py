@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.errors import Busy
-from litellm_systemd.files import write_file
-from litellm_systemd.layout import Layout
-from litellm_systemd.lock import hold_lock
-from litellm_systemd.model import FileState
+from litellm_systemd.host.files import write_file
+from litellm_systemd.host.install_lock import hold_lock
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import FileState
 
 
 class Holder:

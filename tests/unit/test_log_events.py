@@ -11,9 +11,9 @@ import pytest
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands.logs import build_errors, build_request
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.doctor.look_journal import news_of, worth_telling
-from litellm_systemd.log_events import LogEvent, group_events, of_request, read_events
-from litellm_systemd.log_signatures import SIGNATURES, find_signature
+from litellm_systemd.doctor.check_journal import news_of, worth_telling
+from litellm_systemd.logs.events import LogEvent, group_events, of_request, read_events
+from litellm_systemd.logs.known_messages import SIGNATURES, find_signature
 from tests.fakes.refusals import SCRIPTED
 
 CALL = "6f1f4c4e-2a0b-4f5e-9d51-0123456789ab"

@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from litellm_systemd.errors import InputError
-from litellm_systemd.releases import sourced
-from litellm_systemd.releases.pins import (
+from litellm_systemd.releases import wheels
+from litellm_systemd.releases.requirements_lock import (
     Pin,
     lock_digest,
     parse_lock,
@@ -45,7 +45,7 @@ def test_lock_is_in_step_with_setup(python: str, machine: str) -> None:
     for patch in (0, 99):
         versions = pinned_versions(pins, target_environment(python, patch, machine))
         for wanted in requirements():
-            if wanted.name == sourced.NAME:
+            if wanted.name == wheels.NAME:
                 continue
             found = versions[canonicalize_name(wanted.name)]
             assert wanted.specifier.contains(found), f"{wanted} has {found}: run scripts/lock.sh"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from litellm_systemd.plan import plan_install, plan_rollback, plan_uninstall
+from litellm_systemd.install.plan import plan_install, plan_rollback, plan_uninstall
 from tests.unit.plan_world import act_out, make_desired, make_host, make_layout
 
 CASES = Path(__file__).parent / "plan_cases"

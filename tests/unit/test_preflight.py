@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from litellm_systemd.errors import CannotCreate, InstallerError, Unavailable
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import FileState, HostState, Kind, UnitState, folder, link
-from litellm_systemd.preflight import require_ground
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import FileState, HostState, Kind, UnitState, folder, link
+from litellm_systemd.install.plan import require_ground
 from tests.unit.plan_world import make_desired, make_host
 
 LAYOUT = Layout()

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from litellm_systemd.client import Answer, Gateway
-from litellm_systemd.client_errors import GatewayError, Trouble
+from litellm_systemd.client.errors import GatewayError, Trouble
+from litellm_systemd.client.gateway import Answer, Gateway
+from litellm_systemd.client.ready import READINESS, NotReady, Ready, wait_ready
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.readiness import READINESS, NotReady, Ready, wait_ready
 
 REFUSED = GatewayError(Trouble.REFUSED, "nothing listens on h:1 (connection refused)")
 STARTING = Answer(503, {}, '{"detail": "Service Unhealthy"}', 0.0)

@@ -18,8 +18,8 @@ from litellm_systemd.commands.desired import Request
 from litellm_systemd.commands.rehearse import Rehearsal, RehearseOptions, build_install, build_report, read_report
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError, PermissionDenied
-from litellm_systemd.layout import Layout
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.report.report import Check, Outcome, Report
 
 OPTIONS = RehearseOptions(Request(Layout()))
 STEP = {

@@ -16,12 +16,12 @@ from packaging.utils import canonicalize_name
 
 from litellm_systemd.command import Result
 from litellm_systemd.errors import CommandError, InputError, InstallerError, Unavailable, UsageError
-from litellm_systemd.host import observe_releases
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import observe_releases
 from litellm_systemd.releases import build, fetch, trial
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.inventory import read_release
-from litellm_systemd.releases.pins import parse_lock, pinned_version
+from litellm_systemd.releases.requirements_lock import parse_lock, pinned_version
 from litellm_systemd.releases.source import Materials, Source, find_source, wheel_source
 from litellm_systemd.releases.trial import Trial, try_configuration, try_release
 from litellm_systemd.releases.venvs import Venv, make_movable

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from jinja2 import UndefinedError
 
-from litellm_systemd.layout import Layout
-from litellm_systemd.render import render_environment, render_service, render_socket, render_template
-from litellm_systemd.settings import Settings, build_settings, parse_dotenv
+from litellm_systemd.env.settings import Settings, build_settings, parse_dotenv
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.install.render import render_environment, render_service, render_socket, render_template
 
 
 def settings(env: str = "") -> Settings:

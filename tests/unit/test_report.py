@@ -7,7 +7,7 @@ import json
 import pytest
 
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report
 
 
 def report(*outcomes: Outcome, code: ExitCode | None = None) -> Report:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime import acceptor
-from litellm_systemd.runtime.acceptor import Acceptor
-from litellm_systemd.runtime.worker import asyncio_run
+from litellm_systemd.runtime.worker import acceptor
+from litellm_systemd.runtime.worker.acceptor import Acceptor
+from litellm_systemd.runtime.worker.worker import asyncio_run
 
 DEADLINE = 30.0
 

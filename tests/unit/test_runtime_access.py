@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.access import NAME, AccessLog
+from litellm_systemd.runtime.http.access_log import NAME, AccessLog
 from litellm_systemd.runtime.journal import Journal
 
 START = {"type": "http.response.start", "status": 200}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.contract import CONTROL_SOCKET
-from litellm_systemd.runtime.control import Client, Control, ask, reload_main, status_main
-from litellm_systemd.runtime.events import Events
+from litellm_systemd.runtime.master.control import Client, Control, ask, reload_main, status_main
+from litellm_systemd.runtime.master.event_loop import Events
 
 
 class Master:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.farewell import Farewell
+from litellm_systemd.runtime.http.cut_requests import Farewell
 
 STREAM = {"type": "http.response.start", "status": 200, "headers": [(b"Content-Type", b"text/event-stream; x=y")]}
 DOCUMENT = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}

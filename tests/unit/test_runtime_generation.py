@@ -11,8 +11,8 @@ import pytest
 
 from litellm_systemd.runtime.channel import Beat, open_channel
 from litellm_systemd.runtime.configuration import Configuration
-from litellm_systemd.runtime.generation import Generation
-from litellm_systemd.runtime.process import Phase, Process
+from litellm_systemd.runtime.master.generation import Generation
+from litellm_systemd.runtime.master.worker_handle import Phase, Process
 
 CONFIGURATION = Configuration(Path("/etc/litellm/config.yaml"), "0" * 64, 1, {})
 READY = Beat(serving=False, inflight=0, connections=0, requests=0)

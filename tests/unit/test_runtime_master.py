@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from litellm_systemd.errors import InputError
-from litellm_systemd.runtime import facts
-from litellm_systemd.runtime import master as module
 from litellm_systemd.runtime.channel import Beat, Environment, Failed, Message, open_channel
 from litellm_systemd.runtime.configuration import Configuration
-from litellm_systemd.runtime.generation import Generation
 from litellm_systemd.runtime.journal import Journal
-from litellm_systemd.runtime.master import Master
+from litellm_systemd.runtime.master import master as module
+from litellm_systemd.runtime.master import status
+from litellm_systemd.runtime.master.generation import Generation
+from litellm_systemd.runtime.master.master import Master
+from litellm_systemd.runtime.master.worker_handle import Phase, Process
 from litellm_systemd.runtime.options import Options
-from litellm_systemd.runtime.process import Phase, Process
 
 PATH = Path("/etc/litellm/config.yaml")
 WORKERS = 2
@@ -125,9 +125,9 @@ class World:
         self.good = True
         self.clients: list[Client] = []
         monkeypatch.setattr(module, "Nursery", lambda *arguments: Nursery(self.clock, *arguments))
-        for each in (module, facts):
+        for each in (module, status):
             monkeypatch.setattr(each, "time", self.clock)
-        monkeypatch.setattr("litellm_systemd.runtime.reloads.time", self.clock)
+        monkeypatch.setattr("litellm_systemd.runtime.master.reloads.time", self.clock)
         self.lines: list[str] = []
         monkeypatch.setattr(Journal, "line", lambda _, priority, text: self.lines.append(f"<{priority}>{text}"))
         self.master = Master(
@@ -205,7 +205,7 @@ def test_a_stop_lets_go_of_the_port(world: World) -> None:
         world.master.listeners = (listener,)
         world.master._on_stop()
         assert listener.fileno() == -1
-    assert facts.build_status(world.master)["listen"] == []
+    assert status.build_status(world.master)["listen"] == []
 
 
 def test_first_start_fails(world: World) -> None:
@@ -263,8 +263,8 @@ def test_one_worker_left_is_better_than_none(world: World) -> None:
             world.live(keeper)
     assert keeper.accepting
     assert not world.master.stopping
-    assert "1 of 2 workers" in facts.render_status(world.master)
-    assert "a worker can't start: no memory" in facts.render_status(world.master)
+    assert "1 of 2 workers" in status.render_status(world.master)
+    assert "a worker can't start: no memory" in status.render_status(world.master)
 
 
 def test_slow_reload_fails(world: World) -> None:
@@ -334,7 +334,7 @@ def test_successor_that_fails(world: World) -> None:
         world.nursery.end(successor, 256)
         world.tick(pause - 0.5)
         assert len(world.nursery.processes) == WORKERS
-        assert "a worker can't start: no memory" in facts.render_status(world.master)
+        assert "a worker can't start: no memory" in status.render_status(world.master)
         for worker in world.nursery.processes:
             world.wear(worker)
         world.tick(0.5)
@@ -343,7 +343,7 @@ def test_successor_that_fails(world: World) -> None:
     assert not world.master.stopping
     world.settle()
     assert old not in world.nursery.processes
-    assert "can't start" not in facts.render_status(world.master)
+    assert "can't start" not in status.render_status(world.master)
 
 
 def test_who_waits_hears_of_a_reload_last(world: World) -> None:

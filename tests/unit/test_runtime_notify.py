@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.runtime.notify import Notifier
-from litellm_systemd.runtime.pulse import Pulse
+from litellm_systemd.runtime.systemd.notify import Notifier
+from litellm_systemd.runtime.systemd.watchdog import Pulse
 
 
 @pytest.fixture

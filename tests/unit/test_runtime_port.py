@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.errors import InputError, Unavailable
-from litellm_systemd.runtime import port as module
-from litellm_systemd.runtime.port import Holder, bind, find_holders, main, parse_address, render_address
+from litellm_systemd.runtime.systemd import port as module
+from litellm_systemd.runtime.systemd.port import Holder, bind, find_holders, main, parse_address, render_address
 
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 ROW = "   0: {address}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  0  0 {inode} 1 0\n"

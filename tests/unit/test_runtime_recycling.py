@@ -8,11 +8,11 @@ import pytest
 
 from litellm_systemd.runtime.channel import Beat, open_channel
 from litellm_systemd.runtime.configuration import Configuration
-from litellm_systemd.runtime.generation import Generation
 from litellm_systemd.runtime.journal import Journal
+from litellm_systemd.runtime.master.generation import Generation
+from litellm_systemd.runtime.master.recycling import Recycling, choose, render_wear
+from litellm_systemd.runtime.master.worker_handle import Process
 from litellm_systemd.runtime.options import Options
-from litellm_systemd.runtime.process import Process
-from litellm_systemd.runtime.recycling import Recycling, choose, render_wear
 
 CONFIG = Path("/etc/litellm/config.yaml")
 

@@ -14,7 +14,7 @@ from fastapi.dependencies import utils
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from litellm_systemd.runtime import routes
+from litellm_systemd.runtime.worker import routes
 
 
 class Model(BaseModel):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime import probe
-from litellm_systemd.runtime.server import Server, build_config
-from litellm_systemd.runtime.worker import asyncio_run
+from litellm_systemd.runtime.worker import probe
+from litellm_systemd.runtime.worker.server import Server, build_config
+from litellm_systemd.runtime.worker.worker import asyncio_run
 
 PROTOCOLS = ("httptools", "h11")
 #: No test waits longer.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.runtime.stopped import closes_port, find_job, main, stopping_main
+from litellm_systemd.runtime.systemd.stop import closes_port, find_job, main, stopping_main
 
 
 @pytest.mark.parametrize(

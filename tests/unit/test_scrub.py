@@ -11,12 +11,12 @@ import pytest
 
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands import bug_report
-from litellm_systemd.doctor.scene import Scene
-from litellm_systemd.environment_file import render_assignments
+from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.env.environment_file import render_assignments
 from litellm_systemd.errors import CannotCreate
-from litellm_systemd.layout import Layout
-from litellm_systemd.report import Report
-from litellm_systemd.scrub import Scrubber
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.logs.scrub import Scrubber
+from litellm_systemd.report.report import Report
 from tests.canaries import find_left, forms
 
 #: Where a secret can be, and the secret.

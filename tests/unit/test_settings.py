@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.settings import Settings, build_settings, parse_dotenv, read_dotenv
 from litellm_systemd.errors import InputError, MissingError
-from litellm_systemd.settings import Settings, build_settings, parse_dotenv, read_dotenv
 
 CASES = yaml.safe_load((Path(__file__).parent / "settings_cases.yml").read_text(encoding="utf-8"))
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.client import Answer, Gateway
+from litellm_systemd.client.gateway import Answer, Gateway
 from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.gateway.fallback_links import Link
-from litellm_systemd.report import Outcome
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.fallbacks import check_link
 from litellm_systemd.verify.run import verify_fallbacks
 

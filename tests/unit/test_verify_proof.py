@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.commands.loaded import edited_notes, observe_loaded
-from litellm_systemd.commands.proof import Files, Origin, find_changes, tell_origin
+from litellm_systemd.commands.loaded_config import edited_notes, observe_loaded
+from litellm_systemd.commands.verify_output import Files, Origin, find_changes, tell_origin
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import CannotCreate, UsageError
-from litellm_systemd.junit import render_junit
-from litellm_systemd.layout import Layout
-from litellm_systemd.page import build_page
-from litellm_systemd.render import render_page
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.install.render import render_page
+from litellm_systemd.report.junit import render_junit
+from litellm_systemd.report.page import build_page
+from litellm_systemd.report.report import Check, Outcome, Report
 
 NOON = datetime(2026, 3, 1, 13, tzinfo=timezone(timedelta(hours=1)))
 CONFIG = b"model_list: []\n"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litellm_systemd.client import Answer, Event, Gateway, Stream
-from litellm_systemd.client_errors import GatewayError, Trouble
-from litellm_systemd.report import Check, Outcome
+from litellm_systemd.client.errors import GatewayError, Trouble
+from litellm_systemd.client.gateway import Answer, Event, Gateway, Stream
+from litellm_systemd.report.report import Check, Outcome
 from litellm_systemd.verify.answers import Finding, Stops, read_deltas, tokens_of
 from litellm_systemd.verify.checks import LIVELINESS, compare_names
 from litellm_systemd.verify.hints import hint_for, hint_for_text

@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from litellm_systemd.aws.client import Refused, connect, in_words, why
-from litellm_systemd.bedrock.model_map import Life
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.errors import Unavailable
+from litellm_systemd.gateway.model_map import Life
 
 Told = TypeVar("Told")
 

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 from litellm_systemd.aws.instance import observe_instance
 from litellm_systemd.aws.profiles import Credentials, blank_session, proxies_for
 from litellm_systemd.bedrock.regions import default_endpoint
-from litellm_systemd.expiry import BEARER_VARIABLE
-from litellm_systemd.settings_aws import (
+from litellm_systemd.env.aws import (
     EXTERNAL_ID,
     PAIR,
     PROFILE,
@@ -25,6 +24,7 @@ from litellm_systemd.settings_aws import (
     TOKEN,
     WEB_IDENTITY,
 )
+from litellm_systemd.env.expiry import BEARER_VARIABLE
 
 #: Seconds: for a connection, and for an answer. Nobody waits longer for what is nice to know; nothing is tried twice.
 CONNECT_TIMEOUT, READ_TIMEOUT = 2, 5

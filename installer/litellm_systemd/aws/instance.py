@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from litellm_systemd.aws.profiles import Credentials
-from litellm_systemd.expiry import parse_moment, render_moment
+from litellm_systemd.env.expiry import parse_moment, render_moment
 
 DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
 #: The code of the trouble that this process's environment alone makes: the service will ask.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
+from litellm_systemd.env.expiry import parse_moment
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
-from litellm_systemd.expiry import parse_moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from litellm_systemd.aws.client import Refused, connect, in_words, why
 from litellm_systemd.bedrock.quotas import Quota
+from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.errors import Unavailable
-from litellm_systemd.expiry import BEARER_VARIABLE
 
 #: The most that Service Quotas puts on a page. Bedrock has more than a thousand quotas, and there is no question for
 #: those of one model.

@@ -17,9 +17,9 @@ anything is installed: `python3 -m litellm_systemd.box exec -- CMD ARGS...` runs
 
 from litellm_systemd.box.image import Bind, Image, is_hidden, outermost
 from litellm_systemd.box.machine import Box, Network
+from litellm_systemd.box.namespaces import Yard
 from litellm_systemd.box.preflight import require_boxes, why_not
 from litellm_systemd.box.processes import BoxError, end, wait_until
-from litellm_systemd.box.yard import Yard
 
 __all__ = [
     "Bind",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from litellm_systemd.box.kernel import mounts
+from litellm_systemd.box.namespaces import mounts
 
 _DISK_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "virtiofs", "9p", "bcachefs"})
 #: First parts of paths below which no file system is copied: a box has its own, or no use for them.

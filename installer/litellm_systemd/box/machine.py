@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import IO, Literal, TypeVar
 
+from litellm_systemd.box.guest import Inside
 from litellm_systemd.box.image import Bind, Image
-from litellm_systemd.box.inside import Inside
-from litellm_systemd.box.kernel import remove_cgroup
+from litellm_systemd.box.namespaces import STORE, Yard, remove_cgroup
+from litellm_systemd.box.overlay import Tree
 from litellm_systemd.box.processes import (
     CLEAN_ENVIRONMENT,
     BoxError,
@@ -25,8 +26,6 @@ from litellm_systemd.box.processes import (
     program,
     wait_until,
 )
-from litellm_systemd.box.tree import Tree
-from litellm_systemd.box.yard import STORE, Yard
 
 Network = Literal["private", "host"]
 Self = TypeVar("Self", bound="Box")

@@ -8,8 +8,8 @@ import shutil
 import sys
 
 from litellm_systemd.box.machine import Box
+from litellm_systemd.box.namespaces import Yard
 from litellm_systemd.box.processes import BoxError
-from litellm_systemd.box.yard import Yard
 from litellm_systemd.errors import InstallerError, MissingError, PermissionDenied, Unavailable
 
 #: Programs, and the package that has them: of Debian and Ubuntu, of Amazon Linux and Fedora.

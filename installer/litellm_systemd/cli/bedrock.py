@@ -12,7 +12,7 @@ import click
 from litellm_systemd.cli.program import cli, config_option, layout_of, reports, request_of, say
 
 if TYPE_CHECKING:
-    from litellm_systemd.report import Report
+    from litellm_systemd.report.report import Report
 
 _env_file_option = click.option(
     "--env-file", type=click.Path(path_type=Path), help="Default: what is installed, else .env here."

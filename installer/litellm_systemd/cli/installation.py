@@ -24,7 +24,7 @@ from litellm_systemd.cli.program import (
 )
 
 if TYPE_CHECKING:
-    from litellm_systemd.report import Report
+    from litellm_systemd.report.report import Report
 
 bundle_option = click.option(
     "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Install from it, without a network."
@@ -87,11 +87,11 @@ def install(
     All of it or nothing: if a step fails, or the service doesn't come up, everything is put back. A second run with
     nothing new changes and restarts nothing.
     """
-    from litellm_systemd.commands import draft, install
-    from litellm_systemd.verify_timer import check_interval
+    from litellm_systemd.commands import install, install_plan
+    from litellm_systemd.install.verify_timer import check_interval
 
     request = request_of(layout_of(root, prefix), env_file, config, installed_only=installed)
-    options = draft.InstallOptions(
+    options = install_plan.InstallOptions(
         replace(request, region=region, allow_ended=allow_eol),
         dry_run=dry_run,
         offline=offline,

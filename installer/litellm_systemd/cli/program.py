@@ -21,8 +21,8 @@ from litellm_systemd.errors import InstallerError, Interrupted, MissingError
 
 if TYPE_CHECKING:
     from litellm_systemd.commands.desired import Request
-    from litellm_systemd.layout import Layout
-    from litellm_systemd.report import Report
+    from litellm_systemd.host.layout import Layout
+    from litellm_systemd.report.report import Report
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -106,7 +106,7 @@ def _print(report: Report, *, as_json: bool) -> None:
     if report.plain:
         _show_lines(report)
     elif report.checks or report.facts or report.table:
-        from litellm_systemd.display import render_tables
+        from litellm_systemd.report.display import render_tables
 
         click.echo(render_tables(report))
     for difference in report.diffs:
@@ -138,7 +138,7 @@ def say(line: str) -> None:
 
 
 def layout_of(root: Path = Path("/"), prefix: str | None = None) -> Layout:
-    from litellm_systemd.host import find_layout
+    from litellm_systemd.host.observe import find_layout
 
     return find_layout(root.resolve(), prefix)
 

@@ -10,7 +10,7 @@ import click
 from litellm_systemd.cli.program import cli, layout_of, reports, say, wait_option
 
 if TYPE_CHECKING:
-    from litellm_systemd.report import Report
+    from litellm_systemd.report.report import Report
 
 
 def _as_json() -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
@@ -12,12 +14,50 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from litellm_systemd.cli.program import cli, config_option, json_option, layout_of, reports, request_of, say, show
-from litellm_systemd.cli.watching import watch_changes
-from litellm_systemd.contract import MASTER_KEY
+from litellm_systemd.contract import MASTER_KEY, ExitCode
 
 if TYPE_CHECKING:
-    from litellm_systemd.commands.proof import Files, Origin
-    from litellm_systemd.report import Report
+    from litellm_systemd.commands.verify_output import Change, Files, Origin
+    from litellm_systemd.report.report import Outcome, Report
+
+_COLOURS = {"ok": "green", "failed": "red", "warning": "yellow"}
+
+
+def watch_changes(prove: Callable[[], Report], seconds: float, *, as_json: bool) -> int:
+    """Prove, wait `seconds`, and again, until Ctrl-C; gives the exit code of the last whole round.
+
+    People see the first report as ever, and then a line for each check that ends otherwise than before. With
+    `as_json` each change is one line of JSON, those of the first round as well.
+    """
+    from litellm_systemd.commands.verify_output import find_changes
+
+    seen: dict[str, Outcome] = {}
+    last, is_first = ExitCode.INTERRUPTED, True
+    try:
+        while True:
+            report = prove()
+            changes = find_changes(seen, report)
+            seen |= {change.check.name: change.check.outcome for change in changes}
+            last = report.exit_code
+            if is_first and not as_json:
+                show(report, as_json=False)
+            else:
+                for change in changes:
+                    _say(change, report, as_json=as_json)
+            is_first = False
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        # The ordinary end of it, and no failure: the code tells how things stood.
+        return int(last)
+
+
+def _say(change: Change, report: Report, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(change.as_dict(str(report.data.get("checked_at") or "")), ensure_ascii=False))
+        return
+    moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    click.secho(f"{moment}  {change.as_line()}", fg=_COLOURS.get(change.check.outcome.value))
+
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -170,9 +210,9 @@ def verify(
         raise click.UsageError("--watch goes neither with --fallbacks nor with --quiet")
     if (env_file or config) and not fallbacks:
         raise click.UsageError("-c and --env-file are for --fallbacks: else it is the running gateway that is asked")
-    from litellm_systemd.commands import proof, service
+    from litellm_systemd.commands import service, verify_output
 
-    files = proof.Files(junit, html)
+    files = verify_output.Files(junit, html)
     files.require_places()
     if fallbacks:
         if base_url or no_spend or models or all_models or full or concurrency or caching:
@@ -199,7 +239,7 @@ def verify(
             wait=wait,
             say=say,
         )
-    origin = proof.Origin(is_own=not (base_url or env_file or config), is_throwaway=fallbacks)
+    origin = verify_output.Origin(is_own=not (base_url or env_file or config), is_throwaway=fallbacks)
     prove_and_keep = partial(_prove_and_keep, prove, files, origin)
     if watch:
         if not no_spend:
@@ -216,7 +256,7 @@ def _prove_fallbacks(env_file: Path | None, config: str | None, timeout: float) 
 
 
 def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: Origin) -> Report:
-    from litellm_systemd.commands.proof import tell_origin
+    from litellm_systemd.commands.verify_output import tell_origin
 
     report = tell_origin(prove(), layout_of(), datetime.now(timezone.utc), origin)
     files.write(report)

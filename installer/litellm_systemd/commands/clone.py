@@ -10,11 +10,11 @@ from pathlib import Path
 from litellm_systemd.box import Bind, Box, Image, Yard, is_hidden, outermost
 from litellm_systemd.contract import SERVICE
 from litellm_systemd.errors import InstallerError, Unavailable
-from litellm_systemd.host import is_booted
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import is_booted
+from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.releases.source import Checkout, find_source
-from litellm_systemd.report import Check, Outcome
-from litellm_systemd.systemctl import Systemctl
+from litellm_systemd.report.report import Check, Outcome
 
 #: A clone's own in any case: nothing below is copied as a whole.
 _OWN = frozenset({Path("/"), Path("/tmp"), Path("/run"), Path("/var/tmp")})  # noqa: S108 - named, not used

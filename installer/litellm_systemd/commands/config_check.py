@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from litellm_systemd.commands.desired import Request, choose_config, find_config, read_choice
-from litellm_systemd.commands.endings import find_ends
+from litellm_systemd.commands.end_of_life import find_ends
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.settings import Dotenv, Settings, build_settings, read_dotenv
 from litellm_systemd.errors import MissingError, PermissionDenied
 from litellm_systemd.gateway.config import (
     Choice,
@@ -21,10 +22,9 @@ from litellm_systemd.gateway.config import (
     localize,
     parse_config,
 )
-from litellm_systemd.host import active_config, read_installed
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.host.observe import active_config, read_installed
+from litellm_systemd.report.report import Check, Outcome, Report
 from litellm_systemd.resources import read_config as read_shipped
-from litellm_systemd.settings import Dotenv, Settings, build_settings, read_dotenv
 
 _OUTCOMES = {Severity.ERROR: Outcome.FAILED, Severity.WARNING: Outcome.WARNING}
 

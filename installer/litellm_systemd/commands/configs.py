@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from litellm_systemd.apply import apply_install
-from litellm_systemd.commands.changing import Say, changing, prove_service
 from litellm_systemd.commands.config_check import finding_checks
 from litellm_systemd.commands.desired import (
     Request,
@@ -16,18 +14,19 @@ from litellm_systemd.commands.desired import (
     work_out,
 )
 from litellm_systemd.commands.desired_files import build_config_file
+from litellm_systemd.commands.transaction import Say, changing, prove_service
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError
-from litellm_systemd.files import observe_file
 from litellm_systemd.gateway.config import lint
-from litellm_systemd.host import active_config, observe_host, read_installed, read_manifest
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import DesiredState, HostState, Running, Verb
-from litellm_systemd.plan import plan_install
-from litellm_systemd.preflight import require_ground
-from litellm_systemd.report import Report
+from litellm_systemd.host.files import observe_file
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import active_config, observe_host, read_installed, read_manifest
+from litellm_systemd.host.state import DesiredState, HostState, Running, Verb
+from litellm_systemd.install.apply import apply_install
+from litellm_systemd.install.plan import plan_install, require_ground
+from litellm_systemd.install.steps import Executor
+from litellm_systemd.report.report import Report
 from litellm_systemd.resources import config_names
-from litellm_systemd.steps import Executor
 
 
 def list_configs(layout: Layout) -> Report:

@@ -8,12 +8,19 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from litellm_systemd.aws.access import bedrock_models, require_one_identity
+from litellm_systemd.aws.credentials import bedrock_models, require_one_identity
 from litellm_systemd.bedrock.regions import looks_like_region
-from litellm_systemd.commands.access import find_instance_region, require_files, require_pair, require_role
-from litellm_systemd.commands.endings import check_ends
+from litellm_systemd.commands.end_of_life import check_ends
+from litellm_systemd.commands.preflight import find_instance_region, require_files, require_pair, require_role
+from litellm_systemd.env.settings import (
+    CONFIG_VARIABLE,
+    REGION_VARIABLES,
+    Dotenv,
+    Settings,
+    build_settings,
+    read_dotenv,
+)
 from litellm_systemd.errors import InputError, MissingError, UsageError
-from litellm_systemd.files import observe_file
 from litellm_systemd.gateway.config import (
     Choice,
     GatewayConfig,
@@ -27,19 +34,12 @@ from litellm_systemd.gateway.config import (
     read_config,
     resolve_name,
 )
-from litellm_systemd.host import active_config, read_installed, read_manifest
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import FileState, Kind, link
+from litellm_systemd.host.files import observe_file
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import active_config, read_installed, read_manifest
+from litellm_systemd.host.state import FileState, Kind, link
 from litellm_systemd.resources import config_names
 from litellm_systemd.resources import read_config as read_shipped
-from litellm_systemd.settings import (
-    CONFIG_VARIABLE,
-    REGION_VARIABLES,
-    Dotenv,
-    Settings,
-    build_settings,
-    read_dotenv,
-)
 
 DEFAULT_CONFIG = "iam_role_config.yml"
 

@@ -7,9 +7,9 @@ from collections.abc import Container
 from litellm_systemd import contract
 from litellm_systemd.commands.desired import Wanted, build_config_link
 from litellm_systemd.gateway.config import Origin
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import DesiredState, FileState, HostState, Running, folder, link
-from litellm_systemd.render import (
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import DesiredState, FileState, HostState, Running, folder, link
+from litellm_systemd.install.render import (
     render_command,
     render_environment,
     render_service,
@@ -19,7 +19,7 @@ from litellm_systemd.render import (
     render_verify_service,
     render_verify_timer,
 )
-from litellm_systemd.verify_timer import OFF
+from litellm_systemd.install.verify_timer import OFF
 
 
 def build_desired(

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from litellm_systemd.contract import VERIFY_TIMER, ExitCode
-from litellm_systemd.diff import render_diff
-from litellm_systemd.drift import describe_drift
 from litellm_systemd.errors import MissingError
-from litellm_systemd.files import observe_file
-from litellm_systemd.host import observe_host
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import FileState, HostState, Kind, Record
-from litellm_systemd.plan import UNITS
-from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.systemctl import Systemctl
+from litellm_systemd.host.diff import describe_drift, render_diff
+from litellm_systemd.host.files import observe_file
+from litellm_systemd.host.layout import UNITS, Layout
+from litellm_systemd.host.observe import observe_host
+from litellm_systemd.host.state import FileState, HostState, Kind, Record
+from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.report.report import Check, Outcome, Report
 
 
 def diff(layout: Layout) -> Report:

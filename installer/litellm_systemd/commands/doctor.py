@@ -8,22 +8,22 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.apply import apply_install
 from litellm_systemd.aws.client import load
-from litellm_systemd.commands.changing import Say, changing, require_root
+from litellm_systemd.commands.transaction import Say, changing, require_root
 from litellm_systemd.doctor.cause import Finding
 from litellm_systemd.doctor.engine import Diagnosis, Examined, examine
+from litellm_systemd.doctor.notes import find_remarks
 from litellm_systemd.doctor.registry import PROBES
-from litellm_systemd.doctor.remarks import find_remarks
-from litellm_systemd.doctor.scene import Scene
+from litellm_systemd.doctor.snapshot import Scene
 from litellm_systemd.errors import InputError, InstallerError
-from litellm_systemd.host import find_layout, observe_host
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import Action, DesiredState, Plan, Running
-from litellm_systemd.plan import in_order
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import find_layout, observe_host
+from litellm_systemd.host.state import Action, DesiredState, Plan, Running
+from litellm_systemd.install.apply import apply_install
+from litellm_systemd.install.plan import in_order
+from litellm_systemd.install.steps import Executor
 from litellm_systemd.releases.inventory import current_release
-from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.steps import Executor
+from litellm_systemd.report.report import Check, Outcome, Report
 
 #: So many checks that weren't made for the same reason are named to people; programs get all.
 _NAMED = 5

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from litellm_systemd import contract
-from litellm_systemd.commands.changing import Say
 from litellm_systemd.commands.desired import Request, work_out
 from litellm_systemd.commands.service import installed_settings
+from litellm_systemd.commands.transaction import Say
 from litellm_systemd.gateway.config import read_config
-from litellm_systemd.host import is_booted
-from litellm_systemd.report import Report
-from litellm_systemd.systemctl import Systemctl
-from litellm_systemd.throwaway import throwaway_process, throwaway_unit
+from litellm_systemd.host.observe import is_booted
+from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.instances.throwaway import throwaway_process, throwaway_unit
+from litellm_systemd.report.report import Report
 from litellm_systemd.verify.run import verify_fallbacks
 
 _UNIT_NOTE = "Tried on a throwaway unit with the service's release, environment, configuration, user and sandbox."

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from litellm_systemd.aws.access import callers
 from litellm_systemd.aws.bedrock import Answers, ask_bedrock
+from litellm_systemd.aws.credentials import callers
 from litellm_systemd.aws.policy import (
     Grant,
     build_grant,
@@ -20,13 +20,13 @@ from litellm_systemd.aws.policy import (
 from litellm_systemd.bedrock.ids import Kind
 from litellm_systemd.commands.chosen import Chosen, read_chosen
 from litellm_systemd.commands.desired import Request
+from litellm_systemd.env.aws import ROLE
+from litellm_systemd.env.expiry import BEARER_VARIABLE
+from litellm_systemd.env.settings import REGION_VARIABLES
 from litellm_systemd.errors import InputError, UsageError
-from litellm_systemd.expiry import BEARER_VARIABLE
-from litellm_systemd.gateway.model import resolve_reference
+from litellm_systemd.gateway.config_types import resolve_reference
 from litellm_systemd.gateway.served import Served
-from litellm_systemd.report import Report
-from litellm_systemd.settings import REGION_VARIABLES
-from litellm_systemd.settings_aws import ROLE
+from litellm_systemd.report.report import Report
 
 FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "json": render_policy,

@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from litellm_systemd.aws.access import KEY_CONFIG
+from litellm_systemd.aws.credentials import KEY_CONFIG
 from litellm_systemd.aws.profiles import Credentials, read_profile
 from litellm_systemd.bedrock.regions import looks_like_region
-from litellm_systemd.commands.access import prove_pair
+from litellm_systemd.commands.preflight import prove_pair
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.dotenv_file import Dotenv
+from litellm_systemd.env.aws import KEY_ID, SECRET, TOKEN, check_aws
+from litellm_systemd.env.dotenv import Dotenv
+from litellm_systemd.env.expiry import END_VARIABLE, render_moment
 from litellm_systemd.errors import InputError, InstallerError, PermissionDenied, UsageError
-from litellm_systemd.expiry import END_VARIABLE, render_moment
-from litellm_systemd.report import Report
+from litellm_systemd.report.report import Report
 from litellm_systemd.resources import EXAMPLE_ENV, read_config
-from litellm_systemd.settings_aws import KEY_ID, SECRET, TOKEN, check_aws
 
 _AS_AWS = "Write it as AWS does: us-east-1, eu-central-1."
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from litellm_systemd import contract
-from litellm_systemd.apply import apply_install
-from litellm_systemd.aws.access import bedrock_models
-from litellm_systemd.client import Gateway
-from litellm_systemd.commands.access import NOT_ASKED
-from litellm_systemd.commands.changing import Say, changing, prove_service
+from litellm_systemd.aws.credentials import bedrock_models
+from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.commands.desired import Request, Wanted
-from litellm_systemd.commands.draft import Draft, InstallOptions, draft_install, render_kept
+from litellm_systemd.commands.install_plan import Draft, InstallOptions, draft_install, render_kept
+from litellm_systemd.commands.preflight import NOT_ASKED
+from litellm_systemd.commands.transaction import Say, changing, prove_service
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.diff import render_diff
+from litellm_systemd.env.settings import Settings
 from litellm_systemd.errors import Unavailable
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import Plan, Verb
-from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.runtime_calls import port_trouble
-from litellm_systemd.settings import Settings
+from litellm_systemd.host.diff import render_diff
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import Plan, Verb
+from litellm_systemd.install.apply import apply_install
+from litellm_systemd.instances.runtime_calls import port_trouble
+from litellm_systemd.report.report import Check, Outcome, Report
 from litellm_systemd.verify.run import Scope, verify
 
 NOTHING_TO_DO = "nothing to do: all is in place"

@@ -7,10 +7,10 @@ from datetime import datetime
 
 from litellm_systemd.command import replace_process
 from litellm_systemd.errors import CommandError, InputError, PermissionDenied, UsageError
-from litellm_systemd.layout import Layout
-from litellm_systemd.log_events import ERROR, Group, LogEvent, group_events, of_request, read_events
-from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.systemctl import Systemctl, journal_argv
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.systemctl import Systemctl, journal_argv
+from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, of_request, read_events
+from litellm_systemd.report.report import Check, Outcome, Report
 
 #: How far back is looked where nothing is said: a busy gateway's journal is large.
 _DAY = "-1d"

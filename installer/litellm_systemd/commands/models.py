@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from litellm_systemd.aws.lives import ask_lives
+from litellm_systemd.aws.lifecycle import ask_lives
 from litellm_systemd.commands.chosen import read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.gateway.config import Finding, GatewayConfig, Severity
 from litellm_systemd.gateway.served import Served, end_findings
-from litellm_systemd.report import Check, Outcome, Report, Table
+from litellm_systemd.report.report import Check, Outcome, Report, Table
 
 _COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")
 #: Why a lifecycle is not Bedrock's own word.

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.box import Box, Yard, require_boxes
-from litellm_systemd.commands.changing import Say, require_root
+from litellm_systemd.command import interruptible
 from litellm_systemd.commands.clone import boot_clone, make_clone
 from litellm_systemd.commands.desired import Request, Wanted, work_out
+from litellm_systemd.commands.transaction import Say, require_root
 from litellm_systemd.contract import MASTER_KEY, ExitCode
-from litellm_systemd.interrupts import interruptible
-from litellm_systemd.lock import hold_lock
-from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.systemctl import journal_argv
+from litellm_systemd.host.install_lock import hold_lock
+from litellm_systemd.host.systemctl import journal_argv
+from litellm_systemd.report.report import Check, Outcome, Report
 
 UNTOUCHED = "nothing on this host was changed"
 _JOURNAL_LINES = 30

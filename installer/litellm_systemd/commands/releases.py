@@ -10,9 +10,9 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.command import replace_process
-from litellm_systemd.commands.changing import changing, require_root
+from litellm_systemd.commands.transaction import changing, require_root
 from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable, UsageError
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.bundle import Target, open_source, write_bundle
 from litellm_systemd.releases.fetch import fetch_litellm, fetch_package
@@ -26,7 +26,7 @@ from litellm_systemd.releases.inventory import (
     running_release,
 )
 from litellm_systemd.releases.source import Source, find_source
-from litellm_systemd.report import Report
+from litellm_systemd.report.report import Report
 
 Say = Callable[[str], None]
 

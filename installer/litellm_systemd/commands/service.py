@@ -8,23 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from litellm_systemd import contract, mock_testing
-from litellm_systemd.client import DEFAULT_TIMEOUT, Gateway, is_loopback
+from litellm_systemd import contract
+from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_loopback
 from litellm_systemd.command import replace_process
-from litellm_systemd.commands.changing import Say, changing, require_root
 from litellm_systemd.commands.configs import switch_config
 from litellm_systemd.commands.desired import Request, work_out
-from litellm_systemd.commands.endings import active_ends
+from litellm_systemd.commands.end_of_life import active_ends
 from litellm_systemd.commands.init import find_invoker
+from litellm_systemd.commands.transaction import Say, changing, require_root
+from litellm_systemd.env import mock_testing
+from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.errors import MissingError, UsageError
 from litellm_systemd.gateway.config import read_config
-from litellm_systemd.host import active_config, read_installed, require_installed, require_systemd
-from litellm_systemd.journal import read_journal
-from litellm_systemd.layout import Layout
-from litellm_systemd.report import Outcome, Report
-from litellm_systemd.settings import Dotenv, Settings, build_settings
-from litellm_systemd.standby import restart_without_pause
-from litellm_systemd.systemctl import Systemctl
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import active_config, read_installed, require_installed, require_systemd
+from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.install.undo_log import read_journal
+from litellm_systemd.instances.standby import restart_without_pause
+from litellm_systemd.report.report import Outcome, Report
 from litellm_systemd.verify.caching import PROMPT_TOKENS
 from litellm_systemd.verify.run import Scope, verify
 

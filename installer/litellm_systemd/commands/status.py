@@ -8,19 +8,26 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd import contract, mock_testing
+from litellm_systemd import contract
 from litellm_systemd.command import run
-from litellm_systemd.commands.loaded import Loaded, edited_notes, observe_loaded
+from litellm_systemd.commands.loaded_config import Loaded, edited_notes, observe_loaded
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.env import mock_testing
+from litellm_systemd.env.expiry import judge_end
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.expiry import judge_end
-from litellm_systemd.files import observe_file
-from litellm_systemd.host import active_config, memory_field, read_installed, require_installed, require_systemd
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.files import observe_file
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import (
+    active_config,
+    memory_field,
+    read_installed,
+    require_installed,
+    require_systemd,
+)
+from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.instances.runtime_calls import ask_service
 from litellm_systemd.releases.inventory import current_release, missing_python
-from litellm_systemd.report import Check, Outcome, Report
-from litellm_systemd.runtime_calls import ask_service
-from litellm_systemd.systemctl import Systemctl
+from litellm_systemd.report.report import Check, Outcome, Report
 
 #: What systemd is asked for, under the names that people and programs are given.
 _PROPERTIES = {

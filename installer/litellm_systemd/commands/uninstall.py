@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from litellm_systemd.apply import apply_uninstall
-from litellm_systemd.commands.changing import changing
-from litellm_systemd.host import observe_host
-from litellm_systemd.layout import Layout
-from litellm_systemd.model import Plan, Verb
-from litellm_systemd.plan import UNITS, plan_uninstall
-from litellm_systemd.report import Report
+from litellm_systemd.commands.transaction import changing
+from litellm_systemd.host.layout import UNITS, Layout
+from litellm_systemd.host.observe import observe_host
+from litellm_systemd.host.state import Plan, Verb
+from litellm_systemd.install.apply import apply_uninstall
+from litellm_systemd.install.plan import plan_uninstall
+from litellm_systemd.report.report import Report
 
 
 def uninstall(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from litellm_systemd.doctor.docs_table import replace_tables
 from litellm_systemd.doctor.registry import PROBES
-from litellm_systemd.doctor.table import replace_tables
 
 page = Path(sys.argv[1])
 page.write_text(replace_tables(page.read_text(encoding="utf-8"), (probe.cause for probe in PROBES)), encoding="utf-8")

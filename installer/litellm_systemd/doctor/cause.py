@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from litellm_systemd.model import Action
-from litellm_systemd.report import Outcome
+from litellm_systemd.host.state import Action
+from litellm_systemd.report.report import Outcome
 
 if TYPE_CHECKING:
-    from litellm_systemd.doctor.scene import Scene
+    from litellm_systemd.doctor.snapshot import Scene
 
 DOCS = "docs/troubleshooting.md"
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from litellm_systemd.doctor.cause import Cause, Finding, Probe
-from litellm_systemd.doctor.scene import Scene
+from litellm_systemd.doctor.snapshot import Scene
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.report import Outcome
+from litellm_systemd.report.report import Outcome
 
 #: Seconds for one check, and for all of them.
 EACH, TOTAL = 3.0, 4.5

@@ -5,26 +5,28 @@ from __future__ import annotations
 from types import ModuleType
 
 from litellm_systemd.doctor import (
-    look_aws,
-    look_configuration,
-    look_credentials,
-    look_disk,
-    look_environment,
-    look_exit,
-    look_files,
-    look_host,
-    look_journal,
-    look_network,
-    look_port,
-    look_quotas,
-    look_service,
-    look_unit,
+    check_aws,
+    check_clock,
+    check_configuration,
+    check_credentials,
+    check_disk,
+    check_environment,
+    check_exit,
+    check_files,
+    check_host,
+    check_journal,
+    check_network,
+    check_port,
+    check_quotas,
+    check_service,
+    check_unit,
 )
 from litellm_systemd.doctor.cause import Probe
 
 _GROUPS = (
-    *(look_host, look_disk, look_files, look_environment, look_credentials, look_configuration, look_unit),
-    *(look_port, look_exit, look_network, look_aws, look_quotas, look_service, look_journal),
+    *(check_host, check_clock, check_disk),
+    *(check_files, check_environment, check_credentials, check_configuration, check_unit),
+    *(check_port, check_exit, check_network, check_aws, check_quotas, check_service, check_journal),
 )
 
 

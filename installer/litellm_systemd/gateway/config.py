@@ -10,20 +10,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.bedrock.model_map import read_model_map
 from litellm_systemd.bedrock.regions import leaving as leaving
 from litellm_systemd.bedrock.regions import localize as localize
 from litellm_systemd.gateway.choice import Choice as Choice
 from litellm_systemd.gateway.choice import Origin as Origin
 from litellm_systemd.gateway.choice import resolve_name as resolve_name
+from litellm_systemd.gateway.config_types import REFERENCE, Fallback, KeyPath, Place, config_error, find_place
+from litellm_systemd.gateway.config_types import ConfigError as ConfigError
+from litellm_systemd.gateway.config_types import Finding as Finding
+from litellm_systemd.gateway.config_types import GatewayConfig as GatewayConfig
+from litellm_systemd.gateway.config_types import Model as Model
+from litellm_systemd.gateway.config_types import Severity as Severity
 from litellm_systemd.gateway.lint import lint as lint
-from litellm_systemd.gateway.model import REFERENCE, Fallback, KeyPath, Place, config_error, find_place
-from litellm_systemd.gateway.model import ConfigError as ConfigError
-from litellm_systemd.gateway.model import Finding as Finding
-from litellm_systemd.gateway.model import GatewayConfig as GatewayConfig
-from litellm_systemd.gateway.model import Model as Model
-from litellm_systemd.gateway.model import Severity as Severity
-from litellm_systemd.gateway.source import Document, parse_document, read_document
+from litellm_systemd.gateway.model_map import read_model_map
+from litellm_systemd.gateway.yaml_source import Document, parse_document, read_document
 
 #: Each maps a model to the models that are asked in its place (litellm/router.py).
 FALLBACK_KINDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")

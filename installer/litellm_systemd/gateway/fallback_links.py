@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.gateway.model import Fallback, GatewayConfig
+from litellm_systemd.gateway.config_types import Fallback, GatewayConfig
 
 #: By the setting: how people call it, and the parameter that makes a model fail in just that way.
 KINDS: Mapping[str, tuple[str, str]] = {

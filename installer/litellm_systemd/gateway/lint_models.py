@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 
 from litellm_systemd.bedrock import regions
 from litellm_systemd.bedrock.ids import parse_bedrock_id
-from litellm_systemd.bedrock.model_map import read_model_map
+from litellm_systemd.gateway.config_types import Finding, GatewayConfig, KeyPath, Model, mappings, resolve_reference
+from litellm_systemd.gateway.installed_litellm import Part, is_known_to_litellm
 from litellm_systemd.gateway.known import PROVIDERS
-from litellm_systemd.gateway.model import Finding, GatewayConfig, KeyPath, Model, mappings, resolve_reference
-from litellm_systemd.gateway.models_map import foundation_model, map_values
-from litellm_systemd.installed_litellm import Part, is_known_to_litellm
+from litellm_systemd.gateway.model_map import foundation_model, map_values, read_model_map
 
 #: Where LiteLLM looks for a region, in its order (llms/bedrock/base_aws_llm.py); after them it takes us-west-2.
 REGION_VARIABLES = ("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from litellm_systemd.bedrock.ids import BedrockId, parse_bedrock_id
-from litellm_systemd.bedrock.model_map import Life, MapEntry, find_entry
+from litellm_systemd.gateway.config_types import Finding, GatewayConfig, Model, resolve_reference
 from litellm_systemd.gateway.lint_models import called_region, with_own_variables
-from litellm_systemd.gateway.model import Finding, GatewayConfig, Model, resolve_reference
+from litellm_systemd.gateway.model_map import Life, MapEntry, find_entry
 
 #: Days before a model's end from which on a user is warned.
 WARNING_DAYS = 90

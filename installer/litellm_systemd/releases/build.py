@@ -18,15 +18,15 @@ from pathlib import Path
 
 from litellm_systemd.command import run
 from litellm_systemd.errors import InstallerError, Unavailable
-from litellm_systemd.files import plain_umask, remove_path
-from litellm_systemd.host import RELEASE_MARK, observe_releases
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.files import plain_umask, remove_path
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import RELEASE_MARK, observe_releases
 from litellm_systemd.releases.inventory import Release
-from litellm_systemd.releases.pins import LOCK, lock_digest, parse_lock, pinned_version
+from litellm_systemd.releases.requirements_lock import LOCK, lock_digest, parse_lock, pinned_version
 from litellm_systemd.releases.source import Source
-from litellm_systemd.releases.sourced import pack_sourced
 from litellm_systemd.releases.trial import Trial, try_configuration, try_import, try_release
 from litellm_systemd.releases.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
+from litellm_systemd.releases.wheels import pack_sourced
 
 Say = Callable[[str], None]
 

@@ -26,7 +26,7 @@ from litellm_systemd.releases.archive import (
     unpack,
     write_archive,
 )
-from litellm_systemd.releases.pins import Pin, parse_lock, pinned_version, pins_for, render_lock
+from litellm_systemd.releases.requirements_lock import Pin, parse_lock, pinned_version, pins_for, render_lock
 from litellm_systemd.releases.source import (
     Materials,
     Source,
@@ -35,9 +35,8 @@ from litellm_systemd.releases.source import (
     reachable_python,
     wheel_source,
 )
-from litellm_systemd.releases.sourced import pack_sourced
 from litellm_systemd.releases.venvs import pip_argv
-from litellm_systemd.releases.wheels import read_wheel
+from litellm_systemd.releases.wheels import pack_sourced, read_wheel
 
 #: Amazon Linux 2023 has the oldest glibc of the systems that are supported: 2.34.
 _NEWEST_GLIBC, _OLDEST_GLIBC = 34, 5

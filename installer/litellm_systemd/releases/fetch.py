@@ -14,8 +14,8 @@ from packaging.version import InvalidVersion, Version
 
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InstallerError, UsageError
-from litellm_systemd.releases import sourced
-from litellm_systemd.releases.pins import LOCK, Pin, parse_lock, pinned_version, render_lock
+from litellm_systemd.releases import wheels
+from litellm_systemd.releases.requirements_lock import LOCK, Pin, parse_lock, pinned_version, render_lock
 from litellm_systemd.releases.source import DISTRIBUTION, Source, find_source, folder_source, reachable_python
 from litellm_systemd.releases.venvs import index_environment, install_argv, pip_argv
 from litellm_systemd.releases.wheels import find_uv
@@ -99,7 +99,7 @@ def _requirements(version: str) -> list[str]:
             "'litellmctl upgrade' fetches a later litellm-systemd.",
         )
     # No lock can name what is only to be had as source: see `sourced`.
-    others = [str(item) for item in own if item.name not in (litellm.name, sourced.NAME)]
+    others = [str(item) for item in own if item.name not in (litellm.name, wheels.NAME)]
     return [f"litellm[{','.join(sorted(litellm.extras))}]=={version}", *others]
 
 

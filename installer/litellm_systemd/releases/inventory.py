@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from litellm_systemd.errors import UsageError
-from litellm_systemd.files import observe_file
-from litellm_systemd.host import RELEASE_MARK, observe_releases, previous_release
-from litellm_systemd.layout import Layout
+from litellm_systemd.host.files import observe_file
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, previous_release
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from typing import Protocol
 from urllib.parse import unquote, urlparse
 
 from litellm_systemd.errors import InputError, MissingError, Unavailable
-from litellm_systemd.host import RELEASE_MARK
-from litellm_systemd.releases.pins import LOCK, lock_digest
+from litellm_systemd.host.observe import RELEASE_MARK
+from litellm_systemd.releases.requirements_lock import LOCK, lock_digest
 from litellm_systemd.releases.wheels import build_wheel, pack_wheel, read_wheel, wheel_name
 from litellm_systemd.resources import read_lock
 

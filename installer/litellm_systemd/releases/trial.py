@@ -10,11 +10,11 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.command import Result, minimal_environment, run
-from litellm_systemd.environment_file import parse_environment_file
+from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.files import user_exists
-from litellm_systemd.layout import Layout
-from litellm_systemd.releases.pins import parse_lock, pinned_versions
+from litellm_systemd.host.files import user_exists
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.releases.requirements_lock import parse_lock, pinned_versions
 
 _PROBE = """
 import importlib.metadata, json, platform
@@ -30,7 +30,7 @@ print(json.dumps({
 #: As the service does it: without the network, and with what it loads ahead.
 _IMPORT = """
 import os
-from litellm_systemd.runtime.seam import preload
+from litellm_systemd.runtime.worker.litellm_adapter import preload
 preload(os.environ)
 """
 

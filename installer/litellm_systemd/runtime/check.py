@@ -12,14 +12,14 @@ from pathlib import Path
 
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InputError, InstallerError
-from litellm_systemd.runtime import seam
 from litellm_systemd.runtime.channel import Beat, Failed
 from litellm_systemd.runtime.configuration import load_configuration
-from litellm_systemd.runtime.facts import render_error
 from litellm_systemd.runtime.journal import Journal, adopt_loggers, open_journal
+from litellm_systemd.runtime.master.status import render_error
+from litellm_systemd.runtime.master.worker_handle import Process, spawn
 from litellm_systemd.runtime.options import read_options
-from litellm_systemd.runtime.process import Process, spawn
-from litellm_systemd.runtime.worker import Job
+from litellm_systemd.runtime.worker import litellm_adapter
+from litellm_systemd.runtime.worker.worker import Job
 
 
 def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
@@ -36,7 +36,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
 def _check(config: Path, environ: MutableMapping[str, str], journal: Journal) -> None:
     options = replace(read_options(config, environ), workers=1)
     configuration = load_configuration(options.config, environ)
-    seam.preload(environ)
+    litellm_adapter.preload(environ)
     adopt_loggers(journal)
     process = spawn(Job(1, options, configuration, (), None), journal, lambda: None, time.monotonic())
     try:

@@ -19,23 +19,23 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     command: str | None = arguments.command
     if command == "port":
-        from litellm_systemd.runtime.port import main as port
+        from litellm_systemd.runtime.systemd.port import main as port
 
         return port(arguments.address)
     if command == "reload":
-        from litellm_systemd.runtime.control import reload_main
+        from litellm_systemd.runtime.master.control import reload_main
 
         return reload_main(arguments.pid, os.environ)
     if command == "status":
-        from litellm_systemd.runtime.control import status_main
+        from litellm_systemd.runtime.master.control import status_main
 
         return status_main(os.environ)
     if command == "stopped":
-        from litellm_systemd.runtime.stopped import main as stopped
+        from litellm_systemd.runtime.systemd.stop import main as stopped
 
         return stopped(os.environ)
     if command == "stopping":
-        from litellm_systemd.runtime.stopped import stopping_main
+        from litellm_systemd.runtime.systemd.stop import stopping_main
 
         return stopping_main()
     if command == "check":
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
         return check(arguments.config, os.environ)
     if command == "reach":
-        from litellm_systemd.runtime.reach import main as reach
+        from litellm_systemd.runtime.connectivity import main as reach
 
         return reach(arguments.urls, os.environ)
     from litellm_systemd.runtime.serve import main as serve

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from litellm_systemd.env.mock_testing import allows_mock_testing, render_allowing
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import check, read_config
-from litellm_systemd.mock_testing import allows_mock_testing, render_allowing
 
 
 @dataclass(frozen=True, slots=True)

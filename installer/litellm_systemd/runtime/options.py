@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litellm_systemd import contract
+from litellm_systemd.env.mock_testing import allows_mock_testing
 from litellm_systemd.errors import InputError
-from litellm_systemd.mock_testing import allows_mock_testing
 
 _ON = frozenset({"true", "1", "yes"})
 _OFF = frozenset({"false", "0", "no", ""})

@@ -10,16 +10,16 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from litellm_systemd.contract import JSON_LOGS, ExitCode
+from litellm_systemd.env.mock_testing import WARNING
 from litellm_systemd.errors import InstallerError, Unavailable
-from litellm_systemd.mock_testing import WARNING
-from litellm_systemd.runtime import seam
 from litellm_systemd.runtime.configuration import load_configuration
-from litellm_systemd.runtime.facts import render_error
 from litellm_systemd.runtime.journal import adopt_loggers, adopt_strays, open_journal
-from litellm_systemd.runtime.listeners import take_listeners
-from litellm_systemd.runtime.master import Master
-from litellm_systemd.runtime.notify import Notifier
+from litellm_systemd.runtime.master.master import Master
+from litellm_systemd.runtime.master.status import render_error
 from litellm_systemd.runtime.options import read_options
+from litellm_systemd.runtime.systemd.listeners import take_listeners
+from litellm_systemd.runtime.systemd.notify import Notifier
+from litellm_systemd.runtime.worker import litellm_adapter
 
 
 def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
@@ -46,7 +46,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     notifier.status("importing LiteLLM")
     if options.json_logs:
         environ[JSON_LOGS] = "true"  # the only word for yes that LiteLLM takes
-    seam.preload(environ)
+    litellm_adapter.preload(environ)
     adopt_loggers(journal)
     adopt_strays(journal)  # again: under JSON_LOGS, LiteLLM takes sys.excepthook
 

@@ -9,9 +9,9 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
-from litellm_systemd.client import Answer, Gateway, Stream
-from litellm_systemd.client_errors import told
-from litellm_systemd.report import Outcome
+from litellm_systemd.client.errors import told
+from litellm_systemd.client.gateway import Answer, Gateway, Stream
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.hints import hint_for, hint_for_text
 
 #: Enough for a model that thinks before it says one word; the others stop after that word.

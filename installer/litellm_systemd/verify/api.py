@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from litellm_systemd.client import Answer, Event, Gateway, Stream
-from litellm_systemd.client_errors import told
-from litellm_systemd.report import Outcome
+from litellm_systemd.client.errors import told
+from litellm_systemd.client.gateway import Answer, Event, Gateway, Stream
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import (
     MAX_TOKENS,
     Deltas,

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.client import Answer, Gateway
-from litellm_systemd.report import Outcome
+from litellm_systemd.client.gateway import Answer, Gateway
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import FALLBACK_HINT, MAX_TOKENS, Finding, Stops, failure, fallback_of
 from litellm_systemd.verify.checks import PROMPT
 from litellm_systemd.verify.hints import hint_for

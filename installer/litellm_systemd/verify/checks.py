@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from litellm_systemd.client import DONE, Answer, Gateway
-from litellm_systemd.readiness import READINESS
-from litellm_systemd.report import Outcome
+from litellm_systemd.client.gateway import DONE, Answer, Gateway
+from litellm_systemd.client.ready import READINESS
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import (
     Finding,
     Stops,

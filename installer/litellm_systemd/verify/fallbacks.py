@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from litellm_systemd.client import Gateway
+from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.fallback_links import Link, build_failing, build_links
-from litellm_systemd.report import Outcome
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import Finding, Stops, build_question, failed
 from litellm_systemd.verify.api import EMBEDDINGS, check_embedding_answer
 from litellm_systemd.verify.checks import PROMPT, check_chat_answer

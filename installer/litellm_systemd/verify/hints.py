@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from litellm_systemd.bedrock.refusals import find_refusal
-from litellm_systemd.client import Answer
-from litellm_systemd.client_errors import JOURNAL
+from litellm_systemd.client.errors import JOURNAL
+from litellm_systemd.client.gateway import Answer
 
 #: Looked for in the text of a failed chat before and after the refusals of AWS, first match wins. LiteLLM's words.
 _BEFORE = (

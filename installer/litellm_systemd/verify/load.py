@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from litellm_systemd.client import Answer, Gateway
-from litellm_systemd.client_errors import GatewayError
-from litellm_systemd.report import Outcome
+from litellm_systemd.client.errors import GatewayError
+from litellm_systemd.client.gateway import Answer, Gateway
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import (
     Finding,
     Stops,

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from litellm_systemd.client import Gateway
-from litellm_systemd.client_errors import GatewayError
+from litellm_systemd.client.errors import GatewayError
+from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.client.ready import NotReady, wait_ready
 from litellm_systemd.gateway.config import GatewayConfig
-from litellm_systemd.readiness import NotReady, wait_ready
-from litellm_systemd.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report
 from litellm_systemd.verify.answers import Finding, Stops
 from litellm_systemd.verify.fallbacks import fallback_steps
 from litellm_systemd.verify.steps import Scope as Scope

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from litellm_systemd.client import Gateway
-from litellm_systemd.client_errors import GatewayError
-from litellm_systemd.report import Outcome
+from litellm_systemd.client.errors import GatewayError
+from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import Finding
 from litellm_systemd.verify.api import (
     EMBEDDINGS,

@@ -1,0 +1,90 @@
+"""When temporary credentials end: read from the service's environment, judged against a given time. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from urllib.parse import parse_qs
+
+from litellm_systemd.report.report import Check, Outcome
+
+#: The name that `aws configure export-credentials --format env` prints, and that botocore reads.
+END_VARIABLE = "AWS_CREDENTIAL_EXPIRATION"
+BEARER_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
+#: So long before their end `status` begins to warn.
+WARN_BEFORE = timedelta(hours=1)
+
+CHECK_NAME = "AWS credentials"
+_REMEDY = "Get new ones, put them into .env and run: sudo litellmctl install"
+# A short-term Bedrock API key is a presigned URL in base64 behind this prefix (aws-bedrock-token-generator).
+_SHORT_TERM = "bedrock-api-key-"
+
+
+def parse_moment(text: str) -> datetime | None:
+    """A time in ISO 8601, in UTC where it names no zone; None if it isn't one.
+
+    Tools that write AWS profiles disagree: `2026-11-24T14:00:00Z`, `…+01:00`, `2026-11-24 14:00:00`.
+    """
+    try:
+        # Python 3.10 takes neither Z nor a fraction that isn't of three or six digits.
+        found = datetime.fromisoformat(re.sub(r"\.\d+", "", text.strip()).replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def render_moment(moment: datetime) -> str:
+    """The time as `parse_moment` reads it, in UTC, to the second."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def find_end(environment: Mapping[str, str]) -> datetime | None:
+    """When the credentials of this environment end; None if they don't, or if nothing says when."""
+    token = environment.get(BEARER_VARIABLE, "")
+    if token:
+        return _end_of_bearer(token)
+    if environment.get("AWS_SESSION_TOKEN"):
+        return parse_moment(environment.get(END_VARIABLE, ""))
+    return None
+
+
+def judge_end(environment: Mapping[str, str], now: datetime) -> Check | None:
+    """A check of temporary credentials: a warning an hour before their end, failed after it.
+
+    None where the environment holds no temporary ones. `now` has a time zone.
+    """
+    end = find_end(environment)
+    if end is None:
+        if environment.get("AWS_SESSION_TOKEN") and not environment.get(BEARER_VARIABLE):
+            return Check(CHECK_NAME, Outcome.SKIPPED, f"temporary, and no {END_VARIABLE} in .env says until when")
+        return None
+    left = end - now
+    if left <= timedelta():
+        return Check(CHECK_NAME, Outcome.FAILED, f"ended at {render_moment(end)}: every call is refused", _REMEDY)
+    detail = f"end at {render_moment(end)}, in {render_left(left)}"
+    if left <= WARN_BEFORE:
+        return Check(CHECK_NAME, Outcome.WARNING, detail, _REMEDY)
+    return Check(CHECK_NAME, Outcome.OK, detail)
+
+
+def render_left(left: timedelta) -> str:
+    """A time span for people: `7 min`, `5 h`, `3 days`."""
+    minutes = int(left.total_seconds()) // 60
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
+
+
+def _end_of_bearer(token: str) -> datetime | None:
+    """The end of a short-term Bedrock API key: at the latest that of its signature; None for a long-term one."""
+    if not token.startswith(_SHORT_TERM):
+        return None
+    try:
+        query = parse_qs(base64.b64decode(token.removeprefix(_SHORT_TERM)).decode().partition("?")[2])
+        signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+        return signed + timedelta(seconds=int(query["X-Amz-Expires"][0]))
+    except (binascii.Error, UnicodeDecodeError, KeyError, ValueError, OverflowError):
+        return None

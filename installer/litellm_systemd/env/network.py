@@ -1,0 +1,126 @@
+"""The way to AWS that a `.env` names: endpoint, proxy, private CA. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import SplitResult, urlsplit
+
+from litellm_systemd.env.dotenv import Dotenv
+from litellm_systemd.errors import InputError
+
+ENDPOINT = "AWS_BEDROCK_RUNTIME_ENDPOINT"
+ENDPOINT_VARIABLES = (ENDPOINT, "AWS_STS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS")
+PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+#: Variables that name a file or folder which the service reads.
+FILE_VARIABLES = (
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+    *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+)
+#: botocore sends even questions to the instance metadata through a proxy, which answers for its own host.
+NEVER_PROXIED = ("169.254.169.254", "fd00:ec2::254", "127.0.0.1", "localhost")
+
+#: What the service's sandbox hides: ProtectHome=yes and PrivateTmp=yes in units/litellm.service.j2.
+_HIDDEN = re.compile(r"/(home|root|run/user|tmp|var/tmp)(/|$)")
+_ENDPOINT_REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.(?:vpce\.)?amazonaws\.com")
+
+
+def check_network(dotenv: Dotenv, values: Mapping[str, str], region: str | None) -> list[str]:
+    """Check URLs and paths; give what to warn of.
+
+    Raises:
+        InputError: a URL that can't be one, an endpoint of another region, or a path that the sandbox hides.
+    """
+    warnings = []
+    for name in ENDPOINT_VARIABLES:
+        if name in values:
+            warnings += _check_endpoint(dotenv, values, name)
+    _check_endpoint_region(dotenv, values, region)
+    for name in PROXY_VARIABLES:
+        if name in values:
+            _check_proxy(dotenv, values, name)
+    for name in FILE_VARIABLES:
+        if name in values:
+            _check_path(dotenv, values, name)
+    return warnings
+
+
+def spare_metadata(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What NO_PROXY has to be where a proxy is set, so that metadata and this host are asked directly.
+
+    Returns:
+        The variables to set, none if all is well, and what to tell the user.
+    """
+    if not any(name in values for name in PROXY_VARIABLES):
+        return {}, []
+    # urllib, requests and httpx take the lower-case name where both are set.
+    names = [name for name in ("no_proxy", "NO_PROXY") if name in values] or ["NO_PROXY"]
+    listed = [entry.strip() for entry in values.get(names[0], "").split(",") if entry.strip()]
+    missing = [host for host in NEVER_PROXIED if host not in listed]
+    if "*" in listed or not missing:
+        return {}, []
+    text = ",".join((*listed, *missing))
+    note = f"NO_PROXY of the service also holds {', '.join(missing)}: instance metadata and this host aren't proxied."
+    return dict.fromkeys(names, text), [note]
+
+
+def _url(text: str, schemes: tuple[str, ...]) -> SplitResult | None:
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in schemes and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        return None
+    return url if usable and not re.search(r"[\s\"'<>]", text) else None
+
+
+def _check_endpoint(dotenv: Dotenv, values: Mapping[str, str], name: str) -> list[str]:
+    url = _url(values[name], ("https", "http"))
+    if url is None or url.path not in ("", "/") or url.query or url.username:
+        raise InputError(
+            f"{dotenv.where(name)}: {name} is not the URL of an endpoint: https://HOST, with a port or without, and"
+            " no more",
+            "Such as https://vpce-0123.bedrock-runtime.us-east-1.vpce.amazonaws.com",
+        )
+    if url.scheme == "http" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
+        return [f"{name} is http://: what is sent there can be read on the way."]
+    return []
+
+
+def _check_endpoint_region(dotenv: Dotenv, values: Mapping[str, str], region: str | None) -> None:
+    found = _ENDPOINT_REGION.search(urlsplit(values.get(ENDPOINT, "")).hostname or "")
+    if found and region is not None and found[1] != region:
+        raise InputError(
+            f"{dotenv.where(ENDPOINT)}: {ENDPOINT} is in {found[1]}, and the region is {region}: requests would be"
+            " signed for the wrong one",
+            f"Set AWS_REGION_NAME={found[1]}, or take the endpoint of {region}.",
+        )
+
+
+def _check_proxy(dotenv: Dotenv, values: Mapping[str, str], name: str) -> None:
+    if _url(values[name], ("http", "https")) is None:
+        # Not the value: it may hold a password.
+        raise InputError(
+            f"{dotenv.where(name)}: {name} is not the URL of a proxy",
+            "Write it with its scheme and port, such as http://proxy.example:3128",
+        )
+    twin = name.swapcase()
+    if twin in values and values[twin] != values[name]:
+        raise InputError(
+            f"{dotenv.where(name)}: {name} and {twin} ({dotenv.where(twin)}) name different proxies",
+            "Keep one of them.",
+        )
+
+
+def _check_path(dotenv: Dotenv, values: Mapping[str, str], name: str) -> None:
+    path = values[name]
+    if not path.startswith("/"):
+        raise InputError(
+            f"{dotenv.where(name)}: {name}={path} is not an absolute path, and the service runs in a folder of its"
+            " own",
+            "Write the whole path.",
+        )
+    if _HIDDEN.match(path):
+        raise InputError(
+            f"{dotenv.where(name)}: {name}={path} is hidden from the service by its sandbox (/home, /root, /tmp)",
+            f"Copy it to /etc/litellm, readable by the group litellm, and name that: {name}=/etc/litellm/NAME",
+        )

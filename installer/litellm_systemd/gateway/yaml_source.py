@@ -1,0 +1,206 @@
+"""YAML as LiteLLM reads it, with the place of each key kept and the mistakes that YAML hides brought to light."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.gateway.config_types import (
+    ConfigError,
+    KeyPath,
+    Mark,
+    Place,
+    config_error,
+    find_place,
+    render_key,
+)
+
+try:  # libyaml's loader is ten times faster; some builds of PyYAML come without it.
+    from yaml import CSafeLoader as _Loader
+except ImportError:  # pragma: no cover
+    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+
+Marks = dict[KeyPath, Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A mapping, where its keys stand, the files that it was put together from, and their SHA-256 in hex."""
+
+    source: str
+    data: dict[str, Any]
+    marks: Marks
+    includes: tuple[Path, ...]
+    digest: str
+
+
+def parse_document(text: str, source: str) -> Document:
+    """A document from text alone. ConfigError for bad YAML, no mapping, a key given twice, or an `include:`."""
+    data, marks = _parse(text, source)
+    if "include" in data:
+        place = find_place(source, marks, ("include",))
+        raise config_error("bad-include", place, "can only be followed in a file", "Save the text to a file first.")
+    return Document(source, data, marks, (), hashlib.sha256(text.encode()).hexdigest())
+
+
+def read_document(path: Path) -> Document:
+    """A document from a file, with `include:` followed as LiteLLM does (proxy/common_utils/config_includes.py).
+
+    Lists of an included file are appended, any other value of it wins; a relative entry is looked for beside the
+    file that names it, then beside `path`; a file already read isn't read again. Raises as `parse_document`, and
+    MissingError or PermissionDenied for a file that can't be opened.
+    """
+    root = path.absolute()
+    text = _read(root, "")
+    data, marks = _parse(text, str(path))
+    digest = hashlib.sha256(text.encode())
+    pending = [(entry, root) for entry in _includes(data, marks, str(path))]
+    loaded: list[Path] = []
+    while pending:
+        entry, declared_in = pending.pop(0)
+        file = _include_path(entry, declared_in, root)
+        if file in (root, *loaded):
+            continue
+        loaded.append(file)
+        text = _read(file, f", which {declared_in} includes,")
+        digest.update(text.encode())
+        more, more_marks = _parse(text, str(file), empty=True)
+        pending += [(entry, file) for entry in _includes(more, more_marks, str(file))]
+        _merge(data, marks, more, more_marks)
+    return Document(str(path), data, marks, tuple(loaded), digest.hexdigest())
+
+
+def _includes(data: dict[str, Any], marks: Marks, source: str) -> tuple[str, ...]:
+    entries = data.pop("include", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        place = find_place(source, marks, ("include",))
+        raise config_error("bad-include", place, "is not a list of file names", "Write one a line: - models.yml")
+    return tuple(entries)
+
+
+def _include_path(entry: str, declared_in: Path, root: Path) -> Path:
+    beside = _normal(declared_in.parent / entry)
+    beside_root = _normal(root.parent / entry)
+    return beside_root if not beside.exists() and beside_root.exists() else beside
+
+
+def _normal(path: Path) -> Path:
+    # As os.path.abspath, which LiteLLM uses: `..` is taken away by name, links are not followed.
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and len(parts) > 1:
+            parts.pop()
+        elif part != "..":
+            parts.append(part)
+    return Path(*parts)
+
+
+def _merge(data: dict[str, Any], marks: Marks, more: Mapping[str, Any], more_marks: Marks) -> None:
+    for key, value in more.items():
+        before = data.get(key)
+        offset = 0
+        if isinstance(before, list) and isinstance(value, list):
+            offset = len(before)
+            data[key] = [*before, *value]
+        else:
+            for path in [path for path in marks if path[0] == key]:
+                del marks[path]
+            data[key] = value
+        for path, mark in more_marks.items():
+            if path[0] == key:
+                marks.setdefault(_shift(path, offset), mark)
+
+
+def _shift(path: KeyPath, offset: int) -> KeyPath:
+    if len(path) > 1 and isinstance(path[1], int):
+        return (path[0], path[1] + offset, *path[2:])
+    return path
+
+
+def _read(path: Path, by: str) -> str:
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        raise MissingError(f"{path}{by} doesn't exist", "Give the path of a LiteLLM configuration.") from None
+    except PermissionError:
+        hint = "Run the command with sudo, or make the file readable."
+        raise PermissionDenied(f"{path}{by} can't be read", hint) from None
+    except UnicodeDecodeError as error:
+        hint = "Save the file as UTF-8."
+        raise InputError(f"{path}{by} is not UTF-8 at byte {error.start}", hint) from None
+    except OSError as error:
+        reason = (error.strerror or "unknown reason").lower()
+        raise InputError(f"{path}{by} can't be read: {reason}", "Give the path of a LiteLLM configuration.") from None
+
+
+def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, Any], Marks]:
+    """The mapping and the lines of its keys. `empty`: whether a file without content counts as `{}`."""
+    marks: Marks = {}
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is not None:
+                _mark(node, (), source, marks, set())
+            data = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error, text, source) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
+        remedy = "Mend the file, or start from a shipped one."
+        raise config_error("not-yaml", Place(source), f"this isn't YAML: {reason}", remedy) from None
+    if data is None and empty:
+        return {}, marks
+    if not isinstance(data, dict):
+        found = "it is empty" if data is None else "it is not a mapping"
+        remedy = "A LiteLLM configuration starts with model_list: and its models."
+        raise config_error("no-models", Place(source), found, remedy)
+    return data, marks
+
+
+def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigError:
+    # Of a quote that isn't closed the parser sees the end of the file; what has to be mended is where it opens.
+    is_open = error.context == "while scanning a quoted scalar"
+    mark = (error.context_mark if is_open else None) or error.problem_mark or error.context_mark
+    place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
+    # The problem alone: the mark's snippet would print the line, and with it perhaps a key.
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    remedy = "Check the indentation, colons and quotes, there and on the line before."
+    if mark and text.startswith("\t", mark.index):
+        remedy = "Indent with spaces: a tab is none to YAML."
+    return config_error("not-yaml", place, f"this isn't YAML: {said}", remedy)
+
+
+def _mark(node: yaml.Node, path: KeyPath, source: str, marks: Marks, seen: set[int]) -> None:
+    if id(node) in seen:  # an alias: it was marked where its anchor stands
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            marks[(*path, index)] = (source, item.start_mark.line + 1, item.start_mark.column + 1)
+            _mark(item, (*path, index), source, marks, seen)
+    elif isinstance(node, yaml.MappingNode):
+        _mark_mapping(node, path, source, marks, seen)
+
+
+def _mark_mapping(node: yaml.MappingNode, path: KeyPath, source: str, marks: Marks, seen: set[int]) -> None:
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            name, mark = str(key.value), key.start_mark
+            place = (source, mark.line + 1, mark.column + 1)
+            if name in first and name != "<<":
+                message = f"is given twice, first on line {first[name]}"
+                remedy = "Keep one of the two: YAML would drop the first in silence."
+                raise config_error("duplicate-key", Place(*place, render_key((*path, name))), message, remedy)
+            first[name] = mark.line + 1
+            marks[(*path, name)] = place
+            _mark(value, (*path, name), source, marks, seen)

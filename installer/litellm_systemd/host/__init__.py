@@ -1,0 +1,1 @@
+"""The host as it is: paths, files, units, observed state, differences."""

@@ -1,0 +1,289 @@
+"""Read and write files so that a reader never sees half of one, nor a secret before its mode."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from litellm_systemd.errors import InstallerError, remedy_of
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import FileState, Kind
+
+#: Of the file that is being written, and of the one that it replaces.
+_NEW, _BEFORE = ".litellmctl-new", ".litellmctl-before"
+
+
+@contextlib.contextmanager
+def plain_umask() -> Iterator[None]:
+    """The service's user must be able to read a release, whatever the caller's umask is."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those on the way to it, with mode 0755 whatever the umask is; one that is there is fine."""
+    with plain_umask():
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def observe_file(layout: Layout, path: str) -> FileState | None:
+    """The state of a path, never following a link; None if nothing is there.
+
+    A file that this user may not read is given with empty content.
+    """
+    real = layout.real(path)
+    try:
+        status = real.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError:
+        return None
+    kind = _kind(status.st_mode)
+    if kind is Kind.LINK:
+        return FileState(path, str(real.readlink()).encode(), mode=0o777, kind=kind)
+    return FileState(
+        path,
+        _content(real) if kind is Kind.FILE else b"",
+        mode=stat.S_IMODE(status.st_mode),
+        owner=_user_name(layout, status.st_uid),
+        group=_group_name(layout, status.st_gid),
+        kind=kind,
+    )
+
+
+def _kind(mode: int) -> Kind:
+    if stat.S_ISLNK(mode):
+        return Kind.LINK
+    if stat.S_ISDIR(mode):
+        return Kind.FOLDER
+    return Kind.FILE if stat.S_ISREG(mode) else Kind.OTHER
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except PermissionError:
+        return b""
+
+
+def write_file(layout: Layout, state: FileState) -> None:
+    """Put a file or link in place by one rename; mode and owner stand before the content does.
+
+    Folders on the way are made with mode 0755.
+
+    Raises:
+        InstallerError: a folder is in the way, the owner isn't known, or the disk says no.
+    """
+    real = layout.real(state.path)
+    if real.is_dir() and not real.is_symlink():
+        raise InstallerError(f"{real} is a folder, and a {state.kind.value} has to stand there", "Move it away.")
+    try:
+        make_folder(real.parent)
+        if state.kind is Kind.LINK:
+            _place_link(real, state)
+        else:
+            _place_file(layout, real, state)
+        _sync_folder(real.parent)
+    except OSError as error:
+        raise InstallerError(f"{real}: {error.strerror}", remedy_of(error)) from error
+
+
+def _place_link(real: Path, state: FileState) -> None:
+    temporary = _beside(real, _NEW)
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(state.content.decode())
+    temporary.replace(real)
+
+
+def _place_file(layout: Layout, real: Path, state: FileState) -> None:
+    temporary = _beside(real, _NEW)
+    temporary.unlink(missing_ok=True)  # left by a run that was killed
+    # O_EXCL follows no link that somebody has put there since. 0600: nobody reads it before mode and owner stand.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            _give(layout, stream.fileno(), state)
+            stream.write(state.content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(real)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _beside(real: Path, suffix: str) -> Path:
+    """A name in the same folder, hidden, and one that systemd takes for no unit."""
+    return real.with_name(f".{real.name}{suffix}")
+
+
+def keep_before(layout: Layout, path: str) -> None:
+    """Give what stands at `path` a second name, from which `restore_before` brings it back; nothing there is fine.
+
+    A hard link: it takes no space, so that going back works on a full disk, and it keeps whatever the file has, times
+    and labels included.
+    """
+    real = layout.real(path)
+    before = _beside(real, _BEFORE)
+    before.unlink(missing_ok=True)
+    if real.is_symlink() or real.exists():
+        os.link(real, before, follow_symlinks=False)
+        _sync_folder(real.parent)
+
+
+def restore_before(layout: Layout, path: str) -> None:
+    """Bring back what `keep_before` kept. If nothing is kept, nothing was replaced yet."""
+    real = layout.real(path)
+    _beside(real, _NEW).unlink(missing_ok=True)
+    before = _beside(real, _BEFORE)
+    if before.is_symlink() or before.exists():
+        before.replace(real)
+        # rename(2) leaves both names if they are links to the same file.
+        before.unlink(missing_ok=True)
+        _sync_folder(real.parent)
+
+
+def forget_before(layout: Layout, path: str) -> None:
+    """Drop what `keep_before` kept, and what a write that was cut short has left."""
+    real = layout.real(path)
+    for suffix in (_BEFORE, _NEW):
+        _beside(real, suffix).unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file of root's alone, and have it on the disk before this returns.
+
+    Raises:
+        InstallerError: the disk says no. A part of the line may be there.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "ab") as stream:
+            stream.write(f"{line}\n".encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise InstallerError(f"{path}: {error.strerror}", remedy_of(error)) from error
+
+
+def _give(layout: Layout, handle: int, state: FileState) -> None:
+    user, group = _user_id(layout, state.owner), _group_id(layout, state.group)
+    now = os.fstat(handle)
+    if (now.st_uid, now.st_gid) != (user, group):
+        os.fchown(handle, user, group)
+    os.fchmod(handle, state.mode)
+
+
+def set_access(layout: Layout, state: FileState) -> None:
+    """Give a file or folder the mode and owner of `state`, and leave its content alone. Follows no link."""
+    handle = os.open(layout.real(state.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _give(layout, handle, state)
+    finally:
+        os.close(handle)
+
+
+def remove_path(layout: Layout, path: str) -> None:
+    """Remove a file, a link (not what it points to) or a folder with all that is in it; nothing there is fine."""
+    real = layout.real(path)
+    if real.is_dir() and not real.is_symlink():
+        shutil.rmtree(real)
+    else:
+        real.unlink(missing_ok=True)
+    _sync_folder(real.parent)
+
+
+def remove_empty(layout: Layout, path: str) -> None:
+    """Remove a folder if nothing is in it; nothing there is fine."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            layout.real(path).rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last: fsync(2) wants the folder for that."""
+    if not folder.is_dir():
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def user_exists(layout: Layout, name: str) -> bool:
+    """Whether the root's user database has that user."""
+    return name in _names(layout, "passwd") if not layout.is_host else _known(name)
+
+
+def group_exists(layout: Layout, name: str) -> bool:
+    """Whether the root's group database has that group."""
+    if not layout.is_host:
+        return name in _names(layout, "group")
+    with contextlib.suppress(KeyError):
+        grp.getgrnam(name)
+        return True
+    return False
+
+
+def _known(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _names(layout: Layout, database: str) -> dict[str, int]:
+    """Names and numbers of an image's /etc/passwd or /etc/group: the host's own database doesn't know them."""
+    path = layout.real(f"/etc/{database}")
+    if not path.is_file():
+        return {"root": 0}
+    rows = (line.split(":") for line in path.read_text(encoding="utf-8").splitlines())
+    return {"root": 0} | {row[0]: int(row[2]) for row in rows if len(row) > 2}
+
+
+def _user_id(layout: Layout, name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid if layout.is_host else _names(layout, "passwd")[name]
+    except KeyError:
+        raise InstallerError(f"there is no user {name}", "systemd-sysusers creates it.") from None
+
+
+def _group_id(layout: Layout, name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid if layout.is_host else _names(layout, "group")[name]
+    except KeyError:
+        raise InstallerError(f"there is no group {name}", "systemd-sysusers creates it.") from None
+
+
+def _user_name(layout: Layout, number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name if layout.is_host else _by_number(layout, "passwd", number)
+    except KeyError:
+        return str(number)
+
+
+def _group_name(layout: Layout, number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name if layout.is_host else _by_number(layout, "group", number)
+    except KeyError:
+        return str(number)
+
+
+def _by_number(layout: Layout, database: str, number: int) -> str:
+    return {value: name for name, value in _names(layout, database).items()}[number]

@@ -1,0 +1,91 @@
+"""Every path that the project knows on a host, under a root prefix. Paths are those that the running host sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from litellm_systemd import contract
+
+#: The units of the service itself, in the order in which they are started.
+UNITS = (contract.SOCKET, contract.SERVICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are.
+
+    `prefix` is the folder of the releases. `root` is the file system that is written to: `/` for the running host,
+    another folder for an image that is being prepared. All other paths are as they are once that root is `/`;
+    `real` gives the place to open.
+    """
+
+    root: Path = Path("/")
+    prefix: str = "/opt/litellm-systemd"
+
+    environment_file = contract.ENV_FILE
+    config_link = contract.CONFIG_FILE
+    etc = "/etc/litellm"
+    configs = "/etc/litellm/configs"
+    units = "/etc/systemd/system"
+    service = f"/etc/systemd/system/{contract.SERVICE}"
+    socket = f"/etc/systemd/system/{contract.SOCKET}"
+    verify_service = f"/etc/systemd/system/{contract.VERIFY_SERVICE}"
+    verify_timer = f"/etc/systemd/system/{contract.VERIFY_TIMER}"
+    sysusers = "/etc/sysusers.d/litellm.conf"
+    tmpfiles = "/etc/tmpfiles.d/litellm.conf"
+    command = "/usr/local/bin/litellmctl"
+    state = "/var/lib/litellm"
+    cache = "/var/cache/litellm"
+    own_state = "/var/lib/litellm-systemd"
+    manifest = "/var/lib/litellm-systemd/manifest.json"
+    journal = "/var/lib/litellm-systemd/journal"
+    #: What was written, each file under its digest: the other side of `litellmctl diff`.
+    pristine = "/var/lib/litellm-systemd/pristine"
+    failed = "/var/lib/litellm-systemd/failed"
+    edited = "/etc/litellm/edited"
+
+    @property
+    def releases(self) -> str:
+        """The folder of the releases, one folder each."""
+        return f"{self.prefix}/releases"
+
+    @property
+    def bootstrap(self) -> str:
+        """The venv that scripts/quickstart.sh installs from."""
+        return f"{self.prefix}/bootstrap"
+
+    @property
+    def lock(self) -> str:
+        """The file that a run which changes something locks."""
+        return "/run/litellm-systemd.lock" if self.is_host else f"{self.own_state}/lock"
+
+    @property
+    def current(self) -> str:
+        """The link to the release in use."""
+        return f"{self.prefix}/current"
+
+    @property
+    def is_host(self) -> bool:
+        """Whether the root is that of the running host: only then is there a systemd to talk to."""
+        return self.root == Path("/")
+
+    def real(self, path: str) -> Path:
+        """Where to open `path` from here."""
+        return self.root / path.lstrip("/")
+
+    def release(self, identifier: str) -> str:
+        """The folder of one release."""
+        return f"{self.releases}/{identifier}"
+
+    def config(self, name: str) -> str:
+        """The installed configuration of that name."""
+        return f"{self.configs}/{name}"
+
+
+def layout_files(layout: Layout) -> tuple[str, ...]:
+    """The files that an install writes whatever the settings are."""
+    return (
+        *(layout.service, layout.socket, layout.sysusers, layout.tmpfiles),
+        *(layout.environment_file, layout.config_link, layout.current, layout.command),
+    )

@@ -1,0 +1,215 @@
+"""Observe what is on the host. Reads only."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from litellm_systemd import contract
+from litellm_systemd.env.environment_file import parse_environment_file
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable, UsageError
+from litellm_systemd.host.files import group_exists, observe_file, user_exists
+from litellm_systemd.host.layout import UNITS, Layout, layout_files
+from litellm_systemd.host.state import HostState, Kind, Record, UnitState
+from litellm_systemd.host.systemctl import Systemctl
+
+#: The last file that a release gets; a folder without it is one whose making was cut short.
+RELEASE_MARK = "release.json"
+
+OLDEST_SYSTEMD = 247
+
+#: Of the manifest's format.
+_VERSION = 2
+
+
+def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()) -> HostState:
+    """The state of the host, as far as an install or an uninstall may touch it.
+
+    Args:
+        layout: where to look.
+        systemctl: how to ask systemd.
+        paths: files to look at, besides those that every install writes and those of the manifest.
+    """
+    manifest = read_manifest(layout)
+    ours = (layout.prefix, layout.releases, layout.bootstrap, layout.etc, layout.configs)
+    states = (layout.state, layout.cache, layout.own_state)
+    parents = (str(parent) for path in layout_files(layout) for parent in PurePosixPath(path).parents)
+    optional = (layout.verify_service, layout.verify_timer)
+    wanted = (*layout_files(layout), *optional, *parents, *ours, *states, *manifest, *paths)
+    found = {path: observe_file(layout, path) for path in dict.fromkeys(wanted)}
+    return HostState(
+        files={path: state for path, state in found.items() if state is not None},
+        manifest=manifest,
+        units=_units(systemctl, (contract.VERIFY_TIMER,) if found.get(layout.verify_timer) else ()),
+        releases=observe_releases(layout),
+        user_exists=user_exists(layout, contract.SERVICE_USER) and group_exists(layout, contract.SERVICE_USER),
+    )
+
+
+def _units(systemctl: Systemctl, more: tuple[str, ...]) -> Mapping[str, UnitState]:
+    return {name: systemctl.unit_state(name) for name in (*UNITS, *more)}
+
+
+def observe_releases(layout: Layout) -> tuple[str, ...]:
+    """The identifiers of the complete releases, sorted."""
+    folder = layout.real(layout.releases)
+    return tuple(sorted(mark.parent.name for mark in folder.glob(f"*/{RELEASE_MARK}")))
+
+
+def read_manifest(layout: Layout) -> dict[str, Record]:
+    """What earlier runs wrote, by path; empty where none ran, or where this user may not look.
+
+    Raises:
+        InputError: the manifest isn't what an install wrote.
+    """
+    found = _manifest(layout).get("files", {})
+    try:
+        return {str(path): _record(each) for path, each in found.items()}
+    except (TypeError, ValueError, KeyError):
+        raise _not_a_manifest(layout) from None
+
+
+def _record(found: Mapping[str, Any]) -> Record:
+    return Record(
+        digest=str(found["sha256"]),
+        kind=Kind(found["kind"]),
+        mode=int(found["mode"], 8),
+        owner=str(found["owner"]),
+        group=str(found["group"]),
+    )
+
+
+def read_installed(layout: Layout) -> dict[str, str]:
+    """The environment that is installed; empty where none is.
+
+    Raises:
+        PermissionDenied: this user may not read it.
+    """
+    path = layout.real(layout.environment_file)
+    try:
+        # Bytes, since text mode would turn a carriage return in a value into a newline.
+        return parse_environment_file(path.read_bytes().decode(errors="replace"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, and a file has to stand there", "Move it away.") from None
+    except PermissionError:
+        raise PermissionDenied(f"{path} can't be read by this user: it holds keys", "Run it with sudo.") from None
+
+
+def previous_release(layout: Layout) -> str | None:
+    """The release that was in use before the present one, None if there was none."""
+    found = _manifest(layout).get("previous")
+    return None if found is None else str(found)
+
+
+def render_manifest(layout: Layout, records: Mapping[str, Record], previous: str | None) -> str:
+    """The text of the manifest."""
+    files = {
+        path: {
+            "sha256": record.digest,
+            "kind": record.kind.value,
+            "mode": f"{record.mode:04o}",
+            "owner": record.owner,
+            "group": record.group,
+        }
+        for path, record in records.items()
+    }
+    manifest = {"version": _VERSION, "prefix": layout.prefix, "previous": previous, "files": files}
+    return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+
+
+def find_layout(root: Path, prefix: str | None) -> Layout:
+    """The layout of the installation in `root`: its prefix is remembered, so that no later run needs the flag.
+
+    Raises:
+        UsageError: the prefix is no plain absolute path, or not that of the installation.
+        InputError: the manifest isn't what an install wrote.
+    """
+    layout = Layout(root=root)
+    installed = _manifest(layout).get("prefix")
+    if prefix is not None and not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", prefix):
+        raise UsageError(f"--prefix {prefix}: not a plain absolute path", "Such as /opt/litellm-systemd.")
+    if prefix is not None and installed not in (None, prefix):
+        raise UsageError(f"it is installed under {installed}, not {prefix}", "Uninstall it first to move it.")
+    chosen = prefix or installed
+    return layout if chosen is None else Layout(root=root, prefix=str(chosen))
+
+
+def _manifest(layout: Layout) -> dict[str, Any]:
+    path = layout.real(layout.manifest)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict) or found.get("version") != _VERSION:
+        raise _not_a_manifest(layout)
+    return found
+
+
+def _not_a_manifest(layout: Layout) -> InputError:
+    path = layout.real(layout.manifest)
+    return InputError(f"{path}: not the manifest of an install", "Move it away and install again.")
+
+
+def memory_field(path: Path, name: str) -> int | None:
+    """A field of /proc/meminfo or /proc/PID/smaps_rollup in MiB (proc(5)); None if this user can't read it."""
+    try:
+        found = re.search(rf"^{name}: +(\d+) kB$", path.read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) // 1024 if found else None
+
+
+def is_booted() -> bool:
+    """Whether systemd is the init of this system: sd_booted(3)."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def require_systemd(systemctl: Systemctl) -> int:
+    """The version of the systemd that runs this host.
+
+    Raises:
+        Unavailable: systemd doesn't run here, or is too old.
+    """
+    if not is_booted():
+        raise Unavailable(
+            "systemd doesn't run on this machine",
+            "'litellmctl run' serves in the foreground without it; './scripts/quickstart.sh' shows the service in a"
+            " throwaway container.",
+        )
+    version = systemctl.version()
+    if version < OLDEST_SYSTEMD:
+        raise Unavailable(
+            f"systemd {version} is too old for the service's sandbox", f"systemd {OLDEST_SYSTEMD} or later is needed."
+        )
+    return version
+
+
+def require_calm(systemctl: Systemctl) -> None:
+    """Raise Unavailable where systemd is about to end or serves a rescue shell: what it starts there won't stay."""
+    state = systemctl.system_state(timeout=60)
+    if state == "stopping":
+        raise Unavailable("this system is shutting down", "Run it again when it is up.")
+    if state == "maintenance":
+        raise Unavailable(
+            "this system is in rescue or emergency mode, in which no service runs",
+            "'systemctl default' leaves it; with --no-start all is prepared for the next boot.",
+        )
+
+
+def require_installed(systemctl: Systemctl) -> None:
+    """Raise MissingError where systemd knows no such service."""
+    if systemctl.unit_state(contract.SERVICE).load == "not-found":
+        raise MissingError(f"there is no {contract.SERVICE} on this host", "'litellmctl install' comes first.")
+
+
+def active_config(layout: Layout) -> str | None:
+    """The file name of the active configuration, None if none is installed."""
+    found = observe_file(layout, layout.config_link)
+    return Path(found.content.decode()).name if found is not None and found.kind is Kind.LINK else None

@@ -1,0 +1,220 @@
+"""The only builder of systemctl and journalctl command lines."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_systemd import contract
+from litellm_systemd.command import run
+from litellm_systemd.errors import CommandError, InstallerError, Unavailable
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import UnitState
+
+#: A stop may drain for hours (DRAIN_TIMEOUT), and systemd's own time-outs bound each job.
+NO_LIMIT = None
+#: Exit code of systemctl for a unit that systemd doesn't know, or no longer (systemctl(1)).
+_NOT_LOADED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What systemd logged of a unit: when (Unix time), the text, and all fields (systemd.journal-fields(7))."""
+
+    when: float
+    message: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Systemctl:
+    """systemctl for the running host, or with --root for an image, where only enabling makes sense."""
+
+    layout: Layout
+
+    def _argv(self, *arguments: str) -> tuple[str, ...]:
+        root = () if self.layout.is_host else ("--root", str(self.layout.root))
+        return ("systemctl", "--no-pager", *root, *arguments)
+
+    def version(self) -> int:
+        """The version of systemd, such as 252.
+
+        Raises:
+            MissingError: there is no systemctl.
+            Unavailable: its answer can't be read.
+        """
+        answer = run(("systemctl", "--version")).stdout
+        match = re.match(r"systemd (\d+)", answer)
+        if match is None:
+            raise Unavailable(f"systemctl --version says {answer.splitlines()[:1]}", "Is systemd installed?")
+        return int(match[1])
+
+    def show(self, unit: str, *properties: str) -> dict[str, str]:
+        """Properties of a unit, as systemd prints them; one that it doesn't know is missing."""
+        answer = run(self._argv("show", unit, "--property", ",".join(properties))).stdout
+        return dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+
+    def unit_state(self, unit: str) -> UnitState:
+        """The state of a unit; of an image's unit only whether it is enabled."""
+        if not self.layout.is_host:
+            answer = run(self._argv("is-enabled", unit), check=False)
+            return UnitState(unit, enabled=answer.stdout.strip())
+        found = self.show(unit, "LoadState", "ActiveState", "UnitFileState", "FragmentPath", "NeedDaemonReload")
+        return unit_state_of(unit, found)
+
+    def system_state(self, timeout: float) -> str:
+        """That of the whole system, such as running or degraded (systemctl(1)).
+
+        Raises:
+            Unavailable: systemd doesn't answer within `timeout` seconds.
+        """
+        answer = run(("systemctl", "is-system-running"), check=False, timeout=timeout)
+        if not answer.stdout.strip() or answer.stdout.strip() in ("offline", "unknown"):
+            raise Unavailable(f"systemd doesn't answer: {answer.stderr.strip() or answer.stdout.strip()}")
+        return answer.stdout.strip()
+
+    def events(self, unit: str, lines: int) -> tuple[Event, ...]:
+        """What systemd itself has logged of a unit since boot, the oldest first, as far as this user may read it."""
+        argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=json", "--lines", str(lines))
+        answer = run((*argv, "_PID=1", f"UNIT={unit}"), check=False, timeout=20)
+        return tuple(_event(json.loads(line)) for line in answer.stdout.splitlines() if line.startswith("{"))
+
+    def last_error(self, since: str) -> str:
+        """The last line that processes of our units logged at error level; `since`: a time stamp of systemd's."""
+        argv = journal_argv(lines=1, priority="err", quiet=True, since=since or None, output="cat", own_lines=True)
+        return run(argv, check=False, timeout=20).stdout.strip()
+
+    def entries(
+        self, *, since: str | None = None, boot: str | None = None, priority: str | None = None, timeout: float = 60
+    ) -> tuple[Mapping[str, Any], ...]:
+        """All fields of what our units and systemd have said of them, the oldest first (systemd.journal-fields(7)).
+
+        Raises:
+            CommandError: journalctl refuses an argument, or it takes longer than `timeout` seconds.
+        """
+        argv = journal_argv(since=since, boot=boot, priority=priority, quiet=True, output="json")
+        # Without --all a field of more than 4 KiB is null.
+        answer = run((*argv, "--all"), timeout=timeout)
+        return tuple(json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{"))
+
+    def kernel_lines(self, lines: int) -> tuple[str, ...]:
+        """The last lines of the kernel and of its audit since boot, as far as this user may read them."""
+        argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=cat", "--lines", str(lines))
+        answer = run((*argv, "_TRANSPORT=kernel", "_TRANSPORT=audit"), check=False, timeout=20)
+        return tuple(answer.stdout.splitlines())
+
+    def daemon_reload(self) -> None:
+        """Let systemd read the unit files again."""
+        run(self._argv("daemon-reload"))
+
+    def enable(self, unit: str) -> None:
+        """Have the unit start at boot."""
+        run(self._argv("enable", unit))
+
+    def disable(self, unit: str) -> None:
+        """Don't have the unit start at boot."""
+        run(self._argv("disable", unit))
+
+    def start(self, *units: str) -> None:
+        """Start units and wait until they are ready. A unit that used up its restarts gets a new chance."""
+        run(self._argv("reset-failed", *units), check=False)
+        self._act("start", *units)
+
+    def stop(self, *units: str) -> None:
+        """Stop units and wait until they are drained."""
+        self._act("stop", *units)
+
+    def reset_failed(self, unit: str) -> None:
+        """Forget that a unit failed; one that hasn't is fine."""
+        run(self._argv("reset-failed", unit), check=False)
+
+    def stop_later(self, unit: str) -> None:
+        """Have a unit stop, and don't wait until it is drained."""
+        run(self._argv("stop", "--no-block", unit))
+
+    def restart(self, *units: str) -> None:
+        """Restart units and wait until they are ready."""
+        run(self._argv("reset-failed", *units), check=False)
+        self._act("restart", *units)
+
+    def reload(self, *units: str) -> None:
+        """Have units read their configuration again, and wait for the outcome."""
+        self._act("reload", *units)
+
+    def _act(self, verb: str, *units: str) -> None:
+        began = time.time()
+        try:
+            run(self._argv(verb, *units), timeout=NO_LIMIT)
+        except CommandError as error:
+            if verb == "stop" and error.returncode == _NOT_LOADED:
+                return
+            raise _failure(verb, units, error, began) from None
+
+
+def unit_state_of(unit: str, found: Mapping[str, str]) -> UnitState:
+    """The state of a unit out of its properties."""
+    return UnitState(
+        unit,
+        load=found.get("LoadState", "not-found"),
+        active=found.get("ActiveState", "inactive"),
+        enabled=found.get("UnitFileState", ""),
+        fragment=found.get("FragmentPath", ""),
+        need_reload=found.get("NeedDaemonReload") == "yes",
+    )
+
+
+def _event(entry: Mapping[str, Any]) -> Event:
+    # A field that isn't UTF-8, or comes twice, is a list.
+    fields = {name: value for name, value in entry.items() if isinstance(value, str)}
+    return Event(int(fields.get("__REALTIME_TIMESTAMP", "0")) / 1e6, fields.get("MESSAGE", ""), fields)
+
+
+def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: float) -> InstallerError:
+    """A failed job, told by the last line that the units' own processes logged at error level since it began."""
+    # On a busy machine journald may be behind, and the last line would be that of an earlier failure or none.
+    run(("journalctl", "--sync"), check=False)
+    argv = journal_argv(
+        lines=1, priority="err", quiet=True, since=f"@{began:.6f}", output="cat", own_lines=True, more=units
+    )
+    cause = run(argv, check=False).stdout.strip() or error.message
+    return Unavailable(
+        f"systemctl {verb} {' '.join(units)} failed: {cause}",
+        f"The whole story: journalctl -u {contract.SERVICE} -u {contract.SOCKET} -n 50",
+    )
+
+
+def journal_argv(
+    *,
+    lines: int | None = None,
+    follow: bool = False,
+    priority: str | None = None,
+    since: str | None = None,
+    boot: str | None = None,
+    quiet: bool = False,
+    output: str | None = None,
+    own_lines: bool = False,
+    more: tuple[str, ...] = (),
+) -> tuple[str, ...]:
+    """The journalctl command line for all units of ours, and `more`.
+
+    `own_lines` leaves out what systemd itself says of the units ("Failed with result …"), and keeps what
+    their processes say, which is the cause. `boot` is one as journalctl counts them, such as 0 or -1.
+    """
+    argv = ["journalctl", "--no-pager"]
+    units = dict.fromkeys((contract.SERVICE, contract.SOCKET, contract.STANDBY, *more))
+    if own_lines:
+        argv += [f"_SYSTEMD_UNIT={unit}" for unit in units]
+    else:
+        argv += [f"--unit={unit}" for unit in units]
+    argv += ["--lines", str(lines)] if lines is not None else []
+    argv += ["--follow"] if follow else []
+    argv += ["--priority", priority] if priority else []
+    argv += ["--since", since] if since else []
+    argv += [f"--boot={boot}"] if boot is not None else []
+    argv += ["--quiet"] if quiet else []
+    argv += ["--output", output] if output else []
+    return tuple(argv)

@@ -1,0 +1,1 @@
+"""Change the host as one transaction: plan, render, apply, undo."""

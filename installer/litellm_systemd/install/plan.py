@@ -1,0 +1,321 @@
+"""Desired state against observed state gives a plan. Pure: no disk, no clock, no systemd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from litellm_systemd import contract
+from litellm_systemd.errors import CannotCreate, Unavailable
+from litellm_systemd.host.layout import UNITS, Layout
+from litellm_systemd.host.state import Action, DesiredState, FileState, HostState, Kept, Kind, Plan, Running, Verb
+
+NEW, CHANGED, BY_HAND = "new", "changed", "edited by hand"
+
+
+def require_ground(layout: Layout, desired: DesiredState, host: HostState) -> None:
+    """Check that each path is free for what has to stand there, and that the units' names are ours to use.
+
+    Raises:
+        Unavailable: a unit is masked.
+        CannotCreate: something else stands at a path, or somebody else's unit has the name.
+    """
+    for name in UNITS:
+        _require_name(layout, desired, host, name)
+    for state in (*desired.folders, *desired.files):
+        found = host.files.get(state.path)
+        if found is not None:
+            _require_kind(state, found, is_ours=state.path in {*host.manifest, *desired.take})
+
+
+def _require_name(layout: Layout, desired: DesiredState, host: HostState, name: str) -> None:
+    unit, path = host.unit(name), f"{layout.units}/{name}"
+    if "masked" in (unit.load, unit.enabled):
+        raise Unavailable(f"{name} is masked: systemd won't start it", f"Run: systemctl unmask {name}")
+    if unit.fragment and unit.fragment != path:
+        raise CannotCreate(
+            f"there is a {name} already, from {unit.fragment}",
+            "Another package runs LiteLLM on this host. Remove it first.",
+        )
+    if path in host.files and path not in host.manifest and path not in desired.take:
+        raise CannotCreate(
+            f"{path} is there already, and litellmctl didn't write it",
+            "With --take-ours it is put aside and the new service takes its place; or remove it.",
+        )
+
+
+def _require_kind(state: FileState, found: FileState, *, is_ours: bool) -> None:
+    # A file in place of a link of ours is somebody's copy of what it led to. It is put aside like any other edit.
+    if found.kind is state.kind or (is_ours and (state.kind, found.kind) == (Kind.LINK, Kind.FILE)):
+        return
+    what = (
+        f"a link to {found.content.decode(errors='replace')}" if found.kind is Kind.LINK else f"a {found.kind.value}"
+    )
+    raise CannotCreate(
+        f"{state.path} is {what}, and a {state.kind.value} has to stand there", "Move it away and run this again."
+    )
+
+
+def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan:
+    """The steps that make the host look as desired. A host that does so already gets an empty plan."""
+    kept = tuple(each for file in desired.files if (each := _kept(file, desired, host)) is not None)
+    mine = {each.path: each.found.content for each in kept}
+    files = [replace(file, content=mine.get(file.path, file.content)) for file in desired.files]
+    writes = tuple(file for file in files if host.files.get(file.path) != file)
+    actions = [
+        *_release_actions(layout, desired, host),
+        *_save_actions(writes, host),
+        *_user_actions(layout, writes, host),
+        *_folder_actions(layout, desired, writes, host),
+        *(Action(Verb.WRITE, file.path, _why(file, host), file) for file in writes),
+        *_taken_away(desired, host),
+        *_systemd_actions(layout, desired, host, writes),
+        *_timer_actions(layout, desired, host, writes),
+    ]
+    return Plan(in_order(layout, actions), kept)
+
+
+def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
+    """The steps that take away what an install wrote, and nothing else.
+
+    Without `purge` the configurations, the environment file, the service's own data and its user stay, and so does an
+    edit of the user's elsewhere, put aside.
+    """
+    keep = () if purge else (layout.etc,)
+    doomed = [path for path in sorted(host.manifest) if _is_ours(path, host) and not path.startswith(keep)]
+    edited = () if purge else tuple(path for path in doomed if host.edited(path))
+    units = UNITS if layout.service in host.manifest else ()
+    actions = [
+        *_timer_stopped(layout, host),
+        *(Action(Verb.STOP, name) for name in units if host.unit(name).is_active),
+        *(Action(Verb.DISABLE, name) for name in units if host.unit(name).is_enabled),
+        *(Action(Verb.SAVE_EDITED, path, BY_HAND) for path in edited),
+        *(Action(Verb.REMOVE, path) for path in doomed),
+        *(Action(Verb.REMOVE, path) for path in _own_folders(layout, purge=purge) if path in host.files),
+        *(Action(Verb.REMOVE_EMPTY, path) for path in _folders_made(host) if not path.startswith(layout.etc)),
+    ]
+    if layout.is_host and set(_unit_files(layout)) & set(doomed):
+        actions.append(Action(Verb.DAEMON_RELOAD, "systemd"))
+    if purge and host.user_exists:
+        actions.append(Action(Verb.REMOVE_USER, contract.SERVICE_USER))
+    return Plan(in_order(layout, actions))
+
+
+def plan_rollback(layout: Layout, taken: tuple[Action, ...], host: HostState) -> Plan:
+    """The steps back to `host` from where the actions `taken`, the last of which may have failed half-way, led.
+
+    Of `host` it takes which paths there were, the states of the units, and whether there was the user.
+    """
+    verbs = {action.verb for action in taken}
+    actions: list[Action] = []
+    if Verb.START in verbs:
+        # One that was stopped on the way, to take its place, is started anew below.
+        actions += [Action(Verb.STOP, name) for name in UNITS if not host.unit(name).is_active or Verb.STOP in verbs]
+    for action in taken:
+        actions += [back for back in _way_back(action, host) if back not in actions]
+    if Verb.STOP in verbs:
+        actions += [Action(Verb.START, name) for name in UNITS if host.unit(name).is_active]
+    if Verb.START in verbs and not host.user_exists:
+        # Made by systemd for the service, which had never run before.
+        actions += [Action(Verb.REMOVE, path) for path in (layout.state, layout.cache) if path not in host.files]
+    return Plan(in_order(layout, actions))
+
+
+def _way_back(action: Action, host: HostState) -> Iterable[Action]:
+    if action.verb is Verb.STOP_TIMER:
+        before = host.unit(action.target)
+        if before.is_enabled:
+            yield Action(Verb.ENABLE, action.target)
+        if before.is_active:
+            yield Action(Verb.START_TIMER, action.target)
+    elif action.verb is Verb.START_TIMER:
+        # One that was there runs on as it was.
+        yield Action(Verb.START_TIMER if host.unit(action.target).is_active else Verb.STOP_TIMER, action.target)
+    elif action.verb is Verb.TAKE_AWAY:
+        yield Action(Verb.RESTORE, action.target)
+    elif action.verb is Verb.WRITE:
+        there_was = action.target in host.files
+        yield Action(Verb.RESTORE if there_was else Verb.REMOVE, action.target)
+        made = (str(parent) for parent in PurePosixPath(action.target).parents)
+        yield from (Action(Verb.REMOVE_EMPTY, path) for path in made if path not in {*host.files, "/"})
+    elif action.verb is Verb.ENABLE:
+        yield Action(Verb.DISABLE, action.target)
+    elif action.verb is Verb.CREATE_USER and not host.user_exists:
+        yield Action(Verb.REMOVE_USER, action.target)
+    elif action.verb in (Verb.DAEMON_RELOAD, Verb.RELOAD, Verb.RESTART):
+        yield action
+
+
+def _unit_files(layout: Layout) -> tuple[str, ...]:
+    """What systemd has to read again when it changes."""
+    return (layout.service, layout.socket, layout.verify_service, layout.verify_timer)
+
+
+def _own_folders(layout: Layout, *, purge: bool) -> tuple[str, ...]:
+    # Not the prefix as a whole: --prefix may have named a folder that others use as well. And not our own state,
+    # which has the journal of the uninstall: it goes last of all.
+    folders = (layout.releases, layout.bootstrap, layout.cache)
+    return (*folders, layout.etc, layout.state) if purge else folders
+
+
+def in_order(layout: Layout, actions: Iterable[Action]) -> tuple[Action, ...]:
+    """Sort by verb. The declarations of user and folders come before these are made, links after their targets."""
+    verbs = list(Verb)
+
+    def rank(action: Action) -> tuple[int, bool, int]:
+        declares = action.verb is Verb.WRITE and action.target in (layout.sysusers, layout.tmpfiles)
+        is_link = action.after is not None and action.after.kind is Kind.LINK
+        inner_first = -action.target.count("/") if action.verb is Verb.REMOVE_EMPTY else 0
+        return verbs.index(Verb.SAVE_EDITED if declares else action.verb), is_link, inner_first
+
+    return tuple(sorted(actions, key=rank))
+
+
+def _kept(file: FileState, desired: DesiredState, host: HostState) -> Kept | None:
+    """The user's file that stays in place of `file`; None if there is none, or he has given it up.
+
+    As dpkg does with configuration files: an edit stays. If what ships is what it was, nobody has to hear of it.
+    """
+    found, record = host.files.get(file.path), host.manifest.get(file.path)
+    if not file.keep_edits or file.path in desired.take or found is None or found.kind is not Kind.FILE:
+        return None
+    if found.content == file.content or not host.edited(file.path):
+        return None
+    return Kept(found, file, is_news=record is None or record.digest != file.digest)
+
+
+def _folders_made(host: HostState) -> list[str]:
+    """The folders that an install made, sorted."""
+    recorded = (path for path, record in host.manifest.items() if record.kind is Kind.FOLDER)
+    return sorted(path for path in recorded if path in host.files)
+
+
+def missing_folders(desired: DesiredState, host: HostState) -> tuple[str, ...]:
+    """The folders that writing the desired files makes on the way, sorted."""
+    parents = {str(parent) for file in desired.files for parent in PurePosixPath(file.path).parents}
+    return tuple(sorted(parents - host.files.keys() - {"/"}))
+
+
+def _is_edited_file(path: str, host: HostState) -> bool:
+    return host.files[path].kind is Kind.FILE and host.edited(path)
+
+
+def _is_ours(path: str, host: HostState) -> bool:
+    """Whether an uninstall may take a path of the manifest: a folder, or a link to elsewhere, isn't what we wrote."""
+    found = host.files.get(path)
+    return found is not None and (found.kind is Kind.FILE or (found.kind is Kind.LINK and not host.edited(path)))
+
+
+def _why(file: FileState, host: HostState) -> str:
+    found = host.files.get(file.path)
+    if found is None:
+        return NEW
+    if found.kind is not file.kind:
+        return f"is a {found.kind.value}"
+    if found.content != file.content:
+        return CHANGED
+    return f"mode {found.mode:04o} {found.owner}:{found.group}"
+
+
+def _release_actions(layout: Layout, desired: DesiredState, host: HostState) -> Iterable[Action]:
+    if desired.release not in host.releases:
+        yield Action(Verb.BUILD_RELEASE, layout.release(desired.release))
+
+
+def _save_actions(writes: tuple[FileState, ...], host: HostState) -> Iterable[Action]:
+    """Nothing that a person wrote is lost: it is put aside before it is overwritten."""
+    for file in writes:
+        found = host.files.get(file.path)
+        if found is not None and found.content != file.content and _is_edited_file(file.path, host):
+            yield Action(Verb.SAVE_EDITED, file.path, BY_HAND)
+
+
+def _user_actions(layout: Layout, writes: tuple[FileState, ...], host: HostState) -> Iterable[Action]:
+    if not host.user_exists or layout.sysusers in {file.path for file in writes}:
+        yield Action(Verb.CREATE_USER, contract.SERVICE_USER)
+
+
+def _folder_actions(
+    layout: Layout, desired: DesiredState, writes: tuple[FileState, ...], host: HostState
+) -> Iterable[Action]:
+    wrong = [item.path for item in desired.folders if host.files.get(item.path) != item]
+    if wrong or layout.tmpfiles in {file.path for file in writes}:
+        yield Action(Verb.CREATE_FOLDERS, layout.tmpfiles, " ".join(wrong))
+
+
+def _systemd_actions(
+    layout: Layout, desired: DesiredState, host: HostState, writes: tuple[FileState, ...]
+) -> Iterable[Action]:
+    written = {file.path for file in writes}
+    stale = any(host.unit(name).need_reload for name in UNITS)
+    gone = {action.target for action in _taken_away(desired, host)}
+    if layout.is_host and (stale or (written | gone) & set(_unit_files(layout))):
+        yield Action(Verb.DAEMON_RELOAD, "systemd")
+    if desired.enabled:
+        yield from (Action(Verb.ENABLE, name) for name in UNITS if not host.unit(name).is_enabled)
+    if not layout.is_host or desired.running is Running.UNTOUCHED:
+        return
+    if not host.unit(contract.SERVICE).is_active:
+        if desired.running is Running.STARTED:
+            yield Action(Verb.START, contract.SERVICE)
+    elif layout.service not in host.manifest:
+        # Somebody else's unit of that name runs: it holds the port, and knows no socket unit.
+        yield Action(Verb.STOP, contract.SERVICE, "not one of ours")
+        yield Action(Verb.START, contract.SERVICE)
+    else:
+        # A mended mode or owner is no reason to disturb a process.
+        changed = {file.path for file in writes if _why(file, host) in (NEW, CHANGED) or file.kind is Kind.LINK}
+        yield from _take_up_actions(layout, desired, host, changed, stale=stale)
+
+
+def _taken_away(desired: DesiredState, host: HostState) -> Iterable[Action]:
+    """What an earlier install wrote and this one doesn't want. An edit of the user's is put aside first."""
+    for path in desired.absent:
+        if path in host.manifest and path in host.files:
+            if _is_edited_file(path, host):
+                yield Action(Verb.SAVE_EDITED, path, BY_HAND)
+            yield Action(Verb.TAKE_AWAY, path, "not wanted any more")
+
+
+def _timer_actions(
+    layout: Layout, desired: DesiredState, host: HostState, writes: tuple[FileState, ...]
+) -> Iterable[Action]:
+    """The timer of the check runs where it is wanted, at the interval that is wanted, and nowhere else."""
+    name, unit = contract.VERIFY_TIMER, host.unit(contract.VERIFY_TIMER)
+    if layout.verify_timer in desired.absent:
+        yield from _timer_stopped(layout, host)
+    if layout.verify_timer not in {file.path for file in desired.files}:
+        return
+    if not unit.is_enabled:
+        yield Action(Verb.ENABLE, name)
+    is_changed = any(file.path == layout.verify_timer and _why(file, host) in (NEW, CHANGED) for file in writes)
+    if layout.is_host and desired.running is Running.STARTED and (is_changed or not unit.is_active):
+        yield Action(Verb.START_TIMER, name)
+
+
+def _timer_stopped(layout: Layout, host: HostState) -> Iterable[Action]:
+    if layout.verify_timer in host.manifest and layout.verify_timer in host.files:
+        yield Action(Verb.STOP_TIMER, contract.VERIFY_TIMER)
+
+
+def _take_up_actions(
+    layout: Layout, desired: DesiredState, host: HostState, changed: set[str], *, stale: bool
+) -> Iterable[Action]:
+    """Restart for what a process reads once, reload for the configuration."""
+    if layout.socket in changed:
+        # A socket unit refuses to start beside its running service, so both go down together.
+        yield Action(Verb.RESTART, f"{contract.SOCKET} {contract.SERVICE}", layout.socket)
+        return
+    read_once = sorted(changed & {layout.service, layout.environment_file, layout.current})
+    if read_once or stale:
+        yield Action(Verb.RESTART, contract.SERVICE, ", ".join(read_once) or "units changed on disk")
+    elif taken_up := sorted(changed & {layout.config_link, *_active_config(layout, desired, host)}):
+        yield Action(Verb.RELOAD, contract.SERVICE, ", ".join(taken_up))
+
+
+def _active_config(layout: Layout, desired: DesiredState, host: HostState) -> Iterable[str]:
+    """The file that the link to the active configuration leads to."""
+    wanted = next((file for file in desired.files if file.path == layout.config_link), None)
+    found = wanted or host.files.get(layout.config_link)
+    return () if found is None else (f"{layout.etc}/{found.content.decode()}",)

@@ -1,0 +1,1 @@
+"""The result of a verb, and its forms: text, JUnit XML, an HTML page."""

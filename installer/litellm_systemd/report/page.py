@@ -1,0 +1,157 @@
+"""A report as the page of `--html` shows it: words, lengths and links for the template. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.report.report import Check, Outcome, Report
+
+#: What stands beside each check, and for whom colours say nothing.
+_WORDS = {
+    Outcome.OK: "ok",
+    Outcome.CHANGED: "done",
+    Outcome.WARNING: "warning",
+    Outcome.FAILED: "failed",
+    Outcome.SKIPPED: "skipped",
+}
+_MARKS = {Outcome.OK.value: "✓", Outcome.WARNING.value: "!", Outcome.FAILED.value: "✗"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """How long a check took: `width` in percent of the longest, `first` the part of it before the first token."""
+
+    time: str
+    width: float
+    first: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One check. `state` is the value of its outcome, `word` what is shown for it."""
+
+    anchor: str
+    state: str
+    word: str
+    name: str
+    detail: str
+    hint: str
+    bar: Bar | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that the template says. `facts` are pairs of a name and a text, `counts` of a state and "3 ok"."""
+
+    title: str
+    state: str
+    mark: str
+    verdict: str
+    checked_at: str
+    moment: str
+    counts: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...]
+    trouble: tuple[Row, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    longest: str
+    has_streams: bool
+
+
+def build_page(report: Report) -> Page:
+    """The page of a report of `verify`."""
+    longest = max((check.seconds or 0.0 for check in report.checks), default=0.0)
+    rows = tuple(_row(number, check, longest) for number, check in enumerate(report.checks, 1))
+    state, verdict = _verdict(report)
+    checked_at = str(report.data.get("checked_at") or "")
+    return Page(
+        title=report.title,
+        state=state,
+        mark=_MARKS[state],
+        verdict=verdict,
+        checked_at=checked_at,
+        moment=checked_at.replace("T", " ").replace("Z", " UTC"),
+        counts=tuple(_counts(report)),
+        facts=tuple(_facts(report)),
+        trouble=tuple(
+            row for outcome in (Outcome.FAILED, Outcome.WARNING) for row in rows if row.state == outcome.value
+        ),
+        rows=rows,
+        notes=report.notes,
+        longest=_time(longest) if longest else "",
+        has_streams=any(row.bar is not None and row.bar.first for row in rows),
+    )
+
+
+def _verdict(report: Report) -> tuple[str, str]:
+    if report.exit_code is not ExitCode.OK:
+        return Outcome.FAILED.value, "Not sound"
+    if any(check.outcome is Outcome.WARNING for check in report.checks):
+        return Outcome.WARNING.value, "Sound, with a warning"
+    return Outcome.OK.value, "Sound"
+
+
+def _counts(report: Report) -> Iterator[tuple[str, str]]:
+    for outcome, word in _WORDS.items():
+        count = sum(check.outcome is outcome for check in report.checks)
+        if count:
+            yield outcome.value, f"{count} {word}"
+
+
+def _row(number: int, check: Check, longest: float) -> Row:
+    return Row(
+        anchor=f"check-{number}",
+        state=check.outcome.value,
+        word=_WORDS[check.outcome],
+        name=check.name,
+        detail=check.detail,
+        hint=check.hint,
+        bar=None if check.seconds is None else _bar(check.seconds, check.data.get("first_token_seconds"), longest),
+    )
+
+
+def _bar(seconds: float, first: float | None, longest: float) -> Bar:
+    return Bar(_time(seconds), _percent(seconds, longest), _percent(first or 0.0, seconds))
+
+
+def _percent(part: float, whole: float) -> float:
+    return round(100 * min(part / whole, 1.0), 1) if whole else 0.0
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:,.0f} ms" if seconds < 10 else f"{seconds:,.1f} s"
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    data, versions = report.data, report.data.get("versions") or {}
+    config, billed = data.get("config") or {}, data.get("billed") or {}
+    pairs = (
+        ("Gateway", data.get("base_url")),
+        ("LiteLLM", versions.get("litellm") or data.get("litellm_version")),
+        ("litellm-systemd", versions.get("litellm_systemd")),
+        ("Configuration", _config(config)),
+        ("SHA-256 of it", config.get("sha256")),
+        ("Models", _some(data.get("models") or [])),
+        ("Billed", _billed(billed) if billed else None),
+        *report.facts,
+    )
+    yield from ((name, str(value)) for name, value in pairs if value)
+
+
+def _config(config: Mapping[str, Any]) -> str:
+    return f"{config.get('name', '')}{', edited since it was loaded' if config.get('edited') else ''}"
+
+
+def _some(names: list[str]) -> str:
+    """The names, or the first dozen where a wildcard stands for hundreds."""
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(names[:12]) + more
+
+
+def _billed(billed: dict[str, int]) -> str:
+    if not billed["checks"]:
+        return "nothing"
+    return f"{billed['checks']} checks: {billed['input_tokens']:,} tokens in, {billed['output_tokens']:,} out"

@@ -1,0 +1,1 @@
+"""The main process: generations of workers, the worker pool, reloads, recycling, status."""

@@ -1,0 +1,1 @@
+"""A worker process: the server, its connections, and the adapter for LiteLLM."""
