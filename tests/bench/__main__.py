@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import installed
-from box import Box, BoxError, Yard, why_not
+from box import Box, BoxError, Namespaces, why_not
 
 from .figures import judge, summarize, summarize_events, summarize_load
 from .measure import FULL, QUICK, Bench, Scale, say
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(scale: Scale) -> dict[str, Any]:
     begin = time.monotonic()
     say("* a box with the service installed")
-    with Yard() as yard, Box(yard, installed.host_image()) as box:
+    with Namespaces() as namespaces, Box(namespaces, installed.host_image()) as box:
         installed.install_demo(box)
         bench = Bench(box, scale)
         bench.set_up()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import installed
-from box import Box, Yard
+from box import Box, Namespaces
 from broken_aws import PAIR, REGION, know, tell
 from broken_hosts import KEEP_ENV, OLD_ENV
 from doctoring import INSTALLED, doctor, ids, sh
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure_and_render(times: int) -> str:
-    with Yard() as yard, Box(yard, installed.host_image()) as box:
+    with Namespaces() as namespaces, Box(namespaces, installed.host_image()) as box:
         say("* a box with the service installed")
         installed.install_demo(box)
         return render(dict(_measure_all(box, times)))

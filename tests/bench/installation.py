@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import installed
-from box import Bind, Box, Yard
+from box import Bind, Box, Namespaces
 
 from litellm_systemd.releases.source import find_source
 from tests.bundle import WHEELS
@@ -75,9 +75,9 @@ def _measure_and_render(rounds: int) -> str:
 
 def _round() -> dict[str, list[float]]:
     """Seconds by name, in a box of its own: a first install is one on a bare host."""
-    with tempfile.TemporaryDirectory() as scratch, Yard() as yard:
+    with tempfile.TemporaryDirectory() as scratch, Namespaces() as namespaces:
         wheel = find_source().origin.prepare(Path(scratch)).wheel
-        with Box(yard, installed.host_image(), binds=(Bind(Path(scratch), Path("/srv")),)) as box:
+        with Box(namespaces, installed.host_image(), binds=(Bind(Path(scratch), Path("/srv")),)) as box:
             return _measure(box, Path("/srv") / wheel.relative_to(scratch))
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.runtime.http.access_log import AccessLog
-from litellm_systemd.runtime.http.cut_requests import Farewell
+from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import open_journal
 from litellm_systemd.runtime.worker import litellm_adapter, probe, worker
 from litellm_systemd.runtime.worker.server import Server, build_config
@@ -105,7 +105,7 @@ def _measure_litellm(requests: int, thresholds: tuple[int, int, int] | None) -> 
         config.write_text(CONFIG % " ".join(["word"] * _CHUNKS))
         with litellm_adapter.silence():
             litellm_adapter.set_up(config, {}, 1)
-        application = Farewell(litellm_adapter.application())
+        application = CutRequests(litellm_adapter.application())
         server = Server(build_config(application, 65), (), lame_duck_timeout=0, drain_timeout=0)
         found: dict[str, float] = {}
         worker.asyncio_run(_drive(server, requests, thresholds, found))
@@ -178,7 +178,7 @@ def _measure_ours(messages: int) -> dict[str, float]:
     def dispatch(scope: Any, receive: Any, send: Any) -> Any:  # as _Application in worker.py
         return (lambda: farewell)()(scope, receive, send)
 
-    farewell = Farewell(application)
+    farewell = CutRequests(application)
     with Path(os.devnull).open("w") as sink:
         os.dup2(sink.fileno(), 2)
         access = AccessLog(farewell, open_journal({}))

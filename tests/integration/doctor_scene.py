@@ -8,7 +8,7 @@ from pathlib import Path
 from litellm_systemd.doctor import check_aws, check_credentials, check_environment, check_network, check_quotas
 from litellm_systemd.doctor.cause import Probe
 from litellm_systemd.doctor.engine import Diagnosis, examine
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.environment_file import render_assignments
 from litellm_systemd.host.layout import Layout
 from tests.fakes import USER, Key
@@ -43,7 +43,7 @@ def pair(key: Key = USER) -> dict[str, str]:
 _NOWHERE = {f"AWS_ENDPOINT_URL_{name}": "http://127.0.0.1:9" for name in ("STS", "BEDROCK", "SERVICE_QUOTAS")}
 
 
-def scene_of(root: Path, environment: Mapping[str, str], config: str = CONFIG) -> Scene:
+def scene_of(root: Path, environment: Mapping[str, str], config: str = CONFIG) -> Snapshot:
     """An installation with that environment and configuration, looked at by somebody who isn't root."""
     layout = Layout(root=root)
     for path, text in (
@@ -53,10 +53,10 @@ def scene_of(root: Path, environment: Mapping[str, str], config: str = CONFIG) -
         real = layout.real(path)
         real.parent.mkdir(parents=True, exist_ok=True)
         real.write_text(text, encoding="utf-8")
-    scene = Scene(layout)
-    scene.is_root = False  # so that the way is gone from here
-    scene.patience = 60
-    return scene
+    snapshot = Snapshot(layout)
+    snapshot.is_root = False  # so that the way is gone from here
+    snapshot.patience = 60
+    return snapshot
 
 
 def diagnose(root: Path, environment: Mapping[str, str], config: str = CONFIG) -> Diagnosis:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.client.errors import GatewayError, Trouble
-from litellm_systemd.client.gateway import Event, Gateway
+from litellm_systemd.client.errors import FailureKind, GatewayError
+from litellm_systemd.client.gateway import Gateway, ServerSentEvent
 from tests.integration.stub_gateway import KEY, USAGE, Handler, Stub, delta, stub
 from tests.ports import free_port
 
@@ -86,7 +86,7 @@ def test_proxies_of_the_environment_are_used_for_other_hosts(monkeypatch: pytest
 def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dead proxy isn't reported as a dead gateway."""
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    assert trouble(Gateway("http://gateway.invalid", KEY)).trouble is Trouble.PROXY
+    assert trouble(Gateway("http://gateway.invalid", KEY)).trouble is FailureKind.PROXY
 
 
 def test_a_redirect_is_not_followed(server: Stub) -> None:
@@ -104,19 +104,19 @@ def test_refused() -> None:
     """A port without a listener is called that, with the commands that say why."""
     port = free_port()
     error = trouble(Gateway(f"http://127.0.0.1:{port}", KEY))
-    assert error.trouble is Trouble.REFUSED
+    assert error.trouble is FailureKind.REFUSED
     assert error.message == f"nothing listens on 127.0.0.1:{port} (connection refused)"
     assert "systemctl status litellm" in error.hint
 
 
 def test_unknown_host() -> None:
     """A host name that doesn't exist is called that."""
-    assert trouble(Gateway("http://gateway.invalid", KEY)).trouble is Trouble.UNREACHABLE
+    assert trouble(Gateway("http://gateway.invalid", KEY)).trouble is FailureKind.UNREACHABLE
 
 
 def test_a_name_that_no_resolver_takes() -> None:
     """A malformed host name is an error with a remedy, not a traceback."""
-    assert trouble(Gateway(f"http://{'a' * 64}.invalid", KEY)).trouble is Trouble.UNREACHABLE
+    assert trouble(Gateway(f"http://{'a' * 64}.invalid", KEY)).trouble is FailureKind.UNREACHABLE
 
 
 def be_silent(handler: Handler) -> None:
@@ -127,7 +127,7 @@ def test_silence(server: Stub) -> None:
     """A server that accepts and says nothing is left when the time is up."""
     server.sick["*"] = be_silent
     error = trouble(Gateway(server.url, KEY, timeout=0.2))
-    assert error.trouble is Trouble.TIMEOUT
+    assert error.trouble is FailureKind.TIMEOUT
     assert "within 0.2 s" in error.message
     assert "--timeout" in error.hint
 
@@ -143,7 +143,7 @@ def test_a_trickle(server: Stub) -> None:
             handler.wfile.write(b" ")
 
     server.sick["*"] = trickle
-    assert trouble(Gateway(server.url, KEY, timeout=0.3)).trouble is Trouble.TIMEOUT
+    assert trouble(Gateway(server.url, KEY, timeout=0.3)).trouble is FailureKind.TIMEOUT
 
 
 def test_an_endless_answer(server: Stub) -> None:
@@ -157,28 +157,28 @@ def test_an_endless_answer(server: Stub) -> None:
             handler.wfile.write(b"x" * 65536)
 
     server.sick["*"] = pour
-    assert trouble(Gateway(server.url, KEY)).trouble is Trouble.GARBLED
+    assert trouble(Gateway(server.url, KEY)).trouble is FailureKind.GARBLED
 
 
 @pytest.mark.parametrize("headers", ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"])
 def test_dropped(headers: str) -> None:
     """A connection that ends before the answer does is called dropped, headers or not."""
     with raw_server(headers.encode()) as port:
-        assert trouble(Gateway(f"http://127.0.0.1:{port}", KEY)).trouble is Trouble.DROPPED
+        assert trouble(Gateway(f"http://127.0.0.1:{port}", KEY)).trouble is FailureKind.DROPPED
 
 
 def test_something_else_on_the_port() -> None:
     """A program that doesn't speak HTTP isn't taken for a gateway that crashed."""
     with raw_server(b"SSH-2.0-OpenSSH_9.2\r\n") as port:
         error = trouble(Gateway(f"http://127.0.0.1:{port}", KEY))
-    assert error.trouble is Trouble.GARBLED
+    assert error.trouble is FailureKind.GARBLED
     assert "ss -ltnp" in error.hint
 
 
 def test_https_to_a_plain_port(server: Stub) -> None:
     """https:// to a gateway without TLS says just that."""
     error = trouble(Gateway(server.url.replace("http:", "https:"), KEY))
-    assert error.trouble is Trouble.TLS
+    assert error.trouble is FailureKind.TLS
     assert error.message.endswith("it speaks plain HTTP")
 
 
@@ -198,9 +198,9 @@ def test_an_event_is_taken_when_it_arrives(server: Stub, monkeypatch: pytest.Mon
     """The first token is timed when it is there, not when the next one or the end is."""
     taken, in_time = threading.Event(), []
 
-    def take(seconds: float, data: str) -> Event:
+    def take(seconds: float, data: str) -> ServerSentEvent:
         taken.set()
-        return Event(seconds, data)
+        return ServerSentEvent(seconds, data)
 
     def wait_between(handler: Handler) -> None:
         handler.send_response(200)
@@ -211,7 +211,7 @@ def test_an_event_is_taken_when_it_arrives(server: Stub, monkeypatch: pytest.Mon
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
             in_time.append(taken.wait(60))
 
-    monkeypatch.setattr("litellm_systemd.client.gateway.Event", take)
+    monkeypatch.setattr("litellm_systemd.client.gateway.ServerSentEvent", take)
     server.sick[f"streamed {CHAT}"] = wait_between
     assert Gateway(server.url, KEY).stream(CHAT, QUESTION).done
     assert in_time[0], "the second event had to be sent for the first to be taken"
@@ -230,7 +230,7 @@ def test_a_stream_that_is_cut(server: Stub) -> None:
     found = Gateway(server.url, KEY).stream(CHAT, QUESTION)
     assert len(found.events) == 1
     assert found.broken is not None
-    assert found.broken.trouble is Trouble.DROPPED
+    assert found.broken.trouble is FailureKind.DROPPED
 
 
 def test_a_stream_that_stalls(server: Stub) -> None:
@@ -246,7 +246,7 @@ def test_a_stream_that_stalls(server: Stub) -> None:
     found = Gateway(server.url, KEY, timeout=5).stream(CHAT, QUESTION)
     assert len(found.events) == 1
     assert found.broken is not None
-    assert found.broken.trouble is Trouble.TIMEOUT
+    assert found.broken.trouble is FailureKind.TIMEOUT
 
 
 def test_a_refused_stream_has_its_body(server: Stub) -> None:
@@ -286,7 +286,7 @@ def test_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = Gateway("http://anywhere", KEY, 20, str(path))
     with pytest.raises(GatewayError) as missing:
         gateway.get("/health/liveliness")
-    assert missing.value.trouble is Trouble.REFUSED
+    assert missing.value.trouble is FailureKind.REFUSED
     assert missing.value.message == f"nothing listens on {path} (there is no such socket)"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -308,4 +308,4 @@ def test_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"Authorization: Bearer {KEY}".encode() in asked[0]
     with pytest.raises(GatewayError) as dead:
         gateway.get("/health/liveliness")
-    assert dead.value.trouble is Trouble.REFUSED
+    assert dead.value.trouble is FailureKind.REFUSED

@@ -358,9 +358,9 @@ def test_quotas_that_may_not_be_asked_for(tmp_path: Path, aws: Cloud) -> None:
 
 def test_nobody_waits_for_what_is_nice_to_know(tmp_path: Path, aws: Cloud) -> None:
     """Where AWS is slow, the ends are those of the map, models and quotas aren't checked, and nothing is wrong."""
-    scene = scene_of(tmp_path, {**BASE, **aws.environment, **pair()})
-    scene.patience = 0
-    diagnosis = examine(scene, PROBES, each=60, total=60)
+    snapshot = scene_of(tmp_path, {**BASE, **aws.environment, **pair()})
+    snapshot.patience = 0
+    diagnosis = examine(snapshot, PROBES, each=60, total=60)
     assert causes(diagnosis) == []
     silent = f"claude ({MODEL} in us-east-1): the endpoint takes the connection, and no answer comes within 0 s"
     assert {each.cause.id: each.because for each in diagnosis.unchecked} == {

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from litellm_systemd.doctor.check_network import endpoints_of
 from litellm_systemd.doctor.engine import examine
-from litellm_systemd.doctor.sandbox_probe import observe_ways, sandbox_argv, sandbox_lines
+from litellm_systemd.doctor.sandbox_probe import observe_connectivity, sandbox_argv, sandbox_lines
 from litellm_systemd.gateway.config import parse_config
 from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of
 from tests.ports import free_port
@@ -117,7 +117,7 @@ def test_a_private_authority(tmp_path: Path) -> None:
         environment = {**BASE, **pair(), "AWS_BEDROCK_RUNTIME_ENDPOINT": url}
         distrusted = diagnose(tmp_path, environment)
         trusting = {**environment, "SSL_CERT_FILE": str(certificate)}
-        reached = observe_ways(scene_of(tmp_path, trusting), (url,))
+        reached = observe_connectivity(scene_of(tmp_path, trusting), (url,))
     assert causes(distrusted) == ["network-certificate"]
     assert [(way.stage, way.error) for way in reached.service] == [("done", "")]
 
@@ -137,11 +137,11 @@ def test_an_endpoint_that_never_answers(tmp_path: Path) -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         endpoint = {"AWS_BEDROCK_RUNTIME_ENDPOINT": f"https://127.0.0.1:{server.getsockname()[1]}"}
-        scene = scene_of(tmp_path, {**BASE, **pair(), **endpoint, "SSL_CERT_FILE": str(certificate)})
-        scene.patience = 1
+        snapshot = scene_of(tmp_path, {**BASE, **pair(), **endpoint, "SSL_CERT_FILE": str(certificate)})
+        snapshot.patience = 1
         asking = ("aws-model-refused", "aws-throttled")
         probes = (each for each in PROBES if each.cause.group == "network" or each.cause.id in asking)
-        diagnosis = examine(scene, probes, each=60, total=60)
+        diagnosis = examine(snapshot, probes, each=60, total=60)
         for stream in held:
             stream.close()
     silent = f"claude ({MODEL} in us-east-1): the endpoint takes the connection, and no answer comes within 1 s"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from litellm_systemd.cli import run_command
-from litellm_systemd.client.gateway import Answer, Gateway
+from litellm_systemd.client.gateway import Gateway, Response
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report.report import Check, Outcome, Report
 from litellm_systemd.verify.answers import MAX_TOKENS
@@ -62,10 +62,10 @@ class Hasty(Gateway):
     with all else.
     """
 
-    def get(self, path: str, *, timeout: float | None = None) -> Answer:
+    def get(self, path: str, *, timeout: float | None = None) -> Response:
         return super().get(path, timeout=timeout if self.api_key == KEY else 0.3)
 
-    def post(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Answer:
+    def post(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Response:
         return super().post(path, body, timeout=0.3 if path == "/chat/completions" else timeout)
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd import box
-from litellm_systemd.box import Bind, BoxError, Image, Yard, end, wait_until, why_not
+from litellm_systemd.box import Bind, BoxError, Image, Namespaces, end, wait_until, why_not
 
-__all__ = ["Answer", "Bind", "Box", "BoxError", "Image", "Yard", "end", "wait_until", "why_not"]
+__all__ = ["Answer", "Bind", "Box", "BoxError", "Image", "Namespaces", "end", "wait_until", "why_not"]
 
 _CLONE_NEWNET = 0x40000000  # <sched.h>
 

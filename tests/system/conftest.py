@@ -15,7 +15,7 @@ import images
 import installed
 import pytest
 import service
-from box import Bind, Box, BoxError, Image, Yard, why_not
+from box import Bind, Box, BoxError, Image, Namespaces, why_not
 
 #: Modules with tests of minutes.
 _LONGEST = ("test_releases.py", "test_transaction.py")
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     items.sort(key=lambda item: item.path.name not in _LONGEST)
     for item in items:
-        if "yard" in getattr(item, "fixturenames", ()):
+        if "namespaces" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.system)
 
 
@@ -93,23 +93,23 @@ def _refuse(reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def yard() -> Iterator[Yard]:
+def namespaces() -> Iterator[Namespaces]:
     """Where all boxes of this run stand."""
     reason = why_not()
     if reason is not None:
         _refuse(reason)
-    with Yard() as opened:
+    with Namespaces() as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
-def host_image(yard: Yard) -> Image:
+def host_image(namespaces: Namespaces) -> Image:
     """See `installed.host_image`."""
     return installed.host_image()
 
 
 @pytest.fixture(scope="session")
-def debian_image(yard: Yard) -> Callable[[str], Image]:
+def debian_image(namespaces: Namespaces) -> Callable[[str], Image]:
     """The image of another Debian release, by its name: see `images.SUITES`."""
 
     def find(suite: str) -> Image:
@@ -123,13 +123,13 @@ def debian_image(yard: Yard) -> Callable[[str], Image]:
 
 @pytest.fixture
 def make_box(
-    request: pytest.FixtureRequest, yard: Yard, host_image: Image, measured: dict[str, Any]
+    request: pytest.FixtureRequest, namespaces: Namespaces, host_image: Image, measured: dict[str, Any]
 ) -> Iterator[MakeBox]:
     """Boots as many boxes as a test wants, of any image (`host_image` if none is given), and ends them."""
     boxes = request.node.stash.setdefault(_BOXES, [])
 
     def make(image: Image = host_image, binds: tuple[Bind, ...] = (), **options: Any) -> Box:
-        box = Box(yard, image, binds=measured["binds"] + binds, environment=measured["environment"], **options)
+        box = Box(namespaces, image, binds=measured["binds"] + binds, environment=measured["environment"], **options)
         boxes.append(box)
         box.boot()
         return box
@@ -153,10 +153,10 @@ def install_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def installed_image(
-    yard: Yard, host_image: Image, install_environment: dict[str, str], measured: dict[str, Any]
+    namespaces: Namespaces, host_image: Image, install_environment: dict[str, str], measured: dict[str, Any]
 ) -> Image:
     """What `litellmctl install -c demo.yml` leaves behind, powered off: made once, forked by tests."""
-    with Box(yard, host_image, **measured) as golden:
+    with Box(namespaces, host_image, **measured) as golden:
         try:
             installed.install_demo(golden)
         except BoxError as error:
@@ -167,12 +167,12 @@ def installed_image(
 
 
 @pytest.fixture(scope="session")
-def idle_image(yard: Yard, installed_image: Image, measured: dict[str, Any]) -> Image:
+def idle_image(namespaces: Namespaces, installed_image: Image, measured: dict[str, Any]) -> Image:
     """What is installed, stopped and disabled, and a slow model to call: for tests with a .env of their own.
 
     `service.set_up` starts it. That saves each of them a start with settings that it doesn't want.
     """
-    with Box(yard, installed_image, **measured) as golden:
+    with Box(namespaces, installed_image, **measured) as golden:
         service.ctl(golden, "stop")
         service.ctl(golden, "disable")
         service.add_upstream(golden)
@@ -192,10 +192,10 @@ def installed_box(make_box: MakeBox, installed_image: Image) -> Box:
 
 
 @pytest.fixture(scope="module")
-def shared_box(yard: Yard, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
+def shared_box(namespaces: Namespaces, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
     """As `installed_box`, but one for all tests of a module that only look, or leave everything as they found it.
 
     A box of its own for each of them would cost a start of the service.
     """
-    with Box(yard, installed_image, **measured) as opened:
+    with Box(namespaces, installed_image, **measured) as opened:
         yield opened

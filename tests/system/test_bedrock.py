@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from aws import API, METADATA_6, TOOLS, chats, complete, leave_ec2, point_service, start_aws, tell
-from box import Box, Image, Yard
+from box import Box, Image, Namespaces
 from load import loaded
 from service import MODEL, ctl, processes, set_env, state
 from tests.bundle import own_bundle
@@ -28,9 +28,9 @@ ROTATIONS = 10
 
 
 @pytest.fixture(scope="module")
-def instance(yard: Yard, idle_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
+def instance(namespaces: Namespaces, idle_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
     """An EC2 instance with a role, whose gateway calls the fakes; one for all tests that set it up themselves."""
-    with Box(yard, idle_image, **measured) as opened:
+    with Box(namespaces, idle_image, **measured) as opened:
         start_aws(opened)
         point_service(opened)
         yield opened

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import images
 import pytest
-from box import Bind, Box, BoxError, Image, Yard, end, wait_until
+from box import Bind, Box, BoxError, Image, Namespaces, end, wait_until
 
 import litellm_systemd
 from litellm_systemd.box.namespaces import CGROUP_PREFIX, STATE, find_cgroups
@@ -166,7 +166,7 @@ def test_files_have_mode_and_owner(box: Box) -> None:
 @pytest.mark.parametrize("folder", ["/etc", "/usr/local/bin", "/var/tmp", "/tmp", "/root", "/run", "/opt"])
 def test_changes_stay_in_the_box(box: Box, folder: str) -> None:
     """Nothing that is written in a box reaches the host, wherever it is written."""
-    path = f"{folder}/written-in-{box.yard.name}"
+    path = f"{folder}/written-in-{box.namespaces.name}"
     box.write(path, "x")
     assert box.exists(path)
     assert not Path(path).exists()
@@ -189,7 +189,7 @@ def test_binds_show_the_hosts_files(make_box: MakeBox, tmp_path: Path) -> None:
     assert (tmp_path / "touch:me" / "file").read_text(encoding="utf-8") == "box"
 
 
-def test_other_file_systems_are_copied_too(yard: Yard) -> None:
+def test_other_file_systems_are_copied_too(namespaces: Namespaces) -> None:
     """A folder that is a mount of its own (a /home or /usr on another disk) is in the box, and a copy as well."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         source, point = Path(scratch) / "source", Path(scratch) / "point"
@@ -307,7 +307,7 @@ def test_off_means_off(box: Box) -> None:
         box.run(("true",))
 
 
-def test_a_saved_box_can_be_forked(yard: Yard, make_box: MakeBox) -> None:
+def test_a_saved_box_can_be_forked(namespaces: Namespaces, make_box: MakeBox) -> None:
     """What a box changed is the start of any number of others, and they don't see one another's changes."""
     first = make_box()
     first.write("/etc/step", "1")
@@ -334,11 +334,11 @@ def _inhabitants(namespace: str) -> list[int]:
     return found
 
 
-def test_a_closed_yard_leaves_nothing(yard: Yard) -> None:
-    """Mounts, processes, control groups and locks are gone when a yard is closed; so is all trace in /run."""
+def test_a_closed_namespaces_leaves_nothing(namespaces: Namespaces) -> None:
+    """Mounts, processes, control groups and locks are gone when the namespaces are closed, and nothing is in /run."""
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     traces = sorted(Path("/run/systemd").glob("nspawn/**/*"))
-    with Yard() as other, Box(other) as short:
+    with Namespaces() as other, Box(other) as short:
         namespace = str(Path(f"/proc/{short.leader}/ns/pid").readlink())
         assert _inhabitants(namespace)
         assert find_cgroups(other.name)
@@ -350,16 +350,16 @@ def test_a_closed_yard_leaves_nothing(yard: Yard) -> None:
 
 
 @pytest.fixture
-def holder(yard: Yard) -> Iterator[subprocess.Popen[str]]:
-    """Another process with a booted box; its first line names the yard and the PID namespace of the box."""
+def holder(namespaces: Namespaces) -> Iterator[subprocess.Popen[str]]:
+    """Another process with a booted box; its first line names the namespaces and the PID namespace of the box."""
     script = """
         import signal, sys
         # A shell starts its background jobs with SIGINT ignored, and so would be whatever runs in this one.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         from pathlib import Path
-        from litellm_systemd.box import Box, Yard
-        with Yard() as yard, Box(yard) as box:
-            print(yard.name, Path(f"/proc/{box.leader}/ns/pid").readlink(), yard._keeper.pid, flush=True)
+        from litellm_systemd.box import Box, Namespaces
+        with Namespaces() as namespaces, Box(namespaces) as box:
+            print(namespaces.name, Path(f"/proc/{box.leader}/ns/pid").readlink(), namespaces._keeper.pid, flush=True)
             sys.stdin.read()
     """
     argv = (sys.executable, "-c", textwrap.dedent(script))
@@ -388,42 +388,42 @@ def test_a_killed_run_leaves_nothing(holder: subprocess.Popen[str], number: sign
     wait_until(lambda: not list(STATE.glob(f"{name}*")), 30, "the lock is gone")
 
 
-def test_the_next_yard_clears_away(holder: subprocess.Popen[str]) -> None:
-    """When even the cleaner is killed, the kernel ends the box and the next yard removes the rest."""
+def test_the_next_namespaces_clears_away(holder: subprocess.Popen[str]) -> None:
+    """When even the cleaner is killed, the kernel ends the box and the next namespaces removes the rest."""
     name, namespace, keeper = _first_line(holder)
     os.kill(int(keeper), signal.SIGKILL)
     holder.kill()
     holder.wait(timeout=60)
     wait_until(lambda: not _inhabitants(namespace), 30, "the box's processes are gone")
-    # (The yard of another test that runs now may have been the next one already.)
-    with Yard():
+    # (The namespaces of another test that runs now may have been the next one already.)
+    with Namespaces():
         assert not find_cgroups(name)
         assert not list(STATE.glob(f"{name}*"))
 
 
-def test_what_is_still_dying_is_cleared_later(yard: Yard) -> None:
-    """A yard whose processes take their time to die stays on record, and a later yard clears it away."""
+def test_what_is_still_dying_is_cleared_later(namespaces: Namespaces) -> None:
+    """A namespaces whose processes take their time to die stays on record, and a later namespaces clears it away."""
     name = f"{CGROUP_PREFIX}000000000000"
-    group, lock = yard.cgroups[0].with_name(name), STATE / f"{name}.lock"
+    group, lock = namespaces.cgroups[0].with_name(name), STATE / f"{name}.lock"
     group.mkdir()
     lock.touch()
     with subprocess.Popen(("sleep", "60")) as dying:
         (group / "cgroup.procs").write_text(str(dying.pid), encoding="ascii")
-        with Yard():
+        with Namespaces():
             assert lock.exists()
         dying.kill()
-    with Yard():
+    with Namespaces():
         assert not lock.exists()
         assert not find_cgroups(name)
 
 
-def test_a_box_that_fails_to_boot_is_gone(yard: Yard) -> None:
+def test_a_box_that_fails_to_boot_is_gone(namespaces: Namespaces) -> None:
     """An option that systemd-nspawn refuses is an error that says so, and leaves no half-made box."""
-    refused = Box(yard, options=("--no-such-option",))
+    refused = Box(namespaces, options=("--no-such-option",))
     with pytest.raises(BoxError, match="no-such-option"), refused:
         pass
     assert not refused.running
-    assert not [folder for folder in yard.cgroups if (folder / refused.name).exists()]
+    assert not [folder for folder in namespaces.cgroups if (folder / refused.name).exists()]
 
 
 def test_on_a_machine_that_runs_systemd(make_box: MakeBox) -> None:
@@ -445,7 +445,7 @@ def _cli(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=120, check=False, cwd=HERE)
 
 
-def test_exec_passes_everything_through(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exec_passes_everything_through(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
     """`exec` is transparent: input, output, errors, variables, folder and exit code."""
     monkeypatch.setenv("GREETING", "hola")
     script = 'cat; echo "$GREETING"; pwd; cat /proc/1/comm; echo wrong >&2; exit 9'

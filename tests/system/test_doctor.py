@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from box import Box, Image, Yard
+from box import Box, Image, Namespaces
 from broken_hosts import BROKEN, NO_DROP_IN, drop_in
 from doctoring import INSTALLED, OURS, assert_told, doctor, ids, sh
 from service import chat, ctl, set_env, signal_process, state, write_config
@@ -20,9 +20,9 @@ from litellm_systemd.doctor.registry import PROBES
 
 
 @pytest.fixture(scope="module")
-def host(yard: Yard, installed_image: Image) -> Iterator[Box]:
+def host(namespaces: Namespaces, installed_image: Image) -> Iterator[Box]:
     """One box for all broken hosts: each is mended before the next."""
-    with Box(yard, installed_image) as opened:
+    with Box(namespaces, installed_image) as opened:
         yield opened
 
 

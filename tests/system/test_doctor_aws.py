@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from box import Box, Image, Yard
+from box import Box, Image, Namespaces
 from broken_aws import KINDS, know
 from broken_hosts import Broken
 from doctoring import INSTALLED, assert_told, doctor, ids, sh
@@ -36,9 +36,9 @@ class Cloud:
 
 
 @pytest.fixture(scope="module")
-def cloud(yard: Yard, idle_image: Image, measured: dict[str, Any]) -> Iterator[Cloud]:
+def cloud(namespaces: Namespaces, idle_image: Image, measured: dict[str, Any]) -> Iterator[Cloud]:
     """AWS by its own names, and a proxy."""
-    with Box(yard, idle_image, **measured) as opened:
+    with Box(namespaces, idle_image, **measured) as opened:
         start_named_aws(opened)
         sh(opened, know())
         yield Cloud(opened)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from box import Box, Image, Yard
+from box import Box, Image, Namespaces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,9 +50,9 @@ VALUES = st.lists(st.sampled_from([*HOSTILE, "a", "-", "\\n"]) | st.text(max_siz
 
 
 @pytest.fixture(scope="module")
-def dump(yard: Yard, host_image: Image) -> Iterator[Box]:
+def dump(namespaces: Namespaces, host_image: Image) -> Iterator[Box]:
     """A box with a service that writes down the environment it is started with."""
-    with Box(yard, host_image) as opened:
+    with Box(namespaces, host_image) as opened:
         opened.write("/etc/systemd/system/dump.service", UNIT)
         opened.systemctl("daemon-reload")
         yield opened

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from box import Box, Image, Yard, wait_until
+from box import Box, Image, Namespaces, wait_until
 from installed import REPOSITORY, install_environment
 from service import chat, ctl, state
 from test_install import snapshot, write_env
@@ -62,7 +62,7 @@ def _named(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 # --- on this machine ---
 
 
-def test_first_install(yard: Yard) -> None:
+def test_first_install(namespaces: Namespaces) -> None:
     """A first install is performed, verified and shown with its differences, and no file of the host changes."""
     before = _files()
     code, report = _rehearse("-c", "demo.yml")
@@ -77,7 +77,7 @@ def test_first_install(yard: Yard) -> None:
     assert "sk-" not in json.dumps(report)
 
 
-def test_first_install_from_a_bundle(yard: Yard, tmp_path: Path) -> None:
+def test_first_install_from_a_bundle(namespaces: Namespaces, tmp_path: Path) -> None:
     """With --bundle the clone installs from that file alone, wherever it lies; no package index is missed."""
     bundle = Path(shutil.copy(own_bundle(), tmp_path))  # below /tmp, of which a clone has its own
     options = ("-c", "demo.yml", "--no-verify", "--bundle", bundle.name)
@@ -89,14 +89,14 @@ def test_first_install_from_a_bundle(yard: Yard, tmp_path: Path) -> None:
     assert "not rehearsed: package index" not in checks
 
 
-def test_bundle_that_cannot_be_used(yard: Yard, tmp_path: Path) -> None:
+def test_bundle_that_cannot_be_used(namespaces: Namespaces, tmp_path: Path) -> None:
     """A file that is no bundle is refused at once, as install refuses it, and no clone is made."""
     (tmp_path / "other.tar").write_text("no bundle", encoding="utf-8")
     code, report = _rehearse("-c", "demo.yml", "--bundle", "other.tar", cwd=tmp_path)
     assert (code, "other.tar" in report["error"]) == (78, True)
 
 
-def test_env_that_cannot_be_read(yard: Yard, tmp_path: Path) -> None:
+def test_env_that_cannot_be_read(namespaces: Namespaces, tmp_path: Path) -> None:
     """A .env that install refuses is refused at once, with the same words and the same code."""
     (tmp_path / ".env").write_text("PORT=many\nCONFIG_FILE=demo.yml\n", encoding="utf-8")
     code, report = _rehearse(cwd=tmp_path)
@@ -105,7 +105,7 @@ def test_env_that_cannot_be_read(yard: Yard, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def under_way(yard: Yard) -> Iterator[subprocess.Popen[str]]:
+def under_way(namespaces: Namespaces) -> Iterator[subprocess.Popen[str]]:
     """A rehearsal that has booted its clone, and installs."""
     argv = ("env", "--default-signal", *REHEARSE, "--wait", "-c", "demo.yml")
     environment = {**os.environ, **install_environment()}
@@ -124,13 +124,13 @@ def under_way(yard: Yard) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def _yard_of(process: subprocess.Popen[str]) -> tuple[str, int]:
-    """The name of the yard that a process has open, and its keeper's pid."""
+def _namespaces_of(process: subprocess.Popen[str]) -> tuple[str, int]:
+    """The name of the namespaces that a process has open, and its keeper's pid."""
     for child in children(process.pid):
         names = re.findall(rb"litellm-boxes-[0-9a-f]{12}", Path(f"/proc/{child}/cmdline").read_bytes())
         if names:
             return names[0].decode(), child
-    raise AssertionError("no yard is open")
+    raise AssertionError("no namespaces is open")
 
 
 def _pids_of(name: str) -> set[str]:
@@ -141,7 +141,7 @@ def _pids_of(name: str) -> set[str]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_ended_in_the_middle(under_way: subprocess.Popen[str], number: signal.Signals, code: int) -> None:
     """However a rehearsal is ended, its clone goes with it, and the exit code names the signal."""
-    name, _ = _yard_of(under_way)
+    name, _ = _namespaces_of(under_way)
     assert _pids_of(name)
     under_way.send_signal(number)
     assert under_way.wait(timeout=60) == code
@@ -151,19 +151,19 @@ def test_ended_in_the_middle(under_way: subprocess.Popen[str], number: signal.Si
 
 def test_cleaner_killed_too(under_way: subprocess.Popen[str], tmp_path: Path) -> None:
     """When the cleaner is killed as well, the kernel ends the clone, and the next rehearsal removes the rest."""
-    name, keeper = _yard_of(under_way)
+    name, keeper = _namespaces_of(under_way)
     os.kill(keeper, signal.SIGKILL)
     under_way.kill()
     under_way.wait(timeout=60)
     wait_until(lambda: not _pids_of(name), 60, "the clone's processes are gone")
-    # (The yard of another test that runs now may have removed the rest already.)
+    # (The namespaces of another test that runs now may have removed the rest already.)
     (tmp_path / ".env").write_text("PORT=many\n", encoding="utf-8")
     assert _rehearse(cwd=tmp_path)[0] == 78
     assert not find_cgroups(name)
     assert not list(STATE.glob(f"{name}*"))
 
 
-def test_without_rights_to_mount(yard: Yard) -> None:
+def test_without_rights_to_mount(namespaces: Namespaces) -> None:
     """Root of a container without rights is told what is missing, and changes nothing."""
     argv = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", *REHEARSE, "--wait", "-c", "demo.yml")
     done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
@@ -176,9 +176,9 @@ def test_without_rights_to_mount(yard: Yard) -> None:
 
 
 @pytest.fixture(scope="module")
-def machine(yard: Yard, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
+def machine(namespaces: Namespaces, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
     """A host that systemd runs, with the service installed: a box with the rights to make boxes of its own."""
-    with Box(yard, installed_image, options=("--capability=all",), **measured) as opened:
+    with Box(namespaces, installed_image, options=("--capability=all",), **measured) as opened:
         yield opened
 
 

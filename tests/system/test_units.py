@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from box import Box, Image, Yard
+from box import Box, Image, Namespaces
 
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.host.layout import Layout
@@ -41,13 +41,15 @@ def write_units(box: Box, env: str = "") -> None:
 @pytest.fixture(scope="module", params=["host", "bullseye", "trixie"])
 def any_box(
     request: pytest.FixtureRequest,
-    yard: Yard,
+    namespaces: Namespaces,
     host_image: Image,
     debian_image: Callable[[str], Image],
     measured: dict[str, Any],
 ) -> Iterator[Box]:
     """A box with systemd 247, this machine's, or 257: one for all tests, each of which writes its own units."""
-    with Box(yard, host_image if request.param == "host" else debian_image(request.param), **measured) as opened:
+    with Box(
+        namespaces, host_image if request.param == "host" else debian_image(request.param), **measured
+    ) as opened:
         yield opened
 
 

@@ -10,14 +10,14 @@ from litellm_systemd.commands.desired import Wanted
 from litellm_systemd.commands.desired_files import build_desired
 from litellm_systemd.contract import VERIFY_TIMER
 from litellm_systemd.env.settings import build_settings, parse_dotenv
-from litellm_systemd.gateway.config import Choice, Origin, parse_config
+from litellm_systemd.gateway.config import ConfigChoice, ConfigOrigin, parse_config
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.state import (
     Action,
     DesiredState,
+    FileKind,
     FileState,
     HostState,
-    Kind,
     Plan,
     Running,
     UnitState,
@@ -50,7 +50,7 @@ def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> Desi
     configs = {**CONFIGS, **{key: text.encode() for key, text in asked.get("configs", {}).items()}}
     wanted = Wanted(
         settings=settings,
-        choice=Choice(name, Origin(asked.get("origin", "shipped")), None),
+        choice=ConfigChoice(name, ConfigOrigin(asked.get("origin", "shipped")), None),
         gateway=parse_config(configs.get(name, MODEL.encode()).decode(), name),
         configs=configs,
         keeps_environment=False,
@@ -81,7 +81,7 @@ def make_host(layout: Layout, told: dict[str, Any]) -> HostState:
             before = files.get(path, FileState(path))
             text = change.pop("content", None)
             change = {**change, **({} if text is None else {"content": text.encode()})}
-            change = {**change, **({"kind": Kind(change["kind"])} if "kind" in change else {})}
+            change = {**change, **({"kind": FileKind(change["kind"])} if "kind" in change else {})}
             files[path] = replace(before, **change)
     names = (*UNITS, VERIFY_TIMER)
     units = {name: replace(host.unit(name), **told.get("units", {}).get(name, {})) for name in names}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from litellm_systemd.aws.credentials import (
-    Way,
+    AuthMethod,
+    auth_method_of,
     bedrock_models,
     callers,
     environ_of,
     needs_metadata,
     require_one_identity,
     uses_pair,
-    way_of,
 )
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import GatewayConfig, parse_config
@@ -33,21 +33,21 @@ def config_of(params: str = "", name: str = "mine.yml") -> GatewayConfig:
 @pytest.mark.parametrize(
     ("params", "environ", "way"),
     [
-        ("", {}, Way.AMBIENT),
-        ("", KEYS, Way.KEYS),
-        (REFERRED, KEYS, Way.KEYS),
-        (OWN, {}, Way.KEYS),
-        ("", {**KEYS, **ROLE}, Way.ROLE),
-        ("aws_role_name: os.environ/OTHER", {"OTHER": "arn:aws:iam::1:role/x"}, Way.ROLE),
-        ("", {"AWS_PROFILE_NAME": "p"}, Way.PROFILE),
-        ("", {**KEYS, "AWS_BEARER_TOKEN_BEDROCK": "ABSK"}, Way.API_KEY),
-        ("api_key: ABSK", KEYS, Way.API_KEY),
+        ("", {}, AuthMethod.AMBIENT),
+        ("", KEYS, AuthMethod.KEYS),
+        (REFERRED, KEYS, AuthMethod.KEYS),
+        (OWN, {}, AuthMethod.KEYS),
+        ("", {**KEYS, **ROLE}, AuthMethod.ROLE),
+        ("aws_role_name: os.environ/OTHER", {"OTHER": "arn:aws:iam::1:role/x"}, AuthMethod.ROLE),
+        ("", {"AWS_PROFILE_NAME": "p"}, AuthMethod.PROFILE),
+        ("", {**KEYS, "AWS_BEARER_TOKEN_BEDROCK": "ABSK"}, AuthMethod.API_KEY),
+        ("api_key: ABSK", KEYS, AuthMethod.API_KEY),
     ],
 )
-def test_way(params: str, environ: dict[str, str], way: Way) -> None:
+def test_way(params: str, environ: dict[str, str], way: AuthMethod) -> None:
     """An API key comes before a role, a role before a profile, that before a key pair, and all before the ambient."""
     config = config_of(params)
-    assert way_of(config, config.models[0], environ) is way
+    assert auth_method_of(config, config.models[0], environ) is way
 
 
 @pytest.mark.parametrize(

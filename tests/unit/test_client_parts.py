@@ -9,8 +9,8 @@ import pytest
 import requests
 import urllib3
 
-from litellm_systemd.client.errors import Trouble, classify, redact, told
-from litellm_systemd.client.gateway import Answer, Gateway, event_data, is_loopback
+from litellm_systemd.client.errors import FailureKind, classify, redact, told
+from litellm_systemd.client.gateway import Gateway, Response, event_data, is_loopback
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import UsageError
 
@@ -167,7 +167,7 @@ def test_ordinary_words_are_left_alone(text: str) -> None:
 )
 def test_what_an_error_answer_says_fits_one_line(text: str, words: str) -> None:
     """Of any error answer there is one short line, safe for a terminal and without the key."""
-    assert Gateway("http://h", KEY).explain(Answer(500, {}, text, 0.1)) == words
+    assert Gateway("http://h", KEY).explain(Response(500, {}, text, 0.1)) == words
 
 
 def test_told_of_an_empty_object() -> None:
@@ -177,7 +177,7 @@ def test_told_of_an_empty_object() -> None:
 
 def test_a_body_that_would_exhaust_the_parser() -> None:
     """JSON nested without end is no JSON to us, and no traceback."""
-    assert Answer(200, {}, "[" * 100_000, 0.0).json() is None
+    assert Response(200, {}, "[" * 100_000, 0.0).json() is None
 
 
 def _certificate_error() -> ssl.SSLCertVerificationError:
@@ -189,16 +189,16 @@ def _certificate_error() -> ssl.SSLCertVerificationError:
 @pytest.mark.parametrize(
     ("cause", "trouble", "words"),
     [
-        (ConnectionRefusedError(111, "x"), Trouble.REFUSED, "nothing listens on h:1"),
-        (socket.gaierror(-2, "x"), Trouble.UNREACHABLE, "can't be found"),
-        (TimeoutError(), Trouble.TIMEOUT, "within 2.5 s"),
-        (_certificate_error(), Trouble.TLS, "self-signed certificate"),
-        (ssl.SSLError(1, "x"), Trouble.TLS, "the handshake failed"),
-        (ConnectionResetError(104, "x"), Trouble.DROPPED, "closed the connection"),
+        (ConnectionRefusedError(111, "x"), FailureKind.REFUSED, "nothing listens on h:1"),
+        (socket.gaierror(-2, "x"), FailureKind.UNREACHABLE, "can't be found"),
+        (TimeoutError(), FailureKind.TIMEOUT, "within 2.5 s"),
+        (_certificate_error(), FailureKind.TLS, "self-signed certificate"),
+        (ssl.SSLError(1, "x"), FailureKind.TLS, "the handshake failed"),
+        (ConnectionResetError(104, "x"), FailureKind.DROPPED, "closed the connection"),
     ],
 )
 @pytest.mark.parametrize("wrapped", ["bare", "args", "reason", "cause"])
-def test_the_cause_is_found_however_deep(cause: Exception, trouble: Trouble, words: str, wrapped: str) -> None:
+def test_the_cause_is_found_however_deep(cause: Exception, trouble: FailureKind, words: str, wrapped: str) -> None:
     """The same failure gets the same words wherever the libraries have wrapped it."""
     error: Exception = cause
     if wrapped == "args":
@@ -222,7 +222,7 @@ def test_a_host_that_drops_packets_can_not_be_reached() -> None:
     inner = urllib3.exceptions.ConnectTimeoutError("x")
     inner.__context__ = TimeoutError()
     found = classify(requests.ConnectTimeout(inner), "h:1", 60)
-    assert found.trouble is Trouble.UNREACHABLE
+    assert found.trouble is FailureKind.UNREACHABLE
     assert found.message == "no connection to h:1 in time"
 
 
@@ -237,5 +237,5 @@ def test_a_host_that_drops_packets_can_not_be_reached() -> None:
 def test_a_broken_proxy_is_not_taken_for_a_dead_gateway(error: Exception) -> None:
     """When the proxy refuses, nobody is sent to look at the service."""
     found = classify(error, "h:1", 1)
-    assert found.trouble is Trouble.PROXY
+    assert found.trouble is FailureKind.PROXY
     assert "NO_PROXY" in found.hint

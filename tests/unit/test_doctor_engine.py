@@ -16,13 +16,13 @@ from litellm_systemd.doctor.docs_table import replace_tables
 from litellm_systemd.doctor.engine import examine
 from litellm_systemd.doctor.notes import find_remarks
 from litellm_systemd.doctor.registry import PROBES
-from litellm_systemd.doctor.snapshot import Observed, Scene
+from litellm_systemd.doctor.snapshot import Observed, Snapshot
 from litellm_systemd.errors import InstallerError, PermissionDenied
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import Action, Record, Verb
 from litellm_systemd.report.report import Outcome
 
-SCENE = Scene(Layout())
+SCENE = Snapshot(Layout())
 PAGE = Path(__file__).resolve().parents[2] / "docs/troubleshooting.md"
 
 
@@ -33,7 +33,7 @@ def cause(
 
 
 def bad(made: Cause) -> Probe:
-    def look(_scene: Scene) -> Iterator[Finding]:
+    def look(_scene: Snapshot) -> Iterator[Finding]:
         yield made.found(f"{made.id} was seen", what=made.id)
 
     return Probe(made, look)
@@ -44,7 +44,7 @@ def good(made: Cause) -> Probe:
 
 
 def failing(made: Cause, error: Exception) -> Probe:
-    def look(_scene: Scene) -> Iterator[Finding]:
+    def look(_scene: Snapshot) -> Iterator[Finding]:
         raise error
         yield
 
@@ -144,11 +144,11 @@ def test_a_check_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> N
     clock, release = Clock(), threading.Event()
     monkeypatch.setattr("litellm_systemd.doctor.engine.time", clock)
 
-    def hang(_scene: Scene) -> Iterator[Finding]:
+    def hang(_scene: Snapshot) -> Iterator[Finding]:
         release.wait(60)
         return iter(())
 
-    def let_time_pass(_scene: Scene) -> Iterator[Finding]:
+    def let_time_pass(_scene: Snapshot) -> Iterator[Finding]:
         clock.now = 10.0
         return iter(())
 
@@ -167,21 +167,21 @@ def test_a_check_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_remark_that_hangs_is_left_out(tmp_path: Path) -> None:
     """What isn't wrong is told only if it is seen at once: a host whose systemd hangs has its report all the same."""
-    scene, begun, release = Scene(Layout(root=tmp_path)), threading.Event(), threading.Event()
+    snapshot, begun, release = Snapshot(Layout(root=tmp_path)), threading.Event(), threading.Event()
 
     def hang() -> dict[str, Record]:
         begun.set()
         release.wait(60)
         return {}
 
-    threading.Thread(target=scene.once, args=("manifest", hang), daemon=True).start()
+    threading.Thread(target=snapshot.once, args=("manifest", hang), daemon=True).start()
     begun.wait(60)
-    assert find_remarks(scene, seconds=0.2) == ()
+    assert find_remarks(snapshot, seconds=0.2) == ()
     release.set()
 
 
-class Counting(Scene):
-    """A scene that counts how often it is looked at."""
+class Counting(Snapshot):
+    """A snapshot that counts how often it is looked at."""
 
     def __init__(self) -> None:
         super().__init__(Layout())
@@ -196,11 +196,11 @@ class Counting(Scene):
 
 def test_a_scene_is_looked_at_once() -> None:
     """However many checks ask for the same thing at once, it is observed once, and its error told to each."""
-    scene = Counting()
+    snapshot = Counting()
     probes = [Probe(cause(f"a-{number}"), lambda seen: iter(seen.thing)) for number in range(20)]  # type: ignore[attr-defined]
-    diagnosis = examine(scene, probes)
+    diagnosis = examine(snapshot, probes)
     assert {each.because for each in diagnosis.unchecked} == {"it can't be seen"}
-    assert scene.looks == 1
+    assert snapshot.looks == 1
 
 
 # --- the report ---

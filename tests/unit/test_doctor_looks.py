@@ -24,10 +24,10 @@ from litellm_systemd.doctor.check_host import denials
 from litellm_systemd.doctor.check_port import listen_addresses
 from litellm_systemd.doctor.check_unit import find_line
 from litellm_systemd.doctor.repair import restore, restore_access
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import render_manifest
-from litellm_systemd.host.state import FileState, Kind, Record, Verb, folder, record_of
+from litellm_systemd.host.state import FileKind, FileState, Record, Verb, folder, record_of
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.report.report import Outcome
 
@@ -139,16 +139,16 @@ def test_denials() -> None:
 @pytest.mark.parametrize(
     ("mode", "owner", "group", "kind", "readable"),
     [
-        (0o640, "root", "litellm", Kind.FILE, True),
-        (0o640, "root", "root", Kind.FILE, False),
-        (0o600, "root", "litellm", Kind.FILE, False),
-        (0o044, "litellm", "root", Kind.FILE, False),
-        (0o644, "root", "root", Kind.FILE, True),
-        (0o750, "root", "litellm", Kind.FOLDER, True),
-        (0o744, "root", "root", Kind.FOLDER, False),
+        (0o640, "root", "litellm", FileKind.FILE, True),
+        (0o640, "root", "root", FileKind.FILE, False),
+        (0o600, "root", "litellm", FileKind.FILE, False),
+        (0o044, "litellm", "root", FileKind.FILE, False),
+        (0o644, "root", "root", FileKind.FILE, True),
+        (0o750, "root", "litellm", FileKind.FOLDER, True),
+        (0o744, "root", "root", FileKind.FOLDER, False),
     ],
 )
-def test_is_readable(mode: int, owner: str, group: str, kind: Kind, readable: bool) -> None:
+def test_is_readable(mode: int, owner: str, group: str, kind: FileKind, readable: bool) -> None:
     """Whether the service's user may read a file or pass a folder is told as the kernel decides it."""
     assert is_readable(FileState("/x", b"", mode, owner, group, kind)) is readable
 
@@ -184,48 +184,48 @@ def test_differing_variables(tmp_path: Path) -> None:
 # --- bringing files back ---
 
 
-def make_scene(root: Path, records: dict[str, Record]) -> Scene:
-    scene = Scene(Layout(root=root))
-    scene.is_root = True
-    path = scene.layout.real(scene.layout.manifest)
+def make_scene(root: Path, records: dict[str, Record]) -> Snapshot:
+    snapshot = Snapshot(Layout(root=root))
+    snapshot.is_root = True
+    path = snapshot.layout.real(snapshot.layout.manifest)
     path.parent.mkdir(parents=True)
-    path.write_text(render_manifest(scene.layout, records, None), encoding="utf-8")
-    return scene
+    path.write_text(render_manifest(snapshot.layout, records, None), encoding="utf-8")
+    return snapshot
 
 
 def test_a_file_comes_back_from_its_copy(tmp_path: Path) -> None:
     """A file that is gone is written again as it was; a unit is told to systemd; without a copy nothing is done."""
     lost = FileState("/etc/systemd/system/litellm.service", b"[Unit]\n")
-    scene = make_scene(tmp_path, {lost.path: record_of(lost)})
-    assert restore(scene, lost.path, record_of(lost)) == ()
-    copy = scene.layout.real(f"{scene.layout.pristine}/{lost.digest}")
+    snapshot = make_scene(tmp_path, {lost.path: record_of(lost)})
+    assert restore(snapshot, lost.path, record_of(lost)) == ()
+    copy = snapshot.layout.real(f"{snapshot.layout.pristine}/{lost.digest}")
     copy.parent.mkdir()
     copy.write_bytes(lost.content)
-    steps = restore(scene, lost.path, record_of(lost))
+    steps = restore(snapshot, lost.path, record_of(lost))
     assert [step.verb for step in steps] == [Verb.WRITE, Verb.DAEMON_RELOAD]
     assert steps[0].after == lost
     # A copy that was tampered with is none.
     copy.write_bytes(b"[Service]\nUser=root\n")
-    assert restore(scene, lost.path, record_of(lost)) == ()
+    assert restore(snapshot, lost.path, record_of(lost)) == ()
 
 
 def test_a_link_comes_back_by_its_digest(tmp_path: Path) -> None:
     """A link that is gone leads again where it led, though only the digest of that is known."""
     digest = hashlib.sha256(b"configs/mine.yml").hexdigest()
-    record = Record(digest, Kind.LINK, 0o777)
+    record = Record(digest, FileKind.LINK, 0o777)
     config = "/etc/litellm/configs/mine.yml"
-    scene = make_scene(tmp_path, {"/etc/litellm/config.yaml": record, config: Record("0" * 64)})
-    (step,) = restore(scene, "/etc/litellm/config.yaml", record)
+    snapshot = make_scene(tmp_path, {"/etc/litellm/config.yaml": record, config: Record("0" * 64)})
+    (step,) = restore(snapshot, "/etc/litellm/config.yaml", record)
     assert step.after is not None
-    assert (step.after.kind, step.after.content) == (Kind.LINK, b"configs/mine.yml")
-    assert restore(scene, "/etc/litellm/config.yaml", Record("0" * 64, Kind.LINK, 0o777)) == ()
+    assert (step.after.kind, step.after.content) == (FileKind.LINK, b"configs/mine.yml")
+    assert restore(snapshot, "/etc/litellm/config.yaml", Record("0" * 64, FileKind.LINK, 0o777)) == ()
 
 
 def test_folders_and_modes(tmp_path: Path) -> None:
     """A folder below /etc comes back by systemd-tmpfiles; a mode is set without a touch of the content."""
-    scene = make_scene(tmp_path, {})
+    snapshot = make_scene(tmp_path, {})
     made = folder("/etc/litellm/configs", 0o750, group="litellm")
-    assert [step.verb for step in restore(scene, made.path, record_of(made))] == [Verb.CREATE_FOLDERS]
+    assert [step.verb for step in restore(snapshot, made.path, record_of(made))] == [Verb.CREATE_FOLDERS]
     (step,) = restore_access(FileState("/x", b"content", 0o666), 0o600, "root", "root")
     assert (step.verb, step.after) == (Verb.SET_ACCESS, FileState("/x", b"", 0o600))
 
@@ -240,5 +240,5 @@ def test_temporary_credentials(tmp_path: Path, minutes: int, outcome: Outcome | 
     path = layout.real(layout.environment_file)
     path.parent.mkdir(parents=True)
     path.write_text(f'AWS_SESSION_TOKEN="token"\nAWS_CREDENTIAL_EXPIRATION="{end.isoformat()}"\n', encoding="utf-8")
-    found = [each.outcome for each in ended.look(Scene(layout)) if isinstance(each, Finding)]
+    found = [each.outcome for each in ended.look(Snapshot(layout)) if isinstance(each, Finding)]
     assert found == ([outcome] if outcome else [])

@@ -7,31 +7,31 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.errors import UsageError
-from litellm_systemd.gateway.config import Choice, Origin, resolve_name
+from litellm_systemd.gateway.config import ConfigChoice, ConfigOrigin, resolve_name
 
 SHIPPED = frozenset({"demo.yml", "iam_role_config.yml", "prompt_caching.yml"})
 INSTALLED = frozenset({"demo.yml", "team.yaml"})
 ETC = Path("/etc/litellm/configs")
 
 
-def resolve(name: str, folder: Path = Path("/nowhere")) -> Choice:
+def resolve(name: str, folder: Path = Path("/nowhere")) -> ConfigChoice:
     return resolve_name(name, shipped=SHIPPED, installed=INSTALLED, installed_dir=ETC, folder=folder)
 
 
 @pytest.mark.parametrize(
     ("name", "choice"),
     [
-        ("prompt_caching.yml", Choice("prompt_caching.yml", Origin.SHIPPED, None)),
-        ("prompt_caching", Choice("prompt_caching.yml", Origin.SHIPPED, None)),
-        ("demo", Choice("demo.yml", Origin.INSTALLED, ETC / "demo.yml")),
-        ("demo.yml", Choice("demo.yml", Origin.INSTALLED, ETC / "demo.yml")),
-        ("team", Choice("team.yaml", Origin.INSTALLED, ETC / "team.yaml")),
-        ("./demo.yml", Choice("demo.yml", Origin.PATH, Path("/nowhere/demo.yml"))),
-        ("/srv/mine.yml", Choice("mine.yml", Origin.PATH, Path("/srv/mine.yml"))),
-        ("../configs/demo.yml", Choice("demo.yml", Origin.PATH, Path("/nowhere/../configs/demo.yml"))),
+        ("prompt_caching.yml", ConfigChoice("prompt_caching.yml", ConfigOrigin.SHIPPED, None)),
+        ("prompt_caching", ConfigChoice("prompt_caching.yml", ConfigOrigin.SHIPPED, None)),
+        ("demo", ConfigChoice("demo.yml", ConfigOrigin.INSTALLED, ETC / "demo.yml")),
+        ("demo.yml", ConfigChoice("demo.yml", ConfigOrigin.INSTALLED, ETC / "demo.yml")),
+        ("team", ConfigChoice("team.yaml", ConfigOrigin.INSTALLED, ETC / "team.yaml")),
+        ("./demo.yml", ConfigChoice("demo.yml", ConfigOrigin.PATH, Path("/nowhere/demo.yml"))),
+        ("/srv/mine.yml", ConfigChoice("mine.yml", ConfigOrigin.PATH, Path("/srv/mine.yml"))),
+        ("../configs/demo.yml", ConfigChoice("demo.yml", ConfigOrigin.PATH, Path("/nowhere/../configs/demo.yml"))),
     ],
 )
-def test_a_name_or_a_path(name: str, choice: Choice) -> None:
+def test_a_name_or_a_path(name: str, choice: ConfigChoice) -> None:
     """An installed file goes before the shipped one of its name, the suffix may be left out, a slash is a path."""
     assert resolve(name) == choice
 
@@ -39,8 +39,8 @@ def test_a_name_or_a_path(name: str, choice: Choice) -> None:
 def test_a_file_in_the_folder_is_taken_when_its_name_is_nobodys(tmp_path: Path) -> None:
     """A bare name that is neither installed nor shipped means the file in the current folder."""
     (tmp_path / "mine.yml").touch()
-    assert resolve("mine.yml", tmp_path) == Choice("mine.yml", Origin.PATH, tmp_path / "mine.yml")
-    assert resolve("mine", tmp_path) == Choice("mine.yml", Origin.PATH, tmp_path / "mine.yml")
+    assert resolve("mine.yml", tmp_path) == ConfigChoice("mine.yml", ConfigOrigin.PATH, tmp_path / "mine.yml")
+    assert resolve("mine", tmp_path) == ConfigChoice("mine.yml", ConfigOrigin.PATH, tmp_path / "mine.yml")
 
 
 @pytest.mark.parametrize("name", ["demo.yml", "prompt_caching.yml"])
@@ -48,7 +48,7 @@ def test_a_file_in_the_folder_never_takes_the_place_of_a_known_name(tmp_path: Pa
     """A demo.yml that lies in the current folder isn't run as root's choice, and the choice tells of it."""
     (tmp_path / name).touch()
     choice = resolve(name, tmp_path)
-    assert choice.origin is not Origin.PATH
+    assert choice.origin is not ConfigOrigin.PATH
     assert choice.passed_over == tmp_path / name
 
 
@@ -56,7 +56,7 @@ def test_the_installed_file_is_not_passed_over_for_itself(tmp_path: Path) -> Non
     """In the folder of the installed configurations there is nothing to tell of."""
     (tmp_path / "demo.yml").touch()
     choice = resolve_name("demo.yml", shipped=SHIPPED, installed=INSTALLED, installed_dir=tmp_path, folder=tmp_path)
-    assert choice == Choice("demo.yml", Origin.INSTALLED, tmp_path / "demo.yml")
+    assert choice == ConfigChoice("demo.yml", ConfigOrigin.INSTALLED, tmp_path / "demo.yml")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from litellm_systemd.gateway import installed_litellm, known
-from litellm_systemd.gateway.config import ConfigError, Finding, lint, parse_config, read_config
+from litellm_systemd.gateway.config import ConfigError, LintFinding, lint, parse_config, read_config
 from litellm_systemd.gateway.installed_litellm import Part, is_known_to_litellm
 from litellm_systemd.gateway.lint import SECTIONS
 from litellm_systemd.gateway.lint_models import AWS_PARAMS
@@ -53,7 +53,7 @@ def alarms(path: Path) -> tuple[str, ...]:
     return tuple(describe(each) for each in lint(config, {**SOUND, **environ}))
 
 
-def describe(finding: Finding) -> str:
+def describe(finding: LintFinding) -> str:
     place = ":".join(str(step) for step in (finding.place.line, finding.place.column) if step is not None)
     return f"{finding.code} {place} {finding.place.key}".strip()
 

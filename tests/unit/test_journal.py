@@ -9,7 +9,7 @@ import pytest
 from litellm_systemd.errors import InputError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import Action, FileState, HostState, UnitState, Verb
-from litellm_systemd.install.undo_log import Journal, read_journal
+from litellm_systemd.install.undo_log import UndoLog, read_undo_log
 
 HOST = HostState(
     files={"/etc/litellm/litellm.env": FileState("/etc/litellm/litellm.env", b"KEY=secret")},
@@ -24,8 +24,8 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(root=tmp_path)
 
 
-def begin(layout: Layout, steps: tuple[Action, ...] = STEPS) -> Journal:
-    journal = Journal(layout, "install", HOST)
+def begin(layout: Layout, steps: tuple[Action, ...] = STEPS) -> UndoLog:
+    journal = UndoLog(layout, "install", HOST)
     for step in steps:
         journal.record(step)
     return journal
@@ -34,7 +34,7 @@ def begin(layout: Layout, steps: tuple[Action, ...] = STEPS) -> Journal:
 def test_what_was_begun_can_be_read(layout: Layout) -> None:
     """The journal of a change that was cut short tells all that going back needs."""
     begin(layout)
-    found = read_journal(layout)
+    found = read_undo_log(layout)
     assert found is not None
     assert (found.verb, found.taken, found.manifest) == ("install", STEPS, None)
     assert found.host.files.keys() == HOST.files.keys()
@@ -53,7 +53,7 @@ def test_no_secret_is_in_it(layout: Layout) -> None:
 def test_committed(layout: Layout) -> None:
     """A change whose steps were all taken is known as one, with the manifest that it was to leave."""
     begin(layout).commit("the manifest\n")
-    found = read_journal(layout)
+    found = read_undo_log(layout)
     assert found is not None
     assert found.manifest == "the manifest\n"
 
@@ -61,7 +61,7 @@ def test_committed(layout: Layout) -> None:
 def test_closed(layout: Layout) -> None:
     """After the end of a change there is no journal."""
     begin(layout).close()
-    assert read_journal(layout) is None
+    assert read_undo_log(layout) is None
 
 
 def test_a_torn_line_was_not_taken(layout: Layout) -> None:
@@ -72,7 +72,7 @@ def test_a_torn_line_was_not_taken(layout: Layout) -> None:
     ends = [number for number, byte in enumerate(whole, 1) if byte == ord("\n")]
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
-        found = read_journal(layout)
+        found = read_undo_log(layout)
         assert found is not None
         recorded = sum(length >= end for end in ends)
         assert len(found.taken) == max(0, recorded - 1)
@@ -85,4 +85,4 @@ def test_not_a_journal(layout: Layout, text: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=str(path)):
-        read_journal(layout)
+        read_undo_log(layout)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.bedrock.ids import GEOGRAPHIES, BedrockId, Kind, parse_bedrock_id
+from litellm_systemd.bedrock.ids import GEOGRAPHIES, BedrockId, IdKind, parse_bedrock_id
 from litellm_systemd.gateway.model_map import ENDED, MapEntry, find_entry, read_model_map
 from tests.unit.litellm_names import model_map
 
@@ -30,19 +30,19 @@ def find(called: str, region: str | None = None) -> MapEntry | None:
 @pytest.mark.parametrize(
     ("called", "expected"),
     [
-        (f"bedrock/{SONNET}", BedrockId(SONNET, Kind.MODEL, None, None, SONNET)),
-        (f"bedrock_converse/{SONNET}", BedrockId(SONNET, Kind.MODEL, None, None, SONNET)),
-        (f"bedrock/converse/us.{SONNET}", BedrockId(f"us.{SONNET}", Kind.PROFILE, None, "us", SONNET)),
-        (f"bedrock/invoke/us-gov.{SONNET}", BedrockId(f"us-gov.{SONNET}", Kind.PROFILE, None, "us-gov", SONNET)),
-        (f"bedrock/us-west-2/{SONNET}", BedrockId(SONNET, Kind.MODEL, "us-west-2", None, SONNET)),
-        (f"bedrock/converse/eu-west-3/{SONNET}", BedrockId(SONNET, Kind.MODEL, "eu-west-3", None, SONNET)),
-        (f"bedrock/{NOVA}:51k", BedrockId(f"{NOVA}:51k", Kind.MODEL, None, None, NOVA)),
-        (f"bedrock/us.{SONNET}[1m]", BedrockId(f"us.{SONNET}[1m]", Kind.PROFILE, None, "us", SONNET)),
-        (f"bedrock/converse/{PROFILE_ARN}", BedrockId(PROFILE_ARN, Kind.PROFILE, "us-east-1", "us", SONNET)),
-        (f"bedrock/{MODEL_ARN}", BedrockId(MODEL_ARN, Kind.MODEL, "us-gov-west-1", None, SONNET)),
-        (f"bedrock/{OWN_ARN}", BedrockId(OWN_ARN, Kind.APPLICATION_PROFILE, "eu-west-1")),
-        (f"bedrock/llama/{IMPORTED_ARN}", BedrockId(IMPORTED_ARN, Kind.OTHER, "us-east-1")),
-        ("bedrock/agent/AGENT/ALIAS", BedrockId("ALIAS", Kind.ELSEWHERE)),
+        (f"bedrock/{SONNET}", BedrockId(SONNET, IdKind.MODEL, None, None, SONNET)),
+        (f"bedrock_converse/{SONNET}", BedrockId(SONNET, IdKind.MODEL, None, None, SONNET)),
+        (f"bedrock/converse/us.{SONNET}", BedrockId(f"us.{SONNET}", IdKind.PROFILE, None, "us", SONNET)),
+        (f"bedrock/invoke/us-gov.{SONNET}", BedrockId(f"us-gov.{SONNET}", IdKind.PROFILE, None, "us-gov", SONNET)),
+        (f"bedrock/us-west-2/{SONNET}", BedrockId(SONNET, IdKind.MODEL, "us-west-2", None, SONNET)),
+        (f"bedrock/converse/eu-west-3/{SONNET}", BedrockId(SONNET, IdKind.MODEL, "eu-west-3", None, SONNET)),
+        (f"bedrock/{NOVA}:51k", BedrockId(f"{NOVA}:51k", IdKind.MODEL, None, None, NOVA)),
+        (f"bedrock/us.{SONNET}[1m]", BedrockId(f"us.{SONNET}[1m]", IdKind.PROFILE, None, "us", SONNET)),
+        (f"bedrock/converse/{PROFILE_ARN}", BedrockId(PROFILE_ARN, IdKind.PROFILE, "us-east-1", "us", SONNET)),
+        (f"bedrock/{MODEL_ARN}", BedrockId(MODEL_ARN, IdKind.MODEL, "us-gov-west-1", None, SONNET)),
+        (f"bedrock/{OWN_ARN}", BedrockId(OWN_ARN, IdKind.APPLICATION_PROFILE, "eu-west-1")),
+        (f"bedrock/llama/{IMPORTED_ARN}", BedrockId(IMPORTED_ARN, IdKind.OTHER, "us-east-1")),
+        ("bedrock/agent/AGENT/ALIAS", BedrockId("ALIAS", IdKind.ELSEWHERE)),
     ],
 )
 def test_an_id(called: str, expected: BedrockId) -> None:
@@ -61,7 +61,7 @@ def test_what_is_not_on_bedrock(called: str) -> None:
 def test_an_id_of_its_own() -> None:
     """`model_id` is what is called, and the model's name still tells what is behind it."""
     found = parse_bedrock_id(f"bedrock/converse/{SONNET}", OWN_ARN)
-    assert found == BedrockId(OWN_ARN, Kind.APPLICATION_PROFILE, "eu-west-1", None, SONNET)
+    assert found == BedrockId(OWN_ARN, IdKind.APPLICATION_PROFILE, "eu-west-1", None, SONNET)
     assert parse_bedrock_id(f"bedrock/{SONNET}", "") == parse_bedrock_id(f"bedrock/{SONNET}")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from litellm_systemd.errors import CannotCreate, InstallerError, Unavailable
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.state import FileState, HostState, Kind, UnitState, folder, link
+from litellm_systemd.host.state import FileKind, FileState, HostState, UnitState, folder, link
 from litellm_systemd.install.plan import require_ground
 from tests.unit.plan_world import make_desired, make_host
 
@@ -48,7 +48,11 @@ def test_good_ground(host: HostState) -> None:
         (with_file(INSTALLED, link(LAYOUT.environment_file, "/root/env")), CannotCreate, "a link to /root/env"),
         (with_file(INSTALLED, folder(LAYOUT.socket, 0o755)), CannotCreate, "is a folder, and a file has to stand"),
         (with_file(INSTALLED, link(LAYOUT.etc, "/srv/etc")), CannotCreate, "a folder has to stand there"),
-        (with_file(INSTALLED, FileState(LAYOUT.command, kind=Kind.OTHER)), CannotCreate, "a file has to stand there"),
+        (
+            with_file(INSTALLED, FileState(LAYOUT.command, kind=FileKind.OTHER)),
+            CannotCreate,
+            "a file has to stand there",
+        ),
         (with_file(BARE, FileState(LAYOUT.current, b"?")), CannotCreate, "is a file, and a link"),
     ],
     ids=["masked", "another package's", "somebody's unit", "link", "folder", "etc is a link", "device", "no link"],

@@ -6,27 +6,27 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from litellm_systemd.client.errors import GatewayError, Trouble
-from litellm_systemd.client.gateway import Answer, Gateway
+from litellm_systemd.client.errors import FailureKind, GatewayError
+from litellm_systemd.client.gateway import Gateway, Response
 from litellm_systemd.client.ready import READINESS, NotReady, Ready, wait_ready
 from litellm_systemd.contract import ExitCode
 
-REFUSED = GatewayError(Trouble.REFUSED, "nothing listens on h:1 (connection refused)")
-STARTING = Answer(503, {}, '{"detail": "Service Unhealthy"}', 0.0)
-READY = Answer(200, {}, '{"status": "healthy"}', 0.0)
+REFUSED = GatewayError(FailureKind.REFUSED, "nothing listens on h:1 (connection refused)")
+STARTING = Response(503, {}, '{"detail": "Service Unhealthy"}', 0.0)
+READY = Response(200, {}, '{"status": "healthy"}', 0.0)
 
 
 @dataclass
 class Scene:
     """A script that a gateway plays, its last line for ever; each look costs `cost` seconds of the clock."""
 
-    script: tuple[Answer | GatewayError, ...]
+    script: tuple[Response | GatewayError, ...]
     cost: float = 0.0
     timeout: float = 60.0
     now: float = 100.0
     timeouts: list[float] = field(default_factory=list)
 
-    def look(self, timeout: float) -> Answer:
+    def look(self, timeout: float) -> Response:
         line = self.script[min(len(self.timeouts), len(self.script) - 1)]
         self.timeouts.append(timeout)
         self.sleep(self.cost)
@@ -55,7 +55,7 @@ class Actor(Gateway):
         super().__init__("http://h:1", "", scene.timeout)
         object.__setattr__(self, "scene", scene)
 
-    def get(self, path: str, *, timeout: float | None = None) -> Answer:
+    def get(self, path: str, *, timeout: float | None = None) -> Response:
         assert path == READINESS
         assert timeout is not None
         return self.scene.look(timeout)
@@ -82,11 +82,11 @@ def test_ready_after_a_while() -> None:
         ((REFUSED,), "nothing listens on h:1 (connection refused)"),
         ((REFUSED, STARTING), "HTTP 503, Service Unhealthy"),
         ((STARTING, REFUSED), "nothing listens on h:1 (connection refused)"),
-        ((Answer(404, {}, "", 0.0),), "HTTP 404"),
-        ((Answer(204, {}, "", 0.0),), "HTTP 204"),
+        ((Response(404, {}, "", 0.0),), "HTTP 404"),
+        ((Response(204, {}, "", 0.0),), "HTTP 204"),
     ],
 )
-def test_the_failure_says_what_was_last_seen(script: tuple[Answer | GatewayError, ...], last: str) -> None:
+def test_the_failure_says_what_was_last_seen(script: tuple[Response | GatewayError, ...], last: str) -> None:
     """When the time is up, the error has the last thing seen and a remedy."""
     with pytest.raises(NotReady) as caught:
         Scene(script).wait(12)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.runtime.channel import Beat, Environment, Failed, Left, Message, Serve, open_channel
+from litellm_systemd.runtime.channel import Beat, Drained, Environment, Failed, Message, Serve, open_channel
 
 MESSAGES: tuple[Message, ...] = (
     Beat(serving=True, inflight=1, connections=2, requests=3),
     Environment({"DATABASE_URL": "x" * 100_000, "é": "\n"}),
     Failed("no\nsuch 'model'"),
-    Left(0, 0.0),
+    Drained(0, 0.0),
     Serve(),
 )
 
@@ -28,9 +28,9 @@ def test_messages_arrive_whole() -> None:
 def test_the_end_is_a_message() -> None:
     """What was said before the end is heard, then the end, as often as one asks."""
     ours, theirs = open_channel()
-    theirs.send(Left(3, 1.5))
+    theirs.send(Drained(3, 1.5))
     theirs.close()
-    assert [ours.receive(), ours.receive(), ours.receive()] == [Left(3, 1.5), None, None]
+    assert [ours.receive(), ours.receive(), ours.receive()] == [Drained(3, 1.5), None, None]
     ours.send(Serve())  # to nobody
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.http.cut_requests import Farewell
+from litellm_systemd.runtime.http.cut_requests import CutRequests
 
 STREAM = {"type": "http.response.start", "status": 200, "headers": [(b"Content-Type", b"text/event-stream; x=y")]}
 DOCUMENT = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
@@ -29,7 +29,7 @@ def cut(path: str, *messages: dict[str, Any]) -> tuple[list[Any], bool]:
 
     async def story() -> bool:
         scope = {"type": "http", "path": path}
-        task = asyncio.create_task(Farewell(application)(scope, None, send))
+        task = asyncio.create_task(CutRequests(application)(scope, None, send))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task], timeout=10)
@@ -81,5 +81,5 @@ def test_lifespan_passes() -> None:
     async def application(*arguments: Any) -> None:
         seen.extend(arguments)
 
-    asyncio.run(Farewell(application)({"type": "lifespan"}, 1, 2))
+    asyncio.run(CutRequests(application)({"type": "lifespan"}, 1, 2))
     assert seen == [{"type": "lifespan"}, 1, 2]

@@ -12,14 +12,14 @@ import pytest
 from litellm_systemd.runtime.channel import Beat, open_channel
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.master.generation import Generation
-from litellm_systemd.runtime.master.worker_handle import Phase, Process
+from litellm_systemd.runtime.master.worker_handle import Phase, WorkerHandle
 
 CONFIGURATION = Configuration(Path("/etc/litellm/config.yaml"), "0" * 64, 1, {})
 READY = Beat(serving=False, inflight=0, connections=0, requests=0)
 SERVING = Beat(serving=True, inflight=0, connections=0, requests=0)
 
 
-class Fake(Process):
+class Fake(WorkerHandle):
     """Keeps the signals that it is sent."""
 
     def __init__(self, slot: int, pid: int, now: float) -> None:
@@ -39,7 +39,7 @@ class World:
         self.now = 0.0
         self.generation = Generation(1, CONFIGURATION, 2, self.fork, 0.0)
 
-    def fork(self, slot: int, _: Generation) -> Process:
+    def fork(self, slot: int, _: Generation) -> WorkerHandle:
         if self.full:
             raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
         self.forked.append(Fake(slot, 70 + len(self.forked), self.now))
@@ -55,7 +55,7 @@ class World:
         for process in self.forked:
             self.note(process)
 
-    def note(self, process: Process) -> None:
+    def note(self, process: WorkerHandle) -> None:
         process.note(SERVING, self.now)
         self.generation.settle(process)
 

@@ -22,7 +22,7 @@ from litellm_systemd.runtime.master import master as module
 from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.generation import Generation
 from litellm_systemd.runtime.master.master import Master
-from litellm_systemd.runtime.master.worker_handle import Phase, Process
+from litellm_systemd.runtime.master.worker_handle import Phase, WorkerHandle
 from litellm_systemd.runtime.options import Options
 
 PATH = Path("/etc/litellm/config.yaml")
@@ -62,7 +62,7 @@ class Client:
         self.answers.append(reply)
 
 
-class Worker(Process):
+class Worker(WorkerHandle):
     """A process that does what the test says. `accepting` is what the kernel would know."""
 
     def __init__(self, slot: int, pid: int, now: float) -> None:
@@ -124,7 +124,7 @@ class World:
         self.notifier = Notifier()
         self.good = True
         self.clients: list[Client] = []
-        monkeypatch.setattr(module, "Nursery", lambda *arguments: Nursery(self.clock, *arguments))
+        monkeypatch.setattr(module, "WorkerPool", lambda *arguments: Nursery(self.clock, *arguments))
         for each in (module, status):
             monkeypatch.setattr(each, "time", self.clock)
         monkeypatch.setattr("litellm_systemd.runtime.master.reloads.time", self.clock)
@@ -139,7 +139,7 @@ class World:
             Journal(),
             self.clock.now,
         )
-        self.nursery: Nursery = self.master._nursery  # type: ignore[assignment]
+        self.pool: Nursery = self.master._pool  # type: ignore[assignment]
         self.master._start(self.load())
 
     def load(self) -> Configuration:
@@ -149,7 +149,7 @@ class World:
 
     @property
     def over(self) -> bool:
-        return self.master.stopping and not self.nursery.living
+        return self.master.stopping and not self.pool.living
 
     def tick(self, seconds: float = 0.0) -> None:
         self.clock.now += seconds
@@ -157,27 +157,27 @@ class World:
 
     def live(self, worker: Worker) -> None:
         """What a healthy worker does next."""
-        generation = next(generation for generation, each in self.nursery.living if each is worker)
+        generation = next(generation for generation, each in self.pool.living if each is worker)
         if worker.killed:
-            self.nursery.end(worker, 9)
+            self.pool.end(worker, 9)
         elif worker.draining and not worker.accepting and worker.beat.serving:
-            self.nursery.say(worker, Beat(serving=False, inflight=1, connections=1, requests=1))
+            self.pool.say(worker, Beat(serving=False, inflight=1, connections=1, requests=1))
         elif worker.draining:
-            self.nursery.end(worker, 0)
+            self.pool.end(worker, 0)
         elif generation.environment is None:
-            self.nursery.say(worker, Environment({}))
+            self.pool.say(worker, Environment({}))
         else:
-            self.nursery.say(worker, Beat(serving=worker.accepting, inflight=0, connections=0, requests=1))
+            self.pool.say(worker, Beat(serving=worker.accepting, inflight=0, connections=0, requests=1))
 
     def wear(self, worker: Worker) -> None:
         """Have it say that it has answered all that it may."""
-        self.nursery.say(worker, Beat(serving=worker.accepting, inflight=0, connections=0, requests=MANY))
+        self.pool.say(worker, Beat(serving=worker.accepting, inflight=0, connections=0, requests=MANY))
 
     def settle(self) -> None:
         """Let all healthy workers do their part until nothing changes."""
         for _ in range(12):
-            for worker in list(self.nursery.processes):
-                if worker in self.nursery.processes:
+            for worker in list(self.pool.processes):
+                if worker in self.pool.processes:
                     self.live(worker)
             self.tick(0.25)
 
@@ -192,7 +192,7 @@ def test_sound_life(world: World) -> None:
     assert "ready" not in world.notifier.told
     world.settle()
     assert world.notifier.told.count("ready") == 1
-    assert [worker.accepting for worker in world.nursery.processes] == [True, True]
+    assert [worker.accepting for worker in world.pool.processes] == [True, True]
     world.master._on_stop()
     world.settle()
     assert world.over
@@ -210,19 +210,19 @@ def test_a_stop_lets_go_of_the_port(world: World) -> None:
 
 def test_first_start_fails(world: World) -> None:
     """A worker that LiteLLM refuses before READY=1 ends everything with 78 and the cause; no second try."""
-    worker = world.nursery.processes[0]
-    world.nursery.say(worker, Failed("no master key is set"))
-    world.nursery.end(worker, 256)
+    worker = world.pool.processes[0]
+    world.pool.say(worker, Failed("no master key is set"))
+    world.pool.end(worker, 256)
     world.settle()
     assert world.over
     assert world.master._code == 78
     assert world.master._last_words == f"LiteLLM refuses {PATH}: no master key is set"
-    assert world.nursery.count == 1
+    assert world.pool.count == 1
 
 
 def test_first_start_is_killed(world: World) -> None:
     """A first worker that is killed, for want of memory say, is worth a restart: no configuration error."""
-    world.nursery.end(world.nursery.processes[0], 9)
+    world.pool.end(world.pool.processes[0], 9)
     world.settle()
     assert world.over
     assert world.master._code == 75
@@ -241,9 +241,9 @@ def test_all_workers_fail_for_good(world: World) -> None:
     """When no worker is left and none can start any more, it ends with 78 and the cause, not in a loop."""
     world.settle()
     for _ in range(20):
-        for worker in list(world.nursery.processes):
-            world.nursery.say(worker, Failed("the file is gone"))
-            world.nursery.end(worker, 256)
+        for worker in list(world.pool.processes):
+            world.pool.say(worker, Failed("the file is gone"))
+            world.pool.end(worker, 256)
         world.tick(30)
     assert world.over
     assert world.master._code == 78
@@ -253,11 +253,11 @@ def test_all_workers_fail_for_good(world: World) -> None:
 def test_one_worker_left_is_better_than_none(world: World) -> None:
     """As long as one worker serves, the service goes on, and its status says what is wrong."""
     world.settle()
-    keeper = world.nursery.processes[1]
+    keeper = world.pool.processes[1]
     for _ in range(20):
-        for worker in [worker for worker in world.nursery.processes if worker is not keeper]:
-            world.nursery.say(worker, Failed("no memory"))
-            world.nursery.end(worker, 256)
+        for worker in [worker for worker in world.pool.processes if worker is not keeper]:
+            world.pool.say(worker, Failed("no memory"))
+            world.pool.end(worker, 256)
         for _ in range(4):
             world.tick(8)
             world.live(keeper)
@@ -270,7 +270,7 @@ def test_one_worker_left_is_better_than_none(world: World) -> None:
 def test_slow_reload_fails(world: World) -> None:
     """A new generation that isn't ready in time is taken down; the old one never noticed."""
     world.settle()
-    before = list(world.nursery.processes)
+    before = list(world.pool.processes)
     world.master.reloads.ask()
     world.tick()
     for _ in range(181):
@@ -280,17 +280,17 @@ def test_slow_reload_fails(world: World) -> None:
     assert world.master.reloads.last is not None
     assert "START_TIMEOUT" in world.master.reloads.last.error
     world.settle()
-    assert world.nursery.processes == before
+    assert world.pool.processes == before
     assert all(worker.accepting for worker in before)
 
 
 def test_worn_worker_is_recycled(world: World) -> None:
     """The successor serves before the old worker is asked to go, and no restart is counted."""
     world.settle()
-    old, other = world.nursery.processes
+    old, other = world.pool.processes
     world.wear(old)
     world.tick()
-    successor = world.nursery.processes[-1]
+    successor = world.pool.processes[-1]
     assert successor.slot == old.slot
     world.live(successor)
     assert old.accepting
@@ -300,49 +300,49 @@ def test_worn_worker_is_recycled(world: World) -> None:
     assert world.master.current is not None
     assert world.master.current.processes == [successor, other]
     world.settle()
-    assert world.nursery.processes == [other, successor]
+    assert world.pool.processes == [other, successor]
     assert world.master.restarts == 0
 
 
 def test_one_recycle_at_a_time(world: World) -> None:
     """Of two worn workers the second is replaced only when the first has left."""
     world.settle()
-    old = world.nursery.processes
+    old = world.pool.processes
     for worker in old:
         world.wear(worker)
     for _ in range(4):
         world.tick()
-        for worker in world.nursery.processes[2:]:
+        for worker in world.pool.processes[2:]:
             world.live(worker)
     assert [worker.phase for worker in old] == [Phase.RETIRING, Phase.SERVING]
-    assert len(world.nursery.processes) == WORKERS + 1
+    assert len(world.pool.processes) == WORKERS + 1
     world.live(old[0])
     world.live(old[0])
     world.tick()
-    assert [worker.slot for worker in world.nursery.processes] == [2, 1, 2]
+    assert [worker.slot for worker in world.pool.processes] == [2, 1, 2]
 
 
 def test_successor_that_fails(world: World) -> None:
     """When the successor can't start the old worker serves on, STATUS= says why, and it is tried again later."""
     world.settle()
-    old = world.nursery.processes[0]
+    old = world.pool.processes[0]
     world.wear(old)
     world.tick()
     for pause in (1, 2, 4, 8):
-        successor = world.nursery.processes[-1]
-        world.nursery.say(successor, Failed("no memory"))
-        world.nursery.end(successor, 256)
+        successor = world.pool.processes[-1]
+        world.pool.say(successor, Failed("no memory"))
+        world.pool.end(successor, 256)
         world.tick(pause - 0.5)
-        assert len(world.nursery.processes) == WORKERS
+        assert len(world.pool.processes) == WORKERS
         assert "a worker can't start: no memory" in status.render_status(world.master)
-        for worker in world.nursery.processes:
+        for worker in world.pool.processes:
             world.wear(worker)
         world.tick(0.5)
-        assert len(world.nursery.processes) == WORKERS + 1
+        assert len(world.pool.processes) == WORKERS + 1
     assert old.accepting
     assert not world.master.stopping
     world.settle()
-    assert old not in world.nursery.processes
+    assert old not in world.pool.processes
     assert "can't start" not in status.render_status(world.master)
 
 
@@ -365,46 +365,46 @@ def test_who_waits_hears_of_a_reload_last(world: World) -> None:
 def test_reload_supersedes_a_recycle(world: World) -> None:
     """A reload takes the successor down, and ends with the new generation alone."""
     world.settle()
-    world.wear(world.nursery.processes[0])
+    world.wear(world.pool.processes[0])
     world.tick()
-    successor = world.nursery.processes[-1]
+    successor = world.pool.processes[-1]
     world.master.reloads.ask()
     world.tick()
     assert successor.killed
     world.settle()
     assert world.master.reloads.last is not None
     assert not world.master.reloads.last.error
-    assert {generation.number for generation, _ in world.nursery.living} == {2}
-    assert len(world.nursery.processes) == WORKERS
+    assert {generation.number for generation, _ in world.pool.living} == {2}
+    assert len(world.pool.processes) == WORKERS
     assert not any("recycled" in line for line in world.lines)
 
 
 def test_reload_after_a_crash(world: World) -> None:
     """A reload that is quicker than the successor of a killed worker doesn't hide its death."""
     world.settle()
-    victim = world.nursery.processes[0]
-    world.nursery.end(victim, 9)
-    successor = world.nursery.processes[-1]
+    victim = world.pool.processes[0]
+    world.pool.end(victim, 9)
+    successor = world.pool.processes[-1]
     world.master.reloads.ask()
     world.tick()
     for _ in range(6):
-        for worker in world.nursery.processes:
+        for worker in world.pool.processes:
             if worker is not successor:
                 world.live(worker)
     assert [line for line in world.lines if "SIGKILL" in line] == [f"<4>{victim} was killed by SIGKILL"]
     world.settle()
-    assert len(world.nursery.processes) == WORKERS
+    assert len(world.pool.processes) == WORKERS
 
 
 def test_crash_of_the_worker_to_be_recycled(world: World) -> None:
     """It is replaced as any other, and the successor is not one too many."""
     world.settle()
-    old = world.nursery.processes[0]
+    old = world.pool.processes[0]
     world.wear(old)
     world.tick()
-    world.nursery.end(old, 9)
+    world.pool.end(old, 9)
     world.settle()
-    assert sorted(worker.slot for worker in world.nursery.processes) == [1, 2]
+    assert sorted(worker.slot for worker in world.pool.processes) == [1, 2]
     assert world.master.restarts == 1
 
 
@@ -424,7 +424,7 @@ class Story(RuleBasedStateMachine):
         self.patch.undo()
 
     def pick(self, number: int) -> Worker | None:
-        workers = self.world.nursery.processes
+        workers = self.world.pool.processes
         return workers[number % len(workers)] if workers else None
 
     @rule(number=st.integers(0, 9))
@@ -448,8 +448,8 @@ class Story(RuleBasedStateMachine):
         worker = self.pick(number)
         if worker is not None:
             if cause:
-                self.world.nursery.say(worker, Failed(cause))
-            self.world.nursery.end(worker, 256 if cause else 9)
+                self.world.pool.say(worker, Failed(cause))
+            self.world.pool.end(worker, 256 if cause else 9)
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 16.0, 200.0, 700.0]))
     def time_passes(self, seconds: float) -> None:
@@ -496,7 +496,7 @@ class Story(RuleBasedStateMachine):
         master = self.world.master
         for generation in (master.current, master.coming):
             assert generation is None or len(generation.processes) + len(generation._vacancies) == WORKERS
-        told = [worker for worker in self.world.nursery.processes if worker.accepting and not worker.killed]
+        told = [worker for worker in self.world.pool.processes if worker.accepting and not worker.killed]
         assert len(told) <= 2 * WORKERS
 
     @invariant()
@@ -516,7 +516,7 @@ class Story(RuleBasedStateMachine):
     def nobody_is_forgotten(self) -> None:
         """Each worker that lives belongs to a generation that the master knows."""
         known = [worker for each in self.world.master.generations for worker in each.processes]
-        assert sorted(worker.pid for worker in known) == sorted(w.pid for w in self.world.nursery.processes)
+        assert sorted(worker.pid for worker in known) == sorted(w.pid for w in self.world.pool.processes)
 
     @invariant()
     def everybody_is_answered_once(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.runtime.systemd.notify import Notifier
-from litellm_systemd.runtime.systemd.watchdog import Pulse
+from litellm_systemd.runtime.systemd.watchdog import Watchdog
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ def test_pulse(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life come four times within WatchdogSec=, pleas for time three times within what was asked for."""
     monkeypatch.setenv("WATCHDOG_USEC", "8000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
-    pulse = Pulse(Notifier())
+    watchdog = Watchdog(Notifier())
     for tenth in range(41):
-        pulse.beat(tenth / 10)
+        watchdog.beat(tenth / 10)
     assert [read(systemd) for _ in range(3)] == [["WATCHDOG=1"]] * 3
     for second in range(12):
-        pulse.extend(float(second))
+        watchdog.extend(float(second))
     assert [read(systemd) for _ in range(3)] == [["EXTEND_TIMEOUT_USEC=15000000"]] * 3
     systemd.setblocking(False)
     with pytest.raises(BlockingIOError):

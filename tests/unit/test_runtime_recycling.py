@@ -11,14 +11,16 @@ from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.generation import Generation
 from litellm_systemd.runtime.master.recycling import Recycling, choose, render_wear
-from litellm_systemd.runtime.master.worker_handle import Process
+from litellm_systemd.runtime.master.worker_handle import WorkerHandle
 from litellm_systemd.runtime.options import Options
 
 CONFIG = Path("/etc/litellm/config.yaml")
 
 
-def worker(requests: int = 0, memory: int = 300, *, base: int = 300, born: float = 0.0, luck: float = 0.0) -> Process:
-    process = Process(1, 71, open_channel()[0], born)
+def worker(
+    requests: int = 0, memory: int = 300, *, base: int = 300, born: float = 0.0, luck: float = 0.0
+) -> WorkerHandle:
+    process = WorkerHandle(1, 71, open_channel()[0], born)
     process.note(Beat(True, 0, 0, 0, base), born)
     process.note(Beat(True, 0, 0, requests, memory), born)
     process.luck = luck

@@ -11,7 +11,7 @@ import pytest
 
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands import bug_report
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.environment_file import render_assignments
 from litellm_systemd.errors import CannotCreate
 from litellm_systemd.host.layout import Layout
@@ -158,7 +158,7 @@ def test_a_host_without_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with tarfile.open(tmp_path / "b.tar.gz") as archive:
         missing = archive.extractfile("litellm-bug-report/missing.txt").read().decode()  # type: ignore[union-attr]
     assert "environment.txt: " in missing
-    assert Scene(Layout(root=tmp_path)).layout.root == tmp_path
+    assert Snapshot(Layout(root=tmp_path)).layout.root == tmp_path
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.client.gateway import Answer, Gateway
+from litellm_systemd.client.gateway import Gateway, Response
 from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.gateway.fallback_links import Link
 from litellm_systemd.report.report import Outcome
@@ -24,21 +24,21 @@ class Answering(Gateway):
     """A gateway that gives every question the same answer, and keeps the questions."""
 
     __slots__ = ("answer", "asked")
-    answer: Answer
+    answer: Response
     asked: list[tuple[str, Mapping[str, Any]]]
 
-    def post(self, path: str, body: Mapping[str, Any], **_: object) -> Answer:
+    def post(self, path: str, body: Mapping[str, Any], **_: object) -> Response:
         self.asked.append((path, body))
         return self.answer
 
-    def get(self, *_: object, **__: object) -> Answer:
-        return Answer(404, {}, "{}", 0.0)
+    def get(self, *_: object, **__: object) -> Response:
+        return Response(404, {}, "{}", 0.0)
 
 
 def answering(status: int, body: object, **headers: str) -> Answering:
     gateway = Answering("http://h", "sk-canary")
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    object.__setattr__(gateway, "answer", Answer(status, named, json.dumps(body), 0.0))
+    object.__setattr__(gateway, "answer", Response(status, named, json.dumps(body), 0.0))
     object.__setattr__(gateway, "asked", [])
     return gateway
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.commands.loaded_config import edited_notes, observe_loaded
-from litellm_systemd.commands.verify_output import Files, Origin, find_changes, tell_origin
+from litellm_systemd.commands.verify_output import Files, VerifyTarget, describe_target, find_changes
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import CannotCreate, UsageError
 from litellm_systemd.host.layout import Layout
@@ -20,7 +20,7 @@ from litellm_systemd.report.report import Check, Outcome, Report
 
 NOON = datetime(2026, 3, 1, 13, tzinfo=timezone(timedelta(hours=1)))
 CONFIG = b"model_list: []\n"
-OURS, ELSEWHERE = Origin(is_own=True), Origin(is_own=False)
+OURS, ELSEWHERE = VerifyTarget(is_own=True), VerifyTarget(is_own=False)
 
 
 def install(root: Path) -> Layout:
@@ -43,7 +43,7 @@ def report(*outcomes: Outcome, **data: object) -> Report:
 
 def test_a_proof_names_what_it_is_of(tmp_path: Path) -> None:
     """Of the installed gateway it tells the time in UTC, the release's LiteLLM, the configuration and its hash."""
-    told = tell_origin(report(litellm_version=None), install(tmp_path), NOON, OURS).data
+    told = describe_target(report(litellm_version=None), install(tmp_path), NOON, OURS).data
     assert told["checked_at"] == "2026-03-01T12:00:00Z"
     assert told["versions"]["litellm"] == "1.106.2"
     assert told["config"] == {"name": "own.yml", "sha256": hashlib.sha256(CONFIG).hexdigest(), "edited": None}
@@ -97,17 +97,17 @@ def test_a_file_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_the_gateway_says_counts(tmp_path: Path) -> None:
     """The version that an answer named is the one that runs; of a gateway elsewhere nothing of this host is told."""
     layout = install(tmp_path)
-    assert tell_origin(report(litellm_version="1.2.3"), layout, NOON, OURS).data["versions"] == {
-        **tell_origin(report(), layout, NOON, ELSEWHERE).data["versions"],
+    assert describe_target(report(litellm_version="1.2.3"), layout, NOON, OURS).data["versions"] == {
+        **describe_target(report(), layout, NOON, ELSEWHERE).data["versions"],
         "litellm": "1.2.3",
     }
-    elsewhere = tell_origin(report(), layout, NOON, ELSEWHERE).data
+    elsewhere = describe_target(report(), layout, NOON, ELSEWHERE).data
     assert (elsewhere["config"], elsewhere["versions"]["litellm"]) == (None, None)
 
 
 def test_nothing_is_installed(tmp_path: Path) -> None:
     """A proof of what isn't installed says so little, and fails at nothing."""
-    assert tell_origin(report(), Layout(root=tmp_path), NOON, OURS).data["config"] is None
+    assert describe_target(report(), Layout(root=tmp_path), NOON, OURS).data["config"] is None
 
 
 def test_the_page_tells_the_worst_first() -> None:

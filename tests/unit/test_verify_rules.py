@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litellm_systemd.client.errors import GatewayError, Trouble
-from litellm_systemd.client.gateway import Answer, Event, Gateway, Stream
+from litellm_systemd.client.errors import FailureKind, GatewayError
+from litellm_systemd.client.gateway import Gateway, Response, ServerSentEvent, Stream
 from litellm_systemd.report.report import Check, Outcome
-from litellm_systemd.verify.answers import Finding, Stops, read_deltas, tokens_of
+from litellm_systemd.verify.answers import CheckResult, FailureScope, read_deltas, tokens_of
 from litellm_systemd.verify.checks import LIVELINESS, compare_names
 from litellm_systemd.verify.hints import hint_for, hint_for_text
 from litellm_systemd.verify.run import _Run, _title, verify
@@ -42,7 +42,9 @@ def test_names(expected: tuple[str, ...], listed: tuple[str, ...], outcome: Outc
 
 def _stream(*events: object) -> Stream:
     data = [event if isinstance(event, str) else json.dumps(event) for event in events]
-    return Stream(Answer(200, {}, "", 9.0), tuple(Event(float(at), one) for at, one in enumerate(data, 1)))
+    return Stream(
+        Response(200, {}, "", 9.0), tuple(ServerSentEvent(float(at), one) for at, one in enumerate(data, 1))
+    )
 
 
 def _delta(**delta: object) -> dict[str, object]:
@@ -133,7 +135,7 @@ def test_odd_events_are_no_text(event: object) -> None:
 def test_each_known_cause_has_its_remedy(said: str, word: str) -> None:
     """The words of the provider lead to what to do, in an answer as in a stream."""
     body = json.dumps({"error": {"message": said}})
-    assert word in hint_for(Answer(500, {}, body, 0.0))
+    assert word in hint_for(Response(500, {}, body, 0.0))
     assert word in hint_for_text(said)
 
 
@@ -143,11 +145,11 @@ def test_each_known_cause_has_its_remedy(said: str, word: str) -> None:
 )
 def test_a_status_without_words_has_a_remedy_too(status: int, word: str) -> None:
     """An empty error page still leads somewhere."""
-    assert word in hint_for(Answer(status, {}, "", 0.0))
+    assert word in hint_for(Response(status, {}, "", 0.0))
 
 
-def _steps(*rows: tuple[str, str, Finding | GatewayError]) -> tuple[Step, ...]:
-    def play(line: Finding | GatewayError) -> Finding:
+def _steps(*rows: tuple[str, str, CheckResult | GatewayError]) -> tuple[Step, ...]:
+    def play(line: CheckResult | GatewayError) -> CheckResult:
         if isinstance(line, GatewayError):
             raise line
         return line
@@ -155,7 +157,7 @@ def _steps(*rows: tuple[str, str, Finding | GatewayError]) -> tuple[Step, ...]:
     return tuple(Step(name, lambda line=line: play(line), needs) for name, needs, line in rows)  # type: ignore[misc]
 
 
-def _played(*rows: tuple[str, str, Finding | GatewayError]) -> list[tuple[str, Outcome]]:
+def _played(*rows: tuple[str, str, CheckResult | GatewayError]) -> list[tuple[str, Outcome]]:
     run = _Run(lambda: 0.0)
     run.through(_steps(*rows))
     return [(check.name, check.outcome) for check in run.checks]
@@ -166,11 +168,11 @@ def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_made() -> None:
     run = _Run(lambda: 0.0)
     run.through(
         _steps(
-            ("a", "", Finding(FAILED)),
-            ("b", "a", Finding(OK)),
-            ("c", "b", Finding(OK)),
-            ("d", "", Finding(OK)),
-            ("e", "d", Finding(OK)),
+            ("a", "", CheckResult(FAILED)),
+            ("b", "a", CheckResult(OK)),
+            ("c", "b", CheckResult(OK)),
+            ("d", "", CheckResult(OK)),
+            ("e", "d", CheckResult(OK)),
         )
     )
     assert [check.outcome for check in run.checks] == [FAILED, SKIPPED, SKIPPED, OK, OK]
@@ -180,14 +182,17 @@ def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_made() -> None:
 
 def test_a_failure_can_stand_alone() -> None:
     """Missing names don't keep the models that are there from being asked."""
-    assert _played(("a", "", Finding(FAILED, stops=Stops.NOTHING)), ("b", "a", Finding(OK)))[1] == ("b", OK)
+    assert _played(("a", "", CheckResult(FAILED, stops=FailureScope.NOTHING)), ("b", "a", CheckResult(OK)))[1] == (
+        "b",
+        OK,
+    )
 
 
-@pytest.mark.parametrize("trouble", list(Trouble))
-def test_only_lasting_trouble_ends_the_run(trouble: Trouble) -> None:
+@pytest.mark.parametrize("trouble", list(FailureKind))
+def test_only_lasting_trouble_ends_the_run(trouble: FailureKind) -> None:
     """A dead port ends everything; a slow or dropped answer only what rests on it."""
-    played = _played(("a", "", GatewayError(trouble, "x")), ("b", "", Finding(OK)))
-    lasting = trouble in {Trouble.REFUSED, Trouble.UNREACHABLE, Trouble.PROXY, Trouble.TLS}
+    played = _played(("a", "", GatewayError(trouble, "x")), ("b", "", CheckResult(OK)))
+    lasting = trouble in {FailureKind.REFUSED, FailureKind.UNREACHABLE, FailureKind.PROXY, FailureKind.TLS}
     assert played == [("a", FAILED), ("b", SKIPPED if lasting else OK)]
 
 
@@ -195,7 +200,7 @@ def test_seconds_are_those_of_the_check() -> None:
     """The latency in the report is the wall time of that check alone."""
     ticks = iter([10.0, 10.25, 20.0, 23.0])
     run = _Run(lambda: next(ticks))
-    run.through(_steps(("a", "", Finding(OK)), ("b", "", GatewayError(Trouble.TIMEOUT, "x"))))
+    run.through(_steps(("a", "", CheckResult(OK)), ("b", "", GatewayError(FailureKind.TIMEOUT, "x"))))
     assert [check.seconds for check in run.checks] == [0.25, 3.0]
 
 
@@ -204,11 +209,11 @@ class Modes(Gateway):
 
     __slots__ = ()
 
-    def get(self, path: str, **_: object) -> Answer:
+    def get(self, path: str, **_: object) -> Response:
         assert path == "/v1/model/info"
         rows = [("vectors", "embedding"), ("primary", "chat"), ("second", None)]
         data = [{"model_name": name, "model_info": {"mode": mode}} for name, mode in rows]
-        return Answer(200, {}, json.dumps({"data": data}), 0.0)
+        return Response(200, {}, json.dumps({"data": data}), 0.0)
 
 
 LISTED = ["alias", "vectors", "primary", "second"]
@@ -258,7 +263,7 @@ JSON = st.recursive(
     ),
 )
 ANSWERS = st.builds(
-    Answer,
+    Response,
     status=st.sampled_from([200, 204, 302, 400, 500]),
     headers=st.fixed_dictionaries(
         {"content-type": st.sampled_from(["text/event-stream", "text/html"])},
@@ -275,10 +280,10 @@ class Anything(Gateway):
     __slots__ = ("draw",)
     draw: Callable[[st.SearchStrategy[Any]], Any]
 
-    def get(self, path: str, **_: object) -> Answer:
+    def get(self, path: str, **_: object) -> Response:
         if path == LIVELINESS:
-            return Answer(200, {}, '"alive"', 0.0)
-        return cast(Answer, self.draw(ANSWERS))
+            return Response(200, {}, '"alive"', 0.0)
+        return cast(Response, self.draw(ANSWERS))
 
     def with_key(self, _: str) -> Gateway:
         return self
@@ -286,12 +291,12 @@ class Anything(Gateway):
     def with_key_in(self, _: str) -> Gateway:
         return self
 
-    def post(self, *_: object, **__: object) -> Answer:
-        return cast(Answer, self.draw(ANSWERS))
+    def post(self, *_: object, **__: object) -> Response:
+        return cast(Response, self.draw(ANSWERS))
 
     def stream(self, *_: object, **__: object) -> Stream:
         events = self.draw(st.lists(JSON.map(json.dumps) | st.text(max_size=8), max_size=3))
-        return Stream(self.draw(ANSWERS), tuple(Event(1.0, data) for data in events))
+        return Stream(self.draw(ANSWERS), tuple(ServerSentEvent(1.0, data) for data in events))
 
 
 @settings(max_examples=200, deadline=None)

@@ -13,20 +13,20 @@ from typing import Any, TypeVar
 from litellm_systemd.aws.client import Refused, connect, in_words, why
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.errors import Unavailable
-from litellm_systemd.gateway.model_map import Life
+from litellm_systemd.gateway.model_map import Lifecycle
 
 Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class BedrockCatalogue:
     """What Bedrock told. `lives` by model id, `profiles` the ARNs of the models behind a profile, by its id.
 
     `unknown` are ids that Bedrock doesn't know in that region. `refusal` says why it couldn't be asked for the rest,
     None if it told all.
     """
 
-    lives: Mapping[str, Life] = field(default_factory=dict)
+    lives: Mapping[str, Lifecycle] = field(default_factory=dict)
     profiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     refusal: str | None = None
@@ -34,14 +34,14 @@ class Answers:
 
 def ask_bedrock(
     environ: Mapping[str, str], region: str, *, models: tuple[str, ...] = (), profiles: tuple[str, ...] = ()
-) -> Answers:
+) -> BedrockCatalogue:
     """Ask for the lifecycle of `models` and for what is behind `profiles`, with the service's environment.
 
     Honours its keys or API key, else the role of the EC2 instance, the role that it assumes by any of these
     (AWS_ROLE_NAME), its proxy, CA and AWS_ENDPOINT_URL_BEDROCK.
     Raises nothing: what went wrong is told in `refusal`, and the first refusal ends it.
     """
-    lives: dict[str, Life] = {}
+    lives: dict[str, Lifecycle] = {}
     behind: dict[str, tuple[str, ...]] = {}
     unknown: set[str] = set()
     refusal = None
@@ -52,7 +52,7 @@ def ask_bedrock(
         _learn(behind, unknown, profiles, lambda each: _behind(get_profile(inferenceProfileIdentifier=each)))
     except Refused as error:
         refusal = str(error)
-    return Answers(lives, behind, frozenset(unknown), refusal)
+    return BedrockCatalogue(lives, behind, frozenset(unknown), refusal)
 
 
 def _learn(known: dict[str, Told], unknown: set[str], names: tuple[str, ...], ask: Callable[[str], Told]) -> None:
@@ -72,10 +72,10 @@ def _learn(known: dict[str, Told], unknown: set[str], names: tuple[str, ...], as
             raise Refused(why(error)) from None
 
 
-def _lifecycle(answer: Mapping[str, Any]) -> Life:
+def _lifecycle(answer: Mapping[str, Any]) -> Lifecycle:
     found = answer.get("modelDetails", {}).get("modelLifecycle", {})
     ends = found.get("endOfLifeTime")
-    return Life(str(found.get("status", "unknown")).lower(), ends.date() if isinstance(ends, datetime) else None)
+    return Lifecycle(str(found.get("status", "unknown")).lower(), ends.date() if isinstance(ends, datetime) else None)
 
 
 def _behind(answer: Mapping[str, Any]) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ _PARAMETERS = {
 }
 
 
-class Way(Enum):
+class AuthMethod(Enum):
     """How a model's calls are signed."""
 
     API_KEY = "Bedrock API key"
@@ -76,13 +76,17 @@ def bedrock_models(config: GatewayConfig) -> tuple[Model, ...]:
     )
 
 
-def way_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Way:
+def auth_method_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> AuthMethod:
     """By what a Bedrock model's calls are signed in this environment."""
     own = environ_of(config, model, environ)
-    for way, variable in ((Way.API_KEY, BEARER_VARIABLE), (Way.ROLE, ROLE), (Way.PROFILE, PROFILE_NAME)):
+    for way, variable in (
+        (AuthMethod.API_KEY, BEARER_VARIABLE),
+        (AuthMethod.ROLE, ROLE),
+        (AuthMethod.PROFILE, PROFILE_NAME),
+    ):
         if own.get(variable):
             return way
-    return Way.KEYS if all(own.get(name) for name in PAIR) else Way.AMBIENT
+    return AuthMethod.KEYS if all(own.get(name) for name in PAIR) else AuthMethod.AMBIENT
 
 
 def environ_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -123,16 +127,16 @@ def needs_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
 
 
 def _is_ambient(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> bool:
-    way = way_of(config, model, environ)
-    if way is Way.ROLE:
+    way = auth_method_of(config, model, environ)
+    if way is AuthMethod.ROLE:
         return not environ_of(config, model, environ).get(KEY_ID)
-    return way is Way.AMBIENT
+    return way is AuthMethod.AMBIENT
 
 
 def uses_pair(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
     """Whether a model's calls are signed with the key pair of the environment, or it assumes a role by it."""
-    ways = {way_of(config, model, environ) for model in bedrock_models(config)}
-    return KEY_ID in environ and bool(ways & {Way.KEYS, Way.ROLE})
+    ways = {auth_method_of(config, model, environ) for model in bedrock_models(config)}
+    return KEY_ID in environ and bool(ways & {AuthMethod.KEYS, AuthMethod.ROLE})
 
 
 def require_one_identity(

@@ -30,7 +30,7 @@ _CHANGE = "aws ec2 modify-instance-metadata-options --instance-id ID"
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class MetadataFailure:
     """Why no credentials come from the instance metadata: a stable `code` for programs, what is, and the remedy."""
 
     code: str
@@ -44,14 +44,14 @@ class Instance:
 
     region: str | None = None
     role: str | None = None
-    trouble: Trouble | None = None
+    trouble: MetadataFailure | None = None
     credentials: Credentials | None = None
 
 
 class _Stop(Exception):
     """Nothing more can be asked."""
 
-    def __init__(self, trouble: Trouble) -> None:
+    def __init__(self, trouble: MetadataFailure) -> None:
         super().__init__(trouble.code)
         self.trouble = trouble
 
@@ -66,7 +66,7 @@ def observe_instance(environ: Mapping[str, str]) -> Instance:
     environ = {**{name: os.environ[name] for name in _VARIABLES if name in os.environ}, **environ}
     if environ.get(DISABLED_VARIABLE, "").lower() == "true":
         message = f"{DISABLED_VARIABLE}=true keeps everybody from asking the instance metadata"
-        return Instance(trouble=Trouble(disabled, message, "Remove it, or use an access key."))
+        return Instance(trouble=MetadataFailure(disabled, message, "Remove it, or use an access key."))
     is_ipv6 = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() == "ipv6"
     base = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or (_BASE_IPV6 if is_ipv6 else _BASE)
     metadata = _Metadata(base.rstrip("/"))
@@ -101,7 +101,7 @@ class _Metadata:
             raise _Stop(self._why_no_token())
         self._token = answer.text.strip()
 
-    def _why_no_token(self) -> Trouble:
+    def _why_no_token(self) -> MetadataFailure:
         answer = self._ask("GET", _DATA)
         if answer is None or answer.status_code != 200:
             return _not_ec2(f"what answers at {self._base} is no instance metadata of EC2")
@@ -163,8 +163,8 @@ class _Metadata:
             raise _Stop(_not_ec2(f"no instance metadata answers at {self._base}")) from None
 
 
-def _not_ec2(why: str) -> Trouble:
-    return Trouble(
+def _not_ec2(why: str) -> MetadataFailure:
+    return MetadataFailure(
         "not-ec2",
         f"this is not an EC2 instance: {why}",
         "Elsewhere use an access key: litellmctl init --from-profile NAME, which chooses access_key_config.yml."
@@ -172,44 +172,46 @@ def _not_ec2(why: str) -> Trouble:
     )
 
 
-def _odd(what: str) -> Trouble:
-    return Trouble("odd-answer", f"the instance metadata answers {what}", "Try again; if it stays so, reboot.")
+def _odd(what: str) -> MetadataFailure:
+    return MetadataFailure(
+        "odd-answer", f"the instance metadata answers {what}", "Try again; if it stays so, reboot."
+    )
 
 
-def _refused(role: str, code: str) -> Trouble:
-    return Trouble(
+def _refused(role: str, code: str) -> MetadataFailure:
+    return MetadataFailure(
         "role-refused",
         f"EC2 gives the instance no credentials for its role {role}: {code}",
         "The role's trust policy must let ec2.amazonaws.com assume it, and the role must still exist.",
     )
 
 
-def _expired(role: str, end: datetime) -> Trouble:
-    return Trouble(
+def _expired(role: str, end: datetime) -> MetadataFailure:
+    return MetadataFailure(
         "expired",
         f"the credentials of the role {role} ended at {render_moment(end)}",
         "Is this host's clock right (timedatectl)? If so, EC2 renews them no more: is the role still attached?",
     )
 
 
-_NO_ROLE = Trouble(
+_NO_ROLE = MetadataFailure(
     "no-role",
     "this EC2 instance has no IAM role",
     "Attach an instance profile (in the EC2 console: Actions, Security, Modify IAM role), and run this again."
     " 'litellmctl iam-policy' prints what its role has to allow.",
 )
-_HOP_LIMIT = Trouble(
+_HOP_LIMIT = MetadataFailure(
     "hop-limit",
     "the instance metadata takes the connection and its token never arrives: the hop limit is too small for this"
     " container",
     f"Where the AWS CLI is: {_CHANGE} --http-put-response-hop-limit 2",
 )
-_SWITCHED_OFF = Trouble(
+_SWITCHED_OFF = MetadataFailure(
     "switched-off",
     "the instance metadata is switched off for this EC2 instance (403)",
     f"Where the AWS CLI is: {_CHANGE} --http-endpoint enabled --http-tokens required",
 )
-_VERSION_1 = Trouble(
+_VERSION_1 = MetadataFailure(
     "version-1",
     "the metadata service here speaks version 1 alone, which gives keys to whoever can make a program fetch a URL:"
     " EC2's speaks version 2",

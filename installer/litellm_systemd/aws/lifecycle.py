@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from litellm_systemd.aws.bedrock import Answers, ask_bedrock
+from litellm_systemd.aws.bedrock import BedrockCatalogue, ask_bedrock
 from litellm_systemd.aws.credentials import callers
-from litellm_systemd.bedrock.ids import Kind, parse_bedrock_id
+from litellm_systemd.bedrock.ids import IdKind, parse_bedrock_id
 from litellm_systemd.gateway.config_types import GatewayConfig
-from litellm_systemd.gateway.model_map import Life, find_entry
+from litellm_systemd.gateway.model_map import Lifecycle, find_entry
 from litellm_systemd.gateway.served import Served
 
 
@@ -24,7 +24,11 @@ def ask_lives(
     refusals = []
     for caller in callers(config, served, environ):
         opaque = {each.found.text for each in caller.models if each.found is not None and _is_opaque(each)}
-        profiles = ask_bedrock(caller.environ, caller.region, profiles=tuple(sorted(opaque))) if opaque else Answers()
+        profiles = (
+            ask_bedrock(caller.environ, caller.region, profiles=tuple(sorted(opaque)))
+            if opaque
+            else BedrockCatalogue()
+        )
         seen = {each: see_through(each, profiles) for each in caller.models}
         ids = {each.found.model for each in seen.values() if each.found is not None and each.found.model is not None}
         answers = ask_bedrock(caller.environ, caller.region, models=tuple(sorted(ids)))
@@ -34,10 +38,10 @@ def ask_lives(
 
 
 def _is_opaque(served: Served) -> bool:
-    return served.found is not None and served.found.kind is Kind.APPLICATION_PROFILE and served.found.model is None
+    return served.found is not None and served.found.kind is IdKind.APPLICATION_PROFILE and served.found.model is None
 
 
-def see_through(served: Served, answers: Answers) -> Served:
+def see_through(served: Served, answers: BedrockCatalogue) -> Served:
     """An application inference profile with the model that Bedrock has behind it; any other model as it is."""
     found = served.found
     arns = answers.profiles.get(found.text, ()) if found is not None else ()
@@ -46,10 +50,10 @@ def see_through(served: Served, answers: Answers) -> Served:
         return served
     found = replace(found, model=behind.model)
     entry = find_entry(found, served.region)
-    return replace(served, found=found, entry=entry, life=Life(None, entry.ends if entry is not None else None))
+    return replace(served, found=found, entry=entry, life=Lifecycle(None, entry.ends if entry is not None else None))
 
 
-def with_life(served: Served, answers: Answers) -> Served:
+def with_life(served: Served, answers: BedrockCatalogue) -> Served:
     """A model with the lifecycle that Bedrock tells; what Bedrock doesn't know keeps the end that the map has."""
     model = served.found.model if served.found is not None else None
     if model in answers.unknown:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.bedrock.ids import Kind
+from litellm_systemd.bedrock.ids import IdKind
 from litellm_systemd.bedrock.regions import DESTINATIONS, partition
 from litellm_systemd.gateway.served import Served
 
@@ -53,12 +53,12 @@ def build_grant(served: Served, behind: tuple[str, ...] | None = None, *, accoun
     the regions of a geography. `account` is the AWS account that the ARNs are written for.
     """
     found, region = served.found, served.region
-    if found is None or region is None or not served.is_called or found.kind is Kind.ELSEWHERE:
+    if found is None or region is None or not served.is_called or found.kind is IdKind.ELSEWHERE:
         return None
     prefix = f"arn:{partition(region)}:bedrock"
-    if found.kind is Kind.MODEL:
+    if found.kind is IdKind.MODEL:
         return Grant(region, found.text if found.is_arn else f"{prefix}:{region}::foundation-model/{found.model}")
-    if found.kind is Kind.OTHER:
+    if found.kind is IdKind.OTHER:
         return Grant(region, found.text)
     target = (
         found.text
@@ -66,7 +66,7 @@ def build_grant(served: Served, behind: tuple[str, ...] | None = None, *, accoun
         else f"{prefix}:{region}:{account}:inference-profile/{found.geography}.{found.model}"
     )
     arns = [*_known(prefix, found.geography, found.model)] if behind is None else [*behind]
-    if found.kind is Kind.PROFILE:
+    if found.kind is IdKind.PROFILE:
         # AWS asks for the model in the region of the call too, even where nothing is routed to it.
         arns.append(f"{prefix}:{region}::foundation-model/{found.model}")
     anywhere = tuple(arn for arn in arns if ":bedrock:::" in arn)

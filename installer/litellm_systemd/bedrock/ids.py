@@ -24,7 +24,7 @@ _ARN = re.compile(
 _SUFFIX = re.compile(r"(?<=:\d)(:\d+k)$|\[\w+\]$")
 
 
-class Kind(Enum):
+class IdKind(Enum):
     """What Bedrock finds under an id.
 
     `OTHER` is what has an ARN and no model's name in it: provisioned, imported and custom models, prompt routers.
@@ -48,7 +48,7 @@ class BedrockId:
     """
 
     text: str
-    kind: Kind
+    kind: IdKind
     region: str | None = None
     geography: str | None = None
     model: str | None = None
@@ -72,7 +72,7 @@ def parse_bedrock_id(called: str, model_id: object = None) -> BedrockId | None:
     head, arn, tail = rest.partition("arn:")
     *routes, name = (head if arn else rest).split("/")
     own = _read(f"arn:{tail}" if arn else name, routes)
-    if not isinstance(model_id, str) or not model_id or own.kind is Kind.ELSEWHERE:
+    if not isinstance(model_id, str) or not model_id or own.kind is IdKind.ELSEWHERE:
         return own
     sent = _read(model_id, [])
     return BedrockId(sent.text, sent.kind, sent.region, sent.geography, sent.model or own.model)
@@ -81,14 +81,14 @@ def parse_bedrock_id(called: str, model_id: object = None) -> BedrockId | None:
 def _read(text: str, routes: list[str]) -> BedrockId:
     region = next((part for part in routes if looks_like_region(part)), None)
     if _ELSEWHERE & set(routes):
-        return BedrockId(text, Kind.ELSEWHERE, region)
+        return BedrockId(text, IdKind.ELSEWHERE, region)
     found = _ARN.fullmatch(text)
     if found is None:
         geography, model = _split(_SUFFIX.sub("", text))
-        return BedrockId(text, Kind.PROFILE if geography else Kind.MODEL, region, geography, model)
+        return BedrockId(text, IdKind.PROFILE if geography else IdKind.MODEL, region, geography, model)
     region = found["region"] or region
-    kind = next((kind for kind in Kind if kind.value == found["kind"]), Kind.OTHER)
-    if kind not in (Kind.MODEL, Kind.PROFILE):
+    kind = next((kind for kind in IdKind if kind.value == found["kind"]), IdKind.OTHER)
+    if kind not in (IdKind.MODEL, IdKind.PROFILE):
         return BedrockId(text, kind, region)
     geography, model = _split(found["id"])
     return BedrockId(text, kind, region, geography, model)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from litellm_systemd.bedrock.ids import BedrockId, Kind
+from litellm_systemd.bedrock.ids import BedrockId, IdKind
 
 #: A coding agent sends tens of thousands of tokens with each request, and until the answer is there Bedrock counts
 #: max_tokens as well. Anthropic advises 200,000 a minute for a developer with Claude Code; AWS's own defaults for
@@ -63,9 +63,9 @@ def is_too_small(quota: Quota, context: int | None) -> bool:
 
 def _scope(found: BedrockId) -> str | None:
     """How a quota's name begins that counts for these calls; None where the id doesn't tell."""
-    if found.kind is Kind.MODEL:
+    if found.kind is IdKind.MODEL:
         return "on-demand"
-    if found.kind is Kind.PROFILE:
+    if found.kind is IdKind.PROFILE:
         return "global cross-region" if found.geography == "global" else "cross-region"
     return None
 

@@ -3,7 +3,7 @@
 A box sees a copy-on-write view of this machine's root folder (or of another tree, such as debootstrap makes),
 runs a real systemd as PID 1 on it and has a network of its own with nothing in it but loopback.
 
-    with Yard() as yard, Box(yard) as box:
+    with Namespaces() as namespaces, Box(namespaces) as box:
         box.systemctl("start", "litellm.service")
         print(box.journal("litellm.service"))
 
@@ -17,7 +17,7 @@ anything is installed: `python3 -m litellm_systemd.box exec -- CMD ARGS...` runs
 
 from litellm_systemd.box.image import Bind, Image, is_hidden, outermost
 from litellm_systemd.box.machine import Box, Network
-from litellm_systemd.box.namespaces import Yard
+from litellm_systemd.box.namespaces import Namespaces
 from litellm_systemd.box.preflight import require_boxes, why_not
 from litellm_systemd.box.processes import BoxError, end, wait_until
 
@@ -26,8 +26,8 @@ __all__ = [
     "Box",
     "BoxError",
     "Image",
+    "Namespaces",
     "Network",
-    "Yard",
     "end",
     "is_hidden",
     "outermost",

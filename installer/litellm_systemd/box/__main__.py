@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from litellm_systemd.box import Bind, Box, Image, Yard, require_boxes
+from litellm_systemd.box import Bind, Box, Image, Namespaces, require_boxes
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError
 
@@ -23,7 +23,7 @@ def _execute(arguments: argparse.Namespace) -> int:
     )
     copies = tuple(Path(path).absolute() for path in arguments.copy)
     image = Image(Path(arguments.root).absolute(), copies=copies)
-    with Yard() as yard, Box(yard, image, network=arguments.network, binds=binds) as box:
+    with Namespaces() as namespaces, Box(namespaces, image, network=arguments.network, binds=binds) as box:
         cwd = str(Path.cwd())
         folder = cwd if box.run(("test", "-d", cwd), check=False).returncode == 0 else "/"
         # With the caller's own variables: proxies, mirrors and caches that a command needs to reach the network.

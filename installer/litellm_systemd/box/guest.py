@@ -13,7 +13,7 @@ from litellm_systemd.box.processes import CLEAN_ENVIRONMENT, BoxError, describe,
 T = TypeVar("T")
 
 
-class Inside:
+class Guest:
     """What can be done in a box that runs. Whoever boots it says who its PID 1 is."""
 
     name: str

@@ -50,7 +50,7 @@ find /etc/systemd/system -type l ! -name 'dbus*' ! -path '*/litellm*' ! -lname /
 class Image:
     """What a box starts from: a root folder, and the layers that earlier boxes left on it, the newest first.
 
-    Layers are paths in the store of the yard that made them: an image with layers dies with its yard.
+    Layers are paths in the store of the namespaces that made them: an image with layers dies with its namespaces.
     `copies` are folders of the host that a box has a copy of, where it would not see them otherwise: below /tmp and
     /run, which are a box's own.
     `keeps_service`: a LiteLLM that is installed in the root folder is part of it; else it is left out.

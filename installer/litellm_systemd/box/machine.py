@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import IO, Literal, TypeVar
 
-from litellm_systemd.box.guest import Inside
+from litellm_systemd.box.guest import Guest
 from litellm_systemd.box.image import Bind, Image
-from litellm_systemd.box.namespaces import STORE, Yard, remove_cgroup
-from litellm_systemd.box.overlay import Tree
+from litellm_systemd.box.namespaces import STORE, Namespaces, remove_cgroup
+from litellm_systemd.box.overlay import Overlay
 from litellm_systemd.box.processes import (
     CLEAN_ENVIRONMENT,
     BoxError,
@@ -32,7 +32,7 @@ Self = TypeVar("Self", bound="Box")
 
 
 @dataclass
-class Box(Inside):
+class Box(Guest):
     """A systemd container, from its first boot to the end of the `with` statement.
 
     `network="host"` shares the host's network in place of an empty one. `binds` are shown as they are, everything
@@ -41,7 +41,7 @@ class Box(Inside):
     Entering boots; a box can be powered off and booted again, and keeps its changes until it is closed or saved.
     """
 
-    yard: Yard
+    namespaces: Namespaces
     image: Image = field(default_factory=Image)
     network: Network = "private"
     binds: tuple[Bind, ...] = ()
@@ -49,8 +49,8 @@ class Box(Inside):
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.name = self.yard.new_name("box")
-        self._tree = Tree(self.yard, self.image, STORE / self.name)
+        self.name = self.namespaces.new_name("box")
+        self._tree = Overlay(self.namespaces, self.image, STORE / self.name)
         self._console: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed by close)
         self._nspawn: subprocess.Popen[str] | None = None
         self._leader = 0
@@ -167,7 +167,7 @@ class Box(Inside):
         return self._nspawn
 
     def _start_nspawn(self) -> None:
-        groups = [folder / self.name for folder in self.yard.cgroups]
+        groups = [folder / self.name for folder in self.namespaces.cgroups]
         for group in groups:
             group.mkdir(exist_ok=True)
         # Boxes with one control group between them would end each other's services. A 0 stands for the writer.
@@ -186,7 +186,7 @@ class Box(Inside):
         self._console.seek(0)
         self._console.truncate()
         self._nspawn = subprocess.Popen(
-            self.yard.argv("sh", "-c", f'{enter} exec "$@"', "nspawn", *argv),
+            self.namespaces.argv("sh", "-c", f'{enter} exec "$@"', "nspawn", *argv),
             stdin=subprocess.DEVNULL, stdout=self._console, stderr=subprocess.STDOUT,
             text=True, start_new_session=True, cwd="/", env=dict(CLEAN_ENVIRONMENT),
         )  # fmt: skip
@@ -217,5 +217,5 @@ class Box(Inside):
     def _after_power(self) -> None:
         self._nspawn = None
         self._leader = 0
-        for folder in self.yard.cgroups:
+        for folder in self.namespaces.cgroups:
             remove_cgroup(folder / self.name)

@@ -1,6 +1,6 @@
 """The ground that boxes stand on: namespaces, a tmpfs and control groups that end with this process.
 
-Everything a `Yard` makes lives in a mount namespace and a PID namespace of its own
+Everything a `Namespaces` makes lives in a mount namespace and a PID namespace of its own
 (mount_namespaces(7), pid_namespaces(7)) whose first process does nothing but wait for the end of the pipe that
 this Python process holds. When that ends, however it ends, SIGKILL included, the kernel kills every process of
 every box and drops every mount. A shell outside then removes the empty control groups. The host's own files
@@ -71,14 +71,14 @@ def remove_cgroup(folder: Path) -> None:
             Path(path).rmdir()
 
 
-#: The only folder of the host that is written to: a lock file for each yard that is open.
+#: The only folder of the host that is written to: a lock file for each namespaces that is open.
 STATE = Path("/run/litellm-boxes")
-#: Where boxes and layers are, seen from inside the yard's mount namespace, where /run is a fresh tmpfs.
+#: Where boxes and layers are, seen from inside the namespaces' mount namespace, where /run is a fresh tmpfs.
 STORE = Path("/run/boxes")
-#: How the control groups of a yard are called, so that they can be found again.
+#: How the control groups of one are called, so that they can be found again.
 CGROUP_PREFIX = "litellm-boxes-"
 
-# First process of a yard's PID namespace. /run is covered so that neither systemd-nspawn's locks nor a systemd
+# First process of the PID namespace. /run is covered so that neither systemd-nspawn's locks nor a systemd
 # of the host are within reach. Mounts of the host come in (slave), none goes out.
 _YARD_INIT = """
 set -eu
@@ -88,7 +88,7 @@ echo ready
 exec cat >/dev/null
 """
 
-# Outlives the yard and this Python process, to remove what no kernel removes for us.
+# Outlives the namespaces and this Python process, to remove what no kernel removes for us.
 _YARD_KEEPER = """
 unshare --mount --propagation slave --pid --fork --kill-child --mount-proc -- sh -c "$1"
 find /sys/fs/cgroup -depth -type d -path "*/$2*" -exec rmdir {} \\; 2>/dev/null
@@ -96,10 +96,10 @@ rm -f "$3"
 """
 
 
-class Yard:
+class Namespaces:
     """Where boxes stand: namespaces, a tmpfs and control groups that end when this process does.
 
-    Any number of yards, of any number of processes, can be open at the same time.
+    Any number of them, of any number of processes, can be open at the same time.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Yard:
         self._keeper: subprocess.Popen[str] | None = None
         self._init = 0
 
-    def __enter__(self) -> Yard:
+    def __enter__(self) -> Namespaces:
         self.open()
         return self
 
@@ -120,7 +120,7 @@ class Yard:
         self.close()
 
     def open(self) -> None:
-        """Remove what yards of dead processes left, then make the namespaces, the tmpfs and the control groups."""
+        """Remove what dead processes left, then make the namespaces, the tmpfs and the control groups."""
         try:
             self._lock = _take_lock(self.name)
             self._start_keeper()
@@ -145,17 +145,17 @@ class Yard:
             self._lock = None
 
     def new_name(self, kind: str) -> str:
-        """A name that nothing in this yard has yet."""
+        """A name that nothing in this namespaces has yet."""
         return f"{kind}-{next(self._numbers)}"
 
     def argv(self, *argv: str) -> tuple[str, ...]:
-        """`argv`, run in the namespaces of the yard: the host's files, and those in `STORE`."""
+        """`argv`, run in the namespaces: the host's files, and those in `STORE`."""
         if not self._init:
-            raise BoxError("the yard isn't open")
+            raise BoxError("the namespaces aren't open")
         return ("nsenter", "--target", str(self._init), "--mount", "--pid", "--", *argv)
 
     def call(self, *argv: str, stdin: str = "") -> str:
-        """Run a short command in the namespaces of the yard. Returns its output, raises BoxError if it fails."""
+        """Run a short command in the namespaces. Returns its output, raises BoxError if it fails."""
         done = subprocess.run(
             self.argv(*argv), input=stdin, text=True, capture_output=True, env=dict(CLEAN_ENVIRONMENT), check=False
         )
@@ -184,7 +184,7 @@ class Yard:
 
 
 def _take_lock(name: str) -> IO[str]:
-    """A locked file that says that the yard is in use. Yards whose process is gone are cleared away first."""
+    """A locked file that marks the namespaces as in use. Those whose process is gone are cleared away first."""
     STATE.mkdir(mode=0o700, exist_ok=True)
     with (STATE / "lock").open("w") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
@@ -196,11 +196,11 @@ def _take_lock(name: str) -> IO[str]:
 
 
 def _clear_away(lock: Path) -> None:
-    """Remove what a yard left whose keeper was killed too. The kernel has long ended its processes and mounts."""
+    """Remove what a killed keeper left. The kernel has long ended the processes and mounts."""
     with contextlib.suppress(FileNotFoundError, BlockingIOError), lock.open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for folder in find_cgroups(lock.stem):
             remove_cgroup(folder)
-        # What is still dying keeps its group busy, and the lock is how the next yard finds it.
+        # What is still dying keeps its group busy, and the lock is how the next namespaces finds it.
         if not find_cgroups(lock.stem):
             lock.unlink()

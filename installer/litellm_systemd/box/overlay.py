@@ -1,4 +1,4 @@
-"""The copy-on-write view that a box has of its image: overlays in the store of a yard (mount(8), "overlay")."""
+"""The copy-on-write view that a box has of its image: overlays in a tmpfs of the namespaces (mount(8), "overlay")."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from litellm_systemd.box.image import Bind, Image, quote, volumes
-from litellm_systemd.box.namespaces import STORE, Yard
+from litellm_systemd.box.namespaces import STORE, Namespaces
 
 
-class Tree:
-    """The files of one box, and what it changed of them. Paths are those inside the yard."""
+class Overlay:
+    """The files of one box, and what it changed of them. Paths are those inside the namespaces."""
 
-    def __init__(self, yard: Yard, image: Image, folder: Path) -> None:
+    def __init__(self, namespaces: Namespaces, image: Image, folder: Path) -> None:
         self.root = folder / "tree"
-        self._yard, self._image, self._folder = yard, image, folder
+        self._namespaces, self._image, self._folder = namespaces, image, folder
         self._volumes = volumes(image.root)
         self._mounted: list[Path] = []
 
     def mount(self, *, shares_network: bool) -> None:
         """Put the overlays up, and make a machine of its own of a tree that none has booted from yet."""
-        self._yard.call("mkdir", "-p", str(self.root))
+        self._namespaces.call("mkdir", "-p", str(self.root))
         for volume in self._volumes:
             below = volume.relative_to("/")
             self._mount_overlay(volume, self._image.root / below, self.root / below)
@@ -35,19 +35,19 @@ class Tree:
     def unmount(self) -> None:
         """Take the overlays down. Harmless when repeated."""
         while self._mounted:
-            self._yard.call("umount", "--lazy", str(self._mounted.pop()))
+            self._namespaces.call("umount", "--lazy", str(self._mounted.pop()))
 
     def save(self) -> Path:
         """Make a layer of the changes, once the tree is unmounted."""
-        layer = STORE / self._yard.new_name("layer")
-        self._yard.call("mkdir", str(layer))
+        layer = STORE / self._namespaces.new_name("layer")
+        self._namespaces.call("mkdir", str(layer))
         for volume in (*self._volumes, *self._image.copies):
-            self._yard.call("mv", str(self._part(volume) / "upper"), str(layer / quote(volume)))
+            self._namespaces.call("mv", str(self._part(volume) / "upper"), str(layer / quote(volume)))
         return layer
 
     def remove(self) -> None:
         """Forget the changes, once the tree is unmounted."""
-        self._yard.call("rm", "-rf", "--one-file-system", str(self._folder))
+        self._namespaces.call("rm", "-rf", "--one-file-system", str(self._folder))
 
     def copies(self) -> Iterator[Bind]:
         """What systemd-nspawn has to show of the copied folders."""
@@ -55,23 +55,23 @@ class Tree:
 
     def read(self, path: str) -> str:
         """A file of the tree."""
-        return self._yard.call("cat", f"{self.root}/{path.lstrip('/')}")
+        return self._namespaces.call("cat", f"{self.root}/{path.lstrip('/')}")
 
     def _call(self, *argv: str, stdin: str) -> None:
-        self._yard.call("chroot", str(self.root), *argv, stdin=stdin)
+        self._namespaces.call("chroot", str(self.root), *argv, stdin=stdin)
 
     def _part(self, volume: Path) -> Path:
         return self._folder / quote(volume)
 
     def _mount_overlay(self, volume: Path, original: Path, target: Path) -> None:
         part = self._part(volume)
-        self._yard.call("mkdir", "-p", f"{part}/upper", f"{part}/work", str(target))
+        self._namespaces.call("mkdir", "-p", f"{part}/upper", f"{part}/work", str(target))
         # The upper folder becomes the root of what is merged: the mode and the owner have to be set.
         for command in ("chmod", "chown"):
-            self._yard.call(command, f"--reference={original}", f"{part}/upper")
+            self._namespaces.call(command, f"--reference={original}", f"{part}/upper")
         lower = ":".join(str(path) for path in (*(layer / quote(volume) for layer in self._image.layers), original))
         options = f"lowerdir={lower},upperdir={part}/upper,workdir={part}/work"
-        self._yard.call("mount", "-t", "overlay", "-o", options, "overlay", str(target))
+        self._namespaces.call("mount", "-t", "overlay", "-o", options, "overlay", str(target))
         self._mounted.append(target)
 
     def _configure_network(self, *, shared: bool) -> None:

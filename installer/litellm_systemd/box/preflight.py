@@ -8,7 +8,7 @@ import shutil
 import sys
 
 from litellm_systemd.box.machine import Box
-from litellm_systemd.box.namespaces import Yard
+from litellm_systemd.box.namespaces import Namespaces
 from litellm_systemd.box.processes import BoxError
 from litellm_systemd.errors import InstallerError, MissingError, PermissionDenied, Unavailable
 
@@ -24,7 +24,7 @@ _TOOLS = {
 
 
 def require_boxes() -> None:
-    """See to it that this machine can have boxes: a yard and a tree are made, and thrown away, to find out.
+    """See to it that this machine can have boxes: namespaces and an overlay are made, and thrown away, to find out.
 
     Raises:
         PermissionDenied: this isn't root.
@@ -37,7 +37,7 @@ def require_boxes() -> None:
         raise PermissionDenied("systemd containers need root", f"Run: sudo {' '.join(sys.argv)}")
     _require_tools()
     try:
-        with Yard() as yard, contextlib.closing(Box(yard)):
+        with Namespaces() as namespaces, contextlib.closing(Box(namespaces)):
             return
     except (BoxError, OSError) as error:
         raise Unavailable(

@@ -33,7 +33,7 @@ def upgrade(version: str | None, file: Path | None, litellm: str | None, wait: b
     from litellm_systemd.commands import releases
 
     return releases.upgrade(
-        layout_of(), releases.Wish(version, file, litellm), as_json=_as_json(), wait=wait, say=say
+        layout_of(), releases.UpgradeTarget(version, file, litellm), as_json=_as_json(), wait=wait, say=say
     )
 
 

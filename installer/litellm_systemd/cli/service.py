@@ -17,7 +17,7 @@ from litellm_systemd.cli.program import cli, config_option, json_option, layout_
 from litellm_systemd.contract import MASTER_KEY, ExitCode
 
 if TYPE_CHECKING:
-    from litellm_systemd.commands.verify_output import Change, Files, Origin
+    from litellm_systemd.commands.verify_output import Change, Files, VerifyTarget
     from litellm_systemd.report.report import Outcome, Report
 
 _COLOURS = {"ok": "green", "failed": "red", "warning": "yellow"}
@@ -239,7 +239,7 @@ def verify(
             wait=wait,
             say=say,
         )
-    origin = verify_output.Origin(is_own=not (base_url or env_file or config), is_throwaway=fallbacks)
+    origin = verify_output.VerifyTarget(is_own=not (base_url or env_file or config), is_throwaway=fallbacks)
     prove_and_keep = partial(_prove_and_keep, prove, files, origin)
     if watch:
         if not no_spend:
@@ -255,10 +255,10 @@ def _prove_fallbacks(env_file: Path | None, config: str | None, timeout: float) 
     return prove_fallbacks(request_of(layout_of(), env_file, config), os.environ, timeout=timeout, say=say)
 
 
-def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: Origin) -> Report:
-    from litellm_systemd.commands.verify_output import tell_origin
+def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: VerifyTarget) -> Report:
+    from litellm_systemd.commands.verify_output import describe_target
 
-    report = tell_origin(prove(), layout_of(), datetime.now(timezone.utc), origin)
+    report = describe_target(prove(), layout_of(), datetime.now(timezone.utc), origin)
     files.write(report)
     return report
 

@@ -19,7 +19,7 @@ from litellm_systemd.errors import Unavailable
 JOURNAL = "`journalctl -u litellm -n 50`"
 
 
-class Trouble(Enum):
+class FailureKind(Enum):
     """Why no answer came."""
 
     REFUSED = "refused"
@@ -33,24 +33,24 @@ class Trouble(Enum):
     @property
     def lasting(self) -> bool:
         """Whether the next call to the same address must fail the same way."""
-        return self in (Trouble.REFUSED, Trouble.UNREACHABLE, Trouble.PROXY, Trouble.TLS)
+        return self in (FailureKind.REFUSED, FailureKind.UNREACHABLE, FailureKind.PROXY, FailureKind.TLS)
 
 
 _HINTS = {
-    Trouble.REFUSED: f"Run `systemctl status litellm` and {JOURNAL}.",
-    Trouble.UNREACHABLE: "Check --base-url and the network.",
-    Trouble.PROXY: "Mend HTTP_PROXY and HTTPS_PROXY in the environment, or name the host in NO_PROXY.",
-    Trouble.TLS: "Check http or https in --base-url; a private CA's certificates go into REQUESTS_CA_BUNDLE.",
-    Trouble.TIMEOUT: f"Allow more time with --timeout; {JOURNAL} says what the service is at.",
-    Trouble.DROPPED: f"Look for a crash or a restart: {JOURNAL}.",
-    Trouble.GARBLED: "Check with `ss -ltnp` which program owns the port.",
+    FailureKind.REFUSED: f"Run `systemctl status litellm` and {JOURNAL}.",
+    FailureKind.UNREACHABLE: "Check --base-url and the network.",
+    FailureKind.PROXY: "Mend HTTP_PROXY and HTTPS_PROXY in the environment, or name the host in NO_PROXY.",
+    FailureKind.TLS: "Check http or https in --base-url; a private CA's certificates go into REQUESTS_CA_BUNDLE.",
+    FailureKind.TIMEOUT: f"Allow more time with --timeout; {JOURNAL} says what the service is at.",
+    FailureKind.DROPPED: f"Look for a crash or a restart: {JOURNAL}.",
+    FailureKind.GARBLED: "Check with `ss -ltnp` which program owns the port.",
 }
 
 
 class GatewayError(Unavailable):
     """No (whole) answer came from the gateway; `trouble` says in one word why."""
 
-    def __init__(self, trouble: Trouble, message: str) -> None:
+    def __init__(self, trouble: FailureKind, message: str) -> None:
         super().__init__(message, _HINTS[trouble])
         self.trouble = trouble
 
@@ -72,13 +72,13 @@ def classify(error: BaseException, where: str, limit: float) -> GatewayError:
         requests.exceptions.InvalidProxyURL,
         requests.exceptions.InvalidSchema,
     ):
-        return GatewayError(Trouble.PROXY, f"the proxy of the environment gives no way to {where}")
+        return GatewayError(FailureKind.PROXY, f"the proxy of the environment gives no way to {where}")
     if caused_by(ConnectionRefusedError):
-        return GatewayError(Trouble.REFUSED, f"nothing listens on {where} (connection refused)")
+        return GatewayError(FailureKind.REFUSED, f"nothing listens on {where} (connection refused)")
     if caused_by(FileNotFoundError):  # a UNIX socket
-        return GatewayError(Trouble.REFUSED, f"nothing listens on {where} (there is no such socket)")
+        return GatewayError(FailureKind.REFUSED, f"nothing listens on {where} (there is no such socket)")
     if caused_by(urllib3.exceptions.ConnectTimeoutError) and not caused_by(urllib3.exceptions.NewConnectionError):
-        return GatewayError(Trouble.UNREACHABLE, f"no connection to {where} in time")
+        return GatewayError(FailureKind.UNREACHABLE, f"no connection to {where} in time")
     # Before the time-outs: urllib3 counts a NewConnectionError among them.
     if caused_by(
         socket.gaierror,
@@ -86,14 +86,14 @@ def classify(error: BaseException, where: str, limit: float) -> GatewayError:
         requests.exceptions.InvalidURL,
         UnicodeError,
     ):
-        return GatewayError(Trouble.UNREACHABLE, f"{where} can't be found or reached")
+        return GatewayError(FailureKind.UNREACHABLE, f"{where} can't be found or reached")
     if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
-        return GatewayError(Trouble.TIMEOUT, f"no complete answer from {where} within {limit:g} s")
+        return GatewayError(FailureKind.TIMEOUT, f"no complete answer from {where} within {limit:g} s")
     if caused_by(ssl.SSLError, requests.exceptions.SSLError):
-        return GatewayError(Trouble.TLS, f"no TLS connection to {where}: {_tls_reason(causes)}")
+        return GatewayError(FailureKind.TLS, f"no TLS connection to {where}: {_tls_reason(causes)}")
     if caused_by(http.client.BadStatusLine) and not caused_by(ConnectionError):
-        return GatewayError(Trouble.GARBLED, f"what answers on {where} doesn't speak HTTP")
-    return GatewayError(Trouble.DROPPED, f"{where} closed the connection before the answer was complete")
+        return GatewayError(FailureKind.GARBLED, f"what answers on {where} doesn't speak HTTP")
+    return GatewayError(FailureKind.DROPPED, f"{where} closed the connection before the answer was complete")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,6 +1,6 @@
 """HTTP to a running gateway. The only user of requests.
 
-Statuses are values: an answer with 401 or 500 is an `Answer`. What keeps an answer from arriving is a
+Statuses are values: an answer with 401 or 500 is an `Response`. What keeps an answer from arriving is a
 `GatewayError`. Redirects are answers too and never followed, so that the key reaches no other host.
 """
 
@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection
 
-from litellm_systemd.client.errors import GatewayError, Trouble, classify, redact, told
+from litellm_systemd.client.errors import FailureKind, GatewayError, classify, redact, told
 from litellm_systemd.errors import UsageError
 
 
@@ -76,7 +76,7 @@ DONE = "[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A complete HTTP answer; `headers` with lower-case names, `seconds` from the call to the last byte."""
 
     status: int
@@ -98,7 +98,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ServerSentEvent:
     """One server-sent event: its data, and the seconds from the call to its arrival."""
 
     seconds: float
@@ -113,8 +113,8 @@ class Stream:
     among them. `broken` says what cut the stream, None if it ended by itself.
     """
 
-    head: Answer
-    events: tuple[Event, ...] = ()
+    head: Response
+    events: tuple[ServerSentEvent, ...] = ()
     broken: GatewayError | None = None
 
     @property
@@ -169,11 +169,11 @@ class Gateway:
         """The same gateway, given the key in another header."""
         return replace(self, key_header=header)
 
-    def get(self, path: str, *, timeout: float | None = None) -> Answer:
+    def get(self, path: str, *, timeout: float | None = None) -> Response:
         """GET `path`, which begins with a slash. GatewayError if no answer comes."""
         return self._ask("GET", path, None, timeout)
 
-    def post(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Answer:
+    def post(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Response:
         """POST `body` as JSON. GatewayError if no answer comes."""
         return self._ask("POST", path, body, timeout)
 
@@ -183,8 +183,8 @@ class Gateway:
         GatewayError if no answer begins; a stream that breaks later comes back with `broken`.
         """
         limit, started = timeout or self.timeout, time.monotonic()
-        head: Answer | None = None
-        events: list[Event] = []
+        head: Response | None = None
+        events: list[ServerSentEvent] = []
         broken: GatewayError | None = None
         try:
             with self._open("POST", path, body, limit) as response:
@@ -193,7 +193,7 @@ class Gateway:
                 if not Stream(head).is_event_stream:
                     return Stream(_answer(response, _text(chunks), started))
                 for data in event_data(chunks):
-                    events.append(Event(time.monotonic() - started, data))
+                    events.append(ServerSentEvent(time.monotonic() - started, data))
                     if data == DONE:
                         break
         except GatewayError as error:
@@ -202,7 +202,7 @@ class Gateway:
             broken = error
         return Stream(replace(head, seconds=time.monotonic() - started), tuple(events), broken)
 
-    def explain(self, answer: Answer) -> str:
+    def explain(self, answer: Response) -> str:
         """What an answer says went wrong: one short printable line, without any key."""
         return self.line(told(answer.json(), answer.text))
 
@@ -212,7 +212,7 @@ class Gateway:
         first = "".join(c if c.isprintable() else " " for c in (lines or [""])[0])
         return first if len(first) <= limit else first[: limit - 1] + "…"
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None) -> Answer:
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None) -> Response:
         limit, started = timeout or self.timeout, time.monotonic()
         with self._open(method, path, body, limit) as response:
             return _answer(response, _text(_chunks(response, started + limit)), started)
@@ -314,7 +314,7 @@ def _chunks(response: requests.Response, deadline: float) -> Iterator[bytes]:
     while chunk := response.raw.read1(65536, decode_content=True):
         size += len(chunk)
         if size > MAX_BODY:
-            raise GatewayError(Trouble.GARBLED, f"the answer is longer than {MAX_BODY} bytes")
+            raise GatewayError(FailureKind.GARBLED, f"the answer is longer than {MAX_BODY} bytes")
         yield chunk
         if time.monotonic() > deadline:
             raise TimeoutError
@@ -324,6 +324,6 @@ def _text(chunks: Iterable[bytes]) -> str:
     return b"".join(chunks).decode("utf-8", "replace")
 
 
-def _answer(response: requests.Response, text: str, started: float) -> Answer:
+def _answer(response: requests.Response, text: str, started: float) -> Response:
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, text, time.monotonic() - started)
+    return Response(response.status_code, headers, text, time.monotonic() - started)

@@ -17,7 +17,7 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.commands.doctor import find_any_layout
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import CannotCreate, InstallerError, MissingError
 from litellm_systemd.host.layout import Layout
@@ -45,23 +45,23 @@ _OF_SYSTEMD = frozenset(
 )
 
 
-def learn_secrets(scene: Scene) -> Scrubber:
+def learn_secrets(snapshot: Snapshot) -> Scrubber:
     """Who knows those of the installed environment, of configurations, units, drop-ins and of the running process.
 
     The journal is of two days: it also has what stood in another configuration, or in an environment that failed.
     What can't be read teaches nothing.
     """
-    scrubber, layout = Scrubber(), scene.layout
+    scrubber, layout = Scrubber(), snapshot.layout
     environment = layout.real(layout.environment_file)
     failed = layout.real(layout.failed).glob("*/" + layout.environment_file.strip("/").replace("/", "-"))
     for path in (environment, *sorted(failed)):
         scrubber.learn_variables(parse_environment_file(_text(path)))
-    for path in _configurations(scene):
+    for path in _configurations(snapshot):
         learn_yaml(scrubber, _text(path))
     for path in unit_files(layout):
         learn_unit(scrubber, _text(path))
     # What no file of ours says: an EnvironmentFile= of a drop-in, a file that was changed since the start.
-    scrubber.learn_variables(_environment_of(scene))
+    scrubber.learn_variables(_environment_of(snapshot))
     return scrubber
 
 
@@ -75,18 +75,18 @@ def unit_files(layout: Layout) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def _configurations(scene: Scene) -> Iterator[Path]:
-    layout = scene.layout
+def _configurations(snapshot: Snapshot) -> Iterator[Path]:
+    layout = snapshot.layout
     yield layout.real(layout.config_link)
     with contextlib.suppress(InstallerError, OSError):
-        yield from scene.gateway.includes
+        yield from snapshot.gateway.includes
     yield from sorted(layout.real(layout.configs).glob("*"))
 
 
-def _environment_of(scene: Scene) -> Mapping[str, str]:
+def _environment_of(snapshot: Snapshot) -> Mapping[str, str]:
     """The variables of the running main process."""
     try:
-        pid = scene.service.get("MainPID", "0")
+        pid = snapshot.service.get("MainPID", "0")
         entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
     except (InstallerError, OSError):
         return {}
@@ -126,9 +126,9 @@ def write_bundle(report: Report, path: Path) -> Report:
     Raises:
         CannotCreate: something is at `path` already, or its folder isn't there or can't be written to.
     """
-    scene = Scene(find_any_layout())
-    scrubber, parts, missing = learn_secrets(scene), dict[str, str](), list[str]()
-    for name, find in (*_parts(scene, scrubber), ("findings.json", report.as_json)):
+    snapshot = Snapshot(find_any_layout())
+    scrubber, parts, missing = learn_secrets(snapshot), dict[str, str](), list[str]()
+    for name, find in (*_parts(snapshot, scrubber), ("findings.json", report.as_json)):
         try:
             parts[name] = find()
         except (InstallerError, OSError) as error:
@@ -159,35 +159,35 @@ def _write(path: Path, parts: dict[str, str]) -> None:
             archive.addfile(member, io.BytesIO(content))
 
 
-def _parts(scene: Scene, scrubber: Scrubber) -> Iterator[tuple[str, Callable[[], str]]]:
+def _parts(snapshot: Snapshot, scrubber: Scrubber) -> Iterator[tuple[str, Callable[[], str]]]:
     """Each file with what makes its text."""
-    config = scene.layout.real(scene.layout.config_link)
-    yield "environment.txt", lambda: _environment(scene, scrubber)
+    config = snapshot.layout.real(snapshot.layout.config_link)
+    yield "environment.txt", lambda: _environment(snapshot, scrubber)
     yield "config.yaml", lambda: config.read_text(encoding="utf-8", errors="replace")
-    yield "units.txt", lambda: _units(scene)
-    yield "properties.json", lambda: _json({contract.SERVICE: scene.service, contract.SOCKET: scene.socket})
-    yield "runtime.json", lambda: _json(scene.runtime)
-    yield "versions.json", lambda: _json(_versions(scene))
-    yield "files.txt", lambda: _files(scene)
-    yield "journal.txt", lambda: _journal(scene)
+    yield "units.txt", lambda: _units(snapshot)
+    yield "properties.json", lambda: _json({contract.SERVICE: snapshot.service, contract.SOCKET: snapshot.socket})
+    yield "runtime.json", lambda: _json(snapshot.runtime)
+    yield "versions.json", lambda: _json(_versions(snapshot))
+    yield "files.txt", lambda: _files(snapshot)
+    yield "journal.txt", lambda: _journal(snapshot)
 
 
 def _json(found: Any) -> str:
     return json.dumps(found, indent=1, ensure_ascii=False, default=str) + "\n"
 
 
-def _environment(scene: Scene, scrubber: Scrubber) -> str:
+def _environment(snapshot: Snapshot, scrubber: Scrubber) -> str:
     """The variables; a secret's value never, not even one that is too short to be searched for elsewhere."""
     rows = {
         name: scrubber.placeholder(value) if is_secret_variable(name, value) else value
-        for name, value in scene.environment.items()
+        for name, value in snapshot.environment.items()
     }
     return "".join(f"{name}={value}\n" for name, value in rows.items())
 
 
-def _units(scene: Scene) -> str:
+def _units(snapshot: Snapshot) -> str:
     found = []
-    for path in unit_files(scene.layout):
+    for path in unit_files(snapshot.layout):
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
@@ -196,39 +196,39 @@ def _units(scene: Scene) -> str:
     return "\n".join(found)
 
 
-def _versions(scene: Scene) -> dict[str, Any]:
+def _versions(snapshot: Snapshot) -> dict[str, Any]:
     known: dict[str, Any] = {
         "litellmctl": version("litellm-systemd"),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "kernel": platform.release(),
-        "release": current_release(scene.layout),
+        "release": current_release(snapshot.layout),
     }
     release = Path("/etc/os-release")
     known["system"] = release.read_text(encoding="utf-8").splitlines() if release.exists() else None
-    packages = scene.layout.real(scene.layout.current).glob("lib/python*/site-packages/*.dist-info")
+    packages = snapshot.layout.real(snapshot.layout.current).glob("lib/python*/site-packages/*.dist-info")
     known["packages"] = sorted(path.name.removesuffix(".dist-info") for path in packages)
     try:
-        known["systemd"] = scene.systemctl.version()
+        known["systemd"] = snapshot.systemctl.version()
     except InstallerError as error:
         known["systemd"] = error.message
     return known
 
 
-def _files(scene: Scene) -> str:
+def _files(snapshot: Snapshot) -> str:
     lines = []
-    for path in sorted(scene.records):
-        found = scene.file(path)
+    for path in sorted(snapshot.records):
+        found = snapshot.file(path)
         state = f"{found.kind.value} {found.mode:04o} {found.owner}:{found.group}" if found else "gone"
         lines.append(f"{path}: {state}\n")
     return "".join(lines)
 
 
-def _journal(scene: Scene) -> str:
+def _journal(snapshot: Snapshot) -> str:
     # PermissionDenied: whose secrets aren't known, of them nothing can be taken out.
     with contextlib.suppress(MissingError):
-        _ = scene.environment
-    entries = scene.systemctl.entries(since=_SINCE, timeout=30)[-_LINES:]
+        _ = snapshot.environment
+    entries = snapshot.systemctl.entries(since=_SINCE, timeout=30)[-_LINES:]
     return "".join(
         f"{int(each.get('__REALTIME_TIMESTAMP', 0)) / 1e6:.6f} <{each.get('PRIORITY', '')}>"
         f" {each.get('SYSLOG_IDENTIFIER', '')}[{each.get('_PID', '')}]: {_message(each.get('MESSAGE'))}\n"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from litellm_systemd.box import Bind, Box, Image, Yard, is_hidden, outermost
+from litellm_systemd.box import Bind, Box, Image, Namespaces, is_hidden, outermost
 from litellm_systemd.contract import SERVICE
 from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.host.layout import Layout
@@ -22,7 +22,7 @@ _OWN = frozenset({Path("/"), Path("/tmp"), Path("/run"), Path("/var/tmp")})  # n
 _TOOL_VARIABLES = ("UV_", "PIP_", "XDG_CACHE_HOME", "HOME", "SUDO_USER")
 
 
-def make_clone(yard: Yard, inputs: Iterable[Path], cwd: Path) -> Box:
+def make_clone(namespaces: Namespaces, inputs: Iterable[Path], cwd: Path) -> Box:
     """A clone of this host that isn't booted yet. `inputs` are files that the command line names.
 
     Raises:
@@ -31,7 +31,7 @@ def make_clone(yard: Yard, inputs: Iterable[Path], cwd: Path) -> Box:
     folders, files = _sort(inputs, cwd)
     binds = tuple(Bind(path) for path in files if not any(path.is_relative_to(folder) for folder in folders))
     return Box(
-        yard, Image(copies=folders, keeps_service=True), binds=binds, environment=build_environment(os.environ)
+        namespaces, Image(copies=folders, keeps_service=True), binds=binds, environment=build_environment(os.environ)
     )
 
 

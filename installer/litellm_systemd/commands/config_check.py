@@ -12,11 +12,11 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings, read_dotenv
 from litellm_systemd.errors import MissingError, PermissionDenied
 from litellm_systemd.gateway.config import (
-    Choice,
+    ConfigChoice,
     ConfigError,
-    Finding,
+    ConfigOrigin,
     GatewayConfig,
-    Origin,
+    LintFinding,
     Severity,
     lint,
     localize,
@@ -76,12 +76,12 @@ def check_config(request: Request) -> Report:
     )
 
 
-def finding_checks(findings: Iterable[Finding]) -> tuple[Check, ...]:
+def finding_checks(findings: Iterable[LintFinding]) -> tuple[Check, ...]:
     """Each finding as a line of a report."""
     return tuple(Check(item.code, _OUTCOMES[item.severity], str(item), item.remedy) for item in findings)
 
 
-def _lines(findings: Iterable[Finding]) -> Iterator[Check]:
+def _lines(findings: Iterable[LintFinding]) -> Iterator[Check]:
     """Each finding as compilers write it: `FILE:LINE:COLUMN: error: what [code]`."""
     for item in findings:
         what = f"{item.place.key} {item.message}".lstrip()
@@ -106,7 +106,7 @@ def _ground(request: Request) -> _Ground:
     return _Ground(dotenv.source, settings, installed, is_installed=dotenv.source == path)
 
 
-def _choose(request: Request, ground: _Ground) -> Choice:
+def _choose(request: Request, ground: _Ground) -> ConfigChoice:
     if ground.settings is not None:
         return choose_config(request, ground.settings, ground.installed)
     name = request.config or active_config(request.layout)
@@ -115,14 +115,14 @@ def _choose(request: Request, ground: _Ground) -> Choice:
     return find_config(request, name)
 
 
-def _read(choice: Choice, ground: _Ground) -> GatewayConfig:
+def _read(choice: ConfigChoice, ground: _Ground) -> GatewayConfig:
     region = None if ground.settings is None else ground.settings.region
-    if choice.origin is not Origin.SHIPPED or region is None:
+    if choice.origin is not ConfigOrigin.SHIPPED or region is None:
         return read_choice(choice)
     return parse_config(localize(read_shipped(choice.name), region), choice.name)
 
 
-def _judge(config: GatewayConfig, ground: _Ground) -> tuple[Finding, ...]:
+def _judge(config: GatewayConfig, ground: _Ground) -> tuple[LintFinding, ...]:
     if ground.settings is None:
         return lint(config, None)
     findings = lint(config, ground.settings.environment)
@@ -136,18 +136,18 @@ def _judge(config: GatewayConfig, ground: _Ground) -> tuple[Finding, ...]:
     )
 
 
-def _ends(request: Request, config: GatewayConfig, ground: _Ground) -> tuple[Finding, ...]:
+def _ends(request: Request, config: GatewayConfig, ground: _Ground) -> tuple[LintFinding, ...]:
     environ = {} if ground.settings is None else ground.settings.environment
     return () if request.today is None else find_ends(request.layout, config, environ, request.today)
 
 
-def _count(findings: tuple[Finding, ...]) -> str:
+def _count(findings: tuple[LintFinding, ...]) -> str:
     if not findings:
         return "nothing is wrong"
     numbers = ((severity.value, sum(each.severity is severity for each in findings)) for severity in Severity)
     return ", ".join(f"{number} {word}{'s' * (number > 1)}" for word, number in numbers if number)
 
 
-def _as_data(finding: Finding) -> dict[str, Any]:
+def _as_data(finding: LintFinding) -> dict[str, Any]:
     texts = {"message": finding.message, "remedy": finding.remedy}
     return {"severity": finding.severity.value, "code": finding.code, **asdict(finding.place), **texts}

@@ -22,9 +22,9 @@ from litellm_systemd.env.settings import (
 )
 from litellm_systemd.errors import InputError, MissingError, UsageError
 from litellm_systemd.gateway.config import (
-    Choice,
+    ConfigChoice,
+    ConfigOrigin,
     GatewayConfig,
-    Origin,
     Severity,
     check,
     leaving,
@@ -37,7 +37,7 @@ from litellm_systemd.gateway.config import (
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, read_installed, read_manifest
-from litellm_systemd.host.state import FileState, Kind, link
+from litellm_systemd.host.state import FileKind, FileState, link
 from litellm_systemd.resources import config_names
 from litellm_systemd.resources import read_config as read_shipped
 
@@ -77,7 +77,7 @@ class Wanted:
     """
 
     settings: Settings
-    choice: Choice
+    choice: ConfigChoice
     gateway: GatewayConfig
     configs: Mapping[str, bytes]
     keeps_environment: bool
@@ -118,7 +118,7 @@ def work_out(request: Request) -> Wanted:
         gateway = parse_config(configs[choice.name].decode(), request.layout.config(choice.name))
     else:
         gateway = read_config(own)
-    if choice.origin is Origin.PATH:
+    if choice.origin is ConfigOrigin.PATH:
         configs[choice.name] = _taken_along(request.layout, choice, gateway)
     check(gateway, settings.environment)
     ends = _ends(request, gateway, settings)
@@ -151,7 +151,7 @@ def _dotenv(request: Request, installed: Mapping[str, str]) -> tuple[Dotenv, boo
     )
 
 
-def choose_config(request: Request, settings: Settings, installed: Mapping[str, str]) -> Choice:
+def choose_config(request: Request, settings: Settings, installed: Mapping[str, str]) -> ConfigChoice:
     """The configuration to run: the one asked for, else that of `.env`, else the active one, else the default.
 
     A CONFIG_FILE that was there at the last install gives way to the active one: since then somebody has switched.
@@ -179,7 +179,7 @@ def find_active_config(layout: Layout) -> str | None:
     names = {build_config_link(layout, name).digest: name for name in installed_configs(layout)}
     if found is None:
         return names.get(record.digest)
-    if found.kind is Kind.LINK and found.digest in names:
+    if found.kind is FileKind.LINK and found.digest in names:
         return names[found.digest]
     raise InputError(
         f"{layout.config_link} is no link to an installed configuration any more",
@@ -187,7 +187,7 @@ def find_active_config(layout: Layout) -> str | None:
     )
 
 
-def find_config(request: Request, name: str) -> Choice:
+def find_config(request: Request, name: str) -> ConfigChoice:
     """The configuration of that name, for a user in the request's folder.
 
     Raises:
@@ -202,7 +202,7 @@ def find_config(request: Request, name: str) -> Choice:
     )
 
 
-def read_choice(choice: Choice) -> GatewayConfig:
+def read_choice(choice: ConfigChoice) -> GatewayConfig:
     """The chosen configuration as it stands; a shipped one as it ships.
 
     Raises:
@@ -246,9 +246,9 @@ def _shipped(settings: Settings) -> dict[str, bytes]:
     }
 
 
-def _own_file(layout: Layout, choice: Choice, configs: Mapping[str, bytes]) -> Path | None:
+def _own_file(layout: Layout, choice: ConfigChoice, configs: Mapping[str, bytes]) -> Path | None:
     """The chosen configuration if it is the user's, by path, by name or by an edit, and so stays as it is."""
-    if choice.path is None or choice.origin is Origin.PATH:
+    if choice.path is None or choice.origin is ConfigOrigin.PATH:
         return choice.path
     found = observe_file(layout, layout.config(choice.name))
     written = read_manifest(layout).get(layout.config(choice.name))
@@ -257,7 +257,7 @@ def _own_file(layout: Layout, choice: Choice, configs: Mapping[str, bytes]) -> P
     return choice.path if is_own else None
 
 
-def _taken_along(layout: Layout, choice: Choice, gateway: GatewayConfig) -> bytes:
+def _taken_along(layout: Layout, choice: ConfigChoice, gateway: GatewayConfig) -> bytes:
     """The text of a file that the user gave by its path, for the copy below /etc."""
     if choice.path is None or gateway.includes:
         raise InputError(
@@ -275,7 +275,7 @@ def _ends(request: Request, gateway: GatewayConfig, settings: Settings) -> tuple
 
 
 def _notes(
-    choice: Choice, gateway: GatewayConfig, settings: Settings, configs: Mapping[str, bytes]
+    choice: ConfigChoice, gateway: GatewayConfig, settings: Settings, configs: Mapping[str, bytes]
 ) -> tuple[str, ...]:
     findings = lint(gateway, settings.environment)
     notes = [f"{item}. {item.remedy}" for item in findings if item.severity is Severity.WARNING]

@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from litellm_systemd import contract
 from litellm_systemd.commands.desired import Wanted, build_config_link
-from litellm_systemd.gateway.config import Origin
+from litellm_systemd.gateway.config import ConfigOrigin
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import DesiredState, FileState, HostState, Running, folder, link
 from litellm_systemd.install.render import (
@@ -80,7 +80,7 @@ def _environment_file(layout: Layout, wanted: Wanted, host: HostState) -> FileSt
 
 def build_config_file(layout: Layout, wanted: Wanted, name: str) -> FileState:
     """An installed configuration: the user's from his first edit on, unless he has just given the file himself."""
-    given = wanted.choice.origin is Origin.PATH and wanted.choice.name == name
+    given = wanted.choice.origin is ConfigOrigin.PATH and wanted.choice.name == name
     return FileState(
         layout.config(name),
         wanted.configs[name],

@@ -11,7 +11,7 @@ from litellm_systemd.host.diff import describe_drift, render_diff
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import observe_host
-from litellm_systemd.host.state import FileState, HostState, Kind, Record
+from litellm_systemd.host.state import FileKind, FileState, HostState, Record
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.report.report import Check, Outcome, Report
 
@@ -45,7 +45,7 @@ def diff(layout: Layout) -> Report:
 
 
 def _remedy(record: Record) -> str:
-    if record.kind is Kind.FILE:
+    if record.kind is FileKind.FILE:
         return "'litellmctl install' mends modes and what is gone; an edit stays unless --take-ours is given."
     return "'litellmctl install' mends it."
 
@@ -53,7 +53,11 @@ def _remedy(record: Record) -> str:
 def _difference(layout: Layout, found: FileState | None, path: str, record: Record) -> Iterator[str]:
     """The edit itself, against the copy of what was written."""
     pristine = observe_file(layout, f"{layout.pristine}/{record.digest}")
-    if pristine is None or (found is not None and found.kind is not Kind.FILE) or record.kind is not Kind.FILE:
+    if (
+        pristine is None
+        or (found is not None and found.kind is not FileKind.FILE)
+        or record.kind is not FileKind.FILE
+    ):
         return
     # Modes are told in words already.
     before = pristine if found is None else replace(found, path=path, content=pristine.content)

@@ -11,10 +11,10 @@ from typing import Any
 from litellm_systemd.aws.client import load
 from litellm_systemd.commands.transaction import Say, changing, require_root
 from litellm_systemd.doctor.cause import Finding
-from litellm_systemd.doctor.engine import Diagnosis, Examined, examine
+from litellm_systemd.doctor.engine import CheckRun, Diagnosis, examine
 from litellm_systemd.doctor.notes import find_remarks
 from litellm_systemd.doctor.registry import PROBES
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import find_layout, observe_host
@@ -30,7 +30,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Mended:
+class _Repaired:
     """What `--fix` has done, and what went wrong with it."""
 
     findings: tuple[Finding, ...] = ()
@@ -47,15 +47,15 @@ def doctor(*, fix: bool = False, say: Say = lambda _line: None) -> Report:
     """
     load()
     layout = find_any_layout()
-    scene = Scene(layout)
-    diagnosis, mended = examine(scene, PROBES), _Mended()
+    snapshot = Snapshot(layout)
+    diagnosis, mended = examine(snapshot, PROBES), _Repaired()
     if fix:
         require_root("litellmctl doctor --fix")
         mended = _mend(layout, diagnosis, say)
         if mended.findings:
-            scene = Scene(find_any_layout())
-            diagnosis = examine(scene, PROBES)
-    return build_report(diagnosis, find_remarks(scene), mended.findings, mended.trouble)
+            snapshot = Snapshot(find_any_layout())
+            diagnosis = examine(snapshot, PROBES)
+    return build_report(diagnosis, find_remarks(snapshot), mended.findings, mended.trouble)
 
 
 def find_any_layout() -> Layout:
@@ -66,11 +66,11 @@ def find_any_layout() -> Layout:
         return Layout()
 
 
-def _mend(layout: Layout, diagnosis: Diagnosis, say: Say) -> _Mended:
+def _mend(layout: Layout, diagnosis: Diagnosis, say: Say) -> _Repaired:
     """Take the steps of all causes that can be mended, as one change: all of them or none."""
     mendable = tuple(each for each in diagnosis.causes if each.cause.fix and (each.actions or _by_recovery(each)))
     if not mendable:
-        return _Mended()
+        return _Repaired()
     for finding in mendable:
         say(f"{finding.cause.id}: {finding.seen}")
         say(f"  --fix {finding.cause.fix}")
@@ -78,8 +78,8 @@ def _mend(layout: Layout, diagnosis: Diagnosis, say: Say) -> _Mended:
         with changing(layout, "doctor --fix", say) as executor:
             _apply(executor, tuple(action for finding in mendable for action in finding.actions))
     except InstallerError as error:
-        return _Mended(trouble=f"--fix failed: {error.message}. {error.hint}")
-    return _Mended(mendable)
+        return _Repaired(trouble=f"--fix failed: {error.message}. {error.hint}")
+    return _Repaired(mendable)
 
 
 def _by_recovery(finding: Finding) -> bool:
@@ -126,7 +126,7 @@ def _hint(finding: Finding) -> str:
     return f"{finding.mend}{fix}\n{finding.cause.link}"
 
 
-def _unchecked(examined: Iterable[Examined]) -> Iterable[Check]:
+def _unchecked(examined: Iterable[CheckRun]) -> Iterable[Check]:
     """A line for each reason, not for each check."""
     rows = sorted(examined, key=lambda each: each.because)
     for because, group in groupby(rows, lambda each: each.because):
@@ -168,7 +168,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _examined(examined: Examined) -> dict[str, Any]:
+def _examined(examined: CheckRun) -> dict[str, Any]:
     outcomes = {finding.outcome for finding in examined.findings}
     worst = next((each for each in (Outcome.FAILED, Outcome.WARNING) if each in outcomes), Outcome.OK)
     return {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 
 from litellm_systemd.errors import InputError, InstallerError
-from litellm_systemd.gateway.config import Finding, GatewayConfig, Severity, read_config
+from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity, read_config
 from litellm_systemd.gateway.served import build_served, end_findings
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config
@@ -14,7 +14,7 @@ from litellm_systemd.host.observe import active_config
 
 def find_ends(
     layout: Layout, gateway: GatewayConfig, environ: Mapping[str, str], today: date, *, allow: bool = False
-) -> tuple[Finding, ...]:
+) -> tuple[LintFinding, ...]:
     """What is to be said of models that have ended (errors) or end soon (warnings).
 
     Nobody is asked: it is by LiteLLM's model map and our own table. A model that the active configuration calls

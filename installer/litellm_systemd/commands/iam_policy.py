@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from litellm_systemd.aws.bedrock import Answers, ask_bedrock
+from litellm_systemd.aws.bedrock import BedrockCatalogue, ask_bedrock
 from litellm_systemd.aws.credentials import callers
 from litellm_systemd.aws.policy import (
     Grant,
@@ -17,7 +17,7 @@ from litellm_systemd.aws.policy import (
     render_policy,
     render_terraform,
 )
-from litellm_systemd.bedrock.ids import Kind
+from litellm_systemd.bedrock.ids import IdKind
 from litellm_systemd.commands.chosen import Chosen, read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.env.aws import ROLE
@@ -64,12 +64,12 @@ def iam_policy(request: Request, form: str = "json", *, offline: bool = False, a
     )
 
 
-def _grants(chosen: Chosen, answers: Mapping[str, Answers], account: str) -> Iterator[Grant]:
+def _grants(chosen: Chosen, answers: Mapping[str, BedrockCatalogue], account: str) -> Iterator[Grant]:
     for served in chosen.served:
-        if served.is_called and served.region is None and served.found and served.found.kind is not Kind.ELSEWHERE:
+        if served.is_called and served.region is None and served.found and served.found.kind is not IdKind.ELSEWHERE:
             hint = "Set AWS_REGION_NAME in .env, or give --region."
             raise InputError(f"{served.model.name} is on Bedrock, and no region is set", hint)
-        told = answers.get(served.region or "", Answers())
+        told = answers.get(served.region or "", BedrockCatalogue())
         behind = told.profiles.get(served.found.text) if served.found is not None else None
         grant = build_grant(served, behind, account=account)
         if grant is not None:
@@ -96,7 +96,7 @@ def _guardrails(chosen: Chosen, account: str) -> Iterator[str]:
             yield build_guardrail(name, region, account=account)
 
 
-def _ask(chosen: Chosen) -> dict[str, Answers]:
+def _ask(chosen: Chosen) -> dict[str, BedrockCatalogue]:
     """What Bedrock says of the profiles of each region."""
     regions = sorted({each.region for each in chosen.served if each.region and _is_profile(each)})
     return {
@@ -118,11 +118,11 @@ def _ask(chosen: Chosen) -> dict[str, Answers]:
 
 
 def _is_profile(served: Served) -> bool:
-    kinds = (Kind.PROFILE, Kind.APPLICATION_PROFILE)
+    kinds = (IdKind.PROFILE, IdKind.APPLICATION_PROFILE)
     return served.is_called and served.found is not None and served.found.kind in kinds
 
 
-def _notes(chosen: Chosen, answers: Mapping[str, Answers]) -> Iterator[str]:
+def _notes(chosen: Chosen, answers: Mapping[str, BedrockCatalogue]) -> Iterator[str]:
     refusal = next((each.refusal for each in answers.values() if each.refusal is not None), None)
     if refusal is not None:
         yield f"The regions of the profiles are those known to this release; Bedrock wasn't asked: {refusal}."
@@ -130,7 +130,7 @@ def _notes(chosen: Chosen, answers: Mapping[str, Answers]) -> Iterator[str]:
         for name in sorted(told.unknown):
             yield f"Bedrock has no {name} in {region}."
     for served in chosen.served:
-        if served.found is not None and served.found.kind is Kind.ELSEWHERE and not served.model.mocked:
+        if served.found is not None and served.found.kind is IdKind.ELSEWHERE and not served.model.mocked:
             yield f"{served.model.name} is not in it: {served.model.provider_model} isn't called as a model is."
         elif served.is_called and served.found is not None and "*" in served.found.text:
             yield f"{served.model.name} lets clients name the model: inference profiles that they name are not in it."

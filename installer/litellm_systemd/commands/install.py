@@ -8,7 +8,7 @@ from litellm_systemd import contract
 from litellm_systemd.aws.credentials import bedrock_models
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.commands.desired import Request, Wanted
-from litellm_systemd.commands.install_plan import Draft, InstallOptions, draft_install, render_kept
+from litellm_systemd.commands.install_plan import InstallOptions, InstallPlan, prepare_install, render_kept
 from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.transaction import Say, changing, prove_service
 from litellm_systemd.contract import ExitCode
@@ -38,9 +38,9 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
     layout = options.request.layout
     options = replace(options, request=_asking(options))
     if options.dry_run:
-        return _planned(options, draft_install(options))
+        return _planned(options, prepare_install(options))
     with changing(layout, "install", say, wait=options.wait) as executor:
-        draft = draft_install(options)
+        draft = prepare_install(options)
         _check_port(draft)
         proofs: list[Report] = []
 
@@ -63,7 +63,7 @@ def _asking(options: InstallOptions) -> Request:
     )
 
 
-def _check_port(draft: Draft) -> None:
+def _check_port(draft: InstallPlan) -> None:
     """Say who holds the port before anything is changed.
 
     Raises:
@@ -79,7 +79,7 @@ def _check_port(draft: Draft) -> None:
         raise Unavailable(trouble, "PORT is set in .env.")
 
 
-def _planned(options: InstallOptions, draft: Draft) -> Report:
+def _planned(options: InstallOptions, draft: InstallPlan) -> Report:
     plan, wanted, layout = draft.plan, draft.wanted, options.request.layout
     steps = tuple(
         Check(f"{action.verb.value} {action.target}", Outcome.SKIPPED, action.reason) for action in plan.actions
@@ -118,7 +118,7 @@ def _kept_diffs(layout: Layout, plan: Plan) -> tuple[str, ...]:
     return tuple(render_kept(layout, kept) for kept in plan.kept if kept.is_news)
 
 
-def _data(draft: Draft) -> dict[str, object]:
+def _data(draft: InstallPlan) -> dict[str, object]:
     plan, wanted = draft.plan, draft.wanted
     return {
         "changed": bool(plan),
@@ -135,7 +135,7 @@ def _is_served(options: InstallOptions) -> bool:
     return options.start and options.request.layout.is_host
 
 
-def _installed(options: InstallOptions, draft: Draft, proven: Report | None = None) -> Report:
+def _installed(options: InstallOptions, draft: InstallPlan, proven: Report | None = None) -> Report:
     plan, wanted, layout = draft.plan, draft.wanted, options.request.layout
     data, diffs = _data(draft), _kept_diffs(layout, plan)
     notes = (*wanted.notes, *_access_notes(options, wanted), *_kept_notes(plan), *_key_notes(wanted.settings))

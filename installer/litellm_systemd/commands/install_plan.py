@@ -51,7 +51,7 @@ class InstallOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class InstallPlan:
     """A plan with all that it was made from."""
 
     wanted: Wanted
@@ -61,7 +61,7 @@ class Draft:
     plan: Plan
 
 
-def draft_install(options: InstallOptions) -> Draft:
+def prepare_install(options: InstallOptions) -> InstallPlan:
     """Look at everything, and plan.
 
     Raises:
@@ -99,7 +99,7 @@ def draft_install(options: InstallOptions) -> Draft:
         plan = plan_install(layout, desired, host)
     if kept_environment is not None:
         plan = replace(plan, kept=(*plan.kept, kept_environment))
-    return Draft(wanted, source, host, desired, plan)
+    return InstallPlan(wanted, source, host, desired, plan)
 
 
 def _release(layout: Layout, bundle: Path | None) -> tuple[str, Source | None]:

@@ -9,7 +9,7 @@ from typing import Any
 from litellm_systemd.aws.lifecycle import ask_lives
 from litellm_systemd.commands.chosen import read_chosen
 from litellm_systemd.commands.desired import Request
-from litellm_systemd.gateway.config import Finding, GatewayConfig, Severity
+from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
 from litellm_systemd.gateway.served import Served, end_findings
 from litellm_systemd.report.report import Check, Outcome, Report, Table
 
@@ -62,7 +62,7 @@ def build_report(gateway: GatewayConfig, served: tuple[Served, ...], refusal: st
     )
 
 
-def _check(finding: Finding) -> Check:
+def _check(finding: LintFinding) -> Check:
     # Bedrock has the last word, so that an end is no failure of this verb.
     name = "ended" if finding.severity is Severity.ERROR else "ends"
     return Check(name, Outcome.WARNING, str(finding), finding.remedy)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.box import Box, Yard, require_boxes
+from litellm_systemd.box import Box, Namespaces, require_boxes
 from litellm_systemd.command import interruptible
 from litellm_systemd.commands.clone import boot_clone, make_clone
 from litellm_systemd.commands.desired import Request, Wanted, work_out
@@ -76,7 +76,7 @@ def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
         _require_own(options.bundle)
         say("booting a clone of this host")
         inputs = _inputs(options, wanted)
-        with Yard() as yard, closing(make_clone(yard, inputs, options.request.cwd)) as clone:
+        with Namespaces() as namespaces, closing(make_clone(namespaces, inputs, options.request.cwd)) as clone:
             seen = _perform(options, wanted, clone, say)
             say("throwing the clone away")
     return build_report(seen)

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class UpgradeTarget:
     """What to upgrade to: a version of this package (None: the newest), or a file with it, or a LiteLLM."""
 
     version: str | None = None
@@ -41,7 +41,7 @@ class Wish:
 
 
 def upgrade(
-    layout: Layout, wish: Wish, *, as_json: bool = False, wait: bool = False, say: Say = lambda _line: None
+    layout: Layout, wish: UpgradeTarget, *, as_json: bool = False, wait: bool = False, say: Say = lambda _line: None
 ) -> Report:
     """Build a release beside the present one and let its own `install` switch to it.
 
@@ -70,7 +70,7 @@ def _require_current(layout: Layout) -> str:
     return current
 
 
-def _source(wish: Wish, scratch: Path, say: Say) -> Source:
+def _source(wish: UpgradeTarget, scratch: Path, say: Say) -> Source:
     if wish.file is not None:
         return open_source(wish.file)
     if wish.litellm is not None:

@@ -23,7 +23,7 @@ from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, read_installed, require_installed, require_systemd
 from litellm_systemd.host.systemctl import Systemctl
-from litellm_systemd.install.undo_log import read_journal
+from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.instances.standby import restart_without_pause
 from litellm_systemd.report.report import Outcome, Report
 from litellm_systemd.verify.caching import PROMPT_TOKENS
@@ -44,7 +44,7 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     layout, systemctl = request.layout, Systemctl(request.layout)
     require_systemd(systemctl)
     require_installed(systemctl)
-    if request.config or verb == "restart" or read_journal(layout) is not None:
+    if request.config or verb == "restart" or read_undo_log(layout) is not None:
         with changing(layout, verb, say, wait=True) as executor:
             if request.config:
                 switch_config(request, executor, take_up=False)

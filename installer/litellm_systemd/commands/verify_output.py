@@ -100,7 +100,7 @@ def _write(path: Path, text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class VerifyTarget:
     """What was proven: this host's own gateway as it runs, a throwaway one with its files as they are, or another.
 
     Of another one nothing is known but what it says itself.
@@ -110,7 +110,7 @@ class Origin:
     is_throwaway: bool = False
 
 
-def tell_origin(report: Report, layout: Layout, now: datetime, origin: Origin) -> Report:
+def describe_target(report: Report, layout: Layout, now: datetime, origin: VerifyTarget) -> Report:
     """The same, with when and what was proven: checked_at, versions and config in its data; a note if that is old."""
     told = report.data.get("litellm_version")
     versions, config = {"litellm_systemd": version("litellm-systemd"), "litellm": told}, None
@@ -128,7 +128,7 @@ def tell_origin(report: Report, layout: Layout, now: datetime, origin: Origin) -
     )
 
 
-def _config(layout: Layout, origin: Origin) -> Loaded | None:
+def _config(layout: Layout, origin: VerifyTarget) -> Loaded | None:
     loaded = observe_loaded(layout, ask_service(_ANSWER) if layout.is_host else {})
     if not origin.is_throwaway:
         return loaded

@@ -10,7 +10,7 @@ from litellm_systemd.host.state import Action
 from litellm_systemd.report.report import Outcome
 
 if TYPE_CHECKING:
-    from litellm_systemd.doctor.snapshot import Scene
+    from litellm_systemd.doctor.snapshot import Snapshot
 
 DOCS = "docs/troubleshooting.md"
 
@@ -79,7 +79,7 @@ class Finding:
 
 
 #: Yields what is wrong; and as plain text what was seen and isn't wrong, for `doctor --json` and a bug report.
-Look = Callable[["Scene"], Iterator[Finding | str]]
+Look = Callable[["Snapshot"], Iterator[Finding | str]]
 
 
 @dataclass(frozen=True, slots=True)

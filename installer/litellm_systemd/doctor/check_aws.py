@@ -16,7 +16,7 @@ from litellm_systemd.aws.lifecycle import ask_lives
 from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import CREDENTIAL_VARIABLES, KEY_ID, PAIR, TOKEN
 from litellm_systemd.env.aws import ROLE as ROLE_NAME
 from litellm_systemd.env.expiry import BEARER_VARIABLE
@@ -41,11 +41,11 @@ ROLE = Cause(
 
 
 @looks_for(ROLE)
-def role(scene: Scene) -> Iterator[Finding]:
+def role(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the instance has a role whose credentials can be had, if the configuration needs that."""
-    if not needs_metadata(scene.gateway, scene.environment):
+    if not needs_metadata(snapshot.gateway, snapshot.environment):
         return
-    trouble = observe_instance(scene.environment).trouble
+    trouble = observe_instance(snapshot.environment).trouble
     if trouble is not None and trouble.code == DISABLED_HERE:
         raise Unavailable(f"{DISABLED_VARIABLE}=true is set here, and not for the service")
     if trouble is not None:
@@ -62,13 +62,13 @@ KEY = Cause(
 
 
 @looks_for(KEY)
-def key(scene: Scene) -> Iterator[Finding]:
+def key(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether STS knows the access key, if one is used."""
-    environ = scene.environment
-    if not uses_pair(scene.gateway, environ) or environ.get(BEARER_VARIABLE) or not environ.get(PAIR[1]):
+    environ = snapshot.environment
+    if not uses_pair(snapshot.gateway, environ) or environ.get(BEARER_VARIABLE) or not environ.get(PAIR[1]):
         return
     try:
-        identity = _owner_of_key(scene)
+        identity = _owner_of_key(snapshot)
     except InputError as error:
         yield KEY.found(error.message, remedy=error.hint)
         return
@@ -76,11 +76,11 @@ def key(scene: Scene) -> Iterator[Finding]:
         raise Unavailable(identity.doubt)
 
 
-def _owner_of_key(scene: Scene) -> Identity:
+def _owner_of_key(snapshot: Snapshot) -> Identity:
     """Whose the key pair of the environment is; STS is asked once."""
-    environ, where = scene.environment, scene.layout.environment_file
-    pair = Credentials(environ[KEY_ID], environ[PAIR[1]], environ.get(TOKEN) or None, scene.settings.region)
-    found: Identity = scene.once("owner of the key", lambda: identify(pair, environ, where))
+    environ, where = snapshot.environment, snapshot.layout.environment_file
+    pair = Credentials(environ[KEY_ID], environ[PAIR[1]], environ.get(TOKEN) or None, snapshot.settings.region)
+    found: Identity = snapshot.once("owner of the key", lambda: identify(pair, environ, where))
     return found
 
 
@@ -96,11 +96,11 @@ IDENTITY = Cause(
 
 
 @looks_for(IDENTITY)
-def identity(scene: Scene) -> Iterator[Finding | str]:
+def identity(snapshot: Snapshot) -> Iterator[Finding | str]:
     """Who the service is to AWS, and whether it may become the role that it assumes."""
-    callers = find_callers(scene)
+    callers = find_callers(snapshot)
     with ThreadPoolExecutor(8) as pool:
-        for caller, found in zip(callers, pool.map(lambda each: _identity(scene, each), callers), strict=True):
+        for caller, found in zip(callers, pool.map(lambda each: _identity(snapshot, each), callers), strict=True):
             role = "" if caller.environ.get(BEARER_VARIABLE) else caller.environ.get(ROLE_NAME, "")
             names = ", ".join(each.model.name for each in caller.models)
             if isinstance(found, RoleRefused):
@@ -111,10 +111,10 @@ def identity(scene: Scene) -> Iterator[Finding | str]:
                 raise Unavailable(str(found))
 
 
-def _identity(scene: Scene, caller: Caller) -> str | Refused:
+def _identity(snapshot: Snapshot, caller: Caller) -> str | Refused:
     """The ARN, or why it isn't known: a service that assumes no role can do without STS."""
-    if _is_by_key(scene.environment, caller.environ):  # `key` has asked that, and nothing was wrong
-        return _owner_of_key(scene).arn or Refused("STS knows no owner of the key")
+    if _is_by_key(snapshot.environment, caller.environ):  # `key` has asked that, and nothing was wrong
+        return _owner_of_key(snapshot).arn or Refused("STS knows no owner of the key")
 
     def ask() -> str | Refused:
         try:
@@ -122,7 +122,7 @@ def _identity(scene: Scene, caller: Caller) -> str | Refused:
         except Refused as error:
             return error
 
-    return scene.within(ask) or Refused("STS takes too long to answer")
+    return snapshot.within(ask) or Refused("STS takes too long to answer")
 
 
 def _is_by_key(service: Mapping[str, str], caller: Mapping[str, str]) -> bool:
@@ -141,17 +141,17 @@ ENDED = Cause(
 
 
 @looks_for(ENDED)
-def ended(scene: Scene) -> Iterator[Finding | str]:
+def ended(snapshot: Snapshot) -> Iterator[Finding | str]:
     """Whether a model has ended, or ends soon: as Bedrock says, or as far as this release knows."""
-    known = build_served(scene.gateway, scene.environment)
-    asked = scene.within(lambda: ask_lives(scene.gateway, known, scene.environment))
+    known = build_served(snapshot.gateway, snapshot.environment)
+    asked = snapshot.within(lambda: ask_lives(snapshot.gateway, known, snapshot.environment))
     served, refusal = asked or (known, "it takes too long to answer")
     by = (
         f"by the model map of this release, since Bedrock wasn't asked: {refusal}" if refusal else "by Bedrock itself"
     )
-    for item in end_findings(scene.gateway, served, datetime.now(timezone.utc).date()):
+    for item in end_findings(snapshot.gateway, served, datetime.now(timezone.utc).date()):
         outcome = Outcome.FAILED if item.severity is Severity.ERROR else Outcome.WARNING
-        path = scene.layout.config_link
+        path = snapshot.layout.config_link
         yield ENDED.found(f"{item} ({by})", outcome=outcome, path=path, remedy=item.remedy)
     if any(each.is_called for each in served):
         yield f"the models' ends are told {by}"
@@ -169,9 +169,9 @@ ACCESS = Cause(
 
 
 @looks_for(ACCESS)
-def access(scene: Scene) -> Iterator[Finding]:
+def access(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether each model may be called with the service's credentials."""
-    yield from _tell(scene, ACCESS, is_throttled=False)
+    yield from _tell(snapshot, ACCESS, is_throttled=False)
 
 
 THROTTLED = Cause(
@@ -187,9 +187,9 @@ THROTTLED = Cause(
 
 
 @looks_for(THROTTLED)
-def throttled(scene: Scene) -> Iterator[Finding]:
+def throttled(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether a model is throttled at this moment."""
-    yield from _tell(scene, THROTTLED, is_throttled=True)
+    yield from _tell(snapshot, THROTTLED, is_throttled=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,17 +205,17 @@ class _Answer:
         return "(ThrottlingException)" in (self.words or "")
 
 
-def _try_models(scene: Scene) -> tuple[_Answer, ...]:
+def _try_models(snapshot: Snapshot) -> tuple[_Answer, ...]:
     wanted = [
         (caller, called, name)
-        for caller in find_callers(scene)
+        for caller in find_callers(snapshot)
         for called, name in {each.found.text: each.model.name for each in caller.models if each.found}.items()
     ]
     with ThreadPoolExecutor(8) as pool:
-        return tuple(pool.map(lambda each: _try(scene, *each), wanted))
+        return tuple(pool.map(lambda each: _try(snapshot, *each), wanted))
 
 
-def _try(scene: Scene, caller: Caller, called: str, name: str) -> _Answer:
+def _try(snapshot: Snapshot, caller: Caller, called: str, name: str) -> _Answer:
     model = f"{name} ({called} in {caller.region})"
 
     def ask() -> _Answer:
@@ -225,14 +225,14 @@ def _try(scene: Scene, caller: Caller, called: str, name: str) -> _Answer:
             return _Answer(model, None, error)
 
     silent = Unavailable(
-        f"{model}: the endpoint takes the connection, and no answer comes within {scene.patience:g} s"
+        f"{model}: the endpoint takes the connection, and no answer comes within {snapshot.patience:g} s"
     )
-    return scene.within(ask) or _Answer(model, None, silent)
+    return snapshot.within(ask) or _Answer(model, None, silent)
 
 
-def _tell(scene: Scene, cause: Cause, *, is_throttled: bool) -> Iterator[Finding]:
+def _tell(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) -> Iterator[Finding]:
     """A finding for each kind of refusal: what AWS says of the first model, and which others it says that of."""
-    answers: tuple[_Answer, ...] = scene.once("answers of models", lambda: _try_models(scene))
+    answers: tuple[_Answer, ...] = snapshot.once("answers of models", lambda: _try_models(snapshot))
     kinds: dict[str, list[_Answer]] = {}
     for each in answers:
         if each.words is not None and each.is_throttled is is_throttled:
@@ -248,6 +248,6 @@ def _tell(scene: Scene, cause: Cause, *, is_throttled: bool) -> Iterator[Finding
             raise each.trouble
 
 
-def find_callers(scene: Scene) -> tuple[Caller, ...]:
+def find_callers(snapshot: Snapshot) -> tuple[Caller, ...]:
     """Who calls the models of the active configuration."""
-    return callers(scene.gateway, build_served(scene.gateway, scene.environment), scene.environment)
+    return callers(snapshot.gateway, build_served(snapshot.gateway, snapshot.environment), snapshot.environment)

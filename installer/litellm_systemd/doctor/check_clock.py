@@ -14,7 +14,7 @@ from litellm_systemd.aws.profiles import proxies_for
 from litellm_systemd.command import run
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.check_network import endpoints_of
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.report.report import Outcome
 
 #: Seconds for a connection, and for each answer on it.
@@ -32,16 +32,16 @@ CLOCK = Cause(
 
 
 @looks_for(CLOCK)
-def clock(scene: Scene) -> Iterator[Finding]:
+def clock(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the clock can be right: nothing was installed in the future, and AWS has the same time."""
-    made = scene.file(scene.layout.service)
+    made = snapshot.file(snapshot.layout.service)
     if made is not None:
-        ahead = scene.layout.real(scene.layout.service).lstat().st_mtime - time.time()
+        ahead = snapshot.layout.real(snapshot.layout.service).lstat().st_mtime - time.time()
         if ahead > _SKEW:
             yield CLOCK.found(f"it is {_now()} here, {ahead / 60:.0f} minutes before the service was installed")
             return
-    address = next(iter(endpoints_of(scene.gateway, scene.environment)), None)
-    offset = None if address is None else read_offset(address, scene.environment)
+    address = next(iter(endpoints_of(snapshot.gateway, snapshot.environment)), None)
+    offset = None if address is None else read_offset(address, snapshot.environment)
     if offset is not None and abs(offset) > _SKEW:
         direction = "behind" if offset > 0 else "ahead of"
         yield CLOCK.found(f"it is {_now()} here, {abs(offset) / 60:.0f} minutes {direction} {address}")
@@ -61,7 +61,7 @@ UNSYNCHRONIZED = Cause(
 
 
 @looks_for(UNSYNCHRONIZED)
-def clock_free(_scene: Scene) -> Iterator[Finding]:
+def clock_free(_scene: Snapshot) -> Iterator[Finding]:
     """Whether the clock is synchronized. In a container that is the business of its host."""
     if run(("systemd-detect-virt", "--quiet", "--container"), check=False, timeout=2).returncode == 0:
         return

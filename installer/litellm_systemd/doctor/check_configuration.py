@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import Severity, lint
 from litellm_systemd.report.report import Outcome
@@ -20,12 +20,12 @@ ENVIRONMENT = Cause(
 
 
 @looks_for(ENVIRONMENT)
-def environment(scene: Scene) -> Iterator[Finding]:
+def environment(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the environment file holds values that can work. That it is gone is told with the files."""
     try:
-        _ = scene.settings
+        _ = snapshot.settings
     except InputError as error:
-        yield ENVIRONMENT.found(error.message, path=scene.layout.environment_file, remedy=error.hint)
+        yield ENVIRONMENT.found(error.message, path=snapshot.layout.environment_file, remedy=error.hint)
 
 
 ENVIRONMENT_STALE = Cause(
@@ -38,15 +38,15 @@ ENVIRONMENT_STALE = Cause(
 
 
 @looks_for(ENVIRONMENT_STALE)
-def environment_stale(scene: Scene) -> Iterator[Finding]:
+def environment_stale(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the running service has the variables of the file. Names alone are told."""
     # One that a drop-in adds comes later and overrides ours; the last is what `show` leaves.
-    last = scene.service.get("EnvironmentFiles", "")
-    if not scene.is_active or not last.startswith(f"{scene.layout.environment_file} "):
+    last = snapshot.service.get("EnvironmentFiles", "")
+    if not snapshot.is_active or not last.startswith(f"{snapshot.layout.environment_file} "):
         return
-    changed = differing(scene.environment, read_environ(Path(f"/proc/{scene.service['MainPID']}/environ")))
+    changed = differing(snapshot.environment, read_environ(Path(f"/proc/{snapshot.service['MainPID']}/environ")))
     if changed:
-        yield ENVIRONMENT_STALE.found(f"{scene.layout.environment_file}: not as the service has it: {changed}")
+        yield ENVIRONMENT_STALE.found(f"{snapshot.layout.environment_file}: not as the service has it: {changed}")
 
 
 def read_environ(path: Path) -> dict[str, str]:
@@ -71,24 +71,24 @@ UNUSABLE = Cause(
 
 
 @looks_for(UNUSABLE)
-def unusable(scene: Scene) -> Iterator[Finding]:
+def unusable(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the active configuration can be read, and has no error that the linter knows."""
-    path = scene.layout.config_link
+    path = snapshot.layout.config_link
     try:
-        gateway = scene.gateway
+        gateway = snapshot.gateway
     except InputError as error:
         yield UNUSABLE.found(error.message, path=path, remedy=error.hint)
         return
-    told = _key_is_told(scene)
-    for item in lint(gateway, scene.environment):
+    told = _key_is_told(snapshot)
+    for item in lint(gateway, snapshot.environment):
         if item.severity is Severity.ERROR and not (told and item.code == "weak-master-key"):
             yield UNUSABLE.found(str(item), path=path, remedy=item.remedy)
 
 
-def _key_is_told(scene: Scene) -> bool:
+def _key_is_told(snapshot: Snapshot) -> bool:
     """Whether the environment is unusable: then its key is told there, and need not be told here again."""
     try:
-        return not scene.settings
+        return not snapshot.settings
     except InputError:
         return True
 
@@ -103,11 +103,11 @@ DOUBTFUL = Cause(
 
 
 @looks_for(DOUBTFUL)
-def doubtful(scene: Scene) -> Iterator[Finding]:
+def doubtful(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the linter warns of the active configuration."""
-    for item in lint(scene.gateway, scene.environment):
+    for item in lint(snapshot.gateway, snapshot.environment):
         if item.severity is Severity.WARNING:
-            yield DOUBTFUL.found(str(item), path=scene.layout.config_link, remedy=item.remedy)
+            yield DOUBTFUL.found(str(item), path=snapshot.layout.config_link, remedy=item.remedy)
 
 
 STALE = Cause(
@@ -120,9 +120,9 @@ STALE = Cause(
 
 
 @looks_for(STALE)
-def stale(scene: Scene) -> Iterator[Finding]:
+def stale(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the service runs with the configuration as it is on the disk."""
-    running = scene.runtime.get("sha256") if scene.is_active else None
-    if running is not None and running != scene.gateway.digest:
-        seen = f"{scene.gateway.source}: sha256 {scene.gateway.digest[:12]}, the service has {running[:12]}"
+    running = snapshot.runtime.get("sha256") if snapshot.is_active else None
+    if running is not None and running != snapshot.gateway.digest:
+        seen = f"{snapshot.gateway.source}: sha256 {snapshot.gateway.digest[:12]}, the service has {running[:12]}"
         yield STALE.found(seen)

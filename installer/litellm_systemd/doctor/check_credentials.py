@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.expiry import judge_end
 from litellm_systemd.report.report import Outcome
 
@@ -20,8 +20,8 @@ ENDED = Cause(
 
 
 @looks_for(ENDED)
-def ended(scene: Scene) -> Iterator[Finding]:
+def ended(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether temporary credentials last. Nothing is said of those whose end nobody stored: install did."""
-    found = judge_end(scene.environment, datetime.now(timezone.utc))
+    found = judge_end(snapshot.environment, datetime.now(timezone.utc))
     if found is not None and found.outcome in (Outcome.WARNING, Outcome.FAILED):
-        yield ENDED.found(f"{scene.layout.environment_file}: they {found.detail}", outcome=found.outcome)
+        yield ENDED.found(f"{snapshot.layout.environment_file}: they {found.detail}", outcome=found.outcome)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.report.report import Outcome
 
 #: Below the first nothing works, below the second not for long: bytes, and files.
@@ -17,7 +17,7 @@ _LITTLE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class FreeSpace:
     """What is left on a file system: bytes and files, and what share of all; it is None where it has no limit."""
 
     path: str
@@ -27,17 +27,17 @@ class Room:
     files_share: float | None
 
 
-def observe_room(scene: Scene) -> tuple[Room, ...]:
+def observe_room(snapshot: Snapshot) -> tuple[FreeSpace, ...]:
     """The file systems that the service and litellmctl write to, each by the first path on it; no read-only ones."""
-    layout = scene.layout
-    found: dict[int, Room] = {}
+    layout = snapshot.layout
+    found: dict[int, FreeSpace] = {}
     for wanted in ("/etc", layout.state, layout.cache, layout.own_state, layout.prefix, "/run", "/tmp", "/var/log"):  # noqa: S108
         path = layout.real(wanted)
         while not path.exists():
             path = path.parent
         status = os.statvfs(path)
         if status.f_blocks and not status.f_flag & os.ST_RDONLY:
-            room = Room(
+            room = FreeSpace(
                 str(path),
                 status.f_bavail * status.f_frsize,
                 status.f_bavail / status.f_blocks,
@@ -63,9 +63,9 @@ FULL = Cause(
 
 
 @looks_for(FULL)
-def disk_full(scene: Scene) -> Iterator[Finding]:
+def disk_full(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether there is room on each file system that is written to."""
-    for room in scene.once("room", lambda: observe_room(scene)):
+    for room in snapshot.once("room", lambda: observe_room(snapshot)):
         outcome = judge_room(room.bytes, room.bytes_share, *_BYTES)
         if outcome is not None:
             yield FULL.found(f"{room.bytes // 1024} KiB are left on {room.path}", outcome=outcome, path=room.path)
@@ -79,9 +79,9 @@ INODES = Cause(
 
 
 @looks_for(INODES)
-def inodes(scene: Scene) -> Iterator[Finding]:
+def inodes(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether each file system can hold more files."""
-    for room in scene.once("room", lambda: observe_room(scene)):
+    for room in snapshot.once("room", lambda: observe_room(snapshot)):
         outcome = judge_room(room.files, room.files_share, *_FILES)
         if outcome is not None:
             yield INODES.found(f"{room.files} more files fit on {room.path}", outcome=outcome, path=room.path)
@@ -96,9 +96,9 @@ READ_ONLY = Cause(
 
 
 @looks_for(READ_ONLY)
-def read_only(scene: Scene) -> Iterator[Finding]:
+def read_only(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether a file system that has to be written to is mounted read-only."""
-    layout = scene.layout
+    layout = snapshot.layout
     for path in (layout.etc, layout.state, layout.cache, layout.own_state, layout.prefix):
         real = layout.real(path)
         if real.exists() and os.statvfs(real).f_flag & os.ST_RDONLY:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from litellm_systemd import contract
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.check_files import is_readable
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.network import FILE_VARIABLES
-from litellm_systemd.host.state import Kind
+from litellm_systemd.host.state import FileKind
 
 FILE = Cause(
     "environment-file",
@@ -21,14 +21,14 @@ FILE = Cause(
 
 
 @looks_for(FILE)
-def named_files(scene: Scene) -> Iterator[Finding]:
+def named_files(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the files and folders that variables name are there, and readable for the service's user."""
     for name in FILE_VARIABLES:
-        path = scene.environment.get(name, "")
+        path = snapshot.environment.get(name, "")
         if not path.startswith("/"):
             continue
-        found = scene.file(path)
+        found = snapshot.file(path)
         if found is None:
             yield FILE.found(f"{name}={path}: there is no such file", path=path)
-        elif found.kind is not Kind.LINK and not is_readable(found, contract.SERVICE_USER):
+        elif found.kind is not FileKind.LINK and not is_readable(found, contract.SERVICE_USER):
             yield FILE.found(f"{name}={path}: mode {found.mode:04o}, owner {found.owner}:{found.group}", path=path)

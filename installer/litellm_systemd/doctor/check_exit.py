@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from litellm_systemd import contract
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import PermissionDenied
 from litellm_systemd.host.state import Action, Verb
 from litellm_systemd.host.systemctl import Event
@@ -91,27 +91,27 @@ def read_end(events: tuple[Event, ...], since: float) -> End | None:
     return end
 
 
-def find_end(scene: Scene) -> End | None:
+def find_end(snapshot: Snapshot) -> End | None:
     """How the service ended: for good, or lately and was restarted by systemd."""
-    found = scene.service
-    if not scene.is_active and found.get("Result", "success") != "success":
+    found = snapshot.service
+    if not snapshot.is_active and found.get("Result", "success") != "success":
         return End(found["Result"], int(found.get("ExecMainStatus") or "0"))
     if found.get("NRestarts", "0") == "0":
         return None
-    return read_end(scene.events, time.time() - _OLD)
+    return read_end(snapshot.events, time.time() - _OLD)
 
 
-def _tell(scene: Scene, end: End) -> tuple[str, Outcome]:
+def _tell(snapshot: Snapshot, end: End) -> tuple[str, Outcome]:
     """An end in words, with what the service itself said; and how bad it is now."""
-    if scene.is_active:
-        times = scene.service["NRestarts"]
+    if snapshot.is_active:
+        times = snapshot.service["NRestarts"]
         return f"{end}; restarted by systemd {times} times, and it runs", Outcome.WARNING
-    said = scene.once("last words", lambda: _last_words(scene))
+    said = snapshot.once("last words", lambda: _last_words(snapshot))
     return f"{end}" + (f"; it said: {said}" if said else ""), Outcome.FAILED
 
 
-def _last_words(scene: Scene) -> str:
-    return scene.last_error.splitlines()[-1][:300] if scene.last_error else ""
+def _last_words(snapshot: Snapshot) -> str:
+    return snapshot.last_error.splitlines()[-1][:300] if snapshot.last_error else ""
 
 
 def has_given_up(result: str, events: tuple[Event, ...]) -> bool:
@@ -132,16 +132,16 @@ START_LIMIT = Cause(
 
 
 @looks_for(START_LIMIT)
-def start_limit(scene: Scene) -> Iterator[Finding]:
+def start_limit(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether systemd has given up."""
-    if scene.service.get("ActiveState") != "failed":
+    if snapshot.service.get("ActiveState") != "failed":
         return
-    result = scene.service.get("Result", "")
-    if not has_given_up(result, scene.events):
+    result = snapshot.service.get("Result", "")
+    if not has_given_up(result, snapshot.events):
         return
-    end = read_end(tuple(e for e in scene.events if e.fields.get("UNIT_RESULT") != "start-limit-hit"), 0)
+    end = read_end(tuple(e for e in snapshot.events if e.fields.get("UNIT_RESULT") != "start-limit-hit"), 0)
     died = f", the last time with {end}" if end else ""
-    said = _last_words(scene)
+    said = _last_words(snapshot)
     seen = f"Start request repeated too quickly{died}" + (f"; it said: {said}" if said else "")
     yield START_LIMIT.found(seen, actions=(Action(Verb.START, contract.SERVICE),))
 
@@ -159,11 +159,11 @@ WATCHDOG = Cause(
 
 
 @looks_for(WATCHDOG)
-def watchdog(scene: Scene) -> Iterator[Finding]:
+def watchdog(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the watchdog has ended the service."""
-    end = find_end(scene)
+    end = find_end(snapshot)
     if end is not None and end.result == "watchdog":
-        seen, outcome = _tell(scene, end)
+        seen, outcome = _tell(snapshot, end)
         yield WATCHDOG.found(seen, outcome=outcome)
 
 
@@ -178,14 +178,14 @@ OOM = Cause(
 
 
 @looks_for(OOM)
-def out_of_memory(scene: Scene) -> Iterator[Finding]:
+def out_of_memory(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the kernel has killed a process of the service for its memory, as far as systemd was told."""
     since = time.time() - _OLD
     kills = [
-        event for event in scene.events if event.fields.get("MESSAGE_ID") == _OUT_OF_MEMORY and event.when > since
+        event for event in snapshot.events if event.fields.get("MESSAGE_ID") == _OUT_OF_MEMORY and event.when > since
     ]
-    if scene.service.get("Result") == "oom-kill" or kills:
-        outcome = Outcome.WARNING if scene.is_active else Outcome.FAILED
+    if snapshot.service.get("Result") == "oom-kill" or kills:
+        outcome = Outcome.WARNING if snapshot.is_active else Outcome.FAILED
         last = kills[-1].message if kills else "Result=oom-kill"
         yield OOM.found(f"{last} ({len(kills)} times in the last day)", outcome=outcome)
 
@@ -201,11 +201,11 @@ KILLED = Cause(
 
 
 @looks_for(KILLED)
-def killed(scene: Scene) -> Iterator[Finding]:
+def killed(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether a signal has ended the main process."""
-    end = find_end(scene)
+    end = find_end(snapshot)
     if end is not None and end.result in ("signal", "core-dump"):
-        seen, outcome = _tell(scene, end)
+        seen, outcome = _tell(snapshot, end)
         yield KILLED.found(seen, outcome=outcome)
 
 
@@ -220,11 +220,11 @@ EXIT = Cause(
 
 
 @looks_for(EXIT)
-def ended(scene: Scene) -> Iterator[Finding]:
+def ended(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the service has ended in any other way that systemd calls a failure."""
-    end = find_end(scene)
+    end = find_end(snapshot)
     if end is not None and end.result not in ("signal", "core-dump", "watchdog", "oom-kill", "start-limit-hit"):
-        seen, outcome = _tell(scene, end)
+        seen, outcome = _tell(snapshot, end)
         yield EXIT.found(seen, outcome=outcome)
 
 
@@ -239,13 +239,13 @@ NOT_STARTED = Cause(
 
 
 @looks_for(NOT_STARTED)
-def not_started(scene: Scene) -> Iterator[Finding]:
+def not_started(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether a boot has left out what it should start. One that was stopped since has been started before."""
-    unit = scene.unit(contract.SERVICE)
-    never = scene.service.get("InactiveExitTimestampMonotonic") == "0"
-    if unit.is_enabled and unit.active == "inactive" and never and scene.service.get("Result") == "success":
+    unit = snapshot.unit(contract.SERVICE)
+    never = snapshot.service.get("InactiveExitTimestampMonotonic") == "0"
+    if unit.is_enabled and unit.active == "inactive" and never and snapshot.service.get("Result") == "success":
         try:
-            said = [event.message for event in scene.events]
+            said = [event.message for event in snapshot.events]
         except PermissionDenied:
             said = []
         yield NOT_STARTED.found(said[-1] if said else "ActiveState=inactive since boot, and no try to start it")

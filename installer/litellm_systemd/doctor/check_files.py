@@ -8,14 +8,14 @@ from pathlib import PurePosixPath
 from litellm_systemd import contract
 from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, looks_for
 from litellm_systemd.doctor.repair import restore, restore_access
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError, PermissionDenied
 from litellm_systemd.host.diff import access_drift, describe_drift
 from litellm_systemd.host.files import group_exists, user_exists
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.observe import observe_releases
-from litellm_systemd.host.state import Action, FileState, Kind, Verb
-from litellm_systemd.install.undo_log import read_journal
+from litellm_systemd.host.state import Action, FileKind, FileState, Verb
+from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Outcome
 
@@ -27,11 +27,11 @@ NOT_INSTALLED = Cause(
 
 
 @looks_for(NOT_INSTALLED)
-def not_installed(scene: Scene) -> Iterator[Finding]:
+def not_installed(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether anything is installed. World-readable places tell it, so that root isn't needed."""
-    layout = scene.layout
-    if layout.service not in scene.records and all(
-        scene.file(path) is None for path in (layout.service, layout.current)
+    layout = snapshot.layout
+    if layout.service not in snapshot.records and all(
+        snapshot.file(path) is None for path in (layout.service, layout.current)
     ):
         yield NOT_INSTALLED.found(f"there is neither {layout.service} nor {layout.current}")
 
@@ -45,12 +45,12 @@ MANIFEST = Cause(
 
 
 @looks_for(MANIFEST)
-def manifest(scene: Scene) -> Iterator[Finding]:
+def manifest(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the list of what was written is there and can be read."""
-    path = scene.layout.manifest
+    path = snapshot.layout.manifest
     try:
-        if not scene.manifest:
-            yield MANIFEST.found(f"{path} is gone, and {scene.layout.service} is there", path=path)
+        if not snapshot.manifest:
+            yield MANIFEST.found(f"{path} is gone, and {snapshot.layout.service} is there", path=path)
     except InputError as error:
         yield MANIFEST.found(error.message, path=path)
 
@@ -64,14 +64,14 @@ UNFINISHED = Cause(
 
 
 @looks_for(UNFINISHED)
-def unfinished(scene: Scene) -> Iterator[Finding]:
+def unfinished(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether a change was cut short, and nobody is at work on it."""
-    if not scene.is_root:
+    if not snapshot.is_root:
         raise PermissionDenied("only root may read what was installed")
-    found = read_journal(scene.layout)
-    if found is not None and find_holder(scene.layout) is None:
+    found = read_undo_log(snapshot.layout)
+    if found is not None and find_holder(snapshot.layout) is None:
         step = f", at: {found.taken[-1]}" if found.taken else ""
-        yield UNFINISHED.found(f"{scene.layout.journal} tells of an unfinished {found.verb}{step}")
+        yield UNFINISHED.found(f"{snapshot.layout.journal} tells of an unfinished {found.verb}{step}")
 
 
 RELEASE = Cause(
@@ -84,9 +84,9 @@ RELEASE = Cause(
 
 
 @looks_for(RELEASE)
-def release_gone(scene: Scene) -> Iterator[Finding]:
+def release_gone(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the release in use is there and complete."""
-    layout, current = scene.layout, current_release(scene.layout)
+    layout, current = snapshot.layout, current_release(snapshot.layout)
     releases = observe_releases(layout)
     if current is None and not releases:
         yield RELEASE.found(f"there is no release in {layout.releases}")
@@ -105,29 +105,29 @@ GONE = Cause(
 
 
 @looks_for(GONE)
-def gone(scene: Scene) -> Iterator[Finding]:
+def gone(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether all that was written is there. With the release its folder is gone too, and that is told already."""
-    layout = scene.layout
+    layout = snapshot.layout
     left_out = () if observe_releases(layout) else (layout.prefix,)
-    for path, record in sorted(scene.manifest.items()):
-        if scene.file(path) is None and not path.startswith(left_out):
-            actions = restore(scene, path, record)
+    for path, record in sorted(snapshot.manifest.items()):
+        if snapshot.file(path) is None and not path.startswith(left_out):
+            actions = restore(snapshot, path, record)
             verb = "doctor --fix" if actions else "install"
-            yield GONE.found(f"{path} is gone", outcome=_weight(scene, path), actions=actions, verb=verb)
+            yield GONE.found(f"{path} is gone", outcome=_weight(snapshot, path), actions=actions, verb=verb)
 
 
-def _weight(scene: Scene, path: str) -> Outcome:
+def _weight(snapshot: Snapshot, path: str) -> Outcome:
     """Whether the service fails without it."""
-    layout = scene.layout
+    layout = snapshot.layout
     needed = (layout.service, layout.socket, layout.environment_file, layout.config_link, layout.current)
-    return Outcome.FAILED if path in needed or path == _active_config(scene) else Outcome.WARNING
+    return Outcome.FAILED if path in needed or path == _active_config(snapshot) else Outcome.WARNING
 
 
-def _active_config(scene: Scene) -> str | None:
-    found = scene.file(scene.layout.config_link)
-    if found is None or found.kind is not Kind.LINK:
-        return None if found is None else scene.layout.config_link
-    return str(PurePosixPath(scene.layout.etc) / found.content.decode())
+def _active_config(snapshot: Snapshot) -> str | None:
+    found = snapshot.file(snapshot.layout.config_link)
+    if found is None or found.kind is not FileKind.LINK:
+        return None if found is None else snapshot.layout.config_link
+    return str(PurePosixPath(snapshot.layout.etc) / found.content.decode())
 
 
 CONFIG = Cause(
@@ -139,11 +139,11 @@ CONFIG = Cause(
 
 
 @looks_for(CONFIG)
-def config_gone(scene: Scene) -> Iterator[Finding]:
+def config_gone(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the active configuration is there; one that litellmctl can write again is told as gone."""
-    path = _active_config(scene)
-    if path is not None and scene.file(path) is None and path not in scene.records:
-        yield CONFIG.found(f"{scene.layout.config_link} leads to {path}, which isn't there")
+    path = _active_config(snapshot)
+    if path is not None and snapshot.file(path) is None and path not in snapshot.records:
+        yield CONFIG.found(f"{snapshot.layout.config_link} leads to {path}, which isn't there")
 
 
 KIND = Cause(
@@ -157,10 +157,10 @@ KIND = Cause(
 
 
 @looks_for(KIND)
-def kind(scene: Scene) -> Iterator[Finding]:
+def kind(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether each path is still what it was written as."""
-    for path, record in sorted(scene.manifest.items()):
-        found = scene.file(path)
+    for path, record in sorted(snapshot.manifest.items()):
+        found = snapshot.file(path)
         if found is not None and found.kind is not record.kind:
             yield KIND.found(f"{path} {describe_drift(found, record)}")
 
@@ -175,10 +175,10 @@ OPEN = Cause(
 
 
 @looks_for(OPEN)
-def secret_open(scene: Scene) -> Iterator[Finding]:
+def secret_open(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the environment file is root's alone."""
-    path = scene.layout.environment_file
-    found = scene.file(path)
+    path = snapshot.layout.environment_file
+    found = snapshot.file(path)
     if found is not None and is_open(found):
         seen = f"{path} has mode {found.mode:04o}, owner {found.owner}:{found.group}"
         yield OPEN.found(seen, actions=restore_access(found, 0o600, "root", "root"), path=path)
@@ -186,7 +186,7 @@ def secret_open(scene: Scene) -> Iterator[Finding]:
 
 def is_open(found: FileState) -> bool:
     """Whether others than root can read or write a file."""
-    return found.kind is Kind.FILE and (bool(found.mode & 0o077) or found.owner != "root")
+    return found.kind is FileKind.FILE and (bool(found.mode & 0o077) or found.owner != "root")
 
 
 UNREADABLE = Cause(
@@ -199,27 +199,27 @@ UNREADABLE = Cause(
 
 
 @looks_for(UNREADABLE)
-def unreadable(scene: Scene) -> Iterator[Finding]:
+def unreadable(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the service's user can reach and read the active configuration."""
-    for path in _way_to_config(scene):
-        found = scene.file(path)
-        if found is not None and found.kind is not Kind.LINK and not is_readable(found):
-            record = scene.records.get(path)
+    for path in _way_to_config(snapshot):
+        found = snapshot.file(path)
+        if found is not None and found.kind is not FileKind.LINK and not is_readable(found):
+            record = snapshot.records.get(path)
             seen = f"{path} has mode {found.mode:04o}, owner {found.owner}:{found.group}"
             actions = () if record is None else restore_access(found, record.mode, record.owner, record.group)
-            is_folder = "x" if found.kind is Kind.FOLDER else ""
+            is_folder = "x" if found.kind is FileKind.FOLDER else ""
             yield UNREADABLE.found(seen, actions=actions, path=path, group=contract.SERVICE_USER, x=is_folder)
 
 
-def _way_to_config(scene: Scene) -> tuple[str, ...]:
-    path = _active_config(scene)
-    folders = (scene.layout.etc, scene.layout.configs)
+def _way_to_config(snapshot: Snapshot) -> tuple[str, ...]:
+    path = _active_config(snapshot)
+    folders = (snapshot.layout.etc, snapshot.layout.configs)
     return folders if path is None else (*folders, path)
 
 
 def is_readable(found: FileState, user: str = contract.SERVICE_USER) -> bool:
     """Whether a user whose group has his name may read a file, or go through a folder (path_resolution(7))."""
-    need = 0o1 if found.kind is Kind.FOLDER else 0o4
+    need = 0o1 if found.kind is FileKind.FOLDER else 0o4
     if found.owner == user:
         return bool(found.mode >> 6 & need)
     return bool(found.mode >> 3 & need) if found.group == user else bool(found.mode & need)
@@ -236,12 +236,12 @@ ACCESS = Cause(
 
 
 @looks_for(ACCESS)
-def access(scene: Scene) -> Iterator[Finding]:
+def access(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether modes and owners are as installed, where that hasn't been told as something worse."""
-    told = {path for path in _way_to_config(scene) if (found := scene.file(path)) and not is_readable(found)}
-    for path, record in sorted(scene.manifest.items()):
-        found = scene.file(path)
-        is_told = path in told or (path == scene.layout.environment_file and found is not None and is_open(found))
+    told = {path for path in _way_to_config(snapshot) if (found := snapshot.file(path)) and not is_readable(found)}
+    for path, record in sorted(snapshot.manifest.items()):
+        found = snapshot.file(path)
+        is_told = path in told or (path == snapshot.layout.environment_file and found is not None and is_open(found))
         if found is not None and found.kind is record.kind and not is_told and access_drift(found, record):
             yield ACCESS.found(
                 f"{path} has {access_drift(found, record)}",
@@ -262,15 +262,15 @@ USER = Cause(
 
 
 @looks_for(USER)
-def user_gone(scene: Scene) -> Iterator[Finding]:
+def user_gone(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the service's user is there."""
-    layout, name = scene.layout, contract.SERVICE_USER
+    layout, name = snapshot.layout, contract.SERVICE_USER
     missing = [
         what
         for what, exists in (("user", user_exists(layout, name)), ("group", group_exists(layout, name)))
         if not exists
     ]
     if missing:
-        actions = (Action(Verb.CREATE_USER, name),) if scene.file(layout.sysusers) is not None else ()
+        actions = (Action(Verb.CREATE_USER, name),) if snapshot.file(layout.sysusers) is not None else ()
         seen = f"there is no {' and no '.join(missing)} {name}"
         yield USER.found(seen, actions=actions, path=layout.sysusers)

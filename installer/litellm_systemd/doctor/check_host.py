@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, looks_for
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host.observe import OLDEST_SYSTEMD, is_booted, memory_field
 from litellm_systemd.releases.inventory import current_release, missing_python
@@ -24,7 +24,7 @@ ABSENT = Cause(
 
 
 @looks_for(ABSENT)
-def systemd_absent(_scene: Scene) -> Iterator[Finding]:
+def systemd_absent(_scene: Snapshot) -> Iterator[Finding]:
     """Whether there is a systemd to talk to."""
     if not is_booted():
         yield ABSENT.found("there is no /run/systemd/system")
@@ -39,10 +39,10 @@ SILENT = Cause(
 
 
 @looks_for(SILENT)
-def systemd_silent(scene: Scene) -> Iterator[Finding]:
+def systemd_silent(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether systemd answers."""
     try:
-        scene.systemctl.system_state(timeout=2.5)
+        snapshot.systemctl.system_state(timeout=2.5)
     except Unavailable as error:
         yield SILENT.found(error.message)
 
@@ -57,9 +57,9 @@ STOPPING = Cause(
 
 
 @looks_for(STOPPING)
-def systemd_stopping(scene: Scene) -> Iterator[Finding]:
+def systemd_stopping(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the host is in a state in which services run. Degraded is one: some other unit has failed."""
-    state = scene.systemctl.system_state(timeout=2.5)
+    state = snapshot.systemctl.system_state(timeout=2.5)
     if state in ("maintenance", "stopping"):
         yield STOPPING.found(f"systemctl is-system-running: {state}")
 
@@ -73,9 +73,9 @@ OLD = Cause(
 
 
 @looks_for(OLD)
-def systemd_old(scene: Scene) -> Iterator[Finding]:
+def systemd_old(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether systemd knows what the units ask of it."""
-    version = scene.systemctl.version()
+    version = snapshot.systemctl.version()
     if version < OLDEST_SYSTEMD:
         yield OLD.found(f"systemd {version}")
 
@@ -90,14 +90,14 @@ NO_MEMORY_CONTROLLER = Cause(
 
 
 @looks_for(NO_MEMORY_CONTROLLER)
-def cgroup_memory(scene: Scene) -> Iterator[Finding]:
+def cgroup_memory(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether a limit of memory that somebody set is kept."""
     controllers = Path("/sys/fs/cgroup/cgroup.controllers")
     has_one = Path("/sys/fs/cgroup/memory").is_dir() or (
         controllers.exists() and "memory" in controllers.read_text(encoding="ascii").split()
     )
     for name in ("MemoryMax", "MemoryHigh"):
-        value = scene.service.get(name, "infinity")
+        value = snapshot.service.get(name, "infinity")
         if value not in ("infinity", "") and not has_one:
             yield NO_MEMORY_CONTROLLER.found(f"{name}={value}, and no memory controller in /sys/fs/cgroup")
 
@@ -112,7 +112,7 @@ MEMORY = Cause(
 
 
 @looks_for(MEMORY)
-def memory(_scene: Scene) -> Iterator[Finding]:
+def memory(_scene: Snapshot) -> Iterator[Finding]:
     """Whether there is memory left."""
     left = memory_field(Path("/proc/meminfo"), "MemAvailable")
     if left is not None and left < _LITTLE_MEMORY:
@@ -136,14 +136,14 @@ def denials(lines: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @looks_for(DENIED)
-def denied(scene: Scene) -> Iterator[Finding]:
+def denied(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the kernel log tells of a denial, and of how many; the last one stands for all."""
-    lines = scene.systemctl.kernel_lines(2000)
-    if not lines and not scene.is_root:
+    lines = snapshot.systemctl.kernel_lines(2000)
+    if not lines and not snapshot.is_root:
         raise PermissionDenied("only root and the group systemd-journal may read the journal")
     found = denials(lines)
     if found:
-        yield DENIED.found(f"{len(found)} times since boot, the last one: {found[-1]}", prefix=scene.layout.prefix)
+        yield DENIED.found(f"{len(found)} times since boot, the last one: {found[-1]}", prefix=snapshot.layout.prefix)
 
 
 PYTHON = Cause(
@@ -156,9 +156,9 @@ PYTHON = Cause(
 
 
 @looks_for(PYTHON)
-def python_gone(scene: Scene) -> Iterator[Finding]:
+def python_gone(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the release in use has a Python."""
-    current = current_release(scene.layout)
-    missing = None if current is None else missing_python(scene.layout, current)
+    current = current_release(snapshot.layout)
+    missing = None if current is None else missing_python(snapshot.layout, current)
     if missing is not None:
         yield PYTHON.found(f"{missing} isn't there, and release {current} needs it")

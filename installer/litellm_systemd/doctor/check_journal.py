@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.check_exit import GROUND
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import PermissionDenied
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, read_events
 from litellm_systemd.report.report import Outcome
@@ -29,16 +29,16 @@ _REPEATED = 3
 _REMEDY = "{remedy}    # all lines of that kind: litellmctl logs --errors"
 
 
-def _groups(scene: Scene) -> tuple[Group, ...]:
-    return scene.once("groups of the journal", lambda: _observe(scene))  # type: ignore[no-any-return]
+def _groups(snapshot: Snapshot) -> tuple[Group, ...]:
+    return snapshot.once("groups of the journal", lambda: _observe(snapshot))  # type: ignore[no-any-return]
 
 
-def _observe(scene: Scene) -> tuple[Group, ...]:
-    since = scene.service.get("InactiveExitTimestamp", "")
+def _observe(snapshot: Snapshot) -> tuple[Group, ...]:
+    since = snapshot.service.get("InactiveExitTimestamp", "")
     if not since:
         return ()  # it hasn't been started since this boot
-    entries = scene.systemctl.entries(since=since, priority="warning", timeout=2.5)
-    if not entries and not scene.is_root:
+    entries = snapshot.systemctl.entries(since=since, priority="warning", timeout=2.5)
+    if not entries and not snapshot.is_root:
         raise PermissionDenied("only root and the group systemd-journal may read the journal")
     return group_events(news_of(read_events(entries), time.time()))
 
@@ -56,8 +56,8 @@ def worth_telling(groups: tuple[Group, ...], area: str) -> Iterator[Group]:
             yield group
 
 
-def _find(scene: Scene, cause: Cause) -> Iterator[Finding]:
-    for group in worth_telling(_groups(scene), cause.id.removeprefix("journal-")):
+def _find(snapshot: Snapshot, cause: Cause) -> Iterator[Finding]:
+    for group in worth_telling(_groups(snapshot), cause.id.removeprefix("journal-")):
         if group.signature is not None:
             seen = f"{group.signature.means} ({_times(group)}): {group.sample}"
             yield cause.found(seen, remedy=group.signature.remedy)
@@ -79,9 +79,9 @@ AWS = Cause(
 
 
 @looks_for(AWS)
-def aws(scene: Scene) -> Iterator[Finding]:
+def aws(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the journal tells of refusals of AWS that a client isn't to blame for."""
-    yield from _find(scene, AWS)
+    yield from _find(snapshot, AWS)
 
 
 LITELLM = Cause(
@@ -95,9 +95,9 @@ LITELLM = Cause(
 
 
 @looks_for(LITELLM)
-def litellm(scene: Scene) -> Iterator[Finding]:
+def litellm(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the journal tells of known trouble in LiteLLM."""
-    yield from _find(scene, LITELLM)
+    yield from _find(snapshot, LITELLM)
 
 
 SERVICE = Cause(
@@ -111,9 +111,9 @@ SERVICE = Cause(
 
 
 @looks_for(SERVICE)
-def service(scene: Scene) -> Iterator[Finding]:
+def service(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the journal tells of known trouble of the service's processes."""
-    yield from _find(scene, SERVICE)
+    yield from _find(snapshot, SERVICE)
 
 
 SYSTEMD = Cause(
@@ -127,9 +127,9 @@ SYSTEMD = Cause(
 
 
 @looks_for(SYSTEMD)
-def systemd(scene: Scene) -> Iterator[Finding]:
+def systemd(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether systemd has complained of what no other check looks at."""
-    yield from _find(scene, SYSTEMD)
+    yield from _find(snapshot, SYSTEMD)
 
 
 UNKNOWN = Cause(
@@ -143,9 +143,9 @@ UNKNOWN = Cause(
 
 
 @looks_for(UNKNOWN)
-def unknown(scene: Scene) -> Iterator[Finding]:
+def unknown(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether an error that isn't known repeats itself."""
-    for group in _groups(scene):
+    for group in _groups(snapshot):
         ours = not any(event.of_systemd for event in group.events)
         if ours and group.signature is None and group.priority <= ERROR and group.count >= _REPEATED:
             yield UNKNOWN.found(f"{_times(group)}: {group.sample}")

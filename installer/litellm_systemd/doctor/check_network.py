@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from litellm_systemd.aws import credentials
 from litellm_systemd.bedrock.regions import default_endpoint
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
-from litellm_systemd.doctor.sandbox_probe import Reached, Way, observe_ways
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.sandbox_probe import ConnectionResult, ConnectivityResults, observe_connectivity
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import STS_ENDPOINTS
 from litellm_systemd.env.network import ENDPOINT
 from litellm_systemd.gateway.config_types import GatewayConfig
@@ -32,7 +32,7 @@ def endpoints_of(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[str
         if each.is_called:
             own = credentials.environ_of(config, each.model, environ)
             found |= dict.fromkeys(_called(own, each.region))
-            if credentials.way_of(config, each.model, environ) is credentials.Way.ROLE:
+            if credentials.auth_method_of(config, each.model, environ) is credentials.AuthMethod.ROLE:
                 found |= dict.fromkeys(_asked_for_role(own, each.region))
     return tuple(found)
 
@@ -51,13 +51,13 @@ def _asked_for_role(environ: Mapping[str, str], region: str | None) -> Iterator[
         yield url or default_endpoint(region or "", "sts")
 
 
-def _reached(scene: Scene) -> Reached:
-    urls = endpoints_of(scene.gateway, scene.environment)
-    reached: Reached = scene.once("ways", lambda: observe_ways(scene, urls))
+def _reached(snapshot: Snapshot) -> ConnectivityResults:
+    urls = endpoints_of(snapshot.gateway, snapshot.environment)
+    reached: ConnectivityResults = snapshot.once("ways", lambda: observe_connectivity(snapshot, urls))
     return reached
 
 
-def find_ways(reached: Reached, stage: str) -> tuple[Way, ...]:
+def find_ways(reached: ConnectivityResults, stage: str) -> tuple[ConnectionResult, ...]:
     """The ways that ended at a stage, one for each host."""
     return tuple({way.host: way for way in reached.service if way.stage == stage}.values())
 
@@ -72,9 +72,9 @@ SANDBOX = Cause(
 
 
 @looks_for(SANDBOX)
-def sandbox(scene: Scene) -> Iterator[Finding]:
+def sandbox(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the sandbox forbids what the host can do."""
-    reached = _reached(scene)
+    reached = _reached(snapshot)
     for inside, here in zip(reached.service, reached.here, strict=True):
         if here.is_done and not inside.is_done:
             seen = (
@@ -93,9 +93,9 @@ DNS = Cause(
 
 
 @looks_for(DNS)
-def dns(scene: Scene) -> Iterator[Finding]:
+def dns(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the names of the endpoints are resolved."""
-    yield from _at(scene, DNS, "name")
+    yield from _at(snapshot, DNS, "name")
 
 
 PROXY = Cause(
@@ -107,9 +107,9 @@ PROXY = Cause(
 
 
 @looks_for(PROXY)
-def proxy(scene: Scene) -> Iterator[Finding]:
+def proxy(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the proxy lets the service through."""
-    yield from _at(scene, PROXY, "proxy")
+    yield from _at(snapshot, PROXY, "proxy")
 
 
 UNREACHABLE = Cause(
@@ -123,9 +123,9 @@ UNREACHABLE = Cause(
 
 
 @looks_for(UNREACHABLE)
-def unreachable(scene: Scene) -> Iterator[Finding]:
+def unreachable(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the endpoints take connections."""
-    yield from _at(scene, UNREACHABLE, "connection")
+    yield from _at(snapshot, UNREACHABLE, "connection")
 
 
 CERTIFICATE = Cause(
@@ -138,18 +138,18 @@ CERTIFICATE = Cause(
 
 
 @looks_for(CERTIFICATE)
-def certificate(scene: Scene) -> Iterator[Finding]:
+def certificate(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the endpoints' certificates are trusted."""
-    yield from _at(scene, CERTIFICATE, "certificate")
+    yield from _at(snapshot, CERTIFICATE, "certificate")
 
 
-def _at(scene: Scene, cause: Cause, stage: str) -> Iterator[Finding]:
+def _at(snapshot: Snapshot, cause: Cause, stage: str) -> Iterator[Finding]:
     """A finding for each error: endpoints of several regions mostly have the same one."""
-    reached = _reached(scene)
-    by_error: dict[str, list[Way]] = {}
+    reached = _reached(snapshot)
+    by_error: dict[str, list[ConnectionResult]] = {}
     for way in find_ways(reached, stage):
         by_error.setdefault(way.error, []).append(way)
     for error, ways in by_error.items():
         hosts = ", ".join(f"{way.host}, on the way to {way.url}" if stage == "proxy" else way.host for way in ways)
         seen = f"{hosts}: {error} ({reached.where})"
-        yield cause.found(seen, host=ways[0].host, path=scene.layout.environment_file)
+        yield cause.found(seen, host=ways[0].host, path=snapshot.layout.environment_file)

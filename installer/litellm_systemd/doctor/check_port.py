@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from litellm_systemd import contract
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.check_exit import GROUND
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.instances.runtime_calls import port_trouble
 from litellm_systemd.report.report import Outcome
@@ -28,12 +28,12 @@ TAKEN = Cause(
 
 
 @looks_for(TAKEN)
-def taken(scene: Scene) -> Iterator[Finding]:
+def taken(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether somebody else holds the port, when our socket doesn't and should."""
-    addresses = listen_addresses(scene.socket.get("Listen", ""))
-    units = [scene.unit(name) for name in UNITS]
+    addresses = listen_addresses(snapshot.socket.get("Listen", ""))
+    units = [snapshot.unit(name) for name in UNITS]
     is_out_of_use = all(unit.active == "inactive" and not unit.is_enabled for unit in units)
-    if scene.unit(contract.SOCKET).is_active or is_out_of_use:
+    if snapshot.unit(contract.SOCKET).is_active or is_out_of_use:
         return
     for listen in addresses:
         if trouble := port_trouble(listen):
@@ -55,10 +55,10 @@ SOCKET = Cause(
 
 
 @looks_for(SOCKET)
-def socket_failed(scene: Scene) -> Iterator[Finding]:
+def socket_failed(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the socket unit has failed, for want of its address say, or since it was triggered too often."""
-    if scene.unit(contract.SOCKET).active == "failed":
-        yield SOCKET.found(f"{contract.SOCKET}: Result={scene.socket.get('Result', '')}")
+    if snapshot.unit(contract.SOCKET).active == "failed":
+        yield SOCKET.found(f"{contract.SOCKET}: Result={snapshot.socket.get('Result', '')}")
 
 
 CLOSED = Cause(
@@ -71,10 +71,10 @@ CLOSED = Cause(
 
 
 @looks_for(CLOSED)
-def closed(scene: Scene) -> Iterator[Finding]:
+def closed(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the socket is there while the service runs."""
-    state = scene.unit(contract.SOCKET)
-    if scene.is_active and state.load == "loaded" and not state.is_active:
+    state = snapshot.unit(contract.SOCKET)
+    if snapshot.is_active and state.load == "loaded" and not state.is_active:
         yield CLOSED.found(f"{contract.SERVICE} is active and {contract.SOCKET} is {state.active}")
 
 
@@ -88,11 +88,11 @@ MISMATCH = Cause(
 
 
 @looks_for(MISMATCH)
-def mismatch(scene: Scene) -> Iterator[Finding]:
+def mismatch(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the socket listens where the environment says."""
-    wanted, addresses = scene.settings.listen, listen_addresses(scene.socket.get("Listen", ""))
+    wanted, addresses = snapshot.settings.listen, listen_addresses(snapshot.socket.get("Listen", ""))
     if addresses and wanted not in addresses:
-        seen = f"{scene.layout.environment_file} says {wanted}, {contract.SOCKET} has {', '.join(addresses)}"
+        seen = f"{snapshot.layout.environment_file} says {wanted}, {contract.SOCKET} has {', '.join(addresses)}"
         yield MISMATCH.found(seen)
 
 
@@ -105,13 +105,13 @@ ADDRESS = Cause(
 
 
 @looks_for(ADDRESS)
-def address(scene: Scene) -> Iterator[Finding]:
+def address(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the address is one of this machine. systemd listens there all the same (FreeBind=)."""
-    host = scene.settings.host
+    host = snapshot.settings.host
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         try:
             probe.bind((host, 0))
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            yield ADDRESS.found(f"{scene.layout.environment_file}: HOST={host}")
+            yield ADDRESS.found(f"{snapshot.layout.environment_file}: HOST={host}")

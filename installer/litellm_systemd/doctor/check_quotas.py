@@ -11,7 +11,7 @@ from litellm_systemd.aws.quotas import find_default, list_quotas
 from litellm_systemd.bedrock.quotas import ENOUGH_TOKENS, Quota, has_quota, holds_for, is_too_small
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.check_aws import ACCESS, find_callers
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.report.report import Outcome
 
@@ -27,10 +27,10 @@ SMALL = Cause(
 
 
 @looks_for(SMALL)
-def small(scene: Scene) -> Iterator[Finding | str]:
+def small(snapshot: Snapshot) -> Iterator[Finding | str]:
     """Whether the account's quota of each model is enough for a coding agent, where Service Quotas may be asked."""
-    end = time.monotonic() + scene.patience
-    callers = find_callers(scene)
+    end = time.monotonic() + snapshot.patience
+    callers = find_callers(snapshot)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda each: _Read(each, end), callers))
     for read in found:

@@ -12,7 +12,7 @@ from litellm_systemd.client.ready import READINESS
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
 from litellm_systemd.doctor.check_exit import GROUND
 from litellm_systemd.doctor.check_port import listen_addresses
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.errors import PermissionDenied
 from litellm_systemd.releases.inventory import current_release, releases_of
@@ -30,19 +30,18 @@ SILENT = Cause(
 
 
 @looks_for(SILENT)
-def silent(scene: Scene) -> Iterator[Finding]:
+def silent(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the main process answers on its control socket."""
-    if scene.is_active and not scene.runtime:
-        seen = (
-            f"/run/litellm/control.sock gives no answer, main process {scene.service['MainPID']} is {_state(scene)}"
-        )
+    if snapshot.is_active and not snapshot.runtime:
+        process = f"main process {snapshot.service['MainPID']} is {_state(snapshot)}"
+        seen = f"/run/litellm/control.sock gives no answer, {process}"
         yield SILENT.found(seen)
 
 
-def _state(scene: Scene) -> str:
+def _state(snapshot: Snapshot) -> str:
     """What the kernel says of the main process: `T (stopped)`."""
     try:
-        text = Path(f"/proc/{scene.service['MainPID']}/status").read_text(encoding="utf-8", errors="replace")
+        text = Path(f"/proc/{snapshot.service['MainPID']}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "gone"
     found = re.search(r"^State:\s+(.*)$", text, re.MULTILINE)
@@ -59,10 +58,10 @@ NOT_READY = Cause(
 
 
 @looks_for(NOT_READY)
-def not_ready(scene: Scene) -> Iterator[Finding]:
+def not_ready(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the service answers on its port that it is ready. That costs nothing and takes no key."""
-    addresses = listen_addresses(scene.socket.get("Listen", ""))
-    if not scene.is_active or not addresses:
+    addresses = listen_addresses(snapshot.socket.get("Listen", ""))
+    if not snapshot.is_active or not addresses:
         return
     host, _, port = addresses[0].rpartition(":")
     gateway = Gateway(Settings({}, host=host.strip("[]") or "::", port=int(port)).base_url, timeout=2.0)
@@ -88,14 +87,14 @@ _BEGINNING, _QUIET = 60, 30
 
 
 @looks_for(WORKERS)
-def workers(scene: Scene) -> Iterator[Finding]:
+def workers(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether each worker of the live generation serves."""
-    if not scene.is_active:
+    if not snapshot.is_active:
         return
-    said = str(scene.runtime.get("status", ""))
+    said = str(snapshot.runtime.get("status", ""))
     if re.search(r"\d+ of \d+ workers|a worker can't start", said):
         yield WORKERS.found(said)
-    for worker in scene.runtime.get("workers", ()):
+    for worker in snapshot.runtime.get("workers", ()):
         late = worker["state"] == "starting" and worker["age"] > _BEGINNING
         if late or (worker["state"] == "serving" and worker["answered"] > _QUIET):
             quiet = f"{worker['answered']:.0f} s without a sign of life"
@@ -113,9 +112,9 @@ RELOAD = Cause(
 
 
 @looks_for(RELOAD)
-def reload_failed(scene: Scene) -> Iterator[Finding]:
+def reload_failed(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the last reload came to its end."""
-    last = scene.runtime.get("last_reload") if scene.is_active else None
+    last = snapshot.runtime.get("last_reload") if snapshot.is_active else None
     if last and not last["ok"]:
         yield RELOAD.found(str(last["error"]))
 
@@ -130,13 +129,15 @@ OLD_RELEASE = Cause(
 
 
 @looks_for(OLD_RELEASE)
-def old_release(scene: Scene) -> Iterator[Finding]:
+def old_release(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the main process runs from the release that `current` leads to."""
-    if not scene.is_active:
+    if not snapshot.is_active:
         return
-    if not scene.is_root:
+    if not snapshot.is_root:
         raise PermissionDenied("only root may see what a process runs from")
-    current = current_release(scene.layout)
-    used = releases_of(scene.layout, Path(f"/proc/{scene.service['MainPID']}"))
+    current = current_release(snapshot.layout)
+    used = releases_of(snapshot.layout, Path(f"/proc/{snapshot.service['MainPID']}"))
     if used and current not in used:
-        yield OLD_RELEASE.found(f"it runs from {', '.join(sorted(used))}, {scene.layout.current} leads to {current}")
+        yield OLD_RELEASE.found(
+            f"it runs from {', '.join(sorted(used))}, {snapshot.layout.current} leads to {current}"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.doctor.cause import Cause, Finding, looks_for
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.state import Action, Verb
 from litellm_systemd.report.report import Outcome
@@ -24,10 +24,10 @@ MASKED = Cause(
 
 
 @looks_for(MASKED)
-def masked(scene: Scene) -> Iterator[Finding]:
+def masked(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether a unit is masked. `systemctl mask` puts a link to /dev/null in the place of its file."""
     for name in UNITS:
-        unit = scene.unit(name)
+        unit = snapshot.unit(name)
         if "masked" in (unit.load, unit.enabled):
             yield MASKED.found(f"{name}: LoadState={unit.load}, UnitFileState={unit.enabled}", unit=name)
 
@@ -41,13 +41,15 @@ BAD = Cause(
 
 
 @looks_for(BAD)
-def bad(scene: Scene) -> Iterator[Finding]:
+def bad(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether each unit is loaded. A unit that is gone is told as a file that is gone."""
     for name in UNITS:
-        properties = _properties(scene, name)
+        properties = _properties(snapshot, name)
         if properties.get("LoadState") in ("error", "bad-setting"):
             seen = f"{name}: LoadState={properties['LoadState']}"
-            yield BAD.found(f"{seen} {properties.get('LoadError', '')}".strip(), path=f"{scene.layout.units}/{name}")
+            yield BAD.found(
+                f"{seen} {properties.get('LoadError', '')}".strip(), path=f"{snapshot.layout.units}/{name}"
+            )
 
 
 FOREIGN = Cause(
@@ -59,11 +61,11 @@ FOREIGN = Cause(
 
 
 @looks_for(FOREIGN)
-def foreign(scene: Scene) -> Iterator[Finding]:
+def foreign(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether systemd has the units from where they were written."""
     for name in UNITS:
-        fragment = scene.unit(name).fragment
-        if fragment and fragment != f"{scene.layout.units}/{name}":
+        fragment = snapshot.unit(name).fragment
+        if fragment and fragment != f"{snapshot.layout.units}/{name}":
             yield FOREIGN.found(f"{name}: FragmentPath={fragment}", path=fragment)
 
 
@@ -79,28 +81,28 @@ STALE = Cause(
 
 
 @looks_for(STALE)
-def stale(scene: Scene) -> Iterator[Finding]:
+def stale(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether systemd knows the files as they are."""
     for name in UNITS:
         reload = (Action(Verb.DAEMON_RELOAD, "systemd"),)
-        unread = _unread(scene, name)
-        if scene.unit(name).need_reload:
+        unread = _unread(snapshot, name)
+        if snapshot.unit(name).need_reload:
             yield STALE.found(f"{name}: NeedDaemonReload=yes", actions=reload)
         elif unread:
             yield STALE.found(f"{unread} isn't in DropInPaths of {name}", actions=reload)
 
 
-def _unread(scene: Scene, name: str) -> str | None:
+def _unread(snapshot: Snapshot, name: str) -> str | None:
     """A drop-in that systemd hasn't read. It doesn't see those in a folder that is new (unit_path_cache)."""
-    read = _properties(scene, name).get("DropInPaths", "").split()
-    folder = scene.layout.real(f"{scene.layout.units}/{name}.d")
+    read = _properties(snapshot, name).get("DropInPaths", "").split()
+    folder = snapshot.layout.real(f"{snapshot.layout.units}/{name}.d")
     # An empty one, or one that leads to /dev/null, is masked and is never read (systemd.unit(5)).
     found = (path for path in sorted(folder.glob("*.conf")) if path.exists() and path.stat().st_size)
     return next((str(path) for path in found if str(path) not in read), None)
 
 
-def _properties(scene: Scene, name: str) -> Mapping[str, str]:
-    return scene.service if name == contract.SERVICE else scene.socket
+def _properties(snapshot: Snapshot, name: str) -> Mapping[str, str]:
+    return snapshot.service if name == contract.SERVICE else snapshot.socket
 
 
 DISABLED = Cause(
@@ -115,9 +117,9 @@ DISABLED = Cause(
 
 
 @looks_for(DISABLED)
-def disabled(scene: Scene) -> Iterator[Finding]:
+def disabled(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether a boot starts what runs now. Both units stopped and disabled is somebody's decision."""
-    units = [scene.unit(name) for name in UNITS]
+    units = [snapshot.unit(name) for name in UNITS]
     if not any(unit.is_enabled or unit.is_active for unit in units):
         return
     for unit in units:
@@ -136,14 +138,14 @@ ROOT = Cause(
 
 
 @looks_for(ROOT)
-def runs_as_root(scene: Scene) -> Iterator[Finding]:
+def runs_as_root(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether a drop-in gives the service another user."""
-    user = scene.service.get("User", "")
-    if scene.unit(contract.SERVICE).load == "loaded" and user != contract.SERVICE_USER:
-        where = find_line(_sources(scene), "User")
+    user = snapshot.service.get("User", "")
+    if snapshot.unit(contract.SERVICE).load == "loaded" and user != contract.SERVICE_USER:
+        where = find_line(_sources(snapshot), "User")
         yield ROOT.found(f"{where}: User={user or 'root, since none is set'}", where=where)
-    elif scene.service.get("DynamicUser") == "yes":
-        where = find_line(_sources(scene), "DynamicUser")
+    elif snapshot.service.get("DynamicUser") == "yes":
+        where = find_line(_sources(snapshot), "DynamicUser")
         yield ROOT.found(f"{where}: DynamicUser=yes", where=where)
 
 
@@ -164,15 +166,15 @@ _SANDBOX = {
 
 
 @looks_for(SANDBOX)
-def sandbox(scene: Scene) -> Iterator[Finding]:
+def sandbox(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the service can gain privileges, or write to the system."""
-    if scene.unit(contract.SERVICE).load != "loaded":
+    if snapshot.unit(contract.SERVICE).load != "loaded":
         return
     for name, wanted in _SANDBOX.items():
-        found = scene.service.get(name, wanted)
+        found = snapshot.service.get(name, wanted)
         # Full instead of strict still keeps it from writing to /usr and /etc.
         if found not in (wanted, "full"):
-            where = find_line(_sources(scene), name)
+            where = find_line(_sources(snapshot), name)
             yield SANDBOX.found(f"{where}: {name}={found[:60]}", where=where)
 
 
@@ -187,22 +189,22 @@ OVERRIDDEN = Cause(
 
 
 @looks_for(OVERRIDDEN)
-def overridden(scene: Scene) -> Iterator[Finding]:
+def overridden(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether the service is still started as it was installed."""
-    if scene.unit(contract.SERVICE).load != "loaded":
+    if snapshot.unit(contract.SERVICE).load != "loaded":
         return
     wanted = {"Type": "notify", "NotifyAccess": "main", "ExecStart": "litellm_systemd.runtime", "KillMode": "mixed"}
     for name, value in wanted.items():
-        found = scene.service.get(name, value)
+        found = snapshot.service.get(name, value)
         if value not in found:
-            where = find_line(_sources(scene), name)
+            where = find_line(_sources(snapshot), name)
             yield OVERRIDDEN.found(f"{where}: {name}={found[:80]}", where=where)
 
 
-def _sources(scene: Scene) -> tuple[Path, ...]:
+def _sources(snapshot: Snapshot) -> tuple[Path, ...]:
     """The files that the service's unit is put together from, in systemd's order."""
-    paths = (scene.service.get("FragmentPath", ""), *scene.service.get("DropInPaths", "").split())
-    return tuple(scene.layout.real(path) for path in paths if path)
+    paths = (snapshot.service.get("FragmentPath", ""), *snapshot.service.get("DropInPaths", "").split())
+    return tuple(snapshot.layout.real(path) for path in paths if path)
 
 
 def find_line(sources: tuple[Path, ...], name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from litellm_systemd.doctor.cause import Cause, Finding, Probe
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.report.report import Outcome
 
@@ -18,7 +18,7 @@ EACH, TOTAL = 3.0, 4.5
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class CheckRun:
     """How a check went: what it found, or `because` of what it wasn't made, or not to its end.
 
     `details` are what was seen and isn't wrong.
@@ -40,7 +40,7 @@ class Examined:
 class Diagnosis:
     """All checks, in the order from the ground up."""
 
-    examined: tuple[Examined, ...]
+    examined: tuple[CheckRun, ...]
 
     @property
     def causes(self) -> tuple[Finding, ...]:
@@ -54,7 +54,7 @@ class Diagnosis:
         return tuple((finding, cause) for finding, cause in self._explained() if cause)
 
     @property
-    def unchecked(self) -> tuple[Examined, ...]:
+    def unchecked(self) -> tuple[CheckRun, ...]:
         """The checks that weren't made."""
         return tuple(each for each in self.examined if each.because)
 
@@ -65,7 +65,7 @@ class Diagnosis:
             yield from ((finding, cause) for finding in each.findings)
 
 
-def examine(scene: Scene, probes: Iterable[Probe], *, each: float = EACH, total: float = TOTAL) -> Diagnosis:
+def examine(snapshot: Snapshot, probes: Iterable[Probe], *, each: float = EACH, total: float = TOTAL) -> Diagnosis:
     """Make every check that can be made, in threads of their own; returns after `total` seconds at the latest.
 
     A check that hangs is left behind: its thread ends with the process.
@@ -73,31 +73,31 @@ def examine(scene: Scene, probes: Iterable[Probe], *, each: float = EACH, total:
     order = tuple(probes)
     waiting = {probe.cause.id: probe for probe in order}
     known, end = frozenset(waiting), time.monotonic() + total
-    done: dict[str, Examined] = {}
+    done: dict[str, CheckRun] = {}
     running: dict[str, tuple[Probe, float]] = {}
-    results: queue.SimpleQueue[Examined] = queue.SimpleQueue()
+    results: queue.SimpleQueue[CheckRun] = queue.SimpleQueue()
     while waiting or running:
         for probe in _ready(waiting.values(), known, done):
             del waiting[probe.cause.id]
             because = _obstacle(probe.cause, done)
             if because:
-                done[probe.cause.id] = Examined(probe.cause, because=because)
+                done[probe.cause.id] = CheckRun(probe.cause, because=because)
             else:
                 running[probe.cause.id] = probe, min(time.monotonic() + each, end)
-                threading.Thread(target=_look, args=(scene, probe, results), daemon=True).start()
+                threading.Thread(target=_look, args=(snapshot, probe, results), daemon=True).start()
         if running:
             _collect(running, results, done)
     return Diagnosis(tuple(done[probe.cause.id] for probe in order))
 
 
-def _ready(waiting: Iterable[Probe], known: frozenset[str], done: Mapping[str, Examined]) -> tuple[Probe, ...]:
+def _ready(waiting: Iterable[Probe], known: frozenset[str], done: Mapping[str, CheckRun]) -> tuple[Probe, ...]:
     def is_ready(cause: Cause) -> bool:
         return all(name in done for name in (*cause.needs, *cause.spared_by) if name in known)
 
     return tuple(probe for probe in waiting if is_ready(probe.cause))
 
 
-def _obstacle(cause: Cause, done: Mapping[str, Examined]) -> str:
+def _obstacle(cause: Cause, done: Mapping[str, CheckRun]) -> str:
     """Why the check can't be made: a failure of one that it needs, or whatever kept that one from being made."""
     for need in (*cause.needs, *cause.spared_by):
         examined = done.get(need)
@@ -108,10 +108,10 @@ def _obstacle(cause: Cause, done: Mapping[str, Examined]) -> str:
     return ""
 
 
-def _look(scene: Scene, probe: Probe, results: queue.SimpleQueue[Examined]) -> None:
+def _look(snapshot: Snapshot, probe: Probe, results: queue.SimpleQueue[CheckRun]) -> None:
     began, findings, details, because = time.monotonic(), list[Finding](), list[str](), ""
     try:
-        for found in probe.look(scene):
+        for found in probe.look(snapshot):
             if isinstance(found, Finding):
                 findings.append(found)
             else:
@@ -122,11 +122,11 @@ def _look(scene: Scene, probe: Probe, results: queue.SimpleQueue[Examined]) -> N
         because = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except Exception as error:  # one bad check must not take the others along
         because = f"a defect of this check: {type(error).__name__}: {error}"
-    results.put(Examined(probe.cause, tuple(findings), because, time.monotonic() - began, tuple(details)))
+    results.put(CheckRun(probe.cause, tuple(findings), because, time.monotonic() - began, tuple(details)))
 
 
 def _collect(
-    running: dict[str, tuple[Probe, float]], results: queue.SimpleQueue[Examined], done: dict[str, Examined]
+    running: dict[str, tuple[Probe, float]], results: queue.SimpleQueue[CheckRun], done: dict[str, CheckRun]
 ) -> None:
     """Take the next result; or give up those whose time is over."""
     try:
@@ -140,4 +140,4 @@ def _collect(
         for name, (probe, deadline) in list(running.items()):
             if deadline <= now:
                 del running[name]
-                done[name] = Examined(probe.cause, because="it didn't come to an end in time")
+                done[name] = CheckRun(probe.cause, because="it didn't come to an end in time")

@@ -1,6 +1,6 @@
 """How far the service gets: its runtime's `reach`, run in a transient unit with the sandbox and user of the service.
 
-Where there is no systemd, or no root, it is run from here; `Reached.inside` says which it was.
+Where there is no systemd, or no root, it is run from here; `ConnectivityResults.inside` says which it was.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.command import minimal_environment, run
-from litellm_systemd.doctor.snapshot import Scene
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.host.observe import is_booted
 
@@ -35,7 +35,7 @@ _NOT = re.compile(r"Restart\w*|PrivateMounts")
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ConnectionResult:
     """How far a URL's way was gone: `stage` is done, or that which failed, at which `host`, with what `error`."""
 
     url: str
@@ -50,11 +50,11 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class ConnectivityResults:
     """The ways as the service goes them, if `inside` its sandbox, and as they are from here."""
 
-    service: tuple[Way, ...]
-    here: tuple[Way, ...]
+    service: tuple[ConnectionResult, ...]
+    here: tuple[ConnectionResult, ...]
     inside: bool
 
     @property
@@ -63,36 +63,36 @@ class Reached:
         return f"in the sandbox of {contract.SERVICE}" if self.inside else "from here, not in the service's sandbox"
 
 
-def observe_ways(scene: Scene, urls: tuple[str, ...]) -> Reached:
+def observe_connectivity(snapshot: Snapshot, urls: tuple[str, ...]) -> ConnectivityResults:
     """Go the way to each URL, from inside and from here at once.
 
     Raises:
         InstallerError: the release in use, or systemd, can't run it.
     """
     if not urls:
-        return Reached((), (), inside=False)
-    if not (scene.is_root and is_booted()):
-        found = _from_here(scene.environment, urls)
-        return Reached(found, found, inside=False)
+        return ConnectivityResults((), (), inside=False)
+    if not (snapshot.is_root and is_booted()):
+        found = _from_here(snapshot.environment, urls)
+        return ConnectivityResults(found, found, inside=False)
     with ThreadPoolExecutor(2) as pool:
-        here = pool.submit(_from_here, scene.environment, urls)
-        inside = pool.submit(_from_inside, scene, urls)
-        return Reached(inside.result(), here.result(), inside=True)
+        here = pool.submit(_from_here, snapshot.environment, urls)
+        inside = pool.submit(_from_inside, snapshot, urls)
+        return ConnectivityResults(inside.result(), here.result(), inside=True)
 
 
-def _from_here(environment: Mapping[str, str], urls: tuple[str, ...]) -> tuple[Way, ...]:
+def _from_here(environment: Mapping[str, str], urls: tuple[str, ...]) -> tuple[ConnectionResult, ...]:
     argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "reach", *urls)
-    return read_ways(run(argv, environment={**minimal_environment(), **environment}, timeout=_TIMEOUT).stdout)
+    return parse_results(run(argv, environment={**minimal_environment(), **environment}, timeout=_TIMEOUT).stdout)
 
 
-def _from_inside(scene: Scene, urls: tuple[str, ...]) -> tuple[Way, ...]:
-    sources = (scene.service.get("FragmentPath", ""), *scene.service.get("DropInPaths", "").split())
-    texts = (scene.layout.real(path).read_text(encoding="utf-8", errors="replace") for path in sources if path)
-    python = f"{scene.layout.current}/bin/python"
-    return read_ways(run(sandbox_argv(texts, python, urls), timeout=_TIMEOUT).stdout)
+def _from_inside(snapshot: Snapshot, urls: tuple[str, ...]) -> tuple[ConnectionResult, ...]:
+    sources = (snapshot.service.get("FragmentPath", ""), *snapshot.service.get("DropInPaths", "").split())
+    texts = (snapshot.layout.real(path).read_text(encoding="utf-8", errors="replace") for path in sources if path)
+    python = f"{snapshot.layout.current}/bin/python"
+    return parse_results(run(sandbox_argv(texts, python, urls), timeout=_TIMEOUT).stdout)
 
 
-def read_ways(text: str) -> tuple[Way, ...]:
+def parse_results(text: str) -> tuple[ConnectionResult, ...]:
     """What `reach` has printed.
 
     Raises:
@@ -100,7 +100,7 @@ def read_ways(text: str) -> tuple[Way, ...]:
     """
     try:
         found: list[dict[str, Any]] = json.loads(text)
-        return tuple(Way(each["url"], each["stage"], each["host"], each["error"]) for each in found)
+        return tuple(ConnectionResult(each["url"], each["stage"], each["host"], each["error"]) for each in found)
     except (ValueError, LookupError, TypeError):
         raise Unavailable("the release in use doesn't tell how far it gets", "sudo litellmctl upgrade") from None
 

@@ -57,26 +57,26 @@ class Observed(Generic[T]):
         self._name = name
 
     @overload
-    def __get__(self, scene: None, owner: type) -> Observed[T]: ...
+    def __get__(self, snapshot: None, owner: type) -> Observed[T]: ...
     @overload
-    def __get__(self, scene: Scene, owner: type) -> T: ...
-    def __get__(self, scene: Scene | None, owner: type) -> Observed[T] | T:
+    def __get__(self, snapshot: Snapshot, owner: type) -> T: ...
+    def __get__(self, snapshot: Snapshot | None, owner: type) -> Observed[T] | T:
         """What was found; raises what was raised then."""
-        if scene is None:
+        if snapshot is None:
             return self
-        found: T = scene.once(self._name, partial(self._find, scene))
+        found: T = snapshot.once(self._name, partial(self._find, snapshot))
         return found
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Observation:
     """What an observation gave."""
 
     value: Any = None
     error: Exception | None = None
 
 
-class Scene:
+class Snapshot:
     """One host at one moment. What can't be seen raises InstallerError or OSError, whose text says why."""
 
     def __init__(self, layout: Layout) -> None:
@@ -86,7 +86,7 @@ class Scene:
         self.patience = 2.5
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
-        self._seen: dict[str, _Outcome] = {}
+        self._seen: dict[str, _Observation] = {}
 
     def once(self, name: str, find: Callable[[], Any]) -> Any:
         """What `find` gives, or gave when it was called by that name."""
@@ -95,9 +95,9 @@ class Scene:
         with lock:
             if name not in self._seen:
                 try:
-                    self._seen[name] = _Outcome(find())
+                    self._seen[name] = _Observation(find())
                 except (InstallerError, OSError) as error:
-                    self._seen[name] = _Outcome(error=error)
+                    self._seen[name] = _Observation(error=error)
             seen = self._seen[name]
         if seen.error is not None:
             raise seen.error

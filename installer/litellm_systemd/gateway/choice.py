@@ -12,7 +12,7 @@ from litellm_systemd.errors import UsageError
 _SUFFIXES = (".yml", ".yaml")
 
 
-class Origin(Enum):
+class ConfigOrigin(Enum):
     """Where a configuration comes from: the package, the folder of installed ones, or a file of the user's."""
 
     SHIPPED = "shipped"
@@ -21,21 +21,21 @@ class Origin(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ConfigChoice:
     """A configuration that was chosen. `name` is its file name, `path` the file; None for a shipped one.
 
     `passed_over` is a file of the same name in the current folder that was not taken, for the user to be told of.
     """
 
     name: str
-    origin: Origin
+    origin: ConfigOrigin
     path: Path | None
     passed_over: Path | None = None
 
 
 def resolve_name(
     name: str, *, shipped: frozenset[str], installed: frozenset[str], installed_dir: Path, folder: Path
-) -> Choice:
+) -> ConfigChoice:
     """The configuration that `name` means. `shipped` and `installed` are file names, such as `demo.yml`.
 
     1. With a slash it is a path, seen from `folder`; whether it exists is for `read_config` to say.
@@ -51,15 +51,15 @@ def resolve_name(
         raise UsageError("no configuration is named", f"There are: {_listing(shipped | installed)}.")
     if "/" in name:
         path = folder / name
-        return Choice(path.name, Origin.PATH, path)
+        return ConfigChoice(path.name, ConfigOrigin.PATH, path)
     own = next((folder / file for file in _spellings(name) if (folder / file).is_file()), None)
     for file in _spellings(name):
         if file in installed:
-            return Choice(file, Origin.INSTALLED, installed_dir / file, _other(own, installed_dir / file))
+            return ConfigChoice(file, ConfigOrigin.INSTALLED, installed_dir / file, _other(own, installed_dir / file))
         if file in shipped:
-            return Choice(file, Origin.SHIPPED, None, own)
+            return ConfigChoice(file, ConfigOrigin.SHIPPED, None, own)
     if own is not None:
-        return Choice(own.name, Origin.PATH, own)
+        return ConfigChoice(own.name, ConfigOrigin.PATH, own)
     raise _unknown(name, shipped | installed)
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from litellm_systemd.bedrock.regions import leaving as leaving
 from litellm_systemd.bedrock.regions import localize as localize
-from litellm_systemd.gateway.choice import Choice as Choice
-from litellm_systemd.gateway.choice import Origin as Origin
+from litellm_systemd.gateway.choice import ConfigChoice as ConfigChoice
+from litellm_systemd.gateway.choice import ConfigOrigin as ConfigOrigin
 from litellm_systemd.gateway.choice import resolve_name as resolve_name
 from litellm_systemd.gateway.config_types import REFERENCE, Fallback, KeyPath, Place, config_error, find_place
 from litellm_systemd.gateway.config_types import ConfigError as ConfigError
-from litellm_systemd.gateway.config_types import Finding as Finding
 from litellm_systemd.gateway.config_types import GatewayConfig as GatewayConfig
+from litellm_systemd.gateway.config_types import LintFinding as LintFinding
 from litellm_systemd.gateway.config_types import Model as Model
 from litellm_systemd.gateway.config_types import Severity as Severity
 from litellm_systemd.gateway.lint import lint as lint
@@ -89,7 +89,7 @@ def _models(document: Document) -> tuple[Model, ...]:
     if not entries:
         raise _wrong(document, "no-models", ("model_list",), "is empty: it would serve nothing", _EXAMPLE)
     models: list[Model] = []
-    findings: list[Finding] = []
+    findings: list[LintFinding] = []
     for index, entry in enumerate(entries):
         try:
             models.append(_model(document, entry, ("model_list", index)))

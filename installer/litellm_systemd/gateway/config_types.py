@@ -71,7 +71,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LintFinding:
     """One thing that is wrong: where, what, and the `remedy`.
 
     `code` is a short stable slug for programs; docs/linter.md has a section for each. `message` is a sentence about
@@ -97,14 +97,14 @@ class Finding:
 class ConfigError(InputError):
     """A configuration can't be used. `findings` say why, for programs; the message is the first one's."""
 
-    def __init__(self, *findings: Finding) -> None:
+    def __init__(self, *findings: LintFinding) -> None:
         super().__init__(str(findings[0]), findings[0].remedy)
         self.findings = findings
 
 
 def config_error(code: str, place: Place, message: str, remedy: str) -> ConfigError:
     """What to raise where a configuration can't even be read."""
-    return ConfigError(Finding(Severity.ERROR, code, place, message, remedy))
+    return ConfigError(LintFinding(Severity.ERROR, code, place, message, remedy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +194,16 @@ class GatewayConfig:
         value = self.document["model_list"][model.key[1]].get("model_info")
         return value if isinstance(value, Mapping) else {}
 
-    def error(self, code: str, path: KeyPath, message: str, remedy: str) -> Finding:
+    def error(self, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
         """An error at a key of this configuration; the empty path stands for the service's environment."""
         return self._finding(Severity.ERROR, code, path, message, remedy)
 
-    def warning(self, code: str, path: KeyPath, message: str, remedy: str) -> Finding:
+    def warning(self, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
         """A warning at a key of this configuration; the empty path stands for the service's environment."""
         return self._finding(Severity.WARNING, code, path, message, remedy)
 
-    def _finding(self, severity: Severity, code: str, path: KeyPath, message: str, remedy: str) -> Finding:
-        return Finding(severity, code, self.place(path) if path else Place(), message, remedy)
+    def _finding(self, severity: Severity, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
+        return LintFinding(severity, code, self.place(path) if path else Place(), message, remedy)
 
     def place(self, path: KeyPath) -> Place:
         """Where a key stands, or the closest parent that is in the file."""

@@ -11,9 +11,9 @@ from litellm_systemd.contract import MASTER_KEY
 from litellm_systemd.gateway.config_types import (
     REFERENCE,
     Fallback,
-    Finding,
     GatewayConfig,
     KeyPath,
+    LintFinding,
     Severity,
     mappings,
     resolve_reference,
@@ -62,7 +62,7 @@ _MISPLACED: Mapping[KeyPath, str] = {
 }
 
 
-def name_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def name_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Sections and settings that LiteLLM doesn't know, or not there, with the name that was meant."""
     del environ
     for name, value in config.document.items():
@@ -78,7 +78,7 @@ def name_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator
                 yield config.error("not-a-mapping", path, "isn't a mapping", "Write one KEY: VALUE a line below it.")
 
 
-def _unknown_in(config: GatewayConfig, section: str) -> Iterator[Finding]:
+def _unknown_in(config: GatewayConfig, section: str) -> Iterator[LintFinding]:
     for key in config.section(section):
         path = (section, str(key))
         if path in _MISPLACED or (key not in SECTIONS[section] and not _switch_of_a_feature(section, str(key))):
@@ -93,7 +93,7 @@ def _switch_of_a_feature(section: str, key: str) -> bool:
     )
 
 
-def _unknown_setting(config: GatewayConfig, path: KeyPath, known: frozenset[str]) -> Iterator[Finding]:
+def _unknown_setting(config: GatewayConfig, path: KeyPath, known: frozenset[str]) -> Iterator[LintFinding]:
     name = str(path[-1])
     unknown = "is not a setting that LiteLLM knows, and is ignored"
     if path in _MISPLACED:
@@ -120,7 +120,7 @@ def _unknown_setting(config: GatewayConfig, path: KeyPath, known: frozenset[str]
 _CACHING = "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING"
 
 
-def route_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def route_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Fallbacks and aliases that lead to nothing, to where they come from, or out of the prompt cache."""
     yield from _fallbacks(config)
     yield from _aliases(config)
@@ -147,7 +147,7 @@ def _is_in(name: str, names: frozenset[str]) -> bool:
     return name in names or any("*" in pattern and fnmatchcase(name, pattern) for pattern in names)
 
 
-def _fallbacks(config: GatewayConfig) -> Iterator[Finding]:
+def _fallbacks(config: GatewayConfig) -> Iterator[LintFinding]:
     served = _served(config)
     # A fallback for gpt-4 is one for openai/gpt-4 too (router_utils/fallback_event_handlers.py).
     asked_for = served | {name.partition("/")[2] for name in served if "/" in name}
@@ -160,7 +160,7 @@ def _fallbacks(config: GatewayConfig) -> Iterator[Finding]:
             yield config.warning("fallback-for-nothing", fallback.key, message, remedy)
 
 
-def _target(config: GatewayConfig, fallback: Fallback, target: str, served: frozenset[str]) -> Iterator[Finding]:
+def _target(config: GatewayConfig, fallback: Fallback, target: str, served: frozenset[str]) -> Iterator[LintFinding]:
     aliases = dict(_all_aliases(config))
     model = aliases.get(fallback.model, fallback.model)
     if target == fallback.model:
@@ -174,7 +174,7 @@ def _target(config: GatewayConfig, fallback: Fallback, target: str, served: froz
         yield config.warning("fallback-to-itself", fallback.key, message, "Name another model.")
 
 
-def _aliases(config: GatewayConfig) -> Iterator[Finding]:
+def _aliases(config: GatewayConfig) -> Iterator[LintFinding]:
     # The router follows an alias once: an alias of an alias leads nowhere.
     names = _deployed(config)
     with_fallbacks = {fallback.model for fallback in config.fallbacks}
@@ -196,7 +196,7 @@ def _aliases(config: GatewayConfig) -> Iterator[Finding]:
             yield config.warning("alias-without-fallback", path, message, remedy)
 
 
-def _lost_cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _lost_cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Fallbacks from a model that is asked to cache prompts to one that doesn't."""
     everywhere = (
         config.section("litellm_settings").get("enable_anthropic_prompt_caching") is True
@@ -260,7 +260,7 @@ _EMPTY_IS_A_VALUE = (
 _OF_THE_ENVIRONMENT = frozenset({"unset-variable", "no-master-key", "no-region", "no-database"})
 
 
-def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Finding, ...]:
+def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[LintFinding, ...]:
     """All that is wrong with a configuration in the service's environment: errors first, else as in the file.
 
     Unknown and misspelt settings, references to variables that aren't set, the master key, the database, hazards;
@@ -275,7 +275,7 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Find
     return tuple(sorted(found, key=lambda finding: finding.severity is Severity.WARNING))
 
 
-def _references(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _references(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     places: dict[str, list[KeyPath]] = {}
     for path, variable in config.references:
         # The master key and the database have a rule of their own.
@@ -289,12 +289,12 @@ def _references(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[F
             yield _unset(config)("unset-variable", paths[0], message, f"Set {variable} in .env, or remove the key.")
 
 
-def _unset(config: GatewayConfig) -> Callable[[str, KeyPath, str, str], Finding]:
+def _unset(config: GatewayConfig) -> Callable[[str, KeyPath, str, str], LintFinding]:
     # With a secret manager LiteLLM looks there as well, and what is there can't be seen from here.
     return config.warning if "key_management_system" in config.section("general_settings") else config.error
 
 
-def _master_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _master_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     general = config.section("general_settings")
     path: KeyPath = ("general_settings", "master_key")
     written = "master_key" in general
@@ -316,7 +316,7 @@ def _master_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[F
         yield config.warning("weak-master-key", path, f"is {EXAMPLE_KEY}, the example of the documentation", remedy)
 
 
-def _environment(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _environment(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     for name in _EMPTY_IS_A_VALUE:
         if environ.get(name) == "":
             remedy = f"Remove {name} from .env, or give it a value."
@@ -327,7 +327,7 @@ def _environment(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[
         yield config.error("empty-variable", (), message, "Remove them from .env to use the IAM role.")
 
 
-def _database(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _database(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     general = config.section("general_settings")
     path = ("general_settings", "database_url")
     remedy = "Remove it. Virtual keys and the Admin UI's log-in need the database; models don't."
@@ -345,7 +345,7 @@ def _database(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Fin
                 yield config.warning("no-database", ("general_settings", str(key)), message, "Remove it.")
 
 
-def _hazards(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _hazards(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     for key, value in config.section("general_settings").items():
         path: KeyPath = ("general_settings", str(key))
         if value and str(key).startswith("dangerously_"):
@@ -361,7 +361,7 @@ def _hazards(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Find
     yield from _debug(config, environ)
 
 
-def _debug(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _debug(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     remedy = "Remove it outside of a test."
     for section, key in _DEBUG:
         if config.section(section).get(key):
@@ -373,7 +373,7 @@ def _debug(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Findin
         yield config.warning("debug-log", path, said, "Set LITELLM_LOG=INFO outside of a test.")
 
 
-def _plain_secrets(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _plain_secrets(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     del environ
     sections = [((*model.key, "litellm_params"), config.params(model)) for model in config.models]
     sections += [((name,), config.section(name)) for name in ("general_settings", "router_settings")]
@@ -384,7 +384,7 @@ def _plain_secrets(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
                 yield _plain_secret(config, (*path, key))
 
 
-def _plain_secret(config: GatewayConfig, path: KeyPath) -> Finding:
+def _plain_secret(config: GatewayConfig, path: KeyPath) -> LintFinding:
     key = str(path[-1])
     variable = MASTER_KEY if key == "master_key" else key.upper()
     remedy = f"Put it in .env and write {key}: {REFERENCE}{variable}"

@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 
 from litellm_systemd.bedrock import regions
 from litellm_systemd.bedrock.ids import parse_bedrock_id
-from litellm_systemd.gateway.config_types import Finding, GatewayConfig, KeyPath, Model, mappings, resolve_reference
+from litellm_systemd.gateway.config_types import (
+    GatewayConfig,
+    KeyPath,
+    LintFinding,
+    Model,
+    mappings,
+    resolve_reference,
+)
 from litellm_systemd.gateway.installed_litellm import Part, is_known_to_litellm
 from litellm_systemd.gateway.known import PROVIDERS
 from litellm_systemd.gateway.model_map import foundation_model, map_values, read_model_map
@@ -39,7 +46,7 @@ _CHOSEN_BY = frozenset({"order", "weight", "tags", "rpm", "tpm"})
 _DROP_PARAMS = "LITELLM_DROP_PARAMS"
 
 
-def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Unknown providers and parameters, regions that are missing or wrong, entries that are in each other's way."""
     environ = with_own_variables(config, environ)
     yield from _bad_environment_region(config, environ)
@@ -68,7 +75,7 @@ def with_own_variables(config: GatewayConfig, environ: Mapping[str, str]) -> Map
     return {**environ, **{name: resolve_reference(value, environ) or "" for name, value in own.items()}}
 
 
-def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     params = config.params(model)
     called = resolve_reference(model.provider_model, environ) or ""
     provider, slash, rest = called.partition("/")
@@ -89,7 +96,7 @@ def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -
     yield config.error("unknown-provider", path, message, f"Write it as PROVIDER/{rest}, such as bedrock/{rest}.")
 
 
-def _no_provider(config: GatewayConfig, model: Model, called: str) -> Iterator[Finding]:
+def _no_provider(config: GatewayConfig, model: Model, called: str) -> Iterator[LintFinding]:
     # LiteLLM finds the provider of a bare name in its map of models (get_llm_provider_logic.py).
     known = read_model_map()
     if not called or "*" in called or model.mocked or not known or called in known or _BARE.match(called):
@@ -99,7 +106,7 @@ def _no_provider(config: GatewayConfig, model: Model, called: str) -> Iterator[F
     yield config.warning("no-provider", path, message, f"Write it as PROVIDER/{called}, such as bedrock/{called}.")
 
 
-def _route(config: GatewayConfig, model: Model) -> Iterator[Finding]:
+def _route(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
     """A misspelt route: LiteLLM takes it for a part of the model's id."""
     route, slash, rest = model.provider_model.partition("/")[2].partition("/")
     close = difflib.get_close_matches(route, _ROUTES, n=1, cutoff=0.75) if slash else []
@@ -109,7 +116,7 @@ def _route(config: GatewayConfig, model: Model) -> Iterator[Finding]:
         yield config.error("misspelt-route", path, message, f"Write it as {model.provider}/{close[0]}/{rest}.")
 
 
-def _aws_params(config: GatewayConfig, model: Model) -> Iterator[Finding]:
+def _aws_params(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
     for key in config.params(model):
         if (
             str(key).startswith("aws_")
@@ -122,13 +129,13 @@ def _aws_params(config: GatewayConfig, model: Model) -> Iterator[Finding]:
             yield config.error("unknown-aws-parameter", path, "is not a parameter that LiteLLM knows", remedy)
 
 
-def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     variable = next((name for name in REGION_VARIABLES if environ.get(name)), None)
     if variable is not None and any(_on_bedrock(model) and model.region is None for model in config.models):
         yield from _bad_region(config, (), f"{variable}={environ[variable]}", environ[variable])
 
 
-def _bad_region(config: GatewayConfig, path: KeyPath, told: str, region: str) -> Iterator[Finding]:
+def _bad_region(config: GatewayConfig, path: KeyPath, told: str, region: str) -> Iterator[LintFinding]:
     if region in regions.REGIONS:
         return
     close = difflib.get_close_matches(region, sorted(regions.REGIONS), n=1)
@@ -139,7 +146,7 @@ def _bad_region(config: GatewayConfig, path: KeyPath, told: str, region: str) ->
         yield config.error("unknown-region", path, f"{told} is not an AWS region", remedy)
 
 
-def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     region = called_region(config, model, environ)
     if region is None:
         return  # see _no_region
@@ -159,7 +166,7 @@ def called_region(config: GatewayConfig, model: Model, environ: Mapping[str, str
     return _region_in_name(config, model) or next(named, None)
 
 
-def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     # One that refers to a variable that isn't set is found already.
     without = [
         model
@@ -186,7 +193,7 @@ def _region_in_name(config: GatewayConfig, model: Model) -> str | None:
     return next((part for part in model.provider_model.split("/") if part in regions.REGIONS), None)
 
 
-def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> Iterator[Finding]:
+def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> Iterator[LintFinding]:
     prefix = model.provider_model.rpartition("/")[2].partition(".")[0]
     reach = regions.REACH.get(prefix)
     if reach is not None and not region.startswith(reach):
@@ -195,7 +202,7 @@ def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> I
         yield config.error("profile-out-of-reach", (*model.key, "litellm_params", "model"), message, remedy)
 
 
-def _sampling_params(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _sampling_params(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Models that refuse temperature and top_p, which most clients send, where nothing drops them."""
     if _is_on(config.section("litellm_settings").get("drop_params")) or _is_on(environ.get(_DROP_PARAMS)):
         return
@@ -220,7 +227,7 @@ def _is_on(value: object) -> bool:
     return value is True or str(value).strip().lower() in ("true", "1", "yes", "on")
 
 
-def _duplicates(config: GatewayConfig) -> Iterator[Finding]:
+def _duplicates(config: GatewayConfig) -> Iterator[LintFinding]:
     """Entries of one name that don't share its load: the very same one again, or another model."""
     groups: dict[str, list[Model]] = {}
     for model in config.models:
@@ -241,7 +248,7 @@ def _entry(config: GatewayConfig, model: Model) -> object:
     return entries[model.key[1]]
 
 
-def _mixed(config: GatewayConfig, name: str, models: list[Model]) -> Iterator[Finding]:
+def _mixed(config: GatewayConfig, name: str, models: list[Model]) -> Iterator[LintFinding]:
     behind = {model.key: foundation_model(config, model) for model in models}
     first = behind[models[0].key]
     if "*" in name or any(_CHOSEN_BY & config.params(model).keys() for model in models):

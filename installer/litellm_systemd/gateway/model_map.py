@@ -64,7 +64,7 @@ ENDED: Mapping[str, date] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class Lifecycle:
     """How long a model goes on: its status in Bedrock's words (`active`), None where Bedrock wasn't asked, and the
     day on which it ends, None where none is known.
     """

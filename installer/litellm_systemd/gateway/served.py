@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from litellm_systemd.bedrock.ids import BedrockId, parse_bedrock_id
-from litellm_systemd.gateway.config_types import Finding, GatewayConfig, Model, resolve_reference
+from litellm_systemd.gateway.config_types import GatewayConfig, LintFinding, Model, resolve_reference
 from litellm_systemd.gateway.lint_models import called_region, with_own_variables
-from litellm_systemd.gateway.model_map import Life, MapEntry, find_entry
+from litellm_systemd.gateway.model_map import Lifecycle, MapEntry, find_entry
 
 #: Days before a model's end from which on a user is warned.
 WARNING_DAYS = 90
@@ -27,7 +27,7 @@ class Served:
     found: BedrockId | None = None
     region: str | None = None
     entry: MapEntry | None = None
-    life: Life = field(default_factory=Life)
+    life: Lifecycle = field(default_factory=Lifecycle)
 
     @property
     def is_called(self) -> bool:
@@ -48,12 +48,12 @@ def _served(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> 
         return Served(model)
     region = called_region(config, model, environ)
     entry = find_entry(found, region)
-    return Served(model, found, region, entry, Life(None, entry.ends if entry is not None else None))
+    return Served(model, found, region, entry, Lifecycle(None, entry.ends if entry is not None else None))
 
 
 def end_findings(
     config: GatewayConfig, served: tuple[Served, ...], today: date, *, known: frozenset[str] = frozenset()
-) -> Iterator[Finding]:
+) -> Iterator[LintFinding]:
     """Models that Bedrock has ended, as errors, and those that end within `WARNING_DAYS`, as warnings.
 
     `known` are models, by their ids on Bedrock, whose end is no news, and so a warning at most.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from litellm_systemd.env.environment_file import parse_environment_file
-from litellm_systemd.host.state import FileState, Kind, Record
+from litellm_systemd.host.state import FileKind, FileState, Record
 
 
 def describe_drift(found: FileState | None, record: Record) -> str:
@@ -17,13 +17,13 @@ def describe_drift(found: FileState | None, record: Record) -> str:
         return "is gone"
     if found.kind is not record.kind:
         return f"is a {found.kind.value}, and was a {record.kind.value}"
-    edited = found.kind is not Kind.FOLDER and found.digest != record.digest
+    edited = found.kind is not FileKind.FOLDER and found.digest != record.digest
     return ", ".join(filter(None, ("edited" if edited else "", access_drift(found, record))))
 
 
 def access_drift(found: FileState, record: Record) -> str:
     """The differences of mode and owner in words; empty if there is none. Those of a link mean nothing."""
-    if Kind.LINK in (found.kind, record.kind):
+    if FileKind.LINK in (found.kind, record.kind):
         return ""
     ways = []
     if found.mode != record.mode:
@@ -64,7 +64,7 @@ def _attributes(before: FileState | None, after: FileState | None) -> Iterator[s
         return
     if before.kind is not after.kind:
         yield f"{after.path}: a {before.kind.value}, to be a {after.kind.value}"
-    elif after.kind is not Kind.LINK and _access(before) != _access(after):
+    elif after.kind is not FileKind.LINK and _access(before) != _access(after):
         yield f"{after.path}: {_access(before)}, to be {_access(after)}"
 
 
@@ -80,10 +80,10 @@ def _content(path: str, before: FileState | None, after: FileState | None, *, is
 
 
 def _lines(state: FileState | None, *, is_environment: bool) -> list[str]:
-    if state is None or state.kind in (Kind.FOLDER, Kind.OTHER):
+    if state is None or state.kind in (FileKind.FOLDER, FileKind.OTHER):
         return []
     text = state.content.decode(errors="replace")
-    if state.kind is Kind.LINK:
+    if state.kind is FileKind.LINK:
         return [f"link to {text}"]
     if is_environment:
         # A value may go over several lines, and all but its first would look harmless.

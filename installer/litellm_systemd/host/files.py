@@ -14,7 +14,7 @@ from pathlib import Path
 
 from litellm_systemd.errors import InstallerError, remedy_of
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.state import FileState, Kind
+from litellm_systemd.host.state import FileKind, FileState
 
 #: Of the file that is being written, and of the one that it replaces.
 _NEW, _BEFORE = ".litellmctl-new", ".litellmctl-before"
@@ -49,11 +49,11 @@ def observe_file(layout: Layout, path: str) -> FileState | None:
     except PermissionError:
         return None
     kind = _kind(status.st_mode)
-    if kind is Kind.LINK:
+    if kind is FileKind.LINK:
         return FileState(path, str(real.readlink()).encode(), mode=0o777, kind=kind)
     return FileState(
         path,
-        _content(real) if kind is Kind.FILE else b"",
+        _content(real) if kind is FileKind.FILE else b"",
         mode=stat.S_IMODE(status.st_mode),
         owner=_user_name(layout, status.st_uid),
         group=_group_name(layout, status.st_gid),
@@ -61,12 +61,12 @@ def observe_file(layout: Layout, path: str) -> FileState | None:
     )
 
 
-def _kind(mode: int) -> Kind:
+def _kind(mode: int) -> FileKind:
     if stat.S_ISLNK(mode):
-        return Kind.LINK
+        return FileKind.LINK
     if stat.S_ISDIR(mode):
-        return Kind.FOLDER
-    return Kind.FILE if stat.S_ISREG(mode) else Kind.OTHER
+        return FileKind.FOLDER
+    return FileKind.FILE if stat.S_ISREG(mode) else FileKind.OTHER
 
 
 def _content(path: Path) -> bytes:
@@ -89,7 +89,7 @@ def write_file(layout: Layout, state: FileState) -> None:
         raise InstallerError(f"{real} is a folder, and a {state.kind.value} has to stand there", "Move it away.")
     try:
         make_folder(real.parent)
-        if state.kind is Kind.LINK:
+        if state.kind is FileKind.LINK:
             _place_link(real, state)
         else:
             _place_file(layout, real, state)

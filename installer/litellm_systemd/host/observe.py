@@ -13,7 +13,7 @@ from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable, UsageError
 from litellm_systemd.host.files import group_exists, observe_file, user_exists
 from litellm_systemd.host.layout import UNITS, Layout, layout_files
-from litellm_systemd.host.state import HostState, Kind, Record, UnitState
+from litellm_systemd.host.state import FileKind, HostState, Record, UnitState
 from litellm_systemd.host.systemctl import Systemctl
 
 #: The last file that a release gets; a folder without it is one whose making was cut short.
@@ -75,7 +75,7 @@ def read_manifest(layout: Layout) -> dict[str, Record]:
 def _record(found: Mapping[str, Any]) -> Record:
     return Record(
         digest=str(found["sha256"]),
-        kind=Kind(found["kind"]),
+        kind=FileKind(found["kind"]),
         mode=int(found["mode"], 8),
         owner=str(found["owner"]),
         group=str(found["group"]),
@@ -212,4 +212,4 @@ def require_installed(systemctl: Systemctl) -> None:
 def active_config(layout: Layout) -> str | None:
     """The file name of the active configuration, None if none is installed."""
     found = observe_file(layout, layout.config_link)
-    return Path(found.content.decode()).name if found is not None and found.kind is Kind.LINK else None
+    return Path(found.content.decode()).name if found is not None and found.kind is FileKind.LINK else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class Kind(Enum):
+class FileKind(Enum):
     """What stands at a path."""
 
     FILE = "file"
@@ -31,7 +31,7 @@ class FileState:
     mode: int = 0o644
     owner: str = "root"
     group: str = "root"
-    kind: Kind = Kind.FILE
+    kind: FileKind = FileKind.FILE
     keep_edits: bool = field(default=False, compare=False)
 
     @property
@@ -45,7 +45,7 @@ class Record:
     """What an earlier run wrote at a path: SHA-256 of the content in hex, kind, mode, owner and group."""
 
     digest: str
-    kind: Kind = Kind.FILE
+    kind: FileKind = FileKind.FILE
     mode: int = 0o644
     owner: str = "root"
     group: str = "root"
@@ -58,12 +58,12 @@ def record_of(state: FileState) -> Record:
 
 def link(path: str, target: str) -> FileState:
     """The state of a symbolic link."""
-    return FileState(path, target.encode(), mode=0o777, kind=Kind.LINK)
+    return FileState(path, target.encode(), mode=0o777, kind=FileKind.LINK)
 
 
 def folder(path: str, mode: int, owner: str = "root", group: str = "root") -> FileState:
     """The state of a folder."""
-    return FileState(path, mode=mode, owner=owner, group=group, kind=Kind.FOLDER)
+    return FileState(path, mode=mode, owner=owner, group=group, kind=FileKind.FOLDER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from litellm_systemd.host.observe import observe_host, previous_release, render_
 from litellm_systemd.host.state import (
     Action,
     DesiredState,
+    FileKind,
     FileState,
     HostState,
-    Kind,
     Plan,
     Record,
     Verb,
@@ -28,7 +28,7 @@ from litellm_systemd.host.state import (
 from litellm_systemd.host.systemctl import journal_argv
 from litellm_systemd.install.plan import missing_folders, plan_rollback, plan_uninstall
 from litellm_systemd.install.steps import Executor, take
-from litellm_systemd.install.undo_log import Journal, Unfinished, read_journal
+from litellm_systemd.install.undo_log import UndoLog, Unfinished, read_undo_log
 from litellm_systemd.instances.standby import remove_standby
 
 #: So many attempts are kept.
@@ -45,7 +45,7 @@ def keep_attempt(executor: Executor, plan: Plan, error: BaseException) -> str:
     story = "\n".join([f"{type(error).__name__}: {error}", "", "The plan was:", *map(str, plan.actions), ""])
     texts = {"error.txt": story.encode(), "journal.txt": _last_lines(executor)}
     for action in plan.actions:
-        if action.after is not None and action.after.kind is Kind.FILE:
+        if action.after is not None and action.after.kind is FileKind.FILE:
             texts[action.target.strip("/").replace("/", "-")] = action.after.content
     try:
         for name, content in texts.items():
@@ -94,7 +94,7 @@ def apply_install(
         return
     taken: list[Action] = []
     with plain_umask(), interruptible(), ExitStack() as stack:
-        journal = Journal(executor.layout, "install", host)
+        journal = UndoLog(executor.layout, "install", host)
         try:
             for action in plan.actions:
                 journal.record(action)
@@ -122,7 +122,7 @@ def apply_uninstall(executor: Executor, plan: Plan, host: HostState, *, purge: b
         InstallerError: a step failed.
     """
     layout = executor.layout
-    Journal(layout, "uninstall", host, purge=purge)
+    UndoLog(layout, "uninstall", host, purge=purge)
     for action in plan.actions:
         take(executor, action)
     if layout.is_host:
@@ -144,7 +144,7 @@ def recover(executor: Executor) -> None:
     Raises:
         InstallerError: that failed; the next run tries again.
     """
-    found = read_journal(executor.layout)
+    found = read_undo_log(executor.layout)
     if found is None:
         return
     layout = executor.layout
@@ -232,7 +232,7 @@ def _keep_pristine(
     digests = {record.digest for record in records.values()}
     for state in (*desired.files, *(kept.offered for kept in plan.kept)):
         path = f"{layout.pristine}/{state.digest}"
-        if state.kind is Kind.FILE and state.digest in digests and not layout.real(path).exists():
+        if state.kind is FileKind.FILE and state.digest in digests and not layout.real(path).exists():
             write_file(layout, FileState(path, state.content, mode=0o600))
     return render_manifest(layout, records, _previous_release(layout, desired, host))
 

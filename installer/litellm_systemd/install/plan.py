@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from litellm_systemd import contract
 from litellm_systemd.errors import CannotCreate, Unavailable
 from litellm_systemd.host.layout import UNITS, Layout
-from litellm_systemd.host.state import Action, DesiredState, FileState, HostState, Kept, Kind, Plan, Running, Verb
+from litellm_systemd.host.state import Action, DesiredState, FileKind, FileState, HostState, Kept, Plan, Running, Verb
 
 NEW, CHANGED, BY_HAND = "new", "changed", "edited by hand"
 
@@ -47,10 +47,12 @@ def _require_name(layout: Layout, desired: DesiredState, host: HostState, name: 
 
 def _require_kind(state: FileState, found: FileState, *, is_ours: bool) -> None:
     # A file in place of a link of ours is somebody's copy of what it led to. It is put aside like any other edit.
-    if found.kind is state.kind or (is_ours and (state.kind, found.kind) == (Kind.LINK, Kind.FILE)):
+    if found.kind is state.kind or (is_ours and (state.kind, found.kind) == (FileKind.LINK, FileKind.FILE)):
         return
     what = (
-        f"a link to {found.content.decode(errors='replace')}" if found.kind is Kind.LINK else f"a {found.kind.value}"
+        f"a link to {found.content.decode(errors='replace')}"
+        if found.kind is FileKind.LINK
+        else f"a {found.kind.value}"
     )
     raise CannotCreate(
         f"{state.path} is {what}, and a {state.kind.value} has to stand there", "Move it away and run this again."
@@ -165,7 +167,7 @@ def in_order(layout: Layout, actions: Iterable[Action]) -> tuple[Action, ...]:
 
     def rank(action: Action) -> tuple[int, bool, int]:
         declares = action.verb is Verb.WRITE and action.target in (layout.sysusers, layout.tmpfiles)
-        is_link = action.after is not None and action.after.kind is Kind.LINK
+        is_link = action.after is not None and action.after.kind is FileKind.LINK
         inner_first = -action.target.count("/") if action.verb is Verb.REMOVE_EMPTY else 0
         return verbs.index(Verb.SAVE_EDITED if declares else action.verb), is_link, inner_first
 
@@ -178,7 +180,7 @@ def _kept(file: FileState, desired: DesiredState, host: HostState) -> Kept | Non
     As dpkg does with configuration files: an edit stays. If what ships is what it was, nobody has to hear of it.
     """
     found, record = host.files.get(file.path), host.manifest.get(file.path)
-    if not file.keep_edits or file.path in desired.take or found is None or found.kind is not Kind.FILE:
+    if not file.keep_edits or file.path in desired.take or found is None or found.kind is not FileKind.FILE:
         return None
     if found.content == file.content or not host.edited(file.path):
         return None
@@ -187,7 +189,7 @@ def _kept(file: FileState, desired: DesiredState, host: HostState) -> Kept | Non
 
 def _folders_made(host: HostState) -> list[str]:
     """The folders that an install made, sorted."""
-    recorded = (path for path, record in host.manifest.items() if record.kind is Kind.FOLDER)
+    recorded = (path for path, record in host.manifest.items() if record.kind is FileKind.FOLDER)
     return sorted(path for path in recorded if path in host.files)
 
 
@@ -198,13 +200,15 @@ def missing_folders(desired: DesiredState, host: HostState) -> tuple[str, ...]:
 
 
 def _is_edited_file(path: str, host: HostState) -> bool:
-    return host.files[path].kind is Kind.FILE and host.edited(path)
+    return host.files[path].kind is FileKind.FILE and host.edited(path)
 
 
 def _is_ours(path: str, host: HostState) -> bool:
     """Whether an uninstall may take a path of the manifest: a folder, or a link to elsewhere, isn't what we wrote."""
     found = host.files.get(path)
-    return found is not None and (found.kind is Kind.FILE or (found.kind is Kind.LINK and not host.edited(path)))
+    return found is not None and (
+        found.kind is FileKind.FILE or (found.kind is FileKind.LINK and not host.edited(path))
+    )
 
 
 def _why(file: FileState, host: HostState) -> str:
@@ -265,7 +269,7 @@ def _systemd_actions(
         yield Action(Verb.START, contract.SERVICE)
     else:
         # A mended mode or owner is no reason to disturb a process.
-        changed = {file.path for file in writes if _why(file, host) in (NEW, CHANGED) or file.kind is Kind.LINK}
+        changed = {file.path for file in writes if _why(file, host) in (NEW, CHANGED) or file.kind is FileKind.LINK}
         yield from _take_up_actions(layout, desired, host, changed, stale=stale)
 
 

@@ -38,7 +38,7 @@ class Unfinished:
     purge: bool = False
 
 
-class Journal:
+class UndoLog:
     """Written by the one who makes the change. Every method returns with the disk up to date."""
 
     def __init__(self, layout: Layout, verb: str, host: HostState, *, purge: bool = False) -> None:
@@ -66,7 +66,7 @@ class Journal:
         remove_path(self._layout, self._layout.journal)
 
 
-def read_journal(layout: Layout) -> Unfinished | None:
+def read_undo_log(layout: Layout) -> Unfinished | None:
     """The change that was cut short, None if there is none.
 
     Raises:

@@ -43,7 +43,7 @@ class Materials:
     others: Path | None = None
 
 
-class Origin(Protocol):
+class PackageOrigin(Protocol):
     """Where this package comes from."""
 
     def prepare(self, scratch: Path) -> Materials:
@@ -58,7 +58,7 @@ class Source:
     code: str
     lock: str = field(repr=False)
     python: Path
-    origin: Origin = field(repr=False)
+    origin: PackageOrigin = field(repr=False)
 
     @property
     def identifier(self) -> str:
@@ -188,7 +188,7 @@ def _distribution() -> Distribution:
         ) from None
 
 
-def _origin(found: Distribution) -> Origin:
+def _origin(found: Distribution) -> PackageOrigin:
     origin = json.loads(found.read_text("direct_url.json") or "{}")
     if origin.get("dir_info", {}).get("editable"):
         return Checkout(Path(unquote(urlparse(origin["url"]).path)))

@@ -43,7 +43,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Drained:
     """A worker has drained for `seconds`, and ended `cut` requests then."""
 
     cut: int
@@ -55,8 +55,8 @@ class Serve:
     """From the master: accept connections."""
 
 
-Message = Beat | Environment | Failed | Left | Serve
-_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Beat, Environment, Failed, Left, Serve)}
+Message = Beat | Environment | Failed | Drained | Serve
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Beat, Environment, Failed, Drained, Serve)}
 
 
 class Channel:

@@ -16,7 +16,7 @@ from litellm_systemd.runtime.channel import Beat, Failed
 from litellm_systemd.runtime.configuration import load_configuration
 from litellm_systemd.runtime.journal import Journal, adopt_loggers, open_journal
 from litellm_systemd.runtime.master.status import render_error
-from litellm_systemd.runtime.master.worker_handle import Process, spawn
+from litellm_systemd.runtime.master.worker_handle import WorkerHandle, spawn
 from litellm_systemd.runtime.options import read_options
 from litellm_systemd.runtime.worker import litellm_adapter
 from litellm_systemd.runtime.worker.worker import Job
@@ -48,7 +48,7 @@ def _check(config: Path, environ: MutableMapping[str, str], journal: Journal) ->
         raise InputError(cause)
 
 
-def _wait(process: Process, seconds: float) -> str:
+def _wait(process: WorkerHandle, seconds: float) -> str:
     """Why the worker doesn't get ready; empty if it does."""
     deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:

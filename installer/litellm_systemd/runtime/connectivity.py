@@ -28,7 +28,7 @@ NAME, PROXY, CONNECTION, CERTIFICATE, DONE = "name", "proxy", "connection", "cer
 
 
 @dataclass
-class Way:
+class ConnectionProgress:
     """How far it went: the `stage` under way or failed at, with which host, and the error; empty while it goes on."""
 
     url: str
@@ -39,7 +39,7 @@ class Way:
 
 def main(urls: Sequence[str], environ: Mapping[str, str]) -> int:
     """Print the ways as JSON; always exit code 0, since they are the answer."""
-    ways = [Way(url) for url in urls]
+    ways = [ConnectionProgress(url) for url in urls]
     threads = [threading.Thread(target=_go, args=(way, environ), daemon=True) for way in ways]
     end = time.monotonic() + _DEADLINE
     for thread in threads:
@@ -55,7 +55,7 @@ def main(urls: Sequence[str], environ: Mapping[str, str]) -> int:
     return ExitCode.OK
 
 
-def _go(way: Way, environ: Mapping[str, str]) -> None:
+def _go(way: ConnectionProgress, environ: Mapping[str, str]) -> None:
     url = urlsplit(way.url)
     host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     proxy = _proxy(url, environ)
@@ -79,7 +79,7 @@ def _go(way: Way, environ: Mapping[str, str]) -> None:
         way.error = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error) or "closed"
 
 
-def _connect(way: Way, host: str, port: int) -> socket.socket:
+def _connect(way: ConnectionProgress, host: str, port: int) -> socket.socket:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     way.stage = CONNECTION
     trouble = OSError("no address")
@@ -124,7 +124,7 @@ def _ask_proxy(stream: socket.socket, proxy: SplitResult, target: str) -> None:
         raise OSError(f"it answers {status[-1][:80]}" if answer else "it closes the connection")
 
 
-def _shake_hands(way: Way, stream: socket.socket, host: str, environ: Mapping[str, str]) -> None:
+def _shake_hands(way: ConnectionProgress, stream: socket.socket, host: str, environ: Mapping[str, str]) -> None:
     context = ssl.create_default_context(cafile=_authorities(environ))
     # Until a certificate is there to be judged: somebody in between may speak no TLS, or nothing at all.
     way.stage = CONNECTION

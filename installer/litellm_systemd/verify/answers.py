@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from litellm_systemd.client.errors import told
-from litellm_systemd.client.gateway import Answer, Gateway, Stream
+from litellm_systemd.client.gateway import Gateway, Response, Stream
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.hints import hint_for, hint_for_text
 
@@ -19,7 +19,7 @@ MAX_TOKENS = 256
 FALLBACK_HINT = "Clients are served, but the model itself fails: `journalctl -u litellm -n 50` says why."
 
 
-class Stops(Enum):
+class FailureScope(Enum):
     """How far a failure reaches: which later checks it makes meaningless."""
 
     NOTHING = "nothing"
@@ -28,36 +28,38 @@ class Stops(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What one check found. `data` are its numbers, `facts` what it tells about the gateway: the report's data."""
 
     outcome: Outcome
     detail: str = ""
     hint: str = ""
-    stops: Stops = Stops.DEPENDENTS
+    stops: FailureScope = FailureScope.DEPENDENTS
     data: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def trouble_of(gateway: Gateway, stream: Stream) -> Finding | None:
+def trouble_of(gateway: Gateway, stream: Stream) -> CheckResult | None:
     """What kept an event stream from coming; None if one came."""
     if not stream.head.ok:
         return failed(gateway, stream.head)
     return None if stream.is_event_stream else failed(gateway, stream.head, "not an event stream")
 
 
-def finish_stream(gateway: Gateway, stream: Stream, deltas: Deltas, *, done: bool, end: str) -> Finding:
+def finish_stream(gateway: Gateway, stream: Stream, deltas: Deltas, *, done: bool, end: str) -> CheckResult:
     """The finding for a stream: whole, without an error in it, and with text. `end` is what it has to end with."""
     count = len(stream.events)
     if deltas.error:
         detail = gateway.line(f"error in the stream: {deltas.error}")
-        return Finding(Outcome.FAILED, detail, hint_for_text(deltas.error))
+        return CheckResult(Outcome.FAILED, detail, hint_for_text(deltas.error))
     if stream.broken:
         detail = f"after {count} events: {stream.broken.message}"
-        return Finding(Outcome.FAILED, detail, stream.broken.hint)
+        return CheckResult(Outcome.FAILED, detail, stream.broken.hint)
     if not done:
         detail = f"the stream ended after {count} events without {end}"
-        return Finding(Outcome.FAILED, detail, "Look for a proxy that cuts streams, or for a crash in the journal.")
+        return CheckResult(
+            Outcome.FAILED, detail, "Look for a proxy that cuts streams, or for a crash in the journal."
+        )
     return spoken(gateway, stream.head, deltas.said, deltas.thought, deltas.numbers)
 
 
@@ -125,26 +127,26 @@ def build_question(model: str, prompt: str) -> dict[str, Any]:
 
 
 def spoken(
-    gateway: Gateway, head: Answer, said: str, thought: str = "", numbers: Mapping[str, float] | None = None
-) -> Finding:
+    gateway: Gateway, head: Response, said: str, thought: str = "", numbers: Mapping[str, float] | None = None
+) -> CheckResult:
     """The finding for a question that was answered: was there text, and from the model that was asked."""
     version = head.headers.get("x-litellm-version")
     data, facts = dict(numbers or {}), {"litellm_version": version} if version else {}
     timing = _render_timing(data)
     if not said.strip() and not thought.strip():
-        return Finding(Outcome.FAILED, f"the answer has no text{timing}", hint_for(head), data=data, facts=facts)
+        return CheckResult(Outcome.FAILED, f"the answer has no text{timing}", hint_for(head), data=data, facts=facts)
     if not said.strip():
         detail = f"only reasoning, no text, within {MAX_TOKENS} tokens{timing}"
         hint = "Fine if the model is meant to think that long."
-        return Finding(Outcome.WARNING, detail, hint, data=data, facts=facts)
+        return CheckResult(Outcome.WARNING, detail, hint, data=data, facts=facts)
     detail = f"“{gateway.line(said, 40)}”{timing}"
     if other := fallback_of(gateway, head):
         detail = f"the fallback {other} answered instead: {detail}"
-        return Finding(Outcome.WARNING, detail, FALLBACK_HINT, data=data, facts=facts)
-    return Finding(Outcome.OK, detail, data=data, facts=facts)
+        return CheckResult(Outcome.WARNING, detail, FALLBACK_HINT, data=data, facts=facts)
+    return CheckResult(Outcome.OK, detail, data=data, facts=facts)
 
 
-def fallback_of(gateway: Gateway, head: Answer) -> str:
+def fallback_of(gateway: Gateway, head: Response) -> str:
     """The model that answered in the place of the one that was asked; empty if none did."""
     if head.headers.get("x-litellm-attempted-fallbacks", "0") == "0":
         return ""
@@ -157,13 +159,13 @@ def _render_timing(data: Mapping[str, float]) -> str:
     return text if rate is None else f"{text}, {rate:.0f} tokens/s"
 
 
-def failed(gateway: Gateway, answer: Answer, what: str = "") -> Finding:
+def failed(gateway: Gateway, answer: Response, what: str = "") -> CheckResult:
     """The finding for an answer that isn't the one hoped for; `what` says in which way, if its status doesn't."""
     said = failure(gateway, answer)
-    return Finding(Outcome.FAILED, f"{what}: {said}" if what else said, hint_for(answer))
+    return CheckResult(Outcome.FAILED, f"{what}: {said}" if what else said, hint_for(answer))
 
 
-def failure(gateway: Gateway, answer: Answer) -> str:
+def failure(gateway: Gateway, answer: Response) -> str:
     """Status and message of an answer, in one line."""
     if 300 <= answer.status < 400:
         return gateway.line(f"HTTP {answer.status}: it redirects to {_origin(answer.headers.get('location', ''))}")

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from litellm_systemd.client.errors import told
-from litellm_systemd.client.gateway import Answer, Event, Gateway, Stream
+from litellm_systemd.client.gateway import Gateway, Response, ServerSentEvent, Stream
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import (
     MAX_TOKENS,
+    CheckResult,
     Deltas,
-    Finding,
-    Stops,
+    FailureScope,
     build_question,
     failed,
     finish_stream,
@@ -47,7 +47,7 @@ _TOOL_PROMPT = f"Call {_TOOL} for the door named north, then reply with the code
 _NO_CALL_HINT = "Not every model can call tools; agents need one that does."
 
 
-def check_messages(gateway: Gateway, model: str) -> Finding:
+def check_messages(gateway: Gateway, model: str) -> CheckResult:
     """`model` answers in the words of Anthropic's API, in one piece, to a key in Anthropic's own header.
 
     The streamed one has it as a bearer: Anthropic's clients do either (ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN).
@@ -62,7 +62,7 @@ def check_messages(gateway: Gateway, model: str) -> Finding:
     return spoken(gateway, answer, _joined(blocks, "text"), _joined(blocks, "thinking"), tokens_of(body))
 
 
-def check_messages_stream(gateway: Gateway, model: str) -> Finding:
+def check_messages_stream(gateway: Gateway, model: str) -> CheckResult:
     """`model` answers in the words of Anthropic's API, event by event, and the stream ends in `message_stop`."""
     stream = gateway.stream(MESSAGES, {**build_question(model, LONGER_PROMPT), "stream": True})
     if (trouble := trouble_of(gateway, stream)) is not None:
@@ -81,7 +81,7 @@ def check_messages_stream(gateway: Gateway, model: str) -> Finding:
     return finish_stream(gateway, stream, deltas, done=end == "message_stop", end="message_stop")
 
 
-def check_responses(gateway: Gateway, model: str) -> Finding:
+def check_responses(gateway: Gateway, model: str) -> CheckResult:
     """`model` answers in the words of OpenAI's Responses API, in one piece."""
     answer = gateway.post(RESPONSES, _response_question(model, PROMPT))
     if not answer.ok:
@@ -94,7 +94,7 @@ def check_responses(gateway: Gateway, model: str) -> Finding:
     return spoken(gateway, answer, said, "", tokens_of(body))
 
 
-def check_responses_stream(gateway: Gateway, model: str) -> Finding:
+def check_responses_stream(gateway: Gateway, model: str) -> CheckResult:
     """`model` answers in the words of OpenAI's Responses API, event by event, up to `response.completed`."""
     stream = gateway.stream(RESPONSES, {**_response_question(model, LONGER_PROMPT), "stream": True})
     if (trouble := trouble_of(gateway, stream)) is not None:
@@ -113,7 +113,7 @@ def check_responses_stream(gateway: Gateway, model: str) -> Finding:
     return finish_stream(gateway, stream, deltas, done=done, end="response.completed")
 
 
-def check_tools(gateway: Gateway, model: str) -> Finding:
+def check_tools(gateway: Gateway, model: str) -> CheckResult:
     """`model` calls a tool, gets its result, and answers with what only that result says."""
     question = {**build_question(model, _TOOL_PROMPT), "tools": _TOOLS}
     answer = gateway.post(CHAT, question)
@@ -123,30 +123,30 @@ def check_tools(gateway: Gateway, model: str) -> Finding:
     call = _call_of(message)
     if call is None:
         detail = f"it didn't call the tool: “{gateway.line(text_of(message, 'content'), 40)}”"
-        return Finding(Outcome.WARNING, detail, _NO_CALL_HINT, Stops.NOTHING, tokens_of(answer.json()))
+        return CheckResult(Outcome.WARNING, detail, _NO_CALL_HINT, FailureScope.NOTHING, tokens_of(answer.json()))
     turn = {"role": "assistant", "content": text_of(message, "content") or None, "tool_calls": [call]}
     result = {"role": "tool", "tool_call_id": call.get("id"), "content": json.dumps({"code": CODE})}
     second = gateway.post(CHAT, {**question, "messages": [*question["messages"], turn, result]})
     return _judge_result(gateway, second, _sum(tokens_of(answer.json()), tokens_of(second.json())))
 
 
-def _judge_result(gateway: Gateway, answer: Answer, tokens: Mapping[str, int]) -> Finding:
+def _judge_result(gateway: Gateway, answer: Response, tokens: Mapping[str, int]) -> CheckResult:
     message = part_of(answer.json(), "message") if answer.ok else None
     if message is None:
         return failed(gateway, answer, "after the tool's result")
     found = spoken(gateway, answer, text_of(message, "content"), text_of(message, "reasoning_content"), tokens)
     if found.outcome is Outcome.OK and CODE not in text_of(message, "content"):
         detail = f"it called the tool, and answers without its result: {found.detail}"
-        return Finding(Outcome.WARNING, detail, _NO_CALL_HINT, Stops.NOTHING, found.data, found.facts)
+        return CheckResult(Outcome.WARNING, detail, _NO_CALL_HINT, FailureScope.NOTHING, found.data, found.facts)
     return found
 
 
-def check_embeddings(gateway: Gateway, model: str) -> Finding:
+def check_embeddings(gateway: Gateway, model: str) -> CheckResult:
     """`model` turns a word into numbers."""
     return check_embedding_answer(gateway, gateway.post(EMBEDDINGS, {"model": model, "input": "pong"}))
 
 
-def check_embedding_answer(gateway: Gateway, answer: Answer) -> Finding:
+def check_embedding_answer(gateway: Gateway, answer: Response) -> CheckResult:
     """The answer holds an embedding."""
     if not answer.ok:
         return failed(gateway, answer)
@@ -159,14 +159,14 @@ def check_embedding_answer(gateway: Gateway, answer: Answer) -> Finding:
     if not isinstance(vector, (list, str)) or not vector:
         return failed(gateway, answer, "not an embedding")
     size = len(vector)
-    return Finding(Outcome.OK, f"{size} dimensions", data={"dimensions": size, **tokens_of(body)})
+    return CheckResult(Outcome.OK, f"{size} dimensions", data={"dimensions": size, **tokens_of(body)})
 
 
 def _response_question(model: str, prompt: str) -> dict[str, Any]:
     return {"model": model, "input": prompt, "max_output_tokens": MAX_TOKENS}
 
 
-def _bodies(stream: Stream) -> Iterator[tuple[Event, Mapping[str, Any]]]:
+def _bodies(stream: Stream) -> Iterator[tuple[ServerSentEvent, Mapping[str, Any]]]:
     for event in stream.events:
         try:
             body = json.loads(event.data)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.client.gateway import Answer, Gateway
+from litellm_systemd.client.gateway import Gateway, Response
 from litellm_systemd.report.report import Outcome
-from litellm_systemd.verify.answers import FALLBACK_HINT, MAX_TOKENS, Finding, Stops, failure, fallback_of
+from litellm_systemd.verify.answers import FALLBACK_HINT, MAX_TOKENS, CheckResult, FailureScope, failure, fallback_of
 from litellm_systemd.verify.checks import PROMPT
 from litellm_systemd.verify.hints import hint_for
 
@@ -44,7 +44,7 @@ class CacheUse:
     read: int
 
 
-def check_caching(gateway: Gateway, model: str) -> Finding:
+def check_caching(gateway: Gateway, model: str) -> CheckResult:
     """The second of two equal prompts is read from the cache.
 
     Finding.data: `caching` with the tokens of each request: prompt, written, read.
@@ -89,7 +89,7 @@ def read_cache_use(body: Any) -> CacheUse | None:
     return CacheUse(_count(usage, "prompt_tokens"), written, read)
 
 
-def _judge(uses: tuple[CacheUse, ...], others: tuple[str, ...]) -> Finding:
+def _judge(uses: tuple[CacheUse, ...], others: tuple[str, ...]) -> CheckResult:
     data = {
         "caching": [{"prompt": use.prompt, "written": use.written, "read": use.read} for use in uses],
         "input_tokens": sum(use.prompt for use in uses),
@@ -100,15 +100,15 @@ def _judge(uses: tuple[CacheUse, ...], others: tuple[str, ...]) -> Finding:
         detail = f"the fallback {', '.join(others)} answered instead: {detail}"
     if any(use.read for use in uses[1:]):
         outcome, hint = (Outcome.WARNING, FALLBACK_HINT) if others else (Outcome.OK, "")
-        return Finding(outcome, detail, hint, data=data)
+        return CheckResult(outcome, detail, hint, data=data)
     hint = _UNREAD_HINT if any(use.written for use in uses) else _UNMARKED_HINT
-    return Finding(Outcome.FAILED, detail, hint, Stops.NOTHING, data)
+    return CheckResult(Outcome.FAILED, detail, hint, FailureScope.NOTHING, data)
 
 
-def _without_usage(gateway: Gateway, answer: Answer) -> Finding:
+def _without_usage(gateway: Gateway, answer: Response) -> CheckResult:
     if not answer.ok:
-        return Finding(Outcome.FAILED, failure(gateway, answer), hint_for(answer), Stops.NOTHING)
-    return Finding(Outcome.FAILED, "the answer has no usage", _NO_USAGE_HINT, Stops.NOTHING)
+        return CheckResult(Outcome.FAILED, failure(gateway, answer), hint_for(answer), FailureScope.NOTHING)
+    return CheckResult(Outcome.FAILED, "the answer has no usage", _NO_USAGE_HINT, FailureScope.NOTHING)
 
 
 def _count(counts: Mapping[str, Any], name: str) -> int:

@@ -1,13 +1,13 @@
-"""The checks of `verify`: each a function from a gateway to a `Finding`. GatewayError if no answer came."""
+"""The checks of `verify`: each a function from a gateway to a `CheckResult`. GatewayError if no answer came."""
 
 from __future__ import annotations
 
-from litellm_systemd.client.gateway import DONE, Answer, Gateway
+from litellm_systemd.client.gateway import DONE, Gateway, Response
 from litellm_systemd.client.ready import READINESS
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import (
-    Finding,
-    Stops,
+    CheckResult,
+    FailureScope,
     build_question,
     failed,
     failure,
@@ -36,47 +36,47 @@ FALLBACK_HINT = "Clients are served, but the model itself fails: `journalctl -u 
 _RELOAD_HINT = "After a change of the configuration, `systemctl reload litellm`."
 
 
-def check_liveliness(gateway: Gateway) -> Finding:
+def check_liveliness(gateway: Gateway) -> CheckResult:
     """Something that answers like LiteLLM is there. If it isn't, no other check means anything."""
     answer = gateway.get(LIVELINESS)
     # LiteLLM says a JSON string. A web server that answers 200 to any address doesn't.
     if answer.ok and isinstance(answer.json(), str):
-        return Finding(Outcome.OK, gateway.line(answer.json()))
+        return CheckResult(Outcome.OK, gateway.line(answer.json()))
     detail = failure(gateway, answer)
     if answer.ok:
         detail = f"what answers is not LiteLLM: {detail}"
-        return Finding(Outcome.FAILED, detail, "Check --base-url, HOST and PORT.")
-    return Finding(Outcome.FAILED, detail, hint_for(answer))
+        return CheckResult(Outcome.FAILED, detail, "Check --base-url, HOST and PORT.")
+    return CheckResult(Outcome.FAILED, detail, hint_for(answer))
 
 
-def check_readiness(gateway: Gateway) -> Finding:
+def check_readiness(gateway: Gateway) -> CheckResult:
     """The gateway takes requests, as it sees it itself."""
     answer = gateway.get(READINESS)
     if answer.status != 200:
-        return Finding(Outcome.FAILED, failure(gateway, answer), hint_for(answer))
+        return CheckResult(Outcome.FAILED, failure(gateway, answer), hint_for(answer))
     body = answer.json()
-    return Finding(Outcome.OK, gateway.line(str(body.get("status", ""))) if isinstance(body, dict) else "")
+    return CheckResult(Outcome.OK, gateway.line(str(body.get("status", ""))) if isinstance(body, dict) else "")
 
 
-def check_models(gateway: Gateway, expected: tuple[str, ...]) -> Finding:
+def check_models(gateway: Gateway, expected: tuple[str, ...]) -> CheckResult:
     """The key is taken, and the list has each `expected` name; any name will do when none is expected.
 
     Names with a `*` stand for others and aren't looked for. Further names are a warning: a database may add some.
     """
     if not gateway.api_key:
-        return Finding(Outcome.FAILED, "no API key is known", "Give it with --api-key, or run as root.")
+        return CheckResult(Outcome.FAILED, "no API key is known", "Give it with --api-key, or run as root.")
     answer = gateway.get(MODELS)
     if not answer.ok:
         hint = _KEY_HINT if answer.status in (400, 401, 403) else hint_for(answer)
-        return Finding(Outcome.FAILED, failure(gateway, answer), hint)
+        return CheckResult(Outcome.FAILED, failure(gateway, answer), hint)
     listed = _listed(answer)
     if not listed:
         detail = "it lists no model" if isinstance(answer.json(), dict) else failure(gateway, answer)
-        return Finding(Outcome.FAILED, detail, "Give the configuration a model_list.")
+        return CheckResult(Outcome.FAILED, detail, "Give the configuration a model_list.")
     outcome, detail = compare_names(expected, listed)
     hint = "" if outcome is Outcome.OK else _RELOAD_HINT
     facts = {"models": list(listed)}
-    return Finding(outcome, gateway.line(detail), hint, Stops.NOTHING, {"models": len(listed)}, facts)
+    return CheckResult(outcome, gateway.line(detail), hint, FailureScope.NOTHING, {"models": len(listed)}, facts)
 
 
 def compare_names(expected: tuple[str, ...], listed: tuple[str, ...]) -> tuple[Outcome, str]:
@@ -92,23 +92,23 @@ def compare_names(expected: tuple[str, ...], listed: tuple[str, ...]) -> tuple[O
     return outcome, "; ".join(parts)
 
 
-def check_refusal(gateway: Gateway, how: str) -> Finding:
+def check_refusal(gateway: Gateway, how: str) -> CheckResult:
     """A request with this gateway's (wrong or no) key is not answered with 2xx; `how` says which in words.
 
     LiteLLM without a database refuses with 500 or 400 where one expects 401.
     """
     answer = gateway.get(MODELS)
     if answer.ok:
-        return Finding(Outcome.FAILED, f"HTTP {answer.status}: the gateway answers {how}", _OPEN_HINT)
-    return Finding(Outcome.OK, f"HTTP {answer.status}", data={"status": answer.status})
+        return CheckResult(Outcome.FAILED, f"HTTP {answer.status}: the gateway answers {how}", _OPEN_HINT)
+    return CheckResult(Outcome.OK, f"HTTP {answer.status}", data={"status": answer.status})
 
 
-def check_chat(gateway: Gateway, model: str, path: str) -> Finding:
+def check_chat(gateway: Gateway, model: str, path: str) -> CheckResult:
     """`model` answers a question at `path` with some text, in one piece."""
     return check_chat_answer(gateway, gateway.post(path, build_question(model, PROMPT)))
 
 
-def check_chat_answer(gateway: Gateway, answer: Answer) -> Finding:
+def check_chat_answer(gateway: Gateway, answer: Response) -> CheckResult:
     """The answer is a chat completion with some text."""
     if not answer.ok:
         return failed(gateway, answer)
@@ -120,7 +120,7 @@ def check_chat_answer(gateway: Gateway, answer: Answer) -> Finding:
     return spoken(gateway, answer, text_of(message, "content"), text_of(message, "reasoning_content"), numbers)
 
 
-def check_chat_stream(gateway: Gateway, model: str, path: str) -> Finding:
+def check_chat_stream(gateway: Gateway, model: str, path: str) -> CheckResult:
     """`model` answers at `path` with some text, event by event, and the stream ends in `[DONE]`."""
     question = {**build_question(model, LONGER_PROMPT), "stream": True, "stream_options": {"include_usage": True}}
     stream = gateway.stream(path, question)
@@ -130,7 +130,7 @@ def check_chat_stream(gateway: Gateway, model: str, path: str) -> Finding:
     return finish_stream(gateway, stream, deltas, done=stream.done, end=DONE)
 
 
-def _listed(answer: Answer) -> tuple[str, ...]:
+def _listed(answer: Response) -> tuple[str, ...]:
     body = answer.json()
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list):

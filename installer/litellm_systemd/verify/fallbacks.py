@@ -9,28 +9,28 @@ from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.fallback_links import Link, build_failing, build_links
 from litellm_systemd.report.report import Outcome
-from litellm_systemd.verify.answers import Finding, Stops, build_question, failed
+from litellm_systemd.verify.answers import CheckResult, FailureScope, build_question, failed
 from litellm_systemd.verify.api import EMBEDDINGS, check_embedding_answer
 from litellm_systemd.verify.checks import PROMPT, check_chat_answer
-from litellm_systemd.verify.steps import CHAT_PATHS, Known, Step
+from litellm_systemd.verify.steps import CHAT_PATHS, ModelInfo, Step
 
 _OTHER_HINT = "Look at what the named model does by itself: 'litellmctl verify --model NAME'."
 _NONE_HINT = "LiteLLM passed the chain over: look at the names in it."
 
 
-def fallback_steps(gateway: Gateway, config: GatewayConfig, known: Mapping[str, Known]) -> Iterator[Step]:
+def fallback_steps(gateway: Gateway, config: GatewayConfig, known: Mapping[str, ModelInfo]) -> Iterator[Step]:
     """A check for each link. `gateway` has to allow mock_testing_* parameters."""
     aliases = dict((*config.aliases, *config.hidden_aliases))
     for link in build_links(config):
         if link.obstacle:
-            yield Step(link.name, partial(Finding, Outcome.SKIPPED, link.obstacle))
+            yield Step(link.name, partial(CheckResult, Outcome.SKIPPED, link.obstacle))
             continue
-        mode = known.get(aliases.get(link.asked, link.asked), Known()).mode
+        mode = known.get(aliases.get(link.asked, link.asked), ModelInfo()).mode
         check = partial(check_link, gateway, link, aliases, embeds=mode == "embedding")
         yield Step(link.name, check, bills=link.target not in config.mocked_names)
 
 
-def check_link(gateway: Gateway, link: Link, aliases: Mapping[str, str], *, embeds: bool = False) -> Finding:
+def check_link(gateway: Gateway, link: Link, aliases: Mapping[str, str], *, embeds: bool = False) -> CheckResult:
     """The link's target answers in place of the model that was asked, as LiteLLM's headers have it.
 
     Finding.data: kind, model, target, position, answered, attempted_fallbacks, and the tokens.
@@ -55,13 +55,13 @@ def check_link(gateway: Gateway, link: Link, aliases: Mapping[str, str], *, embe
         return _alone(said, data)
     if data["attempted_fallbacks"] == 0:
         detail = f"no fallback was asked: {link.asked} itself answered"
-        return Finding(Outcome.FAILED, detail, _NONE_HINT, Stops.NOTHING, data)
+        return CheckResult(Outcome.FAILED, detail, _NONE_HINT, FailureScope.NOTHING, data)
     if aliases.get(answered, answered) != aliases.get(link.target, link.target):
         detail = f"{data['answered'] or 'another model'} answered, and not {link.target}"
-        return Finding(Outcome.FAILED, detail, _OTHER_HINT, Stops.NOTHING, data)
-    return Finding(Outcome.OK, f"{link.target} answered for {link.asked}", data=data)
+        return CheckResult(Outcome.FAILED, detail, _OTHER_HINT, FailureScope.NOTHING, data)
+    return CheckResult(Outcome.OK, f"{link.target} answered for {link.asked}", data=data)
 
 
-def _alone(found: Finding, data: Mapping[str, object]) -> Finding:
+def _alone(found: CheckResult, data: Mapping[str, object]) -> CheckResult:
     """The same, for a check on which no other one rests."""
-    return Finding(found.outcome, found.detail, found.hint, Stops.NOTHING, data)
+    return CheckResult(found.outcome, found.detail, found.hint, FailureScope.NOTHING, data)

@@ -6,7 +6,7 @@ import re
 
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.client.errors import JOURNAL
-from litellm_systemd.client.gateway import Answer
+from litellm_systemd.client.gateway import Response
 
 #: Looked for in the text of a failed chat before and after the refusals of AWS, first match wins. LiteLLM's words.
 _BEFORE = (
@@ -36,7 +36,7 @@ _BY_STATUS = {
 }
 
 
-def hint_for(answer: Answer) -> str:
+def hint_for(answer: Response) -> str:
     """The remedy for an answer that isn't the one hoped for; never empty."""
     found = _by_words(answer.text)
     if found:
@@ -58,4 +58,4 @@ def _by_words(text: str) -> str:
 
 def hint_for_text(text: str) -> str:
     """The remedy for an error that came inside a stream."""
-    return hint_for(Answer(200, {}, text, 0.0))
+    return hint_for(Response(200, {}, text, 0.0))

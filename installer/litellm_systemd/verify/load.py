@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from litellm_systemd.client.errors import GatewayError
-from litellm_systemd.client.gateway import Answer, Gateway
+from litellm_systemd.client.gateway import Gateway, Response
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import (
-    Finding,
-    Stops,
+    CheckResult,
+    FailureScope,
     build_question,
     failed,
     failure,
@@ -30,7 +30,7 @@ LONG_LINES = 900
 _WORD = "heliotrope"
 
 
-def check_long_prompt(gateway: Gateway, model: str, *, mocked: bool) -> Finding:
+def check_long_prompt(gateway: Gateway, model: str, *, mocked: bool) -> CheckResult:
     """A prompt of some 10,000 tokens gets through, and `model` has read it; what is `mocked` reads nothing."""
     question = build_question(model, build_long_prompt())
     answer = gateway.post(CHAT, question)
@@ -42,7 +42,7 @@ def check_long_prompt(gateway: Gateway, model: str, *, mocked: bool) -> Finding:
     found = spoken(gateway, answer, said, text_of(message, "reasoning_content"), numbers)
     if found.outcome is Outcome.OK and not mocked and _WORD not in said.lower():
         detail = f"it got through, but the word in its middle wasn't found: {found.detail}"
-        return Finding(Outcome.WARNING, detail, "Ask a model that reads long prompts.", data=numbers)
+        return CheckResult(Outcome.WARNING, detail, "Ask a model that reads long prompts.", data=numbers)
     return found
 
 
@@ -53,13 +53,13 @@ def build_long_prompt() -> str:
     return "\n".join((*lines, "Which is the secret word in the lines above? Reply with that word alone."))
 
 
-def check_concurrency(gateway: Gateway, model: str, number: int) -> Finding:
+def check_concurrency(gateway: Gateway, model: str, number: int) -> CheckResult:
     """`number` requests at the same time are all answered.
 
     Finding.data: requests, failed, wall_seconds, median_seconds, slowest_seconds, requests_per_second, tokens.
     """
 
-    def ask(_: int) -> Answer | GatewayError:
+    def ask(_: int) -> Response | GatewayError:
         try:
             return gateway.post(CHAT, build_question(model, PROMPT))
         except GatewayError as error:
@@ -71,8 +71,8 @@ def check_concurrency(gateway: Gateway, model: str, number: int) -> Finding:
     return _judge(gateway, answers, time.monotonic() - began)
 
 
-def _judge(gateway: Gateway, answers: tuple[Answer | GatewayError, ...], wall: float) -> Finding:
-    sound = [each for each in answers if isinstance(each, Answer) and each.ok]
+def _judge(gateway: Gateway, answers: tuple[Response | GatewayError, ...], wall: float) -> CheckResult:
+    sound = [each for each in answers if isinstance(each, Response) and each.ok]
     seconds = [each.seconds for each in sound] or [0.0]
     numbers = {
         "requests": len(answers),
@@ -87,16 +87,16 @@ def _judge(gateway: Gateway, answers: tuple[Answer | GatewayError, ...], wall: f
         detail = (
             f"all {len(answers)} answered, median {numbers['median_seconds']:.2f} s, slowest {max(seconds):.2f} s"
         )
-        return Finding(Outcome.OK, detail, data=numbers)
+        return CheckResult(Outcome.OK, detail, data=numbers)
     first = next(each for each in answers if each not in sound)
     said, hint = (
         (first.message, first.hint) if isinstance(first, GatewayError) else (failure(gateway, first), hint_for(first))
     )
     detail = f"{numbers['failed']} of {len(answers)} failed, the first with: {said}"
-    return Finding(Outcome.FAILED, detail, hint, Stops.NOTHING, numbers)
+    return CheckResult(Outcome.FAILED, detail, hint, FailureScope.NOTHING, numbers)
 
 
-def _tokens(answers: Iterable[Answer]) -> dict[str, int]:
+def _tokens(answers: Iterable[Response]) -> dict[str, int]:
     total: dict[str, int] = {}
     for answer in answers:
         for name, count in tokens_of(answer.json()).items():

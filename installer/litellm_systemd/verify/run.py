@@ -14,7 +14,7 @@ from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.client.ready import NotReady, wait_ready
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.report.report import Check, Outcome, Report
-from litellm_systemd.verify.answers import Finding, Stops
+from litellm_systemd.verify.answers import CheckResult, FailureScope
 from litellm_systemd.verify.fallbacks import fallback_steps
 from litellm_systemd.verify.steps import Scope as Scope
 from litellm_systemd.verify.steps import Step, choose_models, model_steps, read_known, service_steps
@@ -122,8 +122,8 @@ class _Run:
         try:
             found = step.check()
         except GatewayError as error:
-            stops = Stops.EVERYTHING if error.trouble.lasting else Stops.DEPENDENTS
-            found = Finding(Outcome.FAILED, error.message, error.hint, stops)
+            stops = FailureScope.EVERYTHING if error.trouble.lasting else FailureScope.DEPENDENTS
+            found = CheckResult(Outcome.FAILED, error.message, error.hint, stops)
         seconds = None if found.outcome is Outcome.SKIPPED else self.clock() - started
         data = {**found.data, **({"billed": True} if step.bills and seconds is not None else {})}
         self.checks.append(Check(step.name, found.outcome, found.detail, found.hint, seconds, data))
@@ -131,9 +131,9 @@ class _Run:
             if name in data:
                 self.data.setdefault(by_check, {})[step.name] = data[name]
         self.data.update(found.facts)
-        if found.outcome is Outcome.FAILED and found.stops is not Stops.NOTHING:
+        if found.outcome is Outcome.FAILED and found.stops is not FailureScope.NOTHING:
             self._because[step.name] = step.name
-            if found.stops is Stops.EVERYTHING:
+            if found.stops is FailureScope.EVERYTHING:
                 self._over = step.name
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from litellm_systemd.client.errors import GatewayError
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.report.report import Outcome
-from litellm_systemd.verify.answers import Finding
+from litellm_systemd.verify.answers import CheckResult
 from litellm_systemd.verify.api import (
     EMBEDDINGS,
     MESSAGES,
@@ -73,13 +73,13 @@ class Step:
     """A line of the table: a check, and the name of the one without which it means nothing; whether it `bills`."""
 
     name: str
-    check: Callable[[], Finding]
+    check: Callable[[], CheckResult]
     needs: str = ""
     bills: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ModelInfo:
     """What LiteLLM tells of a model: its mode, None if it doesn't know, and whether it is mocked."""
 
     mode: str | None = None
@@ -98,13 +98,13 @@ def service_steps(gateway: Gateway, expected: tuple[str, ...]) -> tuple[Step, ..
 
 
 def model_steps(
-    gateway: Gateway, scope: Scope, chosen: tuple[tuple[str, str], ...], known: dict[str, Known]
+    gateway: Gateway, scope: Scope, chosen: tuple[tuple[str, str], ...], known: dict[str, ModelInfo]
 ) -> Iterator[Step]:
     mocked = scope.mocked | {name for name, one in known.items() if one.mocked}
     is_first = True
     for name, obstacle in chosen:
         if obstacle:
-            yield Step(f"chat {name}".strip(), partial(Finding, Outcome.SKIPPED, obstacle), "models")
+            yield Step(f"chat {name}".strip(), partial(CheckResult, Outcome.SKIPPED, obstacle), "models")
             continue
         yield from _chat_steps(gateway, name, bills=name not in mocked)
         if is_first or scope.full:
@@ -131,7 +131,7 @@ def _chat_steps(gateway: Gateway, model: str, *, bills: bool) -> Iterator[Step]:
 
 
 def _api_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> Iterator[Step]:
-    table: list[tuple[str, Callable[[Gateway, str], Finding], str]] = [
+    table: list[tuple[str, Callable[[Gateway, str], CheckResult], str]] = [
         (f"tools {model}", check_tools, _NO_CALL),
         (f"messages {model} ({MESSAGES})", check_messages, ""),
         (f"messages {model}, streamed ({MESSAGES})", check_messages_stream, _NO_STREAM),
@@ -141,7 +141,7 @@ def _api_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> I
     first = f"chat {model} ({CHAT_PATHS[0]})"
     for name, check, obstacle in table:
         is_left = mocked and obstacle
-        ask = partial(Finding, Outcome.SKIPPED, obstacle) if is_left else partial(check, gateway, model)
+        ask = partial(CheckResult, Outcome.SKIPPED, obstacle) if is_left else partial(check, gateway, model)
         yield Step(name, ask, first, bills=not mocked)
 
 
@@ -155,7 +155,7 @@ def _load_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> 
 
 
 def _embedding_steps(
-    gateway: Gateway, scope: Scope, known: dict[str, Known], mocked: frozenset[str]
+    gateway: Gateway, scope: Scope, known: dict[str, ModelInfo], mocked: frozenset[str]
 ) -> Iterator[Step]:
     """The first model of that kind, or with `all_models` or `full` each of them."""
     names = [name for name, one in known.items() if one.mode == "embedding"]
@@ -164,13 +164,13 @@ def _embedding_steps(
         yield Step(f"embeddings {name} ({EMBEDDINGS})", check, "models", name not in mocked)
 
 
-def choose_models(scope: Scope, listed: list[str], known: dict[str, Known]) -> tuple[tuple[str, str], ...]:
+def choose_models(scope: Scope, listed: list[str], known: dict[str, ModelInfo]) -> tuple[tuple[str, str], ...]:
     """The models to chat with, each with what keeps it from being asked, an empty string for nothing."""
     if scope.models:
         return tuple((name, "") for name in dict.fromkeys(scope.models))
     # LiteLLM lists aliases before models, so that the first of the list needn't be the primary.
     names = scope.expected or tuple(listed if scope.all_models else [*known, *listed])
-    rows = tuple((name, _obstacle(name, known.get(name, Known()).mode)) for name in dict.fromkeys(names))
+    rows = tuple((name, _obstacle(name, known.get(name, ModelInfo()).mode)) for name in dict.fromkeys(names))
     if scope.all_models and rows:
         return rows
     return next(((row,) for row in rows if not row[1]), (("", "no chat model is known"),))
@@ -182,12 +182,14 @@ def _obstacle(name: str, mode: str | None) -> str:
     return "" if mode in _CHAT_MODES else f"its mode is {mode}, not chat"
 
 
-def read_known(gateway: Gateway) -> dict[str, Known]:
+def read_known(gateway: Gateway) -> dict[str, ModelInfo]:
     """What LiteLLM knows of each model, in the order of the configuration; empty if the key may not ask."""
     try:
         rows = gateway.get(MODEL_INFO).json()["data"]
         return {
-            one["model_name"]: Known(one["model_info"].get("mode"), "mock_response" in one.get("litellm_params", ()))
+            one["model_name"]: ModelInfo(
+                one["model_info"].get("mode"), "mock_response" in one.get("litellm_params", ())
+            )
             for one in rows
         }
     except (GatewayError, KeyError, TypeError, AttributeError):

@@ -17,7 +17,7 @@ _EVENT_STREAM = b"text/event-stream"
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Farewell:
+class CutRequests:
     """Passes requests to `application`; one whose task is cancelled is answered here, as far as it still can be.
 
     Only the server cancels requests, when their time is up. It goes on to wait for these answers, but not for long.
@@ -31,7 +31,7 @@ class Farewell:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Response(send)
         try:
             await self._application(scope, receive, answer.send)
         except asyncio.CancelledError:
@@ -43,7 +43,7 @@ class Farewell:
                 raise  # the connection is closed, before the length that was promised
 
 
-class _Answer:
+class _Response:
     """How far an answer is."""
 
     def __init__(self, send: Any) -> None:

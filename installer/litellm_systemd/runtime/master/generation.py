@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from litellm_systemd.runtime.configuration import Configuration
-from litellm_systemd.runtime.master.worker_handle import Phase, Process
+from litellm_systemd.runtime.master.worker_handle import Phase, WorkerHandle
 
 #: Seconds before the next try of a place whose worker failed to start once, twice, and so on.
 _BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -32,13 +32,13 @@ class Generation:
         number: int,
         configuration: Configuration,
         workers: int,
-        fork: Callable[[int, Generation], Process],
+        fork: Callable[[int, Generation], WorkerHandle],
         now: float,
     ) -> None:
         self.number = number
         self.configuration = configuration
         self.size = workers
-        self.processes: list[Process] = []
+        self.processes: list[WorkerHandle] = []
         #: What the first worker's set-up of LiteLLM adds to the environment; None until it has told.
         self.environment: dict[str, str] | None = None
         #: The last reason why a worker of a live generation couldn't start; empty when all is well.
@@ -84,7 +84,7 @@ class Generation:
             return self.trouble
         return ""
 
-    def lose(self, process: Process, end: str, now: float) -> Vacancy:
+    def lose(self, process: WorkerHandle, end: str, now: float) -> Vacancy:
         """A worker is gone: its place is to be filled, at once, or after a pause if it had never served."""
         self.processes.remove(process)
         story = self._stories.pop(process.slot, Vacancy(now, now))
@@ -96,7 +96,7 @@ class Generation:
         self._vacancies[process.slot] = vacancy
         return vacancy
 
-    def settle(self, process: Process) -> Vacancy | None:
+    def settle(self, process: WorkerHandle) -> Vacancy | None:
         """A worker serves: what it replaces, told once."""
         story = self._stories.pop(process.slot, None)
         if not any(vacancy.failures for vacancy in (*self._vacancies.values(), *self._stories.values())):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.runtime.channel import Beat, Environment, Failed, Left, Message
+from litellm_systemd.runtime.channel import Beat, Drained, Environment, Failed, Message
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
@@ -21,11 +21,11 @@ from litellm_systemd.runtime.master.event_loop import Events
 from litellm_systemd.runtime.master.generation import Generation
 from litellm_systemd.runtime.master.recycling import Recycling
 from litellm_systemd.runtime.master.reloads import Reloads
-from litellm_systemd.runtime.master.worker_handle import Process
-from litellm_systemd.runtime.master.worker_pool import Nursery
+from litellm_systemd.runtime.master.worker_handle import WorkerHandle
+from litellm_systemd.runtime.master.worker_pool import WorkerPool
 from litellm_systemd.runtime.options import Options
 from litellm_systemd.runtime.systemd.notify import Notifier
-from litellm_systemd.runtime.systemd.watchdog import Pulse
+from litellm_systemd.runtime.systemd.watchdog import Watchdog
 from litellm_systemd.runtime.worker.worker import Job
 
 #: The loop looks at its clocks this often.
@@ -68,17 +68,17 @@ class Master:
         self._control: Control | None = None
         self._first = configuration
         job = Job(0, options, configuration, listeners, None)
-        self._nursery = Nursery(self._events, journal, job, self._release, self._on_message, self._on_end)
-        self.recycling = Recycling(options, journal, self._nursery.move, self._retire)
+        self._pool = WorkerPool(self._events, journal, job, self._release, self._on_message, self._on_end)
+        self.recycling = Recycling(options, journal, self._pool.move, self._retire)
         self._count = 0
         self._deadline = born + options.start_timeout
-        self._pulse = Pulse(notifier)
+        self._watchdog = Watchdog(notifier)
         self._code = ExitCode.OK
         self._last_words = ""
 
     def run(self) -> int:
         """The whole life; the exit code."""
-        self._events.on_signal(signal.SIGCHLD, self._nursery.reap)
+        self._events.on_signal(signal.SIGCHLD, self._pool.reap)
         self._events.on_signal(signal.SIGHUP, self.reloads.ask)
         self._events.on_signal(signal.SIGTERM, self._on_stop)
         self._events.on_signal(signal.SIGINT, self._on_stop)
@@ -103,9 +103,9 @@ class Master:
         return [each for each in (self.coming, self.recycling.spare, self.current, *reversed(self.retiring)) if each]
 
     @property
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[WorkerHandle]:
         """All workers."""
-        return self._nursery.processes
+        return self._pool.processes
 
     # Starting, and what follows from a generation's success or failure.
 
@@ -113,7 +113,7 @@ class Master:
         self.recycling.cancel()
         self._count += 1
         now = time.monotonic()
-        self.coming = Generation(self._count, configuration, self.options.workers, self._nursery.fork, now)
+        self.coming = Generation(self._count, configuration, self.options.workers, self._pool.fork, now)
         self._fill(self.coming)
         self._notifier.status(status.render_status(self))
 
@@ -223,7 +223,7 @@ class Master:
 
     # What workers say, and how they end.
 
-    def _on_message(self, generation: Generation, process: Process, message: Message) -> None:
+    def _on_message(self, generation: Generation, process: WorkerHandle, message: Message) -> None:
         if isinstance(message, Beat):
             self._on_beat(generation, process, message)
         elif isinstance(message, Failed):
@@ -231,10 +231,10 @@ class Master:
         elif isinstance(message, Environment):
             generation.environment = message.variables
             self._fill(generation)
-        elif isinstance(message, Left) and message.cut:
+        elif isinstance(message, Drained) and message.cut:
             self._journal.warning(f"{process} cut {message.cut} request(s) after {message.seconds:.0f} s")
 
-    def _on_beat(self, generation: Generation, process: Process, beat: Beat) -> None:
+    def _on_beat(self, generation: Generation, process: WorkerHandle, beat: Beat) -> None:
         if process.note(beat, time.monotonic()):
             self._settle(generation, process)
         if generation is self.coming and generation.serving:
@@ -242,7 +242,7 @@ class Master:
         elif generation in (self.current, self.recycling.spare) or (generation is self.coming and generation.ready):
             generation.let_serve()
 
-    def _settle(self, generation: Generation, process: Process) -> None:
+    def _settle(self, generation: Generation, process: WorkerHandle) -> None:
         story = generation.settle(process)
         if generation is self.recycling.spare:
             self.recycling.succeed(process, story, time.monotonic())
@@ -250,7 +250,7 @@ class Master:
             self.restarts += 1
             self._journal.warning(f"{story.why}, replaced in {time.monotonic() - story.since:.1f} s")
 
-    def _on_end(self, generation: Generation, process: Process, end: str, clean: bool) -> None:
+    def _on_end(self, generation: Generation, process: WorkerHandle, end: str, clean: bool) -> None:
         if generation is self.coming:
             generation.processes.remove(process)
             if process.cause:
@@ -269,7 +269,7 @@ class Master:
             if not clean and not process.dismissed:
                 self._journal.warning(end)
 
-    def _replace(self, generation: Generation, process: Process, end: str) -> None:
+    def _replace(self, generation: Generation, process: WorkerHandle, end: str) -> None:
         now = time.monotonic()
         vacancy = generation.lose(process, end, now)
         if not vacancy.failures:
@@ -284,7 +284,7 @@ class Master:
     # The clocks.
 
     def _tick(self, now: float) -> None:
-        self._nursery.reap()
+        self._pool.reap()
         for process in self.processes:
             process.judge(now, self.options.start_timeout, self.options.hang_limit)
         if self.current is not None and len(self.generations) == 1 and not self.reloads.running:
@@ -301,6 +301,6 @@ class Master:
         self._notifier.status(self._last_words or status.render_status(self))
         # While it starts or stops there may be no worker that answers; systemd has other limits for that.
         if self.current is None or self.current.answers(now, self.options.hang_limit):
-            self._pulse.beat(now)
+            self._watchdog.beat(now)
         if self.stopping:
-            self._pulse.extend(now)
+            self._watchdog.extend(now)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from litellm_systemd import contract
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.generation import Generation, Vacancy
-from litellm_systemd.runtime.master.worker_handle import Process
+from litellm_systemd.runtime.master.worker_handle import WorkerHandle
 from litellm_systemd.runtime.options import Options
 
 
-def render_wear(process: Process, options: Options) -> str:
+def render_wear(process: WorkerHandle, options: Options) -> str:
     """After what a worker is to be replaced; empty if it may serve on."""
     requests = process.beat.requests
     if options.max_requests and requests >= options.max_requests + int(process.luck * (options.jitter + 1)):
@@ -27,7 +27,7 @@ def render_wear(process: Process, options: Options) -> str:
     return ""
 
 
-def choose(processes: Sequence[Process], options: Options) -> tuple[Process, str] | None:
+def choose(processes: Sequence[WorkerHandle], options: Options) -> tuple[WorkerHandle, str] | None:
     """The worker to replace and its wear; None if all may serve on.
 
     The oldest goes first: under a load that wears a worker out while another one is replaced, each gets its turn.
@@ -43,13 +43,13 @@ class Recycling:
         self,
         options: Options,
         journal: Journal,
-        move: Callable[[Process, Generation], None],
+        move: Callable[[WorkerHandle, Generation], None],
         retire: Callable[[Generation], None],
     ) -> None:
         #: The generation of the successor while there is one to come.
         self.spare: Generation | None = None
         self._home: Generation | None = None
-        self._old: Process | None = None
+        self._old: WorkerHandle | None = None
         self._options = options
         self._journal = journal
         self._move = move
@@ -64,7 +64,7 @@ class Recycling:
             self._home, (self._old, wear) = home, choice
             self.spare = home.open_beside(self._old.slot, f"{self._old} recycled {wear}", now)
 
-    def succeed(self, successor: Process, story: Vacancy | None, now: float) -> None:
+    def succeed(self, successor: WorkerHandle, story: Vacancy | None, now: float) -> None:
         """The successor serves: the two change places, and the old one may go."""
         spare, home, old = self.spare, self._home, self._old
         if spare is None or home is None or old is None or story is None:
@@ -77,7 +77,7 @@ class Recycling:
         self._retire(spare)
         self._journal.notice(f"{story.why}, replaced in {now - story.since:.1f} s")
 
-    def fail(self, successor: Process, end: str, now: float) -> None:
+    def fail(self, successor: WorkerHandle, end: str, now: float) -> None:
         """The successor ended before it served: the old one serves on, and another is tried after a pause."""
         if self.spare is not None:
             vacancy = self.spare.lose(successor, end, now)
@@ -93,7 +93,7 @@ class Recycling:
             spare.forget()  # the worker that was to be replaced serves on
             self._retire(spare)
 
-    def lose(self, process: Process) -> None:
+    def lose(self, process: WorkerHandle) -> None:
         """A worker has died. Was it the one to be replaced, its place is filled in the usual way."""
         if process is self._old:
             self.cancel()

@@ -16,7 +16,7 @@ class Waiting(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReloadResult:
     """How a reload ended: at which Unix time, with which generation live, after how long; `error` if it failed."""
 
     at: float
@@ -29,7 +29,7 @@ class Reloads:
     """One reload runs at a time. All who ask meanwhile wait for one more, since the file may have changed by then."""
 
     def __init__(self) -> None:
-        self.last: Outcome | None = None
+        self.last: ReloadResult | None = None
         self.running = False
         self._began = 0.0
         self._waiting: list[Waiting] = []
@@ -48,13 +48,13 @@ class Reloads:
         self.running = True
         return True
 
-    def end(self, generation: int, error: str) -> Outcome:
+    def end(self, generation: int, error: str) -> ReloadResult:
         """The running one has ended; `tell` says so to those who wait for it."""
-        self.last = Outcome(time.time(), generation, time.monotonic() - self._began, error)
+        self.last = ReloadResult(time.time(), generation, time.monotonic() - self._began, error)
         self.running = False
         return self.last
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, outcome: ReloadResult) -> None:
         """Answer all who wait for the one that has ended."""
         for each in self._waiting:
             each.answer({"ok": not outcome.error, "error": outcome.error, "generation": outcome.generation})

@@ -11,8 +11,8 @@ from litellm_systemd.contract import ALLOW_MOCK_TESTING
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime.master.generation import Generation
 from litellm_systemd.runtime.master.recycling import Recycling
-from litellm_systemd.runtime.master.reloads import Outcome, Reloads
-from litellm_systemd.runtime.master.worker_handle import Phase, Process
+from litellm_systemd.runtime.master.reloads import ReloadResult, Reloads
+from litellm_systemd.runtime.master.worker_handle import Phase, WorkerHandle
 from litellm_systemd.runtime.options import Options
 from litellm_systemd.runtime.systemd.listeners import render_listener, render_listeners
 
@@ -37,7 +37,7 @@ class MasterState(Protocol):
         """All that have workers, the newest first."""
 
     @property
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[WorkerHandle]:
         """All workers."""
 
 
@@ -103,7 +103,7 @@ def _state(master: MasterState) -> str:
     return "serving" if master.coming is None else "reloading"
 
 
-def _worker(process: Process, generation: Generation, now: float) -> dict[str, Any]:
+def _worker(process: WorkerHandle, generation: Generation, now: float) -> dict[str, Any]:
     return {
         "worker": process.slot,
         "pid": process.pid,
@@ -118,7 +118,7 @@ def _worker(process: Process, generation: Generation, now: float) -> dict[str, A
     }
 
 
-def _reload(outcome: Outcome | None) -> dict[str, Any] | None:
+def _reload(outcome: ReloadResult | None) -> dict[str, Any] | None:
     if outcome is None:
         return None
     return {
@@ -137,7 +137,7 @@ def _serving(master: MasterState, generation: Generation) -> str:
     return f"serving on {render_listeners(master.listeners)} with {models}, {workers}"
 
 
-def _inflight(processes: list[Process]) -> int:
+def _inflight(processes: list[WorkerHandle]) -> int:
     return sum(process.beat.inflight for process in processes)
 
 

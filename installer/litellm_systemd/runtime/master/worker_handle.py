@@ -27,7 +27,7 @@ class Phase(Enum):
     RETIRING = "retiring"
 
 
-class Process:
+class WorkerHandle:
     """One worker. Times are of the monotonic clock."""
 
     def __init__(self, slot: int, pid: int, channel: Channel, now: float) -> None:
@@ -128,7 +128,7 @@ class Process:
         return f"{self} exited with code {code}"
 
 
-def spawn(job: worker.Job, journal: Journal, release: Callable[[], None], now: float) -> Process:
+def spawn(job: worker.Job, journal: Journal, release: Callable[[], None], now: float) -> WorkerHandle:
     """Fork a worker. `release` closes in the child what belongs to the master alone. OSError if there is no room."""
     mine, theirs = open_channel()
     try:
@@ -141,7 +141,7 @@ def spawn(job: worker.Job, journal: Journal, release: Callable[[], None], now: f
         raise
     finally:
         theirs.close()
-    return Process(job.slot, pid, mine, now)
+    return WorkerHandle(job.slot, pid, mine, now)
 
 
 def _be_worker(

@@ -11,11 +11,11 @@ from litellm_systemd.runtime.channel import Message
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.event_loop import Events
 from litellm_systemd.runtime.master.generation import Generation
-from litellm_systemd.runtime.master.worker_handle import Process, spawn
+from litellm_systemd.runtime.master.worker_handle import WorkerHandle, spawn
 from litellm_systemd.runtime.worker.worker import Job
 
 
-class Nursery:
+class WorkerPool:
     """All workers that live. `job` is what they have in common; `release` closes in a child what is the master's."""
 
     def __init__(
@@ -24,8 +24,8 @@ class Nursery:
         journal: Journal,
         job: Job,
         release: Callable[[], None],
-        on_message: Callable[[Generation, Process, Message], None],
-        on_end: Callable[[Generation, Process, str, bool], None],
+        on_message: Callable[[Generation, WorkerHandle, Message], None],
+        on_end: Callable[[Generation, WorkerHandle, str, bool], None],
     ) -> None:
         self._events = events
         self._journal = journal
@@ -33,14 +33,14 @@ class Nursery:
         self._release = release
         self._on_message = on_message
         self._on_end = on_end
-        self._living: dict[int, tuple[Generation, Process]] = {}
+        self._living: dict[int, tuple[Generation, WorkerHandle]] = {}
 
     @property
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[WorkerHandle]:
         """Every worker that hasn't been buried."""
         return [process for _, process in self._living.values()]
 
-    def fork(self, slot: int, generation: Generation) -> Process:
+    def fork(self, slot: int, generation: Generation) -> WorkerHandle:
         """A new worker for a place of a generation."""
         job = replace(
             self._job, slot=slot, configuration=generation.configuration, environment=generation.environment
@@ -50,7 +50,7 @@ class Nursery:
         self._events.watch(process.channel, lambda: self._listen(process))
         return process
 
-    def move(self, process: Process, generation: Generation) -> None:
+    def move(self, process: WorkerHandle, generation: Generation) -> None:
         """From now on it belongs to another generation."""
         self._living[process.pid] = generation, process
 
@@ -70,7 +70,7 @@ class Nursery:
         process.channel.close()
         self._on_end(generation, process, process.render_end(status), status == 0)
 
-    def _listen(self, process: Process) -> None:
+    def _listen(self, process: WorkerHandle) -> None:
         for message in process.messages():
             if message is None:
                 self._events.forget(process.channel)

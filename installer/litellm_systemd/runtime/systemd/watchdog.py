@@ -8,7 +8,7 @@ from litellm_systemd.runtime.systemd.notify import Notifier
 _EXTENSION = 15.0
 
 
-class Pulse:
+class Watchdog:
     """Signs of life, and requests for more time, each as often as it takes.
 
     The rule for WATCHDOG=1: the master's loop turns, and some worker has answered its probe of late. A worker that

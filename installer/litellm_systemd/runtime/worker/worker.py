@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.runtime.channel import Beat, Channel, Environment, Failed, Left, Serve
+from litellm_systemd.runtime.channel import Beat, Channel, Drained, Environment, Failed, Serve
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.http.access_log import AccessLog
-from litellm_systemd.runtime.http.cut_requests import Farewell
+from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import DEBUG, Journal, adopt_loggers, hush_cancellations
 from litellm_systemd.runtime.options import Options
 from litellm_systemd.runtime.worker import litellm_adapter, probe
@@ -50,7 +50,7 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
     try:
         with litellm_adapter.silence():
             _set_up(job, channel)
-            application.inner = Farewell(litellm_adapter.application())
+            application.inner = CutRequests(litellm_adapter.application())
             adopt_loggers(journal)
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
@@ -148,7 +148,7 @@ class _Worker:
         adopt_loggers(self._journal)  # those that came with the configuration
         await serving
         heart.cancel()
-        self._channel.send(Left(self._server.cut, self._server.drained))
+        self._channel.send(Drained(self._server.cut, self._server.drained))
 
     def _retire(self) -> None:
         hush_cancellations()
