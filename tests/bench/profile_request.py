@@ -176,12 +176,12 @@ def _measure_ours(messages: int) -> dict[str, float]:
             await send(message)
 
     def dispatch(scope: Any, receive: Any, send: Any) -> Any:  # as _Application in worker.py
-        return (lambda: farewell)()(scope, receive, send)
+        return (lambda: cutting)()(scope, receive, send)
 
-    farewell = CutRequests(application)
+    cutting = CutRequests(application)
     with Path(os.devnull).open("w") as sink:
         os.dup2(sink.fileno(), 2)
-        access = AccessLog(farewell, open_journal({}))
+        access = AccessLog(cutting, open_journal({}))
     bare = _time(application)
     return {"access log off": _time(dispatch) - bare, "access log on": _time(access) - bare}
 

@@ -14,10 +14,10 @@ from tests.integration.litellm_process import OFFLINE
 _PROGRAM = """\
 import sys, urllib.error, urllib.request
 from litellm.llms.bedrock.base_aws_llm import BaseAWSLLM
-from litellm_systemd.runtime import seam
+from litellm_systemd.runtime.worker import litellm_adapter
 
-if sys.argv[1] == "seam":
-    seam.sign_with_one_set()
+if sys.argv[1] == "adapter":
+    litellm_adapter.sign_with_one_set()
 url = sys.argv[2] + "/model/us.anthropic.claude-sonnet-5-5/converse"
 body = '{"messages": [{"role": "user", "content": [{"text": "hi"}]}]}'
 headers = {"Content-Type": "application/json"}
@@ -43,5 +43,5 @@ def test_a_renewal_in_the_midst_of_a_signature() -> None:
             environment = {**os.environ, **OFFLINE, **aws.environment, "HOME": "/nowhere"}
             return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
 
-        assert ask("seam") == "200\n"
+        assert ask("adapter") == "200\n"
         assert ask("plain").startswith("403"), "LiteLLM freezes them itself now: take sign_with_one_set out"

@@ -51,10 +51,10 @@ def test_fast_loop_and_parser(tmp_path: Path) -> None:
 _PRELOADED = """
 import json, os, sys
 from pathlib import Path
-from litellm_systemd.runtime import seam
+from litellm_systemd.runtime.worker import litellm_adapter
 
 before = {os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if int(name) < 3}
-seam.preload(os.environ)
+litellm_adapter.preload(os.environ)
 links = []
 for name in os.listdir("/proc/self/fd"):
     try:
@@ -64,7 +64,7 @@ for name in os.listdir("/proc/self/fd"):
 print(json.dumps({
     "threads": len(os.listdir("/proc/self/task")),
     "descriptors": [link for link in links if link not in before],
-    "missing": [name for name in seam._PRELOAD if name not in sys.modules],
+    "missing": [name for name in litellm_adapter._PRELOAD if name not in sys.modules],
 }))
 """
 
@@ -99,11 +99,11 @@ def test_preload_is_complete(preloaded: dict[str, object]) -> None:
 
 _DOCUMENT = """
 import hashlib, json, os, sys
-from litellm_systemd.runtime import seam
+from litellm_systemd.runtime.worker import litellm_adapter
 
 if sys.argv[1] == "preloaded":
-    seam.preload(os.environ)
-document = seam.application().openapi()
+    litellm_adapter.preload(os.environ)
+document = litellm_adapter.application().openapi()
 print(len(document["paths"]), hashlib.sha256(json.dumps(document).encode()).hexdigest())
 """
 
