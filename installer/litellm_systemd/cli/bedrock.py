@@ -1,4 +1,4 @@
-"""The verbs about models on Bedrock and what they need."""
+"""The verbs for models on Bedrock and their permissions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _env_file_option = click.option(
     "--env-file", type=click.Path(path_type=Path), help="Default: what is installed, else .env here."
 )
-_offline_option = click.option("--offline", is_flag=True, help="Ask nobody: what this release knows will do.")
+_offline_option = click.option("--offline", is_flag=True, help="Use what this release knows, without the network.")
 
 
 @cli.command()
@@ -26,7 +26,10 @@ _offline_option = click.option("--offline", is_flag=True, help="Ask nobody: what
 @_offline_option
 @reports
 def models(env_file: Path | None, config: str | None, offline: bool) -> Report:
-    """Show what a configuration serves: ids, limits, and when each model ends. Default: the active one."""
+    """List models with ids, limits and end of life.
+
+    Default: the models of the active configuration.
+    """
     from litellm_systemd.commands import models
 
     return models.models(request_of(layout_of(), env_file, config), date.today(), offline=offline)
@@ -36,15 +39,17 @@ def models(env_file: Path | None, config: str | None, offline: bool) -> Report:
 @_env_file_option
 @config_option
 @_offline_option
-@click.option("--region", help="The AWS region, where neither the environment nor the configuration names one.")
-@click.option("--account", metavar="NUMBER", help="Write ARNs for this AWS account alone.")
-@click.option("--json", "form", flag_value="json", default=True, help="The policy document itself (the default).")
-@click.option("--terraform", "form", flag_value="terraform", help="A resource of Terraform's aws provider.")
-@click.option("--cloudformation", "form", flag_value="cloudformation", help="A template with a managed policy.")
+@click.option("--region", help="Use this AWS region if nothing else names one.")
+@click.option("--account", metavar="NUMBER", help="Write ARNs for this AWS account only.")
+@click.option("--json", "form", flag_value="json", default=True, help="Print the policy document (default).")
+@click.option("--terraform", "form", flag_value="terraform", help="Print a Terraform resource.")
+@click.option("--cloudformation", "form", flag_value="cloudformation", help="Print a CloudFormation template.")
 def iam_policy(
     env_file: Path | None, config: str | None, offline: bool, region: str | None, account: str | None, form: str
 ) -> None:
-    """Print the IAM policy that a configuration needs, and no more. Default: the active one.
+    """Print the IAM policy that a configuration needs.
+
+    Default: for the active configuration.
 
     aws iam put-role-policy --role-name ROLE --policy-name litellm --policy-document "$(litellmctl iam-policy)"
     """

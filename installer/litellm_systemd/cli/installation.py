@@ -1,4 +1,4 @@
-"""The verbs that change the installation, and those about configurations."""
+"""The verbs that change the installation or its configuration."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ if TYPE_CHECKING:
     from litellm_systemd.report.report import Report
 
 bundle_option = click.option(
-    "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Install from it, without a network."
+    "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Install from this bundle, without a network."
 )
 
 
 @cli.command()
-@click.option("--env-file", type=click.Path(path_type=Path), default=Path(".env"), help="The file to write.")
-@click.option("--from-profile", "profile", metavar="NAME", help="Take the keys of this profile in your ~/.aws.")
+@click.option(
+    "--env-file", type=click.Path(path_type=Path), default=Path(".env"), help="Write this file. Default: .env."
+)
+@click.option("--from-profile", "profile", metavar="NAME", help="Use the keys of this profile in ~/.aws.")
 @click.option("--region", help="The AWS region, such as us-east-1.")
-@click.option("--offline", is_flag=True, help="Don't ask AWS whether the keys work.")
-@click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
+@click.option("--offline", is_flag=True, help="Do not check the keys with AWS.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @reports
 def init(env_file: Path, profile: str | None, region: str | None, offline: bool, force: bool) -> Report:
-    """Write a .env with every key explained."""
+    """Write a .env file in which every variable is explained."""
     from litellm_systemd.commands import init
 
     return init.init(env_file, environ=os.environ, profile=profile, region=region, offline=offline, force=force)
@@ -47,19 +49,21 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
 
 @cli.command()
 @click.option("--env-file", type=click.Path(path_type=Path), help="Default: .env here, else what is installed.")
-@click.option("--installed", is_flag=True, help="Take the installed environment, whatever .env is here.")
+@click.option("--installed", is_flag=True, help="Use the installed environment and ignore .env.")
 @config_option
-@click.option("--dry-run", is_flag=True, help="Show steps and differences, take none; exit code 2 if there are any.")
-@click.option("--take-ours", "edits", flag_value="ours", help="Put files that you edited aside for the new ones.")
-@click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited, and don't ask.")
+@click.option("--dry-run", is_flag=True, help="Show the steps and differences only. Exit code 2: there are some.")
+@click.option(
+    "--take-ours", "edits", flag_value="ours", help="Replace files that you edited; the edits are kept aside."
+)
+@click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited, without a question.")
 @bundle_option
-@click.option("--no-start", is_flag=True, help="Write and enable, but neither start nor restart.")
-@click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
-@click.option("--no-spend", is_flag=True, help="Try the endpoints, but call no model: that would be billed.")
-@click.option("--offline", is_flag=True, help="Ask neither the instance metadata nor STS whether the keys work.")
-@click.option("--verify-every", metavar="TIME", help="Have systemd check it, at no cost: 15min, 1h, off.")
-@click.option("--region", help="The AWS region where .env names none. Default: that of the EC2 instance.")
-@click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
+@click.option("--no-start", is_flag=True, help="Write and enable the units only.")
+@click.option("--no-verify", is_flag=True, help="Do not verify the endpoints at the end.")
+@click.option("--no-spend", is_flag=True, help="Verify without calling a model, so that nothing is billed.")
+@click.option("--offline", is_flag=True, help="Do not check credentials with instance metadata or STS.")
+@click.option("--verify-every", metavar="TIME", help="Verify by a timer at no cost: 15min, 1h, off.")
+@click.option("--region", help="Use this AWS region if .env has none. Default: the instance's.")
+@click.option("--prefix", help="Keep releases in this folder. Default: /opt/litellm-systemd.")
 @eol_option
 @wait_option
 @root_option
@@ -82,10 +86,10 @@ def install(
     wait: bool,
     root: Path,
 ) -> Report:
-    """Write units and environment, enable and start the service, verify it.
+    """Install or update the service, start it and verify it.
 
-    All of it or nothing: if a step fails, or the service doesn't come up, everything is put back. A second run with
-    nothing new changes and restarts nothing.
+    The install is one transaction: if a step fails or the service does not become ready, every change is undone. A
+    second run without changes writes nothing and restarts nothing.
     """
     from litellm_systemd.commands import install, install_plan
     from litellm_systemd.install.verify_timer import check_interval
@@ -115,13 +119,15 @@ def _ask(question: str, difference: str) -> bool:
 
 @cli.command()
 @click.option("--env-file", type=click.Path(path_type=Path), help="Default: .env here, else what is installed.")
-@click.option("--installed", is_flag=True, help="Take the installed environment, whatever .env is here.")
+@click.option("--installed", is_flag=True, help="Use the installed environment and ignore .env.")
 @config_option
-@click.option("--take-ours", "edits", flag_value="ours", help="Put files that you edited aside for the new ones.")
-@click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited (the default).")
+@click.option(
+    "--take-ours", "edits", flag_value="ours", help="Replace files that you edited; the edits are kept aside."
+)
+@click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited (default).")
 @bundle_option
-@click.option("--no-verify", is_flag=True, help="Don't try the endpoints at the end.")
-@click.option("--prefix", help="The folder of the releases. Default: /opt/litellm-systemd, or as installed.")
+@click.option("--no-verify", is_flag=True, help="Do not verify the endpoints at the end.")
+@click.option("--prefix", help="Keep releases in this folder. Default: /opt/litellm-systemd.")
 @eol_option
 @wait_option
 @reports
@@ -136,10 +142,10 @@ def rehearse(
     allow_eol: bool,
     wait: bool,
 ) -> Report:
-    """Do an install in a throwaway clone of this host, and tell how it went.
+    """Try an install in a temporary clone of this host.
 
-    The clone is a systemd container on a copy-on-write view of the host, with a network of its own. Nothing on the
-    host changes. The exit code is that of the install.
+    The clone is a systemd container on a copy-on-write view of the host, with its own network. Nothing on the host
+    changes. The exit code is that of the install.
     """
     from litellm_systemd.commands import rehearse
 
@@ -159,20 +165,26 @@ def rehearse(
 @root_option
 @reports
 def diff(root: Path) -> Report:
-    """Show what differs from what was installed; exit code 2 if anything does."""
+    """Show changes made to installed files.
+
+    Exit code 2: there are some.
+    """
     from litellm_systemd.commands import diff
 
     return diff.diff(layout_of(root))
 
 
 @cli.command()
-@click.option("--purge", is_flag=True, help="Remove configurations, keys, data and the user as well.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--purge", is_flag=True, help="Remove configurations, keys, data and the user too.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @wait_option
 @root_option
 @reports
 def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
-    """Stop and remove the service. Configurations and keys stay, unless --purge."""
+    """Stop and remove the service.
+
+    Configurations and keys are kept without --purge.
+    """
     from litellm_systemd.commands import uninstall
 
     def confirm(question: str) -> bool:
@@ -199,7 +211,10 @@ def config_list() -> Report:
 @click.argument("name", required=False)
 @reports
 def config_show(name: str | None) -> Report:
-    """Show what a configuration serves, and what is wrong with it. Default: the active one."""
+    """Show the models of a configuration and its problems.
+
+    Default: the active configuration.
+    """
     from litellm_systemd.commands import configs
 
     return configs.show_config(request_of(layout_of(), None, name))
@@ -211,10 +226,10 @@ def config_show(name: str | None) -> Report:
 @config_option
 @reports
 def config_check(file: str | None, env_file: Path | None, config: str | None) -> Report:
-    """Find what is wrong with a configuration, by file, line and column; exit code 78 if it can't work.
+    """Check a configuration and print each problem with its line.
 
-    FILE is a path or a name of 'litellmctl config list'; without it, what an install would take. Docs/linter.md
-    explains each code.
+    FILE is a path or a name from 'litellmctl config list'. Default: the one that an install would use. Exit code 78:
+    the configuration cannot work. docs/linter.md explains each code.
     """
     from litellm_systemd.commands import config_check
 
@@ -227,7 +242,7 @@ def config_check(file: str | None, env_file: Path | None, config: str | None) ->
 @wait_option
 @reports
 def config_use(name: str, allow_eol: bool, wait: bool) -> Report:
-    """Make a configuration the active one; a running service takes it up by a reload."""
+    """Activate a configuration and reload the running service."""
     from litellm_systemd.commands import configs
 
     request = replace(request_of(layout_of(), None, name, installed_only=True), allow_ended=allow_eol)

@@ -1,6 +1,6 @@
-"""The frame of litellmctl: parse, dispatch, render, exit code. The only place that prints.
+"""The frame of litellmctl: parse, dispatch, print, exit code. No other package prints.
 
-What a verb needs is imported once it is known which verb it is, so that --help stays fast.
+Each verb imports what it needs when it runs, so that --help stays fast.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 root_option = click.option(
-    "--root", type=click.Path(path_type=Path), default=Path("/"), help="The file system to write to, for images."
+    "--root", type=click.Path(path_type=Path), default=Path("/"), help="Write below this folder: for images."
 )
-wait_option = click.option("--wait", is_flag=True, help="If another litellmctl is at work, wait for its end.")
-eol_option = click.option("--allow-eol", is_flag=True, help="Take models too that Bedrock has ended.")
+wait_option = click.option("--wait", is_flag=True, help="Wait for another running litellmctl to end.")
+eol_option = click.option("--allow-eol", is_flag=True, help="Accept models after their end of life on Bedrock.")
 config_option = click.option("-c", "--config", metavar="CONFIG", help="A configuration by name, or a path.")
 
 
 def main() -> None:
-    """Entry point of the console script: turns errors into a message and an exit code."""
+    """Run litellmctl as the console script does."""
     sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run litellmctl with these arguments; gives its exit code."""
-    # Read before parsing, since an error in parsing has to know it too.
+    """Run litellmctl and return its exit code. Errors become a message on standard error."""
+    # Read before parsing: a usage error depends on them too.
     as_json, debug = "--json" in arguments, "--debug" in arguments
     try:
         return int(cli.main(arguments, prog_name="litellmctl", standalone_mode=False) or 0)
@@ -79,7 +79,7 @@ def _refuse(message: str, hint: str, code: ExitCode, *, as_json: bool) -> int:
 
 
 def reports(verb: Command) -> Command:
-    """Make a command of a function that returns a `Report`: with --json, printed, its code the exit code."""
+    """Turn a function that returns a `Report` into a command: add --json, print the report, return its exit code."""
 
     @json_option
     @wraps(verb)
@@ -90,11 +90,11 @@ def reports(verb: Command) -> Command:
 
 
 def show(report: Report, *, as_json: bool) -> int:
-    """Print a report; gives its exit code."""
+    """Print a report and return its exit code."""
     try:
         _print(report, as_json=as_json)
     except BrokenPipeError:
-        # Whoever read our output has gone; that is no failure of ours, and closing must not fail again.
+        # The reader closed the pipe, as `| head` does. Redirect the rest, so that closing stdout cannot fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(report.exit_code)
 
@@ -111,7 +111,7 @@ def _print(report: Report, *, as_json: bool) -> None:
         click.echo(render_tables(report))
     for difference in report.diffs:
         show_diff(difference)
-    # Without rich, which loads parts of itself late: after an uninstall there is nothing left to load.
+    # Without rich: it imports parts of itself late, and after an uninstall they are gone.
     for note in report.notes:
         click.echo(f"  {note}")
     if report.title:
@@ -126,14 +126,14 @@ def _show_lines(report: Report) -> None:
 
 
 def show_diff(difference: str, *, err: bool = False) -> None:
-    """A unified diff, in the colours that people know."""
+    """Print a unified diff in colour."""
     colours = {"+": "green", "-": "red", "@": "cyan"}
     for line in difference.splitlines():
         click.secho(line, fg=colours.get(line[:1]), err=err)
 
 
 def say(line: str) -> None:
-    """Progress, on standard error: standard output belongs to the report."""
+    """Print progress on standard error. Standard output holds the report only."""
     click.echo(f"  {line}", err=True)
 
 
@@ -150,21 +150,41 @@ def request_of(layout: Layout, env_file: Path | None, config: str | None, *, ins
 
 
 def _require_folder() -> None:
-    """Raise MissingError in a folder that was deleted, of which each verb would else complain in words of its own."""
+    """Raise MissingError if the current folder was deleted, before a verb fails on it in its own way."""
     try:
         Path.cwd()
     except FileNotFoundError:
-        raise MissingError("the current folder was deleted", "cd to one that is there, and run it again.") from None
+        raise MissingError(
+            "the current folder was deleted", "Change to an existing folder and run the command again."
+        ) from None
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Verbs(click.Group):
+    """The verbs, listed by task in `--help`."""
+
+    tasks = (
+        ("Install", ("init", "install", "rehearse", "diff", "uninstall")),
+        ("Upgrade", ("upgrade", "rollback", "releases", "bundle")),
+        ("Run", ("start", "stop", "restart", "reload", "enable", "disable", "run")),
+        ("Diagnose", ("status", "verify", "doctor", "logs")),
+        ("Configure", ("config", "models", "iam-policy", "completion")),
+    )
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one list for each task. Summaries are short enough to stand whole."""
+        for task, names in self.tasks:
+            with formatter.section(task):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=80)) for name in names])
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="litellm-systemd", prog_name="litellmctl", message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="On an error, show where in the program it arose.")
+@click.option("--debug", is_flag=True, help="Show a traceback for an error.")
 def cli(debug: bool) -> None:  # noqa: ARG001 - run_command reads it, before parsing
     """Run the LiteLLM Proxy as a systemd service.
 
-    'litellmctl init' writes a .env, 'sudo litellmctl install' makes the service of it, 'litellmctl verify' proves
-    it. Day to day, systemctl and journalctl -u litellm are enough.
+    'litellmctl init' writes a .env file, 'sudo litellmctl install' turns it into a service, and 'litellmctl verify'
+    proves that it works. For daily use, systemctl and journalctl -u litellm are enough.
     """
-    # Before any verb: paths on the command line, uv and pip take the current folder for granted.
+    # Before any verb: paths on the command line, uv and pip rely on the current folder.
     _require_folder()

@@ -1,4 +1,4 @@
-"""The verbs about releases: upgrade, rollback, list, prune, bundle."""
+"""The verbs for releases: upgrade, rollback, list, prune, bundle."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ def _as_json() -> bool:
 @cli.command()
 @click.argument("version", required=False)
 @click.option(
-    "--from", "file", type=click.Path(path_type=Path), metavar="FILE", help="A wheel of litellm-systemd, or a bundle."
+    "--from",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Use this wheel of litellm-systemd, or this bundle.",
 )
-@click.option("--litellm", metavar="VERSION", help="Another LiteLLM, and nothing else.")
+@click.option("--litellm", metavar="VERSION", help="Change the version of LiteLLM only.")
 @wait_option
 @reports
 def upgrade(version: str | None, file: Path | None, litellm: str | None, wait: bool) -> Report:
-    """Switch to another version of litellm-systemd (default: the newest) or of LiteLLM.
+    """Switch to another version of litellm-systemd or LiteLLM.
 
-    It is built beside the present one. If it doesn't come up, everything goes back.
+    Default: the newest version. The new release is built next to the current one. If it does not become ready, the
+    current one stays in use.
     """
     from litellm_systemd.commands import releases
 
@@ -41,7 +46,7 @@ def upgrade(version: str | None, file: Path | None, litellm: str | None, wait: b
 @click.argument("release", required=False)
 @reports
 def rollback(release: str | None) -> Report:
-    """Go back to the release before the present one, or to the named one."""
+    """Switch back to the previous release, or to a named one."""
     from litellm_systemd.commands import releases
 
     return releases.rollback(layout_of(), release, as_json=_as_json(), say=say)
@@ -55,7 +60,7 @@ def group() -> None:
 @group.command("list")
 @reports
 def list_() -> Report:
-    """List the releases, the newest first."""
+    """List releases, newest first."""
     from litellm_systemd.commands import releases
 
     return releases.list_all(layout_of())
@@ -63,12 +68,12 @@ def list_() -> Report:
 
 @group.command("prune")
 @click.option(
-    "--keep", type=click.IntRange(min=0), default=1, show_default=True, help="How many besides those in use."
+    "--keep", type=click.IntRange(min=0), default=1, show_default=True, help="Keep this many unused releases."
 )
 @wait_option
 @reports
 def prune(keep: int, wait: bool) -> Report:
-    """Remove old releases: never the current one, nor one that a process runs from."""
+    """Remove old releases that are not in use."""
     from litellm_systemd.commands import releases
 
     return releases.prune(layout_of(), keep, wait=wait, say=say)
@@ -76,14 +81,24 @@ def prune(keep: int, wait: bool) -> Report:
 
 @cli.command()
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: a name that tells all."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write this file. Default: a name with all versions.",
 )
-@click.option("--python", metavar="3.X", help="For that Python. Default: this one.")
-@click.option("--platform", type=click.Choice(["x86_64", "aarch64"]), help="For that machine. Default: this one.")
-@click.option("--wheels", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep what is fetched there.")
+@click.option("--python", metavar="3.X", help="Build for this version of Python. Default: the running one.")
+@click.option(
+    "--platform",
+    type=click.Choice(["x86_64", "aarch64"]),
+    help="Build for this architecture. Default: this machine's.",
+)
+@click.option(
+    "--wheels", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep downloaded packages in this folder."
+)
 @reports
 def bundle(output: Path | None, python: str | None, platform: str | None, wheels: Path | None) -> Report:
-    """Make one file to install from on a host without a network."""
+    """Write one file for an install without a network."""
     from litellm_systemd.commands import releases
     from litellm_systemd.releases.bundle import Target
 

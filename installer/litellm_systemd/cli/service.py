@@ -1,4 +1,4 @@
-"""The verbs that drive the service and look at it."""
+"""The verbs that control and inspect the service."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _COLOURS = {"ok": "green", "failed": "red", "warning": "yellow"}
 
 
 def watch_changes(prove: Callable[[], Report], seconds: float, *, as_json: bool) -> int:
-    """Prove, wait `seconds`, and again, until Ctrl-C; gives the exit code of the last whole round.
+    """Verify every `seconds` until Ctrl-C, and return the exit code of the last complete round.
 
-    People see the first report as ever, and then a line for each check that ends otherwise than before. With
-    `as_json` each change is one line of JSON, those of the first round as well.
+    The first report is printed whole, then one line for each check whose outcome changed. With `as_json` each change
+    is one line of JSON, those of the first round included.
     """
     from litellm_systemd.commands.verify_output import find_changes
 
@@ -47,7 +47,7 @@ def watch_changes(prove: Callable[[], Report], seconds: float, *, as_json: bool)
             is_first = False
             time.sleep(seconds)
     except KeyboardInterrupt:
-        # The ordinary end of it, and no failure: the code tells how things stood.
+        # Ctrl-C is the normal end: the exit code is that of the last round.
         return int(last)
 
 
@@ -76,11 +76,11 @@ def _add_unit_verb(name: str, text: str) -> None:
 
 for _name, _text in {
     "start": "Start the service and wait until it is ready.",
-    "stop": "Stop the service: it drains, and the port is closed.",
-    "restart": "Restart the service; the port stays open meanwhile.",
-    "reload": "Take up the configuration again, without losing a request.",
-    "enable": "Have the service start at boot.",
-    "disable": "Don't have the service start at boot.",
+    "stop": "Drain and stop the service, and close its port.",
+    "restart": "Restart the service without a lost request.",
+    "reload": "Reload the configuration without a lost request.",
+    "enable": "Start the service at boot.",
+    "disable": "Do not start the service at boot.",
 }.items():
     _add_unit_verb(_name, _text)
 
@@ -88,22 +88,21 @@ for _name, _text in {
 @cli.command()
 @reports
 def status() -> Report:
-    """Show whether the service runs, since when, and with what."""
+    """Show the state of the service and its workers."""
     from litellm_systemd.commands import status
 
     return status.status(layout_of())
 
 
 @cli.command()
-@click.option("--fix", is_flag=True, help="Mend what can be mended without risk, after showing it.")
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="Write an archive for a bug report there, without secrets."
-)
+@click.option("--fix", is_flag=True, help="Show and apply the repairs that carry no risk.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Write an archive for a bug report, without secrets.")
 @reports
 def doctor(fix: bool, bundle: Path | None) -> Report:
-    """Find what is wrong, why, and what mends it; exit code 1 if something is.
+    """Find the causes of problems and their remedies.
 
-    Without root it says what it can't see. It changes nothing without --fix, and costs nothing.
+    Exit code 1: there is a problem. Without root, the checks that need it are listed as skipped. Nothing changes
+    without --fix, and nothing is billed.
     """
     from litellm_systemd.commands import doctor
 
@@ -116,27 +115,31 @@ def doctor(fix: bool, bundle: Path | None) -> Report:
 
 
 @cli.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on with new lines.")
-@click.option("-n", "--lines", type=click.IntRange(min=0), help="How many lines. Default: 100, or all with --since.")
-@click.option("-p", "--priority", help="Only this level and worse: err, warning, info.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines as they arrive.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=0), help="Print this many lines. Default: 100, or all with --since."
+)
+@click.option("-p", "--priority", help="Print this level and worse: err, warning, info.")
 @click.option(
     "--since",
-    help="Only from then on: '1 hour ago', 'today', '2026-01-31 08:00'. Without it --errors and --request look back"
-    " one day.",
+    help="Start there: '1 hour ago', 'today', '2026-01-31 08:00'. Default of --errors and --request: one day ago.",
 )
 @click.option(
-    "-b", "--boot", is_flag=False, flag_value="0", metavar="[BOOT]", help="Only this boot; -1: the last one."
+    "-b",
+    "--boot",
+    is_flag=False,
+    flag_value="0",
+    metavar="[BOOT]",
+    help="Print one boot: this one, or -1 for the last one.",
 )
-@click.option("--errors", is_flag=True, help="Warnings and errors by kind: how often, what it means, what to do.")
-@click.option(
-    "--request", metavar="ID", help="One request through all workers, by the x-litellm-call-id of its answer."
-)
+@click.option("--errors", is_flag=True, help="Group warnings and errors by kind, with meaning and remedy.")
+@click.option("--request", metavar="ID", help="Follow one request, by the x-litellm-call-id of its response.")
 @json_option
 def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> int:
-    """Show the service's journal, or with --errors what went wrong in the last day and what it means.
+    """Show the journal of the service.
 
-    --errors and --request look back one day; --since or --boot have them look elsewhere. A request that went well has
-    a line only with ACCESS_LOG=true in .env.
+    --errors and --request search the last day, or what --since or --boot select. A successful request has a line only
+    with ACCESS_LOG=true in .env.
     """
     from litellm_systemd.commands import logs
 
@@ -144,41 +147,43 @@ def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> in
         logs.show_logs(as_json=as_json, **options)
         return 0
     if errors and request is not None:
-        raise click.UsageError("--errors and --request don't go together")
+        raise click.UsageError("--errors and --request cannot be combined")
     follow, lines, priority = (options.pop(name) for name in ("follow", "lines", "priority"))
     if follow or lines is not None or (request is not None and priority):
-        raise click.UsageError("-f and -n don't go with --errors and --request, nor -p with --request")
+        raise click.UsageError("-f and -n cannot be combined with --errors or --request, nor -p with --request")
     if request is not None:
         return show(logs.request(layout_of(), request, **options), as_json=as_json)
     return show(logs.errors(layout_of(), priority=priority, **options), as_json=as_json)
 
 
 @cli.command()
-@click.option("--base-url", help="Another gateway than the installed one, such as http://127.0.0.1:4000.")
-@click.option("--api-key", help="Its key. With --base-url it may stand in the variable LITELLM_MASTER_KEY instead.")
-@click.option("--model", "models", multiple=True, help="Chat with this model; may be repeated.")
-@click.option("--all-models", is_flag=True, help="Chat with every model; each is billed for a few tokens.")
+@click.option("--base-url", help="Verify this gateway, such as http://127.0.0.1:4000.")
+@click.option("--api-key", help="Use this key. With --base-url, default: $LITELLM_MASTER_KEY.")
+@click.option("--model", "models", multiple=True, help="Chat with this model. Can be repeated.")
+@click.option("--all-models", is_flag=True, help="Chat with every model. Billed: a few tokens each.")
 @click.option(
     "--caching",
     is_flag=True,
-    help="Try prompt caching: two or three prompts of 6,000 tokens a model, billed.",
+    help="Verify prompt caching. Billed: 2 or 3 prompts of 6,000 tokens a model.",
 )
-@click.option("--full", is_flag=True, help="Also a long prompt, and requests at once: billed, some cents a model.")
-@click.option("--concurrency", type=click.IntRange(1, 256), metavar="N", help="Send N small chats at once; billed.")
-@click.option("--no-spend", is_flag=True, help="Ask nothing that reaches a model, and so is billed.")
-@click.option("--fallbacks", is_flag=True, help="Try each fallback, and that alone, on a throwaway instance; billed.")
+@click.option("--full", is_flag=True, help="Add a long prompt and concurrent requests. Billed: some cents a model.")
+@click.option("--concurrency", type=click.IntRange(1, 256), metavar="N", help="Send N small chats at once. Billed.")
+@click.option("--no-spend", is_flag=True, help="Call no model, so that nothing is billed.")
+@click.option("--fallbacks", is_flag=True, help="Verify the fallbacks only, on a temporary instance. Billed.")
 @click.option("--env-file", type=click.Path(path_type=Path), help="With --fallbacks: not what is installed.")
 @config_option
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, help="Seconds for one answer.")
-@click.option("--wait", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait for readiness first.")
-@click.option("--quiet", is_flag=True, help="Say nothing, or what failed first, in one line: for timers.")
-@click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit's XML too, for a CI server.")
-@click.option("--html", type=_FILE, metavar="FILE", help="Write a page too: one file, without a script or a secret.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0.1), default=60.0, help="Wait this many seconds for a response."
+)
+@click.option("--wait", type=click.FloatRange(min=0), default=0.0, help="Wait this many seconds for readiness first.")
+@click.option("--quiet", is_flag=True, help="Print one line if a check fails, else nothing: for timers.")
+@click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML too.")
+@click.option("--html", type=_FILE, metavar="FILE", help="Write an HTML page too, without scripts and secrets.")
 @click.option(
     "--watch",
     type=click.FloatRange(min=1),
     metavar="SECONDS",
-    help="Again and again, with a line for each change, until Ctrl-C.",
+    help="Repeat until Ctrl-C and print changes.",
 )
 @json_option
 def verify(
@@ -201,22 +206,22 @@ def verify(
     watch: float | None,
     as_json: bool,
 ) -> int:
-    """Prove that the endpoints answer as clients need it.
+    """Prove that the endpoints serve what clients need.
 
-    Some ten requests for a few words are billed, about a cent in all; models by mock_response cost nothing.
-    Exit code: 0, all is well; 1, a check failed; 64 to 78, nothing could be asked. docs/verify.md has more.
+    About ten short requests are billed, a cent in all; models with mock_response cost nothing. Exit codes: 0, all
+    checks passed; 1, a check failed; 64 to 78, no check could be made. docs/verify.md has more.
     """
     if watch and (fallbacks or quiet):
-        raise click.UsageError("--watch goes neither with --fallbacks nor with --quiet")
+        raise click.UsageError("--watch cannot be combined with --fallbacks or --quiet")
     if (env_file or config) and not fallbacks:
-        raise click.UsageError("-c and --env-file are for --fallbacks: else it is the running gateway that is asked")
+        raise click.UsageError("-c and --env-file need --fallbacks: without it, the running gateway is verified")
     from litellm_systemd.commands import service, verify_output
 
     files = verify_output.Files(junit, html)
     files.require_places()
     if fallbacks:
         if base_url or no_spend or models or all_models or full or concurrency or caching:
-            raise click.UsageError("--fallbacks goes with -c, --env-file and --timeout alone")
+            raise click.UsageError("--fallbacks can be combined with -c, --env-file and --timeout only")
         prove = partial(_prove_fallbacks, env_file, config, timeout)
     else:
         from litellm_systemd.verify.run import Scope
@@ -243,7 +248,7 @@ def verify(
     prove_and_keep = partial(_prove_and_keep, prove, files, origin)
     if watch:
         if not no_spend:
-            say("each round asks models, which may be billed: --no-spend asks none")
+            say("each round calls models and may be billed; --no-spend calls none")
         return watch_changes(prove_and_keep, watch, as_json=as_json)
     report = prove_and_keep()
     return show(service.in_one_line(report) if quiet else report, as_json=as_json)
@@ -267,7 +272,7 @@ def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: VerifyTar
 @click.option("--env-file", type=click.Path(path_type=Path), help="Default: .env here.")
 @config_option
 def run(env_file: Path | None, config: str | None) -> None:
-    """Serve in the foreground, without systemd and without root."""
+    """Serve in the foreground, without systemd or root."""
     from litellm_systemd.commands import service
 
     service.run_foreground(request_of(layout_of(), env_file, config), os.environ, say)
@@ -276,7 +281,7 @@ def run(env_file: Path | None, config: str | None) -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script of a shell.
+    """Print the completion script for a shell.
 
     For bash: litellmctl completion bash | sudo tee /usr/share/bash-completion/completions/litellmctl
     """
