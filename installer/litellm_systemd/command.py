@@ -1,4 +1,4 @@
-"""The only user of subprocess: run a program, from an argv, and say what came of it."""
+"""Run programs. Outside of `box` and `runtime`, no other module uses subprocess."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from litellm_systemd.errors import CommandError, Interrupted, MissingError
 
 
 def interruptible() -> AbstractContextManager[None]:
-    """Have it raise `Interrupted`, so that what was begun is undone."""
+    """Raise `Interrupted` on SIGINT, SIGTERM or SIGHUP, so that the change is undone."""
 
     def raise_interrupted(number: int, _frame: object) -> None:
         raise Interrupted(number)
@@ -23,7 +23,7 @@ def interruptible() -> AbstractContextManager[None]:
 
 
 def uninterruptible() -> AbstractContextManager[None]:
-    """Have it do nothing: whoever interrupts now would get neither the old state nor the new one."""
+    """Ignore SIGINT, SIGTERM and SIGHUP: an interrupted undo would leave neither the old nor the new state."""
     return _on_signals(signal.SIG_IGN)
 
 
@@ -39,7 +39,7 @@ def _on_signals(handler: Any) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a program left: its exit code, standard output and standard error, decoded."""
+    """The exit code, standard output and standard error of a program, decoded."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -48,7 +48,7 @@ class Result:
 
 
 def minimal_environment() -> dict[str, str]:
-    """What a system tool needs: a path, and English, since some answers are parsed."""
+    """The environment for a system tool: a PATH, and English, since some output is parsed."""
     return {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
@@ -59,7 +59,7 @@ def minimal_environment() -> dict[str, str]:
 
 
 def inherited_environment() -> dict[str, str]:
-    """All of the caller's environment, for tools that the user configures by it (pip and uv)."""
+    """The caller's environment, for tools that the user configures with it (pip and uv)."""
     return dict(os.environ)
 
 
@@ -71,18 +71,18 @@ def run(
     timeout: float | None = 120,
     hint: str = "",
 ) -> Result:
-    """Run a program to its end.
+    """Run a program and wait until it exits.
 
     Args:
         argv: the program and its arguments; never a shell.
         check: whether an exit code other than 0 is an error.
-        environment: all of its environment; `minimal_environment` if None.
+        environment: the whole environment; `minimal_environment` if None.
         timeout: seconds; None for no limit.
-        hint: the remedy that a failure carries.
+        hint: the remedy in the error.
 
     Raises:
-        CommandError: it failed and `check` is set, or it didn't end in time.
-        MissingError: there is no such program.
+        CommandError: it failed and `check` is set, or it did not exit in time.
+        MissingError: the program is not installed.
     """
     env = minimal_environment() if environment is None else dict(environment)
     try:
@@ -90,36 +90,36 @@ def run(
             argv, env=env, timeout=timeout, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
         )
     except FileNotFoundError:
-        raise MissingError(f"{argv[0]} isn't installed", hint or f"Install {argv[0]}.") from None
+        raise MissingError(f"{argv[0]} is not installed", hint or f"Install {argv[0]}.") from None
     except subprocess.TimeoutExpired:
-        raise CommandError(argv, 124, f"it didn't end within {timeout:.0f} s", hint) from None
+        raise CommandError(argv, 124, f"it did not exit within {timeout:.0f} s", hint) from None
     if check and done.returncode != 0:
         raise CommandError(argv, done.returncode, done.stderr or done.stdout, hint)
     return Result(argv, done.returncode, done.stdout, done.stderr)
 
 
 def replace_process(argv: tuple[str, ...], environment: Mapping[str, str] | None = None) -> None:
-    """Become another program (execvpe(3)): for a verb that only hands over, such as `logs`.
+    """Replace this process with another program (execvpe(3)).
 
     Raises:
-        MissingError: there is no such program.
+        MissingError: the program is not installed.
     """
     env = inherited_environment() if environment is None else dict(environment)
     exec_program: Callable[[str, tuple[str, ...], dict[str, str]], None] = os.execvpe
     try:
         exec_program(argv[0], argv, env)
     except FileNotFoundError:
-        raise MissingError(f"{argv[0]} isn't installed", f"Install {argv[0]}.") from None
+        raise MissingError(f"{argv[0]} is not installed", f"Install {argv[0]}.") from None
 
 
 class Companion:
-    """A program that runs beside us and ends by itself once its standard input does: by `close`, or when we die.
+    """A child process that exits when its standard input is closed: by `close`, or when this process exits.
 
-    The kernel closes the pipe whatever ends us, so that the companion can clean up after a SIGKILL. It has a session
-    of its own: what is sent to our process group doesn't reach it.
+    The kernel closes the pipe however this process ends, so that the companion can clean up after a SIGKILL. It has
+    its own session: signals to our process group do not reach it.
 
     Raises:
-        MissingError: there is no such program.
+        MissingError: the program is not installed.
     """
 
     def __init__(self, argv: tuple[str, ...], environment: Mapping[str, str] | None = None) -> None:
@@ -134,10 +134,10 @@ class Companion:
                 start_new_session=True,
             )
         except FileNotFoundError:
-            raise MissingError(f"{argv[0]} isn't installed", f"Install {argv[0]}.") from None
+            raise MissingError(f"{argv[0]} is not installed", f"Install {argv[0]}.") from None
 
     def close(self) -> int:
-        """End its standard input and wait for it; its exit code."""
+        """Close its standard input, wait until it exits, and return its exit code."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         return self._process.wait()

@@ -1,7 +1,7 @@
-"""Names that the installer and the running service share, and nothing else.
+"""Names that the installer and the running service share.
 
-The two sides are different processes, often of different releases: whatever one writes and the other reads
-(a unit, an environment variable, a path, an exit code) is named here and only here.
+The two are different processes, often of different releases. What one writes and the other reads (a unit, an
+environment variable, a path, an exit code) is named here and only here.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ SERVICE = "litellm.service"
 SOCKET = "litellm.socket"
 #: Serves on the same socket while the service restarts; see `standby`.
 STANDBY = "litellm-standby.service"
-#: A check of the service now and then; there only if the user wants one.
+#: The periodic check of the service; installed only if the user asks for it.
 VERIFY_SERVICE = "litellm-verify.service"
 VERIFY_TIMER = "litellm-verify.timer"
 SERVICE_USER = "litellm"
 
-#: Where the service keeps what it must find again without being told (file-hierarchy(7)).
+#: Fixed paths of the service (file-hierarchy(7)).
 ENV_FILE = "/etc/litellm/litellm.env"
 CONFIG_FILE = "/etc/litellm/config.yaml"
 
-#: Where systemd makes the service's RuntimeDirectory=, and the name of its control socket there.
+#: The service's RuntimeDirectory=, and the name of its control socket there.
 RUNTIME_DIRECTORY = "/run/litellm"
 CONTROL_SOCKET = "control.sock"
 
@@ -40,9 +40,9 @@ WATCHDOG_TIMEOUT = "WATCHDOG_TIMEOUT"
 JSON_LOGS = "JSON_LOGS"
 ACCESS_LOG = "ACCESS_LOG"
 MASTER_KEY = "LITELLM_MASTER_KEY"
-#: Lets clients send mock_testing_* parameters, which LiteLLM refuses else. For development.
+#: Lets clients send mock_testing_* parameters, which LiteLLM otherwise refuses. For development.
 ALLOW_MOCK_TESTING = "ALLOW_MOCK_TESTING"
-#: The UNIX socket that a throwaway instance serves on, and nowhere else; see `throwaway`. No setting of `.env`.
+#: The UNIX socket of a throwaway instance, which has no port; see `instances.throwaway`. Not a setting of `.env`.
 TRIAL_SOCKET = "LITELLM_SYSTEMD_TRIAL_SOCKET"
 
 DEFAULT_HOST = "127.0.0.1"
@@ -66,7 +66,7 @@ RECYCLING_RANGES = {
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `litellmctl` and of the runtime: sysexits.h where it has a word for it."""
+    """Exit codes of `litellmctl` and of the runtime: those of sysexits.h where one fits."""
 
     OK = 0
     FAILED = 1

@@ -1,4 +1,4 @@
-"""Errors that a user can do something about: what went wrong, and the remedy."""
+"""Errors that a user can fix: what happened, and the remedy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from litellm_systemd.contract import ExitCode
 
 
 class InstallerError(Exception):
-    """A refusal or a failure, told in one sentence, with a `hint` that says what to do about it.
+    """A failure in one sentence, with a `hint` that says what to do.
 
-    `code` is the exit code that `cli` ends with. Nothing else turns an error into an exit code.
+    `code` is the exit code; only `cli` exits with it.
     """
 
     code: ExitCode = ExitCode.FAILED
@@ -23,56 +23,56 @@ class InstallerError(Exception):
 
 
 def remedy_of(error: OSError) -> str:
-    """What to do about a refusal of the kernel's. EPERM is one that root doesn't expect."""
+    """What to do about an error of the kernel. For root, EPERM means an immutable file."""
     if error.errno == errno.EPERM:
-        return "Is the file immutable ('lsattr' shows it, 'chattr -i' ends it)? Mend that and run it again."
-    return "Mend that and run it again."
+        return "If 'lsattr' shows that the file is immutable, run 'chattr -i' on it. Then run the command again."
+    return "Fix this and run the command again."
 
 
 class UsageError(InstallerError):
-    """The command line asks for something that doesn't exist or doesn't go together."""
+    """The command line has an unknown argument, or options that cannot be combined."""
 
     code = ExitCode.USAGE
 
 
 class InputError(InstallerError):
-    """A file that the user wrote can't be used: `.env` or a LiteLLM configuration."""
+    """A file of the user is invalid: `.env` or a LiteLLM configuration."""
 
     code = ExitCode.CONFIG
 
 
 class MissingError(InstallerError):
-    """A file that is needed isn't there."""
+    """A required file does not exist."""
 
     code = ExitCode.NO_INPUT
 
 
 class PermissionDenied(InstallerError):
-    """Root, or the right to read or write a file, is needed."""
+    """The user lacks a permission: root, or access to a file."""
 
     code = ExitCode.NO_PERMISSION
 
 
 class Unavailable(InstallerError):
-    """Something outside doesn't answer: systemd, the port, the service."""
+    """Something outside is unavailable: systemd, the port, the service."""
 
     code = ExitCode.UNAVAILABLE
 
 
 class Busy(InstallerError):
-    """Somebody else is changing the same host."""
+    """Another process is changing the same host."""
 
     code = ExitCode.TEMPORARY
 
 
 class CannotCreate(InstallerError):
-    """Something stands where a file of ours has to stand."""
+    """Something else exists at a path that must be written."""
 
     code = ExitCode.CANT_CREATE
 
 
 class Interrupted(BaseException):
-    """A signal asked this run to end. Not an InstallerError: nothing on the way may take it for a failed step."""
+    """A signal interrupts this run. Not an InstallerError, so that no handler treats it as a failed step."""
 
     def __init__(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -83,7 +83,7 @@ class Interrupted(BaseException):
 
 
 class CommandError(InstallerError):
-    """A program that was run failed; `argv`, `returncode` and `stderr` as it left them."""
+    """A program failed, with this `argv`, `returncode` and `stderr`."""
 
     code = ExitCode.OS_ERROR
 

@@ -331,5 +331,5 @@ def test_uninstall_asks_first(shared_box: Box) -> None:
 def test_no_systemd_is_said(shared_box: Box) -> None:
     """Where systemd doesn't run, each verb that needs it says so and names what works without it."""
     argv = ("unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run/systemd && litellmctl status")
-    with pytest.raises(BoxError, match=r"systemd doesn't run on this machine"):
+    with pytest.raises(BoxError, match=r"systemd is not running on this machine"):
         shared_box.run(argv)

@@ -43,7 +43,7 @@ class Holder:
 
 
 def test_second_run_says_who_is_at_work(tmp_path: Path) -> None:
-    """A second run is refused, and says which run is at work, with its process and since when."""
+    """A second run is refused, and names the running verb, its process and since when."""
     layout = Layout(root=tmp_path)
     holder = Holder(layout)
     try:
@@ -51,7 +51,7 @@ def test_second_run_says_who_is_at_work(tmp_path: Path) -> None:
             pytest.fail("it isn't held")
     finally:
         holder.kill()
-    said = rf"litellmctl install \(pid {holder.pid}\) is at work since \d\d:\d\d:\d\d"
+    said = rf"litellmctl install \(pid {holder.pid}\) has been running since \d\d:\d\d:\d\d"
     assert re.fullmatch(said, refused.value.message)
     assert "--wait" in refused.value.hint
 

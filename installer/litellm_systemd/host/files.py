@@ -1,4 +1,4 @@
-"""Read and write files so that a reader never sees half of one, nor a secret before its mode."""
+"""Read and write files: a reader never sees a partial file, nor a secret with the wrong mode."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from litellm_systemd.errors import InstallerError, remedy_of
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileKind, FileState
 
-#: Of the file that is being written, and of the one that it replaces.
+#: Suffixes of the file that is being written, and of the one that it replaces.
 _NEW, _BEFORE = ".litellmctl-new", ".litellmctl-before"
 
 
 @contextlib.contextmanager
 def plain_umask() -> Iterator[None]:
-    """The service's user must be able to read a release, whatever the caller's umask is."""
+    """Set umask 022: the service's user must be able to read a release, whatever the caller's umask is."""
     before = os.umask(0o022)
     try:
         yield
@@ -31,15 +31,15 @@ def plain_umask() -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those on the way to it, with mode 0755 whatever the umask is; one that is there is fine."""
+    """Create a folder and its parents with mode 0755, whatever the umask is. An existing folder is kept."""
     with plain_umask():
         path.mkdir(parents=True, exist_ok=True)
 
 
 def observe_file(layout: Layout, path: str) -> FileState | None:
-    """The state of a path, never following a link; None if nothing is there.
+    """The state of a path without following links; None if it does not exist.
 
-    A file that this user may not read is given with empty content.
+    A file that this user cannot read has empty content.
     """
     real = layout.real(path)
     try:
@@ -77,16 +77,16 @@ def _content(path: Path) -> bytes:
 
 
 def write_file(layout: Layout, state: FileState) -> None:
-    """Put a file or link in place by one rename; mode and owner stand before the content does.
+    """Write a file or link by one rename. Mode and owner are set before the content is written.
 
-    Folders on the way are made with mode 0755.
+    Missing parent folders are created with mode 0755.
 
     Raises:
-        InstallerError: a folder is in the way, the owner isn't known, or the disk says no.
+        InstallerError: a folder is at the path, the owner does not exist, or the write failed.
     """
     real = layout.real(state.path)
     if real.is_dir() and not real.is_symlink():
-        raise InstallerError(f"{real} is a folder, and a {state.kind.value} has to stand there", "Move it away.")
+        raise InstallerError(f"{real} is a folder, but must be a {state.kind.value}", "Move the folder away.")
     try:
         make_folder(real.parent)
         if state.kind is FileKind.LINK:
@@ -107,8 +107,8 @@ def _place_link(real: Path, state: FileState) -> None:
 
 def _place_file(layout: Layout, real: Path, state: FileState) -> None:
     temporary = _beside(real, _NEW)
-    temporary.unlink(missing_ok=True)  # left by a run that was killed
-    # O_EXCL follows no link that somebody has put there since. 0600: nobody reads it before mode and owner stand.
+    temporary.unlink(missing_ok=True)  # left by a killed run
+    # O_EXCL follows no link created since. 0600: no other user can read it before mode and owner are set.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -123,15 +123,15 @@ def _place_file(layout: Layout, real: Path, state: FileState) -> None:
 
 
 def _beside(real: Path, suffix: str) -> Path:
-    """A name in the same folder, hidden, and one that systemd takes for no unit."""
+    """A hidden name in the same folder, which systemd does not read as a unit."""
     return real.with_name(f".{real.name}{suffix}")
 
 
 def keep_before(layout: Layout, path: str) -> None:
-    """Give what stands at `path` a second name, from which `restore_before` brings it back; nothing there is fine.
+    """Give the file at `path` a second name, from which `restore_before` restores it. A missing file is skipped.
 
-    A hard link: it takes no space, so that going back works on a full disk, and it keeps whatever the file has, times
-    and labels included.
+    The second name is a hard link: it takes no space, so that a restore works on a full disk, and it keeps times and
+    labels.
     """
     real = layout.real(path)
     before = _beside(real, _BEFORE)
@@ -142,7 +142,7 @@ def keep_before(layout: Layout, path: str) -> None:
 
 
 def restore_before(layout: Layout, path: str) -> None:
-    """Bring back what `keep_before` kept. If nothing is kept, nothing was replaced yet."""
+    """Restore what `keep_before` kept. If there is none, the file was not replaced yet."""
     real = layout.real(path)
     _beside(real, _NEW).unlink(missing_ok=True)
     before = _beside(real, _BEFORE)
@@ -154,17 +154,17 @@ def restore_before(layout: Layout, path: str) -> None:
 
 
 def forget_before(layout: Layout, path: str) -> None:
-    """Drop what `keep_before` kept, and what a write that was cut short has left."""
+    """Delete what `keep_before` kept and what an interrupted write left."""
     real = layout.real(path)
     for suffix in (_BEFORE, _NEW):
         _beside(real, suffix).unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file of root's alone, and have it on the disk before this returns.
+    """Append a line to a file with mode 0600 and flush it to the disk.
 
     Raises:
-        InstallerError: the disk says no. A part of the line may be there.
+        InstallerError: the write failed. A part of the line may have been written.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -186,7 +186,7 @@ def _give(layout: Layout, handle: int, state: FileState) -> None:
 
 
 def set_access(layout: Layout, state: FileState) -> None:
-    """Give a file or folder the mode and owner of `state`, and leave its content alone. Follows no link."""
+    """Set the mode and owner of a file or folder, not its content. Links are not followed."""
     handle = os.open(layout.real(state.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         _give(layout, handle, state)
@@ -195,7 +195,7 @@ def set_access(layout: Layout, state: FileState) -> None:
 
 
 def remove_path(layout: Layout, path: str) -> None:
-    """Remove a file, a link (not what it points to) or a folder with all that is in it; nothing there is fine."""
+    """Remove a file, a link (not its target) or a folder with its content. A missing path is skipped."""
     real = layout.real(path)
     if real.is_dir() and not real.is_symlink():
         shutil.rmtree(real)
@@ -205,7 +205,7 @@ def remove_path(layout: Layout, path: str) -> None:
 
 
 def remove_empty(layout: Layout, path: str) -> None:
-    """Remove a folder if nothing is in it; nothing there is fine."""
+    """Remove a folder if it is empty. A missing folder is skipped."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         try:
             layout.real(path).rmdir()
@@ -215,7 +215,7 @@ def remove_empty(layout: Layout, path: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last: fsync(2) wants the folder for that."""
+    """Make a rename durable: fsync(2) of the folder."""
     if not folder.is_dir():
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -226,12 +226,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def user_exists(layout: Layout, name: str) -> bool:
-    """Whether the root's user database has that user."""
+    """Whether the user database below the root has this user."""
     return name in _names(layout, "passwd") if not layout.is_host else _known(name)
 
 
 def group_exists(layout: Layout, name: str) -> bool:
-    """Whether the root's group database has that group."""
+    """Whether the group database below the root has this group."""
     if not layout.is_host:
         return name in _names(layout, "group")
     with contextlib.suppress(KeyError):
@@ -249,7 +249,7 @@ def _known(name: str) -> bool:
 
 
 def _names(layout: Layout, database: str) -> dict[str, int]:
-    """Names and numbers of an image's /etc/passwd or /etc/group: the host's own database doesn't know them."""
+    """Names and ids from an image's /etc/passwd or /etc/group, which the host's database does not have."""
     path = layout.real(f"/etc/{database}")
     if not path.is_file():
         return {"root": 0}

@@ -1,4 +1,4 @@
-"""One change at a time: a lock that the kernel takes from whoever dies (flock(2))."""
+"""The install lock: one change at a time. The kernel releases it when the process exits (flock(2))."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from litellm_systemd.host.layout import Layout
 def hold_lock(
     layout: Layout, verb: str, *, wait: bool = False, say: Callable[[str], None] = lambda _line: None
 ) -> Iterator[None]:
-    """Hold the lock of this host, or image, while the block runs.
+    """Hold the install lock of this host or image while the block runs.
 
     Args:
-        layout: where.
-        verb: what is about to be done, for others to read.
-        wait: wait for as long as somebody else holds it.
-        say: told, before it waits, for whom.
+        layout: the host or image.
+        verb: the verb that runs, for other processes to report.
+        wait: wait while another process holds the lock.
+        say: called with the holder before a wait.
 
     Raises:
-        Busy: somebody else holds it, and `wait` isn't set.
+        Busy: another process holds the lock and `wait` is not set.
     """
     path = layout.real(layout.lock)
     make_folder(path.parent)
@@ -43,10 +43,10 @@ def hold_lock(
 
 
 def find_holder(layout: Layout) -> str | None:
-    """Who holds the lock just now, in words; None if nobody does."""
+    """A description of the process that holds the lock, or None."""
     try:
         handle = os.open(layout.real(layout.lock), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # nobody has made it since it was last removed
+    except OSError:  # no process has created it since it was last removed
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -62,7 +62,7 @@ def _take(path: Path, *, wait: bool, say: Callable[[str], None]) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             _lock(handle, wait=wait, say=say)
-            # Whoever held it has removed the file: then this lock is of a file that nobody else will find.
+            # The former holder has removed the file: no other process would find this lock.
             if path.exists() and os.path.samestat(path.stat(), os.fstat(handle)):
                 return handle
         except BaseException:
@@ -77,8 +77,8 @@ def _lock(handle: int, *, wait: bool, say: Callable[[str], None]) -> None:
     except BlockingIOError:
         holder = _read_holder(handle)
         if not wait:
-            raise Busy(holder, "Wait until it is done, or run this with --wait.") from None
-        say(f"{holder}: waiting for its end")
+            raise Busy(holder, "Wait until it ends, or use --wait.") from None
+        say(f"{holder}: waiting until it ends")
         fcntl.flock(handle, fcntl.LOCK_EX)
 
 
@@ -86,6 +86,6 @@ def _read_holder(handle: int) -> str:
     try:
         found = json.loads(os.pread(handle, 4096, 0))
         since = time.strftime("%H:%M:%S", time.localtime(found["since"]))
-        return f"litellmctl {found['verb']} (pid {found['pid']}) is at work since {since}"
-    except (ValueError, KeyError, TypeError):  # it has just begun
-        return "another litellmctl is at work"
+        return f"litellmctl {found['verb']} (pid {found['pid']}) has been running since {since}"
+    except (ValueError, KeyError, TypeError):  # it has just started
+        return "another litellmctl is running"

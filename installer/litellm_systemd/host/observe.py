@@ -1,4 +1,4 @@
-"""Observe what is on the host. Reads only."""
+"""Observe the host. This module only reads."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from litellm_systemd.host.layout import UNITS, Layout, layout_files
 from litellm_systemd.host.state import FileKind, HostState, Record, UnitState
 from litellm_systemd.host.systemctl import Systemctl
 
-#: The last file that a release gets; a folder without it is one whose making was cut short.
+#: The last file that the build of a release writes. A folder without it is an interrupted build.
 RELEASE_MARK = "release.json"
 
 OLDEST_SYSTEMD = 247
 
-#: Of the manifest's format.
+#: The version of the manifest's format.
 _VERSION = 2
 
 
 def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()) -> HostState:
-    """The state of the host, as far as an install or an uninstall may touch it.
+    """Observe everything that an install or uninstall may change.
 
     Args:
-        layout: where to look.
-        systemctl: how to ask systemd.
-        paths: files to look at, besides those that every install writes and those of the manifest.
+        layout: the host or image.
+        systemctl: queries systemd.
+        paths: further files, in addition to those that every install writes and those of the manifest.
     """
     manifest = read_manifest(layout)
     ours = (layout.prefix, layout.releases, layout.bootstrap, layout.etc, layout.configs)
@@ -60,10 +60,10 @@ def observe_releases(layout: Layout) -> tuple[str, ...]:
 
 
 def read_manifest(layout: Layout) -> dict[str, Record]:
-    """What earlier runs wrote, by path; empty where none ran, or where this user may not look.
+    """What earlier runs wrote, by path; empty before the first install, or if this user cannot read it.
 
     Raises:
-        InputError: the manifest isn't what an install wrote.
+        InputError: the manifest is damaged.
     """
     found = _manifest(layout).get("files", {})
     try:
@@ -83,10 +83,10 @@ def _record(found: Mapping[str, Any]) -> Record:
 
 
 def read_installed(layout: Layout) -> dict[str, str]:
-    """The environment that is installed; empty where none is.
+    """The installed environment; empty if there is none.
 
     Raises:
-        PermissionDenied: this user may not read it.
+        PermissionDenied: this user cannot read it.
     """
     path = layout.real(layout.environment_file)
     try:
@@ -95,13 +95,15 @@ def read_installed(layout: Layout) -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder, and a file has to stand there", "Move it away.") from None
+        raise InputError(f"{path} is a folder, but must be a file", "Move the folder away.") from None
     except PermissionError:
-        raise PermissionDenied(f"{path} can't be read by this user: it holds keys", "Run it with sudo.") from None
+        raise PermissionDenied(
+            f"{path} is readable by root only, since it holds keys", "Run the command with sudo."
+        ) from None
 
 
 def previous_release(layout: Layout) -> str | None:
-    """The release that was in use before the present one, None if there was none."""
+    """The release that was in use before the current one, or None."""
     found = _manifest(layout).get("previous")
     return None if found is None else str(found)
 
@@ -123,18 +125,20 @@ def render_manifest(layout: Layout, records: Mapping[str, Record], previous: str
 
 
 def find_layout(root: Path, prefix: str | None) -> Layout:
-    """The layout of the installation in `root`: its prefix is remembered, so that no later run needs the flag.
+    """The layout of the installation below `root`. The manifest has its prefix, so that later runs need no flag.
 
     Raises:
-        UsageError: the prefix is no plain absolute path, or not that of the installation.
-        InputError: the manifest isn't what an install wrote.
+        UsageError: the prefix is not a plain absolute path, or not that of the installation.
+        InputError: the manifest is damaged.
     """
     layout = Layout(root=root)
     installed = _manifest(layout).get("prefix")
     if prefix is not None and not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", prefix):
         raise UsageError(f"--prefix {prefix}: not a plain absolute path", "Such as /opt/litellm-systemd.")
     if prefix is not None and installed not in (None, prefix):
-        raise UsageError(f"it is installed under {installed}, not {prefix}", "Uninstall it first to move it.")
+        raise UsageError(
+            f"the service is installed below {installed}, not {prefix}", "Uninstall it first to move it."
+        )
     chosen = prefix or installed
     return layout if chosen is None else Layout(root=root, prefix=str(chosen))
 
@@ -154,11 +158,11 @@ def _manifest(layout: Layout) -> dict[str, Any]:
 
 def _not_a_manifest(layout: Layout) -> InputError:
     path = layout.real(layout.manifest)
-    return InputError(f"{path}: not the manifest of an install", "Move it away and install again.")
+    return InputError(f"{path} is damaged: it is not the manifest of an install", "Move it away and install again.")
 
 
 def memory_field(path: Path, name: str) -> int | None:
-    """A field of /proc/meminfo or /proc/PID/smaps_rollup in MiB (proc(5)); None if this user can't read it."""
+    """A field of /proc/meminfo or /proc/PID/smaps_rollup in MiB (proc(5)); None if this user cannot read it."""
     try:
         found = re.search(rf"^{name}: +(\d+) kB$", path.read_text(encoding="ascii"), re.MULTILINE)
     except OSError:
@@ -172,16 +176,16 @@ def is_booted() -> bool:
 
 
 def require_systemd(systemctl: Systemctl) -> int:
-    """The version of the systemd that runs this host.
+    """The version of the running systemd.
 
     Raises:
-        Unavailable: systemd doesn't run here, or is too old.
+        Unavailable: systemd does not run here or is too old.
     """
     if not is_booted():
         raise Unavailable(
-            "systemd doesn't run on this machine",
-            "'litellmctl run' serves in the foreground without it; './scripts/quickstart.sh' shows the service in a"
-            " throwaway container.",
+            "systemd is not running on this machine",
+            "'litellmctl run' serves in the foreground without it; './scripts/quickstart.sh' runs the service in a"
+            " temporary container.",
         )
     version = systemctl.version()
     if version < OLDEST_SYSTEMD:
@@ -192,24 +196,26 @@ def require_systemd(systemctl: Systemctl) -> int:
 
 
 def require_calm(systemctl: Systemctl) -> None:
-    """Raise Unavailable where systemd is about to end or serves a rescue shell: what it starts there won't stay."""
+    """Raise Unavailable during shutdown and in rescue mode: a service that is started then does not stay up."""
     state = systemctl.system_state(timeout=60)
     if state == "stopping":
-        raise Unavailable("this system is shutting down", "Run it again when it is up.")
+        raise Unavailable("this system is shutting down", "Run the command again after the boot.")
     if state == "maintenance":
         raise Unavailable(
             "this system is in rescue or emergency mode, in which no service runs",
-            "'systemctl default' leaves it; with --no-start all is prepared for the next boot.",
+            "Leave it with 'systemctl default', or prepare the next boot with --no-start.",
         )
 
 
 def require_installed(systemctl: Systemctl) -> None:
-    """Raise MissingError where systemd knows no such service."""
+    """Raise MissingError if the service is not installed."""
     if systemctl.unit_state(contract.SERVICE).load == "not-found":
-        raise MissingError(f"there is no {contract.SERVICE} on this host", "'litellmctl install' comes first.")
+        raise MissingError(
+            f"there is no {contract.SERVICE} on this host", "Install it first: sudo litellmctl install"
+        )
 
 
 def active_config(layout: Layout) -> str | None:
-    """The file name of the active configuration, None if none is installed."""
+    """The file name of the active configuration, or None."""
     found = observe_file(layout, layout.config_link)
     return Path(found.content.decode()).name if found is not None and found.kind is FileKind.LINK else None

@@ -1,4 +1,4 @@
-"""Values that describe a host: what is there, what is wanted, and what leads from one to the other."""
+"""Values that describe a host: the observed state, the desired state, and the plan between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class FileKind(Enum):
-    """What stands at a path."""
+    """The type of a path."""
 
     FILE = "file"
     LINK = "link"
@@ -19,11 +19,10 @@ class FileKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """One path: its kind, content (the target, for a link), mode, owner and group.
+    """One path: its kind, content (for a link, its target), mode, owner and group.
 
-    `keep_edits` marks a file that belongs to the user from the moment that he edits it: an edit is overwritten only
-    if he says so. The content may be secret and doesn't show in `repr`. Mode, owner and group of a link mean nothing
-    and are left at their defaults.
+    `keep_edits` marks a file whose edits are kept: it is overwritten only if the user asks for it. The content may be
+    secret and does not appear in `repr`. Mode, owner and group of a link have no meaning and keep their defaults.
     """
 
     path: str
@@ -52,7 +51,7 @@ class Record:
 
 
 def record_of(state: FileState) -> Record:
-    """The record of a state that has been written."""
+    """The record of a written state."""
     return Record(state.digest, state.kind, state.mode, state.owner, state.group)
 
 
@@ -68,7 +67,7 @@ def folder(path: str, mode: int, owner: str = "root", group: str = "root") -> Fi
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """What systemd says of one unit, in its own words (org.freedesktop.systemd1(5)); empty where it isn't asked."""
+    """The state of one unit in systemd's terms (org.freedesktop.systemd1(5)); empty where it was not queried."""
 
     name: str
     load: str = "not-found"
@@ -79,21 +78,21 @@ class UnitState:
 
     @property
     def is_active(self) -> bool:
-        """Whether it runs, or is on its way to."""
+        """Whether the unit runs or is starting."""
         return self.active in ("active", "activating", "reloading", "refreshing")
 
     @property
     def is_enabled(self) -> bool:
-        """Whether it starts at boot."""
+        """Whether the unit starts at boot."""
         return self.enabled in ("enabled", "enabled-runtime", "alias")
 
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """What was found on the host.
+    """The observed state of the host.
 
-    `files` holds the paths that were looked at and exist. `manifest` gives, for each path that an earlier run
-    wrote or offered, what that was. `releases` are the complete ones.
+    `files` are the observed paths that exist. `manifest` has a record for each path that an earlier run wrote or
+    offered. `releases` are the complete releases.
     """
 
     files: Mapping[str, FileState] = field(default_factory=dict)
@@ -103,17 +102,17 @@ class HostState:
     user_exists: bool = False
 
     def unit(self, name: str) -> UnitState:
-        """The state of a unit; that of a missing one if it wasn't found."""
+        """The state of a unit; the state of a missing unit if it was not observed."""
         return self.units.get(name, UnitState(name))
 
     def edited(self, path: str) -> bool:
-        """Whether what stands at `path` is not what an earlier run wrote there."""
+        """Whether the file at `path` differs from what an earlier run wrote there."""
         found, record = self.files.get(path), self.manifest.get(path)
         return found is not None and (record is None or record.digest != found.digest)
 
 
 class Running(Enum):
-    """What is wanted of the service itself: that it runs; that it takes up changes if it runs; that it is let be."""
+    """Whether to start the service, to apply changes only if it runs, or to leave it alone."""
 
     STARTED = "started"
     AS_IT_IS = "as it is"
@@ -122,10 +121,9 @@ class Running(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What a host should look like: its release, folders and files, and the service enabled and running.
+    """The state that a host should have: release, folders, files, and the service enabled and running.
 
-    `take` names the files that are to be written although the user edited them; `absent` those of ours that are to
-    go.
+    `take` are the files to overwrite although the user edited them; `absent` are installed files to remove.
     """
 
     release: str
@@ -138,7 +136,7 @@ class DesiredState:
 
 
 class Verb(Enum):
-    """What an action does. The order of the values is the order in which a plan takes them."""
+    """What an action does. The order of the values is their order in a plan."""
 
     STOP_TIMER = "stop timer"
     STOP = "stop"
@@ -164,9 +162,9 @@ class Verb(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One step: what is done to what, and why.
+    """One step of a plan: verb, target and reason.
 
-    `after` is the state to write, for the verb WRITE; for SET_ACCESS that with the mode and owner to set.
+    `after` is the state to write (WRITE), or the mode and owner to set (SET_ACCESS).
     """
 
     verb: Verb
@@ -180,9 +178,9 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A file that the user edited and that is left alone, with what was to be written there.
+    """A file that the user edited and that is kept, with the new content that it was offered.
 
-    `is_news`: that isn't what the last run offered either, so that the user has to hear of it.
+    `is_news`: the offered content is not that of the last run, so that it is reported.
     """
 
     found: FileState
@@ -191,13 +189,13 @@ class Kept:
 
     @property
     def path(self) -> str:
-        """Where it stands."""
+        """The path of the file."""
         return self.offered.path
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps that lead from what is to what is wanted, in order. An empty one means that all is in place."""
+    """The steps from the observed to the desired state, in order. An empty plan: there is nothing to do."""
 
     actions: tuple[Action, ...] = ()
     kept: tuple[Kept, ...] = ()
@@ -207,12 +205,12 @@ class Plan:
 
     @property
     def effect(self) -> str:
-        """What becomes of the service, in words."""
+        """What happens to the service, as text."""
         verbs = {action.verb for action in self.actions}
         for verb, words in _EFFECTS.items():
             if verb in verbs:
                 return words
-        return "the service is left alone"
+        return "the service is not affected"
 
 
 _EFFECTS = {

@@ -1,4 +1,4 @@
-"""The only builder of systemctl and journalctl command lines."""
+"""Run systemctl and journalctl. No other module builds their command lines."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from litellm_systemd.errors import CommandError, InstallerError, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import UnitState
 
-#: A stop may drain for hours (DRAIN_TIMEOUT), and systemd's own time-outs bound each job.
+#: A stop may drain for hours (DRAIN_TIMEOUT). systemd's own timeouts bound each job.
 NO_LIMIT = None
-#: Exit code of systemctl for a unit that systemd doesn't know, or no longer (systemctl(1)).
+#: Exit code of systemctl for a unit that is not loaded (systemctl(1)).
 _NOT_LOADED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What systemd logged of a unit: when (Unix time), the text, and all fields (systemd.journal-fields(7))."""
+    """A journal entry of systemd on a unit: Unix time, message, and all fields (systemd.journal-fields(7))."""
 
     when: float
     message: str
@@ -32,7 +32,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Systemctl:
-    """systemctl for the running host, or with --root for an image, where only enabling makes sense."""
+    """systemctl for the running host, or with --root for an image, where units can only be enabled."""
 
     layout: Layout
 
@@ -44,22 +44,24 @@ class Systemctl:
         """The version of systemd, such as 252.
 
         Raises:
-            MissingError: there is no systemctl.
-            Unavailable: its answer can't be read.
+            MissingError: systemctl is not installed.
+            Unavailable: its output has no version.
         """
         answer = run(("systemctl", "--version")).stdout
         match = re.match(r"systemd (\d+)", answer)
         if match is None:
-            raise Unavailable(f"systemctl --version says {answer.splitlines()[:1]}", "Is systemd installed?")
+            raise Unavailable(
+                f"systemctl --version printed {answer.splitlines()[:1]}", "Check that systemd is installed."
+            )
         return int(match[1])
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
-        """Properties of a unit, as systemd prints them; one that it doesn't know is missing."""
+        """Properties of a unit as systemd prints them. Unknown properties are missing."""
         answer = run(self._argv("show", unit, "--property", ",".join(properties))).stdout
         return dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
 
     def unit_state(self, unit: str) -> UnitState:
-        """The state of a unit; of an image's unit only whether it is enabled."""
+        """The state of a unit; in an image, only whether it is enabled."""
         if not self.layout.is_host:
             answer = run(self._argv("is-enabled", unit), check=False)
             return UnitState(unit, enabled=answer.stdout.strip())
@@ -67,34 +69,34 @@ class Systemctl:
         return unit_state_of(unit, found)
 
     def system_state(self, timeout: float) -> str:
-        """That of the whole system, such as running or degraded (systemctl(1)).
+        """The state of the system, such as running or degraded (systemctl(1)).
 
         Raises:
-            Unavailable: systemd doesn't answer within `timeout` seconds.
+            Unavailable: systemd does not answer within `timeout` seconds.
         """
         answer = run(("systemctl", "is-system-running"), check=False, timeout=timeout)
         if not answer.stdout.strip() or answer.stdout.strip() in ("offline", "unknown"):
-            raise Unavailable(f"systemd doesn't answer: {answer.stderr.strip() or answer.stdout.strip()}")
+            raise Unavailable(f"systemd does not answer: {answer.stderr.strip() or answer.stdout.strip()}")
         return answer.stdout.strip()
 
     def events(self, unit: str, lines: int) -> tuple[Event, ...]:
-        """What systemd itself has logged of a unit since boot, the oldest first, as far as this user may read it."""
+        """Journal entries of systemd on a unit since boot, oldest first, as far as this user can read them."""
         argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=json", "--lines", str(lines))
         answer = run((*argv, "_PID=1", f"UNIT={unit}"), check=False, timeout=20)
         return tuple(_event(json.loads(line)) for line in answer.stdout.splitlines() if line.startswith("{"))
 
     def last_error(self, since: str) -> str:
-        """The last line that processes of our units logged at error level; `since`: a time stamp of systemd's."""
+        """The last line at error level from the processes of the units; `since` is a systemd time stamp."""
         argv = journal_argv(lines=1, priority="err", quiet=True, since=since or None, output="cat", own_lines=True)
         return run(argv, check=False, timeout=20).stdout.strip()
 
     def entries(
         self, *, since: str | None = None, boot: str | None = None, priority: str | None = None, timeout: float = 60
     ) -> tuple[Mapping[str, Any], ...]:
-        """All fields of what our units and systemd have said of them, the oldest first (systemd.journal-fields(7)).
+        """Journal entries of the units, and of systemd on them, oldest first (systemd.journal-fields(7)).
 
         Raises:
-            CommandError: journalctl refuses an argument, or it takes longer than `timeout` seconds.
+            CommandError: journalctl refuses an argument, or takes longer than `timeout` seconds.
         """
         argv = journal_argv(since=since, boot=boot, priority=priority, quiet=True, output="json")
         # Without --all a field of more than 4 KiB is null.
@@ -102,25 +104,25 @@ class Systemctl:
         return tuple(json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{"))
 
     def kernel_lines(self, lines: int) -> tuple[str, ...]:
-        """The last lines of the kernel and of its audit since boot, as far as this user may read them."""
+        """The last lines of the kernel and its audit since boot, as far as this user can read them."""
         argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=cat", "--lines", str(lines))
         answer = run((*argv, "_TRANSPORT=kernel", "_TRANSPORT=audit"), check=False, timeout=20)
         return tuple(answer.stdout.splitlines())
 
     def daemon_reload(self) -> None:
-        """Let systemd read the unit files again."""
+        """Reload the unit files."""
         run(self._argv("daemon-reload"))
 
     def enable(self, unit: str) -> None:
-        """Have the unit start at boot."""
+        """Start the unit at boot."""
         run(self._argv("enable", unit))
 
     def disable(self, unit: str) -> None:
-        """Don't have the unit start at boot."""
+        """Do not start the unit at boot."""
         run(self._argv("disable", unit))
 
     def start(self, *units: str) -> None:
-        """Start units and wait until they are ready. A unit that used up its restarts gets a new chance."""
+        """Start units and wait until they are ready. The count of their restarts is reset."""
         run(self._argv("reset-failed", *units), check=False)
         self._act("start", *units)
 
@@ -129,11 +131,11 @@ class Systemctl:
         self._act("stop", *units)
 
     def reset_failed(self, unit: str) -> None:
-        """Forget that a unit failed; one that hasn't is fine."""
+        """Reset the failed state of a unit."""
         run(self._argv("reset-failed", unit), check=False)
 
     def stop_later(self, unit: str) -> None:
-        """Have a unit stop, and don't wait until it is drained."""
+        """Stop a unit without waiting until it is drained."""
         run(self._argv("stop", "--no-block", unit))
 
     def restart(self, *units: str) -> None:
@@ -142,7 +144,7 @@ class Systemctl:
         self._act("restart", *units)
 
     def reload(self, *units: str) -> None:
-        """Have units read their configuration again, and wait for the outcome."""
+        """Reload units and wait for the outcome."""
         self._act("reload", *units)
 
     def _act(self, verb: str, *units: str) -> None:
@@ -156,7 +158,7 @@ class Systemctl:
 
 
 def unit_state_of(unit: str, found: Mapping[str, str]) -> UnitState:
-    """The state of a unit out of its properties."""
+    """The state of a unit from its properties."""
     return UnitState(
         unit,
         load=found.get("LoadState", "not-found"),
@@ -168,14 +170,14 @@ def unit_state_of(unit: str, found: Mapping[str, str]) -> UnitState:
 
 
 def _event(entry: Mapping[str, Any]) -> Event:
-    # A field that isn't UTF-8, or comes twice, is a list.
+    # A field that is not UTF-8 or occurs twice is a list.
     fields = {name: value for name, value in entry.items() if isinstance(value, str)}
     return Event(int(fields.get("__REALTIME_TIMESTAMP", "0")) / 1e6, fields.get("MESSAGE", ""), fields)
 
 
 def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: float) -> InstallerError:
-    """A failed job, told by the last line that the units' own processes logged at error level since it began."""
-    # On a busy machine journald may be behind, and the last line would be that of an earlier failure or none.
+    """The error for a failed job: the last line at error level from the units' processes since it began."""
+    # On a busy machine journald may lag, and the last line would be missing or that of an earlier failure.
     run(("journalctl", "--sync"), check=False)
     argv = journal_argv(
         lines=1, priority="err", quiet=True, since=f"@{began:.6f}", output="cat", own_lines=True, more=units
@@ -183,7 +185,7 @@ def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: floa
     cause = run(argv, check=False).stdout.strip() or error.message
     return Unavailable(
         f"systemctl {verb} {' '.join(units)} failed: {cause}",
-        f"The whole story: journalctl -u {contract.SERVICE} -u {contract.SOCKET} -n 50",
+        f"More lines: journalctl -u {contract.SERVICE} -u {contract.SOCKET} -n 50",
     )
 
 
@@ -199,10 +201,10 @@ def journal_argv(
     own_lines: bool = False,
     more: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """The journalctl command line for all units of ours, and `more`.
+    """The journalctl command line for the units of the service, and for `more`.
 
-    `own_lines` leaves out what systemd itself says of the units ("Failed with result …"), and keeps what
-    their processes say, which is the cause. `boot` is one as journalctl counts them, such as 0 or -1.
+    `own_lines` excludes systemd's own lines ("Failed with result …") and keeps those of the processes, which name the
+    cause. `boot` is an offset such as 0 or -1 (journalctl(1)).
     """
     argv = ["journalctl", "--no-pager"]
     units = dict.fromkeys((contract.SERVICE, contract.SOCKET, contract.STANDBY, *more))
