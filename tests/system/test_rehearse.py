@@ -214,7 +214,7 @@ def test_change_that_does_not_come_up(machine: Box) -> None:
     code, report, errors = _on(machine, "--env-file", "/root/.env")
     assert code == 69, (report, errors)
     assert "fails here with exit code 69" in report["title"]
-    assert "Everything was put back" in _named(report)["install"]["hint"]
+    assert "All changes were undone" in _named(report)["install"]["hint"]
     assert any("The last" in note for note in report["notes"])
     assert snapshot(machine) == before
     assert chat(machine) == 200

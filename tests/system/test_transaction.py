@@ -90,7 +90,7 @@ def test_failed_attempt_is_kept(shared_box: Box) -> None:
         ("litellmctl", "install", "--env-file", "/root/.env"), check=False, timeout=300, cwd="/root"
     )
     assert done.returncode == 69
-    assert "Everything was put back, and the service runs as before." in done.stderr
+    assert "All changes were undone, and the service runs as before." in done.stderr
     assert snapshot(shared_box) == before
     [attempt] = attempts(shared_box) - earlier
     assert f"/var/lib/litellm-systemd/failed/{attempt}" in done.stderr

@@ -46,14 +46,14 @@ def test_good_ground(host: HostState) -> None:
         (with_unit(BARE, ELSEWHERE), CannotCreate, "/usr/lib/systemd/system/litellm.service"),
         (with_file(BARE, FileState(LAYOUT.service, b"theirs")), CannotCreate, "--take-ours"),
         (with_file(INSTALLED, link(LAYOUT.environment_file, "/root/env")), CannotCreate, "a link to /root/env"),
-        (with_file(INSTALLED, folder(LAYOUT.socket, 0o755)), CannotCreate, "is a folder, and a file has to stand"),
-        (with_file(INSTALLED, link(LAYOUT.etc, "/srv/etc")), CannotCreate, "a folder has to stand there"),
+        (with_file(INSTALLED, folder(LAYOUT.socket, 0o755)), CannotCreate, "is a folder, but must be a file"),
+        (with_file(INSTALLED, link(LAYOUT.etc, "/srv/etc")), CannotCreate, "but must be a folder"),
         (
             with_file(INSTALLED, FileState(LAYOUT.command, kind=FileKind.OTHER)),
             CannotCreate,
-            "a file has to stand there",
+            "but must be a file",
         ),
-        (with_file(BARE, FileState(LAYOUT.current, b"?")), CannotCreate, "is a file, and a link"),
+        (with_file(BARE, FileState(LAYOUT.current, b"?")), CannotCreate, "is a file, but must be a link"),
     ],
     ids=["masked", "another package's", "somebody's unit", "link", "folder", "etc is a link", "device", "no link"],
 )

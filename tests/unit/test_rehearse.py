@@ -32,7 +32,7 @@ STEP = {
 PLAN = {"checks": [STEP], "diffs": ["+A=1"], "notes": ["both"], "data": {"effect": "the service is restarted"}}
 KEY_NOTE = "LITELLM_MASTER_KEY=sk-secret was made for this service"
 RESULT = {**Report("verified", (Check("readiness", Outcome.OK, seconds=0.1),), notes=("both", KEY_NOTE)).as_dict()}
-FAILURE = {"ok": False, "exit_code": 69, "error": "it didn't start", "hint": "Everything was put back."}
+FAILURE = {"ok": False, "exit_code": 69, "error": "it didn't start", "hint": "All changes were undone."}
 SEEN = Rehearsal(Check("boot a clone", Outcome.OK), PLAN, RESULT, ("last words",), calls_models=True, seconds=1.0)
 
 
@@ -82,7 +82,7 @@ def test_report_of_a_failure() -> None:
     report = build_report(replace(SEEN, result=FAILURE))
     assert report.exit_code == 69
     failed = next(check for check in report.checks if check.outcome is Outcome.FAILED)
-    assert (failed.detail, failed.hint) == ("it didn't start", "Everything was put back.")
+    assert (failed.detail, failed.hint) == ("it didn't start", "All changes were undone.")
     assert report.notes[-1] == "last words"
     assert "fails here with exit code 69" in report.title
 

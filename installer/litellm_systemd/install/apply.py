@@ -1,4 +1,4 @@
-"""Take the steps of a plan as one change: all of them, or none (docs/adr/0006)."""
+"""Apply a plan as one transaction: all of its steps, or none (docs/adr/0006)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from litellm_systemd.install.steps import Executor, take
 from litellm_systemd.install.undo_log import UndoLog, Unfinished, read_undo_log
 from litellm_systemd.instances.standby import remove_standby
 
-#: So many attempts are kept.
+#: The number of failed attempts that are kept.
 _KEPT = 5
 
 
 def keep_attempt(executor: Executor, plan: Plan, error: BaseException) -> str:
-    """Put away plan, error, new files and the service's last lines; where they are, in a sentence.
+    """Save the plan, the error, the new files and the last journal lines, and return a sentence with the folder.
 
-    Empty if there is no room for them: that must not keep anybody from going back.
+    The sentence is empty if they cannot be written: that must not prevent the roll back.
     """
     layout = executor.layout
     folder = f"{layout.failed}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
@@ -50,7 +50,7 @@ def keep_attempt(executor: Executor, plan: Plan, error: BaseException) -> str:
     try:
         for name, content in texts.items():
             write_file(layout, FileState(f"{folder}/{name}", content, mode=0o600))
-        # The newest have the greatest names.
+        # Names sort by time.
         for old in sorted(layout.real(layout.failed).iterdir())[:-_KEPT]:
             shutil.rmtree(old)
     except (OSError, InstallerError):
@@ -69,42 +69,42 @@ def _last_lines(executor: Executor) -> bytes:
 
 Prove = Callable[[], object]
 
-#: A failure of one of these leaves nothing on the disk that a second try could mend.
+#: If one of these fails during an undo, the files are restored: a second try would change nothing on the disk.
 _SERVICE_VERBS = (Verb.STOP, Verb.START, Verb.RELOAD, Verb.RESTART)
 
 
 def apply_install(
     executor: Executor, plan: Plan, desired: DesiredState, host: HostState, prove: Prove = lambda: None
 ) -> None:
-    """Take every step of an install, in order, prove the result, and record what was written.
+    """Take every step of an install in order, prove the result, and record what was written.
 
     Args:
         executor: what the steps need.
         plan: the steps.
-        desired: what they lead to.
-        host: the state that the plan was made for, which a failure goes back to.
-        prove: raises InstallerError if what came of it isn't good.
+        desired: the state that they lead to.
+        host: the state that the plan was made for; a failure restores it.
+        prove: raises InstallerError if the service does not work.
 
     Raises:
-        InstallerError: a step failed, or the proof, or a signal came. The files are as they were, and a service that
-            ran runs.
+        InstallerError: a step or the proof failed. The files are restored, and a service that ran before runs.
+        Interrupted: a signal arrived. As above.
     """
     records = _records(desired, plan, host)
     if not plan and records == dict(host.manifest):
         return
     taken: list[Action] = []
     with plain_umask(), interruptible(), ExitStack() as stack:
-        journal = UndoLog(executor.layout, "install", host)
+        undo_log = UndoLog(executor.layout, "install", host)
         try:
             for action in plan.actions:
-                journal.record(action)
+                undo_log.record(action)
                 taken.append(action)
                 take(executor, action)
             prove()
             manifest = _keep_pristine(executor.layout, desired, plan, records, host)
-            # A signal after the commit must not undo what the next run would take for finished.
+            # After the commit, a signal must not undo what the next run would complete.
             stack.enter_context(uninterruptible())
-            journal.commit(manifest)
+            undo_log.commit(manifest)
         except BaseException as error:
             with uninterruptible():
                 kept = keep_attempt(executor, plan, error)
@@ -116,7 +116,7 @@ def apply_install(
 
 
 def apply_uninstall(executor: Executor, plan: Plan, host: HostState, *, purge: bool) -> None:
-    """Take every step of an uninstall. One that was cut short is finished by the next run.
+    """Take every step of an uninstall. The next run completes an interrupted one.
 
     Raises:
         InstallerError: a step failed.
@@ -131,7 +131,7 @@ def apply_uninstall(executor: Executor, plan: Plan, host: HostState, *, purge: b
     if purge or not left:
         remove_path(layout, layout.own_state)
         return
-    # So that the next install knows which of them were edited, and a later --purge which are ours.
+    # The next install needs the manifest to know which files were edited, a later --purge to know which are ours.
     for path in (layout.pristine, layout.failed):
         remove_path(layout, path)
     write_file(layout, FileState(layout.manifest, render_manifest(layout, left, None).encode(), mode=0o600))
@@ -139,10 +139,10 @@ def apply_uninstall(executor: Executor, plan: Plan, host: HostState, *, purge: b
 
 
 def recover(executor: Executor) -> None:
-    """Finish or undo what an earlier run left half done. Call it with the lock held, before looking at the host.
+    """Complete or undo an interrupted change. Call it with the install lock held, before observing the host.
 
     Raises:
-        InstallerError: that failed; the next run tries again.
+        InstallerError: that failed. The next run tries again.
     """
     found = read_undo_log(executor.layout)
     if found is None:
@@ -150,49 +150,49 @@ def recover(executor: Executor) -> None:
     layout = executor.layout
     with plain_umask(), uninterruptible():
         if found.manifest is not None:
-            executor.say(f"an earlier {found.verb} was cut short at its very end: finishing it")
+            executor.say(f"an earlier {found.verb} was interrupted at its end: completing it")
             _finish(layout, found.taken, found.manifest)
         elif found.verb == "uninstall":
-            executor.say("an earlier uninstall was cut short: finishing it")
+            executor.say("an earlier uninstall was interrupted: completing it")
             host = observe_host(layout, executor.systemctl)
             apply_uninstall(executor, plan_uninstall(layout, host, purge=found.purge), host, purge=found.purge)
         else:
-            executor.say(f"an earlier {found.verb} was cut short: putting everything back first")
+            executor.say(f"an earlier {found.verb} was interrupted: undoing it first")
             _undo(executor, found)
 
 
 def _undo(executor: Executor, found: Unfinished) -> None:
-    trouble = _take_back(executor, found.taken, found.host)
-    if trouble is not None and trouble[0].verb not in _SERVICE_VERBS:
-        raise trouble[1]
+    failed = _undo_steps(executor, found.taken, found.host)
+    if failed is not None and failed[0].verb not in _SERVICE_VERBS:
+        raise failed[1]
 
 
 def _roll_back(executor: Executor, taken: tuple[Action, ...], host: HostState) -> str:
-    """Go back; what became of it, in words."""
-    executor.say("that failed; putting everything back")
-    trouble = _take_back(executor, taken, host)
-    if trouble is not None:
-        return f"Putting everything back met an error as well: {trouble[1].message}"
+    """Undo the steps and return a sentence on the outcome."""
+    executor.say("that failed; undoing all changes")
+    failed = _undo_steps(executor, taken, host)
+    if failed is not None:
+        return f"The roll back failed too: {failed[1].message}"
     ran = host.unit(contract.SERVICE).is_active
     if ran and not executor.systemctl.unit_state(contract.SERVICE).is_active:
-        return "Everything was put back, but the service doesn't run."
-    return "Everything was put back" + (", and the service runs as before." if ran else ".")
+        return "All changes were undone, but the service does not run."
+    return "All changes were undone" + (", and the service runs as before." if ran else ".")
 
 
-def _take_back(
+def _undo_steps(
     executor: Executor, taken: tuple[Action, ...], host: HostState
 ) -> tuple[Action, InstallerError] | None:
-    """Undo `taken`, as far as it goes; the first step that failed. The journal stays if that was about files."""
-    trouble: tuple[Action, InstallerError] | None = None
+    """Undo `taken` as far as possible and return the first step that failed. If it changes files, the log is kept."""
+    failed: tuple[Action, InstallerError] | None = None
     for action in plan_rollback(executor.layout, taken, host).actions:
         try:
             take(executor, action)
         except InstallerError as error:
-            executor.say(f"while putting things back: {error.message}")
-            trouble = trouble or (action, error)
-    if trouble is None or trouble[0].verb in _SERVICE_VERBS:
+            executor.say(f"undo failed: {error.message}")
+            failed = failed or (action, error)
+    if failed is None or failed[0].verb in _SERVICE_VERBS:
         _forget(executor.layout, taken)
-    return trouble
+    return failed
 
 
 def _finish(layout: Layout, taken: tuple[Action, ...], manifest: str) -> None:
@@ -202,7 +202,7 @@ def _finish(layout: Layout, taken: tuple[Action, ...], manifest: str) -> None:
 
 
 def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:
-    """The change is over: nothing of it is needed any more."""
+    """Delete what only an undo needs."""
     for action in taken:
         if action.verb in (Verb.WRITE, Verb.TAKE_AWAY):
             forget_before(layout, action.target)
@@ -210,7 +210,7 @@ def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:
 
 
 def _records(desired: DesiredState, plan: Plan, host: HostState) -> dict[str, Record]:
-    """The manifest after the change. Of a file that the user keeps, what he was offered."""
+    """The manifest after the change. For an edited file that is kept, the record of the offered content."""
     states = [action.after for action in plan.actions if action.verb is Verb.WRITE and action.after is not None]
     written = {state.path: record_of(state) for state in states}
     made = (folder(path, 0o755) for path in missing_folders(desired, host))
@@ -220,15 +220,15 @@ def _records(desired: DesiredState, plan: Plan, host: HostState) -> dict[str, Re
         if state.path not in host.manifest
     }
     offered = {kept.path: record_of(kept.offered) for kept in plan.kept}
-    gone = {action.target for action in plan.actions if action.verb is Verb.TAKE_AWAY}
+    removed = {action.target for action in plan.actions if action.verb is Verb.TAKE_AWAY}
     records = {**host.manifest, **new, **written, **offered}
-    return {path: record for path, record in records.items() if path not in gone}
+    return {path: record for path, record in records.items() if path not in removed}
 
 
 def _keep_pristine(
     layout: Layout, desired: DesiredState, plan: Plan, records: Mapping[str, Record], host: HostState
 ) -> str:
-    """Put away what was written or offered, for `litellmctl diff`; the text of the manifest to come."""
+    """Store what was written or offered, for `litellmctl diff`, and return the text of the new manifest."""
     digests = {record.digest for record in records.values()}
     for state in (*desired.files, *(kept.offered for kept in plan.kept)):
         path = f"{layout.pristine}/{state.digest}"

@@ -15,11 +15,11 @@ NEW, CHANGED, BY_HAND = "new", "changed", "edited by hand"
 
 
 def require_ground(layout: Layout, desired: DesiredState, host: HostState) -> None:
-    """Check that each path is free for what has to stand there, and that the units' names are ours to use.
+    """Check that each path is free or has the right type, and that no other package has units of these names.
 
     Raises:
         Unavailable: a unit is masked.
-        CannotCreate: something else stands at a path, or somebody else's unit has the name.
+        CannotCreate: something else exists at a path, or another package has a unit of that name.
     """
     for name in UNITS:
         _require_name(layout, desired, host, name)
@@ -32,21 +32,21 @@ def require_ground(layout: Layout, desired: DesiredState, host: HostState) -> No
 def _require_name(layout: Layout, desired: DesiredState, host: HostState, name: str) -> None:
     unit, path = host.unit(name), f"{layout.units}/{name}"
     if "masked" in (unit.load, unit.enabled):
-        raise Unavailable(f"{name} is masked: systemd won't start it", f"Run: systemctl unmask {name}")
+        raise Unavailable(f"{name} is masked: systemd does not start it", f"Run: sudo systemctl unmask {name}")
     if unit.fragment and unit.fragment != path:
         raise CannotCreate(
-            f"there is a {name} already, from {unit.fragment}",
+            f"another {name} exists: {unit.fragment}",
             "Another package runs LiteLLM on this host. Remove it first.",
         )
     if path in host.files and path not in host.manifest and path not in desired.take:
         raise CannotCreate(
-            f"{path} is there already, and litellmctl didn't write it",
-            "With --take-ours it is put aside and the new service takes its place; or remove it.",
+            f"{path} exists, and litellmctl did not write it",
+            "Remove it, or replace it and keep a copy with: sudo litellmctl install --take-ours",
         )
 
 
 def _require_kind(state: FileState, found: FileState, *, is_ours: bool) -> None:
-    # A file in place of a link of ours is somebody's copy of what it led to. It is put aside like any other edit.
+    # A file in place of an installed link is a copy of its target, made by hand. It is saved like any other edit.
     if found.kind is state.kind or (is_ours and (state.kind, found.kind) == (FileKind.LINK, FileKind.FILE)):
         return
     what = (
@@ -55,12 +55,12 @@ def _require_kind(state: FileState, found: FileState, *, is_ours: bool) -> None:
         else f"a {found.kind.value}"
     )
     raise CannotCreate(
-        f"{state.path} is {what}, and a {state.kind.value} has to stand there", "Move it away and run this again."
+        f"{state.path} is {what}, but must be a {state.kind.value}", "Move it away and run the command again."
     )
 
 
 def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan:
-    """The steps that make the host look as desired. A host that does so already gets an empty plan."""
+    """The steps from the observed to the desired state; an empty plan if they are equal."""
     kept = tuple(each for file in desired.files if (each := _kept(file, desired, host)) is not None)
     mine = {each.path: each.found.content for each in kept}
     files = [replace(file, content=mine.get(file.path, file.content)) for file in desired.files]
@@ -71,7 +71,7 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
         *_user_actions(layout, writes, host),
         *_folder_actions(layout, desired, writes, host),
         *(Action(Verb.WRITE, file.path, _why(file, host), file) for file in writes),
-        *_taken_away(desired, host),
+        *_removals(desired, host),
         *_systemd_actions(layout, desired, host, writes),
         *_timer_actions(layout, desired, host, writes),
     ]
@@ -79,10 +79,10 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
 
 
 def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
-    """The steps that take away what an install wrote, and nothing else.
+    """The steps that remove what an install wrote, and nothing else.
 
-    Without `purge` the configurations, the environment file, the service's own data and its user stay, and so does an
-    edit of the user's elsewhere, put aside.
+    Without `purge`, the configurations, the environment file, the service's data and its user are kept. Edits of other
+    files are saved before they are removed.
     """
     keep = () if purge else (layout.etc,)
     doomed = [path for path in sorted(host.manifest) if _is_ours(path, host) and not path.startswith(keep)]
@@ -105,26 +105,26 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
 
 
 def plan_rollback(layout: Layout, taken: tuple[Action, ...], host: HostState) -> Plan:
-    """The steps back to `host` from where the actions `taken`, the last of which may have failed half-way, led.
+    """The steps that undo the actions `taken`, the last of which may be incomplete, and lead back to `host`.
 
-    Of `host` it takes which paths there were, the states of the units, and whether there was the user.
+    Of `host`, only the paths, the states of the units and the existence of the user are used.
     """
     verbs = {action.verb for action in taken}
     actions: list[Action] = []
     if Verb.START in verbs:
-        # One that was stopped on the way, to take its place, is started anew below.
+        # A unit that was stopped and replaced is started again below.
         actions += [Action(Verb.STOP, name) for name in UNITS if not host.unit(name).is_active or Verb.STOP in verbs]
     for action in taken:
-        actions += [back for back in _way_back(action, host) if back not in actions]
+        actions += [undo for undo in _undo_actions(action, host) if undo not in actions]
     if Verb.STOP in verbs:
         actions += [Action(Verb.START, name) for name in UNITS if host.unit(name).is_active]
     if Verb.START in verbs and not host.user_exists:
-        # Made by systemd for the service, which had never run before.
+        # systemd created these for the service, which had never run before.
         actions += [Action(Verb.REMOVE, path) for path in (layout.state, layout.cache) if path not in host.files]
     return Plan(in_order(layout, actions))
 
 
-def _way_back(action: Action, host: HostState) -> Iterable[Action]:
+def _undo_actions(action: Action, host: HostState) -> Iterable[Action]:
     if action.verb is Verb.STOP_TIMER:
         before = host.unit(action.target)
         if before.is_enabled:
@@ -132,15 +132,15 @@ def _way_back(action: Action, host: HostState) -> Iterable[Action]:
         if before.is_active:
             yield Action(Verb.START_TIMER, action.target)
     elif action.verb is Verb.START_TIMER:
-        # One that was there runs on as it was.
+        # A timer that was active before stays active.
         yield Action(Verb.START_TIMER if host.unit(action.target).is_active else Verb.STOP_TIMER, action.target)
     elif action.verb is Verb.TAKE_AWAY:
         yield Action(Verb.RESTORE, action.target)
     elif action.verb is Verb.WRITE:
-        there_was = action.target in host.files
-        yield Action(Verb.RESTORE if there_was else Verb.REMOVE, action.target)
-        made = (str(parent) for parent in PurePosixPath(action.target).parents)
-        yield from (Action(Verb.REMOVE_EMPTY, path) for path in made if path not in {*host.files, "/"})
+        existed = action.target in host.files
+        yield Action(Verb.RESTORE if existed else Verb.REMOVE, action.target)
+        created = (str(parent) for parent in PurePosixPath(action.target).parents)
+        yield from (Action(Verb.REMOVE_EMPTY, path) for path in created if path not in {*host.files, "/"})
     elif action.verb is Verb.ENABLE:
         yield Action(Verb.DISABLE, action.target)
     elif action.verb is Verb.CREATE_USER and not host.user_exists:
@@ -150,19 +150,19 @@ def _way_back(action: Action, host: HostState) -> Iterable[Action]:
 
 
 def _unit_files(layout: Layout) -> tuple[str, ...]:
-    """What systemd has to read again when it changes."""
+    """The files after whose change systemd needs a daemon-reload."""
     return (layout.service, layout.socket, layout.verify_service, layout.verify_timer)
 
 
 def _own_folders(layout: Layout, *, purge: bool) -> tuple[str, ...]:
-    # Not the prefix as a whole: --prefix may have named a folder that others use as well. And not our own state,
-    # which has the journal of the uninstall: it goes last of all.
+    # Not the whole prefix: --prefix may name a folder that is used for other things too. And not our own state, which
+    # holds the undo log of the uninstall: it is removed last.
     folders = (layout.releases, layout.bootstrap, layout.cache)
     return (*folders, layout.etc, layout.state) if purge else folders
 
 
 def in_order(layout: Layout, actions: Iterable[Action]) -> tuple[Action, ...]:
-    """Sort by verb. The declarations of user and folders come before these are made, links after their targets."""
+    """Sort by verb. The declarations of user and folders precede their creation, and targets precede their links."""
     verbs = list(Verb)
 
     def rank(action: Action) -> tuple[int, bool, int]:
@@ -175,9 +175,9 @@ def in_order(layout: Layout, actions: Iterable[Action]) -> tuple[Action, ...]:
 
 
 def _kept(file: FileState, desired: DesiredState, host: HostState) -> Kept | None:
-    """The user's file that stays in place of `file`; None if there is none, or he has given it up.
+    """The edited file that is kept instead of `file`; None if there is none, or the user chose to replace it.
 
-    As dpkg does with configuration files: an edit stays. If what ships is what it was, nobody has to hear of it.
+    As dpkg does with configuration files: an edit is kept. It is reported only if the shipped content changed.
     """
     found, record = host.files.get(file.path), host.manifest.get(file.path)
     if not file.keep_edits or file.path in desired.take or found is None or found.kind is not FileKind.FILE:
@@ -188,13 +188,13 @@ def _kept(file: FileState, desired: DesiredState, host: HostState) -> Kept | Non
 
 
 def _folders_made(host: HostState) -> list[str]:
-    """The folders that an install made, sorted."""
+    """The folders that an install created, sorted."""
     recorded = (path for path, record in host.manifest.items() if record.kind is FileKind.FOLDER)
     return sorted(path for path in recorded if path in host.files)
 
 
 def missing_folders(desired: DesiredState, host: HostState) -> tuple[str, ...]:
-    """The folders that writing the desired files makes on the way, sorted."""
+    """The parent folders that do not exist yet, sorted."""
     parents = {str(parent) for file in desired.files for parent in PurePosixPath(file.path).parents}
     return tuple(sorted(parents - host.files.keys() - {"/"}))
 
@@ -204,7 +204,7 @@ def _is_edited_file(path: str, host: HostState) -> bool:
 
 
 def _is_ours(path: str, host: HostState) -> bool:
-    """Whether an uninstall may take a path of the manifest: a folder, or a link to elsewhere, isn't what we wrote."""
+    """Whether an uninstall may remove a path of the manifest. A folder, or a link to another target, is not ours."""
     found = host.files.get(path)
     return found is not None and (
         found.kind is FileKind.FILE or (found.kind is FileKind.LINK and not host.edited(path))
@@ -228,7 +228,7 @@ def _release_actions(layout: Layout, desired: DesiredState, host: HostState) -> 
 
 
 def _save_actions(writes: tuple[FileState, ...], host: HostState) -> Iterable[Action]:
-    """Nothing that a person wrote is lost: it is put aside before it is overwritten."""
+    """Save each edited file before it is overwritten."""
     for file in writes:
         found = host.files.get(file.path)
         if found is not None and found.content != file.content and _is_edited_file(file.path, host):
@@ -253,8 +253,8 @@ def _systemd_actions(
 ) -> Iterable[Action]:
     written = {file.path for file in writes}
     stale = any(host.unit(name).need_reload for name in UNITS)
-    gone = {action.target for action in _taken_away(desired, host)}
-    if layout.is_host and (stale or (written | gone) & set(_unit_files(layout))):
+    removed = {action.target for action in _removals(desired, host)}
+    if layout.is_host and (stale or (written | removed) & set(_unit_files(layout))):
         yield Action(Verb.DAEMON_RELOAD, "systemd")
     if desired.enabled:
         yield from (Action(Verb.ENABLE, name) for name in UNITS if not host.unit(name).is_enabled)
@@ -264,28 +264,28 @@ def _systemd_actions(
         if desired.running is Running.STARTED:
             yield Action(Verb.START, contract.SERVICE)
     elif layout.service not in host.manifest:
-        # Somebody else's unit of that name runs: it holds the port, and knows no socket unit.
+        # A unit of another package runs under this name: it holds the port and has no socket unit.
         yield Action(Verb.STOP, contract.SERVICE, "not one of ours")
         yield Action(Verb.START, contract.SERVICE)
     else:
-        # A mended mode or owner is no reason to disturb a process.
+        # A corrected mode or owner needs no reload or restart.
         changed = {file.path for file in writes if _why(file, host) in (NEW, CHANGED) or file.kind is FileKind.LINK}
-        yield from _take_up_actions(layout, desired, host, changed, stale=stale)
+        yield from _restart_or_reload(layout, desired, host, changed, stale=stale)
 
 
-def _taken_away(desired: DesiredState, host: HostState) -> Iterable[Action]:
-    """What an earlier install wrote and this one doesn't want. An edit of the user's is put aside first."""
+def _removals(desired: DesiredState, host: HostState) -> Iterable[Action]:
+    """Remove what an earlier install wrote and this one does not need. An edit is saved first."""
     for path in desired.absent:
         if path in host.manifest and path in host.files:
             if _is_edited_file(path, host):
                 yield Action(Verb.SAVE_EDITED, path, BY_HAND)
-            yield Action(Verb.TAKE_AWAY, path, "not wanted any more")
+            yield Action(Verb.TAKE_AWAY, path, "not needed any more")
 
 
 def _timer_actions(
     layout: Layout, desired: DesiredState, host: HostState, writes: tuple[FileState, ...]
 ) -> Iterable[Action]:
-    """The timer of the check runs where it is wanted, at the interval that is wanted, and nowhere else."""
+    """Enable, start or stop the timer of the periodic check."""
     name, unit = contract.VERIFY_TIMER, host.unit(contract.VERIFY_TIMER)
     if layout.verify_timer in desired.absent:
         yield from _timer_stopped(layout, host)
@@ -303,23 +303,23 @@ def _timer_stopped(layout: Layout, host: HostState) -> Iterable[Action]:
         yield Action(Verb.STOP_TIMER, contract.VERIFY_TIMER)
 
 
-def _take_up_actions(
+def _restart_or_reload(
     layout: Layout, desired: DesiredState, host: HostState, changed: set[str], *, stale: bool
 ) -> Iterable[Action]:
     """Restart for what a process reads once, reload for the configuration."""
     if layout.socket in changed:
-        # A socket unit refuses to start beside its running service, so both go down together.
+        # A socket unit does not start while its service runs, so both restart together.
         yield Action(Verb.RESTART, f"{contract.SOCKET} {contract.SERVICE}", layout.socket)
         return
     read_once = sorted(changed & {layout.service, layout.environment_file, layout.current})
     if read_once or stale:
         yield Action(Verb.RESTART, contract.SERVICE, ", ".join(read_once) or "units changed on disk")
-    elif taken_up := sorted(changed & {layout.config_link, *_active_config(layout, desired, host)}):
-        yield Action(Verb.RELOAD, contract.SERVICE, ", ".join(taken_up))
+    elif reloaded := sorted(changed & {layout.config_link, *_active_config(layout, desired, host)}):
+        yield Action(Verb.RELOAD, contract.SERVICE, ", ".join(reloaded))
 
 
 def _active_config(layout: Layout, desired: DesiredState, host: HostState) -> Iterable[str]:
-    """The file that the link to the active configuration leads to."""
+    """The active configuration: the target of the link."""
     wanted = next((file for file in desired.files if file.path == layout.config_link), None)
     found = wanted or host.files.get(layout.config_link)
     return () if found is None else (f"{layout.etc}/{found.content.decode()}",)

@@ -1,4 +1,4 @@
-"""What each verb of a plan does."""
+"""The steps of a plan: what each verb does."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from litellm_systemd.releases.source import Source
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """What the steps need: where, systemd, what a release is made from, and whom to tell what is going on.
+    """What the steps need: the layout, systemd, the source of a release, and a function that prints progress.
 
-    `starts` says whether the service runs with what is installed when the steps are done.
+    `starts`: after the steps, the service runs with what is installed.
     """
 
     layout: Layout
@@ -42,10 +42,10 @@ class Executor:
 
 
 def take(executor: Executor, action: Action) -> None:
-    """Take one step. Each may be taken again after it was cut short.
+    """Take one step. An interrupted step can be taken again.
 
     Raises:
-        InstallerError: it failed.
+        InstallerError: the step failed.
     """
     executor.say(str(action))
     try:
@@ -56,7 +56,9 @@ def take(executor: Executor, action: Action) -> None:
 
 def _build_release(executor: Executor, action: Action) -> None:
     if executor.source is None:
-        raise InstallerError(f"{action.target} is gone, and this process runs from it", "Install from a fresh venv.")
+        raise InstallerError(
+            f"{action.target} was deleted, and this process runs from it", "Install from a new venv."
+        )
     build_release(executor.layout, executor.source, executor.say, starts=executor.starts)
 
 
@@ -64,10 +66,10 @@ def _save_edited(executor: Executor, action: Action) -> None:
     layout = executor.layout
     found = observe_file(layout, action.target)
     if found is not None:
-        # Under its digest: saving it twice is saving it once.
+        # The digest in the name makes a second save harmless.
         aside = f"{layout.edited}/{action.target.strip('/').replace('/', '-')}.{found.digest[:8]}"
         write_file(layout, FileState(aside, found.content, mode=0o600))
-        executor.say(f"what was edited is now {aside}")
+        executor.say(f"saved the edited file as {aside}")
 
 
 def _write(executor: Executor, action: Action) -> None:
@@ -82,13 +84,13 @@ def _set_access(executor: Executor, action: Action) -> None:
 
 
 def _remove(executor: Executor, action: Action) -> None:
-    # Also what a write that was cut short left beside it.
+    # An interrupted write may have left the former file under its second name.
     restore_before(executor.layout, action.target)
     remove_path(executor.layout, action.target)
 
 
 def _take_away(executor: Executor, action: Action) -> None:
-    # Undone like a write, by what is kept beside it.
+    # Undone like a write, by the second name of the file.
     keep_before(executor.layout, action.target)
     remove_path(executor.layout, action.target)
 
@@ -109,7 +111,7 @@ def _restart(executor: Executor, action: Action) -> None:
     if action.target == contract.SERVICE:
         restart_without_pause(executor.layout, executor.systemctl, executor.say)
     else:
-        # Another address: a standby couldn't listen there for it.
+        # The address changes: a standby cannot serve on the new one.
         executor.systemctl.restart(*action.target.split())
 
 
@@ -126,7 +128,7 @@ def _rooted(executor: Executor, program: str, *arguments: str) -> None:
 
 
 def _disable(executor: Executor, action: Action) -> None:
-    # Going back meets units whose files were never written.
+    # During an undo, the unit file may never have been written.
     with contextlib.suppress(CommandError):
         executor.systemctl.disable(action.target)
 
@@ -155,6 +157,6 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     Verb.START: lambda executor, action: executor.systemctl.start(*action.target.split()),
     Verb.RELOAD: lambda executor, action: executor.systemctl.reload(*action.target.split()),
     Verb.RESTART: _restart,
-    # A changed interval holds from now on.
+    # A restart applies a changed interval.
     Verb.START_TIMER: lambda executor, action: executor.systemctl.restart(action.target),
 }

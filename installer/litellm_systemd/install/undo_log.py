@@ -1,7 +1,8 @@
-"""The write-ahead journal of a change: each step is on the disk before it is taken (docs/adr/0006).
+"""The undo log of a change: each step is on the disk before it is taken (docs/adr/0006).
 
-One JSON object a line. The first tells what the host was like, each further one a step that is about to be taken, the
-last one that all is done. Whoever finds the file, and the lock free, finds a change that was cut short.
+The file has one JSON object on each line. The first line has the state of the host before the change, each further
+line a step that is about to be taken, the last line the new manifest. If the file exists while no process holds the
+install lock, the change was interrupted.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A change that was cut short: which verb of litellmctl, begun when (Unix time), and the steps begun, in order.
+    """An interrupted change: the verb of litellmctl, its start (Unix time), and the steps taken, in order.
 
-    `host` is what it was like before, as far as going back needs it: which paths there were, with no content; units;
-    whether there was the user. `manifest` is the new manifest if all steps had been taken, else None. `purge` is
-    that of an uninstall.
+    `host` is the state before, as far as the undo needs it: the paths that existed, without content; the units; whether
+    the user existed. `manifest` is the new manifest if all steps were taken, else None. `purge` is the option of an
+    uninstall.
     """
 
     verb: str
@@ -39,7 +40,7 @@ class Unfinished:
 
 
 class UndoLog:
-    """Written by the one who makes the change. Every method returns with the disk up to date."""
+    """Writes the undo log. Every method returns after the file is on the disk."""
 
     def __init__(self, layout: Layout, verb: str, host: HostState, *, purge: bool = False) -> None:
         self._layout = layout
@@ -53,40 +54,40 @@ class UndoLog:
             raise
 
     def record(self, action: Action) -> None:
-        """A step is about to be taken."""
+        """Record a step that is about to be taken."""
         step = {"verb": action.verb.value, "target": action.target, "reason": action.reason}
         append_line(self._path, json.dumps({"step": step}))
 
     def commit(self, manifest: str) -> None:
-        """All steps have been taken: from here on the change is finished and not undone."""
+        """Record that all steps were taken. From here on, an interrupted change is completed, not undone."""
         append_line(self._path, json.dumps({"manifest": manifest}))
 
     def close(self) -> None:
-        """The change is over, done or undone."""
+        """Remove the log: the change is complete or undone."""
         remove_path(self._layout, self._layout.journal)
 
 
 def read_undo_log(layout: Layout) -> Unfinished | None:
-    """The change that was cut short, None if there is none.
+    """The interrupted change, or None.
 
     Raises:
-        InputError: the file isn't a journal of this version's.
+        InputError: this version cannot read the file.
     """
     path = layout.real(layout.journal)
     try:
         lines = path.read_bytes().split(b"\n")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    # What was being written when it was cut short was not taken yet: what has no end doesn't count.
-    whole = lines[:-1]
-    if not whole:
+    # The step of an incomplete last line was not taken yet.
+    complete = lines[:-1]
+    if not complete:
         return Unfinished("change", path.stat().st_mtime, HostState())
     try:
-        return _unfinished([json.loads(line) for line in whole])
+        return _unfinished([json.loads(line) for line in complete])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: not a journal that this version can read ({type(error).__name__})",
-            "Run the litellmctl that wrote it. Or move the file away and look at 'litellmctl diff'.",
+            f"{path} is not an undo log that this version can read ({type(error).__name__})",
+            "Run the litellmctl that wrote it. Or move the file away and check the host with: litellmctl diff",
         ) from None
 
 

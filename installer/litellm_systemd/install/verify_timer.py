@@ -1,4 +1,4 @@
-"""How often the service is checked by itself: what the user says, and what the installed timer says. Pure."""
+"""The interval of the periodic check: parse the option, read the installed timer. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import HostState
 
 OFF = "off"
-#: Seconds. A check takes one or two, and a minute is as often as anybody looks.
+#: Seconds. A check takes one or two.
 _SHORTEST, _LONGEST = 60, 31 * 86_400
 _UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hr": 3600, "d": 86_400}
-#: As systemd.time(7) has it, short of what nobody writes.
+#: The common part of systemd.time(7).
 _SPAN = re.compile(rf"(?:\d{{1,7}}(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))}))+")
 _PART = re.compile(r"(\d+)([a-z]+)")
 
 
 def check_interval(text: str) -> str:
-    """`text` if it is a time span that systemd and a person would read the same way, or `off`.
+    """Return `text` if it is `off` or a time span that systemd reads as a person would.
 
     Raises:
-        UsageError: it isn't, or is too short or too long.
+        UsageError: it is not a time span, or is too short or too long.
     """
     span = text.replace(" ", "").lower()
     if span == OFF:
@@ -33,10 +33,10 @@ def check_interval(text: str) -> str:
 
 
 def find_interval(layout: Layout, host: HostState) -> str:
-    """The interval of the installed timer; `off` if there is none of ours."""
+    """The interval of the installed timer; `off` if litellmctl installed none."""
     found = host.files.get(layout.verify_timer)
     if found is None or layout.verify_timer not in host.manifest:
         return OFF
     spans = re.findall(r"^OnUnitActiveSec=(.+)$", found.content.decode(errors="replace"), re.MULTILINE)
-    # One that was edited to something else stays as it is: see `FileState.keep_edits`.
+    # A timer that was edited to another form is kept: see `FileState.keep_edits`.
     return spans[-1].strip() if spans else "15min"
