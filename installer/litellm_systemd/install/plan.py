@@ -49,11 +49,9 @@ def _require_kind(state: FileState, found: FileState, *, is_ours: bool) -> None:
     # A file in place of an installed link is a copy of its target, made by hand. It is saved like any other edit.
     if found.kind is state.kind or (is_ours and (state.kind, found.kind) == (FileKind.LINK, FileKind.FILE)):
         return
-    what = (
-        f"a link to {found.content.decode(errors='replace')}"
-        if found.kind is FileKind.LINK
-        else f"a {found.kind.value}"
-    )
+    what = "a special file" if found.kind is FileKind.OTHER else f"a {found.kind.value}"
+    if found.kind is FileKind.LINK:
+        what += f" to {found.content.decode(errors='replace')}"
     raise CannotCreate(
         f"{state.path} is {what}, but must be a {state.kind.value}", "Move it away and run the command again."
     )
@@ -162,7 +160,7 @@ def _own_folders(layout: Layout, *, purge: bool) -> tuple[str, ...]:
 
 
 def in_order(layout: Layout, actions: Iterable[Action]) -> tuple[Action, ...]:
-    """Sort by verb. The declarations of user and folders precede their creation, and targets precede their links."""
+    """Sort by verb. Declarations of user and folders precede their creation, and targets precede their links."""
     verbs = list(Verb)
 
     def rank(action: Action) -> tuple[int, bool, int]:
