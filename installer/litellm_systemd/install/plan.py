@@ -79,8 +79,8 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
 def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
     """The steps that remove what an install wrote, and nothing else.
 
-    Without `purge`, the configurations, the environment file, the service's data and its user are kept. Edits of other
-    files are saved before they are removed.
+    Without `purge`, the configurations, the environment file, the service's data and its user are kept, and edits of
+    other files are saved before they are removed.
     """
     keep = () if purge else (layout.etc,)
     doomed = [path for path in sorted(host.manifest) if _is_ours(path, host) and not path.startswith(keep)]

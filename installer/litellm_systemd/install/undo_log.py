@@ -26,8 +26,8 @@ _FORMAT = 1
 class Unfinished:
     """An interrupted change: the verb of litellmctl, its start (Unix time), and the steps taken, in order.
 
-    `host` is the state before, as far as the undo needs it: the paths that existed, without content; the units;
-    whether the user existed. `manifest` is the new manifest if all steps were taken, else None. `purge` is the option of an
+    `host` is the state before, as far as the undo needs it: existing paths without content, units, and whether the
+    user existed. `manifest` is the new manifest if all steps were taken, else None. `purge` is the option of an
     uninstall.
     """
 
