@@ -1,4 +1,4 @@
-"""`python -m tests.picture`: make docs/verify.png anew, the page of `verify --html` as the README shows it.
+"""`python -m tests.picture`: make docs/verify.png anew, the page of `verify --html` as docs/verify.md shows it.
 
 It wants the extra `bench`, which brings Pillow, and a Chromium. The gateway is the stub of the tests, of which one
 API is throttled.
