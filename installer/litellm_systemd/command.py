@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from litellm_systemd.errors import CommandError, Interrupted, MissingError
@@ -141,3 +143,48 @@ class Companion:
         if self._process.stdin is not None:
             self._process.stdin.close()
         return self._process.wait()
+
+
+class Child:
+    """A program that runs next to us in a session of its own, with its output in a file of its owner's alone.
+
+    Raises:
+        MissingError: there is no such program.
+        OSError: the file can't be written.
+    """
+
+    def __init__(self, argv: tuple[str, ...], environment: Mapping[str, str], folder: Path, output: Path) -> None:
+        output.unlink(missing_ok=True)
+        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                env=dict(environment),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=handle,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise MissingError(f"{argv[0]} isn't installed", f"Install {argv[0]}.") from None
+        finally:
+            os.close(handle)
+
+    def exit_code(self) -> int | None:
+        """Its exit code, a signal as a negative number; None while it runs."""
+        # Left to `kill` to reap: until then the number of its process group is no other's.
+        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+    def terminate(self) -> None:
+        """Send it, and nothing that it started, a SIGTERM."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Kill it and all of its process group, and reap it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()

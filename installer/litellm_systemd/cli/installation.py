@@ -126,7 +126,10 @@ def _ask(question: str, difference: str) -> bool:
 )
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited (default).")
 @bundle_option
+@click.option("--foreground", is_flag=True, help="Run the service here, without a clone, systemd or root.")
 @click.option("--no-verify", is_flag=True, help="Do not verify the endpoints at the end.")
+@click.option("--no-spend", is_flag=True, help="Verify without calling a model, so that nothing is billed.")
+@click.option("--offline", is_flag=True, help="Do not check credentials with instance metadata or STS.")
 @click.option("--prefix", help="Keep releases in this folder. Default: /opt/litellm-systemd.")
 @eol_option
 @wait_option
@@ -138,6 +141,9 @@ def rehearse(
     edits: str | None,
     bundle: Path | None,
     no_verify: bool,
+    no_spend: bool,
+    offline: bool,
+    foreground: bool,
     prefix: str | None,
     allow_eol: bool,
     wait: bool,
@@ -146,18 +152,29 @@ def rehearse(
 
     The clone is a systemd container on a copy-on-write view of the host, with its own network. Nothing on the host
     changes. The exit code is that of the install.
+
+    With --foreground, for a container without namespaces or a user without root, the release and the units are
+    written below the XDG folders. The service runs in the foreground, is verified and is stopped.
     """
     from litellm_systemd.commands import rehearse
 
+    if foreground and (installed or edits or prefix):
+        raise click.UsageError("--foreground takes no --installed, --take-ours, --keep-mine or --prefix")
     options = rehearse.RehearseOptions(
         replace(
             request_of(layout_of(prefix=prefix), env_file, config, installed_only=installed), allow_ended=allow_eol
         ),
         verify=not no_verify,
+        spend=not no_spend,
         wait=wait,
         take_ours=edits == "ours",
         bundle=bundle,
     )
+    if foreground:
+        from litellm_systemd.commands.foreground import rehearse_in_foreground
+
+        request = replace(options.request, ask_instance=not offline, prove_access=not offline)
+        return rehearse_in_foreground(replace(options, request=request), os.environ, say)
     return rehearse.rehearse(options, say)
 
 

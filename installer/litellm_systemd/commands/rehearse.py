@@ -31,6 +31,7 @@ class RehearseOptions:
 
     request: Request
     verify: bool = True
+    spend: bool = True
     wait: bool = False
     take_ours: bool = False
     bundle: Path | None = None
@@ -99,7 +100,7 @@ def _inputs(options: RehearseOptions, wanted: Wanted) -> tuple[Path, ...]:
 
 def _perform(options: RehearseOptions, wanted: Wanted, clone: Box, say: Say) -> Rehearsal:
     # Only such models answer in a clone: every other one is behind a network.
-    calls_models = all(model.mocked for model in wanted.gateway.models)
+    calls_models = options.spend and all(model.mocked for model in wanted.gateway.models)
     argv = build_install(options, region=wanted.settings.region, calls_models=calls_models)
     folder = str(options.request.cwd.absolute())
     boot = boot_clone(clone, options.request.layout)

@@ -1,0 +1,151 @@
+"""rehearse --foreground: as much of an install as goes without systemd, without namespaces and without root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.command import interruptible
+from litellm_systemd.commands.desired import Wanted, work_out
+from litellm_systemd.commands.desired_files import build_desired
+from litellm_systemd.commands.rehearse import RehearseOptions
+from litellm_systemd.commands.transaction import Say
+from litellm_systemd.errors import CannotCreate, MissingError, Unavailable
+from litellm_systemd.host.files import plain_umask, remove_path
+from litellm_systemd.host.install_lock import hold_lock
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import OLDEST_SYSTEMD, observe_releases
+from litellm_systemd.host.state import FileState, HostState, Kind, Running
+from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.instances.foreground import Folders, check_units, find_folders, foreground_service
+from litellm_systemd.instances.runtime_calls import port_trouble
+from litellm_systemd.releases.build import build_release
+from litellm_systemd.releases.inventory import read_release
+from litellm_systemd.releases.source import Source, find_source, installed_version
+from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.verify.run import Scope, verify
+
+_NOT_REHEARSED = Check(
+    "not rehearsed: systemd",
+    Outcome.SKIPPED,
+    "the service's user and sandbox, start at boot, restarts, and the socket unit that keeps the port open",
+)
+
+
+def rehearse_in_foreground(
+    options: RehearseOptions, environ: Mapping[str, str], say: Say = lambda _line: None
+) -> Report:
+    """Build the release and render the units below the user's XDG folders, run the service, verify it, stop it.
+
+    Args:
+        options: the request and the flags.
+        environ: where the folders are looked up.
+        say: called with each line of progress.
+
+    Raises:
+        InstallerError: the request can't be used, the release can't be built, or the service doesn't start.
+        Interrupted: a signal ended it. The service is stopped.
+    """
+    folders = find_folders(environ, Path(environ.get("HOME") or "/"))
+    layout = Layout(root=folders.data / "litellm-systemd" / "root")
+    with plain_umask(), interruptible():
+        try:
+            layout.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotCreate(
+                f"{layout.root}: {error.strerror}", "XDG_DATA_HOME names the folder for it, else HOME."
+            ) from error
+        with hold_lock(layout, "rehearse", wait=options.wait, say=say):
+            return _rehearse(options, layout, folders, say)
+
+
+def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: Say) -> Report:
+    # What an earlier rehearsal rendered must not be taken for an installation that a user edited.
+    remove_path(layout, layout.etc)
+    wanted = work_out(replace(options.request, layout=layout))
+    if trouble := port_trouble(wanted.settings.listen):
+        raise Unavailable(trouble, "PORT is set in .env.")
+    checks = [_build(options, layout, say), _render(wanted, layout, say)]
+    say(f"starting the service in the foreground (its log: {folders.log})")
+    gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
+    with foreground_service(layout, folders) as service:
+        seconds = service.await_ready(lambda status: say(f"  {status}"))
+        checks.append(Check("start", Outcome.OK, "READY=1", seconds=seconds))
+        proof = Report(f"served on {gateway.base_url}")
+        if options.verify:
+            scope = Scope(wanted.gateway.names, spend=options.spend, mocked=wanted.gateway.mocked_names)
+            proof = verify(gateway, scope)
+        limit = f"WATCHDOG=1, WatchdogSec={service.watchdog_timeout:g}"
+        checks.append(Check("watchdog", Outcome.OK, limit, seconds=service.await_watchdog()))
+        say("stopping it")
+        checks += [*proof.checks, Check("stop", Outcome.OK, "STOPPING=1, exit code 0", seconds=service.stop())]
+    return Report(
+        title=f"rehearsed in the foreground: {proof.title}",
+        checks=(*checks, _NOT_REHEARSED),
+        notes=(*wanted.notes, *proof.notes),
+        data={**proof.data, "root": str(layout.root), "log": str(folders.log)},
+    )
+
+
+def _build(options: RehearseOptions, layout: Layout, say: Say) -> Check:
+    source = _source(options)
+    # A release that is there already is tried by the start of the service as well.
+    identifier = build_release(layout, source, say, starts=True)
+    for other in set(observe_releases(layout)) - {identifier}:
+        remove_path(layout, layout.release(other))
+    litellm = read_release(layout, identifier).litellm
+    return Check("release", Outcome.OK, f"{layout.real(layout.release(identifier))} with LiteLLM {litellm}")
+
+
+def _source(options: RehearseOptions) -> Source:
+    if options.bundle is None:
+        return find_source()
+    # Late: it loads what the other verbs don't need.
+    from litellm_systemd.releases.bundle import open_own_bundle
+
+    return open_own_bundle(options.bundle)
+
+
+def _render(wanted: Wanted, layout: Layout, say: Say) -> Check:
+    say(f"writing units, environment and configurations below {layout.root}")
+    desired = build_desired(
+        layout,
+        wanted,
+        HostState(),
+        release=observe_releases(layout)[0],
+        systemd=_systemd_version(layout),
+        version=installed_version(),
+        running=Running.UNTOUCHED,
+    )
+    for state in desired.files:
+        _place(layout, state)
+    where = f"{layout.real(layout.units)}"
+    found = check_units(layout)
+    if found is None:
+        return Check("units", Outcome.SKIPPED, f"written to {where}; not checked: systemd-analyze isn't installed")
+    if found:
+        return Check("units", Outcome.FAILED, f"systemd-analyze verify: {found}", f"The units are in {where}.")
+    return Check("units", Outcome.OK, f"written to {where}; systemd-analyze verify finds nothing wrong")
+
+
+def _systemd_version(layout: Layout) -> int:
+    try:
+        return max(Systemctl(layout).version(), OLDEST_SYSTEMD)
+    except MissingError:
+        return OLDEST_SYSTEMD
+
+
+def _place(layout: Layout, state: FileState) -> None:
+    """Write a file with its mode, as the caller's own: without root it can't have another owner."""
+    real = layout.real(state.path)
+    real.parent.mkdir(parents=True, exist_ok=True)
+    real.unlink(missing_ok=True)
+    if state.kind is Kind.LINK:
+        real.symlink_to(state.content.decode())
+        return
+    # The mode first: the environment holds keys.
+    real.touch(mode=0o600)
+    real.chmod(state.mode)
+    real.write_bytes(state.content)
