@@ -9,7 +9,9 @@
 # another machine. Nothing else is fetched then.
 #
 # Debian 12, 13, Ubuntu 22.04, 24.04, Amazon Linux 2023. Where systemd isn't running (in a container, say), the
-# same happens in a throwaway systemd container, to show that it works.
+# same happens in a throwaway systemd container, to show that it works. Where none can be made, and without root, the
+# service runs in the foreground, below your XDG folders, is verified and stopped ('litellmctl rehearse --foreground',
+# which then gets OPTIONS).
 set -euo pipefail
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly CHECKOUT
@@ -20,7 +22,7 @@ umask 022
 . scripts/lib.sh
 
 # Not in anybody's home, where the service couldn't reach it, and not in the checkout, which may be anywhere.
-readonly BOOTSTRAP=/opt/litellm-systemd/bootstrap
+BOOTSTRAP=/opt/litellm-systemd/bootstrap
 
 # A bundle with all packages; empty: they come from the package index.
 BUNDLE=
@@ -28,6 +30,7 @@ BUNDLE=
 step() { printf '* %s\n' "$*" >&2; }
 
 install_packages() {
+    [[ $EUID -eq 0 ]] || die "not installed, and installing it takes root: $*"
     step "installing $* (a minute at most)"
     if command -v apt-get >/dev/null; then
         export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
@@ -139,19 +142,21 @@ pip_install() {
     fi
 }
 
-install_service() {
-    local options=()
+# run_litellmctl VERB ARGS...: with the .env here; else with what is installed, or with the demo configuration.
+run_litellmctl() {
+    local verb=$1 options=()
+    shift
     if [[ -f .env ]]; then
         options=(--env-file .env)
-    elif [[ ! -e /etc/litellm/litellm.env ]]; then
+    elif [[ $verb != install || ! -e /etc/litellm/litellm.env ]]; then
         options=(-c demo.yml)
         step "no .env here: taking the demo configuration, whose models answer without AWS"
     fi
     [[ -z $BUNDLE ]] || options+=(--bundle "$BUNDLE")
     ensure_python
     ensure_litellmctl
-    step "litellmctl install ${options[*]}${*:+ $*}"
-    "$BOOTSTRAP/bin/litellmctl" install "${options[@]}" "$@"
+    step "litellmctl $verb ${options[*]}${*:+ $*}"
+    "$BOOTSTRAP/bin/litellmctl" "$verb" "${options[@]}" "$@"
 }
 
 show_next() {
@@ -166,22 +171,49 @@ Next:
 TEXT
 }
 
+run_box() { PYTHONPATH=$CHECKOUT/installer "$(find_python)" -B -m litellm_systemd.box "$@"; }
+
+# Why no systemd container can be made here, found by booting one, in a second; empty if one can.
+why_no_box() {
+    local output code=0
+    output=$(run_box exec -- true 2>&1) || code=$?
+    if [[ $code -eq 66 ]]; then # programs are missing, and the kernel grants namespaces
+        (install_packages systemd-container dbus util-linux findutils) || true
+        code=0
+        output=$(run_box exec -- true 2>&1) || code=$?
+    fi
+    output=${output%%$'\n'*}
+    output=${output#box: }
+    output=${output#no systemd container can be made here: }
+    [[ $code -eq 0 ]] || echo "${output:-exit code $code}"
+}
+
 # The caches are the machine's own, so that a second run is quick; everything else in the box is a copy.
 install_in_a_box() {
     local cache=${XDG_CACHE_HOME:-$HOME/.cache} options=() code=0
     step "systemd isn't running on this machine: the service goes into a throwaway systemd container, as a trial"
-    if ! command -v systemd-nspawn dbus-daemon find nsenter >/dev/null; then
-        install_packages systemd-container dbus util-linux findutils
-    fi
-    find_python >/dev/null || ensure_python
     mkdir -p "$cache"
     [[ $CHECKOUT != /tmp/* ]] || options=(--copy "$CHECKOUT")
     [[ $BUNDLE != /tmp/* ]] || options+=(--copy "$(dirname "$BUNDLE")")
-    LITELLM_QUICKSTART_BOX=1 UV_LINK_MODE=copy PYTHONPATH=$CHECKOUT/installer "$(find_python)" -B -m litellm_systemd.box \
-        --network host --bind-rw "$cache" "${options[@]}" exec -- env -u PYTHONPATH "$CHECKOUT/scripts/quickstart.sh" \
-        ${BUNDLE:+--bundle "$BUNDLE"} "$@" || code=$?
+    LITELLM_QUICKSTART_BOX=1 UV_LINK_MODE=copy run_box --network host --bind-rw "$cache" "${options[@]}" exec -- \
+        env -u PYTHONPATH "$CHECKOUT/scripts/quickstart.sh" ${BUNDLE:+--bundle "$BUNDLE"} "$@" || code=$?
     step "the container and the service in it are gone again: nothing was installed on this machine"
     return "$code"
+}
+
+# rehearse_in_foreground MISSING OPTIONS...: what goes without systemd and without root.
+rehearse_in_foreground() {
+    local missing=$1 data
+    shift
+    export HOME=${HOME:-/}
+    data=${XDG_DATA_HOME:-}
+    [[ $data == /* ]] || data=$HOME/.local/share
+    mkdir -p "$data/litellm-systemd" || die "no folder to install to: set XDG_DATA_HOME, or HOME"
+    BOOTSTRAP=$data/litellm-systemd/bootstrap
+    step "missing here: $missing; so the service runs in the foreground, as a trial"
+    run_litellmctl rehearse --foreground "$@"
+    step "missing here: $missing. A real host with root and systemd adds the system service: its own user, the sandbox," \
+        "start at boot, restarts, a port that stays open. There: sudo ./scripts/quickstart.sh"
 }
 
 # Takes --bundle FILE out of the arguments; the others are litellmctl's.
@@ -205,12 +237,20 @@ main() {
     local arguments
     take_bundle "$@"
     set -- "${arguments[@]}"
-    [[ $EUID -eq 0 ]] || die "this installs a system service and needs root: sudo $0${*:+ $*}"
-    if [[ ! -d /run/systemd/system ]]; then # sd_booted(3)
-        install_in_a_box "$@"
-    else
-        install_service "$@"
+    local booted=/run/systemd/system reason # sd_booted(3)
+    if [[ $EUID -ne 0 ]]; then
+        rehearse_in_foreground "root$([[ -d $booted ]] || echo ", and systemd as PID 1")" "$@"
+    elif [[ -d $booted ]]; then
+        run_litellmctl install "$@"
         [[ -n ${LITELLM_QUICKSTART_BOX:-} ]] || show_next
+    else
+        find_python >/dev/null || ensure_python
+        reason=$(why_no_box)
+        if [[ -z $reason ]]; then
+            install_in_a_box "$@"
+        else
+            rehearse_in_foreground "systemd as PID 1, and namespaces for a container with one ($reason)" "$@"
+        fi
     fi
 }
 
