@@ -208,7 +208,8 @@ rehearse_in_foreground() {
     export HOME=${HOME:-/}
     data=${XDG_DATA_HOME:-}
     [[ $data == /* ]] || data=$HOME/.local/share
-    mkdir -p "$data/litellm-systemd" || die "no folder to install to: set XDG_DATA_HOME, or HOME"
+    mkdir -p "$data/litellm-systemd" 2>/dev/null ||
+        die "$data can't be written to: set XDG_DATA_HOME, or HOME, or run: sudo $0${*:+ $*}"
     BOOTSTRAP=$data/litellm-systemd/bootstrap
     step "missing here: $missing; so the service runs in the foreground, as a trial"
     run_litellmctl rehearse --foreground "$@"
