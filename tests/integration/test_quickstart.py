@@ -59,7 +59,13 @@ def quickstart(folder: Path, become: tuple[str, ...], environment: Mapping[str, 
 def assert_proven(output: str) -> None:
     """The release was built, the units were checked, and the service became ready, answered and stopped."""
     lines = [" ".join(line.split()) for line in output.splitlines()]
-    first = ("ok release", "ok units", "ok start", "ok watchdog", "ok chat claude-sonnet-5-5 (/v1/chat/completions)")
+    first: tuple[str, ...] = (
+        "ok release",
+        "ok units",
+        "ok start",
+        "ok watchdog",
+        "ok chat claude-sonnet-5-5 (/v1/chat/completions)",
+    )
     if shutil.which("systemd-analyze") is None:
         first = tuple(name.replace("ok units", "- units") for name in first)
     for name in (*first, "ok stop"):

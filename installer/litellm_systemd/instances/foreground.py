@@ -217,4 +217,5 @@ def _expand(text: str, specifiers: Mapping[str, str]) -> str:
 
 def _dies_with_us() -> tuple[str, ...]:
     """A prefix by which the kernel stops the service if this process is killed (prctl(2), PR_SET_PDEATHSIG)."""
-    return ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
+    setpriv = shutil.which("setpriv", path=minimal_environment()["PATH"])
+    return () if setpriv is None else (setpriv, "--pdeathsig", "TERM", "--")
