@@ -16,7 +16,7 @@ set -euo pipefail
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly CHECKOUT
 cd "$CHECKOUT"
-# The service's user has to read what is installed, and nobody but root may write there, whatever the caller's umask is.
+# The service's user has to read what is installed, and only its owner may write there, whatever the caller's umask is.
 umask 022
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
