@@ -17,7 +17,7 @@ from litellm_systemd.host.files import plain_umask, remove_path
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import OLDEST_SYSTEMD, observe_releases
-from litellm_systemd.host.state import FileState, HostState, Kind, Running
+from litellm_systemd.host.state import FileKind, FileState, HostState, Running
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.instances.foreground import Folders, check_units, find_folders, foreground_service
 from litellm_systemd.instances.runtime_calls import port_trouble
@@ -142,7 +142,7 @@ def _place(layout: Layout, state: FileState) -> None:
     real = layout.real(state.path)
     real.parent.mkdir(parents=True, exist_ok=True)
     real.unlink(missing_ok=True)
-    if state.kind is Kind.LINK:
+    if state.kind is FileKind.LINK:
         real.symlink_to(state.content.decode())
         return
     # The mode first: the environment holds keys.
