@@ -63,7 +63,7 @@ while True:
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    return Layout(root=tmp_path / "root")
+    return Layout(root=tmp_path / "a root")
 
 
 @pytest.fixture
@@ -183,15 +183,20 @@ def test_folders_by_xdg(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_check_of_units(layout: Layout) -> None:
-    """Units that systemd understands give no complaint, and an unknown key gives one that names it and the file."""
+    """Units that systemd understands give no complaint, and an unknown key or a missing program is reported."""
     make(layout, GOOD)
     unit = layout.real(layout.service)
-    unit.write_text(unit.read_text(encoding="utf-8").replace("/service", "/bin/true"), encoding="utf-8")
+    program = f"{layout.current}/bin/python"
+    layout.real(program).parent.mkdir(parents=True)
+    layout.real(program).symlink_to(sys.executable)
+    unit.write_text(unit.read_text(encoding="utf-8").replace("/service", program), encoding="utf-8")
     assert check_units(layout) == ""
     unit.write_text(unit.read_text(encoding="utf-8") + "Restarts=always\n", encoding="utf-8")
     complaint = check_units(layout) or ""
     assert "litellm.service" in complaint
     assert "Restarts" in complaint
+    layout.real(program).unlink()
+    assert f"{program} is not executable" in (check_units(layout) or "")
 
 
 def test_units_without_systemd(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

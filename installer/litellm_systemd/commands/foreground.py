@@ -33,6 +33,8 @@ _NOT_REHEARSED = Check(
     "the service's user and sandbox, start at boot, restarts, and the socket unit that keeps the port open",
 )
 
+_UNIT_ERRORS = "; systemd-analyze finds errors in the units"
+
 
 def rehearse_in_foreground(
     options: RehearseOptions, environ: Mapping[str, str], say: Say = lambda _line: None
@@ -53,12 +55,11 @@ def rehearse_in_foreground(
     with plain_umask(), interruptible():
         try:
             layout.root.mkdir(parents=True, exist_ok=True)
+            with hold_lock(layout, "rehearse", wait=options.wait, say=say):
+                return _rehearse(options, layout, folders, say)
         except OSError as error:
-            raise CannotCreate(
-                f"{layout.root}: {error.strerror}", "XDG_DATA_HOME names the folder for it, else HOME."
-            ) from error
-        with hold_lock(layout, "rehearse", wait=options.wait, say=say):
-            return _rehearse(options, layout, folders, say)
+            hint = "XDG_DATA_HOME and XDG_STATE_HOME name the folders to write to; the default is below HOME."
+            raise CannotCreate(f"{error.filename}: {error.strerror}", hint) from error
 
 
 def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: Say) -> Report:
@@ -67,7 +68,8 @@ def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: S
     wanted = work_out(replace(options.request, layout=layout))
     if trouble := port_trouble(wanted.settings.listen):
         raise Unavailable(trouble, "PORT is set in .env.")
-    checks = [_build(options, layout, say), _render(wanted, layout, say)]
+    release = _build(options, layout, say)
+    checks = [_describe(layout, release), _render(wanted, layout, release, say)]
     say(f"starting the service in the foreground (its log: {folders.log})")
     gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
     with foreground_service(layout, folders) as service:
@@ -81,22 +83,21 @@ def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: S
         checks.append(Check("watchdog", Outcome.OK, limit, seconds=service.await_watchdog()))
         say("stopping it")
         checks += [*proof.checks, Check("stop", Outcome.OK, "STOPPING=1, exit code 0", seconds=service.stop())]
+    errors = _UNIT_ERRORS if checks[1].outcome is Outcome.FAILED else ""
     return Report(
-        title=f"rehearsed in the foreground: {proof.title}",
+        title=f"rehearsed in the foreground: {proof.title}{errors}",
         checks=(*checks, _NOT_REHEARSED),
         notes=(*wanted.notes, *proof.notes),
         data={**proof.data, "root": str(layout.root), "log": str(folders.log)},
     )
 
 
-def _build(options: RehearseOptions, layout: Layout, say: Say) -> Check:
-    source = _source(options)
-    # A release that is there already is tried by the start of the service as well.
-    identifier = build_release(layout, source, say, starts=True)
+def _build(options: RehearseOptions, layout: Layout, say: Say) -> str:
+    """The identifier of the release, built unless it is there. Those of earlier rehearsals are removed."""
+    identifier = build_release(layout, _source(options), say, starts=True)
     for other in set(observe_releases(layout)) - {identifier}:
         remove_path(layout, layout.release(other))
-    litellm = read_release(layout, identifier).litellm
-    return Check("release", Outcome.OK, f"{layout.real(layout.release(identifier))} with LiteLLM {litellm}")
+    return identifier
 
 
 def _source(options: RehearseOptions) -> Source:
@@ -108,20 +109,25 @@ def _source(options: RehearseOptions) -> Source:
     return open_own_bundle(options.bundle)
 
 
-def _render(wanted: Wanted, layout: Layout, say: Say) -> Check:
+def _describe(layout: Layout, release: str) -> Check:
+    litellm = read_release(layout, release).litellm
+    return Check("release", Outcome.OK, f"{layout.real(layout.release(release))} with LiteLLM {litellm}")
+
+
+def _render(wanted: Wanted, layout: Layout, release: str, say: Say) -> Check:
     say(f"writing units, environment and configurations below {layout.root}")
     desired = build_desired(
         layout,
         wanted,
         HostState(),
-        release=observe_releases(layout)[0],
+        release=release,
         systemd=_systemd_version(layout),
         version=installed_version(),
         running=Running.UNTOUCHED,
     )
     for state in desired.files:
         _place(layout, state)
-    where = f"{layout.real(layout.units)}"
+    where = layout.real(layout.units)
     found = check_units(layout)
     if found is None:
         return Check("units", Outcome.SKIPPED, f"written to {where}; not checked: systemd-analyze isn't installed")

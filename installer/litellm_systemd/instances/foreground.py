@@ -65,19 +65,21 @@ def find_folders(environ: Mapping[str, str], home: Path) -> Folders:
 def check_units(layout: Layout) -> str | None:
     """What `systemd-analyze verify` reports of the rendered units, empty if nothing; None if it isn't installed."""
     with tempfile.TemporaryDirectory(prefix="litellm-units-") as folder:
+        # The programs that the units name are below the root, whose path a unit may not be able to hold as it is.
+        prefix = Path(folder, "prefix")
+        prefix.symlink_to(layout.real(layout.prefix))
         copies = []
         for path in (layout.service, layout.socket):
             text = layout.real(path).read_text(encoding="utf-8")
             copies.append(Path(folder, Path(path).name))
-            # The programs that the unit names are below the root, and it is looked whether they are there.
-            copies[-1].write_text(text.replace(layout.prefix, str(layout.real(layout.prefix))), encoding="utf-8")
+            copies[-1].write_text(text.replace(layout.prefix, str(prefix)), encoding="utf-8")
         try:
             done = run(("systemd-analyze", "verify", "--man=no", *map(str, copies)), check=False)
         except MissingError:
             return None
         # It exits with 0 for an unknown key: what counts is that it has nothing to say.
         report = done.stderr.strip() or (f"exit code {done.returncode}" if done.returncode else "")
-        return report.replace(f"{folder}/", "")
+        return report.replace(str(prefix), layout.prefix).replace(f"{folder}/", "")
 
 
 class ForegroundService:
