@@ -181,7 +181,8 @@ class Child:
 
     def terminate(self) -> None:
         """Send it, and nothing that it started, a SIGTERM."""
-        self._process.terminate()
+        # Not by Popen, which would reap it if it has just exited.
+        os.kill(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it and all of its process group, and reap it."""

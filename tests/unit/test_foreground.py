@@ -135,6 +135,16 @@ def test_what_fails(layout: Layout, folders: Folders, program: str, limits: dict
         run_through(service)
 
 
+def test_an_exit_before_the_stop(layout: Layout, folders: Folders) -> None:
+    """A service that exited by itself before it is stopped is an error, even with the exit code 0."""
+    make(layout, "notify('READY=1'); notify('WATCHDOG=1')")
+    with foreground_service(layout, folders) as service:
+        service.await_ready(lambda _line: None)
+        time.sleep(0.3)
+        with pytest.raises(Unavailable, match="exited with code 0: it logged nothing"):
+            service.stop()
+
+
 def test_nothing_is_left(layout: Layout, folders: Folders) -> None:
     """Whatever ends the block, the service and what it started are gone then."""
     make(layout, f"print(os.getpid(), subprocess.Popen(('sleep', '60')).pid, flush=True)\n{GOOD}")
