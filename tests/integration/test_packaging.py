@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,9 +18,11 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.releases.bundle import Target, open_bundle
 from litellm_systemd.releases.requirements_lock import LOCK
 from litellm_systemd.releases.source import find_source, wheel_source
 from litellm_systemd.releases.wheels import find_uv
+from tests.bundle import WHEELS, own_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = {"access_key_config.yml", "demo.yml", "iam_role_config.yml", "prompt_caching.yml"}
@@ -34,19 +38,77 @@ def run(*argv: str, env: Mapping[str, str] | None = None, cwd: Path | None = Non
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with sdist and wheel, built from the files that git tracks, without a network."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    tracked = run("git", "ls-files", "-z", cwd=REPOSITORY).split("\0")
-    for name in filter(None, tracked):
-        target = source / name
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one commit: the files that git tracks here, as they are now."""
+    folder = tmp_path_factory.mktemp("repository")
+    for name in filter(None, run("git", "ls-files", "-z", cwd=REPOSITORY).split("\0")):
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if (REPOSITORY / name).is_file():
-            target.write_bytes((REPOSITORY / name).read_bytes())
+            shutil.copy(REPOSITORY / name, target)
+    run("git", "init", "--quiet", cwd=folder)
+    run("git", "add", "--all", cwd=folder)
+    author = ("-c", "user.name=Tests", "-c", "user.email=tests@example.invalid")
+    run("git", *author, "commit", "--quiet", "--no-verify", "--message", "All", cwd=folder)
+    return folder
+
+
+def release(repository: Path, out: Path, *options: str, umask: str = "022") -> Path:
+    """Run scripts/release.sh of a repository without a network; gives `out`."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "UV_OFFLINE": "1"}
+    script = f'umask {umask} && exec "$@"'
+    argv = (str(repository / "scripts/release.sh"), "--output", str(out), *options)
+    run("sh", "-c", script, "sh", *argv, env=environment)
+    return out
+
+
+@pytest.fixture(scope="module")
+def built(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sdist and wheel, built by scripts/release.sh."""
+    return release(repository, tmp_path_factory.mktemp("dist"), "--no-bundles")
+
+
+def test_release_is_reproducible(repository: Path, built: Path, tmp_path: Path) -> None:
+    """A clone elsewhere, of another age and under another umask, gives sdist, wheel and checksums byte by byte."""
+    clone = tmp_path / "a clone in a folder with spaces"
+    run("sh", "-c", 'umask 077 && git clone --quiet "$0" "$1"', str(repository), str(clone))
+    for path in clone.rglob("*.py"):
+        os.utime(path, (10**9, 10**9))
+    again = release(clone, tmp_path / "again", "--no-bundles", umask="077")
+    assert content(again) == content(built)
+    run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=built)
+    assert len((built / "SHA256SUMS").read_text().splitlines()) == 2
+
+
+def test_bundle_is_reproducible(repository: Path, tmp_path: Path) -> None:
+    """Two bundles of one commit are the same byte by byte, and hold the code of the wheel."""
+    own_bundle()  # skips where the packages of the lock haven't been fetched
+    here = Target()
+    options = ("--bundle", f"{here.python}-{here.machine}", "--wheels", str(WHEELS))
+    first, second = (release(repository, tmp_path / name, *options) for name in ("first", "second"))
+    assert content(first) == content(second)
+    [bundle], [wheel] = first.glob("*.tar"), first.glob("*.whl")
+    assert open_bundle(bundle).code == wheel_source(wheel).code
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The digest of each file by its name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_build_leaves_nothing_in_the_source(repository: Path, tmp_path: Path) -> None:
+    """`pip install .`, an editable install and `uv build` leave the checkout as it was: no build/, no egg-info."""
+    clone, python = tmp_path / "clone", str(tmp_path / "venv/bin/python")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    run("git", "clone", "--quiet", str(repository), str(clone))
     uv = find_uv()
     assert uv is not None
-    run(uv, "build", "--offline", "--quiet", "--out-dir", str(out), str(source), env=dict(os.environ))
-    return out
+    run(uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv"))
+    for options in ((), ("--editable",)):
+        install = (uv, "pip", "install", "--offline", "--quiet", "--no-deps", "--python", python)
+        run(*install, *options, str(clone), env=environment)
+    run(uv, "build", "--offline", "--quiet", "--out-dir", str(tmp_path / "dist"), str(clone), env=environment)
+    assert run("git", "status", "--porcelain", "--ignored", cwd=clone) == ""
 
 
 def test_sdist_holds_what_the_wheel_is_built_from(built: Path) -> None:

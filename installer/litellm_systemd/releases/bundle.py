@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import tempfile
@@ -196,12 +197,17 @@ def _pack(source: Source, out: Path, target: Target, wheels: tuple[Path, ...], s
         python=target.python,
         machine=target.machine,
         code=source.code,
-        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_now())),
         files={name: file_entry(folder / name) for name in sorted(names)},
     )
     write_archive(scratch / "bundle.tar", manifest, folder)
     (scratch / "bundle.tar").replace(out)
     return manifest
+
+
+def _now() -> float:
+    """Seconds since 1970; SOURCE_DATE_EPOCH, where it is set, makes a bundle reproducible."""
+    return float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
 
 
 def _made(folder: Path) -> Path:

@@ -1,0 +1,93 @@
+#!/bin/bash
+# Build what a release publishes, from the last commit: sdist, wheel, bundles and SHA256SUMS.
+#
+#   scripts/release.sh                                  everything, into dist/
+#   scripts/release.sh --bundle 3.11-x86_64             one bundle, not all ten (repeat it for more)
+#   scripts/release.sh --no-bundles --output FOLDER     sdist and wheel alone
+#   scripts/release.sh --bundle ... --wheels FOLDER     take packages from there; keep there what is fetched
+#
+# The same commit gives the same bytes: no clock, umask, owner or path of the machine is part of them. Needs git and uv
+# (scripts/test.sh --setup installs uv in .venv), and a package index for what uv's cache and FOLDER don't have.
+set -euo pipefail
+CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly CHECKOUT
+# shellcheck source=scripts/lib.sh
+. "$CHECKOUT/scripts/lib.sh"
+umask 022
+export LC_ALL=C
+
+BUNDLES=(3.1{0,1,2,3,4}-{x86_64,aarch64})
+OUTPUT=$CHECKOUT/dist
+WHEELS=
+
+step() { printf '* %s\n' "$*" >&2; }
+
+read_options() {
+    local chosen=()
+    while [[ $# -gt 0 ]]; do
+        case $1 in
+            --no-bundles) BUNDLES=() ;;
+            --bundle | --output | --wheels)
+                [[ -n ${2:-} ]] || die "$1 needs a value"
+                case $1 in
+                    --bundle) chosen+=("$2") ;;
+                    --output) OUTPUT=$(realpath --canonicalize-missing "$2") ;;
+                    --wheels) WHEELS=$(realpath --canonicalize-missing "$2") ;;
+                esac
+                shift
+                ;;
+            *) die "unknown option: $1" ;;
+        esac
+        shift
+    done
+    [[ ${#chosen[@]} -eq 0 ]] || BUNDLES=("${chosen[@]}")
+}
+
+# A tag of the commit has to name the version that is built.
+check_tag() {
+    local version tag
+    version=$(sed -n 's/^version = //p' "$CHECKOUT/setup.cfg")
+    for tag in $(git -C "$CHECKOUT" tag --points-at HEAD 'v*'); do
+        [[ $tag == "v$version" ]] || die "the tag is $tag and the version in setup.cfg is $version"
+    done
+}
+
+build_distributions() {
+    step "sdist and wheel"
+    mkdir -p "$1/source"
+    git -C "$CHECKOUT" -c tar.umask=0022 archive HEAD | tar -x -C "$1/source"
+    "$UV" build --quiet --python "$PYTHON" --out-dir "$1/dist" "$1/source"
+    rm -f "$1/dist/.gitignore"
+}
+
+# By the litellmctl of the wheel: neither the checkout nor its venv is part of a bundle.
+build_bundles() {
+    local target lock=$1/source/installer/litellm_systemd/requirements.lock
+    "$UV" venv --quiet --python "$PYTHON" "$1/venv"
+    "$UV" pip install --quiet --python "$1/venv/bin/python" --require-hashes --only-binary :all: -r "$lock"
+    "$UV" pip install --quiet --python "$1/venv/bin/python" --no-deps sdnotify==0.3.2 "$1"/dist/*.whl
+    for target in "${BUNDLES[@]}"; do
+        step "bundle for $target"
+        (cd "$1/dist" && "$1/venv/bin/litellmctl" bundle --python "${target%%-*}" --platform "${target#*-}" \
+            --wheels "${WHEELS:-$1/wheels-$target}" >/dev/null)
+    done
+}
+
+main() {
+    read_options "$@"
+    check_tag
+    PYTHON=$(find_python) || die "no Python 3.10 or later in /usr/bin"
+    UV=$(PATH=$CHECKOUT/.venv/bin:$PATH command -v uv) || die "uv isn't here: scripts/test.sh --setup installs it in .venv"
+    SOURCE_DATE_EPOCH=$(git -C "$CHECKOUT" log -1 --format=%ct)
+    export SOURCE_DATE_EPOCH
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    build_distributions "$scratch"
+    [[ ${#BUNDLES[@]} -eq 0 ]] || build_bundles "$scratch"
+    (cd "$scratch/dist" && sha256sum -- * >"$scratch/SHA256SUMS")
+    mkdir -p "$OUTPUT"
+    mv "$scratch"/dist/* "$scratch/SHA256SUMS" "$OUTPUT/"
+    cat "$OUTPUT/SHA256SUMS"
+}
+
+main "$@"
