@@ -2,7 +2,9 @@
 # Set up what the tests need, and run all of them. With arguments: set up, and run pytest with these.
 #
 #   scripts/test.sh                        everything, as root on Debian 12, 13 or Ubuntu 22.04, 24.04
+#   scripts/test.sh --fast                 linters and unit tests without the slow ones, in less than a minute
 #   scripts/test.sh tests/unit -k dotenv   a part of it, without linters and coverage
+#   scripts/test.sh --setup                no tests: what they, tests.bench and scripts/release.sh need
 #
 # Without root nothing is installed by apt. Without root, or in a container without namespaces, the tests on a real
 # systemd are skipped, the summary says why, and the threshold of the coverage doesn't apply. Under
@@ -13,6 +15,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
 readonly VENV=.venv
+# What each test took, a file for each stage.
+readonly TIMES=.cache/times
 summary=()
 # Why the tests on a real systemd can't run here; empty if they can.
 no_system=
@@ -50,16 +54,26 @@ note() {
 
 print_summary() {
     local code=$?
+    if compgen -G "$TIMES/*.xml" >/dev/null; then
+        say "Slowest tests"
+        "$VENV/bin/python" -m tests.slowest "$TIMES"/*.xml || true
+    fi
     note total "$code" "$SECONDS"
     say "Summary"
     printf '%s\n' "${summary[@]}"
 }
 
-# What is missing, as packages. Looking for commands keeps a second run off the network.
+# What is missing, as packages: with "python" only what a venv takes. Looking for commands keeps a second run off the
+# network.
 missing_packages() {
     local pair python
-    for pair in systemd-nspawn:systemd-container dbus-daemon:dbus shellcheck:shellcheck \
-        debootstrap:debootstrap curl:curl git:git ps:procps ip:iproute2; do
+    python=$(find_python) || printf '%s\n' python3 python3-venv
+    if [[ -n $python ]] && ! "$python" -c 'import ensurepip' 2>/dev/null; then
+        echo "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+    fi
+    [[ ${1:-} != python ]] || return 0
+    for pair in systemd-nspawn:systemd-container dbus-daemon:dbus debootstrap:debootstrap curl:curl \
+        git:git ps:procps ip:iproute2; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
@@ -67,13 +81,11 @@ missing_packages() {
     if grep -q '^ID=debian' /etc/os-release; then
         command -v chromium-headless-shell chromium >/dev/null || echo chromium-headless-shell
     fi
-    python=$(find_python) || { echo python3 python3-venv; return; }
-    "$python" -c 'import ensurepip' 2>/dev/null || echo "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
 }
 
 install_packages() {
     local packages
-    mapfile -t packages < <(missing_packages)
+    mapfile -t packages < <(missing_packages "$@")
     [[ ${#packages[@]} -gt 0 ]] || return 0
     if ! is_root || ! command -v apt-get >/dev/null; then
         printf 'Not installed here (it takes root and apt): %s\n' "${packages[*]}"
@@ -99,10 +111,13 @@ make_venv() {
         command -v "$VENV/bin/uv" >/dev/null || "$VENV/bin/python" -m pip install -qq uv
         # The versions of a release: what is tested is what is shipped. Without the hashes, which uv would ask of all.
         sed -n 's/^\([a-z0-9].*[^ \\]\) *\\*$/\1/p' installer/litellm_systemd/requirements.lock >"$VENV/constraints.txt"
-        "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --constraints "$VENV/constraints.txt" \
-            --editable '.[test]'
+        add_to_venv '.[test]'
         echo "$wanted" >"$stamp"
     fi
+}
+
+add_to_venv() {
+    "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --constraints "$VENV/constraints.txt" --editable "$1"
 }
 
 # It pins sixty packages: in a venv of its own, which the tests find.
@@ -119,12 +134,7 @@ lint() {
     "$VENV/bin/ruff" format --check .
     "$VENV/bin/mypy" --strict
     "$VENV/bin/lint-imports" --no-cache
-    if command -v shellcheck >/dev/null; then
-        shellcheck --external-sources scripts/*.sh .ci/run
-    else
-        [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]] || die "shellcheck is not installed"
-        echo "shellcheck is not installed: the scripts were not checked"
-    fi
+    "$VENV/bin/shellcheck" --external-sources scripts/*.sh .ci/run
 }
 
 # Other Debian releases for the tests to boot: made here, since tests never use the network.
@@ -144,16 +154,24 @@ make_bundle() {
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
 }
 
+run_fast_tests() {
+    "$VENV/bin/pytest" --quiet --numprocesses 2 --dist worksteal --junitxml "$TIMES/unit.xml" -m 'not slow' tests/unit
+}
+
 # A test that hangs shows where after four minutes, and a run that hangs is ended: after an hour, since a machine may be
 # three times slower than another.
 run_tests() {
-    local side_by_side=()
+    local side_by_side=() start=$SECONDS limit=3600
     # Services and boxes spend half their time waiting: two side by side save a third of it, and of the rest half.
     if [[ $(nproc) -gt 1 ]] && "$VENV/bin/python" -c 'import xdist' 2>/dev/null; then
         side_by_side=(--numprocesses 2 --dist worksteal)
     fi
-    timeout --foreground --signal=INT --kill-after=60 3600 \
-        "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 "${side_by_side[@]}" "$@"
+    timeout --foreground --signal=INT --kill-after=60 "$limit" \
+        "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 --junitxml "$TIMES/${1##*/}.xml" \
+        "${side_by_side[@]}" "$@"
+    if [[ $(((SECONDS - start) * 16)) -gt $((limit * 10)) ]]; then
+        echo "This took $((SECONDS - start)) s of at most $limit s: raise the limit in scripts/test.sh to keep 60 % headroom."
+    fi
 }
 
 report_coverage() {
@@ -170,8 +188,21 @@ report_coverage() {
 main() {
     local folder
     trap print_summary EXIT
+    rm -rf "$TIMES"
+    if [[ ${1:-} == --fast ]]; then
+        stage "system packages" install_packages python
+        stage "Python packages" make_venv
+        stage "linters" lint
+        stage "unit tests" run_fast_tests
+        return
+    fi
     stage "system packages" install_packages
     stage "Python packages" make_venv
+    if [[ ${1:-} == --setup ]]; then
+        stage "benchmark" add_to_venv '.[test,bench]'
+        stage "bundle" make_bundle
+        return
+    fi
     stage "checkov" make_checkov
     no_system=$("$VENV/bin/python" -c 'from litellm_systemd.box import why_not; print(why_not() or "")')
     if [[ $# -gt 0 ]]; then

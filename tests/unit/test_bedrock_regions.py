@@ -110,6 +110,7 @@ def test_each_profile_is_in_litellms_model_map() -> None:
     assert all(known[name]["mode"] == "chat" and known[name]["supports_prompt_caching"] for name in ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("region", WITH_MODELS)
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_file_fits_every_region(path: Path, region: str) -> None:

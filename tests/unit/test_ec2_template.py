@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def test_cfn_lint_finds_nothing() -> None:
     assert not found, "\n".join(f"{each.rule.id} line {each.linenumber}: {each.message}" for each in found)
 
 
+@pytest.mark.slow
 def test_checkov_finds_nothing() -> None:
     """The rules of checkov for instances, groups, roles and disks are met, none of them skipped."""
     if not CHECKOV.exists():
@@ -198,9 +199,8 @@ def test_user_data(stack: Stack, tmp_path: Path) -> None:
     # 16 KB, less what the address of the handle may take.
     assert len(text) < 12_000
     subprocess.run(("bash", "-n", str(script)), check=True)
-    if shutil.which("shellcheck"):
-        done = subprocess.run(("shellcheck", str(script)), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
+    done = subprocess.run((f"{sys.prefix}/bin/shellcheck", str(script)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_outputs(stack: Stack) -> None:

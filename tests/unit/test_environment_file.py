@@ -21,6 +21,7 @@ def carried(value: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @given(st.dictionaries(NAMES, VALUES.filter(carried)))
 def test_round_trip(environment: dict[str, str]) -> None:
     """What is written for systemd is read back as it was."""

@@ -132,6 +132,7 @@ def test_the_metadata_insists_on_a_token(aws: Cloud) -> None:
     assert metadata(aws, "GET", path)[0] == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", [{"role": None}, {"enabled": False}, {"hop_limit_reached": True}])
 def test_no_credentials_from_the_metadata(aws: Cloud, trouble: dict[str, Any]) -> None:
     """Without a role, switched off, or behind too small a hop limit, boto3 finds no credentials there."""

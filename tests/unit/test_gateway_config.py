@@ -281,6 +281,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return [(value, key) for key in keys] + [place for key in keys for place in places(value[key])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", lint_cases())
 def test_a_value_of_another_kind_never_crashes_lint(case: dict[str, Any]) -> None:
     """Whatever stands in place of a value of a configuration, it is linted, or refused by the reader's own error."""

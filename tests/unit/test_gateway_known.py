@@ -147,6 +147,7 @@ def test_the_search_finds_what_litellm_has(part: Part, known: frozenset[str]) ->
     assert [name for name in sorted(known) if not is_known_to_litellm(part, name)] == []
 
 
+@pytest.mark.slow
 def test_the_lists_can_be_made_anew() -> None:
     """`python -m tests.unit.litellm_names` would write the very file that is there."""
     text = Path(known.__file__).read_text()

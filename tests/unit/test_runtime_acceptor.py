@@ -83,6 +83,7 @@ class Full(socket.socket):
         return super().accept()
 
 
+@pytest.mark.slow
 def test_no_room_for_a_connection(caplog: pytest.LogCaptureFixture) -> None:
     """Without a descriptor left it says so, and takes the connection when there is room again."""
 
@@ -100,6 +101,7 @@ def test_no_room_for_a_connection(caplog: pytest.LogCaptureFixture) -> None:
     assert "no connection can be accepted: Too many open files" in caplog.text
 
 
+@pytest.mark.slow
 def test_closed_it_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """After `close` a connection is left to others, even one that it was about to take."""
     pause = 1.0  # long enough for the next lines, on a busy machine too

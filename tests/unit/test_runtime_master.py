@@ -541,4 +541,4 @@ class Story(RuleBasedStateMachine):
 
 
 Story.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestStory = Story.TestCase
+TestStory = pytest.mark.slow(Story.TestCase)

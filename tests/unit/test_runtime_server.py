@@ -96,6 +96,7 @@ def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio_run(story())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_it_waits_to_be_told(protocol: str) -> None:
     """Before `accept` a connection waits in the backlog, and the private probe is answered already."""
