@@ -135,6 +135,8 @@ lint() {
     "$VENV/bin/mypy" --strict
     "$VENV/bin/lint-imports" --no-cache
     "$VENV/bin/shellcheck" --external-sources scripts/*.sh .ci/run
+    "$VENV/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml
+    "$VENV/bin/check-jsonschema" --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 }
 
 # Other Debian releases for the tests to boot: made here, since tests never use the network.
