@@ -189,6 +189,7 @@ report_coverage() {
 
 main() {
     local folder
+    [[ $PWD/ != /opt/litellm-systemd/* ]] || die "$PWD is where the tests install a service: move the checkout"
     trap print_summary EXIT
     rm -rf "$TIMES"
     if [[ ${1:-} == --fast ]]; then

@@ -16,6 +16,7 @@ import installed
 import pytest
 import service
 from box import Bind, Box, BoxError, Image, Namespaces, why_not
+from tests.files import Files, explain
 
 #: Modules with tests of minutes.
 _LONGEST = ("test_releases.py", "test_transaction.py")
@@ -49,6 +50,13 @@ def pytest_runtest_makereport(
         for box in item.stash.get(_BOXES, []):
             report.sections += evidence(box)
     return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain why two trees of files are not the same."""
+    if op == "==" and isinstance(left, Files) and isinstance(right, Files):
+        return explain(left, right)
+    return None
 
 
 def evidence(box: Box) -> list[tuple[str, str]]:

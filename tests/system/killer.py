@@ -135,7 +135,7 @@ def _strike(plan: dict[str, Any], result: dict[str, Any], at: int) -> None:
         result["kills"] += 1
     code, _ = run(result["way"])
     now, right = tree(plan["trees"], plan["without"]), result["right"]
-    differing = sorted(path for path in right.keys() | now.keys() if right.get(path) != now.get(path))
+    differing = sorted(path for path in right.keys() | now.keys() if right.get(path) != now.get(path))[:40]
     if code != 0 or differing:
         result["wrong"].append({"at": at, "code": code, "differing": differing})
 

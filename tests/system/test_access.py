@@ -60,7 +60,8 @@ def test_a_key_of_the_invoking_user(idle_box: Box) -> None:
     write_env(box, box.read("/root/.env").replace(USER.access_key, "AKIAIOSFODNN7EXAMPLE"))
     code, said = install(box)
     assert (code, "AWS doesn't know the access key AKIA…MPLE" in said) == (78, True), said
-    assert (snapshot(box), state(box)["MainPID"]) == (before, pid)
+    assert snapshot(box) == before
+    assert state(box)["MainPID"] == pid
 
 
 def test_the_role_of_the_instance(idle_box: Box) -> None:

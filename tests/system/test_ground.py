@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from box import Box
 from service import chat, ctl, key, refused, state
 from test_install import REPOSITORY, snapshot, write_env
 from test_transaction import refuse_start
+from tests.files import Files
 
 OWN_STATE = "/var/lib/litellm-systemd"
 UNIT = "/etc/systemd/system/litellm.service"
@@ -179,7 +181,7 @@ def assert_modes(box: Box) -> None:
     assert box.run(("sh", "-c", writable)).stdout == ""
 
 
-def tree(box: Box) -> set[str]:
+def tree(box: Box) -> Files:
     """Every path of the box with kind, mode and owner, but for logs, caches and what always moves."""
     pruned = [
         "/proc",
@@ -196,9 +198,9 @@ def tree(box: Box) -> set[str]:
     ]
     # systemctl takes such a folder away with the last link in it, whoever made it.
     pruned.append("/etc/systemd/system/multi-user.target.wants")
-    prune = " -o ".join(f"-path {path}" for path in pruned)
+    prune = " -o ".join(f"-path {shlex.quote(path)}" for path in pruned)
     find = f"find / -xdev \\( {prune} \\) -prune -o -printf '%p %y %m %u:%g %l\\n'"
-    return set(box.run(("sh", "-c", find), timeout=300).stdout.splitlines())
+    return Files((line, ()) for line in box.run(("sh", "-c", find), timeout=300).stdout.splitlines())
 
 
 def check_units(box: Box) -> str:
@@ -247,7 +249,7 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     assert box.run(("systemctl", "start", "litellm-verify.service"), check=False).returncode != 0
     ctl(box, "uninstall", "--purge", "--yes")
     box.run(("rmdir", "/opt/litellm-systemd"))
-    assert tree(box) ^ before == set()
+    assert tree(box) == before
     assert (box.read("/etc/passwd"), box.read("/etc/group")) == users
     argv = ("pgrep", "-f", "litellm_systemd")
     box.wait_until(lambda: box.run(argv, check=False).stdout == "", 30, "no process of ours is left")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from box import Box, BoxError
 from service import BASE, chat, ctl, key, refused, state
+from tests.files import Files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -21,11 +22,11 @@ def fresh_ctl(box: Box, environment: dict[str, str], *arguments: str, check: boo
     return box.run(argv, check=check, env=environment, cwd=cwd, timeout=600)
 
 
-def snapshot(box: Box) -> dict[str, str]:
+def snapshot(box: Box) -> Files:
     """Every file of ours with mode, owner and content, as far as an install writes it."""
     find = "find /etc/litellm /etc/systemd/system /etc/sysusers.d /etc/tmpfiles.d /usr/local/bin -not -type d"
     script = f"{find} -printf '%p %m %u:%g %l\\n' -exec md5sum {{}} \\;"
-    return dict.fromkeys(box.run(("sh", "-c", script)).stdout.splitlines(), "")
+    return Files((line, ()) for line in box.run(("sh", "-c", script)).stdout.splitlines())
 
 
 def write_env(box: Box, text: str, name: str = "/root/.env") -> None:
@@ -61,7 +62,8 @@ def test_second_install_changes_nothing(shared_box: Box) -> None:
     report = json.loads(ctl(shared_box, "install", "--json"))
     assert report["data"]["actions"] == []
     assert report["title"].startswith("nothing to do")
-    assert (state(shared_box)["MainPID"], snapshot(shared_box)) == (before, files)
+    assert snapshot(shared_box) == files
+    assert state(shared_box)["MainPID"] == before
 
 
 def test_dry_run_writes_nothing(shared_box: Box) -> None:
@@ -120,7 +122,8 @@ def test_bad_env_changes_nothing(shared_box: Box, text: str, code: int, said: st
         env={"AWS_EC2_METADATA_DISABLED": "true"},
     )
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
-    assert (snapshot(shared_box), state(shared_box)["MainPID"]) == (files, before)
+    assert snapshot(shared_box) == files
+    assert state(shared_box)["MainPID"] == before
 
 
 OLD_FORMS = """\

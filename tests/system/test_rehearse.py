@@ -21,24 +21,25 @@ from service import chat, ctl, state
 from test_install import snapshot, write_env
 from test_transaction import mend_start, refuse_start
 from tests.bundle import own_bundle
+from tests.files import Files
 
 from litellm_systemd.box.namespaces import STATE, find_cgroups
 from litellm_systemd.box.processes import children
 
 REHEARSE = (f"{sys.prefix}/bin/litellmctl", "rehearse")
-TREES = ("/etc", "/opt", "/usr/local/bin")
+TREES = ("/etc", "/opt/litellm-systemd", "/usr/local/bin")
 #: Where other programs of the host write at any time: what is ours there, or would be, has this name.
 VARIABLE, OURS = "/var/lib", "*litellm*"
 
 
-def _files() -> dict[str, tuple[int, ...]]:
+def _files() -> Files:
     """What every path looks like that an install may write on the host: mode, owner, group, size, last change."""
     ours = [path for mine in Path(VARIABLE).glob(OURS) for path in (mine, *mine.rglob("*"))]
-    found: dict[str, tuple[int, ...]] = {}
+    found = Files()
     for path in (*(path for tree in TREES for path in Path(tree).rglob("*")), *ours):
         with contextlib.suppress(FileNotFoundError):  # somebody's temporary file
             facts = path.lstat()
-            found[str(path)] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_size, facts.st_mtime_ns)
+            found[str(path)] = facts.st_mode, facts.st_uid, facts.st_gid, facts.st_size, facts.st_mtime_ns
     return found
 
 
@@ -199,7 +200,8 @@ def test_change_of_a_running_service(machine: Box) -> None:
     assert checks["write /etc/litellm/litellm.env"]["outcome"] == "changed"
     assert "the service is restarted" in report["title"]
     assert any("+ACCESS_LOG" in difference for difference in report["diffs"])
-    assert (snapshot(machine), state(machine)["MainPID"]) == (before, main)
+    assert snapshot(machine) == before
+    assert state(machine)["MainPID"] == main
     assert machine.run(("pgrep", "-x", "systemd-nspawn"), check=False).stdout == ""
     assert machine.run(("find", "/sys/fs/cgroup", "-name", "litellm-boxes-*")).stdout == ""
     assert chat(machine) == 200

@@ -55,9 +55,10 @@ def upgrading(install_environment: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def box_with_index(make_box: MakeBox, installed_image: Image, index: Path) -> Box:
-    """A box with the service running, the wheels below /srv, and /opt a file system of its own."""
+    """A box with the service running, the wheels below /srv, and /opt/litellm-systemd a file system of its own."""
     box = make_box(installed_image, binds=(Bind(index, Path("/srv/index")), Bind(WHEELS, Path("/srv/wheels"))))
-    box.run(("sh", "-c", "mount -t tmpfs tmpfs /mnt && cp -a /opt/. /mnt && mount --bind /mnt /opt"), timeout=300)
+    script = 'mount -t tmpfs tmpfs /mnt && cp -a "$0/." /mnt && mount --bind /mnt "$0"'
+    box.run(("sh", "-c", script, "/opt/litellm-systemd"), timeout=300)
     return box
 
 
@@ -89,7 +90,7 @@ def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[
     """While clients chat, upgrade switches to a new release and to another LiteLLM, and rollback back: nobody fails.
 
     A release that doesn't serve leaves the old one serving; a version that isn't to be had, or is there already,
-    changes nothing. /opt may be on another file system than the rest.
+    changes nothing. The releases may be on another file system than the rest.
     """
     box, shipped = box_with_index, served(box_with_index)
     with loaded(box, clients=4, pause=0.1) as load:

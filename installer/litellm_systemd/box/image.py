@@ -32,8 +32,10 @@ touch /etc/.updated /var/.updated
 # keep their choice of message bus there, so that stays. The rest is an installation of ours on the host.
 _WITHOUT_SERVICE = """
 find /etc/systemd/system ! -type d ! -name 'dbus*' -delete
-rm -rf /etc/litellm /opt/litellm-systemd /var/lib/litellm /var/lib/litellm-systemd /var/cache/litellm \\
+rm -rf /etc/litellm /var/lib/litellm /var/lib/litellm-systemd /var/cache/litellm \\
+    /opt/litellm-systemd/releases /opt/litellm-systemd/bootstrap /opt/litellm-systemd/current \\
     /usr/local/bin/litellmctl /etc/sysusers.d/litellm*.conf /etc/tmpfiles.d/litellm*.conf
+if [ -d /opt/litellm-systemd ]; then rmdir --ignore-fail-on-non-empty /opt/litellm-systemd; fi
 for file in /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
     if grep -qs '^litellm:' "$file"; then sed -i '/^litellm:/d' "$file"; fi
 done
