@@ -18,9 +18,26 @@ _BUNDLE = REPOSITORY / ".cache/bundle.tar"
 
 
 def own_bundle() -> Path:
+    """`find_bundle` for tests: they are skipped, or fail, where there is none."""
+    try:
+        return find_bundle()
+    except CommandError as error:
+        reason = missing(error)
+        if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+def missing(error: CommandError) -> str:
+    """Why there is no bundle, and the command that fetches what it is made from."""
+    outcome = error.message.rpartition(" failed with ")[2]  # without pip's forty options
+    return f"{WHEELS} does not hold what the lock names ({outcome}). Run first: ./scripts/test.sh --setup"
+
+
+def find_bundle() -> Path:
     """The bundle of this code for this Python and machine: the one that test.sh made, else made without a network.
 
-    One for all workers of pytest-xdist; whoever comes first makes it.
+    One for all workers of pytest-xdist: the first one makes it. Raises CommandError if packages are missing.
     """
     _BUNDLE.parent.mkdir(exist_ok=True)
     with _BUNDLE.with_suffix(".lock").open("w") as lock:
@@ -40,10 +57,4 @@ def _is_ours(bundle: Path) -> bool:
 def _make_bundle(out: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
-        try:
-            write_bundle(find_source(), out, Target(), wheels=WHEELS)
-        except CommandError as error:
-            reason = f"{WHEELS} doesn't hold what the lock names: scripts/test.sh fetches it ({error.message})"
-            if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1":
-                pytest.fail(reason, pytrace=False)
-            pytest.skip(reason)
+        write_bundle(find_source(), out, Target(), wheels=WHEELS)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import installed
-from box import Box, BoxError, Namespaces, why_not
+from box import Box, BoxError, Namespaces
 
+from .command_line import require_ground
 from .figures import judge, summarize, summarize_events, summarize_load
 from .measure import FULL, QUICK, Bench, Scale, say
 from .peers import OURS, PEERS, Peer, stop
@@ -37,9 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.render:
         return _show(json.loads(options.render.read_text(encoding="utf-8")), options)
-    reason = why_not()
-    if reason is not None:
-        parser.exit(69, f"no benchmark: {reason}\n")
+    require_ground(parser)
     scale = QUICK if options.quick else FULL
     return _show(_measure(replace(scale, rounds=options.rounds or scale.rounds)), options)
 

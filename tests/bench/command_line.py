@@ -9,7 +9,21 @@ from collections.abc import Callable, Sequence
 import installed
 from box import why_not
 
+from litellm_systemd.errors import CommandError
+from tests.bundle import find_bundle, missing
+
 from .table import write_between_markers
+
+
+def require_ground(parser: argparse.ArgumentParser) -> None:
+    """Exit with the reason and the remedy where no box can be made or nothing can be installed in it."""
+    try:
+        if (reason := why_not()) is None:
+            find_bundle()
+            return
+    except CommandError as error:
+        reason = missing(error)
+    parser.exit(69, f"no benchmark: {reason}\n")
 
 
 def run(name: str, about: str, rounds: int, measure: Callable[[int], str], argv: Sequence[str] | None) -> int:
@@ -26,8 +40,7 @@ def run(name: str, about: str, rounds: int, measure: Callable[[int], str], argv:
     parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"of all cases (default: {rounds})")
     parser.add_argument("--record", action="store_true", help="write the table in docs/benchmark.md")
     options = parser.parse_args(argv)
-    if (reason := why_not()) is not None:
-        parser.exit(69, f"no benchmark: {reason}\n")
+    require_ground(parser)
     text = measure(options.rounds)
     sys.stdout.write(f"{text}\n")
     if options.record:

@@ -34,6 +34,8 @@ _RELEASE = "of it, until the release is in place"
 _CURRENT = "/opt/litellm-systemd/current"
 #: Of what takes a moment, so many are measured a round.
 _TIMES = 7
+#: Where the box sees the wheel: a folder of its own, since the checkout may be below /srv.
+_BOUND = Path("/srv/bench-wheel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ def _round() -> dict[str, list[float]]:
     """Seconds by name, in a box of its own: a first install is one on a bare host."""
     with tempfile.TemporaryDirectory() as scratch, Namespaces() as namespaces:
         wheel = find_source().origin.prepare(Path(scratch)).wheel
-        with Box(namespaces, installed.host_image(), binds=(Bind(Path(scratch), Path("/srv")),)) as box:
-            return _measure(box, Path("/srv") / wheel.relative_to(scratch))
+        with Box(namespaces, installed.host_image(), binds=(Bind(Path(scratch), _BOUND),)) as box:
+            return _measure(box, _BOUND / wheel.relative_to(scratch))
 
 
 def _measure(box: Box, wheel: Path) -> dict[str, list[float]]:
