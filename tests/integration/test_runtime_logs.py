@@ -93,7 +93,8 @@ def test_a_failed_start_is_an_object(tmp_path: Path) -> None:
 def test_a_wrong_switch(tmp_path: Path) -> None:
     """A switch that is neither true nor false is refused by name, with exit 78."""
     done = run_runtime("--config", str(tmp_path / "config.yaml"), ACCESS_LOG="often")
-    assert (done.returncode, done.stderr) == (78, "ACCESS_LOG is 'often'. Give true or false.\n")
+    assert done.returncode == 78
+    assert done.stderr.startswith("ACCESS_LOG=often is neither true nor false. Write true or false")
 
 
 def test_plain_by_default(tmp_path: Path) -> None:

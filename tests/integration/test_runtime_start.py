@@ -43,7 +43,7 @@ def test_bad_variable(tmp_path: Path, variable: str) -> None:
     """A variable that makes no sense is refused by name, with exit 78."""
     done = run_runtime("--config", str(write(tmp_path, CONFIG % "x")), **{variable: "many"})
     assert done.returncode == 78
-    assert done.stderr.startswith(f"{variable} is 'many'. Give ")
+    assert done.stderr.startswith(f"{variable}=many is not a ")
 
 
 def test_port_taken(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from litellm_systemd import contract
+from litellm_systemd.env import variables
 from litellm_systemd.env.settings import build_settings, parse_dotenv, read_dotenv
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -17,14 +17,14 @@ def test_a_plain_copy_is_accepted() -> None:
     """Copied and not edited, it gives a generated key, loopback, port 4000 and the default configuration."""
     settings = build_settings(read_dotenv(EXAMPLE), installed={}, new_key=lambda: "sk-made")
     assert settings.generated_key == "sk-made"
-    assert (settings.host, settings.port) == (contract.DEFAULT_HOST, contract.DEFAULT_PORT)
+    assert (settings.host, settings.port) == ("127.0.0.1", 4000)
     assert settings.config == "iam_role_config.yml"
     assert not [name for name in settings.environment if name.startswith("AWS_")]
     assert settings.warnings == ()
 
 
 def test_every_line_that_is_off_can_be_switched_on() -> None:
-    """With each commented assignment taken in, the values are valid, and they are the defaults of the contract."""
+    """With each commented assignment taken in, the values are valid, and times are the defaults of the table."""
     values = {
         "AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
@@ -43,14 +43,14 @@ def test_every_line_that_is_off_can_be_switched_on() -> None:
     assert "169.254.169.254" in environment["NO_PROXY"]
     assert environment["AWS_REGION_NAME"] == settings.region == "us-east-1"
     assert (settings.start_timeout, settings.drain_timeout, settings.watchdog_timeout) == (
-        contract.DEFAULT_START_TIMEOUT,
-        contract.DEFAULT_DRAIN_TIMEOUT,
-        contract.DEFAULT_WATCHDOG_TIMEOUT,
+        variables.START_TIMEOUT.default,
+        variables.DRAIN_TIMEOUT.default,
+        variables.WATCHDOG_TIMEOUT.default,
     )
-    assert environment[contract.LAME_DUCK_TIMEOUT] == str(contract.DEFAULT_LAME_DUCK_TIMEOUT)
-    assert environment[contract.KEEPALIVE_TIMEOUT] == str(contract.DEFAULT_KEEPALIVE_TIMEOUT)
+    for variable in (variables.LAME_DUCK_TIMEOUT, variables.KEEPALIVE_TIMEOUT):
+        assert environment[variable.name] == str(variable.default)
 
 
 def test_it_names_every_shipped_configuration() -> None:
-    """Whoever reads it learns of each configuration that there is."""
+    """It names each configuration that ships."""
     assert all(path.name in TEXT for path in CONFIGS.glob("*.yml"))

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd import contract
+from litellm_systemd.env import variables
 from litellm_systemd.errors import InputError
 from litellm_systemd.runtime.options import Options, read_options
 
 
 def test_defaults() -> None:
-    """Without variables, and with empty ones, the defaults of the contract hold."""
+    """Without variables, and with empty ones, the defaults of the table hold."""
     names = ("HOST", "PORT", "NUM_WORKERS", "KEEPALIVE_TIMEOUT", "DRAIN_TIMEOUT", "RUNTIME_DIRECTORY")
     options = read_options(Path("/etc/c.yaml"), {})
     assert options == read_options(Path("/etc/c.yaml"), dict.fromkeys(names, ""))
     assert (options.host, options.port) == ("127.0.0.1", 4000)
     assert options.workers >= 1
-    assert options.drain_timeout == contract.DEFAULT_DRAIN_TIMEOUT
+    assert options.drain_timeout == variables.DRAIN_TIMEOUT.default
     assert options.runtime_directory is None
 
 
@@ -78,22 +78,35 @@ def test_variables() -> None:
         ("MAX_REQUESTS_BEFORE_RESTART", "0"),
         ("MAX_REQUESTS_BEFORE_RESTART_JITTER", "10%"),
         ("WORKER_MEMORY_LIMIT", "2"),
-        ("JSON_LOGS", "on"),
+        ("JSON_LOGS", "ja"),
         ("ACCESS_LOG", "2"),
+        ("PORT", "0"),
+        ("HOST", "gateway.example"),
+        ("LITELLM_LOG", "LOUD"),
     ],
 )
 def test_nonsense(name: str, value: str) -> None:
-    """A value that makes no sense is refused by name, with what would do."""
+    """A value that makes no sense is refused by name, with the remedy."""
     with pytest.raises(InputError) as caught:
         read_options(Path("c.yaml"), {name: value})
-    assert caught.value.message == f"{name} is {value!r}"
-    assert caught.value.hint.startswith("Give ")
+    assert caught.value.message.startswith(f"{name}={value} is ")
+    assert f"or remove {name}" in caught.value.hint
     assert caught.value.code == 78
 
 
 @pytest.mark.parametrize(
     ("word", "on"),
-    [("true", True), ("1", True), ("YES", True), ("False", False), ("0", False), ("no", False), ("", False)],
+    [
+        ("true", True),
+        ("1", True),
+        ("YES", True),
+        ("On", True),
+        ("off", False),
+        ("False", False),
+        ("0", False),
+        ("no", False),
+        ("", False),
+    ],
 )
 def test_switches(word: str, on: bool) -> None:
     """A switch takes the usual words, in any case, and is off when it is empty."""

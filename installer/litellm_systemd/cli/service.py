@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from litellm_systemd.cli.program import cli, config_option, json_option, layout_of, reports, request_of, say, show
-from litellm_systemd.contract import MASTER_KEY, ExitCode
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.variables import MASTER_KEY
 
 if TYPE_CHECKING:
     from litellm_systemd.commands.verify_output import Change, Files, VerifyTarget
@@ -231,7 +232,7 @@ def verify(
             layout_of(),
             base_url=base_url,
             # The installed gateway has its own key; the variable may be that of another one.
-            api_key=api_key or (os.environ.get(MASTER_KEY) if base_url else None),
+            api_key=api_key or (os.environ.get(MASTER_KEY.name) if base_url else None),
             scope=Scope(
                 models=models,
                 all_models=all_models,

@@ -13,6 +13,7 @@ from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.transaction import Say, changing, prove_service
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.settings import Settings
+from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.host.diff import render_diff
 from litellm_systemd.host.layout import Layout
@@ -160,6 +161,6 @@ def _key_notes(settings: Settings) -> tuple[str, ...]:
     if settings.generated_key is None:
         return ()
     return (
-        f"{contract.MASTER_KEY}={settings.generated_key} was made for this service and is shown this once. To read"
-        f" it again: sudo grep {contract.MASTER_KEY} {contract.ENV_FILE}",
+        f"{MASTER_KEY.name}={settings.generated_key} was made for this service and is shown this once. To read"
+        f" it again: sudo grep {MASTER_KEY.name} {contract.ENV_FILE}",
     )

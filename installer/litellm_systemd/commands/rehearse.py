@@ -16,7 +16,8 @@ from litellm_systemd.command import interruptible
 from litellm_systemd.commands.clone import boot_clone, make_clone
 from litellm_systemd.commands.desired import Request, Wanted, work_out
 from litellm_systemd.commands.transaction import Say, require_root
-from litellm_systemd.contract import MASTER_KEY, ExitCode
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.systemctl import journal_argv
 from litellm_systemd.report.report import Check, Outcome, Report
@@ -203,12 +204,12 @@ def _not_rehearsed(seen: Rehearsal) -> tuple[Check, ...]:
 
 def _notes(seen: Rehearsal) -> tuple[str, ...]:
     notes = dict.fromkeys((*seen.plan.get("notes", ()), *seen.result.get("notes", ())))
-    return tuple(note for note in notes if not note.startswith(MASTER_KEY))
+    return tuple(note for note in notes if not note.startswith(MASTER_KEY.name))
 
 
 def _without_key(result: Mapping[str, Any]) -> dict[str, Any]:
     """The result without the key that was made for the clone, and went with it."""
-    return {**result, "notes": [note for note in result.get("notes", ()) if not note.startswith(MASTER_KEY)]}
+    return {**result, "notes": [note for note in result.get("notes", ()) if not note.startswith(MASTER_KEY.name)]}
 
 
 def _journal(seen: Rehearsal) -> tuple[str, ...]:

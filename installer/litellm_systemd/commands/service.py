@@ -18,6 +18,7 @@ from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.transaction import Say, changing, require_root
 from litellm_systemd.env import mock_testing
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
+from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import MissingError, UsageError
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
@@ -153,7 +154,7 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
     for note in wanted.notes:
         say(note)
     if wanted.settings.generated_key:
-        say(f"{contract.MASTER_KEY}={wanted.settings.generated_key} holds for this run; set one in .env to keep it")
+        say(f"{MASTER_KEY.name}={wanted.settings.generated_key} holds for this run; set one in .env to keep it")
     if wanted.own is not None:
         path = wanted.own.absolute()
     else:

@@ -14,6 +14,7 @@ from litellm_systemd.commands.loaded_config import Loaded, edited_notes, observe
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env import mock_testing
 from litellm_systemd.env.expiry import judge_end
+from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
@@ -120,7 +121,7 @@ def _python_notes(missing: str | None, release: str) -> tuple[str, ...]:
 
 def _mock_notes(status: str) -> tuple[str, ...]:
     # The service's own words, which any user can read.
-    return (mock_testing.WARNING,) if contract.ALLOW_MOCK_TESTING in status else ()
+    return (mock_testing.WARNING,) if ALLOW_MOCK_TESTING.name in status else ()
 
 
 def _version(layout: Layout, package: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.env.expiry import BEARER_VARIABLE, END_VARIABLE, parse_moment
+from litellm_systemd.env.variables import Section, names_in
 from litellm_systemd.errors import InputError
 
 KEY_ID, SECRET, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
@@ -22,10 +23,7 @@ WEB_IDENTITY, STS_ENDPOINT = "AWS_WEB_IDENTITY_TOKEN", "AWS_STS_ENDPOINT"
 STS_ENDPOINTS = (STS_ENDPOINT, "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
 
 #: Every variable of a `.env` that says who the service is to AWS.
-CREDENTIAL_VARIABLES = (
-    *(*PAIR, TOKEN, END_VARIABLE, ROLE, SESSION_NAME, EXTERNAL_ID, PROFILE_NAME, PROFILE, BEARER_VARIABLE),
-    *(WEB_IDENTITY, "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", STS_ENDPOINT),
-)
+CREDENTIAL_VARIABLES = names_in(Section.CREDENTIALS)
 
 _COPY_AGAIN = "Copy the value again, without what surrounds it."
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html (unique ids)

@@ -6,57 +6,43 @@ gateway that only this machine reaches, and for the throwaway instance of `litel
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
 
-from litellm_systemd.contract import ALLOW_MOCK_TESTING, DEFAULT_HOST, HOST, TRIAL_SOCKET
+from litellm_systemd.contract import TRIAL_SOCKET
+from litellm_systemd.env.variables import ALLOW_MOCK_TESTING, HOST, is_loopback
 from litellm_systemd.errors import InputError
 
 #: In general_settings (litellm/proxy/route_llm_request.py).
 SETTING = "dangerously_allow_mock_testing_request_params"
 WARNING = (
-    f"{ALLOW_MOCK_TESTING}=true: every client can make models fail by mock_testing_* parameters. Remove it outside of"
-    " development."
+    f"{ALLOW_MOCK_TESTING.name}=true: every client can make models fail by mock_testing_* parameters. Remove it"
+    " outside of development."
 )
 
-_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 
+def allows_mock_testing(values: Mapping[str, str], where: Callable[[str], str] | None = None) -> bool:
+    """Whether the variables allow it.
 
-def allows_mock_testing(values: Mapping[str, str], where: Callable[[str], str] = str) -> bool:
-    """Whether the variables ask for it; `where` names the place of a variable to the user.
+    Args:
+        values: variables by name.
+        where: gives the position of a variable for messages, such as `.env:12`.
 
     Raises:
-        InputError: the value is no word for yes or no, or other machines reach the gateway.
+        InputError: the value is not a switch, or other machines reach the gateway.
     """
     if values.get(TRIAL_SOCKET):
         return True
-    text = values.get(ALLOW_MOCK_TESTING, "")
-    wanted = _WORDS.get(text.strip().lower())
-    if wanted is None:
+    wanted, host, name = ALLOW_MOCK_TESTING.read(values, where), HOST.read(values, where), ALLOW_MOCK_TESTING.name
+    if wanted and not is_loopback(host):
+        position = "" if where is None else f"{where(name)}: "
         raise InputError(
-            f"{where(ALLOW_MOCK_TESTING)}: {ALLOW_MOCK_TESTING}={text} is neither true nor false",
-            "Remove the line: it is for development.",
-        )
-    host = values.get(HOST) or DEFAULT_HOST
-    if wanted and not _is_loopback(host):
-        raise InputError(
-            f"{where(ALLOW_MOCK_TESTING)}: {ALLOW_MOCK_TESTING}=true lets every client make models fail, and other"
-            f" machines reach HOST={host}",
-            f"Remove {ALLOW_MOCK_TESTING}, or set HOST=127.0.0.1.",
+            f"{position}{name}=true lets every client make models fail, and other machines reach HOST={host}",
+            f"Remove {name}, or set HOST=127.0.0.1.",
         )
     return wanted
-
-
-def _is_loopback(host: str) -> bool:
-    if host.strip() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip().strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def render_allowing(document: Mapping[str, Any]) -> str:

@@ -7,16 +7,22 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
 from litellm_systemd.env.dotenv import Dotenv
+from litellm_systemd.env.variables import (
+    AWS_BEDROCK_RUNTIME_ENDPOINT,
+    ENDPOINT_URL,
+    PATH,
+    PROXY_URL,
+    TABLE,
+    Variable,
+    names_of_type,
+)
 from litellm_systemd.errors import InputError
 
-ENDPOINT = "AWS_BEDROCK_RUNTIME_ENDPOINT"
-ENDPOINT_VARIABLES = (ENDPOINT, "AWS_STS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS")
-PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+ENDPOINT = AWS_BEDROCK_RUNTIME_ENDPOINT.name
+ENDPOINT_VARIABLES = names_of_type(ENDPOINT_URL)
+PROXY_VARIABLES = names_of_type(PROXY_URL)
 #: Variables that name a file or folder which the service reads.
-FILE_VARIABLES = (
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
-    *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
-)
+FILE_VARIABLES = names_of_type(PATH)
 #: botocore sends even questions to the instance metadata through a proxy, which answers for its own host.
 NEVER_PROXIED = ("169.254.169.254", "fd00:ec2::254", "127.0.0.1", "localhost")
 
@@ -39,9 +45,9 @@ def check_network(dotenv: Dotenv, values: Mapping[str, str], region: str | None)
     for name in PROXY_VARIABLES:
         if name in values:
             _check_proxy(dotenv, values, name)
-    for name in FILE_VARIABLES:
-        if name in values:
-            _check_path(dotenv, values, name)
+    for variable in TABLE:
+        if variable.type is PATH:
+            _check_path(dotenv, values, variable)
     return warnings
 
 
@@ -111,15 +117,9 @@ def _check_proxy(dotenv: Dotenv, values: Mapping[str, str], name: str) -> None:
         )
 
 
-def _check_path(dotenv: Dotenv, values: Mapping[str, str], name: str) -> None:
-    path = values[name]
-    if not path.startswith("/"):
-        raise InputError(
-            f"{dotenv.where(name)}: {name}={path} is not an absolute path, and the service runs in a folder of its"
-            " own",
-            "Write the whole path.",
-        )
-    if _HIDDEN.match(path):
+def _check_path(dotenv: Dotenv, values: Mapping[str, str], variable: Variable[str | None]) -> None:
+    name, path = variable.name, variable.read(values, dotenv.where)
+    if path is not None and _HIDDEN.match(path):
         raise InputError(
             f"{dotenv.where(name)}: {name}={path} is hidden from the service by its sandbox (/home, /root, /tmp)",
             f"Copy it to /etc/litellm, readable by the group litellm, and name that: {name}=/etc/litellm/NAME",

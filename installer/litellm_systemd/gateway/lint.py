@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from litellm_systemd.contract import MASTER_KEY
+from litellm_systemd.env.variables import EXAMPLE_KEY, MASTER_KEY, REFUSED_KEY
 from litellm_systemd.gateway.config_types import (
     REFERENCE,
     Fallback,
@@ -245,10 +245,6 @@ _OF_A_DATABASE = (
     *("allow_requests_on_db_unavailable", "use_redis_transaction_buffer", "use_spend_logs_partitioning"),
 )
 
-#: By SHA-256 the only key that LiteLLM itself refuses (proxy/auth/master_key_boot_check.py), and the workshop's.
-REFUSED_KEY = "sk-1234"
-EXAMPLE_KEY = "sk-litellm-test-key"
-
 #: LiteLLM takes these at their word when they are empty: no region, no profile, no database of that name.
 _EMPTY_IS_A_VALUE = (
     *("AWS_REGION_NAME", "AWS_REGION", "AWS_PROFILE", "AWS_PROFILE_NAME", "AWS_ROLE_NAME", "AWS_SESSION_NAME"),
@@ -299,13 +295,13 @@ def _master_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[L
     path: KeyPath = ("general_settings", "master_key")
     written = "master_key" in general
     own = with_own_variables(config, environ)
-    key = resolve_reference(general["master_key"], environ) if written else own.get(MASTER_KEY)
-    remedy = f"Set {MASTER_KEY} in .env to sk- and 32 random characters."
+    key = resolve_reference(general["master_key"], environ) if written else own.get(MASTER_KEY.name)
+    remedy = f"Set {MASTER_KEY.name} in .env to sk- and 32 random characters."
     if not (key or "").strip():
         state = (
             "is empty, isn't text, or refers to a variable that isn't set"
             if written
-            else f"isn't there, nor is {MASTER_KEY} set"
+            else f"isn't there, nor is {MASTER_KEY.name} set"
         )
         yield _unset(config)("no-master-key", path, state, remedy)
     elif key == REFUSED_KEY:
@@ -386,7 +382,7 @@ def _plain_secrets(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
 
 def _plain_secret(config: GatewayConfig, path: KeyPath) -> LintFinding:
     key = str(path[-1])
-    variable = MASTER_KEY if key == "master_key" else key.upper()
+    variable = MASTER_KEY.name if key == "master_key" else key.upper()
     remedy = f"Put it in .env and write {key}: {REFERENCE}{variable}"
     if path[0] == "environment_variables":
         remedy = "Put it in .env, and remove it here."
@@ -398,4 +394,4 @@ def _is_secret(key: str, value: object) -> bool:
         return False
     if key == "database_url":
         return "@" in value  # user and password stand before it
-    return key in ("master_key", MASTER_KEY) or not _PLACEHOLDER.search(value)
+    return key in ("master_key", MASTER_KEY.name) or not _PLACEHOLDER.search(value)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from litellm_systemd.bedrock import regions
 from litellm_systemd.bedrock.ids import parse_bedrock_id
+from litellm_systemd.env.variables import AWS_REGION_NAME
 from litellm_systemd.gateway.config_types import (
     GatewayConfig,
     KeyPath,
@@ -21,7 +22,7 @@ from litellm_systemd.gateway.known import PROVIDERS
 from litellm_systemd.gateway.model_map import foundation_model, map_values, read_model_map
 
 #: Where LiteLLM looks for a region, in its order (llms/bedrock/base_aws_llm.py); after them it takes us-west-2.
-REGION_VARIABLES = ("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION")
+REGION_VARIABLES = AWS_REGION_NAME.names
 
 #: The parameters of a model that begin with aws_ and mean something (llms/bedrock, types/router.py).
 AWS_PARAMS = frozenset(

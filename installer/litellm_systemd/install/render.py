@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from jinja2 import Environment, StrictUndefined
 
 from litellm_systemd import contract
 from litellm_systemd.env.environment_file import render_assignments
-from litellm_systemd.env.settings import Settings, is_loopback
+from litellm_systemd.env.settings import Settings
+from litellm_systemd.env.variables import is_loopback
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileState
 from litellm_systemd.report.page import build_page
@@ -45,6 +47,7 @@ def render_template(name: str, **values: object) -> str:
 
 def render_service(layout: Layout, settings: Settings, systemd: int, version: str) -> str:
     """The text of litellm.service for that version of systemd (247 and up)."""
+    start_limit = ceil(settings.start_timeout) + START_MARGIN
     delay = LONGEST_RESTART_DELAY if systemd >= 254 else RESTART_DELAY
     text = render_template(
         "litellm.service.j2",
@@ -57,11 +60,11 @@ def render_service(layout: Layout, settings: Settings, systemd: int, version: st
         environment_file=layout.environment_file,
         service_type="notify",
         exec_reload=f"ExecReload={layout.current}/bin/python -I -m litellm_systemd.runtime reload --pid $MAINPID",
-        start_timeout=settings.start_timeout + START_MARGIN,
-        stop_timeout=settings.drain_timeout + STOP_MARGIN,
-        watchdog_timeout=settings.watchdog_timeout,
+        start_timeout=start_limit,
+        stop_timeout=ceil(settings.drain_timeout) + STOP_MARGIN,
+        watchdog_timeout=ceil(settings.watchdog_timeout),
         start_limit_burst=START_LIMIT_BURST,
-        start_limit_interval=START_LIMIT_BURST * (delay + settings.start_timeout + START_MARGIN) + 1,
+        start_limit_interval=START_LIMIT_BURST * (delay + start_limit) + 1,
         restart_delay=RESTART_DELAY,
         restart_backoff=_restart_backoff(systemd),
         newer_sandbox="\n".join(line for since, line in NEWER_SANDBOX if systemd >= since),

@@ -24,8 +24,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from litellm_systemd.contract import JSON_LOGS
-from litellm_systemd.runtime.options import is_on
+from litellm_systemd.env.variables import JSON_LOGS, is_on
 
 if TYPE_CHECKING:
     _StreamHandler = logging.StreamHandler[TextIO]

@@ -9,8 +9,9 @@ import time
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from litellm_systemd.contract import JSON_LOGS, ExitCode
+from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.mock_testing import WARNING
+from litellm_systemd.env.variables import JSON_LOGS
 from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.runtime.configuration import load_configuration
 from litellm_systemd.runtime.journal import adopt_loggers, adopt_strays, open_journal
@@ -45,7 +46,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         journal.warning(WARNING)
     notifier.status("importing LiteLLM")
     if options.json_logs:
-        environ[JSON_LOGS] = "true"  # the only word for yes that LiteLLM takes
+        environ[JSON_LOGS.name] = "true"  # the only word for yes that LiteLLM takes
     litellm_adapter.preload(environ)
     adopt_loggers(journal)
     adopt_strays(journal)  # again: under JSON_LOGS, LiteLLM takes sys.excepthook

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from litellm_systemd import contract
+from litellm_systemd.env.variables import WORKER_MEMORY_LIMIT
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.generation import Generation, Vacancy
 from litellm_systemd.runtime.master.worker_handle import WorkerHandle
@@ -106,5 +106,5 @@ class Recycling:
         base = max((process.base for process in home.processes), default=0)
         if not self._complained and 0 < limit <= base:
             self._complained = True
-            said = f"{contract.WORKER_MEMORY_LIMIT}={limit}"
+            said = f"{WORKER_MEMORY_LIMIT.name}={limit}"
             self._journal.warning(f"{said} is too low to recycle anything: a fresh worker has {base} MiB already")

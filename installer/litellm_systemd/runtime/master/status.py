@@ -7,7 +7,7 @@ import socket
 import time
 from typing import Any, Protocol
 
-from litellm_systemd.contract import ALLOW_MOCK_TESTING
+from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime.master.generation import Generation
 from litellm_systemd.runtime.master.recycling import Recycling
@@ -50,7 +50,7 @@ def render_status(master: MasterState) -> str:
         return f"starting {_count(master.options.workers, 'worker')}"
     parts = [_serving(master, master.current)]
     if master.options.mock_testing and master.options.trial_socket is None:
-        parts.append(f"{ALLOW_MOCK_TESTING} is on: every client can make models fail")
+        parts.append(f"{ALLOW_MOCK_TESTING.name} is on: every client can make models fail")
     if master.coming is not None:
         parts.append(f"reloading: starting {_count(master.options.workers, 'worker')}")
     elif master.reloads.last is not None and master.reloads.last.error:

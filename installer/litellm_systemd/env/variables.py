@@ -1,0 +1,799 @@
+"""The table of variables: everything that install, the runtime or the doctor reads from a `.env`, defined once.
+
+To add a variable, add one `Variable` here and run `python -m litellm_systemd.env`, which writes configs/env.example
+and docs/variables.md. If the runtime reads it, set `runtime=True`: install then refuses exactly what the runtime
+refuses.
+
+The runtime imports this module, so it needs nothing but the standard library and our own errors.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from litellm_systemd.errors import InputError
+
+T_co = TypeVar("T_co", covariant=True)
+
+#: One day, the upper limit of most times.
+_DAY = 86_400
+_NINE_DIGITS = 999_999_999
+
+#: LiteLLM refuses the first one itself (proxy/auth/master_key_boot_check.py). The second one is the workshop's.
+REFUSED_KEY = "sk-1234"
+EXAMPLE_KEY = "sk-litellm-test-key"
+
+
+@dataclass(frozen=True, slots=True)
+class ValueType(Generic[T_co]):
+    """How the text of a value is read.
+
+    `label` and `range` describe the type in the reference. `refusal` completes the message about a bad value
+    ("PORT=x ..."). `parse` raises ValueError. `strips`: white space around the value has no meaning, and a blank
+    value is unset.
+    """
+
+    label: str
+    refusal: str
+    parse: Callable[[str], T_co]
+    remedy: str = "Correct the value"
+    strips: bool = True
+    range: str = ""
+
+
+def whole_number(least: int, most: int) -> ValueType[int]:
+    """Digits alone: no sign, no unit, no separators."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"0*[0-9]{1,9}", text) or not least <= int(text[-9:]) <= most:
+            raise ValueError(text)
+        return int(text[-9:])
+
+    refusal = f"is not a whole number from {least} to {most}"
+    return ValueType("whole number", refusal, parse, range=f"{least} to {most}")
+
+
+def seconds(least: float, most: float = _DAY) -> ValueType[float]:
+    """Seconds, with decimals or without."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not least <= value <= most:  # false for NaN as well
+            raise ValueError(text)
+        return value
+
+    limits = f"{least:.9g} to {most:.9g}"
+    return ValueType("seconds", f"is not a number of seconds from {limits}", parse, range=limits)
+
+
+_SWITCH_WORDS = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+_LOG_LEVELS = frozenset({"CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NOTSET"})
+
+
+def _parse_switch(text: str) -> bool:
+    try:
+        return _SWITCH_WORDS[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+def _parse_address(text: str) -> str:
+    address = ipaddress.ip_address({"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(text, text.strip("[]")))  # noqa: S104
+    # The zone of fe80::1%eth0 may be any text for Python. It becomes part of a unit file.
+    if re.search(r"[\s\x00-\x1f/]", str(address)):
+        raise ValueError(text)
+    return str(address)
+
+
+def _parse_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(text)
+    return text
+
+
+def _parse_level(text: str) -> str:
+    if text.upper() not in _LOG_LEVELS:
+        raise ValueError(text)
+    return text.upper()
+
+
+SWITCH = ValueType("true or false", "is neither true nor false", _parse_switch, "Write true or false")
+ADDRESS = ValueType(
+    "IP address",
+    "is not an IP address",
+    _parse_address,
+    "Use 127.0.0.1 for this machine alone, 0.0.0.0 for every interface, or the address of one interface",
+)
+PATH = ValueType("absolute path", "is not an absolute path", _parse_path, "Write the whole path", strips=False)
+#: LiteLLM looks the word up in Python's logging module and does not start with any other.
+LOG_LEVEL = ValueType(
+    "ERROR, WARNING, INFO or DEBUG",
+    "is not a log level",
+    _parse_level,
+    "Use ERROR, WARNING, INFO or DEBUG",
+    strips=False,
+)
+# Install alone checks the content of these: see `Variable.install_check`.
+TEXT = ValueType("text", "", str, strips=False)
+REGION = ValueType("AWS region", "", str, strips=False)
+ENDPOINT_URL = ValueType("URL of an endpoint", "", str, strips=False)
+PROXY_URL = ValueType("URL of a proxy", "", str, strips=False)
+
+
+class Section(Enum):
+    """The sections of configs/env.example and of the reference: title and introduction."""
+
+    GATEWAY = "The gateway", ""
+    BEDROCK = "Amazon Bedrock", ""
+    CREDENTIALS = (
+        "Credentials for AWS",
+        "With the IAM role of an EC2 instance, set none of these.",
+    )
+    NETWORK = "Network path to AWS", "For hosts that do not reach AWS over the open internet."
+    SERVICE = "Processes and time limits", "The defaults suit most hosts."
+    LOGS = "Logs", ""
+    LITELLM = "LiteLLM and other providers", ""
+    DEVELOPMENT = "Development", ""
+    DATABASE = (
+        "Not passed to the service",
+        "This gateway runs without a database: LiteLLM does not start if one is set and Prisma's engine is missing.",
+    )
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return self.value[0]
+
+    @property
+    def introduction(self) -> str:
+        """A sentence below the heading, or nothing."""
+        return self.value[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable(Generic[T_co]):
+    """One variable.
+
+    Attributes:
+        name: as it stands in `.env`.
+        type: how its value is read.
+        doc: what it does, in one sentence.
+        default: its value when it is unset or empty.
+        section: where the reference lists it.
+        runtime: whether the runtime reads it. Install then checks it in the same way.
+        secret: whether its value must be masked wherever it would be shown.
+        unset: the default in words, where `default` itself says too little.
+        unit: the unit of a number.
+        more: further sentences for env.example and the reference.
+        install_check: what install alone checks, as the end of the sentence "Install checks that ...".
+        aliases: other names that LiteLLM or a library reads in the same way. The runtime reads `name` alone.
+        sample: the value in env.example. None: only the reference lists the variable.
+        active: whether env.example sets the variable; otherwise its line is commented out.
+    """
+
+    name: str
+    type: ValueType[Any]
+    doc: str
+    default: T_co
+    section: Section
+    runtime: bool = False
+    secret: bool = False
+    unset: str = ""
+    unit: str = ""
+    more: str = ""
+    install_check: str = ""
+    aliases: tuple[str, ...] = ()
+    sample: str | None = None
+    active: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name and its aliases."""
+        return (self.name, *self.aliases)
+
+    @property
+    def default_text(self) -> str:
+        """The default for people; empty if there is none."""
+        if self.unset or self.default is None:
+            return self.unset
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
+
+    def is_unset(self, value: str) -> bool:
+        """Whether a value counts as none. boto3, LiteLLM and systemd do not agree on what an empty value means."""
+        return not (value.strip() if self.type.strips else value)
+
+    def read(self, values: Mapping[str, str], where: Callable[[str], str] | None = None) -> T_co:
+        """The value in `values`, or the default.
+
+        Args:
+            values: variables by name.
+            where: gives the position of a variable for messages, such as `.env:12`.
+
+        Raises:
+            InputError: the value cannot be used.
+        """
+        text = values.get(self.name, "")
+        if self.is_unset(text):
+            return self.default
+        try:
+            value: T_co = self.type.parse(text.strip() if self.type.strips else text)
+        except ValueError:
+            raise self._refusal(text, where) from None
+        return value
+
+    def _refusal(self, text: str, where: Callable[[str], str] | None) -> InputError:
+        position = "" if where is None else f"{where(self.name)}: "
+        assignment = self.name if self.secret else f"{self.name}={text}"
+        default = f": the default is {self.default_text}" if self.default_text else ""
+        return InputError(
+            f"{position}{assignment} {self.type.refusal}", f"{self.type.remedy}, or remove {self.name}{default}."
+        )
+
+
+# --- The gateway ---------------------------------------------------------------------------------------------------
+
+MASTER_KEY = Variable(
+    "LITELLM_MASTER_KEY",
+    TEXT,
+    "The key that clients send.",
+    None,
+    Section.GATEWAY,
+    secret=True,
+    unset="generated at the first install and shown once",
+    install_check=f"the key is not {REFUSED_KEY}, is ASCII without spaces around it, and is not the example key"
+    f" {EXAMPLE_KEY} where other machines reach HOST",
+    sample="",
+    active=True,
+)
+CONFIG_FILE: Variable[str | None] = Variable(
+    "CONFIG_FILE",
+    TEXT,
+    "The LiteLLM configuration to serve: iam_role_config.yml, access_key_config.yml, prompt_caching.yml, demo.yml"
+    " (needs no AWS account), or the path of your own file.",
+    None,
+    Section.GATEWAY,
+    unset="iam_role_config.yml",
+    install_check="the configuration exists",
+    sample="iam_role_config.yml",
+    active=True,
+)
+HOST = Variable(
+    "HOST",
+    ADDRESS,
+    "The address to listen on: 127.0.0.1 for this machine alone, 0.0.0.0 for every machine that the firewall admits.",
+    "127.0.0.1",
+    Section.GATEWAY,
+    runtime=True,
+    sample="127.0.0.1",
+    active=True,
+)
+PORT = Variable(
+    "PORT", whole_number(1, 65_535), "The TCP port.", 4000, Section.GATEWAY, runtime=True, sample="4000", active=True
+)
+
+# --- Amazon Bedrock ------------------------------------------------------------------------------------------------
+
+AWS_REGION_NAME = Variable(
+    "AWS_REGION_NAME",
+    REGION,
+    "The region to call.",
+    None,
+    Section.BEDROCK,
+    unset="the region of the EC2 instance",
+    more="Every configuration but demo.yml needs one.",
+    # LiteLLM looks for them in this order (llms/bedrock/base_aws_llm.py).
+    aliases=("AWS_REGION", "AWS_DEFAULT_REGION"),
+    install_check="the value has the form of an AWS region",
+    sample="us-east-1",
+)
+
+# --- Credentials for AWS -------------------------------------------------------------------------------------------
+
+_PAIR = (
+    "the key pair is complete and has the form of an AWS key, a temporary key (ASIA...) has its token, and only one"
+    " kind of credentials is set"
+)
+AWS_ACCESS_KEY_ID = Variable(
+    "AWS_ACCESS_KEY_ID",
+    TEXT,
+    "The id of an access key, for access_key_config.yml.",
+    None,
+    Section.CREDENTIALS,
+    secret=True,
+    more="'litellmctl init --from-profile NAME' copies a key pair from ~/.aws/credentials.",
+    install_check=_PAIR,
+    sample="",
+)
+AWS_SECRET_ACCESS_KEY = Variable(
+    "AWS_SECRET_ACCESS_KEY",
+    TEXT,
+    "The secret of the access key.",
+    None,
+    Section.CREDENTIALS,
+    secret=True,
+    install_check=_PAIR,
+    sample="",
+)
+AWS_SESSION_TOKEN = Variable(
+    "AWS_SESSION_TOKEN",
+    TEXT,
+    "The token of a temporary access key, whose id starts with ASIA.",
+    None,
+    Section.CREDENTIALS,
+    secret=True,
+    more="The key stops working when the token expires.",
+    install_check=_PAIR,
+    sample="",
+)
+AWS_CREDENTIAL_EXPIRATION = Variable(
+    "AWS_CREDENTIAL_EXPIRATION",
+    TEXT,
+    "When the token expires, such as 2026-01-31T18:00:00Z: 'litellmctl status' then warns in time.",
+    None,
+    Section.CREDENTIALS,
+    install_check="the value is a time in ISO 8601",
+    sample="",
+)
+AWS_ROLE_NAME = Variable(
+    "AWS_ROLE_NAME",
+    TEXT,
+    "The whole ARN of a role to assume with the credentials above, of another account for example.",
+    None,
+    Section.CREDENTIALS,
+    install_check="the value is the ARN of a role, and only one kind of credentials is set",
+    sample="arn:aws:iam::123456789012:role/NAME",
+)
+AWS_SESSION_NAME = Variable(
+    "AWS_SESSION_NAME",
+    TEXT,
+    "The session name for that role.",
+    None,
+    Section.CREDENTIALS,
+    install_check="AssumeRole accepts the value",
+    sample="litellm",
+)
+AWS_EXTERNAL_ID = Variable(
+    "AWS_EXTERNAL_ID",
+    TEXT,
+    "The external id that the trust policy of that role requires.",
+    None,
+    Section.CREDENTIALS,
+    install_check="AssumeRole accepts the value",
+    sample="",
+)
+AWS_BEARER_TOKEN_BEDROCK = Variable(
+    "AWS_BEARER_TOKEN_BEDROCK",
+    TEXT,
+    "A Bedrock API key, in place of all other credentials.",
+    None,
+    Section.CREDENTIALS,
+    secret=True,
+    more="Use it with iam_role_config.yml or prompt_caching.yml.",
+    install_check="the key has no spaces, quotes or brackets, and only one kind of credentials is set",
+    sample="",
+)
+AWS_PROFILE_NAME = Variable(
+    "AWS_PROFILE_NAME",
+    TEXT,
+    "A profile of the file that AWS_SHARED_CREDENTIALS_FILE or AWS_CONFIG_FILE names.",
+    None,
+    Section.CREDENTIALS,
+    aliases=("AWS_PROFILE",),
+    install_check="only one kind of credentials is set",
+)
+_VISIBLE = "the path is absolute, outside of /home, /root and /tmp, which the service cannot see"
+AWS_SHARED_CREDENTIALS_FILE = Variable(
+    "AWS_SHARED_CREDENTIALS_FILE",
+    PATH,
+    "A file of AWS profiles with keys.",
+    None,
+    Section.CREDENTIALS,
+    install_check=_VISIBLE,
+)
+AWS_CONFIG_FILE: Variable[str | None] = Variable(
+    "AWS_CONFIG_FILE", PATH, "A file of AWS profiles.", None, Section.CREDENTIALS, install_check=_VISIBLE
+)
+AWS_WEB_IDENTITY_TOKEN_FILE = Variable(
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    PATH,
+    "A file with a web identity token, for AWS_ROLE_ARN.",
+    None,
+    Section.CREDENTIALS,
+    install_check=_VISIBLE,
+)
+AWS_WEB_IDENTITY_TOKEN = Variable(
+    "AWS_WEB_IDENTITY_TOKEN",
+    TEXT,
+    "A web identity token, or where LiteLLM finds one.",
+    None,
+    Section.CREDENTIALS,
+    secret=True,
+)
+AWS_ROLE_ARN = Variable(
+    "AWS_ROLE_ARN",
+    TEXT,
+    "The role for AWS_WEB_IDENTITY_TOKEN_FILE; LiteLLM itself reads AWS_ROLE_NAME.",
+    None,
+    Section.CREDENTIALS,
+)
+AWS_CONTAINER_CREDENTIALS_FULL_URI = Variable(
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    TEXT,
+    "Where a container gets its credentials, as ECS and EKS set it.",
+    None,
+    Section.CREDENTIALS,
+    aliases=("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
+)
+AWS_STS_ENDPOINT = Variable(
+    "AWS_STS_ENDPOINT",
+    ENDPOINT_URL,
+    "The endpoint of STS, which gives out the credentials of roles.",
+    None,
+    Section.CREDENTIALS,
+    install_check="the value is the URL of an endpoint",
+)
+
+# --- Network path to AWS -------------------------------------------------------------------------------------------
+
+AWS_BEDROCK_RUNTIME_ENDPOINT = Variable(
+    "AWS_BEDROCK_RUNTIME_ENDPOINT",
+    ENDPOINT_URL,
+    "A VPC endpoint (PrivateLink) of bedrock-runtime.",
+    None,
+    Section.NETWORK,
+    install_check="the value is the URL of an endpoint, in the region of AWS_REGION_NAME",
+    sample="https://vpce-0123-abcd.bedrock-runtime.us-east-1.vpce.amazonaws.com",
+)
+AWS_ENDPOINT_URL = Variable(
+    "AWS_ENDPOINT_URL",
+    ENDPOINT_URL,
+    "An endpoint for all AWS services, or for STS alone.",
+    None,
+    Section.NETWORK,
+    aliases=("AWS_ENDPOINT_URL_STS",),
+    install_check="the value is the URL of an endpoint",
+)
+_PROXY_CHECK = "the value is the URL of a proxy, and the upper-case and lower-case names do not differ"
+HTTPS_PROXY = Variable(
+    "HTTPS_PROXY",
+    PROXY_URL,
+    "A proxy for HTTPS.",
+    None,
+    Section.NETWORK,
+    aliases=("https_proxy",),
+    install_check=_PROXY_CHECK,
+    sample="http://proxy.example:3128",
+)
+HTTP_PROXY = Variable(
+    "HTTP_PROXY",
+    PROXY_URL,
+    "A proxy for HTTP.",
+    None,
+    Section.NETWORK,
+    aliases=("http_proxy",),
+    install_check=_PROXY_CHECK,
+)
+ALL_PROXY = Variable(
+    "ALL_PROXY",
+    PROXY_URL,
+    "A proxy for both.",
+    None,
+    Section.NETWORK,
+    aliases=("all_proxy",),
+    install_check=_PROXY_CHECK,
+)
+NO_PROXY = Variable(
+    "NO_PROXY",
+    TEXT,
+    "Hosts that are reached without the proxy, separated by commas.",
+    None,
+    Section.NETWORK,
+    more="Install adds the instance metadata and this host.",
+    aliases=("no_proxy",),
+    sample="",
+)
+SSL_CERT_FILE = Variable(
+    "SSL_CERT_FILE",
+    PATH,
+    "One PEM file with all trusted CAs, outside of /home, /root and /tmp, which the service cannot see.",
+    None,
+    Section.NETWORK,
+    install_check=_VISIBLE,
+    sample="/etc/ssl/certs/ca-certificates.crt",
+)
+SSL_CERT_DIR = Variable(
+    "SSL_CERT_DIR", PATH, "A folder of trusted CAs.", None, Section.NETWORK, install_check=_VISIBLE
+)
+AWS_CA_BUNDLE = Variable(
+    "AWS_CA_BUNDLE", PATH, "The trusted CAs for boto3 alone.", None, Section.NETWORK, install_check=_VISIBLE
+)
+REQUESTS_CA_BUNDLE = Variable(
+    "REQUESTS_CA_BUNDLE", PATH, "The trusted CAs for requests alone.", None, Section.NETWORK, install_check=_VISIBLE
+)
+AWS_ENDPOINT_URL_BEDROCK_RUNTIME = Variable(
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+    TEXT,
+    "Endpoints of single AWS services for the checks of litellmctl.",
+    None,
+    Section.NETWORK,
+    more="LiteLLM itself reads AWS_BEDROCK_RUNTIME_ENDPOINT.",
+    aliases=("AWS_ENDPOINT_URL_BEDROCK", "AWS_ENDPOINT_URL_SERVICE_QUOTAS"),
+)
+AWS_EC2_METADATA_DISABLED = Variable(
+    "AWS_EC2_METADATA_DISABLED",
+    TEXT,
+    "With true, the instance metadata is not queried, neither for credentials nor for the region.",
+    None,
+    Section.NETWORK,
+)
+
+AWS_EC2_METADATA_SERVICE_ENDPOINT = Variable(
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    TEXT,
+    "The URL of the instance metadata, or with _MODE the word IPv4 or IPv6.",
+    None,
+    Section.NETWORK,
+    aliases=("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",),
+)
+
+# --- Processes and time limits -------------------------------------------------------------------------------------
+
+NUM_WORKERS: Variable[int | None] = Variable(
+    "NUM_WORKERS",
+    whole_number(1, 1024),
+    "The number of worker processes.",
+    None,
+    Section.SERVICE,
+    runtime=True,
+    unset="one for each CPU",
+    more="Each takes about 250 MB of memory.",
+    sample="2",
+)
+KEEPALIVE_TIMEOUT = Variable(
+    "KEEPALIVE_TIMEOUT",
+    whole_number(1, _DAY),
+    "How long an idle connection stays open.",
+    75,
+    Section.SERVICE,
+    runtime=True,
+    unit="seconds",
+    more="The default is longer than the 60 seconds of an AWS load balancer, so that the load balancer closes first.",
+    sample="75",
+)
+START_TIMEOUT: Variable[float] = Variable(
+    "START_TIMEOUT",
+    seconds(1),
+    "How long a start may take before it counts as failed.",
+    180,
+    Section.SERVICE,
+    runtime=True,
+    unit="seconds",
+    sample="180",
+)
+DRAIN_TIMEOUT: Variable[float] = Variable(
+    "DRAIN_TIMEOUT",
+    seconds(0),
+    "How long in-flight requests may run on when the gateway stops or restarts.",
+    600,
+    Section.SERVICE,
+    runtime=True,
+    unit="seconds",
+    more="With 0 they are cut at once.",
+    sample="600",
+)
+LAME_DUCK_TIMEOUT: Variable[float] = Variable(
+    "LAME_DUCK_TIMEOUT",
+    # Earlier releases checked no upper limit, and a host may have any number installed.
+    seconds(0, _NINE_DIGITS),
+    "How long a draining worker keeps idle connections open, so that clients lose no request.",
+    3,
+    Section.SERVICE,
+    runtime=True,
+    unit="seconds",
+    more="DRAIN_TIMEOUT ends it too.",
+    sample="3",
+)
+WATCHDOG_TIMEOUT: Variable[float] = Variable(
+    "WATCHDOG_TIMEOUT",
+    seconds(2),
+    "How long the gateway may answer no health check before systemd restarts it.",
+    30,
+    Section.SERVICE,
+    runtime=True,
+    unit="seconds",
+    sample="30",
+)
+MAX_REQUESTS = Variable(
+    "MAX_REQUESTS_BEFORE_RESTART",
+    whole_number(1, _NINE_DIGITS),
+    "The number of requests after which a worker is replaced, without losing any request.",
+    0,
+    Section.SERVICE,
+    runtime=True,
+    unset="never",
+    more="For memory leaks. Workers are replaced one at a time, each when it has finished all its requests.",
+    sample="10000",
+)
+MAX_REQUESTS_JITTER: Variable[int | None] = Variable(
+    "MAX_REQUESTS_BEFORE_RESTART_JITTER",
+    whole_number(0, _NINE_DIGITS),
+    "Up to this many more requests, at random for each worker, so that not all workers are due at once.",
+    None,
+    Section.SERVICE,
+    runtime=True,
+    unset="a tenth of MAX_REQUESTS_BEFORE_RESTART",
+    sample="1000",
+)
+WORKER_MEMORY_LIMIT = Variable(
+    "WORKER_MEMORY_LIMIT",
+    whole_number(64, 1_048_576),
+    "The memory (RSS, shared memory included) above which a worker is replaced in the same way.",
+    0,
+    Section.SERVICE,
+    runtime=True,
+    unset="never",
+    unit="MiB",
+    sample="1024",
+)
+
+# --- Logs ----------------------------------------------------------------------------------------------------------
+
+LITELLM_LOG = Variable(
+    "LITELLM_LOG",
+    LOG_LEVEL,
+    "How much LiteLLM writes to the journal.",
+    None,
+    Section.LOGS,
+    runtime=True,
+    more="DEBUG writes prompts.",
+    sample="INFO",
+)
+JSON_LOGS = Variable(
+    "JSON_LOGS",
+    SWITCH,
+    "Write every line of the log as one JSON object with message, level and timestamp, tracebacks included.",
+    False,
+    Section.LOGS,
+    runtime=True,
+    sample="true",
+)
+ACCESS_LOG = Variable(
+    "ACCESS_LOG",
+    SWITCH,
+    "Write one line for each finished request: method, path without the query, status, milliseconds, client.",
+    False,
+    Section.LOGS,
+    runtime=True,
+    more="Keys, headers and bodies are never in it.",
+    sample="true",
+)
+
+# --- LiteLLM and other providers -----------------------------------------------------------------------------------
+
+OPENAI_API_KEY = Variable("OPENAI_API_KEY", TEXT, "The key for models of OpenAI.", None, Section.LITELLM, secret=True)
+OPENAI_API_BASE = Variable("OPENAI_API_BASE", TEXT, "The base URL for models of OpenAI.", None, Section.LITELLM)
+LITELLM_DROP_PARAMS = Variable(
+    "LITELLM_DROP_PARAMS",
+    TEXT,
+    "With true, parameters that a model does not accept are dropped instead of refused.",
+    None,
+    Section.LITELLM,
+)
+LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING = Variable(
+    "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING",
+    TEXT,
+    "With true, LiteLLM adds cache points to requests for models of Anthropic.",
+    None,
+    Section.LITELLM,
+)
+CUSTOM_TIKTOKEN_CACHE_DIR = Variable(
+    "CUSTOM_TIKTOKEN_CACHE_DIR", TEXT, "A folder with the files of tiktoken.", None, Section.LITELLM
+)
+UI_USERNAME = Variable(
+    "UI_USERNAME", TEXT, "The login of the Admin UI, which needs a database.", None, Section.LITELLM
+)
+UI_PASSWORD = Variable("UI_PASSWORD", TEXT, "The password of that login.", None, Section.LITELLM, secret=True)
+
+# --- Development ---------------------------------------------------------------------------------------------------
+
+ALLOW_MOCK_TESTING = Variable(
+    "ALLOW_MOCK_TESTING",
+    SWITCH,
+    "Let every client make a model fail (mock_testing_fallbacks in a request), to see the fallback answer.",
+    False,
+    Section.DEVELOPMENT,
+    runtime=True,
+    more="Refused unless HOST is this machine alone. 'litellmctl verify --fallbacks' does without it.",
+    sample="true",
+)
+
+# --- Not passed to the service -------------------------------------------------------------------------------------
+
+DATABASE_URL = Variable(
+    "DATABASE_URL",
+    TEXT,
+    "The database of LiteLLM.",
+    None,
+    Section.DATABASE,
+    secret=True,
+    aliases=("DIRECT_URL", "DATABASE_URL_READ_REPLICA"),
+)
+DATABASE_HOST = Variable("DATABASE_HOST", TEXT, "The host of the database of LiteLLM.", None, Section.DATABASE)
+
+
+#: Every variable that is defined above, in that order.
+TABLE: tuple[Variable[Any], ...] = tuple(each for each in list(globals().values()) if isinstance(each, Variable))
+#: The variables that the runtime reads. For each, install and the runtime refuse the same values.
+RUNTIME_VARIABLES = tuple(each for each in TABLE if each.runtime)
+#: The names of all variables whose values are masked wherever they would be shown.
+SECRET_NAMES = frozenset(name for each in TABLE if each.secret for name in each.names)
+#: What install checks of any variable. What it checks of single ones is in `Variable.install_check`.
+GENERAL_INSTALL_CHECKS = (
+    "The name is one that a service's environment can hold, and systemd does not set the variable itself.",
+    "The value is UTF-8 text without NUL and noncharacters, and fits: 128 KiB for one variable, 1.5 MiB in all.",
+    "Files that variables name exist, and the service may read them.",
+    "AWS accepts a new key pair.",
+)
+
+_BY_NAME = {name: each for each in TABLE for name in each.names}
+
+
+def names_of_type(of: ValueType[Any]) -> tuple[str, ...]:
+    """The names of all variables of a type, aliases included."""
+    return tuple(name for each in TABLE if each.type is of for name in each.names)
+
+
+def names_in(section: Section) -> tuple[str, ...]:
+    """The names of all variables of a section, aliases included."""
+    return tuple(name for each in TABLE if each.section is section for name in each.names)
+
+
+def drop_unset(values: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those of the table that count as unset. An unknown variable may be empty."""
+    return {
+        name: value for name, value in values.items() if name not in _BY_NAME or not _BY_NAME[name].is_unset(value)
+    }
+
+
+def check_runtime_variables(values: Mapping[str, str], where: Callable[[str], str] | None = None) -> None:
+    """Check each variable that the runtime reads; see `Variable.read`.
+
+    Raises:
+        InputError: the first value that the runtime cannot use.
+    """
+    for each in RUNTIME_VARIABLES:
+        each.read(values, where)
+
+
+def is_on(values: Mapping[str, str], switch: Variable[bool]) -> bool:
+    """Whether a switch is on, before the values have been checked: a bad value counts as off."""
+    try:
+        return switch.read(values)
+    except InputError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    return ipaddress.ip_address(host).is_loopback
+
+
+def install_checks() -> Iterator[tuple[tuple[str, ...], str]]:
+    """What only install checks: names of variables and the end of the sentence "Install checks that ..."."""
+    sentences = dict.fromkeys(each.install_check for each in TABLE if each.install_check)
+    for sentence in sentences:
+        yield tuple(name for each in TABLE if each.install_check == sentence for name in each.names), sentence
