@@ -101,9 +101,10 @@ def test_stop_lets_a_stream_finish(tmp_path: Path, upstream: Upstream) -> None:
     assert "<3>" not in service.log()
 
 
-def test_stop_cuts_at_the_limit(tmp_path: Path, upstream: Upstream) -> None:
+@pytest.mark.parametrize("seconds", ["1", "0"])
+def test_stop_cuts_at_the_limit(tmp_path: Path, upstream: Upstream, seconds: str) -> None:
     """What still runs after DRAIN_TIMEOUT is cut, its client gets an error event, and one warning counts it."""
-    with Service(tmp_path, upstream.config, DRAIN_TIMEOUT="1", LAME_DUCK_TIMEOUT="0") as service:
+    with Service(tmp_path, upstream.config, DRAIN_TIMEOUT=seconds, LAME_DUCK_TIMEOUT="0") as service:
         service.await_ready()
         stream = post_chat(service.connect(), "slow", stream=True)
         assert stream.readline().startswith(b"data: ")
@@ -111,7 +112,7 @@ def test_stop_cuts_at_the_limit(tmp_path: Path, upstream: Upstream) -> None:
         assert service.ask("reload")["ok"] is True
         last = stream.read().decode().rstrip().rpartition("data: ")[2]
         assert "try again" in json.loads(last)["error"]["message"]
-        assert service.await_log("cut 1 request(s) after 1 s").startswith("<4>")
+        assert service.await_log(f"cut 1 request(s) after {seconds} s").startswith("<4>")
         assert service.chat() == (200, "hello")
         assert service.stop() == 0
     assert "<3>" not in service.log()

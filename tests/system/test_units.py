@@ -21,7 +21,12 @@ from litellm_systemd.install.render import (
     render_verify_timer,
 )
 
-SETTINGS = ["", "HOST=::1\nPORT=8080\nDRAIN_TIMEOUT=30", "HOST=10.1.2.3\nSTART_TIMEOUT=60"]
+SETTINGS = [
+    "",
+    "HOST=::1\nPORT=8080\nDRAIN_TIMEOUT=30",
+    "HOST=10.1.2.3\nSTART_TIMEOUT=60",
+    "DRAIN_TIMEOUT=0\nSTART_TIMEOUT=2.5",
+]
 
 
 def write_units(box: Box, env: str = "") -> None:
