@@ -16,7 +16,7 @@ def main(files: Sequence[str]) -> int:
     found = sorted((each for name in files for each in _read(Path(name))), reverse=True)
     if found:
         share = _total(found[:_COUNT]) / (_total(found) or 1)
-        title = f"the slowest {_COUNT} of {len(found)} tests, {share:.0%} of their time"
+        title = f"the slowest {min(_COUNT, len(found))} of {len(found)} tests, {share:.0%} of their time"
         sys.stdout.write(f"     s  stage        {title}\n")
     for seconds, stage, test in found[:_COUNT]:
         sys.stdout.write(f"{seconds:6.1f}  {stage:11}  {test}\n")

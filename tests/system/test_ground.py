@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ from service import chat, ctl, key, refused, state
 from test_install import REPOSITORY, snapshot, write_env
 from test_transaction import refuse_start
 from tests.files import Files
+
+from litellm_systemd.box.image import quote, volumes
+from litellm_systemd.box.namespaces import STORE
 
 OWN_STATE = "/var/lib/litellm-systemd"
 UNIT = "/etc/systemd/system/litellm.service"
@@ -181,26 +185,38 @@ def assert_modes(box: Box) -> None:
     assert box.run(("sh", "-c", writable)).stdout == ""
 
 
-def tree(box: Box) -> Files:
-    """Every path of the box with kind, mode and owner, but for logs, caches and what always moves."""
-    pruned = [
-        "/proc",
-        "/sys",
-        "/dev",
-        "/run",
-        "/tmp",
-        "/root",
-        "/var/log",
-        "/var/cache",
-        "/var/tmp",
-        str(REPOSITORY),
-        "/var/lib/systemd",
-    ]
-    # systemctl takes such a folder away with the last link in it, whoever made it.
-    pruned.append("/etc/systemd/system/multi-user.target.wants")
-    prune = " -o ".join(f"-path {shlex.quote(path)}" for path in pruned)
-    find = f"find / -xdev \\( {prune} \\) -prune -o -printf '%p %y %m %u:%g %l\\n'"
-    return Files((line, ()) for line in box.run(("sh", "-c", find), timeout=300).stdout.splitlines())
+#: Logs, caches and what always moves; systemctl removes the last one with the last link in it.
+UNCOMPARED = (
+    *("/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/var/log", "/var/cache", "/var/tmp", "/var/lib/systemd"),
+    *(str(REPOSITORY), "/etc/systemd/system/multi-user.target.wants"),
+)
+
+
+def changes(box: Box) -> Files:
+    """Every path that is not in the box as on this machine, with kind, mode, owner and target; `c` if it was removed.
+
+    It reads the changes that the box has on top of this machine's files, and not the whole of both.
+    """
+    found = Files()
+    for volume in volumes(Path("/")):
+        upper = STORE / box.name / quote(volume) / "upper"
+        listing = box.namespaces.call("find", str(upper), "-mindepth", "1", "-printf", r"%P\t%y %m %U:%G %l\n")
+        for name, looks in (line.split("\t") for line in listing.splitlines()):
+            path = volume / name
+            if not any(path.is_relative_to(each) for each in UNCOMPARED) and looks != looks_here(path):
+                found[str(path)] = looks
+    return found
+
+
+def looks_here(path: Path) -> str:
+    """Kind, mode, owner and target of a path of this machine, as find(1) prints them; empty if there is none."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return ""
+    kind = {stat.S_IFDIR: "d", stat.S_IFREG: "f", stat.S_IFLNK: "l"}.get(stat.S_IFMT(status.st_mode), "?")
+    target = path.readlink() if kind == "l" else ""
+    return f"{kind} {stat.S_IMODE(status.st_mode):o} {status.st_uid}:{status.st_gid} {target}"
 
 
 def check_units(box: Box) -> str:
@@ -213,7 +229,7 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
 
     From a first install on, under a umask that would let everybody write, and with the timer of the check.
     """
-    before = tree(box)
+    before = changes(box)
     users = box.read("/etc/passwd"), box.read("/etc/group")
     fresh(box, "install", "-c", "demo.yml", "--verify-every", "15min", umask="000")
     assert check_units(box)
@@ -249,7 +265,7 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     assert box.run(("systemctl", "start", "litellm-verify.service"), check=False).returncode != 0
     ctl(box, "uninstall", "--purge", "--yes")
     box.run(("rmdir", "/opt/litellm-systemd"))
-    assert tree(box) == before
+    assert changes(box) == before
     assert (box.read("/etc/passwd"), box.read("/etc/group")) == users
     argv = ("pgrep", "-f", "litellm_systemd")
     box.wait_until(lambda: box.run(argv, check=False).stdout == "", 30, "no process of ours is left")

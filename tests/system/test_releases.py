@@ -57,7 +57,7 @@ def upgrading(install_environment: dict[str, str]) -> dict[str, str]:
 def box_with_index(make_box: MakeBox, installed_image: Image, index: Path) -> Box:
     """A box with the service running, the wheels below /srv, and /opt/litellm-systemd a file system of its own."""
     box = make_box(installed_image, binds=(Bind(index, Path("/srv/index")), Bind(WHEELS, Path("/srv/wheels"))))
-    script = 'mount -t tmpfs tmpfs /mnt && cp -a "$0/." /mnt && mount --bind /mnt "$0"'
+    script = 'mount -t tmpfs -o mode=0755 tmpfs /mnt && cp -a "$0/." /mnt && mount --bind /mnt "$0"'
     box.run(("sh", "-c", script, "/opt/litellm-systemd"), timeout=300)
     return box
 
