@@ -188,7 +188,7 @@ def test_hung_worker_is_replaced(service: Service) -> None:
     victim = service.workers()[0]
     os.kill(victim, signal.SIGSTOP)
     service.await_workers(without=victim)
-    assert " s and was killed, replaced in " in service.await_log(f"(pid {victim}) answered nothing for ")
+    assert " s and was killed, replaced in " in service.await_log(f"(pid {victim}) failed its health check for ")
     assert service.chat() == (200, "hello")
 
 
@@ -229,7 +229,7 @@ def test_bad_reload_changes_nothing(service: Service, why: str) -> None:
     assert done.stderr.startswith("reload failed: ")
     assert len(done.stderr.splitlines()) == 1
     reason = done.stderr.removeprefix("reload failed: ").strip()
-    service.await_log(f"<3>reload failed, the configuration before serves on: {reason}")
+    service.await_log(f"<3>reload failed, the previous configuration stays active: {reason}")
     assert service.workers() == before
     wait_for("the end of the new workers", lambda: sorted(service.children()) == sorted(before))
     assert service.chat() == (200, "hello")

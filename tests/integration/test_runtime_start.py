@@ -73,7 +73,7 @@ def test_litellm_refuses(tmp_path: Path) -> None:
     with Service(tmp_path, BROKEN) as service:
         assert service.process.wait(60) == 78, service.log()
     last = service.log().splitlines()[-1]
-    assert last == f"<3>LiteLLM refuses {service.config}: Could not import handler from no_such_module"
+    assert last == f"<3>LiteLLM rejects {service.config}: Could not import handler from no_such_module"
     assert "READY=1" not in service.notice()
     assert service.statuses()[-1] == last.removeprefix("<3>")
 

@@ -87,7 +87,7 @@ def test_stop_lets_a_stream_finish(tmp_path: Path, upstream: Upstream) -> None:
         assert stream.readline().startswith(b"data: ")
         service.process.send_signal(signal.SIGTERM)
         service.await_notice("STOPPING=1")
-        service.await_notice("STATUS=draining: 1 request left")
+        service.await_notice("STATUS=draining: 1 request in flight")
         service.await_notice("EXTEND_TIMEOUT_USEC=15000000")
         wait_for("the port's end", lambda: not any(each["serving"] for each in service.ask("status")["workers"]))
         last = post_chat(idle, "demo")
@@ -112,7 +112,7 @@ def test_stop_cuts_at_the_limit(tmp_path: Path, upstream: Upstream, seconds: str
         assert service.ask("reload")["ok"] is True
         last = stream.read().decode().rstrip().rpartition("data: ")[2]
         assert "try again" in json.loads(last)["error"]["message"]
-        assert service.await_log(f"cut 1 request(s) after {seconds} s").startswith("<4>")
+        assert service.await_log(f"force-closed 1 request after {seconds} s").startswith("<4>")
         assert service.chat() == (200, "hello")
         assert service.stop() == 0
     assert "<3>" not in service.log()

@@ -21,7 +21,9 @@ def test_drain_ends_in_time(idle_box: Box) -> None:
     with loaded(idle_box, streams=STREAMS, events=ENDLESS) as load:
         idle_box.systemctl("reload", "litellm")
         idle_box.wait_until(
-            lambda: re.search(r"serving .*; \d+ requests? left on the configuration before", status_text(idle_box)),
+            lambda: re.search(
+                r"serving .*; \d+ requests? in flight on the previous configuration", status_text(idle_box)
+            ),
             60,
             "the status counts what drains",
         )
@@ -33,7 +35,9 @@ def test_drain_ends_in_time(idle_box: Box) -> None:
     start = now(idle_box)
     with loaded(idle_box, streams=STREAMS, events=ENDLESS, clients=0) as load:
         stop = idle_box.popen(("systemctl", "stop", "litellm"))
-        idle_box.wait_until(lambda: f"draining: {STREAMS} requests left" in status_text(idle_box), 60, "it drains")
+        idle_box.wait_until(
+            lambda: f"draining: {STREAMS} requests in flight" in status_text(idle_box), 60, "it drains"
+        )
         assert stop.wait(timeout=120) == 0
     assert_cut(load.streamed)
     assert count_cut(idle_box, start) == STREAMS
@@ -85,7 +89,7 @@ def forget_service(box: Box) -> None:
 def begin_stop(box: Box) -> Popen[str]:
     """`systemctl stop`, once the service drains."""
     stop = box.popen(("systemctl", "stop", "litellm"))
-    box.wait_until(lambda: "draining: 1 request left" in status_text(box), 60, "it drains")
+    box.wait_until(lambda: "draining: 1 request in flight" in status_text(box), 60, "it drains")
     return stop
 
 

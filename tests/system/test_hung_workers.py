@@ -55,7 +55,9 @@ def test_slow_is_not_hung(idle_box: Box) -> None:
     wait_for_workers(idle_box)
     assert len(before & workers(idle_box)) == 1
     idle_box.wait_until(lambda: said(idle_box, "warning", start), 30, "a line about it")
-    assert re.search(r"answered nothing for \d+ s and was killed, replaced in", said(idle_box, "warning", start)[-1])
+    assert re.search(
+        r"failed its health check for \d+ s and was killed, replaced in", said(idle_box, "warning", start)[-1]
+    )
     # Where it hung is there for whoever looks closer.
     assert any('mine.py", line' in line and "async_pre_call_hook" in line for line in said(idle_box, since=start))
     assert chat(idle_box, bearer=secret) == 200
@@ -85,10 +87,10 @@ def test_worker_that_cannot_start_any_more(idle_box: Box) -> None:
     idle_box.run(("kill", "-KILL", *workers(idle_box)))
     idle_box.wait_until(lambda: state(idle_box)["ActiveState"] == "failed", 180, "the service gives up")
     assert (state(idle_box)["ExecMainStatus"], state(idle_box)["NRestarts"]) == ("78", "0")
-    errors = [line for line in said(idle_box, "err", start) if "can't start" in line or "can start" in line]
+    errors = [line for line in said(idle_box, "err", start) if "cannot start" in line or "can start" in line]
     assert all("the table of prices is gone" in line for line in errors), errors
     assert errors[-1].startswith("no worker can start any more: ")
-    pauses = [int(found[1]) for line in errors if (found := re.search(r"Next try in (\d+) s", line))]
+    pauses = [int(found[1]) for line in errors if (found := re.search(r"Retrying in (\d+) s", line))]
     # Two places, one beside the other. Five tries of each; one may be at its sixth when the other gives up.
     assert list(dict.fromkeys(pauses)) in ([1, 2, 4, 8], [1, 2, 4, 8, 16])
     assert max(pauses.count(pause) for pause in pauses) <= 2

@@ -89,7 +89,7 @@ def assert_refused(box: Box, bad: Bad, program: str) -> None:
         assert bad.cause in done.stderr
     errors = said(box, "err", start)
     assert len(errors) == 1, (bad.name, program, errors)
-    assert errors[0].startswith("reload failed, the configuration before serves on: ")
+    assert errors[0].startswith("reload failed, the previous configuration stays active: ")
     assert bad.cause in errors[0]
     assert bad.cause in status_text(box)
 

@@ -98,8 +98,18 @@ def test_refusals_of_aws_are_known(name: str) -> None:
     [
         ("worker 2 (pid 71) was killed by SIGKILL, replaced in 0.4 s", "worker-killed"),
         ("worker 2 (pid 71) answered nothing for 30 s and was killed, replaced in 2.4 s", "worker-killed"),
+        ("worker 2 (pid 71) failed its health check for 30 s and was killed, replaced in 2.4 s", "worker-killed"),
         ("worker 1 (pid 9) cut 3 request(s) after 600 s", "requests-cut"),
+        ("worker 1 (pid 9) force-closed 3 requests after 600 s of draining", "requests-cut"),
+        ("a new worker can't start: no memory. Next try in 2 s", "worker-cannot-start"),
+        ("cannot start a worker: no memory. Retrying in 2 s", "worker-cannot-start"),
+        ("cannot start a worker to recycle worker 1 (pid 9): no memory. Retrying in 2 s", "worker-cannot-start"),
+        ("reload failed, the configuration before serves on: no model_list", "reload-failed"),
+        ("reload failed, the previous configuration stays active: no model_list", "reload-failed"),
+        ("WORKER_MEMORY_LIMIT=64 is too low to recycle anything: a fresh worker has 300 MiB", "memory-limit-too-low"),
+        ("WORKER_MEMORY_LIMIT=64 has no effect: a new worker already uses 300 MiB", "memory-limit-too-low"),
         ("127.0.0.1:4000 is held by nginx (pid 7). Stop that service, or give another PORT.", "port-taken"),
+        ("cannot listen on 127.0.0.1:4000: nginx (pid 7) is listening there. Stop it", "port-taken"),
         ("uvicorn.error: Invalid HTTP request received.", "not-http"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),
@@ -111,7 +121,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
     ],
 )
 def test_signatures(text: str, name: str) -> None:
-    """Lines of the runtime, uvicorn, LiteLLM and botocore are known as what they are."""
+    """Messages of the runtime (in both wordings), uvicorn, LiteLLM and botocore are recognised."""
     found = find_signature(text)
     assert found is not None
     assert found.name == name

@@ -1,22 +1,22 @@
-"""Master and worker in conversation."""
+"""The messages between the main process and a worker."""
 
 from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.runtime.channel import Beat, Drained, Environment, Failed, Message, Serve, open_channel
+from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, Serve, StartFailed, open_channel
 
 MESSAGES: tuple[Message, ...] = (
-    Beat(serving=True, inflight=1, connections=2, requests=3),
+    Heartbeat(serving=True, inflight=1, connections=2, requests=3),
     Environment({"DATABASE_URL": "x" * 100_000, "é": "\n"}),
-    Failed("no\nsuch 'model'"),
+    StartFailed("no\nsuch 'model'"),
     Drained(0, 0.0),
     Serve(),
 )
 
 
-def test_messages_arrive_whole() -> None:
-    """Each message comes out as it went in, one at a time."""
+def test_messages_are_unchanged() -> None:
+    """Each message arrives as it was sent, one per call."""
     ours, theirs = open_channel()
     for message in MESSAGES:
         theirs.send(message)
@@ -25,17 +25,17 @@ def test_messages_arrive_whole() -> None:
         ours.receive()
 
 
-def test_the_end_is_a_message() -> None:
-    """What was said before the end is heard, then the end, as often as one asks."""
+def test_end_of_stream() -> None:
+    """Messages that were sent before the end arrive first, and every later call returns None."""
     ours, theirs = open_channel()
     theirs.send(Drained(3, 1.5))
     theirs.close()
     assert [ours.receive(), ours.receive(), ours.receive()] == [Drained(3, 1.5), None, None]
-    ours.send(Serve())  # to nobody
+    ours.send(Serve())  # it is dropped without an error
 
 
-def test_a_deaf_master_blocks_no_worker() -> None:
-    """A worker goes on when nobody reads its beats."""
+def test_unread_messages_do_not_block() -> None:
+    """A worker continues if the main process does not read its heartbeats."""
     _ours, theirs = open_channel()
     for number in range(20_000):
-        theirs.send(Beat(serving=True, inflight=0, connections=0, requests=number))
+        theirs.send(Heartbeat(serving=True, inflight=0, connections=0, requests=number))

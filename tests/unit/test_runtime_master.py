@@ -1,4 +1,4 @@
-"""The master's decisions, whatever happens in whatever order: hypothesis plays workers, clients and administrator."""
+"""The decisions of the main process in any order of events. Hypothesis plays workers, clients and administrator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from litellm_systemd.errors import InputError
-from litellm_systemd.runtime.channel import Beat, Environment, Failed, Message, open_channel
+from litellm_systemd.runtime.channel import Environment, Heartbeat, Message, StartFailed, open_channel
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import master as module
@@ -27,11 +27,11 @@ from litellm_systemd.runtime.options import Options
 
 PATH = Path("/etc/litellm/config.yaml")
 WORKERS = 2
-MANY = 100
+MAX_REQUESTS = 100
 
 
 class Clock:
-    """Stands still unless it is moved; both clocks of the time module."""
+    """Both clocks of the time module. They advance only when the test advances them."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -43,15 +43,15 @@ class Clock:
 
 
 class Notifier:
-    """Keeps what systemd was told."""
+    """Records the notifications to systemd."""
 
     watchdog_interval = 7.5
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.sent: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: self.told.append(name)
+        return lambda *_: self.sent.append(name)
 
 
 class Client:
@@ -63,7 +63,7 @@ class Client:
 
 
 class Worker(WorkerHandle):
-    """A process that does what the test says. `accepting` is what the kernel would know."""
+    """A worker whose behaviour the test decides. `accepting` is whether it takes connections from the kernel."""
 
     def __init__(self, slot: int, pid: int, now: float) -> None:
         super().__init__(slot, pid, open_channel()[0], now)
@@ -75,63 +75,63 @@ class Worker(WorkerHandle):
         super().serve()
         self.accepting = not self.draining
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         self.draining = True
         self.accepting = False
         self.killed = self.killed or number in (signal.SIGKILL, signal.SIGABRT)
 
 
-class Nursery:
-    """As the real one, without processes."""
+class FakeWorkerPool:
+    """A worker pool without processes."""
 
     def __init__(self, clock: Clock, *callbacks: Any) -> None:
-        *_, self.on_message, self.on_end = callbacks
+        *_, self.on_message, self.on_exit = callbacks
         self.clock = clock
-        self.living: list[tuple[Generation, Worker]] = []
+        self.running: list[tuple[Generation, Worker]] = []
         self.count = 0
 
     @property
-    def processes(self) -> list[Worker]:
-        return [worker for _, worker in self.living]
+    def workers(self) -> list[Worker]:
+        return [worker for _, worker in self.running]
 
     def fork(self, slot: int, generation: Generation) -> Worker:
         self.count += 1
         worker = Worker(slot, self.count, self.clock.now)
-        self.living.append((generation, worker))
+        self.running.append((generation, worker))
         return worker
 
     def move(self, worker: Worker, generation: Generation) -> None:
-        self.living = [(generation if each is worker else home, each) for home, each in self.living]
+        self.running = [(generation if each is worker else old, each) for old, each in self.running]
 
     def reap(self) -> None:
-        """The test says when a worker ends."""
+        """Does nothing: the test decides when a worker exits."""
 
-    def say(self, worker: Worker, message: Message) -> None:
-        generation = next(generation for generation, each in self.living if each is worker)
+    def send(self, worker: Worker, message: Message) -> None:
+        generation = next(generation for generation, each in self.running if each is worker)
         self.on_message(generation, worker, message)
 
-    def end(self, worker: Worker, status: int) -> None:
-        pair = next(pair for pair in self.living if pair[1] is worker)
-        self.living.remove(pair)
-        self.on_end(*pair, worker.render_end(status), status == 0)
+    def exit(self, worker: Worker, status: int) -> None:
+        pair = next(pair for pair in self.running if pair[1] is worker)
+        self.running.remove(pair)
+        self.on_exit(*pair, worker.render_exit(status), status == 0)
 
 
 class World:
-    """A master and all that it deals with."""
+    """A main process with fake workers, clock and notifications."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
         self.notifier = Notifier()
-        self.good = True
+        self.valid = True
         self.clients: list[Client] = []
-        monkeypatch.setattr(module, "WorkerPool", lambda *arguments: Nursery(self.clock, *arguments))
+        monkeypatch.setattr(module, "WorkerPool", lambda *arguments: FakeWorkerPool(self.clock, *arguments))
         for each in (module, status):
             monkeypatch.setattr(each, "time", self.clock)
         monkeypatch.setattr("litellm_systemd.runtime.master.reloads.time", self.clock)
         self.lines: list[str] = []
         monkeypatch.setattr(Journal, "line", lambda _, priority, text: self.lines.append(f"<{priority}>{text}"))
         self.master = Master(
-            Options(config=PATH, workers=WORKERS, max_requests=MANY),
+            Options(config=PATH, workers=WORKERS, max_requests=MAX_REQUESTS),
             self.load(),
             (),
             self.load,
@@ -139,46 +139,46 @@ class World:
             Journal(),
             self.clock.now,
         )
-        self.pool: Nursery = self.master._pool  # type: ignore[assignment]
+        self.pool: FakeWorkerPool = self.master._pool  # type: ignore[assignment]
         self.master._start(self.load())
 
     def load(self) -> Configuration:
-        if not self.good:
+        if not self.valid:
             raise InputError("bad")
         return Configuration(PATH, "0" * 64, 1, {})
 
     @property
-    def over(self) -> bool:
-        return self.master.stopping and not self.pool.living
+    def exited(self) -> bool:
+        return self.master.stopping and not self.pool.running
 
     def tick(self, seconds: float = 0.0) -> None:
         self.clock.now += seconds
         self.master._tick(self.clock.now)
 
-    def live(self, worker: Worker) -> None:
-        """What a healthy worker does next."""
-        generation = next(generation for generation, each in self.pool.living if each is worker)
+    def advance(self, worker: Worker) -> None:
+        """Do the next thing that a healthy worker does."""
+        generation = next(generation for generation, each in self.pool.running if each is worker)
         if worker.killed:
-            self.pool.end(worker, 9)
-        elif worker.draining and not worker.accepting and worker.beat.serving:
-            self.pool.say(worker, Beat(serving=False, inflight=1, connections=1, requests=1))
+            self.pool.exit(worker, 9)
+        elif worker.draining and not worker.accepting and worker.heartbeat.serving:
+            self.pool.send(worker, Heartbeat(serving=False, inflight=1, connections=1, requests=1))
         elif worker.draining:
-            self.pool.end(worker, 0)
+            self.pool.exit(worker, 0)
         elif generation.environment is None:
-            self.pool.say(worker, Environment({}))
+            self.pool.send(worker, Environment({}))
         else:
-            self.pool.say(worker, Beat(serving=worker.accepting, inflight=0, connections=0, requests=1))
+            self.pool.send(worker, Heartbeat(serving=worker.accepting, inflight=0, connections=0, requests=1))
 
-    def wear(self, worker: Worker) -> None:
-        """Have it say that it has answered all that it may."""
-        self.pool.say(worker, Beat(serving=worker.accepting, inflight=0, connections=0, requests=MANY))
+    def reach_request_limit(self, worker: Worker) -> None:
+        """Report that the worker has served as many requests as it may."""
+        self.pool.send(worker, Heartbeat(serving=worker.accepting, inflight=0, connections=0, requests=MAX_REQUESTS))
 
     def settle(self) -> None:
-        """Let all healthy workers do their part until nothing changes."""
+        """Let all workers behave as healthy ones until nothing changes any more."""
         for _ in range(12):
-            for worker in list(self.pool.processes):
-                if worker in self.pool.processes:
-                    self.live(worker)
+            for worker in list(self.pool.workers):
+                if worker in self.pool.workers:
+                    self.advance(worker)
             self.tick(0.25)
 
 
@@ -187,20 +187,20 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
 
 
-def test_sound_life(world: World) -> None:
-    """It starts, says READY=1 when all serve, and ends with 0 when it is told to."""
-    assert "ready" not in world.notifier.told
+def test_start_and_stop(world: World) -> None:
+    """The service sends READY=1 when all workers serve, and exits with 0 after a stop."""
+    assert "ready" not in world.notifier.sent
     world.settle()
-    assert world.notifier.told.count("ready") == 1
-    assert [worker.accepting for worker in world.pool.processes] == [True, True]
+    assert world.notifier.sent.count("ready") == 1
+    assert [worker.accepting for worker in world.pool.workers] == [True, True]
     world.master._on_stop()
     world.settle()
-    assert world.over
-    assert world.master._code == 0
+    assert world.exited
+    assert world.master._exit_code == 0
 
 
-def test_a_stop_lets_go_of_the_port(world: World) -> None:
-    """From a stop on the main process holds no socket: who connects while it drains is refused at once."""
+def test_stop_closes_the_listeners(world: World) -> None:
+    """After a stop the main process holds no listening socket, so connections during the drain are refused."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         world.master.listeners = (listener,)
         world.master._on_stop()
@@ -208,208 +208,208 @@ def test_a_stop_lets_go_of_the_port(world: World) -> None:
     assert status.build_status(world.master)["listen"] == []
 
 
-def test_first_start_fails(world: World) -> None:
-    """A worker that LiteLLM refuses before READY=1 ends everything with 78 and the cause; no second try."""
-    worker = world.pool.processes[0]
-    world.pool.say(worker, Failed("no master key is set"))
-    world.pool.end(worker, 256)
+def test_rejected_configuration_at_start(world: World) -> None:
+    """A configuration that LiteLLM rejects before READY=1 ends the service with 78 and the cause, without a retry."""
+    worker = world.pool.workers[0]
+    world.pool.send(worker, StartFailed("no master key is set"))
+    world.pool.exit(worker, 256)
     world.settle()
-    assert world.over
-    assert world.master._code == 78
-    assert world.master._last_words == f"LiteLLM refuses {PATH}: no master key is set"
+    assert world.exited
+    assert world.master._exit_code == 78
+    assert world.master._fatal_error == f"LiteLLM rejects {PATH}: no master key is set"
     assert world.pool.count == 1
 
 
-def test_first_start_is_killed(world: World) -> None:
-    """A first worker that is killed, for want of memory say, is worth a restart: no configuration error."""
-    world.pool.end(world.pool.processes[0], 9)
+def test_worker_killed_at_start(world: World) -> None:
+    """If the first worker is killed (out of memory), the service exits with 75, so that systemd restarts it."""
+    world.pool.exit(world.pool.workers[0], 9)
     world.settle()
-    assert world.over
-    assert world.master._code == 75
+    assert world.exited
+    assert world.master._exit_code == 75
 
 
-def test_first_start_takes_too_long(world: World) -> None:
-    """START_TIMEOUT ends a start that gets nowhere."""
+def test_start_timeout(world: World) -> None:
+    """A start that takes longer than START_TIMEOUT fails with 75."""
     world.tick(181)
     world.settle()
-    assert world.over
-    assert world.master._code == 75
-    assert "START_TIMEOUT=180" in world.master._last_words
+    assert world.exited
+    assert world.master._exit_code == 75
+    assert "START_TIMEOUT=180" in world.master._fatal_error
 
 
-def test_all_workers_fail_for_good(world: World) -> None:
-    """When no worker is left and none can start any more, it ends with 78 and the cause, not in a loop."""
+def test_no_worker_can_start(world: World) -> None:
+    """When no worker is left and none can start, the service exits with 78 and the cause instead of retrying."""
     world.settle()
     for _ in range(20):
-        for worker in list(world.pool.processes):
-            world.pool.say(worker, Failed("the file is gone"))
-            world.pool.end(worker, 256)
+        for worker in list(world.pool.workers):
+            world.pool.send(worker, StartFailed("the file is gone"))
+            world.pool.exit(worker, 256)
         world.tick(30)
-    assert world.over
-    assert world.master._code == 78
-    assert world.master._last_words == "no worker can start any more: the file is gone"
+    assert world.exited
+    assert world.master._exit_code == 78
+    assert world.master._fatal_error == "no worker can start: the file is gone"
 
 
-def test_one_worker_left_is_better_than_none(world: World) -> None:
-    """As long as one worker serves, the service goes on, and its status says what is wrong."""
+def test_one_remaining_worker(world: World) -> None:
+    """As long as one worker serves, the service continues, and its status shows why others cannot start."""
     world.settle()
-    keeper = world.pool.processes[1]
+    survivor = world.pool.workers[1]
     for _ in range(20):
-        for worker in [worker for worker in world.pool.processes if worker is not keeper]:
-            world.pool.say(worker, Failed("no memory"))
-            world.pool.end(worker, 256)
+        for worker in [worker for worker in world.pool.workers if worker is not survivor]:
+            world.pool.send(worker, StartFailed("no memory"))
+            world.pool.exit(worker, 256)
         for _ in range(4):
             world.tick(8)
-            world.live(keeper)
-    assert keeper.accepting
+            world.advance(survivor)
+    assert survivor.accepting
     assert not world.master.stopping
     assert "1 of 2 workers" in status.render_status(world.master)
-    assert "a worker can't start: no memory" in status.render_status(world.master)
+    assert "cannot start a worker: no memory" in status.render_status(world.master)
 
 
-def test_slow_reload_fails(world: World) -> None:
-    """A new generation that isn't ready in time is taken down; the old one never noticed."""
+def test_reload_timeout(world: World) -> None:
+    """A new generation that is not ready within START_TIMEOUT is stopped, and the old one continues unchanged."""
     world.settle()
-    before = list(world.pool.processes)
-    world.master.reloads.ask()
+    before = list(world.pool.workers)
+    world.master.reloads.request()
     world.tick()
     for _ in range(181):
         for worker in before:
-            world.live(worker)
+            world.advance(worker)
         world.tick(1)
     assert world.master.reloads.last is not None
     assert "START_TIMEOUT" in world.master.reloads.last.error
     world.settle()
-    assert world.pool.processes == before
+    assert world.pool.workers == before
     assert all(worker.accepting for worker in before)
 
 
-def test_worn_worker_is_recycled(world: World) -> None:
-    """The successor serves before the old worker is asked to go, and no restart is counted."""
+def test_recycling(world: World) -> None:
+    """A recycled worker drains after its successor serves, and it does not count as a restart."""
     world.settle()
-    old, other = world.pool.processes
-    world.wear(old)
+    old, other = world.pool.workers
+    world.reach_request_limit(old)
     world.tick()
-    successor = world.pool.processes[-1]
+    successor = world.pool.workers[-1]
     assert successor.slot == old.slot
-    world.live(successor)
+    world.advance(successor)
     assert old.accepting
     assert successor.accepting
-    world.live(successor)
-    assert old.phase is Phase.RETIRING
+    world.advance(successor)
+    assert old.phase is Phase.DRAINING
     assert world.master.current is not None
-    assert world.master.current.processes == [successor, other]
+    assert world.master.current.workers == [successor, other]
     world.settle()
-    assert world.pool.processes == [other, successor]
+    assert world.pool.workers == [other, successor]
     assert world.master.restarts == 0
 
 
-def test_one_recycle_at_a_time(world: World) -> None:
-    """Of two worn workers the second is replaced only when the first has left."""
+def test_one_worker_is_recycled_at_a_time(world: World) -> None:
+    """Of two workers due for recycling, the second is replaced after the first has exited."""
     world.settle()
-    old = world.pool.processes
+    old = world.pool.workers
     for worker in old:
-        world.wear(worker)
+        world.reach_request_limit(worker)
     for _ in range(4):
         world.tick()
-        for worker in world.pool.processes[2:]:
-            world.live(worker)
-    assert [worker.phase for worker in old] == [Phase.RETIRING, Phase.SERVING]
-    assert len(world.pool.processes) == WORKERS + 1
-    world.live(old[0])
-    world.live(old[0])
+        for worker in world.pool.workers[2:]:
+            world.advance(worker)
+    assert [worker.phase for worker in old] == [Phase.DRAINING, Phase.SERVING]
+    assert len(world.pool.workers) == WORKERS + 1
+    world.advance(old[0])
+    world.advance(old[0])
     world.tick()
-    assert [worker.slot for worker in world.pool.processes] == [2, 1, 2]
+    assert [worker.slot for worker in world.pool.workers] == [2, 1, 2]
 
 
-def test_successor_that_fails(world: World) -> None:
-    """When the successor can't start the old worker serves on, STATUS= says why, and it is tried again later."""
+def test_recycling_with_failing_successor(world: World) -> None:
+    """If a successor cannot start, the old worker continues, the status shows why, and the start is retried."""
     world.settle()
-    old = world.pool.processes[0]
-    world.wear(old)
+    old = world.pool.workers[0]
+    world.reach_request_limit(old)
     world.tick()
-    for pause in (1, 2, 4, 8):
-        successor = world.pool.processes[-1]
-        world.pool.say(successor, Failed("no memory"))
-        world.pool.end(successor, 256)
-        world.tick(pause - 0.5)
-        assert len(world.pool.processes) == WORKERS
-        assert "a worker can't start: no memory" in status.render_status(world.master)
-        for worker in world.pool.processes:
-            world.wear(worker)
+    for delay in (1, 2, 4, 8):
+        successor = world.pool.workers[-1]
+        world.pool.send(successor, StartFailed("no memory"))
+        world.pool.exit(successor, 256)
+        world.tick(delay - 0.5)
+        assert len(world.pool.workers) == WORKERS
+        assert "cannot start a worker: no memory" in status.render_status(world.master)
+        for worker in world.pool.workers:
+            world.reach_request_limit(worker)
         world.tick(0.5)
-        assert len(world.pool.processes) == WORKERS + 1
+        assert len(world.pool.workers) == WORKERS + 1
     assert old.accepting
     assert not world.master.stopping
     world.settle()
-    assert old not in world.pool.processes
-    assert "can't start" not in status.render_status(world.master)
+    assert old not in world.pool.workers
+    assert "cannot start" not in status.render_status(world.master)
 
 
-def test_who_waits_hears_of_a_reload_last(world: World) -> None:
-    """Whoever is told how a reload ended finds it in the journal, and in the status, already."""
+def test_reload_result_is_sent_last(world: World) -> None:
+    """A client gets the result of a reload after the journal line and the status have been written."""
     world.settle()
     found: list[tuple[str, str]] = []
     client = Client()
-    client.answer = lambda _: found.append((world.lines[-1], world.notifier.told[-1]))  # type: ignore[assignment, method-assign]
-    for world.good in (False, True):
+    client.answer = lambda _: found.append((world.lines[-1], world.notifier.sent[-1]))  # type: ignore[assignment, method-assign]
+    for world.valid in (False, True):
         world.master._on_command("reload", client)  # type: ignore[arg-type]
         world.tick()
         world.settle()
-    (failed, told), (done, told_again) = found
-    assert failed.startswith("<3>reload failed, the configuration before serves on: ")
+    (failed, state), (done, state_again) = found
+    assert failed.startswith("<3>reload failed, the previous configuration stays active: ")
     assert done.startswith("<5>reloaded in ")
-    assert (told, told_again) == ("ready", "ready")
+    assert (state, state_again) == ("ready", "ready")
 
 
-def test_reload_supersedes_a_recycle(world: World) -> None:
-    """A reload takes the successor down, and ends with the new generation alone."""
+def test_reload_cancels_recycling(world: World) -> None:
+    """A reload stops the successor of a recycled worker and ends with the new generation alone."""
     world.settle()
-    world.wear(world.pool.processes[0])
+    world.reach_request_limit(world.pool.workers[0])
     world.tick()
-    successor = world.pool.processes[-1]
-    world.master.reloads.ask()
+    successor = world.pool.workers[-1]
+    world.master.reloads.request()
     world.tick()
     assert successor.killed
     world.settle()
     assert world.master.reloads.last is not None
     assert not world.master.reloads.last.error
-    assert {generation.number for generation, _ in world.pool.living} == {2}
-    assert len(world.pool.processes) == WORKERS
+    assert {generation.number for generation, _ in world.pool.running} == {2}
+    assert len(world.pool.workers) == WORKERS
     assert not any("recycled" in line for line in world.lines)
 
 
 def test_reload_after_a_crash(world: World) -> None:
-    """A reload that is quicker than the successor of a killed worker doesn't hide its death."""
+    """The crash of a worker is logged even if a reload completes before its successor serves."""
     world.settle()
-    victim = world.pool.processes[0]
-    world.pool.end(victim, 9)
-    successor = world.pool.processes[-1]
-    world.master.reloads.ask()
+    victim = world.pool.workers[0]
+    world.pool.exit(victim, 9)
+    successor = world.pool.workers[-1]
+    world.master.reloads.request()
     world.tick()
     for _ in range(6):
-        for worker in world.pool.processes:
+        for worker in world.pool.workers:
             if worker is not successor:
-                world.live(worker)
+                world.advance(worker)
     assert [line for line in world.lines if "SIGKILL" in line] == [f"<4>{victim} was killed by SIGKILL"]
     world.settle()
-    assert len(world.pool.processes) == WORKERS
+    assert len(world.pool.workers) == WORKERS
 
 
-def test_crash_of_the_worker_to_be_recycled(world: World) -> None:
-    """It is replaced as any other, and the successor is not one too many."""
+def test_crash_during_recycling(world: World) -> None:
+    """A worker that crashes while its successor starts is replaced once, not twice."""
     world.settle()
-    old = world.pool.processes[0]
-    world.wear(old)
+    old = world.pool.workers[0]
+    world.reach_request_limit(old)
     world.tick()
-    world.pool.end(old, 9)
+    world.pool.exit(old, 9)
     world.settle()
-    assert sorted(worker.slot for worker in world.pool.processes) == [1, 2]
+    assert sorted(worker.slot for worker in world.pool.workers) == [1, 2]
     assert world.master.restarts == 1
 
 
-class Story(RuleBasedStateMachine):
-    """Anything may happen at any time. The invariants are the promises."""
+class MasterStateMachine(RuleBasedStateMachine):
+    """Any event may happen at any time. The invariants are the promises."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -424,121 +424,121 @@ class Story(RuleBasedStateMachine):
         self.patch.undo()
 
     def pick(self, number: int) -> Worker | None:
-        workers = self.world.pool.processes
+        workers = self.world.pool.workers
         return workers[number % len(workers)] if workers else None
 
     @rule(number=st.integers(0, 9))
-    def a_worker_lives(self, number: int) -> None:
+    def worker_advances(self, number: int) -> None:
         worker = self.pick(number)
         if worker is not None:
-            self.world.live(worker)
+            self.world.advance(worker)
 
     @rule(number=st.integers(0, 9))
-    def a_worker_is_worn(self, number: int) -> None:
+    def worker_reaches_request_limit(self, number: int) -> None:
         worker = self.pick(number)
-        if worker is not None and worker.beat.serving:
-            self.world.wear(worker)
+        if worker is not None and worker.heartbeat.serving:
+            self.world.reach_request_limit(worker)
 
     @rule()
-    def all_live(self) -> None:
+    def all_workers_advance(self) -> None:
         self.world.settle()
 
-    @rule(number=st.integers(0, 9), cause=st.sampled_from(["", "refused"]))
-    def a_worker_dies(self, number: int, cause: str) -> None:
+    @rule(number=st.integers(0, 9), cause=st.sampled_from(["", "rejected"]))
+    def worker_exits(self, number: int, cause: str) -> None:
         worker = self.pick(number)
         if worker is not None:
             if cause:
-                self.world.pool.say(worker, Failed(cause))
-            self.world.pool.end(worker, 256 if cause else 9)
+                self.world.pool.send(worker, StartFailed(cause))
+            self.world.pool.exit(worker, 256 if cause else 9)
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 16.0, 200.0, 700.0]))
     def time_passes(self, seconds: float) -> None:
         self.world.tick(seconds)
 
-    @rule(good=st.booleans())
-    def the_file_is_edited(self, good: bool) -> None:
-        self.world.good = good
+    @rule(valid=st.booleans())
+    def file_is_edited(self, valid: bool) -> None:
+        self.world.valid = valid
 
     @rule()
-    def somebody_reloads(self) -> None:
+    def client_requests_reload(self) -> None:
         client = Client()
         self.world.clients.append(client)
         self.world.master._on_command("reload", client)  # type: ignore[arg-type]
 
     @rule()
-    def a_signal_reloads(self) -> None:
-        self.world.master.reloads.ask()
+    def signal_requests_reload(self) -> None:
+        self.world.master.reloads.request()
 
     @precondition(lambda self: not self.world.master.stopping)
     @rule(sure=st.integers(0, 5))
-    def it_is_stopped(self, sure: int) -> None:
+    def service_is_stopped(self, sure: int) -> None:
         if sure == 0:
             self.world.master._on_stop()
 
     @invariant()
-    def somebody_serves(self) -> None:
-        """Once ready, and unless it stops, each place is filled or about to be."""
+    def every_slot_is_filled(self) -> None:
+        """Once ready, and unless it stops, the service has workers or vacancies to fill."""
         master = self.world.master
         if master.current is None or master.stopping:
             return
-        assert master.current.processes or master.current._vacancies
+        assert master.current.workers or master.current._vacancies
 
     @invariant()
-    def nobody_retires_too_soon(self) -> None:
-        """The workers of the live generation are never asked to go."""
+    def current_generation_does_not_drain(self) -> None:
+        """No worker of the current generation drains."""
         current = self.world.master.current
-        for worker in current.processes if current else ():
-            assert worker.phase is not Phase.RETIRING
+        for worker in current.workers if current else ():
+            assert worker.phase is not Phase.DRAINING
 
     @invariant()
-    def never_two_generations_too_many(self) -> None:
-        """Beside the live generation one at most is coming; neither has more workers than places."""
+    def at_most_two_generations_serve(self) -> None:
+        """Next to the current generation there is at most one candidate, and neither has more workers than slots."""
         master = self.world.master
-        for generation in (master.current, master.coming):
-            assert generation is None or len(generation.processes) + len(generation._vacancies) == WORKERS
-        told = [worker for worker in self.world.pool.processes if worker.accepting and not worker.killed]
-        assert len(told) <= 2 * WORKERS
+        for generation in (master.current, master.candidate):
+            assert generation is None or len(generation.workers) + len(generation._vacancies) == WORKERS
+        accepting = [worker for worker in self.world.pool.workers if worker.accepting and not worker.killed]
+        assert len(accepting) <= 2 * WORKERS
 
     @invariant()
-    def one_recycle_at_a_time(self) -> None:
-        """One successor at most is coming, in a quiet time, and its predecessor serves on until it serves."""
+    def one_worker_is_recycled_at_a_time(self) -> None:
+        """At most one worker is recycled, never during a reload or stop, and it serves until its successor does."""
         master = self.world.master
-        spare = master.recycling.spare
-        if spare is None:
+        replacement = master.recycling.replacement
+        if replacement is None:
             return
-        assert not master.coming
+        assert not master.candidate
         assert not master.stopping
-        assert len(spare.processes) + len(spare._vacancies) == 1
+        assert len(replacement.workers) + len(replacement._vacancies) == 1
         assert master.current is not None
-        assert master.recycling._old in master.current.processes
+        assert master.recycling._recycled in master.current.workers
 
     @invariant()
-    def nobody_is_forgotten(self) -> None:
-        """Each worker that lives belongs to a generation that the master knows."""
-        known = [worker for each in self.world.master.generations for worker in each.processes]
-        assert sorted(worker.pid for worker in known) == sorted(w.pid for w in self.world.pool.processes)
+    def every_worker_has_a_generation(self) -> None:
+        """Each running worker belongs to a generation that the main process knows."""
+        known = [worker for each in self.world.master.generations for worker in each.workers]
+        assert sorted(worker.pid for worker in known) == sorted(w.pid for w in self.world.pool.workers)
 
     @invariant()
-    def everybody_is_answered_once(self) -> None:
-        """Who asked for a reload hears of its outcome at most once, and at the latest when the service stops."""
+    def every_client_gets_one_answer(self) -> None:
+        """A client that requested a reload gets one result, at the latest when the service stops."""
         for client in self.world.clients:
             assert len(client.answers) <= 1
             assert client.answers or not self.world.master.stopping
 
     @invariant()
-    def systemd_hears_the_end_of_each_reload(self) -> None:
+    def every_reload_ends_with_ready(self) -> None:
         """Every RELOADING=1 is followed by one READY=1, unless the service stops."""
-        states = [word for word in self.world.notifier.told if word in ("ready", "reloading", "stopping")]
+        states = [state for state in self.world.notifier.sent if state in ("ready", "reloading", "stopping")]
         for before, after in itertools.pairwise(states):
             assert (before, after) not in (("reloading", "reloading"), ("ready", "ready"), ("stopping", "ready"))
 
     @invariant()
-    def it_comes_to_rest(self) -> None:
-        """A service that stops holds no place that is to be filled."""
+    def stopping_service_starts_no_worker(self) -> None:
+        """A service that stops has no current generation and no candidate."""
         if self.world.master.stopping:
             assert self.world.master.current is None
-            assert self.world.master.coming is None
+            assert self.world.master.candidate is None
 
 
-Story.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestStory = pytest.mark.slow(Story.TestCase)
+MasterStateMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMasterStateMachine = pytest.mark.slow(MasterStateMachine.TestCase)

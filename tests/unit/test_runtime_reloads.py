@@ -1,4 +1,4 @@
-"""Reloads in turn."""
+"""The order of reloads and the results that their clients get."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ class Client:
         self.answers.append(reply)
 
 
-def test_one_at_a_time() -> None:
-    """All who ask during a reload wait for one more, and each hears of the one that began after they asked."""
+def test_one_reload_at_a_time() -> None:
+    """Requests during a reload share the next one, and each client gets the result of a reload that began later."""
     reloads = Reloads()
     first, second, third = Client(), Client(), Client()
     assert not reloads.begin()
-    reloads.ask(first)
+    reloads.request(first)
     assert reloads.begin()
-    reloads.ask(second)
-    reloads.ask(third)
-    reloads.ask()  # a signal
+    reloads.request(second)
+    reloads.request(third)
+    reloads.request()  # a signal
     assert not reloads.begin()
-    good = reloads.end(2, "")
-    assert (good.error, first.answers) == ("", [])
-    reloads.tell(good)
+    success = reloads.finish(2, "")
+    assert (success.error, first.answers) == ("", [])
+    reloads.notify(success)
     assert first.answers == [{"ok": True, "error": "", "generation": 2}]
     assert (second.answers, third.answers) == ([], [])
     assert reloads.begin()
-    outcome = reloads.end(2, "bad")
-    assert (outcome.error, outcome.generation, reloads.last) == ("bad", 2, outcome)
-    reloads.tell(outcome)
+    result = reloads.finish(2, "bad")
+    assert (result.error, result.generation, reloads.last) == ("bad", 2, result)
+    reloads.notify(result)
     assert second.answers == third.answers == [{"ok": False, "error": "bad", "generation": 2}]
     assert not reloads.begin()
 
 
-def test_refused() -> None:
-    """When the service stops, everybody who waits hears it."""
+def test_cancelled_reloads() -> None:
+    """When the service stops, every waiting client gets an error."""
     reloads = Reloads()
     running, waiting = Client(), Client()
-    reloads.ask(running)
+    reloads.request(running)
     reloads.begin()
-    reloads.ask(waiting)
-    reloads.refuse("the service is stopping")
+    reloads.request(waiting)
+    reloads.cancel("the service is stopping")
     assert running.answers == waiting.answers == [{"ok": False, "error": "the service is stopping"}]
     assert not reloads.begin()
 
 
-def test_a_signal_counts() -> None:
-    """A HUP, for which nobody waits, reloads as well."""
+def test_reload_without_a_client() -> None:
+    """A SIGHUP requests a reload, although no client waits for it."""
     reloads = Reloads()
-    reloads.ask()
+    reloads.request()
     assert reloads.begin()

@@ -92,7 +92,7 @@ def workers(snapshot: Snapshot) -> Iterator[Finding]:
     if not snapshot.is_active:
         return
     said = str(snapshot.runtime.get("status", ""))
-    if re.search(r"\d+ of \d+ workers|a worker can't start", said):
+    if re.search(r"\d+ of \d+ workers|cannot start a worker|a worker can't start", said):
         yield WORKERS.found(said)
     for worker in snapshot.runtime.get("workers", ()):
         late = worker["state"] == "starting" and worker["age"] > _BEGINNING

@@ -1,6 +1,7 @@
 """Lines of the journal that are known: what each means and what to do. For `litellmctl logs --errors` and doctor.
 
-The words are those of LiteLLM, uvicorn, our runtime and systemd; what AWS says is in `bedrock.refusals`.
+The messages are those of LiteLLM, uvicorn, the runtime and systemd; those of AWS are in `bedrock.refusals`. A pattern
+of the runtime also matches the wording of earlier versions, because the journal of an upgraded host holds both.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _SERVICE = (
     Signature(
         "worker-cannot-start",
         "service",
-        r"a new worker can't start|can't start a worker",
+        r"cannot start a worker|a new worker can't start|can't start a worker",
         "A worker ended and no new one gets ready; the others take its load",
         "mend what the line names, then: sudo litellmctl restart",
         least=0,
@@ -48,7 +49,7 @@ _SERVICE = (
     Signature(
         "reload-failed",
         "service",
-        r"reload failed, the configuration before serves on",
+        r"reload failed, the (?:previous configuration stays active|configuration before serves on)",
         "The configuration was refused at a reload; the one before it serves on",
         "mend what the line names, then: sudo systemctl reload litellm",
         least=0,
@@ -56,7 +57,7 @@ _SERVICE = (
     Signature(
         "requests-cut",
         "service",
-        r"cut \d+ request\(s\) after",
+        r"force-closed \d+ requests? after|cut \d+ request\(s\) after",
         "Requests still ran when a stop or reload had waited for DRAIN_TIMEOUT, and were ended",
         "set a larger DRAIN_TIMEOUT in .env, then: sudo litellmctl install",
     ),
@@ -71,14 +72,14 @@ _SERVICE = (
     Signature(
         "memory-limit-too-low",
         "service",
-        r"is too low to recycle anything",
+        r"WORKER_MEMORY_LIMIT=\d+ has no effect|is too low to recycle anything",
         "WORKER_MEMORY_LIMIT is below what a fresh worker takes, so that it has no effect",
         "raise WORKER_MEMORY_LIMIT in .env, then: sudo litellmctl install",
     ),
     Signature(
         "port-taken",
         "service",
-        r"is held by .* or give another PORT",
+        r"cannot listen on .* is listening there|is held by .* or give another PORT",
         "Another program listens on the port, so that the service can't",
         "stop that program, then: sudo litellmctl start; or set another PORT in .env, then: sudo litellmctl install",
         least=0,

@@ -1,6 +1,6 @@
-"""What master and worker say to each other: JSON messages over a socket pair that keeps their boundaries.
+"""The messages between the main process and a worker: JSON over a socket pair that preserves message boundaries.
 
-The end of the stream is a message too: it tells either side that the other one is gone.
+The end of the stream is a message too: it means that the process at the other end has exited.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import socket
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_LIMIT = 262144
+_MAX_MESSAGE_SIZE = 262144
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """A worker answered its own probe. `connections` counts the open ones, `inflight` the unfinished requests.
+class Heartbeat:
+    """A worker passed its own health check. `connections` counts open ones, `inflight` requests without an answer.
 
-    `memory` is what it has in memory, in MiB, pages that it shares included; 0 if unknown.
+    `memory` is the resident memory in MiB, shared pages included; 0 if unknown.
     """
 
     serving: bool
@@ -30,21 +30,21 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The first worker of a generation has set LiteLLM up; these variables are what the others need of it."""
+    """The first worker of a generation has set up LiteLLM. The other workers need these environment variables."""
 
     variables: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """A worker can't start; `cause` is one line."""
+class StartFailed:
+    """A worker cannot start. `cause` is one line."""
 
     cause: str
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """A worker has drained for `seconds`, and ended `cut` requests then."""
+    """A worker has drained for `seconds` and then force-closed `cut` requests."""
 
     cut: int
     seconds: float
@@ -52,49 +52,52 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """From the master: accept connections."""
+    """From the main process: accept connections."""
 
 
-Message = Beat | Environment | Failed | Drained | Serve
-_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Beat, Environment, Failed, Drained, Serve)}
+Message = Heartbeat | Environment | StartFailed | Drained | Serve
+_TYPES: dict[str, type[Any]] = {each.__name__: each for each in (Heartbeat, Environment, StartFailed, Drained, Serve)}
 
 
 class Channel:
-    """One end of the pair. Nothing here ever blocks."""
+    """One end of the socket pair. No method blocks."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         end.setblocking(False)
 
     def fileno(self) -> int:
-        """For selectors and event loops."""
+        """The descriptor, for selectors and event loops."""
         return self._end.fileno()
 
     def send(self, message: Message) -> None:
-        """Send, or drop: the other side is gone, or hung with a full buffer. It is found out by other means."""
+        """Send the message, or drop it if the other process has exited or hangs and its buffer is full.
+
+        Health checks and SIGCHLD detect both, so a lost message needs no error here.
+        """
         packet = json.dumps([type(message).__name__, asdict(message)]).encode()
         with contextlib.suppress(OSError):
             self._end.send(packet)
 
     def receive(self) -> Message | None:
-        """The next message; None at the end of the stream. Raises BlockingIOError if there is none yet."""
+        """The next message, or None at the end of the stream. Raises BlockingIOError if no message has arrived."""
         try:
-            packet = self._end.recv(_LIMIT)
+            packet = self._end.recv(_MAX_MESSAGE_SIZE)
         except ConnectionError:
             return None
         if not packet:
             return None
-        kind, fields = json.loads(packet)
-        message: Message = _KINDS[kind](**fields)
+        name, fields = json.loads(packet)
+        message: Message = _TYPES[name](**fields)
         return message
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the descriptor."""
         self._end.close()
 
 
 def open_channel() -> tuple[Channel, Channel]:
-    """A connected pair: the master's end and the worker's."""
-    # SOCK_SEQPACKET: one recv(2), one message; and unlike datagrams it has an end of stream (unix(7)).
-    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return Channel(mine), Channel(theirs)
+    """A connected pair: the end of the main process and the end of the worker."""
+    # SOCK_SEQPACKET: one recv(2) returns one message and, unlike datagrams, it has an end of stream (unix(7)).
+    master_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Channel(master_end), Channel(worker_end)

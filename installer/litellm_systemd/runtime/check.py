@@ -1,4 +1,4 @@
-"""`check`: would the service start with this configuration? Nothing is served."""
+"""The command `check`: whether the service would start with a configuration. It serves nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InputError, InstallerError
-from litellm_systemd.runtime.channel import Beat, Failed
+from litellm_systemd.runtime.channel import Heartbeat, StartFailed
 from litellm_systemd.runtime.configuration import load_configuration
 from litellm_systemd.runtime.journal import Journal, adopt_loggers, open_journal
 from litellm_systemd.runtime.master.status import render_error
@@ -23,7 +23,7 @@ from litellm_systemd.runtime.worker.worker import Job
 
 
 def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
-    """Read, lint, and have LiteLLM load it in a process of its own; 0, or 78 and the reason."""
+    """Lint a configuration, and load it with LiteLLM in a worker. Returns 0, or 78 after logging the reason."""
     journal = open_journal(environ)
     try:
         _check(config, environ, journal)
@@ -38,27 +38,27 @@ def _check(config: Path, environ: MutableMapping[str, str], journal: Journal) ->
     configuration = load_configuration(options.config, environ)
     litellm_adapter.preload(environ)
     adopt_loggers(journal)
-    process = spawn(Job(1, options, configuration, (), None), journal, lambda: None, time.monotonic())
+    worker = spawn(Job(1, options, configuration, (), None), journal, lambda: None, time.monotonic())
     try:
-        cause = _wait(process, options.start_timeout)
+        error = _await_ready(worker, options.start_timeout)
     finally:
-        process.signal(signal.SIGKILL)
-        os.waitpid(process.pid, 0)
-    if cause:
-        raise InputError(cause)
+        worker.send_signal(signal.SIGKILL)
+        os.waitpid(worker.pid, 0)
+    if error:
+        raise InputError(error)
 
 
-def _wait(process: WorkerHandle, seconds: float) -> str:
-    """Why the worker doesn't get ready; empty if it does."""
+def _await_ready(worker: WorkerHandle, seconds: float) -> str:
+    """Wait until the worker is ready. Returns the error, or an empty string when it is ready."""
     deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
-        selector.register(process.channel.fileno(), selectors.EVENT_READ)
+        selector.register(worker.channel.fileno(), selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
-            for message in process.messages():
-                if isinstance(message, Beat):
+            for message in worker.messages():
+                if isinstance(message, Heartbeat):
                     return ""
-                if isinstance(message, Failed):
+                if isinstance(message, StartFailed):
                     return message.cause
                 if message is None:
-                    return "LiteLLM ended without a reason"
-    return f"LiteLLM isn't ready after {seconds:g} s"
+                    return "LiteLLM exited without an error message"
+    return f"LiteLLM is not ready after {seconds:g} s"

@@ -1,7 +1,8 @@
-"""The master's control socket: facts for `litellmctl status`, and reloads that wait for their outcome.
+"""The control socket of the main process: queries of its status, and reloads that wait for their result.
 
-One JSON object a line: {"command": "status"} or {"command": "reload"}; one line comes back. HUP alone can't say how
-a reload ended, and systemd before 253 has no Type=notify-reload; after it, a failed reload still counts as done.
+A request is one JSON object in one line, {"command": "status"} or {"command": "reload"}, and so is the answer.
+SIGHUP alone cannot report how a reload ended. Type=notify-reload needs systemd 253, and with it a failed reload still
+counts as successful.
 """
 
 from __future__ import annotations
@@ -16,44 +17,44 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, ExitCode
-from litellm_systemd.runtime.master.event_loop import Events
+from litellm_systemd.runtime.master.event_loop import EventLoop
 
-_LIMIT = 4096
+_MAX_REQUEST_SIZE = 4096
 
-Handler = Callable[[str, "Client"], None]
+Handler = Callable[[str, "ControlClient"], None]
 
 
-class Client:
-    """A connection that asked something. It is answered once, now or later, and closed."""
+class ControlClient:
+    """A connection to the control socket. It gets one answer, at once or later, and is closed."""
 
-    def __init__(self, connection: socket.socket, forget: Callable[[Client], None]) -> None:
+    def __init__(self, connection: socket.socket, drop: Callable[[ControlClient], None]) -> None:
         connection.setblocking(False)
         self.connection = connection
         self.request = b""
-        self._forget = forget
+        self._drop = drop
 
     def fileno(self) -> int:
-        """For the event loop."""
+        """The descriptor, for the event loop."""
         return self.connection.fileno()
 
     def answer(self, reply: Mapping[str, Any]) -> None:
-        """Send one line and close. Whoever doesn't read or is gone goes without."""
+        """Send one line and close. A client that has gone or does not read gets no answer."""
         with contextlib.suppress(OSError):
             self.connection.send(json.dumps(reply).encode() + b"\n")
-        self._forget(self)
+        self._drop(self)
 
 
-class Control:
-    """Listens at `path` for root and the service's user. Never blocks the master."""
+class ControlSocket:
+    """Listens at `path`, for root and the user of the service. It never blocks the main process."""
 
-    def __init__(self, path: Path, events: Events, handler: Handler) -> None:
+    def __init__(self, path: Path, events: EventLoop, handler: Handler) -> None:
         self._path = path
         self._events = events
         self._handler = handler
-        self._clients: set[Client] = set()
+        self._clients: set[ControlClient] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
-        path.unlink(missing_ok=True)  # left by a master that was killed
+        path.unlink(missing_ok=True)  # a main process that was killed leaves it behind
         before = os.umask(0o177)
         try:
             self._listener.bind(str(path))
@@ -63,36 +64,36 @@ class Control:
         events.watch(self._listener, self._on_connection)
 
     def close(self) -> None:
-        """Stop listening and take the file away."""
-        self.release()
+        """Stop listening and remove the file."""
+        self.close_descriptors()
         self._path.unlink(missing_ok=True)
 
-    def release(self) -> None:
-        """Close the descriptors alone; for a forked child."""
+    def close_descriptors(self) -> None:
+        """Close the descriptors and keep the file. For a forked child."""
         for each in (self._listener, *(client.connection for client in self._clients)):
             each.close()
 
     def _on_connection(self) -> None:
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
-            client = Client(connection, self._drop)
+            client = ControlClient(connection, self._drop)
             self._clients.add(client)
             self._events.watch(client, lambda: self._on_data(client))
 
-    def _on_data(self, client: Client) -> None:
+    def _on_data(self, client: ControlClient) -> None:
         try:
-            data = client.connection.recv(_LIMIT)
+            data = client.connection.recv(_MAX_REQUEST_SIZE)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         client.request += data
-        if not data or len(client.request) > _LIMIT:
+        if not data or len(client.request) > _MAX_REQUEST_SIZE:
             self._drop(client)
         elif client.request.endswith(b"\n"):
             self._handle(client)
 
-    def _handle(self, client: Client) -> None:
+    def _handle(self, client: ControlClient) -> None:
         try:
             command = json.loads(client.request)["command"]
         except (ValueError, KeyError, TypeError):
@@ -101,15 +102,18 @@ class Control:
         client.request = b""
         self._handler(str(command), client)
 
-    def _drop(self, client: Client) -> None:
+    def _drop(self, client: ControlClient) -> None:
         if client in self._clients:
             self._clients.discard(client)
-            self._events.forget(client)
+            self._events.unwatch(client)
             client.connection.close()
 
 
-def ask(path: Path, command: str, timeout: float | None) -> dict[str, Any]:
-    """One question, one answer. Raises OSError if nobody listens, or gives none within `timeout` seconds."""
+def query(path: Path, command: str, timeout: float | None) -> dict[str, Any]:
+    """Send one command and return the answer.
+
+    Raises OSError if no process listens at `path`, or if the answer takes longer than `timeout` seconds.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         connection.connect(str(path))
@@ -117,43 +121,43 @@ def ask(path: Path, command: str, timeout: float | None) -> dict[str, Any]:
         with connection.makefile("rb") as answers:
             line = answers.readline()
     if not line:
-        raise ConnectionResetError("the service went away without an answer")
+        raise ConnectionResetError("the service closed the connection without an answer")
     answer: dict[str, Any] = json.loads(line)
     return answer
 
 
 def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
-    """Ask the running service to reload; exit 0 when the new configuration is live, else 1 and the reason."""
+    """Reload the running service. Returns 0 when the new configuration serves; else prints the reason, returns 1."""
     directory = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if not directory:
-        return _complain("RUNTIME_DIRECTORY is not set. This command is for the unit's ExecReload=.")
+        return _report_error("RUNTIME_DIRECTORY is not set. This command is for ExecReload= of the unit.")
     path = Path(directory) / CONTROL_SOCKET
     try:
-        if pid is not None and (answering := ask(path, "status", 10)["pid"]) != pid:
-            return _complain(f"process {answering} answers at {path}, not {pid}. Restart the service.")
-        # No limit here: the service keeps START_TIMEOUT itself, and systemd limits this command.
-        outcome = ask(path, "reload", None)
+        if pid is not None and (answering := query(path, "status", 10)["pid"]) != pid:
+            return _report_error(f"process {answering} answers at {path}, not {pid}. Restart the service.")
+        # No timeout here: the service enforces START_TIMEOUT itself, and systemd limits this command.
+        result = query(path, "reload", None)
     except OSError as error:
-        return _complain(f"can't reach the service at {path}: {error.strerror or error}. Is it running?")
-    if outcome["ok"]:
+        return _report_error(f"cannot connect to the service at {path}: {error.strerror or error}. Is it running?")
+    if result["ok"]:
         return ExitCode.OK
-    from litellm_systemd.runtime.journal import open_journal  # here, since it brings asyncio along
+    from litellm_systemd.runtime.journal import open_journal  # imported here because it imports asyncio
 
     if open_journal(environ).prefixed:
-        return ExitCode.FAILED  # in the journal, the service itself has said it
-    return _complain(f"reload failed: {outcome['error']}")
+        return ExitCode.FAILED  # the service itself has logged the reason
+    return _report_error(f"reload failed: {result['error']}")
 
 
 def status_main(environ: Mapping[str, str]) -> int:
-    """Print the running service's facts as a line of JSON; exit 1 and the reason if it doesn't tell them."""
+    """Print the status of the running service as a line of JSON. Returns 1 and prints the reason if that fails."""
     path = Path(environ.get("RUNTIME_DIRECTORY", RUNTIME_DIRECTORY)) / CONTROL_SOCKET
     try:
-        print(json.dumps(ask(path, "status", 10)))  # noqa: T201 - a command of its own
+        print(json.dumps(query(path, "status", 10)))  # noqa: T201 - the output of a command
     except OSError as error:
-        return _complain(f"can't reach the service at {path}: {error.strerror or error}. Is it running?")
+        return _report_error(f"cannot connect to the service at {path}: {error.strerror or error}. Is it running?")
     return ExitCode.OK
 
 
-def _complain(message: str) -> int:
-    print(message, file=sys.stderr)  # noqa: T201 - a command of its own
+def _report_error(message: str) -> int:
+    print(message, file=sys.stderr)  # noqa: T201 - the output of a command
     return ExitCode.FAILED

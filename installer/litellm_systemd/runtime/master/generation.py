@@ -1,4 +1,4 @@
-"""A generation: the workers that serve one configuration, and the places that are to be filled."""
+"""A generation: the workers that serve one configuration, and the slots that have no worker."""
 
 from __future__ import annotations
 
@@ -8,136 +8,138 @@ from dataclasses import dataclass, replace
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.master.worker_handle import Phase, WorkerHandle
 
-#: Seconds before the next try of a place whose worker failed to start once, twice, and so on.
-_BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-#: Seconds before the next try if the system had no room for a process.
-_ROOM_PAUSE = 5.0
+#: Seconds before the next start in a slot whose worker failed to start once, twice, and so on.
+_RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+#: Seconds before the next start if the system could not create a process.
+_FORK_RETRY_DELAY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Vacancy:
-    """A place without a worker: since when, why, and when to fill it. `failures` counts starts that failed."""
+    """A slot without a worker: since when, when to fill it, why it is empty, and how many starts failed in a row."""
 
     since: float
-    due: float
-    why: str = ""
+    retry_at: float
+    reason: str = ""
     failures: int = 0
 
 
 class Generation:
-    """Keeps `workers` places filled. It decides nothing about other generations: that is the master's."""
+    """Keeps `size` slots filled with workers. The master decides what happens to other generations."""
 
     def __init__(
         self,
         number: int,
         configuration: Configuration,
-        workers: int,
+        size: int,
         fork: Callable[[int, Generation], WorkerHandle],
         now: float,
     ) -> None:
         self.number = number
         self.configuration = configuration
-        self.size = workers
-        self.processes: list[WorkerHandle] = []
-        #: What the first worker's set-up of LiteLLM adds to the environment; None until it has told.
+        self.size = size
+        self.workers: list[WorkerHandle] = []
+        #: What LiteLLM's set-up in the first worker adds to the environment; None until that worker has reported it.
         self.environment: dict[str, str] | None = None
-        #: The last reason why a worker of a live generation couldn't start; empty when all is well.
-        self.trouble = ""
+        #: Why a worker of a serving generation could not start last; empty when every slot could be filled.
+        self.start_error = ""
         self._fork = fork
-        self._vacancies = {slot: Vacancy(now, now) for slot in range(1, workers + 1)}
-        #: What happened to the worker before, by slot, until its successor serves.
-        self._stories: dict[int, Vacancy] = {}
+        self._vacancies = {slot: Vacancy(now, now) for slot in range(1, size + 1)}
+        #: The vacancy that a starting worker fills, by slot, until the worker serves.
+        self._being_filled: dict[int, Vacancy] = {}
 
     @property
     def ready(self) -> bool:
-        """Whether every place is filled with a worker that answers 200."""
+        """Whether every slot has a worker that passes its health check."""
         return self._all_in(Phase.READY, Phase.SERVING)
 
     @property
     def serving(self) -> bool:
-        """Whether every worker accepts."""
+        """Whether every slot has a worker that accepts connections."""
         return self._all_in(Phase.SERVING)
 
     @property
-    def accepts(self) -> bool:
-        """Whether any worker says that it takes connections, retiring or not."""
-        return any(process.beat.serving for process in self.processes)
+    def accepts_connections(self) -> bool:
+        """Whether any worker, a draining one included, last reported that it accepts connections."""
+        return any(worker.heartbeat.serving for worker in self.workers)
 
     def count(self, phase: Phase) -> int:
-        """How many workers are in a phase."""
-        return sum(process.phase is phase for process in self.processes)
+        """The number of workers in a phase."""
+        return sum(worker.phase is phase for worker in self.workers)
 
     def fill(self, now: float) -> str:
-        """Fork for every place that is due. Before the first worker has set LiteLLM up, it alone.
+        """Fork a worker for each vacancy that is due. The first worker starts alone until it has set up LiteLLM.
 
-        Returns why it can't, if the system has no room for a process; it is tried again later.
+        Returns why no process can be created, or an empty string. Such a start is retried later.
         """
-        due = sorted(slot for slot, vacancy in self._vacancies.items() if vacancy.due <= now)
+        due = sorted(slot for slot, vacancy in self._vacancies.items() if vacancy.retry_at <= now)
         try:
-            for slot in due if self.environment is not None else due[: not self.processes]:
-                self.processes.append(self._fork(slot, self))
-                self._stories[slot] = self._vacancies.pop(slot)
+            for slot in due if self.environment is not None else due[: not self.workers]:
+                self.workers.append(self._fork(slot, self))
+                self._being_filled[slot] = self._vacancies.pop(slot)
         except OSError as error:
-            self.trouble = f"no new process: {error.strerror or error}"
+            self.start_error = f"no new process: {error.strerror or error}"
             for slot in self._vacancies.keys() & due:
-                self._vacancies[slot] = replace(self._vacancies[slot], due=now + _ROOM_PAUSE)
-            return self.trouble
+                self._vacancies[slot] = replace(self._vacancies[slot], retry_at=now + _FORK_RETRY_DELAY)
+            return self.start_error
         return ""
 
-    def lose(self, process: WorkerHandle, end: str, now: float) -> Vacancy:
-        """A worker is gone: its place is to be filled, at once, or after a pause if it had never served."""
-        self.processes.remove(process)
-        story = self._stories.pop(process.slot, Vacancy(now, now))
-        if process.phase is Phase.SERVING:
-            vacancy = Vacancy(since=now, due=now, why=end)
+    def remove(self, worker: WorkerHandle, reason: str, now: float) -> Vacancy:
+        """Remove a worker that has exited, and open its slot: at once, or after a delay if it never served."""
+        self.workers.remove(worker)
+        filled = self._being_filled.pop(worker.slot, Vacancy(now, now))
+        if worker.phase is Phase.SERVING:
+            vacancy = Vacancy(since=now, retry_at=now, reason=reason)
         else:
-            pause = _BACKOFF[min(story.failures, len(_BACKOFF) - 1)]
-            vacancy = Vacancy(story.since, now + pause, story.why or end, story.failures + 1)
-        self._vacancies[process.slot] = vacancy
+            delay = _RETRY_DELAYS[min(filled.failures, len(_RETRY_DELAYS) - 1)]
+            vacancy = Vacancy(filled.since, now + delay, filled.reason or reason, filled.failures + 1)
+        self._vacancies[worker.slot] = vacancy
         return vacancy
 
-    def settle(self, process: WorkerHandle) -> Vacancy | None:
-        """A worker serves: what it replaces, told once."""
-        story = self._stories.pop(process.slot, None)
-        if not any(vacancy.failures for vacancy in (*self._vacancies.values(), *self._stories.values())):
-            self.trouble = ""
-        return story if story is not None and story.why else None
+    def on_serving(self, worker: WorkerHandle) -> Vacancy | None:
+        """A worker serves. Returns the vacancy that it filled, or None if its slot was never served before."""
+        filled = self._being_filled.pop(worker.slot, None)
+        if not any(vacancy.failures for vacancy in (*self._vacancies.values(), *self._being_filled.values())):
+            self.start_error = ""
+        return filled if filled is not None and filled.reason else None
 
     def let_serve(self) -> None:
-        """Let those accept that are ready and don't yet."""
-        for process in self.processes:
-            if process.phase is Phase.READY and not process.told:
-                process.serve()
+        """Let every ready worker accept connections that does not do so yet."""
+        for worker in self.workers:
+            if worker.phase is Phase.READY and not worker.may_serve:
+                worker.serve()
 
-    def answers(self, now: float, hang_limit: float) -> bool:
-        """Whether some worker has answered its probe within `hang_limit`."""
-        answered = (process.beat_at for process in self.processes if process.phase is not Phase.STARTING)
-        return any(now - at < hang_limit for at in answered)
+    def is_responsive(self, now: float, hang_limit: float) -> bool:
+        """Whether at least one worker has passed its health check within the last `hang_limit` seconds."""
+        heartbeats = (worker.heartbeat_at for worker in self.workers if worker.phase is not Phase.STARTING)
+        return any(now - at < hang_limit for at in heartbeats)
 
-    def retire(self, limit: float, say: Callable[[str], None]) -> None:
-        """Drain all; what has never served is ended at once. `say` is told of losses that no successor makes good."""
-        for story in (*self._vacancies.values(), *self._stories.values()):
-            if story.why:
-                say(story.why)
-        self.forget()
-        for process in self.processes:
-            if process.told:
-                process.retire(limit)
+    def drain(self, deadline: float, warn: Callable[[str], None]) -> None:
+        """Drain all workers, and kill those that have never served.
+
+        `warn` gets the reason of each vacancy that will not be filled any more.
+        """
+        for vacancy in (*self._vacancies.values(), *self._being_filled.values()):
+            if vacancy.reason:
+                warn(vacancy.reason)
+        self.clear_vacancies()
+        for worker in self.workers:
+            if worker.may_serve:
+                worker.drain(deadline)
             else:
-                process.dismiss()
+                worker.discard()
 
-    def forget(self) -> None:
-        """Fill no more places, and tell nothing of what happened to those who had them."""
+    def clear_vacancies(self) -> None:
+        """Fill no more slots, and forget why they were empty."""
         self._vacancies.clear()
-        self._stories.clear()
+        self._being_filled.clear()
 
-    def open_beside(self, slot: int, why: str, now: float) -> Generation:
-        """A generation of one place with the same configuration, for the successor of a worker that still serves."""
-        beside = Generation(self.number, self.configuration, 1, self._fork, now)
-        beside.environment = self.environment
-        beside._vacancies = {slot: Vacancy(now, now, why)}
-        return beside
+    def open_replacement(self, slot: int, reason: str, now: float) -> Generation:
+        """A generation of one slot with the same configuration, for the successor of a worker that still serves."""
+        replacement = Generation(self.number, self.configuration, 1, self._fork, now)
+        replacement.environment = self.environment
+        replacement._vacancies = {slot: Vacancy(now, now, reason)}
+        return replacement
 
     def _all_in(self, *phases: Phase) -> bool:
-        fit = sum(process.phase in phases for process in self.processes)
-        return fit == self.size and not self._vacancies
+        return not self._vacancies and sum(worker.phase in phases for worker in self.workers) == self.size

@@ -1,6 +1,6 @@
-"""The master: starts generations of workers, replaces them, reloads, and stops (ADR 0003).
+"""The main process: starts generations of workers, replaces workers, reloads, and stops (ADR 0003).
 
-One thread, one loop. Nothing of LiteLLM runs here, so that nothing of one generation is left for the next.
+It has one thread and one event loop. It runs none of LiteLLM's code, so no state of one generation reaches the next.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.runtime.channel import Beat, Drained, Environment, Failed, Message
+from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, StartFailed
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
-from litellm_systemd.runtime.master.control import Client, Control
-from litellm_systemd.runtime.master.event_loop import Events
+from litellm_systemd.runtime.master.control import ControlClient, ControlSocket
+from litellm_systemd.runtime.master.event_loop import EventLoop
 from litellm_systemd.runtime.master.generation import Generation
 from litellm_systemd.runtime.master.recycling import Recycling
 from litellm_systemd.runtime.master.reloads import Reloads
@@ -28,17 +28,17 @@ from litellm_systemd.runtime.systemd.notify import Notifier
 from litellm_systemd.runtime.systemd.watchdog import Watchdog
 from litellm_systemd.runtime.worker.worker import Job
 
-#: The loop looks at its clocks this often.
+#: Seconds between two checks of the timeouts.
 _TICK = 0.25
-#: A worker's time for its own end after the last request: LiteLLM flushes what it has buffered.
-_FAREWELL = 15.0
-#: A live generation that has no worker left ends the service after so many failed starts in a row.
-_LAST_TRY = 5
+#: Seconds for a worker to exit after its last request: LiteLLM flushes its buffers then.
+_EXIT_TIMEOUT = 15.0
+#: The service exits if a serving generation has no worker left after this many failed starts in a row.
+_MAX_FAILED_STARTS = 5
 _STOPPING = "the service is stopping"
 
 
 class Master:
-    """Runs until it is told to stop, or can't go on."""
+    """Runs until a signal stops it or no worker can start."""
 
     def __init__(
         self,
@@ -48,120 +48,121 @@ class Master:
         load: Callable[[], Configuration],
         notifier: Notifier,
         journal: Journal,
-        born: float,
+        started_at: float,
     ) -> None:
         self.options = options
-        self.born = born
+        self.started_at = started_at
         self.listeners = listeners
-        #: The generation that serves; the one that is being started; those that drain.
+        #: The generation that serves, the one that starts, and those that drain.
         self.current: Generation | None = None
-        self.coming: Generation | None = None
-        self.retiring: list[Generation] = []
+        self.candidate: Generation | None = None
+        self.draining: list[Generation] = []
         self.restarts = 0
         self.stopping = False
         self.reloads = Reloads()
-        self.live_since = 0.0
+        self.serving_since = 0.0
         self._load = load
         self._notifier = notifier
         self._journal = journal
-        self._events = Events()
-        self._control: Control | None = None
-        self._first = configuration
+        self._events = EventLoop()
+        self._control: ControlSocket | None = None
+        self._initial_configuration = configuration
         job = Job(0, options, configuration, listeners, None)
-        self._pool = WorkerPool(self._events, journal, job, self._release, self._on_message, self._on_end)
-        self.recycling = Recycling(options, journal, self._pool.move, self._retire)
-        self._count = 0
-        self._deadline = born + options.start_timeout
+        self._pool = WorkerPool(self._events, journal, job, self._close_in_child, self._on_message, self._on_exit)
+        self.recycling = Recycling(options, journal, self._pool.move, self._drain)
+        self._last_number = 0
+        self._start_deadline = started_at + options.start_timeout
         self._watchdog = Watchdog(notifier)
-        self._code = ExitCode.OK
-        self._last_words = ""
+        self._exit_code = ExitCode.OK
+        self._fatal_error = ""
 
     def run(self) -> int:
-        """The whole life; the exit code."""
+        """Serve until the last worker has exited. Returns the exit code."""
         self._events.on_signal(signal.SIGCHLD, self._pool.reap)
-        self._events.on_signal(signal.SIGHUP, self.reloads.ask)
+        self._events.on_signal(signal.SIGHUP, self.reloads.request)
         self._events.on_signal(signal.SIGTERM, self._on_stop)
         self._events.on_signal(signal.SIGINT, self._on_stop)
         if (directory := self.options.runtime_directory) is not None:
-            self._control = Control(directory / CONTROL_SOCKET, self._events, self._on_command)
-        self._start(self._first)
+            self._control = ControlSocket(directory / CONTROL_SOCKET, self._events, self._on_command)
+        self._start(self._initial_configuration)
         try:
-            while not self.stopping or self.processes:
+            while not self.stopping or self.workers:
                 self._events.wait(_TICK)
                 self._tick(time.monotonic())
         finally:
             if self._control is not None:
                 self._control.close()
             self._events.close()
-        if self._last_words:
-            self._journal.error(self._last_words)
-        return self._code
+        if self._fatal_error:
+            self._journal.error(self._fatal_error)
+        return self._exit_code
 
     @property
     def generations(self) -> list[Generation]:
-        """All that have workers, the newest first."""
-        return [each for each in (self.coming, self.recycling.spare, self.current, *reversed(self.retiring)) if each]
+        """All generations that have workers, the newest first."""
+        candidates = (self.candidate, self.recycling.replacement, self.current, *reversed(self.draining))
+        return [each for each in candidates if each]
 
     @property
-    def processes(self) -> list[WorkerHandle]:
+    def workers(self) -> list[WorkerHandle]:
         """All workers."""
-        return self._pool.processes
+        return self._pool.workers
 
-    # Starting, and what follows from a generation's success or failure.
+    # Start: what follows when a generation serves or fails.
 
     def _start(self, configuration: Configuration) -> None:
         self.recycling.cancel()
-        self._count += 1
+        self._last_number += 1
         now = time.monotonic()
-        self.coming = Generation(self._count, configuration, self.options.workers, self._pool.fork, now)
-        self._fill(self.coming)
+        self.candidate = Generation(self._last_number, configuration, self.options.workers, self._pool.fork, now)
+        self._fill(self.candidate)
         self._notifier.status(status.render_status(self))
 
     def _fill(self, generation: Generation) -> None:
-        if trouble := generation.fill(time.monotonic()):
-            self._journal.error(f"can't start a worker: {trouble}")
+        if error := generation.fill(time.monotonic()):
+            self._journal.error(f"cannot start a worker: {error}")
 
-    def _release(self) -> None:
-        """In a fresh child: close what is the master's."""
+    def _close_in_child(self) -> None:
+        """In a forked child: close what only the main process may hold."""
         self._events.close()
         self._notifier.close()
         if self._control is not None:
-            self._control.release()
+            self._control.close_descriptors()
 
     def _promote(self, generation: Generation) -> None:
-        """All of it serves: it takes over, and the one before may go."""
-        former, self.current, self.coming = self.current, generation, None
-        self.live_since = time.time()
-        if former is not None:
-            self._retire(former)
+        """All workers of the candidate serve: make it current, and drain the previous generation."""
+        previous, self.current, self.candidate = self.current, generation, None
+        self.serving_since = time.time()
+        if previous is not None:
+            self._drain(previous)
         else:
             text = status.render_status(self)
             self._notifier.ready(text)
-            self._journal.notice(f"{text}, ready after {time.monotonic() - self.born:.1f} s")
+            self._journal.notice(f"{text}, ready after {time.monotonic() - self.started_at:.1f} s")
 
-    def _retire(self, generation: Generation) -> None:
-        limit = time.monotonic() + self.options.drain_timeout + self.options.lame_duck_timeout + _FAREWELL
-        generation.retire(limit, self._journal.warning)
-        self.retiring = [each for each in (*self.retiring, generation) if each.processes]
+    def _drain(self, generation: Generation) -> None:
+        deadline = time.monotonic() + self.options.drain_timeout + self.options.lame_duck_timeout + _EXIT_TIMEOUT
+        generation.drain(deadline, self._journal.warning)
+        self.draining = [each for each in (*self.draining, generation) if each.workers]
 
-    def _give_up(self, generation: Generation, cause: str, code: ExitCode) -> None:
-        """A generation that was to come doesn't."""
-        self.coming = None
-        self._retire(generation)
+    def _reject(self, candidate: Generation, cause: str, code: ExitCode) -> None:
+        """The candidate cannot serve: end the reload, or the service if there is no current generation."""
+        self.candidate = None
+        self._drain(candidate)
         if self.current is None:
             self._fail(cause, code)
         else:
-            self._end_reload(cause)
+            self._finish_reload(cause)
 
     def _fail(self, cause: str, code: ExitCode) -> None:
-        """The service can't go on. The reason is the last thing that is said, after the workers' own words."""
-        self._code, self._last_words = code, cause
+        """Stop the service because of an error. `run` logs the error last, after the workers' messages."""
+        self._exit_code, self._fatal_error = code, cause
         self._stop()
         self._notifier.status(cause)
 
-    # Reloading.
+    # Reload.
 
-    def _on_command(self, command: str, client: Client) -> None:
+    def _on_command(self, command: str, client: ControlClient) -> None:
         if command == "status":
             client.answer(status.build_status(self))
         elif command != "reload":
@@ -169,40 +170,40 @@ class Master:
         elif self.stopping:
             client.answer({"ok": False, "error": _STOPPING})
         else:
-            self.reloads.ask(client)
+            self.reloads.request(client)
 
     def _begin_reload(self) -> None:
-        self._deadline = time.monotonic() + self.options.start_timeout
+        self._start_deadline = time.monotonic() + self.options.start_timeout
         self._notifier.reloading("reloading: checking the configuration")
         try:
             configuration = self._load()
         except InstallerError as error:
-            self._end_reload(status.render_error(error))
+            self._finish_reload(status.render_error(error))
         else:
             self._start(configuration)
 
-    def _is_live(self) -> bool:
-        """Whether no new connection can reach the former generation any more."""
-        return self.coming is None and not any(each.accepts for each in self.retiring)
+    def _is_switched(self) -> bool:
+        """Whether every new connection reaches the current generation and none an older one."""
+        return self.candidate is None and not any(each.accepts_connections for each in self.draining)
 
-    def _end_reload(self, error: str) -> None:
-        outcome = self.reloads.end(self.current.number if self.current else 0, error)
+    def _finish_reload(self, error: str) -> None:
+        result = self.reloads.finish(self.current.number if self.current else 0, error)
         text = status.render_status(self)
         if error:
-            self._journal.error(f"reload failed, the configuration before serves on: {error}")
+            self._journal.error(f"reload failed, the previous configuration stays active: {error}")
         else:
-            self._journal.notice(f"reloaded in {outcome.seconds:.1f} s, generation {outcome.generation}: {text}")
+            self._journal.notice(f"reloaded in {result.seconds:.1f} s, generation {result.generation}: {text}")
         self._notifier.ready(text)
-        # Last, so that whoever hears of it finds it in the journal and in what systemd says.
-        self.reloads.tell(outcome)
+        # Last: a client that gets the result must find it in the journal and in `systemctl status`.
+        self.reloads.notify(result)
 
-    # Stopping.
+    # Stop.
 
     def _on_stop(self) -> None:
         if self.stopping:
-            self._journal.notice("asked to stop a second time: running requests are cut")
-            for process in self.processes:
-                process.hurry(time.monotonic() + _FAREWELL)
+            self._journal.notice("stop requested again: force-closing in-flight requests")
+            for worker in self.workers:
+                worker.force_close(time.monotonic() + _EXIT_TIMEOUT)
         else:
             self._stop()
             text = status.render_status(self)
@@ -211,96 +212,98 @@ class Master:
 
     def _stop(self) -> None:
         self.stopping = True
-        # The workers let go of them as well. Where systemd holds them, it depends on systemd whether the port closes.
+        # The workers close them as well. If systemd holds the sockets, only systemd can close the port.
         for listener in self.listeners:
             listener.close()
         self.listeners = ()
         self.recycling.cancel()
-        for generation in filter(None, (self.coming, self.current)):
-            self._retire(generation)
-        self.coming = self.current = None
-        self.reloads.refuse(_STOPPING)
+        for generation in filter(None, (self.candidate, self.current)):
+            self._drain(generation)
+        self.candidate = self.current = None
+        self.reloads.cancel(_STOPPING)
 
-    # What workers say, and how they end.
+    # Messages and exits of workers.
 
-    def _on_message(self, generation: Generation, process: WorkerHandle, message: Message) -> None:
-        if isinstance(message, Beat):
-            self._on_beat(generation, process, message)
-        elif isinstance(message, Failed):
-            process.cause = message.cause
+    def _on_message(self, generation: Generation, worker: WorkerHandle, message: Message) -> None:
+        if isinstance(message, Heartbeat):
+            self._on_heartbeat(generation, worker, message)
+        elif isinstance(message, StartFailed):
+            worker.start_error = message.cause
         elif isinstance(message, Environment):
             generation.environment = message.variables
             self._fill(generation)
         elif isinstance(message, Drained) and message.cut:
-            self._journal.warning(f"{process} cut {message.cut} request(s) after {message.seconds:.0f} s")
+            requests = status.render_count(message.cut, "request")
+            self._journal.warning(f"{worker} force-closed {requests} after {message.seconds:.0f} s of draining")
 
-    def _on_beat(self, generation: Generation, process: WorkerHandle, beat: Beat) -> None:
-        if process.note(beat, time.monotonic()):
-            self._settle(generation, process)
-        if generation is self.coming and generation.serving:
+    def _on_heartbeat(self, generation: Generation, worker: WorkerHandle, heartbeat: Heartbeat) -> None:
+        if worker.record(heartbeat, time.monotonic()):
+            self._on_serving(generation, worker)
+        is_ready_candidate = generation is self.candidate and generation.ready
+        if generation is self.candidate and generation.serving:
             self._promote(generation)
-        elif generation in (self.current, self.recycling.spare) or (generation is self.coming and generation.ready):
+        elif generation in (self.current, self.recycling.replacement) or is_ready_candidate:
             generation.let_serve()
 
-    def _settle(self, generation: Generation, process: WorkerHandle) -> None:
-        story = generation.settle(process)
-        if generation is self.recycling.spare:
-            self.recycling.succeed(process, story, time.monotonic())
-        elif story is not None:
+    def _on_serving(self, generation: Generation, worker: WorkerHandle) -> None:
+        filled = generation.on_serving(worker)
+        if generation is self.recycling.replacement:
+            self.recycling.complete(worker, filled, time.monotonic())
+        elif filled is not None:
             self.restarts += 1
-            self._journal.warning(f"{story.why}, replaced in {time.monotonic() - story.since:.1f} s")
+            self._journal.warning(f"{filled.reason}, replaced in {time.monotonic() - filled.since:.1f} s")
 
-    def _on_end(self, generation: Generation, process: WorkerHandle, end: str, clean: bool) -> None:
-        if generation is self.coming:
-            generation.processes.remove(process)
-            if process.cause:
-                refusal = f"LiteLLM refuses {generation.configuration.path}: {process.cause}"
-                self._give_up(generation, refusal, ExitCode.CONFIG)
+    def _on_exit(self, generation: Generation, worker: WorkerHandle, reason: str, clean: bool) -> None:
+        if generation is self.candidate:
+            generation.workers.remove(worker)
+            if worker.start_error:
+                error = f"LiteLLM rejects {generation.configuration.path}: {worker.start_error}"
+                self._reject(generation, error, ExitCode.CONFIG)
             else:
-                self._give_up(generation, f"{end} before it was ready", ExitCode.TEMPORARY)
+                self._reject(generation, f"{reason} before it was ready", ExitCode.TEMPORARY)
         elif generation is self.current:
-            self.recycling.lose(process)
-            self._replace(generation, process, end)
-        elif generation is self.recycling.spare:
-            self.recycling.fail(process, end, time.monotonic())
+            self.recycling.on_worker_exit(worker)
+            self._replace(generation, worker, reason)
+        elif generation is self.recycling.replacement:
+            self.recycling.on_failed_start(worker, reason, time.monotonic())
         else:
-            generation.processes.remove(process)
-            self.retiring = [each for each in self.retiring if each.processes]
-            if not clean and not process.dismissed:
-                self._journal.warning(end)
+            generation.workers.remove(worker)
+            self.draining = [each for each in self.draining if each.workers]
+            if not clean and not worker.discarded:
+                self._journal.warning(reason)
 
-    def _replace(self, generation: Generation, process: WorkerHandle, end: str) -> None:
+    def _replace(self, generation: Generation, worker: WorkerHandle, reason: str) -> None:
         now = time.monotonic()
-        vacancy = generation.lose(process, end, now)
+        vacancy = generation.remove(worker, reason, now)
         if not vacancy.failures:
             self._fill(generation)
             return
-        cause = generation.trouble = process.cause or end
-        if vacancy.failures >= _LAST_TRY and not generation.processes:
-            self._fail(f"no worker can start any more: {cause}", ExitCode.CONFIG)
+        cause = generation.start_error = worker.start_error or reason
+        if vacancy.failures >= _MAX_FAILED_STARTS and not generation.workers:
+            self._fail(f"no worker can start: {cause}", ExitCode.CONFIG)
         else:
-            self._journal.error(f"a new worker can't start: {cause}. Next try in {vacancy.due - now:.0f} s")
+            self._journal.error(f"cannot start a worker: {cause}. Retrying in {vacancy.retry_at - now:.0f} s")
 
-    # The clocks.
+    # Timeouts.
 
     def _tick(self, now: float) -> None:
         self._pool.reap()
-        for process in self.processes:
-            process.judge(now, self.options.start_timeout, self.options.hang_limit)
+        for worker in self.workers:
+            worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit)
         if self.current is not None and len(self.generations) == 1 and not self.reloads.running:
             self.recycling.begin(self.current, now)
         for generation in self.generations:
-            self._fill(generation)  # one that retires has no places to fill
-        if self.reloads.running and self._is_live():
-            self._end_reload("")
-        if self.current is not None and self.coming is None and self.reloads.begin():
+            self._fill(generation)  # a draining generation has no vacancies
+        if self.reloads.running and self._is_switched():
+            self._finish_reload("")
+        if self.current is not None and self.candidate is None and self.reloads.begin():
             self._begin_reload()
-        if self.coming is not None and now > self._deadline:
+        if self.candidate is not None and now > self._start_deadline:
             late = f"not ready after START_TIMEOUT={self.options.start_timeout:g} s"
-            self._give_up(self.coming, self.coming.trouble or late, ExitCode.TEMPORARY)
-        self._notifier.status(self._last_words or status.render_status(self))
-        # While it starts or stops there may be no worker that answers; systemd has other limits for that.
-        if self.current is None or self.current.answers(now, self.options.hang_limit):
+            self._reject(self.candidate, self.candidate.start_error or late, ExitCode.TEMPORARY)
+        self._notifier.status(self._fatal_error or status.render_status(self))
+        # During a start or stop no worker may be responsive. TimeoutStartSec= and TimeoutStopSec= limit those.
+        if self.current is None or self.current.is_responsive(now, self.options.hang_limit):
             self._watchdog.beat(now)
         if self.stopping:
             self._watchdog.extend(now)

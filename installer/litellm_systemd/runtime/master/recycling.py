@@ -1,8 +1,8 @@
-"""Recycling: a worker that has answered enough, or has grown too large, gives its place to a fresh one.
+"""Recycling: replaces a worker that has served MAX_REQUESTS_BEFORE_RESTART requests or uses too much memory.
 
-The successor gets a generation of its own beside the one that serves, of one place and with the same configuration.
-So it starts, fails, is tried again and is taken down like any other worker; and when it serves, the two processes
-change generations, and the one beside retires with the old worker in it.
+The successor runs in a replacement generation: one slot, same configuration, next to the generation that serves. So
+it starts, fails, is retried and is stopped like any other worker. When it serves, the two workers swap generations,
+and the replacement generation is drained with the old worker in it.
 """
 
 from __future__ import annotations
@@ -16,95 +16,96 @@ from litellm_systemd.runtime.master.worker_handle import WorkerHandle
 from litellm_systemd.runtime.options import Options
 
 
-def render_wear(process: WorkerHandle, options: Options) -> str:
-    """After what a worker is to be replaced; empty if it may serve on."""
-    requests = process.beat.requests
-    if options.max_requests and requests >= options.max_requests + int(process.luck * (options.jitter + 1)):
+def render_reason(worker: WorkerHandle, options: Options) -> str:
+    """Why a worker is due for recycling, such as "after 100 requests"; empty if it is not due."""
+    requests = worker.heartbeat.requests
+    if options.max_requests and requests >= options.max_requests + int(worker.jitter_fraction * (options.jitter + 1)):
         return f"after {requests} request{'s' * (requests != 1)}"
-    # A limit below what it began with would have no worker live: its successor begins with as much.
-    if process.base < options.memory_limit < process.beat.memory:
-        return f"at {process.beat.memory} MiB of memory"
+    # A limit below the initial memory is ignored: each successor would be due for recycling at once.
+    if worker.initial_memory < options.memory_limit < worker.heartbeat.memory:
+        return f"at {worker.heartbeat.memory} MiB of memory"
     return ""
 
 
-def choose(processes: Sequence[WorkerHandle], options: Options) -> tuple[WorkerHandle, str] | None:
-    """The worker to replace and its wear; None if all may serve on.
+def select_worker(workers: Sequence[WorkerHandle], options: Options) -> tuple[WorkerHandle, str] | None:
+    """The worker to recycle and the reason; None if no worker is due.
 
-    The oldest goes first: under a load that wears a worker out while another one is replaced, each gets its turn.
+    The oldest is first: if workers become due faster than they are replaced, each of them gets its turn.
     """
-    worn = ((process, render_wear(process, options)) for process in sorted(processes, key=lambda each: each.born))
-    return next((pair for pair in worn if pair[1]), None)
+    due = ((worker, render_reason(worker, options)) for worker in sorted(workers, key=lambda each: each.started_at))
+    return next((pair for pair in due if pair[1]), None)
 
 
 class Recycling:
-    """Replaces one worker at a time. `move` gives a process to another generation, `retire` ends a generation."""
+    """Replaces one worker at a time. `move` assigns a worker to a generation, `drain` drains a generation."""
 
     def __init__(
         self,
         options: Options,
         journal: Journal,
         move: Callable[[WorkerHandle, Generation], None],
-        retire: Callable[[Generation], None],
+        drain: Callable[[Generation], None],
     ) -> None:
-        #: The generation of the successor while there is one to come.
-        self.spare: Generation | None = None
-        self._home: Generation | None = None
-        self._old: WorkerHandle | None = None
+        #: The generation of the successor, from the decision to recycle until the successor serves.
+        self.replacement: Generation | None = None
+        self._generation: Generation | None = None
+        self._recycled: WorkerHandle | None = None
         self._options = options
         self._journal = journal
         self._move = move
-        self._retire = retire
-        self._complained = False
+        self._drain = drain
+        self._warned = False
 
-    def begin(self, home: Generation, now: float) -> None:
-        """Open a place for a successor if a worker is worn. Only for a time when nothing else is under way."""
-        self._complain(home)
-        choice = choose(home.processes, self._options) if home.serving else None
+    def begin(self, generation: Generation, now: float) -> None:
+        """Open a replacement generation if a worker is due. Call it only while no other change is in progress."""
+        self._check_memory_limit(generation)
+        choice = select_worker(generation.workers, self._options) if generation.serving else None
         if choice is not None:
-            self._home, (self._old, wear) = home, choice
-            self.spare = home.open_beside(self._old.slot, f"{self._old} recycled {wear}", now)
+            self._generation, (self._recycled, reason) = generation, choice
+            reason = f"{self._recycled} recycled {reason}"
+            self.replacement = generation.open_replacement(self._recycled.slot, reason, now)
 
-    def succeed(self, successor: WorkerHandle, story: Vacancy | None, now: float) -> None:
-        """The successor serves: the two change places, and the old one may go."""
-        spare, home, old = self.spare, self._home, self._old
-        if spare is None or home is None or old is None or story is None:
+    def complete(self, successor: WorkerHandle, filled: Vacancy | None, now: float) -> None:
+        """The successor serves: swap the two workers, and drain the old one."""
+        replacement, generation, recycled = self.replacement, self._generation, self._recycled
+        if replacement is None or generation is None or recycled is None or filled is None:
             return
-        self._forget()
-        home.processes[home.processes.index(old)] = successor
-        spare.processes[:] = [old]
-        self._move(successor, home)
-        self._move(old, spare)
-        self._retire(spare)
-        self._journal.notice(f"{story.why}, replaced in {now - story.since:.1f} s")
+        self._reset()
+        generation.workers[generation.workers.index(recycled)] = successor
+        replacement.workers[:] = [recycled]
+        self._move(successor, generation)
+        self._move(recycled, replacement)
+        self._drain(replacement)
+        self._journal.notice(f"{filled.reason}, replaced in {now - filled.since:.1f} s")
 
-    def fail(self, successor: WorkerHandle, end: str, now: float) -> None:
-        """The successor ended before it served: the old one serves on, and another is tried after a pause."""
-        if self.spare is not None:
-            vacancy = self.spare.lose(successor, end, now)
-            cause = self.spare.trouble = successor.cause or end
-            pause = f"Next try in {vacancy.due - now:.0f} s"
-            self._journal.error(f"{self._old} is to be recycled, but a new worker can't start: {cause}. {pause}")
+    def on_failed_start(self, successor: WorkerHandle, reason: str, now: float) -> None:
+        """The successor exited before it served: the old worker continues, and the start is retried after a delay."""
+        if self.replacement is not None:
+            vacancy = self.replacement.remove(successor, reason, now)
+            cause = self.replacement.start_error = successor.start_error or reason
+            retry = f"Retrying in {vacancy.retry_at - now:.0f} s"
+            self._journal.error(f"cannot start a worker to recycle {self._recycled}: {cause}. {retry}")
 
     def cancel(self) -> None:
-        """Something of more weight comes: take the successor down."""
-        spare = self.spare
-        self._forget()
-        if spare is not None:
-            spare.forget()  # the worker that was to be replaced serves on
-            self._retire(spare)
+        """Stop the successor, because a reload or a stop begins. The old worker continues."""
+        replacement = self.replacement
+        self._reset()
+        if replacement is not None:
+            replacement.clear_vacancies()
+            self._drain(replacement)
 
-    def lose(self, process: WorkerHandle) -> None:
-        """A worker has died. Was it the one to be replaced, its place is filled in the usual way."""
-        if process is self._old:
+    def on_worker_exit(self, worker: WorkerHandle) -> None:
+        """Cancel if the worker to recycle has exited: its generation fills the slot as after any exit."""
+        if worker is self._recycled:
             self.cancel()
 
-    def _forget(self) -> None:
-        self.spare = self._home = self._old = None
+    def _reset(self) -> None:
+        self.replacement = self._generation = self._recycled = None
 
-    def _complain(self, home: Generation) -> None:
+    def _check_memory_limit(self, generation: Generation) -> None:
         limit = self._options.memory_limit
-        base = max((process.base for process in home.processes), default=0)
-        if not self._complained and 0 < limit <= base:
-            self._complained = True
-            said = f"{WORKER_MEMORY_LIMIT.name}={limit}"
-            self._journal.warning(f"{said} is too low to recycle anything: a fresh worker has {base} MiB already")
+        initial = max((worker.initial_memory for worker in generation.workers), default=0)
+        if not self._warned and 0 < limit <= initial:
+            self._warned = True
+            setting = f"{WORKER_MEMORY_LIMIT.name}={limit}"
+            self._journal.warning(f"{setting} has no effect: a new worker already uses {initial} MiB")

@@ -1,4 +1,4 @@
-"""Who waits for which reload."""
+"""Reload requests: which clients wait for which reload."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 
-class Waiting(Protocol):
-    """Somebody who asked for a reload and wants to hear how it went."""
+class ReloadClient(Protocol):
+    """A client that has requested a reload and waits for the result."""
 
     def answer(self, reply: Mapping[str, Any]) -> None:
-        """Tell."""
+        """Send the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadResult:
-    """How a reload ended: at which Unix time, with which generation live, after how long; `error` if it failed."""
+    """The result of a reload: when it ended (Unix time), the generation that serves, its duration, and any error."""
 
     at: float
     generation: int
@@ -26,42 +26,45 @@ class ReloadResult:
 
 
 class Reloads:
-    """One reload runs at a time. All who ask meanwhile wait for one more, since the file may have changed by then."""
+    """Runs one reload at a time.
+
+    All requests that arrive during a reload share the next one, because the file may have changed in the meantime.
+    """
 
     def __init__(self) -> None:
         self.last: ReloadResult | None = None
         self.running = False
-        self._began = 0.0
-        self._waiting: list[Waiting] = []
-        self._next: list[Waiting] | None = None
+        self._started_at = 0.0
+        self._waiting: list[ReloadClient] = []
+        self._next: list[ReloadClient] | None = None
 
-    def ask(self, *who: Waiting) -> None:
-        """Want a reload; `begin` starts it, now or when nothing else is under way."""
-        self._next = [*(self._next or []), *who]
+    def request(self, *clients: ReloadClient) -> None:
+        """Request a reload on behalf of any number of clients. `begin` starts it."""
+        self._next = [*(self._next or []), *clients]
 
     def begin(self) -> bool:
-        """Start what was asked for; False if nothing was, or one is running."""
+        """Start the requested reload. Returns False if there is no request or a reload is running."""
         if self.running or self._next is None:
             return False
         self._waiting, self._next = self._next, None
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self.running = True
         return True
 
-    def end(self, generation: int, error: str) -> ReloadResult:
-        """The running one has ended; `tell` says so to those who wait for it."""
-        self.last = ReloadResult(time.time(), generation, time.monotonic() - self._began, error)
+    def finish(self, generation: int, error: str) -> ReloadResult:
+        """Record the end of the running reload. `notify` sends the result to the clients."""
+        self.last = ReloadResult(time.time(), generation, time.monotonic() - self._started_at, error)
         self.running = False
         return self.last
 
-    def tell(self, outcome: ReloadResult) -> None:
-        """Answer all who wait for the one that has ended."""
-        for each in self._waiting:
-            each.answer({"ok": not outcome.error, "error": outcome.error, "generation": outcome.generation})
+    def notify(self, result: ReloadResult) -> None:
+        """Send the result to every client of the reload that has ended."""
+        for client in self._waiting:
+            client.answer({"ok": not result.error, "error": result.error, "generation": result.generation})
         self._waiting = []
 
-    def refuse(self, error: str) -> None:
-        """There will be no more of them."""
-        for each in (*self._waiting, *(self._next or [])):
-            each.answer({"ok": False, "error": error})
+    def cancel(self, error: str) -> None:
+        """Drop the running and the requested reload, and send `error` to all their clients."""
+        for client in (*self._waiting, *(self._next or [])):
+            client.answer({"ok": False, "error": error})
         self._waiting, self._next, self.running = [], None, False

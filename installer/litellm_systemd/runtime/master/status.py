@@ -1,4 +1,4 @@
-"""The master's state in words and as JSON."""
+"""The status of the main process: as one line of text and as JSON."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ from litellm_systemd.runtime.systemd.listeners import render_listener, render_li
 
 
 class MasterState(Protocol):
-    """What the status is made from: the attributes of `Master` that it reads."""
+    """The attributes of `Master` that the status is made from."""
 
     options: Options
-    born: float
+    started_at: float
     listeners: tuple[socket.socket, ...]
     current: Generation | None
-    coming: Generation | None
-    retiring: list[Generation]
+    candidate: Generation | None
+    draining: list[Generation]
     recycling: Recycling
     reloads: Reloads
     restarts: int
     stopping: bool
-    live_since: float
+    serving_since: float
 
     @property
     def generations(self) -> list[Generation]:
-        """All that have workers, the newest first."""
+        """All generations that have workers, the newest first."""
 
     @property
-    def processes(self) -> list[WorkerHandle]:
+    def workers(self) -> list[WorkerHandle]:
         """All workers."""
 
 
 def render_status(master: MasterState) -> str:
-    """One line for `systemctl status`."""
+    """The line that `systemctl status` shows."""
     if master.stopping:
-        left = _inflight(master.processes)
-        return f"draining: {_count(left, 'request')} left" if left else "stopping"
+        inflight = _count_inflight(master.workers)
+        return f"draining: {render_count(inflight, 'request')} in flight" if inflight else "stopping"
     if master.current is None:
-        return f"starting {_count(master.options.workers, 'worker')}"
-    parts = [_serving(master, master.current)]
+        return f"starting {render_count(master.options.workers, 'worker')}"
+    parts = [_render_serving(master, master.current)]
     if master.options.mock_testing and master.options.trial_socket is None:
         parts.append(f"{ALLOW_MOCK_TESTING.name} is on: every client can make models fail")
-    if master.coming is not None:
-        parts.append(f"reloading: starting {_count(master.options.workers, 'worker')}")
+    if master.candidate is not None:
+        parts.append(f"reloading: starting {render_count(master.options.workers, 'worker')}")
     elif master.reloads.last is not None and master.reloads.last.error:
         parts.append(f"the last reload failed: {master.reloads.last.error}")
-    former = [each for each in master.retiring if each.number != master.current.number]
-    left = _inflight([process for each in former for process in each.processes])
-    if left:
-        parts.append(f"{_count(left, 'request')} left on the configuration before")
-    for generation in (master.current, master.recycling.spare):
-        if generation is not None and generation.trouble:
-            parts.append(f"a worker can't start: {generation.trouble}")
+    previous = [each for each in master.draining if each.number != master.current.number]
+    inflight = _count_inflight([worker for each in previous for worker in each.workers])
+    if inflight:
+        parts.append(f"{render_count(inflight, 'request')} in flight on the previous configuration")
+    for generation in (master.current, master.recycling.replacement):
+        if generation is not None and generation.start_error:
+            parts.append(f"cannot start a worker: {generation.start_error}")
     return "; ".join(parts)
 
 
@@ -71,8 +71,12 @@ def render_error(error: InstallerError) -> str:
 
 
 def build_status(master: MasterState) -> dict[str, Any]:
-    """The answer to {"command": "status"}. Times are Unix time, ages seconds."""
-    generation = master.current or master.coming
+    """The answer to {"command": "status"}.
+
+    `since` and `at` are Unix times. The other times are in seconds: `age` since the start of a process, `answered`
+    since the last heartbeat of a worker. Names of keys and states are published and do not change.
+    """
+    generation = master.current or master.candidate
     configuration = generation.configuration if generation else None
     now = time.monotonic()
     return {
@@ -80,18 +84,18 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "state": _state(master),
         "status": render_status(master),
         "pid": os.getpid(),
-        "age": round(now - master.born, 3),
+        "age": round(now - master.started_at, 3),
         "mock_testing": master.options.mock_testing,
         "listen": [render_listener(each) for each in master.listeners],
         "generation": generation.number if generation else None,
-        "since": round(master.live_since, 3) or None,
+        "since": round(master.serving_since, 3) or None,
         "config": str(configuration.path) if configuration else None,
         "config_name": configuration.name if configuration else None,
         "sha256": configuration.digest if configuration else None,
         "models": configuration.models if configuration else None,
-        "workers": [_worker(process, each, now) for each in master.generations for process in each.processes],
+        "workers": [_build_worker(worker, each, now) for each in master.generations for worker in each.workers],
         "restarts": master.restarts,
-        "last_reload": _reload(master.reloads.last),
+        "last_reload": _build_reload(master.reloads.last),
     }
 
 
@@ -100,46 +104,47 @@ def _state(master: MasterState) -> str:
         return "stopping"
     if master.current is None:
         return "starting"
-    return "serving" if master.coming is None else "reloading"
+    return "serving" if master.candidate is None else "reloading"
 
 
-def _worker(process: WorkerHandle, generation: Generation, now: float) -> dict[str, Any]:
+def _build_worker(worker: WorkerHandle, generation: Generation, now: float) -> dict[str, Any]:
     return {
-        "worker": process.slot,
-        "pid": process.pid,
+        "worker": worker.slot,
+        "pid": worker.pid,
         "generation": generation.number,
-        "state": process.phase.value,
-        "serving": process.beat.serving,
-        "age": round(now - process.born, 3),
-        "answered": round(now - process.beat_at, 3),
-        "inflight": process.beat.inflight,
-        "connections": process.beat.connections,
-        "requests": process.beat.requests,
+        "state": worker.phase.value,
+        "serving": worker.heartbeat.serving,
+        "age": round(now - worker.started_at, 3),
+        "answered": round(now - worker.heartbeat_at, 3),
+        "inflight": worker.heartbeat.inflight,
+        "connections": worker.heartbeat.connections,
+        "requests": worker.heartbeat.requests,
     }
 
 
-def _reload(outcome: ReloadResult | None) -> dict[str, Any] | None:
-    if outcome is None:
+def _build_reload(result: ReloadResult | None) -> dict[str, Any] | None:
+    if result is None:
         return None
     return {
-        "ok": not outcome.error,
-        "at": round(outcome.at, 3),
-        "generation": outcome.generation,
-        "seconds": round(outcome.seconds, 3),
-        "error": outcome.error,
+        "ok": not result.error,
+        "at": round(result.at, 3),
+        "generation": result.generation,
+        "seconds": round(result.seconds, 3),
+        "error": result.error,
     }
 
 
-def _serving(master: MasterState, generation: Generation) -> str:
+def _render_serving(master: MasterState, generation: Generation) -> str:
     serving, size = generation.count(Phase.SERVING), generation.size
-    workers = _count(size, "worker") if serving == size else f"{serving} of {_count(size, 'worker')}"
-    models = _count(generation.configuration.models, "model")
+    workers = render_count(size, "worker") if serving == size else f"{serving} of {render_count(size, 'worker')}"
+    models = render_count(generation.configuration.models, "model")
     return f"serving on {render_listeners(master.listeners)} with {models}, {workers}"
 
 
-def _inflight(processes: list[WorkerHandle]) -> int:
-    return sum(process.beat.inflight for process in processes)
+def _count_inflight(workers: list[WorkerHandle]) -> int:
+    return sum(worker.heartbeat.inflight for worker in workers)
 
 
-def _count(number: int, noun: str) -> str:
+def render_count(number: int, noun: str) -> str:
+    """A number and its noun, such as "1 request" or "2 requests"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.runtime.channel import Beat, Channel, Drained, Environment, Failed, Serve
+from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.cut_requests import CutRequests
@@ -59,7 +59,7 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
         cause = application.failure or error
         # The last frames say it; the hundreds before are one lifespan inside another.
         journal.line(DEBUG, "".join(traceback.format_exception(cause, limit=-4)).rstrip())
-        channel.send(Failed(litellm_adapter.render_cause(cause)))
+        channel.send(StartFailed(litellm_adapter.render_cause(cause)))
         return 1
     return 0
 
@@ -205,7 +205,9 @@ class _Worker:
         self._set_alarm(self._hang_limit * 4)
         server = self._server
         requests = max(0, server.server_state.total_requests - self._probes)
-        self._channel.send(Beat(self._serving, server.inflight, server.connections, requests, _resident_memory()))
+        self._channel.send(
+            Heartbeat(self._serving, server.inflight, server.connections, requests, _resident_memory())
+        )
 
 
 def _resident_memory() -> int:
