@@ -103,7 +103,7 @@ def _measure_litellm(requests: int, thresholds: tuple[int, int, int] | None) -> 
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(CONFIG % " ".join(["word"] * _CHUNKS))
-        with litellm_adapter.silence():
+        with litellm_adapter.suppress_stdout():
             litellm_adapter.set_up(config, {}, 1)
         application = CutRequests(litellm_adapter.application())
         server = Server(build_config(application, 65), (), lame_duck_timeout=0, drain_timeout=0)
@@ -115,11 +115,11 @@ def _measure_litellm(requests: int, thresholds: tuple[int, int, int] | None) -> 
 async def _drive(
     server: Server, requests: int, thresholds: tuple[int, int, int] | None, found: dict[str, float]
 ) -> None:
-    with litellm_adapter.silence():
+    with litellm_adapter.suppress_stdout():
         serving = asyncio.get_running_loop().create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
-        await probe.ask(server.connect, probe.READINESS, 60)
+        await probe.get_status(server.connect, probe.READINESS, 60)
     if thresholds:
         gc.set_threshold(*thresholds)
     for kind in ("sse", "json"):
@@ -128,7 +128,7 @@ async def _drive(
         took = await _ask_often(server, kind == "sse", requests)
         found[kind] = (time.process_time() - begin) * 1000 / requests
         found["p99"] = sorted(took)[int(len(took) * 0.99)] * 1000
-    server.hurry(0)
+    server.force_close(0)
     with contextlib.suppress(asyncio.CancelledError):
         await serving
 

@@ -17,7 +17,7 @@ from litellm.llms.bedrock.base_aws_llm import BaseAWSLLM
 from litellm_systemd.runtime.worker import litellm_adapter
 
 if sys.argv[1] == "adapter":
-    litellm_adapter.sign_with_one_set()
+    litellm_adapter.use_frozen_credentials()
 url = sys.argv[2] + "/model/us.anthropic.claude-sonnet-5-5/converse"
 body = '{"messages": [{"role": "user", "content": [{"text": "hi"}]}]}'
 headers = {"Content-Type": "application/json"}
@@ -44,4 +44,4 @@ def test_a_renewal_in_the_midst_of_a_signature() -> None:
             return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
 
         assert ask("adapter") == "200\n"
-        assert ask("plain").startswith("403"), "LiteLLM freezes them itself now: take sign_with_one_set out"
+        assert ask("plain").startswith("403"), "LiteLLM freezes them itself now: remove use_frozen_credentials"

@@ -1,4 +1,4 @@
-"""Connections are shared out: see `Acceptor`."""
+"""How connections are distributed over the workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEADLINE = 30.0
 
 
 class Worker:
-    """One of several that take from a socket. It keeps what it gets."""
+    """A worker that keeps the connections that it accepts."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.connections: list[socket.socket] = []
@@ -38,28 +38,28 @@ async def _until(condition: Callable[[], bool]) -> None:
     await asyncio.wait_for(wait(), DEADLINE)
 
 
-def _run(story: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> None:
+def _run(scenario: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         listener.setblocking(False)
-        asyncio_run(story(listener))
+        asyncio_run(scenario(listener))
 
 
-def test_clients_that_come_at_once_are_shared_out() -> None:
-    """Of sixteen clients that connect together, each of two workers gets its share, and none waits for ever."""
+def test_simultaneous_clients_are_distributed() -> None:
+    """If sixteen clients connect together, all are accepted, and each of two workers accepts at least five."""
 
-    async def story(listener: socket.socket) -> None:
+    async def scenario(listener: socket.socket) -> None:
         workers = Worker(listener), Worker(listener.dup())
         clients = [socket.create_connection(listener.getsockname()) for _ in range(16)]
         await _until(lambda: sum(len(worker.connections) for worker in workers) == len(clients))
         assert min(len(worker.connections) for worker in workers) >= 5
 
-    _run(story)
+    _run(scenario)
 
 
-def test_who_has_less_comes_first() -> None:
-    """A new client goes to the worker that has no other, though the one with eight was asked first."""
+def test_idle_worker_accepts_first() -> None:
+    """A new client gets the worker without connections, not the one that has eight."""
 
-    async def story(listener: socket.socket) -> None:
+    async def scenario(listener: socket.socket) -> None:
         busy = Worker(listener)
         clients = [socket.create_connection(listener.getsockname()) for _ in range(8)]
         await _until(lambda: len(busy.connections) == len(clients))
@@ -68,58 +68,58 @@ def test_who_has_less_comes_first() -> None:
         await _until(lambda: len(idle.connections) == 1)
         assert len(busy.connections) == 8
 
-    _run(story)
+    _run(scenario)
 
 
-class Full(socket.socket):
-    """A socket of a process that had no descriptor left, once."""
+class FailingSocket(socket.socket):
+    """A socket whose first accept fails because the process has no descriptor left."""
 
-    full = True
+    fails = True
 
     def accept(self) -> tuple[socket.socket, Any]:
-        if self.full:
-            self.full = False
+        if self.fails:
+            self.fails = False
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return super().accept()
 
 
 @pytest.mark.slow
-def test_no_room_for_a_connection(caplog: pytest.LogCaptureFixture) -> None:
-    """Without a descriptor left it says so, and takes the connection when there is room again."""
+def test_accept_error(caplog: pytest.LogCaptureFixture) -> None:
+    """An accept that fails for lack of descriptors is logged, and the connection is accepted later."""
 
-    async def story(listener: socket.socket) -> None:
-        with Full(fileno=listener.dup().detach()) as full:
-            full.setblocking(False)
-            worker = Worker(full)
+    async def scenario(listener: socket.socket) -> None:
+        with FailingSocket(fileno=listener.dup().detach()) as failing:
+            failing.setblocking(False)
+            worker = Worker(failing)
             client = socket.create_connection(listener.getsockname())
             await _until(lambda: len(worker.connections) == 1)
             worker.acceptor.close()
             client.close()
 
     with caplog.at_level(logging.ERROR):
-        _run(story)
-    assert "no connection can be accepted: Too many open files" in caplog.text
+        _run(scenario)
+    assert "cannot accept a connection: Too many open files" in caplog.text
 
 
 @pytest.mark.slow
-def test_closed_it_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `close` a connection is left to others, even one that it was about to take."""
-    pause = 1.0  # long enough for the next lines, on a busy machine too
-    monkeypatch.setattr(acceptor, "_PATIENCE", pause)
-    monkeypatch.setattr(acceptor, "_MOST", pause)
+def test_closed_acceptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed acceptor accepts no connection, not even one that was waiting for its delay."""
+    delay = 1.0  # long enough for the next lines on a busy machine
+    monkeypatch.setattr(acceptor, "_DELAY_PER_CONNECTION", delay)
+    monkeypatch.setattr(acceptor, "_MAX_DELAY", delay)
 
-    async def story(listener: socket.socket) -> None:
-        leaving = Worker(listener.dup())
+    async def scenario(listener: socket.socket) -> None:
+        closed = Worker(listener.dup())
         first = socket.create_connection(listener.getsockname())
-        await _until(lambda: len(leaving.connections) == 1)
+        await _until(lambda: len(closed.connections) == 1)
         second = socket.create_connection(listener.getsockname())
         await asyncio.sleep(0)
-        leaving.acceptor.close()
-        await asyncio.sleep(1.5 * pause)
-        staying = Worker(listener)
-        await _until(lambda: len(staying.connections) == 1)
-        assert len(leaving.connections) == 1
+        closed.acceptor.close()
+        await asyncio.sleep(1.5 * delay)
+        other = Worker(listener)
+        await _until(lambda: len(other.connections) == 1)
+        assert len(closed.connections) == 1
         first.close()
         second.close()
 
-    _run(story)
+    _run(scenario)

@@ -53,7 +53,7 @@ def clean() -> Iterator[None]:
 
 
 def serve(application: Application, journal: Journal | None = None, **scope: Any) -> list[Any]:
-    """One request; the messages that reached the client."""
+    """Serve one request. Returns the messages that the client got."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -63,41 +63,41 @@ def serve(application: Application, journal: Journal | None = None, **scope: Any
     return sent
 
 
-def words(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The one line, without how long it took."""
+def fields(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The fields of the one log line, without the duration."""
     (line,) = capsys.readouterr().err.splitlines()
     *before, milliseconds, unit, client = line.split(" ")
     assert (milliseconds.isdigit(), unit) == (True, "ms")
     return [*before, client]
 
 
-def test_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A request is one line, without its query, and its answer passes unchanged."""
+def test_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A request is logged in one line without its query string, and its response is unchanged."""
     assert serve(Application([START, MORE, END])) == [START, MORE, END]
-    assert words(capsys) == ["POST", "/v1/chat", "200", "192.0.2.1"]
+    assert fields(capsys) == ["POST", "/v1/chat", "200", "192.0.2.1"]
 
 
-def test_object(capsys: pytest.CaptureFixture[str]) -> None:
-    """With JSON_LOGS its parts are keys of an object with the priority before it."""
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """With JSON_LOGS the fields are keys of an object, after the priority."""
     serve(Application([START, END]), Journal(prefixed=True, structured=True))
     event = json.loads(capsys.readouterr().err.removeprefix("<6>"))
     assert event["message"].startswith("POST /v1/chat 200 ")
-    parts = {"client": "192.0.2.1", "method": "POST", "path": "/v1/chat", "status": 200, "level": "INFO"}
-    assert parts.items() <= event.items()
+    expected = {"client": "192.0.2.1", "method": "POST", "path": "/v1/chat", "status": 200, "level": "INFO"}
+    assert expected.items() <= event.items()
     assert event["ms"] >= 0
 
 
-def test_the_name_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
-    """The line has the id that LiteLLM gives the answer, by which its other lines are found, made safe."""
-    named = {**START, "headers": [(b"X-LiteLLM-Call-Id", b"6f1f\n4c4e")]}
-    serve(Application([named, END]))
+def test_call_id(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line contains LiteLLM's id of the request, escaped, so that its other log lines can be found."""
+    with_id = {**START, "headers": [(b"X-LiteLLM-Call-Id", b"6f1f\n4c4e")]}
+    serve(Application([with_id, END]))
     assert capsys.readouterr().err.endswith(" ms 192.0.2.1 6f1f\\n4c4e\n")
-    serve(Application([named, END]), Journal(structured=True))
+    serve(Application([with_id, END]), Journal(structured=True))
     assert json.loads(capsys.readouterr().err)["litellm_call_id"] == "6f1f\\n4c4e"
 
 
-def test_a_stream_is_logged_when_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
-    """The line comes after the last part, and doesn't wait for work that the application does afterwards."""
+def test_stream_is_logged_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """A stream is logged after its last part, before the application finishes its background work."""
     written: list[str] = []
 
     async def stream(scope: Any, receive: Any, send: Any) -> None:
@@ -123,43 +123,43 @@ def test_a_stream_is_logged_when_it_ends(capsys: pytest.CaptureFixture[str]) -> 
         ([], asyncio.CancelledError(), "-"),
     ],
 )
-def test_every_end_is_logged(
+def test_incomplete_requests_are_logged(
     capsys: pytest.CaptureFixture[str], messages: list[dict[str, Any]], error: BaseException, status: str
 ) -> None:
-    """A request that fails or is cut has its line, with the status that the client saw, if it saw one."""
+    """A request that fails or is cut is logged with the status that the client got, if any."""
     with pytest.raises(type(error)):
         serve(Application(messages, error))
-    assert words(capsys)[2] == status
+    assert fields(capsys)[2] == status
 
 
 @pytest.mark.parametrize(("kind", "status"), [("websocket.accept", "101"), ("websocket.close", "403")])
 def test_websocket(capsys: pytest.CaptureFixture[str], kind: str, status: str) -> None:
-    """A WebSocket is one request, as long as it is open."""
+    """A WebSocket is logged as one request, when it closes."""
     serve(Application([{"type": kind}, {"type": "websocket.close"}]), type="websocket")
-    assert words(capsys)[2] == status
+    assert fields(capsys)[2] == status
 
 
 @pytest.mark.parametrize("more", [{"type": "lifespan"}, {"client": None, "server": ("", None)}])
-def test_no_request_of_a_client(capsys: pytest.CaptureFixture[str], more: dict[str, Any]) -> None:
-    """The worker's own probe and the application's start are not logged."""
+def test_internal_requests_are_not_logged(capsys: pytest.CaptureFixture[str], more: dict[str, Any]) -> None:
+    """The health check of the worker and the lifespan of the application are not logged."""
     assert serve(Application([START, END]), **more) == [START, END]
     assert capsys.readouterr().err == ""
 
 
-def test_no_line_can_be_forged(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever a client puts into a path or a proxy says of it, the line stays one, in plain characters."""
+def test_lines_cannot_be_forged(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters in a path or a client address are escaped, so that a client cannot add log lines."""
     serve(Application([START, END]), raw_path=b"/a%0a<3>b\x1b\xff", client=("1\n2\x85", 0))
-    assert words(capsys) == ["POST", "/a%0a<3>b\\x1b\\xff", "200", "1\\n2\\x85"]
+    assert fields(capsys) == ["POST", "/a%0a<3>b\\x1b\\xff", "200", "1\\n2\\x85"]
 
 
 def test_unix_socket(capsys: pytest.CaptureFixture[str]) -> None:
-    """A client at a UNIX socket has no address, and its line."""
+    """A request at a UNIX socket is logged without a client address."""
     serve(Application([START, END]), client=None, server=("/run/x.sock", None))
-    assert words(capsys)[3] == "-"
+    assert fields(capsys)[3] == "-"
 
 
 def test_filters_of_litellm(capsys: pytest.CaptureFixture[str]) -> None:
-    """LiteLLM's filters of uvicorn's access log see the path where they look for it."""
+    """LiteLLM's filters for uvicorn's access log apply to this access log."""
     seen: list[Any] = []
 
     class Filter(logging.Filter):

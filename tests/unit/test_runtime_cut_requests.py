@@ -1,4 +1,4 @@
-"""What clients hear when their request is cut."""
+"""The response that a client gets when its request is cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PART = {"type": "http.response.body", "body": b"x", "more_body": True}
 
 
 def cut(path: str, *messages: dict[str, Any]) -> tuple[list[Any], bool]:
-    """Cancel a request after the application has sent `messages`: what went out, and whether it ended cancelled."""
+    """Cancel a request after `messages`. Returns what the client got, and whether the cancellation propagated."""
     sent: list[Any] = []
 
     async def application(_scope: Any, _receive: Any, send: Any) -> None:
@@ -27,7 +27,7 @@ def cut(path: str, *messages: dict[str, Any]) -> tuple[list[Any], bool]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    async def story() -> bool:
+    async def scenario() -> bool:
         scope = {"type": "http", "path": path}
         task = asyncio.create_task(CutRequests(application)(scope, None, send))
         await asyncio.sleep(0)
@@ -35,7 +35,7 @@ def cut(path: str, *messages: dict[str, Any]) -> tuple[list[Any], bool]:
         await asyncio.wait([task], timeout=10)
         return task.cancelled()
 
-    return sent, asyncio.run(story())
+    return sent, asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def cut(path: str, *messages: dict[str, Any]) -> tuple[list[Any], bool]:
     ],
 )
 def test_cut_stream_ends_with_an_error(path: str, name: str | None, kind: str | None) -> None:
-    """A stream that is cut ends whole, and its last event is an error in the words of the API that was called."""
+    """A stream that is cut ends with an error event in the format of its API, and then completely."""
     sent, cancelled = cut(path, STREAM, PART)
     assert not cancelled
     assert sent[-1]["more_body"] is False
@@ -60,8 +60,8 @@ def test_cut_stream_ends_with_an_error(path: str, name: str | None, kind: str | 
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
-def test_unanswered_request_is_refused(path: str) -> None:
-    """A request that is cut before its answer began is answered with 503 and the reason."""
+def test_request_without_response(path: str) -> None:
+    """A request that is cut before its response began gets 503 and the reason."""
     sent, cancelled = cut(path)
     assert not cancelled
     assert [message.get("status") for message in sent] == [503, None]
@@ -69,13 +69,13 @@ def test_unanswered_request_is_refused(path: str) -> None:
     assert dict(sent[0]["headers"])[b"content-length"] == str(len(sent[1]["body"])).encode()
 
 
-def test_half_a_document_gets_nothing_added() -> None:
-    """Of any other answer that has begun nothing is made up: it stays visibly cut."""
+def test_partial_document() -> None:
+    """Any other response that has begun stays incomplete, so that the client detects the error."""
     assert cut("/v1/files", DOCUMENT, PART) == ([DOCUMENT, PART], True)
 
 
 def test_lifespan_passes() -> None:
-    """What is no request passes untouched."""
+    """Events that are no requests pass unchanged."""
     seen: list[Any] = []
 
     async def application(*arguments: Any) -> None:

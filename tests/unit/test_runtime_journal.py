@@ -1,4 +1,4 @@
-"""Lines for the journal."""
+"""Log lines in the format of journald and as JSON."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ import pytest
 from litellm_systemd.runtime.journal import (
     Journal,
     JournalHandler,
-    adopt_loggers,
-    adopt_strays,
-    hush_cancellations,
+    install_exception_hooks,
     open_journal,
     priority_of,
+    redirect_loggers,
+    suppress_cancellation_logs,
 )
 
 STRUCTURED = Journal(prefixed=True, structured=True)
 
 
 def parse(written: str, priority: int) -> dict[str, Any]:
-    """The one object that was written, with this priority."""
+    """The one JSON object in `written`, which must have this priority."""
     assert written.startswith(f"<{priority}>")
     event: dict[str, Any] = json.loads(written.removeprefix(f"<{priority}>"))
     assert datetime.fromisoformat(event["timestamp"])
@@ -39,7 +39,7 @@ def parse(written: str, priority: int) -> dict[str, Any]:
 
 @pytest.fixture
 def logger() -> Iterator[logging.Logger]:
-    """A logger of our own, and the root's handlers out of the way, which are pytest's."""
+    """A logger for one test, which is reset afterwards."""
     logger = logging.getLogger("test.journal")
     last = logging.lastResort
     yield logger
@@ -51,7 +51,7 @@ def logger() -> Iterator[logging.Logger]:
 
 @contextlib.contextmanager
 def bare_root() -> Iterator[None]:
-    """Without pytest's own handlers, which come anew for each phase of a test."""
+    """Remove pytest's handlers from the root logger. pytest adds them again for each phase of a test."""
     handlers = logging.root.handlers[:]
     logging.root.handlers.clear()
     try:
@@ -61,20 +61,20 @@ def bare_root() -> Iterator[None]:
 
 
 def test_every_line_has_its_priority(capsys: pytest.CaptureFixture[str]) -> None:
-    """A text of several lines stays together, each with the priority."""
+    """Each line of an event has the priority of the event."""
     Journal(prefixed=True).error("one\ntwo")
     Journal(prefixed=True).notice("three")
     assert capsys.readouterr().err == "<3>one\n<3>two\n<5>three\n"
 
 
-def test_plain_in_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without the journal there are no prefixes."""
+def test_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines to a terminal have no priority."""
     Journal().warning("one")
     assert capsys.readouterr().err == "one\n"
 
 
-def test_only_this_stream_is_the_journal() -> None:
-    """JOURNAL_STREAM must be this very stream: a redirected one gets plain lines."""
+def test_journal_stream() -> None:
+    """Lines have a priority only if JOURNAL_STREAM names the current standard error, not if it is redirected."""
     status = os.fstat(2)
     assert open_journal({"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}).prefixed
     assert not open_journal({"JOURNAL_STREAM": "1:2"}).prefixed
@@ -86,44 +86,44 @@ def test_only_this_stream_is_the_journal() -> None:
     [(logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7), (5, 7)],
 )
 def test_levels(level: int, priority: int) -> None:
-    """Levels of logging are priorities of syslog(3)."""
+    """Each level of `logging` has a priority of syslog(3)."""
     assert priority_of(level) == priority
 
 
-class Secretive(logging.Formatter):
-    """As LiteLLM's own: it takes secrets out."""
+class RedactingFormatter(logging.Formatter):
+    """Removes secrets, as LiteLLM's formatter does."""
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).replace("sk-secret", "REDACTED")
 
 
-def test_loggers_are_adopted(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a logger wrote to the terminal comes with a priority, without a clock, and as clean as before."""
+def test_redirected_logger(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    """A redirected logger writes a priority and no timestamp, and keeps its level and its redaction of secrets."""
     logger.propagate = False
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(Secretive("%(asctime)s %(levelname)s - %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s - %(message)s"))
     handler.setLevel(logging.WARNING)
     logger.addHandler(handler)
-    adopt_loggers(Journal(prefixed=True))
-    adopt_loggers(Journal(prefixed=True))  # twice is once
+    redirect_loggers(Journal(prefixed=True))
+    redirect_loggers(Journal(prefixed=True))  # a second call has no effect
     logger.warning("key sk-secret\nsecond line")
     logger.info("below the handler's level")
     assert capsys.readouterr().err == "<4>test.journal: key REDACTED\n<4>second line\n"
 
 
-def test_other_handlers_are_left_alone(logger: logging.Logger) -> None:
-    """A file of the user's stays a file."""
+def test_file_handlers_stay(logger: logging.Logger) -> None:
+    """A handler that writes to a file is not replaced."""
     handler = logging.FileHandler(os.devnull)
     logger.addHandler(handler)
-    adopt_loggers(Journal(prefixed=True))
+    redirect_loggers(Journal(prefixed=True))
     assert logger.handlers == [handler]
     handler.close()
 
 
-def test_nobodys_records(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    """A library without any handler gets a line too, from warnings up."""
+def test_logger_without_handler(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    """Warnings and errors of a logger without a handler are written with their priority."""
     with bare_root():
-        adopt_loggers(Journal(prefixed=True))
+        redirect_loggers(Journal(prefixed=True))
         logger.warning("hello")
     assert capsys.readouterr().err == "<4>test.journal: hello\n"
 
@@ -137,22 +137,22 @@ def test_nobodys_records(logger: logging.Logger, capsys: pytest.CaptureFixture[s
         ({}, False, 3),
     ],
 )
-def test_clients_make_no_errors(
+def test_client_errors_are_warnings(
     logger: logging.Logger, capsys: pytest.CaptureFixture[str], extra: dict[str, str], trace: bool, priority: int
 ) -> None:
-    """A wrong key or a bad request is a warning; an exception and an error of the service's own stay errors."""
+    """An error in a client's request is a warning. Exceptions and errors of the service itself stay errors."""
     logger.addHandler(JournalHandler(Journal(prefixed=True)))
     try:
         raise ValueError("x")
     except ValueError:
-        logger.error("refused", exc_info=trace, extra=extra)
+        logger.error("rejected", exc_info=trace, extra=extra)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"<{priority}>refused"
+    assert lines[0] == f"<{priority}>rejected"
     assert all(line.startswith(f"<{priority}>") for line in lines)
 
 
-def test_refused_key_is_one_line(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    """A request without a key, which LiteLLM logs with a traceback, is a warning of one line."""
+def test_missing_key_is_one_line(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    """A request without a key, which LiteLLM logs with a traceback, is a warning in one line."""
     record = logging.makeLogRecord(
         {"msg": "No api key", "levelno": logging.ERROR, "module": "auth_exception_handler"}
     )
@@ -162,12 +162,12 @@ def test_refused_key_is_one_line(logger: logging.Logger, capsys: pytest.CaptureF
     assert capsys.readouterr().err == "<4>No api key\n"
 
 
-def test_cancellations_are_hushed(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    """A worker that leaves doesn't log the tasks that it cancelled itself, but everything else."""
+def test_cancellations_are_not_logged(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    """A draining worker does not log the tasks that it cancels, but it logs other errors."""
     uvicorn = logging.getLogger("uvicorn.error")
     with bare_root():
-        adopt_loggers(Journal(prefixed=True))
-        hush_cancellations()
+        redirect_loggers(Journal(prefixed=True))
+        suppress_cancellation_logs()
         for error in (asyncio.CancelledError(), ValueError("bad")):
             try:
                 raise error
@@ -179,26 +179,28 @@ def test_cancellations_are_hushed(logger: logging.Logger, capsys: pytest.Capture
     assert "CancelledError" not in written
 
 
-def test_an_event_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
-    """With JSON_LOGS an event of several lines is one object in one line, its priority before it."""
+def test_json_event(capsys: pytest.CaptureFixture[str]) -> None:
+    """With JSON_LOGS an event of several lines is one object in one line, after its priority."""
     STRUCTURED.notice("one\ntwo")
     event = parse(capsys.readouterr().err, 5)
     assert (event["message"], event["level"]) == ("one\ntwo", "INFO")
 
 
-@pytest.mark.parametrize(("word", "structured"), [("true", True), ("1", True), ("false", False), ("nonsense", False)])
-def test_structured_by_variable(word: str, structured: bool) -> None:
-    """JSON_LOGS decides; a value that will be refused is reported in plain words."""
-    assert open_journal({"JSON_LOGS": word}).structured is structured
+@pytest.mark.parametrize(
+    ("value", "structured"), [("true", True), ("1", True), ("false", False), ("nonsense", False)]
+)
+def test_structured_by_variable(value: str, structured: bool) -> None:
+    """JSON_LOGS turns on JSON. The error about an invalid value is plain text."""
+    assert open_journal({"JSON_LOGS": value}).structured is structured
 
 
-def test_records_are_objects(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    """A library that knows nothing of JSON gets one object a record, its traceback inside, and no secret back."""
+def test_json_record(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    """With JSON_LOGS each record of a library is one object, with its traceback and without secrets."""
     logger.propagate = False
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Secretive("%(asctime)s %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
-    adopt_loggers(STRUCTURED)
+    redirect_loggers(STRUCTURED)
     try:
         raise ValueError("bad")
     except ValueError:
@@ -212,30 +214,30 @@ def test_records_are_objects(logger: logging.Logger, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("message", "kept"), [('{"message": "m", "level": "INFO", "x": 1}', True), ('{"x": 1}', False), ("{", False)]
 )
-def test_objects_stay_as_they_are(
+def test_json_of_other_formatters(
     logger: logging.Logger, capsys: pytest.CaptureFixture[str], message: str, kept: bool
 ) -> None:
-    """What a JSON formatter made is written unchanged; anything else that begins with a brace is text."""
+    """An event of a JSON formatter is written unchanged. Other text that begins with a brace is wrapped."""
     logger.addHandler(JournalHandler(STRUCTURED))
     logger.warning(message)
     written = capsys.readouterr().err
     assert written == f"<4>{message}\n" if kept else parse(written, 4)["message"] == message
 
 
-def test_refused_key_is_a_warning_as_an_object(capsys: pytest.CaptureFixture[str]) -> None:
-    """The level in the object is that of the priority before it."""
+def test_client_error_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """The level in the object of a client error matches its priority."""
     record = logging.makeLogRecord({"msg": "No api key", "levelno": logging.ERROR, "levelname": "ERROR"})
     record.requester_ip = "192.0.2.1"
     JournalHandler(STRUCTURED).handle(record)
     assert parse(capsys.readouterr().err, 4)["level"] == "WARNING"
 
 
-def test_strays(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Warnings and exceptions that nobody caught, in threads too, are events like all others."""
+def test_exception_hooks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python warnings and uncaught exceptions, also in threads, are written as events."""
     monkeypatch.setattr(sys, "excepthook", None)
     monkeypatch.setattr(threading, "excepthook", None)
     monkeypatch.setattr(warnings, "showwarning", None)
-    adopt_strays(STRUCTURED)
+    install_exception_hooks(STRUCTURED)
     sys.excepthook(ValueError, ValueError("bad"), None)
     assert parse(capsys.readouterr().err, 2)["message"] == "ValueError: bad"
     threading.excepthook(threading.ExceptHookArgs((KeyError, KeyError("x"), None, None)))

@@ -1,4 +1,4 @@
-"""Routes that are declared cheaply do what others do."""
+"""Routes with lazily built validators behave like others."""
 
 from __future__ import annotations
 
@@ -52,56 +52,56 @@ def counted_adapters(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 def test_same_answers() -> None:
-    """A route that is declared cheaply answers, refuses and documents itself as any other."""
-    with routes.declared_cheaply():
-        cheap = make_application()
-        routes.build(cheap)
+    """A lazily declared route has the same responses, errors and documentation as another route."""
+    with routes.lazy_declaration():
+        lazy = make_application()
+        routes.prepare(lazy)
     usual = make_application()
-    assert cheap.openapi() == usual.openapi()
+    assert lazy.openapi() == usual.openapi()
     right = "number=2", {"name": "b", "sizes": ["1"]}
     for query, body in (right, ("number=0", {"name": "b"}), ("", {"sizes": "x"})):
-        answers = [TestClient(each).post(f"/double/a?{query}", json=body) for each in (cheap, usual)]
+        answers = [TestClient(each).post(f"/double/a?{query}", json=body) for each in (lazy, usual)]
         assert answers[0].status_code == answers[1].status_code
         assert answers[0].json() == answers[1].json()
-    assert TestClient(cheap).post(f"/double/a?{right[0]}", json=right[1]).json() == {"name": "ab", "sizes": [1, 1]}
+    assert TestClient(lazy).post(f"/double/a?{right[0]}", json=right[1]).json() == {"name": "ab", "sizes": [1, 1]}
 
 
-def test_built_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cheap route costs no validator until it is used, and then each of them once; a later one is whole at once."""
+def test_lazy_validators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lazily declared route builds each validator once, at its first use. A later route builds them at once."""
     with counted_adapters(monkeypatch) as built:
-        with routes.declared_cheaply():
+        with routes.lazy_declaration():
             built.clear()
             client = TestClient(make_application())
             assert built == []
         for _ in range(2):
             assert client.post("/double/a?number=2", json={"name": "b"}).status_code == 200
-            assert len(built) == 4  # text, model, number, answer
+            assert len(built) == 4  # text, model, number, response
         make_application()
         assert len(built) == 8
 
 
-def test_signature_once() -> None:
-    """A function that many routes depend on is looked at once while they are declared."""
-    looked_at: list[Any] = []
+def test_cached_signatures() -> None:
+    """The signature of a function that many routes depend on is computed once."""
+    computed: list[Any] = []
     original = utils.get_typed_signature
 
-    def look(call: Any) -> Any:
-        looked_at.append(call)
+    def count(call: Any) -> Any:
+        computed.append(call)
         return original(call)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, "get_typed_signature", look)
-        with routes.signatures_once():
+        patch.setattr(utils, "get_typed_signature", count)
+        with routes.cached_signatures():
             make_application()
             make_application()
-        assert looked_at.count(number) == 1
+        assert computed.count(number) == 1
         make_application()
-        assert looked_at.count(number) == 2
+        assert computed.count(number) == 2
 
 
 @dataclass
 class Other:
-    """A field of a FastAPI that prepares more than the validator."""
+    """A field class whose constructor prepares more than the validator."""
 
     field_info: Any
     name: str
@@ -112,13 +112,13 @@ class Other:
         self.another = 2
 
 
-@pytest.mark.parametrize("stranger", [Other, None])
-def test_unknown_fastapi(monkeypatch: pytest.MonkeyPatch, stranger: Any) -> None:
-    """A FastAPI whose fields are made another way is left as it is."""
-    monkeypatch.setattr(v2, "ModelField", stranger)
-    before = dict(vars(stranger)) if stranger else None
-    with routes.adapters_when_asked():
-        assert (dict(vars(stranger)) if stranger else None) == before
+@pytest.mark.parametrize("field_class", [Other, None])
+def test_unknown_fastapi(monkeypatch: pytest.MonkeyPatch, field_class: Any) -> None:
+    """A FastAPI with other internals is not changed."""
+    monkeypatch.setattr(v2, "ModelField", field_class)
+    before = dict(vars(field_class)) if field_class else None
+    with routes.lazy_type_adapters():
+        assert (dict(vars(field_class)) if field_class else None) == before
     monkeypatch.delattr(utils, "get_typed_signature")
-    with routes.signatures_once():
+    with routes.cached_signatures():
         assert not hasattr(utils, "get_typed_signature")

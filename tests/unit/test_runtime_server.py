@@ -1,4 +1,4 @@
-"""uvicorn as a lame duck: nothing is lost, and everything comes to an end. With each of its HTTP protocols."""
+"""The drain of a worker's server: no request is lost, and it ends. With both HTTP protocols of uvicorn."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from litellm_systemd.runtime.worker.server import Server, build_config
 from litellm_systemd.runtime.worker.worker import asyncio_run
 
 PROTOCOLS = ("httptools", "h11")
-#: No test waits longer.
+#: Seconds: no test waits longer.
 DEADLINE = 30.0
 
 
 class Application:
-    """/ answers at once; /stream sends a first part, and the last one when `finish` is set."""
+    """/ answers at once. /stream sends a first part, and the last part when `finish` is set."""
 
     def __init__(self) -> None:
         self.finish = asyncio.Event()
@@ -38,25 +38,25 @@ class Application:
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         for _ in range(2):
-            kind = (await receive())["type"]
-            self.events.append(kind)
-            await send({"type": f"{kind}.complete"})
+            event = (await receive())["type"]
+            self.events.append(event)
+            await send({"type": f"{event}.complete"})
 
 
 class Peer:
-    """A client that sees each byte."""
+    """A client that reads the raw bytes of responses."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
-    def ask(self, path: str = "/") -> None:
+    def request(self, path: str = "/") -> None:
         self.writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
-    async def until(self, text: bytes) -> bytes:
+    async def read_until(self, text: bytes) -> bytes:
         return await asyncio.wait_for(self.reader.readuntil(text), DEADLINE)
 
-    async def rest(self) -> bytes:
+    async def read_rest(self) -> bytes:
         return await asyncio.wait_for(self.reader.read(), DEADLINE)
 
 
@@ -73,8 +73,8 @@ class World:
     async def connect(self) -> Peer:
         return Peer(*await asyncio.open_connection(*self.address[:2]))
 
-    async def ended(self) -> int:
-        """Wait until it has left; how many requests it cut."""
+    async def wait_closed(self) -> int:
+        """Wait until the server has exited. Returns the number of force-closed requests."""
         await asyncio.wait_for(self.served, DEADLINE)
         assert self.application.events[-1] == "lifespan.shutdown"
         return self.server.cut
@@ -86,185 +86,185 @@ async def serve(protocol: str, *, lame_duck: float = 20.0, drain: float = 20.0) 
     world.served = asyncio.create_task(world.server.serve())
     while not world.server.started:
         await asyncio.sleep(0.01)
-    world.server.accept()
+    world.server.start_accepting()
     yield world
-    world.server.hurry(0)
-    await world.ended()
+    world.server.force_close(0)
+    await world.wait_closed()
 
 
-def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio_run(story())
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio_run(scenario())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_it_waits_to_be_told(protocol: str) -> None:
-    """Before `accept` a connection waits in the backlog, and the private probe is answered already."""
+def test_start_accepting(protocol: str) -> None:
+    """Before `start_accepting` a connection waits in the backlog, and the health check is answered."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         world = World(protocol, 1, 1)
         world.served = asyncio.create_task(world.server.serve())
         while not world.server.started:
             await asyncio.sleep(0.01)
         peer = await world.connect()
-        peer.ask()
-        assert await probe.ask(world.server.connect, "/", DEADLINE) == 200
+        peer.request()
+        assert await probe.get_status(world.server.connect, "/", DEADLINE) == 200
         assert world.server.connections == 0
-        world.server.accept()
-        assert b" 200 OK" in await peer.until(b"\r\n")
-        world.server.retire()
-        await world.ended()
+        world.server.start_accepting()
+        assert b" 200 OK" in await peer.read_until(b"\r\n")
+        world.server.start_drain()
+        await world.wait_closed()
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_retired_it_accepts_no_more(protocol: str) -> None:
-    """From `retire` on, before anything else, a new connection is another process's."""
+def test_drain_stops_accepting(protocol: str) -> None:
+    """A draining server accepts no new connection."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with serve(protocol) as world:
-            held = await world.connect()
-            held.ask("/stream")
-            await held.until(b"first ")
-            world.server.retire()
+            peer = await world.connect()
+            peer.request("/stream")
+            await peer.read_until(b"first ")
+            world.server.start_drain()
             with pytest.raises(OSError, match=r"."):
                 await world.connect()
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_told_to_leave_before_it_accepts(protocol: str) -> None:
-    """A server that is retired before it is told to accept never does."""
+def test_drain_before_accepting(protocol: str) -> None:
+    """A server that drains before `start_accepting` never accepts a connection."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         world = World(protocol, 1, 1)
         world.served = asyncio.create_task(world.server.serve())
         while not world.server.started:
             await asyncio.sleep(0.01)
-        world.server.retire()
-        world.server.accept()
-        await world.ended()
+        world.server.start_drain()
+        world.server.start_accepting()
+        await world.wait_closed()
         with pytest.raises(OSError, match=r"."):
             await world.connect()
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_idle_connection_gets_a_last_answer(protocol: str) -> None:
-    """An idle connection is answered once more, told that it is the last time, and closed."""
+def test_last_response_of_idle_connection(protocol: str) -> None:
+    """During a drain an idle connection gets one more response, with `Connection: close`, and is closed."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with serve(protocol) as world:
             fresh, used = await world.connect(), await world.connect()
-            used.ask()
-            assert b"connection: close" not in await used.until(b"last\r\n0\r\n\r\n")
-            world.server.retire()
+            used.request()
+            assert b"connection: close" not in await used.read_until(b"last\r\n0\r\n\r\n")
+            world.server.start_drain()
             for peer in (fresh, used):
-                peer.ask()
-                answer = await peer.rest()
+                peer.request()
+                answer = await peer.read_rest()
                 assert answer.startswith(b"HTTP/1.1 200")
                 assert b"connection: close\r\n" in answer
                 assert answer.count(b"connection:") == 1
-            assert await world.ended() == 0
+            assert await world.wait_closed() == 0
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_idle_connections_end_after_the_lame_duck_time(protocol: str) -> None:
-    """A connection on which nothing comes, or half of a request, doesn't hold the server up."""
+def test_idle_connections_close_after_lame_duck_timeout(protocol: str) -> None:
+    """Connections without a complete request do not delay a drain beyond LAME_DUCK_TIMEOUT."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with serve(protocol, lame_duck=0.3) as world:
             fresh, used, half = [await world.connect() for _ in range(3)]
-            used.ask()
-            await used.until(b"last\r\n0\r\n\r\n")
+            used.request()
+            await used.read_until(b"last\r\n0\r\n\r\n")
             half.writer.write(b"GET / HT")
             while world.server.connections < 3:
                 await asyncio.sleep(0.01)
-            world.server.retire()
-            assert await world.ended() == 0
-            assert [await peer.rest() for peer in (fresh, used, half)] == [b"", b"", b""]
+            world.server.start_drain()
+            assert await world.wait_closed() == 0
+            assert [await peer.read_rest() for peer in (fresh, used, half)] == [b"", b"", b""]
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_stream_runs_to_its_end(protocol: str) -> None:
-    """A stream goes on for longer than idle connections, and its connection takes one more request after it."""
+def test_stream_completes(protocol: str) -> None:
+    """A stream completes during a drain, and its connection accepts one more request after it."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with serve(protocol) as world:
             peer = await world.connect()
-            peer.ask("/stream")
-            await peer.until(b"first ")
-            world.server.retire()
+            peer.request("/stream")
+            await peer.read_until(b"first ")
+            world.server.start_drain()
             assert world.server.inflight == 1
             await asyncio.sleep(0.3)
             assert not world.served.done()
             world.application.finish.set()
-            await peer.until(b"last\r\n0\r\n\r\n")
+            await peer.read_until(b"last\r\n0\r\n\r\n")
             assert world.server.inflight == 0
-            peer.ask()
-            assert b"connection: close\r\n" in await peer.rest()
-            assert await world.ended() == 0
+            peer.request()
+            assert b"connection: close\r\n" in await peer.read_rest()
+            assert await world.wait_closed() == 0
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_stream_is_cut_at_the_limit(protocol: str) -> None:
-    """What runs beyond the limit is cut so that the client sees it, and counted."""
+def test_stream_is_cut_at_drain_timeout(protocol: str) -> None:
+    """A stream that exceeds the drain timeout is counted and ends incomplete, so that the client detects it."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with serve(protocol, drain=0.3) as world:
             peer = await world.connect()
-            peer.ask("/stream")
-            await peer.until(b"first ")
-            world.server.retire()
-            assert not (await peer.rest()).endswith(b"0\r\n\r\n")
-            assert await world.ended() == 1
+            peer.request("/stream")
+            await peer.read_until(b"first ")
+            world.server.start_drain()
+            assert not (await peer.read_rest()).endswith(b"0\r\n\r\n")
+            assert await world.wait_closed() == 1
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_hurry(protocol: str) -> None:
-    """Asked to hurry, also in the middle of a drain, it cuts."""
+def test_force_close_during_drain(protocol: str) -> None:
+    """A force-close during a drain ends the in-flight requests at once."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with serve(protocol) as world:
             peer = await world.connect()
-            peer.ask("/stream")
-            await peer.until(b"first ")
-            world.server.retire()
+            peer.request("/stream")
+            await peer.read_until(b"first ")
+            world.server.start_drain()
             await asyncio.sleep(0.1)
-            world.server.hurry(0)
-            assert await world.ended() == 1
+            world.server.force_close(0)
+            assert await world.wait_closed() == 1
 
-    run(story)
+    run(scenario)
 
 
-def test_probe_without_an_answer() -> None:
-    """A server that doesn't answer, or answers nonsense, gives None after the time-out and not an exception."""
+def test_health_check_without_an_answer() -> None:
+    """The health check returns None for a server that does not answer, closes the connection or is no HTTP server."""
 
-    async def story() -> None:
-        async def deaf(connection: socket.socket) -> None:
-            kept.append(connection)
+    async def scenario() -> None:
+        async def silent(connection: socket.socket) -> None:
+            held.append(connection)
 
         async def closing(connection: socket.socket) -> None:
             connection.close()
 
-        async def babbling(connection: socket.socket) -> None:
+        async def invalid(connection: socket.socket) -> None:
             connection.send(b"hello\r\n")
             connection.close()
 
-        kept: list[socket.socket] = []
-        ways: tuple[Callable[[socket.socket], Awaitable[None]], ...] = (deaf, closing, babbling)
-        assert [await probe.ask(way, "/", 0.1) for way in ways] == [None, None, None]
-        kept[0].close()
+        held: list[socket.socket] = []
+        servers: tuple[Callable[[socket.socket], Awaitable[None]], ...] = (silent, closing, invalid)
+        assert [await probe.get_status(server, "/", 0.1) for server in servers] == [None, None, None]
+        held[0].close()
 
-    run(story)
+    run(scenario)

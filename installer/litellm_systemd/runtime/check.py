@@ -14,7 +14,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.runtime.channel import Heartbeat, StartFailed
 from litellm_systemd.runtime.configuration import load_configuration
-from litellm_systemd.runtime.journal import Journal, adopt_loggers, open_journal
+from litellm_systemd.runtime.journal import Journal, open_journal, redirect_loggers
 from litellm_systemd.runtime.master.status import render_error
 from litellm_systemd.runtime.master.worker_handle import WorkerHandle, spawn
 from litellm_systemd.runtime.options import read_options
@@ -37,7 +37,7 @@ def _check(config: Path, environ: MutableMapping[str, str], journal: Journal) ->
     options = replace(read_options(config, environ), workers=1)
     configuration = load_configuration(options.config, environ)
     litellm_adapter.preload(environ)
-    adopt_loggers(journal)
+    redirect_loggers(journal)
     worker = spawn(Job(1, options, configuration, (), None), journal, lambda: None, time.monotonic())
     try:
         error = _await_ready(worker, options.start_timeout)

@@ -1,4 +1,4 @@
-"""From exec to the master's loop: everything that can be wrong is found here, the cheap things first."""
+"""The start of the main process: it checks everything that can fail, the cheap checks first, and runs the master."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from litellm_systemd.env.mock_testing import WARNING
 from litellm_systemd.env.variables import JSON_LOGS
 from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.runtime.configuration import load_configuration
-from litellm_systemd.runtime.journal import adopt_loggers, adopt_strays, open_journal
+from litellm_systemd.runtime.journal import install_exception_hooks, open_journal, redirect_loggers
 from litellm_systemd.runtime.master.master import Master
 from litellm_systemd.runtime.master.status import render_error
 from litellm_systemd.runtime.options import read_options
@@ -24,13 +24,17 @@ from litellm_systemd.runtime.worker import litellm_adapter
 
 
 def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
-    """Serve until told to stop; the exit code. 78 if configuration or environment are wrong, 69 if the port is."""
-    born = time.monotonic()
-    faulthandler.enable()  # systemd's watchdog sends SIGABRT: say where this process hung
+    """Serve until the service is stopped. Returns the exit code.
+
+    It is 78 (EX_CONFIG) if the configuration or the environment is invalid, 69 (EX_UNAVAILABLE) if another process
+    listens on the port.
+    """
+    started_at = time.monotonic()
+    faulthandler.enable()  # prints the stack when systemd's watchdog sends SIGABRT
     journal = open_journal(environ)
-    adopt_strays(journal)
+    install_exception_hooks(journal)
     notifier = Notifier(environ)
-    # Until there is something to reload. The default action would end the process.
+    # Ignore SIGHUP until there is something to reload. Its default action ends the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
@@ -40,16 +44,16 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     except InstallerError as error:
         journal.error(render_error(error))
         notifier.status(render_error(error))
-        # Whatever is wrong with a file or a variable, a restart won't mend it (RestartPreventExitStatus=78).
+        # A restart cannot fix a file or a variable, so systemd does not try (RestartPreventExitStatus=78).
         return error.code if isinstance(error, Unavailable) else ExitCode.CONFIG
     if options.mock_testing and options.trial_socket is None:
         journal.warning(WARNING)
     notifier.status("importing LiteLLM")
     if options.json_logs:
-        environ[JSON_LOGS.name] = "true"  # the only word for yes that LiteLLM takes
+        environ[JSON_LOGS.name] = "true"  # LiteLLM accepts no other value
     litellm_adapter.preload(environ)
-    adopt_loggers(journal)
-    adopt_strays(journal)  # again: under JSON_LOGS, LiteLLM takes sys.excepthook
+    redirect_loggers(journal)
+    install_exception_hooks(journal)  # again, because LiteLLM sets sys.excepthook with JSON_LOGS
 
     master = Master(
         options,
@@ -58,6 +62,6 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         lambda: load_configuration(options.config, environ),
         notifier,
         journal,
-        born,
+        started_at,
     )
     return master.run()

@@ -1,1 +1,1 @@
-"""What the runtime adds to HTTP: the access log, and the response to a request that is cut."""
+"""ASGI middleware of the runtime: the access log, and the response to a request that is cut."""

@@ -1,7 +1,7 @@
-"""The access log: one line a request when it is over. Without ACCESS_LOG no request passes through here.
+"""The access log: one line per request, written when the request ends. It is active only with ACCESS_LOG.
 
-uvicorn's own is written at the first byte of an answer: it knows no duration and no end of a stream. And it has the
-query string, in which LiteLLM takes keys.
+uvicorn writes its own access log at the first byte of a response, without the duration or the end of a stream. It
+also logs the query string, in which LiteLLM accepts keys.
 """
 
 from __future__ import annotations
@@ -14,77 +14,80 @@ from typing import Any, cast
 from litellm_systemd.runtime.journal import Journal, JournalHandler, render_object
 
 NAME = "litellm_systemd.access"
-#: LiteLLM's filters of this logger take keys out of paths, and leave out LITELLM_DISABLE_ACCESS_LOG_PATHS.
+#: LiteLLM's filters of this logger remove keys from paths and drop LITELLM_DISABLE_ACCESS_LOG_PATHS.
 _FILTERED = "uvicorn.access"
-#: The answer's header by which LiteLLM names a request, in its own lines as well.
+#: The response header with LiteLLM's id of the request. LiteLLM's own log lines contain the id too.
 _CALL_ID = b"x-litellm-call-id"
-#: Where a worker's own probe arrives: an end of a socket pair has no name. Clients come to an address or a path.
-_NAMELESS = ("", None)
+#: The server address of a worker's own health check: a socket pair has no name. Clients connect to an address or
+#: path.
+_HEALTH_CHECK = ("", None)
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class AccessLog:
-    """Passes requests to `application` and says how each went."""
+    """Passes requests to `application` and logs each of them."""
 
     def __init__(self, application: Application, journal: Journal) -> None:
         self._application = application
         self._logger = _open_logger(journal)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer; whatever ends the request, there is a line."""
-        if scope["type"] not in ("http", "websocket") or scope.get("server") == _NAMELESS:
+        """Serve a request, and log it however it ends."""
+        if scope["type"] not in ("http", "websocket") or scope.get("server") == _HEALTH_CHECK:
             await self._application(scope, receive, send)
             return
         request = _Request(scope, send, self._logger)
         try:
             await self._application(scope, receive, request.send)
         except Exception:
-            request.status = request.status or 500  # which uvicorn sends then
+            request.status = request.status or 500  # uvicorn sends 500 then
             raise
         finally:
             request.end()
 
 
 class _Request:
+    """The state of one request, from its start until it is logged."""
+
     def __init__(self, scope: Any, send: Any, logger: logging.Logger) -> None:
         self.status: int | None = None
-        self._call: str | None = None
+        self._call_id: str | None = None
         self._scope = scope
         self._send = send
         self._logger = logger
         self._ended = False
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
 
     async def send(self, message: Any) -> None:
         if self.status is None:
-            self.status, self._call = _status(message), _call_id(message)
+            self.status, self._call_id = _status(message), _call_id(message)
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.end()  # the application may have work of its own to do yet
+            self.end()  # the application may continue to run after the response
 
     def end(self) -> None:
         if self._ended:
             return
         self._ended = True
         client = self._scope["client"]
-        # The path as it was sent: decoded, it could hold the end of a line. What a proxy says of a client could, too.
+        # The raw path, because a decoded one can contain a newline. So can a client address that a proxy sends.
         path = _printable(self._scope["raw_path"].decode("latin-1"))
-        milliseconds = round((time.monotonic() - self._began) * 1000)
-        # The path's place is the third, where LiteLLM's filters look for it.
+        milliseconds = round((time.monotonic() - self._started_at) * 1000)
+        # LiteLLM's filters expect the path as the third argument.
         arguments = (_printable(client[0]) if client else None, self._scope.get("method", "GET"), path)
-        self._logger.info("%s %s %s %s %s ms %s", *arguments, self.status, milliseconds, self._call)
+        self._logger.info("%s %s %s %s %s ms %s", *arguments, self.status, milliseconds, self._call_id)
 
 
 def _status(message: Any) -> int | None:
-    """The status that a message to the client carries; None if it carries none."""
+    """The status code in a message to the client, or None."""
     if message["type"] in ("http.response.start", "websocket.http.response.start"):
         return cast(int, message["status"])
     return {"websocket.accept": 101, "websocket.close": 403}.get(message["type"])
 
 
 def _call_id(message: Any) -> str | None:
-    """The name that LiteLLM gives the request, which a client may choose; None if it gives none."""
+    """LiteLLM's id of the request, which the client may choose, or None."""
     headers = message.get("headers", ()) if message["type"] == "http.response.start" else ()
     found = next((value for name, value in headers if name.lower() == _CALL_ID), None)
     return None if found is None else _printable(found.decode("latin-1"))
@@ -95,22 +98,24 @@ def _printable(text: str) -> str:
 
 
 class AccessFormatter(logging.Formatter):
-    """The words of one request; as an object, its parts as well."""
+    """Formats a request as text, or with JSON_LOGS as an object with one key per field."""
 
     def __init__(self, structured: bool) -> None:
         super().__init__()
         self._structured = structured
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        client, method, path, status, milliseconds, call = cast("tuple[Any, ...]", record.args)
-        # No status: the client, or a worker that was told to leave, ended it before there was an answer.
-        text = f"{method} {path} {status or '-'} {milliseconds} ms {client or '-'}" + (f" {call}" if call else "")
+        """The line of one request."""
+        client, method, path, status, milliseconds, call_id = cast("tuple[Any, ...]", record.args)
+        # Without a status the client or a force-close ended the request before the response began.
+        text = f"{method} {path} {status or '-'} {milliseconds} ms {client or '-'}" + (
+            f" {call_id}" if call_id else ""
+        )
         if not self._structured:
             return text
-        parts = {"client": client, "method": method, "path": path, "status": status, "ms": milliseconds}
-        parts |= {"litellm_call_id": call} if call else {}
-        return render_object(text, record.levelname, record.created, component=record.name, **parts)
+        fields = {"client": client, "method": method, "path": path, "status": status, "ms": milliseconds}
+        fields |= {"litellm_call_id": call_id} if call_id else {}
+        return render_object(text, record.levelname, record.created, component=record.name, **fields)
 
 
 def _open_logger(journal: Journal) -> logging.Logger:

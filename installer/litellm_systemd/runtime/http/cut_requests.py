@@ -1,7 +1,7 @@
-"""A last word to clients whose requests are cut: an answer, or an error event in their stream.
+"""The response to a request that is force-closed: an error, or an error event at the end of a stream.
 
-A server-sent event stream that just ends looks like a short answer to many clients. With the error that their own API
-has for it they know that it was cut, and try again.
+Many clients take a server-sent event stream that just ends for a short answer. An error in the format of their API
+makes them retry the request.
 """
 
 from __future__ import annotations
@@ -11,40 +11,40 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-_WORDS = "The gateway had to end this request because it is restarting. Please try again."
+_MESSAGE = "The gateway ended this request because it is restarting. Please try again."
 _EVENT_STREAM = b"text/event-stream"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class CutRequests:
-    """Passes requests to `application`; one whose task is cancelled is answered here, as far as it still can be.
+    """Passes requests to `application`, and completes the response of a request that is cancelled.
 
-    Only the server cancels requests, when their time is up. It goes on to wait for these answers, but not for long.
+    Only `Server` cancels requests, at the end of the drain timeout. It waits briefly for these responses.
     """
 
     def __init__(self, application: Application) -> None:
         self._application = application
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer."""
+        """Serve a request."""
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        answer = _Response(send)
+        response = _Response(send)
         try:
-            await self._application(scope, receive, answer.send)
+            await self._application(scope, receive, response.send)
         except asyncio.CancelledError:
-            if not answer.begun:
-                await _refuse(send, scope["path"])
-            elif answer.is_event_stream:
+            if not response.begun:
+                await _send_error(send, scope["path"])
+            elif response.is_event_stream:
                 await send(_body(render_event(scope["path"])))
             else:
-                raise  # the connection is closed, before the length that was promised
+                raise  # the connection closes before the announced length, so that the client detects the error
 
 
 class _Response:
-    """How far an answer is."""
+    """Whether a response has begun, and whether it is an event stream."""
 
     def __init__(self, send: Any) -> None:
         self.begun = False
@@ -61,16 +61,16 @@ class _Response:
 
 
 def render_error(path: str) -> dict[str, Any]:
-    """The error as the API of that path has it: Anthropic's for /v1/messages, else OpenAI's."""
+    """The error in the format of the path's API: Anthropic's for /v1/messages, otherwise OpenAI's."""
     if path.endswith("/messages"):
-        return {"type": "error", "error": {"type": "overloaded_error", "message": _WORDS}}
-    return {"error": {"message": _WORDS, "type": "service_unavailable", "param": None, "code": "503"}}
+        return {"type": "error", "error": {"type": "overloaded_error", "message": _MESSAGE}}
+    return {"error": {"message": _MESSAGE, "type": "service_unavailable", "param": None, "code": "503"}}
 
 
 def render_event(path: str) -> bytes:
-    """The error as a server-sent event. Only chat completions have events without a name."""
+    """The error as a server-sent event. Events of chat completions have no name, those of the other APIs do."""
     if path.endswith("/responses"):
-        return _event("error", {"type": "error", "code": "server_error", "message": _WORDS, "param": None})
+        return _event("error", {"type": "error", "code": "server_error", "message": _MESSAGE, "param": None})
     return _event("error" if path.endswith("/messages") else "", render_error(path))
 
 
@@ -79,7 +79,7 @@ def _event(name: str, data: dict[str, Any]) -> bytes:
     return f"{head}data: {json.dumps(data)}\n\n".encode()
 
 
-async def _refuse(send: Any, path: str) -> None:
+async def _send_error(send: Any, path: str) -> None:
     body = json.dumps(render_error(path)).encode()
     headers = [
         (b"content-type", b"application/json"),

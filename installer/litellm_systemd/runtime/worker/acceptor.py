@@ -1,4 +1,4 @@
-"""Takes connections from a socket that other workers take from, too: a fair share of them."""
+"""Accepts connections from a socket that several workers share, so that each worker gets a fair part of them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 _LOGGER = logging.getLogger(__name__)
-#: A worker waits so many seconds for each connection that it has, before it takes one more; and so many at most.
-_PATIENCE = 0.001
-_MOST = 0.005
-#: Seconds until another attempt, when there is no room for a connection (EMFILE, ENOBUFS and the like).
-_RELIEF = 1.0
+#: Before a worker accepts a connection it waits this many seconds per open connection, up to the maximum.
+_DELAY_PER_CONNECTION = 0.001
+_MAX_DELAY = 0.005
+#: Seconds before the next accept after an error such as EMFILE or ENOBUFS.
+_RETRY_DELAY = 1.0
 
 
 class Acceptor:
-    """Takes connections one at a time, and the later the more it holds: who holds fewer comes first.
+    """Accepts one connection at a time, and later the more connections are open: idle workers come first.
 
-    An event loop's own server takes all that wait at once (uv__server_io in libuv, asyncio's backlog loop). Of
-    clients that connect together, the worker that wakes first would get nearly all, and they stay with it: their
-    requests then wait for each other while another worker idles. `count` says how many connections there are,
-    `connect` serves one.
+    The server of an event loop accepts all waiting connections at once (uv__server_io in libuv, the backlog loop in
+    asyncio). If many clients connect together, the worker that wakes first would accept nearly all of them, and they
+    stay with it: their requests would wait for each other while another worker is idle.
+
+    `count` returns the number of open connections, `connect` serves one connection.
     """
 
     def __init__(
@@ -36,46 +37,46 @@ class Acceptor:
         self._connect = connect
         self._count = count
         self._loop = asyncio.get_running_loop()
-        self._pause: asyncio.TimerHandle | None = None
-        self._coming: set[asyncio.Task[None]] = set()
-        self._loop.add_reader(listener, self._wait)
+        self._timer: asyncio.TimerHandle | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._loop.add_reader(listener, self._on_readable)
 
     def close(self) -> None:
-        """Take no more."""
+        """Stop accepting."""
         self._loop.remove_reader(self._listener)
-        if self._pause is not None:
-            self._pause.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _wait(self) -> None:
-        held = self._count() + len(self._coming)
-        if held:
-            self._resume_in(min(held * _PATIENCE, _MOST), self._take)
+    def _on_readable(self) -> None:
+        open_connections = self._count() + len(self._connecting)
+        if open_connections:
+            self._resume_in(min(open_connections * _DELAY_PER_CONNECTION, _MAX_DELAY), self._accept)
         else:
-            self._take()
+            self._accept()
 
     def _resume_in(self, seconds: float, then: Callable[[], None]) -> None:
         self._loop.remove_reader(self._listener)
-        self._pause = self._loop.call_later(seconds, self._resume, then)
+        self._timer = self._loop.call_later(seconds, self._resume, then)
 
     def _resume(self, then: Callable[[], None]) -> None:
-        self._pause = None
-        self._loop.add_reader(self._listener, self._wait)
+        self._timer = None
+        self._loop.add_reader(self._listener, self._on_readable)
         then()
 
-    def _take(self) -> None:
+    def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another worker was first, or the client has left
+            return  # another worker has accepted it, or the client has disconnected
         except OSError as error:
-            _LOGGER.error("no connection can be accepted: %s", error.strerror)
-            self._resume_in(_RELIEF, lambda: None)
+            _LOGGER.error("cannot accept a connection: %s", error.strerror)
+            self._resume_in(_RETRY_DELAY, lambda: None)
             return
         connection.setblocking(False)
         task = self._loop.create_task(self._serve(connection))
-        self._coming.add(task)
-        task.add_done_callback(self._coming.discard)
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
     async def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the client has left meanwhile
+        with contextlib.suppress(OSError):  # the client has disconnected
             await self._connect(connection)

@@ -1,6 +1,6 @@
-"""The only place that knows LiteLLM's modules.
+"""The adapter to LiteLLM: no other module uses LiteLLM's modules.
 
-They are imported by name, at run time: LiteLLM takes seconds, and nothing but a serving process pays for it.
+It imports them by name at run time, because the import takes seconds and only a serving process needs it.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from typing import Any
 
 from litellm_systemd.runtime.worker import routes
 
-#: Set unless the user did: no network at import, and quick exits.
+#: Environment variables with a default: no network access at import, and a quick exit.
 DEFAULTS = {
-    # One thread less in every process; a thread would not survive fork(2).
+    # Saves a thread in every process. A thread would not survive fork(2).
     "OPENBLAS_NUM_THREADS": "1",
-    # Each of these files comes with LiteLLM; without it, it is fetched with retries.
+    # LiteLLM contains each of these files. By default it downloads them, with retries.
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
     "LITELLM_LOCAL_BLOG_POSTS": "True",
     "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
     "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
-    # In DEV, LiteLLM looks for a .env in the folders above its own. The service's environment is systemd's alone.
+    # In DEV, LiteLLM reads a .env from the parent folders. The environment of the service comes from systemd alone.
     "LITELLM_MODE": "PRODUCTION",
     "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true",
-    # LiteLLM waits for requests again after they have been drained (proxy/shutdown). Whoever is left was cut.
+    # LiteLLM waits for in-flight requests at its shutdown (proxy/shutdown). By then they are drained or force-closed.
     "GRACEFUL_SHUTDOWN_TIMEOUT": "2",
-    # Otherwise Pydantic reads what every installed package says of itself, to look for plugins (5 % of a start).
+    # By default Pydantic reads the metadata of every installed package to find plugins (5 % of the start time).
     "PYDANTIC_DISABLE_PLUGINS": "1",
 }
 
 _CLI = "litellm.proxy.proxy_cli"
 _SERVER = "litellm.proxy.proxy_server"
 _AWS = "litellm.llms.bedrock.base_aws_llm"
-#: Loads tiktoken's table, 40 MB, from LiteLLM's own folder; from another one it may have to be fetched first.
+#: Loads tiktoken's table (40 MB) from LiteLLM's own folder. With another folder it may download the table.
 _TOKENS = "litellm.litellm_core_utils.default_encoding"
 _TOKENS_FOLDER = "CUSTOM_TIKTOKEN_CACHE_DIR"
-#: What the first requests would import otherwise, in every worker again: time, and memory that isn't shared.
+#: Modules that the first requests would import in every worker, which takes time and memory that is not shared.
 _PRELOAD = (
     _CLI,
     _SERVER,
@@ -78,36 +78,37 @@ _PRELOAD = (
 
 
 def preload(environ: MutableMapping[str, str]) -> None:
-    """Import LiteLLM for all workers to come, and freeze the heap.
+    """Import LiteLLM for all future workers, and freeze the heap.
 
-    The collector is off meanwhile: it would walk a growing heap again and again and find nothing (a quarter of the
-    time). gc.freeze() moves all that lives out of its reach, so that no worker touches, and thereby copies, the
-    shared pages (gc.freeze in Python's library). Collecting first costs half a second and frees next to nothing.
+    The garbage collector is off during the import: it would traverse a growing heap repeatedly and free nothing,
+    which takes a quarter of the import time. gc.freeze() excludes the existing objects from later collections, so
+    that no worker writes to, and thereby copies, the shared pages. A collection before it takes half a second and
+    frees almost nothing.
     """
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
     gc.disable()
-    with silence(), routes.declared_cheaply():
+    with suppress_stdout(), routes.lazy_declaration():
         for module in _PRELOAD:
             if module == _TOKENS and environ.get(_TOKENS_FOLDER):
-                continue  # no network here
-            # What is wrong with one of the others shows, or doesn't matter, where it is needed.
+                continue  # it could access the network
+            # An error in one of the other modules is reported where LiteLLM needs the module.
             with contextlib.nullcontext() if module in (_CLI, _SERVER) else contextlib.suppress(Exception):
                 importlib.import_module(module)
         _load_guardrail_translations()
-        routes.build(application())
-    sign_with_one_set()
+        routes.prepare(application())
+    use_frozen_credentials()
     _reserve_for_forking()
     gc.freeze()
     gc.enable()
 
 
-def sign_with_one_set() -> None:
-    """Have LiteLLM sign a request with credentials of one set, also when they are renewed meanwhile.
+def use_frozen_credentials() -> None:
+    """Make LiteLLM sign each request with one consistent set of credentials, even during a refresh.
 
-    It hands botocore's refreshable credentials to the signer, which reads token, key and secret one after the other;
-    a renewal by another thread in between makes a mix that AWS refuses with 403 (the warning in botocore's
-    RefreshableCredentials says so). boto3 itself signs with a frozen copy, and so does this.
+    LiteLLM passes botocore's refreshable credentials to the signer, which reads token, key and secret one by one. If
+    another thread refreshes them in between, the signature mixes two sets and AWS answers 403 (see the warning in
+    botocore's RefreshableCredentials). boto3 itself signs with a frozen copy, and so does this.
     """
     with contextlib.suppress(ImportError, AttributeError):
         base: Any = importlib.import_module(_AWS).BaseAWSLLM
@@ -126,36 +127,36 @@ def sign_with_one_set() -> None:
 
 
 def set_up(config: Path, texts: Mapping[str, str], workers: int) -> dict[str, str]:
-    """Do what `litellm --config` does before it serves; the environment variables that this changed.
+    """Do what `litellm --config` does before it serves. Returns the environment variables that this changed.
 
-    That is: the database and its migrations, secret managers, LiteLLM's own environment. Done once a generation, in
-    its first worker, as `litellm --num_workers` does it once: the others take the variables over with `adopt`.
+    LiteLLM sets up the database with its migrations, secret managers and its own environment. As with `litellm
+    --num_workers` this runs once, in the first worker of a generation. The others use `apply_environment`.
     """
     before = dict(os.environ)
-    _serve_texts(texts)
+    _override_open(texts)
     arguments = ["--config", str(config), "--num_workers", str(workers), "--skip_server_startup"]
-    # Any port but 4000, which it would try to reach: that is us.
+    # Not port 4000: LiteLLM would try to connect to it, and the service itself listens there.
     arguments += ["--port", "1"]
     importlib.import_module(_CLI).run_server.main(arguments, standalone_mode=False)
     return {name: value for name, value in os.environ.items() if before.get(name) != value}
 
 
-def adopt(texts: Mapping[str, str], environment: Mapping[str, str]) -> None:
-    """Make this process what `set_up` made of another one."""
-    _serve_texts(texts)
+def apply_environment(texts: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    """Apply the result of `set_up` in another process to this one."""
+    _override_open(texts)
     os.environ.update(environment)
 
 
 def application() -> Any:
-    """LiteLLM's ASGI application. It loads the configuration when its lifespan starts."""
+    """LiteLLM's ASGI application. It loads the configuration at its startup."""
     return importlib.import_module(_SERVER).app
 
 
 def render_cause(error: BaseException) -> str:
-    """Why LiteLLM refused to start, in one line and without secrets."""
+    """Why LiteLLM could not start, in one line and without secrets."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, SystemExit):
-        text = f"LiteLLM exits with code {error.code}"
+        text = f"LiteLLM exited with code {error.code}"
     text = text.removesuffix(" The fix is printed once the server exits.")
     with contextlib.suppress(Exception):
         text = str(importlib.import_module("litellm._logging").redact_secrets(text))
@@ -163,32 +164,32 @@ def render_cause(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[io.StringIO]:
-    """Keep LiteLLM's banner, its feedback box and its list of models out of the journal; yields what was printed."""
+def suppress_stdout() -> Iterator[io.StringIO]:
+    """Keep LiteLLM's banner, feedback box and list of models out of the journal. Yields the captured output."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         yield printed
 
 
 def _load_guardrail_translations() -> None:
-    """Import what LiteLLM looks for in its folders at the first chat (litellm/llms/__init__.py, which keeps it)."""
+    """Import the modules that LiteLLM searches for at the first chat request (litellm/llms/__init__.py)."""
     with contextlib.suppress(Exception):
         importlib.import_module("litellm.llms").load_guardrail_translation_mappings()
 
 
 def _reserve_for_forking() -> None:
-    # Native threads of LiteLLM's Rust part would not survive a fork; from here on it refuses to start them here.
+    # Native threads of LiteLLM's Rust library would not survive a fork. This makes it refuse to start them here.
     with contextlib.suppress(ImportError, AttributeError):
         guard = importlib.import_module("litellm.rust_bridge.fork_guard")
         guard.reserve_process_for_forking("litellm-systemd's main process")
 
 
-def _serve_texts(texts: Mapping[str, str]) -> None:
-    """Let LiteLLM read the checked text of its files instead of what stands on the disk by now.
+def _override_open(texts: Mapping[str, str]) -> None:
+    """Make LiteLLM read the checked text of its files instead of the current files on disk.
 
-    A copy of the files elsewhere won't do: callbacks and includes are looked for beside the configuration.
-    `proxy_server` calls the built-in open(); a name of the same spelling in the module comes first. Should LiteLLM
-    read its files another way some day, it gets them from the disk again.
+    A copy of the files in another folder is no option, because LiteLLM searches for callbacks and includes next to
+    the configuration. `proxy_server` calls the built-in open(), so a global of that name in the module overrides it.
+    If a later LiteLLM reads its files differently, it reads them from disk.
     """
 
     def open_text(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:

@@ -1,7 +1,7 @@
-"""A worker's question to itself: a real request that can't reach another process.
+"""The health check of a worker by itself: a real HTTP request that cannot reach another process.
 
-One half of a socket pair goes to the HTTP protocol that serves the port, on the same event loop; the request goes
-into the other half. So an answer proves the loop, the protocol and LiteLLM's whole stack of middleware.
+One end of a socket pair goes to the HTTP protocol that serves the port, on the same event loop. The request is sent
+to the other end. So an answer proves that the event loop, the protocol and LiteLLM's middleware work.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from collections.abc import Awaitable, Callable
 READINESS = "/health/readiness"
 LIVELINESS = "/health/liveliness"
 
-#: Hands a connected socket to the server of this process.
+#: Passes a connected socket to the server of this process.
 Connect = Callable[[socket.socket], Awaitable[object]]
 
 
-async def ask(connect: Connect, path: str, timeout: float) -> int | None:
-    """The status code of `GET path`; None if no answer came within `timeout` seconds."""
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.setblocking(False)
+async def get_status(connect: Connect, path: str, timeout: float) -> int | None:
+    """The status code of `GET path`, or None without an answer within `timeout` seconds."""
+    client_end, server_end = socket.socketpair()
+    client_end.setblocking(False)
+    server_end.setblocking(False)
     try:
-        await connect(theirs)
-        return await asyncio.wait_for(_get(ours, path), timeout)
+        await connect(server_end)
+        return await asyncio.wait_for(_get(client_end, path), timeout)
     except (OSError, ValueError, asyncio.TimeoutError):
         return None
     finally:
-        ours.close()
+        client_end.close()
 
 
 async def _get(connection: socket.socket, path: str) -> int:
@@ -41,4 +41,4 @@ async def _get(connection: socket.socket, path: str) -> int:
         answer += chunk
     with contextlib.suppress(IndexError):
         return int(answer.split(b" ", 2)[1])
-    raise ValueError("no HTTP answer")
+    raise ValueError("not an HTTP answer")

@@ -1,7 +1,7 @@
-"""Have FastAPI prepare LiteLLM's thousand routes at half the price, and before the workers are forked.
+"""Makes FastAPI prepare LiteLLM's thousand routes in half the time, and before the workers are forked.
 
-Each of these saves time and memory, and none is a condition: with a FastAPI that is built another way, it does
-nothing. What they gain is in docs/profile.md.
+Each function saves time and memory (docs/profile.md). None is required: with a FastAPI whose internals differ, it
+has no effect.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ _ADAPTER = "_type_adapter"
 
 
 @contextlib.contextmanager
-def declared_cheaply() -> Iterator[None]:
-    """Declare the routes to come with `signatures_once` and `adapters_when_asked`."""
-    with signatures_once(), adapters_when_asked():
+def lazy_declaration() -> Iterator[None]:
+    """Declare routes with `cached_signatures` and `lazy_type_adapters`."""
+    with cached_signatures(), lazy_type_adapters():
         yield
 
 
-def build(application: Any) -> None:
-    """Have FastAPI prepare its routes here instead of in each worker's first request.
+def prepare(application: Any) -> None:
+    """Make FastAPI prepare its routes now instead of during the first request of each worker.
 
-    It works out a route's parameters when a request first comes past (effective_candidates in fastapi/routing.py):
-    a quarter of a second up to the probes' routes, and half a second for /v1/messages or a path that isn't there.
-    Only the paths are compared, with one that none of them has; nothing is called.
+    FastAPI computes the parameters of a route when it first compares the route with a request (effective_candidates
+    in fastapi/routing.py). That takes a quarter of a second up to the routes of the health checks, and half a second
+    for /v1/messages or an unknown path. Here each route is compared with a path that matches none. No route is
+    called.
     """
     scope = {"type": "http", "method": "GET", "path": "/-", "root_path": "", "headers": [], "query_string": b""}
     with contextlib.suppress(Exception):
@@ -40,22 +41,22 @@ def build(application: Any) -> None:
 
 
 @contextlib.contextmanager
-def signatures_once() -> Iterator[None]:
-    """Have FastAPI work out a function's signature once, not for each of the hundreds of routes that depend on it.
+def cached_signatures() -> Iterator[None]:
+    """Make FastAPI compute the signature of a function once, not for each of the routes that depend on it.
 
-    A signature can't change (inspect.Signature), unless a name in it is still unknown: such a one isn't kept. All are
-    forgotten in the end (get_typed_signature in fastapi/dependencies/utils.py).
+    A signature cannot change (inspect.Signature) unless it contains an unresolved name; such signatures are not
+    cached. The cache is dropped at the end. See get_typed_signature in fastapi/dependencies/utils.py.
     """
     utils: Any = importlib.import_module(_UTILS)
     original: Any = getattr(utils, "get_typed_signature", None)
-    known: dict[int, tuple[Any, inspect.Signature]] = {}  # with the function, which keeps its number its own
+    cache: dict[int, tuple[Any, inspect.Signature]] = {}  # holds the function too, so that its id stays unique
 
     def get_typed_signature(call: Any) -> inspect.Signature:
-        if id(call) in known:
-            return known[id(call)][1]
+        if id(call) in cache:
+            return cache[id(call)][1]
         signature: inspect.Signature = original(call)
         if not any(isinstance(each.annotation, (str, ForwardRef)) for each in signature.parameters.values()):
-            known[id(call)] = call, signature
+            cache[id(call)] = call, signature
         return signature
 
     if original is None:
@@ -69,14 +70,15 @@ def signatures_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def adapters_when_asked() -> Iterator[None]:
-    """Have FastAPI build the validator of a parameter or an answer when it is first used, not when it is declared.
+def lazy_type_adapters() -> Iterator[None]:
+    """Make FastAPI build the validator of a parameter or a response at the first use, not at the declaration.
 
-    The validators of some 3,300 fields are a fifth of a start and 20 MB, and a gateway uses a few dozen. A field
-    that is declared in here builds its own at the first use, with FastAPI's own code (ModelField.__post_init__
-    in fastapi/_compat/v2.py, which does nothing else); one that is declared later, such as a user's own, at once.
+    The validators of about 3,300 fields take a fifth of the start time and 20 MB, and a gateway uses a few dozen. A
+    field that is declared in this context builds its validator at the first use, with FastAPI's own code
+    (ModelField.__post_init__ in fastapi/_compat/v2.py, which does nothing else). A field that is declared later, such
+    as one of a user's callback, builds it at once.
     """
-    field = _field_that_only_adapts()
+    field = _find_field_class()
     if field is None:
         yield
         return
@@ -86,9 +88,9 @@ def adapters_when_asked() -> Iterator[None]:
         original(self)
         return vars(self)[_ADAPTER]
 
-    later: Any = functools.cached_property(build_adapter)
-    later.__set_name__(field, _ADAPTER)
-    setattr(field, _ADAPTER, later)
+    lazy_adapter: Any = functools.cached_property(build_adapter)
+    lazy_adapter.__set_name__(field, _ADAPTER)
+    setattr(field, _ADAPTER, lazy_adapter)
     field.__post_init__ = lambda _: None
     try:
         yield
@@ -96,8 +98,8 @@ def adapters_when_asked() -> Iterator[None]:
         field.__post_init__ = original
 
 
-def _field_that_only_adapts() -> Any:
-    """FastAPI's ModelField, if making one does what `adapters_when_asked` relies on, and nothing else."""
+def _find_field_class() -> Any:
+    """FastAPI's ModelField, or None if its constructor does more than build the validator."""
     with contextlib.suppress(Exception):
         module: Any = importlib.import_module(_FIELDS)
         declared = {each.name for each in dataclasses.fields(module.ModelField)}

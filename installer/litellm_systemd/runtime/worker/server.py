@@ -1,7 +1,7 @@
-"""uvicorn's server with a late start and a slow end: it accepts when it is told to, and leaves as a lame duck.
+"""uvicorn's server with two changes: it accepts connections only on request, and it drains without a lost request.
 
-What is used of uvicorn's inside (`Server.startup`, `main_loop` and `shutdown`, its protocols' `cycle` and keep-alive
-timer) is the same from 0.33 on in both of its HTTP protocols, and held by tests/unit/test_runtime_server.py.
+It uses internals of uvicorn: `Server.startup`, `main_loop` and `shutdown`, `cycle` and the keep-alive timer of the
+HTTP protocols. They are the same in both protocols since uvicorn 0.33; tests/unit/test_runtime_server.py checks them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import uvicorn
 
 from litellm_systemd.runtime.worker.acceptor import Acceptor
 
-#: Looks at how far a drain has come this often; as uvicorn's main loop.
+#: Seconds between two checks whether the drain is complete, as in uvicorn's main loop.
 _TICK = 0.1
-#: Time for the tasks of requests that were cut to run their `finally`.
-_CUT_TIMEOUT = 2.0
+#: Seconds for the tasks of force-closed requests to send a last response and to run their `finally`.
+_CANCEL_TIMEOUT = 2.0
 
 
 def build_config(application: Callable[..., Awaitable[None]], keepalive_timeout: int) -> uvicorn.Config:
-    """Settings of uvicorn as LiteLLM's own command has them (proxy_cli.py), less its log."""
+    """The uvicorn settings of LiteLLM's own command (proxy_cli.py), without uvicorn's access log."""
     return uvicorn.Config(
         application,
         interface="asgi3",
         loop="uvloop",
-        http="auto",  # httptools, which is a dependency of ours
+        http="auto",  # httptools, a dependency of this package
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -40,10 +40,11 @@ def build_config(application: Callable[..., Awaitable[None]], keepalive_timeout:
 
 
 class Server(uvicorn.Server):
-    """Serves `listeners` from `accept` until `retire`; then lets what runs come to its end.
+    """Accepts connections from `listeners` between `start_accepting` and `start_drain`.
 
-    `lame_duck_timeout` is how long an idle connection is kept then, `drain_timeout` how long a request may run.
-    `cut` counts the requests that ran longer, `drained` the seconds that they were given.
+    During a drain an idle connection stays open for `lame_duck_timeout` seconds and an in-flight request may run for
+    `drain_timeout` seconds. After the drain `cut` is the number of force-closed requests and `drain_seconds` the
+    duration of the drain.
     """
 
     def __init__(
@@ -56,82 +57,83 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self.cut = 0
-        self.drained = 0.0
+        self.drain_seconds = 0.0
         self._listeners = tuple(listeners)
         self._acceptors: list[Acceptor] = []
         self._lame_duck_timeout = lame_duck_timeout
         self._drain_timeout = drain_timeout
-        self._hurried_at: float | None = None
+        self._force_close_at: float | None = None
 
     @property
     def inflight(self) -> int:
-        """Requests without a complete response; an open WebSocket counts as one."""
-        return sum(_is_busy(connection) for connection in self.server_state.connections)
+        """The number of in-flight requests. An open WebSocket counts as one."""
+        return sum(_has_request(connection) for connection in self.server_state.connections)
 
     @property
     def connections(self) -> int:
-        """Open connections."""
+        """The number of open connections."""
         return len(self.server_state.connections)
 
-    def accept(self) -> None:
-        """Begin to take connections, unless it is to leave already. Call it in the event loop."""
+    def start_accepting(self) -> None:
+        """Accept connections, unless a drain has started. Call it in the event loop."""
         if not self.should_exit:
             self._acceptors = [Acceptor(each, self.connect, lambda: self.connections) for each in self._listeners]
 
     async def connect(self, connection: socket.socket) -> None:
-        """Serve one connected socket as if it had come in through the port."""
+        """Serve a connected socket like a connection that was accepted from the port."""
         await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
 
-    def retire(self) -> None:
-        """Stop accepting, now, and leave when all is answered."""
+    def start_drain(self) -> None:
+        """Stop accepting at once, and exit when every in-flight request is answered."""
         if not self.should_exit:
             self.should_exit = True
             for acceptor in self._acceptors:
                 acceptor.close()
-            # Without systemd nobody else holds them, and a connection that waits in vain is worse than a refused one.
+            # Without systemd no other process may hold them. Then a refused connection is better than one that waits
+            # for an accept that never comes.
             for listener in self._listeners:
                 listener.close()
-            self._announce()
+            self._announce_close()
 
-    def hurry(self, seconds: float) -> None:
-        """Leave, and cut in `seconds` what still runs then."""
-        self._hurried_at = time.monotonic() + seconds
-        self.retire()
+    def force_close(self, after: float) -> None:
+        """Start a drain if none runs, and force-close the requests that are in flight `after` this many seconds."""
+        self._force_close_at = time.monotonic() + after
+        self.start_drain()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Run the application's start-up; the port is left alone until `accept`."""
+        """Run the application's startup. `start_accepting` opens the port later."""
         await super().startup(sockets=[])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Drain, cut what is left, and run the application's shutdown."""
-        self.retire()
+        """Drain, force-close the remaining requests, and run the application's shutdown."""
+        self.start_drain()
         await self._drain()
-        await self._cut_the_rest()
+        await self._force_close_rest()
         await self.lifespan.shutdown()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the worker, which knows the difference between retire and hurry."""
+        """Install no signal handlers: the worker has its own for a drain and a force-close."""
         yield
 
     def _protocol(self) -> asyncio.Protocol:
         protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
-    def _announce(self) -> None:
-        """Tell clients with the next answer on each connection that it is the last one there (RFC 9112, 9.6).
+    def _announce_close(self) -> None:
+        """Send `Connection: close` with the next response of each connection (RFC 9112, 9.6).
 
-        Closing an idle connection at once would be a race: its client may be sending on it just now, and loses the
-        request. So it stays open for the lame-duck time and closes after an answer that says `Connection: close`.
-        The same holds for a connection whose answer has begun without those words.
+        Closing an idle connection at once is a race: if its client is sending a request at that moment, the request
+        is lost. So an idle connection stays open for LAME_DUCK_TIMEOUT, and closes after a response with `Connection:
+        close`. The same applies to a connection whose response has begun without that header.
         """
         close = (b"connection", b"close")
         self.config.encoded_headers = [*self.config.encoded_headers, close]
         self.server_state.default_headers = [*self.server_state.default_headers, close]
         loop = asyncio.get_running_loop()
-        for connection in _http(self.server_state.connections):
+        for connection in _http_connections(self.server_state.connections):
             connection.timeout_keep_alive = self._lame_duck_timeout
-            if not _is_busy(connection):
+            if not _has_request(connection):
                 connection._unset_keepalive_if_required()
                 connection.timeout_keep_alive_task = loop.call_later(
                     self._lame_duck_timeout, connection.timeout_keep_alive_handler
@@ -142,42 +144,42 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         start = time.monotonic()
         ticks = 0
-        while not self._is_over(start + self._drain_timeout) and self._is_held(start + self._lame_duck_timeout):
-            await self.on_tick(ticks)  # keeps the Date header right
+        while not self._is_expired(start + self._drain_timeout) and self._is_busy(start + self._lame_duck_timeout):
+            await self.on_tick(ticks)  # updates the Date header
             await asyncio.sleep(_TICK)
             ticks += 1
-        self.drained = time.monotonic() - start
+        self.drain_seconds = time.monotonic() - start
 
-    def _is_over(self, limit: float) -> bool:
-        return time.monotonic() >= (limit if self._hurried_at is None else min(limit, self._hurried_at))
+    def _is_expired(self, deadline: float) -> bool:
+        return time.monotonic() >= (deadline if self._force_close_at is None else min(deadline, self._force_close_at))
 
-    def _is_held(self, young_until: float) -> bool:
-        """Whether anybody still waits for us: a task, or a connection that may send or receive."""
+    def _is_busy(self, idle_deadline: float) -> bool:
+        """Whether a request is in flight or an idle connection may still send one."""
         if self.server_state.tasks:
             return True
-        young = time.monotonic() < young_until
-        # An idle connection without a timer has sent half of a request. It gets no longer than the others.
+        keeps_idle = time.monotonic() < idle_deadline
+        # An idle connection without a timer has sent a part of a request. It has the same deadline as the others.
         return any(
-            young or _is_busy(connection) or connection.timeout_keep_alive_task is not None
-            for connection in _http(self.server_state.connections)
+            keeps_idle or _has_request(connection) or connection.timeout_keep_alive_task is not None
+            for connection in _http_connections(self.server_state.connections)
         )
 
-    async def _cut_the_rest(self) -> None:
+    async def _force_close_rest(self) -> None:
         self.cut = self.inflight
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=_CUT_TIMEOUT)
+            await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT)
         for connection in list(self.server_state.connections):
             connection.transport.close()
 
 
-def _is_busy(connection: Any) -> bool:
+def _has_request(connection: Any) -> bool:
     if not hasattr(connection, "cycle"):  # a WebSocket
         return True
     return connection.cycle is not None and not connection.cycle.response_complete
 
 
-def _http(connections: set[Any]) -> list[Any]:
+def _http_connections(connections: set[Any]) -> list[Any]:
     return [connection for connection in connections if hasattr(connection, "cycle")]

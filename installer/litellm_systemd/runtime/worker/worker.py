@@ -1,4 +1,4 @@
-"""A worker: the forked process that answers requests."""
+"""A worker: the forked process that serves requests."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heart
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.cut_requests import CutRequests
-from litellm_systemd.runtime.journal import DEBUG, Journal, adopt_loggers, hush_cancellations
+from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Options
 from litellm_systemd.runtime.worker import litellm_adapter, probe
 from litellm_systemd.runtime.worker.server import Server, build_config
 
-#: Seconds that requests get when the master is gone.
-HURRY = 5.0
-#: Between two questions before the first 200.
-_EAGER = 0.02
+#: Seconds that in-flight requests get after the main process has died.
+ORPHAN_DRAIN_TIMEOUT = 5.0
+#: Seconds between two health checks before the worker is ready.
+_START_INTERVAL = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker is to be. Without an `environment` it is its generation's first, and finds that out."""
+    """The parameters of a worker.
+
+    `environment` is what LiteLLM's set-up added to the environment of the generation's first worker. It is None for
+    that first worker, which runs the set-up.
+    """
 
     slot: int
     options: Options
@@ -43,21 +47,21 @@ class Job:
 
 
 def run(job: Job, channel: Channel, journal: Journal) -> int:
-    """Be a worker, from just after the fork to the exit code. Every failure goes to the master, in one line."""
-    # Where a hung worker hung: the master sends SIGABRT before it kills.
+    """Run a worker, from the fork to its exit code. It reports a failure to the main process, in one line."""
+    # Before the main process kills a hung worker it sends SIGABRT, on which the worker prints its stack.
     faulthandler.enable()
     application = _Application()
     try:
-        with litellm_adapter.silence():
+        with litellm_adapter.suppress_stdout():
             _set_up(job, channel)
             application.inner = CutRequests(litellm_adapter.application())
-            adopt_loggers(journal)
+            redirect_loggers(journal)
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
-        asyncio_run(_Worker(job, channel, journal, application).live())
+        asyncio_run(_Worker(job, channel, journal, application).serve())
     except BaseException as error:  # SystemExit included: LiteLLM and uvicorn use it for bad configurations
         cause = application.failure or error
-        # The last frames say it; the hundreds before are one lifespan inside another.
+        # The last frames show the cause. The hundreds before them are nested lifespans.
         journal.line(DEBUG, "".join(traceback.format_exception(cause, limit=-4)).rstrip())
         channel.send(StartFailed(litellm_adapter.render_cause(cause)))
         return 1
@@ -83,14 +87,11 @@ def _set_up(job: Job, channel: Channel) -> None:
             Environment(litellm_adapter.set_up(configuration.path, configuration.texts, job.options.workers))
         )
     else:
-        litellm_adapter.adopt(configuration.texts, job.environment)
+        litellm_adapter.apply_environment(configuration.texts, job.environment)
 
 
 class _Application:
-    """LiteLLM's application, with the exception that ended its start-up kept.
-
-    uvicorn logs that exception and forgets it.
-    """
+    """LiteLLM's application. It stores the exception that ended the startup, which uvicorn only logs."""
 
     def __init__(self) -> None:
         self.inner: Any = None
@@ -103,12 +104,13 @@ class _Application:
         return request
 
     async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
-        async def send_briefly(message: Any) -> None:
-            # Starlette puts the traceback here, and uvicorn would log it as an error: it goes to DEBUG instead.
+        async def send_without_traceback(message: Any) -> None:
+            # Starlette puts the traceback into the message, and uvicorn would log it as an error. `run` logs it as
+            # DEBUG instead.
             await send({**message, "message": ""} if message["type"].endswith(".failed") else message)
 
         try:
-            await self.inner(scope, receive, send_briefly)
+            await self.inner(scope, receive, send_without_traceback)
         except BaseException as error:
             self.failure = error
             raise
@@ -132,33 +134,34 @@ class _Worker:
             drain_timeout=options.drain_timeout,
         )
 
-    async def live(self) -> None:
+    async def serve(self) -> None:
+        """Serve until the drain is complete."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._retire)
-        loop.add_signal_handler(signal.SIGQUIT, self._hurry, 0.0)
+        loop.add_signal_handler(signal.SIGTERM, self._drain)
+        loop.add_signal_handler(signal.SIGQUIT, self._force_close, 0.0)
         loop.add_reader(self._channel.fileno(), self._on_message)
-        heart = loop.create_task(self._beat())
-        # What LiteLLM has to say about a configuration is the same in each worker: the first one of them says it.
+        health_checks = loop.create_task(self._run_health_checks())
+        # LiteLLM logs the same messages about the configuration in each worker. Only the first worker passes them on.
         logging.disable(logging.NOTSET if self._is_first else logging.WARNING)
-        with litellm_adapter.silence():
+        with litellm_adapter.suppress_stdout():
             serving = loop.create_task(self._server.serve())
             while not self._server.started and not serving.done():
-                await asyncio.sleep(_EAGER / 4)
+                await asyncio.sleep(_START_INTERVAL / 4)
         logging.disable(logging.NOTSET)
-        adopt_loggers(self._journal)  # those that came with the configuration
+        redirect_loggers(self._journal)  # again: the configuration may have added loggers
         await serving
-        heart.cancel()
-        self._channel.send(Drained(self._server.cut, self._server.drained))
+        health_checks.cancel()
+        self._channel.send(Drained(self._server.cut, self._server.drain_seconds))
 
-    def _retire(self) -> None:
-        hush_cancellations()
-        self._server.retire()
+    def _drain(self) -> None:
+        suppress_cancellation_logs()
+        self._server.start_drain()
         self._serving = False
-        self._report()
+        self._send_heartbeat()
 
-    def _hurry(self, seconds: float) -> None:
-        self._retire()
-        self._server.hurry(seconds)
+    def _force_close(self, after: float) -> None:
+        self._drain()
+        self._server.force_close(after)
 
     def _on_message(self) -> None:
         try:
@@ -166,42 +169,43 @@ class _Worker:
         except BlockingIOError:
             return
         if isinstance(message, Serve) and not self._server.should_exit:
-            self._server.accept()
+            self._server.start_accepting()
             self._serving = True
-            self._report()
+            self._send_heartbeat()
         elif message is None:
-            # The master is dead. Nobody would replace or stop this worker: it must not outlive its requests.
+            # The main process has died. No process would replace or stop this worker, so it drains and exits.
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
-            self._set_alarm(HURRY * 4)
+            self._set_alarm(ORPHAN_DRAIN_TIMEOUT * 4)
             self._orphaned = True
-            self._hurry(HURRY)
+            self._force_close(ORPHAN_DRAIN_TIMEOUT)
 
-    async def _beat(self) -> None:
-        """Ask this process for readiness until it answers 200, then for a sign of life, again and again."""
+    async def _run_health_checks(self) -> None:
+        """Check readiness until it succeeds, then liveness at regular intervals. Each success sends a heartbeat."""
         while not self._server.started:
-            await asyncio.sleep(_EAGER)
-        while await self._ask(probe.READINESS) != 200:
-            await asyncio.sleep(_EAGER)
+            await asyncio.sleep(_START_INTERVAL)
+        while await self._check(probe.READINESS) != 200:
+            await asyncio.sleep(_START_INTERVAL)
         while True:
-            # 503 is how LiteLLM answers while it shuts down: alive, and busy with leaving.
-            if await self._ask(probe.LIVELINESS) in (200, 503):
-                self._report()
+            # LiteLLM answers 503 during its shutdown. That counts as alive.
+            if await self._check(probe.LIVELINESS) in (200, 503):
+                self._send_heartbeat()
             await asyncio.sleep(self._interval)
 
-    async def _ask(self, path: str) -> int | None:
-        status = await probe.ask(self._server.connect, path, self._hang_limit)
+    async def _check(self, path: str) -> int | None:
+        status = await probe.get_status(self._server.connect, path, self._hang_limit)
         self._probes += status is not None
         return status
 
     def _set_alarm(self, seconds: float) -> None:
-        """Have the kernel end this process then (SIGALRM, which nothing catches).
+        """Have the kernel end this process after `seconds` (SIGALRM, which has no handler here).
 
-        The master kills a hung worker long before. This is for a worker that hangs when its master is dead.
+        The main process kills a hung worker much earlier. The alarm ends a worker that hangs after the main process
+        has died.
         """
         if not self._orphaned:
             signal.alarm(math.ceil(seconds))
 
-    def _report(self) -> None:
+    def _send_heartbeat(self) -> None:
         self._set_alarm(self._hang_limit * 4)
         server = self._server
         requests = max(0, server.server_state.total_requests - self._probes)
@@ -211,7 +215,7 @@ class _Worker:
 
 
 def _resident_memory() -> int:
-    """What this process has in memory, in MiB; 0 if /proc can't be read (proc_pid_statm(5))."""
+    """The resident memory of this process in MiB; 0 if /proc cannot be read (proc_pid_statm(5))."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -220,11 +224,11 @@ def _resident_memory() -> int:
 
 
 def reset_process() -> None:
-    """Undo in a fresh child what the master set up for itself."""
+    """Reset in a forked child the signal handlers and variables of the main process."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
-    # Ctrl-C and a closed terminal reach the whole process group; the master decides what they mean.
+    # Ctrl-C and a closed terminal send a signal to the whole process group. Only the main process handles it.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ.pop("LISTEN_PID", None)
