@@ -53,7 +53,7 @@ def test_port_taken(tmp_path: Path) -> None:
         done = run_runtime("--config", str(write(tmp_path, CONFIG % "x")), PORT=str(port))
     assert done.returncode == 69
     command = Path("/proc/self/comm").read_text().strip()
-    assert f"127.0.0.1:{port} is held by {command} (pid {os.getpid()})" in done.stderr
+    assert f"cannot listen on 127.0.0.1:{port}: {command} (pid {os.getpid()}) is listening there" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -207,7 +207,7 @@ BROKEN = {
         "systemctl disable litellm", "unit-disabled", "disabled", outcome="warning", also=("unit-disabled",)
     ),
     # --- its ends, and the port ---
-    "port taken": Broken(TAKE_PORT, "port-taken", "held by python3 (pid ", f"systemctl stop thief; {START}"),
+    "port taken": Broken(TAKE_PORT, "port-taken", "python3 (pid ", f"systemctl stop thief; {START}"),
     "start limit": Broken(
         drop_in("ExecStartPre=/bin/false") + f"; printf '[Unit]\\nStartLimitBurst=2\\n' > {DROP_INS}/limit.conf;"
         " systemctl daemon-reload; ! systemctl restart litellm;"

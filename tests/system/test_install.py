@@ -179,7 +179,7 @@ def test_taken_port_is_said_before_anything_is_changed(box: Box, install_environ
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     done = fresh_ctl(box, install_environment, "install", "-c", "demo.yml", check=False)
-    assert (done.returncode, "127.0.0.1:4000 is held by python3" in done.stderr) == (69, True), done.stderr
+    assert (done.returncode, "cannot listen on 127.0.0.1:4000: python3" in done.stderr) == (69, True), done.stderr
     assert not box.exists("/etc/litellm")
     assert not box.exists("/opt/litellm-systemd")
 

@@ -202,7 +202,7 @@ def test_taken_port_names_its_holder(idle_box: Box) -> None:
     holder = hold_port(idle_box)
     done = idle_box.run(("/usr/local/bin/litellmctl", "start"), check=False)
     assert done.returncode == 69
-    assert "127.0.0.1:4000 is held by python3" in done.stderr
+    assert "cannot listen on 127.0.0.1:4000: python3" in done.stderr
     listening = idle_box.run(("ss", "-Hltnp")).stdout
     assert {line.split()[3] for line in listening.splitlines()} == {"127.0.0.1:4000", UPSTREAM}
     end(holder)

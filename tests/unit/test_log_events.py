@@ -109,7 +109,10 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("WORKER_MEMORY_LIMIT=64 is too low to recycle anything: a fresh worker has 300 MiB", "memory-limit-too-low"),
         ("WORKER_MEMORY_LIMIT=64 has no effect: a new worker already uses 300 MiB", "memory-limit-too-low"),
         ("127.0.0.1:4000 is held by nginx (pid 7). Stop that service, or give another PORT.", "port-taken"),
-        ("cannot listen on 127.0.0.1:4000: nginx (pid 7) is listening there. Stop it", "port-taken"),
+        (
+            "cannot listen on 127.0.0.1:4000: nginx (pid 7) is listening there. Stop it, or set another PORT.",
+            "port-taken",
+        ),
         ("uvicorn.error: Invalid HTTP request received.", "not-http"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),

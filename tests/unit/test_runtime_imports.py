@@ -1,4 +1,4 @@
-"""What the quick commands of the runtime may not import."""
+"""Modules that the fast commands of the runtime do not import, and usage errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 
 @pytest.mark.parametrize("command", [("port", "127.0.0.1:1"), ("reload",), ("stopped",), ("--help",)])
-def test_quick_commands_are_light(command: tuple[str, ...], tmp_path: Path) -> None:
-    """What runs beside a start, or at each stop, imports the standard library alone."""
+def test_fast_commands_import_little(command: tuple[str, ...], tmp_path: Path) -> None:
+    """Commands that run during a start, reload or stop import only the standard library."""
     program = (
         "import sys, atexit\n"
         "from litellm_systemd.runtime.cli import main\n"
@@ -19,7 +19,7 @@ def test_quick_commands_are_light(command: tuple[str, ...], tmp_path: Path) -> N
         "atexit.register(lambda: print('heavy:', [name for name in heavy if name in sys.modules]))\n"
         f"main({command!r})\n"
     )
-    environment = {"PATH": str(tmp_path)}  # where there is no systemctl
+    environment = {"PATH": str(tmp_path)}  # a folder without systemctl
     argv = (sys.executable, "-I", "-c", program)
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False, timeout=60)
     assert done.stdout.endswith("heavy: []\n"), done.stdout + done.stderr
@@ -27,8 +27,8 @@ def test_quick_commands_are_light(command: tuple[str, ...], tmp_path: Path) -> N
 
 
 def test_usage_error() -> None:
-    """A wrong command line ends in 64, which no unit takes for something else."""
-    argv = (sys.executable, "-m", "litellm_systemd.runtime", "fly")
+    """An invalid command line exits with 64 (EX_USAGE)."""
+    argv = (sys.executable, "-m", "litellm_systemd.runtime", "unknown")
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 64
     assert "invalid choice" in done.stderr

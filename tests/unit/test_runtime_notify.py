@@ -1,4 +1,4 @@
-"""What systemd is told."""
+"""Notifications to systemd."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(systemd: socket.socket) -> list[str]:
 
 
 def test_messages(systemd: socket.socket) -> None:
-    """Each state is one datagram, in the words of sd_notify(3)."""
+    """Each notification is one datagram in the format of sd_notify(3)."""
     notifier = Notifier()
     notifier.status("importing LiteLLM")
     assert read(systemd) == ["STATUS=importing LiteLLM"]
@@ -45,8 +45,8 @@ def test_messages(systemd: socket.socket) -> None:
     assert read(systemd) == ["EXTEND_TIMEOUT_USEC=2500000"]
 
 
-def test_a_status_is_told_once(systemd: socket.socket) -> None:
-    """The same status again is not sent, another one is; both in UTF-8 and on one line."""
+def test_status_is_sent_once(systemd: socket.socket) -> None:
+    """A status is sent when it changes, in UTF-8 and in one line."""
     notifier = Notifier()
     notifier.status("a")
     notifier.status("a")
@@ -54,8 +54,8 @@ def test_a_status_is_told_once(systemd: socket.socket) -> None:
     assert [read(systemd), read(systemd)] == [["STATUS=a"], ["STATUS=né 🚀 READY=1"]]
 
 
-def test_nobody_else_speaks_for_the_service(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables are gone from the environment once they are read."""
+def test_variables_are_removed(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the protocol are removed from the environment."""
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     assert Notifier().watchdog_interval == 7.5
@@ -64,28 +64,28 @@ def test_nobody_else_speaks_for_the_service(systemd: socket.socket, monkeypatch:
 
 @pytest.mark.parametrize("variables", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "9", "WATCHDOG_PID": "1"}])
 def test_no_watchdog(variables: dict[str, str]) -> None:
-    """Without WatchdogSec=, or if it is for another process, there is none."""
+    """Without WatchdogSec=, or if it is for another process, there is no watchdog interval."""
     assert Notifier(dict(variables)).watchdog_interval is None
 
 
 def test_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a terminal nothing is sent and nothing fails."""
+    """Without NOTIFY_SOCKET no notification is sent and no error is raised."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notifier = Notifier()
     notifier.ready("serving")
     notifier.close()
 
 
-@pytest.mark.parametrize("address", ["@nobody-listens-there", "/nobody/listens/there", "unknown:1"])
-def test_a_socket_that_leads_nowhere(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A NOTIFY_SOCKET that nobody listens on is as good as none."""
+@pytest.mark.parametrize("address", ["@no-listener", "/no/listener", "unknown:1"])
+def test_unreachable_socket(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NOTIFY_SOCKET without a listener raises no error."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     notifier = Notifier()
     notifier.ready("serving")
 
 
-def test_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A NOTIFY_SOCKET that begins with @ is one without a file, as a user's systemd may give it."""
+def test_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NOTIFY_SOCKET that begins with @ is an abstract socket, as a user manager may use."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(f"\0litellm-systemd-{os.getpid()}")
         end.settimeout(10)
@@ -94,17 +94,17 @@ def test_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
         assert read(end) == ["WATCHDOG=1"]
 
 
-def test_a_stuck_systemd_does_not_stick_us(systemd: socket.socket) -> None:
-    """When nobody reads, what is said again anyway is dropped after a moment."""
+def test_hung_systemd(systemd: socket.socket) -> None:
+    """If systemd does not read, a status is dropped after a short timeout instead of blocking the service."""
     notifier = Notifier()
-    room = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
-    for number in range(room + 5):
+    queue_length = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    for number in range(queue_length + 5):
         notifier.status(str(number))
     assert read(systemd) == ["STATUS=0"]
 
 
-def test_pulse(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signs of life come four times within WatchdogSec=, pleas for time three times within what was asked for."""
+def test_watchdog_intervals(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WATCHDOG=1 is sent four times per WatchdogSec=, and an extension three times per extension period."""
     monkeypatch.setenv("WATCHDOG_USEC", "8000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     watchdog = Watchdog(Notifier())

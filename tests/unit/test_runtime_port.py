@@ -1,4 +1,4 @@
-"""Who holds a port."""
+"""The check that a port is free, and the process that it names if not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.runtime.systemd import port as module
-from litellm_systemd.runtime.systemd.port import Holder, bind, find_holders, main, parse_address, render_address
+from litellm_systemd.runtime.systemd.port import Listener, bind, find_listeners, main, parse_address, render_address
 
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 ROW = "   0: {address}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  0  0 {inode} 1 0\n"
@@ -30,63 +30,62 @@ def make_proc(folder: Path, *, table: str = "tcp", port: int = 4000, state: str 
 
 
 @pytest.mark.parametrize("table", ["tcp", "tcp6"])
-def test_holder_is_found(tmp_path: Path, table: str) -> None:
-    """A listener of either family is traced to its process."""
-    assert find_holders(4000, make_proc(tmp_path, table=table)) == (Holder(71, "nginx"),)
+def test_find_listeners(tmp_path: Path, table: str) -> None:
+    """The process that listens on an IPv4 or IPv6 address is found."""
+    assert find_listeners(4000, make_proc(tmp_path, table=table)) == (Listener(71, "nginx"),)
 
 
 @pytest.mark.parametrize("changed", [{"port": 4001}, {"state": "01"}])
-def test_others_are_not_blamed(tmp_path: Path, changed: dict[str, object]) -> None:
-    """Another port, or a connection that is no listener, holds nothing."""
-    assert find_holders(4000, make_proc(tmp_path, **changed)) == ()  # type: ignore[arg-type]
+def test_other_sockets_are_ignored(tmp_path: Path, changed: dict[str, object]) -> None:
+    """A listener on another port or a socket that does not listen is not reported."""
+    assert find_listeners(4000, make_proc(tmp_path, **changed)) == ()  # type: ignore[arg-type]
 
 
 def test_without_tables(tmp_path: Path) -> None:
-    """In a sandbox without /proc/net nobody is found, and nothing fails."""
-    assert find_holders(4000, tmp_path) == ()
+    """In a sandbox without /proc/net no process is found and no error is raised."""
+    assert find_listeners(4000, tmp_path) == ()
 
 
-def test_systemd_is_named_as_such() -> None:
-    """A port that PID 1 holds is a socket unit's, and the text says where to look."""
-    assert str(Holder(71, "nginx")) == "nginx (pid 71)"
-    assert "systemctl list-sockets" in str(Holder(1, "systemd"))
+def test_render_listener() -> None:
+    """PID 1 is described as a socket unit, with the command that lists socket units."""
+    assert str(Listener(71, "nginx")) == "nginx (pid 71)"
+    assert "systemctl list-sockets" in str(Listener(1, "systemd"))
 
 
-def test_bind_names_the_holder() -> None:
-    """A taken port names the process that has it, and the remedy."""
+def test_bind_names_the_listener() -> None:
+    """The error about an occupied port names the process that listens there and a remedy."""
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(Unavailable) as caught:
         bind("127.0.0.1", other.getsockname()[1])
     assert f"(pid {os.getpid()})" in caught.value.message
     assert "another PORT" in caught.value.hint
 
 
-def test_many_holders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service with many workers is named by its first process."""
-    holders = (Holder(1, "systemd"), Holder(71, "nginx"), Holder(72, "nginx"), Holder(73, "nginx"))
-    monkeypatch.setattr(module, "find_holders", lambda _: holders)
+def test_many_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many listening processes the error names the first two and the number of the others."""
+    listeners = (Listener(1, "systemd"), Listener(71, "nginx"), Listener(72, "nginx"), Listener(73, "nginx"))
+    monkeypatch.setattr(module, "find_listeners", lambda _: listeners)
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(Unavailable) as caught:
         bind("127.0.0.1", other.getsockname()[1])
-    assert "(systemctl list-sockets) and nginx (pid 71) (2 more)" in caught.value.message
+    assert "(systemctl list-sockets) and nginx (pid 71) (2 more) are listening there" in caught.value.message
 
 
-def test_bind_says_when_it_cannot_see(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user's process can't be seen without root, and the text says so."""
-    monkeypatch.setattr(module, "find_holders", lambda _: ())
+def test_bind_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another user's process listens on the port, the error says that only root can identify it."""
+    monkeypatch.setattr(module, "find_listeners", lambda _: ())
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(Unavailable) as caught:
         bind("127.0.0.1", other.getsockname()[1])
-    assert "a process that I can't see" in caught.value.message
-    assert "root" in caught.value.hint
+    assert "another process, which only root can identify, is listening there" in caught.value.message
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
-def test_bind_refuses_a_foreign_address(host: str) -> None:
-    """An address that this machine doesn't have is an error in the settings, not an unavailable port."""
-    with pytest.raises(InputError, match="can't listen on"):
+def test_bind_unknown_address(host: str) -> None:
+    """An address that this machine does not have is an error in the settings, not an occupied port."""
+    with pytest.raises(InputError, match="cannot listen on"):
         bind(host, 4000)
 
 
-def test_bind_a_name() -> None:
-    """`localhost` works whether or not this machine has IPv6."""
+def test_bind_localhost() -> None:
+    """`localhost` works with and without IPv6."""
     for each in bind("localhost", 0):
         assert each.getsockname()[0] in ("127.0.0.1", "::1")
         each.close()
@@ -96,20 +95,20 @@ def test_bind_a_name() -> None:
     ("text", "address"),
     [("127.0.0.1:4000", ("127.0.0.1", 4000)), ("[::1]:80", ("::1", 80)), ("4000", ("::", 4000))],
 )
-def test_addresses(text: str, address: tuple[str, int]) -> None:
-    """Addresses are read as ListenStream= has them."""
+def test_parse_address(text: str, address: tuple[str, int]) -> None:
+    """Addresses have the format of ListenStream=."""
     assert parse_address(text) == address
     assert render_address(*address).endswith(text)
 
 
 @pytest.mark.parametrize("text", ["", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "x:y"])
-def test_no_address(text: str) -> None:
-    """Anything else is a mistake on the command line."""
+def test_invalid_address(text: str) -> None:
+    """An invalid address is a usage error."""
     with pytest.raises(InputError):
         parse_address(text)
     assert main(text) == 64
 
 
-def test_other_obstacles_are_systemds() -> None:
-    """The socket's ExecStartPre leaves alone what systemd can do and it can't, such as an address to come."""
+def test_other_errors_are_ignored() -> None:
+    """The check passes if only systemd can bind the address, such as one that does not exist yet."""
     assert main("192.0.2.1:4000") == 0

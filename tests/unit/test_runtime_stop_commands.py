@@ -1,4 +1,4 @@
-"""Whether the port closes when the service stops."""
+"""ExecStop= and ExecStopPost=: whether the port closes when the service stops."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from litellm_systemd.runtime.systemd.stop import closes_port, find_job, main, st
         ("", "", False),
     ],
 )
-def test_decision(exit_status: str, job: str, closes: bool) -> None:
-    """The port closes after a stop and after a configuration error, and stays open for everything else."""
+def test_closes_port(exit_status: str, job: str, closes: bool) -> None:
+    """The port closes after a stop and after a configuration error, and stays open otherwise."""
     assert closes_port(exit_status, job) is closes
 
 
@@ -38,16 +38,14 @@ def test_decision(exit_status: str, job: str, closes: bool) -> None:
         ("No jobs running.\n", ""),
     ],
 )
-def test_job(jobs: str, job: str) -> None:
-    """The job is read from what systemctl prints, whatever else runs."""
+def test_find_job(jobs: str, job: str) -> None:
+    """The job of the service is found in the output of systemctl among other jobs."""
     assert find_job(jobs) == job
 
 
 @pytest.mark.parametrize(("job", "calls"), [("stop", 4), ("restart", 2)])
-def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, calls: int) -> None:
-    """systemd is asked for the job, and told to stop the socket only if it is to close, without waiting: with the
-    service when a stop begins, and at once when it ends.
-    """
+def test_socket_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, calls: int) -> None:
+    """A stop of the service stops the socket, without waiting for it, and a restart does not."""
     log = tmp_path / "log"
     fake = tmp_path / "systemctl"
     fake.write_text(f'#!/bin/sh\necho "$@" >>{log}\n[ $1 = list-jobs ] && echo "5 litellm.service {job} running"\n')

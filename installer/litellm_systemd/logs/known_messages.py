@@ -79,7 +79,7 @@ _SERVICE = (
     Signature(
         "port-taken",
         "service",
-        r"cannot listen on .* is listening there|is held by .* or give another PORT",
+        r"cannot listen on .* (?:is|are) listening there|is held by .* or give another PORT",
         "Another program listens on the port, so that the service can't",
         "stop that program, then: sudo litellmctl start; or set another PORT in .env, then: sudo litellmctl install",
         least=0,

@@ -1,6 +1,7 @@
-"""The command line of the runtime. Units call it, people seldom do.
+"""The command line of the runtime, for the units.
 
-Each command imports what it needs after parsing: `port` and `reload` run beside a start and must be quick.
+Names of commands are published: the units of earlier releases call them. Each command imports its module after
+parsing, because `port` and `reload` run during a start or reload and must be fast.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from litellm_systemd.contract import CONFIG_FILE, ExitCode
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; its exit code."""
+    """Run one command. Returns its exit code."""
     arguments = _parser().parse_args(argv)
     command: str | None = arguments.command
     if command == "port":
@@ -53,24 +54,24 @@ def main(argv: Sequence[str]) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        # argparse exits with 2, which means something else to us (contract.ExitCode.CHANGES).
+        # argparse exits with 2, which has another meaning in this project (contract.ExitCode.CHANGES).
         self.print_usage(sys.stderr)
         self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="litellm_systemd.runtime", description="Serve LiteLLM under systemd.")
-    parser.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="a LiteLLM configuration")
-    commands = parser.add_subparsers(dest="command", title="commands (none: serve)")
-    check = commands.add_parser("check", help="load a configuration as the service would, without serving")
-    check.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="a LiteLLM configuration")
-    reload = commands.add_parser("reload", help="for ExecReload=: reload the service and wait for the outcome")
-    reload.add_argument("--pid", type=int, help="the main process, to be sure to ask the right one")
-    port = commands.add_parser("port", help="for the socket's ExecStartPre=: say who holds a port")
+    parser = _Parser(prog="litellm_systemd.runtime", description="Run the LiteLLM proxy as a systemd service.")
+    parser.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="the LiteLLM configuration")
+    commands = parser.add_subparsers(dest="command", title="commands (default: serve)")
+    check = commands.add_parser("check", help="check that the service would start with a configuration")
+    check.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="the LiteLLM configuration")
+    reload = commands.add_parser("reload", help="for ExecReload=: reload, and wait for the result")
+    reload.add_argument("--pid", type=int, help="the expected main process; fail if another one answers")
+    port = commands.add_parser("port", help="for ExecStartPre= of the socket: check that a port is free")
     port.add_argument("address", metavar="HOST:PORT")
-    commands.add_parser("status", help="print the running service's facts as JSON")
-    reach = commands.add_parser("reach", help="for doctor: say how far one gets on the way to each URL")
+    commands.add_parser("status", help="print the status of the running service as JSON")
+    reach = commands.add_parser("reach", help="for doctor: test the connection to each URL")
     reach.add_argument("urls", metavar="URL", nargs="*")
-    commands.add_parser("stopping", help="for ExecStop=: let no client undo a stop while it drains")
-    commands.add_parser("stopped", help="for ExecStopPost=: close the port if the service is to stay down")
+    commands.add_parser("stopping", help="for ExecStop=: keep clients from undoing the stop")
+    commands.add_parser("stopped", help="for ExecStopPost=: close the port if the service stays stopped")
     return parser

@@ -1,1 +1,1 @@
-"""What systemd and the runtime exchange: sd_notify, the watchdog, the sockets and the port."""
+"""The interfaces to systemd: sd_notify, the watchdog, the listening sockets and the port."""

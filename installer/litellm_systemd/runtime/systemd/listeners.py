@@ -1,4 +1,4 @@
-"""The sockets that are served: systemd's, or without systemd our own."""
+"""The listening sockets: passed by systemd, or without systemd bound here."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FIRST_FD = 3
 def take_listeners(
     environ: MutableMapping[str, str], host: str, port: int, path: Path | None = None
 ) -> tuple[socket.socket, ...]:
-    """Listening sockets: `path` alone if there is one; else those that systemd passes; else HOST:PORT, bound here.
+    """The listening sockets: at `path` if it is given; else those that systemd passes; else bound to HOST:PORT.
 
-    The variables are taken out of the environment. Raises Unavailable or InputError as `port.bind`, and never
-    goes to another port.
+    It removes systemd's variables from the environment. It raises Unavailable or InputError like `port.bind`, and
+    never chooses another port.
     """
     inherited = _inherit(environ)
     if path is not None:
@@ -34,14 +34,14 @@ def take_listeners(
 
 
 def _listen_at(path: Path) -> socket.socket:
-    """A UNIX socket for its owner and root. Its folder is the caller's, and is new."""
+    """A UNIX socket for its owner and root. The caller has created the folder for it."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         listener.bind(str(path))
     except OSError as error:
         listener.close()
-        raise Unavailable(f"can't listen at {path}: {error.strerror or error}", "Try it again.") from error
+        raise Unavailable(f"cannot listen at {path}: {error.strerror or error}", "Retry.") from error
     finally:
         os.umask(before)
     listener.setblocking(False)
@@ -50,7 +50,7 @@ def _listen_at(path: Path) -> socket.socket:
 
 
 def render_listeners(listeners: tuple[socket.socket, ...]) -> str:
-    """Where clients connect, for people."""
+    """The addresses of the sockets as text."""
     return ", ".join(render_listener(each) for each in listeners)
 
 
@@ -69,5 +69,7 @@ def _inherit(environ: MutableMapping[str, str]) -> tuple[socket.socket, ...]:
     for each in listeners:
         os.set_inheritable(each.fileno(), False)  # systemd passes them without FD_CLOEXEC
         if each.type != socket.SOCK_STREAM or not each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise Unavailable(f"descriptor {each.fileno()} from systemd is no listening socket", "Use ListenStream=.")
+            raise Unavailable(
+                f"descriptor {each.fileno()} from systemd is not a listening stream socket", "Use ListenStream=."
+            )
     return listeners

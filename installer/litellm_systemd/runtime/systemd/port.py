@@ -1,7 +1,7 @@
-"""Who holds a TCP port: from /proc, with the standard library alone.
+"""Which process listens on a TCP port, read from /proc with the standard library alone.
 
-The unit of the socket runs this before systemd binds, because systemd says only that the address is in use.
-proc(5) and the kernel's Documentation/networking/proc_net_tcp.rst describe the table.
+The socket unit runs this before systemd binds the port, because systemd reports only that the address is in use.
+proc(5) and Documentation/networking/proc_net_tcp.rst of the kernel describe the table.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InputError, InstallerError, Unavailable
 
 _LISTEN = "0A"
-_HINT = "Stop that service, or give another PORT."
+_HINT = "Stop it, or set another PORT."
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class Listener:
     """A process with a listening socket."""
 
     pid: int
@@ -34,16 +34,18 @@ class Holder:
         return f"{self.command} (pid {self.pid})"
 
 
-def find_holders(port: int, proc: Path = Path("/proc")) -> tuple[Holder, ...]:
-    """The processes that listen on a TCP port, as far as this user may see them: root sees all."""
+def find_listeners(port: int, proc: Path = Path("/proc")) -> tuple[Listener, ...]:
+    """The processes that listen on a TCP port and that this user may inspect. Root may inspect all."""
     inodes = set(_listening_inodes(port, proc))
     return tuple(_processes_with(inodes, proc)) if inodes else ()
 
 
 def bind(host: str, port: int) -> tuple[socket.socket, ...]:
-    """Sockets bound to each address of `host`, not listening yet.
+    """Bind a socket to each address of `host`. The sockets do not listen yet.
 
-    Raises Unavailable, naming the holder, if the port is taken; InputError if `host` is no address of this machine.
+    Raises:
+        Unavailable: another process listens on the port. The message names it.
+        InputError: `host` is no address of this machine, or the port needs root.
     """
     bound: list[socket.socket] = []
     missing: OSError | None = None
@@ -52,7 +54,7 @@ def bind(host: str, port: int) -> tuple[socket.socket, ...]:
             try:
                 bound.append(_bind_one(family, address))
             except OSError as error:
-                # `localhost` has an IPv6 address even where IPv6 is off.
+                # `localhost` has an IPv6 address even if IPv6 is disabled.
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
                 missing = error
@@ -66,39 +68,39 @@ def bind(host: str, port: int) -> tuple[socket.socket, ...]:
 
 
 def render_address(host: str, port: int) -> str:
-    """HOST:PORT, with brackets where an IPv6 address needs them."""
+    """HOST:PORT, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`, `[HOST]:PORT` or `PORT` (every address, as ListenStream= has it)."""
+    """Host and port of `HOST:PORT`, `[HOST]:PORT` or `PORT` (all addresses, as in ListenStream=)."""
     host, _, port = text.rpartition(":")
     if not port.isdigit() or not 0 < int(port) <= 65535:
-        raise InputError(f"{text!r} is not HOST:PORT", "Give for example 127.0.0.1:4000.")
+        raise InputError(f"{text!r} is not HOST:PORT", "Example: 127.0.0.1:4000")
     return host.removeprefix("[").removesuffix("]") or "::", int(port)
 
 
 def main(address: str) -> int:
-    """Exit 69 and one line if somebody holds HOST:PORT, else 0.
+    """Return 69 and print one line if another process listens on HOST:PORT, else return 0.
 
-    Any other obstacle is left to systemd: it may bind where this process can't (FreeBind=, ports below 1024).
+    Other errors are ignored: systemd may bind where this process cannot (FreeBind=, ports below 1024).
     """
     try:
         host, port = parse_address(address)
     except InputError as error:
-        return _complain(error, ExitCode.USAGE)
+        return _report_error(error, ExitCode.USAGE)
     try:
         for each in bind(host, port):
             each.close()
     except Unavailable as error:
-        return _complain(error, ExitCode.UNAVAILABLE)
+        return _report_error(error, ExitCode.UNAVAILABLE)
     except InputError:
         return ExitCode.OK
     return ExitCode.OK
 
 
-def _complain(error: InstallerError, code: ExitCode) -> int:
-    print(f"{error.message}. {error.hint}", file=sys.stderr)  # noqa: T201 - a command of its own
+def _report_error(error: InstallerError, code: ExitCode) -> int:
+    print(f"{error.message}. {error.hint}", file=sys.stderr)  # noqa: T201 - the output of a command
     return code
 
 
@@ -111,7 +113,7 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[s
 def _bind_one(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
     each = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Not held up by connections of a former life in TIME_WAIT; a live listener still is in the way (socket(7)).
+        # Binds despite connections in TIME_WAIT. It still fails if another socket listens (socket(7)).
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         each.bind(address)
     except OSError:
@@ -121,29 +123,33 @@ def _bind_one(family: socket.AddressFamily, address: tuple[str, int]) -> socket.
 
 
 def _explain(error: OSError, host: str, port: int) -> InstallerError:
-    place = render_address(host, port)
+    address = render_address(host, port)
     if error.errno == errno.EADDRINUSE:
-        holders = find_holders(port)
-        if holders:
-            return Unavailable(f"{place} is held by {_render_holders(holders)}", _HINT)
-        return Unavailable(f"{place} is held by a process that I can't see", f"Run as root to see it. {_HINT}")
+        listeners = find_listeners(port)
+        if listeners:
+            verb = "is" if len(listeners) == 1 else "are"
+            names = _render_listeners(listeners)
+            return Unavailable(f"cannot listen on {address}: {names} {verb} listening there", _HINT)
+        unknown = "another process, which only root can identify, is listening there"
+        return Unavailable(f"cannot listen on {address}: {unknown}", _HINT)
     if error.errno == errno.EACCES:
-        return InputError(f"{place} is reserved for root", "Give a PORT from 1024 up, or start it by systemd.")
+        message = f"cannot listen on {address}: ports below 1024 need root"
+        return InputError(message, "Set PORT to 1024 or higher, or let systemd start the service.")
     reason = error.strerror or str(error)
-    return InputError(f"can't listen on {place}: {reason}", "HOST must be an address of this machine.")
+    return InputError(f"cannot listen on {address}: {reason}", "Set HOST to an address of this machine.")
 
 
-def _render_holders(holders: tuple[Holder, ...]) -> str:
-    # A socket unit and the main process of its service; the rest are workers.
-    named, more = holders[:2], len(holders) - 2
-    return " and ".join(str(holder) for holder in named) + (f" ({more} more)" if more > 0 else "")
+def _render_listeners(listeners: tuple[Listener, ...]) -> str:
+    # The first two are the socket unit and the main process of its service. The others are workers.
+    named, more = listeners[:2], len(listeners) - 2
+    return " and ".join(str(listener) for listener in named) + (f" ({more} more)" if more > 0 else "")
 
 
 def _listening_inodes(port: int, proc: Path) -> Iterator[str]:
     for table in ("tcp", "tcp6"):
         try:
             lines = (proc / "net" / table).read_text().splitlines()[1:]
-        except OSError:  # not there in a sandbox with ProcSubset=pid
+        except OSError:  # it does not exist in a sandbox with ProcSubset=pid
             continue
         for line in lines:
             fields = line.split()
@@ -151,19 +157,19 @@ def _listening_inodes(port: int, proc: Path) -> Iterator[str]:
                 yield fields[9]
 
 
-def _processes_with(inodes: set[str], proc: Path) -> Iterator[Holder]:
-    wanted = {f"socket:[{inode}]" for inode in inodes}
+def _processes_with(inodes: set[str], proc: Path) -> Iterator[Listener]:
+    links = {f"socket:[{inode}]" for inode in inodes}
     for process in sorted(proc.iterdir(), key=lambda entry: int(entry.name) if entry.name.isdigit() else 0):
-        if process.name.isdigit() and not wanted.isdisjoint(_links(process / "fd")):
-            yield Holder(int(process.name), _command(process))
+        if process.name.isdigit() and not links.isdisjoint(_links(process / "fd")):
+            yield Listener(int(process.name), _command(process))
 
 
 def _links(folder: Path) -> Iterator[str]:
     try:
         for link in folder.iterdir():
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with contextlib.suppress(OSError):  # it was closed in the meantime
                 yield str(link.readlink())
-    except OSError:  # gone, or another user's
+    except OSError:  # the process has exited or belongs to another user
         return
 
 

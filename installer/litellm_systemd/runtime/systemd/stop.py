@@ -1,8 +1,8 @@
-"""For ExecStop= and ExecStopPost=, as root: close the port if the service is to stay down.
+"""The commands of ExecStop= and ExecStopPost=, run as root: they close the port if the service is to stay stopped.
 
-litellm.socket would start the service again at the next connection. An administrator who says
-`systemctl stop litellm` doesn't expect that; and after exit 78 it would be a restart loop driven by clients, which
-RestartPreventExitStatus= doesn't see. After a crash and during a restart the port stays open and connections wait.
+Otherwise litellm.socket would start the service again at the next connection. After `systemctl stop litellm` that is
+unexpected. After exit 78 it would be a restart loop that clients cause and RestartPreventExitStatus= does not
+prevent. After a crash and during a restart the port stays open, and connections wait.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from litellm_systemd.contract import SERVICE, SOCKET, ExitCode
 
 
 def stopping_main() -> int:
-    """Have the port close when the service has drained, if it is to stay down.
+    """ExecStop=: queue a stop of the socket if the service is to stay stopped. Returns 0.
 
-    When the standby of a restart has gone, systemd takes the socket for one without a service (socket_trigger_notify
-    in its socket.c), and from then on a connection asks for a start, which in a drain would replace the stop. With a
-    stop of its own waiting, the socket asks for nothing. A start by hand replaces both stops.
+    After the standby of a restart has exited, systemd treats the socket as one without a service
+    (socket_trigger_notify in socket.c). Then a connection during the drain would queue a start, which replaces the
+    stop. A socket with a stop job of its own queues no start. `systemctl start` replaces both stop jobs.
     """
     if find_job(_list_jobs()) == "stop":
         _systemctl("stop", "--no-block", SOCKET)
@@ -27,21 +27,25 @@ def stopping_main() -> int:
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Decide, and tell systemd. It doesn't wait: systemd itself waits for this command."""
+    """ExecStopPost=: queue a stop of the socket if the port is to close. Returns 0.
+
+    It does not wait for the stop, because systemd waits for this command.
+    """
     if closes_port(environ.get("EXIT_STATUS", ""), find_job(_list_jobs())):
-        # Without ignore-dependencies, stopping what the service requires would turn the job that is just failing into
-        # one that was cancelled, and `systemctl start` would say that instead of where to look.
+        # Without ignore-dependencies, a stop of the socket, which the service requires, would cancel the start job
+        # that is about to fail. Then `systemctl start` would report the cancellation instead of where to find the
+        # cause.
         _systemctl("stop", "--no-block", "--job-mode=ignore-dependencies", SOCKET)
     return ExitCode.OK
 
 
 def closes_port(exit_status: str, job: str) -> bool:
-    """Whether the port is to be closed, by $EXIT_STATUS (systemd.exec(5)) and the kind of job that runs."""
+    """Whether the port is to close, given $EXIT_STATUS (systemd.exec(5)) and the type of the service's job."""
     return job == "stop" or exit_status == str(int(ExitCode.CONFIG))
 
 
 def find_job(jobs: str) -> str:
-    """The kind of job of the service in the output of `systemctl list-jobs`: stop, restart, start; empty if none."""
+    """The type of the service's job in the output of `systemctl list-jobs`, such as stop; empty if it has none."""
     for line in jobs.splitlines():
         fields = line.split()
         if len(fields) >= 3 and fields[1] == SERVICE:
@@ -58,6 +62,6 @@ def _systemctl(*arguments: str) -> str:
     try:
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        # The port stays as it is: nothing here is worth a failed stop.
-        print(f"can't ask systemd: {error}", file=sys.stderr)  # noqa: T201 - a command of its own
+        # The port stays open. That is no reason to fail the stop.
+        print(f"cannot query systemd: {error}", file=sys.stderr)  # noqa: T201 - the output of a command
         return ""

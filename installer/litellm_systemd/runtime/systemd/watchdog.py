@@ -1,34 +1,34 @@
-"""When systemd is to hear from the master."""
+"""When the main process sends WATCHDOG=1 and EXTEND_TIMEOUT_USEC=."""
 
 from __future__ import annotations
 
 from litellm_systemd.runtime.systemd.notify import Notifier
 
-#: While a drain lasts, systemd is asked for this many seconds more, three times as often.
+#: Seconds by which the stop timeout is extended during a drain. The extension is renewed after a third of them.
 _EXTENSION = 15.0
 
 
 class Watchdog:
-    """Signs of life, and requests for more time, each as often as it takes.
+    """Limits how often the notifications are sent.
 
-    The rule for WATCHDOG=1: the master's loop turns, and some worker has answered its probe of late. A worker that
-    hangs is replaced by the master, which systemd needn't know. If none answers, the signs cease, and systemd
-    restarts it all unless a successor answers within WatchdogSec= from then on.
+    The main process calls `beat` while its event loop runs and at least one worker passes its health check. It
+    replaces a hung worker itself. If no worker passes its health check for WatchdogSec=, systemd restarts the
+    service.
     """
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._beaten = self._extended = float("-inf")
+        self._beat_at = self._extended_at = float("-inf")
 
     def beat(self, now: float) -> None:
-        """Say WATCHDOG=1 if it is time, with a quarter of WatchdogSec= between two."""
+        """Send WATCHDOG=1 if the last one was sent at least a quarter of WatchdogSec= ago."""
         interval = self._notifier.watchdog_interval
-        if interval is not None and now - self._beaten >= interval:
-            self._beaten = now
+        if interval is not None and now - self._beat_at >= interval:
+            self._beat_at = now
             self._notifier.watchdog()
 
     def extend(self, now: float) -> None:
-        """Ask for more time to stop, once a third of what was asked for last is used up (sd_notify(3))."""
-        if now - self._extended >= _EXTENSION / 3:
-            self._extended = now
+        """Extend the stop timeout if a third of the last extension has passed (sd_notify(3))."""
+        if now - self._extended_at >= _EXTENSION / 3:
+            self._extended_at = now
             self._notifier.extend(_EXTENSION)
