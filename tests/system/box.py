@@ -1,4 +1,4 @@
-"""The boxes of `litellm_systemd.box`, and HTTP to what serves in them, which only tests need."""
+"""The boxes of `litellm_systemd.box`, with HTTP requests to servers in them for tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CLONE_NEWNET = 0x40000000  # <sched.h>
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer to an HTTP request, its body read to the end."""
+    """The response to an HTTP request with its complete body."""
 
     status: int
     headers: Mapping[str, str]
@@ -42,33 +42,33 @@ class Answer:
 
 
 class Box(box.Box):
-    """A box whose loopback the test can reach."""
+    """A box with connections from the test to its loopback interface."""
 
     def connect(self, host: str, port: int, *, timeout: float = 10) -> socket.socket:
-        """A TCP connection out of the box's own network, for this process to use.
+        """A TCP connection in the network of the box, for this process.
 
-        A socket belongs to the network it was made in, and setns(2) moves a single thread: so one thread goes in,
-        connects, and leaves the socket behind.
+        A socket belongs to the network namespace in which it was created, and setns(2) changes that of one thread. So
+        a new thread enters the network of the box and connects.
         """
-        outcome: list[socket.socket | OSError] = []
+        result: list[socket.socket | OSError] = []
 
         def enter_and_connect() -> None:
             try:
                 with Path(f"/proc/{self.leader}/ns/net").open() as namespace:
                     _setns(namespace.fileno())
-                outcome.append(socket.create_connection((host, port), timeout))
+                result.append(socket.create_connection((host, port), timeout))
             except OSError as error:
-                outcome.append(error)
+                result.append(error)
 
         thread = threading.Thread(target=enter_and_connect, name=f"connect-{self.name}")
         thread.start()
         thread.join()
-        if isinstance(outcome[0], OSError):
-            raise outcome[0]
-        return outcome[0]
+        if isinstance(result[0], OSError):
+            raise result[0]
+        return result[0]
 
     def http_connection(self, host: str, port: int, *, timeout: float = 10) -> http.client.HTTPConnection:
-        """An open HTTP/1.1 connection to a server in the box, for streams and for several requests in a row."""
+        """An open HTTP/1.1 connection to a server in the box, for streams and for several requests."""
         connection = http.client.HTTPConnection(host, port, timeout=timeout)
         connection.sock = self.connect(host, port, timeout=timeout)
         return connection
@@ -82,25 +82,25 @@ class Box(box.Box):
         headers: Mapping[str, str] | None = None,
         timeout: float = 30,
     ) -> Answer:
-        """One HTTP request to a server in the box. A mapping as `body` is sent as JSON.
+        """Send one HTTP request to a server in the box. A mapping as `body` is sent as JSON.
 
-        Raises OSError (ConnectionRefusedError and the like) or http.client.HTTPException as they come.
+        Raises OSError, such as ConnectionRefusedError, or http.client.HTTPException.
         """
         parts = urllib.parse.urlsplit(url)
-        sent = dict(headers or {})
+        all_headers = dict(headers or {})
         if isinstance(body, Mapping):
             body = json.dumps(body)
-            sent.setdefault("Content-Type", "application/json")
+            all_headers.setdefault("Content-Type", "application/json")
         connection = self.http_connection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=timeout)
         with contextlib.closing(connection):
             target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-            connection.request(method, target, body, sent)
+            connection.request(method, target, body, all_headers)
             response = connection.getresponse()
             return Answer(response.status, dict(response.getheaders()), response.read())
 
 
 def _setns(descriptor: int) -> None:
-    """setns(2) to a network namespace, for the calling thread alone. os.setns came with Python 3.12."""
+    """Move the calling thread to a network namespace: setns(2). os.setns needs Python 3.12."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(descriptor, _CLONE_NEWNET) != 0:
         number = ctypes.get_errno()

@@ -1,4 +1,4 @@
-"""The boxes themselves: what every other test on a real systemd leans on."""
+"""Boxes: the systemd containers that the other system tests run in."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ HERE = Path(__file__).parent
 
 
 def unit(*service: str) -> str:
-    """A unit that is wanted at boot and stays active."""
+    """The text of a oneshot unit that can be enabled and stays active."""
     lines = ("[Service]", "Type=oneshot", "RemainAfterExit=yes", *service, "[Install]", "WantedBy=multi-user.target")
     return "\n".join(lines) + "\n"
 
 
-# --- a sound machine ---
+# --- boot ---
 
 
 def test_boots_without_a_failed_unit(box: Box) -> None:
-    """A fresh box is a machine that systemd itself calls sound."""
+    """A new box boots to the state `running` without a failed unit."""
     assert box.systemctl("is-system-running") == "running"
     assert box.systemctl("--failed", "--no-legend") == ""
     assert box.read("/proc/1/comm").strip() == "systemd"
@@ -46,7 +46,7 @@ def test_boots_without_a_failed_unit(box: Box) -> None:
 def test_boots_other_releases(
     make_box: MakeBox, debian_image: Callable[[str], Image], suite: str, version: str
 ) -> None:
-    """The oldest and the newest systemd that we write units for boot in the same way."""
+    """Boxes boot with the oldest and the newest systemd that the units support."""
     other = make_box(debian_image(suite))
     assert other.systemctl("--version").split()[1] == version
     assert other.systemctl("is-system-running") == "running"
@@ -55,20 +55,20 @@ def test_boots_other_releases(
 
 
 def test_every_suite_is_tested() -> None:
-    """No release is built that no test boots."""
+    """Every Debian release that is built is booted by a test."""
     assert images.SUITES == ("bullseye", "trixie")
 
 
-def test_starts_none_of_the_hosts_services(box: Box) -> None:
-    """What is enabled on this machine is not enabled in a box, and no installation of ours shines through."""
+def test_host_services_do_not_start(box: Box) -> None:
+    """A box enables no service of the host and does not contain an installation of this project."""
     links = box.run(("find", "/etc/systemd/system", "-type", "l", "!", "-name", "dbus*")).stdout
     assert links == ""
     assert not box.exists("/etc/litellm")
     assert box.run(("id", "litellm"), check=False).returncode != 0
 
 
-def test_two_boxes_are_two_machines(make_box: MakeBox) -> None:
-    """Boxes that run at the same time share neither control groups nor processes nor identity."""
+def test_boxes_are_isolated(make_box: MakeBox) -> None:
+    """Boxes that run at the same time share no control groups, services or machine id."""
     one, two = make_box(), make_box()
     for each in (one, two):
         each.write("/etc/systemd/system/same.service", "[Service]\nExecStart=sleep infinity\n")
@@ -78,8 +78,8 @@ def test_two_boxes_are_two_machines(make_box: MakeBox) -> None:
     assert one.read("/etc/machine-id") != two.read("/etc/machine-id")
 
 
-def test_a_failed_unit_fails_the_boot(make_box: MakeBox) -> None:
-    """A boot that leaves a failed unit behind raises an error that names it, unless the test allows for that."""
+def test_failed_unit_fails_the_boot(make_box: MakeBox) -> None:
+    """A boot with a failed unit raises an error that names the unit, unless `degraded` is true."""
     broken = make_box()
     broken.write("/etc/systemd/system/broken.service", unit("ExecStart=false"))
     broken.systemctl("enable", "broken.service")
@@ -93,29 +93,29 @@ def test_a_failed_unit_fails_the_boot(make_box: MakeBox) -> None:
 # --- commands ---
 
 
-def test_output_input_and_exit_code(box: Box) -> None:
-    """A command gets its input, and its output, its errors and its exit code come back apart."""
+def test_input_output_and_exit_code(box: Box) -> None:
+    """A command gets its input, and its standard output, standard error and exit code are returned."""
     done = box.run(("sh", "-c", "cat; echo wrong >&2; exit 7"), input="héllo", check=False)
     assert (done.returncode, done.stdout, done.stderr) == (7, "héllo", "wrong\n")
 
 
-def test_a_failing_command_raises(box: Box) -> None:
-    """The error of a failed command says what was run, how it ended and what it wrote."""
+def test_failed_command(box: Box) -> None:
+    """The error about a failed command contains the command, its exit code and its output."""
     with pytest.raises(BoxError) as caught:
         box.run(("sh", "-c", "echo out; echo err >&2; exit 3"))
     assert all(part in str(caught.value) for part in ("exit 3", "exit code 3", "out", "err"))
 
 
-def test_a_command_that_hangs_is_killed(box: Box) -> None:
-    """When the time is up, the command and its children are gone, and the box can still power off at once."""
+def test_command_timeout(box: Box) -> None:
+    """A command that exceeds its timeout is killed with its children, and the box can power off at once."""
     with pytest.raises(BoxError, match="still running after"):
         box.run(("sh", "-c", "echo started; sleep 4711 & sleep 4711"), timeout=3)
     assert box.run(("pgrep", "-f", "sleep 4711"), check=False).stdout == ""
-    box.poweroff(deadline=8)  # systemd-shutdown(8) waits ten seconds for a process that won't go
+    box.poweroff(deadline=8)  # systemd-shutdown(8) waits ten seconds for a process that does not exit
 
 
-def test_a_command_can_be_ended(box: Box) -> None:
-    """`end` stops a command that runs in the background."""
+def test_end(box: Box) -> None:
+    """`end` kills a command that runs in the background."""
     process = box.popen(("sh", "-c", "echo ready; exec sleep 4712"))
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -125,7 +125,7 @@ def test_a_command_can_be_ended(box: Box) -> None:
 
 
 def test_user_folder_and_environment(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command runs as whom, where and with what the test says, and sees nothing of the caller's environment."""
+    """A command runs with the given user, folder and environment, without the environment of the caller."""
     monkeypatch.setenv("LITELLM_MASTER_KEY", "sk-of-the-host")
     script = 'id -un; pwd; echo "$GREETING"; env'
     done = box.run(("sh", "-c", script), user="nobody:nogroup", cwd="/usr", env={"GREETING": "a  b"})
@@ -134,28 +134,28 @@ def test_user_folder_and_environment(box: Box, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_units_and_journal(box: Box) -> None:
-    """Properties come as a dictionary, and the journal of a unit as its lines."""
+    """`show` returns the properties of a unit and `journal` its messages."""
     box.write("/etc/systemd/system/speak.service", unit("ExecStart=echo hello from the box"))
     box.systemctl("start", "speak.service")
-    wanted = {"ActiveState": "active", "SubState": "exited"}
-    assert box.show("speak.service", "ActiveState", "SubState") == wanted
+    expected = {"ActiveState": "active", "SubState": "exited"}
+    assert box.show("speak.service", "ActiveState", "SubState") == expected
     assert "hello from the box" in box.journal("speak.service").splitlines()
     assert "hello" not in box.journal("dbus.service")
 
 
-def test_waiting_ends(box: Box) -> None:
-    """Waiting for what never comes ends in an error that names it and shows the journal."""
+def test_wait_until_timeout(box: Box) -> None:
+    """A wait that times out raises an error with its description and the end of the journal."""
     box.run(("logger", "a trace in the journal"))
-    with pytest.raises(BoxError, match="the moon is blue") as caught:
-        box.wait_until(lambda: False, 0.1, "the moon is blue")
+    with pytest.raises(BoxError, match="a condition") as caught:
+        box.wait_until(lambda: False, 0.1, "a condition")
     assert "a trace in the journal" in str(caught.value)
 
 
 # --- files ---
 
 
-def test_files_have_mode_and_owner(box: Box) -> None:
-    """A written file can be read back, with the mode and owner that were asked for."""
+def test_write_and_read(box: Box) -> None:
+    """A written file has the given content, mode and owner."""
     box.write("/etc/deep/er/file", "línea\n", 0o640, "root:daemon")
     assert box.read("/etc/deep/er/file") == "línea\n"
     assert box.run(("stat", "-c", "%a %U:%G", "/etc/deep/er/file")).stdout == "640 root:daemon\n"
@@ -165,32 +165,32 @@ def test_files_have_mode_and_owner(box: Box) -> None:
 
 @pytest.mark.parametrize("folder", ["/etc", "/usr/local/bin", "/var/tmp", "/tmp", "/root", "/run", "/opt"])
 def test_changes_stay_in_the_box(box: Box, folder: str) -> None:
-    """Nothing that is written in a box reaches the host, wherever it is written."""
+    """A file that is written in a box does not appear on the host."""
     path = f"{folder}/written-in-{box.namespaces.name}"
     box.write(path, "x")
     assert box.exists(path)
     assert not Path(path).exists()
 
 
-def test_binds_show_the_hosts_files(make_box: MakeBox, tmp_path: Path) -> None:
-    """A bound folder is the host's own: read-only unless it is made writable."""
-    for name in ("look", "touch:me"):
+def test_binds(make_box: MakeBox, tmp_path: Path) -> None:
+    """A bound folder is that of the host, read-only unless the bind is writable."""
+    for name in ("read-only", "write:able"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("host", encoding="utf-8")
     binds = (
-        Bind(tmp_path / "look", Path("/srv/look")),
-        Bind(tmp_path / "touch:me", Path("/srv/touch"), writable=True),
+        Bind(tmp_path / "read-only", Path("/srv/read-only")),
+        Bind(tmp_path / "write:able", Path("/srv/writable"), writable=True),
     )
     bound = make_box(binds=binds)
-    assert bound.read("/srv/look/file") == "host"
+    assert bound.read("/srv/read-only/file") == "host"
     with pytest.raises(BoxError, match="Read-only"):
-        bound.write("/srv/look/file", "box")
-    bound.write("/srv/touch/file", "box")
-    assert (tmp_path / "touch:me" / "file").read_text(encoding="utf-8") == "box"
+        bound.write("/srv/read-only/file", "box")
+    bound.write("/srv/writable/file", "box")
+    assert (tmp_path / "write:able" / "file").read_text(encoding="utf-8") == "box"
 
 
-def test_other_file_systems_are_copied_too(namespaces: Namespaces) -> None:
-    """A folder that is a mount of its own (a /home or /usr on another disk) is in the box, and a copy as well."""
+def test_submounts_are_copied(namespaces: Namespaces) -> None:
+    """A folder on a separate file system, such as /home on another disk, is copied too."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         source, point = Path(scratch) / "source", Path(scratch) / "point"
         source.mkdir()
@@ -204,8 +204,8 @@ def test_other_file_systems_are_copied_too(namespaces: Namespaces) -> None:
         assert (source / "file").read_text(encoding="utf-8") == "disk"
 
 
-def test_a_copy_of_a_folder_in_tmp(make_box: MakeBox, tmp_path: Path) -> None:
-    """/tmp is a box's own; a folder in it that the test needs can be copied in, and its changes can be saved."""
+def test_copies(make_box: MakeBox, tmp_path: Path) -> None:
+    """A folder of the host in /tmp can be copied into a box, and its changes are saved with the box."""
     (tmp_path / "file").write_text("host", encoding="utf-8")
     copied = make_box(Image(copies=(tmp_path,)))
     assert copied.read(tmp_path / "file") == "host"
@@ -220,33 +220,33 @@ def test_a_copy_of_a_folder_in_tmp(make_box: MakeBox, tmp_path: Path) -> None:
 
 @pytest.fixture
 def host_port() -> Iterator[int]:
-    """A port that something on the host's loopback listens on."""
+    """A port on which a server listens on the loopback interface of the host."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield int(server.getsockname()[1])
 
 
-def test_loopback_is_the_whole_network(box: Box, host_port: int) -> None:
-    """A box has no interface but loopback, and reaches neither the host nor anything beyond."""
+def test_private_network(box: Box, host_port: int) -> None:
+    """A box has only a loopback interface and can connect neither to the host nor to other machines."""
     interfaces = [line.split(":")[0].strip() for line in box.read("/proc/net/dev").splitlines()[2:]]
     assert interfaces == ["lo"]
     with pytest.raises(ConnectionRefusedError):
         box.connect("127.0.0.1", host_port)
     with pytest.raises(OSError, match="unreachable"):
-        box.connect("192.0.2.1", 80)  # RFC 5737: nobody's address
+        box.connect("192.0.2.1", 80)  # an address for documentation (RFC 5737)
 
 
-def test_the_hosts_network_on_request(make_box: MakeBox, host_port: int) -> None:
-    """With network="host" a box sees what the host sees, its resolver included."""
+def test_host_network(make_box: MakeBox, host_port: int) -> None:
+    """With network="host" a box uses the network and the resolver of the host."""
     shared = make_box(network="host")
     shared.connect("127.0.0.1", host_port).close()
     assert shared.read("/etc/resolv.conf") == Path("/etc/resolv.conf").read_text(encoding="utf-8")
 
 
 def test_http_into_the_box(box: Box) -> None:
-    """A test speaks HTTP to a server in the box without leaving its own process, and this process stays outside."""
+    """A test can send HTTP requests to a server in a box, and its own process stays in the network of the host."""
     box.write("/srv/www/answer.json", '{"answer": 42}')
     argv = ("python3", "-m", "http.server", "--bind", "127.0.0.1", "8123")
-    here = Path("/proc/thread-self/ns/net").readlink()
+    before = Path("/proc/thread-self/ns/net").readlink()
     server = box.popen(argv, cwd="/srv/www")
 
     def listening() -> bool:
@@ -266,14 +266,14 @@ def test_http_into_the_box(box: Box) -> None:
         assert box.http("POST", "http://127.0.0.1:8123/", body={"a": 1}).status == 501
     finally:
         end(server)
-    assert Path("/proc/thread-self/ns/net").readlink() == here
+    assert Path("/proc/thread-self/ns/net").readlink() == before
 
 
 # --- power ---
 
 
-def test_a_reboot_keeps_changes(box: Box) -> None:
-    """Files, enabled services and the journal of the boot before outlive a reboot; processes don't."""
+def test_reboot(box: Box) -> None:
+    """A reboot keeps files, enabled services and the journal of the previous boot."""
     box.write("/etc/systemd/system/kept.service", unit("ExecStart=echo up"))
     box.systemctl("enable", "kept.service")
     assert box.systemctl("is-active", "kept.service", check=False) == "inactive"
@@ -287,19 +287,19 @@ def test_a_reboot_keeps_changes(box: Box) -> None:
 
 
 def test_poweroff_stops_services_and_kill_does_not(box: Box) -> None:
-    """Powering off runs what a service does at its end; pulling the plug runs nothing, and loses no file."""
-    box.write("/etc/systemd/system/last.service", unit("ExecStart=true", "ExecStop=touch /var/last-words"))
+    """`poweroff` stops services, `kill` does not, and both keep the files."""
+    box.write("/etc/systemd/system/last.service", unit("ExecStart=true", "ExecStop=touch /var/stopped"))
     box.systemctl("enable", "--now", "last.service")
     box.kill()
     box.boot()
     assert box.exists("/etc/systemd/system/last.service")
-    assert not box.exists("/var/last-words")
+    assert not box.exists("/var/stopped")
     box.reboot()
-    assert box.exists("/var/last-words")
+    assert box.exists("/var/stopped")
 
 
-def test_off_means_off(box: Box) -> None:
-    """Commands to a box without power are refused, pulling the plug twice is harmless."""
+def test_powered_off(box: Box) -> None:
+    """A box that is powered off accepts no commands, and a second `kill` has no effect."""
     box.kill()
     box.kill()
     assert not box.running
@@ -307,8 +307,8 @@ def test_off_means_off(box: Box) -> None:
         box.run(("true",))
 
 
-def test_a_saved_box_can_be_forked(namespaces: Namespaces, make_box: MakeBox) -> None:
-    """What a box changed is the start of any number of others, and they don't see one another's changes."""
+def test_save(namespaces: Namespaces, make_box: MakeBox) -> None:
+    """Boxes that start from a saved box contain its changes and do not see each other's changes."""
     first = make_box()
     first.write("/etc/step", "1")
     first.run(("rm", "/etc/fstab"), check=False)
@@ -321,11 +321,11 @@ def test_a_saved_box_can_be_forked(namespaces: Namespaces, make_box: MakeBox) ->
     assert make_box(image).read("/etc/step") == "1"
 
 
-# --- what is left on the host ---
+# --- cleanup ---
 
 
-def _inhabitants(namespace: str) -> list[int]:
-    """The processes of the host that live in a PID namespace."""
+def _processes_in(namespace: str) -> list[int]:
+    """The pids, on the host, of the processes in a PID namespace."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -334,27 +334,27 @@ def _inhabitants(namespace: str) -> list[int]:
     return found
 
 
-def test_a_closed_namespaces_leaves_nothing(namespaces: Namespaces) -> None:
-    """Mounts, processes, control groups and locks are gone when the namespaces are closed, and nothing is in /run."""
+def test_close_removes_everything(namespaces: Namespaces) -> None:
+    """Closed namespaces leave no mounts, processes, control groups or lock files on the host."""
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
-    traces = sorted(Path("/run/systemd").glob("nspawn/**/*"))
+    before = sorted(Path("/run/systemd").glob("nspawn/**/*"))
     with Namespaces() as other, Box(other) as short:
         namespace = str(Path(f"/proc/{short.leader}/ns/pid").readlink())
-        assert _inhabitants(namespace)
+        assert _processes_in(namespace)
         assert find_cgroups(other.name)
         assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == mounts
-    assert _inhabitants(namespace) == []
+    assert _processes_in(namespace) == []
     assert find_cgroups(other.name) == []
     assert not list(STATE.glob(f"{other.name}*"))
-    assert sorted(Path("/run/systemd").glob("nspawn/**/*")) == traces
+    assert sorted(Path("/run/systemd").glob("nspawn/**/*")) == before
 
 
 @pytest.fixture
-def holder(namespaces: Namespaces) -> Iterator[subprocess.Popen[str]]:
-    """Another process with a booted box; its first line names the namespaces and the PID namespace of the box."""
+def owner(namespaces: Namespaces) -> Iterator[subprocess.Popen[str]]:
+    """Another process with a booted box. It prints the names of the namespaces and the pid of their keeper."""
     script = """
         import signal, sys
-        # A shell starts its background jobs with SIGINT ignored, and so would be whatever runs in this one.
+        # A shell starts background jobs with SIGINT ignored, and their children inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         from pathlib import Path
         from litellm_systemd.box import Box, Namespaces
@@ -365,9 +365,9 @@ def holder(namespaces: Namespaces) -> Iterator[subprocess.Popen[str]]:
     argv = (sys.executable, "-c", textwrap.dedent(script))
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as it:
-        yield it
-        it.kill()
+    ) as process:
+        yield process
+        process.kill()
 
 
 def _first_line(process: subprocess.Popen[str]) -> list[str]:
@@ -378,61 +378,61 @@ def _first_line(process: subprocess.Popen[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_leaves_nothing(holder: subprocess.Popen[str], number: signal.Signals) -> None:
-    """However the process that made a box ends, its box ends as well and its control groups go."""
-    name, namespace, _ = _first_line(holder)
-    holder.send_signal(number)
-    holder.wait(timeout=60)
-    wait_until(lambda: not _inhabitants(namespace), 30, "the box's processes are gone")
+def test_killed_owner(owner: subprocess.Popen[str], number: signal.Signals) -> None:
+    """If the process that created a box is killed, the box and its control groups are removed."""
+    name, namespace, _ = _first_line(owner)
+    owner.send_signal(number)
+    owner.wait(timeout=60)
+    wait_until(lambda: not _processes_in(namespace), 30, "the box's processes are gone")
     wait_until(lambda: not find_cgroups(name), 30, "the control groups are gone")
     wait_until(lambda: not list(STATE.glob(f"{name}*")), 30, "the lock is gone")
 
 
-def test_the_next_namespaces_clears_away(holder: subprocess.Popen[str]) -> None:
-    """When even the cleaner is killed, the kernel ends the box and the next namespaces removes the rest."""
-    name, namespace, keeper = _first_line(holder)
+def test_killed_keeper(owner: subprocess.Popen[str]) -> None:
+    """If the keeper is killed too, the kernel ends the box, and the next namespaces remove the control groups."""
+    name, namespace, keeper = _first_line(owner)
     os.kill(int(keeper), signal.SIGKILL)
-    holder.kill()
-    holder.wait(timeout=60)
-    wait_until(lambda: not _inhabitants(namespace), 30, "the box's processes are gone")
-    # (The namespaces of another test that runs now may have been the next one already.)
+    owner.kill()
+    owner.wait(timeout=60)
+    wait_until(lambda: not _processes_in(namespace), 30, "the box's processes are gone")
+    # Namespaces of a test that runs in parallel may have removed them already.
     with Namespaces():
         assert not find_cgroups(name)
         assert not list(STATE.glob(f"{name}*"))
 
 
-def test_what_is_still_dying_is_cleared_later(namespaces: Namespaces) -> None:
-    """A namespaces whose processes take their time to die stays on record, and a later namespaces clears it away."""
+def test_leftovers_with_processes(namespaces: Namespaces) -> None:
+    """Leftover control groups that still have processes are removed later, when the processes have exited."""
     name = f"{CGROUP_PREFIX}000000000000"
     group, lock = namespaces.cgroups[0].with_name(name), STATE / f"{name}.lock"
     group.mkdir()
     lock.touch()
-    with subprocess.Popen(("sleep", "60")) as dying:
-        (group / "cgroup.procs").write_text(str(dying.pid), encoding="ascii")
+    with subprocess.Popen(("sleep", "60")) as process:
+        (group / "cgroup.procs").write_text(str(process.pid), encoding="ascii")
         with Namespaces():
             assert lock.exists()
-        dying.kill()
+        process.kill()
     with Namespaces():
         assert not lock.exists()
         assert not find_cgroups(name)
 
 
-def test_a_box_that_fails_to_boot_is_gone(namespaces: Namespaces) -> None:
-    """An option that systemd-nspawn refuses is an error that says so, and leaves no half-made box."""
-    refused = Box(namespaces, options=("--no-such-option",))
-    with pytest.raises(BoxError, match="no-such-option"), refused:
+def test_failed_boot(namespaces: Namespaces) -> None:
+    """A box that cannot boot raises an error with the cause and leaves no control group."""
+    broken = Box(namespaces, options=("--no-such-option",))
+    with pytest.raises(BoxError, match="no-such-option"), broken:
         pass
-    assert not refused.running
-    assert not [folder for folder in namespaces.cgroups if (folder / refused.name).exists()]
+    assert not broken.running
+    assert not [folder for folder in namespaces.cgroups if (folder / broken.name).exists()]
 
 
-def test_on_a_machine_that_runs_systemd(make_box: MakeBox) -> None:
-    """Where systemd is PID 1 it is asked for control groups, and gets them back: here the machine is a box."""
+def test_delegated_control_groups(make_box: MakeBox) -> None:
+    """On a machine with systemd, which is a box here, boxes use delegated control groups and remove them."""
     machine = make_box(options=("--capability=all",))
     argv = (*MODULE, "exec", "--", "systemctl", "is-system-running")
     assert machine.run(argv).stdout == "running\n"
     assert machine.run(("find", "/sys/fs/cgroup", "-name", "litellm-boxes-*")).stdout == ""
-    # systemd hears of it from the kernel, a little later.
+    # The kernel notifies systemd a little later.
     scopes = ("list-units", "--type=scope", "--no-legend", "run-*")
     machine.wait_until(lambda: machine.systemctl(*scopes) == "", 30, "the scope is gone")
 
@@ -445,8 +445,8 @@ def _cli(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=120, check=False, cwd=HERE)
 
 
-def test_exec_passes_everything_through(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`exec` is transparent: input, output, errors, variables, folder and exit code."""
+def test_exec(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`exec` passes on input, output, environment, working folder and exit code."""
     monkeypatch.setenv("GREETING", "hola")
     script = 'cat; echo "$GREETING"; pwd; cat /proc/1/comm; echo wrong >&2; exit 9'
     done = _cli("exec", "--", "sh", "-c", script, text="in\n")
@@ -455,14 +455,14 @@ def test_exec_passes_everything_through(namespaces: Namespaces, monkeypatch: pyt
 
 
 def test_exec_without_root() -> None:
-    """Without root, `exec` says in one line what is missing."""
+    """Without root `exec` fails with an error that says so."""
     if os.geteuid() != 0:
         pytest.skip("needs root to stop being root")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
-        Path(scratch).chmod(0o755)  # the checkout may be where only root can read
+        Path(scratch).chmod(0o755)  # only root may be able to read the checkout
         shutil.copytree(Path(litellm_systemd.__file__).parent, Path(scratch, "litellm_systemd"))
-        become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-        argv = (*become, str(Path(sys.executable).resolve()), "-m", "litellm_systemd.box", "exec", "--", "true")
+        as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        argv = (*as_nobody, str(Path(sys.executable).resolve()), "-m", "litellm_systemd.box", "exec", "--", "true")
         done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=scratch)
     assert done.returncode == 77
     assert done.stderr.startswith("box: systemd containers need root\nbox: Run: sudo ")

@@ -127,29 +127,29 @@ def test_unknown_exit_code() -> None:
     assert build_report(replace(SEEN, result={**FAILURE, "exit_code": 137})).exit_code is ExitCode.FAILED
 
 
-# --- what a box needs and sees ---
+# --- boxes ---
 
 
 def test_clone_keeps_the_service() -> None:
-    """The image of a clone keeps our installation, that of a test leaves it out."""
+    """The image of a clone keeps the installed service; other images remove it."""
     assert "rm -rf /etc/litellm" in Image().preparation
     assert "rm -rf /etc/litellm" not in Image(keeps_service=True).preparation
 
 
 def test_hidden_paths() -> None:
-    """A box has its own /tmp and /run, and shares what is on the root's file system."""
+    """A box has its own /tmp and /run, and sees the root file system."""
     assert is_hidden(Path("/tmp/x"))
     assert is_hidden(Path("/proc/1"))
     assert not is_hidden(Path("/"))
 
 
 def test_outermost() -> None:
-    """A folder that holds another one stands for both."""
+    """Paths below another one of the paths are omitted."""
     assert outermost([Path("/a/b"), Path("/a"), Path("/c")]) == (Path("/a"), Path("/c"))
 
 
 def test_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without systemd-nspawn the error names the package, for apt-get and for dnf."""
+    """Without systemd-nspawn the error names the package for apt-get and dnf."""
 
     def which(name: str, path: str | None = None) -> Any:
         # A kernel that grants namespaces.
@@ -164,7 +164,7 @@ def test_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without root the error says how to run it."""
+    """Without root the error says that root is needed."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(PermissionDenied, match="need root"):
         preflight.require_boxes()

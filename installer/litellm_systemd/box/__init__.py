@@ -1,18 +1,19 @@
-"""Throwaway systemd containers ("boxes"): boot one, drive it, pull its plug, fork it. For rehearsals and for tests.
+"""Temporary systemd containers ("boxes"), for rehearsals and tests.
 
-A box sees a copy-on-write view of this machine's root folder (or of another tree, such as debootstrap makes),
-runs a real systemd as PID 1 on it and has a network of its own with nothing in it but loopback.
+A box has a copy-on-write view of this machine's root folder, or of another tree such as one of debootstrap. It runs a
+real systemd as PID 1 and has a network of its own with only a loopback interface.
 
     with Namespaces() as namespaces, Box(namespaces) as box:
         box.systemctl("start", "litellm.service")
         print(box.journal("litellm.service"))
 
-How it is kept fast. A box is one overlayfs mount over `/` with its changes in a tmpfs, and systemd-nspawn(1) on
-top: about half a second to boot, a few hundredths to fork. An `Image` is a root folder and the changes that
-earlier boxes left behind as read-only layers.
+A box is an overlayfs mount over `/` with its changes in a tmpfs, and systemd-nspawn(1) on top. It boots in about half
+a second. An `Image` is a root folder with the changes of earlier boxes as read-only layers; a new box from it takes a
+few hundredths of a second.
 
-Needs root, util-linux, systemd-container; the standard library only, since scripts/quickstart.sh runs it before
-anything is installed: `python3 -m litellm_systemd.box exec -- CMD ARGS...` runs a command in a box (see `--help`).
+It needs root, util-linux and systemd-container. It uses only the standard library, because scripts/quickstart.sh runs
+it before the installation. `python3 -m litellm_systemd.box exec -- CMD ARGS...` runs a command in a box (see
+`--help`).
 """
 
 from litellm_systemd.box.image import Bind, Image, is_hidden, outermost

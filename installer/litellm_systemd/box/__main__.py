@@ -1,4 +1,4 @@
-"""`python3 -m litellm_systemd.box exec -- CMD`: a command in a throwaway systemd container."""
+"""`python3 -m litellm_systemd.box exec -- CMD`: run a command in a temporary systemd container."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from litellm_systemd.errors import InstallerError
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    """Boot a box, run the command in it on this terminal, and return its exit code."""
+    """Boot a box, run the command in it on this terminal, and return the exit code of the command."""
     binds = tuple(
         Bind(Path(path).absolute(), writable=writable)
         for paths, writable in ((arguments.bind, False), (arguments.bind_rw, True))
@@ -26,35 +26,40 @@ def _execute(arguments: argparse.Namespace) -> int:
     with Namespaces() as namespaces, Box(namespaces, image, network=arguments.network, binds=binds) as box:
         cwd = str(Path.cwd())
         folder = cwd if box.run(("test", "-d", cwd), check=False).returncode == 0 else "/"
-        # With the caller's own variables: proxies, mirrors and caches that a command needs to reach the network.
+        # With the caller's environment, because a command may need its proxies, mirrors and caches for the network.
         code = subprocess.run(box.argv(arguments.command, cwd=folder), check=False).returncode
         if arguments.keep:
-            sys.stderr.write(f"The box stays until Ctrl-C. To enter it: nsenter --target {box.leader} --all\n")
+            sys.stderr.write(f"The box runs until Ctrl-C. To enter it: nsenter --target {box.leader} --all\n")
             signal.pause()
     return code if code >= 0 else 128 - code
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python3 -m litellm_systemd.box", description="Run a command in a throwaway systemd container."
+        prog="python3 -m litellm_systemd.box", description="Run a command in a temporary systemd container."
     )
-    parser.add_argument("--network", choices=("private", "host"), default="private", help="default: loopback only")
-    parser.add_argument("--root", default="/", help="the tree that the box is a copy of (default: this machine)")
-    for option, what in (
-        ("--bind", "show PATH as it is, read-only"),
-        ("--bind-rw", "show PATH as it is: what the box writes there is written on the host"),
-        ("--copy", "show a copy of PATH, which the box wouldn't see else (in /tmp, or not below --root)"),
+    parser.add_argument(
+        "--network",
+        choices=("private", "host"),
+        default="private",
+        help="the network of the box (default: private, loopback only)",
+    )
+    parser.add_argument("--root", default="/", help="the folder that the box is a copy of (default: /)")
+    for option, text in (
+        ("--bind", "make PATH of the host available, read-only"),
+        ("--bind-rw", "make PATH of the host available, writable"),
+        ("--copy", "make a copy of PATH available (in /tmp, or not below --root)"),
     ):
-        parser.add_argument(option, action="append", default=[], metavar="PATH", help=what)
-    parser.add_argument("--keep", action="store_true", help="leave the box running when the command has ended")
+        parser.add_argument(option, action="append", default=[], metavar="PATH", help=text)
+    parser.add_argument("--keep", action="store_true", help="keep the box running after the command")
     commands = parser.add_subparsers(required=True, metavar="exec")
-    run = commands.add_parser("exec", help="boot a box, run CMD in it, power off, pass on its exit code")
+    run = commands.add_parser("exec", help="boot a box, run CMD, power off, return its exit code")
     run.add_argument("command", nargs="+", metavar="CMD")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code: the command's own, that of the error, 130 on Ctrl-C."""
+    """Run the command line. Returns the exit code of the command or of an error, or 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
     try:
         require_boxes()

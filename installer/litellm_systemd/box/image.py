@@ -1,4 +1,4 @@
-"""What a box starts from, and what it sees of the host."""
+"""Images that boxes start from, and the files of the host that a box sees."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from litellm_systemd.box.namespaces import mounts
 
 _DISK_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "virtiofs", "9p", "bcachefs"})
-#: First parts of paths below which no file system is copied: a box has its own, or no use for them.
+#: Top folders whose file systems are not copied: a box has its own, or does not need them.
 _NOT_COPIED = (("boot",), ("efi",), ("run",), ("tmp",))
 
-# Run once in a tree before its first boot: what a machine of its own would not share with the host. A fresh
-# .updated spares the work of "first boot after an update" (systemd-update-done.service(8)).
+# Runs once in a tree before its first boot, and replaces what must differ from the host. A new .updated file skips
+# the work of the first boot after an update (systemd-update-done.service(8)).
 _IDENTITY = """
 set -eu
 umask 022
@@ -28,8 +28,8 @@ echo box >/etc/hostname
 touch /etc/.updated /var/.updated
 """
 
-# The links in /etc/systemd/system enable the host's services, which a test must not depend on; some distributions
-# keep their choice of message bus there, so that stays. The rest is an installation of ours on the host.
+# The links in /etc/systemd/system enable services of the host, on which a test must not depend. Some distributions
+# select the message bus there, so that link stays. The other lines remove an installation of this project.
 _WITHOUT_SERVICE = """
 find /etc/systemd/system ! -type d ! -name 'dbus*' -delete
 rm -rf /etc/litellm /var/lib/litellm /var/lib/litellm-systemd /var/cache/litellm \\
@@ -41,8 +41,8 @@ for file in /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
 done
 """
 
-# In a clone the service, its drop-ins and its being enabled stay. The host's other units are there, and masked if
-# they are, but nothing starts them: a database or a backup must not run twice on one set of data.
+# A clone keeps the service, its drop-ins and whether it is enabled. Other units of the host exist and stay masked if
+# they are, but are not started: a database or a backup must not run twice on the same data.
 _WITH_SERVICE = """
 find /etc/systemd/system -type l ! -name 'dbus*' ! -path '*/litellm*' ! -lname /dev/null -delete
 """
@@ -50,12 +50,11 @@ find /etc/systemd/system -type l ! -name 'dbus*' ! -path '*/litellm*' ! -lname /
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a box starts from: a root folder, and the layers that earlier boxes left on it, the newest first.
+    """A root folder, and the layers with changes of earlier boxes, the newest first.
 
-    Layers are paths in the store of the namespaces that made them: an image with layers dies with its namespaces.
-    `copies` are folders of the host that a box has a copy of, where it would not see them otherwise: below /tmp and
-    /run, which are a box's own.
-    `keeps_service`: a LiteLLM that is installed in the root folder is part of it; else it is left out.
+    Layers are paths in the store of their namespaces, so an image with layers is valid only while these are open.
+    `copies` are folders of the host that a box gets a copy of. They are needed below /tmp and /run, which a box has
+    for itself. `keeps_service` is whether an installed LiteLLM service in the root folder is part of the image.
     """
 
     root: Path = Path("/")
@@ -65,53 +64,54 @@ class Image:
 
     @property
     def preparation(self) -> str:
-        """The shell script to run once in a new tree, with a machine id as its argument."""
+        """The shell script to run once in a new tree. Its argument is a machine id."""
         return _IDENTITY + (_WITH_SERVICE if self.keeps_service else _WITHOUT_SERVICE)
 
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A folder or file of the host that a box sees as it is, at `target` (the same path unless given)."""
+    """A folder or file of the host that a box sees at `target` (default: the same path)."""
 
     source: Path
     target: Path | None = None
     writable: bool = False
 
     def option(self) -> str:
-        """The argument that systemd-nspawn(1) takes for it."""
+        """The argument for systemd-nspawn(1)."""
         name = "--bind" if self.writable else "--bind-ro"
         paths = (str(self.source), str(self.target or self.source))
         return f"{name}=" + ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in paths)
 
 
 def volumes(root: Path) -> tuple[Path, ...]:
-    """The folders of a tree that are a file system of their own, and are copied on write one by one.
+    """The folders of a tree that are separate file systems, each of which needs an overlay.
 
-    overlayfs doesn't look through a mount point: a /usr or /home on a disk of its own would be empty in the box.
-    Names that mount(8) or overlayfs would have to have escaped are left out.
+    overlayfs does not include submounts: without its own overlay a /usr or /home on a separate disk would be empty in
+    the box. Paths with characters that mount(8) or overlayfs treat specially are omitted.
     """
     if root != Path("/"):
         return (Path("/"),)
     points = {Path("/")}
     for mount in mounts():
-        plain = not set(mount.point) & set("\\:,")
-        if plain and mount.kind in _DISK_FILESYSTEMS and Path(mount.point).is_dir():
+        is_plain = not set(mount.point) & set("\\:,")
+        if is_plain and mount.kind in _DISK_FILESYSTEMS and Path(mount.point).is_dir():
             points.add(Path(mount.point))
     return tuple(sorted(point for point in points if point.parts[1:2] not in _NOT_COPIED))
 
 
 def quote(volume: Path) -> str:
+    """A path as the name of one file."""
     return urllib.parse.quote(str(volume), safe="")
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a box of this machine wouldn't see a path of the host, unless it is copied or bound."""
+    """Whether a box sees a path of the host only if it is copied or bound."""
     points = {Path(mount.point) for mount in mounts()}
     point = next(parent for parent in (path, *path.parents) if parent in points or parent == Path("/"))
     return path.parts[1:2] in _NOT_COPIED or point not in volumes(Path("/"))
 
 
 def outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """The paths without those that another one holds, sorted."""
+    """The sorted paths without those below another one."""
     found = set(paths)
     return tuple(sorted(path for path in found if not found & set(path.parents)))

@@ -1,4 +1,4 @@
-"""The box itself: its life and its death."""
+"""The lifecycle of a box: boot, power off, save, close."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from litellm_systemd.box.processes import (
     BoxError,
     children,
     end,
+    executable,
     pid_inside,
-    program,
     wait_until,
 )
 
@@ -33,12 +33,11 @@ Self = TypeVar("Self", bound="Box")
 
 @dataclass
 class Box(Guest):
-    """A systemd container, from its first boot to the end of the `with` statement.
+    """A systemd container. The `with` statement boots it on entry and closes it on exit.
 
-    `network="host"` shares the host's network in place of an empty one. `binds` are shown as they are, everything
-    else is a copy. `options` are handed to systemd-nspawn(1) as they are, and `environment` to every command that is
-    run as root.
-    Entering boots; a box can be powered off and booted again, and keeps its changes until it is closed or saved.
+    `network="host"` shares the network of the host. `binds` are files of the host itself, all others are copies.
+    `options` are passed to systemd-nspawn(1). `environment` is added to the environment of each command that runs as
+    root. A box can be powered off and booted again. It keeps its changes until it is closed or saved.
     """
 
     namespaces: Namespaces
@@ -73,11 +72,11 @@ class Box(Guest):
     ) -> None:
         self.close()
 
-    # --- life and death ---
+    # --- lifecycle ---
 
     @property
     def leader(self) -> int:
-        """The process of the host that is PID 1 in the box. Raises BoxError while it is powered off."""
+        """The pid, on the host, of PID 1 in the box. Raises BoxError if the box is powered off."""
         if not self._leader:
             raise BoxError(f"{self.name} is powered off")
         return self._leader
@@ -88,12 +87,12 @@ class Box(Guest):
         return self._nspawn is not None and self._nspawn.poll() is None
 
     def boot(self, *, deadline: float = 240, degraded: bool = False) -> None:
-        """Power on, and return when systemd has finished its first transaction.
+        """Power on, and return when the boot is complete.
 
-        `deadline` is in seconds. A unit that failed raises BoxError unless `degraded` allows for it.
+        `deadline` is in seconds. Raises BoxError if it passes, or if a unit has failed and `degraded` is false.
         """
         if self.running:
-            raise BoxError(f"{self.name} is powered on already")
+            raise BoxError(f"{self.name} is already powered on")
         end = time.monotonic() + deadline
         self._start_nspawn()
         try:
@@ -109,18 +108,18 @@ class Box(Guest):
             raise
 
     def poweroff(self, *, deadline: float = 120) -> None:
-        """Shut down in good order: every service is stopped. `deadline` in seconds, then BoxError."""
+        """Shut down cleanly, so that every service is stopped. Raises BoxError after `deadline` seconds."""
         os.kill(self.leader, signal.SIGRTMIN + 4)  # systemd(1): start poweroff.target
         try:
             self._process.wait(timeout=deadline)
         except subprocess.TimeoutExpired:
             console = self.console()[-4000:]
             self.kill()
-            raise BoxError(f"{self.name} didn't power off in {deadline:g} s\n{console}") from None
-        self._after_power()
+            raise BoxError(f"{self.name} did not power off within {deadline:g} s\n{console}") from None
+        self._reset_power_state()
 
     def kill(self) -> None:
-        """Pull the plug: every process is gone at once, the disk stays as it was. Harmless when off."""
+        """Kill every process at once, as in a power failure. The files stay as they are. No error if powered off."""
         if self._nspawn is not None and self._nspawn.poll() is None:
             if self._leader:
                 with contextlib.suppress(ProcessLookupError):
@@ -128,15 +127,15 @@ class Box(Guest):
             else:
                 end(self._nspawn)
             self._nspawn.wait(timeout=60)
-        self._after_power()
+        self._reset_power_state()
 
     def reboot(self, *, deadline: float = 240, degraded: bool = False) -> None:
-        """Shut down in good order and boot again, with the changes kept."""
+        """Shut down cleanly and boot again. Changes are kept."""
         self.poweroff()
         self.boot(deadline=deadline, degraded=degraded)
 
     def save(self) -> Image:
-        """Power off if need be, and make the changes an image for further boxes. This box is closed then."""
+        """Power off if necessary, close this box, and return an image with its changes for other boxes."""
         if self.running:
             self.poweroff()
         self._tree.unmount()
@@ -145,20 +144,20 @@ class Box(Guest):
         return replace(self.image, layers=(layer, *self.image.layers))
 
     def close(self) -> None:
-        """End the box and forget its changes. Harmless when repeated."""
+        """Kill the box and discard its changes. A second call has no effect."""
         self.kill()
         self._tree.unmount()
         self._tree.remove()
         self._console.close()
 
     def console(self) -> str:
-        """What PID 1 and systemd-nspawn wrote to the console since the last boot."""
+        """The console output of PID 1 and systemd-nspawn since the last boot."""
         if self._console.closed:
             return ""
         self._console.seek(0)
         return self._console.read()
 
-    # --- inside ---
+    # --- implementation ---
 
     @property
     def _process(self) -> subprocess.Popen[str]:
@@ -170,8 +169,8 @@ class Box(Guest):
         groups = [folder / self.name for folder in self.namespaces.cgroups]
         for group in groups:
             group.mkdir(exist_ok=True)
-        # Boxes with one control group between them would end each other's services. A 0 stands for the writer.
-        enter = "".join(f'echo 0 >"{group}/cgroup.procs" && ' for group in groups)
+        # Boxes that share a control group would stop each other's services. 0 stands for the writing process.
+        join_groups = "".join(f'echo 0 >"{group}/cgroup.procs" && ' for group in groups)
         machine_id = self._tree.read("/etc/machine-id").strip()
         argv = (
             "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--settings=no", "--link-journal=no",
@@ -180,41 +179,41 @@ class Box(Guest):
             *(("--private-network",) if self.network == "private" else ()),
             *(bind.option() for bind in (*self._tree.copies(), *self.binds)),
             *self.options,
-            # The host's file systems and swap are not the box's business (kernel-command-line(7)).
+            # Do not mount the file systems and swap of the host (kernel-command-line(7)).
             "--boot", "fstab=no", "luks=no", "systemd.firstboot=off",
         )  # fmt: skip
         self._console.seek(0)
         self._console.truncate()
         self._nspawn = subprocess.Popen(
-            self.namespaces.argv("sh", "-c", f'{enter} exec "$@"', "nspawn", *argv),
+            self.namespaces.argv("sh", "-c", f'{join_groups} exec "$@"', "nspawn", *argv),
             stdin=subprocess.DEVNULL, stdout=self._console, stderr=subprocess.STDOUT,
             text=True, start_new_session=True, cwd="/", env=dict(CLEAN_ENVIRONMENT),
         )  # fmt: skip
 
     def _find_leader(self) -> int:
-        """The init of the box: the first child of systemd-nspawn's that is PID 1 of a namespace and runs init.
+        """The init of the box: the child of systemd-nspawn that is PID 1 of a namespace and runs another program.
 
-        systemd-nspawn is the child of our nsenter. Nothing is searched for by name: a pattern over the command
-        lines of the host would match somebody else's container as well.
+        systemd-nspawn is the child of nsenter. A search by command line could match an unrelated container on the
+        host. Returns 0 if there is no such child yet.
         """
         if self._process.poll() is not None:
-            raise BoxError(f"systemd-nspawn ended with exit code {self._process.returncode}")
+            raise BoxError(f"systemd-nspawn exited with code {self._process.returncode}")
         for nspawn in children(self._process.pid):
             for child in children(nspawn):
-                if pid_inside(child) == 1 and program(child) not in ("", program(nspawn)):
+                if pid_inside(child) == 1 and executable(child) not in ("", executable(nspawn)):
                     return child
         return 0
 
     def _system_state(self, end: float) -> str:
-        """`running` and the like once booting is over, an empty string before."""
+        """The state of the system, such as `running`, once the boot is complete; before that an empty string."""
         if not self.running:
             raise BoxError("the box powered itself off while booting")
-        left = max(1.0, end - time.monotonic())
-        done = self.run(("systemctl", "is-system-running", "--wait"), check=False, timeout=left)
+        timeout = max(1.0, end - time.monotonic())
+        done = self.run(("systemctl", "is-system-running", "--wait"), check=False, timeout=timeout)
         state = done.stdout.strip()
         return "" if state in ("", "offline", "unknown", "initializing", "starting") else state
 
-    def _after_power(self) -> None:
+    def _reset_power_state(self) -> None:
         self._nspawn = None
         self._leader = 0
         for folder in self.namespaces.cgroups:

@@ -1,4 +1,4 @@
-"""The copy-on-write view that a box has of its image: overlays in a tmpfs of the namespaces (mount(8), "overlay")."""
+"""The copy-on-write files of a box: overlays in the tmpfs of the namespaces (mount(8), section "overlay")."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litellm_systemd.box.namespaces import STORE, Namespaces
 
 
 class Overlay:
-    """The files of one box, and what it changed of them. Paths are those inside the namespaces."""
+    """The files of one box and its changes. Paths are those inside the namespaces."""
 
     def __init__(self, namespaces: Namespaces, image: Image, folder: Path) -> None:
         self.root = folder / "tree"
@@ -21,7 +21,7 @@ class Overlay:
         self._mounted: list[Path] = []
 
     def mount(self, *, shares_network: bool) -> None:
-        """Put the overlays up, and make a machine of its own of a tree that none has booted from yet."""
+        """Mount the overlays, and prepare the tree if no box has booted from it yet."""
         self._namespaces.call("mkdir", "-p", str(self.root))
         for volume in self._volumes:
             below = volume.relative_to("/")
@@ -33,12 +33,12 @@ class Overlay:
         self._configure_network(shared=shares_network)
 
     def unmount(self) -> None:
-        """Take the overlays down. Harmless when repeated."""
+        """Unmount the overlays. A second call has no effect."""
         while self._mounted:
             self._namespaces.call("umount", "--lazy", str(self._mounted.pop()))
 
     def save(self) -> Path:
-        """Make a layer of the changes, once the tree is unmounted."""
+        """Turn the changes into a layer. Call it after `unmount`."""
         layer = STORE / self._namespaces.new_name("layer")
         self._namespaces.call("mkdir", str(layer))
         for volume in (*self._volumes, *self._image.copies):
@@ -46,15 +46,15 @@ class Overlay:
         return layer
 
     def remove(self) -> None:
-        """Forget the changes, once the tree is unmounted."""
+        """Delete the changes. Call it after `unmount`."""
         self._namespaces.call("rm", "-rf", "--one-file-system", str(self._folder))
 
     def copies(self) -> Iterator[Bind]:
-        """What systemd-nspawn has to show of the copied folders."""
+        """The binds for systemd-nspawn of the copied folders."""
         return (Bind(self._part(copy) / "tree", copy, writable=True) for copy in self._image.copies)
 
     def read(self, path: str) -> str:
-        """A file of the tree."""
+        """The content of a file of the tree."""
         return self._namespaces.call("cat", f"{self.root}/{path.lstrip('/')}")
 
     def _call(self, *argv: str, stdin: str) -> None:
@@ -66,7 +66,7 @@ class Overlay:
     def _mount_overlay(self, volume: Path, original: Path, target: Path) -> None:
         part = self._part(volume)
         self._namespaces.call("mkdir", "-p", f"{part}/upper", f"{part}/work", str(target))
-        # The upper folder becomes the root of what is merged: the mode and the owner have to be set.
+        # The upper folder becomes the root of the merged folder, so it needs the mode and the owner of the original.
         for command in ("chmod", "chown"):
             self._namespaces.call(command, f"--reference={original}", f"{part}/upper")
         lower = ":".join(str(path) for path in (*(layer / quote(volume) for layer in self._image.layers), original))

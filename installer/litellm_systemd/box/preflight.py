@@ -1,4 +1,4 @@
-"""Whether this machine can have boxes, and what to do if not."""
+"""The check that this machine can run boxes, with a remedy if it cannot."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from litellm_systemd.box.processes import CLEAN_ENVIRONMENT, BoxError
 from litellm_systemd.errors import InstallerError, MissingError, PermissionDenied, Unavailable
 
 _PATH = f"{os.defpath}:/usr/sbin:/sbin"
-_ADVICE = (
-    "It takes namespaces, overlayfs and control groups. A container gets them with --privileged; else use a virtual"
-    " machine. 'litellmctl rehearse --foreground' does what goes without."
+_HINT = (
+    "Boxes need namespaces, overlayfs and control groups. Start the container with --privileged, or use a virtual"
+    " machine. 'litellmctl rehearse --foreground' works without them."
 )
-#: Programs, and the package that has them: of Debian and Ubuntu, of Amazon Linux and Fedora.
+#: Required programs, and their packages in Debian and Ubuntu, and in Amazon Linux and Fedora.
 _TOOLS = {
     "systemd-nspawn": ("systemd-container", "systemd-container"),
     "dbus-daemon": ("dbus", "dbus-daemon"),
@@ -30,12 +30,12 @@ _TOOLS = {
 
 
 def require_boxes() -> None:
-    """See to it that this machine can have boxes: namespaces and an overlay are made, and thrown away, to find out.
+    """Check that this machine can run boxes, by creating namespaces and an overlay and removing them again.
 
     Raises:
-        PermissionDenied: this isn't root.
-        MissingError: a program isn't installed.
-        Unavailable: it isn't Linux, or the kernel refuses namespaces, mounts or control groups.
+        PermissionDenied: this process does not run as root.
+        MissingError: a program is not installed.
+        Unavailable: this is not Linux, or the kernel denies namespaces, mounts or control groups.
     """
     if sys.platform != "linux":
         raise Unavailable("systemd containers need Linux")
@@ -47,11 +47,11 @@ def require_boxes() -> None:
         with Namespaces() as namespaces, contextlib.closing(Box(namespaces)):
             return
     except (BoxError, OSError) as error:
-        raise Unavailable(f"no systemd container can be made here: {error}", _ADVICE) from None
+        raise Unavailable(f"no systemd container can be made here: {error}", _HINT) from None
 
 
 def why_not() -> str | None:
-    """The reason why boxes can't be had on this machine, or None if they can."""
+    """Why this machine cannot run boxes, or None if it can."""
     try:
         require_boxes()
     except InstallerError as error:
@@ -60,12 +60,12 @@ def why_not() -> str | None:
 
 
 def _require_namespaces() -> None:
-    """Find out in milliseconds, and before anything is installed for it, what most containers refuse."""
+    """Check in milliseconds, before programs are installed for boxes, for what most containers deny."""
     if (unshare := shutil.which("unshare", path=_PATH)) is not None:
         argv = (unshare, "--mount", "--pid", "--fork", "--", "true")
         done = subprocess.run(argv, capture_output=True, text=True, env=dict(CLEAN_ENVIRONMENT), check=False)
         if done.returncode != 0:
-            raise Unavailable(f"no systemd container can be made here: {done.stderr.strip()}", _ADVICE)
+            raise Unavailable(f"no systemd container can be made here: {done.stderr.strip()}", _HINT)
 
 
 def _require_tools() -> None:

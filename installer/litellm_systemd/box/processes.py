@@ -1,4 +1,4 @@
-"""Processes on either side of a box's walls, and waiting for what they do."""
+"""Helpers for processes inside and outside of a box, and for waiting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from litellm_systemd.errors import Unavailable
 
 T = TypeVar("T")
 
-#: What `Box.run` hands to a command, and nothing else: results must not depend on the caller's shell.
+#: The environment of commands that `Box.run` starts, so that results do not depend on the caller's shell.
 CLEAN_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -28,13 +28,13 @@ _POLL_SECONDS = 0.02
 
 
 class BoxError(Unavailable):
-    """Something about a box went wrong; the message holds what is needed to see why."""
+    """An operation on a box failed. The message contains the output that shows the cause."""
 
 
 def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:
-    """Call `predicate` until it returns something true, and return that.
+    """Call `predicate` until it returns a true value, and return that value.
 
-    `deadline` is in seconds from now. Raises BoxError, naming `what`, when it passes.
+    `deadline` is in seconds from now. When it passes, it raises BoxError with the description `what`.
     """
     end = time.monotonic() + deadline
     while True:
@@ -42,15 +42,15 @@ def wait_until(predicate: Callable[[], T], deadline: float, what: str) -> T:
         if result:
             return result
         if time.monotonic() > end:
-            raise BoxError(f"not within {deadline:g} s: {what}")
+            raise BoxError(f"timed out after {deadline:g} s: {what}")
         time.sleep(_POLL_SECONDS)
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill a command that `Box.popen` started, with all that came of it, by pid.
+    """Kill a command that `Box.popen` started, with all its descendants, by pid.
 
-    The deepest go first, and nsenter itself is left to reap its child: a zombie orphaned by it would hang on the
-    host's init, and would hold up the box's shutdown for ten seconds if that one is slow to reap.
+    The descendants are killed from the bottom up, so that nsenter can reap its child and exit. If nsenter were killed
+    first, the init of the host would inherit a zombie, and could delay the shutdown of the box for ten seconds.
     """
     descendants = children(process.pid)
     for pid in descendants:
@@ -66,6 +66,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def children(pid: int) -> list[int]:
+    """The pids of the children of a process. Empty if it has exited."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
     except (FileNotFoundError, ProcessLookupError):
@@ -73,7 +74,7 @@ def children(pid: int) -> list[int]:
 
 
 def pid_inside(pid: int) -> int:
-    """What a process is called in its own PID namespace, 0 if it has gone (proc_pid_status(5), NSpid)."""
+    """The pid of a process in its own PID namespace (NSpid in proc_pid_status(5)), or 0 if it has exited."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("NSpid:"):
@@ -81,22 +82,24 @@ def pid_inside(pid: int) -> int:
     return 0
 
 
-def program(pid: int) -> str:
+def executable(pid: int) -> str:
+    """The path of the program that a process runs. Empty if it has exited."""
     try:
         return str(Path(f"/proc/{pid}/exe").readlink())
     except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
-def drain(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """What a killed process had written. A daemon that it left behind may keep the pipes open: don't wait for it."""
+def read_remaining_output(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """The remaining output of a killed process. Waits briefly, because a daemon may keep the pipes open."""
     try:
         return process.communicate(timeout=5)
     except (subprocess.TimeoutExpired, ValueError):
         return "", ""
 
 
-def describe(argv: Sequence[str], reason: str, stdout: str, stderr: str) -> str:
+def describe_failure(argv: Sequence[str], reason: str, stdout: str, stderr: str) -> str:
+    """The command in the box, the reason of its failure, and the end of its output."""
     parts = [f"in the box: {' '.join(argv)}: {reason}"]
     parts += [f"--- {name} ---\n{text[-8000:]}" for name, text in (("stdout", stdout), ("stderr", stderr)) if text]
     return "\n".join(parts)
