@@ -1,4 +1,4 @@
-"""A running runtime for tests: started as systemd would, with a notify socket and a socket that is passed on."""
+"""A runtime process for tests, started as by systemd: with a notify socket and a listening socket."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from typing import Any
 KEY = "sk-test-0123456789abcdef"
 DEADLINE = 60.0
 
-#: How a datagram of the test's own begins, among those of the service.
+#: The prefix of datagrams of the test itself.
 _MARK = "MARK="
-#: Becomes the runtime as systemd does it: the socket is descriptor 3, LISTEN_PID is our own (sd_listen_fds(3)).
+#: Starts the runtime like systemd: the socket is descriptor 3, LISTEN_PID is the pid of the process
+#: (sd_listen_fds(3)).
 _SHIM = """
 import os, sys
 fd = int(sys.argv[1])
@@ -46,16 +47,16 @@ general_settings:
 
 
 def wait_for(what: str, probe: Callable[[], Any], seconds: float = DEADLINE) -> Any:
-    """The first true value of `probe`; fails after the deadline."""
+    """Call `probe` until it returns a true value, and return that value. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := probe()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.02)
     return value
 
 
 def environment(**more: str) -> dict[str, str]:
-    """A service's environment: nothing of the caller's but PATH."""
+    """The environment of a service, which inherits only PATH."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "COVERAGE_PROCESS_START")}
     return {
         **kept,
@@ -68,7 +69,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run_runtime(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the runtime to its end."""
+    """Run a command of the runtime."""
     argv = (sys.executable, "-m", "litellm_systemd.runtime", *arguments)
     return subprocess.run(
         argv, env=environment(**variables), capture_output=True, text=True, timeout=DEADLINE, check=False
@@ -76,7 +77,7 @@ def run_runtime(*arguments: str, **variables: str) -> subprocess.CompletedProces
 
 
 class Service:
-    """`with Service(folder, text) as service:` The text is the configuration; variables go to its environment."""
+    """A service with the configuration `text` and `variables` in its environment. Use it in a `with` statement."""
 
     def __init__(self, folder: Path, text: str = CONFIG % "hello", **variables: str) -> None:
         self.folder = folder
@@ -89,10 +90,10 @@ class Service:
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(folder / "notify"))
         self._notify.settimeout(0.2)
-        self._over = threading.Event()
+        self._closed = threading.Event()
         self._marks = itertools.count(1)
         self._read_to = ""
-        # The queue of such a socket holds ten datagrams, then senders block: somebody has to read, as systemd does.
+        # The queue of the socket holds ten datagrams, then senders block. So a thread reads them, as systemd does.
         self._reader = threading.Thread(target=self._read_notices, daemon=True)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self.listener.getsockname()[1]
@@ -121,20 +122,20 @@ class Service:
             for pid in pids[1:]:
                 _end(pid)
         self._await_reader()
-        self._over.set()
+        self._closed.set()
         self._reader.join()
         self.listener.close()
         self._notify.close()
 
-    # What systemd sees.
+    # Notifications to systemd.
 
-    def notice(self) -> list[str]:
-        """All assignments that were sent so far."""
+    def read_notices(self) -> list[str]:
+        """All assignments that the service has sent."""
         self._await_reader()
         return list(self.notices)
 
     def _read_notices(self) -> None:
-        while not self._over.is_set():
+        while not self._closed.is_set():
             try:
                 text = self._notify.recv(65536).decode()
             except TimeoutError:
@@ -145,26 +146,26 @@ class Service:
                 self.notices += text.split("\n")
 
     def _await_reader(self) -> None:
-        """Wait until all that was sent before now has been read: a mark of our own is read after it."""
-        if self._over.is_set():
-            return  # it has read all
+        """Wait until all earlier datagrams are read, by sending another one and waiting for it."""
+        if self._closed.is_set():
+            return  # the reader has read all datagrams
         mark = f"{_MARK}{next(self._marks)}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(mark.encode(), str(self.folder / "notify"))
         wait_for("the reader of notices", lambda: self._read_to == mark)
 
     def forget_notices(self) -> None:
-        """Only what is sent from now on counts."""
+        """Forget the assignments so far."""
         self._await_reader()
         self.notices.clear()
 
     def await_notice(self, assignment: str) -> None:
-        """Wait until it is sent, and fail if the service ends before."""
+        """Wait until the service has sent an assignment. Fails if the service exits first."""
 
         def sent() -> bool:
-            if assignment in self.notice():
+            if assignment in self.read_notices():
                 return True
-            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log()}"
+            assert self.process.poll() is None, f"exited with {self.process.returncode}: {self.log()}"
             return False
 
         wait_for(assignment, sent)
@@ -173,13 +174,13 @@ class Service:
         self.await_notice("READY=1")
 
     def statuses(self) -> list[str]:
-        return [line.removeprefix("STATUS=") for line in self.notice() if line.startswith("STATUS=")]
+        return [line.removeprefix("STATUS=") for line in self.read_notices() if line.startswith("STATUS=")]
 
     def log(self) -> str:
         return self._log.read_text()
 
     def await_log(self, text: str) -> str:
-        """Wait for a line with `text`; that line."""
+        """Wait for a log line that contains `text`, and return the line."""
 
         def find() -> str:
             return next((line for line in self.log().splitlines() if text in line), "")
@@ -188,17 +189,17 @@ class Service:
         return line
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to stop; its exit code."""
+        """Stop the service. Returns its exit code."""
         self.process.send_signal(number)
         return self.process.wait(DEADLINE)
 
-    # What its parts say.
+    # The control socket.
 
-    def ask(self, command: str) -> dict[str, Any]:
-        return read_answer(self.put(command))
+    def query(self, command: str) -> dict[str, Any]:
+        return read_answer(self.send_command(command))
 
-    def put(self, command: str) -> socket.socket:
-        """Ask, and leave the answer for `read_answer`."""
+    def send_command(self, command: str) -> socket.socket:
+        """Send a command. `read_answer` reads the answer from the returned connection."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(DEADLINE)
         connection.connect(str(self.control))
@@ -206,17 +207,17 @@ class Service:
         return connection
 
     def reload(self) -> subprocess.CompletedProcess[str]:
-        """What ExecReload= does."""
+        """Run the command of ExecReload=."""
         return run_runtime(
             "reload", "--pid", str(self.process.pid), RUNTIME_DIRECTORY=self.environment["RUNTIME_DIRECTORY"]
         )
 
     def workers(self, state: str = "serving") -> list[int]:
         """The pids of workers in a state."""
-        return [worker["pid"] for worker in self.ask("status")["workers"] if worker["state"] == state]
+        return [worker["pid"] for worker in self.query("status")["workers"] if worker["state"] == state]
 
     def await_workers(self, *, without: int = 0, count: int = 2) -> list[int]:
-        """Wait until `count` workers serve, none of them being `without`."""
+        """Wait until `count` workers serve and `without` is none of them. Returns their pids."""
 
         def found() -> list[int]:
             pids = self.workers()
@@ -228,13 +229,13 @@ class Service:
     def children(self) -> list[int]:
         return children_of(self.process.pid)
 
-    # What clients see.
+    # Clients.
 
     def connect(self) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
 
     def chat(self, connection: HTTPConnection | None = None, model: str = "demo") -> tuple[int, str]:
-        """One chat completion: status and the answer's text."""
+        """Send a chat completion. Returns the status code and the text of the response."""
         connection = connection or self.connect()
         response = post_chat(connection, model)
         body = json.loads(response.read())
@@ -242,14 +243,14 @@ class Service:
 
 
 def read_answer(connection: socket.socket) -> dict[str, Any]:
-    """The answer to what was `put`; the connection is closed."""
+    """Read the answer to `send_command`, and close the connection."""
     with connection, connection.makefile("rb") as lines:
         answer: dict[str, Any] = json.loads(lines.readline())
         return answer
 
 
 def post_chat(connection: HTTPConnection, model: str, stream: bool = False) -> Any:
-    """Send a chat completion; the response, its body unread."""
+    """Send a chat completion. Returns the response with its body unread."""
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
@@ -257,12 +258,12 @@ def post_chat(connection: HTTPConnection, model: str, stream: bool = False) -> A
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes whose parent is `pid`."""
+    """The pids of the child processes of `pid`."""
     return [child for child, parent in _parents() if parent == pid]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie doesn't."""
+    """Whether a process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
     except OSError:

@@ -1,4 +1,4 @@
-"""Credentials that are renewed while LiteLLM signs with them."""
+"""Credentials that are refreshed while LiteLLM signs a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import timedelta
 from tests.fakes import run_cloud
 from tests.integration.litellm_process import OFFLINE
 
-#: One request to Bedrock, signed as LiteLLM does it; prints the status.
+#: Sends a request to Bedrock that LiteLLM signs, and prints the status.
 _PROGRAM = """\
 import sys, urllib.error, urllib.request
 from litellm.llms.bedrock.base_aws_llm import BaseAWSLLM
@@ -31,10 +31,10 @@ except urllib.error.HTTPError as error:
 """
 
 
-def test_a_renewal_in_the_midst_of_a_signature() -> None:
-    """Credentials that change each time they are looked at make no mix that AWS refuses; LiteLLM alone makes one."""
+def test_refresh_during_a_signature() -> None:
+    """A refresh during a signature does not mix two sets of credentials, as it would with LiteLLM alone."""
     with run_cloud() as aws:
-        # Within a quarter of an hour of the told end botocore asks for fresh ones at every look.
+        # Within 15 minutes of the announced expiry botocore refreshes the credentials at every access.
         aws.metadata.lifetime, aws.metadata.told_later = timedelta(seconds=60), timedelta(minutes=12)
         aws.metadata.rotate_every = timedelta(0)
 

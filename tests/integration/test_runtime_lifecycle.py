@@ -1,4 +1,4 @@
-"""A running service: ready, replaced, reloaded. One service for all of these tests."""
+"""The lifecycle of a service: start, replacement of workers, reload. All tests share one service."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.integration.runtime_service import CONFIG, KEY, Service, is_alive, po
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, tuple[int, str], list[str]]]:
-    """The service, what the very first request got, and the status lines until READY=1."""
+    """The service, the response to the first request, and the status lines until READY=1."""
     folder = tmp_path_factory.mktemp("life")
-    # With time for a busy machine: for a worker to say that it lives, for a client to ask on an idle connection.
+    # Generous timeouts for a busy machine: for heartbeats, and for requests on idle connections.
     with Service(folder, WATCHDOG_TIMEOUT="20", LAME_DUCK_TIMEOUT="20", START_TIMEOUT="60") as service:
         service.await_ready()
         first = service.chat()
         yield service, first, service.statuses()
         assert service.stop() == 0, service.log()
-        assert "STOPPING=1" in service.notice()
+        assert "STOPPING=1" in service.read_notices()
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def service(started: tuple[Service, tuple[int, str], list[str]]) -> Iterator[Ser
 
 
 class Load:
-    """Clients that ask one after the other, with and without keep-alive. `failures` is to stay empty."""
+    """Clients with and without keep-alive that send requests continuously. `failures` must stay empty."""
 
     def __init__(self, service: Service, clients: int = 6) -> None:
         self.answers = 0
@@ -77,26 +77,26 @@ class Load:
         connection.close()
 
     def await_answers(self, more: int) -> None:
-        """Wait for so many more answers: the service is under load now."""
+        """Wait for this many more responses, so that the service is under load."""
         goal = self.answers + more
         wait_for("answers", lambda: self.answers >= goal or self.failures)
 
 
-def test_ready_means_ready(started: tuple[Service, tuple[int, str], list[str]]) -> None:
-    """The first request after READY=1, on a fresh connection, is answered."""
+def test_first_request(started: tuple[Service, tuple[int, str], list[str]]) -> None:
+    """The first request after READY=1 succeeds."""
     assert started[1] == (200, "hello")
 
 
 def test_status_lines(started: tuple[Service, tuple[int, str], list[str]]) -> None:
-    """`systemctl status` says in plain words how far the start is."""
+    """`systemctl status` shows the progress of a start."""
     service, _, statuses = started
-    place = f"127.0.0.1:{service.port}"
+    address = f"127.0.0.1:{service.port}"
     assert statuses[:2] == ["importing LiteLLM", "starting 2 workers"]
-    assert statuses[2] == f"serving on {place} with 1 model, 2 workers"
+    assert statuses[2] == f"serving on {address} with 1 model, 2 workers"
 
 
-def test_journal_of_a_sound_start(started: tuple[Service, tuple[int, str], list[str]]) -> None:
-    """Every line of a start has a priority, none warns of anything, no banner is among them, and no key."""
+def test_journal_of_a_start(started: tuple[Service, tuple[int, str], list[str]]) -> None:
+    """Every log line of a start has a priority, and there is no warning, banner or key."""
     lines = started[0].log().splitlines()
     assert any(line.startswith("<5>serving on ") for line in lines)
     assert all(line[0] == "<" and line[2] == ">" and line[1] in "567" for line in lines), lines
@@ -105,35 +105,35 @@ def test_journal_of_a_sound_start(started: tuple[Service, tuple[int, str], list[
 
 
 def test_two_workers(service: Service) -> None:
-    """NUM_WORKERS=2 gives two processes below the main one, and no more."""
+    """With NUM_WORKERS=2 the main process has two child processes."""
     assert sorted(service.workers()) == sorted(service.children())
     assert len(service.children()) == 2
 
 
-def test_environment_is_clean(service: Service) -> None:
-    """Neither LiteLLM nor a worker can speak to systemd in the service's name."""
+def test_workers_have_no_notify_socket(service: Service) -> None:
+    """Workers do not inherit the notify socket, so LiteLLM cannot notify systemd."""
     pid = service.workers()[0]
 
     def sockets() -> list[str]:
         found = []
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            with contextlib.suppress(FileNotFoundError):  # it was closed in the meantime
                 found.append(str(link.readlink()))
         return [name for name in found if name.startswith("socket:")]
 
-    # The listening socket, the channel, and the event loop's own pair. Probes and clients come and go.
+    # The listening socket, the channel and the pair of the event loop. Those of health checks and clients vary.
     wait_for("no other socket", lambda: len(sockets()) <= 5)
 
 
 def test_watchdog(service: Service) -> None:
-    """Systemd gets its sign of life while workers answer."""
+    """WATCHDOG=1 is sent while workers pass their health checks."""
     service.await_notice("WATCHDOG=1")
 
 
 def test_status_over_the_control_socket(service: Service) -> None:
-    """Root and the service's user read all facts from the control socket, and nobody else can open it."""
+    """The control socket returns the status, and only root and the user of the service may connect to it."""
     assert stat.S_IMODE(service.control.stat().st_mode) == 0o600
-    facts = service.ask("status")
+    facts = service.query("status")
     assert facts["state"] == "serving"
     assert facts["pid"] == service.process.pid
     assert facts["config"] == str(service.config)
@@ -141,31 +141,31 @@ def test_status_over_the_control_socket(service: Service) -> None:
     assert len(facts["sha256"]) == 64
     assert facts["listen"] == [f"127.0.0.1:{service.port}"]
     assert [worker["worker"] for worker in facts["workers"]] == [1, 2]
-    assert service.ask("fly")["ok"] is False
+    assert service.query("unknown")["ok"] is False
 
 
-def await_beats(service: Service) -> list[dict[str, Any]]:
-    """The workers, once the main process has heard of each of them from now on."""
+def await_heartbeats(service: Service) -> list[dict[str, Any]]:
+    """The status of the workers after a new heartbeat of each of them."""
     begin = time.monotonic()
 
-    def heard() -> list[dict[str, Any]]:
-        # Before the question: its answer may lie about for a while before it is read.
+    def received() -> list[dict[str, Any]]:
+        # Before the query, because its answer may wait before it is read.
         elapsed = time.monotonic() - begin
-        workers: list[dict[str, Any]] = service.ask("status")["workers"]
+        workers: list[dict[str, Any]] = service.query("status")["workers"]
         return workers if all(worker["answered"] < elapsed for worker in workers) else []
 
-    workers: list[dict[str, Any]] = wait_for("a beat of each worker", heard)
+    workers: list[dict[str, Any]] = wait_for("a beat of each worker", received)
     return workers
 
 
 def count_requests(service: Service) -> int:
-    """What the workers have counted by now. They report with each beat; the first one may have been on its way."""
-    await_beats(service)
-    return sum(worker["requests"] for worker in await_beats(service))
+    """The number of requests that the workers have counted, after two heartbeats: the first may be outdated."""
+    await_heartbeats(service)
+    return sum(worker["requests"] for worker in await_heartbeats(service))
 
 
 def test_requests_are_counted(service: Service) -> None:
-    """Only clients' requests count, not the probes."""
+    """The status counts the requests of clients and not the health checks."""
     before = count_requests(service)
     for _ in range(3):
         assert service.chat()[0] == 200
@@ -173,8 +173,8 @@ def test_requests_are_counted(service: Service) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_lost_worker_is_replaced(service: Service, number: signal.Signals) -> None:
-    """A worker that dies is replaced at once, and the port never refuses."""
+def test_killed_worker_is_replaced(service: Service, number: signal.Signals) -> None:
+    """A worker that exits is replaced, and no connection is refused."""
     victim = service.workers()[0]
     os.kill(victim, number)
     assert service.chat() == (200, "hello")
@@ -184,7 +184,7 @@ def test_lost_worker_is_replaced(service: Service, number: signal.Signals) -> No
 
 
 def test_hung_worker_is_replaced(service: Service) -> None:
-    """A worker whose event loop stands still is killed and replaced before systemd's watchdog strikes."""
+    """A worker with a blocked event loop is killed and replaced before the watchdog timeout of systemd."""
     victim = service.workers()[0]
     os.kill(victim, signal.SIGSTOP)
     service.await_workers(without=victim)
@@ -192,8 +192,8 @@ def test_hung_worker_is_replaced(service: Service) -> None:
     assert service.chat() == (200, "hello")
 
 
-def test_reload_loses_nothing(service: Service) -> None:
-    """A reload under load brings the new configuration, and not one request fails."""
+def test_reload_under_load(service: Service) -> None:
+    """A reload under load activates the new configuration, and no request fails."""
     before = service.workers()
     service.config.write_text(CONFIG % "new")
     with Load(service) as load:
@@ -204,8 +204,8 @@ def test_reload_loses_nothing(service: Service) -> None:
         wait_for("the former workers' leave", lambda: not any(map(is_alive, before)))
         load.await_answers(20)
     assert load.failures == []
-    assert service.notice().count("RELOADING=1") == service.notice().count("READY=1") == 1
-    assert any(line.startswith("MONOTONIC_USEC=") for line in service.notice())
+    assert service.read_notices().count("RELOADING=1") == service.read_notices().count("READY=1") == 1
+    assert any(line.startswith("MONOTONIC_USEC=") for line in service.read_notices())
     service.config.write_text(CONFIG % "hello")
     assert service.reload().returncode == 0
 
@@ -219,8 +219,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("why", BAD)
-def test_bad_reload_changes_nothing(service: Service, why: str) -> None:
-    """A reload that can't work fails loudly, with the reason, and the workers serve on untouched."""
+def test_failed_reload(service: Service, why: str) -> None:
+    """A failed reload reports the cause, and the workers continue unchanged."""
     before = service.workers()
     service.config.write_text(BAD[why])
     done = service.reload()
@@ -234,11 +234,11 @@ def test_bad_reload_changes_nothing(service: Service, why: str) -> None:
     wait_for("the end of the new workers", lambda: sorted(service.children()) == sorted(before))
     assert service.chat() == (200, "hello")
     assert "the last reload failed" in service.statuses()[-1]
-    assert service.notice().count("RELOADING=1") == service.notice().count("READY=1") == 1
+    assert service.read_notices().count("RELOADING=1") == service.read_notices().count("READY=1") == 1
 
 
 def test_replaced_worker_keeps_its_configuration(service: Service) -> None:
-    """A worker that is replaced serves what its generation serves, not what is being edited on the disk."""
+    """A replaced worker uses the configuration of its generation, not the edited file on disk."""
     victim = service.workers()[0]
     service.config.write_text("model_list: [")
     os.kill(victim, signal.SIGKILL)
@@ -247,33 +247,33 @@ def test_replaced_worker_keeps_its_configuration(service: Service) -> None:
     assert [service.chat() for _ in range(6)] == [(200, "hello")] * 6
 
 
-def test_many_reloads_are_few(service: Service) -> None:
-    """Ten reloads at once make two at most: the one that runs, and one for all that came meanwhile."""
-    # While it stands still, so that all are there before the first is begun, however long it takes to ask.
+def test_simultaneous_reloads(service: Service) -> None:
+    """Ten simultaneous reload requests cause at most two reloads."""
+    # The main process is stopped meanwhile, so that all requests arrive before the first reload begins.
     service.process.send_signal(signal.SIGSTOP)
     try:
         service.process.send_signal(signal.SIGHUP)
-        asked = [service.put("reload") for _ in range(8)]
+        asked = [service.send_command("reload") for _ in range(8)]
         service.process.send_signal(signal.SIGHUP)
     finally:
         service.process.send_signal(signal.SIGCONT)
     assert [read_answer(each)["ok"] for each in asked] == [True] * 8
-    wait_for("an end", lambda: service.ask("status")["state"] == "serving")
-    assert 1 <= service.notice().count("RELOADING=1") <= 2
+    wait_for("an end", lambda: service.query("status")["state"] == "serving")
+    assert 1 <= service.read_notices().count("RELOADING=1") <= 2
     wait_for("two workers", lambda: len(service.children()) == 2)
 
 
 def test_reload_while_a_worker_is_replaced(service: Service) -> None:
-    """A reload that meets a crash ends with exactly the new workers."""
+    """A reload during a crash of a worker ends with only the new workers."""
     os.kill(service.workers()[0], signal.SIGKILL)
-    assert service.ask("reload")["ok"] is True
-    generation = service.ask("status")["generation"]
+    assert service.query("reload")["ok"] is True
+    generation = service.query("status")["generation"]
     wait_for("two workers", lambda: len(service.children()) == 2)
-    assert {worker["generation"] for worker in service.ask("status")["workers"]} == {generation}
+    assert {worker["generation"] for worker in service.query("status")["workers"]} == {generation}
 
 
-def test_hup_reloads(service: Service) -> None:
-    """A plain `kill -HUP` reloads too."""
+def test_sighup_reloads(service: Service) -> None:
+    """SIGHUP reloads the configuration."""
     service.config.write_text(CONFIG % "by signal")
     service.process.send_signal(signal.SIGHUP)
     service.await_notice("READY=1")

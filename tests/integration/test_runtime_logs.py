@@ -1,4 +1,4 @@
-"""What a running service writes."""
+"""The log of a running service: JSON, access log, secrets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.integration.runtime_service import CONFIG, DEADLINE, KEY, Service, po
 
 PROMPT = "an-unusual-prompt-8151"
 WRONG = "sk-wrong-9f8e7d6c5b4a3210"
-#: Of the lines of requests.
+#: The logger of the access log.
 ACCESS = "litellm_systemd.access"
 
 
-def ask(service: Service, path: str, key: str, **body: Any) -> int:
-    """One request on a connection of its own; its status when all of the answer is there, and its line as well.
+def request(service: Service, path: str, key: str, **body: Any) -> int:
+    """Send a request on a new connection. Returns the status code when the request is logged.
 
-    The line comes last, from any of the workers: that of the next request would overtake it.
+    Without waiting for its log line, the next request could be logged first by another worker.
     """
     before = service.log().count(ACCESS)
     connection = service.connect()
@@ -32,26 +32,26 @@ def ask(service: Service, path: str, key: str, **body: Any) -> int:
     response = connection.getresponse()
     response.read()
     connection.close()
-    wait_for("the request's line", lambda: service.log().count(ACCESS) > before)
+    wait_for("the log line of the request", lambda: service.log().count(ACCESS) > before)
     return response.status
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """All that a service wrote with both variables on, over a good chat, a wrong key, a stream and a wrong model."""
+    """The log of a service with JSON and access log: a chat, a wrong key, a stream and a wrong model."""
     path = "/v1/chat/completions"
     with Service(tmp_path_factory.mktemp("logs"), JSON_LOGS="1", ACCESS_LOG="true") as service:
         service.await_ready()
-        assert ask(service, path, KEY) == 200
-        assert ask(service, f"{path}?key={KEY}", WRONG) in (400, 401)  # 400 without a database
-        assert ask(service, path, KEY, stream=True) == 200
-        assert ask(service, path, KEY, model="no-such-model") >= 400
+        assert request(service, path, KEY) == 200
+        assert request(service, f"{path}?key={KEY}", WRONG) in (400, 401)  # 400 without a database
+        assert request(service, path, KEY, stream=True) == 200
+        assert request(service, path, KEY, model="no-such-model") >= 400
         assert service.stop() == 0, service.log()
         yield service.log().splitlines()
 
 
 def parse(line: str) -> dict[str, Any]:
-    """The event that a line of the journal holds."""
+    """The event in a log line."""
     assert re.match("<[2-7]>{", line), line
     event: dict[str, Any] = json.loads(line[3:])
     assert {"message", "level"} <= event.keys()
@@ -59,13 +59,13 @@ def parse(line: str) -> dict[str, Any]:
     return event
 
 
-def test_every_line_is_an_object(log: list[str]) -> None:
-    """Each line is a priority and one JSON object with message, level and time: the service's and LiteLLM's."""
+def test_json_lines(log: list[str]) -> None:
+    """Each line of the service and of LiteLLM is a priority and a JSON object with message, level and timestamp."""
     assert len([parse(line) for line in log]) > 4
 
 
-def test_one_line_a_request(log: list[str]) -> None:
-    """Each request has exactly one line, without its query, and the private probe has none."""
+def test_access_log(log: list[str]) -> None:
+    """Each request of a client is logged in one line without its query string, and health checks are not logged."""
     events = [parse(line) for line in log]
     requests = [event for event in events if event["component"] == ACCESS]
     assert [event["status"] < 400 for event in requests] == [True, False, True, False]
@@ -74,14 +74,14 @@ def test_one_line_a_request(log: list[str]) -> None:
         assert (event["client"], event["ms"] >= 0) == ("127.0.0.1", True)
 
 
-def test_no_secret(log: list[str]) -> None:
-    """No key and no prompt is in any line."""
+def test_no_secrets(log: list[str]) -> None:
+    """No log line contains a key or a prompt."""
     text = "\n".join(log)
     assert all(secret not in text for secret in (KEY, WRONG, PROMPT))
 
 
-def test_a_failed_start_is_an_object(tmp_path: Path) -> None:
-    """A configuration that LiteLLM refuses leaves objects only: a traceback in one, the reason in the last."""
+def test_json_of_a_failed_start(tmp_path: Path) -> None:
+    """A failed start logs only JSON objects: the traceback in one of them, the cause in the last."""
     broken = CONFIG % "x" + "litellm_settings: {callbacks: no_such_module.handler}\n"
     with Service(tmp_path, broken, JSON_LOGS="true") as service:
         assert service.process.wait(DEADLINE) == 78, service.log()
@@ -90,15 +90,15 @@ def test_a_failed_start_is_an_object(tmp_path: Path) -> None:
     assert events[-1]["message"].endswith("Could not import handler from no_such_module")
 
 
-def test_a_wrong_switch(tmp_path: Path) -> None:
-    """A switch that is neither true nor false is refused by name, with exit 78."""
+def test_invalid_switch(tmp_path: Path) -> None:
+    """A switch that is neither true nor false ends the service with 78 and an error that names it."""
     done = run_runtime("--config", str(tmp_path / "config.yaml"), ACCESS_LOG="often")
     assert done.returncode == 78
     assert done.stderr.startswith("ACCESS_LOG=often is neither true nor false. Write true or false")
 
 
-def test_plain_by_default(tmp_path: Path) -> None:
-    """Without the variables lines are plain, and a request that went well leaves none."""
+def test_defaults(tmp_path: Path) -> None:
+    """By default log lines are plain text, and a successful request is not logged."""
     with Service(tmp_path) as service:
         service.await_ready()
         post_chat(service.connect(), "demo", stream=True).read()

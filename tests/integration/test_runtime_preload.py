@@ -1,4 +1,4 @@
-"""What a worker and the master are made of, seen from within."""
+"""The preload of the main process, and the event loop and HTTP parser of the workers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from litellm_systemd.runtime.worker import litellm_adapter
 from tests.integration.runtime_service import CONFIG, DEADLINE, Service, environment, wait_for
 
-#: A callback of LiteLLM's, found beside the configuration. It looks for what answers the request that called it.
-_WITNESS = """
+#: A LiteLLM callback that records the event loop and the HTTP protocol of the request that it handles.
+_RECORDER = """
 import asyncio, gc, json, os
 from pathlib import Path
 from litellm.integrations.custom_logger import CustomLogger
 
-class Witness(CustomLogger):
+class Recorder(CustomLogger):
     async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
         loop = asyncio.get_running_loop()
         protocols = {f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects()
@@ -26,14 +26,14 @@ class Witness(CustomLogger):
         seen = {"loop": type(loop).__module__, "protocols": sorted(protocols)}
         Path(__file__).with_name(f"seen.{os.getpid()}").write_text(json.dumps(seen))
 
-witness = Witness()
+recorder = Recorder()
 """
 
 
-def test_fast_loop_and_parser(tmp_path: Path) -> None:
-    """Every worker answers requests on uvloop's event loop, with httptools' parser."""
-    (tmp_path / "witness.py").write_text(_WITNESS)
-    with Service(tmp_path, CONFIG % "x" + "litellm_settings: {callbacks: witness.witness}\n") as service:
+def test_event_loop_and_parser(tmp_path: Path) -> None:
+    """Every worker uses uvloop and httptools."""
+    (tmp_path / "recorder.py").write_text(_RECORDER)
+    with Service(tmp_path, CONFIG % "x" + "litellm_settings: {callbacks: recorder.recorder}\n") as service:
         service.await_ready()
 
         def all_seen() -> bool:
@@ -60,7 +60,7 @@ for name in os.listdir("/proc/self/fd"):
     try:
         links.append(os.readlink(f"/proc/self/fd/{name}"))
     except OSError:
-        continue  # the listing's own
+        continue  # the descriptor of the listing itself
 print(json.dumps({
     "threads": len(os.listdir("/proc/self/task")),
     "descriptors": [link for link in links if link not in before],
@@ -71,7 +71,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def preloaded() -> dict[str, object]:
-    """What a process is after the preload."""
+    """Threads, descriptors and missing modules of a process after the preload."""
     argv = (sys.executable, "-c", _PRELOADED)
     done = subprocess.run(
         argv,
@@ -87,13 +87,13 @@ def preloaded() -> dict[str, object]:
 
 
 def test_preload_is_safe_to_fork(preloaded: dict[str, object]) -> None:
-    """After the preload the master has one thread, and no socket, file or pipe that workers would share."""
+    """After the preload a process has one thread, and no socket, file or pipe that workers would share."""
     assert preloaded["threads"] == 1
     assert preloaded["descriptors"] == []
 
 
 def test_preload_is_complete(preloaded: dict[str, object]) -> None:
-    """Every module that the preload names still exists in LiteLLM and its dependencies."""
+    """Every module in the list of the preload exists."""
     assert preloaded["missing"] == []
 
 
@@ -108,12 +108,12 @@ print(len(document["paths"]), hashlib.sha256(json.dumps(document).encode()).hexd
 """
 
 
-def test_preload_leaves_the_routes_as_they_are() -> None:
-    """What LiteLLM says of its routes is the same to the byte whether they were declared cheaply or not."""
-    variables = environment() | litellm_adapter.DEFAULTS | {"PYTHONHASHSEED": "0"}  # it writes sets
-    usual, cheap = (
+def test_preload_does_not_change_routes() -> None:
+    """The OpenAPI document of LiteLLM is the same with and without the preload."""
+    variables = environment() | litellm_adapter.DEFAULTS | {"PYTHONHASHSEED": "0"}  # the document contains sets
+    plain, preloaded = (
         subprocess.run(
-            (sys.executable, "-c", _DOCUMENT, how),
+            (sys.executable, "-c", _DOCUMENT, mode),
             env=variables,
             capture_output=True,
             text=True,
@@ -121,7 +121,7 @@ def test_preload_leaves_the_routes_as_they_are() -> None:
             timeout=DEADLINE,
             stdin=subprocess.DEVNULL,
         ).stdout.splitlines()[-1]
-        for how in ("as it comes", "preloaded")
+        for mode in ("plain", "preloaded")
     )
-    assert usual == cheap
-    assert int(cheap.split()[0]) > 300
+    assert plain == preloaded
+    assert int(preloaded.split()[0]) > 300

@@ -1,4 +1,4 @@
-"""Workers that are recycled under load, with the real LiteLLM."""
+"""Recycling of workers under load, with LiteLLM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CLIENTS = 4
 REQUESTS = 100
 
 
-def ask_often(service: Service, keep_alive: bool, failures: list[str]) -> None:
+def send_requests(service: Service, keep_alive: bool, failures: list[str]) -> None:
     connection = service.connect()
     for _ in range(REQUESTS):
         try:
@@ -26,21 +26,22 @@ def ask_often(service: Service, keep_alive: bool, failures: list[str]) -> None:
 
 
 def serving_while(threads: list[threading.Thread], service: Service) -> list[int]:
-    """How many workers served, asked again and again until the threads end."""
+    """The number of serving workers, polled until the threads end."""
     counts = [len(service.workers())]
     while any(thread.is_alive() for thread in threads):
         counts.append(len(service.workers()))
     return counts
 
 
-def test_recycling_loses_nothing(tmp_path: Path) -> None:
-    """Under load each worker gives way to a fresh one, two serve at any time, and not one request fails."""
+def test_recycling_under_load(tmp_path: Path) -> None:
+    """Under load each worker is recycled, two workers serve at any time, and no request fails."""
     with Service(tmp_path, MAX_REQUESTS_BEFORE_RESTART="20", LAME_DUCK_TIMEOUT="20") as service:
         service.await_ready()
         first = service.workers()
         failures: list[str] = []
         threads = [
-            threading.Thread(target=ask_often, args=(service, number % 2 == 0, failures)) for number in range(CLIENTS)
+            threading.Thread(target=send_requests, args=(service, number % 2 == 0, failures))
+            for number in range(CLIENTS)
         ]
         for thread in threads:
             thread.start()
@@ -51,7 +52,7 @@ def test_recycling_loses_nothing(tmp_path: Path) -> None:
         assert min(counts) >= 2
 
         def gone() -> bool:
-            # One of them may have got few requests so far. It is replaced when it has answered enough.
+            # A worker may have served few requests so far. It is recycled when it reaches its limit.
             assert service.chat() == (200, "hello")
             return not any(map(is_alive, first))
 
@@ -63,8 +64,8 @@ def test_recycling_loses_nothing(tmp_path: Path) -> None:
     assert "<4>worker " not in service.log()
 
 
-def test_memory_limit(tmp_path: Path) -> None:
-    """A limit below what a fresh worker has is told in one warning and recycles nothing."""
+def test_low_memory_limit(tmp_path: Path) -> None:
+    """A memory limit that a new worker exceeds logs one warning and recycles no worker."""
     with Service(tmp_path, WORKER_MEMORY_LIMIT="64") as service:
         service.await_ready()
         workers = service.workers()

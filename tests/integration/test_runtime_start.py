@@ -1,4 +1,4 @@
-"""Starts that must not succeed, and what they say."""
+"""Starts that fail, and the errors that they report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(folder: Path, text: str) -> Path:
     ],
 )
 def test_bad_configuration(tmp_path: Path, text: str | None, words: tuple[str, ...]) -> None:
-    """A configuration that can't be used ends in exit 78 with one line that says what to mend, without a restart."""
+    """An invalid configuration ends the service with 78 and one line about the error."""
     path = write(tmp_path, text) if text is not None else tmp_path / "config.yaml"
     done = run_runtime("--config", str(path), PORT=str(free_port()))
     assert done.returncode == 78, done.stderr
@@ -40,14 +40,14 @@ def test_bad_configuration(tmp_path: Path, text: str | None, words: tuple[str, .
 
 @pytest.mark.parametrize("variable", ["PORT", "NUM_WORKERS", "DRAIN_TIMEOUT"])
 def test_bad_variable(tmp_path: Path, variable: str) -> None:
-    """A variable that makes no sense is refused by name, with exit 78."""
+    """An invalid variable ends the service with 78 and an error that names it."""
     done = run_runtime("--config", str(write(tmp_path, CONFIG % "x")), **{variable: "many"})
     assert done.returncode == 78
     assert done.stderr.startswith(f"{variable}=many is not a ")
 
 
 def test_port_taken(tmp_path: Path) -> None:
-    """A taken port ends in exit 69, names who holds it, and nothing is served anywhere else."""
+    """An occupied port ends the service with 69 and an error that names the process that listens there."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = run_runtime("--config", str(write(tmp_path, CONFIG % "x")), PORT=str(port))
@@ -58,7 +58,7 @@ def test_port_taken(tmp_path: Path) -> None:
 
 
 def test_port_command() -> None:
-    """The socket's ExecStartPre says who holds the port, or nothing if nobody does."""
+    """`port` names the process that listens on the port, and prints nothing if the port is free."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     with socket.create_server(("127.0.0.1", port)):
@@ -68,32 +68,32 @@ def test_port_command() -> None:
     assert (free.returncode, free.stderr) == (0, "")
 
 
-def test_litellm_refuses(tmp_path: Path) -> None:
-    """What only LiteLLM finds wrong ends in exit 78 too: its reason is the last line, and READY=1 isn't sent."""
+def test_litellm_rejects_configuration(tmp_path: Path) -> None:
+    """A configuration that LiteLLM rejects ends the service with 78 before READY=1. The last line is the cause."""
     with Service(tmp_path, BROKEN) as service:
         assert service.process.wait(60) == 78, service.log()
     last = service.log().splitlines()[-1]
     assert last == f"<3>LiteLLM rejects {service.config}: Could not import handler from no_such_module"
-    assert "READY=1" not in service.notice()
+    assert "READY=1" not in service.read_notices()
     assert service.statuses()[-1] == last.removeprefix("<3>")
 
 
 def test_check(tmp_path: Path) -> None:
-    """`check` loads a good configuration as the service would, and says nothing."""
+    """`check` of a valid configuration returns 0 and prints nothing."""
     done = run_runtime("check", "--config", str(write(tmp_path, CONFIG % "x")))
     assert done.returncode == 0, done.stderr
     assert KEY not in done.stderr
 
 
-def test_check_finds_what_litellm_finds(tmp_path: Path) -> None:
-    """`check` ends in exit 78 with LiteLLM's reason as its last line."""
+def test_check_of_rejected_configuration(tmp_path: Path) -> None:
+    """`check` of a configuration that LiteLLM rejects returns 78 and prints the cause as the last line."""
     done = run_runtime("check", "--config", str(write(tmp_path, BROKEN)))
     assert done.returncode == 78
     assert done.stderr.splitlines()[-1].endswith("Could not import handler from no_such_module")
 
 
 def test_reload_without_a_service(tmp_path: Path) -> None:
-    """`reload` says so when nobody answers."""
+    """`reload` fails with an error if no service runs."""
     done = run_runtime("reload", RUNTIME_DIRECTORY=str(tmp_path))
     assert done.returncode == 1
     assert "Is it running?" in done.stderr

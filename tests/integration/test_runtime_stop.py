@@ -1,4 +1,4 @@
-"""How it ends: drained, cut at the limit, or with its master gone."""
+"""The end of a service: by a drain, by a force-close, or by the death of the main process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.runtime_service import Service, is_alive, post_chat, wait
 
 
 class Upstream(ThreadingHTTPServer):
-    """A model provider whose streams end when the test lets them."""
+    """A model provider whose streams end when the test decides."""
 
     daemon_threads = True
 
@@ -46,24 +46,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        self._say({"role": "assistant", "content": "begin "})
+        self._send_delta({"role": "assistant", "content": "begin "})
         while not self.server.finish.wait(0.1):
-            self._say({"content": "."})
-        self._say({"content": " end"})
+            self._send_delta({"content": "."})
+        self._send_delta({"content": " end"})
         self._write("[DONE]")
 
-    def _say(self, delta: dict[str, str]) -> None:
+    def _send_delta(self, delta: dict[str, str]) -> None:
         chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "slow"}
         self._write(json.dumps({**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))
 
     def _write(self, data: str) -> None:
         try:
             self.wfile.write(f"data: {data}\n\n".encode())
-        except OSError:  # nobody reads any more
+        except OSError:  # the client has disconnected
             self.server.finish.set()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def upstream() -> Iterator[Upstream]:
         thread.join()
 
 
-def test_stop_lets_a_stream_finish(tmp_path: Path, upstream: Upstream) -> None:
-    """A stop waits for a running stream, and STATUS= says for how many; an idle connection gets one more answer."""
+def test_stop_completes_a_stream(tmp_path: Path, upstream: Upstream) -> None:
+    """A stop waits for a stream, the status shows the number of streams, and an idle connection gets one response."""
     with Service(tmp_path, upstream.config, LAME_DUCK_TIMEOUT="30") as service:
         service.await_ready()
         idle = service.connect()
@@ -89,7 +89,7 @@ def test_stop_lets_a_stream_finish(tmp_path: Path, upstream: Upstream) -> None:
         service.await_notice("STOPPING=1")
         service.await_notice("STATUS=draining: 1 request in flight")
         service.await_notice("EXTEND_TIMEOUT_USEC=15000000")
-        wait_for("the port's end", lambda: not any(each["serving"] for each in service.ask("status")["workers"]))
+        wait_for("the port's end", lambda: not any(each["serving"] for each in service.query("status")["workers"]))
         last = post_chat(idle, "demo")
         assert (last.status, last.getheader("Connection")) == (200, "close")
         last.read()
@@ -102,14 +102,14 @@ def test_stop_lets_a_stream_finish(tmp_path: Path, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["1", "0"])
-def test_stop_cuts_at_the_limit(tmp_path: Path, upstream: Upstream, seconds: str) -> None:
-    """What still runs after DRAIN_TIMEOUT is cut, its client gets an error event, and one warning counts it."""
+def test_drain_timeout_of_a_stream(tmp_path: Path, upstream: Upstream, seconds: str) -> None:
+    """A stream that exceeds DRAIN_TIMEOUT ends with an error event, and a warning counts the cut requests."""
     with Service(tmp_path, upstream.config, DRAIN_TIMEOUT=seconds, LAME_DUCK_TIMEOUT="0") as service:
         service.await_ready()
         stream = post_chat(service.connect(), "slow", stream=True)
         assert stream.readline().startswith(b"data: ")
-        # A reload retires workers as a stop does.
-        assert service.ask("reload")["ok"] is True
+        # A reload drains workers as a stop does.
+        assert service.query("reload")["ok"] is True
         last = stream.read().decode().rstrip().rpartition("data: ")[2]
         assert "try again" in json.loads(last)["error"]["message"]
         assert service.await_log(f"force-closed 1 request after {seconds} s").startswith("<4>")
@@ -118,27 +118,27 @@ def test_stop_cuts_at_the_limit(tmp_path: Path, upstream: Upstream, seconds: str
     assert "<3>" not in service.log()
 
 
-def test_unanswered_request_is_refused_at_the_limit(tmp_path: Path, upstream: Upstream) -> None:
-    """A request without an answer by DRAIN_TIMEOUT is told so with 503, and not with a closed connection."""
+def test_drain_timeout_of_a_request(tmp_path: Path, upstream: Upstream) -> None:
+    """A request that exceeds DRAIN_TIMEOUT gets a response with 503, not a closed connection."""
     with Service(tmp_path, upstream.config, DRAIN_TIMEOUT="1", LAME_DUCK_TIMEOUT="0") as service:
         service.await_ready()
         answers: list[tuple[int, str]] = []
 
         def ask() -> None:
-            # The answer as a whole: LiteLLM waits for the provider's, which doesn't end.
+            # Not a stream: LiteLLM waits for the response of the provider, which does not end.
             response = post_chat(service.connect(), "slow")
             answers.append((response.status, response.read().decode()))
 
         thread = threading.Thread(target=ask)
         thread.start()
-        wait_for("the request", lambda: any(each["inflight"] for each in service.ask("status")["workers"]))
+        wait_for("the request", lambda: any(each["inflight"] for each in service.query("status")["workers"]))
         assert service.stop() == 0
         thread.join()
     assert [(status, "try again" in text) for status, text in answers] == [(503, True)]
 
 
-def test_second_signal_hurries(tmp_path: Path, upstream: Upstream) -> None:
-    """Who asks twice to stop doesn't wait for streams."""
+def test_second_stop_force_closes(tmp_path: Path, upstream: Upstream) -> None:
+    """A second stop signal force-closes the streams."""
     with Service(tmp_path, upstream.config) as service:
         service.await_ready()
         stream = post_chat(service.connect(), "slow", stream=True)
@@ -148,8 +148,8 @@ def test_second_signal_hurries(tmp_path: Path, upstream: Upstream) -> None:
         assert service.stop(signal.SIGINT) == 0
 
 
-def test_no_orphan(tmp_path: Path) -> None:
-    """When the main process is killed its workers go too, and nothing holds the port."""
+def test_killed_main_process(tmp_path: Path) -> None:
+    """If the main process is killed, the workers exit, and no process listens on the port."""
     with Service(tmp_path) as service:
         service.await_ready()
         workers = service.children()

@@ -1,4 +1,4 @@
-"""A load on a box's gateway: clients that chat without a pause, on kept and fresh connections, and open streams."""
+"""Load on the gateway in a box: clients that send chats continuously, with and without keep-alive, and streams."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from service import MODEL, end_streams, inflight, key, wait_until_open
 
 CLIENTS = 16
 STREAMS = 8
-#: Events of a stream, and seconds between the first and the end; and of one that nothing but the service or
+#: The number of events of a stream, which has one per second; and of a stream that only a force-close or
 #: `service.end_streams` ends.
 EVENTS = 20
 ENDLESS = 3600
-#: A client waits longer than any restart with its drain takes: patience must not count as a failure.
-_PATIENCE = 180
+#: Seconds: longer than any restart with its drain, so that waiting does not count as a failure.
+_CLIENT_TIMEOUT = 180
 
 
 @dataclass
 class Load:
-    """What came of it: chats answered with 200, each other outcome in words, and the whole text of each stream."""
+    """The number of chats with status 200, a description of each failure, and the text of each stream."""
 
     answered: int = 0
     failed: list[str] = field(default_factory=list)
     streamed: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, outcome: str) -> None:
+    def record(self, outcome: str) -> None:
         with self._lock:
             if outcome == "200":
                 self.answered += 1
             else:
                 self.failed.append(outcome)
 
-    def note_stream(self, text: str) -> None:
+    def record_stream(self, text: str) -> None:
         with self._lock:
             self.streamed.append(text)
 
     @property
     def whole(self) -> int:
-        """How many streams came to their end, with every event in them."""
+        """The number of complete streams."""
         return sum(_is_whole(text) for text in self.streamed)
 
     @property
     def refused(self) -> list[str]:
-        """Failures of those who found the port closed: there must never be any."""
+        """The failures with a refused connection, of which there must be none."""
         return [outcome for outcome in self.failed if "refused" in outcome.lower()]
 
 
@@ -65,11 +65,10 @@ def _is_whole(text: str) -> bool:
 def loaded(
     box: Box, *, streams: int = 0, events: int = EVENTS, clients: int = CLIENTS, pause: float = 0.0
 ) -> Iterator[Load]:
-    """Keep clients busy while the block runs, half of them on a kept connection.
+    """Run clients during the `with` block, half of them with keep-alive.
 
-    `streams` of so many `events` are opened before it begins, and read to their end after it is over. `pause`:
-    seconds that a client rests between two chats, where what is watched is that nobody fails, and other work needs
-    the processors.
+    `streams` streams with `events` events are opened before the block and read to their end after it. `pause` is the
+    time between two chats of a client in seconds, for tests that need the processors for other work.
     """
     load, over, bearer = Load(), threading.Event(), key(box)
     readers = [threading.Thread(target=_stream, args=(box, bearer, load, events)) for _ in range(streams)]
@@ -78,8 +77,8 @@ def loaded(
         for number in range(clients)
     ]
     try:
-        # Workers report once a second: requests of a load before would pass for streams that are open.
-        box.wait_until(lambda: inflight(box) == 0, 30, "nothing of before is counted any more")
+        # Workers report once a second. Requests of an earlier load would count as open streams.
+        box.wait_until(lambda: inflight(box) == 0, 30, "no request is in flight")
         for thread in readers:
             thread.start()
         wait_until_open(box, streams)
@@ -88,7 +87,7 @@ def loaded(
         box.wait_until(lambda: load.answered >= clients, 60, "the first chats are answered")
         yield load
     except BaseException:
-        # A test that failed mustn't wait for streams that nothing else would end.
+        # End the streams, so that a failed test does not wait for them.
         with contextlib.suppress(BoxError):
             end_streams(box)
         raise
@@ -96,7 +95,7 @@ def loaded(
         over.set()
         for thread in (*chatters, *readers):
             if thread.ident is not None:
-                thread.join(timeout=_PATIENCE)
+                thread.join(timeout=_CLIENT_TIMEOUT)
 
 
 def _ask(connection: http.client.HTTPConnection, bearer: str, **body: object) -> http.client.HTTPResponse:
@@ -110,30 +109,30 @@ def _client(box: Box, bearer: str, load: Load, over: threading.Event, keep: bool
     while not over.wait(pause):
         try:
             if connection is None:
-                connection = box.http_connection("127.0.0.1", 4000, timeout=_PATIENCE)
+                connection = box.http_connection("127.0.0.1", 4000, timeout=_CLIENT_TIMEOUT)
             response = _ask(connection, bearer, model=MODEL, messages=[{"role": "user", "content": "hi"}])
             response.read()
-            load.note(str(response.status))
-            leaves = response.will_close
+            load.record(str(response.status))
+            closes = response.will_close
         except (OSError, http.client.HTTPException) as error:
-            load.note(repr(error))
-            leaves = True
-        # A client that is told `Connection: close` opens a new one; http.client would do that by itself, but in the
-        # host's network.
-        if connection is not None and (leaves or not keep):
+            load.record(repr(error))
+            closes = True
+        # After `Connection: close` open a new connection in the box. http.client would open it in the network of the
+        # host.
+        if connection is not None and (closes or not keep):
             connection.close()
             connection = None
 
 
 def _stream(box: Box, bearer: str, load: Load, events: int) -> None:
-    """Read one streamed answer; what came of it before it broke counts as its text."""
+    """Read one streamed response. The text of a stream that breaks is what arrived before, and the error."""
     text = ""
     try:
-        with contextlib.closing(box.http_connection("127.0.0.1", 4000, timeout=_PATIENCE)) as connection:
+        with contextlib.closing(box.http_connection("127.0.0.1", 4000, timeout=_CLIENT_TIMEOUT)) as connection:
             message = {"role": "user", "content": str(events)}
             response = _ask(connection, bearer, model="slow", stream=True, messages=[message])
             while chunk := response.read1():
                 text += chunk.decode()
     except (OSError, http.client.HTTPException) as error:
         text += f"\n{error!r}"
-    load.note_stream(text)
+    load.record_stream(text)

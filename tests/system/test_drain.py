@@ -1,4 +1,4 @@
-"""What happens at the end of DRAIN_TIMEOUT, and what an administrator sees until then."""
+"""The drain of a service: its timeout, its status, and a start during the drain."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from load import ENDLESS, STREAMS, loaded
 from service import BASE, end_streams, now, said, set_up, status_text
 
 UNIT = "/org/freedesktop/systemd1/unit/litellm_2eservice"
-#: A client that waits for its answer.
+#: A client that waits for its response.
 KNOCK = ("curl", "--silent", "--max-time", "150", f"{BASE}/health/liveliness")
 
 
-def test_drain_ends_in_time(idle_box: Box) -> None:
-    """Streams that outlast DRAIN_TIMEOUT end with an error event and are counted; STATUS shows how many are left."""
+def test_drain_timeout(idle_box: Box) -> None:
+    """Streams that exceed DRAIN_TIMEOUT end with an error event and are counted. The status shows their number."""
     set_up(idle_box, "NUM_WORKERS=2\nDRAIN_TIMEOUT=10\n")
     start = now(idle_box)
     with loaded(idle_box, streams=STREAMS, events=ENDLESS) as load:
@@ -44,8 +44,8 @@ def test_drain_ends_in_time(idle_box: Box) -> None:
     assert idle_box.show("litellm.service", "Result")["Result"] == "success"
 
 
-def test_a_client_cannot_undo_a_stop(idle_box: Box) -> None:
-    """Who knocks while the service drains doesn't start it again, not even after a restart with a standby."""
+def test_connection_does_not_undo_a_stop(idle_box: Box) -> None:
+    """A connection during the drain does not start the service again, not even after a restart with a standby."""
     set_up(idle_box, "NUM_WORKERS=2\n")
     with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
         forget_service(idle_box)
@@ -57,8 +57,8 @@ def test_a_client_cannot_undo_a_stop(idle_box: Box) -> None:
     assert states(idle_box) == ["inactive"] * 2
 
 
-def test_an_administrator_can_undo_a_stop(idle_box: Box) -> None:
-    """`systemctl start` while the service drains takes the place of the stop, and who waits meanwhile is answered."""
+def test_start_undoes_a_stop(idle_box: Box) -> None:
+    """`systemctl start` during the drain replaces the stop, and waiting clients get a response."""
     set_up(idle_box, "NUM_WORKERS=2\n")
     with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
         stop = begin_stop(idle_box)
@@ -72,12 +72,12 @@ def test_an_administrator_can_undo_a_stop(idle_box: Box) -> None:
 
 
 def states(box: Box) -> list[str]:
-    """Those of the service and of its socket."""
+    """The states of the service and its socket."""
     return box.systemctl("is-active", "litellm.service", "litellm.socket", check=False).split()
 
 
 def forget_service(box: Box) -> None:
-    """Have systemd take the socket for one without a service, as it does when a standby has gone."""
+    """Make systemd treat the socket as one without a service, as after the exit of a standby."""
     box.write(
         "/run/systemd/system/other.service", "[Service]\nType=oneshot\nSockets=litellm.socket\nExecStart=true\n"
     )
@@ -87,14 +87,14 @@ def forget_service(box: Box) -> None:
 
 
 def begin_stop(box: Box) -> Popen[str]:
-    """`systemctl stop`, once the service drains."""
+    """Run `systemctl stop`, and return when the service drains."""
     stop = box.popen(("systemctl", "stop", "litellm"))
     box.wait_until(lambda: "draining: 1 request in flight" in status_text(box), 60, "it drains")
     return stop
 
 
-def test_systemd_waits_longer_than_the_drain(idle_box: Box) -> None:
-    """TimeoutStopSec is larger than DRAIN_TIMEOUT, so that systemd never kills what drains."""
+def test_stop_timeout_exceeds_drain_timeout(idle_box: Box) -> None:
+    """TimeoutStopSec= exceeds DRAIN_TIMEOUT, so that systemd does not kill a draining service."""
     for seconds, env in ((600, ""), (5, "DRAIN_TIMEOUT=5\n"), (7200, "DRAIN_TIMEOUT=7200\n")):
         idle_box.write("/root/.env", env, 0o600)
         idle_box.run(("litellmctl", "install", "--env-file", "/root/.env", "--no-start"))
@@ -104,7 +104,7 @@ def test_systemd_waits_longer_than_the_drain(idle_box: Box) -> None:
 
 
 def assert_cut(texts: list[str]) -> None:
-    """Each stream had begun, and ended with the error that an OpenAI client understands."""
+    """Check that each stream has begun and ended with an error in OpenAI's format."""
     assert len(texts) == STREAMS
     for text in texts:
         assert "w0 " in text
@@ -112,6 +112,8 @@ def assert_cut(texts: list[str]) -> None:
 
 
 def count_cut(box: Box, start: str) -> int:
-    """The sum of what workers say that they have cut."""
+    """The number of force-closed requests in the warnings of the workers."""
     lines = said(box, "warning", start)
-    return sum(int(found[1]) for line in lines if (found := re.search(r"cut (\d+) request\(s\) after \d+ s", line)))
+    return sum(
+        int(found[1]) for line in lines if (found := re.search(r"force-closed (\d+) requests? after \d+ s", line))
+    )

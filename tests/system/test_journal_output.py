@@ -1,4 +1,4 @@
-"""The journal as it is meant: one line an event, with its priority, and no advertisements."""
+"""The journal of the service: priorities, tracebacks, JSON, and no banners."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from service import (
     write_config,
 )
 
-#: Fails on purpose when a chat is over. LiteLLM logs that with a traceback.
+#: A callback that raises an exception after each chat. LiteLLM logs it with a traceback.
 RAISING = """\
 async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
     raise ZeroDivisionError("a callback's own mistake")
 """
-#: Parts of what LiteLLM prints at its start: banner, box about feedback, curl command, list of models.
-ADVERTISEMENTS = (
+#: Parts of LiteLLM's output at its start: banner, feedback box, curl command, list of models.
+BANNERS = (
     "██",
     "Give Feedback",
     "Thank you for using LiteLLM",
@@ -40,7 +40,7 @@ ADVERTISEMENTS = (
 
 
 def test_tracebacks_and_requests(idle_box: Box) -> None:
-    """With ACCESS_LOG=true there is one line a request and no key; a traceback's lines stay together, as errors."""
+    """With ACCESS_LOG=true each request is one line without a key. Lines of a traceback are consecutive errors."""
     write_callback(idle_box, RAISING)
     set_up(idle_box, "NUM_WORKERS=2\nACCESS_LOG=true\n", CONFIG + CALLBACK)
     start, secret = now(idle_box), key(idle_box)
@@ -60,12 +60,12 @@ def test_tracebacks_and_requests(idle_box: Box) -> None:
     assert "sk-by-mistake-0123456789" not in everything
     from_the_start = "\n".join(said(idle_box))
     assert "serving on 127.0.0.1:4000" in from_the_start
-    assert not any(words in from_the_start for words in ADVERTISEMENTS)
-    assert_together(idle_box, start)
+    assert not any(words in from_the_start for words in BANNERS)
+    assert_tracebacks_are_whole(idle_box, start)
 
 
-def assert_together(box: Box, start: str) -> None:
-    """From `Traceback` to the exception no line of another process, or of another priority, comes between."""
+def assert_tracebacks_are_whole(box: Box, start: str) -> None:
+    """Check that the lines of each traceback are consecutive and have the same process and priority."""
     argv = ("--output=json", f"--since={start}", OWN_LINES)
     entries = [json.loads(line) for line in box.journal("litellm", *argv).splitlines()]
     open_by: tuple[str, str] | None = None
@@ -83,7 +83,7 @@ def assert_together(box: Box, start: str) -> None:
 
 
 def test_json_lines(idle_box: Box) -> None:
-    """With JSON_LOGS=true each line that a process of the service writes is a JSON object, whatever happens to it."""
+    """With JSON_LOGS=true each line of the service is a JSON object, also after reloads, kills and restarts."""
     write_callback(idle_box, RAISING)
     set_up(idle_box, "NUM_WORKERS=2\nACCESS_LOG=true\nJSON_LOGS=true\nWATCHDOG_TIMEOUT=10\n", CONFIG + CALLBACK)
     chat(idle_box)
@@ -102,9 +102,9 @@ def test_json_lines(idle_box: Box) -> None:
     idle_box.systemctl("stop", "litellm")
     lines = [*said(idle_box), *idle_box.journal("litellm-standby.service", OWN_LINES).splitlines()]
     assert len(lines) > 20
-    # ExecReload= is a process of its own, which tells systemctl; the service has said it as an object.
-    strange = [line for line in lines if not is_object(line)]
-    assert strange == []
+    # ExecReload= is another process, which prints nothing in the journal: the service logs the error.
+    other = [line for line in lines if not is_object(line)]
+    assert other == []
 
 
 def is_object(line: str) -> bool:

@@ -1,6 +1,6 @@
-"""SIGKILL and SIGSTOP under load, to each kind of process: what they held is lost, and nothing else.
+"""SIGKILL and SIGSTOP under load, to each type of process: only the requests of that process are lost.
 
-A client has one request under way at a time, so that one death costs at most one request of each client.
+A client has one request in flight, so that the loss of a process costs at most one request of each client.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from service import (
 )
 
 ENV = "NUM_WORKERS=2\nWATCHDOG_TIMEOUT=10\n"
-#: Long enough for a start on a busy machine, and waited for by tests of what doesn't start.
+#: Long enough for a start on a busy machine; tests of failed starts wait this long.
 START = "START_TIMEOUT=45\n"
 STANDBY = "litellm-standby.service"
 
 
 def assert_little_lost(load: Load) -> None:
-    """At most one request of each client failed, and nobody found the port closed."""
+    """Check that at most one request of each client failed and no connection was refused."""
     assert load.refused == []
     assert len(load.failed) <= CLIENTS, load.failed
     assert load.answered > 2 * CLIENTS
@@ -52,13 +52,13 @@ HOW = {
 }
 
 
-def test_lost_processes_are_replaced(idle_box: Box) -> None:
-    """A worker that is killed or hangs is replaced by the main process, with one line about it; a main process that
-    is killed or hangs by systemd, its workers with it. It costs their own requests alone.
+def test_processes_are_replaced(idle_box: Box) -> None:
+    """The main process replaces a worker that is killed or hangs and logs one line. systemd replaces a main process
+    that is killed or hangs, with its workers. Only the requests of these processes are lost.
     """
     set_up(idle_box, ENV)
     before = state(idle_box)
-    for name, words in HOW.items():
+    for name, pattern in HOW.items():
         victim, start = min(workers(idle_box)), now(idle_box)
         with loaded(idle_box) as load:
             signal_process(idle_box, name, victim)
@@ -66,7 +66,7 @@ def test_lost_processes_are_replaced(idle_box: Box) -> None:
             wait_for_warning(idle_box, start)
         assert_little_lost(load)
         [line] = said(idle_box, "warning", start)
-        assert re.fullmatch(words.format(victim), line)
+        assert re.fullmatch(pattern.format(victim), line)
         assert state(idle_box) == before
 
     for number, name in enumerate(HOW, start=1):
@@ -80,8 +80,8 @@ def test_lost_processes_are_replaced(idle_box: Box) -> None:
     assert "watchdog" in idle_box.journal("litellm", f"--since={start}", "_PID=1").lower()
 
 
-def test_coming_worker_dies(idle_box: Box) -> None:
-    """A worker of the coming generation that is killed or stopped fails the reload aloud, and nobody's request."""
+def test_candidate_worker_exits(idle_box: Box) -> None:
+    """If a worker of the new generation is killed or stopped, the reload fails with an error and no request fails."""
     write_callback(idle_box, "pass\n", HOLDING)
     set_up(idle_box, ENV + START, CONFIG + CALLBACK)
     before = state(idle_box), workers(idle_box)
@@ -90,25 +90,25 @@ def test_coming_worker_dies(idle_box: Box) -> None:
             start = now(idle_box)
             hold(idle_box)
             reload = idle_box.popen(("systemctl", "reload", "litellm"))
-            coming = idle_box.wait_until(lambda: workers(idle_box) - before[1], 60, "a worker is coming")
-            signal_process(idle_box, name, min(coming))
+            starting = idle_box.wait_until(lambda: workers(idle_box) - before[1], 60, "a worker starts")
+            signal_process(idle_box, name, min(starting))
             let_go(idle_box)
             assert reload.wait(timeout=120) != 0
             errors = said(idle_box, "err", start)
             assert len(errors) == 1, errors
             assert cause in errors[0]
-            wait_for_workers(idle_box, gone=coming)
+            wait_for_workers(idle_box, gone=starting)
             assert (state(idle_box), workers(idle_box)) == before
         idle_box.systemctl("reload", "litellm")
     assert load.failed == []
 
 
-def test_draining_worker_dies(idle_box: Box) -> None:
-    """A draining worker that is killed or hangs loses its own streams; other streams and all chats go on."""
+def test_draining_worker_exits(idle_box: Box) -> None:
+    """A draining worker that is killed or hangs loses its own streams. Other streams and all chats continue."""
     set_up(idle_box, ENV.replace("=2", "=3"))
     with loaded(idle_box, streams=STREAMS, events=ENDLESS) as load:
         idle_box.systemctl("reload", "litellm")
-        held = idle_box.wait_until(lambda: draining(idle_box), 60, "nothing but streams is left")
+        held = idle_box.wait_until(lambda: draining(idle_box), 60, "only streams are in flight")
         killed, *others = sorted(held, key=lambda pid: held[pid])
         start = now(idle_box)
         signal_process(idle_box, "KILL", killed)
@@ -123,14 +123,14 @@ def test_draining_worker_dies(idle_box: Box) -> None:
 
 
 def draining(box: Box) -> dict[str, int]:
-    """Streams of each retiring worker that has any, by pid; none as long as these workers have other requests."""
+    """The number of streams of each draining worker by pid; empty while such a worker has other requests."""
     leaving = [each for each in runtime(box)["workers"] if each["state"] == "retiring"]
     held = {str(each["pid"]): each["inflight"] for each in leaving if each["inflight"]}
     return held if sum(held.values()) == STREAMS else {}
 
 
-def test_standby_dies_before_it_serves(idle_box: Box) -> None:
-    """When the standby's main process or worker is killed or stopped, the service is untouched and serves on."""
+def test_standby_fails_to_start(idle_box: Box) -> None:
+    """If a process of a starting standby is killed or stopped, the restart fails and the service continues."""
     write_callback(idle_box, "pass\n", HOLDING)
     set_up(idle_box, ENV + START, CONFIG + CALLBACK)
     before = state(idle_box), processes(idle_box)
@@ -150,8 +150,8 @@ def test_standby_dies_before_it_serves(idle_box: Box) -> None:
     assert load.failed == []
 
 
-def test_standby_dies_while_it_serves(idle_box: Box) -> None:
-    """When the standby is killed while the service restarts, its requests are lost, and other connections wait."""
+def test_serving_standby_is_killed(idle_box: Box) -> None:
+    """If the standby is killed while the service restarts, its requests are lost, and other connections wait."""
     set_up(idle_box, ENV)
     old = processes(idle_box)
     with loaded(idle_box) as load:
@@ -166,7 +166,7 @@ def test_standby_dies_while_it_serves(idle_box: Box) -> None:
 
 
 def standby(box: Box, wanted: str = "activating") -> str:
-    """The main process of the standby in that state; empty as long as there is none."""
+    """The pid of the main process of the standby in that state; empty if there is none."""
     found = box.show(STANDBY, "ActiveState", "MainPID")
     return found["MainPID"] if found["ActiveState"] == wanted and found["MainPID"] != "0" else ""
 

@@ -1,4 +1,4 @@
-"""Reloads that can't work, and reloads at a bad time: the service goes on as it was, or ends where it should."""
+"""Failed reloads, simultaneous reloads, and reloads after a crash."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from service import (
 
 
 @dataclass(frozen=True)
-class Bad:
-    """A configuration that can't work: its text, words of its cause, and the code of its callback if it has one."""
+class InvalidConfiguration:
+    """A configuration that fails to load: its text, a part of the error, and the code of its callback if any."""
 
     name: str
     text: str
@@ -38,27 +38,29 @@ class Bad:
     callback: str = ""
 
 
-def with_callback(name: str, cause: str, code: str) -> Bad:
-    return Bad(name, f"{CONFIG}litellm_settings: {{callbacks: [{name}.handler]}}\n", cause, code)
+def with_callback(name: str, cause: str, code: str) -> InvalidConfiguration:
+    return InvalidConfiguration(name, f"{CONFIG}litellm_settings: {{callbacks: [{name}.handler]}}\n", cause, code)
 
 
 MODEL = "model_list:\n  - model_name: m\n    litellm_params: {{model: {}, api_key: {}}}\n"
 BAD = (
-    Bad("bad YAML", "model_list: [\n", "config.yaml:2:1: this isn't YAML"),
-    Bad("no models", "litellm_settings: {}\n", "model_list"),
-    Bad("unset variable", MODEL.format("openai/m", "os.environ/NOT_THERE"), "NOT_THERE"),
-    Bad("unknown provider", MODEL.format("nosuch/m", "none"), "nosuch"),
-    Bad("lost fallback", CONFIG.replace("retries: 0", "retries: 0, fallbacks: [{slow: [nowhere]}]"), "nowhere"),
+    InvalidConfiguration("bad YAML", "model_list: [\n", "config.yaml:2:1: this isn't YAML"),
+    InvalidConfiguration("no models", "litellm_settings: {}\n", "model_list"),
+    InvalidConfiguration("unset variable", MODEL.format("openai/m", "os.environ/NOT_THERE"), "NOT_THERE"),
+    InvalidConfiguration("unknown provider", MODEL.format("nosuch/m", "none"), "nosuch"),
+    InvalidConfiguration(
+        "lost fallback", CONFIG.replace("retries: 0", "retries: 0, fallbacks: [{slow: [nowhere]}]"), "nowhere"
+    ),
     with_callback("raises", "no such table", "raise RuntimeError('no such table')\n"),
     with_callback("dies", "was killed by SIGKILL before it was ready", "import os\nos.kill(os.getpid(), 9)\n"),
     with_callback("hangs", "not ready after START_TIMEOUT=45 s", "import time\ntime.sleep(3600)\n"),
 )
 
 
-def test_bad_configuration_changes_nothing(idle_box: Box) -> None:
-    """A configuration that can't work is refused by both reloads with its cause, and the service is untouched.
+def test_failed_reload(idle_box: Box) -> None:
+    """Under load, `systemctl reload` and `litellmctl reload` of an invalid configuration fail with the cause.
 
-    Under load; a good one is taken up then.
+    The service continues unchanged, and a later reload of a valid configuration succeeds.
     """
     box = idle_box
     set_up(box, "NUM_WORKERS=2\nSTART_TIMEOUT=45\n")
@@ -68,10 +70,10 @@ def test_bad_configuration_changes_nothing(idle_box: Box) -> None:
             if bad.callback:
                 box.write(f"/etc/litellm/{bad.name}.py", bad.callback, 0o640, "root:litellm")
             write_config(box, bad.text)
-            assert_refused(box, bad, "systemctl")
-            # The one that waits for its time-out does so once: litellmctl asks systemctl, as it did for the others.
+            assert_reload_fails(box, bad, "systemctl")
+            # The one that runs into a timeout is tested once, because litellmctl calls systemctl.
             if bad.name != "hangs":
-                assert_refused(box, bad, "litellmctl")
+                assert_reload_fails(box, bad, "litellmctl")
             box.wait_until(lambda: workers(box) == before[1], 30, f"{bad.name}: the workers are the same")
             assert (state(box)["MainPID"], load.failed) == (before[0], [])
         write_config(box, CONFIG)
@@ -80,8 +82,8 @@ def test_bad_configuration_changes_nothing(idle_box: Box) -> None:
     assert (load.failed, load.answered > 100) == ([], True)
 
 
-def assert_refused(box: Box, bad: Bad, program: str) -> None:
-    """The command fails, one line at error level has the cause, and so has the status."""
+def assert_reload_fails(box: Box, bad: InvalidConfiguration, program: str) -> None:
+    """Check that the command fails, and that one error in the journal and the status contain the cause."""
     start = now(box)
     done = box.run((program, "reload", *(["litellm"] if program == "systemctl" else [])), check=False, timeout=120)
     assert done.returncode != 0, (bad.name, program)
@@ -94,13 +96,13 @@ def assert_refused(box: Box, bad: Bad, program: str) -> None:
     assert bad.cause in status_text(box)
 
 
-def test_reloads_come_together(idle_box: Box) -> None:
-    """Ten reloads in a second, one during another, and one after a crash all succeed, one generation at a time."""
+def test_simultaneous_reloads(idle_box: Box) -> None:
+    """Ten simultaneous reloads, a reload during another one and one after a crash succeed, one at a time."""
     write_callback(idle_box, "pass\n", f"time.sleep(2)\n{HOLDING}")
     set_up(idle_box, "NUM_WORKERS=2\n", CONFIG + CALLBACK)
     with loaded(idle_box, pause=0.1) as load:
         started = [reload(idle_box, number % 2 == 0) for number in range(10)]
-        assert_all_live(idle_box, started)
+        assert_all_succeed(idle_box, started)
         assert runtime(idle_box)["generation"] <= 11
 
         generation = runtime(idle_box)["generation"]
@@ -109,10 +111,10 @@ def test_reloads_come_together(idle_box: Box) -> None:
         idle_box.wait_until(lambda: runtime(idle_box)["state"] == "reloading", 60, "a reload is under way")
         started.append(reload(idle_box))
         let_go(idle_box)
-        assert_all_live(idle_box, started)
+        assert_all_succeed(idle_box, started)
         assert runtime(idle_box)["generation"] == generation + 2
 
-        # Signals don't wait for anything, and systemd doesn't hold them apart.
+        # Signals have no result, and several may count as one.
         idle_box.run(("sh", "-c", f"for i in 1 2 3 4 5 6 7 8 9 0; do kill -HUP {state(idle_box)['MainPID']}; done"))
         idle_box.wait_until(lambda: runtime(idle_box)["generation"] > generation + 2, 60, "the signals were heard")
         assert_settled(idle_box)
@@ -131,9 +133,9 @@ def assert_reload_after_crash(box: Box, load: Load) -> None:
     )
     started = reload(box)
     let_go(box)
-    assert_all_live(box, [started])
+    assert_all_succeed(box, [started])
     assert [f"(pid {victim}) was killed by SIGKILL" in line for line in said(box, "warning")] == [True]
-    # What the worker held when it was killed is lost, and nothing else.
+    # Only the requests of the killed worker are lost.
     assert (len(load.failed) <= CLIENTS, load.refused) == (True, [])
 
 
@@ -141,19 +143,19 @@ def reload(box: Box, by_systemctl: bool = True) -> subprocess.Popen[str]:
     return box.popen(("systemctl", "reload", "litellm") if by_systemctl else ("litellmctl", "reload"))
 
 
-def assert_all_live(box: Box, reloads: list[subprocess.Popen[str]]) -> None:
-    """All commands end with 0; never is more than one generation on its way; at the end one is there."""
+def assert_all_succeed(box: Box, reloads: list[subprocess.Popen[str]]) -> None:
+    """Check that all commands succeed, and that at most one generation starts at a time."""
     while any(each.poll() is None for each in reloads):
         found = runtime(box)
-        coming = [each["generation"] for each in found["workers"] if each["generation"] > found["generation"]]
-        assert len(set(coming)) <= 1
-        assert len(coming) <= 2
+        starting = [each["generation"] for each in found["workers"] if each["generation"] > found["generation"]]
+        assert len(set(starting)) <= 1
+        assert len(starting) <= 2
     assert [each.returncode for each in reloads] == [0] * len(reloads)
     assert_settled(box)
 
 
 def assert_settled(box: Box) -> None:
-    """In the end there are two workers, of one generation, and nothing else."""
+    """Wait until there are two workers of one generation and no others."""
     wait_for_workers(box)
     box.wait_until(lambda: runtime(box)["state"] == "serving", 60, "nothing is under way")
     found = runtime(box)["workers"]

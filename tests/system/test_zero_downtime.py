@@ -1,4 +1,4 @@
-"""Reload, restart and recycling under load: nobody is refused, nobody gets half an answer, no stream is cut."""
+"""Reload, restart and recycling under load without a failed request or a cut stream."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from load import STREAMS, Load, loaded
 from service import chat, ctl, processes, said, set_up, state, wait_for_workers, workers
 
 
-def assert_lossless(load: Load) -> None:
-    """Every chat was answered with 200, and every stream came to its end."""
+def assert_no_loss(load: Load) -> None:
+    """Check that every chat got 200 and every stream is complete."""
     assert load.failed == []
     assert load.answered > 100
     assert (load.whole, len(load.streamed)) == (STREAMS, STREAMS), load.streamed
 
 
-def test_reload_and_restart_by_litellmctl(idle_box: Box) -> None:
+def test_reload_and_litellmctl_restart(idle_box: Box) -> None:
     """Under `systemctl reload` and `litellmctl restart` no chat of 16 clients fails, and no open stream is cut.
 
-    In the end the service runs under its own name, as a new process, and of the standby nothing is left.
+    Then the service runs as a new process, and the standby is removed.
     """
     set_up(idle_box, "NUM_WORKERS=2\n")
     first, main = workers(idle_box), state(idle_box)["MainPID"]
@@ -28,25 +28,25 @@ def test_reload_and_restart_by_litellmctl(idle_box: Box) -> None:
         ctl(idle_box, "restart")
         assert state(idle_box)["MainPID"] != main
         assert chat(idle_box) == 200
-    assert_lossless(load)
-    assert_no_trace(idle_box)
+    assert_no_loss(load)
+    assert_no_standby(idle_box)
 
 
-def assert_no_trace(box: Box) -> None:
+def assert_no_standby(box: Box) -> None:
     after = state(box)
     assert (after["ActiveState"], after["NRestarts"]) == ("active", "0")
     box.wait_until(
         lambda: box.show("litellm-standby.service", "ActiveState")["ActiveState"] == "inactive",
         60,
-        "the standby has gone",
+        "the standby has stopped",
     )
     assert processes(box) == {after["MainPID"], *workers(box)}
     assert not box.exists("/run/systemd/system/litellm-standby.service")
     assert box.systemctl("is-system-running") == "running"
 
 
-def test_recycling_and_restart_by_systemctl(idle_box: Box) -> None:
-    """While workers are recycled, and under `systemctl restart`, no chat of 16 clients fails, no stream is cut."""
+def test_recycling_and_systemctl_restart(idle_box: Box) -> None:
+    """During recycling and `systemctl restart` no chat of 16 clients fails and no stream is cut."""
     set_up(idle_box, "NUM_WORKERS=2\nMAX_REQUESTS_BEFORE_RESTART=30\n")
     main = state(idle_box)["MainPID"]
     with loaded(idle_box, streams=STREAMS) as load:
@@ -55,17 +55,17 @@ def test_recycling_and_restart_by_systemctl(idle_box: Box) -> None:
         idle_box.systemctl("restart", "litellm")
         assert state(idle_box)["MainPID"] != main
         assert chat(idle_box) == 200
-    assert_lossless(load)
+    assert_no_loss(load)
     assert state(idle_box)["NRestarts"] == "0"
 
 
-def test_changed_environment_loses_no_request(idle_box: Box) -> None:
-    """An install that has to restart the service for a new environment loses no request either.
+def test_install_with_changed_environment(idle_box: Box) -> None:
+    """An install that restarts the service with a new environment loses no request.
 
-    A drop-in of the administrator's that keeps the new process from starting leaves the old one serving, untouched.
+    If a drop-in keeps the new process from starting, the old process continues unchanged.
     """
     set_up(idle_box, "NUM_WORKERS=2\n")
-    assert_drop_in_is_honoured(idle_box)
+    assert_drop_in_applies(idle_box)
     with loaded(idle_box) as load:
         idle_box.write("/root/.env", "NUM_WORKERS=2\nMINE=1\n", 0o600)
         ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify")
@@ -74,7 +74,7 @@ def test_changed_environment_loses_no_request(idle_box: Box) -> None:
     assert (load.failed, load.answered > 100) == ([], True)
 
 
-def assert_drop_in_is_honoured(box: Box) -> None:
+def assert_drop_in_applies(box: Box) -> None:
     before, drop_in = state(box)["MainPID"], "/etc/systemd/system/litellm.service.d/refuse.conf"
     box.write(drop_in, "[Service]\nExecStartPre=/bin/false\n")
     box.systemctl("daemon-reload")
@@ -85,11 +85,11 @@ def assert_drop_in_is_honoured(box: Box) -> None:
     box.systemctl("daemon-reload")
 
 
-def test_restart_without_room(idle_box: Box) -> None:
-    """With too little memory for two instances `litellmctl restart` says so, restarts plainly, and loses nothing.
+def test_restart_with_little_memory(idle_box: Box) -> None:
+    """With too little memory for two instances `litellmctl restart` warns, uses no standby and loses nothing.
 
-    A box has no limit of memory of its own. What litellmctl reads, /proc/meminfo, is covered by a file in which
-    100 MiB are free: the decision and what follows are real, the shortage is not.
+    A box has no memory limit. The test replaces /proc/meminfo with a file that shows 100 MiB of free memory: the
+    shortage is simulated, the restart is not.
     """
     set_up(idle_box, "NUM_WORKERS=2\n")
     main = state(idle_box)["MainPID"]
