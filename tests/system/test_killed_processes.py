@@ -124,8 +124,8 @@ def test_draining_worker_exits(idle_box: Box) -> None:
 
 def draining(box: Box) -> dict[str, int]:
     """The number of streams of each draining worker by pid; empty while such a worker has other requests."""
-    leaving = [each for each in runtime(box)["workers"] if each["state"] == "retiring"]
-    held = {str(each["pid"]): each["inflight"] for each in leaving if each["inflight"]}
+    found = [each for each in runtime(box)["workers"] if each["state"] == "retiring"]
+    held = {str(each["pid"]): each["inflight"] for each in found if each["inflight"]}
     return held if sum(held.values()) == STREAMS else {}
 
 

@@ -109,7 +109,7 @@ def test_watchdog_intervals(systemd: socket.socket, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     watchdog = Watchdog(Notifier())
     for tenth in range(41):
-        watchdog.beat(tenth / 10)
+        watchdog.ping(tenth / 10)
     assert [read(systemd) for _ in range(3)] == [["WATCHDOG=1"]] * 3
     for second in range(12):
         watchdog.extend(float(second))

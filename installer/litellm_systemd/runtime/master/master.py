@@ -304,6 +304,6 @@ class Master:
         self._notifier.status(self._fatal_error or status.render_status(self))
         # During a start or stop no worker may be responsive. TimeoutStartSec= and TimeoutStopSec= limit those.
         if self.current is None or self.current.is_responsive(now, self.options.hang_limit):
-            self._watchdog.beat(now)
+            self._watchdog.ping(now)
         if self.stopping:
             self._watchdog.extend(now)

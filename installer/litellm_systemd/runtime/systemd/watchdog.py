@@ -11,20 +11,20 @@ _EXTENSION = 15.0
 class Watchdog:
     """Limits how often the notifications are sent.
 
-    The main process calls `beat` while its event loop runs and at least one worker passes its health check. It
+    The main process calls `ping` while its event loop runs and at least one worker passes its health check. It
     replaces a hung worker itself. If no worker passes its health check for WatchdogSec=, systemd restarts the
     service.
     """
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._beat_at = self._extended_at = float("-inf")
+        self._pinged_at = self._extended_at = float("-inf")
 
-    def beat(self, now: float) -> None:
+    def ping(self, now: float) -> None:
         """Send WATCHDOG=1 if the last one was sent at least a quarter of WatchdogSec= ago."""
         interval = self._notifier.watchdog_interval
-        if interval is not None and now - self._beat_at >= interval:
-            self._beat_at = now
+        if interval is not None and now - self._pinged_at >= interval:
+            self._pinged_at = now
             self._notifier.watchdog()
 
     def extend(self, now: float) -> None:
