@@ -304,6 +304,22 @@ def test_recycling(world: World) -> None:
     assert world.master.restarts == 0
 
 
+def test_published_names(world: World) -> None:
+    """The names of states in the status stay the same, because other programs read them."""
+    world.settle()
+    world.master.reloads.request()
+    world.tick()
+    assert status.build_status(world.master)["state"] == "reloading"
+    while not world.master.draining:
+        for worker in world.pool.workers:
+            world.advance(worker)
+    found = {worker["state"] for worker in status.build_status(world.master)["workers"]}
+    assert found == {"serving", "retiring"}
+    world.settle()
+    world.master._on_stop()
+    assert status.build_status(world.master)["state"] == "stopping"
+
+
 def test_one_worker_is_recycled_at_a_time(world: World) -> None:
     """Of two workers due for recycling, the second is replaced after the first has exited."""
     world.settle()
