@@ -21,7 +21,7 @@ HOLE, NOWHERE = "198.51.100.7", "192.0.2.1"
 PROXY_PORT, REFUSAL = 3128, "/run/proxy-refuses"
 _PROXY = f"""\
 [Service]
-ExecStart={sys.executable} -B -m tests.fakes.proxy {PROXY_PORT} {REFUSAL}
+ExecStart="{sys.executable}" -B -m tests.fakes.proxy {PROXY_PORT} {REFUSAL}
 WorkingDirectory={REPOSITORY}
 """
 

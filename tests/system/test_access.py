@@ -22,7 +22,7 @@ ENVIRONMENT = {"AWS_ENDPOINT_URL_STS": API}
 def start_fakes(box: Box, *options: str) -> None:
     """AWS on loopback, the metadata where EC2 has it."""
     box.run(("ip", "address", "add", "169.254.169.254/32", "dev", "lo"))
-    python = f"{sys.executable} -m tests.fakes --api 127.0.0.1:8800 --metadata 169.254.169.254:80"
+    python = f"{shlex.quote(sys.executable)} -m tests.fakes --api 127.0.0.1:8800 --metadata 169.254.169.254:80"
     unit = ("systemd-run", "--unit=fakes", f"--working-directory={REPOSITORY}", "--setenv=PYTHONDONTWRITEBYTECODE=1")
     box.run((*unit, *shlex.split(python), *options))
     box.wait_until(

@@ -160,7 +160,7 @@ def test_closed_pipe_is_no_failure() -> None:
     """`litellmctl --help | head -1` ends without an error."""
     code = "from litellm_systemd.cli import main; import sys; sys.argv = ['litellmctl', '--help']; main()"
     done = subprocess.run(
-        ("sh", "-c", f'{sys.executable} -c "{code}" | head -1'),
+        ("sh", "-c", f'"{sys.executable}" -c "{code}" | head -1'),
         capture_output=True,
         text=True,
         timeout=60,

@@ -47,7 +47,7 @@ def test_script_hands_all_on(script: Path, tmp_path: Path) -> None:
 def test_script_runs_litellmctl(script: Path, tmp_path: Path) -> None:
     """With a Python that has the package it is litellmctl, exit code included."""
     python = tmp_path / "opt/current/bin/python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', encoding="utf-8")
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
     python.chmod(0o755)
     assert run(script, "--version").stdout.startswith("litellmctl ")
     refused = run(script, "frobnicate")
