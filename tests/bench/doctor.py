@@ -16,7 +16,7 @@ import installed
 from box import Box, Namespaces
 from broken_aws import PAIR, REGION, know, tell
 from broken_hosts import KEEP_ENV, OLD_ENV
-from doctoring import INSTALLED, doctor, ids, sh
+from doctor_helpers import INSTALLED, doctor, ids, sh
 from named_aws import HOLE, METADATA_AGAIN, RESOLVED, SWALLOW_METADATA, move, resolve, start_named_aws
 from service import set_env, set_up
 

@@ -20,7 +20,7 @@ from litellm_systemd.errors import Unavailable
 from litellm_systemd.report.report import Outcome
 from tests.fakes import API_KEY, USER, Cloud, Script, run_cloud
 from tests.fakes.quotas import code_of
-from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of
+from tests.integration.doctor_snapshot import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of
 
 OTHER = "arn:aws:iam::123456789012:role/of-others"
 #: What can't be looked at by who AWS doesn't know.

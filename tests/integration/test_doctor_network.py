@@ -22,7 +22,7 @@ from litellm_systemd.doctor.check_network import endpoints_of
 from litellm_systemd.doctor.engine import examine
 from litellm_systemd.doctor.sandbox_probe import observe_connectivity, sandbox_argv, sandbox_lines
 from litellm_systemd.gateway.config import parse_config
-from tests.integration.doctor_scene import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of
+from tests.integration.doctor_snapshot import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of
 from tests.ports import free_port
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from box import Box, Image, Namespaces
 from broken_hosts import BROKEN, NO_DROP_IN, drop_in
-from doctoring import INSTALLED, OURS, assert_told, doctor, ids, sh
+from doctor_helpers import INSTALLED, OURS, assert_told, doctor, ids, sh
 from service import chat, ctl, set_env, signal_process, state, write_config
 
 from litellm_systemd.doctor.registry import PROBES

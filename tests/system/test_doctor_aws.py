@@ -9,7 +9,7 @@ import pytest
 from box import Box, Image, Namespaces
 from broken_aws import KINDS, know
 from broken_hosts import Broken
-from doctoring import INSTALLED, assert_told, doctor, ids, sh
+from doctor_helpers import INSTALLED, assert_told, doctor, ids, sh
 from named_aws import start_named_aws
 from service import chat, set_env
 

@@ -16,7 +16,7 @@ from litellm_systemd.aws.credentials import (
 )
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import GatewayConfig, parse_config
-from litellm_systemd.gateway.served import build_served
+from litellm_systemd.gateway.served_models import build_served
 from litellm_systemd.resources import read_config
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}

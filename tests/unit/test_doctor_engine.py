@@ -14,8 +14,8 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.cause import Cause, Finding, Probe
 from litellm_systemd.doctor.docs_table import replace_tables
 from litellm_systemd.doctor.engine import examine
-from litellm_systemd.doctor.notes import find_remarks
 from litellm_systemd.doctor.registry import PROBES
+from litellm_systemd.doctor.remarks import find_remarks
 from litellm_systemd.doctor.snapshot import Observed, Snapshot
 from litellm_systemd.errors import InstallerError, PermissionDenied
 from litellm_systemd.host.layout import Layout

@@ -19,7 +19,7 @@ from litellm_systemd.aws.policy import build_grant, build_policy
 from litellm_systemd.bedrock.regions import PROFILES, REGIONS, profile
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import localize, parse_config
-from litellm_systemd.gateway.served import build_served
+from litellm_systemd.gateway.served_models import build_served
 from litellm_systemd.resources import read_config
 from tests.cloudformation import EC2, Stack, read_stack, user_data
 

@@ -26,7 +26,7 @@ from litellm_systemd.env.network import ENDPOINT
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Model, resolve_reference
 from litellm_systemd.gateway.lint_models import with_own_variables
-from litellm_systemd.gateway.served import Served
+from litellm_systemd.gateway.served_models import Served
 
 #: The configuration whose name promises that no key is used.
 ROLE_CONFIG = "iam_role_config.yml"

@@ -10,7 +10,7 @@ from litellm_systemd.aws.credentials import callers
 from litellm_systemd.bedrock.ids import IdKind, parse_bedrock_id
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.model_map import Lifecycle, find_entry
-from litellm_systemd.gateway.served import Served
+from litellm_systemd.gateway.served_models import Served
 
 
 def ask_lives(

@@ -15,7 +15,7 @@ from typing import Any
 
 from litellm_systemd.bedrock.ids import IdKind
 from litellm_systemd.bedrock.regions import DESTINATIONS, partition
-from litellm_systemd.gateway.served import Served
+from litellm_systemd.gateway.served_models import Served
 
 #: What Converse, ConverseStream and InvokeModel of LiteLLM need (Service Authorization Reference, Amazon Bedrock).
 INVOKE = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from litellm_systemd.commands.desired import DEFAULT_CONFIG, Request, find_active_config, find_config, read_choice
 from litellm_systemd.env.settings import CONFIG_VARIABLE, REGION_VARIABLES, read_dotenv
 from litellm_systemd.gateway.config import GatewayConfig, localize, parse_config
-from litellm_systemd.gateway.served import Served, build_served
+from litellm_systemd.gateway.served_models import Served, build_served
 from litellm_systemd.host.observe import read_installed
 from litellm_systemd.resources import read_config as read_shipped
 

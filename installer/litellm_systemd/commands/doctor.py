@@ -12,8 +12,8 @@ from litellm_systemd.aws.client import load
 from litellm_systemd.commands.transaction import Say, changing, require_root
 from litellm_systemd.doctor.cause import Finding
 from litellm_systemd.doctor.engine import CheckRun, Diagnosis, examine
-from litellm_systemd.doctor.notes import find_remarks
 from litellm_systemd.doctor.registry import PROBES
+from litellm_systemd.doctor.remarks import find_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.host.layout import Layout

@@ -10,7 +10,7 @@ from litellm_systemd.aws.lifecycle import ask_lives
 from litellm_systemd.commands.chosen import read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
-from litellm_systemd.gateway.served import Served, end_findings
+from litellm_systemd.gateway.served_models import Served, end_findings
 from litellm_systemd.report.report import Check, Outcome, Report, Table
 
 _COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")

@@ -22,7 +22,7 @@ from litellm_systemd.env.aws import ROLE as ROLE_NAME
 from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.gateway.config_types import Severity
-from litellm_systemd.gateway.served import build_served, end_findings
+from litellm_systemd.gateway.served_models import build_served, end_findings
 from litellm_systemd.report.report import Outcome
 
 _TOLD = ("files-not-installed", "files-gone", "environment-unusable", "configuration-unusable")

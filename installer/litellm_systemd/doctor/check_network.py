@@ -15,7 +15,7 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import STS_ENDPOINTS
 from litellm_systemd.env.network import ENDPOINT
 from litellm_systemd.gateway.config_types import GatewayConfig
-from litellm_systemd.gateway.served import build_served
+from litellm_systemd.gateway.served_models import build_served
 
 #: What the sandbox can't be made, or the endpoints not be told, without.
 _NEEDS = (

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from box import Box
-from doctoring import INSTALLED, doctor
+from doctor_helpers import INSTALLED, doctor
 from service import BASE, CALLBACK, ctl, key, said, set_env, write_callback
 from tests.canaries import find_left
 from tests.fakes import USER

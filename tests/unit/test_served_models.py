@@ -9,7 +9,7 @@ import pytest
 
 from litellm_systemd.bedrock.regions import REGIONS
 from litellm_systemd.gateway.config import Severity, localize, parse_config, read_config
-from litellm_systemd.gateway.served import Served, build_served, end_findings
+from litellm_systemd.gateway.served_models import Served, build_served, end_findings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
 TODAY = date(2026, 11, 24)
