@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import installed
 from box import Box, Namespaces
-from broken_aws import PAIR, REGION, know, tell
+from broken_aws import PAIR, REGION, control, register_key
 from broken_hosts import KEEP_ENV, OLD_ENV
 from doctor_helpers import INSTALLED, doctor, ids, sh
 from named_aws import HOLE, METADATA_AGAIN, RESOLVED, SWALLOW_METADATA, move, resolve, start_named_aws
@@ -33,7 +33,7 @@ _STS = "sts.us-east-1.amazonaws.com"
 _MUTE = "127.0.0.2"
 _LISTEN = f"import socket, time; s = socket.create_server(('{_MUTE}', 443), backlog=99); time.sleep(1e6)"
 _USE_PAIR = KEEP_ENV + "; ".join(f"echo {line} >> /etc/litellm/litellm.env" for line in PAIR.splitlines())
-#: What is broken, by a line of shell, and what mends it.
+#: The shell command that breaks something, and the one that repairs it.
 CASES = {
     "DNS swallows every question": (resolve(HOLE), RESOLVED),
     "the endpoints swallow every connection": (move(HOLE, *_RUNTIMES), RESOLVED),
@@ -44,8 +44,8 @@ CASES = {
     "STS swallows every connection": (f"{_USE_PAIR}; {move(HOLE, _STS)}", f"{RESOLVED}; {OLD_ENV}"),
     "the metadata swallow every connection": (SWALLOW_METADATA, METADATA_AGAIN),
     "the metadata take connections and never speak": (
-        tell("metadata", hop_limit_reached=True),
-        tell("metadata", hop_limit_reached=False),
+        control("metadata", hop_limit_reached=True),
+        control("metadata", hop_limit_reached=False),
     ),
     "DNS and the metadata swallow everything": (
         f"{resolve(HOLE)}; {SWALLOW_METADATA}",
@@ -76,16 +76,16 @@ def _measure_and_render(times: int) -> str:
 
 def _measure_all(box: Box, times: int) -> Iterator[tuple[str, Measured]]:
     start_named_aws(box, *_RUNTIMES)
-    sh(box, know())
+    sh(box, register_key())
     set_env(box, f"{REGION}CONFIG_FILE=iam_role_config.yml\n")
     say("* nothing is wrong")
     yield "nothing is wrong, one region", _measure(box, times)
     set_up(box, REGION, build_config())
-    for name, (spoil, mend) in CASES.items():
+    for name, (damage, repair) in CASES.items():
         say(f"* {name}")
-        sh(box, spoil)
+        sh(box, damage)
         yield name, _measure(box, times)
-        sh(box, mend)
+        sh(box, repair)
 
 
 def build_config() -> str:
@@ -113,7 +113,7 @@ def _measure(box: Box, times: int) -> Measured:
 
 
 def render(found: Mapping[str, Measured]) -> str:
-    """The table as Markdown: each case with the median, the least and the most of its seconds, and what was told."""
+    """The table as Markdown: each case with the median, the minimum and maximum seconds, and the causes."""
     rows = [["", "median", "from", "to", f"wanted: ≤ {_GOAL:g} s", "named"]]
     for name, measured in found.items():
         seconds = measured.seconds

@@ -1,4 +1,4 @@
-"""doctor on the way to Bedrock, on loopback. From here: the sandbox needs a systemd."""
+"""Network checks of doctor on loopback, without the sandbox, which needs systemd."""
 
 from __future__ import annotations
 
@@ -19,16 +19,26 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from litellm_systemd.doctor.check_network import endpoints_of
-from litellm_systemd.doctor.engine import examine
+from litellm_systemd.doctor.engine import run_checks
 from litellm_systemd.doctor.sandbox_probe import observe_connectivity, sandbox_argv, sandbox_lines
 from litellm_systemd.gateway.config import parse_config
-from tests.integration.doctor_snapshot import BASE, CONFIG, ENTRY, MODEL, PROBES, causes, diagnose, pair, scene_of
+from tests.integration.doctor_snapshot import (
+    BASE,
+    CHECKS,
+    CONFIG,
+    ENTRY,
+    MODEL,
+    causes,
+    diagnose,
+    make_snapshot,
+    pair,
+)
 from tests.ports import free_port
 
 
 @contextmanager
 def listener(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A port on loopback that answers each connection so, once something has come."""
+    """A loopback port that sends `answer` on each connection after it has received something."""
     with create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -48,39 +58,41 @@ def listener(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[i
 
 
 def test_a_dead_resolver(tmp_path: Path) -> None:
-    """Where the endpoint's name isn't resolved, that is the one cause, and all that needs it isn't checked."""
-    # A name that no resolver has to be asked for: a label is too long.
+    """An endpoint whose name is not resolved is the only cause, and everything that requires it is skipped."""
+    # No resolver is queried for this name, because a label is too long.
     url = f"https://{'x' * 64}.example"
     diagnosis = diagnose(tmp_path, {**BASE, **pair(), "AWS_BEDROCK_RUNTIME_ENDPOINT": url})
     assert causes(diagnosis) == ["network-dns"]
-    assert "from here, not in the service's sandbox" in diagnosis.causes[0].seen
-    because = {each.cause.id: each.because for each in diagnosis.unchecked}
-    asking = {"aws-key", "aws-identity", "aws-model-refused", "aws-throttled", "aws-quota-small"}
-    assert because.keys() == {"network-unreachable", "network-certificate", *asking}
-    assert set(because.values()) == {"network-dns has to be mended first"}
+    assert "from this shell, not in the service's sandbox" in diagnosis.causes[0].evidence
+    skipped = {run.cause.id: run.skip_reason for run in diagnosis.unchecked}
+    aws = {"aws-key", "aws-identity", "aws-model-refused", "aws-throttled", "aws-quota-small"}
+    assert skipped.keys() == {"network-unreachable", "network-certificate", *aws}
+    assert set(skipped.values()) == {"network-dns must be fixed first"}
 
 
 def test_a_closed_port(tmp_path: Path) -> None:
-    """An endpoint that takes no connection is named with its error."""
+    """An endpoint that refuses the connection is reported with the error."""
     url = f"https://127.0.0.1:{free_port()}"
     diagnosis = diagnose(tmp_path, {**BASE, **pair(), "AWS_BEDROCK_RUNTIME_ENDPOINT": url})
     assert causes(diagnosis) == ["network-unreachable"]
-    assert "Connection refused" in diagnosis.causes[0].seen
+    assert "Connection refused" in diagnosis.causes[0].evidence
 
 
-@pytest.mark.parametrize(("answer", "seen"), [(b"HTTP/1.1 403 Forbidden\r\n\r\n", "403 Forbidden"), (b"", "closes")])
-def test_a_proxy_that_refuses(tmp_path: Path, answer: bytes, seen: str) -> None:
-    """A proxy that doesn't let the service through is told by what it answers, and its password isn't."""
+@pytest.mark.parametrize(
+    ("answer", "evidence"), [(b"HTTP/1.1 403 Forbidden\r\n\r\n", "403 Forbidden"), (b"", "closes")]
+)
+def test_a_proxy_that_refuses(tmp_path: Path, answer: bytes, evidence: str) -> None:
+    """A proxy that rejects the service is reported with its response, but without its password."""
     with listener(answer) as port:
         proxy = {"HTTPS_PROXY": f"http://me:hidden@127.0.0.1:{port}"}
         diagnosis = diagnose(tmp_path, {**BASE, **pair(), **proxy})
     assert causes(diagnosis) == ["network-proxy"]
-    assert seen in diagnosis.causes[0].seen
-    assert "hidden" not in diagnosis.causes[0].seen + diagnosis.causes[0].mend
+    assert evidence in diagnosis.causes[0].evidence
+    assert "hidden" not in diagnosis.causes[0].evidence + diagnosis.causes[0].remedy
 
 
 def test_an_endpoint_that_never_speaks(tmp_path: Path) -> None:
-    """One that takes connections and says nothing isn't told for a certificate; two of them are one finding."""
+    """Endpoints that accept connections and send nothing are unreachable; two of them are one finding."""
     with create_server(("127.0.0.1", 0)) as first, create_server(("127.0.0.1", 0)) as second:
         urls = [
             f"https://{host}:{port.getsockname()[1]}" for host, port in (("127.0.0.1", first), ("localhost", second))
@@ -89,12 +101,12 @@ def test_an_endpoint_that_never_speaks(tmp_path: Path) -> None:
         environment = {**BASE, **pair(), "AWS_BEDROCK_RUNTIME_ENDPOINT": urls[0]}
         diagnosis = diagnose(tmp_path, environment, config)
     assert causes(diagnosis) == ["network-unreachable"]
-    assert "127.0.0.1: no answer within" in diagnosis.causes[0].seen
-    assert "localhost" in diagnosis.causes[0].seen
+    assert "127.0.0.1: no answer within" in diagnosis.causes[0].evidence
+    assert "localhost" in diagnosis.causes[0].evidence
 
 
 def make_certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody has signed but itself, with its key."""
+    """A self-signed certificate for 127.0.0.1, with its key."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority of its own")])
     address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
@@ -108,7 +120,7 @@ def make_certificate(folder: Path) -> Path:
 
 
 def test_a_private_authority(tmp_path: Path) -> None:
-    """A certificate of an unknown authority is told; with that authority in SSL_CERT_FILE it isn't."""
+    """A certificate of an unknown CA is reported, unless that CA is in SSL_CERT_FILE."""
     certificate = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -117,13 +129,13 @@ def test_a_private_authority(tmp_path: Path) -> None:
         environment = {**BASE, **pair(), "AWS_BEDROCK_RUNTIME_ENDPOINT": url}
         distrusted = diagnose(tmp_path, environment)
         trusting = {**environment, "SSL_CERT_FILE": str(certificate)}
-        reached = observe_connectivity(scene_of(tmp_path, trusting), (url,))
+        reached = observe_connectivity(make_snapshot(tmp_path, trusting), (url,))
     assert causes(distrusted) == ["network-certificate"]
-    assert [(way.stage, way.error) for way in reached.service] == [("done", "")]
+    assert [(result.stage, result.error) for result in reached.service] == [("done", "")]
 
 
 def test_an_endpoint_that_never_answers(tmp_path: Path) -> None:
-    """Of one that completes TLS and answers no request nothing is made up: the models aren't checked, and why."""
+    """If an endpoint completes TLS but answers no request, the models are not checked, with the reason."""
     certificate, held = make_certificate(tmp_path), list[ssl.SSLSocket]()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -137,20 +149,20 @@ def test_an_endpoint_that_never_answers(tmp_path: Path) -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         endpoint = {"AWS_BEDROCK_RUNTIME_ENDPOINT": f"https://127.0.0.1:{server.getsockname()[1]}"}
-        snapshot = scene_of(tmp_path, {**BASE, **pair(), **endpoint, "SSL_CERT_FILE": str(certificate)})
-        snapshot.patience = 1
-        asking = ("aws-model-refused", "aws-throttled")
-        probes = (each for each in PROBES if each.cause.group == "network" or each.cause.id in asking)
-        diagnosis = examine(snapshot, probes, each=60, total=60)
+        snapshot = make_snapshot(tmp_path, {**BASE, **pair(), **endpoint, "SSL_CERT_FILE": str(certificate)})
+        snapshot.optional_timeout = 1
+        calling = ("aws-model-refused", "aws-throttled")
+        checks = (each for each in CHECKS if each.cause.group == "network" or each.cause.id in calling)
+        diagnosis = run_checks(snapshot, checks, check_timeout=60, total_timeout=60)
         for stream in held:
             stream.close()
-    silent = f"claude ({MODEL} in us-east-1): the endpoint takes the connection, and no answer comes within 1 s"
+    silent = f"claude ({MODEL} in us-east-1): the endpoint accepted the connection but did not answer within 1 s"
     assert causes(diagnosis) == []
-    assert {each.cause.id: each.because for each in diagnosis.unchecked} == dict.fromkeys(asking, silent)
+    assert {each.cause.id: each.skip_reason for each in diagnosis.unchecked} == dict.fromkeys(calling, silent)
 
 
-def test_what_a_sandbox_is_made_of() -> None:
-    """The transient unit has the sandbox, user and environment of the service and its drop-ins, and nothing else."""
+def test_settings_of_the_transient_unit() -> None:
+    """The transient unit has the sandbox, user and environment of the service with its drop-ins."""
     unit = "[Unit]\nRestartSec=1\n[Service]\nUser=litellm\nRestart=always\nRestrictRealtime=yes\nExecStart=/x\n"
     unit += "Environment=HOME=%S/litellm\nSystemCallFilter=@system-service \\\n  ~@obsolete\nRemoveIPC=yes\n"
     drop_in = "[Service]\nEnvironment=\nIPAddressDeny = any\nType=simple\n[Install]\nUser=x\n"
@@ -168,7 +180,7 @@ def test_what_a_sandbox_is_made_of() -> None:
 
 
 def test_endpoints() -> None:
-    """Each region's endpoint is looked at once, that of .env in its place; mocked models and others have none."""
+    """Each region's endpoint is tested once, or the one of .env instead; mocked and other models have none."""
     config = parse_config(CONFIG + "# another\n", "x.yml")
     assert endpoints_of(config, BASE) == ("https://bedrock-runtime.us-east-1.amazonaws.com",)
     assert endpoints_of(config, {**BASE, "AWS_BEDROCK_RUNTIME_ENDPOINT": "https://vpce"}) == ("https://vpce",)
@@ -176,7 +188,7 @@ def test_endpoints() -> None:
 
 
 def test_endpoint_of_sts() -> None:
-    """Where a role is assumed, by .env or by a model's own parameter, the way to STS is looked at as well."""
+    """If a role is assumed, by .env or by a parameter of a model, the connection to STS is tested as well."""
     bedrock, sts = (f"https://{name}.us-east-1.amazonaws.com" for name in ("bedrock-runtime", "sts"))
     role = "arn:aws:iam::123456789012:role/gateway"
     plain = parse_config(CONFIG, "x.yml")

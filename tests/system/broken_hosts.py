@@ -1,7 +1,7 @@
-"""Broken hosts for `doctor`: a script that breaks one that is sound, and the cause that has to be found.
+"""Broken hosts for `doctor`: a script that breaks a healthy host, and the cause that doctor must find.
 
-A box has no memory controller: SIGKILL stands for the kernel's OOM killer. The clock is the host's: a unit file from
-the future stands for a clock that was set back.
+A box has no memory controller, so SIGKILL simulates the OOM killer. A box shares the clock of its host, so a unit
+file with a future time simulates a clock that was set back.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ DROP_INS = "/etc/systemd/system/litellm.service.d"
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A host that is broken by a script: the first cause that is told, a word of what was seen, and what mends it.
+class BrokenHost:
+    """A host that the script `damage` breaks, with the first cause that doctor reports and part of its evidence.
 
-    Without `mend`, `doctor --fix` has to do it. `also` are causes that are there as well.
+    The script `repair` undoes the damage; if it is empty, `doctor --fix` must. `also` are further causes.
     """
 
-    spoil: str
+    damage: str
     cause: str
-    seen: str
-    mend: str = ""
+    evidence: str
+    repair: str = ""
     also: tuple[str, ...] = ()
     outcome: str = "failed"
 
@@ -37,17 +37,17 @@ NO_DROP_IN = f"rm -r {DROP_INS}; systemctl daemon-reload"
 START = "systemctl reset-failed litellm.socket litellm.service; systemctl start litellm"
 KEEP_ENV = "cp -p /etc/litellm/litellm.env /root/env; "
 OLD_ENV = "mv /root/env /etc/litellm/litellm.env"
-#: Fills a small file system that hides a folder of the service's.
+#: Mounts a small file system over a folder of the service and fills it.
 FILL = (
     "mount -t tmpfs -o size=64k,mode=0700 tmpfs /var/lib/litellm;"
     " head -c 1M /dev/zero > /var/lib/litellm/fill || true"
 )
 TAKE_PORT = (
     "systemctl stop litellm litellm.socket;"
-    " systemd-run --quiet --unit=thief python3 -m http.server --bind 127.0.0.1 4000;"
+    " systemd-run --quiet --unit=other python3 -m http.server --bind 127.0.0.1 4000;"
     " until ss -ltn | grep -q :4000; do sleep 0.1; done; ! systemctl start litellm"
 )
-HALF_DONE = (
+UNFINISHED = (
     '{"format": 1, "verb": "install", "pid": 1, "began": 1, "purge": false,'
     ' "host": {"paths": [], "units": {}, "user": true}}'
 )
@@ -57,117 +57,119 @@ TYPO, NO_TYPO = f"sed -i s/^model_list/modellist/ {CONFIG}", f"sed -i s/^modelli
 
 BROKEN = {
     # --- the host ---
-    "disk full": Broken(FILL, "host-disk-full", "/var/lib/litellm", "umount /var/lib/litellm"),
-    "no inodes": Broken(
+    "disk full": BrokenHost(FILL, "host-disk-full", "/var/lib/litellm", "umount /var/lib/litellm"),
+    "no inodes": BrokenHost(
         "mount -t tmpfs -o nr_inodes=30 tmpfs /var/cache/litellm; touch /var/cache/litellm/{1..30} || true",
         "host-inodes",
-        "fit on /var/cache/litellm",
+        "/var/cache/litellm has",
         "umount /var/cache/litellm",
     ),
-    "read-only /etc": Broken(
+    "read-only /etc": BrokenHost(
         "mount --bind /etc /etc && mount -o remount,ro,bind /etc",
         "host-read-only",
         "/etc/litellm",
         "umount /etc",
         outcome="warning",
     ),
-    "clock off": Broken(
+    "clock off": BrokenHost(
         f"touch -d '+11 minutes' {UNIT}; systemctl daemon-reload",
         "host-clock",
-        "minutes before",
+        "minutes before the installation",
         f"touch {UNIT}; systemctl daemon-reload",
     ),
-    "Python gone": Broken(
+    "Python gone": BrokenHost(
         "mv /opt/litellm-systemd/current/bin/python /root/python",
         "host-python-gone",
         "python",
         "mv /root/python /opt/litellm-systemd/current/bin/python",
     ),
-    "/opt gone": Broken(
+    "/opt gone": BrokenHost(
         "mkdir /root/void; mount --bind /root/void /opt/litellm-systemd",
         "files-release-gone",
-        "no release in /opt/litellm-systemd/releases",
+        "/opt/litellm-systemd/releases contains no release",
         "umount /opt/litellm-systemd",
     ),
     # --- files ---
-    "environment file deleted": Broken("rm /etc/litellm/litellm.env", "files-gone", "litellm.env is gone"),
-    "all of /etc/litellm deleted": Broken(
+    "environment file deleted": BrokenHost("rm /etc/litellm/litellm.env", "files-gone", "litellm.env is missing"),
+    "all of /etc/litellm deleted": BrokenHost(
         "rm -r /etc/litellm",
         "files-gone",
         "/etc/litellm",
         also=("files-gone",) * 7,
     ),
-    "link deleted": Broken("rm /etc/litellm/config.yaml", "files-gone", "config.yaml is gone"),
-    "command deleted": Broken("rm /usr/local/bin/litellmctl", "files-gone", "litellmctl is gone", outcome="warning"),
-    "unit deleted": Broken(f"rm {UNIT}", "files-gone", "litellm.service is gone", also=("unit-stale",)),
-    "link to nothing": Broken(
+    "link deleted": BrokenHost("rm /etc/litellm/config.yaml", "files-gone", "config.yaml is missing"),
+    "command deleted": BrokenHost(
+        "rm /usr/local/bin/litellmctl", "files-gone", "litellmctl is missing", outcome="warning"
+    ),
+    "unit deleted": BrokenHost(f"rm {UNIT}", "files-gone", "litellm.service is missing", also=("unit-stale",)),
+    "link to nothing": BrokenHost(
         "ln -sfn configs/mine.yml /etc/litellm/config.yaml",
         "files-config-gone",
         "mine.yml",
         "ln -sfn configs/demo.yml /etc/litellm/config.yaml",
     ),
-    "keys readable": Broken("chmod 0644 /etc/litellm/litellm.env", "files-secret-open", "mode 0644"),
-    "configuration unreadable": Broken("chmod 0700 /etc/litellm/configs", "files-unreadable", "mode 0700"),
-    "permissions changed": Broken(
+    "keys readable": BrokenHost("chmod 0644 /etc/litellm/litellm.env", "files-secret-open", "mode 0644"),
+    "configuration unreadable": BrokenHost("chmod 0700 /etc/litellm/configs", "files-unreadable", "mode 0700"),
+    "permissions changed": BrokenHost(
         "chmod 0666 /etc/tmpfiles.d/litellm.conf; chown 1:1 /usr/local/bin/litellmctl",
         "files-access",
         "mode 0666, was 0644",
         also=("files-access",),
         outcome="warning",
     ),
-    "copy in place of a link": Broken(
+    "copy in place of a link": BrokenHost(
         "cp -p --remove-destination /etc/litellm/configs/demo.yml /etc/litellm/config.yaml",
         "files-kind",
         "was a link",
         "ln -sfn configs/demo.yml /etc/litellm/config.yaml",
         outcome="warning",
     ),
-    "user deleted": Broken("sed -i /^litellm:/d /etc/passwd", "files-user-gone", "no user litellm"),
-    "manifest damaged": Broken(
+    "user deleted": BrokenHost("sed -i /^litellm:/d /etc/passwd", "files-user-gone", "no user litellm"),
+    "manifest damaged": BrokenHost(
         "cp -p /var/lib/litellm-systemd/manifest.json /root; echo '{' > /var/lib/litellm-systemd/manifest.json",
         "files-manifest",
         "not the manifest",
         "mv /root/manifest.json /var/lib/litellm-systemd/",
     ),
-    "change cut short": Broken(
-        f"echo '{HALF_DONE}' > /var/lib/litellm-systemd/journal", "files-unfinished", "unfinished install"
+    "interrupted change": BrokenHost(
+        f"echo '{UNFINISHED}' > /var/lib/litellm-systemd/journal", "files-unfinished", "unfinished install"
     ),
-    # --- what the service is told ---
-    "wrong key": Broken(
+    # --- environment and configuration ---
+    "wrong key": BrokenHost(
         KEEP_ENV + "sed -i 's/^LITELLM_MASTER_KEY=.*/LITELLM_MASTER_KEY=\"sk-1234\"/' /etc/litellm/litellm.env",
         "environment-unusable",
         "the key of every LiteLLM tutorial",
         OLD_ENV,
     ),
-    "HOST of another machine": Broken(
+    "HOST of another machine": BrokenHost(
         KEEP_ENV + "echo 'HOST=\"192.0.2.7\"' >> /etc/litellm/litellm.env",
         "port-address",
         "HOST=192.0.2.7",
         OLD_ENV,
         also=("environment-stale", "port-mismatch"),
     ),
-    "environment edited": Broken(
+    "edited environment": BrokenHost(
         KEEP_ENV + "echo 'MINE=\"1\"' >> /etc/litellm/litellm.env",
         "environment-stale",
         ": MINE",
         OLD_ENV,
         outcome="warning",
     ),
-    "configuration typo": Broken(TYPO, "configuration-unusable", "did you mean model_list", NO_TYPO),
-    "not YAML": Broken(
+    "configuration typo": BrokenHost(TYPO, "configuration-unusable", "did you mean model_list", NO_TYPO),
+    "not YAML": BrokenHost(
         f"cp -p {CONFIG} /root; echo '\"' >> {CONFIG}",
         "configuration-unusable",
         "this isn't YAML",
         f"mv /root/demo.yml {CONFIG}",
     ),
-    "fallback to nothing": Broken(
+    "fallback to nothing": BrokenHost(
         f"cp -p {CONFIG} /root;"
-        f" echo 'litellm_settings: {{fallbacks: [{{claude-sonnet-5-5: [nobody]}}]}}' >> {CONFIG}",
+        f" echo 'litellm_settings: {{fallbacks: [{{claude-sonnet-5-5: [missing]}}]}}' >> {CONFIG}",
         "configuration-unusable",
-        "nobody",
+        "missing",
         f"mv /root/demo.yml {CONFIG}",
     ),
-    "configuration edited": Broken(
+    "edited configuration": BrokenHost(
         f"cp -p {CONFIG} /root; echo '# mine' >> {CONFIG}",
         "configuration-stale",
         "the service has",
@@ -175,47 +177,47 @@ BROKEN = {
         outcome="warning",
     ),
     # --- units ---
-    "masked": Broken(
+    "masked": BrokenHost(
         f"mv {UNIT} /root; systemctl mask litellm",
         "unit-masked",
         "LoadState=masked",
         f"systemctl unmask litellm; mv /root/litellm.service {UNIT}; systemctl daemon-reload;"
         " systemctl enable -q litellm",
     ),
-    "User=root": Broken(
+    "User=root": BrokenHost(
         drop_in("Nice=1", "User=root"), "unit-root", f"{DROP_INS}/mine.conf:3: User=root", NO_DROP_IN
     ),
-    "sandbox undone": Broken(
+    "sandbox removed": BrokenHost(
         drop_in("ProtectSystem=no"), "unit-sandbox", "mine.conf:2: ProtectSystem=no", NO_DROP_IN, outcome="warning"
     ),
-    "another command": Broken(
+    "other command": BrokenHost(
         drop_in("ExecStart=", "ExecStart=/usr/bin/sleep 1000"),
         "unit-overridden",
         "mine.conf:3",
         NO_DROP_IN,
         outcome="warning",
     ),
-    "unit without a command": Broken(drop_in("ExecStart="), "unit-bad", "bad-setting", NO_DROP_IN),
-    "unit from elsewhere": Broken(
+    "unit without a command": BrokenHost(drop_in("ExecStart="), "unit-bad", "bad-setting", NO_DROP_IN),
+    "unit from elsewhere": BrokenHost(
         f"mkdir /etc/systemd/system.control; cp {UNIT} /etc/systemd/system.control; systemctl daemon-reload",
         "unit-foreign",
         "/etc/systemd/system.control",
         "rm -r /etc/systemd/system.control; systemctl daemon-reload",
     ),
-    "not told to systemd": Broken(drop_in("Nice=1", reload=False), "unit-stale", "mine.conf", outcome="warning"),
-    "not at boot": Broken(
+    "unit not reloaded": BrokenHost(drop_in("Nice=1", reload=False), "unit-stale", "mine.conf", outcome="warning"),
+    "not enabled": BrokenHost(
         "systemctl disable litellm", "unit-disabled", "disabled", outcome="warning", also=("unit-disabled",)
     ),
-    # --- its ends, and the port ---
-    "port taken": Broken(TAKE_PORT, "port-taken", "python3 (pid ", f"systemctl stop thief; {START}"),
-    "start limit": Broken(
+    # --- exits, and the port ---
+    "port taken": BrokenHost(TAKE_PORT, "port-taken", "python3 (pid ", f"systemctl stop other; {START}"),
+    "start limit": BrokenHost(
         drop_in("ExecStartPre=/bin/false") + f"; printf '[Unit]\\nStartLimitBurst=2\\n' > {DROP_INS}/limit.conf;"
         " systemctl daemon-reload; ! systemctl restart litellm;"
         f" until systemctl is-failed -q litellm; do sleep 0.2; done; {NO_DROP_IN}",
         "unit-start-limit",
         "Start request repeated too quickly",
     ),
-    "failed reload": Broken(
+    "failed reload": BrokenHost(
         f"{TYPO}; ! systemctl reload litellm; {NO_TYPO}",
         "service-reload-failed",
         "model_list",

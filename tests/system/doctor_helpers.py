@@ -1,4 +1,4 @@
-"""`litellmctl doctor` in a box, and what its report has to be of a broken host."""
+"""Run `litellmctl doctor` in a box, and assert its report of a broken host."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import sys
 from typing import Any
 
 from box import Box
-from broken_hosts import Broken
+from broken_hosts import BrokenHost
 
 #: The litellmctl of the venv that runs the tests: it works when that of the release can't.
 OURS = f"{sys.prefix}/bin/litellmctl"
 INSTALLED = "/usr/local/bin/litellmctl"
 
 
-#: What is said of a check for which doctor's seconds were not enough.
-_CUT_SHORT = "it didn't come to an end in time"
+#: The skip reason of a check that exceeded its time limit.
+_TIMED_OUT = "the check did not finish in time"
 
 
 def doctor(box: Box, *arguments: str, program: str = OURS, user: str | None = None) -> dict[str, Any]:
-    """The report of `litellmctl doctor --json`; of another look if a busy machine had no time for all checks."""
+    """The report of `litellmctl doctor --json`, repeated if a check timed out on a busy machine."""
     for _ in range(3):
-        report = _look(box, *arguments, program=program, user=user)
-        cut_short = any(each["because"] == _CUT_SHORT for each in report["data"]["checks"])
-        if not cut_short or report["data"]["fixed"]:
+        report = _run(box, *arguments, program=program, user=user)
+        timed_out = any(each["because"] == _TIMED_OUT for each in report["data"]["checks"])
+        if not timed_out or report["data"]["fixed"]:
             break
     return report
 
 
-def _look(box: Box, *arguments: str, program: str, user: str | None) -> dict[str, Any]:
+def _run(box: Box, *arguments: str, program: str, user: str | None) -> dict[str, Any]:
     done = box.run((program, "doctor", "--json", *arguments), check=False, timeout=120, user=user)
     report: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == report["exit_code"], done.stderr
@@ -43,12 +43,12 @@ def sh(box: Box, script: str) -> None:
     box.run(("bash", "-c", script), timeout=300)
 
 
-def assert_told(report: dict[str, Any], broken: Broken) -> dict[str, Any]:
-    """The cause is told first and alone, with what was seen, a remedy and where to read on; gives that finding."""
+def assert_reported(report: dict[str, Any], broken: BrokenHost) -> dict[str, Any]:
+    """The cause is reported first and alone, with evidence, remedy and link; returns that finding."""
     assert ids(report), report["data"]["checks"]
     first: dict[str, Any] = report["data"]["findings"][0]
     assert (first["id"], first["outcome"]) == (broken.cause, broken.outcome), first
-    assert broken.seen in first["seen"], first["seen"]
+    assert broken.evidence in first["seen"], first["seen"]
     assert first["mend"]
     assert first["docs"].endswith(f"#{broken.cause}")
     assert sorted(ids(report)) == sorted((broken.cause, *broken.also))

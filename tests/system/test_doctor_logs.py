@@ -1,4 +1,4 @@
-"""A gateway in trouble at night: what its journal tells of it."""
+"""logs, doctor and its archive on a failing gateway: known failures, secrets in the log, and a blocked network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service import BASE, CALLBACK, ctl, key, said, set_env, write_callback
 from tests.canaries import find_left
 from tests.fakes import USER
 
-#: Of every kind that there is, by the variables that have them.
+#: One secret of each kind, by the variable that holds it.
 SECRETS = {
     "LITELLM_MASTER_KEY": "sk-night-0123456789abcdef",
     "AWS_ACCESS_KEY_ID": "ASIANIGHT000000EXAMP",
@@ -21,12 +21,12 @@ SECRETS = {
     "AWS_SESSION_TOKEN": "IQoJb3JpZ2luX2VjEJr//night+Session/Token==",
     "GREETING": 'night "horse" & bättery',
 }
-#: Those that no file of ours has: of a drop-in, and of a file that it names.
+#: Secrets outside of the installed files: in a drop-in, and in a file that it names.
 MORE_SECRETS = {
     "DEPLOY_TOKEN": "night%Drop-In",
     "AWS_BEARER_TOKEN_BEDROCK": "nightBearer+/77bedrock==",
 }
-#: Parts of longer values, as somebody reads them out of these.
+#: Parts of longer values, as a reader would extract them.
 PASSWORDS = ("nightPr@xy:pw", "n1ght:p@ss/word")
 PROXY = f"http://me:{quote(PASSWORDS[0], safe='')}@127.0.0.1:3128"
 DATABASE = f"postgresql://me:{quote(PASSWORDS[1], safe='')}@db.example/x"
@@ -37,7 +37,7 @@ Environment="DEPLOY_TOKEN={MORE_SECRETS["DEPLOY_TOKEN"].replace("%", "%%")}"
 EnvironmentFile=/etc/litellm/more.env
 SetCredential=mine:{HELD}
 """
-#: What a careless callback prints: all variables in every form, and a client's header.
+#: A careless callback prints all variables in every encoding, and a client's header.
 CARELESS = f"""\
 async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
     for value in os.environ.values():
@@ -79,19 +79,18 @@ def report(box: Box, *arguments: str) -> dict[str, Any]:
 
 
 def events_of(box: Box, name: str, number: int) -> list[dict[str, Any]]:
-    """What the journal has of a request, once that is so many lines: the last of them come after the answer."""
+    """The journal's events of a request, once there are `number` of them: the last ones follow the response."""
 
-    def told() -> list[dict[str, Any]]:
+    def logged() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = report(box, "logs", "--request", name, "--boot")["data"]["events"]
         return found if len(found) >= number else []
 
-    return box.wait_until(told, 60, f"{number} lines about {name}")
+    return box.wait_until(logged, 60, f"{number} lines about {name}")
 
 
-def test_logs(idle_box: Box) -> None:
-    """A failure that repeats is one kind with count and meaning, which doctor tells; each request is found by its id,
-    whether lines are plain or objects. A careless callback puts secrets of all kinds into the log; the archive for a
-    bug report has none of them.
+def test_logs_and_bug_report(idle_box: Box) -> None:
+    """A repeated failure is one group with count and meaning, which doctor reports; each request is found by its id,
+    in plain and JSON logs. A careless callback prints secrets of all kinds; the archive for a bug report has none.
     """
     env = "".join(f"{name}='{value}'\n" for name, value in SECRETS.items())
     env += f"HTTPS_PROXY={PROXY}\nCRM_DATABASE={DATABASE}\nNUM_WORKERS=2\nACCESS_LOG=true\n"
@@ -106,7 +105,7 @@ def test_logs(idle_box: Box) -> None:
     for number in range(4):
         if number == 2:
             assert ask(idle_box, "claude-sonnet-5-5", "night-in-plain") == 200
-            # At rest: a restart would start it twice.
+            # Stopped first, because a restart would start it twice.
             ctl(idle_box, "stop")
             set_env(idle_box, f"{env}JSON_LOGS=true\n", "--offline")
         assert ask(idle_box, "unreachable", f"night-failed-{number}") >= 500
@@ -116,17 +115,17 @@ def test_logs(idle_box: Box) -> None:
     listed = report(idle_box, "logs", "--errors")["data"]["groups"]
     groups = {group["kind"]: group for group in listed}
     assert groups["unreachable"]["count"] >= 4
-    assert groups["unreachable"]["means"] == "The service can't reach the provider"
+    assert groups["unreachable"]["means"] == "The service cannot reach the provider"
     assert [group["sample"] for group in listed if group["kind"] is None] == []
     for failed, access in failures.values():
         assert "Connection error" in failed["text"]
         assert "/v1/chat/completions 500" in access["text"]
     assert "/v1/chat/completions 200" in well["text"]
     assert "serving on" in ctl(idle_box, "logs", "--boot")
-    told = {finding["id"]: finding["seen"] for finding in doctor(idle_box, program=INSTALLED)["data"]["findings"]}
-    assert told.keys() == {"journal-aws", "configuration-doubtful"}
-    assert told["journal-aws"].startswith("The service can't reach the provider (")
-    assert "plain text" in told["configuration-doubtful"]
+    found = {finding["id"]: finding["seen"] for finding in doctor(idle_box, program=INSTALLED)["data"]["findings"]}
+    assert found.keys() == {"journal-aws", "configuration-doubtful"}
+    assert found["journal-aws"].startswith("The service cannot reach the provider (")
+    assert "plain text" in found["configuration-doubtful"]
     nothing = report(idle_box, "logs", "--request", "night-of-another-day")
     assert nothing["title"].endswith(" in the last day: --since looks further back")
     assert "ACCESS_LOG=true" in nothing["notes"][0]
@@ -149,7 +148,7 @@ def assert_no_secret_is_in_a_bundle(box: Box) -> None:
     assert {"environment.txt", "config.yaml", "units.txt", "findings.json", "journal.txt"} <= set(names)
     texts = {name: box.read(f"/root/litellm-bug-report/{name}") for name in names}
     assert find_left(secrets, texts) == set()
-    # Each by one placeholder, in all files and in all forms.
+    # Each secret has one placeholder, in all files and all encodings.
     for name, file, line in (
         ("LITELLM_MASTER_KEY", "environment.txt", "LITELLM_MASTER_KEY=(.*)"),
         ("DEPLOY_TOKEN", "units.txt", 'Environment="DEPLOY_TOKEN=(.*)"'),
@@ -168,7 +167,7 @@ model_list:
 litellm_settings: {drop_params: true}
 general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}
 """
-#: The upstream of the box takes the connection, and no more is asked of it.
+#: The upstream of the box accepts the connection; the test needs no more of it.
 ENDPOINT = f"""\
 AWS_REGION_NAME=us-east-1
 AWS_ACCESS_KEY_ID={USER.access_key}
@@ -179,13 +178,13 @@ AWS_ENDPOINT_URL_STS=http://127.0.0.1:9
 DROP_IN = "/etc/systemd/system/litellm.service.d/mine.conf"
 
 
-def test_from_inside_the_sandbox(idle_box: Box) -> None:
-    """The way to Bedrock is gone from inside the service's sandbox; a drop-in that closes it is told as the cause."""
+def test_connections_from_inside_the_sandbox(idle_box: Box) -> None:
+    """Connections are tested from inside the service's sandbox; a drop-in that blocks them is the cause."""
     idle_box.write("/root/mine.yml", BEDROCK)
     set_env(idle_box, ENDPOINT, "-c", "/root/mine.yml", "--offline")
-    sound = doctor(idle_box, program=INSTALLED)["data"]
-    assert sound["findings"] == []
-    outcomes = {each["id"]: (each["outcome"], each["because"]) for each in sound["checks"]}
+    healthy = doctor(idle_box, program=INSTALLED)["data"]
+    assert healthy["findings"] == []
+    outcomes = {each["id"]: (each["outcome"], each["because"]) for each in healthy["checks"]}
     assert {outcomes[f"network-{name}"] for name in ("sandbox", "dns", "unreachable", "certificate")} == {("ok", "")}
     idle_box.write(DROP_IN, "[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX\n")
     idle_box.systemctl("daemon-reload")

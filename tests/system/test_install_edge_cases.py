@@ -1,4 +1,4 @@
-"""Bad ground: a clear error or it works, and nothing half done; and afterwards nothing left."""
+"""Installs on hosts with a problem or with a foreign service, and uninstall: no half-done change, nothing left over."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ RESCUE = "/run/systemd/system/rescue.service.d/box.conf"
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What spoils it, what mends it again, and what the install has to say: exit code and words."""
+class BadHost:
+    """A script that breaks the host, one that repairs it, and exit code and message of an install on it."""
 
-    spoil: str
-    mend: str
+    damage: str
+    repair: str
     code: int
-    said: str
+    message: str
     prefix: tuple[str, ...] = ()
 
 
-BAD_GROUND = {
-    "masked": Ground(
+BAD_HOSTS = {
+    "masked": BadHost(
         f"mv {UNIT} /root && systemctl mask litellm.service",
         f"systemctl unmask litellm.service && mv /root/litellm.service {UNIT} && systemctl daemon-reload"
         " && systemctl --quiet enable litellm.service",
         69,
         "systemctl unmask",
     ),
-    "read-only /etc": Ground(
+    "read-only /etc": BadHost(
         "mount --bind /etc /etc && mount -o remount,ro,bind /etc", "umount --lazy /etc", 1, "Read-only file system"
     ),
-    # A file of another owner has to be written for it to matter.
-    "no CAP_CHOWN": Ground(
+    # Only writing a file with another owner needs the capability.
+    "no CAP_CHOWN": BadHost(
         "mv /etc/litellm/configs/prompt_caching.yml /root",
         "mv /root/prompt_caching.yml /etc/litellm/configs",
         1,
         "Operation not permitted",
         ("setpriv", "--bounding-set=-chown", "--inh-caps=-chown"),
     ),
-    "full disk": Ground(
+    "full disk": BadHost(
         f"rm -rf {OWN_STATE}/failed && cp -a {OWN_STATE} /root/own && mount -t tmpfs -o size=64k tmpfs {OWN_STATE}"
         f" && cp -a /root/own/. {OWN_STATE}/ && {{ head -c 1M /dev/zero >{OWN_STATE}/fill || true; }}",
         f"umount {OWN_STATE} && rm -r /root/own",
         1,
         "No space left on device",
     ),
-    "immutable file": Ground(
+    "immutable file": BadHost(
         "chattr +i /etc/litellm/litellm.env", "chattr -i /etc/litellm/litellm.env", 1, "chattr -i"
     ),
-    # Nothing but a shell runs then, and here the service. (A box has no console for the shell.)
-    "rescue mode": Ground(
+    # In rescue mode only a shell runs, and in this test the service. (A box has no console for the shell.)
+    "rescue mode": BadHost(
         f"mkdir -p {RESCUE.rpartition('/')[0]} && printf '[Service]\\nExecStart=\\nExecStart=sleep 600\\n' >{RESCUE}"
         " && printf '[Unit]\\nIgnoreOnIsolate=yes\\n' >/run/keep.conf"
         " && for unit in litellm.service litellm.socket; do mkdir -p /run/systemd/system/$unit.d"
@@ -79,18 +79,18 @@ BAD_GROUND = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_GROUND)
-def test_bad_ground(shared_box: Box, name: str) -> None:
-    """On bad ground an install is one clear error, nothing is half done, and the service runs on."""
-    ground = BAD_GROUND[name]
+@pytest.mark.parametrize("name", BAD_HOSTS)
+def test_install_on_a_bad_host(shared_box: Box, name: str) -> None:
+    """On a host with a problem, an install is one clear error, changes nothing, and the service keeps running."""
+    bad = BAD_HOSTS[name]
     if name == "immutable file" and shared_box.run(("sh", "-c", CAN_CHATTR), check=False).returncode != 0:
-        pytest.skip("the file system of the boxes knows no immutable files (Linux 6.0 has them in tmpfs)")
+        pytest.skip("the file system of the boxes does not support immutable files (Linux 6.0 has them in tmpfs)")
     write_env(shared_box, "MINE=1\nLITELLM_MASTER_KEY=sk-0123456789abcdef\n")
-    argv = (*ground.prefix, "litellmctl", "install", "--env-file", "/root/.env", "-c", "demo.yml")
-    with spoilt(shared_box, ground):
+    argv = (*bad.prefix, "litellmctl", "install", "--env-file", "/root/.env", "-c", "demo.yml")
+    with broken(shared_box, bad):
         before, main = snapshot(shared_box), state(shared_box)["MainPID"]
         done = shared_box.run(argv, check=False, timeout=300, cwd="/root")
-        assert (done.returncode, ground.said in done.stderr) == (ground.code, True), done.stderr
+        assert (done.returncode, bad.message in done.stderr) == (bad.code, True), done.stderr
         assert snapshot(shared_box) == before
         assert state(shared_box)["MainPID"] == main
         assert chat(shared_box) == 200
@@ -101,17 +101,17 @@ CAN_CHATTR = "touch /etc/probe && chattr +i /etc/probe && chattr -i /etc/probe; 
 
 
 @contextmanager
-def spoilt(box: Box, ground: Ground) -> Iterator[None]:
-    box.run(("sh", "-c", ground.spoil))
+def broken(box: Box, bad: BadHost) -> Iterator[None]:
+    box.run(("sh", "-c", bad.damage))
     try:
         yield
     finally:
-        box.run(("sh", "-c", ground.mend))
+        box.run(("sh", "-c", bad.repair))
 
 
 @pytest.fixture
 def fresh(install_environment: dict[str, str]) -> Callable[..., Any]:
-    """litellmctl as on a host where nothing is installed yet, under that umask."""
+    """litellmctl as on a host where nothing is installed yet, with a given umask."""
 
     def run(box: Box, *arguments: str, umask: str = "022", **options: Any) -> Any:
         script = f'umask {umask} && exec "$@"'
@@ -122,7 +122,7 @@ def fresh(install_environment: dict[str, str]) -> Callable[..., Any]:
 
 
 def test_shutting_down(box: Box, fresh: Callable[..., Any]) -> None:
-    """On a system that shuts down an install says so, and changes nothing."""
+    """On a system that is shutting down, an install reports that and changes nothing."""
     unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\nExecStop=sleep 60\n"
     box.write("/etc/systemd/system/slow.service", unit)
     box.systemctl("start", "slow")
@@ -136,32 +136,32 @@ def test_shutting_down(box: Box, fresh: Callable[..., Any]) -> None:
     assert not box.exists("/opt/litellm-systemd")
 
 
-SOMEBODYS = (
+FOREIGN_UNIT = (
     "[Service]\nExecStart=python3 -m http.server --bind 127.0.0.1 4000\n[Install]\nWantedBy=multi-user.target\n"
 )
 
 
-def test_somebody_elses_service(box: Box, fresh: Callable[..., Any]) -> None:
-    """A litellm.service that isn't ours stays, unless --take-ours is given and our service comes up in its place.
+def test_foreign_service(box: Box, fresh: Callable[..., Any]) -> None:
+    """A foreign litellm.service stays, unless --take-ours is given and our service becomes ready in its place.
 
-    On a systemd that is degraded, and with a umask that would lock the service's user out of its own release.
+    systemd is degraded, and the umask would lock the service's user out of its own release.
     """
     box.write("/etc/systemd/system/broken.service", "[Service]\nExecStart=/bin/false\n")
     box.run(("systemctl", "start", "--wait", "broken"), check=False)
     assert box.run(("systemctl", "is-system-running"), check=False).stdout == "degraded\n"
-    box.write(UNIT, SOMEBODYS)
+    box.write(UNIT, FOREIGN_UNIT)
     box.systemctl("enable", "--now", "litellm")
     take = ("install", "-c", "demo.yml", "--take-ours")
 
     done = fresh(box, *take[:-1], check=False)
     assert (done.returncode, "--take-ours" in done.stderr) == (73, True), done.stderr
-    assert_theirs(box)
+    assert_foreign_service(box)
 
     refuse_start(box)
     write_env(box, "REFUSE=1\n")
     done = fresh(box, *take, "--env-file", "/root/.env", umask="077", check=False)
     assert done.returncode == 69, done.stderr
-    assert_theirs(box)
+    assert_foreign_service(box)
     for path in ("/etc/litellm/litellm.env", "/etc/systemd/system/litellm.socket", "/usr/local/bin/litellmctl"):
         assert not box.exists(path)
 
@@ -172,20 +172,20 @@ def test_somebody_elses_service(box: Box, fresh: Callable[..., Any]) -> None:
     assert_modes(box)
 
 
-def assert_theirs(box: Box) -> None:
-    assert box.read(UNIT) == SOMEBODYS
+def assert_foreign_service(box: Box) -> None:
+    assert box.read(UNIT) == FOREIGN_UNIT
     assert box.systemctl("is-active", "litellm") == "active"
 
 
 def assert_modes(box: Box) -> None:
-    """No secret is open to others, the service's user can read what it runs, and nobody else can write there."""
+    """Secrets are closed to others, the service's user can read its release, and only root can write to it."""
     listing = box.run(("stat", "-c", "%a", "/etc/litellm/litellm.env", "/etc/litellm", "/opt/litellm-systemd")).stdout
     assert listing.split() == ["600", "750", "755"]
     writable = "find /opt/litellm-systemd /etc/litellm /usr/local/bin/litellmctl -perm /022 -not -type l"
     assert box.run(("sh", "-c", writable)).stdout == ""
 
 
-#: Logs, caches and what always moves; systemctl removes the last one with the last link in it.
+#: Logs, caches and volatile paths; systemctl removes the last one with the last link in it.
 UNCOMPARED = (
     *("/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/var/log", "/var/cache", "/var/tmp", "/var/lib/systemd"),
     *(str(REPOSITORY), "/etc/systemd/system/multi-user.target.wants"),
@@ -193,9 +193,9 @@ UNCOMPARED = (
 
 
 def changes(box: Box) -> Files:
-    """Every path that is not in the box as on this machine, with kind, mode, owner and target; `c` if it was removed.
+    """Every path that differs between the box and this machine, with kind, mode, owner and target; `c` if removed.
 
-    It reads the changes that the box has on top of this machine's files, and not the whole of both.
+    It reads only the layer of the box's changes on top of this machine's files.
     """
     found = Files()
     for volume in volumes(Path("/")):
@@ -220,14 +220,14 @@ def looks_here(path: Path) -> str:
 
 
 def check_units(box: Box) -> str:
-    """What systemd has of the timer and of the check that it starts."""
+    """The timer and the service that it starts, as systemd lists them."""
     return box.systemctl("list-units", "--all", "--plain", "--no-legend", "litellm-verify*")
 
 
 def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
-    """After an uninstall keys and configurations are there for the next install; after a purge all is as before.
+    """An uninstall keeps keys and configurations for the next install; a purge leaves the host as it was before.
 
-    From a first install on, under a umask that would let everybody write, and with the timer of the check.
+    The umask of the first install would let every user write, and the verify timer is installed.
     """
     before = changes(box)
     users = box.read("/etc/passwd"), box.read("/etc/group")
@@ -245,7 +245,7 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     assert check_units(box) == ""
     assert box.exists("/etc/litellm/configs/demo.yml")
 
-    # The same release again, which saves building it anew; the folder is ours then, and not the install's.
+    # Reuses the release instead of building it again; the folder then belongs to the test, not to the install.
     box.run(("mv", "/root/kept", "/opt/litellm-systemd"))
     fresh(box, "install", "-c", "demo.yml", "--verify-every", "15min", umask="000")
     assert (key(box), chat(box)) == (secret, 200)
@@ -253,7 +253,7 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     box.write("/root/mine.yml", box.read("/etc/litellm/configs/demo.yml"))
     ctl(box, "config", "use", "./mine.yml", cwd="/root")
     ctl(box, "restart")
-    # A check that failed, and of which systemd remembers that.
+    # A check that failed, which systemd remembers.
     box.run(
         (
             "sed",

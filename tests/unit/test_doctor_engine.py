@@ -1,4 +1,4 @@
-"""How checks are run, and how causes are told from consequences."""
+"""How doctor runs checks, separates causes from consequences, and reports them."""
 
 from __future__ import annotations
 
@@ -11,127 +11,132 @@ import pytest
 
 from litellm_systemd.commands.doctor import build_report
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.doctor.cause import Cause, Finding, Probe
-from litellm_systemd.doctor.docs_table import replace_tables
-from litellm_systemd.doctor.engine import examine
-from litellm_systemd.doctor.registry import PROBES
-from litellm_systemd.doctor.remarks import find_remarks
-from litellm_systemd.doctor.snapshot import Observed, Snapshot
+from litellm_systemd.doctor.__main__ import replace_tables
+from litellm_systemd.doctor.cause import Cause, DoctorCheck, Finding
+from litellm_systemd.doctor.engine import Diagnosis, run_checks
+from litellm_systemd.doctor.registry import CHECKS
+from litellm_systemd.doctor.remarks import collect_remarks
+from litellm_systemd.doctor.snapshot import ObservedOnce, Snapshot
 from litellm_systemd.errors import InstallerError, PermissionDenied
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import Action, Record, Verb
 from litellm_systemd.report.report import Outcome
 
-SCENE = Snapshot(Layout())
+SNAPSHOT = Snapshot(Layout())
 PAGE = Path(__file__).resolve().parents[2] / "docs/troubleshooting.md"
 
 
 def cause(
-    name: str, outcome: Outcome = Outcome.FAILED, needs: tuple[str, ...] = (), follows: tuple[str, ...] = ()
+    name: str, outcome: Outcome = Outcome.FAILED, requires: tuple[str, ...] = (), caused_by: tuple[str, ...] = ()
 ) -> Cause:
-    return Cause(name, "It is bad.", "mend {what}", outcome, needs=needs, follows=follows)
+    return Cause(name, "It is broken.", "fix {what}", outcome, requires=requires, caused_by=caused_by)
 
 
-def bad(made: Cause) -> Probe:
-    def look(_scene: Snapshot) -> Iterator[Finding]:
-        yield made.found(f"{made.id} was seen", what=made.id)
+def failing(made: Cause) -> DoctorCheck:
+    def detect(_snapshot: Snapshot) -> Iterator[Finding]:
+        yield made.finding(f"evidence of {made.id}", what=made.id)
 
-    return Probe(made, look)
-
-
-def good(made: Cause) -> Probe:
-    return Probe(made, lambda _scene: iter(()))
+    return DoctorCheck(made, detect)
 
 
-def failing(made: Cause, error: Exception) -> Probe:
-    def look(_scene: Snapshot) -> Iterator[Finding]:
+def passing(made: Cause) -> DoctorCheck:
+    return DoctorCheck(made, lambda _snapshot: iter(()))
+
+
+def raising(made: Cause, error: Exception) -> DoctorCheck:
+    def detect(_snapshot: Snapshot) -> Iterator[Finding]:
         raise error
         yield
 
-    return Probe(made, look)
+    return DoctorCheck(made, detect)
 
 
-def test_order() -> None:
-    """Failures are told before warnings, and what lies further down before what rests on it."""
-    probes = [bad(cause("a-1", Outcome.WARNING)), bad(cause("b-1")), bad(cause("c-1")), good(cause("d-1"))]
-    found = examine(SCENE, probes).causes
-    assert [finding.cause.id for finding in found] == ["b-1", "c-1", "a-1"]
-    assert found[0].mend == "mend b-1"
+def cause_ids(diagnosis: Diagnosis) -> list[str]:
+    return [finding.cause.id for finding in diagnosis.causes]
 
 
-def test_what_is_not_wrong() -> None:
-    """What a check saw and isn't wrong is no finding: programs get it, and people aren't bothered."""
-    made = cause("a-1")
-    seen = Probe(made, lambda _scene: iter(("the service is a user",)))
-    report = build_report(examine(SCENE, [seen]), ())
+def skip_reasons(diagnosis: Diagnosis) -> dict[str, str]:
+    return {run.cause.id: run.skip_reason for run in diagnosis.unchecked}
+
+
+def test_causes_are_ordered_by_severity_then_by_check() -> None:
+    """Failures come before warnings; otherwise findings have the order of the checks."""
+    checks = [failing(cause("a-1", Outcome.WARNING)), failing(cause("b-1")), failing(cause("c-1"))]
+    diagnosis = run_checks(SNAPSHOT, [*checks, passing(cause("d-1"))])
+    assert cause_ids(diagnosis) == ["b-1", "c-1", "a-1"]
+    assert diagnosis.causes[0].remedy == "fix b-1"
+
+
+def test_an_observation_is_not_a_finding() -> None:
+    """Observations of a check that are not problems appear in the JSON report only."""
+    check = DoctorCheck(cause("a-1"), lambda _snapshot: iter(("the service is a user",)))
+    report = build_report(run_checks(SNAPSHOT, [check]), ())
     assert (report.exit_code, report.checks) == (ExitCode.OK, ())
-    (check,) = report.data["checks"]
-    assert (check["outcome"], check["details"]) == ("ok", ["the service is a user"])
+    (data,) = report.data["checks"]
+    assert (data["outcome"], data["details"]) == ("ok", ["the service is a user"])
 
 
-def test_what_a_failure_makes_moot_is_not_checked() -> None:
-    """A check that needs what has failed isn't made, nor one that needs that check; both name the first failure."""
-    probes = [
-        bad(cause("dns-dead")),
-        bad(cause("aws-identity", needs=("dns-dead",))),
-        bad(cause("aws-model", needs=("aws-identity",))),
-        bad(cause("disk-full", needs=("clock-off",))),
+def test_a_check_is_skipped_if_a_requirement_failed() -> None:
+    """A check that requires a failed one is skipped, and so is one that requires the skipped one; both name the
+    failure.
+    """
+    checks = [
+        failing(cause("dns-dead")),
+        failing(cause("aws-identity", requires=("dns-dead",))),
+        failing(cause("aws-model", requires=("aws-identity",))),
+        failing(cause("disk-full", requires=("clock-off",))),
     ]
-    diagnosis = examine(SCENE, probes)
-    assert [finding.cause.id for finding in diagnosis.causes] == ["dns-dead", "disk-full"]
-    assert {each.cause.id: each.because for each in diagnosis.unchecked} == {
-        "aws-identity": "dns-dead has to be mended first",
-        "aws-model": "dns-dead has to be mended first",
+    diagnosis = run_checks(SNAPSHOT, checks)
+    assert cause_ids(diagnosis) == ["dns-dead", "disk-full"]
+    assert skip_reasons(diagnosis) == {
+        "aws-identity": "dns-dead must be fixed first",
+        "aws-model": "dns-dead must be fixed first",
     }
 
 
-def test_a_look_is_spared_only_by_what_was_found() -> None:
-    """A check that another one spares is made where that one couldn't tell, and isn't where it has failed."""
-    for first, made in ((bad(cause("aws-key")), False), (failing(cause("aws-key"), OSError("silence")), True)):
-        model = bad(Cause("aws-model", "It is bad.", "mend {what}", spared_by=("aws-key",)))
-        diagnosis = examine(SCENE, [first, model])
-        assert ("aws-model" in [finding.cause.id for finding in diagnosis.causes]) is made
-        assert [each.because for each in diagnosis.unchecked] == [
-            "silence" if made else "aws-key has to be mended first"
-        ]
+def test_skipped_if_applies_to_failures_only() -> None:
+    """A check with `skipped_if` is skipped if that cause is found, and made if that cause could not be checked."""
+    for first, is_made in ((failing(cause("aws-key")), False), (raising(cause("aws-key"), OSError("silence")), True)):
+        model = failing(Cause("aws-model", "It is broken.", "fix {what}", skipped_if=("aws-key",)))
+        diagnosis = run_checks(SNAPSHOT, [first, model])
+        assert ("aws-model" in cause_ids(diagnosis)) is is_made
+        assert list(skip_reasons(diagnosis).values()) == ["silence" if is_made else "aws-key must be fixed first"]
 
 
-def test_a_warning_makes_nothing_moot() -> None:
-    """What needs a check that only warns is looked at all the same."""
-    probes = [bad(cause("a-1", Outcome.WARNING)), bad(cause("b-1", needs=("a-1",), follows=("a-1",)))]
-    diagnosis = examine(SCENE, probes)
-    assert [finding.cause.id for finding in diagnosis.causes] == ["b-1", "a-1"]
+def test_a_warning_skips_no_check() -> None:
+    """A check that requires one that only warns is made, and its finding is a cause of its own."""
+    checks = [failing(cause("a-1", Outcome.WARNING)), failing(cause("b-1", requires=("a-1",), caused_by=("a-1",)))]
+    assert cause_ids(run_checks(SNAPSHOT, checks)) == ["b-1", "a-1"]
 
 
-def test_consequences_are_not_counted() -> None:
-    """What follows from a failure is named beside it and is no cause; without that failure it is one."""
-    symptom = bad(cause("service-down", follows=("config-typo",)))
-    diagnosis = examine(SCENE, [symptom, bad(cause("config-typo"))])
-    assert [finding.cause.id for finding in diagnosis.causes] == ["config-typo"]
+def test_consequences_are_not_causes() -> None:
+    """A finding that a failure explains is a consequence; without that failure it is a cause."""
+    symptom = failing(cause("service-down", caused_by=("config-typo",)))
+    diagnosis = run_checks(SNAPSHOT, [symptom, failing(cause("config-typo"))])
+    assert cause_ids(diagnosis) == ["config-typo"]
     assert [(finding.cause.id, name) for finding, name in diagnosis.consequences] == [("service-down", "config-typo")]
-    alone = examine(SCENE, [symptom, good(cause("config-typo"))])
-    assert [finding.cause.id for finding in alone.causes] == ["service-down"]
+    assert cause_ids(run_checks(SNAPSHOT, [symptom, passing(cause("config-typo"))])) == ["service-down"]
 
 
-def test_a_check_that_cannot_see_says_why() -> None:
-    """An error of a check is the reason that it wasn't made, a defect of it too; the others are made."""
-    probes = [
-        failing(cause("a-1"), PermissionDenied("only root may look")),
-        failing(cause("b-1"), FileNotFoundError(2, "No such file", "/x")),
-        failing(cause("c-1"), KeyError("oops")),
-        bad(cause("d-1")),
+def test_an_error_of_a_check_is_its_skip_reason() -> None:
+    """A check that raises, even by a defect of its own, is reported as not checked; the others are made."""
+    checks = [
+        raising(cause("a-1"), PermissionDenied("only root can look")),
+        raising(cause("b-1"), FileNotFoundError(2, "No such file", "/x")),
+        raising(cause("c-1"), KeyError("oops")),
+        failing(cause("d-1")),
     ]
-    diagnosis = examine(SCENE, probes)
-    assert [each.because for each in diagnosis.unchecked] == [
-        "only root may look",
+    diagnosis = run_checks(SNAPSHOT, checks)
+    assert list(skip_reasons(diagnosis).values()) == [
+        "only root can look",
         "/x: No such file",
-        "a defect of this check: KeyError: 'oops'",
+        "this check has a defect: KeyError: 'oops'",
     ]
-    assert [finding.cause.id for finding in diagnosis.causes] == ["d-1"]
+    assert cause_ids(diagnosis) == ["d-1"]
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """A clock that moves only when it is set."""
 
     now = 0.0
 
@@ -139,34 +144,33 @@ class Clock:
         return self.now
 
 
-def test_a_check_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that doesn't come to an end is given up, and with it what needs it; all others are made."""
+def test_a_check_that_hangs_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that does not finish is abandoned, and checks that require it are skipped; all others are made."""
     clock, release = Clock(), threading.Event()
     monkeypatch.setattr("litellm_systemd.doctor.engine.time", clock)
 
-    def hang(_scene: Snapshot) -> Iterator[Finding]:
+    def hang(_snapshot: Snapshot) -> Iterator[Finding]:
         release.wait(60)
         return iter(())
 
-    def let_time_pass(_scene: Snapshot) -> Iterator[Finding]:
+    def let_time_pass(_snapshot: Snapshot) -> Iterator[Finding]:
         clock.now = 10.0
         return iter(())
 
-    hanging = Probe(cause("a-1"), hang)
-    # Time is over when the others are made, however long a busy machine takes for them.
-    later = Probe(cause("d-1", needs=("c-1",)), let_time_pass)
-    probes = [hanging, bad(cause("b-1", needs=("a-1",))), bad(cause("c-1", Outcome.WARNING)), later]
-    diagnosis = examine(SCENE, probes, each=0.2, total=0.4)
+    hanging = DoctorCheck(cause("a-1"), hang)
+    # The time is over once the other checks are made, however long a busy machine takes for them.
+    later = DoctorCheck(cause("d-1", requires=("c-1",)), let_time_pass)
+    checks = [hanging, failing(cause("b-1", requires=("a-1",))), failing(cause("c-1", Outcome.WARNING)), later]
+    diagnosis = run_checks(SNAPSHOT, checks, check_timeout=0.2, total_timeout=0.4)
     release.set()
-    assert {each.cause.id: each.because for each in diagnosis.unchecked if each.cause.id != "d-1"} == {
-        "a-1": "it didn't come to an end in time",
-        "b-1": "it didn't come to an end in time",
-    }
-    assert [finding.cause.id for finding in diagnosis.causes] == ["c-1"]
+    reasons = skip_reasons(diagnosis)
+    reasons.pop("d-1", None)
+    assert reasons == {"a-1": "the check did not finish in time", "b-1": "the check did not finish in time"}
+    assert cause_ids(diagnosis) == ["c-1"]
 
 
 def test_a_remark_that_hangs_is_left_out(tmp_path: Path) -> None:
-    """What isn't wrong is told only if it is seen at once: a host whose systemd hangs has its report all the same."""
+    """A host whose systemd hangs gets its report without the remarks that would have to wait for it."""
     snapshot, begun, release = Snapshot(Layout(root=tmp_path)), threading.Event(), threading.Event()
 
     def hang() -> dict[str, Record]:
@@ -174,81 +178,90 @@ def test_a_remark_that_hangs_is_left_out(tmp_path: Path) -> None:
         release.wait(60)
         return {}
 
-    threading.Thread(target=snapshot.once, args=("manifest", hang), daemon=True).start()
+    threading.Thread(target=snapshot.cached, args=("manifest", hang), daemon=True).start()
     begun.wait(60)
-    assert find_remarks(snapshot, seconds=0.2) == ()
+    assert collect_remarks(snapshot, seconds=0.2) == ()
     release.set()
 
 
-class Counting(Snapshot):
-    """A snapshot that counts how often it is looked at."""
+class CountingSnapshot(Snapshot):
+    """A snapshot that counts how often it observes one of its properties."""
 
     def __init__(self) -> None:
         super().__init__(Layout())
-        self.looks = 0
+        self.observations = 0
 
-    @Observed
+    @ObservedOnce
     def thing(self) -> str:
-        """Something that can't be seen."""
-        self.looks += 1
-        raise InstallerError("it can't be seen")
+        """A property that cannot be observed."""
+        self.observations += 1
+        raise InstallerError("it is unavailable")
 
 
-def test_a_scene_is_looked_at_once() -> None:
-    """However many checks ask for the same thing at once, it is observed once, and its error told to each."""
-    snapshot = Counting()
-    probes = [Probe(cause(f"a-{number}"), lambda seen: iter(seen.thing)) for number in range(20)]  # type: ignore[attr-defined]
-    diagnosis = examine(snapshot, probes)
-    assert {each.because for each in diagnosis.unchecked} == {"it can't be seen"}
-    assert snapshot.looks == 1
+def test_a_property_is_observed_once() -> None:
+    """However many checks read a property in parallel, it is observed once, and its error is raised in each."""
+    snapshot = CountingSnapshot()
+    checks = [
+        DoctorCheck(cause(f"a-{number}"), lambda given: iter(given.thing))  # type: ignore[attr-defined]
+        for number in range(20)
+    ]
+    diagnosis = run_checks(snapshot, checks)
+    assert set(skip_reasons(diagnosis).values()) == {"it is unavailable"}
+    assert snapshot.observations == 1
 
 
 # --- the report ---
 
 
 def test_report() -> None:
-    """A report has a line for each cause, one for each reason of not looking, and exit code 1 for a failure."""
-    probes = [
-        bad(cause("a-1")),
-        *(bad(cause(f"b-{number}", needs=("a-1",))) for number in (1, 2)),
-        bad(cause("c-1", follows=("a-1",))),
-        bad(cause("d-1", Outcome.WARNING)),
+    """The report has one line for each cause and one for each skip reason, and exit code 1 for a failure."""
+    checks = [
+        failing(cause("a-1")),
+        *(failing(cause(f"b-{number}", requires=("a-1",))) for number in (1, 2)),
+        failing(cause("c-1", caused_by=("a-1",))),
+        failing(cause("d-1", Outcome.WARNING)),
     ]
-    report = build_report(examine(SCENE, probes), ("By the way.",))
+    report = build_report(run_checks(SNAPSHOT, checks), ("By the way.",))
     assert [(check.name, check.outcome) for check in report.checks] == [
         ("a-1", Outcome.FAILED),
         ("d-1", Outcome.WARNING),
         ("not checked", Outcome.SKIPPED),
     ]
-    assert report.checks[0].detail == "a-1 was seen\nIt is bad."
-    assert report.checks[0].hint == "mend a-1\ndocs/troubleshooting.md#a-1"
-    assert report.checks[2].detail == "a-1 has to be mended first: b-1, b-2"
-    assert report.notes == ("Follows from a-1, and isn't counted: c-1.", "By the way.")
-    assert report.title == "1 failure, 1 warning: 3 checks, 2 not made"
+    assert report.checks[0].detail == "evidence of a-1\nIt is broken."
+    assert report.checks[0].hint == "fix a-1\ndocs/troubleshooting.md#a-1"
+    assert report.checks[2].detail == "a-1 must be fixed first: b-1, b-2"
+    assert report.notes == ("Caused by a-1 and not counted: c-1.", "By the way.")
+    assert report.title == "1 failure, 1 warning: 3 checks, 2 skipped"
     assert report.exit_code is ExitCode.FAILED
-    assert [each["outcome"] for each in report.data["checks"]] == [
-        "failed",
-        "skipped",
-        "skipped",
-        "failed",
-        "warning",
-    ]
+    outcomes = ["failed", "skipped", "skipped", "failed", "warning"]
+    assert [data["outcome"] for data in report.data["checks"]] == outcomes
 
 
-def test_report_of_warnings_and_of_nothing() -> None:
-    """Warnings alone leave the exit code 0, and so does a sound host, whose report has no line at all."""
-    warned = build_report(examine(SCENE, [bad(cause("a-1", Outcome.WARNING))]), ())
-    assert (warned.exit_code, warned.title) == (ExitCode.OK, "1 warning: 1 checks")
-    sound = build_report(examine(SCENE, [good(cause("a-1"))]), ())
-    assert (sound.exit_code, sound.checks, sound.title) == (ExitCode.OK, (), "nothing is wrong: 1 checks")
+def test_warnings_do_not_change_the_exit_code() -> None:
+    """With warnings only, the exit code is 0, as for a healthy host, whose report has no line at all."""
+    warned = build_report(run_checks(SNAPSHOT, [failing(cause("a-1", Outcome.WARNING))]), ())
+    assert (warned.exit_code, warned.title) == (ExitCode.OK, "1 warning: 1 check")
+    healthy = build_report(run_checks(SNAPSHOT, [passing(cause("a-1"))]), ())
+    assert (healthy.exit_code, healthy.checks, healthy.title) == (ExitCode.OK, (), "no problems found: 1 check")
 
 
-def test_report_of_what_was_mended() -> None:
-    """What --fix has mended is told as done, and what is still there as a failure, not as both."""
+def test_the_json_keys_of_a_finding_are_stable() -> None:
+    """Programs that read `doctor --json` find the same keys in every release."""
+    report = build_report(run_checks(SNAPSHOT, [failing(cause("a-1"))]), ())
+    (finding,) = report.data["findings"]
+    assert finding.keys() == {"id", "group", "outcome", "seen", "means", "mend", "fixable", "docs"}
+    assert (finding["seen"], finding["means"], finding["mend"]) == ("evidence of a-1", "It is broken.", "fix a-1")
+    (check,) = report.data["checks"]
+    assert check.keys() == {"id", "group", "outcome", "because", "details", "seconds"}
+
+
+def test_report_of_fixed_causes() -> None:
+    """A cause that `--fix` has fixed is reported as changed; one that is still there as a failure, not as both."""
     step = (Action(Verb.DAEMON_RELOAD, "systemd"),)
-    mended = cause("a-1").found("seen", actions=step, what="a")
-    stays = cause("b-1").found("b-1 was seen", actions=step, what="b-1")
-    report = build_report(examine(SCENE, [good(cause("a-1")), bad(cause("b-1"))]), (), (mended, stays))
+    fixed = cause("a-1").finding("evidence", actions=step, what="a")
+    remaining = cause("b-1").finding("evidence of b-1", actions=step, what="b-1")
+    diagnosis = run_checks(SNAPSHOT, [passing(cause("a-1")), failing(cause("b-1"))])
+    report = build_report(diagnosis, (), (fixed, remaining))
     assert [(check.name, check.outcome) for check in report.checks] == [
         ("a-1", Outcome.CHANGED),
         ("b-1", Outcome.FAILED),
@@ -258,19 +271,19 @@ def test_report_of_what_was_mended() -> None:
 # --- the definitions ---
 
 
-def test_definitions_fit_together() -> None:
-    """Each id is there once, each reference leads to a check, none goes in a circle, and there are about forty."""
-    causes = {probe.cause.id: probe.cause for probe in PROBES}
-    assert len(causes) == len(PROBES) >= 40
+def test_definitions_are_consistent() -> None:
+    """Each id is defined once, each reference names a check, no reference is circular, and there are at least 40."""
+    causes = {check.cause.id: check.cause for check in CHECKS}
+    assert len(causes) == len(CHECKS) >= 40
     for each in causes.values():
-        assert {*each.needs, *each.spared_by, *each.follows} <= set(causes), each.id
-        assert each.id not in (*each.needs, *each.spared_by, *each.follows)
-        assert each.means.endswith("."), each.id
-    waits = {name: {*each.needs, *each.spared_by} for name, each in causes.items()}
-    assert list(TopologicalSorter(waits).static_order())
+        assert {*each.requires, *each.skipped_if, *each.caused_by} <= set(causes), each.id
+        assert each.id not in (*each.requires, *each.skipped_if, *each.caused_by)
+        assert each.explanation.endswith("."), each.id
+    dependencies = {name: {*each.requires, *each.skipped_if} for name, each in causes.items()}
+    assert list(TopologicalSorter(dependencies).static_order())
 
 
-def test_documentation_is_made_from_the_definitions() -> None:
-    """The tables in docs/troubleshooting.md are what `python -m litellm_systemd.doctor FILE` makes of the code."""
+def test_documentation_is_generated_from_the_definitions() -> None:
+    """The tables in docs/troubleshooting.md are the output of `python -m litellm_systemd.doctor FILE`."""
     text = PAGE.read_text(encoding="utf-8")
-    assert replace_tables(text, (probe.cause for probe in PROBES)) == text
+    assert replace_tables(text, (check.cause for check in CHECKS)) == text

@@ -11,7 +11,7 @@ import pytest
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands.logs import build_errors, build_request
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.doctor.check_journal import news_of, worth_telling
+from litellm_systemd.doctor.check_journal import recent_events, reportable_groups
 from litellm_systemd.logs.events import LogEvent, group_events, of_request, read_events
 from litellm_systemd.logs.known_messages import SIGNATURES, find_signature
 from tests.fakes.refusals import SCRIPTED
@@ -190,7 +190,7 @@ def test_what_doctor_tells() -> None:
 
     def told(*texts: str) -> set[str]:
         groups = group_events(read_events(entry(text) for text in texts))
-        found = [group for area in ("aws", "litellm", "service") for group in worth_telling(groups, area)]
+        found = [group for area in ("aws", "litellm", "service") for group in reportable_groups(groups, area)]
         return {group.signature.name for group in found if group.signature}
 
     assert told(killed, killed) == set()
@@ -201,8 +201,8 @@ def test_what_doctor_tells() -> None:
 def test_old_lines_are_no_news() -> None:
     """What was said more than a day ago isn't told, however long the service has been running."""
     event = LogEvent(when=1000.0, priority=3, pid="7", text="x")
-    assert news_of((event,), 1001.0) == (event,)
-    assert news_of((event,), 1000.0 + 86_401) == ()
+    assert recent_events((event,), 1001.0) == (event,)
+    assert recent_events((event,), 1000.0 + 86_401) == ()
 
 
 @pytest.mark.parametrize("arguments", [["--errors", "--request", CALL], ["--errors", "-f"], ["--request", "short"]])

@@ -1,4 +1,4 @@
-"""doctor: what is wrong, why, and what mends it; with `fix`, mend what can be mended without risk."""
+"""doctor: find what is wrong, why, and how to fix it; with `fix`, apply the safe fixes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from litellm_systemd.aws.client import load
 from litellm_systemd.commands.transaction import Say, changing, require_root
 from litellm_systemd.doctor.cause import Finding
-from litellm_systemd.doctor.engine import CheckRun, Diagnosis, examine
-from litellm_systemd.doctor.registry import PROBES
-from litellm_systemd.doctor.remarks import find_remarks
+from litellm_systemd.doctor.engine import CheckRun, Diagnosis, run_checks
+from litellm_systemd.doctor.registry import CHECKS
+from litellm_systemd.doctor.remarks import collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.host.layout import Layout
@@ -25,66 +25,66 @@ from litellm_systemd.install.steps import Executor
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Check, Outcome, Report
 
-#: So many checks that weren't made for the same reason are named to people; programs get all.
+#: At most this many checks that were skipped for the same reason are named to people; JSON lists all of them.
 _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Repaired:
-    """What `--fix` has done, and what went wrong with it."""
+class _FixResult:
+    """The findings that `--fix` acted on, and its error message; empty if there was none."""
 
     findings: tuple[Finding, ...] = ()
-    trouble: str = ""
+    error: str = ""
 
 
 def doctor(*, fix: bool = False, say: Say = lambda _line: None) -> Report:
-    """Examine this host; with `fix`, take the safe steps and examine it again.
+    """Check this host; with `fix`, apply the safe fixes and check again.
 
-    The exit code is FAILED if something is wrong, OK if there are warnings at most.
+    The exit code is FAILED if there is a failure, OK if there are only warnings or nothing.
 
     Raises:
-        PermissionDenied: `fix` is set, and this isn't root.
+        PermissionDenied: `fix` is set and this process is not root.
     """
     load()
     layout = find_any_layout()
     snapshot = Snapshot(layout)
-    diagnosis, mended = examine(snapshot, PROBES), _Repaired()
+    diagnosis, result = run_checks(snapshot, CHECKS), _FixResult()
     if fix:
         require_root("litellmctl doctor --fix")
-        mended = _mend(layout, diagnosis, say)
-        if mended.findings:
+        result = _fix(layout, diagnosis, say)
+        if result.findings:
             snapshot = Snapshot(find_any_layout())
-            diagnosis = examine(snapshot, PROBES)
-    return build_report(diagnosis, find_remarks(snapshot), mended.findings, mended.trouble)
+            diagnosis = run_checks(snapshot, CHECKS)
+    return build_report(diagnosis, collect_remarks(snapshot), result.findings, result.error)
 
 
 def find_any_layout() -> Layout:
-    """The layout of the installation here; the default one where its manifest can't tell."""
+    """The layout of the installation; the default layout if its manifest cannot be read."""
     try:
         return find_layout(Path("/"), None)
     except InputError:
         return Layout()
 
 
-def _mend(layout: Layout, diagnosis: Diagnosis, say: Say) -> _Repaired:
-    """Take the steps of all causes that can be mended, as one change: all of them or none."""
-    mendable = tuple(each for each in diagnosis.causes if each.cause.fix and (each.actions or _by_recovery(each)))
-    if not mendable:
-        return _Repaired()
-    for finding in mendable:
-        say(f"{finding.cause.id}: {finding.seen}")
+def _fix(layout: Layout, diagnosis: Diagnosis, say: Say) -> _FixResult:
+    """Take the steps for all causes that have a safe fix, as one change: all of them or none."""
+    fixable = tuple(finding for finding in diagnosis.causes if _is_fixable(finding))
+    if not fixable:
+        return _FixResult()
+    for finding in fixable:
+        say(f"{finding.cause.id}: {finding.evidence}")
         say(f"  --fix {finding.cause.fix}")
     try:
         with changing(layout, "doctor --fix", say) as executor:
-            _apply(executor, tuple(action for finding in mendable for action in finding.actions))
+            _apply(executor, tuple(action for finding in fixable for action in finding.actions))
     except InstallerError as error:
-        return _Repaired(trouble=f"--fix failed: {error.message}. {error.hint}")
-    return _Repaired(mendable)
+        return _FixResult(error=f"--fix failed: {error.message}. {error.hint}")
+    return _FixResult(fixable)
 
 
-def _by_recovery(finding: Finding) -> bool:
-    """Whether taking the lock is all that mends it: what was cut short is put right then."""
-    return finding.cause.id == "files-unfinished"
+def _is_fixable(finding: Finding) -> bool:
+    # Taking the install lock rolls an interrupted change back, so that fix needs no action of its own.
+    return bool(finding.cause.fix and (finding.actions or finding.cause.id == "files-unfinished"))
 
 
 def _apply(executor: Executor, actions: tuple[Action, ...]) -> None:
@@ -95,87 +95,98 @@ def _apply(executor: Executor, actions: tuple[Action, ...]) -> None:
 
 
 def build_report(
-    diagnosis: Diagnosis, remarks: tuple[str, ...], mended: tuple[Finding, ...] = (), trouble: str = ""
+    diagnosis: Diagnosis, remarks: tuple[str, ...], fixed: tuple[Finding, ...] = (), fix_error: str = ""
 ) -> Report:
-    """The report of a diagnosis: what was mended, causes, checks that weren't made, and what follows from what."""
+    """The report of a diagnosis: what was fixed, causes, skipped checks, and consequences.
+
+    `fixed` are the findings that `--fix` acted on; those that are still there are reported as causes.
+    """
     causes = diagnosis.causes
-    left = {(each.cause.id, each.seen) for each in causes}
-    fixed = tuple(each for each in mended if (each.cause.id, each.seen) not in left)
+    remaining = {(finding.cause.id, finding.evidence) for finding in causes}
+    fixed = tuple(finding for finding in fixed if (finding.cause.id, finding.evidence) not in remaining)
     checks = (
-        *(Check(each.cause.id, Outcome.CHANGED, f"mended: {each.seen}") for each in fixed),
-        *(Check(each.cause.id, each.outcome, f"{each.seen}\n{each.cause.means}", _hint(each)) for each in causes),
-        *_unchecked(diagnosis.unchecked),
+        *(Check(finding.cause.id, Outcome.CHANGED, f"fixed: {finding.evidence}") for finding in fixed),
+        *(Check(each.cause.id, each.outcome, _detail(each), _hint(each)) for each in causes),
+        *_skipped(diagnosis.unchecked),
     )
     return Report(
         _title(diagnosis),
         checks,
-        notes=(*([trouble] if trouble else []), *_following(diagnosis), *remarks),
+        notes=(*([fix_error] if fix_error else []), *_consequences(diagnosis), *remarks),
         data={
-            "findings": [_finding(each) for each in causes],
-            "consequences": [{**_finding(each), "of": cause} for each, cause in diagnosis.consequences],
-            "fixed": [_finding(each) for each in fixed],
-            "checks": [_examined(each) for each in diagnosis.examined],
+            "findings": [_finding_data(finding) for finding in causes],
+            "consequences": [{**_finding_data(finding), "of": cause} for finding, cause in diagnosis.consequences],
+            "fixed": [_finding_data(finding) for finding in fixed],
+            "checks": [_run_data(run) for run in diagnosis.runs],
             "remarks": list(remarks),
         },
     )
 
 
+def _detail(finding: Finding) -> str:
+    return f"{finding.evidence}\n{finding.cause.explanation}"
+
+
 def _hint(finding: Finding) -> str:
-    does_it = finding.cause.fix and finding.actions and "--fix" not in finding.mend
-    fix = "\nor: sudo litellmctl doctor --fix" if does_it else ""
-    return f"{finding.mend}{fix}\n{finding.cause.link}"
+    offers_fix = finding.cause.fix and finding.actions and "--fix" not in finding.remedy
+    fix = "\nor: sudo litellmctl doctor --fix" if offers_fix else ""
+    return f"{finding.remedy}{fix}\n{finding.cause.link}"
 
 
-def _unchecked(examined: Iterable[CheckRun]) -> Iterable[Check]:
-    """A line for each reason, not for each check."""
-    rows = sorted(examined, key=lambda each: each.because)
-    for because, group in groupby(rows, lambda each: each.because):
-        names = [each.cause.id for each in group]
+def _skipped(runs: Iterable[CheckRun]) -> Iterable[Check]:
+    """One line for each reason, not one for each check."""
+    rows = sorted(runs, key=lambda run: run.skip_reason)
+    for skip_reason, group in groupby(rows, lambda run: run.skip_reason):
+        names = [run.cause.id for run in group]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        yield Check("not checked", Outcome.SKIPPED, f"{because}: {', '.join(names[:_NAMED])}{more}")
+        yield Check("not checked", Outcome.SKIPPED, f"{skip_reason}: {', '.join(names[:_NAMED])}{more}")
 
 
-def _following(diagnosis: Diagnosis) -> Iterable[str]:
+def _consequences(diagnosis: Diagnosis) -> Iterable[str]:
     rows = sorted(diagnosis.consequences, key=lambda pair: pair[1])
     for cause, group in groupby(rows, lambda pair: pair[1]):
         names = dict.fromkeys(finding.cause.id for finding, _ in group)
-        yield f"Follows from {cause}, and isn't counted: {', '.join(names)}."
+        yield f"Caused by {cause} and not counted: {', '.join(names)}."
 
 
 def _title(diagnosis: Diagnosis) -> str:
-    made = len(diagnosis.examined) - len(diagnosis.unchecked)
-    failures = sum(each.outcome is Outcome.FAILED for each in diagnosis.causes)
+    failures = sum(finding.outcome is Outcome.FAILED for finding in diagnosis.causes)
     warnings = len(diagnosis.causes) - failures
     found = ", ".join(
-        f"{number} {noun}{'s' if number > 1 else ''}"
-        for number, noun in ((failures, "failure"), (warnings, "warning"))
-        if number
+        _count(number, noun) for number, noun in ((failures, "failure"), (warnings, "warning")) if number
     )
-    left_out = f", {len(diagnosis.unchecked)} not made" if diagnosis.unchecked else ""
-    return f"{found or 'nothing is wrong'}: {made} checks{left_out}"
+    skipped = len(diagnosis.unchecked)
+    made = _count(len(diagnosis.runs) - skipped, "check")
+    return f"{found or 'no problems found'}: {made}" + (f", {skipped} skipped" if skipped else "")
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _finding_data(finding: Finding) -> dict[str, Any]:
+    """The finding for programs. Its keys are public and keep their names."""
     return {
         "id": finding.cause.id,
         "group": finding.cause.group,
         "outcome": finding.outcome.value,
-        "seen": finding.seen,
-        "means": finding.cause.means,
-        "mend": finding.mend,
-        "fixable": bool(finding.cause.fix and (finding.actions or _by_recovery(finding))),
+        "seen": finding.evidence,
+        "means": finding.cause.explanation,
+        "mend": finding.remedy,
+        "fixable": _is_fixable(finding),
         "docs": finding.cause.link,
     }
 
 
-def _examined(examined: CheckRun) -> dict[str, Any]:
-    outcomes = {finding.outcome for finding in examined.findings}
+def _run_data(run: CheckRun) -> dict[str, Any]:
+    """The check for programs. Its keys are public and keep their names."""
+    outcomes = {finding.outcome for finding in run.findings}
     worst = next((each for each in (Outcome.FAILED, Outcome.WARNING) if each in outcomes), Outcome.OK)
     return {
-        "id": examined.cause.id,
-        "group": examined.cause.group,
-        "outcome": Outcome.SKIPPED.value if examined.because and worst is Outcome.OK else worst.value,
-        "because": examined.because,
-        "details": list(examined.details),
-        "seconds": round(examined.seconds, 3),
+        "id": run.cause.id,
+        "group": run.cause.group,
+        "outcome": Outcome.SKIPPED.value if run.skip_reason and worst is Outcome.OK else worst.value,
+        "because": run.skip_reason,
+        "details": list(run.details),
+        "seconds": round(run.seconds, 3),
     }

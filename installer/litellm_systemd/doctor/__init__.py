@@ -1,6 +1,6 @@
-"""From symptom to cause to remedy: what is wrong with a gateway, seen from the ground up.
+"""Diagnose a gateway: find causes, separate them from their consequences, and name the remedy for each.
 
-`cause` has the values, `snapshot` what the checks look at, `engine` runs them side by side and tells causes from
-consequences. Each `check_…` holds the causes of one group, each beside the small function that looks for it;
-`registry` has them all. The tables of causes in docs/troubleshooting.md are made from the same (`docs_table`).
+`cause` defines the values, `snapshot` what the checks look at, `engine` runs the checks in parallel. Each `check_*`
+module holds the causes of one subject, each next to the function that detects it; `registry` lists all of them in
+order. `python -m litellm_systemd.doctor` generates the tables of causes in docs/troubleshooting.md from them.
 """

@@ -1,4 +1,4 @@
-"""What a check looks for, and what it finds: values."""
+"""Values: a cause that doctor knows, a finding, and the check that detects a cause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DOCS = "docs/troubleshooting.md"
 
-#: For a release that can't run any more; litellmctl itself is one of its programs. As units/litellmctl.j2 has it.
+#: For a release that can no longer run: litellmctl is one of its programs. units/litellmctl.j2 prints it as well.
 REINSTALL = (
     "/usr/bin/python3 -m venv DIR && DIR/bin/pip install litellm-systemd"
     " && sudo DIR/bin/litellmctl install --installed    # or, in a checkout: sudo ./scripts/quickstart.sh"
@@ -25,22 +25,23 @@ REINSTALL = (
 class Cause:
     """One thing that can be wrong.
 
-    `id` is stable and begins with the group. `means` says what it does to the service, `mend` is the command that
-    mends it, a template for `str.format`. `outcome` is FAILED or WARNING, unless a finding says otherwise. `fix` says
-    in words what `doctor --fix` does about it; empty if it does nothing.
-    `needs`: causes that must be absent before this one can be looked for. `spared_by`: causes that spare the look if
-    they are found, and don't if nobody could tell. `follows`: causes that bring this one about, so that it isn't
-    worth a word beside them.
+    `id` is stable and begins with the group. `explanation` says what it does to the service. `remedy` is the command
+    that fixes it, a template for `str.format`. `outcome` is FAILED or WARNING, unless a finding overrides it. `fix`
+    describes what `doctor --fix` does; empty if it does nothing.
+
+    Three fields name other causes by id. `requires`: this cause is checked only if those are absent and were checked.
+    `skipped_if`: this cause is not checked if one of those is found, but is checked if those could not be checked.
+    `caused_by`: if one of those is found, this cause is reported as its consequence.
     """
 
     id: str
-    means: str
-    mend: str
+    explanation: str
+    remedy: str
     outcome: Outcome = Outcome.FAILED
     fix: str = ""
-    needs: tuple[str, ...] = ()
-    spared_by: tuple[str, ...] = ()
-    follows: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    skipped_if: tuple[str, ...] = ()
+    caused_by: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -49,47 +50,48 @@ class Cause:
 
     @property
     def link(self) -> str:
-        """Where the documentation tells more."""
+        """Path and anchor of its documentation."""
         return f"{DOCS}#{self.id}"
 
-    def found(
+    def finding(
         self,
-        seen: str,
+        evidence: str,
         *,
         outcome: Outcome | None = None,
         actions: tuple[Action, ...] = (),
         **values: str,
     ) -> Finding:
         """A finding of this cause; `values` fill the template of the remedy."""
-        return Finding(self, seen, self.mend.format_map(values), outcome or self.outcome, actions)
+        return Finding(self, evidence, self.remedy.format_map(values), outcome or self.outcome, actions)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A cause that was found: what was `seen` (the line, the value), and the command that mends it here.
+    """A cause that was detected.
 
-    `actions` are the steps that `--fix` takes.
+    `evidence` is the line or value that shows it, `remedy` the command that fixes it on this host, and `actions` are
+    the steps that `doctor --fix` takes.
     """
 
     cause: Cause
-    seen: str
-    mend: str
+    evidence: str
+    remedy: str
     outcome: Outcome
     actions: tuple[Action, ...] = ()
 
 
-#: Yields what is wrong; and as plain text what was seen and isn't wrong, for `doctor --json` and a bug report.
-Look = Callable[["Snapshot"], Iterator[Finding | str]]
+#: Yields findings. A plain string is an observation that is not a problem, for `doctor --json` and bug reports.
+Detector = Callable[["Snapshot"], Iterator[Finding | str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """A cause with the function that looks for it, which raises InstallerError or OSError where it can't."""
+class DoctorCheck:
+    """A cause and the function that detects it, which raises InstallerError or OSError if it cannot check."""
 
     cause: Cause
-    look: Look
+    detect: Detector
 
 
-def looks_for(cause: Cause) -> Callable[[Look], Probe]:
-    """Make a probe of a function."""
-    return lambda look: Probe(cause, look)
+def detects(cause: Cause) -> Callable[[Detector], DoctorCheck]:
+    """Decorator: make a check of the function that detects `cause`."""
+    return lambda detect: DoctorCheck(cause, detect)

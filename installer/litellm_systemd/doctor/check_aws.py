@@ -1,4 +1,4 @@
-"""AWS, as the service has it: role, key, identity, and each model. Nothing here is billed."""
+"""AWS with the service's credentials: instance role, access key, identity, and each model. Nothing is billed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from litellm_systemd.aws.instance import DISABLED_HERE, DISABLED_VARIABLE, obser
 from litellm_systemd.aws.lifecycle import ask_lives
 from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.bedrock.refusals import find_refusal
-from litellm_systemd.doctor.cause import Cause, Finding, looks_for
+from litellm_systemd.doctor.cause import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import CREDENTIAL_VARIABLES, KEY_ID, PAIR, TOKEN
 from litellm_systemd.env.aws import ROLE as ROLE_NAME
@@ -25,7 +25,7 @@ from litellm_systemd.gateway.config_types import Severity
 from litellm_systemd.gateway.served_models import build_served, end_findings
 from litellm_systemd.report.report import Outcome
 
-_TOLD = ("files-not-installed", "files-gone", "environment-unusable", "configuration-unusable")
+_CONFIGURED = ("files-not-installed", "files-gone", "environment-unusable", "configuration-unusable")
 _NETWORK = (
     *("network-sandbox", "network-dns", "network-proxy", "network-unreachable", "network-certificate"),
     "environment-credentials",
@@ -33,78 +33,78 @@ _NETWORK = (
 
 ROLE = Cause(
     "aws-role",
-    "The service takes its credentials from the EC2 instance, and that gives it none: every call fails.",
+    "The service uses the IAM role of the EC2 instance, but the instance provides no credentials: every call fails.",
     "{remedy}",
-    needs=(*_TOLD, "environment-credentials"),
-    follows=("host-clock",),
+    requires=(*_CONFIGURED, "environment-credentials"),
+    caused_by=("host-clock",),
 )
 
 
-@looks_for(ROLE)
-def role(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the instance has a role whose credentials can be had, if the configuration needs that."""
+@detects(ROLE)
+def detect_aws_role(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect an instance that provides no credentials of a role, if the configuration needs them."""
     if not needs_metadata(snapshot.gateway, snapshot.environment):
         return
-    trouble = observe_instance(snapshot.environment).trouble
-    if trouble is not None and trouble.code == DISABLED_HERE:
-        raise Unavailable(f"{DISABLED_VARIABLE}=true is set here, and not for the service")
-    if trouble is not None:
-        yield ROLE.found(trouble.message, remedy=trouble.hint)
+    problem = observe_instance(snapshot.environment).trouble
+    if problem is not None and problem.code == DISABLED_HERE:
+        raise Unavailable(f"{DISABLED_VARIABLE}=true is set in this shell but not for the service")
+    if problem is not None:
+        yield ROLE.finding(problem.message, remedy=problem.hint)
 
 
 KEY = Cause(
     "aws-key",
-    "AWS refuses the access key of the environment: every call fails.",
+    "AWS rejects the access key in the environment file: every call fails.",
     "{remedy}",
-    needs=(*_TOLD, *_NETWORK),
-    follows=("host-clock",),
+    requires=(*_CONFIGURED, *_NETWORK),
+    caused_by=("host-clock",),
 )
 
 
-@looks_for(KEY)
-def key(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether STS knows the access key, if one is used."""
+@detects(KEY)
+def detect_aws_key(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect an access key that STS rejects, if the configuration uses one."""
     environ = snapshot.environment
     if not uses_pair(snapshot.gateway, environ) or environ.get(BEARER_VARIABLE) or not environ.get(PAIR[1]):
         return
     try:
-        identity = _owner_of_key(snapshot)
+        identity = _key_owner(snapshot)
     except InputError as error:
-        yield KEY.found(error.message, remedy=error.hint)
+        yield KEY.finding(error.message, remedy=error.hint)
         return
     if identity.doubt is not None:
         raise Unavailable(identity.doubt)
 
 
-def _owner_of_key(snapshot: Snapshot) -> Identity:
-    """Whose the key pair of the environment is; STS is asked once."""
+def _key_owner(snapshot: Snapshot) -> Identity:
+    """The identity that owns the access key of the environment, from a single request to STS."""
     environ, where = snapshot.environment, snapshot.layout.environment_file
     pair = Credentials(environ[KEY_ID], environ[PAIR[1]], environ.get(TOKEN) or None, snapshot.settings.region)
-    found: Identity = snapshot.once("owner of the key", lambda: identify(pair, environ, where))
+    found: Identity = snapshot.cached("key owner", lambda: identify(pair, environ, where))
     return found
 
 
 IDENTITY = Cause(
     "aws-identity",
-    "The service assumes a role (AWS_ROLE_NAME, or aws_role_name of a model), and AWS doesn't let it: every call with"
+    "AWS does not allow the service to assume its role (AWS_ROLE_NAME, or aws_role_name of a model): every call with"
     " that role fails.",
-    "aws iam get-role --role-name {name} --query Role.AssumeRolePolicyDocument    # must let in the identity that is"
-    " named, which needs sts:AssumeRole on {role}; and AWS_EXTERNAL_ID must be what it asks for",
-    needs=(*_TOLD, *_NETWORK, "aws-role", "aws-key"),
-    follows=("host-clock",),
+    "aws iam get-role --role-name {name} --query Role.AssumeRolePolicyDocument    # must allow the identity named"
+    " above and match AWS_EXTERNAL_ID; the identity needs sts:AssumeRole on {role}",
+    requires=(*_CONFIGURED, *_NETWORK, "aws-role", "aws-key"),
+    caused_by=("host-clock",),
 )
 
 
-@looks_for(IDENTITY)
-def identity(snapshot: Snapshot) -> Iterator[Finding | str]:
-    """Who the service is to AWS, and whether it may become the role that it assumes."""
+@detects(IDENTITY)
+def detect_aws_identity(snapshot: Snapshot) -> Iterator[Finding | str]:
+    """Report the identity of the service at AWS; detect a role that it is not allowed to assume."""
     callers = find_callers(snapshot)
     with ThreadPoolExecutor(8) as pool:
         for caller, found in zip(callers, pool.map(lambda each: _identity(snapshot, each), callers), strict=True):
             role = "" if caller.environ.get(BEARER_VARIABLE) else caller.environ.get(ROLE_NAME, "")
             names = ", ".join(each.model.name for each in caller.models)
             if isinstance(found, RoleRefused):
-                yield IDENTITY.found(f"{names}: {found}", role=role, name=role.rpartition("/")[2])
+                yield IDENTITY.finding(f"{names}: {found}", role=role, name=role.rpartition("/")[2])
             elif isinstance(found, str):
                 yield f"{found} calls {names}"
             elif role:
@@ -112,9 +112,9 @@ def identity(snapshot: Snapshot) -> Iterator[Finding | str]:
 
 
 def _identity(snapshot: Snapshot, caller: Caller) -> str | Refused:
-    """The ARN, or why it isn't known: a service that assumes no role can do without STS."""
-    if _is_by_key(snapshot.environment, caller.environ):  # `key` has asked that, and nothing was wrong
-        return _owner_of_key(snapshot).arn or Refused("STS knows no owner of the key")
+    """The ARN, or the reason why it is unknown: a service that assumes no role works without STS."""
+    if _uses_only_the_key(snapshot.environment, caller.environ):  # detect_aws_key has already requested it
+        return _key_owner(snapshot).arn or Refused("STS returned no owner of the key")
 
     def ask() -> str | Refused:
         try:
@@ -122,11 +122,11 @@ def _identity(snapshot: Snapshot, caller: Caller) -> str | Refused:
         except Refused as error:
             return error
 
-    return snapshot.within(ask) or Refused("STS takes too long to answer")
+    return snapshot.with_timeout(ask) or Refused("STS did not answer in time")
 
 
-def _is_by_key(service: Mapping[str, str], caller: Mapping[str, str]) -> bool:
-    """Whether a caller signs by the key pair of the environment, and by nothing else."""
+def _uses_only_the_key(service: Mapping[str, str], caller: Mapping[str, str]) -> bool:
+    """Whether a caller signs with the access key of the environment, without a role or a Bedrock API key."""
     same = all(caller.get(name) == service.get(name) for name in CREDENTIAL_VARIABLES)
     others = (ROLE_NAME, BEARER_VARIABLE)
     return same and all(caller.get(name) for name in PAIR) and not any(caller.get(name) for name in others)
@@ -134,120 +134,118 @@ def _is_by_key(service: Mapping[str, str], caller: Mapping[str, str]) -> bool:
 
 ENDED = Cause(
     "aws-model-ended",
-    "Bedrock ends models on a day that it announces: after it every call is refused.",
-    "sudoedit {path}    # {remedy} What there is: litellmctl models",
-    needs=_TOLD,
+    "Bedrock ends the model on an announced date: from that day on it rejects every call.",
+    "sudoedit {path}    # {remedy} To list models and their end: litellmctl models",
+    requires=_CONFIGURED,
 )
 
 
-@looks_for(ENDED)
-def ended(snapshot: Snapshot) -> Iterator[Finding | str]:
-    """Whether a model has ended, or ends soon: as Bedrock says, or as far as this release knows."""
+@detects(ENDED)
+def detect_aws_model_ended(snapshot: Snapshot) -> Iterator[Finding | str]:
+    """Detect models that have ended or end soon, by Bedrock's own data or else by that of this release."""
     known = build_served(snapshot.gateway, snapshot.environment)
-    asked = snapshot.within(lambda: ask_lives(snapshot.gateway, known, snapshot.environment))
-    served, refusal = asked or (known, "it takes too long to answer")
-    by = (
-        f"by the model map of this release, since Bedrock wasn't asked: {refusal}" if refusal else "by Bedrock itself"
-    )
+    asked = snapshot.with_timeout(lambda: ask_lives(snapshot.gateway, known, snapshot.environment))
+    served, refusal = asked or (known, "it did not answer in time")
+    source = f"the model map of this release; Bedrock could not be queried: {refusal}" if refusal else "Bedrock"
     for item in end_findings(snapshot.gateway, served, datetime.now(timezone.utc).date()):
         outcome = Outcome.FAILED if item.severity is Severity.ERROR else Outcome.WARNING
         path = snapshot.layout.config_link
-        yield ENDED.found(f"{item} ({by})", outcome=outcome, path=path, remedy=item.remedy)
+        yield ENDED.finding(f"{item} (source: {source})", outcome=outcome, path=path, remedy=item.remedy)
     if any(each.is_called for each in served):
-        yield f"the models' ends are told {by}"
+        yield f"source of the models' end dates: {source}"
 
 
 ACCESS = Cause(
     "aws-model-refused",
-    "AWS doesn't let the service call the model. It was asked with an empty body, which costs nothing.",
+    "AWS rejects the service's calls of the model. The check sends an empty body, which costs nothing.",
     "{remedy}",
-    needs=(*_TOLD, *_NETWORK, "aws-role"),
-    # Where STS can't be asked, as in a subnet with an endpoint of Bedrock alone, the models can.
-    spared_by=("aws-key",),
-    follows=("aws-model-ended", "host-clock"),
+    requires=(*_CONFIGURED, *_NETWORK, "aws-role"),
+    # Without a route to STS, as in a subnet with only a Bedrock endpoint, the models can still be called.
+    skipped_if=("aws-key",),
+    caused_by=("aws-model-ended", "host-clock"),
 )
 
 
-@looks_for(ACCESS)
-def access(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether each model may be called with the service's credentials."""
-    yield from _tell(snapshot, ACCESS, is_throttled=False)
+@detects(ACCESS)
+def detect_aws_model_refused(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect models that AWS does not allow the service's credentials to call."""
+    yield from _rejected_models(snapshot, ACCESS, is_throttled=False)
 
 
 THROTTLED = Cause(
     "aws-throttled",
-    "AWS throttles the account's calls of the model, even one with an empty body: clients wait for retries, or get a"
-    " fallback's answer or an error.",
+    "AWS throttles the account's calls of the model, even one with an empty body: clients wait for retries, or get an"
+    " error or the answer of a fallback.",
     "{remedy}",
     outcome=Outcome.WARNING,
-    needs=ACCESS.needs,
-    spared_by=ACCESS.spared_by,
-    follows=ACCESS.follows,
+    requires=ACCESS.requires,
+    skipped_if=ACCESS.skipped_if,
+    caused_by=ACCESS.caused_by,
 )
 
 
-@looks_for(THROTTLED)
-def throttled(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether a model is throttled at this moment."""
-    yield from _tell(snapshot, THROTTLED, is_throttled=True)
+@detects(THROTTLED)
+def detect_aws_throttled(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect models whose calls AWS throttles at this moment."""
+    yield from _rejected_models(snapshot, THROTTLED, is_throttled=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """What AWS says of a model, as `name (id in region)`: the words of a refusal, or why it couldn't be asked."""
+class _TrialCall:
+    """The result of one call: `model` as `name (id in region)`, AWS's `refusal`, or the `error` if none came."""
 
     model: str
-    words: str | None
-    trouble: Unavailable | None = None
+    refusal: str | None
+    error: Unavailable | None = None
 
     @property
     def is_throttled(self) -> bool:
-        return "(ThrottlingException)" in (self.words or "")
+        return "(ThrottlingException)" in (self.refusal or "")
 
 
-def _try_models(snapshot: Snapshot) -> tuple[_Answer, ...]:
-    wanted = [
+def _try_models(snapshot: Snapshot) -> tuple[_TrialCall, ...]:
+    calls = [
         (caller, called, name)
         for caller in find_callers(snapshot)
         for called, name in {each.found.text: each.model.name for each in caller.models if each.found}.items()
     ]
     with ThreadPoolExecutor(8) as pool:
-        return tuple(pool.map(lambda each: _try(snapshot, *each), wanted))
+        return tuple(pool.map(lambda call: _try(snapshot, *call), calls))
 
 
-def _try(snapshot: Snapshot, caller: Caller, called: str, name: str) -> _Answer:
+def _try(snapshot: Snapshot, caller: Caller, called: str, name: str) -> _TrialCall:
     model = f"{name} ({called} in {caller.region})"
 
-    def ask() -> _Answer:
+    def call() -> _TrialCall:
         try:
-            return _Answer(model, try_model(caller.environ, caller.region, called))
+            return _TrialCall(model, try_model(caller.environ, caller.region, called))
         except Unavailable as error:
-            return _Answer(model, None, error)
+            return _TrialCall(model, None, error)
 
     silent = Unavailable(
-        f"{model}: the endpoint takes the connection, and no answer comes within {snapshot.patience:g} s"
+        f"{model}: the endpoint accepted the connection but did not answer within {snapshot.optional_timeout:g} s"
     )
-    return snapshot.within(ask) or _Answer(model, None, silent)
+    return snapshot.with_timeout(call) or _TrialCall(model, None, silent)
 
 
-def _tell(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) -> Iterator[Finding]:
-    """A finding for each kind of refusal: what AWS says of the first model, and which others it says that of."""
-    answers: tuple[_Answer, ...] = snapshot.once("answers of models", lambda: _try_models(snapshot))
-    kinds: dict[str, list[_Answer]] = {}
-    for each in answers:
-        if each.words is not None and each.is_throttled is is_throttled:
-            known = find_refusal(each.words)
-            kinds.setdefault(known.name if known else each.words, []).append(each)
+def _rejected_models(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) -> Iterator[Finding]:
+    """One finding for each kind of refusal: AWS's message for the first model, and the other models that get it."""
+    calls: tuple[_TrialCall, ...] = snapshot.cached("trial calls", lambda: _try_models(snapshot))
+    kinds: dict[str, list[_TrialCall]] = {}
+    for call in calls:
+        if call.refusal is not None and call.is_throttled is is_throttled:
+            known = find_refusal(call.refusal)
+            kinds.setdefault(known.name if known else call.refusal, []).append(call)
     for first, *others in kinds.values():
-        known = find_refusal(first.words or "")
-        remedy = known.hint if known else "sudo litellmctl verify    # what a client gets"
-        also = f"; and so of {', '.join(each.model for each in others)}" if others else ""
-        yield cause.found(f"{first.model}: {first.words}{also}", remedy=remedy)
-    for each in answers:
-        if each.trouble is not None:
-            raise each.trouble
+        known = find_refusal(first.refusal or "")
+        remedy = known.hint if known else "sudo litellmctl verify    # shows what a client gets"
+        also = f"; the same for {', '.join(call.model for call in others)}" if others else ""
+        yield cause.finding(f"{first.model}: {first.refusal}{also}", remedy=remedy)
+    for call in calls:
+        if call.error is not None:
+            raise call.error
 
 
 def find_callers(snapshot: Snapshot) -> tuple[Caller, ...]:
-    """Who calls the models of the active configuration."""
+    """The identities that call the models of the active configuration."""
     return callers(snapshot.gateway, build_served(snapshot.gateway, snapshot.environment), snapshot.environment)

@@ -1,4 +1,4 @@
-"""The clock: compared with the installed files and with AWS, and whether it is synchronized."""
+"""The clock: is it right, compared with the installed files and with AWS, and is it synchronized?"""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from litellm_systemd.aws.profiles import proxies_for
 from litellm_systemd.command import run
-from litellm_systemd.doctor.cause import Cause, Finding, looks_for
+from litellm_systemd.doctor.cause import Cause, Finding, detects
 from litellm_systemd.doctor.check_network import endpoints_of
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.report.report import Outcome
 
-#: Seconds for a connection, and for each answer on it.
+#: Seconds for a connection, and for each response on it.
 _TIMEOUT = 2.0
 #: Seconds: AWS refuses a signature whose time is off by more than five minutes.
-_SKEW = 240
+_MAX_SKEW = 240
 
 CLOCK = Cause(
     "host-clock",
-    "The clock is wrong. AWS refuses requests signed at a time that is off by more than five minutes, and TLS"
-    " certificates seem not yet valid or expired.",
-    "timedatectl set-ntp true    # or: systemctl restart chronyd",
-    needs=("files-not-installed",),
+    "The clock is wrong. AWS rejects requests whose time is off by more than five minutes, and TLS certificates seem"
+    " expired or not yet valid.",
+    "sudo timedatectl set-ntp true    # or: sudo systemctl restart chronyd",
+    requires=("files-not-installed",),
 )
 
 
-@looks_for(CLOCK)
-def clock(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the clock can be right: nothing was installed in the future, and AWS has the same time."""
+@detects(CLOCK)
+def detect_host_clock(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a clock that is behind the installed files, or that differs from the clock of AWS."""
     made = snapshot.file(snapshot.layout.service)
     if made is not None:
         ahead = snapshot.layout.real(snapshot.layout.service).lstat().st_mtime - time.time()
-        if ahead > _SKEW:
-            yield CLOCK.found(f"it is {_now()} here, {ahead / 60:.0f} minutes before the service was installed")
+        if ahead > _MAX_SKEW:
+            yield CLOCK.finding(f"this host's time is {_now()}, {ahead / 60:.0f} minutes before the installation")
             return
     address = next(iter(endpoints_of(snapshot.gateway, snapshot.environment)), None)
     offset = None if address is None else read_offset(address, snapshot.environment)
-    if offset is not None and abs(offset) > _SKEW:
+    if offset is not None and abs(offset) > _MAX_SKEW:
         direction = "behind" if offset > 0 else "ahead of"
-        yield CLOCK.found(f"it is {_now()} here, {abs(offset) / 60:.0f} minutes {direction} {address}")
+        yield CLOCK.finding(f"this host's time is {_now()}, {abs(offset) / 60:.0f} minutes {direction} {address}")
 
 
 def _now() -> str:
@@ -53,33 +53,33 @@ def _now() -> str:
 
 UNSYNCHRONIZED = Cause(
     "host-clock-free",
-    "Nothing keeps the clock right: it drifts until AWS refuses the service's signatures.",
-    "timedatectl set-ntp true",
+    "Nothing synchronizes the clock: it drifts until AWS rejects the service's signatures.",
+    "sudo timedatectl set-ntp true",
     outcome=Outcome.WARNING,
-    needs=("host-systemd-absent", "host-systemd-silent"),
+    requires=("host-systemd-absent", "host-systemd-silent"),
 )
 
 
-@looks_for(UNSYNCHRONIZED)
-def clock_free(_scene: Snapshot) -> Iterator[Finding]:
-    """Whether the clock is synchronized. In a container that is the business of its host."""
+@detects(UNSYNCHRONIZED)
+def detect_host_clock_free(_snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a clock without synchronization. In a container the host is responsible for it."""
     if run(("systemd-detect-virt", "--quiet", "--container"), check=False, timeout=2).returncode == 0:
         return
     answer = run(("timedatectl", "show", "--property=NTPSynchronized", "--property=NTP"), check=False, timeout=2.5)
     if "NTPSynchronized=no" in answer.stdout.splitlines() and "NTP=no" in answer.stdout.splitlines():
-        yield UNSYNCHRONIZED.found("timedatectl: NTP=no, NTPSynchronized=no")
+        yield UNSYNCHRONIZED.finding("timedatectl: NTP=no, NTPSynchronized=no")
 
 
 def read_offset(url: str, environ: Mapping[str, str]) -> float | None:
-    """Seconds that the clock of an `http` or `https` server is ahead of ours; None if it gives no answer.
+    """Seconds that the clock of an HTTP server is ahead of ours; None if it does not answer or sends no date.
 
-    That it gives none isn't about the clock. `environ` names the proxy, as for the service.
+    `url` begins with `http` or `https`. `environ` names the proxy, as for the service.
     """
     parts = urlsplit(url)
     try:
         connection = _connect(parts, urlsplit(proxies_for(parts.hostname or "", environ).get(parts.scheme, "")))
         try:
-            # Unsigned, so that it is refused and not billed. The refusal has a date too.
+            # Unsigned, so AWS rejects it and bills nothing. The response has a date all the same.
             connection.request("GET", "/")
             date = connection.getresponse().getheader("date")
         finally:
@@ -92,17 +92,17 @@ def read_offset(url: str, environ: Mapping[str, str]) -> float | None:
 def _connect(url: SplitResult, proxy: SplitResult) -> http.client.HTTPConnection:
     if url.scheme != "https":
         return http.client.HTTPConnection(url.hostname or "", url.port, timeout=_TIMEOUT)
-    # Not verified: with a clock that is wrong no certificate seems valid, and nothing is believed but the date.
+    # Certificates are not verified, because none seems valid to a wrong clock. Only the date is used.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if not proxy.hostname:
         return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=_TIMEOUT, context=context)
     connection = http.client.HTTPSConnection(proxy.hostname, proxy.port or 80, timeout=_TIMEOUT, context=context)
-    connection.set_tunnel(url.hostname or "", url.port or 443, _sign_in(proxy))
+    connection.set_tunnel(url.hostname or "", url.port or 443, _proxy_headers(proxy))
     return connection
 
 
-def _sign_in(proxy: SplitResult) -> dict[str, str]:
+def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
     if not proxy.username:
         return {}
     pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"

@@ -1,123 +1,124 @@
-"""The files: what an install wrote, and whether the service may read it."""
+"""Installed files: are they complete, readable for the service, and closed to others? How `--fix` restores them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, looks_for
-from litellm_systemd.doctor.repair import restore, restore_access
+from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError, PermissionDenied
 from litellm_systemd.host.diff import access_drift, describe_drift
 from litellm_systemd.host.files import group_exists, user_exists
 from litellm_systemd.host.install_lock import find_holder
+from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import observe_releases
-from litellm_systemd.host.state import Action, FileKind, FileState, Verb
+from litellm_systemd.host.state import Action, FileKind, FileState, Record, Verb, link
 from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Outcome
 
 NOT_INSTALLED = Cause(
     "files-not-installed",
-    "There is no litellm.service of ours: nothing was installed, or it was uninstalled and its configuration kept.",
+    "The service is not installed: it never was, or it was uninstalled and only its configuration was kept.",
     "sudo litellmctl install",
 )
 
 
-@looks_for(NOT_INSTALLED)
-def not_installed(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether anything is installed. World-readable places tell it, so that root isn't needed."""
+@detects(NOT_INSTALLED)
+def detect_files_not_installed(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect that nothing is installed. Only world-readable paths are used, so this works without root."""
     layout = snapshot.layout
     if layout.service not in snapshot.records and all(
         snapshot.file(path) is None for path in (layout.service, layout.current)
     ):
-        yield NOT_INSTALLED.found(f"there is neither {layout.service} nor {layout.current}")
+        yield NOT_INSTALLED.finding(f"neither {layout.service} nor {layout.current} exists")
 
 
 MANIFEST = Cause(
     "files-manifest",
-    "litellmctl doesn't know any more which files are its own, so it would overwrite and remove none of them.",
+    "litellmctl no longer knows which files it installed, so it neither overwrites nor removes them.",
     "sudo mv {path} {path}.bad; sudo litellmctl install --take-ours",
-    needs=("files-not-installed",),
+    requires=("files-not-installed",),
 )
 
 
-@looks_for(MANIFEST)
-def manifest(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the list of what was written is there and can be read."""
+@detects(MANIFEST)
+def detect_files_manifest(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a manifest that is missing or damaged."""
     path = snapshot.layout.manifest
     try:
         if not snapshot.manifest:
-            yield MANIFEST.found(f"{path} is gone, and {snapshot.layout.service} is there", path=path)
+            yield MANIFEST.finding(f"{path} is missing but {snapshot.layout.service} exists", path=path)
     except InputError as error:
-        yield MANIFEST.found(error.message, path=path)
+        yield MANIFEST.finding(error.message, path=path)
 
 
 UNFINISHED = Cause(
     "files-unfinished",
-    "A change was cut short, by a kill or a power failure. Some files are of the new state and some of the old one.",
-    "sudo litellmctl doctor --fix    # as any change of litellmctl's does, it puts everything back first",
-    fix="puts back what was changed, or finishes it",
+    "A change was interrupted by a kill or a power failure: some files are new, others old.",
+    "sudo litellmctl doctor --fix    # like every change, it first rolls back what was interrupted",
+    fix="rolls back the interrupted change, or completes it",
 )
 
 
-@looks_for(UNFINISHED)
-def unfinished(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether a change was cut short, and nobody is at work on it."""
+@detects(UNFINISHED)
+def detect_files_unfinished(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a change that was interrupted and that no process is working on."""
     if not snapshot.is_root:
-        raise PermissionDenied("only root may read what was installed")
+        raise PermissionDenied("only root can read the manifest of installed files")
     found = read_undo_log(snapshot.layout)
     if found is not None and find_holder(snapshot.layout) is None:
-        step = f", at: {found.taken[-1]}" if found.taken else ""
-        yield UNFINISHED.found(f"{snapshot.layout.journal} tells of an unfinished {found.verb}{step}")
+        step = f"; last step: {found.taken[-1]}" if found.taken else ""
+        yield UNFINISHED.finding(f"{snapshot.layout.journal} records an unfinished {found.verb}{step}")
 
 
 RELEASE = Cause(
     "files-release-gone",
-    "The release that the service runs from is gone: no Python, no LiteLLM. A service that runs fails little by"
-    " little and doesn't start again.",
+    "The release that the service runs from is missing, with its Python and LiteLLM. A running service degrades and"
+    " cannot be restarted.",
     REINSTALL,
-    needs=("files-not-installed",),
+    requires=("files-not-installed",),
 )
 
 
-@looks_for(RELEASE)
-def release_gone(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the release in use is there and complete."""
+@detects(RELEASE)
+def detect_files_release_gone(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect an active release that is missing or incomplete."""
     layout, current = snapshot.layout, current_release(snapshot.layout)
     releases = observe_releases(layout)
     if current is None and not releases:
-        yield RELEASE.found(f"there is no release in {layout.releases}")
+        yield RELEASE.finding(f"{layout.releases} contains no release")
     elif current is not None and current not in releases:
-        others = f"; there are others: {', '.join(releases)}" if releases else ""
-        yield RELEASE.found(f"{layout.current} leads to {current}, which isn't there or isn't complete{others}")
+        others = f"; other releases: {', '.join(releases)}" if releases else ""
+        yield RELEASE.finding(f"{layout.current} points to {current}, which is missing or incomplete{others}")
 
 
 GONE = Cause(
     "files-gone",
-    "A file that an install wrote isn't there any more.",
+    "An installed file is missing.",
     "sudo litellmctl {verb}",
-    fix="writes it again from the copy that litellmctl keeps, or makes the link again",
-    needs=("files-not-installed", "files-manifest"),
+    fix="restores it from the copy that litellmctl keeps, or recreates the link",
+    requires=("files-not-installed", "files-manifest"),
 )
 
 
-@looks_for(GONE)
-def gone(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether all that was written is there. With the release its folder is gone too, and that is told already."""
+@detects(GONE)
+def detect_files_gone(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect installed files that are missing. If there is no release, `files-release-gone` reports its folder."""
     layout = snapshot.layout
-    left_out = () if observe_releases(layout) else (layout.prefix,)
+    excluded = () if observe_releases(layout) else (layout.prefix,)
     for path, record in sorted(snapshot.manifest.items()):
-        if snapshot.file(path) is None and not path.startswith(left_out):
+        if snapshot.file(path) is None and not path.startswith(excluded):
             actions = restore(snapshot, path, record)
             verb = "doctor --fix" if actions else "install"
-            yield GONE.found(f"{path} is gone", outcome=_weight(snapshot, path), actions=actions, verb=verb)
+            yield GONE.finding(f"{path} is missing", outcome=_severity(snapshot, path), actions=actions, verb=verb)
 
 
-def _weight(snapshot: Snapshot, path: str) -> Outcome:
-    """Whether the service fails without it."""
+def _severity(snapshot: Snapshot, path: str) -> Outcome:
+    """FAILED if the service cannot work without the file, else WARNING."""
     layout = snapshot.layout
     needed = (layout.service, layout.socket, layout.environment_file, layout.config_link, layout.current)
     return Outcome.FAILED if path in needed or path == _active_config(snapshot) else Outcome.WARNING
@@ -132,93 +133,99 @@ def _active_config(snapshot: Snapshot) -> str | None:
 
 CONFIG = Cause(
     "files-config-gone",
-    "The link to the active configuration leads nowhere: the service doesn't start, and a reload is refused.",
-    "sudo litellmctl config use NAME    # litellmctl config list shows the names",
-    needs=("files-not-installed",),
+    "The link to the active configuration is broken: the service cannot start, and a reload fails.",
+    "sudo litellmctl config use NAME    # to list the names: litellmctl config list",
+    requires=("files-not-installed",),
 )
 
 
-@looks_for(CONFIG)
-def config_gone(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the active configuration is there; one that litellmctl can write again is told as gone."""
+@detects(CONFIG)
+def detect_files_config_gone(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a missing active configuration, unless `files-gone` reports it as an installed file."""
     path = _active_config(snapshot)
     if path is not None and snapshot.file(path) is None and path not in snapshot.records:
-        yield CONFIG.found(f"{snapshot.layout.config_link} leads to {path}, which isn't there")
+        yield CONFIG.finding(f"{snapshot.layout.config_link} points to {path}, which does not exist")
 
 
 KIND = Cause(
     "files-kind",
-    "Something else stands where litellmctl wrote a file, a folder or a link: often a copy in place of a link.",
-    "sudo litellmctl install    # puts what stands there into /etc/litellm/edited",
+    "A file, folder or link that litellmctl installed was replaced by another kind, often a link by a copy.",
+    "sudo litellmctl install    # moves the replacement to /etc/litellm/edited",
     outcome=Outcome.WARNING,
-    needs=("files-not-installed", "files-manifest"),
-    follows=("unit-masked",),
+    requires=("files-not-installed", "files-manifest"),
+    caused_by=("unit-masked",),
 )
 
 
-@looks_for(KIND)
-def kind(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether each path is still what it was written as."""
+@detects(KIND)
+def detect_files_kind(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect installed paths whose kind has changed."""
     for path, record in sorted(snapshot.manifest.items()):
         found = snapshot.file(path)
         if found is not None and found.kind is not record.kind:
-            yield KIND.found(f"{path} {describe_drift(found, record)}")
+            yield KIND.finding(f"{path} {describe_drift(found, record)}")
 
 
 OPEN = Cause(
     "files-secret-open",
-    "Others than root can read, or change, the file that holds the keys. Who has been on this host may know them.",
-    "chmod 0600 {path} && chown root:root {path}    # and change the keys in it",
+    "Users other than root can read or change the file with the keys. Treat the keys as known to every user of this"
+    " host.",
+    "sudo chmod 0600 {path} && sudo chown root:root {path}    # then replace the keys in it",
     fix="sets mode and owner",
-    needs=("files-not-installed",),
+    requires=("files-not-installed",),
 )
 
 
-@looks_for(OPEN)
-def secret_open(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the environment file is root's alone."""
+@detects(OPEN)
+def detect_files_secret_open(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect an environment file that users other than root can access."""
     path = snapshot.layout.environment_file
     found = snapshot.file(path)
     if found is not None and is_open(found):
-        seen = f"{path} has mode {found.mode:04o}, owner {found.owner}:{found.group}"
-        yield OPEN.found(seen, actions=restore_access(found, 0o600, "root", "root"), path=path)
+        actions = restore_permissions(found, 0o600, "root", "root")
+        yield OPEN.finding(f"{path} has {_permissions(found)}", actions=actions, path=path)
 
 
 def is_open(found: FileState) -> bool:
-    """Whether others than root can read or write a file."""
+    """Whether users other than root can read or write a file."""
     return found.kind is FileKind.FILE and (bool(found.mode & 0o077) or found.owner != "root")
+
+
+def _permissions(found: FileState) -> str:
+    return f"mode {found.mode:04o}, owner {found.owner}:{found.group}"
 
 
 UNREADABLE = Cause(
     "files-unreadable",
-    "The user litellm can't read its configuration: the service doesn't start, and a reload is refused.",
-    "chgrp {group} {path} && chmod g+r{x} {path}",
-    fix="sets mode and owner as they were installed",
-    needs=("files-not-installed", "files-user-gone"),
+    "The user litellm cannot read the configuration: the service cannot start, and a reload fails.",
+    "sudo chgrp {group} {path} && sudo chmod g+r{x} {path}",
+    fix="restores the installed mode and owner",
+    requires=("files-not-installed", "files-user-gone"),
 )
 
 
-@looks_for(UNREADABLE)
-def unreadable(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the service's user can reach and read the active configuration."""
-    for path in _way_to_config(snapshot):
+@detects(UNREADABLE)
+def detect_files_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a configuration, or a folder above it, that the service's user cannot read."""
+    for path in _config_paths(snapshot):
         found = snapshot.file(path)
         if found is not None and found.kind is not FileKind.LINK and not is_readable(found):
             record = snapshot.records.get(path)
-            seen = f"{path} has mode {found.mode:04o}, owner {found.owner}:{found.group}"
-            actions = () if record is None else restore_access(found, record.mode, record.owner, record.group)
-            is_folder = "x" if found.kind is FileKind.FOLDER else ""
-            yield UNREADABLE.found(seen, actions=actions, path=path, group=contract.SERVICE_USER, x=is_folder)
+            evidence = f"{path} has {_permissions(found)}"
+            actions = () if record is None else restore_permissions(found, record.mode, record.owner, record.group)
+            x = "x" if found.kind is FileKind.FOLDER else ""
+            yield UNREADABLE.finding(evidence, actions=actions, path=path, group=contract.SERVICE_USER, x=x)
 
 
-def _way_to_config(snapshot: Snapshot) -> tuple[str, ...]:
+def _config_paths(snapshot: Snapshot) -> tuple[str, ...]:
+    """The active configuration and the folders that lead to it."""
     path = _active_config(snapshot)
     folders = (snapshot.layout.etc, snapshot.layout.configs)
     return folders if path is None else (*folders, path)
 
 
 def is_readable(found: FileState, user: str = contract.SERVICE_USER) -> bool:
-    """Whether a user whose group has his name may read a file, or go through a folder (path_resolution(7))."""
+    """Whether a user, whose group has the same name, may read a file or traverse a folder (path_resolution(7))."""
     need = 0o1 if found.kind is FileKind.FOLDER else 0o4
     if found.owner == user:
         return bool(found.mode >> 6 & need)
@@ -227,25 +234,29 @@ def is_readable(found: FileState, user: str = contract.SERVICE_USER) -> bool:
 
 ACCESS = Cause(
     "files-access",
-    "Mode or owner isn't what was installed: more can read or change it than was meant, or fewer.",
-    "chmod {mode} {path} && chown {owner} {path}",
+    "Mode or owner differs from what was installed: more users, or fewer, can access the file than intended.",
+    "sudo chmod {mode} {path} && sudo chown {owner} {path}",
     outcome=Outcome.WARNING,
-    fix="sets mode and owner as they were installed",
-    needs=("files-not-installed", "files-manifest"),
+    fix="restores the installed mode and owner",
+    requires=("files-not-installed", "files-manifest"),
 )
 
 
-@looks_for(ACCESS)
-def access(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether modes and owners are as installed, where that hasn't been told as something worse."""
-    told = {path for path in _way_to_config(snapshot) if (found := snapshot.file(path)) and not is_readable(found)}
+@detects(ACCESS)
+def detect_files_access(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect changed modes and owners, unless a more serious check reports the file."""
+    reported = {path for path in _config_paths(snapshot) if (found := snapshot.file(path)) and not is_readable(found)}
+    environment_file = snapshot.file(snapshot.layout.environment_file)
+    if environment_file is not None and is_open(environment_file):
+        reported.add(environment_file.path)
     for path, record in sorted(snapshot.manifest.items()):
         found = snapshot.file(path)
-        is_told = path in told or (path == snapshot.layout.environment_file and found is not None and is_open(found))
-        if found is not None and found.kind is record.kind and not is_told and access_drift(found, record):
-            yield ACCESS.found(
+        if found is None or found.kind is not record.kind or path in reported:
+            continue
+        if access_drift(found, record):
+            yield ACCESS.finding(
                 f"{path} has {access_drift(found, record)}",
-                actions=restore_access(found, record.mode, record.owner, record.group),
+                actions=restore_permissions(found, record.mode, record.owner, record.group),
                 path=path,
                 mode=f"{record.mode:04o}",
                 owner=f"{record.owner}:{record.group}",
@@ -254,16 +265,16 @@ def access(snapshot: Snapshot) -> Iterator[Finding]:
 
 USER = Cause(
     "files-user-gone",
-    "The user or the group that the service runs as is gone: systemd ends it with 217/USER.",
-    "systemd-sysusers {path}",
-    fix="creates it",
-    needs=("files-not-installed",),
+    "The service's user or group does not exist: systemd cannot start the service (217/USER).",
+    "sudo systemd-sysusers {path}",
+    fix="creates the user and the group",
+    requires=("files-not-installed",),
 )
 
 
-@looks_for(USER)
-def user_gone(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the service's user is there."""
+@detects(USER)
+def detect_files_user_gone(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect that the service's user or group does not exist."""
     layout, name = snapshot.layout, contract.SERVICE_USER
     missing = [
         what
@@ -272,5 +283,59 @@ def user_gone(snapshot: Snapshot) -> Iterator[Finding]:
     ]
     if missing:
         actions = (Action(Verb.CREATE_USER, name),) if snapshot.file(layout.sysusers) is not None else ()
-        seen = f"there is no {' and no '.join(missing)} {name}"
-        yield USER.found(seen, actions=actions, path=layout.sysusers)
+        evidence = f"there is no {' and no '.join(missing)} {name}"
+        yield USER.finding(evidence, actions=actions, path=layout.sysusers)
+
+
+# --- restoring files (`doctor --fix`) ---
+
+#: The reason that an action shows to the user.
+_REASON = "as installed"
+
+
+def restore(snapshot: Snapshot, path: str, record: Record) -> tuple[Action, ...]:
+    """The steps that restore a missing path; none if litellmctl has no copy of it."""
+    layout = snapshot.layout
+    if record.kind is FileKind.FOLDER:
+        return (Action(Verb.CREATE_FOLDERS, layout.tmpfiles),) if path.startswith(layout.etc) else ()
+    state = (
+        _installed_link(snapshot, path, record)
+        if record.kind is FileKind.LINK
+        else _installed_file(snapshot, path, record)
+    )
+    return () if state is None else (Action(Verb.WRITE, path, _REASON, state), *_daemon_reload(layout, path))
+
+
+def restore_permissions(found: FileState, mode: int, owner: str, group: str) -> tuple[Action, ...]:
+    """The step that sets mode and owner of a path and keeps its content."""
+    wanted = FileState(found.path, b"", mode, owner, group, found.kind)
+    return (Action(Verb.SET_ACCESS, found.path, _REASON, wanted),)
+
+
+def _installed_file(snapshot: Snapshot, path: str, record: Record) -> FileState | None:
+    """The file as installed, from the copy that litellmctl keeps; None if that is missing or altered."""
+    kept = snapshot.file(f"{snapshot.layout.pristine}/{record.digest}")
+    if kept is None or kept.digest != record.digest:
+        return None
+    return FileState(path, kept.content, record.mode, record.owner, record.group)
+
+
+def _installed_link(snapshot: Snapshot, path: str, record: Record) -> FileState | None:
+    """The link as installed: the manifest has only the digest of its target, so possible targets are compared."""
+    return next((link(path, target) for target in _targets(snapshot) if _digest(target) == record.digest), None)
+
+
+def _targets(snapshot: Snapshot) -> Iterator[str]:
+    layout = snapshot.layout
+    yield from (f"releases/{name}" for name in observe_releases(layout))
+    yield from (f"configs/{file.name}" for file in layout.real(layout.configs).glob("*.y*ml"))
+    # The target may be missing too and be restored together with the link.
+    yield from (path.removeprefix(f"{layout.etc}/") for path in snapshot.manifest if path.startswith(layout.configs))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _daemon_reload(layout: Layout, path: str) -> tuple[Action, ...]:
+    return (Action(Verb.DAEMON_RELOAD, "systemd"),) if path in {f"{layout.units}/{unit}" for unit in UNITS} else ()

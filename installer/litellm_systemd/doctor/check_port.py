@@ -1,4 +1,4 @@
-"""The port: who holds it, and whether it is the one that was asked for."""
+"""The port: which process holds it, does the socket unit listen, and is it the address in the environment file?"""
 
 from __future__ import annotations
 
@@ -8,110 +8,111 @@ import socket
 from collections.abc import Iterator
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.cause import Cause, Finding, looks_for
-from litellm_systemd.doctor.check_exit import GROUND
+from litellm_systemd.doctor.cause import Cause, Finding, detects
+from litellm_systemd.doctor.check_exit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.instances.runtime_calls import port_trouble
 from litellm_systemd.report.report import Outcome
 
-_NEEDS = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
+_REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
 
 TAKEN = Cause(
     "port-taken",
-    "Another program listens on the port, so that litellm.socket can't. The service never moves to another port by"
+    "Another program listens on the port, so litellm.socket cannot. The service never switches to another port by"
     " itself.",
-    "stop that program (ss -ltnp 'sport = :{port}' shows it), then: sudo litellmctl start"
-    "    # or another PORT in .env, and: sudo litellmctl install",
-    needs=_NEEDS,
+    "Stop that program (sudo ss -ltnp 'sport = :{port}'), then: sudo litellmctl start"
+    "    # or set another PORT in .env, then: sudo litellmctl install",
+    requires=_REQUIRES,
 )
 
 
-@looks_for(TAKEN)
-def taken(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether somebody else holds the port, when our socket doesn't and should."""
+@detects(TAKEN)
+def detect_port_taken(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect another process on the port while litellm.socket should be listening there and is not."""
     addresses = listen_addresses(snapshot.socket.get("Listen", ""))
     units = [snapshot.unit(name) for name in UNITS]
-    is_out_of_use = all(unit.active == "inactive" and not unit.is_enabled for unit in units)
-    if snapshot.unit(contract.SOCKET).is_active or is_out_of_use:
+    is_unused = all(unit.active == "inactive" and not unit.is_enabled for unit in units)
+    if snapshot.unit(contract.SOCKET).is_active or is_unused:
         return
     for listen in addresses:
-        if trouble := port_trouble(listen):
-            yield TAKEN.found(trouble, port=listen.rpartition(":")[2])
+        if error := port_trouble(listen):
+            yield TAKEN.finding(error, port=listen.rpartition(":")[2])
 
 
 def listen_addresses(listen: str) -> tuple[str, ...]:
-    """The TCP addresses in the property Listen of a socket unit: `127.0.0.1:4000 (Stream)`."""
+    """The TCP addresses in the property Listen of a socket unit, such as `127.0.0.1:4000 (Stream)`."""
     return tuple(re.findall(r"(\S+:\d+) \(Stream\)", listen))
 
 
 SOCKET = Cause(
     "port-socket-failed",
-    "litellm.socket has failed, so that nobody listens on the port.",
+    "litellm.socket has failed, so nothing listens on the port.",
     "sudo systemctl reset-failed litellm.socket litellm.service && sudo litellmctl start",
-    needs=_NEEDS,
-    follows=(*GROUND, "unit-start-limit"),
+    requires=_REQUIRES,
+    caused_by=(*STARTUP_BLOCKERS, "unit-start-limit"),
 )
 
 
-@looks_for(SOCKET)
-def socket_failed(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the socket unit has failed, for want of its address say, or since it was triggered too often."""
+@detects(SOCKET)
+def detect_port_socket_failed(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a failed socket unit: it could not bind its address, or was triggered too often."""
     if snapshot.unit(contract.SOCKET).active == "failed":
-        yield SOCKET.found(f"{contract.SOCKET}: Result={snapshot.socket.get('Result', '')}")
+        yield SOCKET.finding(f"{contract.SOCKET}: Result={snapshot.socket.get('Result', '')}")
 
 
 CLOSED = Cause(
     "port-closed",
-    "The service runs without its socket unit: somebody stopped that one alone. The next restart finds no port.",
+    "The service is running but its socket unit was stopped: the next restart will have no port.",
     "sudo systemctl restart litellm.socket litellm.service",
-    needs=_NEEDS,
-    follows=("port-socket-failed",),
+    requires=_REQUIRES,
+    caused_by=("port-socket-failed",),
 )
 
 
-@looks_for(CLOSED)
-def closed(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the socket is there while the service runs."""
+@detects(CLOSED)
+def detect_port_closed(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a running service whose socket unit is not active."""
     state = snapshot.unit(contract.SOCKET)
     if snapshot.is_active and state.load == "loaded" and not state.is_active:
-        yield CLOSED.found(f"{contract.SERVICE} is active and {contract.SOCKET} is {state.active}")
+        yield CLOSED.finding(f"{contract.SERVICE} is active but {contract.SOCKET} is {state.active}")
 
 
 MISMATCH = Cause(
     "port-mismatch",
-    "HOST or PORT was changed in the environment file, and the socket unit still has the former one, which counts.",
-    "sudo litellmctl install --installed    # makes the unit anew",
+    "HOST or PORT was changed in the environment file, but the socket unit still has the previous address and listens"
+    " there.",
+    "sudo litellmctl install --installed    # renders the unit again",
     outcome=Outcome.WARNING,
-    needs=(*_NEEDS, "environment-unusable"),
+    requires=(*_REQUIRES, "environment-unusable"),
 )
 
 
-@looks_for(MISMATCH)
-def mismatch(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the socket listens where the environment says."""
+@detects(MISMATCH)
+def detect_port_mismatch(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a socket unit whose address differs from the environment file."""
     wanted, addresses = snapshot.settings.listen, listen_addresses(snapshot.socket.get("Listen", ""))
     if addresses and wanted not in addresses:
-        seen = f"{snapshot.layout.environment_file} says {wanted}, {contract.SOCKET} has {', '.join(addresses)}"
-        yield MISMATCH.found(seen)
+        path = snapshot.layout.environment_file
+        yield MISMATCH.finding(f"{path} has {wanted}, {contract.SOCKET} has {', '.join(addresses)}")
 
 
 ADDRESS = Cause(
     "port-address",
-    "HOST is no address of this machine, so that nothing can reach the service there.",
-    "ip -brief address    # shows those of this machine; put one as HOST in .env, and: sudo litellmctl install",
-    needs=("environment-unusable",),
+    "HOST is not an address of this machine, so no client can connect to the service.",
+    "Set HOST in .env to an address of this machine (ip -brief address), then: sudo litellmctl install",
+    requires=("environment-unusable",),
 )
 
 
-@looks_for(ADDRESS)
-def address(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the address is one of this machine. systemd listens there all the same (FreeBind=)."""
+@detects(ADDRESS)
+def detect_port_address(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a HOST that is not an address of this machine. systemd binds it all the same (FreeBind=)."""
     host = snapshot.settings.host
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as check:
         try:
-            probe.bind((host, 0))
+            check.bind((host, 0))
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            yield ADDRESS.found(f"{snapshot.layout.environment_file}: HOST={host}")
+            yield ADDRESS.finding(f"{snapshot.layout.environment_file}: HOST={host}")

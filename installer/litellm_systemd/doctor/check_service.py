@@ -1,4 +1,4 @@
-"""The running service: whether it answers, and with what it runs."""
+"""The running service: does it respond, do its workers serve, and which configuration and release does it run?"""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from litellm_systemd.client.errors import GatewayError
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.client.ready import READINESS
-from litellm_systemd.doctor.cause import Cause, Finding, looks_for
-from litellm_systemd.doctor.check_exit import GROUND
+from litellm_systemd.doctor.cause import Cause, Finding, detects
+from litellm_systemd.doctor.check_exit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.check_port import listen_addresses
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import Settings
@@ -18,48 +18,47 @@ from litellm_systemd.errors import PermissionDenied
 from litellm_systemd.releases.inventory import current_release, releases_of
 from litellm_systemd.report.report import Outcome
 
-_NEEDS = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
+_REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
 
 SILENT = Cause(
     "service-silent",
-    "The main process doesn't answer: it hangs, or was stopped by a signal. Its workers may serve on; the watchdog"
-    " ends it after WATCHDOG_TIMEOUT seconds.",
+    "The main process does not respond: it hangs, or a signal stopped it. Its workers may continue to serve; the"
+    " watchdog kills it after WATCHDOG_TIMEOUT seconds.",
     "sudo systemctl restart litellm",
-    needs=_NEEDS,
+    requires=_REQUIRES,
 )
 
 
-@looks_for(SILENT)
-def silent(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the main process answers on its control socket."""
+@detects(SILENT)
+def detect_service_silent(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a main process that does not respond on its control socket."""
     if snapshot.is_active and not snapshot.runtime:
-        process = f"main process {snapshot.service['MainPID']} is {_state(snapshot)}"
-        seen = f"/run/litellm/control.sock gives no answer, {process}"
-        yield SILENT.found(seen)
+        process = f"the main process {snapshot.service['MainPID']} is {_state(snapshot)}"
+        yield SILENT.finding(f"no response on /run/litellm/control.sock; {process}")
 
 
 def _state(snapshot: Snapshot) -> str:
-    """What the kernel says of the main process: `T (stopped)`."""
+    """The state of the main process as the kernel reports it, such as `T (stopped)`."""
     try:
         text = Path(f"/proc/{snapshot.service['MainPID']}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "gone"
     found = re.search(r"^State:\s+(.*)$", text, re.MULTILINE)
-    return found[1] if found else "there"
+    return found[1] if found else "in an unknown state"
 
 
 NOT_READY = Cause(
     "service-not-ready",
-    "systemd calls the service active, and it doesn't answer that it is ready.",
-    "journalctl -u litellm -n 50    # then: sudo litellmctl restart",
-    needs=_NEEDS,
-    follows=(*GROUND, "service-silent", "port-socket-failed", "port-closed"),
+    "systemd considers the service active, but the service does not report that it is ready.",
+    "journalctl -u litellm -n 50; sudo litellmctl restart",
+    requires=_REQUIRES,
+    caused_by=(*STARTUP_BLOCKERS, "service-silent", "port-socket-failed", "port-closed"),
 )
 
 
-@looks_for(NOT_READY)
-def not_ready(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the service answers on its port that it is ready. That costs nothing and takes no key."""
+@detects(NOT_READY)
+def detect_service_not_ready(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a service that is not ready on its port. The request costs nothing and needs no key."""
     addresses = listen_addresses(snapshot.socket.get("Listen", ""))
     if not snapshot.is_active or not addresses:
         return
@@ -68,76 +67,76 @@ def not_ready(snapshot: Snapshot) -> Iterator[Finding]:
     try:
         answer = gateway.get(READINESS)
     except GatewayError as error:
-        yield NOT_READY.found(error.message)
+        yield NOT_READY.finding(error.message)
         return
     if not answer.ok:
-        yield NOT_READY.found(f"{gateway.base_url}{READINESS}: HTTP {answer.status}, {gateway.explain(answer)}")
+        yield NOT_READY.finding(f"{gateway.base_url}{READINESS}: HTTP {answer.status}, {gateway.explain(answer)}")
 
 
 WORKERS = Cause(
     "service-workers",
-    "A worker doesn't serve: it can't start, or has answered nothing for a while. The others take its load.",
-    "journalctl -u litellm -p warning -n 50    # why; then: sudo litellmctl restart",
+    "A worker does not serve: it cannot start, or has not responded for a while. The others take over its load.",
+    "journalctl -u litellm -p warning -n 50; sudo litellmctl restart    # the journal shows why",
     outcome=Outcome.WARNING,
-    needs=(*_NEEDS, "service-silent"),
-    follows=GROUND,
+    requires=(*_REQUIRES, "service-silent"),
+    caused_by=STARTUP_BLOCKERS,
 )
-#: Seconds for a worker to begin, and between its signs of life.
-_BEGINNING, _QUIET = 60, 30
+#: Seconds for a worker to start, and between its heartbeats.
+_MAX_START, _MAX_SILENCE = 60, 30
 
 
-@looks_for(WORKERS)
-def workers(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether each worker of the live generation serves."""
+@detects(WORKERS)
+def detect_service_workers(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect workers of the current generation that do not serve."""
     if not snapshot.is_active:
         return
-    said = str(snapshot.runtime.get("status", ""))
-    if re.search(r"\d+ of \d+ workers|cannot start a worker|a worker can't start", said):
-        yield WORKERS.found(said)
+    status = str(snapshot.runtime.get("status", ""))
+    if re.search(r"\d+ of \d+ workers|cannot start a worker|a worker can't start", status):
+        yield WORKERS.finding(status)
     for worker in snapshot.runtime.get("workers", ()):
-        late = worker["state"] == "starting" and worker["age"] > _BEGINNING
-        if late or (worker["state"] == "serving" and worker["answered"] > _QUIET):
-            quiet = f"{worker['answered']:.0f} s without a sign of life"
-            yield WORKERS.found(f"worker {worker['worker']} (pid {worker['pid']}) is {worker['state']}, {quiet}")
+        late = worker["state"] == "starting" and worker["age"] > _MAX_START
+        if late or (worker["state"] == "serving" and worker["answered"] > _MAX_SILENCE):
+            silence = f"no heartbeat for {worker['answered']:.0f} s"
+            yield WORKERS.finding(f"worker {worker['worker']} (pid {worker['pid']}) is {worker['state']}; {silence}")
 
 
 RELOAD = Cause(
     "service-reload-failed",
-    "The last reload failed, and the service runs on with the configuration before it.",
-    "sudo systemctl reload litellm    # when the cause is mended",
+    "The last reload failed, and the service keeps serving with the previous configuration.",
+    "sudo systemctl reload litellm    # after fixing the cause",
     outcome=Outcome.WARNING,
-    needs=(*_NEEDS, "service-silent"),
-    follows=("configuration-unusable", "files-config-gone", "files-gone", "files-unreadable"),
+    requires=(*_REQUIRES, "service-silent"),
+    caused_by=("configuration-unusable", "files-config-gone", "files-gone", "files-unreadable"),
 )
 
 
-@looks_for(RELOAD)
-def reload_failed(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the last reload came to its end."""
+@detects(RELOAD)
+def detect_service_reload_failed(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect that the last reload failed."""
     last = snapshot.runtime.get("last_reload") if snapshot.is_active else None
     if last and not last["ok"]:
-        yield RELOAD.found(str(last["error"]))
+        yield RELOAD.finding(str(last["error"]))
 
 
 OLD_RELEASE = Cause(
     "service-old-release",
-    "The service still runs from another release than the one that is in use by now.",
+    "The service still runs another release than the active one.",
     "sudo litellmctl restart",
     outcome=Outcome.WARNING,
-    needs=(*_NEEDS, "files-release-gone"),
+    requires=(*_REQUIRES, "files-release-gone"),
 )
 
 
-@looks_for(OLD_RELEASE)
-def old_release(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the main process runs from the release that `current` leads to."""
+@detects(OLD_RELEASE)
+def detect_service_old_release(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a main process that runs another release than the one that `current` points to."""
     if not snapshot.is_active:
         return
     if not snapshot.is_root:
-        raise PermissionDenied("only root may see what a process runs from")
+        raise PermissionDenied("only root can see which release a process runs")
     current = current_release(snapshot.layout)
     used = releases_of(snapshot.layout, Path(f"/proc/{snapshot.service['MainPID']}"))
     if used and current not in used:
-        yield OLD_RELEASE.found(
-            f"it runs from {', '.join(sorted(used))}, {snapshot.layout.current} leads to {current}"
+        yield OLD_RELEASE.finding(
+            f"it runs {', '.join(sorted(used))}, but {snapshot.layout.current} points to {current}"
         )

@@ -1,4 +1,4 @@
-"""The units as systemd has them: loaded, enabled, and with the sandbox that was installed."""
+"""The units as systemd sees them: are they loaded, enabled, and still have the installed sandbox?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.cause import Cause, Finding, looks_for
+from litellm_systemd.doctor.cause import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.state import Action, Verb
@@ -17,86 +17,84 @@ _INSTALLED = (*_SYSTEMD, "files-not-installed")
 
 MASKED = Cause(
     "unit-masked",
-    "Somebody has forbidden systemd to start the unit, which so isn't started by anything.",
-    "systemctl unmask {unit} && sudo litellmctl install --installed",
-    needs=_SYSTEMD,
+    "The unit is masked, so systemd never starts it.",
+    "sudo systemctl unmask {unit} && sudo litellmctl install --installed",
+    requires=_SYSTEMD,
 )
 
 
-@looks_for(MASKED)
-def masked(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether a unit is masked. `systemctl mask` puts a link to /dev/null in the place of its file."""
+@detects(MASKED)
+def detect_unit_masked(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a masked unit: `systemctl mask` replaces the unit file by a link to /dev/null."""
     for name in UNITS:
         unit = snapshot.unit(name)
         if "masked" in (unit.load, unit.enabled):
-            yield MASKED.found(f"{name}: LoadState={unit.load}, UnitFileState={unit.enabled}", unit=name)
+            yield MASKED.finding(f"{name}: LoadState={unit.load}, UnitFileState={unit.enabled}", unit=name)
 
 
 BAD = Cause(
     "unit-bad",
-    "systemd can't make sense of the unit or of a drop-in of it, and doesn't start it.",
-    "systemd-analyze verify {path}    # then mend the line, and: systemctl daemon-reload",
-    needs=(*_INSTALLED, "unit-masked"),
+    "The unit or one of its drop-ins has an error, so systemd does not start it.",
+    "systemd-analyze verify {path}    # correct the line that it names, then: sudo systemctl daemon-reload",
+    requires=(*_INSTALLED, "unit-masked"),
 )
 
 
-@looks_for(BAD)
-def bad(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether each unit is loaded. A unit that is gone is told as a file that is gone."""
+@detects(BAD)
+def detect_unit_bad(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect units that systemd could not load. `files-gone` reports missing unit files."""
     for name in UNITS:
         properties = _properties(snapshot, name)
         if properties.get("LoadState") in ("error", "bad-setting"):
-            seen = f"{name}: LoadState={properties['LoadState']}"
-            yield BAD.found(
-                f"{seen} {properties.get('LoadError', '')}".strip(), path=f"{snapshot.layout.units}/{name}"
-            )
+            evidence = f"{name}: LoadState={properties['LoadState']} {properties.get('LoadError', '')}"
+            yield BAD.finding(evidence.strip(), path=f"{snapshot.layout.units}/{name}")
 
 
 FOREIGN = Cause(
     "unit-foreign",
-    "systemd takes the unit from a file that litellmctl didn't write; the one that it wrote has no effect.",
-    "rm {path} && systemctl daemon-reload && systemctl restart litellm",
-    needs=(*_INSTALLED, "unit-masked"),
+    "systemd loads the unit from a file that litellmctl did not install; the installed unit file has no effect.",
+    "sudo rm {path} && sudo systemctl daemon-reload && sudo systemctl restart litellm",
+    requires=(*_INSTALLED, "unit-masked"),
 )
 
 
-@looks_for(FOREIGN)
-def foreign(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether systemd has the units from where they were written."""
+@detects(FOREIGN)
+def detect_unit_foreign(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect units that systemd loads from another path than the installed one."""
     for name in UNITS:
         fragment = snapshot.unit(name).fragment
         if fragment and fragment != f"{snapshot.layout.units}/{name}":
-            yield FOREIGN.found(f"{name}: FragmentPath={fragment}", path=fragment)
+            yield FOREIGN.finding(f"{name}: FragmentPath={fragment}", path=fragment)
 
 
 STALE = Cause(
     "unit-stale",
-    "A unit or drop-in was changed since systemd read it: the change has no effect yet.",
-    "systemctl daemon-reload    # then, for the running service: sudo litellmctl restart",
+    "A unit or drop-in was changed after systemd loaded it: the change has no effect yet.",
+    "sudo systemctl daemon-reload    # to apply it to the running service: sudo litellmctl restart",
     outcome=Outcome.WARNING,
-    fix="has systemd read the units again",
-    needs=(*_SYSTEMD, "unit-masked"),
-    follows=("unit-bad",),
+    fix="reloads the units (daemon-reload)",
+    requires=(*_SYSTEMD, "unit-masked"),
+    caused_by=("unit-bad",),
 )
 
 
-@looks_for(STALE)
-def stale(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether systemd knows the files as they are."""
+@detects(STALE)
+def detect_unit_stale(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect unit files and drop-ins that systemd has not loaded."""
     for name in UNITS:
         reload = (Action(Verb.DAEMON_RELOAD, "systemd"),)
         unread = _unread(snapshot, name)
         if snapshot.unit(name).need_reload:
-            yield STALE.found(f"{name}: NeedDaemonReload=yes", actions=reload)
+            yield STALE.finding(f"{name}: NeedDaemonReload=yes", actions=reload)
         elif unread:
-            yield STALE.found(f"{unread} isn't in DropInPaths of {name}", actions=reload)
+            yield STALE.finding(f"{unread} is not in DropInPaths of {name}", actions=reload)
 
 
 def _unread(snapshot: Snapshot, name: str) -> str | None:
-    """A drop-in that systemd hasn't read. It doesn't see those in a folder that is new (unit_path_cache)."""
+    """A drop-in that systemd has not read. NeedDaemonReload misses those in a new folder (unit_path_cache)."""
     read = _properties(snapshot, name).get("DropInPaths", "").split()
     folder = snapshot.layout.real(f"{snapshot.layout.units}/{name}.d")
-    # An empty one, or one that leads to /dev/null, is masked and is never read (systemd.unit(5)).
+    # An empty file, or a link to /dev/null, is masked and never read (systemd.unit(5)).
     found = (path for path in sorted(folder.glob("*.conf")) if path.exists() and path.stat().st_size)
     return next((str(path) for path in found if str(path) not in read), None)
 
@@ -107,56 +105,57 @@ def _properties(snapshot: Snapshot, name: str) -> Mapping[str, str]:
 
 DISABLED = Cause(
     "unit-disabled",
-    "The service runs now and isn't started at the next boot.",
-    "systemctl enable {unit}",
+    "The service is running but will not start at the next boot.",
+    "sudo systemctl enable {unit}",
     outcome=Outcome.WARNING,
-    fix="enables it",
-    needs=(*_INSTALLED, "unit-masked"),
-    follows=("files-gone",),
+    fix="enables the unit",
+    requires=(*_INSTALLED, "unit-masked"),
+    caused_by=("files-gone",),
 )
 
 
-@looks_for(DISABLED)
-def disabled(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether a boot starts what runs now. Both units stopped and disabled is somebody's decision."""
+@detects(DISABLED)
+def detect_unit_disabled(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect running units that are disabled. Units that are both stopped and disabled were taken out of service."""
     units = [snapshot.unit(name) for name in UNITS]
     if not any(unit.is_enabled or unit.is_active for unit in units):
         return
     for unit in units:
         if unit.load == "loaded" and not unit.is_enabled:
-            seen = f"{unit.name}: UnitFileState={unit.enabled}"
-            yield DISABLED.found(seen, actions=(Action(Verb.ENABLE, unit.name),), unit=unit.name)
+            evidence = f"{unit.name}: UnitFileState={unit.enabled}"
+            yield DISABLED.finding(evidence, actions=(Action(Verb.ENABLE, unit.name),), unit=unit.name)
 
 
 ROOT = Cause(
     "unit-root",
-    "The service runs as root, or as a user that systemd makes up: a hole in LiteLLM or in a callback is a hole in"
-    " the whole host, and files of the user litellm can't be read.",
-    "remove that line ({where}), then: systemctl daemon-reload && sudo litellmctl restart",
-    needs=(*_INSTALLED, "unit-masked"),
+    "A drop-in runs the service as root or as a dynamic user. As root, a vulnerability in LiteLLM or a callback"
+    " exposes the whole host; as another user, the service cannot read the files of the user litellm.",
+    "Remove the line {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart",
+    requires=(*_INSTALLED, "unit-masked"),
 )
 
 
-@looks_for(ROOT)
-def runs_as_root(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether a drop-in gives the service another user."""
+@detects(ROOT)
+def detect_unit_root(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a drop-in that changes the user of the service."""
     user = snapshot.service.get("User", "")
     if snapshot.unit(contract.SERVICE).load == "loaded" and user != contract.SERVICE_USER:
         where = find_line(_sources(snapshot), "User")
-        yield ROOT.found(f"{where}: User={user or 'root, since none is set'}", where=where)
+        yield ROOT.finding(f"{where}: User={user or '(unset: root)'}", where=where)
     elif snapshot.service.get("DynamicUser") == "yes":
         where = find_line(_sources(snapshot), "DynamicUser")
-        yield ROOT.found(f"{where}: DynamicUser=yes", where=where)
+        yield ROOT.finding(f"{where}: DynamicUser=yes", where=where)
 
 
 SANDBOX = Cause(
     "unit-sandbox",
-    "A drop-in takes away what the sandbox rests on. A single line that a callback needs may be loosened; not these.",
-    "remove that line ({where}), then: systemctl daemon-reload && sudo litellmctl restart",
+    "A drop-in removes an essential part of the sandbox. Other settings may be relaxed for a callback, but not this"
+    " one.",
+    "Remove the line {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart",
     outcome=Outcome.WARNING,
-    needs=(*_INSTALLED, "unit-masked"),
+    requires=(*_INSTALLED, "unit-masked"),
 )
-#: What each of them is with the sandbox in place, as `systemctl show` has it.
+#: Essential settings of the sandbox, with their values as `systemctl show` prints them.
 _SANDBOX = {
     "NoNewPrivileges": "yes",
     "ProtectSystem": "strict",
@@ -165,32 +164,32 @@ _SANDBOX = {
 }
 
 
-@looks_for(SANDBOX)
-def sandbox(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the service can gain privileges, or write to the system."""
+@detects(SANDBOX)
+def detect_unit_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a drop-in that lets the service gain privileges or write to the system."""
     if snapshot.unit(contract.SERVICE).load != "loaded":
         return
     for name, wanted in _SANDBOX.items():
         found = snapshot.service.get(name, wanted)
-        # Full instead of strict still keeps it from writing to /usr and /etc.
+        # ProtectSystem=full still makes /usr and /etc read-only.
         if found not in (wanted, "full"):
             where = find_line(_sources(snapshot), name)
-            yield SANDBOX.found(f"{where}: {name}={found[:60]}", where=where)
+            yield SANDBOX.finding(f"{where}: {name}={found[:60]}", where=where)
 
 
 OVERRIDDEN = Cause(
     "unit-overridden",
-    "A drop-in changes how the service is started or watched, which litellmctl relies on: readiness, reload and"
-    " restart without a pause may not work.",
-    "remove that line ({where}), then: systemctl daemon-reload && sudo litellmctl restart",
+    "A drop-in changes how systemd starts or monitors the service, which litellmctl relies on: readiness, reload and"
+    " restart without downtime may not work.",
+    "Remove the line {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart",
     outcome=Outcome.WARNING,
-    needs=(*_INSTALLED, "unit-masked"),
+    requires=(*_INSTALLED, "unit-masked"),
 )
 
 
-@looks_for(OVERRIDDEN)
-def overridden(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the service is still started as it was installed."""
+@detects(OVERRIDDEN)
+def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a drop-in that changes how the service is started."""
     if snapshot.unit(contract.SERVICE).load != "loaded":
         return
     wanted = {"Type": "notify", "NotifyAccess": "main", "ExecStart": "litellm_systemd.runtime", "KillMode": "mixed"}
@@ -198,22 +197,22 @@ def overridden(snapshot: Snapshot) -> Iterator[Finding]:
         found = snapshot.service.get(name, value)
         if value not in found:
             where = find_line(_sources(snapshot), name)
-            yield OVERRIDDEN.found(f"{where}: {name}={found[:80]}", where=where)
+            yield OVERRIDDEN.finding(f"{where}: {name}={found[:80]}", where=where)
 
 
 def _sources(snapshot: Snapshot) -> tuple[Path, ...]:
-    """The files that the service's unit is put together from, in systemd's order."""
+    """The unit file of the service and its drop-ins, in systemd's order."""
     paths = (snapshot.service.get("FragmentPath", ""), *snapshot.service.get("DropInPaths", "").split())
     return tuple(snapshot.layout.real(path) for path in paths if path)
 
 
 def find_line(sources: tuple[Path, ...], name: str) -> str:
-    """`FILE:LINE` of the last assignment of a setting in unit files; the first file if none of them has one."""
-    found = str(sources[0]) if sources else "the unit"
+    """`FILE:LINE` of the last assignment of a setting in unit files; the first file if none assigns it."""
+    found = str(sources[0]) if sources else "unknown file"
     for path in sources:
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:  # a drop-in that has gone since systemd read it
+        except OSError:  # the drop-in was removed after systemd loaded it
             continue
         for number, line in enumerate(lines, 1):
             if line.partition("=")[0].strip() == name:

@@ -1,4 +1,4 @@
-"""All checks, from the ground up: of two things that are wrong, the one further down is told first."""
+"""All checks, in the order of the report: what other things depend on comes first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from litellm_systemd.doctor import (
     check_aws,
     check_clock,
     check_configuration,
-    check_credentials,
     check_disk,
     check_environment,
     check_exit,
@@ -21,17 +20,18 @@ from litellm_systemd.doctor import (
     check_service,
     check_unit,
 )
-from litellm_systemd.doctor.cause import Probe
+from litellm_systemd.doctor.cause import DoctorCheck
 
-_GROUPS = (
+_MODULES = (
     *(check_host, check_clock, check_disk),
-    *(check_files, check_environment, check_credentials, check_configuration, check_unit),
+    *(check_files, check_environment, check_configuration, check_unit),
     *(check_port, check_exit, check_network, check_aws, check_quotas, check_service, check_journal),
 )
 
 
-def _probes(module: ModuleType) -> tuple[Probe, ...]:
-    return tuple(each for each in vars(module).values() if isinstance(each, Probe))
+def checks_of(module: ModuleType) -> tuple[DoctorCheck, ...]:
+    """The checks that a module defines, in the order of their definition."""
+    return tuple(value for value in vars(module).values() if isinstance(value, DoctorCheck))
 
 
-PROBES = tuple(probe for module in _GROUPS for probe in _probes(module))
+CHECKS = tuple(check for module in _MODULES for check in checks_of(module))

@@ -1,4 +1,4 @@
-"""What isn't wrong and still worth a word."""
+"""Remarks: observations that are not problems but explain what the user sees."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.state import FileKind
 
 
-def find_remarks(snapshot: Snapshot, seconds: float = 1.0) -> tuple[str, ...]:
-    """A sentence each; what can't be seen, or isn't there within `seconds`, is left out."""
+def collect_remarks(snapshot: Snapshot, seconds: float = 1.0) -> tuple[str, ...]:
+    """One sentence each. What this user cannot see, or what takes longer than `seconds`, is left out."""
     found: list[str] = []
 
-    def look() -> None:
-        for remark in _REMARKS:
+    def collect() -> None:
+        for remarks in _SOURCES:
             with contextlib.suppress(InstallerError, OSError):
-                found.extend(remark(snapshot))
+                found.extend(remarks(snapshot))
 
-    # A check that hangs may hold what a remark asks for; it is left behind as the check is.
-    thread = threading.Thread(target=look, daemon=True)
+    # A check that hangs may hold the lock of what a remark needs; this thread is then abandoned as well.
+    thread = threading.Thread(target=collect, daemon=True)
     thread.start()
     thread.join(seconds)
     return tuple(found)
 
 
-def _busy(snapshot: Snapshot) -> Iterator[str]:
+def _change_in_progress(snapshot: Snapshot) -> Iterator[str]:
     holder = find_holder(snapshot.layout)
     if holder is not None:
-        yield f"{holder}: what is found may be of this moment only."
+        yield f"{holder}: these findings may be temporary."
 
 
-def _edited(snapshot: Snapshot) -> Iterator[str]:
+def _edited_files(snapshot: Snapshot) -> Iterator[str]:
     edited = [
         path
         for path, record in sorted(snapshot.manifest.items())
@@ -45,16 +45,16 @@ def _edited(snapshot: Snapshot) -> Iterator[str]:
         and found.digest != record.digest
     ]
     if edited:
-        yield f"Edited by hand, which is fine: {', '.join(edited)} ('litellmctl diff' shows how)."
+        yield f"Edited by hand, which is allowed: {', '.join(edited)}. To see the changes: sudo litellmctl diff"
 
 
-def _stopped(snapshot: Snapshot) -> Iterator[str]:
+def _stopped_service(snapshot: Snapshot) -> Iterator[str]:
     if not is_booted():
         return
     unit = snapshot.unit(contract.SERVICE)
     if unit.load == "loaded" and unit.active == "inactive" and snapshot.service.get("Result") == "success":
-        at_boot = "it starts at the next boot" if unit.is_enabled else "it is disabled as well"
-        yield f"{contract.SERVICE} is stopped, without a failure; {at_boot}. To start it: sudo litellmctl start"
+        at_boot = "starts at the next boot" if unit.is_enabled else "is disabled"
+        yield f"{contract.SERVICE} is stopped (it did not fail) and {at_boot}. To start it: sudo litellmctl start"
 
 
-_REMARKS: tuple[Callable[[Snapshot], Iterator[str]], ...] = (_busy, _edited, _stopped)
+_SOURCES: tuple[Callable[[Snapshot], Iterator[str]], ...] = (_change_in_progress, _edited_files, _stopped_service)

@@ -1,6 +1,6 @@
-"""How far the service gets: its runtime's `reach`, run in a transient unit with the sandbox and user of the service.
+"""Test connections from inside the service's sandbox: a transient unit with its sandbox and user runs the test.
 
-Where there is no systemd, or no root, it is run from here; `ConnectivityResults.inside` says which it was.
+Without systemd or root the test runs in this process's context; `ConnectivityResults.inside` says which it was.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.host.observe import is_booted
 
-#: Seconds for each of the two, with the start of a Python.
+#: Seconds for each of the two tests, including the start of Python.
 _TIMEOUT = 2.8
-#: The lines of a unit that decide what its processes can reach and read. Not those that make or remove something
-#: (StateDirectory=, RemoveIPC=), nor those about starting and stopping.
+#: The settings of a unit that decide what its processes can connect to and read. Settings that create or remove
+#: something (StateDirectory=, RemoveIPC=) and those about starting and stopping are left out.
 _SANDBOX = re.compile(
     r"(?:User|Group|SupplementaryGroups|Environment|EnvironmentFile|PassEnvironment|UnsetEnvironment"
     r"|NoNewPrivileges|CapabilityBoundingSet|AmbientCapabilities|Protect\w+|Private\w+|Restrict\w+|ProcSubset"
@@ -30,13 +30,13 @@ _SANDBOX = re.compile(
     r"|SocketBind\w+|NetworkNamespacePath|RootDirectory|InaccessiblePaths|ReadOnlyPaths|TemporaryFileSystem"
     r"|BindPaths|BindReadOnlyPaths)"
 )
-#: About starting, though its name begins like those above.
-_NOT = re.compile(r"Restart\w*|PrivateMounts")
+#: Not part of the sandbox, although the names match.
+_EXCLUDED = re.compile(r"Restart\w*|PrivateMounts")
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionResult:
-    """How far a URL's way was gone: `stage` is done, or that which failed, at which `host`, with what `error`."""
+    """The result for one URL: `stage` is "done" or the stage that failed, at `host`, with `error`."""
 
     url: str
     stage: str
@@ -45,13 +45,13 @@ class ConnectionResult:
 
     @property
     def is_done(self) -> bool:
-        """Whether it was gone to its end."""
+        """Whether all stages succeeded."""
         return self.stage == "done"
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectivityResults:
-    """The ways as the service goes them, if `inside` its sandbox, and as they are from here."""
+    """The results for the service (from `inside` its sandbox if possible), and from this process (`here`)."""
 
     service: tuple[ConnectionResult, ...]
     here: tuple[ConnectionResult, ...]
@@ -59,15 +59,19 @@ class ConnectivityResults:
 
     @property
     def where(self) -> str:
-        """Words for where it was tried."""
-        return f"in the sandbox of {contract.SERVICE}" if self.inside else "from here, not in the service's sandbox"
+        """Where the test for the service ran, for messages."""
+        return (
+            f"in the sandbox of {contract.SERVICE}"
+            if self.inside
+            else "from this shell, not in the service's sandbox"
+        )
 
 
 def observe_connectivity(snapshot: Snapshot, urls: tuple[str, ...]) -> ConnectivityResults:
-    """Go the way to each URL, from inside and from here at once.
+    """Connect to each URL, from inside the sandbox and from here in parallel.
 
     Raises:
-        InstallerError: the release in use, or systemd, can't run it.
+        InstallerError: systemd or the active release cannot run the test.
     """
     if not urls:
         return ConnectivityResults((), (), inside=False)
@@ -93,29 +97,31 @@ def _from_inside(snapshot: Snapshot, urls: tuple[str, ...]) -> tuple[ConnectionR
 
 
 def parse_results(text: str) -> tuple[ConnectionResult, ...]:
-    """What `reach` has printed.
+    """The results in the output of the test.
 
     Raises:
-        Unavailable: it isn't what it prints.
+        Unavailable: the output has another format.
     """
     try:
         found: list[dict[str, Any]] = json.loads(text)
         return tuple(ConnectionResult(each["url"], each["stage"], each["host"], each["error"]) for each in found)
     except (ValueError, LookupError, TypeError):
-        raise Unavailable("the release in use doesn't tell how far it gets", "sudo litellmctl upgrade") from None
+        raise Unavailable(
+            "the active release does not support the connection test", "sudo litellmctl upgrade"
+        ) from None
 
 
 def sandbox_argv(texts: Iterable[str], python: str, urls: tuple[str, ...]) -> tuple[str, ...]:
-    """The command line that runs `reach` with the sandbox of a unit: its text and those of its drop-ins, in order."""
+    """The command that runs the test in the sandbox of a unit; `texts` are its unit file and drop-ins, in order."""
     properties = [f"--property={name}={value}" for name, value in sandbox_lines(texts)]
     options = ("--quiet", "--pipe", "--wait", "--collect", "--property=RuntimeMaxSec=5")
     return ("systemd-run", *options, *properties, "--", python, "-I", "-m", "litellm_systemd.runtime", "reach", *urls)
 
 
 def sandbox_lines(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The settings of [Service] in unit files that make the sandbox, in their order.
+    """The settings of [Service] in unit files that make up the sandbox, in order.
 
-    One with a specifier (%S) is left out: systemd-run doesn't resolve them.
+    Settings with a specifier (%S) are left out: systemd-run does not resolve them.
     """
     for text in texts:
         section = ""
@@ -124,6 +130,6 @@ def sandbox_lines(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
             if line.startswith("["):
                 section = line
             name, found, value = (part.strip() for part in line.partition("="))
-            is_one = section == "[Service]" and found and _SANDBOX.fullmatch(name) and not _NOT.fullmatch(name)
+            is_one = section == "[Service]" and found and _SANDBOX.fullmatch(name) and not _EXCLUDED.fullmatch(name)
             if is_one and "%" not in value:
                 yield name, value

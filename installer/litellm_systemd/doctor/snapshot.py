@@ -1,4 +1,4 @@
-"""What the checks look at. Each part is observed once, when the first check asks for it, and may be missing."""
+"""What the checks look at. Each part is observed once, when a check first reads it, and may be unavailable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from litellm_systemd.instances.runtime_calls import ask_service
 
 T = TypeVar("T")
 
-#: What systemd is asked about each unit (org.freedesktop.systemd1(5)); one that it doesn't know is left out.
+#: The properties of each unit that are read (org.freedesktop.systemd1(5)); systemd omits those that it does not know.
 PROPERTIES = (
     *("LoadState", "LoadError", "ActiveState", "SubState", "UnitFileState", "FragmentPath", "DropInPaths"),
     *("NeedDaemonReload", "Result", "NRestarts", "MainPID", "ExecMainCode", "ExecMainStatus", "Listen"),
@@ -44,8 +44,8 @@ PROPERTIES = (
 )
 
 
-class Observed(Generic[T]):
-    """A property that is worked out once, whichever thread asks first; the others wait. An error is kept as well."""
+class ObservedOnce(Generic[T]):
+    """A property that one thread computes while the others wait for it. An error is cached as well."""
 
     def __init__(self, find: Callable[[Any], T]) -> None:
         self.__doc__ = find.__doc__
@@ -53,113 +53,113 @@ class Observed(Generic[T]):
         self._name = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Called by Python with the name that it has in its class."""
+        """Called by Python with the name of the attribute."""
         self._name = name
 
     @overload
-    def __get__(self, snapshot: None, owner: type) -> Observed[T]: ...
+    def __get__(self, snapshot: None, owner: type) -> ObservedOnce[T]: ...
     @overload
     def __get__(self, snapshot: Snapshot, owner: type) -> T: ...
-    def __get__(self, snapshot: Snapshot | None, owner: type) -> Observed[T] | T:
-        """What was found; raises what was raised then."""
+    def __get__(self, snapshot: Snapshot | None, owner: type) -> ObservedOnce[T] | T:
+        """The cached value; raises the cached error."""
         if snapshot is None:
             return self
-        found: T = snapshot.once(self._name, partial(self._find, snapshot))
+        found: T = snapshot.cached(self._name, partial(self._find, snapshot))
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Observation:
-    """What an observation gave."""
+    """The value or the error of an observation."""
 
     value: Any = None
     error: Exception | None = None
 
 
 class Snapshot:
-    """One host at one moment. What can't be seen raises InstallerError or OSError, whose text says why."""
+    """The state of one host. Reading a part that is unavailable raises InstallerError or OSError with the reason."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.is_root = os.geteuid() == 0
-        #: Seconds for what a check can do without: less than all that it has (`engine.EACH`).
-        self.patience = 2.5
+        #: Seconds for optional requests of a check: less than the time for the whole check (`engine.CHECK_TIMEOUT`).
+        self.optional_timeout = 2.5
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
-        self._seen: dict[str, _Observation] = {}
+        self._observations: dict[str, _Observation] = {}
 
-    def once(self, name: str, find: Callable[[], Any]) -> Any:
-        """What `find` gives, or gave when it was called by that name."""
+    def cached(self, name: str, find: Callable[[], Any]) -> Any:
+        """The result of `find`, which is called once for each `name`."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
-            if name not in self._seen:
+            if name not in self._observations:
                 try:
-                    self._seen[name] = _Observation(find())
+                    self._observations[name] = _Observation(find())
                 except (InstallerError, OSError) as error:
-                    self._seen[name] = _Observation(error=error)
-            seen = self._seen[name]
-        if seen.error is not None:
-            raise seen.error
-        return seen.value
+                    self._observations[name] = _Observation(error=error)
+            observation = self._observations[name]
+        if observation.error is not None:
+            raise observation.error
+        return observation.value
 
-    def within(self, ask: Callable[[], T]) -> T | None:
-        """What `ask` gives, or raises; None if it takes longer than is worth waiting for: it is left behind then."""
+    def with_timeout(self, ask: Callable[[], T]) -> T | None:
+        """The result or the error of `ask`; None if it takes longer than `optional_timeout` and is abandoned."""
         answer: Future[T] = Future()
 
         def wait() -> None:
             try:
                 answer.set_result(ask())
-            except Exception as error:  # whoever waits gets it
+            except Exception as error:  # the waiting thread raises it
                 answer.set_exception(error)
 
         threading.Thread(target=wait, daemon=True).start()
         try:
-            return answer.result(self.patience)
+            return answer.result(self.optional_timeout)
         except FutureTimeout:
             return None
 
     # --- files ---
 
     def file(self, path: str) -> FileState | None:
-        """What stands at a path; None if nothing does. PermissionDenied where this user may not look."""
+        """The file, folder or link at a path; None if there is none. PermissionDenied if this user may not look."""
         try:
             self.layout.real(path).lstat()
         except PermissionError:
-            raise PermissionDenied(f"only root may look at {path}") from None
+            raise PermissionDenied(f"only root can read {path}") from None
         except (FileNotFoundError, NotADirectoryError):
             return None
         return observe_file(self.layout, path)
 
-    @Observed
+    @ObservedOnce
     def manifest(self) -> Mapping[str, Record]:
-        """What earlier runs wrote, by path."""
+        """The files that earlier runs wrote, by path."""
         if not self.is_root:
-            raise PermissionDenied("only root may read what was installed")
+            raise PermissionDenied("only root can read the manifest of installed files")
         return read_manifest(self.layout)
 
-    @Observed
+    @ObservedOnce
     def records(self) -> Mapping[str, Record]:
-        """As `manifest`, but empty where that is damaged, or not for this user to see."""
+        """As `manifest`, but empty if the manifest is damaged or this user cannot read it."""
         try:
             return self.manifest
         except (InputError, PermissionDenied):
             return {}
 
-    @Observed
+    @ObservedOnce
     def environment(self) -> Mapping[str, str]:
         """The variables of the installed environment file, as systemd reads them."""
         found = read_installed(self.layout)
         if not found and self.file(self.layout.environment_file) is None:
-            raise MissingError(f"{self.layout.environment_file} is gone")
+            raise MissingError(f"{self.layout.environment_file} is missing")
         return found
 
-    @Observed
+    @ObservedOnce
     def settings(self) -> Settings:
         """The installed environment, validated."""
         return build_settings(Dotenv(self.layout.environment_file, self.environment), installed={}, new_key=str)
 
-    @Observed
+    @ObservedOnce
     def gateway(self) -> GatewayConfig:
         """The active configuration."""
         return read_config(self.layout.real(self.layout.config_link))
@@ -168,15 +168,15 @@ class Snapshot:
 
     @property
     def systemctl(self) -> Systemctl:
-        """How to ask systemd."""
+        """The client for systemd."""
         return Systemctl(self.layout)
 
-    @Observed
+    @ObservedOnce
     def service(self) -> Mapping[str, str]:
         """Properties of the service."""
         return self.systemctl.show(contract.SERVICE, *PROPERTIES)
 
-    @Observed
+    @ObservedOnce
     def socket(self) -> Mapping[str, str]:
         """Properties of the socket."""
         return self.systemctl.show(contract.SOCKET, *PROPERTIES)
@@ -187,27 +187,27 @@ class Snapshot:
 
     @property
     def is_active(self) -> bool:
-        """Whether the service serves, as far as systemd knows."""
+        """Whether systemd considers the service active."""
         return is_booted() and self.service.get("ActiveState") in ("active", "reloading", "refreshing")
 
-    @Observed
+    @ObservedOnce
     def events(self) -> tuple[Event, ...]:
-        """What systemd itself has said of the service since boot, the oldest first; the last hundred lines."""
+        """The last hundred journal entries of systemd about the service since boot, oldest first."""
         found = self.systemctl.events(contract.SERVICE, 100)
         if not found and not self.is_root:
-            raise PermissionDenied("only root and the group systemd-journal may read the journal")
+            raise PermissionDenied("only root and the group systemd-journal can read the journal")
         return found
 
-    @Observed
+    @ObservedOnce
     def last_error(self) -> str:
-        """The last line that the units' own processes logged at error level since the last start; may be empty."""
+        """The last error that the processes of the units logged since the last start; may be empty."""
         return self.systemctl.last_error(self.service.get("InactiveExitTimestamp", ""))
 
     # --- the service itself ---
 
-    @Observed
+    @ObservedOnce
     def runtime(self) -> Mapping[str, Any]:
-        """What the main process says of itself and its workers; empty if it doesn't answer."""
+        """The status that the main process reports for itself and its workers; empty if it does not answer."""
         if not self.is_root:
-            raise PermissionDenied("only root and the service's user may ask the main process")
+            raise PermissionDenied("only root and the user litellm can query the main process")
         return ask_service(timeout=2.5)
