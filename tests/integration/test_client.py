@@ -1,4 +1,4 @@
-"""The client against a stub on loopback: what goes over the wire, and what doesn't."""
+"""The client against a stub on loopback: what it sends, and how it reports failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUESTION = {"model": "primary", "stream": True}
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*PROXY_VARIABLES, "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
 
@@ -31,15 +31,15 @@ def server() -> Iterator[Stub]:
         yield running
 
 
-def trouble(gateway: Gateway) -> GatewayError:
+def request_error(gateway: Gateway) -> GatewayError:
     with pytest.raises(GatewayError) as caught:
         gateway.get("/v1/models")
     assert KEY not in caught.value.message + caught.value.hint
     return caught.value
 
 
-def test_an_error_status_is_an_answer(server: Stub) -> None:
-    """401 is a value with its text, not an exception."""
+def test_an_error_status_is_a_response(server: Stub) -> None:
+    """Status 401 is a response with its text, not an exception."""
     answer = Gateway(server.url, "sk-other").get("/v1/models")
     assert (answer.status, answer.ok) == (401, False)
     assert answer.json() == {"error": {"message": "no valid key"}}
@@ -47,23 +47,23 @@ def test_an_error_status_is_an_answer(server: Stub) -> None:
 
 
 def test_the_key_is_sent_as_bearer(server: Stub) -> None:
-    """The key goes into the header that LiteLLM reads, and an empty one into none."""
+    """The key is sent in the header that LiteLLM reads; an empty key is not sent."""
     gateway = Gateway(server.url, KEY)
     gateway.get("/v1/models")
     gateway.with_key("").get("/v1/models")
     assert [authorization for _, _, authorization in server.seen] == [f"Bearer {KEY}", None]
 
 
-def test_netrc_is_left_alone(server: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password in ~/.netrc for the same host neither replaces the key nor stands in for a missing one."""
+def test_netrc_is_ignored(server: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password in ~/.netrc for the same host is never sent, neither instead of the key nor without one."""
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login someone password canary\n")
+    netrc.write_text("machine 127.0.0.1 login user password canary\n")
     monkeypatch.setenv("NETRC", str(netrc))
     test_the_key_is_sent_as_bearer(server)
 
 
 def test_proxies_of_the_environment_are_not_used_for_loopback(server: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A corporate proxy doesn't swallow what is meant for this machine."""
+    """Requests to this machine bypass a corporate proxy."""
     with stub() as proxy:
         for name in PROXY_VARIABLES:
             monkeypatch.setenv(name, proxy.url)
@@ -75,7 +75,7 @@ def test_proxies_of_the_environment_are_not_used_for_loopback(server: Stub, monk
 
 
 def test_proxies_of_the_environment_are_used_for_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only the proxy leads to the gateway, the proxy is asked."""
+    """Requests to other hosts use the proxy of the environment."""
     with stub() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         proxy.sick["*"] = lambda handler: handler.reply(200, {"from": "proxy"})
@@ -84,13 +84,13 @@ def test_proxies_of_the_environment_are_used_for_other_hosts(monkeypatch: pytest
 
 
 def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dead proxy isn't reported as a dead gateway."""
+    """A proxy that is down is not reported as a gateway that is down."""
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    assert trouble(Gateway("http://gateway.invalid", KEY)).trouble is FailureKind.PROXY
+    assert request_error(Gateway("http://gateway.invalid", KEY)).kind is FailureKind.PROXY
 
 
 def test_a_redirect_is_not_followed(server: Stub) -> None:
-    """Neither the key nor the request goes where a redirect points."""
+    """Neither the key nor the request is sent to the target of a redirect."""
     with stub() as other:
         server.sick["*"] = lambda handler: handler.reply(307, "", location=f"{other.url}/v1/models")
         gateway = Gateway(server.url, KEY)
@@ -101,22 +101,22 @@ def test_a_redirect_is_not_followed(server: Stub) -> None:
 
 
 def test_refused() -> None:
-    """A port without a listener is called that, with the commands that say why."""
+    """A port without a listener is reported as such, with the commands that show why."""
     port = free_port()
-    error = trouble(Gateway(f"http://127.0.0.1:{port}", KEY))
-    assert error.trouble is FailureKind.REFUSED
+    error = request_error(Gateway(f"http://127.0.0.1:{port}", KEY))
+    assert error.kind is FailureKind.REFUSED
     assert error.message == f"nothing listens on 127.0.0.1:{port} (connection refused)"
     assert "systemctl status litellm" in error.hint
 
 
 def test_unknown_host() -> None:
-    """A host name that doesn't exist is called that."""
-    assert trouble(Gateway("http://gateway.invalid", KEY)).trouble is FailureKind.UNREACHABLE
+    """A host name that does not exist is reported as unreachable."""
+    assert request_error(Gateway("http://gateway.invalid", KEY)).kind is FailureKind.UNREACHABLE
 
 
-def test_a_name_that_no_resolver_takes() -> None:
+def test_a_malformed_host_name() -> None:
     """A malformed host name is an error with a remedy, not a traceback."""
-    assert trouble(Gateway(f"http://{'a' * 64}.invalid", KEY)).trouble is FailureKind.UNREACHABLE
+    assert request_error(Gateway(f"http://{'a' * 64}.invalid", KEY)).kind is FailureKind.UNREACHABLE
 
 
 def be_silent(handler: Handler) -> None:
@@ -124,16 +124,16 @@ def be_silent(handler: Handler) -> None:
 
 
 def test_silence(server: Stub) -> None:
-    """A server that accepts and says nothing is left when the time is up."""
+    """A server that accepts connections without responding is abandoned at the timeout."""
     server.sick["*"] = be_silent
-    error = trouble(Gateway(server.url, KEY, timeout=0.2))
-    assert error.trouble is FailureKind.TIMEOUT
+    error = request_error(Gateway(server.url, KEY, timeout=0.2))
+    assert error.kind is FailureKind.TIMEOUT
     assert "within 0.2 s" in error.message
     assert "--timeout" in error.hint
 
 
 def test_a_trickle(server: Stub) -> None:
-    """A server that always sends one more byte in time can't hold the client for ever."""
+    """A server that keeps sending single bytes cannot delay the client forever."""
 
     def trickle(handler: Handler) -> None:
         handler.send_response(200)
@@ -143,11 +143,11 @@ def test_a_trickle(server: Stub) -> None:
             handler.wfile.write(b" ")
 
     server.sick["*"] = trickle
-    assert trouble(Gateway(server.url, KEY, timeout=0.3)).trouble is FailureKind.TIMEOUT
+    assert request_error(Gateway(server.url, KEY, timeout=0.3)).kind is FailureKind.TIMEOUT
 
 
-def test_an_endless_answer(server: Stub) -> None:
-    """A server that pours out data can't fill the memory."""
+def test_an_endless_response(server: Stub) -> None:
+    """A server that sends data without end cannot fill the memory."""
 
     def pour(handler: Handler) -> None:
         handler.send_response(200)
@@ -157,33 +157,33 @@ def test_an_endless_answer(server: Stub) -> None:
             handler.wfile.write(b"x" * 65536)
 
     server.sick["*"] = pour
-    assert trouble(Gateway(server.url, KEY)).trouble is FailureKind.GARBLED
+    assert request_error(Gateway(server.url, KEY)).kind is FailureKind.GARBLED
 
 
 @pytest.mark.parametrize("headers", ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"])
 def test_dropped(headers: str) -> None:
-    """A connection that ends before the answer does is called dropped, headers or not."""
+    """A connection that closes before the response is complete is reported as dropped, with or without headers."""
     with raw_server(headers.encode()) as port:
-        assert trouble(Gateway(f"http://127.0.0.1:{port}", KEY)).trouble is FailureKind.DROPPED
+        assert request_error(Gateway(f"http://127.0.0.1:{port}", KEY)).kind is FailureKind.DROPPED
 
 
 def test_something_else_on_the_port() -> None:
-    """A program that doesn't speak HTTP isn't taken for a gateway that crashed."""
+    """A program that does not speak HTTP is not reported as a crashed gateway."""
     with raw_server(b"SSH-2.0-OpenSSH_9.2\r\n") as port:
-        error = trouble(Gateway(f"http://127.0.0.1:{port}", KEY))
-    assert error.trouble is FailureKind.GARBLED
+        error = request_error(Gateway(f"http://127.0.0.1:{port}", KEY))
+    assert error.kind is FailureKind.GARBLED
     assert "ss -ltnp" in error.hint
 
 
 def test_https_to_a_plain_port(server: Stub) -> None:
-    """https:// to a gateway without TLS says just that."""
-    error = trouble(Gateway(server.url.replace("http:", "https:"), KEY))
-    assert error.trouble is FailureKind.TLS
+    """A request with https:// to a gateway without TLS is reported as such."""
+    error = request_error(Gateway(server.url.replace("http:", "https:"), KEY))
+    assert error.kind is FailureKind.TLS
     assert error.message.endswith("it speaks plain HTTP")
 
 
 def test_a_stream_is_read_to_done(server: Stub) -> None:
-    """A stream has its events in order, each with the time of its arrival, and ends at [DONE]."""
+    """A stream returns its events in order, each with the time of its arrival, and ends at [DONE]."""
     found = Gateway(server.url, KEY).stream(CHAT, QUESTION)
     assert [event.data for event in found.events] == [delta("po"), delta("ng"), USAGE, "[DONE]"]
     times = [event.seconds for event in found.events]
@@ -195,7 +195,7 @@ def test_a_stream_is_read_to_done(server: Stub) -> None:
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_an_event_is_taken_when_it_arrives(server: Stub, monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
-    """The first token is timed when it is there, not when the next one or the end is."""
+    """The first token is timed at its own arrival, not at that of the next token or the end."""
     taken, in_time = threading.Event(), []
 
     def take(seconds: float, data: str) -> ServerSentEvent:
@@ -218,23 +218,23 @@ def test_an_event_is_taken_when_it_arrives(server: Stub, monkeypatch: pytest.Mon
 
 
 def test_a_stream_without_done(server: Stub) -> None:
-    """A stream that just ends isn't done, and isn't broken either."""
+    """A stream that ends without [DONE] is neither done nor broken."""
     server.sick[f"streamed {CHAT}"] = lambda handler: handler.stream(delta("po"))
     found = Gateway(server.url, KEY).stream(CHAT, QUESTION)
     assert (len(found.events), found.done, found.broken) == (1, False, None)
 
 
 def test_a_stream_that_is_cut(server: Stub) -> None:
-    """What came before a cut is kept, with the reason for the cut."""
+    """Events before an interruption are kept, with its reason."""
     server.sick[f"streamed {CHAT}"] = lambda handler: handler.stream(delta("po"), cut=True)
     found = Gateway(server.url, KEY).stream(CHAT, QUESTION)
     assert len(found.events) == 1
     assert found.broken is not None
-    assert found.broken.trouble is FailureKind.DROPPED
+    assert found.broken.kind is FailureKind.DROPPED
 
 
 def test_a_stream_that_stalls(server: Stub) -> None:
-    """A stream that stops in the middle is left when the time is up, and what came is kept."""
+    """A stream that stalls is abandoned at the timeout, and its events so far are kept."""
 
     def stall(handler: Handler) -> None:
         handler.stream(delta("po"), cut=True)
@@ -242,15 +242,15 @@ def test_a_stream_that_stalls(server: Stub) -> None:
         handler.server.released.wait()
 
     server.sick[f"streamed {CHAT}"] = stall
-    # The first event has to come within it, on a busy machine too.
+    # Long enough for the first event on a busy machine.
     found = Gateway(server.url, KEY, timeout=5).stream(CHAT, QUESTION)
     assert len(found.events) == 1
     assert found.broken is not None
-    assert found.broken.trouble is FailureKind.TIMEOUT
+    assert found.broken.kind is FailureKind.TIMEOUT
 
 
 def test_a_refused_stream_has_its_body(server: Stub) -> None:
-    """An error instead of a stream comes with its text."""
+    """An error response instead of a stream is returned with its body."""
     found = Gateway(server.url, "sk-other").stream(CHAT, QUESTION)
     assert found.head.status == 401
     assert found.head.json() == {"error": {"message": "no valid key"}}
@@ -258,7 +258,7 @@ def test_a_refused_stream_has_its_body(server: Stub) -> None:
 
 
 class raw_server:
-    """A port that answers every request with the same bytes and hangs up; its number as the context."""
+    """A server that sends the same bytes on every connection and closes it; the context is its port."""
 
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
@@ -280,14 +280,14 @@ class raw_server:
 
 
 def test_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gateway at a UNIX socket is asked there, whatever the address says, and never through a proxy."""
+    """Requests to a UNIX socket ignore the host of the URL and never use a proxy."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     path = tmp_path / "s"
     gateway = Gateway("http://anywhere", KEY, 20, str(path))
     with pytest.raises(GatewayError) as missing:
         gateway.get("/health/liveliness")
-    assert missing.value.trouble is FailureKind.REFUSED
-    assert missing.value.message == f"nothing listens on {path} (there is no such socket)"
+    assert missing.value.kind is FailureKind.REFUSED
+    assert missing.value.message == f"nothing listens on {path} (the socket does not exist)"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -308,4 +308,4 @@ def test_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"Authorization: Bearer {KEY}".encode() in asked[0]
     with pytest.raises(GatewayError) as dead:
         gateway.get("/health/liveliness")
-    assert dead.value.trouble is FailureKind.REFUSED
+    assert dead.value.kind is FailureKind.REFUSED

@@ -170,7 +170,7 @@ def test_waiting_in_vain_is_told() -> None:
         reserved.bind(("127.0.0.1", 0))
         report = verify(Gateway(f"http://127.0.0.1:{reserved.getsockname()[1]}", KEY), wait=0.05)
     assert len(report.notes) == 1
-    assert "not ready within 0.05 s; last seen: nothing listens" in report.notes[0]
+    assert "not ready within 0.05 s; last status: nothing listens" in report.notes[0]
     assert having(report, FAILED) == ("liveliness",)
 
 

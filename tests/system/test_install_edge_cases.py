@@ -1,4 +1,4 @@
-"""Installs on hosts with a problem or with a foreign service, and uninstall: no half-done change, nothing left over."""
+"""Installs on hosts with a problem or a foreign service, and uninstall: no half-done change, nothing left over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the client that need no connection: addresses, secrets, event streams, words for errors."""
+"""The parts of the client that need no connection: URLs, secrets, event streams, error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import requests
 import urllib3
 
-from litellm_systemd.client.errors import FailureKind, classify, redact, told
+from litellm_systemd.client.errors import FailureKind, classify, extract_error, redact
 from litellm_systemd.client.gateway import Gateway, Response, event_data, is_loopback
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import UsageError
@@ -18,7 +18,7 @@ KEY = "sk-canary-7c1f0a"
 
 
 def test_repr_masks_the_key() -> None:
-    """A gateway can be printed or logged without giving its key away."""
+    """A gateway can be printed or logged without revealing its key."""
     assert repr(Gateway("http://h:1", KEY)) == "Gateway(base_url='http://h:1', api_key='***', timeout=60.0)"
     assert KEY not in f"{Gateway('http://h:1', KEY)}"
     assert "api_key=''" in repr(Gateway("http://h:1"))
@@ -38,8 +38,8 @@ def test_repr_masks_the_key() -> None:
         "",
     ],
 )
-def test_an_unusable_address_is_a_usage_error_without_its_text(url: str) -> None:
-    """An address that can't be a gateway's is refused, and a password in it isn't repeated."""
+def test_an_invalid_url_is_a_usage_error_without_its_text(url: str) -> None:
+    """An invalid URL is rejected, and the message does not repeat a password in it."""
     with pytest.raises(UsageError) as caught:
         Gateway(url)
     assert "secret" not in caught.value.message + caught.value.hint
@@ -47,21 +47,21 @@ def test_an_unusable_address_is_a_usage_error_without_its_text(url: str) -> None
 
 
 @pytest.mark.parametrize("key", ["sk-é", "sk-a\nb", " sk-a", "sk-a\r\nHost: evil"])
-def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
-    """A key that would break the request is refused by name, not with a traceback that shows it."""
+def test_a_key_that_is_invalid_in_a_header_is_rejected(key: str) -> None:
+    """A key that would break the request is rejected by a message that does not show it."""
     with pytest.raises(UsageError) as caught:
         Gateway("http://h", key)
     assert key.strip() not in caught.value.message
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
-def test_a_time_out_is_a_positive_number(seconds: float) -> None:
-    """A time-out that could never or always pass is refused."""
+def test_a_timeout_is_a_positive_number(seconds: float) -> None:
+    """A timeout that would never or always expire is rejected."""
     with pytest.raises(UsageError):
         Gateway("http://h", timeout=seconds)
 
 
-def test_a_slash_at_the_end_makes_no_difference() -> None:
+def test_a_trailing_slash_makes_no_difference() -> None:
     """`http://h:4000/` and `http://h:4000` are the same gateway; a path prefix stays."""
     assert Gateway("http://h:4000/") == Gateway("http://h:4000")
     assert Gateway("https://h/llm/").base_url == "https://h/llm"
@@ -69,13 +69,13 @@ def test_a_slash_at_the_end_makes_no_difference() -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "api.localhost", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "::"])
 def test_loopback(host: str) -> None:
-    """What stays on this machine is known as such."""
+    """Hosts whose connections stay on this machine are recognised."""
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1", "localhost.example", "127.0.0.1.example", "example", ""])
 def test_not_loopback(host: str) -> None:
-    """A name that only looks like loopback isn't taken for it."""
+    """A name that only resembles loopback is not treated as such."""
     assert not is_loopback(host)
 
 
@@ -86,22 +86,22 @@ STREAM = (
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_events_are_the_same_however_the_bytes_arrive(size: int) -> None:
-    """Where the network cuts a stream, even within a character or a line end, doesn't change its events."""
+    """Chunk boundaries, even within a character or a line end, do not change the events of a stream."""
     chunks = [STREAM[start : start + size] for start in range(0, len(STREAM), size)]
     assert list(event_data(chunks)) == ['{"a": 1}', "two\nlines", "é", "[DONE]"]
 
 
-def test_an_event_without_its_end_is_dropped() -> None:
-    """A stream cut before the blank line has no last event, as for every other client."""
+def test_an_incomplete_event_is_dropped() -> None:
+    """A stream that ends before the blank line has no last event, as for every other client."""
     assert list(event_data([b"data: one\n\n", b"data: [DONE]\n"])) == ["one"]
 
 
-def test_an_event_is_there_as_soon_as_its_last_byte_is() -> None:
-    """The time to the first token isn't blurred by waiting for the next chunk."""
+def test_an_event_is_returned_as_soon_as_it_is_complete() -> None:
+    """The time to the first token does not include waiting for the next chunk."""
 
     def chunks() -> object:
         yield b"data: one\n\n"
-        pytest.fail("asked for more before giving the event out")
+        pytest.fail("read the next chunk before returning the event")
 
     assert next(event_data(chunks())) == "one"  # type: ignore[arg-type]
 
@@ -118,8 +118,8 @@ def test_an_event_is_there_as_soon_as_its_last_byte_is() -> None:
         "X-Amz-Signature=0123456789abcdef0123456789abcdef",
     ],
 )
-def test_what_looks_like_a_key_is_masked(secret: str) -> None:
-    """A secret that a provider's error message repeats doesn't reach the report."""
+def test_anything_like_a_key_is_masked(secret: str) -> None:
+    """A secret in a provider's error message does not reach the report."""
     cleaned = redact(f"refused: {secret} in us-east-1")
     assert "***" in cleaned
     assert secret.split()[-1].split("=")[-1].strip("'\"{}") not in cleaned
@@ -127,8 +127,8 @@ def test_what_looks_like_a_key_is_masked(secret: str) -> None:
     assert cleaned.endswith(" in us-east-1")
 
 
-def test_the_given_secret_is_masked_whatever_it_looks_like() -> None:
-    """A master key needs no `sk-` to be masked."""
+def test_the_given_secret_is_masked_in_any_form() -> None:
+    """A master key is masked even without the prefix `sk-`."""
     assert redact("key hunter2 is wrong", "hunter2", "") == "key *** is wrong"
 
 
@@ -142,8 +142,8 @@ def test_the_given_secret_is_masked_whatever_it_looks_like() -> None:
         "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude",
     ],
 )
-def test_ordinary_words_are_left_alone(text: str) -> None:
-    """Masking doesn't eat the very words that explain a failure."""
+def test_ordinary_words_are_not_masked(text: str) -> None:
+    """Masking keeps the words that explain a failure."""
     assert redact(text) == text
 
 
@@ -165,18 +165,18 @@ def test_ordinary_words_are_left_alone(text: str) -> None:
         (f"bad key {KEY}", "bad key ***"),
     ],
 )
-def test_what_an_error_answer_says_fits_one_line(text: str, words: str) -> None:
-    """Of any error answer there is one short line, safe for a terminal and without the key."""
+def test_an_error_response_is_explained_in_one_line(text: str, words: str) -> None:
+    """The message of any error response is one short line, safe for a terminal and without the key."""
     assert Gateway("http://h", KEY).explain(Response(500, {}, text, 0.1)) == words
 
 
-def test_told_of_an_empty_object() -> None:
-    """An error answer without a word in it doesn't make one up."""
-    assert told({}, "{}") == "{}"
+def test_the_error_of_an_empty_object() -> None:
+    """An error response without a message is shown as it is."""
+    assert extract_error({}, "{}") == "{}"
 
 
-def test_a_body_that_would_exhaust_the_parser() -> None:
-    """JSON nested without end is no JSON to us, and no traceback."""
+def test_deeply_nested_json() -> None:
+    """JSON that is nested too deeply for the parser counts as no JSON and causes no traceback."""
     assert Response(200, {}, "[" * 100_000, 0.0).json() is None
 
 
@@ -187,10 +187,10 @@ def _certificate_error() -> ssl.SSLCertVerificationError:
 
 
 @pytest.mark.parametrize(
-    ("cause", "trouble", "words"),
+    ("cause", "kind", "words"),
     [
         (ConnectionRefusedError(111, "x"), FailureKind.REFUSED, "nothing listens on h:1"),
-        (socket.gaierror(-2, "x"), FailureKind.UNREACHABLE, "can't be found"),
+        (socket.gaierror(-2, "x"), FailureKind.UNREACHABLE, "cannot be resolved"),
         (TimeoutError(), FailureKind.TIMEOUT, "within 2.5 s"),
         (_certificate_error(), FailureKind.TLS, "self-signed certificate"),
         (ssl.SSLError(1, "x"), FailureKind.TLS, "the handshake failed"),
@@ -198,8 +198,8 @@ def _certificate_error() -> ssl.SSLCertVerificationError:
     ],
 )
 @pytest.mark.parametrize("wrapped", ["bare", "args", "reason", "cause"])
-def test_the_cause_is_found_however_deep(cause: Exception, trouble: FailureKind, words: str, wrapped: str) -> None:
-    """The same failure gets the same words wherever the libraries have wrapped it."""
+def test_the_cause_is_found_at_any_depth(cause: Exception, kind: FailureKind, words: str, wrapped: str) -> None:
+    """The same failure gets the same message wherever the libraries have wrapped it."""
     error: Exception = cause
     if wrapped == "args":
         error = requests.ConnectionError(urllib3.exceptions.ProtocolError("x?key=canary", cause))
@@ -210,20 +210,20 @@ def test_the_cause_is_found_however_deep(cause: Exception, trouble: FailureKind,
         error = requests.ConnectionError("canary")
         error.__cause__ = cause
     found = classify(error, "h:1", 2.5)
-    assert found.trouble is trouble
+    assert found.kind is kind
     assert words in found.message
     assert "canary" not in found.message + found.hint
     assert found.hint
     assert found.code is ExitCode.UNAVAILABLE
 
 
-def test_a_host_that_drops_packets_can_not_be_reached() -> None:
-    """No connection in time is no slow answer: more time wouldn't help."""
+def test_a_host_that_drops_packets_is_unreachable() -> None:
+    """A connection that times out is not a slow response: more time would not help."""
     inner = urllib3.exceptions.ConnectTimeoutError("x")
     inner.__context__ = TimeoutError()
     found = classify(requests.ConnectTimeout(inner), "h:1", 60)
-    assert found.trouble is FailureKind.UNREACHABLE
-    assert found.message == "no connection to h:1 in time"
+    assert found.kind is FailureKind.UNREACHABLE
+    assert found.message == "could not connect to h:1 in time"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_host_that_drops_packets_can_not_be_reached() -> None:
     ],
 )
 def test_a_broken_proxy_is_not_taken_for_a_dead_gateway(error: Exception) -> None:
-    """When the proxy refuses, nobody is sent to look at the service."""
+    """If the proxy fails, the hint is about the proxy, not about the service."""
     found = classify(error, "h:1", 1)
-    assert found.trouble is FailureKind.PROXY
+    assert found.kind is FailureKind.PROXY
     assert "NO_PROXY" in found.hint

@@ -1,4 +1,4 @@
-"""Waiting for readiness, with a scripted gateway and a clock of its own."""
+"""Waiting for readiness, with a scripted gateway and a simulated clock."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ READY = Response(200, {}, '{"status": "healthy"}', 0.0)
 
 
 @dataclass
-class Scene:
-    """A script that a gateway plays, its last line for ever; each look costs `cost` seconds of the clock."""
+class Script:
+    """Scripted responses, the last one repeated forever; each request takes `cost` seconds of the simulated clock."""
 
-    script: tuple[Response | GatewayError, ...]
+    responses: tuple[Response | GatewayError, ...]
     cost: float = 0.0
     timeout: float = 60.0
     now: float = 100.0
     timeouts: list[float] = field(default_factory=list)
 
-    def look(self, timeout: float) -> Response:
-        line = self.script[min(len(self.timeouts), len(self.script) - 1)]
+    def respond(self, timeout: float) -> Response:
+        line = self.responses[min(len(self.timeouts), len(self.responses) - 1)]
         self.timeouts.append(timeout)
         self.sleep(self.cost)
         if isinstance(line, GatewayError):
@@ -42,38 +42,38 @@ class Scene:
         self.now += seconds
 
     def wait(self, seconds: float) -> Ready:
-        return wait_ready(Actor(self), seconds, clock=self.clock, sleep=self.sleep)
+        return wait_ready(ScriptedGateway(self), seconds, clock=self.clock, sleep=self.sleep)
 
 
-class Actor(Gateway):
-    """A gateway that plays a scene instead of asking the network."""
+class ScriptedGateway(Gateway):
+    """A gateway that returns scripted responses instead of using the network."""
 
-    __slots__ = ("scene",)
-    scene: Scene
+    __slots__ = ("script",)
+    script: Script
 
-    def __init__(self, scene: Scene) -> None:
-        super().__init__("http://h:1", "", scene.timeout)
-        object.__setattr__(self, "scene", scene)
+    def __init__(self, script: Script) -> None:
+        super().__init__("http://h:1", "", script.timeout)
+        object.__setattr__(self, "script", script)
 
     def get(self, path: str, *, timeout: float | None = None) -> Response:
         assert path == READINESS
         assert timeout is not None
-        return self.scene.look(timeout)
+        return self.script.respond(timeout)
 
 
 def test_ready_at_once() -> None:
-    """A gateway that is ready is not waited for."""
-    scene = Scene((READY,))
-    ready = scene.wait(30)
-    assert (ready.seconds, ready.looks) == (0.0, 1)
+    """A gateway that is ready needs no waiting."""
+    script = Script((READY,))
+    ready = script.wait(30)
+    assert (ready.seconds, ready.attempts) == (0.0, 1)
 
 
 def test_ready_after_a_while() -> None:
-    """Refused and 503 are waited out, and the time is told."""
-    scene = Scene((REFUSED, STARTING, STARTING, READY), cost=0.5)
-    ready = scene.wait(30)
-    assert ready.looks == 4
-    assert ready.seconds == pytest.approx(scene.now - 100.0)
+    """Refused connections and status 503 are retried, and the elapsed time is reported."""
+    script = Script((REFUSED, STARTING, STARTING, READY), cost=0.5)
+    ready = script.wait(30)
+    assert ready.attempts == 4
+    assert ready.seconds == pytest.approx(script.now - 100.0)
 
 
 @pytest.mark.parametrize(
@@ -86,43 +86,43 @@ def test_ready_after_a_while() -> None:
         ((Response(204, {}, "", 0.0),), "HTTP 204"),
     ],
 )
-def test_the_failure_says_what_was_last_seen(script: tuple[Response | GatewayError, ...], last: str) -> None:
-    """When the time is up, the error has the last thing seen and a remedy."""
+def test_the_error_has_the_last_status(script: tuple[Response | GatewayError, ...], last: str) -> None:
+    """When the time is over, the error has the last status and a remedy."""
     with pytest.raises(NotReady) as caught:
-        Scene(script).wait(12)
+        Script(script).wait(12)
     assert caught.value.last == last
-    assert caught.value.message == f"h:1 was not ready within 12 s; last seen: {last}"
+    assert caught.value.message == f"h:1 was not ready within 12 s; last status: {last}"
     assert "journalctl" in caught.value.hint
     assert caught.value.code is ExitCode.UNAVAILABLE
 
 
 def test_the_deadline_is_kept() -> None:
-    """No sleep goes past the deadline, and the last look is made at it, not before it."""
-    scene = Scene((REFUSED,))
+    """No pause exceeds the deadline, and the last request is made at the deadline, not before."""
+    script = Script((REFUSED,))
     with pytest.raises(NotReady):
-        scene.wait(7.3)
-    assert scene.now == pytest.approx(107.3)
+        script.wait(7.3)
+    assert script.now == pytest.approx(107.3)
 
 
-def test_no_time_still_means_one_look() -> None:
-    """Zero seconds ask once."""
-    assert Scene((READY,)).wait(0).looks == 1
+def test_zero_seconds_still_make_one_request() -> None:
+    """A limit of zero seconds allows one request."""
+    assert Script((READY,)).wait(0).attempts == 1
     with pytest.raises(NotReady):
-        Scene((REFUSED,)).wait(0)
+        Script((REFUSED,)).wait(0)
 
 
-def test_a_look_may_not_outlast_the_deadline() -> None:
-    """A gateway that accepts and is silent holds a look no longer than the time that is left."""
-    scene = Scene((REFUSED,), cost=4.0, timeout=5.0)
+def test_a_request_ends_at_the_deadline() -> None:
+    """A gateway that accepts connections without responding delays a request no longer than the time that is left."""
+    script = Script((REFUSED,), cost=4.0, timeout=5.0)
     with pytest.raises(NotReady):
-        scene.wait(10)
-    assert scene.timeouts[0] == 5.0
-    assert 1.0 <= scene.timeouts[-1] < 5.0
+        script.wait(10)
+    assert script.timeouts[0] == 5.0
+    assert 1.0 <= script.timeouts[-1] < 5.0
 
 
 def test_pauses_grow_to_a_second() -> None:
-    """A start of a minute costs the gateway dozens of questions, not hundreds."""
-    scene = Scene((REFUSED,))
+    """A start that takes a minute causes dozens of requests, not hundreds."""
+    script = Script((REFUSED,))
     with pytest.raises(NotReady):
-        scene.wait(60)
-    assert 60 <= len(scene.timeouts) <= 75
+        script.wait(60)
+    assert 60 <= len(script.timeouts) <= 75

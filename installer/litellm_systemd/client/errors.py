@@ -1,4 +1,4 @@
-"""What can go wrong on the way to a gateway, and what its error answers say: in words, without secrets."""
+"""Errors of requests to a gateway, and the messages of its error responses, without secrets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JOURNAL = "`journalctl -u litellm -n 50`"
 
 
 class FailureKind(Enum):
-    """Why no answer came."""
+    """Why there is no response."""
 
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
@@ -31,81 +31,81 @@ class FailureKind(Enum):
     GARBLED = "garbled"
 
     @property
-    def lasting(self) -> bool:
-        """Whether the next call to the same address must fail the same way."""
+    def is_permanent(self) -> bool:
+        """Whether the next request to the same address will fail in the same way."""
         return self in (FailureKind.REFUSED, FailureKind.UNREACHABLE, FailureKind.PROXY, FailureKind.TLS)
 
 
 _HINTS = {
     FailureKind.REFUSED: f"Run `systemctl status litellm` and {JOURNAL}.",
     FailureKind.UNREACHABLE: "Check --base-url and the network.",
-    FailureKind.PROXY: "Mend HTTP_PROXY and HTTPS_PROXY in the environment, or name the host in NO_PROXY.",
-    FailureKind.TLS: "Check http or https in --base-url; a private CA's certificates go into REQUESTS_CA_BUNDLE.",
-    FailureKind.TIMEOUT: f"Allow more time with --timeout; {JOURNAL} says what the service is at.",
-    FailureKind.DROPPED: f"Look for a crash or a restart: {JOURNAL}.",
-    FailureKind.GARBLED: "Check with `ss -ltnp` which program owns the port.",
+    FailureKind.PROXY: "Correct HTTP_PROXY and HTTPS_PROXY in the environment, or add the host to NO_PROXY.",
+    FailureKind.TLS: "Check http or https in --base-url; for a private CA, set REQUESTS_CA_BUNDLE.",
+    FailureKind.TIMEOUT: f"Allow more time with --timeout. To see what the service is doing: {JOURNAL}",
+    FailureKind.DROPPED: f"Look for a crash or a restart: {JOURNAL}",
+    FailureKind.GARBLED: "To see which program owns the port: `sudo ss -ltnp`",
 }
 
 
 class GatewayError(Unavailable):
-    """No (whole) answer came from the gateway; `trouble` says in one word why."""
+    """The gateway sent no response, or only a part of one; `kind` says why."""
 
-    def __init__(self, trouble: FailureKind, message: str) -> None:
-        super().__init__(message, _HINTS[trouble])
-        self.trouble = trouble
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message, _HINTS[kind])
+        self.kind = kind
 
 
 def classify(error: BaseException, where: str, limit: float) -> GatewayError:
-    """The GatewayError for what requests, urllib3 or the socket raised while asking `where`.
+    """The GatewayError for an exception that requests, urllib3 or the socket raised on a request to `where`.
 
-    `limit` is the time-out in seconds. The original text is left out: it may hold the address with its query.
+    `limit` is the timeout in seconds. The original text is left out, because it may contain the URL with its query.
     """
     causes = tuple(_causes(error))
 
     def caused_by(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    # InvalidSchema: a SOCKS proxy, for which requests lacks the means.
+    # InvalidSchema: a SOCKS proxy, which requests supports only with another package.
     if caused_by(
         requests.exceptions.ProxyError,
         urllib3.exceptions.ProxyError,
         requests.exceptions.InvalidProxyURL,
         requests.exceptions.InvalidSchema,
     ):
-        return GatewayError(FailureKind.PROXY, f"the proxy of the environment gives no way to {where}")
+        return GatewayError(FailureKind.PROXY, f"the proxy in the environment does not connect to {where}")
     if caused_by(ConnectionRefusedError):
         return GatewayError(FailureKind.REFUSED, f"nothing listens on {where} (connection refused)")
     if caused_by(FileNotFoundError):  # a UNIX socket
-        return GatewayError(FailureKind.REFUSED, f"nothing listens on {where} (there is no such socket)")
+        return GatewayError(FailureKind.REFUSED, f"nothing listens on {where} (the socket does not exist)")
     if caused_by(urllib3.exceptions.ConnectTimeoutError) and not caused_by(urllib3.exceptions.NewConnectionError):
-        return GatewayError(FailureKind.UNREACHABLE, f"no connection to {where} in time")
-    # Before the time-outs: urllib3 counts a NewConnectionError among them.
+        return GatewayError(FailureKind.UNREACHABLE, f"could not connect to {where} in time")
+    # Before the timeouts, because NewConnectionError is a subclass of a timeout in urllib3.
     if caused_by(
         socket.gaierror,
         urllib3.exceptions.NewConnectionError,
         requests.exceptions.InvalidURL,
         UnicodeError,
     ):
-        return GatewayError(FailureKind.UNREACHABLE, f"{where} can't be found or reached")
+        return GatewayError(FailureKind.UNREACHABLE, f"{where} cannot be resolved or reached")
     if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
-        return GatewayError(FailureKind.TIMEOUT, f"no complete answer from {where} within {limit:g} s")
+        return GatewayError(FailureKind.TIMEOUT, f"no complete response from {where} within {limit:g} s")
     if caused_by(ssl.SSLError, requests.exceptions.SSLError):
         return GatewayError(FailureKind.TLS, f"no TLS connection to {where}: {_tls_reason(causes)}")
     if caused_by(http.client.BadStatusLine) and not caused_by(ConnectionError):
-        return GatewayError(FailureKind.GARBLED, f"what answers on {where} doesn't speak HTTP")
-    return GatewayError(FailureKind.DROPPED, f"{where} closed the connection before the answer was complete")
+        return GatewayError(FailureKind.GARBLED, f"the program on {where} does not speak HTTP")
+    return GatewayError(FailureKind.DROPPED, f"{where} closed the connection before the response was complete")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and all that is wrapped in it: requests keeps the cause in args, urllib3 in `reason`."""
-    queue, seen = [error], set[int]()
+    """`error` and the exceptions wrapped in it: requests keeps the cause in `args`, urllib3 in `reason`."""
+    queue, visited = [error], set[int]()
     while queue:
-        one = queue.pop()
-        if id(one) in seen:
+        current = queue.pop()
+        if id(current) in visited:
             continue
-        seen.add(id(one))
-        yield one
-        inner = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+        visited.add(id(current))
+        yield current
+        inner = (current.__cause__, current.__context__, getattr(current, "reason", None), *current.args)
         queue += [cause for cause in inner if isinstance(cause, BaseException)]
 
 
@@ -118,26 +118,26 @@ def _tls_reason(causes: tuple[BaseException, ...]) -> str:
     return "the handshake failed"
 
 
-#: What looks like a secret in a foreign message: keys of LiteLLM and OpenAI, AWS key ids, bearer tokens ...
+#: Patterns of secrets in foreign messages: keys of LiteLLM and OpenAI, AWS key ids, bearer tokens ...
 _KEYS = re.compile(
     r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9._-]{4,}|A[KS]IA[A-Z0-9]{12,})|(?:(?<=bearer )|(?<=Bearer ))\S{8,}"
 )
-#: ... and long values that are called so.
+#: ... and long values after such a name.
 _NAMED = re.compile(r"((?:secret|token|password|signature|key)['\"]?\s*[=:]\s*['\"]?)[^\s'\"&,}]{16,}", re.IGNORECASE)
 
 
 def redact(text: str, *secrets: str) -> str:
-    """`text` with `***` for each of `secrets` and for whatever looks like a key."""
+    """`text` with `***` in place of each of `secrets` and of everything that looks like a key."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
     return _NAMED.sub(r"\1***", _KEYS.sub("***", text))
 
 
-def told(body: Any, text: str) -> str:
-    """What an error answer says, from its parsed `body` (None if it isn't JSON) or its `text`.
+def extract_error(body: Any, text: str) -> str:
+    """The message of an error response, from its parsed `body` (None if it is not JSON) or its `text`.
 
-    LiteLLM answers `{"error": {"message": ...}}`, FastAPI `{"detail": ...}`, a web server a page of HTML.
+    LiteLLM sends `{"error": {"message": ...}}`, FastAPI `{"detail": ...}`, a web server an HTML page.
     """
     if isinstance(body, dict):
         error = next((body[name] for name in ("error", "detail", "message") if body.get(name)), body)

@@ -1,7 +1,7 @@
-"""HTTP to a running gateway. The only user of requests.
+"""HTTP client for a gateway. The only module that uses requests.
 
-Statuses are values: an answer with 401 or 500 is an `Response`. What keeps an answer from arriving is a
-`GatewayError`. Redirects are answers too and never followed, so that the key reaches no other host.
+An error status such as 401 or 500 is a `Response`. If no response arrives, a `GatewayError` is raised. Redirects are
+responses too and never followed, so that the key reaches no other host.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection
 
-from litellm_systemd.client.errors import FailureKind, GatewayError, classify, redact, told
+from litellm_systemd.client.errors import FailureKind, GatewayError, classify, extract_error, redact
 from litellm_systemd.errors import UsageError
 
 
 class UnixAdapter(HTTPAdapter):
-    """Sends every request to the server behind one socket, whatever host the address names; through no proxy."""
+    """Sends every request to one UNIX socket, whatever host the URL names, and never through a proxy."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -66,18 +66,18 @@ class _Connection(HTTPConnection):
         return connection
 
 
-#: Seconds for one answer. Above LiteLLM's usual request_timeout, so that its own error arrives first.
+#: Seconds for one response. Above LiteLLM's usual request_timeout, so that its own error arrives first.
 DEFAULT_TIMEOUT = 60.0
-#: Seconds to connect: a host that drops packets shouldn't take the time that a slow model may.
+#: Seconds to connect: shorter, because a host that drops packets is not a slow model.
 CONNECT_TIMEOUT = 10.0
-#: Bytes. A gateway's answer to a small question never comes near.
+#: Bytes. Far above any response to the requests that we send.
 MAX_BODY = 8 * 1024 * 1024
 DONE = "[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A complete HTTP answer; `headers` with lower-case names, `seconds` from the call to the last byte."""
+    """A complete HTTP response; `headers` with lower-case names, `seconds` from the request to the last byte."""
 
     status: int
     headers: Mapping[str, str]
@@ -90,7 +90,7 @@ class Response:
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """The body as JSON, None if it isn't any."""
+        """The parsed JSON body; None if it is not JSON."""
         try:
             return json.loads(self.text)
         except (ValueError, RecursionError):
@@ -99,7 +99,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """One server-sent event: its data, and the seconds from the call to its arrival."""
+    """One server-sent event: its data, and the seconds from the request to its arrival."""
 
     seconds: float
     data: str
@@ -107,10 +107,10 @@ class ServerSentEvent:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A streamed answer, read to `[DONE]`, to its end or to where it broke.
+    """A streamed response, read up to `[DONE]`, its end, or the point where it was interrupted.
 
-    `head` has the status and, when no event stream came, the body. `events` are in order of arrival, `[DONE]`
-    among them. `broken` says what cut the stream, None if it ended by itself.
+    `head` has the status and, if the response is no event stream, the body. `events` are in order of arrival and
+    include `[DONE]`. `broken` is the error that interrupted the stream, None if it ended normally.
     """
 
     head: Response
@@ -119,24 +119,24 @@ class Stream:
 
     @property
     def done(self) -> bool:
-        """Whether the last event is `[DONE]`: OpenAI's clients take any other end for an error."""
+        """Whether the last event is `[DONE]`: OpenAI's clients treat any other end as an error."""
         return bool(self.events) and self.events[-1].data == DONE
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the gateway calls its answer one."""
+        """Whether the content type of the response is an event stream."""
         return self.head.headers.get("content-type", "").startswith("text/event-stream")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Gateway:
-    """Where a LiteLLM Proxy listens, and the key to it; an empty `api_key` sends none.
+    """The address of a LiteLLM Proxy, and the API key for it; an empty `api_key` sends none.
 
-    `socket`: the path of the UNIX socket that it listens at, instead of the host that the address names.
-    `key_header`: where the key goes; OpenAI's clients say Authorization, Anthropic's x-api-key.
-    `timeout` is in seconds, for one whole answer. It is looked at between reads, each of which may take as
-    long: a server that sends a byte now and then is left after twice the time at most.
-    UsageError if the address or the key can't be used, or the time isn't a positive number.
+    `socket`: path of a UNIX socket to connect to instead of the host in the URL.
+    `key_header`: the header for the key; OpenAI's clients use Authorization, Anthropic's x-api-key.
+    `timeout`: seconds for one whole response. It is checked between reads, each of which may take as long, so a
+    server that sends a byte now and then is abandoned after twice the time at most.
+    UsageError if the URL or the key is invalid, or the timeout is not a positive number.
     """
 
     base_url: str
@@ -148,9 +148,9 @@ class Gateway:
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", _checked_url(self.base_url))
         if not (self.api_key.isascii() and self.api_key.isprintable()) or self.api_key.strip() != self.api_key:
-            raise UsageError("the API key has a character that an HTTP header can't carry", "Use printable ASCII.")
+            raise UsageError("the API key has a character that HTTP headers do not allow", "Use printable ASCII.")
         if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise UsageError("the time-out must be more than 0 seconds")
+            raise UsageError("the timeout must be more than 0 seconds")
 
     def __repr__(self) -> str:
         key = "'***'" if self.api_key else "''"
@@ -158,29 +158,29 @@ class Gateway:
 
     @property
     def where(self) -> str:
-        """Host and port, as in the address, or the path of the socket."""
+        """Host and port as in the URL, or the path of the socket."""
         return self.socket or urlsplit(self.base_url).netloc
 
     def with_key(self, api_key: str) -> Gateway:
-        """The same gateway, asked with another key; an empty one sends none."""
+        """The same gateway with another key; an empty one sends none."""
         return replace(self, api_key=api_key)
 
     def with_key_in(self, header: str) -> Gateway:
-        """The same gateway, given the key in another header."""
+        """The same gateway with the key in another header."""
         return replace(self, key_header=header)
 
     def get(self, path: str, *, timeout: float | None = None) -> Response:
-        """GET `path`, which begins with a slash. GatewayError if no answer comes."""
-        return self._ask("GET", path, None, timeout)
+        """GET `path`, which begins with a slash. GatewayError if there is no response."""
+        return self._request("GET", path, None, timeout)
 
     def post(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Response:
-        """POST `body` as JSON. GatewayError if no answer comes."""
-        return self._ask("POST", path, body, timeout)
+        """POST `body` as JSON. GatewayError if there is no response."""
+        return self._request("POST", path, body, timeout)
 
     def stream(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Stream:
         """POST `body` as JSON and read server-sent events up to `[DONE]`.
 
-        GatewayError if no answer begins; a stream that breaks later comes back with `broken`.
+        GatewayError if no response begins; a stream that is interrupted later is returned with `broken`.
         """
         limit, started = timeout or self.timeout, time.monotonic()
         head: Response | None = None
@@ -188,10 +188,10 @@ class Gateway:
         broken: GatewayError | None = None
         try:
             with self._open("POST", path, body, limit) as response:
-                head = _answer(response, "", started)
+                head = _response(response, "", started)
                 chunks = _chunks(response, started + limit)
                 if not Stream(head).is_event_stream:
-                    return Stream(_answer(response, _text(chunks), started))
+                    return Stream(_response(response, _text(chunks), started))
                 for data in event_data(chunks):
                     events.append(ServerSentEvent(time.monotonic() - started, data))
                     if data == DONE:
@@ -203,25 +203,25 @@ class Gateway:
         return Stream(replace(head, seconds=time.monotonic() - started), tuple(events), broken)
 
     def explain(self, answer: Response) -> str:
-        """What an answer says went wrong: one short printable line, without any key."""
-        return self.line(told(answer.json(), answer.text))
+        """The message of an error response: one short printable line, without any key."""
+        return self.line(extract_error(answer.json(), answer.text))
 
     def line(self, text: str, limit: int = 300) -> str:
-        """The first line of foreign `text`, fit for a terminal and a log: printable, cut, without any key."""
+        """The first line of foreign `text`, safe for a terminal and a log: printable, truncated, without any key."""
         lines = redact(text, self.api_key).strip().splitlines()
         first = "".join(c if c.isprintable() else " " for c in (lines or [""])[0])
         return first if len(first) <= limit else first[: limit - 1] + "…"
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None) -> Response:
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None) -> Response:
         limit, started = timeout or self.timeout, time.monotonic()
         with self._open(method, path, body, limit) as response:
-            return _answer(response, _text(_chunks(response, started + limit)), started)
+            return _response(response, _text(_chunks(response, started + limit)), started)
 
     @contextmanager
     def _open(
         self, method: str, path: str, body: Mapping[str, Any] | None, limit: float
     ) -> Iterator[requests.Response]:
-        """The answer's head; GatewayError for whatever fails up to the end of the block."""
+        """The head of the response; GatewayError for any failure up to the end of the block."""
         try:
             with requests.Session() as session:
                 session.auth = _Key(self.api_key, self.key_header)
@@ -234,7 +234,7 @@ class Gateway:
                     method,
                     self.base_url + path,
                     json=body,
-                    # Compression would hold back the first events of a stream.
+                    # Compression would delay the first events of a stream.
                     headers={"Accept-Encoding": "identity"},
                     timeout=(min(limit, CONNECT_TIMEOUT), limit),
                     stream=True,
@@ -246,7 +246,7 @@ class Gateway:
 
 
 class _Key(AuthBase):
-    """The key, or none. Set even for none: without an `auth`, requests takes one from ~/.netrc."""
+    """Sets the header for the key, if there is one. Without an `auth`, requests would use a password of ~/.netrc."""
 
     def __init__(self, key: str, header: str) -> None:
         self._key, self._header = key, header
@@ -259,14 +259,14 @@ class _Key(AuthBase):
 
 
 class _Direct(HTTPAdapter):
-    """Goes straight to the host. A proxy named in the environment has another loopback than we have."""
+    """Connects without a proxy: for a proxy, loopback would be its own host."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         return super().send(request, *args, **{**kwargs, "proxies": {}})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a connection to `host` stays on this machine. The unspecified addresses do, on Linux."""
+    """Whether a connection to `host` stays on this machine, as it does for unspecified addresses on Linux."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -277,10 +277,10 @@ def is_loopback(host: str) -> bool:
 
 
 def event_data(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The data of each server-sent event, as soon as its last byte is there.
+    """The data of each server-sent event, as soon as its last byte arrives.
 
-    After the WHATWG standard, section 9.2.6, without lone carriage returns as line ends. As there, an event
-    without the blank line that ends it is dropped.
+    Follows the WHATWG standard, section 9.2.6, except that a lone carriage return ends no line. As in the standard,
+    an event without a final blank line is dropped.
     """
     rest, data = b"", list[str]()
     for chunk in chunks:
@@ -295,26 +295,26 @@ def event_data(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 def _checked_url(url: str) -> str:
-    hint = "Give it as http://127.0.0.1:4000."
+    hint = "Use a URL such as http://127.0.0.1:4000."
     try:
         parts = urlsplit(url.strip())
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable or any(c.isspace() or not c.isprintable() for c in url.strip()):
-        raise UsageError("the gateway's address is not an http:// or https:// address", hint)
+        raise UsageError("the gateway's address is not an http:// or https:// URL", hint)
     if parts.username is not None or parts.query or parts.fragment:
-        raise UsageError("the gateway's address must have no user, no `?` and no `#`", hint)
+        raise UsageError("the gateway's address must not contain a user, `?` or `#`", hint)
     return url.strip().rstrip("/")
 
 
 def _chunks(response: requests.Response, deadline: float) -> Iterator[bytes]:
-    """The body as it arrives. `iter_content` waits for full blocks unless the body is chunked; read1 never."""
+    """The body as it arrives. Unlike `iter_content`, `read1` never waits for a full block."""
     size = 0
     while chunk := response.raw.read1(65536, decode_content=True):
         size += len(chunk)
         if size > MAX_BODY:
-            raise GatewayError(FailureKind.GARBLED, f"the answer is longer than {MAX_BODY} bytes")
+            raise GatewayError(FailureKind.GARBLED, f"the response is longer than {MAX_BODY} bytes")
         yield chunk
         if time.monotonic() > deadline:
             raise TimeoutError
@@ -324,6 +324,6 @@ def _text(chunks: Iterable[bytes]) -> str:
     return b"".join(chunks).decode("utf-8", "replace")
 
 
-def _answer(response: requests.Response, text: str, started: float) -> Response:
+def _response(response: requests.Response, text: str, started: float) -> Response:
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Response(response.status_code, headers, text, time.monotonic() - started)

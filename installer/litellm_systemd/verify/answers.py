@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
-from litellm_systemd.client.errors import told
+from litellm_systemd.client.errors import extract_error
 from litellm_systemd.client.gateway import Gateway, Response, Stream
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.hints import hint_for, hint_for_text
@@ -103,7 +103,7 @@ def read_deltas(stream: Stream) -> Deltas:
         except ValueError:
             continue
         if isinstance(body, dict) and body.get("error"):
-            deltas.error = deltas.error or told(body, "")
+            deltas.error = deltas.error or extract_error(body, "")
         delta = part_of(body, "delta") or {}
         deltas.add(event.seconds, text_of(delta, "content"), text_of(delta, "reasoning_content"))
         deltas.tokens = tokens_of(body) or deltas.tokens

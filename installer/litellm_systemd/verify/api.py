@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from litellm_systemd.client.errors import told
+from litellm_systemd.client.errors import extract_error
 from litellm_systemd.client.gateway import Gateway, Response, ServerSentEvent, Stream
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import (
@@ -71,7 +71,7 @@ def check_messages_stream(gateway: Gateway, model: str) -> CheckResult:
     for event, body in _bodies(stream):
         end = str(body.get("type", ""))
         if end == "error":
-            deltas.error = deltas.error or told(body, "")
+            deltas.error = deltas.error or extract_error(body, "")
         delta = body.get("delta")
         if isinstance(delta, dict):
             deltas.add(event.seconds, text_of(delta, "text"), text_of(delta, "thinking"))
@@ -104,7 +104,7 @@ def check_responses_stream(gateway: Gateway, model: str) -> CheckResult:
         kind = str(body.get("type", ""))
         ends.add(kind)
         if kind in ("error", "response.failed"):
-            deltas.error = deltas.error or told(body, "")
+            deltas.error = deltas.error or extract_error(body, "")
         if kind == "response.output_text.delta":
             deltas.add(event.seconds, text_of(body, "delta"))
         deltas.tokens = tokens_of(body.get("response")) or deltas.tokens

@@ -122,7 +122,7 @@ class _Run:
         try:
             found = step.check()
         except GatewayError as error:
-            stops = FailureScope.EVERYTHING if error.trouble.lasting else FailureScope.DEPENDENTS
+            stops = FailureScope.EVERYTHING if error.kind.is_permanent else FailureScope.DEPENDENTS
             found = CheckResult(Outcome.FAILED, error.message, error.hint, stops)
         seconds = None if found.outcome is Outcome.SKIPPED else self.clock() - started
         data = {**found.data, **({"billed": True} if step.bills and seconds is not None else {})}
