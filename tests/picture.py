@@ -37,7 +37,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         with stub() as server, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            server.sick = {"/v1/responses": _throttle}
+            server.faults = {"/v1/responses": _throttle}
             run_command(["verify", "--base-url", server.url, "--api-key", KEY, "--html", str(page)])
         picture = _photograph(program, page)
     Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS).save(_PICTURE, optimize=True)

@@ -1,4 +1,4 @@
-"""docs/bedrock-refusals.md, made of what verify's hints are made of: `python -m tests.refusal_matrix` writes it."""
+"""Generate docs/bedrock-refusals.md from the errors that verify knows: `python -m tests.refusal_matrix`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tests.fakes.refusals import SCRIPTED
 PAGE = Path(__file__).resolve().parents[1] / "docs/bedrock-refusals.md"
 
 _HEAD = """\
-# When AWS says no
+# Errors of Amazon Bedrock
 
-`litellmctl verify` asks a model, and when AWS refuses it names the cause and the remedy. This is the list of what it
-knows, in the order in which it looks: the first row whose words are in the message counts. Each row but `untrusted`
-is tested on the whole way, from a client through LiteLLM to a Bedrock that refuses.
+When AWS rejects a call, `litellmctl verify` and `litellmctl doctor` name the cause and the remedy. This page lists
+the errors that they know, in the order in which they are tried: the first row whose message matches applies. Each row
+except `untrusted` is tested end to end, from a client through LiteLLM to a fake Bedrock that returns the error.
 
-The page is made from the program (`python -m tests.refusal_matrix`): don't edit it.
+This page is generated (`python -m tests.refusal_matrix`): do not edit it.
 
-| Refusal | What AWS says | Error and status | Cause | What to do |
+| Name | Message | Error code and status | Cause | Remedy |
 |---|---|---|---|---|
 """
-#: The messages of those that aren't scripted.
-_SAYS = {
+#: The messages of errors that the fakes do not script.
+_MESSAGES = {
     "no-credentials": "Unable to locate credentials",
     "role-not-assumed": "User: … is not authorized to perform: sts:AssumeRole on resource: …",
     "wrong-region": "Credential should be scoped to a valid region.",
@@ -38,9 +38,9 @@ _SAYS = {
 _LONGEST = 110
 
 
-def _says(name: str) -> str:
-    text = SCRIPTED[name].message if name in SCRIPTED else _SAYS[name]
-    # Those of IAM differ in their ends alone.
+def _message(name: str) -> str:
+    text = SCRIPTED[name].message if name in SCRIPTED else _MESSAGES[name]
+    # The messages of IAM differ only at their end.
     text = re.sub(r"^User: .* (because|with) ", r"User: … is not authorized to perform: … \1 ", text)
     return text if len(text) <= _LONGEST else text[: text.rindex(" ", 0, _LONGEST)] + " …"
 
@@ -52,7 +52,8 @@ def _sentence(text: str) -> str:
 def render() -> str:
     """The page."""
     rows = (
-        f"| {one.name} | {_says(one.name)} | {one.aws} | {one.cause}. | {_sentence(one.remedy)} |" for one in REFUSALS
+        f"| {one.name} | {_message(one.name)} | {one.aws} | {one.cause}. | {_sentence(one.remedy)} |"
+        for one in REFUSALS
     )
     return _HEAD + "\n".join(rows) + "\n"
 

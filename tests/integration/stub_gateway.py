@@ -1,4 +1,4 @@
-"""A small HTTP server on loopback that answers like a sound LiteLLM, except where a test makes it sick.
+"""A small HTTP server on loopback that behaves like a healthy LiteLLM, except for the faults that a test sets.
 
 For what the real one can't be made to show on demand: streams cut short, pages of HTML, open doors, silence.
 """
@@ -32,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
         self.body = body
         self.server.seen.append((self.command, self.path, self.headers.get("authorization")))
         kind = "streamed " if body and body.get("stream") else ""
-        answer = self.server.sick.get(kind + self.path) or self.server.sick.get("*") or sound
+        answer = self.server.faults.get(kind + self.path) or self.server.faults.get("*") or sound
         answer(self)
 
     @property
@@ -139,7 +139,7 @@ Answerer = Callable[[Handler], None]
 
 
 class Stub(ThreadingHTTPServer):
-    """`sick` says what to answer instead, by path, `streamed /path`, or `*` for all; `seen` is what was asked.
+    """`faults` are the responses to send instead, by path, `streamed /path`, or `*` for all; `seen` are the requests.
 
     `released` is set when the test is over: an answer that waits for it never comes in time.
     """
@@ -148,7 +148,7 @@ class Stub(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.sick: dict[str, Answerer] = {}
+        self.faults: dict[str, Answerer] = {}
         self.seen: list[tuple[str, str, str | None]] = []
         self.released = threading.Event()
 

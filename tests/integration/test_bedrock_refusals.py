@@ -1,4 +1,4 @@
-"""Every refusal of AWS on the whole way: the real LiteLLM, a fake Bedrock, and what verify says of it."""
+"""Every known error of AWS end to end: the real LiteLLM, a fake Bedrock, and the report of verify."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.refusal_models import SHOWN, build_config, build_scripts
 
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
-    """What verify says of each model: the first check that didn't pass, by the name of the refusal."""
+    """The first check of verify that failed for each model, by the name of the error."""
     config = tmp_path_factory.mktemp("refusals") / "config.yaml"
     config.write_text(build_config())
     with run_cloud(role=None) as aws, run_litellm(config, aws.environment) as running:
@@ -27,7 +27,7 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_each_refusal_has_its_own_message(checks: dict[str, Check], name: str) -> None:
-    """Whatever AWS refuses for, verify tells its cause and what to do: this one's and no other's."""
+    """For each error of AWS, verify reports the cause and remedy of that error and of no other."""
     refusal = next(one for one in REFUSALS if one.name == name)
     assert name in checks, "the chat was answered"
     assert checks[name].hint == refusal.hint, checks[name].detail

@@ -78,7 +78,7 @@ def test_proxies_of_the_environment_are_used_for_other_hosts(monkeypatch: pytest
     """Requests to other hosts use the proxy of the environment."""
     with stub() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
-        proxy.sick["*"] = lambda handler: handler.reply(200, {"from": "proxy"})
+        proxy.faults["*"] = lambda handler: handler.reply(200, {"from": "proxy"})
         assert Gateway("http://gateway.invalid", KEY).get("/v1/models").json() == {"from": "proxy"}
         assert proxy.seen[0][1] == "http://gateway.invalid/v1/models"
 
@@ -92,7 +92,7 @@ def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_redirect_is_not_followed(server: Stub) -> None:
     """Neither the key nor the request is sent to the target of a redirect."""
     with stub() as other:
-        server.sick["*"] = lambda handler: handler.reply(307, "", location=f"{other.url}/v1/models")
+        server.faults["*"] = lambda handler: handler.reply(307, "", location=f"{other.url}/v1/models")
         gateway = Gateway(server.url, KEY)
         assert gateway.get("/v1/models").status == 307
         assert gateway.post(CHAT, QUESTION).status == 307
@@ -125,7 +125,7 @@ def be_silent(handler: Handler) -> None:
 
 def test_silence(server: Stub) -> None:
     """A server that accepts connections without responding is abandoned at the timeout."""
-    server.sick["*"] = be_silent
+    server.faults["*"] = be_silent
     error = request_error(Gateway(server.url, KEY, timeout=0.2))
     assert error.kind is FailureKind.TIMEOUT
     assert "within 0.2 s" in error.message
@@ -142,7 +142,7 @@ def test_a_trickle(server: Stub) -> None:
         while not handler.server.released.wait(0.05):
             handler.wfile.write(b" ")
 
-    server.sick["*"] = trickle
+    server.faults["*"] = trickle
     assert request_error(Gateway(server.url, KEY, timeout=0.3)).kind is FailureKind.TIMEOUT
 
 
@@ -156,7 +156,7 @@ def test_an_endless_response(server: Stub) -> None:
         while not handler.server.released.is_set():
             handler.wfile.write(b"x" * 65536)
 
-    server.sick["*"] = pour
+    server.faults["*"] = pour
     assert request_error(Gateway(server.url, KEY)).kind is FailureKind.GARBLED
 
 
@@ -212,21 +212,21 @@ def test_an_event_is_taken_when_it_arrives(server: Stub, monkeypatch: pytest.Mon
             in_time.append(taken.wait(60))
 
     monkeypatch.setattr("litellm_systemd.client.gateway.ServerSentEvent", take)
-    server.sick[f"streamed {CHAT}"] = wait_between
+    server.faults[f"streamed {CHAT}"] = wait_between
     assert Gateway(server.url, KEY).stream(CHAT, QUESTION).done
     assert in_time[0], "the second event had to be sent for the first to be taken"
 
 
 def test_a_stream_without_done(server: Stub) -> None:
     """A stream that ends without [DONE] is neither done nor broken."""
-    server.sick[f"streamed {CHAT}"] = lambda handler: handler.stream(delta("po"))
+    server.faults[f"streamed {CHAT}"] = lambda handler: handler.stream(delta("po"))
     found = Gateway(server.url, KEY).stream(CHAT, QUESTION)
     assert (len(found.events), found.done, found.broken) == (1, False, None)
 
 
 def test_a_stream_that_is_cut(server: Stub) -> None:
     """Events before an interruption are kept, with its reason."""
-    server.sick[f"streamed {CHAT}"] = lambda handler: handler.stream(delta("po"), cut=True)
+    server.faults[f"streamed {CHAT}"] = lambda handler: handler.stream(delta("po"), cut=True)
     found = Gateway(server.url, KEY).stream(CHAT, QUESTION)
     assert len(found.events) == 1
     assert found.broken is not None
@@ -241,7 +241,7 @@ def test_a_stream_that_stalls(server: Stub) -> None:
         handler.wfile.flush()
         handler.server.released.wait()
 
-    server.sick[f"streamed {CHAT}"] = stall
+    server.faults[f"streamed {CHAT}"] = stall
     # Long enough for the first event on a busy machine.
     found = Gateway(server.url, KEY, timeout=5).stream(CHAT, QUESTION)
     assert len(found.events) == 1

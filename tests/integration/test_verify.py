@@ -61,7 +61,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A LiteLLM Proxy on a free port of loopback, ready to serve."""
     config = tmp_path_factory.mktemp("verify") / "config.yaml"
     with stub() as upstream:
-        upstream.sick = {f"{kind}/v1/chat/completions": be_agent for kind in ("", "streamed ")}
+        upstream.faults = {f"{kind}/v1/chat/completions": be_agent for kind in ("", "streamed ")}
         config.write_text(CONFIG.replace("%PORT%", str(upstream.server_port)))
         with run_litellm(config, {"LITELLM_MASTER_KEY": KEY}) as running:
             yield Gateway(f"http://127.0.0.1:{running.port}", KEY)

@@ -136,7 +136,7 @@ def server() -> Iterator[Stub]:
 
 
 def ask(server: Stub, answer: Answerer, *, caching: bool = True) -> Report:
-    server.sick["/v1/chat/completions"] = answer
+    server.faults["/v1/chat/completions"] = answer
     return verify(Gateway(server.url, STUB_KEY, 20.0), Scope(models=("primary",), caching=caching))
 
 
@@ -162,7 +162,7 @@ def test_it_is_part_of_verify_when_asked_for(server: Stub) -> None:
 
 def test_the_price_is_told_first(server: Stub) -> None:
     """The command says first, on standard error, what it sends and that it is billed; the table has the figures."""
-    server.sick["/v1/chat/completions"] = answering(WRITTEN, OPENAI)[0]
+    server.faults["/v1/chat/completions"] = answering(WRITTEN, OPENAI)[0]
     argv = ["verify", "--base-url", server.url, "--api-key", STUB_KEY, "--model", "primary", "--caching"]
     done = CliRunner().invoke(cli, argv)
     assert done.exit_code == 0, done.output

@@ -1,4 +1,4 @@
-"""verify against a stub that is sick in one way at a time: the right check fails, the others don't."""
+"""verify against a stub with one fault at a time: the right check fails, and no other."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_nothing_that_is_billed_but_the_chats(server: Stub) -> None:
         bodies.append(handler.body)
         sound(handler)
 
-    server.sick["*"] = remember
+    server.faults["*"] = remember
     ask(server)
     assert "/health" not in {path.rstrip("/") for _, path, _ in server.seen}
     asked = [body for body in bodies if body]
@@ -181,7 +181,7 @@ def test_waiting_is_over_when_ready(server: Stub) -> None:
     def later(handler: Handler) -> None:
         handler.reply(answers.pop(), {"detail": "starting"}) if answers else sound(handler)
 
-    server.sick["/health/readiness"] = later
+    server.faults["/health/readiness"] = later
     report = verify(Gateway(server.url, KEY), Scope(MODELS), wait=30)
     assert having(report, OK) == NAMES
     assert report.notes[0].startswith("ready after ")
@@ -189,7 +189,7 @@ def test_waiting_is_over_when_ready(server: Stub) -> None:
 
 def test_not_ready(server: Stub) -> None:
     """A gateway that isn't ready fails that check alone: what works is still shown to work."""
-    server.sick["/health/readiness"] = lambda handler: handler.reply(503, {"detail": "Service Unhealthy"})
+    server.faults["/health/readiness"] = lambda handler: handler.reply(503, {"detail": "Service Unhealthy"})
     report = ask(server)
     assert having(report, FAILED) == ("readiness",)
     assert having(report, SKIPPED) == ()
@@ -201,7 +201,7 @@ def test_not_ready(server: Stub) -> None:
 )
 def test_a_web_server_is_not_a_gateway(server: Stub, page: str) -> None:
     """A server that says 200 to everything is not verified, and not asked any further."""
-    server.sick["*"] = lambda handler: handler.reply(200, page, "text/html")
+    server.faults["*"] = lambda handler: handler.reply(200, page, "text/html")
     report = ask(server)
     assert having(report, FAILED) == ("liveliness",)
     assert having(report, SKIPPED) == NAMES[1:]
@@ -211,7 +211,7 @@ def test_a_web_server_is_not_a_gateway(server: Stub, page: str) -> None:
 def test_an_error_page(server: Stub) -> None:
     """Of a page of HTML the title is told, not the source."""
     page = "<html><head><title>502 Bad Gateway</title></head><body>" + "x" * 5000
-    server.sick["*"] = lambda handler: handler.reply(502, page, "text/html")
+    server.faults["*"] = lambda handler: handler.reply(502, page, "text/html")
     report = ask(server)
     assert check(report, "liveliness").detail == "HTTP 502: an HTML page, “502 Bad Gateway”"
     assert "reverse proxy" in check(report, "liveliness").hint
@@ -222,7 +222,7 @@ def test_a_redirect(server: Stub) -> None:
     """A redirect is told, not followed: the key goes to no other host, nor does the address's query show."""
     with stub() as other:
         target = f"{other.url}/login?ticket=canary"
-        server.sick["*"] = lambda handler: handler.reply(302, "", location=target)
+        server.faults["*"] = lambda handler: handler.reply(302, "", location=target)
         report = ask(server)
         assert other.seen == []
     found = check(report, "liveliness")
@@ -234,7 +234,7 @@ def test_a_redirect(server: Stub) -> None:
 def test_a_wrong_key(server: Stub) -> None:
     """When the installed key is refused, the chats aren't tried, and the key isn't in the report."""
     wrong = "sk-canary-not-the-key"
-    server.sick["/v1/models"] = lambda handler: (
+    server.faults["/v1/models"] = lambda handler: (
         sound(handler) if handler.trusted else handler.reply(401, {"error": {"message": f"{wrong} is wrong"}})
     )
     report = verify(Gateway(server.url, wrong), Scope(MODELS))
@@ -256,7 +256,7 @@ def test_no_key(server: Stub) -> None:
 
 def test_an_open_door(server: Stub) -> None:
     """A gateway that answers without a key, or with any, is reported as a failure."""
-    server.sick["/v1/models"] = lambda handler: handler.reply(200, {"data": [{"id": name} for name in MODELS]})
+    server.faults["/v1/models"] = lambda handler: handler.reply(200, {"data": [{"id": name} for name in MODELS]})
     report = ask(server)
     assert having(report, FAILED) == ("refuses a missing key", "refuses a wrong key")
     assert check(report, "refuses a missing key").detail == "HTTP 200: the gateway answers without a key"
@@ -267,7 +267,7 @@ def test_an_open_door(server: Stub) -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 500])
 def test_any_refusal_will_do(server: Stub, status: int) -> None:
     """LiteLLM refuses with 500 or 400 where it has no database; that is refused all the same."""
-    server.sick["/v1/models"] = lambda handler: (
+    server.faults["/v1/models"] = lambda handler: (
         sound(handler) if handler.trusted else handler.reply(status, "no", "text/plain")
     )
     report = ask(server)
@@ -281,7 +281,7 @@ def test_a_refusal_that_never_comes(server: Stub) -> None:
     def silent(handler: Handler) -> None:
         sound(handler) if handler.trusted else handler.server.released.wait()
 
-    server.sick["/v1/models"] = silent
+    server.faults["/v1/models"] = silent
     report = ask_hastily(server)
     assert having(report, FAILED) == ("refuses a missing key", "refuses a wrong key")
 
@@ -299,7 +299,7 @@ def test_a_model_is_missing(server: Stub) -> None:
 @pytest.mark.parametrize("body", [{"data": []}, {"data": None}, {"object": "list"}, [], "text"])
 def test_no_models(server: Stub, body: object) -> None:
     """An empty list, or none at all, is a failure also when nothing is expected; no chat is tried."""
-    server.sick["/v1/models"] = lambda handler: handler.reply(200, body) if handler.trusted else sound(handler)
+    server.faults["/v1/models"] = lambda handler: handler.reply(200, body) if handler.trusted else sound(handler)
     report = verify(Gateway(server.url, KEY))
     assert having(report, FAILED) == ("models",)
     assert having(report, SKIPPED) == ("chat",)
@@ -335,7 +335,7 @@ def completion(**message: object) -> Answerer:
 )
 def test_a_chat_that_fails(server: Stub, answer: Answerer, detail: str) -> None:
     """A model that doesn't answer with text fails once; it isn't asked three times more."""
-    server.sick["/chat/completions"] = answer
+    server.faults["/chat/completions"] = answer
     report = ask(server)
     assert having(report, FAILED) == (PLAIN,)
     assert check(report, PLAIN).detail.startswith(detail)
@@ -346,7 +346,7 @@ def test_a_chat_that_fails(server: Stub, answer: Answerer, detail: str) -> None:
 
 def test_a_terminal_is_safe_from_what_a_model_says(server: Stub) -> None:
     """A model's words can't paint on the operator's terminal, and long ones are cut."""
-    server.sick["/chat/completions"] = completion(content="\x1b[2Jpo\x07ng " + "x" * 100)
+    server.faults["/chat/completions"] = completion(content="\x1b[2Jpo\x07ng " + "x" * 100)
     detail = check(ask(server), PLAIN).detail
     assert detail.isprintable()
     assert len(detail) < 60
@@ -354,8 +354,8 @@ def test_a_terminal_is_safe_from_what_a_model_says(server: Stub) -> None:
 
 def test_thinking_only(server: Stub) -> None:
     """A model that spends its tokens on thinking is alive: a warning, not a failure."""
-    server.sick["/chat/completions"] = completion(content="", reasoning_content="well")
-    server.sick["streamed /chat/completions"] = lambda handler: handler.stream(
+    server.faults["/chat/completions"] = completion(content="", reasoning_content="well")
+    server.faults["streamed /chat/completions"] = lambda handler: handler.stream(
         delta("well", "reasoning_content"), "[DONE]"
     )
     report = ask(server)
@@ -365,7 +365,7 @@ def test_thinking_only(server: Stub) -> None:
 
 def test_silence_of_a_model(server: Stub) -> None:
     """A model that doesn't answer in time fails with the time and the option to allow more."""
-    server.sick["/chat/completions"] = lambda handler: wait(handler)
+    server.faults["/chat/completions"] = lambda handler: wait(handler)
     report = ask_hastily(server)
     assert having(report, FAILED) == (PLAIN,)
     assert "within 0.3 s" in check(report, PLAIN).detail
@@ -374,7 +374,7 @@ def test_silence_of_a_model(server: Stub) -> None:
 
 def test_silence_from_the_start(server: Stub) -> None:
     """A gateway that hangs costs one time-out, not thirteen."""
-    server.sick["*"] = lambda handler: wait(handler)
+    server.faults["*"] = lambda handler: wait(handler)
     report = verify(Gateway(server.url, KEY, 0.3), Scope(MODELS))
     assert having(report, FAILED) == ("liveliness",)
     assert having(report, SKIPPED) == NAMES[1:]
@@ -410,7 +410,7 @@ def streams(*events: str, cut: bool = False) -> Answerer:
 )
 def test_a_stream_that_fails(server: Stub, answer: Answerer, detail: str | None) -> None:
     """A stream has to bring text and to end in [DONE]; what came instead is told. After [DONE] nothing matters."""
-    server.sick["streamed /v1/chat/completions"] = answer
+    server.faults["streamed /v1/chat/completions"] = answer
     report = ask(server)
     if detail is None:
         assert having(report, OK) == NAMES
@@ -430,7 +430,7 @@ def test_the_gateway_dies_on_the_way(server: Stub) -> None:
         handler.close_connection = True
         sound(handler)
 
-    server.sick["/v1/chat/completions"] = last_words
+    server.faults["/v1/chat/completions"] = last_words
     report = ask(server)
     assert having(report, OK) == NAMES[:7]
     assert having(report, FAILED) == (STREAMED,)
@@ -441,7 +441,7 @@ def test_a_fallback_is_not_passed_off_as_the_model(server: Stub) -> None:
     """When another model answers, clients are served and the operator is told."""
     headers = {"x-litellm-attempted-fallbacks": "1", "x-litellm-model-group": "second"}
     body = {"choices": [{"message": {"content": "pong"}}]}
-    server.sick["/chat/completions"] = lambda handler: handler.reply(200, body, **headers)
+    server.faults["/chat/completions"] = lambda handler: handler.reply(200, body, **headers)
     report = ask(server)
     assert having(report, WARNING) == (PLAIN,)
     assert check(report, PLAIN).detail == "the fallback second answered instead: “pong”"
@@ -460,7 +460,7 @@ def test_both_ways_of_anthropic_clients_to_give_the_key(server: Stub) -> None:
         given.append((handler.headers.get("authorization"), handler.headers.get("x-api-key")))
         sound(handler)
 
-    server.sick |= {"/v1/messages": remember, "streamed /v1/messages": remember}
+    server.faults |= {"/v1/messages": remember, "streamed /v1/messages": remember}
     assert having(ask(server), OK) == NAMES
     assert given == [(None, KEY), (f"Bearer {KEY}", None)]
 
@@ -480,7 +480,7 @@ def message(*blocks: object, **more: object) -> Answerer:
 )
 def test_messages_that_fail(server: Stub, answer: Answerer, detail: str) -> None:
     """An Anthropic client gets no message: that check alone fails, in the gateway's words."""
-    server.sick["/v1/messages"] = answer
+    server.faults["/v1/messages"] = answer
     report = ask(server)
     assert having(report, FAILED) == (MESSAGES,)
     assert check(report, MESSAGES).detail.startswith(detail)
@@ -501,7 +501,7 @@ STOP = MESSAGE_EVENTS[-1]
 )
 def test_a_stream_of_messages_that_fails(server: Stub, events: tuple[str, ...], detail: str) -> None:
     """A stream of Anthropic's has to bring text and to end in message_stop; what came instead is told."""
-    server.sick["streamed /v1/messages"] = streams(*events)
+    server.faults["streamed /v1/messages"] = streams(*events)
     report = ask(server)
     assert having(report, FAILED) == (MESSAGES_STREAMED,)
     assert check(report, MESSAGES_STREAMED).detail == detail
@@ -509,7 +509,7 @@ def test_a_stream_of_messages_that_fails(server: Stub, events: tuple[str, ...], 
 
 def test_a_response_that_fails(server: Stub) -> None:
     """What answers at /v1/responses with something else than a response is found out."""
-    server.sick["/v1/responses"] = completion(content="pong")
+    server.faults["/v1/responses"] = completion(content="pong")
     report = ask(server)
     assert having(report, FAILED) == (RESPONSES,)
     assert check(report, RESPONSES).detail.startswith("not a response: HTTP 200")
@@ -527,7 +527,7 @@ def test_a_response_that_fails(server: Stub) -> None:
 )
 def test_a_stream_of_a_response_that_fails(server: Stub, events: tuple[str, ...], detail: str) -> None:
     """A streamed response has to be completed; what came instead is told."""
-    server.sick["streamed /v1/responses"] = streams(*events)
+    server.faults["streamed /v1/responses"] = streams(*events)
     report = verify(Gateway(server.url, KEY), Scope(MODELS, full=True))
     assert having(report, FAILED) == ("responses primary, streamed (/v1/responses)",)
     assert check(report, "responses primary, streamed (/v1/responses)").detail == detail
@@ -570,7 +570,7 @@ def with_tools(first: Answerer, second: Answerer) -> Answerer:
 )
 def test_tools_that_fail(server: Stub, first: Answerer, second: Answerer, outcome: Outcome, detail: str) -> None:
     """A model that calls no tool, or doesn't read its result, is a warning; a request that is refused fails."""
-    server.sick["/v1/chat/completions"] = with_tools(first, second)
+    server.faults["/v1/chat/completions"] = with_tools(first, second)
     report = ask(server)
     assert having(report, outcome) == (TOOLS,)
     assert check(report, TOOLS).detail.startswith(detail)
@@ -599,7 +599,7 @@ def at_once(answer: Answerer) -> Answerer:
 
 def test_requests_at_once(server: Stub) -> None:
     """The requests of --concurrency are all under way at the same time, and their latencies are told."""
-    server.sick["/v1/chat/completions"] = at_once(sound)
+    server.faults["/v1/chat/completions"] = at_once(sound)
     found = check(verify(Gateway(server.url, KEY), Scope(MODELS, concurrency=5)), "5 at once primary")
     assert (found.outcome, found.data["requests"], found.data["failed"]) == (OK, 5, 0)
     assert found.detail.startswith("all 5 answered, median ")
@@ -617,7 +617,7 @@ def test_requests_at_once_that_fail(server: Stub) -> None:
         else:
             handler.reply(status, {"error": {"message": "Too many requests"}})
 
-    server.sick["/v1/chat/completions"] = at_once(throttle)
+    server.faults["/v1/chat/completions"] = at_once(throttle)
     found = check(verify(Gateway(server.url, KEY), Scope(MODELS, concurrency=5)), "5 at once primary")
     assert (found.outcome, found.data["failed"]) == (FAILED, 3)
     assert found.detail == "3 of 5 failed, the first with: HTTP 429: Too many requests"
@@ -645,7 +645,7 @@ def test_a_prompt_that_is_too_long_for_a_proxy(server: Stub) -> None:
         else:
             sound(handler)
 
-    server.sick["/v1/chat/completions"] = limit
+    server.faults["/v1/chat/completions"] = limit
     report = verify(Gateway(server.url, KEY), Scope(MODELS, full=True))
     assert having(report, FAILED) == ("long prompt primary",)
     assert "413 Request Entity Too Large" in check(report, "long prompt primary").detail
@@ -654,12 +654,12 @@ def test_a_prompt_that_is_too_long_for_a_proxy(server: Stub) -> None:
 def test_embeddings(server: Stub) -> None:
     """A model that LiteLLM knows as one of embeddings is asked for one, and not for a chat."""
     info = {"data": [{"model_name": "vectors", "model_info": {"mode": "embedding"}, "litellm_params": {}}]}
-    server.sick["/v1/model/info"] = lambda handler: handler.reply(200, info)
-    server.sick["/v1/embeddings"] = lambda handler: handler.reply(200, {"data": [{"embedding": [0.1, 0.2, 0.3]}]})
+    server.faults["/v1/model/info"] = lambda handler: handler.reply(200, info)
+    server.faults["/v1/embeddings"] = lambda handler: handler.reply(200, {"data": [{"embedding": [0.1, 0.2, 0.3]}]})
     report = ask(server)
     assert having(report, OK) == (*NAMES, "embeddings vectors (/v1/embeddings)")
     assert check(report, "embeddings vectors (/v1/embeddings)").detail == "3 dimensions"
-    server.sick["/v1/embeddings"] = lambda handler: handler.reply(200, {"data": []})
+    server.faults["/v1/embeddings"] = lambda handler: handler.reply(200, {"data": []})
     assert having(ask(server), FAILED) == ("embeddings vectors (/v1/embeddings)",)
 
 
@@ -671,7 +671,7 @@ def test_quiet(server: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["verify", "--base-url", server.url, "--api-key", KEY, "--no-spend", "--quiet"]
     assert run_command(arguments) == 0
     assert capsys.readouterr() == ("", "")
-    server.sick["/health/readiness"] = lambda handler: handler.reply(503, {"detail": "Service Unhealthy"})
+    server.faults["/health/readiness"] = lambda handler: handler.reply(503, {"detail": "Service Unhealthy"})
     assert run_command(arguments) == 1
     out, err = capsys.readouterr()
     assert out.startswith(

@@ -55,11 +55,11 @@ def throttle(handler: Handler) -> None:
 
 
 @pytest.fixture(scope="module")
-def sick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def failing_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder with both files, and the report as JSON, of a gateway of which some checks fail."""
     folder = tmp_path_factory.mktemp("kept")
     with stub() as server:
-        server.sick = {"/chat/completions": say_hostile, "/v1/responses": throttle}
+        server.faults = {"/chat/completions": say_hostile, "/v1/responses": throttle}
         files = ("--html", str(folder / "page.html"), "--junit", str(folder / "junit.xml"))
         code, out, err = verify("--json", *files, url=server.url)
     assert code == 1, err
@@ -70,10 +70,10 @@ def check_schema(document: Any) -> None:
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
 
 
-def test_json_is_as_its_schema_says(sick: tuple[Path, dict[str, Any]]) -> None:
+def test_json_is_as_its_schema_says(failing_run: tuple[Path, dict[str, Any]]) -> None:
     """Reports, sound or not, with and without models asked, and refusals are what docs/verify.schema.json says."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    documents = [sick[1]]
+    documents = [failing_run[1]]
     with stub() as server:
         documents += [json.loads(verify("--json", *more, url=server.url)[1]) for more in ((), ("--no-spend",))]
     documents += [json.loads(verify("--json", url=url)[1]) for url in ("http://127.0.0.1:1", "ftp://nowhere")]
@@ -86,9 +86,9 @@ def test_json_is_as_its_schema_says(sick: tuple[Path, dict[str, Any]]) -> None:
     assert not jsonschema.Draft202012Validator(SCHEMA).is_valid({**documents[1], "data": {}})
 
 
-def test_junit_has_every_check(sick: tuple[Path, dict[str, Any]]) -> None:
+def test_junit_has_every_check(failing_run: tuple[Path, dict[str, Any]]) -> None:
     """A CI server reads the same checks, outcomes, causes and remedies out of --junit."""
-    folder, report = sick
+    folder, report = failing_run
     [suite] = list(JUnitXml.fromfile(str(folder / "junit.xml")))
     assert isinstance(suite, TestSuite)
     cases = {case.name: case for case in suite}
@@ -108,9 +108,9 @@ def count(report: dict[str, Any], outcome: str) -> int:
     return sum(check["outcome"] == outcome for check in report["checks"])
 
 
-def test_files_hold_no_secret_and_anyone_may_read_them(sick: tuple[Path, dict[str, Any]]) -> None:
+def test_files_hold_no_secret_and_anyone_may_read_them(failing_run: tuple[Path, dict[str, Any]]) -> None:
     """The key, which a model or a provider has sent back, is in neither file; a web server can read both."""
-    folder, report = sick
+    folder, report = failing_run
     assert KEY not in json.dumps(report)
     assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "page.html"]
     for path in folder.iterdir():
@@ -156,12 +156,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 320), ("dark", 320)])
 def test_the_page_reads_well(
-    sick: tuple[Path, dict[str, Any]], browser: Browser, tmp_path: Path, scheme: Any, width: int
+    failing_run: tuple[Path, dict[str, Any]], browser: Browser, tmp_path: Path, scheme: Any, width: int
 ) -> None:
     """Wide and on a phone, in the light and in the dark: axe finds nothing, nothing is cut off, and all is there;
     printed, it is dark on white, with its bars.
     """
-    folder, report = sick
+    folder, report = failing_run
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
     page.goto((folder / "page.html").as_uri())
@@ -179,9 +179,9 @@ def test_the_page_reads_well(
     context.close()
 
 
-def test_the_page_runs_and_loads_nothing(sick: tuple[Path, dict[str, Any]], browser: Browser) -> None:
+def test_the_page_runs_and_loads_nothing(failing_run: tuple[Path, dict[str, Any]], browser: Browser) -> None:
     """It is one file: no script in it, nothing asked of anybody, and what a model said is text."""
-    folder, report = sick
+    folder, report = failing_run
     page = browser.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -262,13 +262,13 @@ def test_watch_tells_each_change_once(tmp_path: Path) -> None:
         first = list(iter(lambda: next_line(process).rstrip(), f"verified {server.url}: 5 checks passed"))
         assert [line.split()[:2] for line in first][:2] == [["ok", "liveliness"], ["ok", "readiness"]]
         await_rounds(server, 2, sound=True)
-        server.sick["*"] = from_the_next_round(fall_silent)
+        server.faults["*"] = from_the_next_round(fall_silent)
         assert re.fullmatch(
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  liveliness: ok → FAILED, HTTP 503: no worker.*\n", next_line(process)
         )
         assert "Not sound" in page.read_text(encoding="utf-8")
         await_rounds(server, 2, sound=False)
-        del server.sick["*"]
+        del server.faults["*"]
         assert next_line(process)[21:] == "liveliness: failed → ok, I'm alive!\n"
         assert end_by_ctrl_c(process) == 0
 
@@ -279,7 +279,7 @@ def test_watch_as_json() -> None:
     """
     with stub() as server, watching(server, "--json") as process:
         changes = [json.loads(next_line(process)) for _ in range(5)]
-        server.sick["*"] = from_the_next_round(fall_silent)
+        server.faults["*"] = from_the_next_round(fall_silent)
         changes.append(json.loads(next_line(process)))
         assert end_by_ctrl_c(process) == 1
     for change in changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from litellm_systemd.bedrock.ids import parse_bedrock_id
-from litellm_systemd.bedrock.quotas import ENOUGH_TOKENS, Quota, holds_for, is_too_small
+from litellm_systemd.bedrock.quotas import ENOUGH_TOKENS, Quota, applies_to, is_too_small
 
 MINUTE = "model inference tokens per minute for"
 HAIKU = "anthropic.claude-haiku-4-5-20251001-v1:0"
@@ -19,7 +19,7 @@ def quota(name: str, value: float = 0) -> Quota:
 def holds(name: str, called: str) -> bool:
     found = parse_bedrock_id(f"bedrock/{called}")
     assert found is not None
-    return holds_for(quota(name), found)
+    return applies_to(quota(name), found)
 
 
 @pytest.mark.parametrize(

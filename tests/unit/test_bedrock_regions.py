@@ -9,9 +9,9 @@ import botocore.session
 import pytest
 
 from litellm_systemd.bedrock.regions import (
+    CALLING_REGIONS,
     DESTINATIONS,
     PROFILES,
-    REACH,
     REGIONS,
     geography,
     looks_like_region,
@@ -19,7 +19,7 @@ from litellm_systemd.bedrock.regions import (
     profile,
 )
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway.config import leaving, lint, localize, parse_config
+from litellm_systemd.gateway.config import lint, localize, parse_config, profiles_outside_geography
 from tests.unit.litellm_names import model_map
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
@@ -51,8 +51,8 @@ def test_where_requests_may_go() -> None:
     for geography_, regions in DESTINATIONS.items():
         assert set(regions) <= REGIONS
         assert len({partition(region) for region in regions}) == 1
-        assert all(region.startswith(REACH.get(geography_, ("",))) for region in regions)
-    assert set(REACH) <= set(DESTINATIONS)
+        assert all(region.startswith(CALLING_REGIONS.get(geography_, ("",))) for region in regions)
+    assert set(CALLING_REGIONS) <= set(DESTINATIONS)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_partitions_without_these_models(region: str) -> None:
 def test_a_model_that_govcloud_lacks() -> None:
     """GovCloud never gets a global profile: a model that isn't there is an error that names it."""
     assert profile("anthropic.claude-sonnet-5-5", "us-gov-west-1") == "us-gov.anthropic.claude-sonnet-5-5"
-    with pytest.raises(InputError, match="claude-sonnet-4-6 isn't offered in us-gov-west-1"):
+    with pytest.raises(InputError, match="claude-sonnet-4-6 is not available in us-gov-west-1"):
         profile("anthropic.claude-sonnet-4-6", "us-gov-west-1")
 
 
@@ -147,16 +147,16 @@ def test_what_leaves_the_geography_is_told() -> None:
     text = "us.anthropic.claude-sonnet-5-5 us.anthropic.claude-sonnet-4-6"
     tokyo = localize(text, "ap-northeast-1")
     assert tokyo == "global.anthropic.claude-sonnet-5-5 jp.anthropic.claude-sonnet-4-6"
-    assert leaving(tokyo, "ap-northeast-1") == ("global.anthropic.claude-sonnet-5-5",)
-    assert leaving(localize(text, "eu-west-1"), "eu-west-1") == ()
-    assert leaving(localize(text, "sa-east-1"), "sa-east-1") == ()
+    assert profiles_outside_geography(tokyo, "ap-northeast-1") == ("global.anthropic.claude-sonnet-5-5",)
+    assert profiles_outside_geography(localize(text, "eu-west-1"), "eu-west-1") == ()
+    assert profiles_outside_geography(localize(text, "sa-east-1"), "sa-east-1") == ()
 
 
 def test_every_geography_is_within_its_own_reach() -> None:
     """The rule against profiles out of reach never objects to what `localize` writes."""
     for region in sorted(REGIONS):
         if not region.startswith("cn-") and geography(region) != "global":
-            assert region.startswith(REACH[geography(region)])
+            assert region.startswith(CALLING_REGIONS[geography(region)])
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

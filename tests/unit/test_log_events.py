@@ -1,4 +1,4 @@
-"""The journal as events, their kinds, and what `logs` and doctor make of them."""
+"""Events and groups from the journal, known messages, and their reports by `logs` and doctor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litellm_systemd.cli import run_command
 from litellm_systemd.commands.logs import build_errors, build_request
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.check_journal import recent_events, reportable_groups
-from litellm_systemd.logs.events import LogEvent, group_events, of_request, read_events
+from litellm_systemd.logs.events import LogEvent, filter_by_request, group_events, read_events
 from litellm_systemd.logs.known_messages import SIGNATURES, find_signature
 from tests.fakes.refusals import SCRIPTED
 
@@ -25,7 +25,7 @@ THROTTLED = (
 
 
 def entry(text: Any, pid: str = "7", priority: str = "3", when: float = 1000.0) -> dict[str, Any]:
-    """As `journalctl -o json` writes it."""
+    """A journal entry as `journalctl -o json` prints it."""
     return {
         "MESSAGE": text,
         "_PID": pid,
@@ -35,7 +35,7 @@ def entry(text: Any, pid: str = "7", priority: str = "3", when: float = 1000.0) 
 
 
 def trace(call: str, pid: str = "7", when: float = 1000.0, error: str = THROTTLED) -> list[dict[str, Any]]:
-    """A failed request as LiteLLM logs it: a line of the journal for each line."""
+    """A failed request as LiteLLM logs it, one journal entry for each line."""
     lines = [
         f"{FAILED}{call} - {error}",
         "Traceback (most recent call last):",
@@ -52,7 +52,7 @@ def trace(call: str, pid: str = "7", when: float = 1000.0, error: str = THROTTLE
 
 
 def test_a_traceback_is_one_event() -> None:
-    """Lines of a traceback are one event, though another worker's come between; what follows is another one."""
+    """The lines of a traceback are one event, even if lines of another worker are in between; later ones are not."""
     mine, other = trace(CALL), trace(OTHER, pid="8")
     mixed = [line for pair in zip(mine, other, strict=True) for line in pair]
     events = read_events([*mixed, entry("worker 1: fine"), entry("a warning", priority="4")])
@@ -61,8 +61,8 @@ def test_a_traceback_is_one_event() -> None:
     assert events[0].sample == f"{mine[0]['MESSAGE']}\n{mine[-1]['MESSAGE']}"
 
 
-def test_objects_and_bytes() -> None:
-    """A line of JSON_LOGS gives its message and traceback, and the id of its request; odd bytes are read as well."""
+def test_json_lines_and_bytes() -> None:
+    """A line of JSON_LOGS has message, traceback and request id; invalid UTF-8 and null are read as well."""
     structured = {"message": "it failed", "level": "ERROR", "litellm_call_id": CALL, "stacktrace": "Traceback\nX: y"}
     events = read_events(
         [entry(json.dumps(structured)), entry(list("é".encode())), entry(None), entry("{no json", when=1002)]
@@ -72,7 +72,7 @@ def test_objects_and_bytes() -> None:
 
 
 def test_groups() -> None:
-    """The same error of many requests is one group, with count, first and last; the latest group comes first."""
+    """The same error of many requests is one group with count, first and last time; the latest group comes first."""
     entries = [line for number in range(3) for line in trace(f"{number}{CALL[1:]}", when=1000.0 + number)]
     strange = [entry(f"odd: job {number} of 0x{number:x} failed", when=2000.0 + number) for number in range(2)]
     groups = group_events(read_events([*entries, *strange, entry("odd: quite another", when=10.0)]))
@@ -87,7 +87,7 @@ def test_groups() -> None:
 
 @pytest.mark.parametrize("name", sorted(SCRIPTED))
 def test_refusals_of_aws_are_known(name: str) -> None:
-    """Whatever AWS refuses with is known in LiteLLM's log as a refusal of AWS."""
+    """Each known error of AWS is recognised in LiteLLM's log as one of AWS."""
     found = find_signature(f"litellm.APIError: BedrockException - {SCRIPTED[name].message}")
     assert found is not None
     assert found.area == "aws", found.name
@@ -130,8 +130,8 @@ def test_signatures(text: str, name: str) -> None:
     assert found.name == name
 
 
-def test_systemd_has_words_of_its_own() -> None:
-    """systemd's words count where systemd says them, and nobody else's do there."""
+def test_messages_of_systemd() -> None:
+    """A message of systemd is recognised only in lines that systemd logged."""
     text = "/etc/systemd/system/litellm.service.d/x.conf:2: Unknown key name 'Nise' in section 'Service', ignoring."
     (event, quoted) = read_events([entry(text, pid="1"), entry(text)])
     assert event.signature is not None
@@ -139,8 +139,8 @@ def test_systemd_has_words_of_its_own() -> None:
     assert quoted.signature is None
 
 
-def test_signatures_are_whole() -> None:
-    """Each has a name of its own, and meaning and remedy without a full stop, which they get in the sentence."""
+def test_signatures_are_complete() -> None:
+    """Names are unique, and meaning and remedy have no full stop, which the report adds."""
     assert len({one.name for one in SIGNATURES}) == len(SIGNATURES)
     assert {one.area for one in SIGNATURES} == {"aws", "litellm", "service", "systemd"}
     for one in SIGNATURES:
@@ -149,20 +149,20 @@ def test_signatures_are_whole() -> None:
 
 
 def test_one_request() -> None:
-    """A request is followed by its id, or a part of it, through workers, and through its line of the access log."""
+    """The events of a request are found by its id or a part of it, in all workers and in the access log."""
     access = {"message": "POST /v1/chat 200 5 ms 127.0.0.1", "level": "INFO", "litellm_call_id": CALL}
     events = read_events([*trace(CALL), *trace(OTHER, pid="8"), entry(json.dumps(access), pid="9", priority="6")])
-    assert [event.pid for event in of_request(events, CALL)] == ["7", "9"]
-    assert [event.pid for event in of_request(events, CALL[:8])] == ["7", "9"]
-    report = build_request(tuple(of_request(events, CALL)), CALL, "in the last day")
+    assert [event.pid for event in filter_by_request(events, CALL)] == ["7", "9"]
+    assert [event.pid for event in filter_by_request(events, CALL[:8])] == ["7", "9"]
+    report = build_request(tuple(filter_by_request(events, CALL)), CALL, "in the last day")
     assert report.title == f"2 events of request {CALL} in the last day"
     assert [row[1].partition("\n")[0] for row in report.facts] == [events[0].head, access["message"]]
     assert report.notes[0].startswith("The account's tokens for this minute are used up: ")
     assert "ACCESS_LOG=true" in build_request((), CALL, "today").notes[0]
 
 
-def test_nothing_in_a_day() -> None:
-    """Where nothing is found in the day that is looked at by default, the last line names the option for more."""
+def test_no_events_in_a_day() -> None:
+    """If the default range of one day has no events, the title names the option for a longer range."""
     day, more = "in the last day", ": --since looks further back"
     assert build_errors((), day).title == f"no warnings and no errors {day}{more}"
     assert build_request((), CALL, day).title == f"0 events of request {CALL} {day}{more}"
@@ -171,7 +171,7 @@ def test_nothing_in_a_day() -> None:
 
 
 def test_report_of_errors() -> None:
-    """Each kind has its count, times, a sample and its meaning; the exit code is 0."""
+    """Each kind is reported with count, times, sample and meaning; the exit code is 0."""
     report = build_errors(group_events(read_events([*trace(CALL), *trace(OTHER), entry("odd")])), "today")
     assert report.title == "3 warnings and errors of 2 kinds today"
     assert {check.name for check in report.checks} == {"too-many-tokens", "not known"}
@@ -184,22 +184,22 @@ def test_report_of_errors() -> None:
     assert build_errors((), "today").title == "no warnings and no errors today"
 
 
-def test_what_doctor_tells() -> None:
-    """doctor tells refusals of AWS at once, lost workers when there are some, what clients do wrong never."""
+def test_messages_that_doctor_reports() -> None:
+    """doctor reports errors of AWS at once, killed workers if there are several, and mistakes of clients never."""
     killed = "worker 2 (pid 71) was killed by SIGKILL, replaced in 0.4 s"
 
-    def told(*texts: str) -> set[str]:
+    def reported(*texts: str) -> set[str]:
         groups = group_events(read_events(entry(text) for text in texts))
         found = [group for area in ("aws", "litellm", "service") for group in reportable_groups(groups, area)]
         return {group.signature.name for group in found if group.signature}
 
-    assert told(killed, killed) == set()
-    assert told(killed, killed, killed) == {"worker-killed"}
-    assert told("No api key passed in.", "prompt is too long: 9 tokens", THROTTLED) == {"too-many-tokens"}
+    assert reported(killed, killed) == set()
+    assert reported(killed, killed, killed) == {"worker-killed"}
+    assert reported("No api key passed in.", "prompt is too long: 9 tokens", THROTTLED) == {"too-many-tokens"}
 
 
-def test_old_lines_are_no_news() -> None:
-    """What was said more than a day ago isn't told, however long the service has been running."""
+def test_old_messages_are_not_reported() -> None:
+    """Messages that are older than a day are not reported, however long the service has been running."""
     event = LogEvent(when=1000.0, priority=3, pid="7", text="x")
     assert recent_events((event,), 1001.0) == (event,)
     assert recent_events((event,), 1000.0 + 86_401) == ()
@@ -207,6 +207,6 @@ def test_old_lines_are_no_news() -> None:
 
 @pytest.mark.parametrize("arguments", [["--errors", "--request", CALL], ["--errors", "-f"], ["--request", "short"]])
 def test_refused_options(arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Options that don't go together, and an id too short to be told from others, are refused."""
+    """Options that exclude each other, and an id that is too short, are rejected."""
     assert run_command(["logs", *arguments]) == ExitCode.USAGE
     assert "litellmctl: " in capsys.readouterr().err

@@ -42,7 +42,7 @@ def find(called: str, region: str | None = None) -> MapEntry | None:
         (f"bedrock/{MODEL_ARN}", BedrockId(MODEL_ARN, IdKind.MODEL, "us-gov-west-1", None, SONNET)),
         (f"bedrock/{OWN_ARN}", BedrockId(OWN_ARN, IdKind.APPLICATION_PROFILE, "eu-west-1")),
         (f"bedrock/llama/{IMPORTED_ARN}", BedrockId(IMPORTED_ARN, IdKind.OTHER, "us-east-1")),
-        ("bedrock/agent/AGENT/ALIAS", BedrockId("ALIAS", IdKind.ELSEWHERE)),
+        ("bedrock/agent/AGENT/ALIAS", BedrockId("ALIAS", IdKind.OTHER_SERVICE)),
     ],
 )
 def test_an_id(called: str, expected: BedrockId) -> None:

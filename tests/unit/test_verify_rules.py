@@ -122,7 +122,7 @@ def test_odd_events_are_no_text(event: object) -> None:
         ("Invocation with on-demand throughput isn't supported", "profile for your region"),
         ("This model version has reached the end of its life.", "has ended"),
         ("Access denied. This Model is marked by provider as Legacy", "retiring"),
-        ("The provided model identifier is invalid.", "profile id"),
+        ("The provided model identifier is invalid.", "model or profile with this id"),
         ("Invalid model name passed in model=nope.", "the configuration has"),
         ("No deployments available for selected model, Try again in 5 seconds", "first error"),
         ("ThrottlingException: Too many requests, please wait", "throttles"),

@@ -53,7 +53,7 @@ def build_grant(served: Served, behind: tuple[str, ...] | None = None, *, accoun
     the regions of a geography. `account` is the AWS account that the ARNs are written for.
     """
     found, region = served.found, served.region
-    if found is None or region is None or not served.is_called or found.kind is IdKind.ELSEWHERE:
+    if found is None or region is None or not served.is_called or found.kind is IdKind.OTHER_SERVICE:
         return None
     prefix = f"arn:{partition(region)}:bedrock"
     if found.kind is IdKind.MODEL:

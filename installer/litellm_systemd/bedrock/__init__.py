@@ -1,1 +1,1 @@
-"""What is known of Amazon Bedrock without asking it: ids, regions, models, and how it says no. Pure."""
+"""Knowledge about Amazon Bedrock that needs no request: ids, regions, quotas, and its error messages. Pure."""

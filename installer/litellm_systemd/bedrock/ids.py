@@ -1,4 +1,4 @@
-"""The id of a model on Bedrock, as a LiteLLM configuration writes it, taken apart."""
+"""Parse the id of a Bedrock model as it appears in a LiteLLM configuration."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from litellm_systemd.bedrock.regions import REACH, looks_like_region
+from litellm_systemd.bedrock.regions import CALLING_REGIONS, looks_like_region
 
-#: What stands before the first slash of a model that LiteLLM calls on Bedrock's runtime.
+#: The providers (the part before the first slash) of models that LiteLLM calls at Bedrock's runtime.
 PROVIDERS = ("bedrock", "bedrock_converse")
 
-#: The geographies that a system-defined inference profile's id begins with. `in` stands in LiteLLM's model map.
-GEOGRAPHIES = frozenset({*REACH, "global", "in"})
+#: The prefixes of the ids of system-defined inference profiles. `in` occurs in LiteLLM's model map.
+GEOGRAPHIES = frozenset({*CALLING_REGIONS, "global", "in"})
 
-#: Routes that call no model by its id (get_bedrock_route in litellm/llms/bedrock/common_utils.py).
-_ELSEWHERE = frozenset({"agent", "agentcore", "claude_platform", "mantle"})
+#: Routes that do not call a model by its id (get_bedrock_route in litellm/llms/bedrock/common_utils.py).
+_OTHER_SERVICES = frozenset({"agent", "agentcore", "claude_platform", "mantle"})
 
 _ARN = re.compile(
     r"arn:(?P<partition>[\w-]+):bedrock:(?P<region>[\w-]*):(?P<account>\d*):(?P<kind>[\w-]+)/(?P<id>.+)"
 )
-#: `:51k` of a provisioned throughput and `[1m]` of a context window are LiteLLM's, not part of the model's name.
+#: LiteLLM's suffixes, not part of the model's name: `:51k` for provisioned throughput, `[1m]` for a context window.
 _SUFFIX = re.compile(r"(?<=:\d)(:\d+k)$|\[\w+\]$")
 
 
 class IdKind(Enum):
-    """What Bedrock finds under an id.
+    """The kind of resource that an id names.
 
-    `OTHER` is what has an ARN and no model's name in it: provisioned, imported and custom models, prompt routers.
-    `ELSEWHERE` are agents and other services, which are called another way than a model is.
+    `OTHER`: resources whose ARN contains no model name (provisioned, imported and custom models, prompt routers).
+    `OTHER_SERVICE`: agents and other services, which are not called like a model.
     """
 
     MODEL = "foundation-model"
     PROFILE = "inference-profile"
     APPLICATION_PROFILE = "application-inference-profile"
     OTHER = "other"
-    ELSEWHERE = "elsewhere"
+    OTHER_SERVICE = "elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
 class BedrockId:
-    """A model's id on Bedrock.
+    """The id of a model on Bedrock.
 
-    `text` is what goes over the wire: an id or an ARN. `region` is the region that stands in it, `geography` the
-    prefix of an inference profile (`us`, `global`), `model` the foundation model's own id. Each is None where the
-    id doesn't tell, as an application inference profile tells no model.
+    `text` is what LiteLLM sends: an id or an ARN. `region` is the region in it, `geography` the prefix of an
+    inference profile (`us`, `global`), `model` the id of the foundation model. Each is None if the id does not
+    contain it; an application inference profile, for example, contains no model.
     """
 
     text: str
@@ -55,16 +55,16 @@ class BedrockId:
 
     @property
     def is_arn(self) -> bool:
-        """Whether it is written as an ARN."""
+        """Whether the id is an ARN."""
         return self.text.startswith("arn:")
 
 
 def parse_bedrock_id(called: str, model_id: object = None) -> BedrockId | None:
-    """The Bedrock id in `called`, the `model` of `litellm_params`; None where it is not one of Bedrock's.
+    """The Bedrock id in `called`, the `model` of `litellm_params`; None if the model is not on Bedrock.
 
-    Understands `bedrock/ID`, routes (`bedrock/converse/ID`), regions (`bedrock/us-east-1/ID`), and ARNs behind any of
-    them. `model_id`, also of `litellm_params`, is what LiteLLM sends in place of it: most often the ARN of an
-    application inference profile, while `called` tells the model behind.
+    Accepts `bedrock/ID`, routes (`bedrock/converse/ID`), regions (`bedrock/us-east-1/ID`), and an ARN after any of
+    them. `model_id`, also from `litellm_params`, is what LiteLLM sends instead: usually the ARN of an application
+    inference profile, while `called` names its model.
     """
     provider, _, rest = called.partition("/")
     if provider not in PROVIDERS or not rest:
@@ -72,7 +72,7 @@ def parse_bedrock_id(called: str, model_id: object = None) -> BedrockId | None:
     head, arn, tail = rest.partition("arn:")
     *routes, name = (head if arn else rest).split("/")
     own = _read(f"arn:{tail}" if arn else name, routes)
-    if not isinstance(model_id, str) or not model_id or own.kind is IdKind.ELSEWHERE:
+    if not isinstance(model_id, str) or not model_id or own.kind is IdKind.OTHER_SERVICE:
         return own
     sent = _read(model_id, [])
     return BedrockId(sent.text, sent.kind, sent.region, sent.geography, sent.model or own.model)
@@ -80,8 +80,8 @@ def parse_bedrock_id(called: str, model_id: object = None) -> BedrockId | None:
 
 def _read(text: str, routes: list[str]) -> BedrockId:
     region = next((part for part in routes if looks_like_region(part)), None)
-    if _ELSEWHERE & set(routes):
-        return BedrockId(text, IdKind.ELSEWHERE, region)
+    if _OTHER_SERVICES & set(routes):
+        return BedrockId(text, IdKind.OTHER_SERVICE, region)
     found = _ARN.fullmatch(text)
     if found is None:
         geography, model = _split(_SUFFIX.sub("", text))

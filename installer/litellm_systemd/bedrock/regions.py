@@ -1,6 +1,6 @@
-"""Which AWS regions there are, and which of Bedrock's inference profiles a region may call.
+"""AWS regions, and the Bedrock inference profiles that each region can call.
 
-Newer models answer only under the id of an inference profile: the model's id behind a geography, `us.`, `eu.`,
+Newer models can be called only by the id of an inference profile: the model's id after a geography, `us.`, `eu.`,
 `jp.`, `au.`, or `global.` (user guide of Bedrock, "Supported Regions and models for inference profiles").
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 from litellm_systemd.errors import InputError
 
-#: What a region looks like: mars-1 doesn't. Wide enough for regions that AWS will add.
+#: The form of a region's name, wide enough for future regions; mars-1 does not match.
 _SHAPE = re.compile(r"[a-z]{2,4}(-[a-z]+){1,2}-\d{1,2}")
 
-#: The regions of EC2 in botocore's own table; a test compares the two.
+#: The regions of EC2 in botocore's table; a test compares the two.
 # fmt: off
 REGIONS = frozenset((
     "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1",
@@ -26,18 +26,18 @@ REGIONS = frozenset((
 ))
 # fmt: on
 
-#: Profiles that a model of the shipped configurations has, as Bedrock's ListInferenceProfiles gave them in October
-#: 2026; GovCloud's from LiteLLM's model map. LiteLLM's map alone won't do: it lists `apac.` and `jp.` profiles that
-#: Bedrock doesn't offer for these models. A test holds that each of them is in LiteLLM's map too.
+#: The profiles of the models in the shipped configurations, from Bedrock's ListInferenceProfiles in October 2026;
+#: those of GovCloud from LiteLLM's model map. LiteLLM's map alone is not sufficient: it lists `apac.` and `jp.`
+#: profiles that Bedrock does not offer for these models. A test checks that LiteLLM's map contains each of them.
 PROFILES: dict[str, frozenset[str]] = {
     "anthropic.claude-sonnet-5-5": frozenset({"us", "eu", "au", "us-gov", "global"}),
     "anthropic.claude-sonnet-4-6": frozenset({"us", "eu", "jp", "au", "global"}),
     "anthropic.claude-haiku-5-5": frozenset({"us", "eu", "jp", "au", "us-gov", "global"}),
 }
 
-#: How the regions begin that may call the profiles of a geography. Wider than what AWS documents, so that only
-#: what can never work is outside.
-REACH: dict[str, tuple[str, ...]] = {
+#: The prefixes of the regions that can call the profiles of a geography. Wider than what AWS documents, so that only
+#: combinations that can never work are excluded.
+CALLING_REGIONS: dict[str, tuple[str, ...]] = {
     "us": ("us-east-", "us-west-", "ca-", "mx-", "sa-"),
     "eu": ("eu-", "il-", "me-"),
     "jp": ("ap-northeast-",),
@@ -46,9 +46,9 @@ REACH: dict[str, tuple[str, ...]] = {
     "us-gov": ("us-gov-",),
 }
 
-#: Where Bedrock may route a request for a profile of a geography, besides the region that it was sent to (user guide
-#: of Bedrock, "Geographic cross-Region inference"; GetInferenceProfile has it for each profile). `global.` has none:
-#: its models have ARNs without a region.
+#: The regions to which Bedrock may route requests for the profiles of a geography, in addition to the region that
+#: gets the request (user guide of Bedrock, "Geographic cross-Region inference"; GetInferenceProfile lists them for
+#: each profile). `global.` has none: its models have ARNs without a region.
 # fmt: off
 DESTINATIONS: dict[str, tuple[str, ...]] = {
     "us": ("us-east-1", "us-east-2", "us-west-2"),
@@ -64,8 +64,8 @@ DESTINATIONS: dict[str, tuple[str, ...]] = {
 }
 # fmt: on
 
-#: Partitions with no way to the commercial regions and no model here, by how their regions begin.
-_APART = ("cn-", "us-iso", "eu-iso", "eusc-")
+#: Region prefixes of the partitions that are isolated from the commercial regions and have none of these models.
+_ISOLATED = ("cn-", "us-iso", "eu-iso", "eusc-")
 
 _PROFILE_ID = re.compile(
     r"\b(?:us|eu|jp|au|apac|us-gov|global)\.(?P<model>" + "|".join(map(re.escape, PROFILES)) + r")(?![\w.:-])"
@@ -73,22 +73,22 @@ _PROFILE_ID = re.compile(
 
 
 def looks_like_region(region: str) -> bool:
-    """Whether `region` has the shape of a region's name. It may still not exist."""
+    """Whether `region` has the form of a region's name; it may still not exist."""
     return _SHAPE.fullmatch(region) is not None
 
 
 def partition(region: str) -> str:
-    """The partition of a region, as the second word of its ARNs has it."""
+    """The partition of a region, such as `aws-cn`: the second part of its ARNs."""
     return next((name for start, name in _PARTITIONS.items() if region.startswith(start)), "aws")
 
 
 def default_endpoint(region: str, service: str) -> str:
-    """The URL of a service in a region; `service` as AWS writes it in the name of the host."""
+    """The URL of a service in a region; `service` as in AWS's host names."""
     suffix = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}.get(partition(region), "amazonaws.com")
     return f"https://{service}.{region}.{suffix}"
 
 
-#: How the regions outside the commercial partition begin (botocore's partitions.json).
+#: Region prefixes outside of the commercial partition (botocore's partitions.json).
 _PARTITIONS = {
     "cn-": "aws-cn",
     "us-gov-": "aws-us-gov",
@@ -101,16 +101,16 @@ _PARTITIONS = {
 
 
 def geography(region: str) -> str:
-    """The prefix of the profiles that stay closest to `region`; `global` where none does.
+    """The prefix of the profiles that are closest to `region`; `global` if it has no geography of its own.
 
-    Canada calls the `us.` profiles, which for it include Canada. InputError for China, for the isolated and the
-    sovereign partitions, and for what is no region.
+    Canada calls the `us.` profiles, which then include Canada. InputError for China, for the isolated and sovereign
+    partitions, and if `region` is not a region.
     """
     if not looks_like_region(region):
         raise InputError(f"{region} is not an AWS region", "Set AWS_REGION_NAME to one, such as us-east-1.")
-    if region.startswith(_APART):
-        hint = "Set AWS_REGION_NAME to a region that has them, or write a configuration of your own."
-        raise InputError(f"Amazon Bedrock has none of these models in {region}", hint)
+    if region.startswith(_ISOLATED):
+        hint = "Set AWS_REGION_NAME to a region that has them, or write your own configuration."
+        raise InputError(f"Amazon Bedrock offers none of these models in {region}", hint)
     if region.startswith("us-gov-"):
         return "us-gov"
     if region in ("ap-northeast-1", "ap-northeast-3"):
@@ -121,31 +121,31 @@ def geography(region: str) -> str:
 
 
 def profile(model: str, region: str) -> str:
-    """The inference profile by which `region` calls a model of PROFILES: `eu.anthropic.claude-sonnet-5-5`.
+    """The inference profile with which `region` calls a model of PROFILES, such as `eu.anthropic.claude-sonnet-5-5`.
 
-    `global.` where the model has none in that geography. InputError as for `geography`, and where AWS keeps a
-    partition apart (GovCloud) and the model isn't in it.
+    `global.` if the model has no profile in that geography. InputError as for `geography`, and if the model is not
+    available in GovCloud.
     """
     prefix = geography(region)
     if prefix in PROFILES[model]:
         return f"{prefix}.{model}"
     if prefix == "us-gov":
-        raise InputError(f"{model} isn't offered in {region}", "Take the model out of the configuration.")
+        raise InputError(f"{model} is not available in {region}", "Remove the model from the configuration.")
     return f"global.{model}"
 
 
 def localize(text: str, region: str) -> str:
-    """A shipped configuration for `region`: its inference profiles rewritten, every other byte kept.
+    """A shipped configuration with its inference profiles rewritten for `region`; every other byte stays.
 
     InputError as for `profile`.
     """
     return _PROFILE_ID.sub(lambda match: profile(match["model"], region), text)
 
 
-def leaving(text: str, region: str) -> tuple[str, ...]:
-    """The `global.` profiles in a localized `text` although `region` has a geography of its own, each once.
+def profiles_outside_geography(text: str, region: str) -> tuple[str, ...]:
+    """The `global.` profiles in a localized `text` whose `region` has its own geography, each once.
 
-    Their requests may be answered in any commercial region: who must keep data in one place has to know.
+    Any commercial region may process their requests, which matters where data must stay in a geography.
     """
     return () if geography(region) == "global" else tuple(dict.fromkeys(_global_profiles(text)))
 

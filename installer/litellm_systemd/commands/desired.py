@@ -27,10 +27,10 @@ from litellm_systemd.gateway.config import (
     GatewayConfig,
     Severity,
     check,
-    leaving,
     lint,
     localize,
     parse_config,
+    profiles_outside_geography,
     read_config,
     resolve_name,
 )
@@ -283,5 +283,7 @@ def _notes(
         notes.append(f"{choice.passed_over} was not used: write -c ./{choice.passed_over.name} for that one.")
     if settings.region and choice.name in configs:
         text = configs[choice.name].decode()
-        notes += [f"{name} may answer from any AWS region." for name in leaving(text, settings.region)]
+        notes += [
+            f"{name} may answer from any AWS region." for name in profiles_outside_geography(text, settings.region)
+        ]
     return tuple(notes)

@@ -66,7 +66,12 @@ def iam_policy(request: Request, form: str = "json", *, offline: bool = False, a
 
 def _grants(chosen: Chosen, answers: Mapping[str, BedrockCatalogue], account: str) -> Iterator[Grant]:
     for served in chosen.served:
-        if served.is_called and served.region is None and served.found and served.found.kind is not IdKind.ELSEWHERE:
+        if (
+            served.is_called
+            and served.region is None
+            and served.found
+            and served.found.kind is not IdKind.OTHER_SERVICE
+        ):
             hint = "Set AWS_REGION_NAME in .env, or give --region."
             raise InputError(f"{served.model.name} is on Bedrock, and no region is set", hint)
         told = answers.get(served.region or "", BedrockCatalogue())
@@ -130,7 +135,7 @@ def _notes(chosen: Chosen, answers: Mapping[str, BedrockCatalogue]) -> Iterator[
         for name in sorted(told.unknown):
             yield f"Bedrock has no {name} in {region}."
     for served in chosen.served:
-        if served.found is not None and served.found.kind is IdKind.ELSEWHERE and not served.model.mocked:
+        if served.found is not None and served.found.kind is IdKind.OTHER_SERVICE and not served.model.mocked:
             yield f"{served.model.name} is not in it: {served.model.provider_model} isn't called as a model is."
         elif served.is_called and served.found is not None and "*" in served.found.text:
             yield f"{served.model.name} lets clients name the model: inference profiles that they name are not in it."

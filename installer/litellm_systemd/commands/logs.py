@@ -9,7 +9,7 @@ from litellm_systemd.command import replace_process
 from litellm_systemd.errors import CommandError, InputError, PermissionDenied, UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
-from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, of_request, read_events
+from litellm_systemd.logs.events import ERROR, Group, LogEvent, filter_by_request, group_events, read_events
 from litellm_systemd.report.report import Check, Outcome, Report
 
 #: How far back is looked where nothing is said: a busy gateway's journal is large.
@@ -83,7 +83,7 @@ def request(layout: Layout, name: str, *, since: str | None = None, boot: str | 
         raise UsageError(
             f"{name!r} is too short to be told from others", "Give at least eight letters of x-litellm-call-id."
         )
-    return build_request(tuple(of_request(_events(layout, None, since, boot), name)), name, _span(since, boot))
+    return build_request(tuple(filter_by_request(_events(layout, None, since, boot), name)), name, _span(since, boot))
 
 
 def build_request(found: tuple[LogEvent, ...], name: str, span: str) -> Report:

@@ -52,7 +52,7 @@ def reportable_groups(groups: tuple[Group, ...], area: str) -> Iterator[Group]:
     """The groups of an area whose messages are frequent enough to be reported."""
     for group in groups:
         known = group.signature
-        if known is not None and known.area == area and 0 < known.least <= group.count:
+        if known is not None and known.area == area and 0 < known.min_count <= group.count:
             yield group
 
 
@@ -146,6 +146,6 @@ UNKNOWN = Cause(
 def detect_journal_unknown(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect unknown errors that repeat."""
     for group in _groups(snapshot):
-        from_service = not any(event.of_systemd for event in group.events)
+        from_service = not any(event.from_systemd for event in group.events)
         if from_service and group.signature is None and group.priority <= ERROR and group.count >= _MIN_UNKNOWN:
             yield UNKNOWN.finding(f"{_times(group)}: {group.sample}")

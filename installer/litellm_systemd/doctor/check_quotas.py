@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from litellm_systemd.aws.credentials import Caller
 from litellm_systemd.aws.quotas import find_default, list_quotas
-from litellm_systemd.bedrock.quotas import ENOUGH_TOKENS, Quota, has_quota, holds_for, is_too_small
+from litellm_systemd.bedrock.quotas import ENOUGH_TOKENS, Quota, applies_to, has_quota, is_too_small
 from litellm_systemd.doctor.cause import Cause, Finding, detects
 from litellm_systemd.doctor.check_aws import ACCESS, find_callers
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -60,7 +60,7 @@ class _CallerQuotas:
         for quota in list_quotas(self._caller.environ, self._caller.region):
             for called, each in self._models.items():
                 before = self._quotas.get(called)
-                if each.found and holds_for(quota, each.found) and (before is None or before.value < quota.value):
+                if each.found and applies_to(quota, each.found) and (before is None or before.value < quota.value):
                     self._quotas[called] = quota
             if all(called in self._quotas and not self._is_small(called) for called in self._models):
                 return

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.bedrock.regions import leaving as leaving
 from litellm_systemd.bedrock.regions import localize as localize
+from litellm_systemd.bedrock.regions import profiles_outside_geography as profiles_outside_geography
 from litellm_systemd.gateway.choice import ConfigChoice as ConfigChoice
 from litellm_systemd.gateway.choice import ConfigOrigin as ConfigOrigin
 from litellm_systemd.gateway.choice import resolve_name as resolve_name

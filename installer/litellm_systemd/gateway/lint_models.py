@@ -196,7 +196,7 @@ def _region_in_name(config: GatewayConfig, model: Model) -> str | None:
 
 def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> Iterator[LintFinding]:
     prefix = model.provider_model.rpartition("/")[2].partition(".")[0]
-    reach = regions.REACH.get(prefix)
+    reach = regions.CALLING_REGIONS.get(prefix)
     if reach is not None and not region.startswith(reach):
         message = f"calls the inference profile {prefix}., which {region} doesn't have"
         remedy = f"Take the profile of that region, or global., or set another region for {model.name}."

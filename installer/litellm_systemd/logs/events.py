@@ -1,4 +1,4 @@
-"""Entries of the journal as events: a traceback is one, and so are its repetitions a group. Pure."""
+"""Combine journal entries into events (a traceback is one event), and events of one kind into groups. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from litellm_systemd.logs.known_messages import Signature, find_signature
 
 ERROR, WARNING, INFO = 3, 4, 6
 _TRACEBACK = "Traceback (most recent call last):"
-#: Lines that go on with an event; the last two are paragraphs of LiteLLM's. journald drops the empty lines between.
-_MORE = (
+#: Lines that continue an event; the last two begin paragraphs of LiteLLM. journald drops the empty lines between.
+_CONTINUATIONS = (
     _TRACEBACK,
     "During handling of the above exception",
     "The above exception was the direct cause",
     "LiteLLM: model group ",
     "Requester IP Address:",
 )
-#: What differs between two lines that say the same: ids, addresses, times, numbers.
-_VARYING = re.compile(
+#: The parts in which two messages of one kind differ: ids, addresses, times, numbers.
+_VARIABLE_PARTS = re.compile(
     r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b0x[0-9a-f]+\b|\b(?=[0-9a-f]*\d)[0-9a-f]{10,}\b|\d+",
     re.IGNORECASE,
 )
@@ -29,22 +29,22 @@ _VARYING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """One thing that was said.
+    """One log message, possibly of several lines.
 
-    `when`: Unix time. `priority` as in syslog(3), 3 is an error. `text`: all its lines. `call`: the id of the request
-    that it is about (x-litellm-call-id), where the line is an object that has one.
+    `when`: Unix time. `priority`: as in syslog(3), 3 is an error. `text`: all lines. `call`: the id of the request
+    (x-litellm-call-id) if the line is a JSON object that has one. `from_systemd`: logged by systemd itself.
     """
 
     when: float
     priority: int
     pid: str
     text: str
-    of_systemd: bool = False
+    from_systemd: bool = False
     call: str = ""
 
     @property
     def head(self) -> str:
-        """The first line, which says what happened."""
+        """The first line, which describes what happened."""
         return self.text.partition("\n")[0].removesuffix(_TRACEBACK).rstrip()
 
     @property
@@ -53,66 +53,66 @@ class LogEvent:
         return self.text.rstrip().rpartition("\n")[2]
 
     @property
-    def words(self) -> str:
-        """All that was said, without the frames of tracebacks, whose code could be taken for words."""
+    def message_lines(self) -> str:
+        """The text without the frames of tracebacks, whose code could match a signature."""
         lines = (line for line in self.text.split("\n") if line and line[0] not in " \t")
-        return "\n".join(line for line in lines if not line.startswith(_MORE))
+        return "\n".join(line for line in lines if not line.startswith(_CONTINUATIONS))
 
     @property
     def signature(self) -> Signature | None:
-        """What it is known as."""
-        return find_signature(self.words, of_systemd=self.of_systemd)
+        """The known message that matches; None if it is unknown."""
+        return find_signature(self.message_lines, from_systemd=self.from_systemd)
 
     @property
     def sample(self) -> str:
-        """It in a line or two: the head and, of a traceback, the exception."""
+        """The event in one or two lines: the first line, and the exception of a traceback."""
         return self.head if self.head == self.last else f"{self.head}\n{self.last}".strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Events of one kind, at least one. `signature` is None if the kind isn't known."""
+    """Events of one kind, at least one. `signature` is None if the kind is unknown."""
 
     signature: Signature | None
     events: tuple[LogEvent, ...]
 
     @property
     def count(self) -> int:
-        """How often it was said."""
+        """The number of events."""
         return len(self.events)
 
     @property
     def priority(self) -> int:
-        """That of the worst."""
+        """The priority of the most severe event."""
         return min(event.priority for event in self.events)
 
     @property
     def first(self) -> float:
-        """When it was said first (Unix time)."""
+        """The time of the first event (Unix time)."""
         return min(event.when for event in self.events)
 
     @property
     def last(self) -> float:
-        """When it was said last (Unix time)."""
+        """The time of the last event (Unix time)."""
         return max(event.when for event in self.events)
 
     @property
     def sample(self) -> str:
-        """What was said last."""
+        """The sample of the last event."""
         return max(self.events, key=lambda event: event.when).sample
 
 
 def read_events(entries: Iterable[Mapping[str, Any]]) -> tuple[LogEvent, ...]:
-    """The events of journal entries (`journalctl -o json`), in the order of their first lines.
+    """The events in journal entries (`journalctl -o json`), in the order of their first lines.
 
-    A text of several lines comes as several entries, one after another of the same process and priority.
+    journald stores a text of several lines as consecutive entries with the same process and priority.
     """
     found: list[LogEvent] = []
     latest: dict[str, int] = {}
     for entry in entries:
         line = _line(entry)
         at = latest.get(line.pid)
-        if at is not None and not line.of_systemd and _goes_on(found[at], line):
+        if at is not None and not line.from_systemd and _continues(found[at], line):
             found[at] = replace(found[at], text=f"{found[at].text}\n{line.text}")
         else:
             latest[line.pid] = len(found)
@@ -129,20 +129,20 @@ def _line(entry: Mapping[str, Any]) -> LogEvent:
         int(entry.get("PRIORITY", INFO)),
         pid,
         text,
-        of_systemd=pid == "1",
+        from_systemd=pid == "1",
         call=call,
     )
 
 
 def _text(message: Any) -> str:
-    """A message as text: one with bytes that aren't UTF-8 comes as a list of numbers, a large one as null."""
+    """A message as text: journalctl prints one that is not UTF-8 as a list of numbers, a large one as null."""
     if isinstance(message, list) and all(isinstance(each, int) for each in message):
         return bytes(message).decode(errors="replace")
     return message if isinstance(message, str) else ""
 
 
 def _unwrap(message: str) -> tuple[str, str]:
-    """The words of an object of JSON_LOGS, with its traceback; and the request's id, if it has one."""
+    """Message and traceback of a JSON_LOGS object, and the id of the request, if it has one."""
     if not message.startswith("{"):
         return message, ""
     try:
@@ -155,17 +155,17 @@ def _unwrap(message: str) -> tuple[str, str]:
     )
 
 
-def _goes_on(event: LogEvent, line: LogEvent) -> bool:
+def _continues(event: LogEvent, line: LogEvent) -> bool:
     if event.priority != line.priority:
         return False
-    if line.text == "" or line.text[0] in " \t" or line.text.startswith(_MORE):
+    if line.text == "" or line.text[0] in " \t" or line.text.startswith(_CONTINUATIONS):
         return True
-    # After the frames of a traceback, which are indented, comes the exception.
+    # The exception follows the frames of a traceback, which are indented.
     return _TRACEBACK in event.text and event.last.startswith((" ", "\t"))
 
 
 def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
-    """Events by what they are known as, else by their words without what varies; what was said last comes first."""
+    """Events by their signature, else by their text without variable parts; the latest group comes first."""
     found: dict[str, list[LogEvent]] = {}
     for event in events:
         signature = event.signature
@@ -175,12 +175,12 @@ def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
 
 
 def shape_of(event: LogEvent) -> str:
-    """The words of an event without what differs from one time to the next."""
-    return " ".join(_VARYING.sub("#", event.sample).split())
+    """The text of an event without its variable parts."""
+    return " ".join(_VARIABLE_PARTS.sub("#", event.sample).split())
 
 
-def of_request(events: Iterable[LogEvent], name: str) -> Iterator[LogEvent]:
-    """The events about one request, by its x-litellm-call-id, whole or a part of it at least eight letters long."""
+def filter_by_request(events: Iterable[LogEvent], name: str) -> Iterator[LogEvent]:
+    """The events of one request, by its x-litellm-call-id or a part of it that has at least eight characters."""
     for event in events:
         if name == event.call or (len(name) >= 8 and (name in event.call or name in event.text)):
             yield event
