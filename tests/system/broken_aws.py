@@ -105,7 +105,7 @@ ON_ROLE = {
     "profile of another region": BrokenHost(
         f"cp -p {CONFIG} /root/config.yml; sed -i s/us.anthropic.claude-haiku/eu.anthropic.claude-haiku/ {CONFIG}",
         "configuration-unusable",
-        "calls the inference profile eu., which us-east-1 doesn't have",
+        "calls the inference profile eu., which is not available in us-east-1",
         EDITED,
     ),
     "ended model": BrokenHost(

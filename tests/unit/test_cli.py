@@ -176,7 +176,7 @@ def test_verbs_without_an_install(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "claude-sonnet-5-5" in out
     assert run_command(["config", "show", "nonsense"]) == 64
-    assert "There are: " in capsys.readouterr().err
+    assert "Available: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["config check", "init", "bundle", "upgrade", "status", "doctor"])

@@ -191,9 +191,7 @@ def test_check_raises_the_first_error_and_passes_warnings() -> None:
     text = "colour: red\nmodel_list: [{model_name: a, litellm_params: {model: bedrok/x}}]\n"
     with pytest.raises(InputError) as caught:
         check(parse_config(text, "f.yml"), SOUND)
-    assert caught.value.message.startswith(
-        "f.yml:2:47: model_list[0].litellm_params.model asks for the provider bedrok"
-    )
+    assert caught.value.message.startswith("f.yml:2:47: model_list[0].litellm_params.model names the provider bedrok")
     assert "bedrock/x" in caught.value.hint
     harmless = parse_config(text.replace("bedrok", "openai"), "f.yml")
     assert [each.severity for each in lint(harmless, SOUND)] == [Severity.WARNING]

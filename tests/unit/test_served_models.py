@@ -9,13 +9,13 @@ import pytest
 
 from litellm_systemd.bedrock.regions import REGIONS
 from litellm_systemd.gateway.config import Severity, localize, parse_config, read_config
-from litellm_systemd.gateway.served_models import Served, build_served, end_findings
+from litellm_systemd.gateway.served_models import ServedModel, build_served, end_findings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
 TODAY = date(2026, 11, 24)
 
 
-def serve(*entries: str, more: str = "", environ: dict[str, str] | None = None) -> tuple[Served, ...]:
+def serve(*entries: str, more: str = "", environ: dict[str, str] | None = None) -> tuple[ServedModel, ...]:
     """The models of a configuration with these lines of `litellm_params`."""
     models = "".join(
         f"  - {{model_name: m{index}, litellm_params: {{{entry}}}}}\n" for index, entry in enumerate(entries)

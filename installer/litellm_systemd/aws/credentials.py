@@ -26,7 +26,7 @@ from litellm_systemd.env.network import ENDPOINT
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Model, resolve_reference
 from litellm_systemd.gateway.lint_models import with_own_variables
-from litellm_systemd.gateway.served_models import Served
+from litellm_systemd.gateway.served_models import ServedModel
 
 #: The configuration whose name promises that no key is used.
 ROLE_CONFIG = "iam_role_config.yml"
@@ -102,16 +102,16 @@ class Caller:
     """Models that are called in one region by one identity; `environ` is the environment as these have it."""
 
     region: str
-    models: tuple[Served, ...]
+    models: tuple[ServedModel, ...]
     environ: Mapping[str, str] = field(repr=False)
 
 
-def callers(config: GatewayConfig, served: Iterable[Served], environ: Mapping[str, str]) -> tuple[Caller, ...]:
+def callers(config: GatewayConfig, served: Iterable[ServedModel], environ: Mapping[str, str]) -> tuple[Caller, ...]:
     """Who calls the models, in the order of the configuration: one caller where no model says something of its own.
 
     Those of which no region is known are in none of them.
     """
-    found: dict[tuple[str, frozenset[tuple[str, str]]], list[Served]] = {}
+    found: dict[tuple[str, frozenset[tuple[str, str]]], list[ServedModel]] = {}
     for each in served:
         if each.is_called and each.region is not None:
             own = environ_of(config, each.model, environ)

@@ -10,17 +10,17 @@ from litellm_systemd.aws.credentials import callers
 from litellm_systemd.bedrock.ids import IdKind, parse_bedrock_id
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.model_map import Lifecycle, find_entry
-from litellm_systemd.gateway.served_models import Served
+from litellm_systemd.gateway.served_models import ServedModel
 
 
 def ask_lives(
-    config: GatewayConfig, served: tuple[Served, ...], environ: Mapping[str, str]
-) -> tuple[tuple[Served, ...], str | None]:
+    config: GatewayConfig, served: tuple[ServedModel, ...], environ: Mapping[str, str]
+) -> tuple[tuple[ServedModel, ...], str | None]:
     """The models with what Bedrock says of them, and why it didn't, if so: those keep what the map has.
 
     Raises nothing.
     """
-    told: dict[Served, Served] = {}
+    told: dict[ServedModel, ServedModel] = {}
     refusals = []
     for caller in callers(config, served, environ):
         opaque = {each.found.text for each in caller.models if each.found is not None and _is_opaque(each)}
@@ -37,11 +37,11 @@ def ask_lives(
     return tuple(told.get(each, each) for each in served), next(iter(refusals), None)
 
 
-def _is_opaque(served: Served) -> bool:
+def _is_opaque(served: ServedModel) -> bool:
     return served.found is not None and served.found.kind is IdKind.APPLICATION_PROFILE and served.found.model is None
 
 
-def see_through(served: Served, answers: BedrockCatalogue) -> Served:
+def see_through(served: ServedModel, answers: BedrockCatalogue) -> ServedModel:
     """An application inference profile with the model that Bedrock has behind it; any other model as it is."""
     found = served.found
     arns = answers.profiles.get(found.text, ()) if found is not None else ()
@@ -53,7 +53,7 @@ def see_through(served: Served, answers: BedrockCatalogue) -> Served:
     return replace(served, found=found, entry=entry, life=Lifecycle(None, entry.ends if entry is not None else None))
 
 
-def with_life(served: Served, answers: BedrockCatalogue) -> Served:
+def with_life(served: ServedModel, answers: BedrockCatalogue) -> ServedModel:
     """A model with the lifecycle that Bedrock tells; what Bedrock doesn't know keeps the end that the map has."""
     model = served.found.model if served.found is not None else None
     if model in answers.unknown:

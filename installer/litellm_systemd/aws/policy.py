@@ -15,7 +15,7 @@ from typing import Any
 
 from litellm_systemd.bedrock.ids import IdKind
 from litellm_systemd.bedrock.regions import DESTINATIONS, partition
-from litellm_systemd.gateway.served_models import Served
+from litellm_systemd.gateway.served_models import ServedModel
 
 #: What Converse, ConverseStream and InvokeModel of LiteLLM need (Service Authorization Reference, Amazon Bedrock).
 INVOKE = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")
@@ -46,7 +46,7 @@ class Grant:
     anywhere: tuple[str, ...] = ()
 
 
-def build_grant(served: Served, behind: tuple[str, ...] | None = None, *, account: str = "*") -> Grant | None:
+def build_grant(served: ServedModel, behind: tuple[str, ...] | None = None, *, account: str = "*") -> Grant | None:
     """What a model needs, None where Bedrock's runtime isn't called for it.
 
     `behind` are the ARNs of the models behind its profile, as Bedrock has them; without them it is our own table of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from litellm_systemd.commands.desired import DEFAULT_CONFIG, Request, find_active_config, find_config, read_choice
 from litellm_systemd.env.settings import CONFIG_VARIABLE, REGION_VARIABLES, read_dotenv
 from litellm_systemd.gateway.config import GatewayConfig, localize, parse_config
-from litellm_systemd.gateway.served_models import Served, build_served
+from litellm_systemd.gateway.served_models import ServedModel, build_served
 from litellm_systemd.host.observe import read_installed
 from litellm_systemd.resources import read_config as read_shipped
 
@@ -19,7 +19,7 @@ class Chosen:
 
     gateway: GatewayConfig
     environ: Mapping[str, str] = field(repr=False)
-    served: tuple[Served, ...]
+    served: tuple[ServedModel, ...]
 
 
 def read_chosen(request: Request) -> Chosen:

@@ -25,7 +25,7 @@ from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.env.settings import REGION_VARIABLES
 from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.gateway.config_types import resolve_reference
-from litellm_systemd.gateway.served_models import Served
+from litellm_systemd.gateway.served_models import ServedModel
 from litellm_systemd.report.report import Report
 
 FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -122,7 +122,7 @@ def _ask(chosen: Chosen) -> dict[str, BedrockCatalogue]:
     }
 
 
-def _is_profile(served: Served) -> bool:
+def _is_profile(served: ServedModel) -> bool:
     kinds = (IdKind.PROFILE, IdKind.APPLICATION_PROFILE)
     return served.is_called and served.found is not None and served.found.kind in kinds
 

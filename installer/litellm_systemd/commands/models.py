@@ -10,7 +10,7 @@ from litellm_systemd.aws.lifecycle import ask_lives
 from litellm_systemd.commands.chosen import read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
-from litellm_systemd.gateway.served_models import Served, end_findings
+from litellm_systemd.gateway.served_models import ServedModel, end_findings
 from litellm_systemd.report.report import Check, Outcome, Report, Table
 
 _COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")
@@ -36,7 +36,7 @@ def models(request: Request, today: date, *, offline: bool = False) -> Report:
     return build_report(chosen.gateway, served, refusal, today)
 
 
-def build_report(gateway: GatewayConfig, served: tuple[Served, ...], refusal: str | None, today: date) -> Report:
+def build_report(gateway: GatewayConfig, served: tuple[ServedModel, ...], refusal: str | None, today: date) -> Report:
     """The report. `refusal` says why Bedrock was not asked, None if it was."""
     rows = tuple(_row(each, today) for each in served)
     unasked = [each for each in served if each.is_called and each.life.status is None]
@@ -68,7 +68,7 @@ def _check(finding: LintFinding) -> Check:
     return Check(name, Outcome.WARNING, str(finding), finding.remedy)
 
 
-def _row(served: Served, today: date) -> tuple[str, ...]:
+def _row(served: ServedModel, today: date) -> tuple[str, ...]:
     entry, found = served.entry, served.found
     calls = found.text if found is not None else served.model.provider_model
     return (
@@ -90,7 +90,7 @@ def _tokens(count: int | None) -> str:
     return next((f"{count // size}{unit}" for size, unit in units if count and count % size == 0), f"{count:,}")
 
 
-def _lifecycle(served: Served, today: date) -> str:
+def _lifecycle(served: ServedModel, today: date) -> str:
     if not served.is_called:
         return "mocked" if served.model.mocked else "-"
     status, ends = served.life.status, served.life.ends
@@ -121,7 +121,7 @@ def _targets(gateway: GatewayConfig, name: str) -> tuple[str, ...]:
     return tuple(each for each in chains.get(name, chains.get("*", ())) if each != name)
 
 
-def _as_data(gateway: GatewayConfig, served: Served, today: date) -> dict[str, Any]:
+def _as_data(gateway: GatewayConfig, served: ServedModel, today: date) -> dict[str, Any]:
     found, entry, life = served.found, served.entry, served.life
     source = None if not served.is_called else "bedrock" if life.status is not None else "map" if entry else None
     return {

@@ -1,4 +1,4 @@
-"""Which configuration a user means by `-c NAME` or `CONFIG_FILE=NAME`."""
+"""Resolve the configuration that `-c NAME` or `CONFIG_FILE=NAME` selects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUFFIXES = (".yml", ".yaml")
 
 
 class ConfigOrigin(Enum):
-    """Where a configuration comes from: the package, the folder of installed ones, or a file of the user's."""
+    """The origin of a configuration: the package, the folder of installed configurations, or a path."""
 
     SHIPPED = "shipped"
     INSTALLED = "installed"
@@ -22,9 +22,10 @@ class ConfigOrigin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ConfigChoice:
-    """A configuration that was chosen. `name` is its file name, `path` the file; None for a shipped one.
+    """The selected configuration. `name` is its file name, `path` the file; None for a shipped configuration.
 
-    `passed_over` is a file of the same name in the current folder that was not taken, for the user to be told of.
+    `passed_over` is a file with the same name in the current folder that was not selected, to be reported to the
+    user.
     """
 
     name: str
@@ -36,19 +37,19 @@ class ConfigChoice:
 def resolve_name(
     name: str, *, shipped: frozenset[str], installed: frozenset[str], installed_dir: Path, folder: Path
 ) -> ConfigChoice:
-    """The configuration that `name` means. `shipped` and `installed` are file names, such as `demo.yml`.
+    """The configuration that `name` selects. `shipped` and `installed` are file names, such as `demo.yml`.
 
-    1. With a slash it is a path, seen from `folder`; whether it exists is for `read_config` to say.
-    2. A bare name, with or without `.yml`, is an installed one: a user's edit in `installed_dir` survives.
+    1. A name with a slash is a path relative to `folder`; `read_config` reports if it does not exist.
+    2. Else an installed configuration, with or without `.yml` in the name: a user's edit in `installed_dir` survives.
     3. Else a shipped one.
     4. Else a file in `folder`.
 
-    A file in `folder` comes last on purpose: `sudo litellmctl install -c demo.yml` must not depend on who left a
-    demo.yml in the current folder (a configuration can name Python code to load). `./demo.yml` takes that one,
-    and `passed_over` tells of it. Looks at `folder`, at nothing else. UsageError for a name that nothing answers.
+    Files in `folder` come last for safety: `sudo litellmctl install -c demo.yml` must not use a demo.yml that another
+    user left in the current folder, because a configuration can name Python code to load. `./demo.yml` selects that
+    file, and `passed_over` reports it. Only `folder` is read from disk. UsageError if there is no such configuration.
     """
     if not name.strip():
-        raise UsageError("no configuration is named", f"There are: {_listing(shipped | installed)}.")
+        raise UsageError("the name of the configuration is empty", f"Available: {_listing(shipped | installed)}.")
     if "/" in name:
         path = folder / name
         return ConfigChoice(path.name, ConfigOrigin.PATH, path)
@@ -76,7 +77,7 @@ def _unknown(name: str, known: frozenset[str]) -> UsageError:
         name, sorted(file.rsplit(".", 1)[0] for file in known), n=1
     )
     guess = f"Did you mean {close[0]}? " if close else ""
-    hint = f"{guess}There are: {_listing(known)}. For a file of your own give its path, such as ./{name}."
+    hint = f"{guess}Available: {_listing(known)}. For your own file use its path, such as ./{name}."
     return UsageError(f"there is no configuration named {name}", hint)
 
 

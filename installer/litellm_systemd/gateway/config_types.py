@@ -1,4 +1,4 @@
-"""What a LiteLLM configuration says, as values: models, fallbacks, references, and what is wrong with them."""
+"""Values of a LiteLLM configuration: models, fallbacks, references, and findings of the linter."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from litellm_systemd.errors import InputError
 #: One step into a YAML document: a key of a mapping, or an index of a list.
 KeyPath = tuple[str | int, ...]
 
-#: Where a key stands: file, line, column, the latter two from 1 on.
+#: The position of a key: file, line and column, the latter two counted from 1.
 Mark = tuple[str, int, int]
 
-#: What LiteLLM replaces by the environment variable that follows it.
+#: The prefix of values that LiteLLM replaces with an environment variable.
 REFERENCE = "os.environ/"
 
 
 def render_key(path: KeyPath) -> str:
-    """A key path as people write it: `model_list[2].litellm_params.model`."""
+    """A key path as text: `model_list[2].litellm_params.model`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return text.removeprefix(".")
 
 
 def mappings(value: object) -> list[Mapping[str, object]]:
-    """The mappings in a list; none where it is no list."""
+    """The mappings in a list; an empty list if `value` is not a list."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def resolve_reference(value: object, environ: Mapping[str, str]) -> str | None:
-    """`value` as LiteLLM will see it: `os.environ/X` becomes X of `environ`; None when that is unset or empty."""
+    """`value` as LiteLLM resolves it: `os.environ/X` becomes X of `environ`; None if that is unset or empty."""
     if not isinstance(value, str):
         return None
     if value.startswith(REFERENCE):
@@ -41,7 +41,7 @@ def resolve_reference(value: object, environ: Mapping[str, str]) -> str | None:
 
 
 class Severity(Enum):
-    """An `ERROR` keeps the gateway from doing its job; a `WARNING` is a surprise in waiting."""
+    """An `ERROR` makes the gateway fail; with a `WARNING` it behaves differently from what one expects."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -49,9 +49,9 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands: a file, line and column from 1 on, and the key as `render_key` writes it.
+    """A position in a configuration: file, line and column counted from 1, and the key as `render_key` writes it.
 
-    None where there is none: no file for the service's environment, no line for a key that is missing.
+    A part is None if it does not exist: the service's environment has no file, a missing key has no line.
     """
 
     file: str | None = None
@@ -61,7 +61,7 @@ class Place:
 
     @property
     def position(self) -> str:
-        """`FILE:LINE:COLUMN`, as compilers write it, as much of it as there is; else `environment`."""
+        """`FILE:LINE:COLUMN` as compilers write it, without the missing parts; `environment` if there is none."""
         steps = [str(step) for step in (self.file, self.line, self.column) if step is not None]
         return ":".join(steps) or "environment"
 
@@ -72,10 +72,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class LintFinding:
-    """One thing that is wrong: where, what, and the `remedy`.
+    """One problem in a configuration.
 
-    `code` is a short stable slug for programs; docs/linter.md has a section for each. `message` is a sentence about
-    the key at `place`, without that key. No field ever holds a secret.
+    `code` is a short stable identifier for programs; docs/linter.md has a section for each. `message` is a sentence
+    whose subject is the key at `place`; it does not repeat the key. `remedy` says what to do. No field contains
+    secrets.
     """
 
     severity: Severity
@@ -86,16 +87,16 @@ class LintFinding:
 
     @property
     def where(self) -> str:
-        """The place as text."""
+        """The position as text."""
         return str(self.place)
 
     def __str__(self) -> str:
-        """Place and message, in one line."""
+        """Position and message in one line."""
         return f"{self.place} {self.message}" if self.place.key else f"{self.place}: {self.message}"
 
 
 class ConfigError(InputError):
-    """A configuration can't be used. `findings` say why, for programs; the message is the first one's."""
+    """A configuration cannot be used. `findings` are the reasons, for programs; the message is that of the first."""
 
     def __init__(self, *findings: LintFinding) -> None:
         super().__init__(str(findings[0]), findings[0].remedy)
@@ -103,17 +104,17 @@ class ConfigError(InputError):
 
 
 def config_error(code: str, place: Place, message: str, remedy: str) -> ConfigError:
-    """What to raise where a configuration can't even be read."""
+    """The error to raise for a configuration that cannot be read."""
     return ConfigError(LintFinding(Severity.ERROR, code, place, message, remedy))
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One entry of `model_list`, `key` being its place there.
+    """One entry of `model_list`; `key` is its path.
 
-    `name` is what clients ask for (two entries of one name share the load), `provider_model` what LiteLLM calls
-    (`bedrock/converse/us.anthropic.…`), `mocked` whether it answers by `mock_response` with no provider behind
-    it, `region` the model's own `aws_region_name` as written, None where the environment decides.
+    `name` is the name that clients request (entries with the same name share the load), `provider_model` what LiteLLM
+    calls (`bedrock/converse/us.anthropic.…`), `mocked` whether it responds with `mock_response` without calling a
+    provider, `region` the model's own `aws_region_name` as written, None if the environment decides.
     """
 
     name: str
@@ -124,14 +125,14 @@ class Model:
 
     @property
     def provider(self) -> str | None:
-        """What stands before the first slash of `provider_model`: `bedrock`; None if there is no slash."""
+        """The part of `provider_model` before the first slash, such as `bedrock`; None if there is no slash."""
         head, slash, _ = self.provider_model.partition("/")
         return head if slash else None
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """When `model` fails, `targets` are asked in turn. `kind` is the setting's name, such as `fallbacks`."""
+    """When `model` fails, LiteLLM calls `targets` in turn. `kind` is the name of the setting, such as `fallbacks`."""
 
     kind: str
     model: str
@@ -141,13 +142,13 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """A LiteLLM configuration that can be used: it has models, and each has a name and something to call.
+    """A usable LiteLLM configuration: it has models, and each has a name and a model to call.
 
-    `source` names it in messages. `aliases` are pairs (alias, model name) of `model_group_alias`; hidden ones, which
-    answer and aren't listed, stand apart. `references` are all `os.environ/VARIABLE` as pairs (key path, variable).
-    `digest` is the SHA-256, in hex, of the file (followed by its included files). `includes` are the files that
-    `include:` pulled in. `document` is the whole mapping, kept out of `repr` as it may hold keys; `marks` says
-    where each key stands.
+    `source` names it in messages. `aliases` are pairs (alias, model name) of `model_group_alias`; `hidden_aliases`
+    can be requested but are not listed. `references` are all `os.environ/VARIABLE` as pairs (key path, variable).
+    `digest` is the hexadecimal SHA-256 of the file, followed by its included files. `includes` are the files of
+    `include:`. `document` is the whole mapping, excluded from `repr` because it may contain keys; `marks` are the
+    positions of its keys.
     """
 
     source: str
@@ -169,18 +170,18 @@ class GatewayConfig:
 
     @property
     def mocked_names(self) -> frozenset[str]:
-        """The names behind which no provider stands: every entry answers by `mock_response`. Aliases included."""
+        """The names, with aliases, whose entries all respond with `mock_response` and call no provider."""
         billed = {model.name for model in self.models if not model.mocked}
         mocked = {model.name for model in self.models} - billed
         return frozenset(mocked | {alias for alias, name in (*self.aliases, *self.hidden_aliases) if name in mocked})
 
     @property
     def primary(self) -> str:
-        """The first model's name: what `verify` asks unless it is told otherwise."""
+        """The name of the first model."""
         return self.models[0].name
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """A top-level mapping such as `general_settings`; empty where it is absent or no mapping."""
+        """A top-level mapping such as `general_settings`; empty if it is missing or not a mapping."""
         value = self.document.get(name)
         return value if isinstance(value, Mapping) else {}
 
@@ -190,28 +191,28 @@ class GatewayConfig:
         return params
 
     def info(self, model: Model) -> Mapping[str, Any]:
-        """The `model_info` of a model; empty where it has none."""
+        """The `model_info` of a model; empty if it has none."""
         value = self.document["model_list"][model.key[1]].get("model_info")
         return value if isinstance(value, Mapping) else {}
 
     def error(self, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
-        """An error at a key of this configuration; the empty path stands for the service's environment."""
+        """An error at a key of this configuration; the empty path means the service's environment."""
         return self._finding(Severity.ERROR, code, path, message, remedy)
 
     def warning(self, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
-        """A warning at a key of this configuration; the empty path stands for the service's environment."""
+        """A warning at a key of this configuration; the empty path means the service's environment."""
         return self._finding(Severity.WARNING, code, path, message, remedy)
 
     def _finding(self, severity: Severity, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
         return LintFinding(severity, code, self.place(path) if path else Place(), message, remedy)
 
     def place(self, path: KeyPath) -> Place:
-        """Where a key stands, or the closest parent that is in the file."""
+        """The position of a key, or of its closest parent in the file."""
         return find_place(self.source, self.marks, path)
 
 
 def find_place(source: str, marks: Mapping[KeyPath, Mark], path: KeyPath) -> Place:
-    """Where the key stands, or the closest parent with a mark; `source` alone where none has."""
+    """The position of a key, or of its closest parent with a mark; only `source` if there is none."""
     for length in range(len(path), 0, -1):
         mark = marks.get(path[:length])
         if mark is not None:

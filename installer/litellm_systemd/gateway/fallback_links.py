@@ -1,9 +1,9 @@
-"""The links of a configuration's fallback chains, and the request that tries each of them. Pure.
+"""The links of a configuration's fallback chains, and the request that tests each of them. Pure.
 
-LiteLLM has parameters that make the model that is asked fail before any provider is called (mock_testing_* in
-litellm/router.py). The first link of a chain is tried with the chain as it is configured. For the second, the first
-target has to fail too: the request then brings the same chain along, with the parameter at each target before the
-one that is meant to answer (client-side fallbacks, litellm/router_utils/fallback_event_handlers.py).
+LiteLLM has parameters that make the requested model fail before any provider is called (mock_testing_* in
+litellm/router.py). The first link of a chain is tested with the chain as configured. For a later link, the targets
+before it must fail too: the request then contains the same chain, with the parameter at each target before the one
+that should respond (client-side fallbacks, litellm/router_utils/fallback_event_handlers.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from litellm_systemd.gateway.config_types import Fallback, GatewayConfig
 
-#: By the setting: how people call it, and the parameter that makes a model fail in just that way.
+#: For each setting: its name for people, and the parameter that simulates the matching failure.
 KINDS: Mapping[str, tuple[str, str]] = {
     "fallbacks": ("fallback", "mock_testing_fallbacks"),
     "default_fallbacks": ("default fallback", "mock_testing_fallbacks"),
@@ -25,10 +25,10 @@ KINDS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One step of a chain: when `model` and the targets before have failed, number `position` (from 1) is asked.
+    """One step of a chain: after `model` and the earlier targets failed, LiteLLM calls target `position` (from 1).
 
-    `asked` is the name that a client sends: `model`, or where that is `*`, a model without a chain of its own.
-    `obstacle` says why it can't be tried; empty if it can.
+    `asked` is the name to request: `model`, or for `*` a model without a chain of its own. `obstacle` says why the
+    link cannot be tested; empty if it can.
     """
 
     kind: str
@@ -40,12 +40,12 @@ class Link:
 
     @property
     def target(self) -> str:
-        """The model that is meant to answer."""
+        """The model that should respond."""
         return self.targets[self.position - 1]
 
     @property
     def name(self) -> str:
-        """The link in words, for a report."""
+        """The name of the link in a report."""
         return f"{KINDS[self.kind][0]} {self.position} of {self.model}: {self.target}"
 
 
@@ -59,18 +59,18 @@ def _links(config: GatewayConfig, fallback: Fallback) -> Iterator[Link]:
     for position, target in enumerate(fallback.targets, 1):
         obstacle = ""
         if not asked:
-            obstacle = "every model has a chain of its own, or is named in this one"
+            obstacle = "every model has its own chain or is a target of this one"
         elif "*" in asked or "*" in target:
-            obstacle = "a pattern that stands for many models"
+            obstacle = "the name is a pattern for several models"
         elif target == asked:
-            obstacle = "LiteLLM passes it over: it is the model that failed"
+            obstacle = "LiteLLM skips the target because it is the model that failed"
         elif target in fallback.targets[: position - 1]:
-            obstacle = "LiteLLM asks no model twice for one request"
+            obstacle = "LiteLLM calls no model twice for one request"
         yield Link(fallback.kind, fallback.model, asked, fallback.targets, position, obstacle)
 
 
 def _asked(config: GatewayConfig, fallback: Fallback) -> str:
-    """The model to ask; for the chain of all others the first without a chain, empty if there is none."""
+    """The model to request; for the chain `*` the first model without its own chain, empty if there is none."""
     if fallback.model != "*":
         return fallback.model
     general = ("fallbacks", "default_fallbacks")
@@ -80,11 +80,11 @@ def _asked(config: GatewayConfig, fallback: Fallback) -> str:
 
 
 def build_failing(link: Link) -> dict[str, Any]:
-    """What to add to a request to `link.asked`, so that `link.target` has to answer it."""
+    """The parameters to add to a request to `link.asked` so that `link.target` must respond."""
     parameter = KINDS[link.kind][1]
     if link.position == 1:
         return {parameter: True}
-    # A target's parameters stay for those after it, hence the False (run_async_fallback).
+    # The parameters of a target also apply to later ones, hence the False (run_async_fallback).
     before = [{"model": name, parameter: True} for name in link.targets[: link.position - 1]]
     chain = [*before, {"model": link.target, parameter: False}]
     setting = "fallbacks" if link.kind == "default_fallbacks" else link.kind

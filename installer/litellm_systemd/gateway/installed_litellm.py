@@ -1,8 +1,8 @@
-"""What the installed LiteLLM knows beyond the names of gateway.known, read out of its source without importing it.
+"""Names that the installed LiteLLM defines but gateway.known does not list, found in its source without importing it.
 
-The lists of gateway.known are those of one version. A setting or provider that isn't in them may be one of a newer
-LiteLLM: before lint says a word about it, the place where LiteLLM would define it is searched for that very name.
-It costs a millisecond, or some 100 for general_settings and litellm_settings, and only where a name is unknown
+The lists of gateway.known are those of one version. A setting or provider that they do not contain may belong to a
+newer LiteLLM. Before lint reports it, the files in which LiteLLM would define it are searched for that name. This
+takes a millisecond, or about 100 for general_settings and litellm_settings, and only for unknown names
 (docs/adr/0008).
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 class Part(Enum):
-    """What a name is in LiteLLM: the files that define such names, and what a definition looks like."""
+    """The role of a name in LiteLLM: the files that define such names, and the form of a definition."""
 
     #: `config.get("NAME")` of `ProxyConfig`
     TOP_LEVEL = (("proxy/proxy_server.py",), r"config\.get\(\s*[\"']{name}[\"']|[\"']{name}[\"'] in config\b")
@@ -47,21 +47,21 @@ class Part(Enum):
 
 @cache
 def is_known_to_litellm(part: Part, name: str) -> bool:
-    """Whether the installed LiteLLM defines this name; False where LiteLLM isn't installed beside this package."""
+    """Whether the installed LiteLLM defines this name; False if LiteLLM is not installed with this package."""
     folder = find_package()
     if folder is None or not re.fullmatch(r"[\w-]+", name):
         return False
     patterns, definition = part.value
     defines = re.compile(definition.format(name=re.escape(name)).encode(), re.MULTILINE)
-    # The name alone is found much faster than the definition.
+    # Searching for the name is much faster than for the definition.
     bare = name.encode()
     return any(bare in text and defines.search(text) is not None for text in _texts(folder, patterns))
 
 
 @cache
 def find_package() -> Path | None:
-    """The folder of the installed LiteLLM; None where there is none."""
-    # Finding the spec of a top-level package doesn't run the package.
+    """The folder of the installed LiteLLM; None if it is not installed."""
+    # Finding the spec of a top-level package does not import the package.
     spec = importlib.util.find_spec("litellm")
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 

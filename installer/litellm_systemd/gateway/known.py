@@ -16,7 +16,7 @@ TOP_LEVEL = frozenset((
 ))
 # fmt: on
 
-#: Keys of general_settings: `ConfigGeneralSettings` in proxy/_types.py, and what the proxy looks up beside it.
+#: Keys of general_settings: `ConfigGeneralSettings` in proxy/_types.py, and others that the proxy looks up.
 # fmt: off
 GENERAL = frozenset((
     "admin_only_routes", "admission_queue_timeout_seconds", "alert_to_webhook_url", "alert_type_config",

@@ -1,4 +1,4 @@
-"""Rules of the models of a configuration: see `model_findings`."""
+"""Linter rules for the models of a configuration: see `model_findings`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from litellm_systemd.gateway.installed_litellm import Part, is_known_to_litellm
 from litellm_systemd.gateway.known import PROVIDERS
 from litellm_systemd.gateway.model_map import foundation_model, map_values, read_model_map
 
-#: Where LiteLLM looks for a region, in its order (llms/bedrock/base_aws_llm.py); after them it takes us-west-2.
+#: The variables for a region in LiteLLM's order (llms/bedrock/base_aws_llm.py); its default is us-west-2.
 REGION_VARIABLES = AWS_REGION_NAME.names
 
-#: The parameters of a model that begin with aws_ and mean something (llms/bedrock, types/router.py).
+#: The aws_ parameters of a model that LiteLLM uses (llms/bedrock, types/router.py).
 AWS_PARAMS = frozenset(
     (
         *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region_name", "aws_session_name"),
@@ -34,21 +34,21 @@ AWS_PARAMS = frozenset(
     )
 )
 
-#: The ways to call a model that stand before its id (get_bedrock_route in llms/bedrock/common_utils.py).
+#: The routes that may precede the id of a model (get_bedrock_route in llms/bedrock/common_utils.py).
 _ROUTES = ("converse", "invoke", "converse_like", "async_invoke")
 
-#: Names that LiteLLM places by their form: fine-tuned models, images of OpenAI's.
-_BARE = re.compile(r"ft:|gpt-image|amazon_nova")
+#: Names whose provider LiteLLM derives from their form: fine-tuned models, OpenAI's image models.
+_PROVIDER_BY_FORM = re.compile(r"ft:|gpt-image|amazon_nova")
 
-#: Parameters by which two entries of one name are told apart on purpose: an order, a share, tags.
-_CHOSEN_BY = frozenset({"order", "weight", "tags", "rpm", "tpm"})
+#: Parameters that distribute requests among entries with the same name: an order, a share, tags.
+_ROUTED_BY = frozenset({"order", "weight", "tags", "rpm", "tpm"})
 
-#: The environment's own switch of drop_params (litellm/__init__.py).
+#: The environment variable for drop_params (litellm/__init__.py).
 _DROP_PARAMS = "LITELLM_DROP_PARAMS"
 
 
 def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
-    """Unknown providers and parameters, regions that are missing or wrong, entries that are in each other's way."""
+    """Unknown providers and parameters, missing or invalid regions, and entries that conflict with each other."""
     environ = with_own_variables(config, environ)
     yield from _bad_environment_region(config, environ)
     for model in config.models:
@@ -67,10 +67,10 @@ def _on_bedrock(model: Model) -> bool:
 
 
 def with_own_variables(config: GatewayConfig, environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment with what stands under `environment_variables`.
+    """The environment with the configuration's `environment_variables`.
 
-    LiteLLM sets these before the first request, but after `os.environ/…` is resolved: they count for a region and
-    for the master key, not for a reference.
+    LiteLLM sets them before the first request but after it resolves `os.environ/…`: they apply to the region and the
+    master key, but not to references.
     """
     own = {str(name): str(value) for name, value in config.section("environment_variables").items()}
     return {**environ, **{name: resolve_reference(value, environ) or "" for name, value in own.items()}}
@@ -84,7 +84,7 @@ def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -
     if provider in PROVIDERS or provider in [entry.get("provider") for entry in custom]:
         return
     if params.get("custom_llm_provider") or params.get("api_base"):
-        return  # then the name may be anything, such as a repository's
+        return  # the model name may then be anything, such as the name of a repository
     if not slash:
         yield from _no_provider(config, model, called)
         return
@@ -93,27 +93,27 @@ def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -
     close = difflib.get_close_matches(provider, sorted(PROVIDERS), n=1)
     guess = f": did you mean {close[0]}?" if close else ""
     path = (*model.key, "litellm_params", "model")
-    message = f"asks for the provider {provider}, which LiteLLM doesn't know{guess}"
+    message = f"names the provider {provider}, which LiteLLM does not know{guess}"
     yield config.error("unknown-provider", path, message, f"Write it as PROVIDER/{rest}, such as bedrock/{rest}.")
 
 
 def _no_provider(config: GatewayConfig, model: Model, called: str) -> Iterator[LintFinding]:
-    # LiteLLM finds the provider of a bare name in its map of models (get_llm_provider_logic.py).
+    # LiteLLM finds the provider of a name without one in its model map (get_llm_provider_logic.py).
     known = read_model_map()
-    if not called or "*" in called or model.mocked or not known or called in known or _BARE.match(called):
+    if not called or "*" in called or model.mocked or not known or called in known or _PROVIDER_BY_FORM.match(called):
         return
     path = (*model.key, "litellm_params", "model")
-    message = f"names no provider, and {called} isn't a model that LiteLLM knows one for"
+    message = f"names no provider, and LiteLLM knows none for {called}"
     yield config.warning("no-provider", path, message, f"Write it as PROVIDER/{called}, such as bedrock/{called}.")
 
 
 def _route(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
-    """A misspelt route: LiteLLM takes it for a part of the model's id."""
+    """A misspelt route, which LiteLLM treats as a part of the model's id."""
     route, slash, rest = model.provider_model.partition("/")[2].partition("/")
     close = difflib.get_close_matches(route, _ROUTES, n=1, cutoff=0.75) if slash else []
     if close and route not in _ROUTES:
         path = (*model.key, "litellm_params", "model")
-        message = f"calls Bedrock by {route}, which LiteLLM takes for a part of the id: did you mean {close[0]}?"
+        message = f"has the route {route}, which LiteLLM treats as a part of the id: did you mean {close[0]}?"
         yield config.error("misspelt-route", path, message, f"Write it as {model.provider}/{close[0]}/{rest}.")
 
 
@@ -127,7 +127,7 @@ def _aws_params(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
             close = difflib.get_close_matches(str(key), sorted(AWS_PARAMS), n=1)
             remedy = f"Write it as {close[0]}, or remove it." if close else "Remove it."
             path = (*model.key, "litellm_params", str(key))
-            yield config.error("unknown-aws-parameter", path, "is not a parameter that LiteLLM knows", remedy)
+            yield config.error("unknown-aws-parameter", path, "is not a LiteLLM parameter", remedy)
 
 
 def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
@@ -136,15 +136,15 @@ def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -
         yield from _bad_region(config, (), f"{variable}={environ[variable]}", environ[variable])
 
 
-def _bad_region(config: GatewayConfig, path: KeyPath, told: str, region: str) -> Iterator[LintFinding]:
+def _bad_region(config: GatewayConfig, path: KeyPath, written: str, region: str) -> Iterator[LintFinding]:
     if region in regions.REGIONS:
         return
     close = difflib.get_close_matches(region, sorted(regions.REGIONS), n=1)
     remedy = f"Did you mean {close[0]}?" if close else "Write it as AWS does: us-east-1, eu-central-1."
     if regions.looks_like_region(region):
-        yield config.warning("unknown-region", path, f"{told} is not a region known to this release", remedy)
+        yield config.warning("unknown-region", path, f"{written} is not a region that this release knows", remedy)
     else:
-        yield config.error("unknown-region", path, f"{told} is not an AWS region", remedy)
+        yield config.error("unknown-region", path, f"{written} is not an AWS region", remedy)
 
 
 def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[LintFinding]:
@@ -157,9 +157,9 @@ def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> 
 
 
 def called_region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> str | None:
-    """The region that a model is called in; None where nothing names one, or a variable that isn't set does.
+    """The region of a model's calls; None if nothing sets it, or only a reference to an unset variable.
 
-    LiteLLM's own order: the parameter, the id, the environment (llms/bedrock/base_aws_llm.py).
+    LiteLLM's order: the parameter, the id, the environment (llms/bedrock/base_aws_llm.py).
     """
     if model.region is not None:
         return resolve_reference(model.region, environ)
@@ -168,7 +168,7 @@ def called_region(config: GatewayConfig, model: Model, environ: Mapping[str, str
 
 
 def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
-    # One that refers to a variable that isn't set is found already.
+    # A reference to an unset variable has its own finding.
     without = [
         model
         for model in config.models
@@ -177,12 +177,12 @@ def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Li
     if not without:
         return
     path = (*without[0].key, "litellm_params", "model")
-    more = f" ({len(without)} models are)" if len(without) > 1 else ""
+    more = f" (the same for {len(without)} models)" if len(without) > 1 else ""
     if environ.get("AWS_PROFILE") or environ.get("AWS_CONFIG_FILE"):
         remedy = "Set AWS_REGION_NAME in .env, unless the profile has a region."
-        yield config.warning("no-region", path, f"has a region only if the AWS profile has one{more}", remedy)
+        yield config.warning("no-region", path, f"has a region only if the AWS profile sets one{more}", remedy)
     else:
-        message = f"is on Bedrock and no region is set{more}: LiteLLM would call us-west-2 in silence"
+        message = f"is on Bedrock, and no region is set{more}: LiteLLM would silently call us-west-2"
         yield config.error("no-region", path, message, "Set AWS_REGION_NAME in .env, such as us-east-1.")
 
 
@@ -190,7 +190,7 @@ def _region_in_name(config: GatewayConfig, model: Model) -> str | None:
     found = parse_bedrock_id(model.provider_model, config.params(model).get("model_id"))
     if found is not None:
         return found.region
-    # Another service of Bedrock's, such as bedrock_mantle/us-gov-west-1/MODEL.
+    # Another Bedrock service, such as bedrock_mantle/us-gov-west-1/MODEL.
     return next((part for part in model.provider_model.split("/") if part in regions.REGIONS), None)
 
 
@@ -198,25 +198,25 @@ def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> I
     prefix = model.provider_model.rpartition("/")[2].partition(".")[0]
     reach = regions.CALLING_REGIONS.get(prefix)
     if reach is not None and not region.startswith(reach):
-        message = f"calls the inference profile {prefix}., which {region} doesn't have"
-        remedy = f"Take the profile of that region, or global., or set another region for {model.name}."
+        message = f"calls the inference profile {prefix}., which is not available in {region}"
+        remedy = f"Use the profile of that region, or global., or set another region for {model.name}."
         yield config.error("profile-out-of-reach", (*model.key, "litellm_params", "model"), message, remedy)
 
 
 def _sampling_params(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
-    """Models that refuse temperature and top_p, which most clients send, where nothing drops them."""
+    """Models that reject temperature and top_p, which most clients send, if nothing drops them."""
     if _is_on(config.section("litellm_settings").get("drop_params")) or _is_on(environ.get(_DROP_PARAMS)):
         return
-    refuse = [model for model in config.models if not model.mocked and _refuses(config, model)]
-    if refuse:
-        more = f" ({len(refuse)} models do)" if len(refuse) > 1 else ""
-        message = f"refuses temperature and top_p, which most clients send{more}"
-        path = (*refuse[0].key, "litellm_params", "model")
+    rejecting = [model for model in config.models if not model.mocked and _rejects_sampling(config, model)]
+    if rejecting:
+        more = f" ({len(rejecting)} models do)" if len(rejecting) > 1 else ""
+        message = f"rejects temperature and top_p, which most clients send{more}"
+        path = (*rejecting[0].key, "litellm_params", "model")
         remedy = "Set drop_params: true under litellm_settings."
         yield config.warning("missing-drop-params", path, message, remedy)
 
 
-def _refuses(config: GatewayConfig, model: Model) -> bool:
+def _rejects_sampling(config: GatewayConfig, model: Model) -> bool:
     params = config.params(model)
     more = params.get("additional_drop_params")
     if _is_on(params.get("drop_params")) or (isinstance(more, list) and "temperature" in more):
@@ -229,15 +229,15 @@ def _is_on(value: object) -> bool:
 
 
 def _duplicates(config: GatewayConfig) -> Iterator[LintFinding]:
-    """Entries of one name that don't share its load: the very same one again, or another model."""
+    """Entries with the same name that do not share its load: identical ones, or ones with another model."""
     groups: dict[str, list[Model]] = {}
     for model in config.models:
         earlier = groups.setdefault(model.name, [])
         same = next((other for other in earlier if _entry(config, other) == _entry(config, model)), None)
         if same is not None:
             line = config.place(same.key).line
-            message = f"({model.name}) is the entry of line {line} again: it adds nothing"
-            remedy = "Remove it, or give it a region, key or model of its own to share the load."
+            message = f"({model.name}) repeats the entry of line {line}: it has no effect"
+            remedy = "Remove it, or give it another region, key or model to share the load."
             yield config.warning("duplicate-model", model.key, message, remedy)
         earlier.append(model)
     for name, models in groups.items():
@@ -250,13 +250,13 @@ def _entry(config: GatewayConfig, model: Model) -> object:
 
 
 def _mixed(config: GatewayConfig, name: str, models: list[Model]) -> Iterator[LintFinding]:
-    behind = {model.key: foundation_model(config, model) for model in models}
-    first = behind[models[0].key]
-    if "*" in name or any(_CHOSEN_BY & config.params(model).keys() for model in models):
+    called = {model.key: foundation_model(config, model) for model in models}
+    first = called[models[0].key]
+    if "*" in name or any(_ROUTED_BY & config.params(model).keys() for model in models):
         return
     for model in models[1:]:
-        other = behind[model.key]
+        other = called[model.key]
         if first is not None and other is not None and other != first:
-            message = f"gives {name} a second model, {other} beside {first}: requests go now to one, now to the other"
-            remedy = "Give each a name of its own and a fallback, or set order: or weight: in their litellm_params."
+            message = f"gives {name} a second model, {other} in addition to {first}: requests alternate between them"
+            remedy = "Give each its own name and a fallback, or set order: or weight: in their litellm_params."
             yield config.warning("mixed-models", (*model.key, "litellm_params", "model"), message, remedy)

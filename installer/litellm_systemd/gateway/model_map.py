@@ -1,6 +1,6 @@
-"""What LiteLLM's bundled table of models says of a model on Bedrock: limits, prompt caching, when it ends.
+"""LiteLLM's bundled model map: limits, prompt caching and end of life of models on Bedrock.
 
-Read from the file beside the installed LiteLLM, which takes some 20 ms; importing LiteLLM takes seconds.
+Read from the file in the installed LiteLLM, which takes about 20 ms; importing LiteLLM takes seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from litellm_systemd.gateway.installed_litellm import find_package
 
 
 def map_values(config: GatewayConfig, model: Model) -> Mapping[str, object]:
-    """The map's entry for a model, or that of its `base_model`; empty for one that the map doesn't have."""
+    """The map's entry for a model, or that of its `base_model`; empty if the map has neither."""
     base = config.info(model).get("base_model") or config.params(model).get("base_model")
     names = [base, model.provider_model] if isinstance(base, str) else [model.provider_model]
     found = (_values(name, config, model) for name in names)
@@ -26,11 +26,11 @@ def map_values(config: GatewayConfig, model: Model) -> Mapping[str, object]:
 
 
 def caches_prompts(config: GatewayConfig, model: Model) -> bool | None:
-    """Whether a model caches prompts as far as the map knows; None for one that the map doesn't have."""
+    """Whether a model caches prompts according to the map; None if the map does not contain it."""
     values = map_values(config, model)
     if not values:
         return None
-    # On Bedrock the first, where it is given, wins; see bedrock.model_map.
+    # On Bedrock the first value takes precedence if it is set, as in _entry below.
     marks = values.get("supports_prompt_cache_breakpoint") if model.provider in PROVIDERS else None
     return (values.get("supports_prompt_caching") if marks is None else marks) is True
 
@@ -45,15 +45,15 @@ def _values(name: str, config: GatewayConfig, model: Model) -> Mapping[str, obje
 
 
 def foundation_model(config: GatewayConfig, model: Model) -> str | None:
-    """The model on Bedrock that is behind a model of the configuration; None where that can't be told."""
+    """The foundation model that a model of the configuration calls; None if it cannot be determined."""
     bedrock: BedrockId | None = parse_bedrock_id(model.provider_model, config.params(model).get("model_id"))
     return None if bedrock is None else bedrock.model
 
 
 _FILE = "model_prices_and_context_window_backup.json"
 
-#: Models of which the map gives no date, though Bedrock has ended them, GovCloud apart (user guide of Bedrock,
-#: "Model lifecycle"). A test tells when the map has caught up.
+#: Models that Bedrock has ended (except in GovCloud) although the map has no date for them (user guide of Bedrock,
+#: "Model lifecycle"). A test fails when the map has caught up.
 ENDED: Mapping[str, date] = {
     "anthropic.claude-3-5-sonnet-20240620-v1:0": date(2026, 3, 1),
     "anthropic.claude-3-5-sonnet-20241022-v2:0": date(2026, 3, 1),
@@ -65,8 +65,10 @@ ENDED: Mapping[str, date] = {
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """How long a model goes on: its status in Bedrock's words (`active`), None where Bedrock wasn't asked, and the
-    day on which it ends, None where none is known.
+    """The lifecycle of a model.
+
+    `status` is Bedrock's (`active`), None if Bedrock was not queried. `ends` is the date on which the model ends, None
+    if unknown.
     """
 
     status: str | None = None
@@ -75,11 +77,11 @@ class Lifecycle:
 
 @dataclass(frozen=True, slots=True)
 class MapEntry:
-    """What the map knows of a model.
+    """The map's entry of a model.
 
-    `key` is where it stands there. `context` and `output` are the most tokens of a prompt and of an answer, `caches`
-    whether cache points may be set in a prompt, `ends` the day from which Bedrock doesn't serve it. None where the
-    map is silent.
+    `key` is its key in the map. `context` and `output` are the maximum tokens of a prompt and of a response, `caches`
+    says whether a prompt may have cache points, `ends` is the date from which Bedrock no longer serves the model. A
+    field is None if the map does not have it.
     """
 
     key: str
@@ -91,9 +93,9 @@ class MapEntry:
 
 @cache
 def read_model_map(path: Path | None = None) -> Mapping[str, Mapping[str, object]]:
-    """The map of the installed LiteLLM, or the one at `path`: entries by the model's name.
+    """The map of the installed LiteLLM, or the one at `path`: entries by model name.
 
-    Empty where there is no such file or where it is no such map: then nothing is known of any model.
+    Empty if the file is missing or invalid; every model is then unknown.
     """
     file = path or _bundled()
     try:
@@ -109,21 +111,21 @@ def _bundled() -> Path | None:
 
 
 def find_entry(found: BedrockId, region: str | None, entries: Mapping[str, object] | None = None) -> MapEntry | None:
-    """What the map says of a model that is called in `region`; None for a model of which nothing is known.
+    """The map's entry of a model that is called in `region`; None if nothing is known about it.
 
-    The limits are those of the inference profile where the map has it, else those of the model itself. `entries`
-    defaults to the map of the installed LiteLLM.
+    The limits are those of the inference profile if the map has it, else those of the model. `entries` defaults to
+    the map of the installed LiteLLM.
     """
     entries = read_model_map() if entries is None else entries
-    # GovCloud has a calendar of its own: what holds for a model elsewhere doesn't hold there.
-    apart = found.geography == "us-gov" or (region or "").startswith("us-gov-")
-    ended = None if apart else ENDED.get(found.model or "")
+    # GovCloud has its own end dates: those of other regions do not apply there.
+    in_govcloud = found.geography == "us-gov" or (region or "").startswith("us-gov-")
+    ended = None if in_govcloud else ENDED.get(found.model or "")
     keys = [key for key in _keys(found, region) if isinstance(entries.get(key), Mapping)]
     if not keys:
         return MapEntry(str(found.model), ends=ended) if ended else None
     entry = _entry(entries, keys[0])
-    # A date at one profile, and none at the model itself, is a slip of the map more often than an end.
-    values = _mapping(entries[keys[0] if apart else keys[-1]])
+    # If the map dates only one profile and not the model itself, that is more likely an error of the map than an end.
+    values = _mapping(entries[keys[0] if in_govcloud else keys[-1]])
     return replace(entry, ends=ended or _date(values.get("deprecation_date")))
 
 
@@ -138,7 +140,7 @@ def _keys(found: BedrockId, region: str | None) -> Iterator[str]:
 
 def _entry(entries: Mapping[str, object], key: str) -> MapEntry:
     values = _mapping(entries[key])
-    # The first, where it is given, wins (bedrock_model_accepts_cache_points in litellm/llms/bedrock/common_utils.py).
+    # The first value takes precedence if set (bedrock_model_accepts_cache_points in llms/bedrock/common_utils.py).
     marks = values.get("supports_prompt_cache_breakpoint")
     caches = marks is True if marks is not None else values.get("supports_prompt_caching") is True
     return MapEntry(key, _count(values, "max_input_tokens"), _count(values, "max_output_tokens"), caches)

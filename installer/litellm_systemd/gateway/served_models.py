@@ -1,4 +1,4 @@
-"""What a configuration serves: each model with its id on Bedrock, its region, and what is known of it. Pure."""
+"""The models that a configuration serves, each with its Bedrock id, region, limits and lifecycle. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from litellm_systemd.gateway.config_types import GatewayConfig, LintFinding, Mod
 from litellm_systemd.gateway.lint_models import called_region, with_own_variables
 from litellm_systemd.gateway.model_map import Lifecycle, MapEntry, find_entry
 
-#: Days before a model's end from which on a user is warned.
+#: A warning is given this many days before a model ends.
 WARNING_DAYS = 90
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """One entry of `model_list`.
 
-    `found` is its id on Bedrock, None for another provider's model. `region` is where it is called, None if nothing
-    says where. `entry` is what LiteLLM's map has of it, None if nothing, and `life` too until Bedrock was asked.
+    `found` is its Bedrock id, None for a model of another provider. `region` is the region of its calls, None if
+    nothing sets it. `entry` is its entry in LiteLLM's map, None if there is none. `life` comes from the map until
+    Bedrock was queried.
     """
 
     model: Model
@@ -31,32 +32,32 @@ class Served:
 
     @property
     def is_called(self) -> bool:
-        """Whether Bedrock's runtime is called for it: not for a mocked one, nor for another provider's."""
+        """Whether requests for it call Bedrock's runtime: not for mocked models, nor for other providers."""
         return self.found is not None and not self.model.mocked
 
 
-def build_served(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[Served, ...]:
+def build_served(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[ServedModel, ...]:
     """The entries of `model_list` in their order; `environ` is the service's own environment."""
     environ = with_own_variables(config, environ)
     return tuple(_served(config, model, environ) for model in config.models)
 
 
-def _served(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Served:
+def _served(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> ServedModel:
     called = resolve_reference(model.provider_model, environ) or ""
     found = parse_bedrock_id(called, resolve_reference(config.params(model).get("model_id"), environ))
     if found is None:
-        return Served(model)
+        return ServedModel(model)
     region = called_region(config, model, environ)
     entry = find_entry(found, region)
-    return Served(model, found, region, entry, Lifecycle(None, entry.ends if entry is not None else None))
+    return ServedModel(model, found, region, entry, Lifecycle(None, entry.ends if entry is not None else None))
 
 
 def end_findings(
-    config: GatewayConfig, served: tuple[Served, ...], today: date, *, known: frozenset[str] = frozenset()
+    config: GatewayConfig, served: tuple[ServedModel, ...], today: date, *, known: frozenset[str] = frozenset()
 ) -> Iterator[LintFinding]:
-    """Models that Bedrock has ended, as errors, and those that end within `WARNING_DAYS`, as warnings.
+    """Errors for models that Bedrock has ended, and warnings for those that end within `WARNING_DAYS`.
 
-    `known` are models, by their ids on Bedrock, whose end is no news, and so a warning at most.
+    `known` are Bedrock ids of models whose end the user has already accepted: they are warnings at most.
     """
     for each in served:
         ends = each.life.ends
@@ -64,9 +65,9 @@ def end_findings(
             continue
         path = (*each.model.key, "litellm_params", "model")
         model = each.found.model or each.found.text
-        remedy = f"Have {each.model.name} call another model."
+        remedy = f"Configure another model for {each.model.name}."
         if ends > today:
             yield config.warning("model-ends", path, f"calls {model}, which Bedrock ends on {ends}", remedy)
         else:
-            tell = config.warning if model in known else config.error
-            yield tell("model-ended", path, f"calls {model}, which Bedrock ended on {ends}", remedy)
+            report = config.warning if model in known else config.error
+            yield report("model-ended", path, f"calls {model}, which Bedrock ended on {ends}", remedy)
