@@ -1,4 +1,4 @@
-"""By what a model gets into AWS, as LiteLLM decides it, and where two ways cross."""
+"""The credentials that LiteLLM uses for a model, and configurations with two kinds of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config_of(params: str = "", name: str = "mine.yml") -> GatewayConfig:
 
 
 @pytest.mark.parametrize(
-    ("params", "environ", "way"),
+    ("params", "environ", "method"),
     [
         ("", {}, AuthMethod.AMBIENT),
         ("", KEYS, AuthMethod.KEYS),
@@ -44,10 +44,10 @@ def config_of(params: str = "", name: str = "mine.yml") -> GatewayConfig:
         ("api_key: ABSK", KEYS, AuthMethod.API_KEY),
     ],
 )
-def test_way(params: str, environ: dict[str, str], way: AuthMethod) -> None:
-    """An API key comes before a role, a role before a profile, that before a key pair, and all before the ambient."""
+def test_credentials_of_a_model(params: str, environ: dict[str, str], method: AuthMethod) -> None:
+    """An API key precedes a role, a role a profile, a profile an access key, and all precede ambient credentials."""
     config = config_of(params)
-    assert auth_method_of(config, config.models[0], environ) is way
+    assert auth_method_of(config, config.models[0], environ) is method
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_way(params: str, environ: dict[str, str], way: AuthMethod) -> None:
         ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/x"}, False),
     ],
 )
-def test_metadata_is_needed(environ: dict[str, str], needed: bool) -> None:
-    """The instance's role is wanted where nothing else signs, also to assume another one with."""
+def test_metadata_are_needed(environ: dict[str, str], needed: bool) -> None:
+    """The instance metadata are needed if nothing else signs, also to assume another role."""
     assert needs_metadata(config_of(), environ) is needed
 
 
 def test_demo_needs_nothing() -> None:
-    """The demo configuration goes to no AWS: neither the role is wanted nor a key pair used."""
+    """The demo configuration needs neither instance metadata nor an access key."""
     config = parse_config(read_config("demo.yml"), "demo.yml")
     assert not bedrock_models(config)
     assert not needs_metadata(config, {})
@@ -76,8 +76,8 @@ def test_demo_needs_nothing() -> None:
 
 
 @pytest.mark.parametrize(("environ", "used"), [({}, False), (KEYS, True), ({**KEYS, **ROLE}, True), (ROLE, False)])
-def test_pair_is_used(environ: dict[str, str], used: bool) -> None:
-    """A key pair of the environment is used to sign, or to assume a role with."""
+def test_access_key_is_used(environ: dict[str, str], used: bool) -> None:
+    """The access key of the environment is used to sign or to assume a role."""
     assert uses_pair(config_of(), environ) is used
 
 
@@ -93,8 +93,8 @@ def test_pair_is_used(environ: dict[str, str], used: bool) -> None:
         ("aws_access_key_id: AKIAOTHER", "mine.yml", r"mine\.yml:3:\d+: .* is set and aws_secret_access_key is not"),
     ],
 )
-def test_two_places(params: str, name: str, message: str) -> None:
-    """A pair in two places, half a pair, and a pair under a configuration for a role are an error with its place."""
+def test_two_credentials_are_an_error(params: str, name: str, message: str) -> None:
+    """An access key in two places, half of one, and one in a configuration for a role are errors with a position."""
     with pytest.raises(InputError, match=message) as caught:
         require_one_identity(config_of(params, name), name, KEYS, lambda variable: f".env:{variable}")
     assert caught.value.hint
@@ -102,15 +102,15 @@ def test_two_places(params: str, name: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["access_key_config.yml", "iam_role_config.yml", "prompt_caching.yml"])
-def test_one_place_passes(name: str) -> None:
-    """Each shipped configuration passes with what it is made for, and so does a key that only the file has."""
+def test_one_credential_passes(name: str) -> None:
+    """Each shipped configuration passes with its own method, and so does a key that only the file has."""
     environ = {} if name == "iam_role_config.yml" else KEYS
     require_one_identity(parse_config(read_config(name), name), name, environ, str)
     require_one_identity(config_of(OWN), "mine.yml", {}, str)
 
 
-def test_a_models_own_environment() -> None:
-    """What a model says for itself stands in place of the variable, a reference as what it refers to."""
+def test_the_environment_of_a_model() -> None:
+    """A model's own parameters replace the variables, and references are resolved."""
     config = config_of("aws_role_name: os.environ/OTHER, aws_session_name: mine, aws_external_id: os.environ/UNSET")
     environ = {**KEYS, **ROLE, "OTHER": "arn:aws:iam::1:role/x", "AWS_EXTERNAL_ID": "of-all"}
     own = {"AWS_ROLE_NAME": "arn:aws:iam::1:role/x", "AWS_SESSION_NAME": "mine"}
@@ -118,7 +118,7 @@ def test_a_models_own_environment() -> None:
 
 
 def test_callers() -> None:
-    """Models that say nothing of their own have one caller in each region; one with its own role has another."""
+    """Models without own credentials have one caller in each region; a model with its own role has another."""
     rows = (
         "model: bedrock/us.x",
         "model: bedrock/us.y",

@@ -1,4 +1,4 @@
-"""Which quota is a model's, by its name, and which is too small."""
+"""Match quotas with models by name, and detect quotas that are too small."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def holds(name: str, called: str) -> bool:
         ),
     ],
 )
-def test_a_models_own(name: str, called: str) -> None:
-    """A model's quota is known by its name as AWS writes it: with and without vendor, version and day of the id."""
+def test_quotas_that_match(name: str, called: str) -> None:
+    """A model's quota is identified by AWS's name, with and without vendor, version and date of the id."""
     assert holds(name, called)
 
 
@@ -73,8 +73,8 @@ def test_a_models_own(name: str, called: str) -> None:
         ),
     ],
 )
-def test_another_models(name: str, called: str) -> None:
-    """What is another model's, version's, context's or way's, or counts requests or days, isn't the model's quota."""
+def test_quotas_that_do_not_match(name: str, called: str) -> None:
+    """Quotas of other models, versions, contexts and kinds of calls, and of requests or days, do not match."""
     assert not holds(name, called)
 
 
@@ -89,6 +89,6 @@ def test_another_models(name: str, called: str) -> None:
         (0, 8_192, True),
     ],
 )
-def test_too_small(value: float, context: int | None, small: bool) -> None:
-    """An agent needs 100,000 tokens a minute; of a model with short prompts, one of these."""
+def test_quotas_that_are_too_small(value: float, context: int | None, small: bool) -> None:
+    """An agent needs 100,000 tokens per minute; for a model with a short context, one such prompt is sufficient."""
     assert is_too_small(quota("x", value), context) is small

@@ -1,4 +1,4 @@
-"""Regions and inference profiles, against LiteLLM's model map and botocore's regions."""
+"""Regions and inference profiles, compared with LiteLLM's model map and botocore's regions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODEL_ID = re.compile(r"bedrock/converse/(\S+)")
 
 
 def test_the_regions_are_those_of_botocore() -> None:
-    """The table of regions is the one that the installed botocore has for EC2."""
+    """The table of regions equals that of the installed botocore for EC2."""
     session = botocore.session.get_session()
     partitions = ("aws", "aws-cn", "aws-us-gov")
     assert {region for each in partitions for region in session.get_available_regions("ec2", each)} == REGIONS
@@ -36,7 +36,7 @@ def test_the_regions_are_those_of_botocore() -> None:
 
 
 def test_partitions_are_those_of_botocore() -> None:
-    """The ARNs of a region are written for the partition that botocore has it in."""
+    """The partition of each region is that of botocore."""
     session = botocore.session.get_session()
     names = [name for name in session.get_available_partitions() if session.get_available_regions("ec2", name)]
     regions = [region for name in names for region in session.get_available_regions("ec2", name)]
@@ -46,8 +46,8 @@ def test_partitions_are_those_of_botocore() -> None:
     }
 
 
-def test_where_requests_may_go() -> None:
-    """A geography's requests stay in regions that exist, in one partition, and may be sent from any of them."""
+def test_destinations_of_a_geography() -> None:
+    """The destinations of a geography exist, are in one partition, and may call its profiles."""
     for geography_, regions in DESTINATIONS.items():
         assert set(regions) <= REGIONS
         assert len({partition(region) for region in regions}) == 1
@@ -58,8 +58,8 @@ def test_where_requests_may_go() -> None:
 @pytest.mark.parametrize(
     "text", ["mars-1", "us-east", "us_east_1", "US-EAST-1", "us-east-1 ", "", "us-east-1a", "global"]
 )
-def test_what_is_no_region(text: str) -> None:
-    """Misspelt regions, zones and words don't pass as a region."""
+def test_invalid_regions(text: str) -> None:
+    """Misspelt regions, availability zones and words are not accepted as regions."""
     assert not looks_like_region(text)
     with pytest.raises(InputError, match="is not an AWS region"):
         geography(text)
@@ -84,26 +84,26 @@ def test_what_is_no_region(text: str) -> None:
     ],
 )
 def test_the_geography_of_a_region(region: str, prefix: str) -> None:
-    """Each region calls the profiles that stay closest to it."""
+    """Each region calls the profiles that are closest to it."""
     assert geography(region) == prefix
 
 
 @pytest.mark.parametrize("region", ["cn-north-1", "us-iso-east-1", "us-isob-east-1", "eusc-de-east-1"])
-def test_partitions_without_these_models(region: str) -> None:
-    """China and the isolated and sovereign partitions are refused by name, never given a profile of the rest."""
+def test_partitions_without_the_models(region: str) -> None:
+    """China and the isolated and sovereign partitions are rejected by name and never get profiles of others."""
     with pytest.raises(InputError, match=region):
         geography(region)
 
 
-def test_a_model_that_govcloud_lacks() -> None:
-    """GovCloud never gets a global profile: a model that isn't there is an error that names it."""
+def test_a_model_that_is_missing_in_govcloud() -> None:
+    """GovCloud never gets a global profile: a model that is not available there is an error that names it."""
     assert profile("anthropic.claude-sonnet-5-5", "us-gov-west-1") == "us-gov.anthropic.claude-sonnet-5-5"
     with pytest.raises(InputError, match="claude-sonnet-4-6 is not available in us-gov-west-1"):
         profile("anthropic.claude-sonnet-4-6", "us-gov-west-1")
 
 
 def test_each_profile_is_in_litellms_model_map() -> None:
-    """LiteLLM knows every id that `localize` can write, and that each is a chat model that caches prompts."""
+    """LiteLLM's map contains every id that `localize` can write, as a chat model that caches prompts."""
     known = model_map()
     ids = {f"{prefix}.{model}" for model, prefixes in PROFILES.items() for prefix in prefixes}
     assert ids - known.keys() == set()
@@ -114,7 +114,7 @@ def test_each_profile_is_in_litellms_model_map() -> None:
 @pytest.mark.parametrize("region", WITH_MODELS)
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_file_fits_every_region(path: Path, region: str) -> None:
-    """Localized, every model is an id that exists and that the region reaches, and nothing else is changed."""
+    """After localization, every model id exists and can be called from the region, and nothing else has changed."""
     text = path.read_text()
     local = localize(text, region)
     ids, before = MODEL_ID.findall(local), MODEL_ID.findall(text)
@@ -129,21 +129,21 @@ def test_a_shipped_file_fits_every_region(path: Path, region: str) -> None:
 
 
 @pytest.mark.parametrize("region", WITH_MODELS)
-def test_localizing_twice_is_localizing_once(region: str) -> None:
-    """A file that was written for one region can be rewritten for another."""
+def test_localizing_twice_equals_localizing_once(region: str) -> None:
+    """A file that was localized for one region can be localized for another."""
     text = SHIPPED[0].read_text()
     for first in ("us-east-1", "ap-northeast-1", "sa-east-1"):
         assert localize(localize(text, first), region) == localize(text, region)
 
 
-def test_ids_that_only_look_alike_are_left_alone() -> None:
+def test_similar_ids_are_not_rewritten() -> None:
     """A longer id, another model and a word in a comment are not rewritten."""
     text = "# us.east\nus.anthropic.claude-sonnet-4-6-v2 us.anthropic.claude-opus-5 x.us.anthropic.claude-sonnet"
     assert localize(text, "eu-west-1") == text
 
 
-def test_what_leaves_the_geography_is_told() -> None:
-    """In Japan, Sonnet 5.5 has a global profile alone, and that is named; elsewhere nothing is."""
+def test_profiles_outside_the_geography() -> None:
+    """In Japan, Sonnet 5.5 has only a global profile, which is reported; elsewhere nothing is."""
     text = "us.anthropic.claude-sonnet-5-5 us.anthropic.claude-sonnet-4-6"
     tokyo = localize(text, "ap-northeast-1")
     assert tokyo == "global.anthropic.claude-sonnet-5-5 jp.anthropic.claude-sonnet-4-6"
@@ -152,8 +152,8 @@ def test_what_leaves_the_geography_is_told() -> None:
     assert profiles_outside_geography(localize(text, "sa-east-1"), "sa-east-1") == ()
 
 
-def test_every_geography_is_within_its_own_reach() -> None:
-    """The rule against profiles out of reach never objects to what `localize` writes."""
+def test_localized_profiles_pass_the_linter() -> None:
+    """The rule against unavailable profiles accepts everything that `localize` writes."""
     for region in sorted(REGIONS):
         if not region.startswith("cn-") and geography(region) != "global":
             assert region.startswith(CALLING_REGIONS[geography(region)])
@@ -161,7 +161,7 @@ def test_every_geography_is_within_its_own_reach() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_bedrock_model_that_is_shipped_can_be_localized(path: Path) -> None:
-    """No shipped file names a Bedrock model that the table of profiles leaves out."""
+    """Every Bedrock model of the shipped files is in the table of profiles."""
     for name in MODEL_ID.findall(path.read_text()):
         prefix, model = name.split(".", 1)
         assert prefix == "us"

@@ -1,4 +1,4 @@
-"""Which links a configuration's fallback chains have, and what a request has to say to try each."""
+"""The links of fallback chains, and the request that tests each of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def links(settings: str) -> list[Any]:
 
 
 def test_each_target_of_each_chain_is_a_link() -> None:
-    """Chains of every kind count, in both sections where LiteLLM reads them."""
+    """Each target of each kind of chain is a link, in both sections in which LiteLLM reads fallbacks."""
     found = links(
         "router_settings: {fallbacks: [{a: [b, c]}], content_policy_fallbacks: [{c: [d]}]}\n"
         "litellm_settings: {context_window_fallbacks: [{b: [c]}]}"
@@ -32,8 +32,8 @@ def test_each_target_of_each_chain_is_a_link() -> None:
     assert {link.obstacle for link in found} == {""}
 
 
-def test_the_first_link_leaves_the_chain_to_the_configuration() -> None:
-    """The first target is tried with nothing but the parameter that makes the model fail in the chain's way."""
+def test_the_first_link_uses_the_configured_chain() -> None:
+    """The first target is tested with only the parameter that simulates the failure of that kind of chain."""
     found = links(
         "router_settings: {fallbacks: [{a: [b]}], context_window_fallbacks: [{a: [b]}],"
         " content_policy_fallbacks: [{a: [b]}]}"
@@ -45,8 +45,8 @@ def test_the_first_link_leaves_the_chain_to_the_configuration() -> None:
     ]
 
 
-def test_a_later_link_has_the_targets_before_it_fail() -> None:
-    """For the third target, the first and the second are asked and made to fail, in the chain's order."""
+def test_a_later_link_makes_the_earlier_targets_fail() -> None:
+    """For the third target, the request makes the first and the second fail, in the order of the chain."""
     third = links("router_settings: {fallbacks: [{a: [b, c, d]}]}")[2]
     assert build_failing(third) == {
         "mock_testing_fallbacks": True,
@@ -62,8 +62,8 @@ def test_a_later_link_has_the_targets_before_it_fail() -> None:
     }
 
 
-def test_the_chain_of_all_others_is_tried_with_a_model_that_has_none() -> None:
-    """default_fallbacks, and a chain of `*`, are tried with the first model that has no chain of its own."""
+def test_the_default_chain_is_tested_with_a_model_without_its_own() -> None:
+    """default_fallbacks, and a chain for `*`, are tested with the first model that has no chain of its own."""
     found = links("litellm_settings: {fallbacks: [{a: [b]}], default_fallbacks: [b, c]}")
     assert [(link.name, link.asked) for link in found[1:]] == [
         ("default fallback 1 of *: b", "d"),
@@ -81,13 +81,13 @@ def test_the_chain_of_all_others_is_tried_with_a_model_that_has_none() -> None:
         ("router_settings: {fallbacks: [{a: ['bedrock/*']}]}", "a pattern"),
     ],
 )
-def test_what_can_not_be_tried_says_why(settings: str, word: str) -> None:
-    """A link that LiteLLM itself would never take, or that names no one model, is told and not tried."""
+def test_a_link_that_cannot_be_tested_says_why(settings: str, word: str) -> None:
+    """A link that LiteLLM would never use, or that names no single model, is reported and not tested."""
     assert word in links(settings)[-1].obstacle
 
 
-def test_the_shipped_configurations_have_no_link_that_can_not_be_tried() -> None:
-    """Every fallback that we ship is one that `verify --fallbacks` can prove."""
+def test_all_links_of_shipped_configurations_can_be_tested() -> None:
+    """`verify --fallbacks` can test every fallback of the shipped configurations."""
     found = [link for name in config_names() for link in build_links(parse_config(read_config(name), name))]
     assert found
     assert {link.obstacle for link in found} == {""}

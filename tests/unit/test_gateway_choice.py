@@ -1,4 +1,4 @@
-"""Which file `-c NAME` means."""
+"""Resolve the configuration that `-c NAME` selects."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def resolve(name: str, folder: Path = Path("/nowhere")) -> ConfigChoice:
     ],
 )
 def test_a_name_or_a_path(name: str, choice: ConfigChoice) -> None:
-    """An installed file goes before the shipped one of its name, the suffix may be left out, a slash is a path."""
+    """An installed file precedes a shipped one of the same name, the suffix is optional, a slash makes a path."""
     assert resolve(name) == choice
 
 
-def test_a_file_in_the_folder_is_taken_when_its_name_is_nobodys(tmp_path: Path) -> None:
-    """A bare name that is neither installed nor shipped means the file in the current folder."""
+def test_an_unknown_name_selects_a_file_in_the_folder(tmp_path: Path) -> None:
+    """A name that is neither installed nor shipped selects the file in the current folder."""
     (tmp_path / "mine.yml").touch()
     assert resolve("mine.yml", tmp_path) == ConfigChoice("mine.yml", ConfigOrigin.PATH, tmp_path / "mine.yml")
     assert resolve("mine", tmp_path) == ConfigChoice("mine.yml", ConfigOrigin.PATH, tmp_path / "mine.yml")
 
 
 @pytest.mark.parametrize("name", ["demo.yml", "prompt_caching.yml"])
-def test_a_file_in_the_folder_never_takes_the_place_of_a_known_name(tmp_path: Path, name: str) -> None:
-    """A demo.yml that lies in the current folder isn't run as root's choice, and the choice tells of it."""
+def test_a_file_in_the_folder_never_replaces_a_known_name(tmp_path: Path, name: str) -> None:
+    """A demo.yml in the current folder is not used by root, and the choice reports it as passed over."""
     (tmp_path / name).touch()
     choice = resolve(name, tmp_path)
     assert choice.origin is not ConfigOrigin.PATH
     assert choice.passed_over == tmp_path / name
 
 
-def test_the_installed_file_is_not_passed_over_for_itself(tmp_path: Path) -> None:
-    """In the folder of the installed configurations there is nothing to tell of."""
+def test_the_installed_file_is_not_reported_as_passed_over(tmp_path: Path) -> None:
+    """In the folder of the installed configurations nothing is passed over."""
     (tmp_path / "demo.yml").touch()
     choice = resolve_name("demo.yml", shipped=SHIPPED, installed=INSTALLED, installed_dir=tmp_path, folder=tmp_path)
     assert choice == ConfigChoice("demo.yml", ConfigOrigin.INSTALLED, tmp_path / "demo.yml")
@@ -62,8 +62,8 @@ def test_the_installed_file_is_not_passed_over_for_itself(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "guess"), [("promt_caching.yml", "prompt_caching.yml"), ("promptcaching", "prompt_")]
 )
-def test_an_unknown_name_gets_a_guess_and_the_list(name: str, guess: str) -> None:
-    """A misspelt name is a UsageError with the closest name and all there are."""
+def test_an_unknown_name_is_an_error_with_a_suggestion(name: str, guess: str) -> None:
+    """A misspelt name is a UsageError with the closest name and the list of names."""
     with pytest.raises(UsageError) as caught:
         resolve(name)
     assert name in caught.value.message
@@ -72,8 +72,8 @@ def test_an_unknown_name_gets_a_guess_and_the_list(name: str, guess: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["", "  "])
-def test_no_name(name: str) -> None:
-    """An empty name is a UsageError that lists what there is."""
+def test_an_empty_name(name: str) -> None:
+    """An empty name is a UsageError with the list of names."""
     with pytest.raises(UsageError) as caught:
         resolve(name)
     assert "demo.yml" in caught.value.hint

@@ -1,4 +1,4 @@
-"""LiteLLM configurations: what is read, what is refused, and what lint finds, as data."""
+"""LiteLLM configurations: parsing, rejection of invalid files, and findings of lint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from litellm_systemd.gateway.config import (
 
 HERE = Path(__file__).parent
 SHIPPED = sorted((HERE.parents[1] / "configs").glob("*.yml"))
-SOUND = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-east-1"}
+VALID = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-east-1"}
 ERRORS = yaml.safe_load((HERE / "config_errors.yml").read_text())
 
 
@@ -39,8 +39,8 @@ def lint_cases() -> list[Any]:
 
 @pytest.mark.parametrize("case", lint_cases())
 def test_lint_finds_exactly_what_is_wrong(case: dict[str, Any]) -> None:
-    """For each configuration of lint_cases, lint gives the findings named there, with a remedy, and no other."""
-    found = lint(parse_config(case["config"], "f.yml"), case.get("environ", SOUND))
+    """For each configuration in lint_cases, lint returns exactly the listed findings, each with a remedy."""
+    found = lint(parse_config(case["config"], "f.yml"), case.get("environ", VALID))
     assert [f"{each.severity.value} {each.code} {each.where}" for each in found] == case["finds"]
     assert all(each.remedy for each in found)
     for part, each in zip(case.get("says", []), found, strict=False):
@@ -48,8 +48,8 @@ def test_lint_finds_exactly_what_is_wrong(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in ERRORS])
-def test_a_file_that_cannot_be_used_is_refused_by_its_place(case: dict[str, Any]) -> None:
-    """Each file of config_errors.yml is refused with its file, its line where there is one, and a remedy."""
+def test_an_invalid_file_is_rejected_with_its_position(case: dict[str, Any]) -> None:
+    """Each file in config_errors.yml is rejected with its path, its line if there is one, and a remedy."""
     with pytest.raises(InputError) as caught:
         parse_config(case["text"], "f.yml")
     assert isinstance(caught.value, ConfigError)
@@ -59,14 +59,14 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_place(case: dict[str, Any]
 
 
 def test_a_tab_is_named() -> None:
-    """The parser doesn't say that it is a tab that it can't take: the remedy does."""
+    """The remedy names a tab, which the message of the parser does not."""
     with pytest.raises(ConfigError) as caught:
         parse_config("model_list:\n\t- model_name: a\n", "f.yml")
     assert caught.value.hint == "Indent with spaces: a tab is none to YAML."
 
 
-def test_a_configuration_as_values(tmp_path: Path) -> None:
-    """Names, models, regions, mocks, aliases, fallbacks, references and the digest are those of the file."""
+def test_values_of_a_configuration(tmp_path: Path) -> None:
+    """Names, models, regions, mocks, aliases, fallbacks, references and digest are those of the file."""
     text = """\
 model_list:
   - model_name: a
@@ -106,7 +106,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def test_includes_are_followed_as_litellm_follows_them(tmp_path: Path) -> None:
-    """Lists are appended, other values win, a name is looked for beside its file, then beside the root; once each."""
+    """Included lists are appended, other values override; a name is relative to its file, else to the root file."""
     root = write(
         tmp_path,
         "root.yml",
@@ -129,11 +129,11 @@ def test_includes_are_followed_as_litellm_follows_them(tmp_path: Path) -> None:
     assert config.includes == (one, two, beside_root)
     texts = b"".join(path.read_bytes() for path in (root, *config.includes))
     assert config.digest == hashlib.sha256(texts).hexdigest()
-    assert [each.where for each in lint(config, SOUND)] == [f"{one}:4:38: model_list[1].litellm_params.model"]
+    assert [each.where for each in lint(config, VALID)] == [f"{one}:4:38: model_list[1].litellm_params.model"]
 
 
-def test_an_include_that_is_not_there_names_both_files(tmp_path: Path) -> None:
-    """A missing included file is told with the file that includes it."""
+def test_a_missing_include_names_both_files(tmp_path: Path) -> None:
+    """The error for a missing included file names the file that includes it."""
     root = write(tmp_path, "root.yml", "include: [gone.yml]\n")
     with pytest.raises(MissingError) as caught:
         read_config(root)
@@ -143,31 +143,31 @@ def test_an_include_that_is_not_there_names_both_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("include", ["models.yml", "[1]", "{a: b}"])
 def test_an_include_must_be_a_list_of_names(tmp_path: Path, include: str) -> None:
-    """What LiteLLM would stop at is refused here, by name."""
+    """An include that LiteLLM would reject is rejected here, by name."""
     with pytest.raises(InputError, match="include is not a list of file names"):
         read_config(write(tmp_path, "root.yml", f"include: {include}\n"))
 
 
 def test_a_missing_file() -> None:
-    """A file that isn't there is a MissingError that names it."""
+    """A file that does not exist is a MissingError with its path."""
     with pytest.raises(MissingError, match=r"/nowhere/c\.yml"):
         read_config(Path("/nowhere/c.yml"))
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    """A folder in place of a file is an InputError that says so."""
+    """A folder instead of a file is an InputError that says so."""
     with pytest.raises(InputError, match="is a directory"):
         read_config(tmp_path)
 
 
 def test_a_file_in_another_encoding(tmp_path: Path) -> None:
-    """A file that isn't UTF-8 is refused with the byte where it stops being it."""
+    """A file that is not UTF-8 is rejected with the position of the first invalid byte."""
     (tmp_path / "c.yml").write_bytes(b"a: caf\xe9")
     with pytest.raises(InputError, match="not UTF-8 at byte 6"):
         read_config(tmp_path / "c.yml")
 
 
-def test_a_denial_of_the_kernel_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permission_error_is_permission_denied(monkeypatch: pytest.MonkeyPatch) -> None:
     """EACCES becomes PermissionDenied with sudo as the remedy."""
 
     def deny(path: Path) -> bytes:
@@ -180,29 +180,29 @@ def test_a_denial_of_the_kernel_is_told_as_one(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_windows_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
-    """A file written on Windows is read as the same configuration."""
+    """A file with Windows line ends and a byte order mark is the same configuration."""
     text = "model_list:\n  - model_name: a\n    litellm_params: {model: openai/x}\n"
     (tmp_path / "c.yml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert read_config(tmp_path / "c.yml").models == parse_config(text, "c.yml").models
 
 
-def test_check_raises_the_first_error_and_passes_warnings() -> None:
-    """Check stops at an error with its place and remedy, and lets a configuration with warnings alone through."""
+def test_check_raises_the_first_error_and_ignores_warnings() -> None:
+    """`check` raises the first error with its position and remedy, and ignores warnings."""
     text = "colour: red\nmodel_list: [{model_name: a, litellm_params: {model: bedrok/x}}]\n"
     with pytest.raises(InputError) as caught:
-        check(parse_config(text, "f.yml"), SOUND)
+        check(parse_config(text, "f.yml"), VALID)
     assert caught.value.message.startswith("f.yml:2:47: model_list[0].litellm_params.model names the provider bedrok")
     assert "bedrock/x" in caught.value.hint
     harmless = parse_config(text.replace("bedrok", "openai"), "f.yml")
-    assert [each.severity for each in lint(harmless, SOUND)] == [Severity.WARNING]
-    check(harmless, SOUND)
+    assert [each.severity for each in lint(harmless, VALID)] == [Severity.WARNING]
+    check(harmless, VALID)
 
 
-SECRET = "s3cr3t"  # stands wherever a secret may stand
+SECRET = "s3cr3t"  # used in every position that may hold a secret
 
 
-def test_no_message_holds_a_secret() -> None:
-    """Neither findings nor the repr of a configuration show a value that stands where secrets stand."""
+def test_no_message_contains_a_secret() -> None:
+    """Neither findings nor the repr of a configuration contain values of keys that may hold secrets."""
     config = parse_config(
         f"""\
 model_list:
@@ -215,24 +215,24 @@ colour: {SECRET}
 """,
         "f.yml",
     )
-    found = lint(config, {**SOUND, "DATABASE_URL": SECRET})
+    found = lint(config, {**VALID, "DATABASE_URL": SECRET})
     assert len(found) >= 9
     assert SECRET not in repr(found) + repr(config)
 
 
 @pytest.mark.parametrize("text", [f"api_key: {SECRET}: {SECRET}", f"- '{SECRET}", f"key: [{SECRET}", f"\t{SECRET}"])
-def test_no_yaml_error_holds_the_line_that_it_is_about(text: str) -> None:
-    """A syntax error tells the place, and never repeats the text there, which may be a key."""
+def test_no_yaml_error_contains_text_of_the_file(text: str) -> None:
+    """A syntax error has the position but never the text at it, which may be a key."""
     with pytest.raises(InputError) as caught:
         parse_config(text, "f.yml")
     assert SECRET not in caught.value.message + caught.value.hint
 
 
 def outcome(text: str) -> str:
-    """The source that a configuration is linted under, or that its refusal names."""
+    """The source of a linted configuration, or the one that its error names."""
     try:
         config = parse_config(text, "f.yml")
-        lint(config, SOUND)
+        lint(config, VALID)
     except InstallerError as error:
         return error.message
     return config.source
@@ -241,14 +241,14 @@ def outcome(text: str) -> str:
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.text())
 def test_any_text_is_a_configuration_or_one_clear_error(text: str) -> None:
-    """No text whatever makes the reader fail in another way than by its own error, which names the file."""
+    """Any text is either a configuration or one error of the reader that names the file."""
     assert "f.yml" in outcome(text)
 
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.sampled_from(SHIPPED), st.integers(0, 2**32), st.integers(1, 60), st.text(max_size=4))
 def test_a_damaged_file_is_read_or_refused_and_never_crashes(path: Path, seed: int, length: int, into: str) -> None:
-    """A shipped configuration with a piece cut out or replaced is linted, or refused by the reader's own error."""
+    """A shipped configuration with a part removed or replaced is linted or rejected by the reader's own error."""
     text = path.read_text()
     start = random.Random(seed).randrange(len(text))
     assert "f.yml" in outcome(text[:start] + into + text[start + length :])
@@ -274,15 +274,15 @@ ODD_VALUES: tuple[Any, ...] = (
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Every container of a document with each key of it."""
+    """Every container of a document with each of its keys."""
     keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     return [(value, key) for key in keys] + [place for key in keys for place in places(value[key])]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", lint_cases())
-def test_a_value_of_another_kind_never_crashes_lint(case: dict[str, Any]) -> None:
-    """Whatever stands in place of a value of a configuration, it is linted, or refused by the reader's own error."""
+def test_a_value_of_another_type_never_crashes_lint(case: dict[str, Any]) -> None:
+    """With any value replaced by one of another type, a configuration is linted or rejected by the reader's error."""
     document = yaml.safe_load(case["config"])
     for container, key in places(document):
         kept = container[key]
@@ -294,7 +294,7 @@ def test_a_value_of_another_kind_never_crashes_lint(case: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_key_is_found_on_its_line(path: Path) -> None:
-    """`place` gives, for each key of a shipped file, the line and the column where that key stands."""
+    """`place` returns line and column of each key of a shipped file."""
     config = parse_config(path.read_text(), "f.yml")
     lines = path.read_text().splitlines()
     keys = [key for key in config.marks if isinstance(key[-1], str)]
@@ -307,7 +307,7 @@ def test_every_key_is_found_on_its_line(path: Path) -> None:
 
 
 def test_an_alias_bomb_is_read_at_once() -> None:
-    """Nested YAML aliases, which double at each step, cost no more than their text."""
+    """Nested YAML aliases, which double at each level, take no more time than their text."""
     bomb = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 25))
     with pytest.raises(InputError, match="there is no model_list"):
         parse_config(bomb, "f.yml")
@@ -315,9 +315,9 @@ def test_an_alias_bomb_is_read_at_once() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_lint_finds_nothing_in_the_shipped_files(path: Path) -> None:
-    """With a key, a region and an access key in the environment, no shipped configuration has a finding."""
+    """With a master key, a region and an access key in the environment, no shipped configuration has a finding."""
     keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
-    assert lint(read_config(path), {**SOUND, **keys}) == ()
+    assert lint(read_config(path), {**VALID, **keys}) == ()
 
 
 def shipped(name: str) -> GatewayConfig:
@@ -325,31 +325,31 @@ def shipped(name: str) -> GatewayConfig:
 
 
 @pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-def test_access_key_config_wants_the_pair(missing: str) -> None:
-    """Without either half of the key pair access_key_config.yml is refused, and the message names the half."""
-    environ = {**SOUND, "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+def test_access_key_config_requires_both_halves(missing: str) -> None:
+    """Without one half of the access key, access_key_config.yml is rejected, and the message names that half."""
+    environ = {**VALID, "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
     del environ[missing]
     with pytest.raises(InputError, match=f"refers to {missing}, which is not set"):
         check(shipped("access_key_config.yml"), environ)
 
 
 @pytest.mark.parametrize("name", ["iam_role_config.yml", "prompt_caching.yml", "access_key_config.yml"])
-def test_bedrock_configurations_want_a_region(name: str) -> None:
-    """No configuration for Bedrock passes without a region: LiteLLM would call us-west-2."""
+def test_bedrock_configurations_require_a_region(name: str) -> None:
+    """No configuration for Bedrock passes without a region, because LiteLLM would call us-west-2."""
     environ = {"LITELLM_MASTER_KEY": "sk-good", "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
     with pytest.raises(InputError, match="no region is set"):
         check(shipped(name), environ)
 
 
-def test_demo_needs_nothing_but_a_key() -> None:
-    """demo.yml has only mocked models, and passes without a region and without AWS keys."""
+def test_demo_needs_only_a_master_key() -> None:
+    """demo.yml has only mocked models and passes without a region and AWS keys."""
     config = shipped("demo.yml")
     assert all(model.mocked for model in config.models)
     assert lint(config, {"LITELLM_MASTER_KEY": "sk-good"}) == ()
 
 
 def test_iam_role_config_names_no_key() -> None:
-    """The default configuration refers to the master key alone: credentials come from the instance."""
+    """The default configuration refers only to the master key: credentials come from the instance."""
     config = shipped("iam_role_config.yml")
     assert [variable for _, variable in config.references] == ["LITELLM_MASTER_KEY"]
     assert not [key for model in config.models for key in config.params(model) if key.startswith("aws_")]
@@ -365,7 +365,7 @@ WORKSHOP = (
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_names_of_the_workshop_are_served_with_a_fallback(path: Path) -> None:
-    """Each name that the workshop's clients ask for is served by each shipped file, and has fallbacks of its own."""
+    """Each shipped file serves each name that the workshop's clients request, with fallbacks of its own."""
     config = read_config(path)
     assert set(WORKSHOP) <= set(config.names)
     assert set(WORKSHOP) <= {each.model for each in config.fallbacks}

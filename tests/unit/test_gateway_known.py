@@ -1,4 +1,4 @@
-"""The checked-in names against the installed LiteLLM: a difference means that it moved and the lists must follow."""
+"""The checked-in names against the installed LiteLLM: if they differ, the lists must be updated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit import litellm_names
 
 EXAMPLES = litellm_names.example_configurations()
 MISTAKES = yaml.safe_load(Path(__file__).with_name("lint_examples.yml").read_text())
-SOUND = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-east-1"}
+VALID = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-east-1"}
 
 
 @pytest.mark.parametrize(
@@ -31,26 +31,26 @@ SOUND = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-east-1"}
         pytest.param(known.PROVIDERS, litellm_names.providers, id="providers"),
     ],
 )
-def test_the_lists_are_litellms_own(known: frozenset[str], derive: Callable[[], frozenset[str]]) -> None:
-    """No name of LiteLLM is missing, which would be a false alarm; none is left over, which would be a silence."""
+def test_the_lists_equal_litellms_names(known: frozenset[str], derive: Callable[[], frozenset[str]]) -> None:
+    """The lists contain every name of LiteLLM, so correct settings pass, and no other, so mistakes are found."""
     assert sorted(derive() - known) == []
     assert sorted(known - derive()) == []
 
 
 def test_what_litellm_includes_is_known() -> None:
-    """The key that LiteLLM takes out before all others is known too."""
+    """`include`, which LiteLLM processes before all other keys, is known too."""
     assert "include" in known.TOP_LEVEL
     assert SECTIONS.keys() <= known.TOP_LEVEL
 
 
-def alarms(path: Path) -> tuple[str, ...]:
-    """All that lint says of an example, with every variable set that it refers to, as `code where`."""
+def findings_of(path: Path) -> tuple[str, ...]:
+    """The findings of lint for an example, with every referenced variable set, as `code where`."""
     try:
         config = read_config(path)
     except ConfigError as error:
         return tuple(describe(each) for each in error.findings)
     environ = {name: "us-east-1" if "REGION" in name else "x" for _, name in config.references}
-    return tuple(describe(each) for each in lint(config, {**SOUND, **environ}))
+    return tuple(describe(each) for each in lint(config, {**VALID, **environ}))
 
 
 def describe(finding: LintFinding) -> str:
@@ -60,32 +60,32 @@ def describe(finding: LintFinding) -> str:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_litellms_own_examples_raise_no_false_alarm(path: Path) -> None:
-    """Of the configurations that LiteLLM ships, lint says what lint_examples.yml gives a reason for, and no more."""
-    assert sorted(alarms(path)) == sorted(MISTAKES.get(f"{path.parent.name}/{path.name}", {}))
+    """For the configurations that LiteLLM ships, lint reports only what lint_examples.yml gives a reason for."""
+    assert sorted(findings_of(path)) == sorted(MISTAKES.get(f"{path.parent.name}/{path.name}", {}))
 
 
 def test_there_are_examples() -> None:
-    """The test above isn't empty, and no reason is left over."""
+    """There are examples for the test above, and lint_examples.yml has no unused entry."""
     assert len(EXAMPLES) > 20
     assert MISTAKES.keys() <= {f"{path.parent.name}/{path.name}" for path in EXAMPLES}
 
 
 @pytest.fixture
 def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The source of a LiteLLM that has names which gateway.known doesn't have."""
+    """The source of a LiteLLM with names that gateway.known does not contain."""
     package = tmp_path / "litellm"
     for name, text in NEWER.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "litellm", raising=False)
-    forget()
+    clear_caches()
     yield package
-    forget()
+    clear_caches()
 
 
-def forget() -> None:
-    """Make the next search start anew."""
+def clear_caches() -> None:
+    """Clear the caches of the search."""
     installed_litellm.find_package.cache_clear()
     is_known_to_litellm.cache_clear()
 
@@ -114,22 +114,22 @@ router_settings: {new_strategy: 1}
 
 
 @pytest.mark.usefixtures("newer")
-def test_names_of_a_newer_litellm_are_no_mistakes() -> None:
-    """What the installed LiteLLM defines is known, although the lists here are older; it isn't imported for that."""
-    assert lint(parse_config(OF_A_NEWER_ONE, "f.yml"), SOUND) == ()
+def test_names_of_a_newer_litellm_are_accepted() -> None:
+    """Names that the installed LiteLLM defines are accepted without importing it, even if the lists are older."""
+    assert lint(parse_config(OF_A_NEWER_ONE, "f.yml"), VALID) == ()
 
 
 @pytest.mark.usefixtures("newer")
-def test_a_newer_litellm_excuses_nothing_else() -> None:
-    """A name that a newer LiteLLM has in one place is still found in another, and one that it hasn't is found too."""
+def test_a_newer_litellm_accepts_nothing_else() -> None:
+    """A name that a newer LiteLLM defines in another section, or not at all, is still reported."""
     text = OF_A_NEWER_ONE.replace("{new_switch: 1}", "{new_guard: 1}").replace("new_provider/", "new_providers/")
-    found = [(each.code, each.place.line) for each in lint(parse_config(text, "f.yml"), SOUND)]
+    found = [(each.code, each.place.line) for each in lint(parse_config(text, "f.yml"), VALID)]
     assert found == [("unknown-provider", 2), ("unknown-setting", 7)]
 
 
-def test_the_names_of_the_older_one_are_not_new() -> None:
-    """Without a newer LiteLLM the same names are all found."""
-    found = {each.code for each in lint(parse_config(OF_A_NEWER_ONE, "f.yml"), SOUND)}
+def test_without_the_newer_litellm_its_names_are_reported() -> None:
+    """Without the newer LiteLLM all of these names are reported."""
+    found = {each.code for each in lint(parse_config(OF_A_NEWER_ONE, "f.yml"), VALID)}
     assert found == {"unknown-provider", "unknown-aws-parameter", "unknown-setting"}
 
 
@@ -143,12 +143,12 @@ def test_the_names_of_the_older_one_are_not_new() -> None:
     ],
 )
 def test_the_search_finds_what_litellm_has(part: Part, known: frozenset[str]) -> None:
-    """The search by which newer names are recognized finds every name of the present LiteLLM."""
+    """The search for newer names finds every name of the installed LiteLLM."""
     assert [name for name in sorted(known) if not is_known_to_litellm(part, name)] == []
 
 
 @pytest.mark.slow
-def test_the_lists_can_be_made_anew() -> None:
-    """`python -m tests.unit.litellm_names` would write the very file that is there."""
+def test_the_lists_are_generated() -> None:
+    """`python -m tests.unit.litellm_names` generates the checked-in file."""
     text = Path(known.__file__).read_text()
     assert litellm_names.rewrite(text) == text

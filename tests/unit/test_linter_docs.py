@@ -1,4 +1,4 @@
-"""docs/linter.md against the linter: a section for each code, with an example that has it and one that hasn't."""
+"""docs/linter.md has a section for each code of the linter, with an example that causes it and one that passes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ model_list:
   - {model_name: a, litellm_params: {model: openai/gpt-4o}}
   - {model_name: b, litellm_params: {model: openai/gpt-4o-mini}}
 """
-SOUND = {"AWS_REGION_NAME": "us-east-1", "OPENAI_API_KEY": "x", "ONE": "x", "TWO": "x"}
-#: What a rule is written as in the source: the code is the first text of the call.
+VALID = {"AWS_REGION_NAME": "us-east-1", "OPENAI_API_KEY": "x", "ONE": "x", "TWO": "x"}
+#: The form of a rule in the source: the code is the first string of the call.
 RULE = re.compile(r"\b(?:error|warning|make|config_error|_wrong|_unset\(config\))\(\s*(?:document, )?\"([a-z-]+)\"")
 
 
 def codes() -> set[str]:
-    """Every code that the linter's source gives out. That a model ends is told by the day, and not by `lint`."""
+    """Every code in the source of the linter, except those for the end of a model, which `lint` does not report."""
     sources = sorted(path for path in Path(gateway.__file__).parent.glob("*.py") if path.stem != "served_models")
     return {code for path in sources for code in RULE.findall(path.read_text())}
 
@@ -36,11 +36,11 @@ def block(kind: str, text: str) -> str | None:
 
 
 def found_in(text: str | None, environment: str | None) -> set[str]:
-    """The codes that the linter gives for an example, with models and a sound environment where it has none."""
+    """The codes for an example, which gets default models and a valid environment if it has none."""
     config = text or MODELS
     if text and not re.search(r"^(model_list|include):", text, re.MULTILINE):
         config = MODELS + text
-    given = SOUND if environment is None else dict(parse_dotenv(environment, ".env").values)
+    given = VALID if environment is None else dict(parse_dotenv(environment, ".env").values)
     try:
         return {each.code for each in lint(parse_config(config, "f.yml"), {"LITELLM_MASTER_KEY": "sk-good", **given})}
     except ConfigError as error:
@@ -48,21 +48,21 @@ def found_in(text: str | None, environment: str | None) -> set[str]:
 
 
 def test_each_code_has_a_section() -> None:
-    """The codes that the linter gives out and the sections of docs/linter.md are the same."""
+    """Every code of the linter has a section in docs/linter.md, and every section a code."""
     assert sorted(SECTIONS) == sorted(codes())
     assert len(SECTIONS) > 30
 
 
 @pytest.mark.parametrize("code", SECTIONS)
-def test_the_example_of_a_section_has_its_mistake(code: str) -> None:
-    """The first example of each section gives the finding that the section is about."""
+def test_the_first_example_has_the_finding(code: str) -> None:
+    """The first example of each section causes the finding of the section."""
     wrong = SECTIONS[code].partition("\nRight:")[0]
     assert code in found_in(block("yaml", wrong), block("dotenv", wrong))
 
 
 @pytest.mark.parametrize("code", SECTIONS)
-def test_the_remedy_of_a_section_passes(code: str) -> None:
-    """The second example of each section, or the first with the variables of the second, has no finding at all."""
+def test_the_second_example_passes(code: str) -> None:
+    """The second example of each section, or the first with the variables of the second, has no finding."""
     wrong, parted, right = SECTIONS[code].partition("\nRight:")
     assert parted
     text, environment = block("yaml", right), block("dotenv", right)

@@ -1,4 +1,4 @@
-"""Ids of models as configurations write them, and what LiteLLM's bundled map says of them."""
+"""Bedrock ids in configurations, and their entries in LiteLLM's model map."""
 
 from __future__ import annotations
 
@@ -45,28 +45,28 @@ def find(called: str, region: str | None = None) -> MapEntry | None:
         ("bedrock/agent/AGENT/ALIAS", BedrockId("ALIAS", IdKind.OTHER_SERVICE)),
     ],
 )
-def test_an_id(called: str, expected: BedrockId) -> None:
-    """Routes, regions, ARNs and LiteLLM's own suffixes are told from the model's id."""
+def test_parsing_an_id(called: str, expected: BedrockId) -> None:
+    """Routes, regions, ARNs and LiteLLM's suffixes are separated from the model's id."""
     assert parse_bedrock_id(called) == expected
 
 
 @pytest.mark.parametrize(
     "called", ["openai/gpt-4o", "gpt-4o", SONNET, "bedrock", "bedrock/", f"bedrock_mantle/{SONNET}"]
 )
-def test_what_is_not_on_bedrock(called: str) -> None:
-    """A model of another provider, or of none, has no Bedrock id."""
+def test_models_that_are_not_on_bedrock(called: str) -> None:
+    """A model of another provider, or without a provider, has no Bedrock id."""
     assert parse_bedrock_id(called) is None
 
 
-def test_an_id_of_its_own() -> None:
-    """`model_id` is what is called, and the model's name still tells what is behind it."""
+def test_model_id_replaces_the_id() -> None:
+    """`model_id` is the id that is called, and the model's name still identifies the foundation model."""
     found = parse_bedrock_id(f"bedrock/converse/{SONNET}", OWN_ARN)
     assert found == BedrockId(OWN_ARN, IdKind.APPLICATION_PROFILE, "eu-west-1", None, SONNET)
     assert parse_bedrock_id(f"bedrock/{SONNET}", "") == parse_bedrock_id(f"bedrock/{SONNET}")
 
 
 def test_the_geographies_are_those_of_the_map() -> None:
-    """Each prefix of a profile that LiteLLM's map uses is known, and none is the name of a maker of models."""
+    """Every prefix of a profile in LiteLLM's map is known, and none is the name of a vendor."""
     names = [key.split(".") for key in model_map() if "/" not in key]
     makers = {parts[-2] for parts in names if len(parts) > 1}
     prefixed = {parts[0] for parts in names if len(parts) > 2 and parts[1] in makers and parts[0] not in makers}
@@ -74,8 +74,8 @@ def test_the_geographies_are_those_of_the_map() -> None:
     assert not GEOGRAPHIES & makers
 
 
-def test_what_the_map_says() -> None:
-    """Limits and prompt caching are those of LiteLLM's map, whatever way the id is written."""
+def test_entries_of_the_map() -> None:
+    """Limits and prompt caching are those of LiteLLM's map, for every form of the id."""
     expected = model_map()[SONNET]
     for called in (f"bedrock/converse/us.{SONNET}", f"bedrock/us-east-1/{SONNET}", f"bedrock/{PROFILE_ARN}"):
         entry = find(called)
@@ -85,15 +85,15 @@ def test_what_the_map_says() -> None:
 
 
 def test_a_model_that_does_not_cache() -> None:
-    """A model without prompt caching, and one that caches but takes no cache points, are told from the others."""
+    """Models without prompt caching, and those that accept no cache points, are distinguished from others."""
     for called in ("bedrock/meta.llama3-1-8b-instruct-v1:0", "bedrock/moonshotai.kimi-k3"):
         entry = find(called)
         assert entry is not None
         assert entry.caches is False
 
 
-def test_what_the_map_does_not_have() -> None:
-    """Of a model that the map doesn't have, and of one whose id tells nothing, nothing is said."""
+def test_models_without_an_entry() -> None:
+    """A model that the map does not contain, or whose id names no model, has no entry."""
     assert find("bedrock/anthropic.claude-of-tomorrow") is None
     assert find(f"bedrock/{OWN_ARN}") is None
 
@@ -111,21 +111,21 @@ def test_what_the_map_does_not_have() -> None:
         ("bedrock/converse/us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", None),
     ],
 )
-def test_when_a_model_ends(called: str, ends: date | None) -> None:
-    """The end is the one of the model itself, from the map or from our own table."""
+def test_the_end_date_of_a_model(called: str, ends: date | None) -> None:
+    """The end date is that of the model itself, from the map or from our table."""
     entry = find(called)
     assert entry is not None
     assert entry.ends == ends
 
 
 def test_the_table_of_ended_models_is_needed() -> None:
-    """Each model of our own table is one of which LiteLLM's map still gives no date: else the map has caught up."""
+    """LiteLLM's map still has no date for each model of our table; otherwise the entry can be removed."""
     assert [name for name in ENDED if model_map().get(name, {}).get("deprecation_date")] == []
 
 
 @pytest.mark.parametrize("content", [None, "", "[1, 2]", "{broken"])
-def test_no_map(content: str | None, tmp_path: Path) -> None:
-    """A map that is missing or broken leaves everything unknown, and nothing broken."""
+def test_a_missing_or_damaged_map(content: str | None, tmp_path: Path) -> None:
+    """With a missing or damaged map, every model is unknown, and nothing fails."""
     path = tmp_path / "map.json"
     if content is not None:
         path.write_text(content)
@@ -138,7 +138,7 @@ def test_no_map(content: str | None, tmp_path: Path) -> None:
 
 
 def test_the_map_is_read_without_litellm() -> None:
-    """Reading the map imports neither LiteLLM nor anything else that is slow."""
+    """Reading the map imports neither LiteLLM nor any other slow module."""
     code = (
         "import sys; from litellm_systemd.gateway.model_map import read_model_map; assert read_model_map();"
         "print(sorted({'litellm', 'boto3', 'botocore', 'requests', 'yaml'} & set(sys.modules)))"

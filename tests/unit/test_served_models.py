@@ -1,4 +1,4 @@
-"""What a configuration serves: ids, regions, and models that end."""
+"""The models that a configuration serves: ids, regions and end of life."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TODAY = date(2026, 11, 24)
 
 
 def serve(*entries: str, more: str = "", environ: dict[str, str] | None = None) -> tuple[ServedModel, ...]:
-    """The models of a configuration with these lines of `litellm_params`."""
+    """The models of a configuration with these entries of `litellm_params`."""
     models = "".join(
         f"  - {{model_name: m{index}, litellm_params: {{{entry}}}}}\n" for index, entry in enumerate(entries)
     )
@@ -39,13 +39,13 @@ def serve(*entries: str, more: str = "", environ: dict[str, str] | None = None) 
         ),
     ],
 )
-def test_where_a_model_is_called(entry: str, more: str, environ: dict[str, str], region: str | None) -> None:
-    """The region is the one that LiteLLM takes: the model's parameter, else that in its id, else the environment."""
+def test_the_region_of_a_model(entry: str, more: str, environ: dict[str, str], region: str | None) -> None:
+    """The region is the one that LiteLLM uses: the model's parameter, else that in its id, else the environment."""
     assert [each.region for each in serve(entry, more=more, environ=environ)] == [region]
 
 
-def test_what_is_not_called() -> None:
-    """Another provider's model and a mocked one are no business of Bedrock's, one behind a reference is."""
+def test_models_that_do_not_call_bedrock() -> None:
+    """Models of other providers and mocked models do not call Bedrock; one behind a reference does."""
     entries = (
         "model: openai/gpt-4o, api_key: k",
         "model: bedrock/amazon.nova-lite-v1:0, mock_response: hello",
@@ -68,7 +68,7 @@ def test_what_is_not_called() -> None:
     ],
 )
 def test_the_end_of_a_model(model: str, today: date, expected: tuple[str, Severity] | None) -> None:
-    """A model that ended is an error from its last day on, one that ends within 90 days a warning with its line."""
+    """A model that has ended is an error, one that ends within 90 days a warning, each with its line."""
     config = parse_config(f"model_list:\n- model_name: m\n  litellm_params:\n    model: bedrock/{model}\n", "c.yml")
     found = list(end_findings(config, build_served(config, {}), today))
     assert [(finding.code, finding.severity) for finding in found] == ([expected] if expected else [])
@@ -79,7 +79,7 @@ def test_the_end_of_a_model(model: str, today: date, expected: tuple[str, Severi
 
 
 def test_a_mocked_model_never_ends() -> None:
-    """What is mocked calls nobody, so that it can't end."""
+    """A mocked model calls no provider, so it cannot end."""
     model = "bedrock/anthropic.claude-opus-4-20250514-v1:0"
     text = f"model_list: [{{model_name: m, litellm_params: {{model: '{model}', mock_response: x}}}}]"
     config = parse_config(text, "c.yml")
@@ -87,7 +87,7 @@ def test_a_mocked_model_never_ends() -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_the_shipped_configurations_go_on(path: Path) -> None:
+def test_no_shipped_model_ends_soon(path: Path) -> None:
     """No model of a shipped configuration has ended or ends within 90 days, as far as this release knows."""
     config = read_config(path)
     served = build_served(config, {})
@@ -98,8 +98,8 @@ def test_the_shipped_configurations_go_on(path: Path) -> None:
 @pytest.mark.parametrize(
     "region", ["us-east-1", "eu-west-1", "ap-northeast-1", "ap-southeast-2", "ap-south-1", "us-gov-west-1"]
 )
-def test_the_chain_of_prompt_caching(region: str) -> None:
-    """prompt_caching.yml falls back only to models that cache prompts, by LiteLLM's map, in every geography."""
+def test_prompt_caching_falls_back_to_caching_models(region: str) -> None:
+    """prompt_caching.yml falls back only to models that cache prompts, in every geography."""
     assert region in REGIONS
     text = next(path for path in SHIPPED if path.stem == "prompt_caching").read_text()
     if region.startswith("us-gov-"):

@@ -67,8 +67,8 @@ ENDED: Mapping[str, date] = {
 class Lifecycle:
     """The lifecycle of a model.
 
-    `status` is Bedrock's (`active`), None if Bedrock was not queried. `ends` is the date on which the model ends, None
-    if unknown.
+    `status` is Bedrock's (`active`), None if Bedrock was not queried. `ends` is the date on which the model ends,
+    None if unknown.
     """
 
     status: str | None = None
