@@ -13,8 +13,8 @@ import pytest
 from certifi import where
 
 from litellm_systemd.aws import instance
+from litellm_systemd.aws.bedrock import list_quotas
 from litellm_systemd.aws.client import Refused, whoami
-from litellm_systemd.aws.quotas import list_quotas
 from litellm_systemd.doctor.engine import Diagnosis, run_checks
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.report.report import Outcome
@@ -56,7 +56,7 @@ def test_a_healthy_account(tmp_path: Path, aws: Cloud) -> None:
 _LATE_IMPORTS = """
 import json, sys
 from pathlib import Path
-from litellm_systemd.aws import bedrock, client, identity, instance, profiles, quotas
+from litellm_systemd.aws import bedrock, client, identity, instance, profiles
 client.load()
 loaded = {name for name in sys.modules if name.startswith("botocore")}
 environ, key_id, secret = json.loads(sys.argv[1])
@@ -66,7 +66,7 @@ identity.identify(profiles.Credentials(key_id, secret, None, "us-east-1"), pair,
 client.whoami(pair, "us-east-1")
 bedrock.ask_bedrock(pair, "us-east-1", models=("anthropic.claude-sonnet-5-5",))
 bedrock.try_model(pair, "us-east-1", "us.anthropic.claude-sonnet-5-5")
-list(quotas.list_quotas(pair, "us-east-1"))
+list(bedrock.list_quotas(pair, "us-east-1"))
 print(sorted(name for name in sys.modules if name.startswith("botocore") and name not in loaded))
 """
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from litellm_systemd.client.errors import FailureKind, GatewayError
 from litellm_systemd.client.gateway import Gateway, Response, ServerSentEvent, Stream
 from litellm_systemd.report.report import Check, Outcome
-from litellm_systemd.verify.answers import CheckResult, FailureScope, read_deltas, tokens_of
+from litellm_systemd.verify.answers import CheckResult, FailureScope, hint_for, hint_for_text, read_deltas, tokens_of
 from litellm_systemd.verify.checks import LIVELINESS, compare_names
-from litellm_systemd.verify.hints import hint_for, hint_for_text
 from litellm_systemd.verify.run import _Run, _title, verify
 from litellm_systemd.verify.steps import Scope, Step, choose_models, read_known
 

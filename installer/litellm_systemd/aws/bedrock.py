@@ -5,17 +5,31 @@ Nothing is taken from the caller's own environment and ~/.aws: who runs litellmc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from litellm_systemd.aws.client import Refused, connect, in_words, why
+from litellm_systemd.aws.credentials import callers
+from litellm_systemd.bedrock.ids import IdKind, parse_bedrock_id
+from litellm_systemd.bedrock.quotas import Quota
 from litellm_systemd.bedrock.refusals import find_refusal
+from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.errors import Unavailable
-from litellm_systemd.gateway.model_map import Lifecycle
+from litellm_systemd.gateway.config_types import GatewayConfig
+from litellm_systemd.gateway.model_map import Lifecycle, find_entry
+from litellm_systemd.gateway.served_models import ServedModel
+
+#: The most that Service Quotas puts on a page. Bedrock has more than a thousand quotas, and there is no question for
+#: those of one model.
+_PAGE = 100
+_DENIED = "the service may not ask Service Quotas: the statement AskForQuotas of 'litellmctl iam-policy' allows it"
 
 Told = TypeVar("Told")
+
+#: Refusals whose words could be about an empty body.
+_ABOUT_THE_BODY = ("parameter-refused", "prompt-too-long")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,5 +123,87 @@ def try_model(environ: Mapping[str, str], region: str, model: str) -> str | None
     return None
 
 
-#: Refusals whose words could be about an empty body.
-_ABOUT_THE_BODY = ("parameter-refused", "prompt-too-long")
+def ask_lives(
+    config: GatewayConfig, served: tuple[ServedModel, ...], environ: Mapping[str, str]
+) -> tuple[tuple[ServedModel, ...], str | None]:
+    """The models with what Bedrock says of them, and why it didn't, if so: those keep what the map has.
+
+    Raises nothing.
+    """
+    told: dict[ServedModel, ServedModel] = {}
+    refusals = []
+    for caller in callers(config, served, environ):
+        opaque = {each.found.text for each in caller.models if each.found is not None and _is_opaque(each)}
+        profiles = (
+            ask_bedrock(caller.environ, caller.region, profiles=tuple(sorted(opaque)))
+            if opaque
+            else BedrockCatalogue()
+        )
+        seen = {each: see_through(each, profiles) for each in caller.models}
+        ids = {each.found.model for each in seen.values() if each.found is not None and each.found.model is not None}
+        answers = ask_bedrock(caller.environ, caller.region, models=tuple(sorted(ids)))
+        told |= {each: with_life(through, answers) for each, through in seen.items()}
+        refusals += [refusal for refusal in (profiles.refusal, answers.refusal) if refusal is not None]
+    return tuple(told.get(each, each) for each in served), next(iter(refusals), None)
+
+
+def _is_opaque(served: ServedModel) -> bool:
+    return served.found is not None and served.found.kind is IdKind.APPLICATION_PROFILE and served.found.model is None
+
+
+def see_through(served: ServedModel, answers: BedrockCatalogue) -> ServedModel:
+    """An application inference profile with the model that Bedrock has behind it; any other model as it is."""
+    found = served.found
+    arns = answers.profiles.get(found.text, ()) if found is not None else ()
+    behind = parse_bedrock_id(f"bedrock/{arns[0]}") if arns else None
+    if found is None or behind is None:
+        return served
+    found = replace(found, model=behind.model)
+    entry = find_entry(found, served.region)
+    return replace(served, found=found, entry=entry, life=Lifecycle(None, entry.ends if entry is not None else None))
+
+
+def with_life(served: ServedModel, answers: BedrockCatalogue) -> ServedModel:
+    """A model with the lifecycle that Bedrock tells; what Bedrock doesn't know keeps the end that the map has."""
+    model = served.found.model if served.found is not None else None
+    if model in answers.unknown:
+        return replace(served, life=replace(served.life, status="unknown to Bedrock"))
+    return replace(served, life=answers.lives.get(model or "", served.life))
+
+
+def list_quotas(environ: Mapping[str, str], region: str) -> Iterator[Quota]:
+    """Bedrock's quotas as they are applied to the service's account, asked for page by page.
+
+    Raises:
+        Unavailable: they can't be asked for, or not for the rest; the message says why.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if environ.get(BEARER_VARIABLE):
+        raise Unavailable("Service Quotas takes no Bedrock API key")
+    try:
+        pages = connect(environ, region, "service-quotas").get_paginator("list_service_quotas")
+        for page in pages.paginate(ServiceCode="bedrock", PaginationConfig={"PageSize": _PAGE}):
+            yield from map(_quota, page["Quotas"])
+    except ClientError as error:
+        denied = error.response.get("Error", {}).get("Code") == "AccessDeniedException"
+        raise Unavailable(_DENIED if denied else f"Service Quotas: {in_words(error)}") from None
+    except BotoCoreError as error:
+        raise Unavailable(f"Service Quotas: {why(error)}") from None
+    except Refused as error:
+        raise Unavailable(str(error)) from None
+
+
+def find_default(environ: Mapping[str, str], region: str, code: str) -> float | None:
+    """What AWS gives of a quota by default, None where it can't be asked for that."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        client = connect(environ, region, "service-quotas")
+        return float(client.get_aws_default_service_quota(ServiceCode="bedrock", QuotaCode=code)["Quota"]["Value"])
+    except (BotoCoreError, ClientError, Refused):
+        return None
+
+
+def _quota(found: Mapping[str, Any]) -> Quota:
+    return Quota(str(found["QuotaName"]), str(found["QuotaCode"]), float(found["Value"]), bool(found["Adjustable"]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from litellm_systemd.aws.lifecycle import ask_lives
+from litellm_systemd.aws.bedrock import ask_lives
 from litellm_systemd.commands.chosen import read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity

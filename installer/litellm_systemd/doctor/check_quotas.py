@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from litellm_systemd.aws.bedrock import find_default, list_quotas
 from litellm_systemd.aws.credentials import Caller
-from litellm_systemd.aws.quotas import find_default, list_quotas
 from litellm_systemd.bedrock.quotas import ENOUGH_TOKENS, Quota, applies_to, has_quota, is_too_small
 from litellm_systemd.doctor.cause import Cause, Finding, detects
 from litellm_systemd.doctor.check_aws import ACCESS, find_callers

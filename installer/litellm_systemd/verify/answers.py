@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from litellm_systemd.client.errors import extract_error
 from litellm_systemd.client.gateway import Gateway, Response, Stream
 from litellm_systemd.report.report import Outcome
-from litellm_systemd.verify.hints import hint_for, hint_for_text
+from litellm_systemd.verify.answers import hint_for, hint_for_text
 
 #: Enough for a model that thinks before it says one word; the others stop after that word.
 MAX_TOKENS = 256

@@ -12,9 +12,16 @@ from typing import Any
 
 from litellm_systemd.client.gateway import Gateway, Response
 from litellm_systemd.report.report import Outcome
-from litellm_systemd.verify.answers import FALLBACK_HINT, MAX_TOKENS, CheckResult, FailureScope, failure, fallback_of
+from litellm_systemd.verify.answers import (
+    FALLBACK_HINT,
+    MAX_TOKENS,
+    CheckResult,
+    FailureScope,
+    failure,
+    fallback_of,
+    hint_for,
+)
 from litellm_systemd.verify.checks import PROMPT
-from litellm_systemd.verify.hints import hint_for
 
 CACHING_PATH = "/v1/chat/completions"
 #: About how many tokens the prompt has. Claude caches prompts from 512 to 4096 tokens on, by model

@@ -12,6 +12,7 @@ from litellm_systemd.verify.answers import (
     failed,
     failure,
     finish_stream,
+    hint_for,
     part_of,
     read_deltas,
     spoken,
@@ -19,7 +20,6 @@ from litellm_systemd.verify.answers import (
     tokens_of,
     trouble_of,
 )
-from litellm_systemd.verify.hints import hint_for
 
 LIVELINESS = "/health/liveliness"
 MODELS = "/v1/models"

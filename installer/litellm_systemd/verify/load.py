@@ -16,13 +16,13 @@ from litellm_systemd.verify.answers import (
     build_question,
     failed,
     failure,
+    hint_for,
     part_of,
     spoken,
     text_of,
     tokens_of,
 )
 from litellm_systemd.verify.checks import PROMPT
-from litellm_systemd.verify.hints import hint_for
 
 CHAT = "/v1/chat/completions"
 #: Some 10,000 tokens, as much as an agent's system prompt with its tools: a few cents with the dearest models.
