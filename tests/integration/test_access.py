@@ -88,8 +88,8 @@ def expired(cloud: Cloud) -> None:
     [
         (no_role, "has no IAM role", "Modify IAM role"),
         (hop_limit, "hop limit is too small", "--http-put-response-hop-limit 2"),
-        (switched_off, "is switched off", "--http-endpoint enabled"),
-        (expired, "litellm-gateway ended at", "timedatectl"),
+        (switched_off, "is disabled", "--http-endpoint enabled"),
+        (expired, "litellm-gateway expired at", "timedatectl"),
     ],
 )
 def test_role_that_cannot_be_used(
@@ -205,7 +205,7 @@ def test_unknown_key(tmp_path: Path, aws: Cloud) -> None:
 def test_wrong_secret(tmp_path: Path, aws: Cloud) -> None:
     """A secret of another key is called that."""
     env = pair(USER).replace(USER.secret_key, "A" * 40)
-    with pytest.raises(InputError, match="its secret is another one"):
+    with pytest.raises(InputError, match=r"the secret of the access key \S+ is wrong"):
         wanted(tmp_path, env, "access_key_config.yml")
     assert aws.seen[-1].code == "SignatureDoesNotMatch"
 
@@ -213,7 +213,7 @@ def test_wrong_secret(tmp_path: Path, aws: Cloud) -> None:
 def test_expired_token(tmp_path: Path, aws: Cloud) -> None:
     """A temporary key that has ended is called that."""
     key = aws.account.add_session(f"arn:aws:sts::{ACCOUNT}:assumed-role/x/y", timedelta(seconds=-1))
-    with pytest.raises(InputError, match="is a temporary one and has ended"):
+    with pytest.raises(InputError, match="is temporary and has expired"):
         wanted(tmp_path, pair(key), "access_key_config.yml")
 
 

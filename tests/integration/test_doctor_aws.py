@@ -313,7 +313,9 @@ def test_an_end_date_from_the_model_map(tmp_path: Path, aws: Cloud) -> None:
     diagnosis = diagnose(tmp_path, {**BASE, **aws.environment, **pair()}, config)
     assert causes(diagnosis) == ["aws-model-ended"]
     assert "2026-04-28" in diagnosis.causes[0].evidence
-    source = "source: the model map of this release; Bedrock could not be queried: these credentials may not ask"
+    source = (
+        "source: the model map of this release; Bedrock could not be queried: these credentials lack the permission"
+    )
     assert source in diagnosis.causes[0].evidence
 
 
@@ -362,7 +364,7 @@ def test_service_quotas_not_allowed(tmp_path: Path, aws: Cloud) -> None:
     diagnosis = diagnose(tmp_path, {**BASE, **aws.environment, **pair()})
     assert causes(diagnosis) == []
     assert {each.cause.id: each.skip_reason for each in diagnosis.unchecked} == {
-        "aws-quota-small": "the service may not ask Service Quotas: the statement AskForQuotas of 'litellmctl"
+        "aws-quota-small": "the service may not query Service Quotas: the statement AskForQuotas of 'litellmctl"
         " iam-policy' allows it"
     }
 
@@ -384,5 +386,5 @@ def test_a_slow_aws(tmp_path: Path, aws: Cloud) -> None:
 
 def test_no_quotas_with_an_api_key() -> None:
     """A Bedrock API key works with Bedrock only, so Service Quotas is not queried, and the reason is reported."""
-    with pytest.raises(Unavailable, match="takes no Bedrock API key"):
+    with pytest.raises(Unavailable, match="accepts no Bedrock API key"):
         next(list_quotas({"AWS_BEARER_TOKEN_BEDROCK": API_KEY}, "us-east-1"))

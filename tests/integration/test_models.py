@@ -108,7 +108,7 @@ def test_each_refusal_has_its_words(aws: Cloud, tmp_path: Path) -> None:
     session = {"AWS_ACCESS_KEY_ID": stale.access_key, "AWS_SECRET_ACCESS_KEY": stale.secret_key}
     cases = [
         ({**session, "AWS_SESSION_TOKEN": str(stale.token)}, "have expired"),
-        ({**PAIR, "AWS_SECRET_ACCESS_KEY": "x" * 40}, "a wrong secret key, or a wrong clock"),
+        ({**PAIR, "AWS_SECRET_ACCESS_KEY": "x" * 40}, "the secret key or the clock is wrong"),
         ({**PAIR, "AWS_ACCESS_KEY_ID": "AKIANOBODYKNOWSTHIS2"}, "doesn't know these credentials"),
         ({"AWS_ACCESS_KEY_ID": USER.access_key}, "half a key pair"),
         ({**PAIR, "AWS_ENDPOINT_URL_BEDROCK": "http://127.0.0.1:9"}, "can't be reached"),

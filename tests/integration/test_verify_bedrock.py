@@ -31,4 +31,4 @@ def test_every_api_of_bedrock_models() -> None:
     assert found[f"8 at once {model}"].data["failed"] == 0
     assert report.data["billed"]["checks"] == 11
     assert report.data["billed"]["input_tokens"] > 5000
-    assert report.notes[0].startswith("11 checks asked models that bill for it: ")
+    assert report.notes[0].startswith("11 checks called models that bill: ")

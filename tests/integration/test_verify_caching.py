@@ -176,7 +176,7 @@ def test_the_price_is_told_first(server: Stub) -> None:
         ((NOTHING,), 2, "config use prompt_caching"),
         ((WRITTEN,), MOST_REQUESTS, "changes regions"),
         ((WRITTEN, NOTHING), 2, "changes regions"),
-        ((None,), 1, "leaves `usage` out"),
+        ((None,), 1, "removes `usage`"),
     ],
 )
 def test_nothing_is_read(server: Stub, usages: tuple[Any, ...], requests: int, hint: str) -> None:

@@ -130,7 +130,7 @@ def test_no_spend(server: Stub) -> None:
 def test_what_is_billed_is_said(server: Stub) -> None:
     """The report counts the checks that cost money, and the tokens; what is mocked costs nothing."""
     report = ask(server)
-    assert report.notes[-1].startswith("8 checks asked models that bill for it: 87 tokens in and 9 out.")
+    assert report.notes[-1].startswith("8 checks called models that bill: 87 input tokens and 9 output tokens.")
     assert check(report, PLAIN).data == {"input_tokens": 9, "output_tokens": 1, "billed": True}
     free = verify(Gateway(server.url, KEY), Scope(MODELS, mocked=frozenset(MODELS)))
     assert free.notes == ()
@@ -160,7 +160,7 @@ def test_nothing_listens() -> None:
     assert "connection refused" in check(report, "liveliness").detail
     assert "systemctl status litellm" in check(report, "liveliness").hint
     assert {check.detail for check in report.checks[1:]} == {"not checked, because “liveliness” failed"}
-    assert report.title == f"{url} is not sound: 1 of 13 checks failed, 12 skipped"
+    assert report.title == f"{url} is unhealthy: 1 of 13 checks failed, 12 skipped"
     assert report.exit_code is ExitCode.FAILED
 
 
@@ -555,7 +555,7 @@ def with_tools(first: Answerer, second: Answerer) -> Answerer:
             sound,
             completion(content="I forgot."),
             WARNING,
-            "it called the tool, and answers without",
+            "it called the tool, but its answer doesn't contain",
         ),
         (
             sound,
@@ -630,7 +630,7 @@ def test_a_long_prompt(server: Stub) -> None:
     found = check(report, "long prompt primary")
     assert found.outcome is WARNING
     assert found.data["characters"] > 30_000
-    assert "wasn't found" in found.detail
+    assert "lacks the word" in found.detail
     mocked = verify(Gateway(server.url, KEY), Scope(MODELS, full=True, mocked=frozenset(MODELS)))
     assert check(mocked, "long prompt primary").outcome is OK
 
@@ -675,7 +675,7 @@ def test_quiet(server: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(arguments) == 1
     out, err = capsys.readouterr()
     assert out.startswith(
-        f"{server.url} is not sound: 1 of 5 checks failed: readiness: HTTP 503: Service Unhealthy. "
+        f"{server.url} is unhealthy: 1 of 5 checks failed: readiness: HTTP 503: Service Unhealthy. "
     )
     assert "--wait" in out
     assert (out.count("\n"), err) == (1, "")

@@ -69,12 +69,12 @@ ON_ROLE = {
         control("metadata", hop_limit_reached=False),
     ),
     "metadata switched off": BrokenHost(
-        control("metadata", enabled=False), "aws-role", "switched off", control("metadata", enabled=True)
+        control("metadata", enabled=False), "aws-role", "is disabled", control("metadata", enabled=True)
     ),
     "metadata of version 1": BrokenHost(
         control("metadata", version_1=True, version_2=False),
         "aws-role",
-        "speaks version 1 alone",
+        "supports version 1 alone",
         control("metadata", version_1=False, version_2=True),
     ),
     "no metadata": BrokenHost(
@@ -92,7 +92,7 @@ ON_ROLE = {
     "expired role credentials": BrokenHost(
         f"{control('metadata', lifetime=-60)}; {control('rotate')}",
         "aws-role",
-        f"the credentials of the role {ROLE} ended at",
+        f"the credentials of the role {ROLE} expired at",
         control("metadata", lifetime=21600),
     ),
     # --- models ---
@@ -164,11 +164,9 @@ ON_KEY = {
         control("key", access_key=SESSION.access_key), "aws-key", "AWS doesn't know", register_key()
     ),
     "wrong secret": BrokenHost(
-        register_key(secret_key="x" * 40), "aws-key", "its secret is another one", register_key()
+        register_key(secret_key="x" * 40), "aws-key", "the secret of the access key", register_key()
     ),
-    "expired token": BrokenHost(
-        register_key(lifetime=-1), "aws-key", "is a temporary one and has ended", register_key()
-    ),
+    "expired token": BrokenHost(register_key(lifetime=-1), "aws-key", "is temporary and has expired", register_key()),
     "token with an expiry in the past": BrokenHost(
         f"{KEEP_ENV}echo 'AWS_CREDENTIAL_EXPIRATION=\"2026-01-01T00:00:00Z\"' >> /etc/litellm/litellm.env",
         "environment-credentials",

@@ -239,7 +239,7 @@ def test_the_timer(installed_box: Box) -> None:
     since = now(box)
     assert box.run(("systemctl", "start", "litellm-verify.service"), check=False).returncode != 0
     (line,) = check_lines(box, since)
-    assert "is not sound: 1 of 5 checks failed: models: HTTP 400: No connected db. The service" in line
+    assert "is unhealthy: 1 of 5 checks failed: models: HTTP 400: No connected db. The service" in line
     assert "systemctl restart litellm" in line
     assert box.show("litellm-verify.service", "ActiveState")["ActiveState"] == "failed"
 

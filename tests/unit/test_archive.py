@@ -109,7 +109,7 @@ def refused(path: Path, folder: Path) -> str:
     "name", ["../evil.whl", "/etc/evil.whl", "wheels/../../evil.whl", "wheels/a/b.whl", "evil.pth"]
 )
 def test_name_that_leads_elsewhere(bundle: Path, tmp_path: Path, name: str) -> None:
-    """A name that leads out of the folder, or has no place in a bundle, is refused, listed in the manifest or not."""
+    """A name outside of the folder, or that doesn't belong in a bundle, is refused, listed in the manifest or not."""
 
     def add(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         members.append((tarfile.TarInfo(name), b"evil"))

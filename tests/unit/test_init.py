@@ -102,7 +102,7 @@ def test_existing_file_is_kept(tmp_path: Path) -> None:
     ("profile", "error", "reason"),
     [
         ("nobody", MissingError, "there is no profile nobody"),
-        ("half", InputError, "holds no complete key pair"),
+        ("half", InputError, "has no complete key pair"),
         ("program", InputError, "credential_process"),
         ("sso", InputError, "SSO"),
         ("role", InputError, "assumes a role"),

@@ -66,8 +66,8 @@ def test_the_named_model_answered(group: str) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "headers", "detail"),
     [
-        (200, PONG, {}, "no fallback was asked: a itself answered"),
-        (200, PONG, {"x_litellm_attempted_fallbacks": "0"}, "no fallback was asked: a itself answered"),
+        (200, PONG, {}, "no fallback was called: a itself answered"),
+        (200, PONG, {"x_litellm_attempted_fallbacks": "0"}, "no fallback was called: a itself answered"),
         (
             200,
             PONG,

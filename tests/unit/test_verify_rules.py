@@ -123,7 +123,7 @@ def test_odd_events_are_no_text(event: object) -> None:
         ("Access denied. This Model is marked by provider as Legacy", "retiring"),
         ("The provided model identifier is invalid.", "model or profile with this id"),
         ("Invalid model name passed in model=nope.", "the configuration has"),
-        ("No deployments available for selected model, Try again in 5 seconds", "first error"),
+        ("No deployments available for selected model, Try again in 5 seconds", "has that error"),
         ("ThrottlingException: Too many requests, please wait", "throttles"),
         ("litellm.RateLimitError: this is a mock rate limit error", "throttles"),
         ("Cannot connect to host bedrock-runtime.us-east-1.amazonaws.com:443", "DNS"),
@@ -158,14 +158,14 @@ def _steps(*rows: tuple[str, str, CheckResult | GatewayError]) -> tuple[Step, ..
 
 def _played(*rows: tuple[str, str, CheckResult | GatewayError]) -> list[tuple[str, Outcome]]:
     run = _Run(lambda: 0.0)
-    run.through(_steps(*rows))
+    run.run_steps(_steps(*rows))
     return [(check.name, check.outcome) for check in run.checks]
 
 
 def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_made() -> None:
     """A failure takes along what rests on it, link by link, and nothing else."""
     run = _Run(lambda: 0.0)
-    run.through(
+    run.run_steps(
         _steps(
             ("a", "", CheckResult(FAILED)),
             ("b", "a", CheckResult(OK)),
@@ -199,7 +199,7 @@ def test_seconds_are_those_of_the_check() -> None:
     """The latency in the report is the wall time of that check alone."""
     ticks = iter([10.0, 10.25, 20.0, 23.0])
     run = _Run(lambda: next(ticks))
-    run.through(_steps(("a", "", CheckResult(OK)), ("b", "", GatewayError(FailureKind.TIMEOUT, "x"))))
+    run.run_steps(_steps(("a", "", CheckResult(OK)), ("b", "", GatewayError(FailureKind.TIMEOUT, "x"))))
     assert [check.seconds for check in run.checks] == [0.25, 3.0]
 
 
@@ -316,8 +316,8 @@ def test_no_answer_breaks_verify(data: st.DataObject) -> None:
     [
         ([OK, OK], "verified http://h: 2 checks passed"),
         ([OK, WARNING, SKIPPED], "verified http://h: 2 checks passed, 1 with a warning, 1 skipped"),
-        ([OK, FAILED, FAILED], "http://h is not sound: 2 of 3 checks failed"),
-        ([FAILED, SKIPPED, WARNING], "http://h is not sound: 1 of 3 checks failed, 1 skipped"),
+        ([OK, FAILED, FAILED], "http://h is unhealthy: 2 of 3 checks failed"),
+        ([FAILED, SKIPPED, WARNING], "http://h is unhealthy: 1 of 3 checks failed, 1 skipped"),
     ],
 )
 def test_title(outcomes: list[Outcome], title: str) -> None:

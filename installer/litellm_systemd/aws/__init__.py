@@ -1,1 +1,1 @@
-"""AWS as this host and this account have it. The only package that uses botocore."""
+"""Queries to AWS and the EC2 instance metadata. The only package that uses botocore."""

@@ -1,6 +1,6 @@
-"""A client of one of AWS's services, with the credentials, proxy, CA and endpoints of the service's environment.
+"""Clients of AWS with the credentials, proxy, CA and endpoints of the service's environment.
 
-Nothing is taken from the caller's own environment and ~/.aws: who runs litellmctl is another one than the service.
+The environment and ~/.aws of the user who runs litellmctl are not used, since the service doesn't have them.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from litellm_systemd.env.aws import (
 )
 from litellm_systemd.env.expiry import BEARER_VARIABLE
 
-#: Seconds: for a connection, and for an answer. Nobody waits longer for what is nice to know; nothing is tried twice.
+#: Seconds for a connection and for an answer. These queries are optional, so they must be short; none is retried.
 CONNECT_TIMEOUT, READ_TIMEOUT = 2, 5
 
 
 class Refused(Exception):
-    """AWS can't be asked, and the next question wouldn't be answered either; the text says why."""
+    """AWS can't be queried, and further queries would fail as well; the text says why."""
 
 
 class RoleRefused(Refused):
-    """STS answers, and doesn't let the service assume its role."""
+    """STS does not let the service assume its role."""
 
 
 def load() -> None:
-    """Import all of botocore that this package imports when it needs it. For callers with threads, before they start.
+    """Import all parts of botocore that this package imports on demand. Call it before threads are started.
 
-    Threads that import parts of one package at the same time can be given half of it: importlib lets none wait for
-    another that waits for it (`_ModuleLock` in importlib/_bootstrap.py).
+    Threads that import parts of one package at the same time can get a partially imported module: to prevent a
+    deadlock importlib lets no thread wait for one that waits for it (`_ModuleLock` in importlib/_bootstrap.py).
     """
     import botocore.configloader
     import botocore.httpsession
@@ -51,79 +51,79 @@ def load() -> None:
 
 
 def connect(environ: Mapping[str, str], region: str, service: str = "bedrock") -> Any:
-    """A client that asks as the service would: by its keys or API key, or the role of the EC2 instance.
+    """Return a client with the service's keys or API key, otherwise the role of the EC2 instance.
 
-    With AWS_ROLE_NAME it has assumed that role by any of these. What the client itself can't do it says with an error
-    of botocore, for which `why` has words.
+    With AWS_ROLE_NAME it has assumed that role with any of these. Calls of the client raise errors of botocore, which
+    `describe_error` and `describe_refusal` turn into text.
 
     Raises:
-        Refused: there are no such credentials, or they can't be had.
+        Refused: there are no credentials, or they can't be loaded.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
     session = _session(environ)
     try:
         if environ.get(ROLE) and not environ.get(BEARER_VARIABLE):
-            _take_on_role(session, environ, region)
+            _assume_role(session, environ, region)
         return _build(session, environ, region, service)
     except ClientError as error:
         said = error.response.get("Error", {}).get("Message", "no reason given")
         raise RoleRefused(f"the service's role can't be assumed: {said}") from None
     except (BotoCoreError, ValueError) as error:
-        raise Refused(why(error)) from None
+        raise Refused(describe_error(error)) from None
 
 
 def whoami(environ: Mapping[str, str], region: str) -> str:
-    """The ARN of the identity that the service's calls are made by.
+    """Return the ARN of the identity that the service calls AWS with.
 
     Raises:
-        RoleRefused: it may not assume its role.
-        Refused: STS can't be asked, or knows no such identity.
+        RoleRefused: the service may not assume its role.
+        Refused: STS can't be queried, or doesn't know the credentials.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
     if environ.get(BEARER_VARIABLE):
-        raise Refused("STS takes no Bedrock API key")
+        raise Refused("STS accepts no Bedrock API key")
     try:
         return str(connect(environ, region, "sts").get_caller_identity()["Arn"])
     except ClientError as error:
-        raise Refused(in_words(error)) from None
+        raise Refused(describe_refusal(error)) from None
     except BotoCoreError as error:
-        raise Refused(why(error)) from None
+        raise Refused(describe_error(error)) from None
 
 
-def in_words(error: Any) -> str:
-    """What AWS's refusal (a ClientError) comes to."""
+def describe_refusal(error: Any) -> str:
+    """Return the meaning of a refusal of AWS (a ClientError)."""
     found = error.response.get("Error", {})
     code, said = found.get("Code", ""), found.get("Message", "") or "no reason given"
     return _WORDS.get(code, f"{code or 'an error'}: {said}")
 
 
 _WORDS = {
-    "AccessDeniedException": "these credentials may not ask ('litellmctl iam-policy' prints what they need)",
+    "AccessDeniedException": "these credentials lack the permission ('litellmctl iam-policy' prints what they need)",
     "UnrecognizedClientException": "AWS doesn't know these credentials",
-    "InvalidSignatureException": "AWS doesn't accept the signature: a wrong secret key, or a wrong clock",
+    "InvalidSignatureException": "AWS doesn't accept the signature: the secret key or the clock is wrong",
     "ExpiredTokenException": "the credentials have expired",
-    "ThrottlingException": "AWS asks for fewer questions; try again in a minute",
-    "TooManyRequestsException": "AWS asks for fewer questions; try again in a minute",
+    "ThrottlingException": "AWS throttles the requests; try again in a minute",
+    "TooManyRequestsException": "AWS throttles the requests; try again in a minute",
 }
 
 
-def why(error: Exception) -> str:
-    """Why nothing was answered: words for an error of botocore's own."""
+def describe_error(error: Exception) -> str:
+    """Return why there is no answer: the meaning of an error of botocore itself."""
     from botocore import exceptions as known
 
     if isinstance(error, known.SSLError):
         return "its certificate isn't trusted here (SSL_CERT_FILE names a private CA)"
     if isinstance(error, known.ProxyConnectionError):
-        return "the proxy doesn't let it through"
+        return "the proxy refuses the connection"
     if isinstance(error, known.ConnectionError | known.HTTPClientError):  # no connection, or no answer in time
         return "it can't be reached from here"
     return str(error)
 
 
 def connect_by_pair(credentials: Credentials, environ: Mapping[str, str], region: str, service: str) -> Any:
-    """A client that asks by this pair and by nothing else, on the way that `environ` names."""
+    """Return a client with this key pair alone, and with the endpoint, proxy and CA that `environ` names."""
     session = blank_session()
     session.set_credentials(credentials.access_key, credentials.secret_key, credentials.session_token)
     return _build(session, environ, region, service)
@@ -133,7 +133,7 @@ def _build(session: Any, environ: Mapping[str, str], region: str, service: str) 
     from botocore.config import Config
 
     endpoint = next((environ[name] for name in _ENDPOINTS[service] if environ.get(name)), None)
-    # The names of services and hosts differ where one has a hyphen.
+    # For names with a hyphen, service and host differ.
     host = urlsplit(endpoint or default_endpoint(region, _HOSTS.get(service, service))).hostname or ""
     takes_api_key = service in ("bedrock", "bedrock-runtime") and environ.get(BEARER_VARIABLE)
     return session.create_client(
@@ -147,7 +147,7 @@ def _build(session: Any, environ: Mapping[str, str], region: str, service: str) 
             retries={"total_max_attempts": 1},
             proxies=proxies_for(host, environ),
             ignore_configured_endpoint_urls=True,
-            # Said aloud, since botocore looks for an API key in the caller's environment otherwise.
+            # Explicit, since botocore would otherwise look for an API key in the caller's environment.
             signature_version="bearer" if takes_api_key else "v4",
         ),
     )
@@ -162,8 +162,8 @@ _ENDPOINTS = {
 _HOSTS = {"service-quotas": "servicequotas"}
 
 
-def _take_on_role(session: Any, environ: Mapping[str, str], region: str) -> None:
-    """Let the session have the role that LiteLLM assumes, as it does that (llms/bedrock/base_aws_llm.py).
+def _assume_role(session: Any, environ: Mapping[str, str], region: str) -> None:
+    """Give the session the role that LiteLLM assumes, in the same way (llms/bedrock/base_aws_llm.py).
 
     Raises:
         ClientError: STS refuses it.
@@ -183,13 +183,13 @@ def _take_on_role(session: Any, environ: Mapping[str, str], region: str) -> None
 
 
 def _is_role(role: str, identity: str) -> bool:
-    """Whether somebody is that role already: LiteLLM assumes none then."""
+    """Whether the identity is that role already. LiteLLM assumes no role in this case."""
     held = re.sub(r":iam::(\d+):role/(?:.*/)?([^/]+)$", r":sts::\1:assumed-role/\2/", role)
     return identity.startswith(held) and held != role
 
 
 def _session(environ: Mapping[str, str]) -> Any:
-    """A session that sees the service's environment alone."""
+    """Return a session that uses the service's environment alone."""
     from botocore.tokens import ScopedEnvTokenProvider, TokenProviderChain
 
     session = blank_session()
@@ -197,7 +197,7 @@ def _session(environ: Mapping[str, str]) -> Any:
     if environ.get(BEARER_VARIABLE):
         return session
     if any(environ.get(name) for name in (PROFILE, PROFILE_NAME, WEB_IDENTITY)):
-        raise Refused("the service uses a profile or a web identity, which litellmctl doesn't do for it")
+        raise Refused("the service uses a profile or a web identity, which litellmctl doesn't support")
     access, secret = (environ.get(name) for name in PAIR)
     if access and secret:
         session.set_credentials(access, secret, environ.get(TOKEN) or None)
@@ -210,7 +210,7 @@ def _session(environ: Mapping[str, str]) -> Any:
 
 
 def _instance_role(environ: Mapping[str, str]) -> Credentials:
-    # Not by botocore's own fetcher: that one goes by the proxy of the caller's environment, and says no reason.
+    # Not botocore's own fetcher: it uses the proxy of the caller's environment, and reports no reason.
     found = observe_instance(environ)
     if found.credentials is None:
         reason = f", and {found.trouble.message}" if found.trouble else ""

@@ -1,4 +1,4 @@
-"""Whose key it is: ask STS, with that key alone, before it is stored."""
+"""Query STS for the owner of a key, with that key alone, before it is stored."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from litellm_systemd.aws.client import connect_by_pair
 from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.errors import InputError
 
-#: GetCallerIdentity is the same everywhere; it only has to be a region of the same partition.
+#: GetCallerIdentity gives the same answer in every region of a partition.
 _ANY_REGION = "us-east-1"
 _SKEW = ("Signature expired", "Signature not yet current")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a key belongs to; or, where that could not be found out, why (`doubt`)."""
+    """The owner of a key; or, if it is unknown, the reason (`doubt`)."""
 
     arn: str | None = None
     doubt: str | None = None
 
     @property
     def is_root_user(self) -> bool:
-        """Whether it is the key of the account's root user, which can do everything."""
+        """Whether the key belongs to the account's root user, which may do everything."""
         return self.arn is not None and self.arn.endswith(":root")
 
 
 def identify(credentials: Credentials, environ: Mapping[str, str], where: str) -> Identity:
-    """Ask STS who the key belongs to (GetCallerIdentity, which needs no permission).
+    """Query STS for the owner of a key (GetCallerIdentity, which needs no permission).
 
     Args:
-        credentials: the pair, with its token if it has one. No other is ever tried.
-        environ: where endpoint, proxy and CA of the service are named.
-        where: how to name the place of the pair to a user.
+        credentials: the key pair, with its token if it has one. No other is tried.
+        environ: the service's environment, with its endpoint, proxy and CA.
+        where: the source of the pair, for messages.
 
     Raises:
         InputError: AWS refuses the pair; the message says why.
@@ -56,25 +56,25 @@ def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) 
     shown = f"the access key {credentials.access_key[:4]}…{credentials.access_key[-4:]}"
     if code in ("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"):
         raise InputError(
-            f"{where}: AWS doesn't know {shown}: it was deleted, switched off or mistyped",
-            "Make a new one in the IAM console (Users, Security credentials), or copy this one again.",
+            f"{where}: AWS doesn't know {shown}: it was deleted, deactivated or mistyped",
+            "Create a new one in the IAM console (Users, Security credentials), or copy this one again.",
         )
     if code in ("ExpiredToken", "ExpiredTokenException"):
         raise InputError(
-            f"{where}: {shown} is a temporary one and has ended", "Sign in again, and take the new key and token."
+            f"{where}: {shown} is temporary and has expired", "Sign in again, and use the new key and token."
         )
     if code == "RequestExpired" or text.startswith(_SKEW):
         date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
         raise InputError(
-            f"{where}: AWS refuses requests from this host since its clock is wrong"
+            f"{where}: AWS refuses requests from this host because its clock is wrong"
             + (f" (AWS says {date})" if date else ""),
             "Set the clock: timedatectl set-ntp true",
         )
     if code == "SignatureDoesNotMatch":
         raise InputError(
-            f"{where}: AWS knows {shown}, and its secret is another one", "Copy the secret again, whole and unquoted."
+            f"{where}: the secret of {shown} is wrong", "Copy the complete secret again, without quotes."
         )
-    return Identity(doubt=f"STS answers {code or 'oddly'}{f': {text}' if text else ''}")
+    return Identity(doubt=f"STS answers {code or 'an unknown error'}{f': {text}' if text else ''}")
 
 
 def _unreached(error: Exception, environ: Mapping[str, str]) -> str:
@@ -83,7 +83,7 @@ def _unreached(error: Exception, environ: Mapping[str, str]) -> str:
     if isinstance(error, SSLError):
         named = environ.get("SSL_CERT_FILE")
         return (
-            f"the certificate of STS isn't trusted: {named} doesn't hold its CA"
+            f"the certificate of STS isn't trusted: {named} doesn't contain its CA"
             if named
             else ("the certificate of STS isn't trusted: behind a proxy that opens TLS, set SSL_CERT_FILE to its CA")
         )

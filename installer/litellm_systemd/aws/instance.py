@@ -1,6 +1,6 @@
-"""What the EC2 instance metadata says of this host: its region, its role, and why the role can't be used.
+"""Query the EC2 instance metadata: region, role and its credentials, or the reason why there are none.
 
-Asks as boto3 will, without a proxy and with the same one second for an answer, and unlike boto3 says what went wrong.
+Done as boto3 does it, without a proxy and with one second for an answer; unlike boto3 it reports the reason.
 Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
 """
 
@@ -17,11 +17,11 @@ from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.env.expiry import parse_moment, render_moment
 
 DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
-#: The code of the trouble that this process's environment alone makes: the service will ask.
+#: The failure code if this process's environment alone disables the metadata: the service will use them.
 DISABLED_HERE = "disabled-here"
 _VARIABLES = (DISABLED_VARIABLE, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
 _BASE, _BASE_IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
-#: Seconds for the connection to the metadata, and for each answer.
+#: Seconds for the connection, and for each answer.
 METADATA_TIMEOUT = 1.0
 _SIGN_IN = "/latest/api/token"
 _DATA = "/latest/meta-data/"
@@ -31,7 +31,7 @@ _CHANGE = "aws ec2 modify-instance-metadata-options --instance-id ID"
 
 @dataclass(frozen=True, slots=True)
 class MetadataFailure:
-    """Why no credentials come from the instance metadata: a stable `code` for programs, what is, and the remedy."""
+    """Why the instance metadata gives no credentials: a stable `code` for programs, the reason, and what to do."""
 
     code: str
     message: str
@@ -40,7 +40,7 @@ class MetadataFailure:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What was found: the region, the role and its credentials, each where it is known, else what keeps them back."""
+    """What the metadata report: region, role and credentials where they are known, otherwise why they are missing."""
 
     region: str | None = None
     role: str | None = None
@@ -49,7 +49,7 @@ class Instance:
 
 
 class _Stop(Exception):
-    """Nothing more can be asked."""
+    """Further queries would fail as well."""
 
     def __init__(self, trouble: MetadataFailure) -> None:
         super().__init__(trouble.code)
@@ -57,15 +57,15 @@ class _Stop(Exception):
 
 
 def observe_instance(environ: Mapping[str, str]) -> Instance:
-    """Ask the instance metadata, version 2. Takes two seconds at most where nothing answers.
+    """Query the instance metadata, version 2. Takes two seconds at most if nothing answers.
 
-    Honours AWS_EC2_METADATA_DISABLED, AWS_EC2_METADATA_SERVICE_ENDPOINT and its _MODE: each as the service has it in
-    `environ`, else as this process has it, since where the metadata are is the host's business.
+    Uses AWS_EC2_METADATA_DISABLED, AWS_EC2_METADATA_SERVICE_ENDPOINT and its _MODE from the service's environment
+    (`environ`), otherwise from this process's, since the endpoint is a property of the host.
     """
     disabled = "disabled" if DISABLED_VARIABLE in environ else DISABLED_HERE
     environ = {**{name: os.environ[name] for name in _VARIABLES if name in os.environ}, **environ}
     if environ.get(DISABLED_VARIABLE, "").lower() == "true":
-        message = f"{DISABLED_VARIABLE}=true keeps everybody from asking the instance metadata"
+        message = f"{DISABLED_VARIABLE}=true disables the instance metadata"
         return Instance(trouble=MetadataFailure(disabled, message, "Remove it, or use an access key."))
     is_ipv6 = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() == "ipv6"
     base = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or (_BASE_IPV6 if is_ipv6 else _BASE)
@@ -80,7 +80,7 @@ def observe_instance(environ: Mapping[str, str]) -> Instance:
 
 
 class _Metadata:
-    """One round of questions, with the token that they need."""
+    """A series of queries with one token."""
 
     def __init__(self, base: str) -> None:
         from botocore.httpsession import URLLib3Session
@@ -104,7 +104,7 @@ class _Metadata:
     def _why_no_token(self) -> MetadataFailure:
         answer = self._ask("GET", _DATA)
         if answer is None or answer.status_code != 200:
-            return _not_ec2(f"what answers at {self._base} is no instance metadata of EC2")
+            return _not_ec2(f"{self._base} answers, but not as EC2 instance metadata")
         return _VERSION_1
 
     def find_region(self) -> None:
@@ -146,11 +146,11 @@ class _Metadata:
         return answer
 
     def _ask_twice(self, method: str, path: str, headers: Mapping[str, str]) -> Any:
-        """As `_ask`: one answer may be lost, or late on a busy machine. A hop limit loses all of them."""
+        """As `_ask`, and again if no answer arrives in time: a hop limit that is too small loses both."""
         return self._ask(method, path, headers) or self._ask(method, path, headers)
 
     def _ask(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """The answer; None if the connection stands and nothing comes."""
+        """Return the answer; None if the connection is open and no answer arrives."""
         from botocore.awsrequest import AWSRequest
         from botocore.exceptions import BotoCoreError, ReadTimeoutError
 
@@ -167,14 +167,14 @@ def _not_ec2(why: str) -> MetadataFailure:
     return MetadataFailure(
         "not-ec2",
         f"this is not an EC2 instance: {why}",
-        "Elsewhere use an access key: litellmctl init --from-profile NAME, which chooses access_key_config.yml."
-        " If this is EC2, a firewall or a route is in the way.",
+        "Outside of EC2 use an access key: litellmctl init --from-profile NAME, which chooses access_key_config.yml."
+        " On EC2, a firewall or a route blocks the metadata.",
     )
 
 
 def _odd(what: str) -> MetadataFailure:
     return MetadataFailure(
-        "odd-answer", f"the instance metadata answers {what}", "Try again; if it stays so, reboot."
+        "odd-answer", f"the instance metadata answers {what}", "Try again; if it fails again, reboot."
     )
 
 
@@ -189,8 +189,8 @@ def _refused(role: str, code: str) -> MetadataFailure:
 def _expired(role: str, end: datetime) -> MetadataFailure:
     return MetadataFailure(
         "expired",
-        f"the credentials of the role {role} ended at {render_moment(end)}",
-        "Is this host's clock right (timedatectl)? If so, EC2 renews them no more: is the role still attached?",
+        f"the credentials of the role {role} expired at {render_moment(end)}",
+        "Is this host's clock right (timedatectl)? If so, EC2 no longer renews them: is the role still attached?",
     )
 
 
@@ -198,22 +198,22 @@ _NO_ROLE = MetadataFailure(
     "no-role",
     "this EC2 instance has no IAM role",
     "Attach an instance profile (in the EC2 console: Actions, Security, Modify IAM role), and run this again."
-    " 'litellmctl iam-policy' prints what its role has to allow.",
+    " 'litellmctl iam-policy' prints the policy of its role.",
 )
 _HOP_LIMIT = MetadataFailure(
     "hop-limit",
-    "the instance metadata takes the connection and its token never arrives: the hop limit is too small for this"
+    "the instance metadata accepts the connection, but its token doesn't arrive: the hop limit is too small for this"
     " container",
-    f"Where the AWS CLI is: {_CHANGE} --http-put-response-hop-limit 2",
+    f"Where the AWS CLI is installed: {_CHANGE} --http-put-response-hop-limit 2",
 )
 _SWITCHED_OFF = MetadataFailure(
     "switched-off",
-    "the instance metadata is switched off for this EC2 instance (403)",
-    f"Where the AWS CLI is: {_CHANGE} --http-endpoint enabled --http-tokens required",
+    "the instance metadata is disabled for this EC2 instance (403)",
+    f"Where the AWS CLI is installed: {_CHANGE} --http-endpoint enabled --http-tokens required",
 )
 _VERSION_1 = MetadataFailure(
     "version-1",
-    "the metadata service here speaks version 1 alone, which gives keys to whoever can make a program fetch a URL:"
-    " EC2's speaks version 2",
-    "If this is EC2, a proxy for the metadata (kube2iam, say) is in the way; elsewhere use an access key.",
+    "the metadata service here supports version 1 alone, which any request forgery can read keys from; EC2's supports"
+    " version 2",
+    "On EC2, a proxy for the metadata (such as kube2iam) answers; outside of EC2 use an access key.",
 )

@@ -1,8 +1,8 @@
-"""The IAM policy that a configuration needs, and no more. Pure.
+"""Build the IAM policy with exactly the permissions that a configuration needs. Pure.
 
-What AWS asks for stands in the user guide of Bedrock, "Geographic cross-Region inference" and "Global cross-Region
-inference": the inference profile, and the foundation models behind it in each region that a request may go to. The
-latter only by way of the profile (condition key bedrock:InferenceProfileArn).
+Source: the user guide of Bedrock, "Geographic cross-Region inference" and "Global cross-Region inference". A call
+needs permissions for the inference profile, and for the foundation models behind it in each region that AWS may route
+to; the latter are restricted to calls of that profile (condition key bedrock:InferenceProfileArn).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from litellm_systemd.bedrock.ids import IdKind
 from litellm_systemd.bedrock.regions import DESTINATIONS, partition
 from litellm_systemd.gateway.served_models import ServedModel
 
-#: What Converse, ConverseStream and InvokeModel of LiteLLM need (Service Authorization Reference, Amazon Bedrock).
+#: For Converse, ConverseStream and InvokeModel of LiteLLM (Service Authorization Reference, Amazon Bedrock).
 INVOKE = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")
-#: What a guardrail needs besides, whether LiteLLM or Bedrock itself applies it.
+#: For a guardrail in addition, whether LiteLLM or Bedrock itself applies it.
 APPLY_GUARDRAIL = "bedrock:ApplyGuardrail"
-#: What `models`, `doctor` and `iam-policy` ask Bedrock's control plane.
+#: For the queries of `models`, `doctor` and `iam-policy` to Bedrock's control plane.
 READ_MODEL, READ_PROFILE = "bedrock:GetFoundationModel", "bedrock:GetInferenceProfile"
-#: What `doctor` asks Service Quotas. They can't be allowed for one service's quotas alone (Service Authorization
-#: Reference, Service Quotas).
+#: For the queries of `doctor` to Service Quotas. They can't be restricted to the quotas of one service (Service
+#: Authorization Reference, Service Quotas).
 READ_QUOTAS = ("servicequotas:GetAWSDefaultServiceQuota", "servicequotas:ListServiceQuotas")
 
 Document = dict[str, Any]
@@ -32,11 +32,11 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one model needs.
+    """The permissions that one model needs.
 
     `target` is the ARN that is called, `is_profile` whether that is an inference profile. `models` are the ARNs of
-    foundation models that it reaches then, in `region` or another one; `anywhere` those without a region, as a
-    `global.` profile has them.
+    the foundation models behind it, in `region` or another one; `anywhere` those without a region, as a `global.`
+    profile has them.
     """
 
     region: str
@@ -47,10 +47,10 @@ class Grant:
 
 
 def build_grant(served: ServedModel, behind: tuple[str, ...] | None = None, *, account: str = "*") -> Grant | None:
-    """What a model needs, None where Bedrock's runtime isn't called for it.
+    """Return the permissions that a model needs, None if it doesn't call Bedrock's runtime.
 
-    `behind` are the ARNs of the models behind its profile, as Bedrock has them; without them it is our own table of
-    the regions of a geography. `account` is the AWS account that the ARNs are written for.
+    `behind` are the ARNs of the models behind its profile, as Bedrock reports them; the default is our own table of
+    the regions of a geography. `account` is the AWS account in the ARNs.
     """
     found, region = served.found, served.region
     if found is None or region is None or not served.is_called or found.kind is IdKind.OTHER_SERVICE:
@@ -67,7 +67,7 @@ def build_grant(served: ServedModel, behind: tuple[str, ...] | None = None, *, a
     )
     arns = [*_known(prefix, found.geography, found.model)] if behind is None else [*behind]
     if found.kind is IdKind.PROFILE:
-        # AWS asks for the model in the region of the call too, even where nothing is routed to it.
+        # AWS requires the model in the region of the call as well, even if no request is routed to it.
         arns.append(f"{prefix}:{region}::foundation-model/{found.model}")
     anywhere = tuple(arn for arn in arns if ":bedrock:::" in arn)
     return Grant(region, target, True, tuple(arn for arn in arns if arn not in anywhere), anywhere)
@@ -75,7 +75,7 @@ def build_grant(served: ServedModel, behind: tuple[str, ...] | None = None, *, a
 
 def _known(prefix: str, geography: str | None, model: str | None) -> Iterator[str]:
     if geography is None:
-        # An application inference profile tells neither model nor regions; but only by its way are they reached.
+        # An application inference profile names neither model nor regions, but the condition restricts calls to it.
         yield f"{prefix}:*::foundation-model/{model or '*'}"
     elif geography == "global":
         yield f"{prefix}:::foundation-model/{model}"
@@ -84,13 +84,13 @@ def _known(prefix: str, geography: str | None, model: str | None) -> Iterator[st
 
 
 def build_guardrail(identifier: str, region: str, *, account: str = "*") -> str:
-    """The ARN of a guardrail that a configuration names by its id, or by the ARN itself."""
+    """Return the ARN of a guardrail that a configuration names by id or ARN."""
     is_arn = identifier.startswith("arn:")
     return identifier if is_arn else f"arn:{partition(region)}:bedrock:{region}:{account}:guardrail/{identifier}"
 
 
 def build_policy(grants: tuple[Grant, ...], guardrails: tuple[str, ...] = ()) -> Document:
-    """The policy document, with statements of their own for what `models`, `doctor` and `iam-policy` ask."""
+    """Return the policy document, with separate statements for the queries of `models`, `doctor` and `iam-policy`."""
     guarding = _allow("ApplyGuardrails", (APPLY_GUARDRAIL,), guardrails)
     return {"Version": "2012-10-17", "Statement": [*_calling(grants), *guarding, *_reading(grants)]}
 
@@ -99,16 +99,16 @@ def _calling(grants: tuple[Grant, ...]) -> Iterator[Document]:
     profiles = [grant for grant in grants if grant.is_profile]
     yield from _allow("InvokeModels", INVOKE, (grant.target for grant in grants if not grant.is_profile))
     yield from _allow("InvokeInferenceProfiles", INVOKE, (grant.target for grant in profiles))
-    by_way = [grant.target for grant in profiles if grant.models]
-    condition: Document = {"ArnLike": {"bedrock:InferenceProfileArn": _one_or_all(by_way)}}
+    profile_arns = [grant.target for grant in profiles if grant.models]
+    condition: Document = {"ArnLike": {"bedrock:InferenceProfileArn": _one_or_all(profile_arns)}}
     yield from _allow(
         "InvokeModelsBehindProfiles", INVOKE, (arn for grant in profiles for arn in grant.models), condition
     )
-    by_way = [grant.target for grant in profiles if grant.anywhere]
-    # AWS has this word for the region of a request that it may route anywhere.
+    profile_arns = [grant.target for grant in profiles if grant.anywhere]
+    # AWS sets this region for a request that it may route anywhere.
     condition = {
         "StringEquals": {"aws:RequestedRegion": "unspecified"},
-        "ArnLike": {"bedrock:InferenceProfileArn": _one_or_all(by_way)},
+        "ArnLike": {"bedrock:InferenceProfileArn": _one_or_all(profile_arns)},
     }
     yield from _allow(
         "InvokeModelsBehindGlobalProfiles", INVOKE, (arn for grant in profiles for arn in grant.anywhere), condition
@@ -139,12 +139,12 @@ def _one_or_all(values: Iterable[str]) -> str | list[str]:
 
 
 def render_policy(policy: Mapping[str, Any]) -> str:
-    """The document itself, as `aws iam put-role-policy --policy-document file:///dev/stdin` takes it."""
+    """Return the document, as `aws iam put-role-policy --policy-document file:///dev/stdin` reads it."""
     return json.dumps(policy, indent=2)
 
 
 def render_cloudformation(policy: Mapping[str, Any]) -> str:
-    """A template with the policy as a managed one, to be attached to the role of the instance."""
+    """Return a template with the policy as a managed policy, to be attached to the role of the instance."""
     resource = {
         "Type": "AWS::IAM::ManagedPolicy",
         "Properties": {"Description": "What the LiteLLM gateway needs of Amazon Bedrock", "PolicyDocument": policy},
@@ -159,8 +159,8 @@ def render_cloudformation(policy: Mapping[str, Any]) -> str:
 
 
 def render_terraform(policy: Mapping[str, Any]) -> str:
-    """A resource of Terraform's provider `aws`, the document by `jsonencode`, which takes JSON as it is."""
-    # "${" begins an interpolation in HCL; JSON in an expression is HCL otherwise.
+    """Return a resource of Terraform's provider `aws`. `jsonencode` accepts JSON as an expression."""
+    # "${" starts an interpolation in HCL; apart from that JSON is a valid HCL expression.
     document = json.dumps(policy, indent=2).replace("${", "$${").replace("\n", "\n  ")
     return (
         'resource "aws_iam_policy" "litellm_bedrock" {\n'

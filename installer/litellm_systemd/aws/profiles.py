@@ -1,4 +1,4 @@
-"""Profiles of a user's ~/.aws. This package is the only user of botocore."""
+"""Read profiles of a user's ~/.aws. This package is the only one that uses botocore."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from litellm_systemd.errors import InputError, MissingError, PermissionDenied
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A key pair as a profile holds it; the profile's region and the pair's end are None where it names none."""
+    """A key pair of a profile; the profile's region and the pair's end are None if the profile doesn't have them."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -27,7 +27,7 @@ class Credentials:
 
 
 def blank_session() -> Any:
-    """A botocore session that sees neither the profile nor the files of whoever runs this."""
+    """Return a botocore session that uses neither the profile nor the files of the calling user."""
     from botocore.session import Session
 
     session = Session()
@@ -39,14 +39,14 @@ def blank_session() -> Any:
 
 @cache
 def _loader() -> Any:
-    """What reads botocore's descriptions of services, and remembers them: each client would read them again."""
+    """Return one loader of botocore's service descriptions, which caches them for all clients."""
     from botocore.loaders import create_loader
 
     return create_loader()
 
 
 def proxies_for(host: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The proxies that `environ` names, by scheme, as botocore takes them; none where its NO_PROXY has the host."""
+    """Return the proxies of `environ` by scheme, as botocore expects them; none if its NO_PROXY contains the host."""
     named = {
         scheme: environ.get(f"{scheme}_proxy") or environ.get(f"{scheme.upper()}_PROXY") or ""
         for scheme in ("http", "https")
@@ -58,11 +58,11 @@ def proxies_for(host: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_profile(name: str, home: Path) -> Credentials:
-    """The key pair of a profile in `home`/.aws, credentials before config as the AWS CLI has it.
+    """Return the key pair of a profile in `home`/.aws. As in the AWS CLI, `credentials` has precedence over `config`.
 
     Raises:
-        MissingError: there are no such files, or no such profile in them.
-        InputError: the profile holds no key pair; the message says what it holds instead.
+        MissingError: the files or the profile don't exist.
+        InputError: the profile has no key pair; the message says what it has instead.
         PermissionDenied: a file can't be read.
     """
     credentials, config = home / ".aws" / "credentials", home / ".aws" / "config"
@@ -85,7 +85,7 @@ def read_profile(name: str, home: Path) -> Credentials:
     )
 
 
-#: Where tools that write temporary pairs into profiles put their end; the AWS CLI itself has no name for it.
+#: Names under which tools store the end of temporary pairs in profiles; the AWS CLI itself has none.
 _ENDS = (
     *("x_security_token_expires", "aws_session_expiration", "aws_expiration", "aws_credential_expiration"),
     "expiration",
@@ -93,20 +93,20 @@ _ENDS = (
 _KEY_PAIR_HINT = (
     "A service needs a key pair of its own (aws_access_key_id and aws_secret_access_key), or on EC2 an IAM role:"
     " CONFIG_FILE=iam_role_config.yml. For a day or so 'aws configure export-credentials --profile NAME --format"
-    " env-no-export' gives lines for .env."
+    " env-no-export' prints lines for .env."
 )
 
 
 def _what_it_is(found: dict[str, str]) -> str:
     if "credential_process" in found:
-        return "asks a program for its credentials (credential_process), which the service's sandbox can't run"
+        return "runs a program for its credentials (credential_process), which the service's sandbox can't run"
     if "sso_session" in found or "sso_start_url" in found:
         return "signs in through SSO, which needs a person at a browser"
     if "login_session" in found:
         return "signs in by 'aws login', which needs a person at a browser"
     if "role_arn" in found:
-        return "assumes a role and holds no key pair of its own"
-    return "holds no complete key pair"
+        return "assumes a role and has no key pair of its own"
+    return "has no complete key pair"
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
@@ -114,17 +114,19 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _profiles(path: Path, *, headed: bool = False) -> dict[str, dict[str, Any]]:
-    """The profiles of a file by name. `headed`: with "[profile NAME]", as config has all but the default one."""
+    """Return the profiles of a file by name. `headed`: sections are "[profile NAME]", as in `config`."""
     from botocore.configloader import build_profile_map, raw_config_parse
     from botocore.exceptions import ConfigNotFound, ConfigParseError
 
     try:
-        path.open("rb").close()  # one that can't be read is none at all to botocore
+        path.open("rb").close()  # botocore ignores a file that can't be read
         found: dict[str, dict[str, Any]] = raw_config_parse(str(path))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ConfigNotFound):
         return {}
     except PermissionError:
         raise PermissionDenied(f"{path}: can't be read by this user", "Run it as the user who owns it.") from None
     except ConfigParseError:
-        raise InputError(f"{path}: not in the format of the AWS CLI", "Mend it, or 'aws configure' again.") from None
+        raise InputError(
+            f"{path}: not in the format of the AWS CLI", "Fix it, or run 'aws configure' again."
+        ) from None
     return build_profile_map(found)["profiles"] if headed else found

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from litellm_systemd.aws.bedrock import ask_lives
+from litellm_systemd.aws.bedrock import query_lifecycles
 from litellm_systemd.commands.chosen import read_chosen
 from litellm_systemd.commands.desired import Request
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
@@ -31,7 +31,7 @@ def models(request: Request, today: date, *, offline: bool = False) -> Report:
     """
     chosen = read_chosen(request)
     served, refusal = (
-        (chosen.served, _NOT_ASKED) if offline else ask_lives(chosen.gateway, chosen.served, chosen.environ)
+        (chosen.served, _NOT_ASKED) if offline else query_lifecycles(chosen.gateway, chosen.served, chosen.environ)
     )
     return build_report(chosen.gateway, served, refusal, today)
 

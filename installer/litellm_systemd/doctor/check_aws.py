@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from litellm_systemd.aws.bedrock import ask_lives, try_model
+from litellm_systemd.aws.bedrock import query_lifecycles, try_model
 from litellm_systemd.aws.client import Refused, RoleRefused, whoami
 from litellm_systemd.aws.credentials import Caller, callers, needs_metadata, uses_pair
 from litellm_systemd.aws.identity import Identity, identify
@@ -143,7 +143,7 @@ ENDED = Cause(
 def detect_aws_model_ended(snapshot: Snapshot) -> Iterator[Finding | str]:
     """Detect models that have ended or end soon, by Bedrock's own data or else by that of this release."""
     known = build_served(snapshot.gateway, snapshot.environment)
-    asked = snapshot.with_timeout(lambda: ask_lives(snapshot.gateway, known, snapshot.environment))
+    asked = snapshot.with_timeout(lambda: query_lifecycles(snapshot.gateway, known, snapshot.environment))
     served, refusal = asked or (known, "it did not answer in time")
     source = f"the model map of this release; Bedrock could not be queried: {refusal}" if refusal else "Bedrock"
     for item in end_findings(snapshot.gateway, served, datetime.now(timezone.utc).date()):

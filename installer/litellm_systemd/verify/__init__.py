@@ -1,1 +1,1 @@
-"""Prove that a gateway does what its clients need."""
+"""Verify that a gateway does what its clients need."""

@@ -1,26 +1,54 @@
-"""What an answer comes to: findings, text that came in pieces, tokens, and errors in one line."""
+"""Judge answers: results of checks, streamed text, tokens, errors in one line, and hints."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
-from litellm_systemd.client.errors import extract_error
+from litellm_systemd.bedrock.refusals import find_refusal
+from litellm_systemd.client.errors import JOURNAL, extract_error
 from litellm_systemd.client.gateway import Gateway, Response, Stream
 from litellm_systemd.report.report import Outcome
-from litellm_systemd.verify.answers import hint_for, hint_for_text
 
-#: Enough for a model that thinks before it says one word; the others stop after that word.
+#: Enough for a model that reasons before it says one word; others stop after that word.
 MAX_TOKENS = 256
 FALLBACK_HINT = "Clients are served, but the model itself fails: `journalctl -u litellm -n 50` says why."
 
+#: Messages of LiteLLM and their hints, searched before and after the refusals of AWS. The first match wins.
+_BEFORE = (
+    (
+        re.compile(r"invalid model name", re.IGNORECASE),
+        "Ask for a name that the configuration has; after a change, `systemctl reload litellm`.",
+    ),
+    (
+        re.compile(r"in cooldown|No deployments available", re.IGNORECASE),
+        f"LiteLLM does not use this model for a while after an error; {JOURNAL} has that error.",
+    ),
+)
+_AFTER = (
+    (
+        re.compile(r"litellm\.Timeout|timed? ?out", re.IGNORECASE),
+        "The provider was too slow for LiteLLM: raise request_timeout in the configuration.",
+    ),
+)
+
+_BY_STATUS = {
+    401: "The model's provider refuses the credentials of the service: check those in .env.",
+    403: "The model's provider forbids this to the credentials of the service: check those in .env.",
+    404: "Check that --base-url is the gateway's own address, without /v1.",
+    502: f"A reverse proxy answers, the gateway behind it doesn't: `systemctl status litellm`, {JOURNAL}.",
+    503: f"The gateway is starting or overloaded: wait with --wait, then read {JOURNAL}.",
+    504: "The gateway was too slow for the reverse proxy in front of it: raise the proxy's time-out.",
+}
+
 
 class FailureScope(Enum):
-    """How far a failure reaches: which later checks it makes meaningless."""
+    """Which later checks are skipped after a failure."""
 
     NOTHING = "nothing"
     DEPENDENTS = "dependents"
@@ -29,7 +57,7 @@ class FailureScope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found. `data` are its numbers, `facts` what it tells about the gateway: the report's data."""
+    """The result of one check. `data` are its measurements; `facts` about the gateway go into the report's data."""
 
     outcome: Outcome
     detail: str = ""
@@ -39,15 +67,15 @@ class CheckResult:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def trouble_of(gateway: Gateway, stream: Stream) -> CheckResult | None:
-    """What kept an event stream from coming; None if one came."""
+def stream_failure(gateway: Gateway, stream: Stream) -> CheckResult | None:
+    """Return the failure of an answer that is not an event stream, otherwise None."""
     if not stream.head.ok:
-        return failed(gateway, stream.head)
-    return None if stream.is_event_stream else failed(gateway, stream.head, "not an event stream")
+        return failed_result(gateway, stream.head)
+    return None if stream.is_event_stream else failed_result(gateway, stream.head, "not an event stream")
 
 
 def finish_stream(gateway: Gateway, stream: Stream, deltas: Deltas, *, done: bool, end: str) -> CheckResult:
-    """The finding for a stream: whole, without an error in it, and with text. `end` is what it has to end with."""
+    """Judge a stream: it must be complete, have text and no error. `end` is the event that completes it."""
     count = len(stream.events)
     if deltas.error:
         detail = gateway.line(f"error in the stream: {deltas.error}")
@@ -60,12 +88,12 @@ def finish_stream(gateway: Gateway, stream: Stream, deltas: Deltas, *, done: boo
         return CheckResult(
             Outcome.FAILED, detail, "Look for a proxy that cuts streams, or for a crash in the journal."
         )
-    return spoken(gateway, stream.head, deltas.said, deltas.thought, deltas.numbers)
+    return text_result(gateway, stream.head, deltas.said, deltas.thought, deltas.numbers)
 
 
 @dataclass(slots=True)
 class Deltas:
-    """A streamed answer put together: text, reasoning, the first error, when text came (seconds), tokens billed."""
+    """The parts of a streamed answer: text, reasoning, first error, when text arrived (seconds), billed tokens."""
 
     said: str = ""
     thought: str = ""
@@ -75,7 +103,7 @@ class Deltas:
     tokens: Mapping[str, int] = field(default_factory=dict)
 
     def add(self, seconds: float, said: str, thought: str = "") -> None:
-        """Take one event's text, which came `seconds` after the call."""
+        """Add the text of one event, which arrived `seconds` after the call."""
         self.said, self.thought = self.said + said, self.thought + thought
         if said or thought:
             self.first = seconds if self.first is None else self.first
@@ -83,11 +111,11 @@ class Deltas:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """What was measured, for the check's data."""
+        """The measurements, for the check's data."""
         numbers: dict[str, float] = dict(self.tokens)
         if self.first is not None and self.last is not None:
             numbers["first_token_seconds"] = round(self.first, 4)
-            # Between the first and the last; one that sends all at once has no rate.
+            # From the first to the last token; a gateway that sends all at once has no rate.
             produced, took = self.tokens.get("output_tokens", 0) - 1, self.last - self.first
             if produced > 0 and took > 0.01:
                 numbers["tokens_per_second"] = round(produced / took, 1)
@@ -95,7 +123,7 @@ class Deltas:
 
 
 def read_deltas(stream: Stream) -> Deltas:
-    """A streamed chat, in the words of OpenAI's API."""
+    """Read a streamed chat of OpenAI's API."""
     deltas = Deltas()
     for event in stream.events:
         try:
@@ -111,25 +139,25 @@ def read_deltas(stream: Stream) -> Deltas:
 
 
 def tokens_of(body: Any) -> dict[str, int]:
-    """The tokens that an answer says were read and written: input_tokens, output_tokens; empty if it doesn't."""
+    """Return the tokens in `usage` of an answer as input_tokens and output_tokens; empty if it has none."""
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return {}
-    # OpenAI's chats call them prompt and completion; its responses, and Anthropic, input and output.
+    # OpenAI's chats name them prompt and completion; its Responses API and Anthropic name them input and output.
     both = (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens"))
     found = {name: usage.get(name, usage.get(other)) for name, other in both}
     return {name: count for name, count in found.items() if isinstance(count, int)}
 
 
 def build_question(model: str, prompt: str) -> dict[str, Any]:
-    """A small chat. No temperature: some of today's models refuse any."""
+    """Build a small chat. Without temperature, which some of today's models refuse."""
     return {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": MAX_TOKENS}
 
 
-def spoken(
+def text_result(
     gateway: Gateway, head: Response, said: str, thought: str = "", numbers: Mapping[str, float] | None = None
 ) -> CheckResult:
-    """The finding for a question that was answered: was there text, and from the model that was asked."""
+    """Judge an answer by its text, and by whether the requested model gave it."""
     version = head.headers.get("x-litellm-version")
     data, facts = dict(numbers or {}), {"litellm_version": version} if version else {}
     timing = _render_timing(data)
@@ -147,7 +175,7 @@ def spoken(
 
 
 def fallback_of(gateway: Gateway, head: Response) -> str:
-    """The model that answered in the place of the one that was asked; empty if none did."""
+    """Return the fallback that answered in place of the requested model; empty if that one answered itself."""
     if head.headers.get("x-litellm-attempted-fallbacks", "0") == "0":
         return ""
     return gateway.line(head.headers.get("x-litellm-model-group", "another model"), 80)
@@ -159,14 +187,14 @@ def _render_timing(data: Mapping[str, float]) -> str:
     return text if rate is None else f"{text}, {rate:.0f} tokens/s"
 
 
-def failed(gateway: Gateway, answer: Response, what: str = "") -> CheckResult:
-    """The finding for an answer that isn't the one hoped for; `what` says in which way, if its status doesn't."""
-    said = failure(gateway, answer)
+def failed_result(gateway: Gateway, answer: Response, what: str = "") -> CheckResult:
+    """Build the result for an unusable answer; `what` says why, where its status doesn't."""
+    said = describe_failure(gateway, answer)
     return CheckResult(Outcome.FAILED, f"{what}: {said}" if what else said, hint_for(answer))
 
 
-def failure(gateway: Gateway, answer: Response) -> str:
-    """Status and message of an answer, in one line."""
+def describe_failure(gateway: Gateway, answer: Response) -> str:
+    """Return status and message of an answer in one line."""
     if 300 <= answer.status < 400:
         return gateway.line(f"HTTP {answer.status}: it redirects to {_origin(answer.headers.get('location', ''))}")
     said = gateway.explain(answer)
@@ -174,7 +202,7 @@ def failure(gateway: Gateway, answer: Response) -> str:
 
 
 def _origin(url: str) -> str:
-    """Scheme and host alone: path and query may hold anything."""
+    """Return scheme and host alone, since path and query may contain a secret."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -183,7 +211,7 @@ def _origin(url: str) -> str:
 
 
 def part_of(body: Any, name: str) -> Mapping[str, Any] | None:
-    """`message` or `delta` of a completion's first choice, None if the body isn't a completion."""
+    """Return `message` or `delta` of a completion's first choice, None if the body isn't a completion."""
     try:
         part = body["choices"][0][name]
     except (KeyError, IndexError, TypeError):
@@ -192,5 +220,31 @@ def part_of(body: Any, name: str) -> Mapping[str, Any] | None:
 
 
 def text_of(part: Mapping[str, Any], name: str) -> str:
+    """Return a field if it is text, otherwise an empty string."""
     value = part.get(name)
     return value if isinstance(value, str) else ""
+
+
+def hint_for(answer: Response) -> str:
+    """Return what to do about an unusable answer; never empty."""
+    found = _hint_by_message(answer.text)
+    if found:
+        return found
+    if 300 <= answer.status < 400:
+        return "Give the address of the redirect as --base-url: the key is not sent after a redirect."
+    return _BY_STATUS.get(answer.status, f"Read {JOURNAL}.")
+
+
+def _hint_by_message(text: str) -> str:
+    for pattern, hint in _BEFORE:
+        if pattern.search(text):
+            return hint
+    refusal = find_refusal(text)
+    if refusal is not None:
+        return refusal.hint
+    return next((hint for pattern, hint in _AFTER if pattern.search(text)), "")
+
+
+def hint_for_text(text: str) -> str:
+    """Return what to do about an error inside a stream."""
+    return hint_for(Response(200, {}, text, 0.0))

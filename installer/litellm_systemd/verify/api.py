@@ -1,4 +1,4 @@
-"""Checks of the APIs beside OpenAI's chats: Anthropic's messages, OpenAI's responses, tools, embeddings."""
+"""Checks of the other APIs: Anthropic's Messages, OpenAI's Responses, tools and embeddings."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from litellm_systemd.verify.answers import (
     Deltas,
     FailureScope,
     build_question,
-    failed,
+    failed_result,
     finish_stream,
     part_of,
-    spoken,
+    stream_failure,
     text_of,
+    text_result,
     tokens_of,
-    trouble_of,
 )
 from litellm_systemd.verify.checks import LONGER_PROMPT, PROMPT
 
@@ -30,7 +30,7 @@ RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
 CHAT = "/v1/chat/completions"
 
-#: What only the tool knows, so that the last answer proves that its result was read.
+#: Known to the tool alone, so that the last answer proves that the model read its result.
 CODE = "7319"
 _TOOL = "look_up_code"
 _TOOLS = (
@@ -48,24 +48,24 @@ _NO_CALL_HINT = "Not every model can call tools; agents need one that does."
 
 
 def check_messages(gateway: Gateway, model: str) -> CheckResult:
-    """`model` answers in the words of Anthropic's API, in one piece, to a key in Anthropic's own header.
+    """`model` answers a request to Anthropic's Messages API with the key in Anthropic's own header.
 
-    The streamed one has it as a bearer: Anthropic's clients do either (ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN).
+    The streamed check sends a bearer token: Anthropic's clients use both (ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN).
     """
     answer = gateway.with_key_in("x-api-key").post(MESSAGES, build_question(model, PROMPT))
     if not answer.ok:
-        return failed(gateway, answer)
+        return failed_result(gateway, answer)
     body = answer.json()
     blocks = body.get("content") if isinstance(body, dict) else None
     if not isinstance(blocks, list):
-        return failed(gateway, answer, "not a message")
-    return spoken(gateway, answer, _joined(blocks, "text"), _joined(blocks, "thinking"), tokens_of(body))
+        return failed_result(gateway, answer, "not a message")
+    return text_result(gateway, answer, _joined(blocks, "text"), _joined(blocks, "thinking"), tokens_of(body))
 
 
 def check_messages_stream(gateway: Gateway, model: str) -> CheckResult:
-    """`model` answers in the words of Anthropic's API, event by event, and the stream ends in `message_stop`."""
+    """`model` answers a streamed request to Anthropic's Messages API; the stream ends with `message_stop`."""
     stream = gateway.stream(MESSAGES, {**build_question(model, LONGER_PROMPT), "stream": True})
-    if (trouble := trouble_of(gateway, stream)) is not None:
+    if (trouble := stream_failure(gateway, stream)) is not None:
         return trouble
     deltas, end = Deltas(), ""
     for event, body in _bodies(stream):
@@ -75,29 +75,29 @@ def check_messages_stream(gateway: Gateway, model: str) -> CheckResult:
         delta = body.get("delta")
         if isinstance(delta, dict):
             deltas.add(event.seconds, text_of(delta, "text"), text_of(delta, "thinking"))
-        # The first event has the tokens that were read, the last but one those that were written.
+        # The first event has the input tokens, the last but one the output tokens.
         message = body.get("message")
         deltas.tokens = {**deltas.tokens, **tokens_of(message), **tokens_of(body)}
     return finish_stream(gateway, stream, deltas, done=end == "message_stop", end="message_stop")
 
 
 def check_responses(gateway: Gateway, model: str) -> CheckResult:
-    """`model` answers in the words of OpenAI's Responses API, in one piece."""
+    """`model` answers a request to OpenAI's Responses API."""
     answer = gateway.post(RESPONSES, _response_question(model, PROMPT))
     if not answer.ok:
-        return failed(gateway, answer)
+        return failed_result(gateway, answer)
     body = answer.json()
     if not isinstance(body, dict) or not isinstance(body.get("output"), list):
-        return failed(gateway, answer, "not a response")
+        return failed_result(gateway, answer, "not a response")
     contents = (item.get("content") for item in body["output"] if isinstance(item, dict))
     said = "".join(_joined(content, "text") for content in contents if isinstance(content, list))
-    return spoken(gateway, answer, said, "", tokens_of(body))
+    return text_result(gateway, answer, said, "", tokens_of(body))
 
 
 def check_responses_stream(gateway: Gateway, model: str) -> CheckResult:
-    """`model` answers in the words of OpenAI's Responses API, event by event, up to `response.completed`."""
+    """`model` answers a streamed request to OpenAI's Responses API; the stream ends with `response.completed`."""
     stream = gateway.stream(RESPONSES, {**_response_question(model, LONGER_PROMPT), "stream": True})
-    if (trouble := trouble_of(gateway, stream)) is not None:
+    if (trouble := stream_failure(gateway, stream)) is not None:
         return trouble
     deltas, ends = Deltas(), set[str]()
     for event, body in _bodies(stream):
@@ -108,18 +108,18 @@ def check_responses_stream(gateway: Gateway, model: str) -> CheckResult:
         if kind == "response.output_text.delta":
             deltas.add(event.seconds, text_of(body, "delta"))
         deltas.tokens = tokens_of(body.get("response")) or deltas.tokens
-    # A model that ran out of tokens ends with the other one; the stream is whole all the same.
+    # After the last token that was allowed it is the other event; the stream is complete as well.
     done = bool(ends & {"response.completed", "response.incomplete"})
     return finish_stream(gateway, stream, deltas, done=done, end="response.completed")
 
 
 def check_tools(gateway: Gateway, model: str) -> CheckResult:
-    """`model` calls a tool, gets its result, and answers with what only that result says."""
+    """`model` calls a tool, gets its result, and answers with a value that only the result contains."""
     question = {**build_question(model, _TOOL_PROMPT), "tools": _TOOLS}
     answer = gateway.post(CHAT, question)
     message = part_of(answer.json(), "message") if answer.ok else None
     if message is None:
-        return failed(gateway, answer, "not a chat completion" if answer.ok else "")
+        return failed_result(gateway, answer, "not a chat completion" if answer.ok else "")
     call = _call_of(message)
     if call is None:
         detail = f"it didn't call the tool: “{gateway.line(text_of(message, 'content'), 40)}”"
@@ -133,31 +133,31 @@ def check_tools(gateway: Gateway, model: str) -> CheckResult:
 def _judge_result(gateway: Gateway, answer: Response, tokens: Mapping[str, int]) -> CheckResult:
     message = part_of(answer.json(), "message") if answer.ok else None
     if message is None:
-        return failed(gateway, answer, "after the tool's result")
-    found = spoken(gateway, answer, text_of(message, "content"), text_of(message, "reasoning_content"), tokens)
+        return failed_result(gateway, answer, "after the tool's result")
+    found = text_result(gateway, answer, text_of(message, "content"), text_of(message, "reasoning_content"), tokens)
     if found.outcome is Outcome.OK and CODE not in text_of(message, "content"):
-        detail = f"it called the tool, and answers without its result: {found.detail}"
+        detail = f"it called the tool, but its answer doesn't contain the result: {found.detail}"
         return CheckResult(Outcome.WARNING, detail, _NO_CALL_HINT, FailureScope.NOTHING, found.data, found.facts)
     return found
 
 
 def check_embeddings(gateway: Gateway, model: str) -> CheckResult:
-    """`model` turns a word into numbers."""
+    """`model` returns an embedding of a word."""
     return check_embedding_answer(gateway, gateway.post(EMBEDDINGS, {"model": model, "input": "pong"}))
 
 
 def check_embedding_answer(gateway: Gateway, answer: Response) -> CheckResult:
-    """The answer holds an embedding."""
+    """The answer contains an embedding."""
     if not answer.ok:
-        return failed(gateway, answer)
+        return failed_result(gateway, answer)
     body = answer.json()
     try:
         vector = body["data"][0]["embedding"]
     except (KeyError, IndexError, TypeError):
         vector = None
-    # Some clients ask for base64; nobody does here, but a gateway may have its own mind.
+    # Text is base64, which is not requested here, but which a gateway may send.
     if not isinstance(vector, (list, str)) or not vector:
-        return failed(gateway, answer, "not an embedding")
+        return failed_result(gateway, answer, "not an embedding")
     size = len(vector)
     return CheckResult(Outcome.OK, f"{size} dimensions", data={"dimensions": size, **tokens_of(body)})
 

@@ -1,6 +1,6 @@
-"""Does the provider take a prompt into its cache, and give it back? One check of `verify`, made only when asked for.
+"""Check that the provider caches a prompt. `verify` does it on request alone, since a long prompt is billed twice.
 
-It sends a long prompt at least twice, which is billed. GatewayError if no answer came.
+GatewayError is raised if no answer arrives.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from litellm_systemd.verify.answers import (
     MAX_TOKENS,
     CheckResult,
     FailureScope,
-    failure,
+    describe_failure,
     fallback_of,
     hint_for,
 )
 from litellm_systemd.verify.checks import PROMPT
 
 CACHING_PATH = "/v1/chat/completions"
-#: About how many tokens the prompt has. Claude caches prompts from 512 to 4096 tokens on, by model
+#: Approximate size of the prompt. The shortest prompt that Claude caches has 512 to 4096 tokens, by model
 #: (`prompt_cache_min_tokens` in LiteLLM's model map); tokenizers differ by a third.
 PROMPT_TOKENS = 6000
-#: Twice, and once more if the second went where the first was not: an inference profile may choose another region.
+#: The second is repeated once if it missed the cache: an inference profile may choose another region.
 MOST_REQUESTS = 3
 _LINES = 300
 
 _UNMARKED_HINT = (
-    "Nothing marks the prompt for the cache: `sudo litellmctl config use prompt_caching`, or set"
+    "The prompt is not marked for the cache: `sudo litellmctl config use prompt_caching`, or set"
     " enable_anthropic_prompt_caching in the configuration. Not every model caches."
 )
 _UNREAD_HINT = (
-    "The prompt is paid for anew each time. Try again: a busy inference profile changes regions, and each has a cache"
-    " of its own. If it stays so, look for a proxy or callback that changes the prompt."
+    "Each request pays for the whole prompt. Try again: a busy inference profile changes regions, and each has its"
+    " own cache. If it fails again, look for a proxy or callback that changes the prompt."
 )
-_NO_USAGE_HINT = "Something between LiteLLM and here leaves `usage` out: --base-url with the gateway's own address."
+_NO_USAGE_HINT = "A proxy in front of LiteLLM removes `usage`: give the gateway's own address as --base-url."
 
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """Tokens of one answer: of the whole prompt, written to the cache, read from it."""
+    """Tokens of one answer: of the whole prompt, written to the cache, and read from it."""
 
     prompt: int
     written: int
@@ -54,7 +54,7 @@ class CacheUse:
 def check_caching(gateway: Gateway, model: str) -> CheckResult:
     """The second of two equal prompts is read from the cache.
 
-    Finding.data: `caching` with the tokens of each request: prompt, written, read.
+    CheckResult.data: `caching` with the tokens of each request: prompt, written, read.
     """
     question = build_question(model, secrets.token_hex(8))
     uses: list[CacheUse] = []
@@ -72,7 +72,7 @@ def check_caching(gateway: Gateway, model: str) -> CheckResult:
 
 
 def build_question(model: str, nonce: str) -> dict[str, Any]:
-    """A chat with about PROMPT_TOKENS tokens, as an agent's long system prompt; `nonce` makes it a new one."""
+    """Build a chat of about PROMPT_TOKENS tokens, like an agent's long system prompt; `nonce` makes it unique."""
     lines = (f"Rule {number} of {nonce}: leave the files of module {number * 7} alone." for number in range(_LINES))
     return {
         "model": model,
@@ -82,9 +82,9 @@ def build_question(model: str, nonce: str) -> dict[str, Any]:
 
 
 def read_cache_use(body: Any) -> CacheUse | None:
-    """The tokens in the `usage` of a chat completion, None if it has none.
+    """Return the tokens in `usage` of a chat completion, None without one.
 
-    LiteLLM gives Anthropic's names, and OpenAI's in `prompt_tokens_details`; other gateways one of the two.
+    LiteLLM sends Anthropic's names, and OpenAI's in `prompt_tokens_details`; other gateways send one of them.
     """
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
@@ -114,7 +114,7 @@ def _judge(uses: tuple[CacheUse, ...], others: tuple[str, ...]) -> CheckResult:
 
 def _without_usage(gateway: Gateway, answer: Response) -> CheckResult:
     if not answer.ok:
-        return CheckResult(Outcome.FAILED, failure(gateway, answer), hint_for(answer), FailureScope.NOTHING)
+        return CheckResult(Outcome.FAILED, describe_failure(gateway, answer), hint_for(answer), FailureScope.NOTHING)
     return CheckResult(Outcome.FAILED, "the answer has no usage", _NO_USAGE_HINT, FailureScope.NOTHING)
 
 

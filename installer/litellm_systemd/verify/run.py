@@ -1,6 +1,6 @@
-"""Prove that a gateway does what its clients need, one check after the other.
+"""Verify that a gateway does what its clients need, one check after the other.
 
-/health is never asked: it calls, and bills, every model. Most checks ask for one word.
+No check requests /health, which calls, and bills, every model. Most checks request one word.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from litellm_systemd.verify.fallbacks import fallback_steps
 from litellm_systemd.verify.steps import Scope as Scope
 from litellm_systemd.verify.steps import Step, choose_models, model_steps, read_known, service_steps
 
-#: What is told of one check each: its name in the data of the check, and in the data of the report.
+#: Measurements that the report lists by check: the name in the data of a check, and in the data of the report.
 _BY_CHECK = {"first_token_seconds": "first_token_seconds", "caching": "prompt_caching"}
 
 
@@ -31,25 +31,25 @@ def verify(
     proven: Report | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Report:
-    """Check `gateway` with its `api_key` and report; nothing that a gateway does raises.
+    """Check `gateway` with its `api_key` and report. No answer of a gateway raises an error.
 
-    `wait`: seconds to wait for readiness first. `proven`: what this function has just found with `spend=False`; it
-    isn't asked again.
-    Report.data: base_url, models (as listed), chat_models (names), litellm_version (None if not told),
+    `wait`: seconds to wait for readiness first. `proven`: a report of this function with `spend=False`, whose checks
+    are not repeated.
+    Report.data: base_url, models (as listed), chat_models (names), litellm_version (None if unknown),
     first_token_seconds and prompt_caching (by the name of the check), billed (checks, input_tokens, output_tokens).
-    Check.data: what was measured, such as first_token_seconds, tokens_per_second, input_tokens, output_tokens.
+    Check.data: measurements such as first_token_seconds, tokens_per_second, input_tokens, output_tokens.
     """
     scope = scope or Scope()
     notes = (_wait(gateway, wait),) if wait > 0 else ()
     run = _Run(clock)
     if proven is None:
-        run.through(service_steps(gateway, scope.expected))
+        run.run_steps(service_steps(gateway, scope.expected))
     else:
-        run.take_over(proven)
+        run.start_from(proven)
     known = read_known(gateway) if scope.spend and run.data["models"] else {}
     chosen = choose_models(scope, run.data["models"], known) if scope.spend else ()
     run.data["chat_models"] = [name for name, obstacle in chosen if not obstacle]
-    run.through(model_steps(gateway, scope, chosen, known))
+    run.run_steps(model_steps(gateway, scope, chosen, known))
     run.data["billed"] = billed = _billed(run.checks)
     return Report(
         title=_title(gateway.base_url, run.checks),
@@ -62,12 +62,12 @@ def verify(
 def verify_fallbacks(
     gateway: Gateway, config: GatewayConfig, *, clock: Callable[[], float] = time.monotonic
 ) -> Report:
-    """Prove every link of the configuration's fallback chains on a gateway that allows mock testing.
+    """Check every link of the configuration's fallback chains on a gateway that allows mock testing.
 
-    Report.data: links (how many were tried), billed. Check.data: see `check_link`.
+    Report.data: links (the number of those that were tried), billed. Check.data: see `check_link`.
     """
     run = _Run(clock)
-    run.through(fallback_steps(gateway, config, read_known(gateway)))
+    run.run_steps(fallback_steps(gateway, config, read_known(gateway)))
     billed = _billed(run.checks)
     return Report(
         title=_fallbacks_title(config.source, run.checks),
@@ -93,7 +93,7 @@ def _fallbacks_title(source: str, checks: list[Check]) -> str:
 
 
 class _Run:
-    """Goes through steps in order; what an earlier failure made meaningless is skipped, with that reason."""
+    """Runs steps in order, and skips those that depend on a failed one, with the reason."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -102,22 +102,22 @@ class _Run:
         self._because: dict[str, str] = {}
         self._over = ""
 
-    def take_over(self, sound: Report) -> None:
-        """Begin with the checks of a report in which none failed."""
-        self.checks += sound.checks
-        self.data.update(sound.data)
+    def start_from(self, report: Report) -> None:
+        """Start with the checks of a report in which none failed."""
+        self.checks += report.checks
+        self.data.update(report.data)
 
-    def through(self, steps: Iterable[Step]) -> None:
+    def run_steps(self, steps: Iterable[Step]) -> None:
         for step in steps:
-            culprit = self._over or self._because.get(step.needs, "")
-            if culprit:
-                self._because[step.name] = culprit
-                detail = f"not checked, because “{culprit}” failed"
+            failed = self._over or self._because.get(step.needs, "")
+            if failed:
+                self._because[step.name] = failed
+                detail = f"not checked, because “{failed}” failed"
                 self.checks.append(Check(step.name, Outcome.SKIPPED, detail))
             else:
-                self._make(step)
+                self._run_step(step)
 
-    def _make(self, step: Step) -> None:
+    def _run_step(self, step: Step) -> None:
         started = self.clock()
         try:
             found = step.check()
@@ -138,7 +138,7 @@ class _Run:
 
 
 def _billed(checks: list[Check]) -> dict[str, int]:
-    """How many checks reached a provider, and the tokens that their answers name."""
+    """Return the number of checks that called a provider, and the tokens in their answers."""
     spent = [check.data for check in checks if check.data.get("billed")]
     return {
         "checks": len(spent),
@@ -151,8 +151,8 @@ def _billed_notes(billed: dict[str, int]) -> tuple[str, ...]:
     if not billed["checks"]:
         return ()
     return (
-        f"{billed['checks']} checks asked models that bill for it: {billed['input_tokens']:,} tokens in and"
-        f" {billed['output_tokens']:,} out.",
+        f"{billed['checks']} checks called models that bill: {billed['input_tokens']:,} input tokens and"
+        f" {billed['output_tokens']:,} output tokens.",
     )
 
 
@@ -170,6 +170,6 @@ def _title(base_url: str, checks: list[Check]) -> str:
     failed, skipped, warned = count(Outcome.FAILED), count(Outcome.SKIPPED), count(Outcome.WARNING)
     rest = f", {skipped} skipped" if skipped else ""
     if failed:
-        return f"{base_url} is not sound: {failed} of {len(checks)} checks failed{rest}"
+        return f"{base_url} is unhealthy: {failed} of {len(checks)} checks failed{rest}"
     warning = f", {warned} with a warning" if warned else ""
     return f"verified {base_url}: {len(checks) - skipped} checks passed{warning}{rest}"

@@ -1,4 +1,4 @@
-"""What `verify` asks, in which order: the lines of its table, from what is wanted and what the gateway has."""
+"""The steps of `verify` and their order, from what the caller requests and what the gateway lists."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ from litellm_systemd.verify.checks import (
 )
 from litellm_systemd.verify.load import check_concurrency, check_long_prompt
 
-#: Names with their modes; free of charge. Names only at /v1/models.
+#: Lists models with their modes, without a charge; /v1/models lists names only.
 MODEL_INFO = "/v1/model/info"
 CHAT_PATHS = ("/chat/completions", "/v1/chat/completions")
-#: Fits no installation: keys that `init` generates are longer, and nobody types this one.
+#: The key of no installation: keys that `init` generates are longer.
 WRONG_KEY = "sk-this-key-is-wrong-on-purpose"
-#: LiteLLM's `mode` of models that a chat request reaches; None where it doesn't know the model.
+#: LiteLLM's `mode` of models that answer chats; None where it doesn't know the model.
 _CHAT_MODES = (None, "", "chat", "completion", "responses")
-#: Requests at once, where nobody says how many.
+#: Default number of simultaneous requests.
 CONCURRENCY = 8
 _NO_CALL = "it answers by mock_response, which calls no tool"
-#: litellm/llms/anthropic/pass_through/messages/utils.py and mock_responses_api_response give one piece.
+#: litellm/llms/anthropic/pass_through/messages/utils.py and mock_responses_api_response do not stream.
 _NO_STREAM = "it answers by mock_response, which LiteLLM doesn't stream at this API"
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is asked of a gateway.
+    """What to check.
 
     `expected`: the names that the configuration gives, primary first; empty if it isn't known. `models`: chat
     with these; if empty, the primary, or with `all_models` each that is expected, else each that is listed.
-    `spend`: without it, nothing is asked that reaches a model. `full`: also what costs more than a word, and each of
-    the models at every API. `concurrency`: so many requests at once; 0 is none, or CONCURRENCY with `full`.
-    `caching`: each of the models is also sent a long prompt at least twice, see `verify.caching`.
-    `mocked`: names that answer without a provider, and so for nothing.
+    `spend`: without it, no request reaches a model. `full`: also checks that cost more than one word, and each of the
+    models at every API. `concurrency`: the number of simultaneous requests; 0 for none, or CONCURRENCY with `full`.
+    `caching`: also send each of the models a long prompt at least twice, see `verify.caching`.
+    `mocked`: names that answer without a provider, so without a charge.
     """
 
     expected: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A line of the table: a check, and the name of the one without which it means nothing; whether it `bills`."""
+    """A check, the name of the step that it depends on (`needs`), and whether it is billed."""
 
     name: str
     check: Callable[[], CheckResult]
@@ -80,13 +80,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What LiteLLM tells of a model: its mode, None if it doesn't know, and whether it is mocked."""
+    """What LiteLLM knows of a model: its mode (None if unknown), and whether it is mocked."""
 
     mode: str | None = None
     mocked: bool = False
 
 
 def service_steps(gateway: Gateway, expected: tuple[str, ...]) -> tuple[Step, ...]:
+    """Return the steps that call no model."""
     without, wrong = gateway.with_key(""), gateway.with_key(WRONG_KEY)
     return (
         Step("liveliness", partial(check_liveliness, gateway)),
@@ -100,6 +101,7 @@ def service_steps(gateway: Gateway, expected: tuple[str, ...]) -> tuple[Step, ..
 def model_steps(
     gateway: Gateway, scope: Scope, chosen: tuple[tuple[str, str], ...], known: dict[str, ModelInfo]
 ) -> Iterator[Step]:
+    """Yield the steps that call models: those of `chosen`, each with what prevents the call, or an empty string."""
     mocked = scope.mocked | {name for name, one in known.items() if one.mocked}
     is_first = True
     for name, obstacle in chosen:
@@ -119,12 +121,12 @@ def model_steps(
 
 
 def _chat_steps(gateway: Gateway, model: str, *, bills: bool) -> Iterator[Step]:
-    """Four ways to ask one model.
+    """Yield four chats with one model: each path, plain and streamed.
 
-    The last three wait on the first: LiteLLM rests a model that failed, and would answer them with that.
+    The last three depend on the first: LiteLLM does not use a model for a while after an error, and refuses them.
     """
-    ways = (("", check_chat), (", streamed", check_chat_stream))
-    table = [(f"chat {model}{way} ({path})", check, path) for way, check in ways for path in CHAT_PATHS]
+    variants = (("", check_chat), (", streamed", check_chat_stream))
+    table = [(f"chat {model}{variant} ({path})", check, path) for variant, check in variants for path in CHAT_PATHS]
     first = table[0][0]
     for name, check, path in table:
         yield Step(name, partial(check, gateway, model, path), "models" if name == first else first, bills)
@@ -157,7 +159,7 @@ def _load_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> 
 def _embedding_steps(
     gateway: Gateway, scope: Scope, known: dict[str, ModelInfo], mocked: frozenset[str]
 ) -> Iterator[Step]:
-    """The first model of that kind, or with `all_models` or `full` each of them."""
+    """Yield a check of the first embedding model, or with `all_models` or `full` of each of them."""
     names = [name for name, one in known.items() if one.mode == "embedding"]
     for name in names if scope.all_models or scope.full else names[:1]:
         check = partial(check_embeddings, gateway, name)
@@ -165,10 +167,10 @@ def _embedding_steps(
 
 
 def choose_models(scope: Scope, listed: list[str], known: dict[str, ModelInfo]) -> tuple[tuple[str, str], ...]:
-    """The models to chat with, each with what keeps it from being asked, an empty string for nothing."""
+    """Return the models to chat with, each with what prevents a chat, or an empty string."""
     if scope.models:
         return tuple((name, "") for name in dict.fromkeys(scope.models))
-    # LiteLLM lists aliases before models, so that the first of the list needn't be the primary.
+    # LiteLLM lists aliases before models, so the first of the list may not be the primary.
     names = scope.expected or tuple(listed if scope.all_models else [*known, *listed])
     rows = tuple((name, _obstacle(name, known.get(name, ModelInfo()).mode)) for name in dict.fromkeys(names))
     if scope.all_models and rows:
@@ -183,7 +185,7 @@ def _obstacle(name: str, mode: str | None) -> str:
 
 
 def read_known(gateway: Gateway) -> dict[str, ModelInfo]:
-    """What LiteLLM knows of each model, in the order of the configuration; empty if the key may not ask."""
+    """Return what LiteLLM knows of each model, in the order of the configuration; empty if the key may not see it."""
     try:
         rows = gateway.get(MODEL_INFO).json()["data"]
         return {
