@@ -35,11 +35,11 @@ def write_units(box: Box, env: str = "") -> None:
     version = int(box.systemctl("--version").split()[1])
     asked = build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-made")
     box.write(layout.service, render_service(layout, asked, version, "1.0"))
-    box.write(layout.socket, render_socket(layout, asked, "1.0"))
+    box.write(layout.socket, render_socket(layout, asked))
     box.write(layout.verify_service, render_verify_service(layout, "1.0"))
     box.write(layout.verify_timer, render_verify_timer("15min"))
     box.write(f"{layout.current}/bin/python", "#!/bin/sh\n", 0o755)
-    box.write(layout.sysusers, render_sysusers(layout))
+    box.write(layout.sysusers, render_sysusers())
     box.write(layout.tmpfiles, render_tmpfiles((folder("/etc/litellm", 0o750, group="litellm"),)))
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from jinja2 import UndefinedError
 
+from litellm_systemd import contract
 from litellm_systemd.env.settings import Settings, build_settings, parse_dotenv
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.install.render import render_environment, render_service, render_socket, render_template
+from litellm_systemd.install.render import (
+    render_environment,
+    render_service,
+    render_socket,
+    render_sysusers,
+    render_template,
+    render_verify_timer,
+)
 
 
 def settings(env: str = "") -> Settings:
@@ -43,9 +53,17 @@ def test_start_limit_can_bite(systemd: int) -> None:
     assert int(found["StartLimitIntervalSec"]) > int(found["StartLimitBurst"]) * longest
 
 
-def test_another_version_leaves_the_socket_alone() -> None:
-    """An upgrade changes nothing in litellm.socket: a restart of the socket would close the port for a moment."""
-    assert render_socket(Layout(), settings(), "1.0") == render_socket(Layout(), settings(), "2.0")
+def test_units_name_what_the_rest_of_the_code_uses() -> None:
+    """The units are written out in full, and name the same units, user and files as the code."""
+    found = directives(render_service(Layout(), settings(), 252, "1.0"))
+    assert found["Requires"] == contract.SOCKET
+    assert found["User"] == found["Group"] == contract.SERVICE_USER
+    assert found["ExecStart"].endswith(f" --config {contract.CONFIG_FILE}")
+    assert found["EnvironmentFile"] == contract.ENV_FILE
+    assert f"/run/{found['RuntimeDirectory']}" == contract.RUNTIME_DIRECTORY
+    assert found["StateDirectory"] == Path(Layout.state).name
+    assert directives(render_verify_timer("15min"))["PartOf"] == contract.SERVICE
+    assert f'u {contract.SERVICE_USER} - "LiteLLM Proxy" {Layout.state} ' in render_sysusers()
 
 
 def test_stop_outlasts_the_drain() -> None:
@@ -56,7 +74,7 @@ def test_stop_outlasts_the_drain() -> None:
 
 def test_no_secret_in_a_unit() -> None:
     """A unit, which anybody may read, holds no value of .env."""
-    texts = render_service(Layout(), settings(), 252, "1.0") + render_socket(Layout(), settings(), "1.0")
+    texts = render_service(Layout(), settings(), 252, "1.0") + render_socket(Layout(), settings())
     assert "sk-made" not in texts
     assert "EnvironmentFile=/etc/litellm/litellm.env" in texts
 
@@ -72,7 +90,7 @@ def test_no_secret_in_a_unit() -> None:
 )
 def test_socket(env: str, listen: str, free_bind: bool) -> None:
     """The socket listens where .env says, at boot even before the interface of that address is up."""
-    found = directives(render_socket(Layout(), settings(env), "1.0"))
+    found = directives(render_socket(Layout(), settings(env)))
     assert found["ListenStream"] == listen
     assert ("FreeBind" in found) is free_bind
 
@@ -80,7 +98,7 @@ def test_socket(env: str, listen: str, free_bind: bool) -> None:
 def test_prefix_is_used_throughout() -> None:
     """With another prefix no path of the default one is left in a unit."""
     layout = Layout(prefix="/srv/gateway")
-    texts = render_service(layout, settings(), 252, "1.0") + render_socket(layout, settings(), "1.0")
+    texts = render_service(layout, settings(), 252, "1.0") + render_socket(layout, settings())
     assert "/opt/litellm-systemd" not in texts
     assert "ExecStart=/srv/gateway/current/bin/python" in texts
 
@@ -99,4 +117,4 @@ def test_template_syntax_in_a_value_is_text() -> None:
 def test_missing_value_is_an_error() -> None:
     """A template whose value was forgotten fails, instead of writing a unit with a hole."""
     with pytest.raises(UndefinedError):
-        render_template("sysusers.conf.j2", user="litellm")
+        render_template("litellm-verify.timer.j2")

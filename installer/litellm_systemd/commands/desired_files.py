@@ -45,8 +45,8 @@ def build_desired(
     settings = wanted.settings
     texts = {
         layout.service: render_service(layout, settings, systemd, version),
-        layout.socket: render_socket(layout, settings, version),
-        layout.sysusers: render_sysusers(layout),
+        layout.socket: render_socket(layout, settings),
+        layout.sysusers: render_sysusers(),
         layout.tmpfiles: render_tmpfiles(folders),
     }
     checks = {
