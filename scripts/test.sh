@@ -134,6 +134,7 @@ lint() {
     "$VENV/bin/ruff" format --check .
     "$VENV/bin/mypy" --strict
     "$VENV/bin/lint-imports" --no-cache
+    "$VENV/bin/vulture"
     "$VENV/bin/shellcheck" --external-sources scripts/*.sh .ci/run
     "$VENV/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml
     "$VENV/bin/check-jsonschema" --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml

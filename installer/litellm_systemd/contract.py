@@ -36,7 +36,6 @@ class ExitCode(IntEnum):
     FAILED = 1
     CHANGES = 2
     USAGE = 64
-    DATA = 65
     NO_INPUT = 66
     UNAVAILABLE = 69
     SOFTWARE = 70

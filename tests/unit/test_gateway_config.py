@@ -88,7 +88,6 @@ router_settings:
         ("a", "openai", False, None),
     ]
     assert config.names == ("a", "b", "old")
-    assert config.primary == "a"
     assert config.aliases == (("old", "a"),)
     assert config.hidden_aliases == (("quiet", "b"),)
     assert [(each.kind, each.model, each.targets) for each in config.fallbacks] == [("fallbacks", "a", ("b", "old"))]

@@ -30,8 +30,6 @@ from litellm_systemd.report.report import Outcome, Report
 from litellm_systemd.verify.caching import PROMPT_TOKENS
 from litellm_systemd.verify.run import Scope, verify
 
-VERBS = ("start", "stop", "restart", "reload", "enable", "disable")
-
 
 def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     """Do what `systemctl VERB litellm` does, after a switch to `request.config` if it names one.

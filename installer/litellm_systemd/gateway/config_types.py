@@ -175,11 +175,6 @@ class GatewayConfig:
         mocked = {model.name for model in self.models} - billed
         return frozenset(mocked | {alias for alias, name in (*self.aliases, *self.hidden_aliases) if name in mocked})
 
-    @property
-    def primary(self) -> str:
-        """The name of the first model."""
-        return self.models[0].name
-
     def section(self, name: str) -> Mapping[str, Any]:
         """A top-level mapping such as `general_settings`; empty if it is missing or not a mapping."""
         value = self.document.get(name)
