@@ -1,13 +1,15 @@
 #!/bin/bash
-# Make installer/litellm_systemd/requirements.lock anew: every package of a release, at one version, by its hashes.
+# Write installer/litellm_systemd/requirements.lock: every package of a release, at one version, with its hashes.
 #
-#   scripts/lock.sh                            what setup.cfg has changed; all else keeps its version
-#   scripts/lock.sh --upgrade                  everything at its newest
-#   scripts/lock.sh --upgrade-package litellm  that one
+#   scripts/lock.sh                            apply changes of setup.cfg; all other packages keep their version
+#   scripts/lock.sh --upgrade                  upgrade all packages but LiteLLM
+#   scripts/lock.sh --upgrade-package NAME     upgrade one package
 #
-# It holds for Python 3.10 to 3.14 on x86-64 and aarch64, and every package has a wheel for each of them: what is
-# built from source while it is installed would bring in a build that no hash pins. Proven at the end. Needs uv and
-# a package index.
+# LiteLLM has the version that setup.cfg pins: edit it there and run this.
+#
+# The lock is valid for Python 3.10 to 3.14 on x86-64 and aarch64, and every package has a wheel for each of them: a
+# build during an installation would bring in build tools that no hash pins. Both are checked at the end. Needs uv and a
+# package index.
 set -euo pipefail
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly CHECKOUT
@@ -17,6 +19,9 @@ readonly CHECKOUT
 readonly LOCK=$CHECKOUT/installer/litellm_systemd/requirements.lock
 # The oldest glibc of the systems that are supported: Amazon Linux 2023 has 2.34.
 readonly PLATFORMS=(x86_64-manylinux_2_34 aarch64-manylinux_2_34)
+# The one package that has no wheel: see installer/litellm_systemd/releases/wheels.py.
+readonly SDNOTIFY='sdnotify==0.3.2 --hash=sha256:73977fc746b36cc41184dd43c3fe81323e7b8b06c2bb0826c4f59a20c56bb9f1'
+readonly SDNOTIFY_WHEEL=$CHECKOUT/installer/litellm_systemd/releases/sdnotify-0.3.2-py3-none-any.whl
 
 UV=$(PATH=$CHECKOUT/.venv/bin:$PATH command -v uv) || die "uv isn't here: scripts/test.sh sets it up in .venv"
 scratch=$(mktemp -d)
@@ -28,10 +33,16 @@ import configparser, sys
 
 setup = configparser.ConfigParser(comment_prefixes=("#",))
 setup.read(sys.argv[1], encoding="utf-8")
-# sdnotify has no wheel: see installer/litellm_systemd/releases/wheels.py.
 wanted = setup["options"]["install_requires"].splitlines()
 print("\n".join(line for line in wanted if not line.startswith("sdnotify")))
 PYTHON
+
+if [[ ! -e $SDNOTIFY_WHEEL ]]; then
+    printf '%s\n' "$SDNOTIFY" >"$scratch/sdnotify.in"
+    "$UV" venv --quiet --seed "$scratch/venv"
+    SOURCE_DATE_EPOCH=946684800 "$scratch/venv/bin/python" -m pip wheel --quiet --no-deps --require-hashes \
+        --wheel-dir "$(dirname "$SDNOTIFY_WHEEL")" --requirement "$scratch/sdnotify.in"
+fi
 
 [[ ! -e $LOCK ]] || cp "$LOCK" "$scratch/requirements.lock"
 (cd "$scratch" && "$UV" pip compile --quiet --universal --python-version 3.10 --no-build --generate-hashes \

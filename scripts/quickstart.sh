@@ -122,8 +122,8 @@ install_from_checkout() {
     ensure_uv
     cp -R installer units configs setup.cfg pyproject.toml README.md LICENSE "$1"
     pip_install --require-hashes --only-binary :all: -r installer/litellm_systemd/requirements.lock
-    # The lock has no sdnotify, which is only to be had as source (installer/litellm_systemd/releases/wheels.py).
-    pip_install --no-deps sdnotify==0.3.2 "$1"
+    # The lock has no sdnotify, whose wheel is part of the package (installer/litellm_systemd/releases/wheels.py).
+    pip_install --no-deps installer/litellm_systemd/releases/sdnotify-*.whl "$1"
 }
 
 install_from_bundle() {

@@ -29,7 +29,7 @@ from litellm_systemd.releases.requirements_lock import (
 )
 from litellm_systemd.releases.source import find_source
 from litellm_systemd.releases.trial import try_import, try_release
-from litellm_systemd.releases.wheels import NAME, VERSION, find_uv
+from litellm_systemd.releases.wheels import find_uv
 from tests.bundle import own_bundle
 
 
@@ -74,7 +74,7 @@ def test_release_is_what_the_lock_says(bundle: Path, release: Path) -> None:
     environment = target_environment(Target().python, sys.version_info[2], Target().machine)
     wanted = pinned_versions(parse_lock(source.lock), environment) | {
         "litellm-systemd": source.version,
-        NAME: VERSION,
+        "sdnotify": "0.3.2",
     }
     assert versions(release) == wanted
     assert list(release.glob("lib/python*/site-packages/litellm/proxy/__pycache__/proxy_server.*.pyc"))

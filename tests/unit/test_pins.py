@@ -12,7 +12,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from litellm_systemd.errors import InputError
-from litellm_systemd.releases import wheels
 from litellm_systemd.releases.requirements_lock import (
     Pin,
     lock_digest,
@@ -23,6 +22,7 @@ from litellm_systemd.releases.requirements_lock import (
     render_lock,
     target_environment,
 )
+from litellm_systemd.releases.wheels import SDNOTIFY
 from litellm_systemd.resources import read_lock
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def test_lock_is_in_step_with_setup(python: str, machine: str) -> None:
     for patch in (0, 99):
         versions = pinned_versions(pins, target_environment(python, patch, machine))
         for wanted in requirements():
-            if wanted.name == wheels.NAME:
+            if wanted.name == SDNOTIFY:
                 continue
             found = versions[canonicalize_name(wanted.name)]
             assert wanted.specifier.contains(found), f"{wanted} has {found}: run scripts/lock.sh"

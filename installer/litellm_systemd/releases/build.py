@@ -26,7 +26,7 @@ from litellm_systemd.releases.requirements_lock import LOCK, lock_digest, parse_
 from litellm_systemd.releases.source import Source
 from litellm_systemd.releases.trial import Trial, try_configuration, try_import, try_release
 from litellm_systemd.releases.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
-from litellm_systemd.releases.wheels import pack_sourced
+from litellm_systemd.releases.wheels import sdnotify_wheel
 
 Say = Callable[[str], None]
 
@@ -72,7 +72,7 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
     pace = "seconds, or a minute when packages must be fetched" if venv.uv else "a minute or more"
     say(f"building the release with {venv.maker} (about 700 MB; {pace})")
     install_lock(venv, lock, materials.others)
-    install_wheel(venv, pack_sourced(scratch))
+    install_wheel(venv, sdnotify_wheel())
     install_wheel(venv, materials.wheel)
     make_movable(venv, layout.release(source.identifier))
     say("trying the new release")

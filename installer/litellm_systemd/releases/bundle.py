@@ -37,7 +37,7 @@ from litellm_systemd.releases.source import (
     wheel_source,
 )
 from litellm_systemd.releases.venvs import pip_argv
-from litellm_systemd.releases.wheels import pack_sourced, read_wheel
+from litellm_systemd.releases.wheels import read_wheel, sdnotify_wheel
 
 #: Amazon Linux 2023 has the oldest glibc of the systems that are supported: 2.34.
 _NEWEST_GLIBC, _OLDEST_GLIBC = 34, 5
@@ -131,7 +131,7 @@ def write_bundle(
                 _fetch(pins, target, folder, pip_argv(source.python, scratch), say)
                 found = _find_wheels(folder, pins, target)
             say(f"writing {out} (some 170 MB)")
-            return _pack(source, out, target, (materials.wheel, pack_sourced(scratch), *found), scratch)
+            return _pack(source, out, target, (materials.wheel, sdnotify_wheel(), *found), scratch)
     except OSError as error:
         raise InstallerError(f"{error.filename or out}: {error.strerror}", "Mend that and run it again.") from error
 

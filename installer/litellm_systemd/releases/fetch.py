@@ -14,11 +14,10 @@ from packaging.version import InvalidVersion, Version
 
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InstallerError, UsageError
-from litellm_systemd.releases import wheels
 from litellm_systemd.releases.requirements_lock import LOCK, Pin, parse_lock, pinned_version, render_lock
 from litellm_systemd.releases.source import DISTRIBUTION, Source, find_source, folder_source, reachable_python
 from litellm_systemd.releases.venvs import index_environment, install_argv, pip_argv
-from litellm_systemd.releases.wheels import find_uv
+from litellm_systemd.releases.wheels import SDNOTIFY, find_uv
 
 #: These two stole AWS keys (BerriAI/litellm#24512).
 _TROJANED = frozenset({"1.82.7", "1.82.8"})
@@ -98,8 +97,7 @@ def _requirements(version: str) -> list[str]:
             f"this litellm-systemd works with LiteLLM {litellm.specifier}, not {version}",
             "'litellmctl upgrade' fetches a later litellm-systemd.",
         )
-    # No lock can name what is only to be had as source: see `sourced`.
-    others = [str(item) for item in own if item.name not in (litellm.name, wheels.NAME)]
+    others = [str(item) for item in own if item.name not in (litellm.name, SDNOTIFY)]
     return [f"litellm[{','.join(sorted(litellm.extras))}]=={version}", *others]
 
 

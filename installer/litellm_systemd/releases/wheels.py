@@ -11,36 +11,20 @@ import re
 import shutil
 import sys
 import zipfile
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution
+from importlib.resources import files
 from pathlib import Path
 
 from litellm_systemd.command import inherited_environment, run
-from litellm_systemd.errors import InputError, InstallerError, MissingError
+from litellm_systemd.errors import InputError, MissingError
 
-NAME, VERSION = "sdnotify", "0.3.2"
-_MODULE = f"{NAME}/__init__.py"
-_DIGEST = "9d966498789f704ff2fac75fa3b44f7fa127da9ef8a81c89447edb5ffd62fecc"
-_REMEDY = f"pip install --force-reinstall {NAME}=={VERSION}, where litellmctl runs from."
-
-
-def pack_sourced(folder: Path) -> Path:
-    """Write its wheel into a folder; the path.
-
-    Raises:
-        MissingError: it isn't installed here.
-        InstallerError: it isn't the code that is known.
-    """
-    try:
-        found = distribution(NAME)
-    except PackageNotFoundError:
-        raise MissingError(f"{NAME} isn't installed beside litellmctl", _REMEDY) from None
-    module = Path(str(found.locate_file(_MODULE)))
-    if found.version != VERSION or hashlib.sha256(module.read_bytes()).hexdigest() != _DIGEST:
-        raise InstallerError(f"{module} isn't {NAME} {VERSION} as it is known", _REMEDY)
-    wheel = folder / f"{NAME}-{VERSION}-py3-none-any.whl"
-    wheel.write_bytes(pack_wheel(found, NAME))
-    return wheel
-
+#: The only dependency that package indexes have as source alone. Its wheel of 3 kB is part of this package:
+#: scripts/lock.sh built it from the source with the known hash. The lock can't name the source: each installation
+#: would need a setuptools to build it, offline too, and earlier versions of litellmctl, which install a lock with
+#: --only-binary, could not upgrade. Nor can the lock name a wheel that each host builds, since its bytes depend on
+#: the version of setuptools.
+SDNOTIFY = "sdnotify"
+_SDNOTIFY_WHEEL = "sdnotify-0.3.2-py3-none-any.whl"
 
 #: Where quickstart.sh puts a uv of its own; a release has none.
 _BOOTSTRAP_UV = Path("/opt/litellm-systemd/bootstrap/bin/uv")
@@ -48,6 +32,11 @@ _BOOTSTRAP_UV = Path("/opt/litellm-systemd/bootstrap/bin/uv")
 _WHEEL = re.compile(r"litellm_systemd-([^-/]+)\.dist-info/METADATA")
 #: What an installation adds to the files of a wheel.
 _ADDED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"})
+
+
+def sdnotify_wheel() -> Path:
+    """Return the path of sdnotify's wheel."""
+    return Path(str(files("litellm_systemd.releases") / _SDNOTIFY_WHEEL))
 
 
 def find_uv() -> str | None:
@@ -96,12 +85,12 @@ def read_wheel(path: Path) -> tuple[str, dict[str, bytes]]:
     return versions[0], entries
 
 
-def pack_wheel(found: Distribution, name: str = "litellm_systemd") -> bytes:
+def pack_wheel(found: Distribution) -> bytes:
     """Put the files of an installed distribution into a wheel again, without what its installation added."""
     entries = [
         (str(path), Path(str(path.locate())).read_bytes())
         for path in sorted(found.files or (), key=str)
-        if path.parts[0].startswith(name) and path.suffix != ".pyc" and path.name not in _ADDED
+        if path.parts[0].startswith("litellm_systemd") and path.suffix != ".pyc" and path.name not in _ADDED
     ]
     metadata = next(name.split("/")[0] for name, _ in entries if name.endswith(".dist-info/METADATA"))
     entries.append((f"{metadata}/RECORD", _record(entries, metadata)))
