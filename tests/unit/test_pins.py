@@ -16,7 +16,6 @@ from litellm_systemd.releases.requirements_lock import (
     Pin,
     lock_digest,
     parse_lock,
-    pinned_version,
     pinned_versions,
     pins_for,
     render_lock,
@@ -79,11 +78,6 @@ def test_lock_has_one_version_for_each_environment() -> None:
         environment = target_environment(python, 5, "x86_64")
         names = [pin.name for pin in pins if pin.holds(environment)]
         assert sorted(set(names)) == sorted(names)
-
-
-def test_trojaned_releases_are_not_in_the_lock() -> None:
-    """LiteLLM is not at one of the two versions that stole keys."""
-    assert pinned_version(read_lock(), "litellm") not in ("", "1.82.7", "1.82.8")
 
 
 def test_lock_survives_reading_and_writing() -> None:

@@ -67,6 +67,13 @@ def left(layout: Layout) -> list[str]:
     return sorted(path.name for path in layout.real(layout.releases).iterdir())
 
 
+def test_release_with_a_compromised_litellm(layout: Layout) -> None:
+    """A bundle or package whose lock has a compromised LiteLLM becomes no release, and nothing is written."""
+    with pytest.raises(InputError, match=r"LiteLLM 1\.107\.0, which is refused: it is reported as compromised"):
+        build_release(layout, replace(SOURCE, lock=LOCK.replace("1.106.2", "1.107.0")))
+    assert not layout.real(layout.releases).exists()
+
+
 def test_release_is_complete(layout: Layout) -> None:
     """A release has its mark, its lock and scripts with its own path; nothing else is left, and all may read it."""
     before = os.umask(0o077)
@@ -282,6 +289,7 @@ def test_nothing_installed_yet(layout: Layout, monkeypatch: pytest.MonkeyPatch) 
     [
         ("1.82.7", "trojaned"),
         ("1.82.8", "trojaned"),
+        ("1.107.0", "compromised"),
         ("1.50.0", "works with LiteLLM"),
         ("9.0", "works with LiteLLM"),
         ("--index-url=x", "no version"),
@@ -289,7 +297,7 @@ def test_nothing_installed_yet(layout: Layout, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_litellm_that_is_refused(tmp_path: Path, version: str, said: str) -> None:
-    """A LiteLLM that was trojaned, that this package isn't made for, or that is no version, is refused at once."""
+    """A LiteLLM that is compromised, that this package doesn't support, or that is no version, is refused at once."""
     with pytest.raises(UsageError, match=said):
         fetch.fetch_litellm(version, tmp_path)
 

@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from litellm_systemd.command import run
-from litellm_systemd.errors import InstallerError, Unavailable
+from litellm_systemd.errors import InputError, InstallerError, Unavailable
 from litellm_systemd.host.files import plain_umask, remove_path
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases
 from litellm_systemd.releases.inventory import Release
-from litellm_systemd.releases.requirements_lock import LOCK, lock_digest, parse_lock, pinned_version
+from litellm_systemd.releases.requirements_lock import BAD_LITELLM, LOCK, lock_digest, parse_lock, pinned_version
 from litellm_systemd.releases.source import Source
 from litellm_systemd.releases.trial import Trial, try_configuration, try_import, try_release
 from litellm_systemd.releases.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
@@ -44,12 +44,14 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
 
     Raises:
         CommandError: uv or pip failed; their last line is the message.
-        InstallerError: the finished venv doesn't work, or the disk says no.
+        InputError: the lock has a LiteLLM that is refused.
+        InstallerError: the finished venv doesn't work, or a file can't be written.
     """
     identifier = source.identifier
     if identifier in observe_releases(layout):
         return identifier
     parse_lock(source.lock)
+    _refuse_bad_litellm(pinned_version(source.lock, "litellm"))
     try:
         with plain_umask(), _staging(layout, identifier) as staging:
             venv, trial = _build(layout, source, staging, say, starts=starts)
@@ -59,6 +61,14 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
             f"the release can't be made: {error.strerror}: {error.filename}", "Mend that and run it again."
         ) from error
     return identifier
+
+
+def _refuse_bad_litellm(version: str) -> None:
+    if version in BAD_LITELLM:
+        raise InputError(
+            f"the release would contain LiteLLM {version}, which is refused: {BAD_LITELLM[version]}",
+            "Choose a bundle, or a version of litellm-systemd, with another LiteLLM.",
+        )
 
 
 def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: bool) -> tuple[Venv, Trial]:

@@ -10,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InstallerError, UsageError
-from litellm_systemd.releases.requirements_lock import LOCK, Pin, parse_lock, pinned_version, render_lock
+from litellm_systemd.releases.requirements_lock import (
+    BAD_LITELLM,
+    LOCK,
+    SUPPORTED_LITELLM,
+    Pin,
+    parse_lock,
+    pinned_version,
+    render_lock,
+)
 from litellm_systemd.releases.source import DISTRIBUTION, Source, find_source, folder_source, reachable_python
 from litellm_systemd.releases.venvs import index_environment, install_argv, pip_argv
 from litellm_systemd.releases.wheels import SDNOTIFY, find_uv
-
-#: These two stole AWS keys (BerriAI/litellm#24512).
-_TROJANED = frozenset({"1.82.7", "1.82.8"})
 
 _INDEX_HINT = (
     "Is it on the package index in use? PIP_INDEX_URL and UV_INDEX_URL name another, PIP_FIND_LINKS a folder."
@@ -90,11 +96,11 @@ def _requirements(version: str) -> list[str]:
     asked = [Requirement(text) for text in requires(DISTRIBUTION) or ()]
     own = [item for item in asked if item.marker is None or "extra" not in str(item.marker)]
     litellm = next(item for item in own if item.name == "litellm")
-    if version in _TROJANED:
-        raise UsageError(f"LiteLLM {version} was trojaned and stole keys", "Take another version.")
-    if not litellm.specifier.contains(version, prereleases=True):
+    if version in BAD_LITELLM:
+        raise UsageError(f"LiteLLM {version} is refused: {BAD_LITELLM[version]}", "Choose another version.")
+    if not SpecifierSet(SUPPORTED_LITELLM).contains(version, prereleases=True):
         raise UsageError(
-            f"this litellm-systemd works with LiteLLM {litellm.specifier}, not {version}",
+            f"this litellm-systemd works with LiteLLM {SUPPORTED_LITELLM}, not {version}",
             "'litellmctl upgrade' fetches a later litellm-systemd.",
         )
     others = [str(item) for item in own if item.name not in (litellm.name, SDNOTIFY)]

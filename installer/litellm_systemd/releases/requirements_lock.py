@@ -14,6 +14,15 @@ from litellm_systemd.errors import InputError
 
 LOCK = "requirements.lock"
 
+#: Versions of LiteLLM that `upgrade --litellm` accepts. setup.cfg pins the one of the lock.
+SUPPORTED_LITELLM = ">=1.106.2,<1.110"
+#: Versions of LiteLLM that no release may contain, and why.
+BAD_LITELLM = {
+    "1.82.7": "it is trojaned and steals AWS keys (BerriAI/litellm#24512)",
+    "1.82.8": "it is trojaned and steals AWS keys (BerriAI/litellm#24512)",
+    "1.107.0": "it is reported as compromised and was removed from PyPI",
+}
+
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
