@@ -127,7 +127,7 @@ def test_spoiled_bundle_builds_nothing(bundle: Path, tmp_path: Path) -> None:
     spoiled = tmp_path / "spoiled.tar"
     spoiled.write_bytes(content)
     layout = Layout(root=tmp_path / "root")
-    with pytest.raises(InputError, match="isn't what the manifest says"):
+    with pytest.raises(InputError, match="doesn't match the manifest"):
         build_release(layout, open_source(spoiled))
     assert list(layout.real(layout.releases).iterdir()) == []
 
@@ -144,7 +144,7 @@ def test_bundle_of_another_version(bundle: Path, monkeypatch: pytest.MonkeyPatch
     """install takes a bundle of its own code alone, and names `upgrade --from` for another one."""
     assert open_own_bundle(bundle).identifier == find_source().identifier
     monkeypatch.setattr(bundles, "find_source", lambda: replace(find_source(), code="0" * 64))
-    with pytest.raises(InputError, match="holds another litellm-systemd") as caught:
+    with pytest.raises(InputError, match="contains another litellm-systemd") as caught:
         open_own_bundle(bundle)
     assert f"upgrade --from {bundle}" in caught.value.hint
 

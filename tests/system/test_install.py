@@ -202,7 +202,7 @@ def test_home_python_is_refused(shared_box: Box) -> None:
     code = "from litellm_systemd.cli import run_command; raise SystemExit(run_command(['install', '-c', 'demo.yml']))"
     packages = {"PYTHONPATH": f"/opt/litellm-systemd/current/lib/{name}/site-packages"}
     done = shared_box.run(("/srv/venv/bin/python", "-c", code), check=False, env=packages)
-    assert (done.returncode, "lies in a home folder" in done.stderr) == (69, True), done.stderr
+    assert (done.returncode, "is in a home folder" in done.stderr) == (69, True), done.stderr
     assert snapshot(shared_box) == before
 
 

@@ -69,7 +69,7 @@ def test_rollback_to(layout: Layout, asked: str | None, chosen: str) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [("0.1.0", "0.1.0: several"), ("0.2", "0.2: none"), ("0.1.1-ccc", "in use already")],
+    [("0.1.0", "0.1.0 is not unique"), ("0.2", "0.2 doesn't exist"), ("0.1.1-ccc", "in use already")],
 )
 def test_no_rollback_to(layout: Layout, asked: str, said: str) -> None:
     """A name that no release or several have, or the present one has, is refused with the reason."""

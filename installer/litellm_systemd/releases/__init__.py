@@ -1,1 +1,1 @@
-"""Self-contained releases, and what they are made from."""
+"""Self-contained releases: their sources, the lock, bundles, builds and the inventory."""

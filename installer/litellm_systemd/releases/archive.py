@@ -1,6 +1,6 @@
-"""The file of a bundle: a tar with manifest.json in front, checked before anything in it is used.
+"""Read and write bundle files: a tar whose first member is manifest.json. All of it is checked before it is used.
 
-The standard library alone: quickstart.sh reads a bundle with the system's Python, where nothing is installed yet.
+Imports the standard library alone: quickstart.sh reads a bundle with the system's Python, before any installation.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ MANIFEST = "manifest.json"
 LOCK = "requirements.lock"
 WHEELS = "wheels"
 
-#: Bytes; a manifest has some 20 KiB.
+#: Bytes; a manifest has about 20 KiB.
 _LARGEST_MANIFEST = 4 << 20
 _NAME = re.compile(r"requirements\.lock|(wheels/)?[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
-_REMEDY = "Make it again with 'litellmctl bundle', and copy it again: sha256sum tells whether the copy is whole."
+_REMEDY = "Copy it again and compare both files with sha256sum, or make a new one with 'litellmctl bundle'."
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself.
+    """The manifest of a bundle.
 
-    `python` is such as 3.11, `machine` as uname(2) has it; `code` is `source.code_digest` of our wheel; `files` gives
-    the SHA-256 and the size in bytes of each file.
+    `python` is a version such as 3.11, `machine` that of uname(2), `code` the `source.code_digest` of our wheel.
+    `files` maps each file to its SHA-256 and its size in bytes.
     """
 
     version: str
@@ -49,16 +49,16 @@ class Manifest:
 
     @property
     def wheel(self) -> str:
-        """The name of our own wheel."""
+        """The file name of our own wheel."""
         return next(name for name in self.files if "/" not in name and name.endswith(".whl"))
 
     def as_json(self) -> str:
-        """Its text."""
+        """Return the text of manifest.json."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
 
 def write_archive(path: Path, manifest: Manifest, folder: Path) -> None:
-    """Write a bundle of the files below a folder that the manifest names; the same content gives the same bytes."""
+    """Write a bundle of the files in `folder` that the manifest names. The same content gives the same bytes."""
     text = manifest.as_json().encode()
     (folder / MANIFEST).write_bytes(text)
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -71,28 +71,28 @@ def write_archive(path: Path, manifest: Manifest, folder: Path) -> None:
 
 
 def file_entry(path: Path) -> tuple[str, int]:
-    """SHA-256 and size of a file, for a manifest."""
+    """Return the SHA-256 and the size of a file, for a manifest."""
     with path.open("rb") as content:
         return _digest(content), path.stat().st_size
 
 
 def read_manifest(path: Path) -> tuple[Manifest, str]:
-    """What a bundle says of itself, and its lock. Its list of files is checked, their content only that of the lock.
+    """Return the manifest of a bundle and its lock. Of the other files only names and sizes are checked.
 
     Raises:
         MissingError: there is no such file.
-        InputError: it isn't a bundle, it is damaged, or of a format that this version doesn't know.
+        InputError: it is not a bundle, it is damaged, or this version does not know its format.
     """
     with _opened(path) as (manifest, members, archive):
         content = archive.extractfile(members[LOCK])
         lock = b"" if content is None else content.read()
         if hashlib.sha256(lock).hexdigest() != manifest.files[LOCK][0]:
-            raise _damaged(path, f"{LOCK} isn't what the manifest says")
+            raise _damaged(path, f"{LOCK} doesn't match the manifest")
         return manifest, lock.decode()
 
 
 def require_fit(path: Path, manifest: Manifest, python: str, machine: str | None = None) -> None:
-    """Refuse a bundle for another Python or machine.
+    """Check that a bundle is for this Python and machine.
 
     Raises:
         InputError: it is for another one.
@@ -111,23 +111,23 @@ def require_fit(path: Path, manifest: Manifest, python: str, machine: str | None
 
 
 def unpack(path: Path, folder: Path) -> Manifest:
-    """Write the files of a bundle below a folder, once every one of them is what the manifest says.
+    """Write the files of a bundle to a folder, after all of them were compared with the manifest.
 
     Raises:
-        InstallerError: as `read_manifest`; nothing has been written then.
+        InstallerError: as `read_manifest`; nothing was written in that case.
     """
     with _opened(path) as (manifest, members, archive):
         for name, member in members.items():
             content = archive.extractfile(member)
             if content is None or _digest(content) != manifest.files[name][0]:
-                raise _damaged(path, f"{name} isn't what the manifest says")
+                raise _damaged(path, f"{name} doesn't match the manifest")
         for name, member in members.items():
             _write_member(archive, member, folder / name)
     return manifest
 
 
 def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    # Not by tarfile's own extraction: names, modes, owners and links of the archive decide nothing here.
+    # Not tarfile's own extraction: names, modes, owners and links of the archive must have no effect.
     content = archive.extractfile(member)
     target.parent.mkdir(exist_ok=True)
     with target.open("xb") as out:
@@ -146,7 +146,7 @@ def _opened(path: Path) -> Iterator[tuple[Manifest, dict[str, tarfile.TarInfo], 
     except (tarfile.TarError, EOFError) as error:
         raise _damaged(path, str(error)) from None
     except OSError as error:
-        raise InstallerError(f"{path}: {error.strerror}", "Mend that and run it again.") from error
+        raise InstallerError(f"{path}: {error.strerror}", "Fix that and run it again.") from error
 
 
 def _manifest(path: Path, archive: tarfile.TarFile) -> Manifest:
@@ -165,15 +165,15 @@ def _parse_manifest(path: Path, found: dict[str, Any]) -> Manifest:
     if found["format"] != FORMAT:
         raise InputError(
             f"{path} has format {found['format']}, and this litellmctl knows {FORMAT}",
-            "Make it with the litellmctl that is to use it, or install with a later one.",
+            "Make it with the litellmctl that is to read it, or install with a later one.",
         )
     texts = {name: str(found[name]) for name in ("version", "litellm", "python", "machine", "code", "made")}
     files = {str(name): (str(entry[0]), int(entry[1])) for name, entry in found["files"].items()}
     for name in files:
         if not _NAME.fullmatch(name):
-            raise _damaged(path, f"{name!r} has no place in a bundle")
+            raise _damaged(path, f"{name!r} doesn't belong in a bundle")
     if LOCK not in files or sum("/" not in name for name in files) != 2:
-        raise _damaged(path, "it has to hold one lock and one wheel of litellm-systemd")
+        raise _damaged(path, "it must contain one lock and one wheel of litellm-systemd")
     return Manifest(**texts, files=files)
 
 
@@ -183,9 +183,9 @@ def _members(path: Path, archive: tarfile.TarFile, manifest: Manifest) -> dict[s
         if member.name == MANIFEST and not found:
             continue
         if member.name not in manifest.files or member.name in found:
-            raise _damaged(path, f"{member.name!r} isn't in the manifest, or stands there twice")
+            raise _damaged(path, f"{member.name!r} isn't in the manifest, or is in the archive twice")
         if not member.isreg() or member.size != manifest.files[member.name][1]:
-            raise _damaged(path, f"{member.name} isn't what the manifest says")
+            raise _damaged(path, f"{member.name} doesn't match the manifest")
         found[member.name] = member
     if missing := sorted(set(manifest.files) - set(found)):
         raise _damaged(path, f"it ends before {missing[0]}")

@@ -1,9 +1,9 @@
-"""Self-contained releases: a venv with the installer, LiteLLM and every dependency, under the prefix.
+"""Build a release: a venv below the prefix with this package, LiteLLM and every dependency.
 
-A service can't run from a checkout, nor from a venv in somebody's home: ProtectHome hides it, SELinux refuses it,
-and the next `git pull` changes it under the running process.
+A service can't run from a checkout or from a venv in a home folder: ProtectHome hides it, SELinux refuses it, and the
+next `git pull` changes it under the running process.
 
-A release is built in a staging folder beside the others and gets its name by one rename, when it has been tried.
+A release is built in a staging folder next to the others. After its trial, one rename gives it its name.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _STAGING = ".staging-"
 
 
 def build_release(layout: Layout, source: Source, say: Say = lambda _line: None, *, starts: bool = False) -> str:
-    """Make the release of `source` under the prefix, unless it is there already. Gives its identifier.
+    """Build the release of `source` below the prefix, unless it exists, and return its identifier.
 
     Args:
-        layout: where.
-        source: what from.
-        say: told what is going on, a line each.
-        starts: whether the service starts with it at once, which imports LiteLLM: then its trial needn't.
+        layout: the paths of the host.
+        source: what the release is made from.
+        say: called with each line of progress.
+        starts: whether the service starts with it at once. That imports LiteLLM, so the trial doesn't have to.
 
     Raises:
-        CommandError: uv or pip failed; their last line is the message.
+        CommandError: uv or pip failed; the message is its last line.
         InputError: the lock has a LiteLLM that is refused.
         InstallerError: the finished venv doesn't work, or a file can't be written.
     """
@@ -58,7 +58,7 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
             _complete(layout, source, venv, trial)
     except OSError as error:
         raise InstallerError(
-            f"the release can't be made: {error.strerror}: {error.filename}", "Mend that and run it again."
+            f"the release can't be built: {error.strerror}: {error.filename}", "Fix that and run it again."
         ) from error
     return identifier
 
@@ -93,7 +93,7 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
 
 
 def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
-    """Give the venv its mark and its name. From the rename on it is a release."""
+    """Write release.json into the venv and rename it to its final name. From then on it is a release."""
     mark = Release(
         identifier=source.identifier,
         version=source.version,
@@ -106,7 +106,7 @@ def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
         size=size_of(venv.folder),
     )
     (venv.folder / RELEASE_MARK).write_text(mark.as_mark(), encoding="utf-8")
-    # After a power failure the name must not be there without the files (rename(2) promises no such order).
+    # After a power failure the name must not exist without the files; rename(2) promises no such order.
     run(("sync", "--file-system", str(venv.folder)), timeout=600)
     remove_path(layout, layout.release(source.identifier))
     target = layout.real(layout.release(source.identifier))
@@ -116,16 +116,19 @@ def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
 
 @contextmanager
 def _staging(layout: Layout, identifier: str) -> Iterator[Path]:
-    """An empty folder on the file system of the releases, which goes at the end. What killed runs left goes first."""
+    """Give an empty folder on the file system of the releases, and remove it at the end.
+
+    Folders that killed runs left are removed first.
+    """
     releases = layout.real(layout.releases)
     releases.mkdir(parents=True, exist_ok=True)
-    for left in releases.glob(f"{_STAGING}*"):
-        _remove_left(left)
+    for leftover in releases.glob(f"{_STAGING}*"):
+        _remove_leftover(leftover)
     folder = releases / f"{_STAGING}{identifier}"
     folder.mkdir()
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # The lock says that somebody lives who builds here; it dies with the process (flock(2)).
+        # The lock shows that a process builds here; the kernel releases it when the process ends (flock(2)).
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield folder
     finally:
@@ -133,12 +136,14 @@ def _staging(layout: Layout, identifier: str) -> Iterator[Path]:
         os.close(handle)
 
 
-def _remove_left(folder: Path) -> None:
+def _remove_leftover(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder)
     except BlockingIOError:
-        raise Unavailable(f"somebody builds a release in {folder} just now", "Wait until that is done.") from None
+        raise Unavailable(
+            f"another process is building a release in {folder}", "Wait until it has finished."
+        ) from None
     finally:
         os.close(handle)

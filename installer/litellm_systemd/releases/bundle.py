@@ -1,4 +1,4 @@
-"""Bundles: one file with all that a release is made from, for a host with no way out."""
+"""Bundles: one file with everything that a release is made from, for a host without a network."""
 
 from __future__ import annotations
 
@@ -39,40 +39,42 @@ from litellm_systemd.releases.source import (
 from litellm_systemd.releases.venvs import pip_argv
 from litellm_systemd.releases.wheels import read_wheel, sdnotify_wheel
 
-#: Amazon Linux 2023 has the oldest glibc of the systems that are supported: 2.34.
+#: The newest glibc that a wheel may need: Amazon Linux 2023 has 2.34, the oldest of the supported systems.
 _NEWEST_GLIBC, _OLDEST_GLIBC = 34, 5
 _LEGACY = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
 
 
 @dataclass(frozen=True, slots=True)
 class BundleFile:
-    """A bundle as the origin of a release."""
+    """A bundle as the origin of this package and of all others."""
 
     path: Path
 
     def prepare(self, scratch: Path) -> Materials:
-        """Check every file and unpack; raises InputError."""
+        """Check every file and unpack them. Raises InputError."""
         manifest = unpack(self.path, scratch)
         version, entries = read_wheel(scratch / manifest.wheel)
         if (version, code_digest(entries)) != (manifest.version, manifest.code):
-            raise InputError(f"{self.path}: its wheel isn't what the manifest says", "Make it again.")
+            raise InputError(
+                f"{self.path}: its wheel doesn't match the manifest", "Make a new one with 'litellmctl bundle'."
+            )
         return Materials(scratch / manifest.wheel, scratch / WHEELS)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a bundle is for: a Python (`3.11`) and a machine (`x86_64`, `aarch64`)."""
+    """The Python (`3.11`) and the machine (`x86_64`, `aarch64`) that a bundle is for."""
 
     python: str = "{}.{}".format(*sys.version_info)
     machine: str = platform.machine()
 
 
 def open_bundle(path: Path) -> Source:
-    """A bundle as the source of a release. Cheap: the content is checked when the release is built.
+    """Return a bundle as the source of a release. Fast: the content is checked when the release is built.
 
     Raises:
         MissingError: there is no such file.
-        InputError: it isn't a bundle for this machine and Python, or is damaged.
+        InputError: it is not a bundle for this machine and Python, or it is damaged.
     """
     manifest, lock = read_manifest(path)
     require_fit(path, manifest, Target().python)
@@ -81,22 +83,22 @@ def open_bundle(path: Path) -> Source:
 
 
 def open_own_bundle(path: Path) -> Source:
-    """A bundle of the very code that runs here, for `install`, which renders units and files by its own.
+    """Return a bundle with the same code as this process, since `install` renders the units with its own code.
 
     Raises:
-        InputError: it is of another version, or as `open_bundle`.
+        InputError: the bundle has other code, or as `open_bundle`.
     """
     source = open_bundle(path)
     if source.code != find_source().code:
         raise InputError(
-            f"{path} holds another litellm-systemd ({source.version}) than this one",
+            f"{path} contains another litellm-systemd ({source.version}) than this one",
             f"sudo litellmctl upgrade --from {path}; on a fresh host: scripts/quickstart.sh --bundle {path}",
         )
     return source
 
 
 def open_source(path: Path) -> Source:
-    """A wheel of this package or a bundle as the source of a release; raises InstallerError."""
+    """Return a wheel of this package, or a bundle, as the source of a release. Raises InstallerError."""
     return wheel_source(path) if path.suffix == ".whl" else open_bundle(path)
 
 
@@ -108,17 +110,17 @@ def write_bundle(
     wheels: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Manifest:
-    """Fetch what the lock names and make a bundle of it.
+    """Fetch the packages of the lock and write a bundle.
 
     Args:
         source: the package and its lock.
         out: the file to write. It appears when it is complete.
-        target: what it is for.
-        wheels: a folder that keeps what was fetched for the next bundle; None for none.
-        say: told what is going on, a line each.
+        target: the Python and machine that it is for.
+        wheels: a folder that keeps the fetched packages for the next bundle; None keeps none.
+        say: called with each line of progress.
 
     Raises:
-        CommandError: a package can't be had, or isn't what the lock says.
+        CommandError: a package can't be fetched, or doesn't match its hash.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.absolute().parent) as name:
@@ -130,14 +132,14 @@ def write_bundle(
             if not (found := _find_wheels(folder, pins, target)):
                 _fetch(pins, target, folder, pip_argv(source.python, scratch), say)
                 found = _find_wheels(folder, pins, target)
-            say(f"writing {out} (some 170 MB)")
+            say(f"writing {out} (about 170 MB)")
             return _pack(source, out, target, (materials.wheel, sdnotify_wheel(), *found), scratch)
     except OSError as error:
-        raise InstallerError(f"{error.filename or out}: {error.strerror}", "Mend that and run it again.") from error
+        raise InstallerError(f"{error.filename or out}: {error.strerror}", "Fix that and run it again.") from error
 
 
 def _find_wheels(folder: Path, pins: tuple[Pin, ...], target: Target) -> tuple[Path, ...]:
-    """A wheel for each pin, by its hash and for that target; empty if one is missing."""
+    """Return a wheel with a hash of each pin that fits the target; empty if one is missing."""
     usable = {
         file_entry(path)[0]: path for path in sorted(folder.glob("*.whl")) if _supported(target) & _tags_of(path)
     }
@@ -163,7 +165,7 @@ def _fetch(
     pins: tuple[Pin, ...], target: Target, folder: Path, pip: tuple[str, ...], say: Callable[[str], None]
 ) -> None:
     say(f"fetching {len(pins)} packages for Python {target.python} on {target.machine} (a minute or more)")
-    # pip would judge markers by its own Python, and not by the target's.
+    # pip evaluates markers for its own Python, not for the target's.
     wanted = _made(folder) / "wanted.txt"
     wanted.write_text(render_lock(pin.everywhere() for pin in pins), encoding="utf-8")
     options = ("--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(folder))
@@ -184,7 +186,7 @@ def _platforms(target: Target) -> tuple[str, ...]:
 
 
 def _pack(source: Source, out: Path, target: Target, wheels: tuple[Path, ...], scratch: Path) -> Manifest:
-    """Write the archive; our own wheel is the first of the wheels."""
+    """Write the archive. The first of the wheels is our own."""
     folder = _made(scratch / "content")
     _made(folder / WHEELS)
     (folder / LOCK).write_text(source.lock, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What an upgrade takes from the user's package index: this package, or another LiteLLM."""
+"""Fetch what an upgrade needs from the user's package index: this package, or another LiteLLM."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from litellm_systemd.releases.venvs import index_environment, install_argv, pip_
 from litellm_systemd.releases.wheels import SDNOTIFY, find_uv
 
 _INDEX_HINT = (
-    "Is it on the package index in use? PIP_INDEX_URL and UV_INDEX_URL name another, PIP_FIND_LINKS a folder."
+    "Does the package index have it? PIP_INDEX_URL and UV_INDEX_URL name another index, PIP_FIND_LINKS a folder."
 )
 
 
 def fetch_package(version: str | None, scratch: Path, say: Callable[[str], None] = lambda _line: None) -> Source:
-    """Our package, the newest or that version, from the user's package index, as the source of a release.
+    """Fetch this package from the user's package index and return it as the source of a release.
 
     Args:
-        version: which one; None for the newest.
-        scratch: an empty folder, which the release needs until it is built.
-        say: told what is going on.
+        version: the version to fetch; None for the newest.
+        scratch: an empty folder, which must exist until the release is built.
+        say: called with each line of progress.
 
     Raises:
-        UsageError: that is no version.
-        CommandError: it can't be had.
+        UsageError: `version` is not a version.
+        CommandError: it can't be fetched.
     """
     wanted = DISTRIBUTION if version is None else f"{DISTRIBUTION}=={parse_version(version)}"
     say(f"fetching {wanted}")
     python = reachable_python()
     folder = scratch / "package"
-    # Without its packages: these come with the release, by the hashes of its own lock.
+    # Without dependencies: the release gets those of its own lock, checked by their hashes.
     options = ("--upgrade", "--no-deps", "--only-binary", ":all:", "--target", str(folder))
     argv = (*install_argv(python, scratch), *options, wanted)
     run(argv, environment=index_environment(), timeout=600, hint=_INDEX_HINT)
@@ -57,44 +57,46 @@ def fetch_package(version: str | None, scratch: Path, say: Callable[[str], None]
 
 
 def fetch_litellm(version: str, scratch: Path, say: Callable[[str], None] = lambda _line: None) -> Source:
-    """The present package with another LiteLLM: a lock worked out anew, as little else changed as can be.
+    """Return this package with a new lock for another LiteLLM, in which other packages change only if they must.
 
     Raises:
-        UsageError: that is no version, or none that this package works with.
-        InstallerError: it can't be had, or doesn't go with the rest.
+        UsageError: `version` is not a version, or not one that this package supports.
+        InstallerError: it can't be fetched, or conflicts with other packages.
     """
     source = find_source()
     requirements = _requirements(str(parse_version(version)))
-    say(f"working out what LiteLLM {version} needs")
+    say(f"resolving the dependencies of LiteLLM {version}")
     try:
         lock = (_by_uv if find_uv() else _by_pip)(source, requirements, scratch)
     except CommandError as error:
-        raise InstallerError(f"LiteLLM {version} can't be had: {_cause(error)}", error.hint) from error
+        raise InstallerError(f"no lock for LiteLLM {version}: {_cause(error)}", error.hint) from error
     if (found := pinned_version(lock, "litellm")) != version:
-        raise InstallerError(f"the lock came out with LiteLLM {found or 'missing'}, not {version}", "Report this.")
+        raise InstallerError(
+            f"the new lock has {f'LiteLLM {found}' if found else 'no LiteLLM'}, not {version}", "Report this."
+        )
     parse_lock(lock)
     return replace(source, lock=lock)
 
 
 def _cause(error: CommandError) -> str:
-    """Why there is no solution: uv's and pip's last line is seldom the one that says it."""
+    """Return the reason of a failed resolution, which is rarely the last line of uv or pip."""
     lines = [line.strip() for line in error.stderr.splitlines()]
-    telling = [line for mark in ("Because", "ERROR:", "error:") for line in lines if mark in line]
-    return (telling or [error.message])[0].removeprefix("cause: ")
+    reasons = [line for mark in ("Because", "ERROR:", "error:") for line in lines if mark in line]
+    return (reasons or [error.message])[0].removeprefix("cause: ")
 
 
 def parse_version(text: str) -> Version:
-    """A version as PEP 440 has it; raises UsageError."""
+    """Parse a version (PEP 440). Raises UsageError."""
     try:
         return Version(text)
     except InvalidVersion:
-        raise UsageError(f"{text} is no version", "Such as 1.106.2.") from None
+        raise UsageError(f"{text} is not a version", "A version looks like 1.106.2.") from None
 
 
 def _requirements(version: str) -> list[str]:
-    """What this package asks for, with that LiteLLM."""
-    asked = [Requirement(text) for text in requires(DISTRIBUTION) or ()]
-    own = [item for item in asked if item.marker is None or "extra" not in str(item.marker)]
+    """Return the requirements of this package for the lock, with that version of LiteLLM."""
+    declared = [Requirement(text) for text in requires(DISTRIBUTION) or ()]
+    own = [item for item in declared if item.marker is None or "extra" not in str(item.marker)]
     litellm = next(item for item in own if item.name == "litellm")
     if version in BAD_LITELLM:
         raise UsageError(f"LiteLLM {version} is refused: {BAD_LITELLM[version]}", "Choose another version.")
@@ -108,10 +110,10 @@ def _requirements(version: str) -> list[str]:
 
 
 def _by_uv(source: Source, requirements: list[str], scratch: Path) -> str:
-    """For every Python and machine, as scripts/lock.sh does."""
+    """Resolve for every Python and machine, as scripts/lock.sh does."""
     wanted, lock = scratch / "requirements.in", scratch / LOCK
     wanted.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    # What stands in the output file already is preferred.
+    # uv prefers the versions that the output file has.
     lock.write_text(source.lock, encoding="utf-8")
     run(
         (
@@ -136,7 +138,7 @@ def _by_uv(source: Source, requirements: list[str], scratch: Path) -> str:
 
 
 def _by_pip(source: Source, requirements: list[str], scratch: Path) -> str:
-    """For this Python and machine alone: pip can't look further."""
+    """Resolve for this Python and machine alone: pip can't do it for others."""
     report = scratch / "report.json"
     options = ("--quiet", "--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", str(report))
     argv = (*pip_argv(source.python, scratch), "install", *options, *requirements)

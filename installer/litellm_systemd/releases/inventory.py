@@ -1,4 +1,4 @@
-"""The releases on a host: what their marks say, and which of them are in use."""
+"""The releases on a host: what their release.json records, and which of them are in use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, previou
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release as its mark describes it. `made` is UTC, ISO 8601; `size` is bytes; what isn't known is empty."""
+    """A release as release.json describes it. `made` is UTC (ISO 8601), `size` in bytes; unknown fields are empty."""
 
     identifier: str
     version: str = ""
@@ -31,12 +31,12 @@ class Release:
     size: int = 0
 
     def as_mark(self) -> str:
-        """The text of its mark."""
+        """Return the text of its release.json."""
         return json.dumps({"format": 1, **asdict(self)}, indent=2) + "\n"
 
 
 def read_release(layout: Layout, identifier: str) -> Release:
-    """What is known of a release; a mark of another time or hand gives what it has."""
+    """Read the release.json of a release. Missing fields, and a file that can't be read, give empty values."""
     try:
         found = json.loads((layout.real(layout.release(identifier)) / RELEASE_MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -51,50 +51,50 @@ def read_release(layout: Layout, identifier: str) -> Release:
 
 
 def list_releases(layout: Layout) -> tuple[Release, ...]:
-    """The complete releases, the newest first."""
+    """Return the complete releases, the newest first."""
     found = [read_release(layout, name) for name in observe_releases(layout) if not name.startswith(".")]
     return tuple(sorted(found, key=lambda release: (release.made, release.identifier), reverse=True))
 
 
 def current_release(layout: Layout) -> str | None:
-    """The release that `current` leads to, None if there is none."""
+    """Return the release that the link `current` points to, None without one."""
     found = observe_file(layout, layout.current)
     return Path(found.content.decode()).name if found is not None and found.content else None
 
 
 def running_release(layout: Layout) -> str | None:
-    """The release that this process runs from, None if it runs from elsewhere."""
+    """Return the release that this process runs from, None if it runs from another folder."""
     prefix = Path(sys.prefix).resolve()
     return prefix.name if prefix.parent == layout.real(layout.releases).resolve() else None
 
 
 def choose_rollback(layout: Layout, identifier: str | None) -> Release:
-    """The release to go back to: the named one, else the one before the present one.
+    """Return the release to roll back to: the named one, otherwise the one that was in use before.
 
     Raises:
-        UsageError: there is none of that name, or no other at all.
+        UsageError: no other release matches, or there is no other.
     """
     current = current_release(layout)
     others = [release for release in list_releases(layout) if release.identifier != current]
     named = [release for release in others if identifier is not None and release.identifier.startswith(identifier)]
     if identifier is not None and len(named) != 1:
-        what = "in use already" if current == identifier else "several" if named else "none"
-        raise UsageError(f"release {identifier}: {what}", "'litellmctl releases list' shows what there is.")
+        reason = "is in use already" if current == identifier else "is not unique" if named else "doesn't exist"
+        raise UsageError(f"release {identifier} {reason}", "'litellmctl releases list' shows all of them.")
     if named:
         return named[0]
     if not others:
-        raise UsageError("there is no other release to go back to", "'litellmctl releases list' shows what there is.")
+        raise UsageError("there is no other release to roll back to", "'litellmctl releases list' shows all of them.")
     return _before(layout, others)
 
 
 def _before(layout: Layout, others: list[Release]) -> Release:
-    """Which of the others was in use before; if that one is gone, the one made last."""
-    former = previous_release(layout)
-    return next((release for release in others if release.identifier == former), others[0])
+    """Return the release that was in use before; if it was removed, the newest of the others."""
+    previous = previous_release(layout)
+    return next((release for release in others if release.identifier == previous), others[0])
 
 
 def missing_python(layout: Layout, identifier: str) -> str | None:
-    """The path of the release's Python if it isn't there any more, as after an upgrade of the system; else None."""
+    """Return the path of a release's Python if it no longer exists, as after a system upgrade; otherwise None."""
     python = layout.real(layout.release(identifier)) / "bin" / "python"
     if os.access(python, os.X_OK):
         return None
@@ -102,14 +102,14 @@ def missing_python(layout: Layout, identifier: str) -> str | None:
 
 
 def releases_in_use(layout: Layout, proc: Path = Path("/proc")) -> frozenset[str]:
-    """The releases that some process runs from, as far as this user may look (all, for root)."""
+    """Return the releases that a process runs from, of the processes that this user may inspect (root: all)."""
     processes = proc.glob("[0-9]*")
     found = (name for process in processes for name in _mentions(process, _pattern(layout)))
     return frozenset(found) & frozenset(observe_releases(layout))
 
 
 def releases_of(layout: Layout, process: Path) -> frozenset[str]:
-    """The releases that one process, given by its folder in /proc, runs from; empty where this user may not look."""
+    """Return the releases that the process of that /proc folder runs from; empty if this user may not inspect it."""
     return frozenset(_mentions(process, _pattern(layout)))
 
 
@@ -118,7 +118,7 @@ def _pattern(layout: Layout) -> re.Pattern[str]:
 
 
 def _mentions(process: Path, pattern: re.Pattern[str]) -> Iterator[str]:
-    # Modules in C are mapped; a process that has just begun shows the path only in its arguments (proc(5)).
+    # C modules are mapped; a process that has just started shows the path in its arguments alone (proc(5)).
     for name in ("maps", "cmdline"):
         try:
             yield from pattern.findall((process / name).read_text(encoding="utf-8", errors="replace"))

@@ -1,4 +1,4 @@
-"""The lock: every package of a release at one version, known by its hashes. `scripts/lock.sh` makes it.
+"""The requirements lock: every package of a release at one version, with its hashes. `scripts/lock.sh` writes it.
 
 `packaging` is imported where it is needed: all verbs import this module, and few of them read a lock.
 """
@@ -28,7 +28,7 @@ _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One entry: a package, its version, the SHA-256 of each file, and where it counts (empty: everywhere)."""
+    """One entry: a package, its version, the SHA-256 of each file, and a marker (empty: for every environment)."""
 
     name: str
     version: str
@@ -36,21 +36,21 @@ class Pin:
     marker: str = ""
 
     def everywhere(self) -> Pin:
-        """The same without its condition."""
+        """Return the entry without its marker."""
         return replace(self, marker="")
 
     def holds(self, environment: Mapping[str, str]) -> bool:
-        """Whether it is one for that environment, as `packaging.markers` has it."""
+        """Whether the entry applies to that environment of `packaging.markers`."""
         from packaging.markers import Marker
 
         return not self.marker or Marker(self.marker).evaluate(dict(environment))
 
 
 def parse_lock(text: str, where: str = LOCK) -> tuple[Pin, ...]:
-    """The entries of a lock, in order.
+    """Return the entries of a lock, in order.
 
     Raises:
-        InputError: an entry isn't `name==version` with hashes, or names a place to fetch from.
+        InputError: an entry is not `name==version` with hashes, or names a URL.
     """
     return tuple(_parse_entry(line, where) for line in _logical_lines(text))
 
@@ -76,33 +76,33 @@ def _parse_entry(line: str, where: str) -> Pin:
     return Pin(canonicalize_name(found.name), versions[0], hashes, str(found.marker or ""))
 
 
-_REMEDY = "scripts/lock.sh makes a lock."
+_REMEDY = "scripts/lock.sh writes a lock."
 
 
 def lock_digest(text: str) -> str:
-    """SHA-256 of a lock, in hex."""
+    """Return the SHA-256 of a lock, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def pinned_version(text: str, name: str) -> str:
-    """The version of a package that counts everywhere, such as LiteLLM itself; empty if the lock hasn't got it."""
+    """Return the version of a package without a marker, such as LiteLLM itself; empty if the lock doesn't have it."""
     found = re.search(rf"^{re.escape(name)}==([^\s;\\]+)", text, re.MULTILINE)
     return found[1] if found else ""
 
 
 def pinned_versions(pins: Iterable[Pin], environment: Mapping[str, str]) -> dict[str, str]:
-    """Name and version of all that an environment gets."""
+    """Return name and version of every package that an environment gets."""
     return {pin.name: pin.version for pin in pins if pin.holds(environment)}
 
 
 def pins_for(pins: Iterable[Pin], python: str, machine: str) -> tuple[Pin, ...]:
-    """The entries for any patch release of a Python (`3.11`) on Linux and that machine (`x86_64`)."""
+    """Return the entries for any patch release of a Python (`3.11`) on Linux and that machine (`x86_64`)."""
     environments = [target_environment(python, patch, machine) for patch in (0, 99)]
     return tuple(pin for pin in pins if any(pin.holds(environment) for environment in environments))
 
 
 def target_environment(python: str, patch: int, machine: str) -> dict[str, str]:
-    """What markers are evaluated with for another Python or machine than this one."""
+    """Return the marker environment of another Python or machine than this one."""
     from packaging.markers import default_environment
 
     full = f"{python}.{patch}"
@@ -116,7 +116,7 @@ def target_environment(python: str, patch: int, machine: str) -> dict[str, str]:
 
 
 def render_lock(pins: Iterable[Pin]) -> str:
-    """Entries as pip and uv read them."""
+    """Return the text of a lock, as pip and uv read it."""
     return "".join(_render_entry(pin) for pin in pins)
 
 

@@ -1,7 +1,7 @@
-"""What a release is made from: this package, the lock, and the Python that its venv is built on.
+"""The source of a release: this package, the lock, and the Python of its venv.
 
-Finding a source takes milliseconds and no network, for `install --dry-run` needs the name that its release will
-have. The wheel is made when the release is.
+Finding a source takes milliseconds and no network, since `install --dry-run` needs the name of the future release.
+The wheel is built when the release is.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from litellm_systemd.resources import read_lock
 DISTRIBUTION = "litellm-systemd"
 PACKAGE = "litellm_systemd"
 
-#: What ProtectHome= hides from the service (systemd.exec(5)).
+#: Folders that ProtectHome= hides from the service (systemd.exec(5)).
 HIDDEN = ("/home/", "/root/", "/run/user/")
 
-#: What of the package's folders is part of it, in a checkout as in a wheel.
+#: The files that count as code, in a checkout as in a wheel.
 _SUFFIXES = frozenset({".py", ".j2", ".yml", ".lock"})
 _NAMES = frozenset({"py.typed", "env.example"})
 
 
 @dataclass(frozen=True, slots=True)
 class Materials:
-    """Our package as a wheel, and a folder with the wheels of all others; None: they come from a package index."""
+    """Our package as a wheel, and a folder with the wheels of all others; None if they come from a package index."""
 
     wheel: Path
     others: Path | None = None
 
 
 class PackageOrigin(Protocol):
-    """Where this package comes from."""
+    """Where the wheel of this package comes from."""
 
     def prepare(self, scratch: Path) -> Materials:
-        """Make the materials in an empty folder, or point to where they are."""
+        """Return the materials; those that must be built are written to `scratch`, an empty folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a release is made from. `code` is the digest of the package's own files, see `code_digest`."""
+    """The source of a release. `code` is the digest of the package's own files, see `code_digest`."""
 
     version: str
     code: str
@@ -69,13 +69,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A folder with setup.cfg that the package is installed from, editable."""
+    """A folder with setup.cfg from which the package is installed as editable."""
 
     folder: Path
 
     def prepare(self, scratch: Path) -> Materials:
-        """Build the wheel; raises CommandError."""
-        # A copy, so that building as root leaves no root-owned build/ in the user's checkout.
+        """Build the wheel. Raises CommandError."""
+        # From a copy, so that a build as root leaves no files of root in the user's checkout.
         ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
         shutil.copytree(self.folder, scratch / "source", ignore=ignored)
         return Materials(build_wheel(scratch / "source", scratch))
@@ -83,7 +83,7 @@ class Checkout:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """An installed distribution, which is packed into a wheel again."""
+    """An installed distribution, whose files are packed into a wheel again."""
 
     found: Distribution
 
@@ -101,54 +101,54 @@ class WheelFile:
     path: Path
 
     def prepare(self, scratch: Path) -> Materials:
-        """Give a copy: pip and uv want the name that the standard prescribes."""
+        """Copy the wheel: pip and uv require the file name of the standard."""
         version, _ = read_wheel(self.path)
         return Materials(Path(shutil.copyfile(self.path, scratch / wheel_name(version))))
 
 
 def installed_version() -> str:
-    """The version of this package."""
+    """Return the version of this package."""
     return _distribution().version
 
 
 def find_source() -> Source:
-    """The package and the Python that run now, as the source of a release.
+    """Return the package and the Python of this process as the source of a release.
 
     Raises:
-        MissingError: the package isn't installed.
-        Unavailable: this Python lies where the service can't reach it.
+        MissingError: the package is not installed.
+        Unavailable: the service can't reach this Python.
     """
     found = _distribution()
     return Source(found.version, code_digest(_own_files()), current_lock(), reachable_python(), _origin(found))
 
 
 def wheel_source(path: Path) -> Source:
-    """A wheel of this package as the source of a release.
+    """Return a wheel of this package as the source of a release.
 
     Raises:
         MissingError: there is no such file.
-        InputError: it isn't a wheel of this package, or one without a lock.
+        InputError: it is not a wheel of this package, or it has no lock.
     """
     version, entries = read_wheel(path)
     return Source(version, code_digest(entries), _lock_among(entries, path), reachable_python(), WheelFile(path))
 
 
 def folder_source(folder: Path) -> Source:
-    """The package that pip or uv put into a folder (`--target`) as the source of a release.
+    """Return the package that pip or uv installed into a folder (`--target`) as the source of a release.
 
     Raises:
-        InputError: it isn't there, or has no lock.
+        InputError: it is not there, or it has no lock.
     """
     found = next((item for item in distributions(path=[str(folder)]) if item.name == DISTRIBUTION), None)
     if found is None:
-        raise InputError(f"{folder}: {DISTRIBUTION} isn't there", "Try again.")
+        raise InputError(f"{folder} doesn't contain {DISTRIBUTION}", "Try again.")
     entries = _read_tree({PACKAGE: folder / PACKAGE})
     lock = _lock_among(entries, folder)
     return Source(found.version, code_digest(entries), lock, reachable_python(), Installed(found))
 
 
 def current_lock() -> str:
-    """The lock of the release that this process runs from; elsewhere the one that ships."""
+    """Return the lock of the release that this process runs from, otherwise the one in this package."""
     prefix = Path(sys.prefix)
     if (prefix / RELEASE_MARK).is_file() and (prefix / LOCK).is_file():
         return (prefix / LOCK).read_text(encoding="utf-8")
@@ -156,7 +156,7 @@ def current_lock() -> str:
 
 
 def code_digest(entries: Mapping[str, bytes]) -> str:
-    """One digest over the package's own files, by their names in a wheel: the same wherever they lie."""
+    """Return one digest of the package's own files, by their names in a wheel: the same for checkout and wheel."""
     digest = hashlib.sha256()
     for name in sorted(filter(_is_code, entries)):
         digest.update(f"{name}\0{len(entries[name])}\0".encode() + entries[name])
@@ -164,17 +164,17 @@ def code_digest(entries: Mapping[str, bytes]) -> str:
 
 
 def reachable_python() -> Path:
-    """The Python that this one's venv was made with.
+    """Return the Python that this process's venv was created with.
 
     Raises:
-        Unavailable: it lies in somebody's home.
+        Unavailable: it is in a home folder.
     """
     python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     if str(python).startswith(HIDDEN):
         raise Unavailable(
-            f"the Python in use, {python}, lies in a home folder, which the service can't reach",
-            "Make the venv with a Python of the system (3.10 or later): /usr/bin/python3 -m venv DIR, and pip install"
-            " litellm-systemd there.",
+            f"the Python in use, {python}, is in a home folder, which the service can't reach",
+            "Create the venv with a Python of the system (3.10 or later), and install litellm-systemd there:"
+            " /usr/bin/python3 -m venv DIR",
         )
     return python
 
@@ -184,7 +184,7 @@ def _distribution() -> Distribution:
         return distribution(DISTRIBUTION)
     except PackageNotFoundError:
         raise MissingError(
-            f"{DISTRIBUTION} runs from a folder, not from an installed package", "pip install it and run litellmctl."
+            f"{DISTRIBUTION} runs from a folder and is not installed", "Install it with pip and run litellmctl."
         ) from None
 
 
@@ -196,7 +196,7 @@ def _origin(found: Distribution) -> PackageOrigin:
 
 
 def _own_files() -> dict[str, bytes]:
-    # Three roots, for a checkout keeps two of them elsewhere (docs/adr/0001).
+    # Three roots: in a checkout two of them are outside of the package (docs/adr/0001).
     names = ("", ".units", ".configs")
     return _read_tree({f"{PACKAGE}{name}".replace(".", "/"): Path(str(files(PACKAGE + name))) for name in names})
 
@@ -222,4 +222,4 @@ def _lock_among(entries: Mapping[str, bytes], where: Path) -> str:
     try:
         return entries[f"{PACKAGE}/{LOCK}"].decode()
     except KeyError:
-        raise InputError(f"{where}: it has no {LOCK}", "Take a later version of litellm-systemd.") from None
+        raise InputError(f"{where} has no {LOCK}", "Use a later version of litellm-systemd.") from None

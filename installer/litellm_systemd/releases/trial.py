@@ -1,4 +1,4 @@
-"""Try a release before it is one: a broken venv must not become a release."""
+"""Test a venv before it becomes a release."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ print(json.dumps({
 }))
 """
 
-#: As the service does it: without the network, and with what it loads ahead.
+#: As the service does it: without the network, and with the modules that it preloads.
 _IMPORT = """
 import os
 from litellm_systemd.runtime.worker.litellm_adapter import preload
 preload(os.environ)
 """
 
-_REMEDY = "Run it again; if it stays so, report it."
+_REMEDY = "Run it again; if it fails again, report it."
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was found: the version of Python, and that of each package."""
+    """The versions in the venv: of Python, and of each package."""
 
     python: str
     versions: Mapping[str, str]
@@ -48,15 +48,15 @@ class Trial:
 def try_release(python: str, lock: str, version: str) -> Trial:
     """Import what the service and litellmctl import first, and compare each version with the lock.
 
-    Not LiteLLM, which takes seconds: `try_configuration`, the start of the service, or `try_import` does that.
+    LiteLLM takes seconds to import: `try_configuration`, `try_import` or the start of the service does that.
 
     Args:
-        python: that of the release.
+        python: the path of the release's Python.
         lock: the text of its lock.
-        version: that of this package.
+        version: the version of this package.
 
     Raises:
-        InstallerError: it doesn't work, or isn't what the lock says.
+        InstallerError: an import fails, or a version differs from the lock.
     """
     found: dict[str, Any] = json.loads(_try(python, _PROBE))
     versions = {str(name): str(value) for name, value in found["versions"].items()}
@@ -73,7 +73,7 @@ def try_import(python: str) -> None:
     """Import LiteLLM as the service does.
 
     Raises:
-        InstallerError: it doesn't work.
+        InstallerError: the import fails.
     """
     _try(python, _IMPORT)
 
@@ -86,15 +86,15 @@ def _try(python: str, code: str) -> str:
 
 
 def try_configuration(layout: Layout, python: str, say: Callable[[str], None]) -> bool:
-    """Let the release load the installed configuration as the service's user would. Nothing is served.
+    """Let the release load the installed configuration as the service's user does. Nothing is served.
 
-    A configuration that the release in use refuses as well is no reason against the new one.
+    A configuration that the release in use can't load either doesn't count against the new one.
 
     Returns:
-        Whether there is one.
+        Whether a configuration is installed.
 
     Raises:
-        InstallerError: it doesn't load, and with the release in use it does.
+        InstallerError: it can't be loaded, and the release in use can load it.
     """
     if not layout.is_host or not layout.real(layout.config_link).is_file():
         return False
@@ -108,12 +108,12 @@ def try_configuration(layout: Layout, python: str, say: Callable[[str], None]) -
         return True
     raise InstallerError(
         f"the new release can't load {layout.config_link}: {failed}",
-        "The service was not touched. Mend the configuration, or stay with the release in use.",
+        "The service was not touched. Fix the configuration, or keep the release in use.",
     )
 
 
 def _check(layout: Layout, python: str) -> str | None:
-    """The reason why that Python's runtime doesn't load the installed configuration, None if it does."""
+    """Return why the runtime of that Python can't load the installed configuration, None if it can."""
     user = contract.SERVICE_USER
     become = (
         ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--") if user_exists(layout, user) else ()
@@ -126,7 +126,7 @@ def _check(layout: Layout, python: str) -> str | None:
 def _service_environment(layout: Layout) -> dict[str, str]:
     path = layout.real(layout.environment_file)
     given = parse_environment_file(path.read_bytes().decode(errors="replace")) if path.is_file() else {}
-    # As the unit has it.
+    # As in the unit.
     own = {"HOME": layout.state, "XDG_CACHE_HOME": layout.cache}
     return {**minimal_environment(), **own, **given}
 

@@ -1,4 +1,4 @@
-"""A venv with exactly what a lock names, made by uv where there is one, else by venv and pip: the same hashes."""
+"""Create a venv with exactly the packages of a lock: with uv where it is available, otherwise with venv and pip."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError
 from litellm_systemd.releases.wheels import find_uv
 
-_VENV_HINT = "Debian and Ubuntu keep venv in a package of its own: apt-get install python3-venv."
-#: Seconds; a slow network fetches 200 MB.
+_VENV_HINT = "Debian and Ubuntu have venv in a separate package: apt-get install python3-venv"
+#: Seconds, enough for 200 MB over a slow network.
 _LONG = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Venv:
-    """A venv under way: its folder, and the uv that makes it (None: pip)."""
+    """A venv that is being built: its folder, and the path of uv (None: pip builds it)."""
 
     folder: Path
     uv: str | None
 
     @property
     def python(self) -> str:
-        """Its Python."""
+        """The path of its Python."""
         return str(self.folder / "bin" / "python")
 
     @property
     def maker(self) -> str:
-        """What it is made with, for people: `uv` or `pip`."""
+        """The name of the tool that builds it: `uv` or `pip`."""
         return "uv" if self.uv else "pip"
 
 
 def make_venv(folder: Path, python: Path) -> Venv:
-    """An empty venv on that Python.
+    """Create an empty venv for that Python.
 
     Raises:
-        CommandError: there is no venv module, or no room.
+        CommandError: the venv module is missing, or the disk is full.
     """
     uv = find_uv()
     if uv:
@@ -51,38 +51,38 @@ def make_venv(folder: Path, python: Path) -> Venv:
 
 
 def install_lock(venv: Venv, lock: Path, others: Path | None = None) -> None:
-    """Install what the lock names, each file by its hash, wheels only: a build would bring in what no hash pins.
+    """Install the packages of a lock by their hashes. Wheels only: a build would bring in tools that no hash pins.
 
     Args:
-        venv: where to.
+        venv: the venv to install into.
         lock: the lock.
         others: a folder with the wheels; None for the user's package index.
 
     Raises:
-        CommandError: a package can't be had, or isn't what the lock says.
+        CommandError: a package can't be fetched, or doesn't match its hash.
     """
-    places = () if others is None else ("--no-index", "--find-links", str(others))
-    wanted = ("--require-hashes", "--only-binary", ":all:", *places, "--requirement", str(lock))
+    sources = () if others is None else ("--no-index", "--find-links", str(others))
+    wanted = ("--require-hashes", "--only-binary", ":all:", *sources, "--requirement", str(lock))
     later = () if venv.uv else ("--no-compile",)
-    hint = _LOCK_HINT if others is None else "Mend that and run it again."
+    hint = _LOCK_HINT if others is None else "Fix that and run it again."
     run((*_install(venv), *later, *wanted), environment=index_environment(), timeout=_LONG, hint=hint)
     if not venv.uv:
         _compile(venv)
 
 
 def _compile(venv: Venv) -> None:
-    """Byte-compile on all processors, as uv does; pip uses one. What can't be compiled is passed over, as by both."""
+    """Byte-compile on all processors, as uv does; pip uses one. Skips files that can't be compiled, as both do."""
     argv = (venv.python, "-I", "-m", "compileall", "-q", "-j", "0", str(venv.folder / "lib"))
     done = run(argv, check=False, timeout=_LONG)
-    if done.returncode not in (0, 1):  # 1: some file is no Python of this version
+    if done.returncode not in (0, 1):  # 1: a file is not valid for this version of Python
         raise CommandError(argv, done.returncode, done.stderr)
 
 
-_LOCK_HINT = "Is the package index reachable? PIP_INDEX_URL and UV_INDEX_URL name another; a bundle needs none."
+_LOCK_HINT = "Is the package index reachable? PIP_INDEX_URL and UV_INDEX_URL name another one; a bundle needs none."
 
 
 def index_environment() -> dict[str, str]:
-    """The caller's environment, which says where packages are; uv is told of the folders that pip knows."""
+    """Return the caller's environment, which names package indexes. uv gets the folders that pip has as well."""
     found = inherited_environment()
     if "PIP_FIND_LINKS" in found and "UV_FIND_LINKS" not in found:
         found["UV_FIND_LINKS"] = found["PIP_FIND_LINKS"].replace(" ", ",")
@@ -90,32 +90,32 @@ def index_environment() -> dict[str, str]:
 
 
 def install_wheel(venv: Venv, wheel: Path) -> None:
-    """Install this package's own wheel and nothing else."""
+    """Install one wheel and nothing else."""
     wanted = ("--no-index", "--no-deps", str(wheel))
     run((*_install(venv), *wanted), environment=inherited_environment(), timeout=_LONG)
 
 
 def _install(venv: Venv) -> tuple[str, ...]:
     if venv.uv:
-        # Compiled now, for the service can't write there; pip compiles unasked.
+        # Compile now, since the service can't write there; pip does so by default.
         return (venv.uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", venv.python)
     return (venv.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input")
 
 
 def install_argv(python: Path, scratch: Path) -> tuple[str, ...]:
-    """`install` of uv or pip, for a `--target` folder."""
+    """Return the command line of `install` of uv or pip, for a `--target` folder."""
     if uv := find_uv():
-        # What is newest is asked anew, unless uv is told not to ask at all.
-        asked = () if inherited_environment().get("UV_OFFLINE") else ("--refresh",)
-        return (uv, "pip", "install", "--quiet", "--python", str(python), *asked)
+        # Look for the newest version on the index, unless uv must not use the network.
+        refresh = () if inherited_environment().get("UV_OFFLINE") else ("--refresh",)
+        return (uv, "pip", "install", "--quiet", "--python", str(python), *refresh)
     return (*pip_argv(python, scratch), "install", "--quiet")
 
 
 def pip_argv(python: Path, scratch: Path) -> tuple[str, ...]:
-    """A pip: that of this Python, else one in a scratch venv (a release that uv made has none).
+    """Return the command line of pip: of this Python, otherwise of a scratch venv (a release built by uv has no pip).
 
     Raises:
-        CommandError: there is no venv module either.
+        CommandError: the venv module is missing as well.
     """
     folder = scratch / "pip"
     if importlib.util.find_spec("pip"):
@@ -127,8 +127,8 @@ def pip_argv(python: Path, scratch: Path) -> tuple[str, ...]:
 
 
 def make_movable(venv: Venv, final: str) -> None:
-    """Write the final path into its scripts in place of the present one. (uv's find their Python by themselves.)"""
-    # uv's own lock, which anybody may write; with no uv at work nobody needs it.
+    """Replace the path of the venv in its files by the final one. (Scripts that uv wrote find their Python.)"""
+    # uv's own lock file, which every user may write to. It has no use once uv has finished.
     (venv.folder / ".lock").unlink(missing_ok=True)
     before, after = str(venv.folder).encode(), final.encode()
     for path in (venv.folder / "pyvenv.cfg", *(venv.folder / "bin").iterdir()):
@@ -139,7 +139,7 @@ def make_movable(venv: Venv, final: str) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the size of all files below a folder, in bytes."""
     return sum(entry.stat(follow_symlinks=False).st_size for entry in _entries(folder))
 
 

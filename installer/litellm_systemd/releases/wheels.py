@@ -1,4 +1,4 @@
-"""Wheels of this package: built from a checkout, packed from what is installed, read."""
+"""Wheels: build the one of this package from a checkout, pack it from an installation, read it; that of sdnotify."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from litellm_systemd.errors import InputError, MissingError
 SDNOTIFY = "sdnotify"
 _SDNOTIFY_WHEEL = "sdnotify-0.3.2-py3-none-any.whl"
 
-#: Where quickstart.sh puts a uv of its own; a release has none.
+#: Where quickstart.sh installs uv; a release has none.
 _BOOTSTRAP_UV = Path("/opt/litellm-systemd/bootstrap/bin/uv")
 
 _WHEEL = re.compile(r"litellm_systemd-([^-/]+)\.dist-info/METADATA")
-#: What an installation adds to the files of a wheel.
+#: Files that an installation adds to those of a wheel.
 _ADDED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"})
 
 
@@ -40,37 +40,37 @@ def sdnotify_wheel() -> Path:
 
 
 def find_uv() -> str | None:
-    """The uv program beside this Python, on PATH, or as quickstart.sh left it; None if there is none."""
-    beside = Path(sys.executable).with_name("uv")
-    for candidate in (beside, Path(shutil.which("uv") or beside), _BOOTSTRAP_UV):
+    """Return the path of uv: next to this Python, on PATH, or where quickstart.sh installed it; None without one."""
+    sibling = Path(sys.executable).with_name("uv")
+    for candidate in (sibling, Path(shutil.which("uv") or sibling), _BOOTSTRAP_UV):
         if os.access(candidate, os.X_OK):
             return str(candidate)
     return None
 
 
 def wheel_name(version: str) -> str:
-    """The file name of this package's wheel."""
+    """Return the file name of this package's wheel."""
     return f"litellm_systemd-{version}-py3-none-any.whl"
 
 
 def build_wheel(source: Path, out: Path) -> Path:
-    """Build the wheel of a source tree, which is written to. Raises CommandError."""
+    """Build the wheel of a source tree; the build writes to that tree. Raises CommandError."""
     argv: tuple[str, ...]
     if uv := find_uv():
         argv = (uv, "build", "--quiet", "--wheel", "--out-dir", str(out), str(source))
     else:
         argv = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(source))
-    # One instant for every entry: the same source gives the same bytes.
+    # One time for every entry, so that the same source gives the same bytes.
     run(argv, environment=inherited_environment() | {"SOURCE_DATE_EPOCH": "946684800"}, timeout=600)
     return next(out.glob("litellm_systemd-*.whl"))
 
 
 def read_wheel(path: Path) -> tuple[str, dict[str, bytes]]:
-    """Version and files of a wheel of this package.
+    """Return version and files of a wheel of this package.
 
     Raises:
         MissingError: there is no such file.
-        InputError: it isn't one.
+        InputError: it is not a wheel of this package.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -78,7 +78,7 @@ def read_wheel(path: Path) -> tuple[str, dict[str, bytes]]:
     except FileNotFoundError:
         raise MissingError(f"there is no {path}", "Give a wheel of litellm-systemd, or a bundle.") from None
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise InputError(f"{path} can't be read as a wheel: {error}", "Fetch or build it again.") from None
+        raise InputError(f"{path} is not a readable wheel: {error}", "Fetch or build it again.") from None
     versions = [found[1] for name in entries if (found := _WHEEL.fullmatch(name))]
     if len(versions) != 1:
         raise InputError(f"{path} isn't a wheel of litellm-systemd", "Give a wheel of litellm-systemd, or a bundle.")
@@ -86,7 +86,7 @@ def read_wheel(path: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def pack_wheel(found: Distribution) -> bytes:
-    """Put the files of an installed distribution into a wheel again, without what its installation added."""
+    """Pack the files of an installed distribution into a wheel, without those that its installation added."""
     entries = [
         (str(path), Path(str(path.locate())).read_bytes())
         for path in sorted(found.files or (), key=str)
@@ -102,7 +102,7 @@ def pack_wheel(found: Distribution) -> bytes:
 
 
 def _record(entries: list[tuple[str, bytes]], metadata: str) -> bytes:
-    """The RECORD of a wheel (PEP 376): name, hash and size of each file."""
+    """Return the RECORD of a wheel (PEP 376): name, hash and size of each file."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     for name, content in entries:
