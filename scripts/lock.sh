@@ -4,8 +4,9 @@
 #   scripts/lock.sh                            apply changes of setup.cfg; all other packages keep their version
 #   scripts/lock.sh --upgrade                  upgrade all packages but LiteLLM
 #   scripts/lock.sh --upgrade-package NAME     upgrade one package
+#   scripts/lock.sh --newest-litellm           upgrade LiteLLM, and pin that version in setup.cfg
 #
-# LiteLLM has the version that setup.cfg pins: edit it there and run this.
+# For another LiteLLM change its pin in setup.cfg and run this.
 #
 # The lock is valid for Python 3.10 to 3.14 on x86-64 and aarch64, and every package has a wheel for each of them: a
 # build during an installation would bring in build tools that no hash pins. Both are checked at the end. Needs uv and a
@@ -26,6 +27,14 @@ readonly SDNOTIFY_WHEEL=$CHECKOUT/installer/litellm_systemd/releases/sdnotify-0.
 UV=$(PATH=$CHECKOUT/.venv/bin:$PATH command -v uv) || die "uv isn't here: scripts/test.sh sets it up in .venv"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+
+if [[ ${1:-} == --newest-litellm ]]; then
+    shift
+    # By itself: next to the other requirements uv prefers an older LiteLLM to a newer version of another package.
+    newest=$(echo 'litellm[proxy]' | "$UV" pip compile --quiet --universal --python-version 3.10 --no-build --no-header \
+        --no-annotate - | sed -n 's/^litellm==//p')
+    sed -i "s/^    litellm\[proxy\]==.*/    litellm[proxy]==$newest/" "$CHECKOUT/setup.cfg"
+fi
 
 # Not setup.cfg itself: uv would build the package to learn what it needs.
 "$(find_python)" - "$CHECKOUT/setup.cfg" >"$scratch/requirements.in" <<'PYTHON'

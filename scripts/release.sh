@@ -65,7 +65,8 @@ build_bundles() {
     local target lock=$1/source/installer/litellm_systemd/requirements.lock
     "$UV" venv --quiet --python "$PYTHON" "$1/venv"
     "$UV" pip install --quiet --python "$1/venv/bin/python" --require-hashes --only-binary :all: -r "$lock"
-    "$UV" pip install --quiet --python "$1/venv/bin/python" --no-deps sdnotify==0.3.2 "$1"/dist/*.whl
+    "$UV" pip install --quiet --python "$1/venv/bin/python" --no-deps \
+        "$1"/source/installer/litellm_systemd/releases/sdnotify-*.whl "$1"/dist/*.whl
     for target in "${BUNDLES[@]}"; do
         step "bundle for $target"
         (cd "$1/dist" && "$1/venv/bin/litellmctl" bundle --python "${target%%-*}" --platform "${target#*-}" \

@@ -33,7 +33,8 @@ def declared() -> dict[str, Requirement]:
 
 def imported() -> set[str]:
     """The third-party distributions that the code imports, at the top of a module or inside a function."""
-    modules = {name.split(".")[0] for file in (REPOSITORY / "installer").rglob("*.py") for name in _imports(file)}
+    files = (REPOSITORY / "installer/litellm_systemd").rglob("*.py")
+    modules = {name.split(".")[0] for file in files for name in _imports(file)}
     third_party = modules - sys.stdlib_module_names - {"litellm_systemd"}
     owners = packages_distributions()
     return {canonicalize_name(owners[name][0]) for name in third_party}
