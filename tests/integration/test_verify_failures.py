@@ -685,7 +685,7 @@ def test_quiet(server: Stub, capsys: pytest.CaptureFixture[str]) -> None:
 def test_fallbacks_go_with_few_options(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What would mean nothing beside --fallbacks is refused, before anything is started."""
     assert run_command(["verify", "--fallbacks", option]) == 64
-    assert "--fallbacks goes with" in capsys.readouterr().err
+    assert "--fallbacks can be combined with" in capsys.readouterr().err
 
 
 def test_a_configuration_is_for_fallbacks_alone(capsys: pytest.CaptureFixture[str]) -> None:
