@@ -6,12 +6,14 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.contract import RUNTIME
 from litellm_systemd.errors import CommandError, Interrupted, MissingError
 
 
@@ -47,6 +49,16 @@ class Result:
     returncode: int
     stdout: str = field(default="", repr=False)
     stderr: str = field(default="", repr=False)
+
+
+def module_argv(module: str, *arguments: str, python: str = sys.executable) -> tuple[str, ...]:
+    """The command line that runs a module of this package, isolated from the user's environment and folder (-I)."""
+    return (python, "-I", "-m", module, *arguments)
+
+
+def runtime_argv(*arguments: str, python: str = sys.executable) -> tuple[str, ...]:
+    """The command line of the runtime, which commands only ever run as a program (docs/adr/0002)."""
+    return module_argv(RUNTIME, *arguments, python=python)
 
 
 def minimal_environment() -> dict[str, str]:

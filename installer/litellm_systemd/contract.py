@@ -21,6 +21,12 @@ SERVICE_USER = "litellm"
 ENV_FILE = "/etc/litellm/litellm.env"
 CONFIG_FILE = "/etc/litellm/config.yaml"
 
+#: In a configuration, LiteLLM replaces this and the name behind it by that environment variable.
+REFERENCE = "os.environ/"
+
+#: The package that ExecStart= runs.
+RUNTIME = "litellm_systemd.runtime"
+
 #: The service's RuntimeDirectory=, and the name of its control socket there.
 RUNTIME_DIRECTORY = "/run/litellm"
 CONTROL_SOCKET = "control.sock"

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from litellm_systemd.aws.instance import observe_instance
-from litellm_systemd.commands.desired import Request, Wanted, work_out
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.expiry import parse_moment
 from litellm_systemd.env.settings import read_dotenv
@@ -42,10 +43,10 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         yield cloud
 
 
-def wanted(folder: Path, env: str, config: str) -> Wanted:
+def wanted(folder: Path, env: str, config: str) -> ServiceConfig:
     """What an install would work out here from this `.env`, AWS asked."""
     (folder / ".env").write_text(env, encoding="utf-8")
-    return work_out(Request(Layout(root=folder / "root"), config=config, cwd=folder, prove_access=True))
+    return resolve_service(Request(Layout(root=folder / "root"), config=config, cwd=folder, prove_access=True))
 
 
 def pair(key: Key) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.commands.desired import Request, Wanted, work_out
 from litellm_systemd.commands.end_of_life import active_ends
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.errors import InputError
 from litellm_systemd.host.layout import Layout
 
@@ -50,9 +51,9 @@ def install_active(root: Path, text: str) -> None:
     (root / "etc/litellm/config.yaml").symlink_to("configs/active.yml")
 
 
-def work(folder: Path, config: str | None = "./old.yml", *, allow: bool = False) -> Wanted:
+def work(folder: Path, config: str | None = "./old.yml", *, allow: bool = False) -> ServiceConfig:
     request = Request(Layout(root=folder / "root"), config=config, cwd=folder, today=TODAY)
-    return work_out(replace(request, allow_ended=allow))
+    return resolve_service(replace(request, allow_ended=allow))
 
 
 def test_an_ended_model_is_refused(folder: Path) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.commands.chosen import read_chosen
-from litellm_systemd.commands.desired import Request
+from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.errors import InputError
 from litellm_systemd.host.layout import Layout
 
@@ -116,10 +115,10 @@ def test_a_replaced_link_is_no_choice(image: Path, instead: str) -> None:
     else:
         link.symlink_to("other.yml")
     refused = ctl("install", "--root", str(image), "--dry-run", cwd=image / "work", code=78)
-    assert "/etc/litellm/config.yaml is no link to an installed configuration any more" in refused["error"]
+    assert "/etc/litellm/config.yaml is no longer a link to an installed configuration" in refused["error"]
     assert "-c /etc/litellm/config.yaml" in refused["hint"]
-    with pytest.raises(InputError, match="no link to an installed configuration any more"):
-        read_chosen(Request(Layout(root=image)))
+    with pytest.raises(InputError, match="no longer a link to an installed configuration"):
+        resolve(Request(Layout(root=image), cwd=image), read_only=True)
     planned = ctl("install", "--root", str(image), "-c", "demo", "--dry-run", cwd=image / "work", code=2)
     assert planned["data"]["actions"][-1].startswith("write /etc/litellm/config.yaml")
     link.unlink()

@@ -12,8 +12,9 @@ import pytest
 
 from litellm_systemd.aws.bedrock import ask_bedrock
 from litellm_systemd.cli import run_command
-from litellm_systemd.commands.desired import Request
 from litellm_systemd.commands.models import models
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.errors import InputError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.report.report import Report
 from tests.fakes import API_KEY, USER, Cloud, run_cloud
@@ -110,7 +111,6 @@ def test_each_refusal_has_its_words(aws: Cloud, tmp_path: Path) -> None:
         ({**session, "AWS_SESSION_TOKEN": str(stale.token)}, "have expired"),
         ({**PAIR, "AWS_SECRET_ACCESS_KEY": "x" * 40}, "the secret key or the clock is wrong"),
         ({**PAIR, "AWS_ACCESS_KEY_ID": "AKIANOBODYKNOWSTHIS2"}, "doesn't know these credentials"),
-        ({"AWS_ACCESS_KEY_ID": USER.access_key}, "half a key pair"),
         ({**PAIR, "AWS_ENDPOINT_URL_BEDROCK": "http://127.0.0.1:9"}, "can't be reached"),
         # That an API key goes nowhere in plain text is botocore's own rule; it shows that the key is used.
         ({"AWS_BEARER_TOKEN_BEDROCK": API_KEY}, "requires an HTTPS endpoint"),
@@ -122,6 +122,13 @@ def test_each_refusal_has_its_words(aws: Cloud, tmp_path: Path) -> None:
         report = look(tmp_path, service(aws, AWS_ENDPOINT_URL_STS=aws.api_url) | environ, f"us.{SONNET}")
         assert said in report.notes[0], environ
         assert lifecycles(report)[0]["source"] == "map"
+
+
+def test_an_environment_that_install_refuses_is_refused(aws: Cloud, tmp_path: Path) -> None:
+    """Half a key pair in `.env` is refused with its file and line, as by install, before Bedrock is queried."""
+    with pytest.raises(InputError, match=r"\.env:3: AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not"):
+        look(tmp_path, service(aws, AWS_ACCESS_KEY_ID=USER.access_key), f"us.{SONNET}")
+    assert aws.seen == []
 
 
 def test_a_denied_question_is_asked_once(aws: Cloud) -> None:
@@ -166,4 +173,4 @@ def test_the_policy_has_the_regions_that_bedrock_names(
     assert run_command(["iam-policy", "--env-file", ".env", "-c", "iam_role_config.yml"]) == 0
     again, err = capsys.readouterr()
     assert json.loads(again)["Version"] == "2012-10-17"
-    assert "those known to this release" in err
+    assert "those that this release knows" in err

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.commands.desired import Request, work_out
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.host.layout import Layout
 from tests.fakes import Seen, run_cloud
@@ -32,7 +33,7 @@ def request(folder: Path, env: str, config: str) -> Request:
 
 def test_region_of_the_instance(tmp_path: Path, asked: list[Seen]) -> None:
     """Where .env names no region, it is that of the instance, for the service and for the configuration."""
-    wanted = work_out(request(tmp_path, "", "iam_role_config.yml"))
+    wanted = resolve_service(request(tmp_path, "", "iam_role_config.yml"))
     assert wanted.settings.environment["AWS_REGION_NAME"] == "eu-central-1"
     assert b"bedrock/converse/eu.anthropic." in wanted.configs["iam_role_config.yml"]
     assert asked
@@ -40,7 +41,7 @@ def test_region_of_the_instance(tmp_path: Path, asked: list[Seen]) -> None:
 
 def test_region_of_the_env_file(tmp_path: Path, asked: list[Seen]) -> None:
     """Where .env names a region, the instance isn't asked."""
-    wanted = work_out(request(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml"))
+    wanted = resolve_service(request(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml"))
     assert wanted.settings.region == "us-east-1"
     assert asked == []
 
@@ -48,22 +49,22 @@ def test_region_of_the_env_file(tmp_path: Path, asked: list[Seen]) -> None:
 def test_region_of_the_command_line(tmp_path: Path, asked: list[Seen]) -> None:
     """A region that the caller knows stands in for the instance's, and gives way to that of .env."""
     told = replace(request(tmp_path, "", "iam_role_config.yml"), region="eu-west-1")
-    assert work_out(told).settings.environment["AWS_REGION_NAME"] == "eu-west-1"
+    assert resolve_service(told).settings.environment["AWS_REGION_NAME"] == "eu-west-1"
     (tmp_path / ".env").write_text("AWS_REGION_NAME=us-east-1\n", encoding="utf-8")
-    assert work_out(told).settings.region == "us-east-1"
+    assert resolve_service(told).settings.region == "us-east-1"
     assert asked == []
 
 
 def test_region_that_is_none(tmp_path: Path, asked: list[Seen]) -> None:
     """A region on the command line that can't be one is refused."""
     with pytest.raises(UsageError, match="mars"):
-        work_out(replace(request(tmp_path, "", "iam_role_config.yml"), region="mars"))
+        resolve_service(replace(request(tmp_path, "", "iam_role_config.yml"), region="mars"))
     assert asked == []
 
 
 def test_demo_asks_nobody(tmp_path: Path, asked: list[Seen]) -> None:
     """The demo configuration, which calls no model, doesn't look for an instance either."""
-    assert work_out(request(tmp_path, "", "demo.yml")).settings.region is None
+    assert resolve_service(request(tmp_path, "", "demo.yml")).settings.region is None
     assert asked == []
 
 
@@ -71,7 +72,7 @@ def test_file_that_is_no_text(tmp_path: Path, asked: list[Seen]) -> None:
     """A configuration that isn't UTF-8 is an error with its name, and not a defect of litellmctl."""
     (tmp_path / "mine.yml").write_bytes(b"model_list: # gr\xf6\xdfe\n")
     with pytest.raises(InputError, match=r"mine\.yml"):
-        work_out(request(tmp_path, "", "./mine.yml"))
+        resolve_service(request(tmp_path, "", "./mine.yml"))
     assert asked == []
 
 
@@ -80,6 +81,6 @@ def test_own_installed_file_is_run_as_it_stands(tmp_path: Path) -> None:
     installed = tmp_path / "root/etc/litellm/configs/mine.yml"
     installed.parent.mkdir(parents=True)
     installed.write_text("model_list: [{model_name: m, litellm_params: {model: openai/m, api_key: x}}]\n", "utf-8")
-    wanted = work_out(request(tmp_path, "", "mine.yml"))
+    wanted = resolve_service(request(tmp_path, "", "mine.yml"))
     assert (wanted.own, wanted.gateway.names) == (installed, ("m",))
     assert "mine.yml" not in wanted.configs

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from litellm_systemd.commands.desired import Wanted
-from litellm_systemd.commands.desired_files import build_desired
+from litellm_systemd.commands.install_plan import build_desired
+from litellm_systemd.commands.service_config import ServiceConfig
 from litellm_systemd.contract import VERIFY_TIMER
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.gateway.config import ConfigChoice, ConfigOrigin, parse_config
@@ -48,7 +48,7 @@ def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> Desi
     )
     name = asked.get("config", "demo.yml")
     configs = {**CONFIGS, **{key: text.encode() for key, text in asked.get("configs", {}).items()}}
-    wanted = Wanted(
+    wanted = ServiceConfig(
         settings=settings,
         choice=ConfigChoice(name, ConfigOrigin(asked.get("origin", "shipped")), None),
         gateway=parse_config(configs.get(name, MODEL.encode()).decode(), name),

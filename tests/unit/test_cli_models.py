@@ -116,7 +116,7 @@ def test_a_models_own_role(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     mine = CONFIG.replace("20250929-v1:0}", f"20250929-v1:0, aws_role_name: '{role}'}}")
     (here / "mine.yml").write_text(mine, encoding="utf-8")
     _, err = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml")
-    assert f"sonnet: called as {role}, which needs what is here for that" in err
+    assert f"sonnet: called as {role}, which needs the statements for it alone" in err
 
 
 def test_guardrails(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +152,7 @@ def test_a_shipped_configuration_before_an_install(here: Path, capsys: pytest.Ca
         (
             ["iam-policy", "--offline", "-c", "./mine.yml", "--account", "12345"],
             64,
-            "not the number of an AWS account",
+            "is not an AWS account number",
         ),
         (["models", "--offline", "-c", "nowhere.yml"], 64, "there is no configuration named nowhere.yml"),
     ],

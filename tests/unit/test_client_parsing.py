@@ -9,9 +9,10 @@ import pytest
 import requests
 import urllib3
 
-from litellm_systemd.client.errors import FailureKind, classify, extract_error, redact
-from litellm_systemd.client.gateway import Gateway, Response, event_data, is_loopback
+from litellm_systemd.client.errors import FailureKind, classify, extract_error
+from litellm_systemd.client.gateway import Gateway, Response, event_data, is_local_target
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.secrets import redact
 from litellm_systemd.errors import UsageError
 
 KEY = "sk-canary-7c1f0a"
@@ -70,13 +71,13 @@ def test_a_trailing_slash_makes_no_difference() -> None:
 @pytest.mark.parametrize("host", ["localhost", "api.localhost", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "::"])
 def test_loopback(host: str) -> None:
     """Hosts whose connections stay on this machine are recognised."""
-    assert is_loopback(host)
+    assert is_local_target(host)
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1", "localhost.example", "127.0.0.1.example", "example", ""])
 def test_not_loopback(host: str) -> None:
     """A name that only resembles loopback is not treated as such."""
-    assert not is_loopback(host)
+    assert not is_local_target(host)
 
 
 STREAM = (

@@ -18,7 +18,7 @@ import pytest
 
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands.config_check import check_config
-from litellm_systemd.commands.desired import Request
+from litellm_systemd.commands.resolve import Request
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError
 from litellm_systemd.host.layout import Layout
@@ -130,7 +130,7 @@ def test_without_an_environment_nothing_is_said_of_variables(here: Path) -> None
     report = check_config(Request(host(here), config="./bad.yaml", cwd=here))
     assert codes(report) == ["unknown-provider", "unknown-setting"]
     assert report.data["environment"] is None
-    assert "what depends on variables was not judged" in report.checks[-1].detail
+    assert "what depends on variables was not checked" in report.checks[-1].detail
 
 
 def test_the_env_file_here_comes_before_the_installed_one(here: Path) -> None:
@@ -158,10 +158,10 @@ def test_env_names_the_configuration(here: Path) -> None:
 
 
 def test_nothing_to_check(here: Path) -> None:
-    """Without a file, a .env and an installation the user is asked to name a file."""
-    with pytest.raises(MissingError) as caught:
+    """Without a configuration, a .env and an installation the user is asked to name a configuration."""
+    with pytest.raises(MissingError, match=r"there is no \.env here, and nothing is installed") as caught:
         check_config(Request(host(here), cwd=here))
-    assert "Name a file" in caught.value.hint
+    assert "name a configuration: -c" in caught.value.hint
 
 
 def test_a_shipped_configuration_is_checked_as_it_would_be_installed(here: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from litellm_systemd.env.environment_file import render_assignments
-from litellm_systemd.host.diff import MASK, mask, render_diff
+from litellm_systemd.env.secrets import MASK, mask_lines, mask_yaml
+from litellm_systemd.host.diff import render_diff
 from litellm_systemd.host.state import FileState, folder, link
 
 OLD = FileState("/etc/x.yml", b"a: 1\nb: 2\n")
@@ -38,41 +39,112 @@ def test_mode_owner_kind_and_link() -> None:
     assert render_diff(link("/l", "a"), link("/l", "b")).splitlines()[-2:] == ["-link to a", "+link to b"]
 
 
+CANARY = "sk-canary"
+#: A line of an environment file, of a unit or of a configuration, with a secret in it.
+SECRET_LINES = [
+    'LITELLM_MASTER_KEY="sk-canary"',
+    "AWS_SECRET_ACCESS_KEY=sk-canary",
+    "AWS_SESSION_TOKEN='sk-canary'",
+    "      api_key: sk-canary",
+    "      aws_secret_access_key: 'sk-canary'",
+    '  "password": "sk-canary"',
+    'HTTPS_PROXY="http://me:sk-canary@proxy:3128"',
+    'DATABASE_URL="postgresql://llm:sk-canary@db/x"',
+    "SLACK_WEBHOOK=sk-canary",
+    "DB_PWD=sk-canary",
+    "MY_AUTH=sk-canary",
+    "LITELLM_SALT=sk-canary",
+    "Authorization: Bearer sk-canary",
+    "- Authorization: Bearer sk-canary",
+    "# api_key: sk-canary",
+    'Environment=A=1 "DEPLOY_TOKEN=sk-canary" PORT=4000',
+    "SetCredential=token:sk-canary",
+]
+
+
+@pytest.mark.parametrize("line", SECRET_LINES)
+@pytest.mark.parametrize("canary", [CANARY, "hunter2horse", "4711"])
+def test_secrets_are_masked(line: str, canary: str) -> None:
+    """A secret is masked by its name alone, whatever it looks like; the name stays readable."""
+    shown = mask_lines(line.replace(CANARY, canary))
+    assert canary not in shown
+    assert MASK in shown
+    assert line.split("=")[0].split(":")[0] in shown
+
+
 @pytest.mark.parametrize(
     "line",
     [
-        'LITELLM_MASTER_KEY="sk-canary"',
-        "AWS_SECRET_ACCESS_KEY=sk-canary",
-        "AWS_SESSION_TOKEN='sk-canary'",
-        "      api_key: sk-canary",
-        "      aws_secret_access_key: 'sk-canary'",
-        '  "password": "sk-canary"',
-        'HTTPS_PROXY="http://me:sk-canary@proxy:3128"',
-        'DATABASE_URL="postgresql://llm:sk-canary@db/x"',
+        "  api_key: os.environ/MY_KEY",
+        "KeyringMode=private",
+        "  max_tokens: 100",
+        'PORT="4000"',
+        "  keepalive: 5",
+        "  enable_jwt_auth: true",
+        "  database_connection_pool_limit: 10",
+        "  - model_name: claude-sonnet-5-5",
+        "      model: bedrock/us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "      model: ollama/llama3_instruct_70b",
+        "Environment=HOME=%S/litellm XDG_CACHE_HOME=%C/litellm",
+        "EnvironmentFile=/etc/litellm/litellm.env",
     ],
 )
-def test_secrets_are_masked(line: str) -> None:
-    """The value of a name that sounds secret, and a password in an address, don't show; the name does."""
-    assert "sk-canary" not in mask(line)
-    assert MASK in mask(line)
-    assert line.split("=")[0].split(":")[0] in mask(line)
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["  api_key: os.environ/MY_KEY", "KeyringMode=private", "  max_tokens: 100", 'PORT="4000"', "  keepalive: 5"],
-)
 def test_what_is_no_secret_shows(line: str) -> None:
-    """References to variables, and settings that only resemble a secret, stay readable."""
-    assert mask(line) == line
+    """References to variables, model ids, and settings that only resemble a secret, stay readable."""
+    assert mask_lines(line) == line
+    assert mask_yaml(line) == line
+
+
+CONFIG = """\
+model_list:
+  - model_name: a  # paid by key canary-9
+    litellm_params: {model: openai/x, api_key: canary-1, extra_headers: {X-Own: "canary two"}}
+general_settings:
+  alert_webhooks:
+    - canary-3
+    - "canary-4"
+  master_key: >-
+    canary-5
+    canary-6
+  pass_through_endpoints:
+    - path: /x
+      headers: {Authorization: "Bearer canary-7", content-type: on}
+# api_key: canary-8
+litellm_settings: {request_timeout: 30, drop_params: true}
+"""
+
+
+def test_secrets_of_a_configuration() -> None:
+    """In a configuration, lists, flow mappings, headers, folded values and comments are masked; the rest stays."""
+    shown = mask_yaml(CONFIG.replace("canary-9", "sk-canary-9x"))
+    assert "canary" not in shown
+    assert len(shown.split("\n")) == len(CONFIG.split("\n"))
+    assert shown.endswith("# api_key: ***\nlitellm_settings: {request_timeout: 30, drop_params: true}\n")
+    assert "    litellm_params: {model: openai/x, api_key: ***, extra_headers: {X-Own: ***}}\n" in shown
+
+
+def test_secrets_of_a_broken_configuration() -> None:
+    """A file that is no YAML any more is masked line by line, lists and blocks under a secret name included."""
+    shown = mask_yaml(
+        "a: b: c\nkeys:\n  - canary-1\n- api_key:\n    canary-2\nport: 4000\ntoken: |\n  canary-3\n\n  canary-4\nb: 1"
+    )
+    assert "canary" not in shown
+    assert "port: 4000" in shown
+    assert shown.endswith("b: 1")
+
+
+def test_a_changed_secret_is_a_difference() -> None:
+    """A secret that changed shows as a changed line, without either value."""
+    before, after = (FileState("/etc/x.yml", f"a: 1\napi_key: canary-{number}\n".encode()) for number in (1, 2))
+    assert render_diff(before, after).splitlines()[3:] == [" a: 1", "-api_key: ***", "+api_key: ***"]
 
 
 def test_secret_of_several_lines() -> None:
     """No line of a secret value that goes over several lines shows, and that it changed does."""
     before, after = (
-        FileState("/etc/e", render_assignments({"A_KEY": f"BEGIN\ncanary{number}\nEND", "B": "x"}).encode())
+        FileState("/etc/e.env", render_assignments({"A_KEY": f"BEGIN\ncanary{number}\nEND", "B": "x"}).encode())
         for number in (1, 2)
     )
-    text = render_diff(before, after, is_environment=True)
+    text = render_diff(before, after)
     assert "canary" not in text
     assert [line for line in text.splitlines()[3:] if "A_KEY" in line] == [f"-A_KEY={MASK}", f"+A_KEY={MASK}"]

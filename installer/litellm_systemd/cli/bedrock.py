@@ -9,34 +9,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from litellm_systemd.cli.program import cli, config_option, layout_of, reports, request_of, say
+from litellm_systemd.cli.program import cli, config_option, env_file_option, layout_of, reports, request_of, say
 
 if TYPE_CHECKING:
     from litellm_systemd.report.report import Report
 
-_env_file_option = click.option(
-    "--env-file", type=click.Path(path_type=Path), help="Default: what is installed, else .env here."
-)
 _offline_option = click.option("--offline", is_flag=True, help="Use what this release knows, without the network.")
 
 
 @cli.command()
-@_env_file_option
+@env_file_option
 @config_option
 @_offline_option
 @reports
 def models(env_file: Path | None, config: str | None, offline: bool) -> Report:
-    """List models with ids, limits and end of life.
-
-    Default: the models of the active configuration.
-    """
+    """List models with ids, limits and end of life."""
     from litellm_systemd.commands import models
 
     return models.models(request_of(layout_of(), env_file, config), date.today(), offline=offline)
 
 
 @cli.command("iam-policy")
-@_env_file_option
+@env_file_option
 @config_option
 @_offline_option
 @click.option("--region", help="Use this AWS region if nothing else names one.")
@@ -48,8 +42,6 @@ def iam_policy(
     env_file: Path | None, config: str | None, offline: bool, region: str | None, account: str | None, form: str
 ) -> None:
     """Print the IAM policy that a configuration needs.
-
-    Default: for the active configuration.
 
     aws iam put-role-policy --role-name ROLE --policy-name litellm --policy-document "$(litellmctl iam-policy)"
     """

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from litellm_systemd.cli.program import (
+    ENV_FILE,
     cli,
     config_option,
+    env_file_option,
     eol_option,
     layout_of,
     reports,
@@ -33,7 +35,11 @@ bundle_option = click.option(
 
 @cli.command()
 @click.option(
-    "--env-file", type=click.Path(path_type=Path), default=Path(".env"), help="Write this file. Default: .env."
+    *ENV_FILE,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    default=Path(".env"),
+    help="Write this file. Default: .env.",
 )
 @click.option("--from-profile", "profile", metavar="NAME", help="Use the keys of this profile in ~/.aws.")
 @click.option("--region", help="The AWS region, such as us-east-1.")
@@ -48,7 +54,7 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
 
 
 @cli.command()
-@click.option("--env-file", type=click.Path(path_type=Path), help="Default: .env here, else what is installed.")
+@env_file_option
 @click.option("--installed", is_flag=True, help="Use the installed environment and ignore .env.")
 @config_option
 @click.option("--dry-run", is_flag=True, help="Show the steps and differences only. Exit code 2: there are some.")
@@ -118,7 +124,7 @@ def _ask(question: str, difference: str) -> bool:
 
 
 @cli.command()
-@click.option("--env-file", type=click.Path(path_type=Path), help="Default: .env here, else what is installed.")
+@env_file_option
 @click.option("--installed", is_flag=True, help="Use the installed environment and ignore .env.")
 @config_option
 @click.option(
@@ -225,32 +231,40 @@ def config_list() -> Report:
 
 
 @config.command("show")
-@click.argument("name", required=False)
+@click.argument("file", required=False)
+@env_file_option
+@config_option
 @reports
-def config_show(name: str | None) -> Report:
+def config_show(file: str | None, env_file: Path | None, config: str | None) -> Report:
     """Show the models of a configuration and its problems.
 
-    Default: the active configuration.
+    FILE is a path or a name from 'litellmctl config list', as with -c.
     """
     from litellm_systemd.commands import configs
 
-    return configs.show_config(request_of(layout_of(), None, name))
+    return configs.show_config(request_of(layout_of(), env_file, _one_of(file, config)))
+
+
+def _one_of(file: str | None, config: str | None) -> str | None:
+    if file is not None and config is not None:
+        raise click.UsageError("FILE and -c cannot be combined")
+    return file if config is None else config
 
 
 @config.command("check")
 @click.argument("file", required=False)
-@click.option("-e", "--env-file", type=click.Path(path_type=Path), help="Default: .env here, else what is installed.")
+@env_file_option
 @config_option
 @reports
 def config_check(file: str | None, env_file: Path | None, config: str | None) -> Report:
     """Check a configuration and print each problem with its line.
 
-    FILE is a path or a name from 'litellmctl config list'. Default: the one that an install would use. Exit code 78:
-    the configuration cannot work. docs/linter.md explains each code.
+    FILE is a path or a name from 'litellmctl config list', as with -c. Exit code 78: the configuration cannot work.
+    docs/linter.md explains each code.
     """
     from litellm_systemd.commands import config_check
 
-    return config_check.check_config(request_of(layout_of(), env_file, file or config))
+    return config_check.check_config(request_of(layout_of(), env_file, _one_of(file, config)))
 
 
 @config.command("use")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import date
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -20,7 +20,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError, Interrupted, MissingError
 
 if TYPE_CHECKING:
-    from litellm_systemd.commands.desired import Request
+    from litellm_systemd.commands.resolve import Request
     from litellm_systemd.host.layout import Layout
     from litellm_systemd.report.report import Report
 
@@ -32,7 +32,14 @@ root_option = click.option(
 )
 wait_option = click.option("--wait", is_flag=True, help="Wait for another running litellmctl to end.")
 eol_option = click.option("--allow-eol", is_flag=True, help="Accept models after their end of life on Bedrock.")
-config_option = click.option("-c", "--config", metavar="CONFIG", help="A configuration by name, or a path.")
+config_option = click.option("-c", "--config", metavar="CONFIG", help="A name from 'config list', or a path.")
+ENV_FILE = ("-e", "--env-file")
+env_file_option = click.option(
+    *ENV_FILE,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The environment. Default: .env here, else as installed.",
+)
 
 
 def main() -> None:
@@ -49,13 +56,12 @@ def run_command(arguments: list[str]) -> int:
     except InstallerError as error:
         if debug:
             raise
-        return _refuse(error.message, error.hint, error.code, as_json=as_json)
+        hint = f"{error.hint} {help_hint(arguments)}".lstrip() if error.code is ExitCode.USAGE else error.hint
+        return _refuse(error.message, hint, error.code, as_json=as_json)
     except Interrupted as error:
         return _refuse(error.message, error.hint, error.code, as_json=as_json)
     except click.ClickException as error:
-        return _refuse(
-            error.format_message(), "'litellmctl --help' lists the verbs.", ExitCode.USAGE, as_json=as_json
-        )
+        return _refuse(error.format_message(), help_hint(arguments), ExitCode.USAGE, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         click.echo("litellmctl: interrupted", err=True)
         return 128 + 2
@@ -66,6 +72,16 @@ def run_command(arguments: list[str]) -> int:
         return _refuse(
             message, "'litellmctl --debug VERB' shows where; please report it.", ExitCode.SOFTWARE, as_json=as_json
         )
+
+
+def help_hint(arguments: list[str]) -> str:
+    """The sentence that names the help of the verb in a command line."""
+    path, command = ["litellmctl"], cast("click.Command", cli)
+    for word in arguments:
+        if isinstance(command, click.Group) and word in command.commands:
+            path.append(word)
+            command = command.commands[word]
+    return f"See: {' '.join((*path, '--help'))}"
 
 
 def _refuse(message: str, hint: str, code: ExitCode, *, as_json: bool) -> int:
@@ -144,7 +160,7 @@ def layout_of(root: Path = Path("/"), prefix: str | None = None) -> Layout:
 
 
 def request_of(layout: Layout, env_file: Path | None, config: str | None, *, installed_only: bool = False) -> Request:
-    from litellm_systemd.commands.desired import Request
+    from litellm_systemd.commands.resolve import Request
 
     return Request(layout, env_file, config, Path.cwd(), installed_only, today=date.today())
 

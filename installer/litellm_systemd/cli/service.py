@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from litellm_systemd.cli.program import cli, config_option, json_option, layout_of, reports, request_of, say, show
+from litellm_systemd.cli.program import (
+    cli,
+    config_option,
+    env_file_option,
+    json_option,
+    layout_of,
+    reports,
+    request_of,
+    say,
+    show,
+)
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
 
@@ -63,27 +73,23 @@ def _say(change: Change, report: Report, *, as_json: bool) -> None:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def _add_unit_verb(name: str, text: str) -> None:
-    @config_option
+def _add_unit_verb(name: str, text: str, *, takes_config: bool) -> None:
     @reports
-    def unit_verb(config: str | None) -> Report:
+    def unit_verb(config: str | None = None) -> Report:
         from litellm_systemd.commands import service
 
         return service.act(name, request_of(layout_of(), None, config, installed_only=True), say)
 
     unit_verb.__doc__ = text
-    cli.command(name)(unit_verb)
+    cli.command(name)(config_option(unit_verb) if takes_config else unit_verb)
 
 
-for _name, _text in {
-    "start": "Start the service and wait until it is ready.",
-    "stop": "Drain and stop the service, and close its port.",
-    "restart": "Restart the service without a lost request.",
-    "reload": "Reload the configuration without a lost request.",
-    "enable": "Start the service at boot.",
-    "disable": "Do not start the service at boot.",
-}.items():
-    _add_unit_verb(_name, _text)
+_add_unit_verb("start", "Start the service and wait until it is ready.", takes_config=True)
+_add_unit_verb("stop", "Drain and stop the service, and close its port.", takes_config=False)
+_add_unit_verb("restart", "Restart the service without a lost request.", takes_config=True)
+_add_unit_verb("reload", "Reload the configuration without a lost request.", takes_config=True)
+_add_unit_verb("enable", "Start the service at boot.", takes_config=False)
+_add_unit_verb("disable", "Do not start the service at boot.", takes_config=False)
 
 
 @cli.command()
@@ -171,7 +177,7 @@ def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> in
 @click.option("--concurrency", type=click.IntRange(1, 256), metavar="N", help="Send N small chats at once. Billed.")
 @click.option("--no-spend", is_flag=True, help="Call no model, so that nothing is billed.")
 @click.option("--fallbacks", is_flag=True, help="Verify the fallbacks only, on a temporary instance. Billed.")
-@click.option("--env-file", type=click.Path(path_type=Path), help="With --fallbacks: not what is installed.")
+@env_file_option
 @config_option
 @click.option(
     "--timeout", type=click.FloatRange(min=0.1), default=60.0, help="Wait this many seconds for a response."
@@ -215,14 +221,14 @@ def verify(
     if watch and (fallbacks or quiet):
         raise click.UsageError("--watch cannot be combined with --fallbacks or --quiet")
     if (env_file or config) and not fallbacks:
-        raise click.UsageError("-c and --env-file need --fallbacks: without it, the running gateway is verified")
+        raise click.UsageError("-c and -e need --fallbacks: without it, the running gateway is verified")
     from litellm_systemd.commands import service, verify_output
 
     files = verify_output.Files(junit, html)
     files.require_places()
     if fallbacks:
         if base_url or no_spend or models or all_models or full or concurrency or caching:
-            raise click.UsageError("--fallbacks can be combined with -c, --env-file and --timeout only")
+            raise click.UsageError("--fallbacks can be combined with -c, -e and --timeout only")
         prove = partial(_prove_fallbacks, env_file, config, timeout)
     else:
         from litellm_systemd.verify.run import Scope
@@ -270,7 +276,7 @@ def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: VerifyTar
 
 
 @cli.command()
-@click.option("--env-file", type=click.Path(path_type=Path), help="Default: .env here.")
+@env_file_option
 @config_option
 def run(env_file: Path | None, config: str | None) -> None:
     """Serve in the foreground, without systemd or root."""

@@ -118,22 +118,6 @@ def _tls_reason(causes: tuple[BaseException, ...]) -> str:
     return "the handshake failed"
 
 
-#: Patterns of secrets in foreign messages: keys of LiteLLM and OpenAI, AWS key ids, bearer tokens ...
-_KEYS = re.compile(
-    r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9._-]{4,}|A[KS]IA[A-Z0-9]{12,})|(?:(?<=bearer )|(?<=Bearer ))\S{8,}"
-)
-#: ... and long values after such a name.
-_NAMED = re.compile(r"((?:secret|token|password|signature|key)['\"]?\s*[=:]\s*['\"]?)[^\s'\"&,}]{16,}", re.IGNORECASE)
-
-
-def redact(text: str, *secrets: str) -> str:
-    """`text` with `***` in place of each of `secrets` and of everything that looks like a key."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    return _NAMED.sub(r"\1***", _KEYS.sub("***", text))
-
-
 def extract_error(body: Any, text: str) -> str:
     """The message of an error response, from its parsed `body` (None if it is not JSON) or its `text`.
 

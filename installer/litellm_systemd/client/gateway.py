@@ -6,7 +6,6 @@ responses too and never followed, so that the key reaches no other host.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import socket
@@ -23,7 +22,9 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection
 
-from litellm_systemd.client.errors import FailureKind, GatewayError, classify, extract_error, redact
+from litellm_systemd.client.errors import FailureKind, GatewayError, classify, extract_error
+from litellm_systemd.env.secrets import redact
+from litellm_systemd.env.variables import is_loopback
 from litellm_systemd.errors import UsageError
 
 
@@ -227,7 +228,7 @@ class Gateway:
                 session.auth = _Key(self.api_key, self.key_header)
                 if self.socket:
                     session.mount("http://", UnixAdapter(self.socket))
-                elif is_loopback(urlsplit(self.base_url).hostname or ""):
+                elif is_local_target(urlsplit(self.base_url).hostname or ""):
                     session.mount("http://", _Direct())
                     session.mount("https://", _Direct())
                 with session.request(
@@ -265,15 +266,9 @@ class _Direct(HTTPAdapter):
         return super().send(request, *args, **{**kwargs, "proxies": {}})
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a connection to `host` stays on this machine, as it does for unspecified addresses on Linux."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
+def is_local_target(host: str) -> bool:
+    """Whether a connection to `host` stays on this machine. On Linux those to the unspecified addresses do."""
+    return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - a target, nothing is bound
 
 
 def event_data(chunks: Iterable[bytes]) -> Iterator[str]:

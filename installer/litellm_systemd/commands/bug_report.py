@@ -19,9 +19,10 @@ from litellm_systemd import contract
 from litellm_systemd.commands.doctor import find_any_layout
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.environment_file import parse_environment_file
+from litellm_systemd.env.secrets import is_secret_variable
 from litellm_systemd.errors import CannotCreate, InstallerError, MissingError
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.logs.scrub import Scrubber, is_secret_variable, learn_unit, learn_yaml
+from litellm_systemd.logs.scrub import Scrubber
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Report
 
@@ -57,9 +58,9 @@ def learn_secrets(snapshot: Snapshot) -> Scrubber:
     for path in (environment, *sorted(failed)):
         scrubber.learn_variables(parse_environment_file(_text(path)))
     for path in _configurations(snapshot):
-        learn_yaml(scrubber, _text(path))
+        scrubber.learn_yaml(_text(path))
     for path in unit_files(layout):
-        learn_unit(scrubber, _text(path))
+        scrubber.learn_unit(_text(path))
     # What no file of ours says: an EnvironmentFile= of a drop-in, a file that was changed since the start.
     scrubber.learn_variables(_environment_of(snapshot))
     return scrubber

@@ -61,7 +61,7 @@ def _difference(layout: Layout, found: FileState | None, path: str, record: Reco
         return
     # Modes are told in words already.
     before = pristine if found is None else replace(found, path=path, content=pristine.content)
-    yield render_diff(replace(before, path=path), found, is_environment=path == layout.environment_file)
+    yield render_diff(replace(before, path=path), found)
 
 
 def _unit_drift(layout: Layout, host: HostState, name: str) -> Iterator[tuple[str, str]]:

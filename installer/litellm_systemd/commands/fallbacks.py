@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from litellm_systemd import contract
-from litellm_systemd.commands.desired import Request, work_out
+from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service import installed_settings
+from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.commands.transaction import Say
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.observe import is_booted
@@ -39,16 +40,16 @@ def prove_fallbacks(
         with throwaway_unit(layout, systemctl, settings.master_key, timeout) as gateway:
             report = verify_fallbacks(gateway, config)
         return replace(report, notes=(_UNIT_NOTE, *report.notes))
-    wanted = work_out(request)
+    service = resolve_service(request)
     say("starting a throwaway instance as a process")
     with throwaway_process(
-        wanted.own or wanted.configs[wanted.choice.name],
-        {**environ, **wanted.settings.environment},
-        key=wanted.settings.master_key,
+        service.own or service.configs[service.choice.name],
+        {**environ, **service.settings.environment},
+        key=service.settings.master_key,
         timeout=timeout,
-        start_timeout=wanted.settings.start_timeout,
+        start_timeout=service.settings.start_timeout,
     ) as gateway:
-        report = verify_fallbacks(gateway, wanted.gateway)
+        report = verify_fallbacks(gateway, service.gateway)
     return replace(report, notes=(_PROCESS_NOTE, *report.notes))
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.command import interruptible
-from litellm_systemd.commands.desired import Wanted, work_out
-from litellm_systemd.commands.desired_files import build_desired
+from litellm_systemd.commands.install_plan import build_desired
 from litellm_systemd.commands.rehearse import RehearseOptions
+from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.commands.transaction import Say
 from litellm_systemd.errors import CannotCreate, MissingError, Unavailable
 from litellm_systemd.host.files import plain_umask, remove_path
@@ -65,29 +65,29 @@ def rehearse_in_foreground(
 def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: Say) -> Report:
     # What an earlier rehearsal rendered must not be taken for an installation that a user edited.
     remove_path(layout, layout.etc)
-    wanted = work_out(replace(options.request, layout=layout))
-    if trouble := port_trouble(wanted.settings.listen):
+    service = resolve_service(replace(options.request, layout=layout))
+    if trouble := port_trouble(service.settings.listen):
         raise Unavailable(trouble, "PORT is set in .env.")
     release = _build(options, layout, say)
-    checks = [_describe(layout, release), _render(wanted, layout, release, say)]
+    checks = [_describe(layout, release), _render(service, layout, release, say)]
     say(f"starting the service in the foreground (its log: {folders.log})")
-    gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
-    with foreground_service(layout, folders) as service:
-        seconds = service.await_ready(lambda status: say(f"  {status}"))
+    gateway = Gateway(service.settings.base_url, api_key=service.settings.master_key)
+    with foreground_service(layout, folders) as process:
+        seconds = process.await_ready(lambda status: say(f"  {status}"))
         checks.append(Check("start", Outcome.OK, "READY=1", seconds=seconds))
         proof = Report(f"served on {gateway.base_url}")
         if options.verify:
-            scope = Scope(wanted.gateway.names, spend=options.spend, mocked=wanted.gateway.mocked_names)
+            scope = Scope(service.gateway.names, spend=options.spend, mocked=service.gateway.mocked_names)
             proof = verify(gateway, scope)
-        limit = f"WATCHDOG=1, WatchdogSec={service.watchdog_timeout:g}"
-        checks.append(Check("watchdog", Outcome.OK, limit, seconds=service.await_watchdog()))
+        limit = f"WATCHDOG=1, WatchdogSec={process.watchdog_timeout:g}"
+        checks.append(Check("watchdog", Outcome.OK, limit, seconds=process.await_watchdog()))
         say("stopping it")
-        checks += [*proof.checks, Check("stop", Outcome.OK, "STOPPING=1, exit code 0", seconds=service.stop())]
+        checks += [*proof.checks, Check("stop", Outcome.OK, "STOPPING=1, exit code 0", seconds=process.stop())]
     errors = _UNIT_ERRORS if checks[1].outcome is Outcome.FAILED else ""
     return Report(
         title=f"rehearsed in the foreground: {proof.title}{errors}",
         checks=(*checks, _NOT_REHEARSED),
-        notes=(*wanted.notes, *proof.notes),
+        notes=(*service.notes, *proof.notes),
         data={**proof.data, "root": str(layout.root), "log": str(folders.log)},
     )
 
@@ -114,11 +114,11 @@ def _describe(layout: Layout, release: str) -> Check:
     return Check("release", Outcome.OK, f"{layout.real(layout.release(release))} with LiteLLM {litellm}")
 
 
-def _render(wanted: Wanted, layout: Layout, release: str, say: Say) -> Check:
+def _render(service: ServiceConfig, layout: Layout, release: str, say: Say) -> Check:
     say(f"writing units, environment and configurations below {layout.root}")
     desired = build_desired(
         layout,
-        wanted,
+        service,
         HostState(),
         release=release,
         systemd=_systemd_version(layout),

@@ -1,9 +1,10 @@
-"""iam-policy: what the service's identity must be allowed, and no more."""
+"""iam-policy: the least privileges that the identity of the service needs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from litellm_systemd.aws.bedrock import BedrockCatalogue, ask_bedrock
@@ -18,14 +19,14 @@ from litellm_systemd.aws.policy import (
     render_terraform,
 )
 from litellm_systemd.bedrock.ids import IdKind
-from litellm_systemd.commands.chosen import Chosen, read_chosen
-from litellm_systemd.commands.desired import Request
+from litellm_systemd.commands.resolve import Request, read_gateway, resolve
 from litellm_systemd.env.aws import ROLE
 from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.env.settings import REGION_VARIABLES
 from litellm_systemd.errors import InputError, UsageError
+from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.config_types import resolve_reference
-from litellm_systemd.gateway.served_models import ServedModel
+from litellm_systemd.gateway.served_models import ServedModel, build_served
 from litellm_systemd.report.report import Report
 
 FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -35,56 +36,74 @@ FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The configuration that the policy is for, the service's environment, and the models that it serves there."""
+
+    gateway: GatewayConfig
+    environ: Mapping[str, str] = field(repr=False)
+    served: tuple[ServedModel, ...]
+
+
 def iam_policy(request: Request, form: str = "json", *, offline: bool = False, account: str | None = None) -> Report:
-    """The policy for a configuration; `data["text"]` is what to print, the notes are for people.
+    """The policy for a configuration. `data["text"]` is its text, the notes are for the user.
 
     Args:
-        request: the configuration, and where its environment is.
+        request: names the environment and the configuration.
         form: one of FORMS.
-        offline: don't ask Bedrock which models and regions are behind a profile.
-        account: the AWS account to write into the ARNs; without it they hold for any.
+        offline: do not query Bedrock for the models and regions of a profile.
+        account: the AWS account number for the ARNs; without it they match any account.
 
     Raises:
-        UsageError: `account` isn't an account's number.
-        InputError: a model has no region, or none of the models is Bedrock's.
+        UsageError: `account` is no account number.
+        InputError: a model has no region, or no model is on Bedrock.
         InstallerError: there is no such configuration, or it can't be read.
     """
     if account is not None and not re.fullmatch(r"\d{12}", account):
-        raise UsageError(f"--account {account}: not the number of an AWS account", "It has twelve digits.")
-    chosen = read_chosen(request)
-    answers = {} if offline else _ask(chosen)
-    grants = tuple(_grants(chosen, answers, account or "*"))
+        raise UsageError(f"--account {account} is not an AWS account number", "It has 12 digits.")
+    subject = _read_subject(request)
+    answers = {} if offline else _query_bedrock(subject)
+    grants = tuple(_grants(subject, answers, account or "*"))
     if not grants:
-        raise InputError(f"{chosen.gateway.source} calls no model on Bedrock", "It needs no policy.")
-    policy = build_policy(grants, tuple(_guardrails(chosen, account or "*")))
+        raise InputError(f"{subject.gateway.source} calls no model on Bedrock", "It needs no policy.")
+    policy = build_policy(grants, tuple(_guardrails(subject, account or "*")))
     return Report(
-        f"the policy for {chosen.gateway.source}",
-        notes=tuple(_notes(chosen, answers)),
+        f"the policy for {subject.gateway.source}",
+        notes=tuple(_notes(subject, answers)),
         data={"policy": policy, "text": FORMS[form](policy)},
     )
 
 
-def _grants(chosen: Chosen, answers: Mapping[str, BedrockCatalogue], account: str) -> Iterator[Grant]:
-    for served in chosen.served:
+def _read_subject(request: Request) -> _Subject:
+    selection = resolve(request, read_only=True)
+    environ = selection.environ
+    if request.region is not None:
+        environ = {**environ, REGION_VARIABLES[0]: request.region}
+    gateway = read_gateway(selection.config, request.region or selection.settings.region)
+    return _Subject(gateway, environ, build_served(gateway, environ))
+
+
+def _grants(subject: _Subject, answers: Mapping[str, BedrockCatalogue], account: str) -> Iterator[Grant]:
+    for served in subject.served:
         if (
             served.is_called
             and served.region is None
             and served.found
             and served.found.kind is not IdKind.OTHER_SERVICE
         ):
-            hint = "Set AWS_REGION_NAME in .env, or give --region."
+            hint = "Set AWS_REGION_NAME in .env, or use --region."
             raise InputError(f"{served.model.name} is on Bedrock, and no region is set", hint)
-        told = answers.get(served.region or "", BedrockCatalogue())
-        behind = told.profiles.get(served.found.text) if served.found is not None else None
+        catalogue = answers.get(served.region or "", BedrockCatalogue())
+        behind = catalogue.profiles.get(served.found.text) if served.found is not None else None
         grant = build_grant(served, behind, account=account)
         if grant is not None:
             yield grant
 
 
-def _guardrails(chosen: Chosen, account: str) -> Iterator[str]:
+def _guardrails(subject: _Subject, account: str) -> Iterator[str]:
     """The guardrails that models name themselves, and those that LiteLLM applies on its own."""
-    gateway, environ = chosen.gateway, chosen.environ
-    for served in chosen.served:
+    gateway, environ = subject.gateway, subject.environ
+    for served in subject.served:
         own = gateway.params(served.model).get("guardrailConfig")
         name = resolve_reference(own.get("guardrailIdentifier"), environ) if isinstance(own, Mapping) else None
         if served.is_called and served.region is not None and name is not None:
@@ -101,18 +120,18 @@ def _guardrails(chosen: Chosen, account: str) -> Iterator[str]:
             yield build_guardrail(name, region, account=account)
 
 
-def _ask(chosen: Chosen) -> dict[str, BedrockCatalogue]:
-    """What Bedrock says of the profiles of each region."""
-    regions = sorted({each.region for each in chosen.served if each.region and _is_profile(each)})
+def _query_bedrock(subject: _Subject) -> dict[str, BedrockCatalogue]:
+    """What Bedrock reports for the profiles, by region."""
+    regions = sorted({each.region for each in subject.served if each.region and _is_profile(each)})
     return {
         region: ask_bedrock(
-            chosen.environ,
+            subject.environ,
             region,
             profiles=tuple(
                 sorted(
                     {
                         each.found.text
-                        for each in chosen.served
+                        for each in subject.served
                         if each.found and each.region == region and _is_profile(each)
                     }
                 )
@@ -127,27 +146,27 @@ def _is_profile(served: ServedModel) -> bool:
     return served.is_called and served.found is not None and served.found.kind in kinds
 
 
-def _notes(chosen: Chosen, answers: Mapping[str, BedrockCatalogue]) -> Iterator[str]:
+def _notes(subject: _Subject, answers: Mapping[str, BedrockCatalogue]) -> Iterator[str]:
     refusal = next((each.refusal for each in answers.values() if each.refusal is not None), None)
     if refusal is not None:
-        yield f"The regions of the profiles are those known to this release; Bedrock wasn't asked: {refusal}."
-    for region, told in answers.items():
-        for name in sorted(told.unknown):
+        yield f"The regions of the profiles are those that this release knows; Bedrock was not queried: {refusal}."
+    for region, catalogue in answers.items():
+        for name in sorted(catalogue.unknown):
             yield f"Bedrock has no {name} in {region}."
-    for served in chosen.served:
+    for served in subject.served:
         if served.found is not None and served.found.kind is IdKind.OTHER_SERVICE and not served.model.mocked:
-            yield f"{served.model.name} is not in it: {served.model.provider_model} isn't called as a model is."
+            yield f"{served.model.name} is not in it: {served.model.provider_model} is not called like a model."
         elif served.is_called and served.found is not None and "*" in served.found.text:
             yield f"{served.model.name} lets clients name the model: inference profiles that they name are not in it."
-    yield from _roles(chosen)
+    yield from _roles(subject)
 
 
-def _roles(chosen: Chosen) -> Iterator[str]:
-    role = chosen.environ.get(ROLE)
+def _roles(subject: _Subject) -> Iterator[str]:
+    role = subject.environ.get(ROLE)
     if role:
         yield f"It is for {role}; the identity that assumes this role needs sts:AssumeRole on it and nothing else."
-    for caller in callers(chosen.gateway, chosen.served, chosen.environ):
+    for caller in callers(subject.gateway, subject.served, subject.environ):
         own = caller.environ.get(ROLE)
         if own and own != role and not caller.environ.get(BEARER_VARIABLE):
             names = ", ".join(each.model.name for each in caller.models)
-            yield f"{names}: called as {own}, which needs what is here for that; who assumes it needs sts:AssumeRole."
+            yield f"{names}: called as {own}, which needs the statements for it alone; callers need sts:AssumeRole."

@@ -7,16 +7,16 @@ from dataclasses import replace
 from litellm_systemd import contract
 from litellm_systemd.aws.credentials import bedrock_models
 from litellm_systemd.client.gateway import Gateway
-from litellm_systemd.commands.desired import Request, Wanted
 from litellm_systemd.commands.install_plan import InstallOptions, InstallPlan, prepare_install, render_kept
 from litellm_systemd.commands.preflight import NOT_ASKED
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.service_config import ServiceConfig
 from litellm_systemd.commands.transaction import Say, changing, prove_service
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.host.diff import render_diff
-from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import Plan, Verb
 from litellm_systemd.install.apply import apply_install
 from litellm_systemd.instances.runtime_calls import port_trouble
@@ -47,7 +47,7 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
 
         def prove() -> None:
             if _is_served(options) and options.verify:
-                proofs.append(prove_service(draft.wanted))
+                proofs.append(prove_service(draft.service))
 
         executor = replace(executor, source=draft.source, starts=_is_served(options))
         apply_install(executor, draft.plan, draft.desired, draft.host, prove)
@@ -75,36 +75,34 @@ def _check_port(draft: InstallPlan) -> None:
     gives_way = any(verb is Verb.STOP for verb, _ in verbs)
     if not takes_it or gives_way or draft.host.unit(contract.SOCKET).is_active:
         return
-    if trouble := port_trouble(draft.wanted.settings.listen):
+    if trouble := port_trouble(draft.service.settings.listen):
         # The line has the remedy already, short of where PORT stands.
         raise Unavailable(trouble, "PORT is set in .env.")
 
 
 def _planned(options: InstallOptions, draft: InstallPlan) -> Report:
-    plan, wanted, layout = draft.plan, draft.wanted, options.request.layout
+    plan, service = draft.plan, draft.service
     steps = tuple(
         Check(f"{action.verb.value} {action.target}", Outcome.SKIPPED, action.reason) for action in plan.actions
     )
     title = f"{len(plan.actions)} steps to take; {plan.effect}; nothing was changed" if plan else NOTHING_TO_DO
     diffs = tuple(
-        render_diff(
-            draft.host.files.get(action.target), action.after, is_environment=action.target == layout.environment_file
-        )
+        render_diff(draft.host.files.get(action.target), action.after)
         for action in plan.actions
         if action.after is not None
     )
     return Report(
         title=title,
         checks=steps,
-        notes=(*wanted.notes, *_access_notes(options, wanted), *_kept_notes(plan)),
+        notes=(*service.notes, *_access_notes(options, service), *_kept_notes(plan)),
         data=_data(draft),
-        diffs=(*diffs, *_kept_diffs(layout, plan)),
+        diffs=(*diffs, *_kept_diffs(plan)),
         code=ExitCode.CHANGES if plan else ExitCode.OK,
     )
 
 
-def _access_notes(options: InstallOptions, wanted: Wanted) -> tuple[str, ...]:
-    return () if options.request.prove_access or not bedrock_models(wanted.gateway) else (NOT_ASKED,)
+def _access_notes(options: InstallOptions, service: ServiceConfig) -> tuple[str, ...]:
+    return () if options.request.prove_access or not bedrock_models(service.gateway) else (NOT_ASKED,)
 
 
 def _kept_notes(plan: Plan) -> tuple[str, ...]:
@@ -115,18 +113,18 @@ def _kept_notes(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _kept_diffs(layout: Layout, plan: Plan) -> tuple[str, ...]:
-    return tuple(render_kept(layout, kept) for kept in plan.kept if kept.is_news)
+def _kept_diffs(plan: Plan) -> tuple[str, ...]:
+    return tuple(render_kept(kept) for kept in plan.kept if kept.is_news)
 
 
 def _data(draft: InstallPlan) -> dict[str, object]:
-    plan, wanted = draft.plan, draft.wanted
+    plan, service = draft.plan, draft.service
     return {
         "changed": bool(plan),
         "effect": plan.effect,
-        "config": wanted.choice.name,
-        "base_url": wanted.settings.base_url,
-        "models": list(wanted.gateway.names),
+        "config": service.choice.name,
+        "base_url": service.settings.base_url,
+        "models": list(service.gateway.names),
         "actions": [str(action) for action in plan.actions],
         "kept": [kept.path for kept in plan.kept],
     }
@@ -137,16 +135,16 @@ def _is_served(options: InstallOptions) -> bool:
 
 
 def _installed(options: InstallOptions, draft: InstallPlan, proven: Report | None = None) -> Report:
-    plan, wanted, layout = draft.plan, draft.wanted, options.request.layout
-    data, diffs = _data(draft), _kept_diffs(layout, plan)
-    notes = (*wanted.notes, *_access_notes(options, wanted), *_kept_notes(plan), *_key_notes(wanted.settings))
-    where = f"LiteLLM with {wanted.choice.name}"
+    plan, service = draft.plan, draft.service
+    data, diffs = _data(draft), _kept_diffs(plan)
+    notes = (*service.notes, *_access_notes(options, service), *_kept_notes(plan), *_key_notes(service.settings))
+    where = f"LiteLLM with {service.choice.name}"
     if not _is_served(options):
         return Report(f"installed {where}" if plan else NOTHING_TO_DO, notes=notes, data=data, diffs=diffs)
     if not options.verify:
-        return Report(f"{where} serves on {wanted.settings.base_url}", notes=notes, data=data, diffs=diffs)
-    gateway = Gateway(wanted.settings.base_url, api_key=wanted.settings.master_key)
-    scope = Scope(wanted.gateway.names, spend=options.spend, mocked=wanted.gateway.mocked_names)
+        return Report(f"{where} serves on {service.settings.base_url}", notes=notes, data=data, diffs=diffs)
+    gateway = Gateway(service.settings.base_url, api_key=service.settings.master_key)
+    scope = Scope(service.gateway.names, spend=options.spend, mocked=service.gateway.mocked_names)
     proof = verify(gateway, scope, proven=proven)
     return Report(
         proof.title if plan else f"{NOTHING_TO_DO}; {proof.title}",

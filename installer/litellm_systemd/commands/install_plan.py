@@ -1,4 +1,4 @@
-"""The plan of an install, and all that it is made from. Changes nothing."""
+"""Make the plan of an install: the desired state of the host, against the observed one. Changes nothing."""
 
 from __future__ import annotations
 
@@ -7,34 +7,44 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from litellm_systemd.commands.desired import Request, Wanted, work_out
-from litellm_systemd.commands.desired_files import build_desired
+from litellm_systemd import contract
+from litellm_systemd.commands.resolve import Request, build_config_link, is_given
+from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.host.diff import render_diff
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import observe_host, require_calm, require_systemd
-from litellm_systemd.host.state import DesiredState, HostState, Kept, Plan, Running
+from litellm_systemd.host.state import DesiredState, FileState, HostState, Kept, Plan, Running, folder, link
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.plan import plan_install, require_ground
-from litellm_systemd.install.verify_timer import find_interval
+from litellm_systemd.install.render import (
+    render_command,
+    render_environment,
+    render_service,
+    render_socket,
+    render_sysusers,
+    render_tmpfiles,
+    render_verify_service,
+    render_verify_timer,
+)
+from litellm_systemd.install.verify_timer import OFF, find_interval
 from litellm_systemd.releases.inventory import running_release
 from litellm_systemd.releases.source import Source, find_source, installed_version
 
-#: Asked whether a file that the user edited gives way: with the question, and the difference.
+#: Asks the user whether to replace a file that they edited: the question, and the difference.
 Ask = Callable[[str, str], bool]
 
 
 def keep_mine(_question: str, _difference: str) -> bool:
-    """The answer where nobody can be asked: what the user edited stays."""
+    """The answer without a terminal: what the user edited stays."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """What the flags of `install` say.
+    """The options of `install`.
 
-    `offline`: neither the instance metadata nor STS is asked. `take_ours`: files that the user edited give way, and
-    nobody is asked. `spend`: whether `verify` calls a model. `verify_every`: how often the service is to be checked
-    by itself, None for as it is.
+    `offline`: query neither the instance metadata nor STS. `take_ours`: replace files that the user edited, without a
+    question. `spend`: `verify` may call a model. `verify_every`: the interval of the verify timer, None to keep it.
     """
 
     request: Request
@@ -52,9 +62,9 @@ class InstallOptions:
 
 @dataclass(frozen=True, slots=True)
 class InstallPlan:
-    """A plan with all that it was made from."""
+    """A plan, and what it was made from. `source` is None if the release exists already."""
 
-    wanted: Wanted
+    service: ServiceConfig
     source: Source | None
     host: HostState
     desired: DesiredState
@@ -62,19 +72,19 @@ class InstallPlan:
 
 
 def prepare_install(options: InstallOptions) -> InstallPlan:
-    """Look at everything, and plan.
+    """Observe the host, work out its desired state, and plan.
 
     Raises:
-        InstallerError: the request, or the host, keeps it from working.
+        InstallerError: the request can't be used, or the host does not allow the install.
     """
     layout = options.request.layout
     systemctl = Systemctl(layout)
     systemd = require_systemd(systemctl) if layout.is_host else systemctl.version()
     if layout.is_host and options.start:
         require_calm(systemctl)
-    wanted = work_out(options.request)
+    service = resolve_service(options.request)
     release, source = _release(layout, options.bundle)
-    host = observe_host(layout, systemctl, [layout.config(name) for name in wanted.configs])
+    host = observe_host(layout, systemctl, [layout.config(name) for name in service.configs])
     build = partial(
         build_desired,
         layout,
@@ -86,25 +96,25 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
         verify_every=options.verify_every or find_interval(layout, host),
     )
     take: frozenset[str] = frozenset(host.files) if options.take_ours else frozenset()
-    desired = build(wanted, take=take)
+    desired = build(service, take=take)
     require_ground(layout, desired, host)
     plan = plan_install(layout, desired, host)
-    given_up = {kept.path for kept in plan.kept if kept.is_news and options.ask(*_question(layout, kept))}
+    given_up = {kept.path for kept in plan.kept if kept.is_news and options.ask(*_question(kept))}
     kept_environment = _kept_environment(layout, plan, given_up)
     if kept_environment is not None:
-        # What `.env` says isn't taken up, so nothing else may be made from it either.
-        wanted = work_out(replace(options.request, env_file=None, installed_only=True))
+        # The edited environment file stays, so that nothing may be made from .env.
+        service = resolve_service(replace(options.request, env_file=None, installed_only=True))
     if given_up or kept_environment is not None:
-        desired = build(wanted, take=take | given_up)
+        desired = build(service, take=take | given_up)
         plan = plan_install(layout, desired, host)
     if kept_environment is not None:
         plan = replace(plan, kept=(*plan.kept, kept_environment))
-    return InstallPlan(wanted, source, host, desired, plan)
+    return InstallPlan(service, source, host, desired, plan)
 
 
 def _release(layout: Layout, bundle: Path | None) -> tuple[str, Source | None]:
     if bundle is not None:
-        # Late: it loads what the other verbs don't need.
+        # A late import: it loads what the other verbs do not need.
         from litellm_systemd.releases.bundle import open_own_bundle
 
         source = open_own_bundle(bundle)
@@ -121,10 +131,78 @@ def _kept_environment(layout: Layout, plan: Plan, take: Container[str]) -> Kept 
     return None if kept is None or kept.path in take else kept
 
 
-def _question(layout: Layout, kept: Kept) -> tuple[str, str]:
-    return f"{kept.path} was edited here. Put that aside and take the new one?", render_kept(layout, kept)
+def _question(kept: Kept) -> tuple[str, str]:
+    return f"{kept.path} was edited here. Keep that copy aside and write the new one?", render_kept(kept)
 
 
-def render_kept(layout: Layout, kept: Kept) -> str:
-    """The difference between a file that the user keeps and the one that he was offered."""
-    return render_diff(kept.found, kept.offered, is_environment=kept.path == layout.environment_file)
+def render_kept(kept: Kept) -> str:
+    """The difference between a file that the user keeps and the new one."""
+    return render_diff(kept.found, kept.offered)
+
+
+def build_desired(
+    layout: Layout,
+    service: ServiceConfig,
+    host: HostState,
+    *,
+    release: str,
+    systemd: int,
+    version: str,
+    running: Running,
+    take: Container[str] = (),
+    verify_every: str = OFF,
+) -> DesiredState:
+    """The desired state of the host: folders, files, release, and the service enabled and running.
+
+    `take`: files to write although the user edited them. `verify_every`: the interval of the verify timer.
+    """
+    folders = (
+        folder(layout.etc, 0o750, group=contract.SERVICE_USER),
+        folder(layout.configs, 0o750, group=contract.SERVICE_USER),
+    )
+    settings = service.settings
+    texts = {
+        layout.service: render_service(layout, settings, systemd, version),
+        layout.socket: render_socket(layout, settings),
+        layout.sysusers: render_sysusers(),
+        layout.tmpfiles: render_tmpfiles(folders),
+    }
+    checks = {
+        layout.verify_service: render_verify_service(layout, version),
+        layout.verify_timer: render_verify_timer(verify_every),
+    }
+    if verify_every != OFF:
+        texts |= checks
+    command = FileState(layout.command, render_command(layout, version).encode(), mode=0o755, keep_edits=True)
+    files = (
+        *(FileState(path, text.encode(), keep_edits=True) for path, text in texts.items()),
+        _environment_file(layout, service, host),
+        *(build_config_file(layout, service, name) for name in service.configs),
+        build_config_link(layout, service.choice.name),
+        link(layout.current, f"releases/{release}"),
+        command,
+    )
+    taken = frozenset(file.path for file in files if file.path in take)
+    absent = tuple(checks) if verify_every == OFF else ()
+    return DesiredState(release, folders, files, running=running, take=taken, absent=absent)
+
+
+def _environment_file(layout: Layout, service: ServiceConfig, host: HostState) -> FileState:
+    """The rendered file; without new variables the installed one as it is, with the user's comments."""
+    found = host.files.get(layout.environment_file)
+    if service.keeps_environment and found is not None:
+        return FileState(layout.environment_file, found.content, mode=0o600)
+    text = render_environment(service.settings)
+    return FileState(layout.environment_file, text.encode(), mode=0o600, keep_edits=True)
+
+
+def build_config_file(layout: Layout, service: ServiceConfig, name: str) -> FileState:
+    """An installed configuration. An edited one stays, unless the user gave the file itself by its path."""
+    given = is_given(service.choice) and service.choice.name == name
+    return FileState(
+        layout.config(name),
+        service.configs[name],
+        mode=0o640,
+        group=contract.SERVICE_USER,
+        keep_edits=not given,
+    )

@@ -6,6 +6,7 @@ import os
 from datetime import datetime
 
 from litellm_systemd.command import replace_process
+from litellm_systemd.env.secrets import redact
 from litellm_systemd.errors import CommandError, InputError, PermissionDenied, UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
@@ -90,7 +91,7 @@ def build_request(found: tuple[LogEvent, ...], name: str, span: str) -> Report:
     """The report of `request`; `span` says of which time."""
     return Report(
         f"{len(found)} event{'' if len(found) == 1 else 's'} of request {name} {_hinted(span, is_found=bool(found))}",
-        facts=tuple((f"{render_time(event.when)}  {event.pid}", event.text) for event in found),
+        facts=tuple((f"{render_time(event.when)}  {event.pid}", redact(event.text)) for event in found),
         notes=_meanings(found) or (() if found else (_NOTHING,)),
         data={"request": name, "events": [_event(event) for event in found]},
     )
@@ -130,7 +131,7 @@ def _check(group: Group) -> Check:
     return Check(
         known.name if known else "not known" if group.priority <= ERROR else "not known (warning)",
         Outcome.WARNING,
-        f"{times}\n{group.sample}",
+        f"{times}\n{redact(group.sample)}",
         f"{known.means}: {known.remedy}." if known else "",
     )
 
@@ -144,14 +145,14 @@ def _group(group: Group) -> dict[str, object]:
         "count": group.count,
         "first": group.first,
         "last": group.last,
-        "sample": group.sample,
+        "sample": redact(group.sample),
         "means": known.means if known else None,
         "remedy": known.remedy if known else None,
     }
 
 
 def _event(event: LogEvent) -> dict[str, object]:
-    return {"time": event.when, "priority": event.priority, "pid": event.pid, "text": event.text}
+    return {"time": event.when, "priority": event.priority, "pid": event.pid, "text": redact(event.text)}
 
 
 def _meanings(events: tuple[LogEvent, ...]) -> tuple[str, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from litellm_systemd.aws.bedrock import query_lifecycles
-from litellm_systemd.commands.chosen import read_chosen
-from litellm_systemd.commands.desired import Request
+from litellm_systemd.commands.config_check import environment_check
+from litellm_systemd.commands.resolve import Request, read_gateway, resolve
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
-from litellm_systemd.gateway.served_models import ServedModel, end_findings
+from litellm_systemd.gateway.served_models import ServedModel, build_served, end_findings
 from litellm_systemd.report.report import Check, Outcome, Report, Table
 
 _COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")
@@ -29,11 +30,12 @@ def models(request: Request, today: date, *, offline: bool = False) -> Report:
     Raises:
         InstallerError: there is no such configuration, or it can't be read.
     """
-    chosen = read_chosen(request)
-    served, refusal = (
-        (chosen.served, _NOT_ASKED) if offline else query_lifecycles(chosen.gateway, chosen.served, chosen.environ)
-    )
-    return build_report(chosen.gateway, served, refusal, today)
+    selection = resolve(request, read_only=True)
+    gateway, environ = read_gateway(selection.config, selection.settings.region), selection.environ
+    served = build_served(gateway, environ)
+    served, refusal = (served, _NOT_ASKED) if offline else query_lifecycles(gateway, served, environ)
+    report = build_report(gateway, served, refusal, today)
+    return replace(report, checks=(*report.checks, *environment_check(selection)))
 
 
 def build_report(gateway: GatewayConfig, served: tuple[ServedModel, ...], refusal: str | None, today: date) -> Report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.box import Box, Namespaces, require_boxes
-from litellm_systemd.command import interruptible
+from litellm_systemd.command import interruptible, module_argv
 from litellm_systemd.commands.clone import boot_clone, make_clone
-from litellm_systemd.commands.desired import Request, Wanted, work_out
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.commands.transaction import Say, require_root
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
@@ -74,12 +74,12 @@ def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
     layout = options.request.layout
     # What a clone's files are a view of must not change below it (overlayfs calls that undefined).
     with hold_lock(layout, "rehearse", wait=options.wait, say=say), interruptible():
-        wanted = work_out(options.request)
+        service = resolve_service(options.request)
         _require_own(options.bundle)
         say("booting a clone of this host")
-        inputs = _inputs(options, wanted)
+        inputs = _inputs(options, service)
         with Namespaces() as namespaces, closing(make_clone(namespaces, inputs, options.request.cwd)) as clone:
-            seen = _perform(options, wanted, clone, say)
+            seen = _perform(options, service, clone, say)
             say("throwing the clone away")
     return build_report(seen)
 
@@ -93,16 +93,16 @@ def _require_own(bundle: Path | None) -> None:
         open_own_bundle(bundle)
 
 
-def _inputs(options: RehearseOptions, wanted: Wanted) -> tuple[Path, ...]:
+def _inputs(options: RehearseOptions, service: ServiceConfig) -> tuple[Path, ...]:
     request = options.request
-    named = (request.env_file, request.cwd / ".env", wanted.choice.path, options.bundle)
+    named = (request.env_file, request.cwd / ".env", service.choice.path, options.bundle)
     return tuple((request.cwd / path).absolute() for path in named if path is not None)
 
 
-def _perform(options: RehearseOptions, wanted: Wanted, clone: Box, say: Say) -> Rehearsal:
+def _perform(options: RehearseOptions, service: ServiceConfig, clone: Box, say: Say) -> Rehearsal:
     # Only such models answer in a clone: every other one is behind a network.
-    calls_models = options.spend and all(model.mocked for model in wanted.gateway.models)
-    argv = build_install(options, region=wanted.settings.region, calls_models=calls_models)
+    calls_models = options.spend and all(model.mocked for model in service.gateway.models)
+    argv = build_install(options, region=service.settings.region, calls_models=calls_models)
     folder = str(options.request.cwd.absolute())
     boot = boot_clone(clone, options.request.layout)
     plan = read_report(clone.run((*argv, "--dry-run"), check=False, timeout=600, cwd=folder))
@@ -118,7 +118,7 @@ def _perform(options: RehearseOptions, wanted: Wanted, clone: Box, say: Say) -> 
 def build_install(options: RehearseOptions, *, region: str | None, calls_models: bool) -> tuple[str, ...]:
     """The command line of the install in the clone: the litellmctl that runs here, with the same request."""
     request = options.request
-    argv = [sys.executable, "-I", "-m", "litellm_systemd", "install", "--json", "--prefix", request.layout.prefix]
+    argv = [*module_argv("litellm_systemd", "install", "--json", "--prefix", request.layout.prefix)]
     argv += ["--env-file", str(request.env_file)] if request.env_file is not None else []
     argv += ["--config", request.config] if request.config is not None else []
     argv += ["--installed"] if request.installed_only else []

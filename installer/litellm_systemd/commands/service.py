@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from litellm_systemd import contract
-from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_loopback
-from litellm_systemd.command import replace_process
+from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_local_target
+from litellm_systemd.command import replace_process, runtime_argv
 from litellm_systemd.commands.configs import switch_config
-from litellm_systemd.commands.desired import Request, work_out
 from litellm_systemd.commands.end_of_life import active_ends
 from litellm_systemd.commands.init import find_invoker
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.commands.transaction import Say, changing, require_root
 from litellm_systemd.env import mock_testing
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
@@ -95,7 +95,7 @@ def verify_service(
     Raises:
         InstallerError: neither is there, or this user may not read it.
     """
-    if base_url and not api_key and not is_loopback(urlsplit(base_url).hostname or ""):
+    if base_url and not api_key and not is_local_target(urlsplit(base_url).hostname or ""):
         raise UsageError("no key is given for another host", "The installed key goes to this host alone: --api-key.")
     settings = None if base_url and api_key else installed_settings(layout)
     scope = scope or Scope()
@@ -148,17 +148,16 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
         InstallerError: `.env` or the configuration can't be used.
     """
     # What is tried in the foreground is warned of and not refused.
-    wanted = work_out(replace(request, allow_ended=True))
-    for note in wanted.notes:
+    service = resolve_service(replace(request, allow_ended=True))
+    for note in service.notes:
         say(note)
-    if wanted.settings.generated_key:
-        say(f"{MASTER_KEY.name}={wanted.settings.generated_key} holds for this run; set one in .env to keep it")
-    if wanted.own is not None:
-        path = wanted.own.absolute()
+    if service.settings.generated_key:
+        say(f"{MASTER_KEY.name}={service.settings.generated_key} holds for this run; set one in .env to keep it")
+    if service.own is not None:
+        path = service.own.absolute()
     else:
-        path = _private_copy(wanted.choice.name, wanted.configs[wanted.choice.name], find_invoker(environ).home)
-    argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "--config", str(path))
-    replace_process(argv, {**environ, **wanted.settings.environment})
+        path = _private_copy(service.choice.name, service.configs[service.choice.name], find_invoker(environ).home)
+    replace_process(runtime_argv("--config", str(path)), {**environ, **service.settings.environment})
 
 
 def _private_copy(name: str, content: bytes, home: Path) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from litellm_systemd.client.gateway import Gateway
-from litellm_systemd.commands.desired import Wanted
+from litellm_systemd.commands.service_config import ServiceConfig
 from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
@@ -53,15 +53,15 @@ def changing(layout: Layout, verb: str, say: Say, *, wait: bool = False) -> Iter
         yield executor
 
 
-def prove_service(wanted: Wanted) -> Report:
+def prove_service(service: ServiceConfig) -> Report:
     """A quick proof that what came of a change serves. Models are left alone: what AWS says isn't ours to roll back.
 
     Raises:
         Unavailable: it doesn't.
     """
-    settings = wanted.settings
+    settings = service.settings
     gateway = Gateway(settings.base_url, api_key=settings.master_key)
-    proof = verify(gateway, Scope(wanted.gateway.names, spend=False))
+    proof = verify(gateway, Scope(service.gateway.names, spend=False))
     failed = next((check for check in proof.checks if check.outcome is Outcome.FAILED), None)
     if failed is not None:
         raise Unavailable(

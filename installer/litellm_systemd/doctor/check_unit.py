@@ -192,7 +192,7 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a drop-in that changes how the service is started."""
     if snapshot.unit(contract.SERVICE).load != "loaded":
         return
-    wanted = {"Type": "notify", "NotifyAccess": "main", "ExecStart": "litellm_systemd.runtime", "KillMode": "mixed"}
+    wanted = {"Type": "notify", "NotifyAccess": "main", "ExecStart": contract.RUNTIME, "KillMode": "mixed"}
     for name, value in wanted.items():
         found = snapshot.service.get(name, value)
         if value not in found:

@@ -11,7 +11,7 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.observe import is_booted
-from litellm_systemd.host.state import FileKind
+from litellm_systemd.host.state import FileKind, is_edited
 
 
 def collect_remarks(snapshot: Snapshot, seconds: float = 1.0) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def _edited_files(snapshot: Snapshot) -> Iterator[str]:
         for path, record in sorted(snapshot.manifest.items())
         if (found := snapshot.file(path)) is not None
         and (found.kind, record.kind) == (FileKind.FILE, FileKind.FILE)
-        and found.digest != record.digest
+        and is_edited(found, record)
     ]
     if edited:
         yield f"Edited by hand, which is allowed: {', '.join(edited)}. To see the changes: sudo litellmctl diff"

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from litellm_systemd import contract
-from litellm_systemd.command import minimal_environment, run
+from litellm_systemd.command import minimal_environment, run, runtime_argv
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.host.observe import is_booted
@@ -85,7 +84,7 @@ def observe_connectivity(snapshot: Snapshot, urls: tuple[str, ...]) -> Connectiv
 
 
 def _from_here(environment: Mapping[str, str], urls: tuple[str, ...]) -> tuple[ConnectionResult, ...]:
-    argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "reach", *urls)
+    argv = runtime_argv("reach", *urls)
     return parse_results(run(argv, environment={**minimal_environment(), **environment}, timeout=_TIMEOUT).stdout)
 
 
@@ -115,7 +114,7 @@ def sandbox_argv(texts: Iterable[str], python: str, urls: tuple[str, ...]) -> tu
     """The command that runs the test in the sandbox of a unit; `texts` are its unit file and drop-ins, in order."""
     properties = [f"--property={name}={value}" for name, value in sandbox_lines(texts)]
     options = ("--quiet", "--pipe", "--wait", "--collect", "--property=RuntimeMaxSec=5")
-    return ("systemd-run", *options, *properties, "--", python, "-I", "-m", "litellm_systemd.runtime", "reach", *urls)
+    return ("systemd-run", *options, *properties, "--", *runtime_argv("reach", *urls, python=python))
 
 
 def sandbox_lines(texts: Iterable[str]) -> Iterator[tuple[str, str]]:

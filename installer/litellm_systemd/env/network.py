@@ -14,6 +14,7 @@ from litellm_systemd.env.variables import (
     PROXY_URL,
     TABLE,
     Variable,
+    is_loopback,
     names_of_type,
 )
 from litellm_systemd.errors import InputError
@@ -87,7 +88,7 @@ def _check_endpoint(dotenv: Dotenv, values: Mapping[str, str], name: str) -> lis
             " no more",
             "Such as https://vpce-0123.bedrock-runtime.us-east-1.vpce.amazonaws.com",
         )
-    if url.scheme == "http" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
         return [f"{name} is http://: what is sent there can be read on the way."]
     return []
 

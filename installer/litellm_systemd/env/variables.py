@@ -788,8 +788,14 @@ def is_on(values: Mapping[str, str], switch: Variable[bool]) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    return ipaddress.ip_address(host).is_loopback
+    """Whether only this machine reaches the host: a name, or an address as HOST= or a URL has it."""
+    name = host.strip().strip("[]")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def install_checks() -> Iterator[tuple[tuple[str, ...], str]]:

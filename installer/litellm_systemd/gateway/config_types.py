@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.contract import REFERENCE as REFERENCE
 from litellm_systemd.errors import InputError
 
 #: One step into a YAML document: a key of a mapping, or an index of a list.
@@ -15,9 +16,6 @@ KeyPath = tuple[str | int, ...]
 
 #: The position of a key: file, line and column, the latter two counted from 1.
 Mark = tuple[str, int, int]
-
-#: The prefix of values that LiteLLM replaces with an environment variable.
-REFERENCE = "os.environ/"
 
 
 def render_key(path: KeyPath) -> str:

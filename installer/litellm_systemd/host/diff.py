@@ -1,14 +1,14 @@
-"""Differences between two states of a path, as text that holds no secret. Pure."""
+"""Differences between two states of a path, as text in which secrets are masked. Pure."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterator
 
 from litellm_systemd.env.environment_file import parse_environment_file
-from litellm_systemd.host.state import FileKind, FileState, Record
+from litellm_systemd.env.secrets import MASK, is_secret_variable, mask_lines, mask_yaml, redact
+from litellm_systemd.host.state import FileKind, FileState, Record, is_edited
 
 
 def describe_drift(found: FileState | None, record: Record) -> str:
@@ -17,7 +17,7 @@ def describe_drift(found: FileState | None, record: Record) -> str:
         return "is gone"
     if found.kind is not record.kind:
         return f"is a {found.kind.value}, and was a {record.kind.value}"
-    edited = found.kind is not FileKind.FOLDER and found.digest != record.digest
+    edited = found.kind is not FileKind.FOLDER and is_edited(found, record)
     return ", ".join(filter(None, ("edited" if edited else "", access_drift(found, record))))
 
 
@@ -33,30 +33,14 @@ def access_drift(found: FileState, record: Record) -> str:
     return ", ".join(ways)
 
 
-#: A name that says that its value is secret, in an environment file or a YAML file, and the value.
-_SECRET = re.compile(
-    r"""(?ix) ^ ([-+\s]* ["']? [\w.-]* (?:key(?!ring)|secret|token(?!s)|passw|credential) [\w.-]* ["']?
-    \s* [=:] \s*) (?!["']?os\.environ/) \S .* $"""
-)
-#: User and password in an address.
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-MASK = "(secret)"
-
-
-def render_diff(before: FileState | None, after: FileState | None, *, is_environment: bool = False) -> str:
+def render_diff(before: FileState | None, after: FileState | None) -> str:
     """A unified diff of two states of one path, either of which may be absent, with a line for mode and owner.
 
-    Values of names that sound secret are masked, those that changed are told by their line alone. `is_environment`:
-    both are environment files of systemd's; compared are the variables.
+    Secrets are masked; the line of one that changed is in the difference all the same. Of environment files (*.env)
+    the variables are compared.
     """
     path = (after or before or FileState("?")).path
-    lines = [*_attributes(before, after), *_content(path, before, after, is_environment=is_environment)]
-    return "\n".join(lines)
-
-
-def mask(line: str) -> str:
-    """The line with the value of a secret name taken out."""
-    return _LOGIN.sub(MASK, _SECRET.sub(rf"\1{MASK}", line))
+    return "\n".join((*_attributes(before, after), *_content(path, before, after)))
 
 
 def _attributes(before: FileState | None, after: FileState | None) -> Iterator[str]:
@@ -72,20 +56,29 @@ def _access(state: FileState) -> str:
     return f"mode {state.mode:04o} {state.owner}:{state.group}"
 
 
-def _content(path: str, before: FileState | None, after: FileState | None, *, is_environment: bool) -> Iterator[str]:
-    old, new = (_lines(state, is_environment=is_environment) for state in (before, after))
+def _content(path: str, before: FileState | None, after: FileState | None) -> Iterator[str]:
+    # A line is compared with its secrets and shown without them: NUL, which no text file has, stands between the two.
+    old, new = ([f"{shown}\0{line}" for shown, line in _lines(state)] for state in (before, after))
     names = (path if before else "/dev/null", path if after else "/dev/null")
     for line in difflib.unified_diff(old, new, *names, lineterm=""):
-        yield line if line.startswith(("---", "+++", "@@")) else mask(line)
+        yield line.partition("\0")[0]
 
 
-def _lines(state: FileState | None, *, is_environment: bool) -> list[str]:
+def _lines(state: FileState | None) -> Iterator[tuple[str, str]]:
+    """Each line as it is shown, and as it is."""
     if state is None or state.kind in (FileKind.FOLDER, FileKind.OTHER):
-        return []
+        return
     text = state.content.decode(errors="replace")
     if state.kind is FileKind.LINK:
-        return [f"link to {text}"]
-    if is_environment:
-        # A value may go over several lines, and all but its first would look harmless.
-        return [f"{name}={json.dumps(value)}" for name, value in parse_environment_file(text).items()]
-    return text.splitlines()
+        yield f"link to {text}", text
+    elif state.path.endswith(".env"):
+        # A value can have several lines, and all but the first would look harmless.
+        for name, value in parse_environment_file(text).items():
+            shown = MASK if is_secret_variable(name, value) else redact(json.dumps(value))
+            yield f"{name}={shown}", value
+    else:
+        mask = mask_yaml if state.path.endswith((".yml", ".yaml")) else mask_lines
+        shown_lines, lines = mask(text).split("\n"), text.split("\n")
+        yield from (
+            zip(shown_lines, lines, strict=True) if lines[-1] else zip(shown_lines[:-1], lines[:-1], strict=True)
+        )

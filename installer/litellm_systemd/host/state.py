@@ -55,6 +55,14 @@ def record_of(state: FileState) -> Record:
     return Record(state.digest, state.kind, state.mode, state.owner, state.group)
 
 
+def is_edited(found: FileState | None, record: Record | None) -> bool:
+    """Whether the content of a path is not what an earlier run wrote there; a path without a record counts as edited.
+
+    A missing path is not edited.
+    """
+    return found is not None and (record is None or record.digest != found.digest)
+
+
 def link(path: str, target: str) -> FileState:
     """The state of a symbolic link."""
     return FileState(path, target.encode(), mode=0o777, kind=FileKind.LINK)
@@ -107,8 +115,7 @@ class HostState:
 
     def edited(self, path: str) -> bool:
         """Whether the file at `path` differs from what an earlier run wrote there."""
-        found, record = self.files.get(path), self.manifest.get(path)
-        return found is not None and (record is None or record.digest != found.digest)
+        return is_edited(self.files.get(path), self.manifest.get(path))
 
 
 class Running(Enum):

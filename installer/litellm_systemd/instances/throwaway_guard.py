@@ -1,6 +1,7 @@
-"""A program of its own: it waits until its standard input ends, and then takes a throwaway instance away.
+"""A separate program: it waits until its standard input is closed, and then removes a throwaway instance.
 
-The other end of that pipe is held by the litellmctl that wants the instance. However that one ends, the pipe does.
+The litellmctl that uses the instance holds the other end of that pipe. However that process exits, the kernel closes
+it.
 """
 
 from __future__ import annotations
@@ -13,22 +14,18 @@ import sys
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.host.files import remove_path
+from litellm_systemd.command import runtime_argv
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.instances.temporary_unit import remove_temporary_unit
 
-#: In the folder of a process: what it says, and a mark that it has ended.
+#: In the folder of a process: its output, and a mark that it has exited.
 LOG, ENDED = "log", "ended"
 _TICK = 0.2
 
 
-def unit_paths(name: str) -> tuple[str, str]:
-    """The unit file of a throwaway instance and the folder of its drop-ins."""
-    return f"/run/systemd/system/{name}.service", f"/run/systemd/system/{name}.service.d"
-
-
 def main(arguments: list[str]) -> int:
-    """`unit NAME`, or `process FOLDER CONFIG`: the latter is started first."""
+    """`unit NAME`, or `process FOLDER CONFIG`, which it starts first."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if arguments[0] == "unit":
@@ -47,17 +44,16 @@ def _remove_unit(name: str) -> None:
     layout = Layout()
     systemctl = Systemctl(layout)
     systemctl.stop(f"{name}.service")
-    for path in unit_paths(name):
-        remove_path(layout, path)
+    remove_temporary_unit(layout, name)
     systemctl.daemon_reload()
-    # Again, for a start that was on its way when its litellmctl was killed.
+    # Again, for a start that was in progress when its litellmctl was killed.
     systemctl.stop(f"{name}.service")
     systemctl.reset_failed(f"{name}.service")
 
 
 def _start(folder: Path, config: str) -> int:
     """Start the runtime in a process group of its own; its process id."""
-    argv = (sys.executable, "-I", "-m", "litellm_systemd.runtime", "--config", config)
+    argv = runtime_argv("--config", config)
     environment = {**os.environ, contract.TRIAL_SOCKET: str(folder / "gateway.sock")}
     environment.pop("NOTIFY_SOCKET", None)
     write = os.O_WRONLY | os.O_CREAT
@@ -71,7 +67,7 @@ def _start(folder: Path, config: str) -> int:
 
 
 def _await_end(child: int | None, folder: Path) -> None:
-    """Until standard input ends; meanwhile mark it when the child does."""
+    """Wait until standard input is closed; meanwhile mark it when the child exits."""
     ended = child is None
     while not select.select([0], [], [], None if ended else _TICK)[0]:
         if child is not None and not ended and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -80,7 +76,7 @@ def _await_end(child: int | None, folder: Path) -> None:
 
 
 def _kill(child: int) -> None:
-    # Not reaped yet, so that the number is still its own; its workers are of the same group.
+    # Not reaped yet, so that the id is still its own; its workers are in the same group.
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litellm_systemd import contract
-from litellm_systemd.command import Result, minimal_environment, run
+from litellm_systemd.command import Result, minimal_environment, run, runtime_argv
 from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.files import user_exists
@@ -118,7 +118,7 @@ def _check(layout: Layout, python: str) -> str | None:
     become = (
         ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--") if user_exists(layout, user) else ()
     )
-    argv = (python, "-I", "-m", "litellm_systemd.runtime", "check", "--config", layout.config_link)
+    argv = runtime_argv("check", "--config", layout.config_link, python=python)
     done = run((*become, *argv), check=False, environment=_service_environment(layout), timeout=600)
     return None if done.returncode == 0 else _last_line(done)
 

@@ -1,0 +1,224 @@
+"""Choose the environment and the configuration that a verb works on.
+
+All verbs choose here, by one precedence: docs/operations.md, "Which environment, which configuration".
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from litellm_systemd.env.settings import CONFIG_VARIABLE, Dotenv, Settings, build_settings, read_dotenv
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.gateway.config import (
+    ConfigChoice,
+    ConfigOrigin,
+    GatewayConfig,
+    localize,
+    parse_config,
+    read_config,
+    resolve_name,
+)
+from litellm_systemd.host.files import observe_file
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import active_config, read_installed, read_manifest
+from litellm_systemd.host.state import FileKind, FileState, link
+from litellm_systemd.resources import config_names
+from litellm_systemd.resources import read_config as read_shipped
+
+DEFAULT_CONFIG = "iam_role_config.yml"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for.
+
+    `env_file`, `config`: the values of -e and -c. `cwd`: the folder in which .env and relative paths are looked up.
+    `installed_only`: ignore the .env there. `region`: the value of --region.
+
+    What `resolve_service` does in addition: with `ask_instance` it gets a missing region from the EC2 instance
+    metadata; with `prove_access` it checks the credentials and the files that the environment names. `today` is the
+    day for end-of-life checks, None for no such checks; `allow_ended` accepts models after their end of life.
+    """
+
+    layout: Layout
+    env_file: Path | None = None
+    config: str | None = None
+    cwd: Path = Path()
+    installed_only: bool = False
+    ask_instance: bool = True
+    prove_access: bool = False
+    region: str | None = None
+    today: date | None = None
+    allow_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The environment and the configuration that were chosen.
+
+    `dotenv`: the variables and where they come from; `settings`: the same, validated. `installed`: the installed
+    environment, empty if there is none. `is_installed`: the chosen environment is the installed one. `unknown`: why
+    no environment is known; then `settings` are defaults. `config`: the configuration, not read yet.
+    """
+
+    dotenv: Dotenv
+    settings: Settings
+    config: ConfigChoice
+    installed: Mapping[str, str] = field(default_factory=dict, repr=False)
+    is_installed: bool = False
+    unknown: str = ""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment of the service; empty if none is known."""
+        return {} if self.unknown else self.settings.environment
+
+
+def resolve(request: Request, *, read_only: bool = False) -> Selection:
+    """Choose the environment and the configuration. Changes nothing.
+
+    A verb that only reads (`read_only`) also works for a user who cannot read the installed environment, which then
+    counts as absent.
+
+    Raises:
+        MissingError: there is no environment, and -c is not given.
+        PermissionDenied: the installed environment is needed, and this user cannot read it.
+        InputError: the environment is invalid, or the link to the active configuration was replaced.
+        UsageError: there is no configuration with that name.
+    """
+    installed, refusal = _read_installed(request.layout, read_only=read_only)
+    dotenv = _choose_environment(request, installed)
+    unknown = ""
+    if dotenv is None:
+        _require_config(request, refusal)
+        dotenv, unknown = Dotenv(request.layout.environment_file, {}), _no_environment(request, refusal)
+    settings = build_settings(dotenv, installed=installed, new_key=lambda: f"sk-{secrets.token_urlsafe(32)}")
+    return Selection(
+        dotenv=dotenv,
+        settings=settings,
+        config=find_config(request, _choose_config(request, settings, installed)),
+        installed=installed,
+        is_installed=dotenv.values is installed,
+        unknown=unknown,
+    )
+
+
+def _read_installed(layout: Layout, *, read_only: bool) -> tuple[Mapping[str, str], PermissionDenied | None]:
+    try:
+        return read_installed(layout), None
+    except PermissionDenied as error:
+        if not read_only:
+            raise
+        return {}, error
+
+
+def _choose_environment(request: Request, installed: Mapping[str, str]) -> Dotenv | None:
+    """The environment: -e, else .env here, else the installed one; None if there is none."""
+    if request.env_file is not None:
+        return read_dotenv(request.env_file)
+    if not request.installed_only and (request.cwd / ".env").exists():
+        return read_dotenv(request.cwd / ".env")
+    return Dotenv(request.layout.environment_file, installed) if installed else None
+
+
+def _require_config(request: Request, refusal: PermissionDenied | None) -> None:
+    """Check that a configuration can be chosen without an environment: only one that the command line names."""
+    if refusal is not None and request.config is None:
+        raise refusal
+    if request.installed_only:
+        raise MissingError("nothing is installed here", "Run 'litellmctl install' first.")
+    if request.config is None:
+        raise MissingError(
+            "there is no .env here, and nothing is installed yet",
+            "'litellmctl init' writes a .env. Or name a configuration: -c demo.yml needs no AWS account.",
+        )
+
+
+def _no_environment(request: Request, refusal: PermissionDenied | None) -> str:
+    path = request.layout.environment_file
+    reason = f"nor {path}" if refusal is None else f"and {path} can't be read by this user"
+    return f"there is no .env here, {reason}"
+
+
+def _choose_config(request: Request, settings: Settings, installed: Mapping[str, str]) -> str:
+    """The configuration: -c, else a CONFIG_FILE that is not the installed one, else the active one, else the default.
+
+    A CONFIG_FILE that the last install has seen does not undo a later `config use`.
+    """
+    changed = settings.config if settings.config != installed.get(CONFIG_VARIABLE) else None
+    return request.config or changed or find_active_config(request.layout) or settings.config or DEFAULT_CONFIG
+
+
+def find_active_config(layout: Layout) -> str | None:
+    """The active configuration; if the link to it was removed, the one that it led to.
+
+    Raises:
+        InputError: the link was replaced by something else, such as a file that an editor wrote: no other
+            configuration may be chosen silently.
+    """
+    record, found = read_manifest(layout).get(layout.config_link), observe_file(layout, layout.config_link)
+    if record is None:
+        return active_config(layout)
+    names = {build_config_link(layout, name).digest: name for name in installed_configs(layout)}
+    if found is None:
+        return names.get(record.digest)
+    if found.kind is FileKind.LINK and found.digest in names:
+        return names[found.digest]
+    raise InputError(
+        f"{layout.config_link} is no longer a link to an installed configuration",
+        f"To run its content: -c {layout.config_link}. To run another one: -c NAME ('litellmctl config list').",
+    )
+
+
+def find_config(request: Request, name: str) -> ConfigChoice:
+    """The configuration with that name, for a user in the request's folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return resolve_name(
+        name,
+        shipped=frozenset(config_names()),
+        installed=frozenset(installed_configs(request.layout)),
+        installed_dir=request.layout.real(request.layout.configs),
+        folder=request.cwd,
+    )
+
+
+def read_gateway(choice: ConfigChoice, region: str | None = None) -> GatewayConfig:
+    """Read a configuration; a shipped one as an install writes it for the region.
+
+    Raises:
+        InstallerError: it can't be read, or is invalid.
+    """
+    if choice.path is not None:
+        return read_config(choice.path)
+    text = read_shipped(choice.name)
+    return parse_config(localize(text, region) if region else text, choice.name)
+
+
+def skipped_note(choice: ConfigChoice) -> tuple[str, ...]:
+    """A note about a file in the current folder that has the name of the chosen configuration and was not used."""
+    if choice.passed_over is None:
+        return ()
+    return (f"{choice.passed_over} was not used. To use it: -c ./{choice.passed_over.name}",)
+
+
+def installed_configs(layout: Layout) -> tuple[str, ...]:
+    """The file names of the installed configurations, sorted."""
+    folder = layout.real(layout.configs)
+    return tuple(sorted(path.name for path in folder.glob("*.y*ml"))) if folder.is_dir() else ()
+
+
+def build_config_link(layout: Layout, name: str) -> FileState:
+    """The link that makes a configuration the active one (docs/adr/0004)."""
+    return link(layout.config_link, f"configs/{name}")
+
+
+def is_given(choice: ConfigChoice) -> bool:
+    """Whether the user gave the configuration as a file of their own."""
+    return choice.origin is ConfigOrigin.PATH

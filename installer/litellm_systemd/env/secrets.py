@@ -1,0 +1,228 @@
+"""Decide what a secret is, and mask it. Pure.
+
+The only rule set: differences, messages, journal excerpts, reports and the archive for a bug report use it. A value
+is secret by its name, by its form, or, in an environment, because nothing shows that it is harmless.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import yaml
+
+from litellm_systemd.contract import REFERENCE
+
+#: Stands in the place of a secret.
+MASK = "***"
+
+_SECRET_NAME = re.compile(
+    r"key(?!ring|word|id\b)|secret|token(?!s)|passw|pwd|credential|salt|auth(?!or)|cookie|dsn"
+    r"|connection(?!s|_?(?:pool|limit|timeout))|webhook|signature|authorization",
+    re.IGNORECASE,
+)
+#: What stands under a secret name to say that there is none, or to switch something.
+_NO_VALUE = frozenset({"", "null", "none", "~", "true", "false", "yes", "no", "on", "off"})
+#: Keys of a configuration whose values are ids of models, which can look like a random string.
+_PUBLIC_KEY = re.compile(r"(?:base_)?model(?:_name|_group_alias)?", re.IGNORECASE)
+#: Mappings of a configuration whose keys are the user's own words, and say nothing of the values.
+_OWN_NAMES = re.compile(r"headers|environment_variables", re.IGNORECASE)
+#: A run of letters and digits that is not written by hand.
+_RANDOM = re.compile(r"(?=[A-Za-z0-9+/_]*\d)(?=[A-Za-z0-9+/_]*[A-Za-z])[A-Za-z0-9+/_]{16,}")
+_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
+#: What a variable of any name may hold without being secret: a switch, a number, a region, a path, an address.
+_HARMLESS = re.compile(
+    r"true|false|yes|no|on|off|[\d.:]+|[A-Z]{2,8}|[a-z]{2}(?:-[a-z]+)+-\d|(?:%[A-Z])?/[\w./-]+|https?://[\w.:\[\]-]+/?"
+    r"|[\w./-]+\.ya?ml|localhost|\[?::1?\]?",
+)
+#: User and password, or a token, in a URL.
+LOGIN = re.compile(r"(?<=://)[^/@\s\"'<>]+(?=@)")
+#: What looks like a secret wherever it stands: the group `it`, or the whole match.
+_FORMS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?s:-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))",
+        r"(?:Bearer|Basic|Digest|Negotiate)(?:\s|%20|\\t)+(?P<it>[A-Za-z0-9+/_.=~%-]{6,})",
+        r"\bsk-[A-Za-z0-9_.-]{6,}",
+        r"\b(?-i:(?:AKIA|ASIA)[A-Z0-9]{12,})",
+        r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+)*",
+        r"\bbedrock-api-key-[A-Za-z0-9+/=_-]+",
+        r"\b(?:gh[pousr]_|glpat-|xox[a-z]-|hf_|AIza)[A-Za-z0-9_-]{10,}",
+        r"X-Amz-(?:Signature|Credential|Security-Token)=(?P<it>[^&\s\"']+)",
+        r"https://hooks\.slack\.com/(?P<it>[^\s\"'<>]+)",
+        r"[\w-]*(?:api[_-]?key|secret|passw(?:or)?d|pwd|webhook|(?:access|session|security|auth)[_-]?token"
+        r"|master[_-]?key|salt)[\w-]*"
+        r"[\"'\\]*\s*[=:]\s*[\"'\\]*(?P<it>(?!os\.environ/|<secret-|\*\*\*)[^\s\"',;&\\<>}]{4,})",
+        r"(?:token|signature|key|credential)[\"'\\]*\s*[=:]\s*[\"'\\]*(?P<it>(?!os\.environ/|<secret-)[^\s\"',&\\<>}]{16,})",
+    )
+)
+#: A line `NAME=value` or `name: value`, which may be an item of a list or commented out.
+_NAMED_LINE = re.compile(r"([-+#\s]*[\"']?([\w.-]+)[\"']?\s*[:=]\s*)(\S.*)?")
+_ITEM_LINE = re.compile(r"(\s*-\s+)(\S.*)")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a name, of a variable, a key or a header, says that its value is secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def is_secret_literal(name: str, value: str) -> bool:
+    """Whether a value that stands in a configuration is secret; a reference to a variable is not."""
+    if value.startswith(REFERENCE) or value.strip().lower() in _NO_VALUE:
+        return False
+    return is_secret_name(name) or (not _PUBLIC_KEY.fullmatch(name) and _looks_secret(value))
+
+
+def is_secret_variable(name: str, value: str) -> bool:
+    """Whether the value of an environment variable is secret.
+
+    A service's environment has variables that no table knows, so that a value is secret unless it is harmless.
+    """
+    if value.strip().lower() in _NO_VALUE:
+        return False
+    return is_secret_name(name) or _looks_secret(value) or _HARMLESS.fullmatch(value) is None
+
+
+def _looks_secret(value: str) -> bool:
+    return bool(_RANDOM.search(value) or _UUID.search(value))
+
+
+def find_secrets(text: str) -> Iterator[tuple[int, int]]:
+    """The position, start and end, of each part of a text that has the form of a secret."""
+    for pattern in _FORMS:
+        for match in pattern.finditer(text):
+            yield match.span(match.lastgroup or 0)
+
+
+def redact(text: str, *known: str) -> str:
+    """The text with MASK for each of the `known` secrets and for each part that has the form of a secret."""
+    for secret in known:
+        if secret:
+            text = text.replace(secret, MASK)
+    spans = [*find_secrets(text), *(match.span() for match in LOGIN.finditer(text))]
+    return _mask_spans(text, spans)
+
+
+def _mask_spans(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """The text with MASK for each span, and the same number of lines as before."""
+    parts, position = [], 0
+    for start, end in sorted(spans):
+        if end <= position:
+            continue
+        start = max(start, position)
+        parts += [text[position:start], _mask_lines(text[start:end])]
+        position = end
+    return "".join((*parts, text[position:]))
+
+
+def _mask_lines(secret: str) -> str:
+    first, *others = secret.split("\n")
+    masked = (line[: len(line) - len(line.lstrip())] + MASK if line.strip() else line for line in others)
+    return "\n".join((MASK if first else "", *masked))
+
+
+@dataclass(frozen=True, slots=True)
+class SecretScalar:
+    """A secret value in a YAML file: the key it stands under, the value, and its place in the text."""
+
+    name: str
+    value: str = field(repr=False)
+    start: int
+    end: int
+
+
+def find_yaml_secrets(text: str) -> tuple[SecretScalar, ...]:
+    """The secrets of a LiteLLM configuration: values below a secret name, in a list as well, or with a secret's form.
+
+    Raises:
+        yaml.YAMLError: the text is no YAML.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    found = {} if root is None else {each.start: each for each in _walk(root, "", set())}
+    return tuple(found.values())
+
+
+def _walk(node: yaml.Node, name: str, seen: set[int], *, is_own: bool = False) -> Iterator[SecretScalar]:
+    """The secrets at or below a node. `is_own`: `name` is the user's own word, as in a mapping of headers."""
+    if isinstance(node, yaml.ScalarNode):
+        value = str(node.value)
+        is_secret = is_secret_literal(name, value)
+        if is_own and not value.startswith(REFERENCE):
+            is_secret = is_secret_variable(name, value)
+        if is_secret:
+            yield SecretScalar(name, value, node.start_mark.index, node.end_mark.index)
+        return
+    if id(node) in seen:  # an alias, perhaps to a node that it is in
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        own = _OWN_NAMES.search(name) is not None
+        for key, value_node in node.value:
+            yield from _walk(value_node, str(key.value), seen, is_own=own)
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            yield from _walk(each, name, seen, is_own=is_own)
+
+
+def mask_yaml(text: str) -> str:
+    """A LiteLLM configuration with its secrets masked, line by line the same as before."""
+    try:
+        found = find_yaml_secrets(text)
+    except yaml.YAMLError:
+        return mask_lines(text)
+    masked = _mask_spans(text, ((each.start, each.end) for each in found))
+    # A comment may repeat a secret, or hold a line that is switched off.
+    masked = redact(masked, *(each.value for each in found if len(each.value) >= 8))
+    lines = masked.split("\n")
+    return "\n".join(_mask_line(line, -1)[0] if line.lstrip().startswith("#") else line for line in lines)
+
+
+def mask_lines(text: str) -> str:
+    """A text of lines, such as a unit file or a broken YAML file, with its secrets masked, line by line as before."""
+    lines, indent = [], -1
+    for line in redact(text).split("\n"):
+        masked, indent = _mask_line(line, indent)
+        lines.append(masked)
+    return "\n".join(lines)
+
+
+def _mask_line(line: str, indent: int) -> tuple[str, int]:
+    """The masked line, and the indentation of the secret name whose list or block goes on behind it, -1 for none."""
+    own = len(line) - len(line.lstrip())
+    item = _ITEM_LINE.fullmatch(line)
+    if indent >= 0 and line.strip() and (own > indent or (own == indent and item)):
+        if item is None or ":" not in item[2]:
+            return (item[1] if item else line[:own]) + MASK, indent
+    elif line.strip():
+        indent = -1
+    named = _NAMED_LINE.fullmatch(line)
+    if named is None:
+        return line, indent
+    head, name, value = named.groups()
+    if name == "Environment" and value and "=" in head:
+        return head + _mask_assignments(value), indent
+    if value is None or value in ("|", ">", "|-", ">-", "|+", ">+"):
+        return line, own if is_secret_name(name) else indent
+    if value != MASK and is_secret_name(name) and is_secret_literal(name, value.strip("\"',{}[]")):
+        return head + MASK, indent
+    return line, indent
+
+
+_ASSIGNMENT = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|(\S+)")
+
+
+def split_assignments(value: str) -> Iterator[tuple[str, str, tuple[int, int]]]:
+    """The names and values of `Environment=` in a unit file, as they are written, with the position of each value."""
+    for match in _ASSIGNMENT.finditer(value):
+        group = match.lastindex or 0
+        name, found, content = match[group].partition("=")
+        if found:
+            start = match.start(group) + len(name) + 1
+            yield name, content, (start, start + len(content))
+
+
+def _mask_assignments(value: str) -> str:
+    return _mask_spans(
+        value, (span for name, content, span in split_assignments(value) if is_secret_variable(name, content))
+    )

@@ -1,0 +1,95 @@
+"""A temporary unit: a copy of litellm.service below /run, with the administrator's drop-ins and one of our own.
+
+It is stock systemd: a temporary instance has the release, user and sandbox of the service.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from litellm_systemd import contract
+from litellm_systemd.host.files import remove_path, write_file
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import memory_field
+from litellm_systemd.host.state import FileState
+from litellm_systemd.host.systemctl import Systemctl
+
+#: MiB of an instance, if they can't be measured.
+_LEAST_MEMORY = 512
+
+#: Comes after the administrator's drop-ins. The instance has its own folder below /run, for its control socket; it is
+#: not restarted if it fails, and when it stops, it leaves the port of the service open and removes its unit files.
+_OVERRIDES = """\
+[Unit]
+Description={description}
+
+[Service]
+RuntimeDirectory=
+RuntimeDirectory={name}
+Restart=no
+ExecStop=
+ExecStopPost=
+ExecStopPost=-+/bin/rm -rf {unit} {folder}
+{settings}"""
+
+
+def unit_paths(name: str) -> tuple[str, str]:
+    """The unit file of a temporary instance, and the folder of its drop-ins. `name` has no suffix."""
+    return f"/run/systemd/system/{name}.service", f"/run/systemd/system/{name}.service.d"
+
+
+def write_temporary_unit(
+    layout: Layout, name: str, description: str, settings: str, *, on_socket: bool = True
+) -> None:
+    """Write the unit file and the drop-ins of a temporary instance, in place of those of an earlier one.
+
+    Args:
+        layout: the paths of the host.
+        name: the name of the unit, without suffix.
+        description: Description= of the unit.
+        settings: more lines for the section [Service].
+        on_socket: whether it serves on litellm.socket. If not, it must not open the port of a stopped service, and
+            so does not require the socket.
+    """
+    unit, folder = unit_paths(name)
+    remove_temporary_unit(layout, name)
+    lines = layout.real(layout.service).read_text(encoding="utf-8").splitlines(keepends=True)
+    # Requires= can't be reset by a drop-in (systemd.unit(5)).
+    kept = "".join(line for line in lines if on_socket or not line.startswith("Requires="))
+    write_file(layout, FileState(unit, kept.encode()))
+    for number, drop_in in enumerate(find_drop_ins(layout)):
+        write_file(layout, FileState(f"{folder}/{number:02}-{drop_in.name}", drop_in.read_bytes()))
+    text = _OVERRIDES.format(name=name, description=description, unit=unit, folder=folder, settings=settings)
+    write_file(layout, FileState(f"{folder}/zz-{name}.conf", text.encode()))
+
+
+def remove_temporary_unit(layout: Layout, name: str) -> None:
+    """Remove the unit file and the drop-ins of a temporary instance, if there are any."""
+    for path in unit_paths(name):
+        remove_path(layout, path)
+
+
+def find_drop_ins(layout: Layout) -> list[Path]:
+    """The administrator's drop-ins, in the order of systemd: by name, and /etc before /run for the same name."""
+    found: dict[str, Path] = {}
+    for folder in ("/run/systemd/system", "/etc/systemd/system"):
+        for path in layout.real(f"{folder}/{contract.SERVICE}.d").glob("*.conf"):
+            found[path.name] = path
+    return [found[name] for name in sorted(found)]
+
+
+def memory_shortage(systemctl: Systemctl) -> str | None:
+    """A sentence if the host has too little memory for a second instance, None if it has enough."""
+    available = memory_field(Path("/proc/meminfo"), "MemAvailable")
+    needed = max(_LEAST_MEMORY, _used(systemctl))
+    if available is None or available >= needed:
+        return None
+    return f"{available} MiB of memory are free and a second instance needs {needed}"
+
+
+def _used(systemctl: Systemctl) -> int:
+    """MiB of all processes of the service, shared pages counted once."""
+    main = systemctl.show(contract.SERVICE, "MainPID").get("MainPID", "0")
+    children = Path(f"/proc/{main}/task/{main}/children")
+    pids = [main, *(children.read_text(encoding="ascii").split() if children.exists() else ())]
+    return sum(memory_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss") or 0 for pid in pids)
