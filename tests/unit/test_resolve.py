@@ -1,0 +1,211 @@
+"""Which environment and which configuration a verb works on: one precedence for all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from litellm_systemd.cli import cli, run_command
+from litellm_systemd.commands.config_check import check_config
+from litellm_systemd.commands.configs import show_config
+from litellm_systemd.commands.iam_policy import iam_policy
+from litellm_systemd.commands.models import models
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.service_config import resolve_service
+from litellm_systemd.env.environment_file import render_assignments
+from litellm_systemd.errors import MissingError
+from litellm_systemd.host.layout import Layout
+
+#: One region for each source of an environment, by which the source is recognized in a report.
+OPTION, HERE, INSTALLED = "eu-west-1", "eu-west-2", "eu-west-3"
+KEY = {"LITELLM_MASTER_KEY": "sk-0123456789abcdef0123456789abcdef"}
+CONFIG = "model_list:\n  - model_name: {}\n    litellm_params: {{model: bedrock/anthropic.claude-sonnet-5-5}}\n"
+
+
+class Scene:
+    """A folder with a `.env`, another environment file, configurations, and an installation."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.layout = folder, Layout(root=folder / "host")
+        self.layout.real(self.layout.configs).mkdir(parents=True)
+        for name in ("active", "seen"):
+            self.layout.real(self.layout.config(f"{name}.yml")).write_text(CONFIG.format(name))
+        (folder / "given.yml").write_text(CONFIG.format("given"))
+
+    def install(self, config: str | None = None) -> None:
+        """Have an environment installed, with that CONFIG_FILE."""
+        self._write(self.layout.real(self.layout.environment_file), INSTALLED, config)
+
+    def activate(self) -> None:
+        """Make one configuration the active one, as `config use` does."""
+        self.layout.real(self.layout.config_link).symlink_to("configs/active.yml")
+
+    def write(self, name: str, region: str, config: str | None = None) -> None:
+        """Write an environment file into the current folder."""
+        self._write(self.folder / name, region, config)
+
+    def _write(self, path: Path, region: str, config: str | None) -> None:
+        more = {} if config is None else {"CONFIG_FILE": config}
+        path.write_text(render_assignments({**KEY, "AWS_REGION_NAME": region, **more}))
+
+    def seen(self, **more: Any) -> Iterator[tuple[str, str, str]]:
+        """For each verb: the name of the configuration that it takes, and the region of the environment."""
+        request = Request(self.layout, cwd=self.folder, ask_instance=False, **more)
+        found = resolve_service(request)
+        yield "install", found.gateway.names[0], str(found.settings.region)
+        report = models(request, date(2026, 1, 1), offline=True)
+        yield "models", report.data["models"][0]["name"], report.data["models"][0]["region"]
+        policy = iam_policy(request, offline=True)
+        region = json.dumps(policy.data["policy"]).partition("arn:aws:bedrock:")[2].partition(":")[0]
+        yield "iam-policy", Path(policy.title).stem, region
+        yield "config show", show_config(request).data["models"][0], region
+        yield "config check", Path(check_config(request).data["source"]).stem, region
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def agreed(scene: Scene, **more: Any) -> tuple[str, str]:
+    """What all verbs take alike."""
+    found = list(scene.seen(**more))
+    assert len({each[1:] for each in found}) == 1, found
+    return found[0][1:]
+
+
+def test_the_option_comes_first(scene: Scene) -> None:
+    """-c and -e decide, whatever .env, the installed environment and the active configuration say."""
+    scene.install("seen.yml")
+    scene.activate()
+    scene.write(".env", HERE, "seen.yml")
+    scene.write("other.env", OPTION, "seen.yml")
+    assert agreed(scene, env_file=scene.folder / "other.env", config="./given.yml") == ("given", OPTION)
+
+
+def test_a_changed_config_file_comes_before_the_active_configuration(scene: Scene) -> None:
+    """A CONFIG_FILE in .env that the last install did not have is a wish, and wins over `config use`."""
+    scene.install("seen.yml")
+    scene.activate()
+    scene.write(".env", HERE, "./given.yml")
+    assert agreed(scene) == ("given", HERE)
+
+
+def test_an_unchanged_config_file_does_not_undo_config_use(scene: Scene) -> None:
+    """A CONFIG_FILE in .env that the last install had gives way to the active configuration."""
+    scene.install("seen.yml")
+    scene.activate()
+    scene.write(".env", HERE, "seen.yml")
+    assert agreed(scene) == ("active", HERE)
+
+
+def test_without_a_dot_env_the_installed_environment_counts(scene: Scene) -> None:
+    """Without a .env here the installed environment is taken, with the active configuration."""
+    scene.install("seen.yml")
+    scene.activate()
+    assert agreed(scene) == ("active", INSTALLED)
+
+
+def test_installed_ignores_dot_env(scene: Scene) -> None:
+    """--installed takes the installed environment although there is a .env here."""
+    scene.install("seen.yml")
+    scene.activate()
+    scene.write(".env", HERE, "./given.yml")
+    assert agreed(scene, installed_only=True) == ("active", INSTALLED)
+
+
+def test_config_file_counts_without_an_active_configuration(scene: Scene) -> None:
+    """Where no configuration is active, CONFIG_FILE names it."""
+    scene.install("seen.yml")
+    assert agreed(scene) == ("seen", INSTALLED)
+
+
+def test_the_default_comes_last(scene: Scene) -> None:
+    """Without any of these it is iam_role_config.yml, as an install writes it for the region."""
+    scene.write(".env", HERE)
+    request = Request(scene.layout, cwd=scene.folder, ask_instance=False)
+    assert resolve_service(request).choice.name == "iam_role_config.yml"
+    assert check_config(request).data["source"] == "iam_role_config.yml"
+    assert models(request, date(2026, 1, 1), offline=True).data["source"] == "iam_role_config.yml"
+
+
+def test_nothing_to_choose_from(scene: Scene) -> None:
+    """Without a .env, an installation and -c every verb says how to go on."""
+    request = Request(scene.layout, cwd=scene.folder)
+    for verb in (resolve_service, check_config, show_config, iam_policy):
+        with pytest.raises(MissingError, match=r"there is no \.env here, and nothing is installed yet"):
+            verb(request)
+
+
+def test_a_named_configuration_needs_no_environment(scene: Scene) -> None:
+    """With -c a configuration is shown and checked without an environment, and the report says what is left out."""
+    request = Request(scene.layout, config="./given.yml", cwd=scene.folder)
+    for report in (check_config(request), show_config(request), models(request, date(2026, 1, 1), offline=True)):
+        assert "what depends on variables was not checked" in report.checks[-1].detail
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+        else:
+            yield " ".join((*path, name)), command
+
+
+VERBS = dict(commands(cli))
+
+
+def options_of(verb: str) -> dict[str | None, click.Option]:
+    return {each.name: each for each in VERBS[verb].params if isinstance(each, click.Option)}
+
+
+def test_the_same_options_everywhere() -> None:
+    """-c and -e have the same spelling and the same help in every verb that has them."""
+    for name, spelling in (("config", ["-c", "--config"]), ("env_file", ["-e", "--env-file"])):
+        found = {verb: options_of(verb)[name] for verb in VERBS if name in options_of(verb) and verb != "init"}
+        assert {tuple(each.opts) for each in found.values()} == {tuple(spelling)}
+        assert len({each.help for each in found.values()}) == 1
+    # It writes the file that -e names.
+    assert options_of("init")["env_file"].opts == ["-e", "--env-file"]
+
+
+@pytest.mark.parametrize("verb", ["stop", "enable", "disable"])
+def test_verbs_that_take_no_configuration(verb: str) -> None:
+    """A verb that loads no configuration refuses -c."""
+    assert run_command([verb, "-c", "demo.yml"]) == 64
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A current folder with a `.env`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("AWS_REGION_NAME=eu-west-1\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["models", "--bogus"], "litellmctl models --help"),
+        (["models", "--offline", "-c", "nowhere"], "litellmctl models --help"),
+        (["config", "use"], "litellmctl config use --help"),
+        (["config", "check", "a.yml", "-c", "b.yml"], "litellmctl config check --help"),
+        (["config", "bogus"], "litellmctl config --help"),
+        (["verify", "-c", "demo"], "litellmctl verify --help"),
+        (["upgrade", "1.0", "--litellm", "1.0"], "litellmctl upgrade --help"),
+        (["--debug", "bogus"], "litellmctl --help"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("folder")
+def test_usage_errors_name_the_help_of_the_verb(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command line that is wrong is answered with the help of that very verb."""
+    assert run_command(arguments) == 64
+    assert capsys.readouterr().err.endswith(f"See: {named}\n")
