@@ -162,7 +162,7 @@ def test_metadata_switched_off_here(tmp_path: Path, aws: Cloud, monkeypatch: pyt
     """The same in the shell of whoever installs says nothing of the service: nobody is asked, and that is said."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     found = wanted(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml")
-    assert any("was not asked for its role" in note for note in found.notes)
+    assert any("role of the instance was not checked" in note for note in found.notes)
     assert aws.seen == []
 
 
@@ -181,7 +181,7 @@ def test_credentials_without_a_key() -> None:
 def test_known_key(tmp_path: Path, aws: Cloud) -> None:
     """A key pair that STS knows is taken, with whose it is; the instance isn't asked, nor a profile read."""
     found = wanted(tmp_path, pair(USER), "access_key_config.yml")
-    assert f"The AWS key is that of {USER.arn}." in found.notes
+    assert f"The AWS key belongs to {USER.arn}." in found.notes
     assert [(one.service, one.key, one.status) for one in aws.seen] == [("sts", USER.access_key, 200)]
 
 
@@ -253,8 +253,8 @@ def test_key_under_a_configuration_for_a_role(tmp_path: Path, aws: Cloud) -> Non
 @pytest.mark.parametrize(
     ("content", "mode", "said"),
     [
-        (None, 0o644, "isn't there"),
-        ("not a certificate", 0o644, "holds no certificate in PEM"),
+        (None, 0o644, "does not exist"),
+        ("not a certificate", 0o644, "has no certificate in PEM"),
         ("not a certificate", 0o600, "can't be read by the user litellm"),
     ],
 )
@@ -280,9 +280,7 @@ def test_certificates(content: str | None, mode: int, said: str, aws: Cloud) -> 
 
 def test_profile_of_a_user(tmp_path: Path, aws: Cloud) -> None:
     """A profile in .env, which the service can't see, is refused with the verb that takes its key."""
-    with pytest.raises(
-        InputError, match=r"\.env:1: AWS_PROFILE=cline, and the service sees nobody's ~/\.aws"
-    ) as caught:
+    with pytest.raises(InputError, match=r"\.env:1: AWS_PROFILE=cline, but the service reads no ~/\.aws") as caught:
         wanted(tmp_path, "AWS_PROFILE=cline\nAWS_REGION_NAME=us-east-1\n", "prompt_caching.yml")
     assert "init --from-profile cline" in caught.value.hint
     assert aws.seen == []
@@ -313,7 +311,7 @@ def test_init_asks_sts(tmp_path: Path, aws: Cloud) -> None:
     """`init --from-profile` says whose the key is, and writes a .env that install takes."""
     write_profile(tmp_path, USER.profile("cline", "eu-central-1"))
     code, report = litellmctl(tmp_path, "init", "--from-profile", "cline")
-    assert (code, f"The AWS key is that of {USER.arn}." in report["notes"]) == (0, True)
+    assert (code, f"The AWS key belongs to {USER.arn}." in report["notes"]) == (0, True)
     wanted(tmp_path, (tmp_path / ".env").read_text(encoding="utf-8"), "access_key_config.yml")
     assert {one.key for one in aws.seen} == {USER.access_key}
 
@@ -347,5 +345,5 @@ def test_init_refuses_a_key_that_has_ended(tmp_path: Path, aws: Cloud) -> None:
     key = aws.account.add_session(f"arn:aws:sts::{ACCOUNT}:assumed-role/x/y", timedelta(hours=5))
     write_profile(tmp_path, f"{key.profile('cline')}expiration = 2020-01-01T00:00:00Z\n")
     code, report = litellmctl(tmp_path, "init", "--from-profile", "cline")
-    assert (code, "its key ended at 2020-01-01T00:00:00Z" in report["error"]) == (78, True)
+    assert (code, "its key expired at 2020-01-01T00:00:00Z" in report["error"]) == (78, True)
     assert aws.seen == []

@@ -50,7 +50,7 @@ def test_a_key_of_the_invoking_user(idle_box: Box) -> None:
     box.write("/home/ada/.aws/credentials", USER.profile("cline", "us-east-1"), 0o600, "ada:ada")
     argv = ("/usr/local/bin/litellmctl", "init", "--from-profile", "cline")
     made = box.run(argv, env={**ENVIRONMENT, "SUDO_USER": "ada"}, cwd="/home/ada").stdout
-    assert f"The AWS key is that of {USER.arn}." in made
+    assert f"The AWS key belongs to {USER.arn}." in made
     assert box.run(("stat", "-c", "%U %a", "/home/ada/.env")).stdout == "ada 600\n"
     box.run(("cp", "/home/ada/.env", "/root/.env"))
     code, said = install(box)
@@ -76,11 +76,11 @@ def test_the_role_of_the_instance(idle_box: Box) -> None:
     assert (code, "this EC2 instance has no IAM role" in said) == (69, True), said
     assert "--dry-run" not in said
     code, said = install(box, "--dry-run", "--region", "us-east-1")
-    assert (code, "AWS was not asked" in said) == (2, True), said
+    assert (code, "The credentials were not checked with AWS" in said) == (2, True), said
     assert snapshot(box) == before
     control(box, "metadata", role="gateway")
     code, said = install(box)
-    assert (code, "The instance's role is gateway." in said) == (0, True), said
+    assert (code, "The role of the instance is gateway." in said) == (0, True), said
     environ = box.run(("cat", f"/proc/{state(box)['MainPID']}/environ")).stdout.split("\0")
     assert "AWS_REGION_NAME=us-east-1" in environ
     assert not [entry for entry in environ if entry.startswith(("AWS_ACCESS_KEY_ID=", "AWS_SESSION_TOKEN="))]

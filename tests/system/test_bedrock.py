@@ -134,7 +134,7 @@ def test_iam_role_without_ipv4(idle_box: Box) -> None:
     mode = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6\n"
     box.write("/root/.env", f"CONFIG_FILE=iam_role_config.yml\n{mode}", 0o600)
     told = ctl(box, "install", "--env-file", "/root/.env", "--no-verify", env=TOOLS)
-    assert "The instance's role is litellm-gateway." in told
+    assert "The role of the instance is litellm-gateway." in told
     verified(box)
     assert keys_of(chats(box)) <= set(tell(box, "metadata")["issued"])
 

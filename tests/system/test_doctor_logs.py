@@ -127,7 +127,7 @@ def test_logs_and_bug_report(idle_box: Box) -> None:
     assert found["journal-aws"].startswith("The service cannot reach the provider (")
     assert "plain text" in found["configuration-doubtful"]
     nothing = report(idle_box, "logs", "--request", "night-of-another-day")
-    assert nothing["title"].endswith(" in the last day: --since looks further back")
+    assert nothing["title"].endswith(" in the last day: --since searches further back")
     assert "ACCESS_LOG=true" in nothing["notes"][0]
     assert_no_secret_is_in_a_bundle(idle_box)
 

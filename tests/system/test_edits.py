@@ -45,7 +45,7 @@ def test_edited_environment_stays(idle_box: Box) -> None:
 def test_diff_shows_drift(idle_box: Box) -> None:
     """`diff` finds an edit, a mode, a lost link, a unit that was masked or disabled; exit code 2, and 0 without."""
     ctl(idle_box, "enable")
-    assert "all is as it was installed" in ctl(idle_box, "diff")
+    assert "nothing differs from what was installed" in ctl(idle_box, "diff")
     idle_box.run(("chmod", "644", "/etc/litellm/litellm.env"))
     idle_box.run(("rm", "/usr/local/bin/litellmctl"))
     idle_box.run(("sh", "-c", "echo '# mine' >> /etc/litellm/configs/demo.yml"))

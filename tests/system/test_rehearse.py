@@ -196,7 +196,7 @@ def test_change_of_a_running_service(machine: Box) -> None:
     code, report, errors = _on(machine, "--env-file", "/root/.env")
     assert code == 0, (report, errors)
     checks = _named(report)
-    assert checks["boot a clone"]["detail"] == "its service runs as here"
+    assert checks["boot a clone"]["detail"] == "its service runs as on the host"
     assert checks["write /etc/litellm/litellm.env"]["outcome"] == "changed"
     assert "the service is restarted" in report["title"]
     assert any("+ACCESS_LOG" in difference for difference in report["diffs"])
@@ -205,7 +205,7 @@ def test_change_of_a_running_service(machine: Box) -> None:
     assert machine.run(("pgrep", "-x", "systemd-nspawn"), check=False).stdout == ""
     assert machine.run(("find", "/sys/fs/cgroup", "-name", "litellm-boxes-*")).stdout == ""
     assert chat(machine) == 200
-    assert "all is as it was installed" in ctl(machine, "diff")
+    assert "nothing differs from what was installed" in ctl(machine, "diff")
 
 
 def test_change_that_does_not_come_up(machine: Box) -> None:

@@ -143,4 +143,4 @@ def test_interrupted_install_is_undone(shared_box: Box, number: int, code: int) 
     assert (second.returncode, f"(pid {holder['pid']})" in second.stderr) == (75, True), second.stderr
     assert snapshot(shared_box) == before
     assert chat(shared_box, bearer=secret) == 200
-    assert "all is as it was installed" in ctl(shared_box, "diff")
+    assert "nothing differs from what was installed" in ctl(shared_box, "diff")

@@ -225,7 +225,7 @@ def test_the_timer(installed_box: Box) -> None:
     box.systemctl("start", "litellm-verify.service")
     assert check_lines(box, since) == []
     assert "nothing to do" in ctl(box, "install", "--dry-run")
-    assert "all is as it was installed" in ctl(box, "diff")
+    assert "nothing differs from what was installed" in ctl(box, "diff")
 
     # Somebody changes the key and forgets the restart.
     box.run(

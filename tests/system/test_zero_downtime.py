@@ -79,7 +79,7 @@ def assert_drop_in_applies(box: Box) -> None:
     box.write(drop_in, "[Service]\nExecStartPre=/bin/false\n")
     box.systemctl("daemon-reload")
     done = box.run(("litellmctl", "restart"), check=False, timeout=120)
-    assert (done.returncode, "was not touched and serves on" in done.stderr) == (69, True), done.stderr
+    assert (done.returncode, "was not changed and serves on" in done.stderr) == (69, True), done.stderr
     assert (state(box)["MainPID"], chat(box)) == (before, 200)
     box.run(("rm", drop_in))
     box.systemctl("daemon-reload")
@@ -100,7 +100,7 @@ def test_restart_with_little_memory(idle_box: Box) -> None:
     with loaded(idle_box) as load:
         done = idle_box.run(("litellmctl", "restart"), timeout=240)
         wait_for_workers(idle_box)
-    assert "100 MiB of memory are free and a second instance takes" in done.stdout + done.stderr
+    assert "100 MiB of memory are free and a second instance needs" in done.stdout + done.stderr
     assert "a plain restart, during which connections wait" in done.stdout + done.stderr
     assert idle_box.journal("litellm-standby.service", "--boot") == ""
     assert state(idle_box)["MainPID"] != main

@@ -50,7 +50,7 @@ def test_the_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["far"] == ("openai/gpt-4o", "-", "-", "-", "-", "-")
     assert "  best     sonnet, then old\n" in below
     assert "ended 2026-04-28 (map)" in out
-    assert "not by Bedrock: it was not asked (--offline)" in out
+    assert "not by Bedrock: it was not queried (--offline)" in out
 
 
 def test_for_programs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def test_existing_file_is_kept(tmp_path: Path) -> None:
     """A .env that is there is not overwritten, unless the user says so."""
     path = tmp_path / ".env"
     path.write_text("MINE=1\n", encoding="utf-8")
-    with pytest.raises(InstallerError, match="is there already"):
+    with pytest.raises(InstallerError, match="exists already"):
         init(path, environ={"HOME": str(tmp_path)})
     assert path.read_text(encoding="utf-8") == "MINE=1\n"
     init(path, environ={"HOME": str(tmp_path)}, force=True)

@@ -163,7 +163,7 @@ def test_one_request() -> None:
 
 def test_no_events_in_a_day() -> None:
     """If the default range of one day has no events, the title names the option for a longer range."""
-    day, more = "in the last day", ": --since looks further back"
+    day, more = "in the last day", ": --since searches further back"
     assert build_errors((), day).title == f"no warnings and no errors {day}{more}"
     assert build_request((), CALL, day).title == f"0 events of request {CALL} {day}{more}"
     assert build_errors(group_events(read_events([entry("odd")])), day).title.endswith(day)

@@ -30,7 +30,7 @@ STEP = {
     "seconds": None,
 }
 PLAN = {"checks": [STEP], "diffs": ["+A=1"], "notes": ["both"], "data": {"effect": "the service is restarted"}}
-KEY_NOTE = "LITELLM_MASTER_KEY=sk-secret was made for this service"
+KEY_NOTE = "LITELLM_MASTER_KEY=sk-secret was generated for this service"
 RESULT = {**Report("verified", (Check("readiness", Outcome.OK, seconds=0.1),), notes=("both", KEY_NOTE)).as_dict()}
 FAILURE = {"ok": False, "exit_code": 69, "error": "it didn't start", "hint": "All changes were undone."}
 SEEN = Rehearsal(Check("boot a clone", Outcome.OK), PLAN, RESULT, ("last words",), calls_models=True, seconds=1.0)

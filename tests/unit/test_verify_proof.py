@@ -65,7 +65,7 @@ def test_what_is_loaded_counts(tmp_path: Path) -> None:
         assert note == "own.yml was edited since the service loaded it: sudo systemctl reload litellm"
     other = observe_loaded(layout, {"sha256": digest, "config_name": "demo.yml"})
     (note,) = edited_notes(layout, other)
-    assert note.startswith("own.yml is the configuration by now, and the service still has demo.yml: ")
+    assert note.startswith("own.yml is the active configuration, but the service has loaded demo.yml: ")
 
 
 @pytest.mark.parametrize("option", ["junit", "html"])

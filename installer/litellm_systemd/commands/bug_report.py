@@ -1,4 +1,4 @@
-"""doctor --bundle: what a bug report needs, in one archive without secrets."""
+"""doctor --bundle: one archive for a bug report, without secrets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from litellm_systemd.logs.scrub import Scrubber
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Report
 
-#: What systemd gives to every process (systemd.exec(5), "Environment variables in spawned processes").
+#: Variables that systemd sets for every process (systemd.exec(5), "Environment variables in spawned processes").
 _OF_SYSTEMD = frozenset(
     (
         *(
@@ -47,10 +47,10 @@ _OF_SYSTEMD = frozenset(
 
 
 def learn_secrets(snapshot: Snapshot) -> Scrubber:
-    """Who knows those of the installed environment, of configurations, units, drop-ins and of the running process.
+    """A scrubber that knows the secrets of the environment, of configurations, units, drop-ins and the main process.
 
-    The journal is of two days: it also has what stood in another configuration, or in an environment that failed.
-    What can't be read teaches nothing.
+    The journal of two days may also have secrets of other configurations, and of environments whose start failed. A
+    file that can't be read is skipped.
     """
     scrubber, layout = Scrubber(), snapshot.layout
     environment = layout.real(layout.environment_file)
@@ -61,13 +61,13 @@ def learn_secrets(snapshot: Snapshot) -> Scrubber:
         scrubber.learn_yaml(_text(path))
     for path in unit_files(layout):
         scrubber.learn_unit(_text(path))
-    # What no file of ours says: an EnvironmentFile= of a drop-in, a file that was changed since the start.
+    # From no file of ours: an EnvironmentFile= of a drop-in, a file that was changed since the start.
     scrubber.learn_variables(_environment_of(snapshot))
     return scrubber
 
 
 def unit_files(layout: Layout) -> tuple[Path, ...]:
-    """The units, and then the drop-ins of each place that there can be some."""
+    """The units, then their drop-ins from each folder that systemd reads."""
     units = (contract.SERVICE, contract.SOCKET)
     paths = [layout.real(f"{layout.units}/{unit}") for unit in units]
     for folder in (layout.units, "/run/systemd/system", "/etc/systemd/system.control"):
@@ -102,30 +102,30 @@ def _text(path: Path) -> str:
         return ""
 
 
-#: How much of the journal: since then, and so many lines at most.
+#: The part of the journal: since when, and at most how many lines.
 _SINCE, _LINES = "-2d", 5000
 _NAME = "litellm-bug-report"
 
 
 def require_place(path: Path) -> None:
-    """Raise CannotCreate where the archive can't be written: before the host is examined, or mended, not after it."""
+    """Raise CannotCreate if the archive can't be written: before the host is examined or repaired, not after it."""
     if os.path.lexists(path):
         raise _exists(path)
     if not path.parent.is_dir():
-        raise CannotCreate(f"{path}: there is no folder {path.parent}", "Make it first.")
+        raise CannotCreate(f"{path}: there is no folder {path.parent}", "Create it first.")
     if not os.access(path.parent, os.W_OK):
-        raise CannotCreate(f"{path}: nothing can be written to {path.parent}", "Give another place.")
+        raise CannotCreate(f"{path}: {path.parent} is not writable", "Name another path.")
 
 
 def _exists(path: Path) -> CannotCreate:
-    return CannotCreate(f"there is a {path} already", "Give another name, or remove it.")
+    return CannotCreate(f"{path} exists already", "Name another path, or remove it.")
 
 
 def write_bundle(report: Report, path: Path) -> Report:
-    """Put a diagnosis and what it is about into a tar.gz that its owner alone may read; the report names it.
+    """Write a diagnosis and its evidence to a tar.gz that only its owner can read; the report names it.
 
     Raises:
-        CannotCreate: something is at `path` already, or its folder isn't there or can't be written to.
+        CannotCreate: `path` exists already, or its folder does not exist or is not writable.
     """
     snapshot = Snapshot(find_any_layout())
     scrubber, parts, missing = learn_secrets(snapshot), dict[str, str](), list[str]()
@@ -135,12 +135,13 @@ def write_bundle(report: Report, path: Path) -> Report:
         except (InstallerError, OSError) as error:
             missing.append(f"{name}: {error}")
     parts["missing.txt"] = "".join(f"{line}\n" for line in missing)
-    # All secrets are known by now; the second round finds in the first texts what was recognized in the last.
+    # A first round over all texts: a secret that is recognized in the last text may be in the first one.
     for text in parts.values():
         scrubber.scrub(text)
     _write(path, {name: scrubber.scrub(text) for name, text in parts.items()})
     note = (
-        f"{path}: {len(parts)} files for a bug report, without secrets as far as they can be told; look through it."
+        f"{path}: {len(parts)} files for a bug report, without the secrets that were recognized. Check it before you"
+        " send it."
     )
     return replace(report, notes=(*report.notes, note))
 
@@ -151,7 +152,7 @@ def _write(path: Path, parts: dict[str, str]) -> None:
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
-        raise CannotCreate(f"{path}: {error.strerror}", "Give another place.") from None
+        raise CannotCreate(f"{path}: {error.strerror}", "Name another path.") from None
     with os.fdopen(handle, "wb") as stream, tarfile.open(fileobj=stream, mode="w:gz") as archive:
         for name, text in sorted(parts.items()):
             content = text.encode()
@@ -161,7 +162,7 @@ def _write(path: Path, parts: dict[str, str]) -> None:
 
 
 def _parts(snapshot: Snapshot, scrubber: Scrubber) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Each file with what makes its text."""
+    """Each file of the archive, and the function that returns its text."""
     config = snapshot.layout.real(snapshot.layout.config_link)
     yield "environment.txt", lambda: _environment(snapshot, scrubber)
     yield "config.yaml", lambda: config.read_text(encoding="utf-8", errors="replace")
@@ -178,7 +179,7 @@ def _json(found: Any) -> str:
 
 
 def _environment(snapshot: Snapshot, scrubber: Scrubber) -> str:
-    """The variables; a secret's value never, not even one that is too short to be searched for elsewhere."""
+    """The variables without secret values, those included that are too short to be searched for elsewhere."""
     rows = {
         name: scrubber.placeholder(value) if is_secret_variable(name, value) else value
         for name, value in snapshot.environment.items()
@@ -226,7 +227,7 @@ def _files(snapshot: Snapshot) -> str:
 
 
 def _journal(snapshot: Snapshot) -> str:
-    # PermissionDenied: whose secrets aren't known, of them nothing can be taken out.
+    # PermissionDenied ends it: secrets that are not known can't be removed.
     with contextlib.suppress(MissingError):
         _ = snapshot.environment
     entries = snapshot.systemctl.entries(since=_SINCE, timeout=30)[-_LINES:]
@@ -238,5 +239,5 @@ def _journal(snapshot: Snapshot) -> str:
 
 
 def _message(message: Any) -> str:
-    # One with bytes that aren't UTF-8 comes as a list of numbers.
+    # journalctl gives a message with bytes that are not UTF-8 as a list of numbers.
     return bytes(message).decode(errors="replace") if isinstance(message, list) else str(message)

@@ -1,4 +1,4 @@
-"""diff: what is there against what was installed."""
+"""diff: the host against what was installed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from litellm_systemd.report.report import Check, Outcome, Report
 
 
 def diff(layout: Layout) -> Report:
-    """Every path and unit that isn't as the last install left it. Exit code CHANGES if there is one.
+    """Every path and unit that changed since the last install. Exit code CHANGES if there is one.
 
     Raises:
         MissingError: nothing is installed.
-        InputError: the manifest isn't what an install wrote.
+        InputError: the manifest was not written by an install.
     """
     host = observe_host(layout, Systemctl(layout))
     if not host.manifest:
-        raise MissingError("nothing is installed here, or this user may not look", "Run it with sudo.")
+        raise MissingError("nothing is installed here, or this user can't read it", "Run it with sudo.")
     checks: list[Check] = []
     diffs: list[str] = []
     for path, record in sorted(host.manifest.items()):
@@ -36,7 +36,7 @@ def diff(layout: Layout) -> Report:
     units = (*UNITS, *((VERIFY_TIMER,) if layout.verify_timer in host.manifest else ()))
     checks += [Check(name, Outcome.WARNING, *drift) for name in units for drift in _unit_drift(layout, host, name)]
     return Report(
-        f"{len(checks)} differences from what was installed" if checks else "all is as it was installed",
+        f"{len(checks)} differences from what was installed" if checks else "nothing differs from what was installed",
         tuple(checks),
         diffs=tuple(diffs),
         data={"differences": [{"what": check.name, "how": check.detail} for check in checks]},
@@ -46,12 +46,12 @@ def diff(layout: Layout) -> Report:
 
 def _remedy(record: Record) -> str:
     if record.kind is FileKind.FILE:
-        return "'litellmctl install' mends modes and what is gone; an edit stays unless --take-ours is given."
-    return "'litellmctl install' mends it."
+        return "'litellmctl install' restores modes and missing files; an edit stays without --take-ours."
+    return "'litellmctl install' restores it."
 
 
 def _difference(layout: Layout, found: FileState | None, path: str, record: Record) -> Iterator[str]:
-    """The edit itself, against the copy of what was written."""
+    """The edit, against the copy of what was written."""
     pristine = observe_file(layout, f"{layout.pristine}/{record.digest}")
     if (
         pristine is None
@@ -59,7 +59,7 @@ def _difference(layout: Layout, found: FileState | None, path: str, record: Reco
         or record.kind is not FileKind.FILE
     ):
         return
-    # Modes are told in words already.
+    # The drift has the modes in words.
     before = pristine if found is None else replace(found, path=path, content=pristine.content)
     yield render_diff(replace(before, path=path), found)
 

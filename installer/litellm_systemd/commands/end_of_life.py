@@ -1,4 +1,4 @@
-"""What becomes of a configuration with models that Bedrock has ended, or is about to end."""
+"""Models of a configuration that are at, or near, their end of life on Bedrock."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from litellm_systemd.host.observe import active_config
 def find_ends(
     layout: Layout, gateway: GatewayConfig, environ: Mapping[str, str], today: date, *, allow: bool = False
 ) -> tuple[LintFinding, ...]:
-    """What is to be said of models that have ended (errors) or end soon (warnings).
+    """Findings about models after their end of life (errors) or near it (warnings).
 
-    Nobody is asked: it is by LiteLLM's model map and our own table. A model that the active configuration calls
-    already is no reason to refuse anything: a second run, an upgrade and a rollback go on with a warning.
+    The dates are those of LiteLLM's model map and of our own table; no request is sent. A model that the active
+    configuration already calls is a warning only: a second run, an upgrade and a rollback continue.
     """
     served = build_served(gateway, environ)
     known = _called(gateway, environ) if allow else _active(layout, environ)
@@ -28,22 +28,20 @@ def find_ends(
 def check_ends(
     layout: Layout, gateway: GatewayConfig, environ: Mapping[str, str], today: date, *, allow: bool = False
 ) -> tuple[str, ...]:
-    """The warnings of `find_ends`, a line each.
+    """The warnings of `find_ends`, one line each.
 
     Raises:
-        InputError: a model has ended, `allow` isn't set, and the active configuration doesn't call it.
+        InputError: a model is after its end of life, `allow` is not set, and the active configuration lacks it.
     """
     findings = find_ends(layout, gateway, environ, today, allow=allow)
     for finding in findings:
         if finding.severity is Severity.ERROR:
-            raise InputError(
-                str(finding), f"{finding.remedy} --allow-eol of install and config use takes it as it is."
-            )
+            raise InputError(str(finding), f"{finding.remedy} Or accept it: --allow-eol of install and config use.")
     return tuple(f"{finding}. {finding.remedy}" for finding in findings)
 
 
 def active_ends(layout: Layout, environ: Mapping[str, str], today: date) -> tuple[str, ...]:
-    """The same of the active configuration, which is refused nothing; empty where none can be read."""
+    """The same for the active configuration, without errors; empty if it can't be read."""
     gateway = _read_active(layout)
     return () if gateway is None else check_ends(layout, gateway, environ, today, allow=True)
 

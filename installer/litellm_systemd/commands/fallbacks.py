@@ -1,4 +1,4 @@
-"""verify --fallbacks: every link of every chain, on a throwaway instance that allows mock testing."""
+"""verify --fallbacks: each fallback, on a throwaway instance that allows mock testing."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _PROCESS_NOTE = "Tried on a throwaway process, without the service's user and sa
 def prove_fallbacks(
     request: Request, environ: Mapping[str, str], *, timeout: float, say: Say = lambda _line: None
 ) -> Report:
-    """Start a throwaway instance, try each fallback on it, and take it away again.
+    """Start a throwaway instance, try each fallback on it, and remove it.
 
-    It is that of the installed service, where there is one and this is root and the request names nothing else; or
-    else a process with the requested configuration and `.env`.
+    For root, on a host with the service, and without -c and -e, it is a copy of the service, with the installed
+    environment and the active configuration. Otherwise it is a process with those of the request.
 
     Raises:
-        InstallerError: there is nothing to start, or it doesn't start. What serves was not touched.
+        InstallerError: there is nothing to start, or it doesn't start. The service itself was not changed.
     """
     layout, systemctl = request.layout, Systemctl(request.layout)
     if _is_of_service(request) and systemctl.unit_state(contract.SERVICE).load == "loaded":
         settings, config = installed_settings(layout), read_config(layout.real(layout.config_link))
-        say("starting a throwaway instance beside the service")
+        say("starting a throwaway instance next to the service")
         with throwaway_unit(layout, systemctl, settings.master_key, timeout) as gateway:
             report = verify_fallbacks(gateway, config)
         return replace(report, notes=(_UNIT_NOTE, *report.notes))

@@ -27,7 +27,7 @@ _AS_AWS = "Write it as AWS does: us-east-1, eu-central-1."
 
 @dataclass(frozen=True, slots=True)
 class Invoker:
-    """The person at the keyboard: under sudo not the user that the process runs as."""
+    """The user who runs the command: under sudo not the user of the process."""
 
     home: Path
     uid: int
@@ -35,7 +35,7 @@ class Invoker:
 
 
 def find_invoker(environ: Mapping[str, str]) -> Invoker:
-    """Who runs the command. sudo may change HOME, so that home comes from the user database; see sudo(8)."""
+    """The user who runs the command. sudo may change HOME, so the user database names the home; see sudo(8)."""
     name = environ.get("SUDO_USER")
     if os.geteuid() == 0 and name:
         try:
@@ -56,18 +56,18 @@ def init(
     offline: bool = False,
     force: bool = False,
 ) -> Report:
-    """Write a `.env` with every key explained, mode 0600, owned by the invoking user.
+    """Write a `.env` in which every variable is explained, mode 0600, owned by the invoking user.
 
     Args:
         path: the file to write.
-        environ: the environment of this process: SUDO_USER and HOME are looked up in it.
-        profile: take the key pair and the region from this profile of the invoking user's ~/.aws.
+        environ: the environment of this process, for SUDO_USER and HOME.
+        profile: use the key pair and the region of this profile in the invoking user's ~/.aws.
         region: the AWS region, instead of the profile's.
-        offline: don't ask AWS whether the profile's keys work.
-        force: overwrite a file that is there.
+        offline: do not check the profile's keys with AWS.
+        force: overwrite an existing file.
 
     Raises:
-        InstallerError: the file is there already, can't be written, or the profile can't be used.
+        InstallerError: the file exists already or can't be written, or the profile can't be used.
     """
     invoker = find_invoker(environ)
     if region is not None and not looks_like_region(region):
@@ -75,7 +75,7 @@ def init(
     values = {} if region is None else {"AWS_REGION_NAME": region}
     notes: tuple[str, ...] = ()
     if profile is not None:
-        # Before AWS is asked about a profile for a file that can't be written.
+        # Before AWS is queried for a file that can't be written.
         if path.exists() and not force:
             raise _exists(path)
         found = read_profile(profile, invoker.home)
@@ -86,14 +86,14 @@ def init(
     source = f" with the keys of profile {profile}" if profile else ""
     return Report(
         f"wrote {path}{source}",
-        notes=(*notes, "Look through it, then: sudo litellmctl install"),
+        notes=(*notes, "Check it, then: sudo litellmctl install"),
         data={"path": str(path), "set": sorted(values)},
         code=ExitCode.OK,
     )
 
 
 def _variables(found: Credentials) -> dict[str, str]:
-    """The lines of `.env` that say what the profile says."""
+    """The variables of `.env` for the profile."""
     optional = {
         TOKEN: found.session_token,
         END_VARIABLE: found.end and render_moment(found.end),
@@ -110,23 +110,23 @@ def _variables(found: Credentials) -> dict[str, str]:
 def _check(
     found: Credentials, values: Mapping[str, str], source: str, environ: Mapping[str, str], *, offline: bool
 ) -> tuple[str, ...]:
-    """That the pair looks like one and AWS knows it; gives what to tell the user.
+    """Check that the key pair is valid and known to AWS; return notes for the user.
 
     Raises:
-        InputError: it doesn't, or the pair has ended.
+        InputError: it is not, or it has expired.
     """
     warnings = check_aws(Dotenv(source, values), values)
     if found.region is not None and not looks_like_region(found.region):
-        raise InputError(f"{source}: its region {found.region} is not an AWS region", f"{_AS_AWS} Or give --region.")
+        raise InputError(f"{source}: its region {found.region} is not an AWS region", f"{_AS_AWS} Or use --region.")
     if found.end is not None and found.end <= datetime.now(timezone.utc):
         raise InputError(
-            f"{source}: its key ended at {render_moment(found.end)}", "Sign in again, and run this again."
+            f"{source}: its key expired at {render_moment(found.end)}", "Sign in again, and run this again."
         )
     return (*warnings, *(() if offline else prove_pair(found, environ, source)))
 
 
 def fill_example(text: str, values: Mapping[str, str]) -> str:
-    """The example with these values in the place of its own, be the line commented out or not."""
+    """The example with these values instead of its own; a commented line counts as well."""
     for name, value in values.items():
         line = f"{name}={value}"
         text, count = re.subn(rf"^#? ?{name}=.*$", lambda _match, line=line: line, text, count=1, flags=re.MULTILINE)  # type: ignore[misc]
@@ -135,7 +135,7 @@ def fill_example(text: str, values: Mapping[str, str]) -> str:
 
 
 def _exists(path: Path) -> InstallerError:
-    return InstallerError(f"{path} is there already", "--force overwrites it.")
+    return InstallerError(f"{path} exists already", "--force overwrites it.")
 
 
 def _write(path: Path, text: str, invoker: Invoker, *, force: bool) -> None:
@@ -145,7 +145,7 @@ def _write(path: Path, text: str, invoker: Invoker, *, force: bool) -> None:
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
-        raise PermissionDenied(f"{path}: {error.strerror}", "Choose a folder of your own.") from None
+        raise PermissionDenied(f"{path}: {error.strerror}", "Choose a folder that you can write to.") from None
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         os.fchmod(handle, 0o600)
         if os.geteuid() == 0:

@@ -23,39 +23,39 @@ from litellm_systemd.instances.runtime_calls import port_trouble
 from litellm_systemd.report.report import Check, Outcome, Report
 from litellm_systemd.verify.run import Scope, verify
 
-NOTHING_TO_DO = "nothing to do: all is in place"
+NOTHING_TO_DO = "nothing to do: everything is in place"
 
 
 def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
-    """Bring the host to the state that `.env` and the configuration ask for.
+    """Bring the host to the state that `.env` and the configuration describe.
 
     Args:
-        options: the request and the flags.
-        say: told what is going on, a line each.
+        options: the request and the options.
+        say: called with a line about each step.
 
     Raises:
-        InstallerError: nothing was changed, or what was changed has been put back.
+        InstallerError: nothing was changed, or every change was undone.
     """
     layout = options.request.layout
-    options = replace(options, request=_asking(options))
+    options = replace(options, request=_with_queries(options))
     if options.dry_run:
         return _planned(options, prepare_install(options))
     with changing(layout, "install", say, wait=options.wait) as executor:
-        draft = prepare_install(options)
-        _check_port(draft)
+        prepared = prepare_install(options)
+        _check_port(prepared)
         proofs: list[Report] = []
 
         def prove() -> None:
             if _is_served(options) and options.verify:
-                proofs.append(prove_service(draft.service))
+                proofs.append(prove_service(prepared.service))
 
-        executor = replace(executor, source=draft.source, starts=_is_served(options))
-        apply_install(executor, draft.plan, draft.desired, draft.host, prove)
-    return _installed(options, draft, *proofs)
+        executor = replace(executor, source=prepared.source, starts=_is_served(options))
+        apply_install(executor, prepared.plan, prepared.desired, prepared.host, prove)
+    return _installed(options, prepared, *proofs)
 
 
-def _asking(options: InstallOptions) -> Request:
-    """The request, with what may be asked: nothing by a dry run, and for an image only what this host is."""
+def _with_queries(options: InstallOptions) -> Request:
+    """The request, with the queries that are allowed: none for a dry run, no checks of access for an image."""
     online = not (options.dry_run or options.offline)
     return replace(
         options.request,
@@ -64,30 +64,30 @@ def _asking(options: InstallOptions) -> Request:
     )
 
 
-def _check_port(draft: InstallPlan) -> None:
-    """Say who holds the port before anything is changed.
+def _check_port(prepared: InstallPlan) -> None:
+    """Check that the port is free before anything is changed.
 
     Raises:
-        Unavailable: somebody else holds it, or the address isn't one of this host.
+        Unavailable: another process listens on it, or the address is not one of this host.
     """
-    verbs = {(action.verb, contract.SOCKET in action.target) for action in draft.plan.actions}
+    verbs = {(action.verb, contract.SOCKET in action.target) for action in prepared.plan.actions}
     takes_it = any(verb is Verb.START or (verb is Verb.RESTART and socket) for verb, socket in verbs)
-    gives_way = any(verb is Verb.STOP for verb, _ in verbs)
-    if not takes_it or gives_way or draft.host.unit(contract.SOCKET).is_active:
+    stops_first = any(verb is Verb.STOP for verb, _ in verbs)
+    if not takes_it or stops_first or prepared.host.unit(contract.SOCKET).is_active:
         return
-    if trouble := port_trouble(draft.service.settings.listen):
-        # The line has the remedy already, short of where PORT stands.
+    if trouble := port_trouble(prepared.service.settings.listen):
+        # The line has the remedy, except for the place of PORT.
         raise Unavailable(trouble, "PORT is set in .env.")
 
 
-def _planned(options: InstallOptions, draft: InstallPlan) -> Report:
-    plan, service = draft.plan, draft.service
+def _planned(options: InstallOptions, prepared: InstallPlan) -> Report:
+    plan, service = prepared.plan, prepared.service
     steps = tuple(
         Check(f"{action.verb.value} {action.target}", Outcome.SKIPPED, action.reason) for action in plan.actions
     )
     title = f"{len(plan.actions)} steps to take; {plan.effect}; nothing was changed" if plan else NOTHING_TO_DO
     diffs = tuple(
-        render_diff(draft.host.files.get(action.target), action.after)
+        render_diff(prepared.host.files.get(action.target), action.after)
         for action in plan.actions
         if action.after is not None
     )
@@ -95,7 +95,7 @@ def _planned(options: InstallOptions, draft: InstallPlan) -> Report:
         title=title,
         checks=steps,
         notes=(*service.notes, *_access_notes(options, service), *_kept_notes(plan)),
-        data=_data(draft),
+        data=_data(prepared),
         diffs=(*diffs, *_kept_diffs(plan)),
         code=ExitCode.CHANGES if plan else ExitCode.OK,
     )
@@ -108,7 +108,7 @@ def _access_notes(options: InstallOptions, service: ServiceConfig) -> tuple[str,
 def _kept_notes(plan: Plan) -> tuple[str, ...]:
     return tuple(
         f"{kept.path} was edited here and stays as it is"
-        + (", though a new one is there: --take-ours puts yours aside." if kept.is_news else ".")
+        + (", although there is a new one: --take-ours keeps yours aside and writes it." if kept.is_news else ".")
         for kept in plan.kept
     )
 
@@ -117,8 +117,8 @@ def _kept_diffs(plan: Plan) -> tuple[str, ...]:
     return tuple(render_kept(kept) for kept in plan.kept if kept.is_news)
 
 
-def _data(draft: InstallPlan) -> dict[str, object]:
-    plan, service = draft.plan, draft.service
+def _data(prepared: InstallPlan) -> dict[str, object]:
+    plan, service = prepared.plan, prepared.service
     return {
         "changed": bool(plan),
         "effect": plan.effect,
@@ -134,9 +134,9 @@ def _is_served(options: InstallOptions) -> bool:
     return options.start and options.request.layout.is_host
 
 
-def _installed(options: InstallOptions, draft: InstallPlan, proven: Report | None = None) -> Report:
-    plan, service = draft.plan, draft.service
-    data, diffs = _data(draft), _kept_diffs(plan)
+def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | None = None) -> Report:
+    plan, service = prepared.plan, prepared.service
+    data, diffs = _data(prepared), _kept_diffs(plan)
     notes = (*service.notes, *_access_notes(options, service), *_kept_notes(plan), *_key_notes(service.settings))
     where = f"LiteLLM with {service.choice.name}"
     if not _is_served(options):
@@ -159,6 +159,6 @@ def _key_notes(settings: Settings) -> tuple[str, ...]:
     if settings.generated_key is None:
         return ()
     return (
-        f"{MASTER_KEY.name}={settings.generated_key} was made for this service and is shown this once. To read"
-        f" it again: sudo grep {MASTER_KEY.name} {contract.ENV_FILE}",
+        f"{MASTER_KEY.name}={settings.generated_key} was generated for this service and is shown only once. To"
+        f" read it again: sudo grep {MASTER_KEY.name} {contract.ENV_FILE}",
     )

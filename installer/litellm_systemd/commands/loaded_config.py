@@ -1,4 +1,4 @@
-"""The configuration that the service has loaded, against the file that it would load now."""
+"""The configuration that the service has loaded, and whether the file has changed since."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _RELOAD = "sudo systemctl reload litellm"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration: its name below /etc/litellm/configs, and the SHA-256 of the file and what it includes, in hex.
+    """A configuration: its name below /etc/litellm/configs, and the SHA-256 of the file and its includes, in hex.
 
-    `edited`: whether the file is another one by now; None if the service doesn't say what it has loaded, and this is
-    the file.
+    `edited`: whether the file has changed since it was loaded; None if the service does not report what it has
+    loaded, and this is the file.
     """
 
     name: str
@@ -32,20 +32,17 @@ class Loaded:
 
 
 def observe_loaded(layout: Layout, runtime: Mapping[str, Any]) -> Loaded | None:
-    """What is loaded, by what the main process says of itself; if it says nothing, what is installed.
-
-    None if neither can be told.
-    """
+    """The loaded configuration as the main process reports it, else the installed one; None if neither is known."""
     found, digest = observe_file_now(layout), runtime.get("sha256")
     if not digest:
         return found
-    # One that can't be read any more isn't what was loaded.
+    # A file that can't be read any more differs from what was loaded.
     edited = found is None or found.sha256 != digest
     return Loaded(runtime.get("config_name") or active_config(layout) or "", digest, edited)
 
 
 def observe_file_now(layout: Layout) -> Loaded | None:
-    """What a reload would take up; None if it can't be read or isn't YAML."""
+    """The configuration that a reload would load; None if it can't be read or is no YAML."""
     try:
         digest = read_document(layout.real(layout.config_link)).digest
     except (InstallerError, OSError):
@@ -54,10 +51,10 @@ def observe_file_now(layout: Layout) -> Loaded | None:
 
 
 def edited_notes(layout: Layout, loaded: Loaded | None) -> tuple[str, ...]:
-    """What to do where the service has loaded another configuration than there is."""
+    """What to do if the service has loaded another configuration than the active one."""
     if loaded is None or not loaded.edited:
         return ()
     name = active_config(layout)
     if name in (None, loaded.name):
         return (f"{loaded.name} was edited since the service loaded it: {_RELOAD}",)
-    return (f"{name} is the configuration by now, and the service still has {loaded.name}: {_RELOAD}",)
+    return (f"{name} is the active configuration, but the service has loaded {loaded.name}: {_RELOAD}",)

@@ -1,4 +1,4 @@
-"""logs: the journal of the service; its errors by kind, or one request through all workers."""
+"""logs: the journal of the service, its errors by kind, or one request in all workers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from litellm_systemd.host.systemctl import Systemctl, journal_argv
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, filter_by_request, group_events, read_events
 from litellm_systemd.report.report import Check, Outcome, Report
 
-#: How far back is looked where nothing is said: a busy gateway's journal is large.
+#: The default period: the journal of a busy gateway is large.
 _DAY = "-1d"
 _LAST_DAY = "in the last day"
-_NOTHING = "A request that went well has a line only where ACCESS_LOG=true was set in .env."
+_NOTHING = "A successful request has a line only with ACCESS_LOG=true in .env."
 
 
 def show_logs(
@@ -28,7 +28,7 @@ def show_logs(
     boot: str | None = None,
     as_json: bool = False,
 ) -> None:  # pragma: no cover - it becomes journalctl
-    """Become journalctl, for all units; all its own options are a `journalctl -u litellm` away.
+    """Become journalctl for all units of ours. The messages are not redacted: it is the host's own journal.
 
     Raises:
         MissingError: there is no journalctl.
@@ -43,27 +43,27 @@ def show_logs(
 def errors(
     layout: Layout, *, priority: str | None = None, since: str | None = None, boot: str | None = None
 ) -> Report:
-    """Warnings and errors by kind: how often, first and last, what was said last, what it means and what to do.
+    """Warnings and errors by kind: number, first and last time, the last message, its meaning and the remedy.
 
     Args:
-        layout: of the host.
-        priority: only this level and worse; warnings too if None, since LiteLLM warns of what clients do wrong.
-        since: a time as journalctl(1) takes it. Without it and `boot`, a day.
-        boot: only that boot, as journalctl(1) takes it.
+        layout: the paths of the host.
+        priority: this level and worse; None for warnings and worse, since LiteLLM warns of mistakes of clients.
+        since: a time in the format of journalctl(1). Default without `boot`: one day ago.
+        boot: a boot in the format of journalctl(1).
 
     Raises:
-        PermissionDenied: this user may not read the journal.
-        InputError: journalctl doesn't take a time, a boot or a priority.
+        PermissionDenied: this user can't read the journal.
+        InputError: journalctl refuses a time, a boot or a priority.
     """
     return build_errors(group_events(_events(layout, priority or "warning", since, boot)), _span(since, boot))
 
 
 def build_errors(groups: tuple[Group, ...], span: str) -> Report:
-    """The report of `errors`; `span` says of which time."""
-    said = sum(group.count for group in groups)
+    """The report of `errors`; `span` names the period."""
+    number = sum(group.count for group in groups)
     kinds = f"{len(groups)} kind{'s' if len(groups) > 1 else ''}"
-    told = f"{said} warnings and errors" if said > 1 else "1 warning or error"
-    title = f"{told} of {kinds}" if groups else "no warnings and no errors"
+    counted = f"{number} warnings and errors" if number > 1 else "1 warning or error"
+    title = f"{counted} of {kinds}" if groups else "no warnings and no errors"
     return Report(
         f"{title} {_hinted(span, is_found=bool(groups))}",
         tuple(_check(group) for group in groups),
@@ -72,23 +72,23 @@ def build_errors(groups: tuple[Group, ...], span: str) -> Report:
 
 
 def request(layout: Layout, name: str, *, since: str | None = None, boot: str | None = None) -> Report:
-    """What the journal says of one request, by the x-litellm-call-id of its answer, in all workers.
+    """The events of one request in all workers, by the x-litellm-call-id of its response.
 
-    LiteLLM's lines about failures carry that id, and with ACCESS_LOG=true each finished request has a line with it.
+    LiteLLM's lines about failures have that id, and with ACCESS_LOG=true each finished request has a line with it.
 
     Raises:
         PermissionDenied, InputError: as `errors`.
-        UsageError: the id is shorter than eight letters.
+        UsageError: the id has fewer than 8 characters.
     """
     if len(name) < 8:
         raise UsageError(
-            f"{name!r} is too short to be told from others", "Give at least eight letters of x-litellm-call-id."
+            f"{name!r} is too short to identify a request", "Use at least 8 characters of x-litellm-call-id."
         )
     return build_request(tuple(filter_by_request(_events(layout, None, since, boot), name)), name, _span(since, boot))
 
 
 def build_request(found: tuple[LogEvent, ...], name: str, span: str) -> Report:
-    """The report of `request`; `span` says of which time."""
+    """The report of `request`; `span` names the period."""
     return Report(
         f"{len(found)} event{'' if len(found) == 1 else 's'} of request {name} {_hinted(span, is_found=bool(found))}",
         facts=tuple((f"{render_time(event.when)}  {event.pid}", redact(event.text)) for event in found),
@@ -104,7 +104,7 @@ def _events(layout: Layout, priority: str | None, since: str | None, boot: str |
     except CommandError as error:
         raise InputError(f"journalctl: {(error.stderr or error.message).strip()}", "man journalctl") from None
     if not entries and os.geteuid() != 0:
-        raise PermissionDenied("only root and the group systemd-journal may read the journal", "Run it with sudo.")
+        raise PermissionDenied("only root and the group systemd-journal can read the journal", "Run it with sudo.")
     return read_events(entries)
 
 
@@ -115,12 +115,12 @@ def _span(since: str | None, boot: str | None) -> str:
 
 
 def _hinted(span: str, *, is_found: bool) -> str:
-    """The span, and where nothing was found since nobody asked for more than a day, how to do that."""
-    return span if is_found or span != _LAST_DAY else f"{span}: --since looks further back"
+    """The period; if nothing was found in the default one, with the option for a longer one."""
+    return span if is_found or span != _LAST_DAY else f"{span}: --since searches further back"
 
 
 def render_time(when: float) -> str:
-    """A Unix time for people, in the zone of the host, as journalctl does."""
+    """A Unix time for people, in the time zone of the host, as journalctl prints it."""
     return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

@@ -1,4 +1,4 @@
-"""models: what a configuration serves, with limits and ends."""
+"""models: the models of a configuration, with their limits and end of life."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from litellm_systemd.gateway.served_models import ServedModel, build_served, end
 from litellm_systemd.report.report import Check, Outcome, Report, Table
 
 _COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")
-#: Why a lifecycle is not Bedrock's own word.
-_NOT_ASKED = "it was not asked (--offline)"
+#: Why a lifecycle is not that of Bedrock.
+_NOT_QUERIED = "it was not queried (--offline)"
 
 
 def models(request: Request, today: date, *, offline: bool = False) -> Report:
-    """What a configuration serves; the lifecycle from Bedrock if it can be asked, else from LiteLLM's map.
+    """The models of a configuration; the lifecycle is that of Bedrock if it answers, else of LiteLLM's map.
 
     Args:
-        request: the configuration, and where its environment is.
-        today: the day against which ends are held.
-        offline: ask nobody.
+        request: names the environment and the configuration.
+        today: the day for the end of life.
+        offline: do not query Bedrock.
 
     Raises:
         InstallerError: there is no such configuration, or it can't be read.
@@ -33,13 +33,13 @@ def models(request: Request, today: date, *, offline: bool = False) -> Report:
     selection = resolve(request, read_only=True)
     gateway, environ = read_gateway(selection.config, selection.settings.region), selection.environ
     served = build_served(gateway, environ)
-    served, refusal = (served, _NOT_ASKED) if offline else query_lifecycles(gateway, served, environ)
+    served, refusal = (served, _NOT_QUERIED) if offline else query_lifecycles(gateway, served, environ)
     report = build_report(gateway, served, refusal, today)
     return replace(report, checks=(*report.checks, *environment_check(selection)))
 
 
 def build_report(gateway: GatewayConfig, served: tuple[ServedModel, ...], refusal: str | None, today: date) -> Report:
-    """The report. `refusal` says why Bedrock was not asked, None if it was."""
+    """The report. `refusal`: why Bedrock did not answer, None if it did."""
     rows = tuple(_row(each, today) for each in served)
     unasked = [each for each in served if each.is_called and each.life.status is None]
     notes = (
@@ -65,7 +65,7 @@ def build_report(gateway: GatewayConfig, served: tuple[ServedModel, ...], refusa
 
 
 def _check(finding: LintFinding) -> Check:
-    # Bedrock has the last word, so that an end is no failure of this verb.
+    # A warning only: Bedrock decides whether it still serves the model.
     name = "ended" if finding.severity is Severity.ERROR else "ends"
     return Check(name, Outcome.WARNING, str(finding), finding.remedy)
 
@@ -74,7 +74,7 @@ def _row(served: ServedModel, today: date) -> tuple[str, ...]:
     entry, found = served.entry, served.found
     calls = found.text if found is not None else served.model.provider_model
     return (
-        # Below each other, since neither can be shortened and a terminal may have 80 columns.
+        # Two lines, since neither can be shortened and a terminal can have 80 columns.
         f"{served.model.name}\n  {calls}",
         served.region or "-",
         _tokens(entry.context if entry is not None else None),
@@ -103,7 +103,7 @@ def _lifecycle(served: ServedModel, today: date) -> str:
 
 
 def _chains(gateway: GatewayConfig) -> Iterator[tuple[str, str]]:
-    """Each name that stands for another or falls back, and to what."""
+    """Each alias and each model with fallbacks, with their targets."""
     aliases = dict((*gateway.aliases, *gateway.hidden_aliases))
     for name in _all_names(gateway):
         steps = ([aliases[name]] if name in aliases else []) + [f"then {each}" for each in _targets(gateway, name)]
@@ -116,7 +116,7 @@ def _all_names(gateway: GatewayConfig) -> tuple[str, ...]:
 
 
 def _targets(gateway: GatewayConfig, name: str) -> tuple[str, ...]:
-    """What is asked when a model fails for whatever reason: its own fallbacks, else the default ones."""
+    """The models that are called if a model fails for any reason: its own fallbacks, else the default ones."""
     chains = {
         each.model: each.targets for each in gateway.fallbacks if each.kind in ("fallbacks", "default_fallbacks")
     }

@@ -1,4 +1,4 @@
-"""Whether the service will get into AWS: looked at before anything is changed."""
+"""Check that the service can use AWS, before anything is changed."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.host.layout import Layout
 
 _BUNDLES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-NOT_ASKED = "AWS was not asked: whether the credentials work will show at the first call (litellmctl verify)."
+NOT_ASKED = "The credentials were not checked with AWS. To check them: litellmctl verify"
 
 
 def own_profiles(layout: Layout) -> bool:
-    """Whether the service's own home has AWS profiles, which boto3 takes before the instance's role."""
+    """Whether the home of the service has AWS profiles, which boto3 prefers to the role of the instance."""
     return any(layout.real(f"{layout.state}/.aws/{name}").exists() for name in ("credentials", "config"))
 
 
 def find_instance_region(environment: Mapping[str, str]) -> str | None:
-    """The region that the instance metadata names; None outside EC2. Takes two seconds at most."""
-    # Late, like the others below: botocore takes a while to load, and most installs need none of it.
+    """The region in the instance metadata; None outside EC2. Takes two seconds at most."""
+    # A late import, like the others below: botocore is slow to load, and most installs do not need it.
     from litellm_systemd.aws.instance import observe_instance
 
     return observe_instance(environment).region
 
 
 def require_role(gateway: GatewayConfig, environment: Mapping[str, str], layout: Layout) -> tuple[str, ...]:
-    """Where the configuration needs the instance's role: that it is there. Gives what to tell the user.
+    """If the configuration needs the role of the instance, check that there is one; return notes for the user.
 
     Raises:
-        Unavailable: no credentials come from the instance metadata; the message says why.
-        InputError: `.env` itself keeps the service from asking for them.
+        Unavailable: the instance metadata have no credentials; the message has the cause.
+        InputError: `.env` disables the query for them.
     """
     from litellm_systemd.aws.instance import DISABLED_HERE, DISABLED_VARIABLE, observe_instance
 
@@ -48,20 +48,20 @@ def require_role(gateway: GatewayConfig, environment: Mapping[str, str], layout:
         return ()
     found = observe_instance(environment)
     if found.trouble is None:
-        return (f"The instance's role is {found.role}.",)
+        return (f"The role of the instance is {found.role}.",)
     if found.trouble.code == DISABLED_HERE:
-        # Of this process alone, as for somebody at a PC who prepares an install; the service will ask.
-        return (f"The instance metadata was not asked for its role: {DISABLED_VARIABLE}=true is set here.",)
+        # Disabled for this process only, as on a PC where an install is prepared; the service queries them.
+        return (f"The role of the instance was not checked: {DISABLED_VARIABLE}=true is set here.",)
     raise Unavailable(
-        f"{found.trouble.message}; {gateway.source} takes its credentials from the role of an EC2 instance",
-        f"{found.trouble.hint} To install all the same: --offline",
+        f"{found.trouble.message}; {gateway.source} uses the credentials of an EC2 instance's role",
+        f"{found.trouble.hint} To install without this check: --offline",
     )
 
 
 def require_pair(
     gateway: GatewayConfig, dotenv: Dotenv, environment: Mapping[str, str], installed: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Where a key pair is used that isn't installed yet: that STS knows it. Gives what to tell the user.
+    """If a key pair is used that is not installed yet, check it with STS; return notes for the user.
 
     Raises:
         InputError: AWS refuses it.
@@ -76,7 +76,7 @@ def require_pair(
 
 
 def prove_pair(credentials: Credentials, environ: Mapping[str, str], where: str) -> tuple[str, ...]:
-    """Ask STS whose the pair is; gives what to tell the user.
+    """Query STS for the owner of the key pair; return notes for the user.
 
     Raises:
         InputError: AWS refuses it.
@@ -85,18 +85,18 @@ def prove_pair(credentials: Credentials, environ: Mapping[str, str], where: str)
 
     found = identify(credentials, environ, where)
     if found.doubt is not None:
-        return (f"The AWS key could not be checked: {found.doubt}. 'litellmctl verify' calls a model with it.",)
-    notes = [f"The AWS key is that of {found.arn}."]
+        return (f"The AWS key could not be checked: {found.doubt}. To call a model with it: litellmctl verify",)
+    notes = [f"The AWS key belongs to {found.arn}."]
     if found.is_root_user:
-        notes.append("That is the account's root user, who may do everything: make an IAM user for the gateway.")
+        notes.append("That is the root user of the account, with all privileges: create an IAM user for the gateway.")
     return tuple(notes)
 
 
 def require_files(dotenv: Dotenv, environment: Mapping[str, str], layout: Layout) -> None:
-    """That the files which `.env` names are there, can be read by the service, and are what they should be.
+    """Check that the files in `.env` exist, that the service can read them, and that certificates are valid.
 
     Raises:
-        InputError: one isn't, with the variable's place and the remedy.
+        InputError: one is not usable, with the line of the variable and the remedy.
     """
     for name in FILE_VARIABLES:
         if name in environment:
@@ -105,9 +105,9 @@ def require_files(dotenv: Dotenv, environment: Mapping[str, str], layout: Layout
     shared = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
     if profile and not any(name in environment for name in shared) and not own_profiles(layout):
         raise InputError(
-            f"{dotenv.where(profile)}: {profile}={environment[profile]}, and the service sees nobody's ~/.aws",
-            f"'litellmctl init --from-profile {environment[profile]}' puts the profile's key into .env; or name a"
-            " file of profiles for the service: AWS_SHARED_CREDENTIALS_FILE=/etc/litellm/NAME",
+            f"{dotenv.where(profile)}: {profile}={environment[profile]}, but the service reads no ~/.aws",
+            f"'litellmctl init --from-profile {environment[profile]}' writes the key of the profile into .env. Or name"
+            " a file of profiles for the service: AWS_SHARED_CREDENTIALS_FILE=/etc/litellm/NAME",
         )
 
 
@@ -116,25 +116,25 @@ def _require_file(dotenv: Dotenv, name: str, path: Path) -> None:
     try:
         is_readable = _service_reads(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{place} isn't there", "Name a file that is, by its whole path.") from None
+        raise InputError(f"{place} does not exist", "Name an existing file by its absolute path.") from None
     except PermissionError:
-        return  # not root: the run ends at something else
+        return  # not root: the install fails anyway
     if not is_readable:
         raise InputError(
-            f"{place} can't be read by the user {contract.SERVICE_USER}, whom the service runs as",
-            f"Let everybody read it (chmod o+r), or the group: chgrp {contract.SERVICE_USER} {path}",
+            f"{place} can't be read by the user {contract.SERVICE_USER}, as which the service runs",
+            f"Make it readable for all users (chmod o+r) or for the group: chgrp {contract.SERVICE_USER} {path}",
         )
     if name in _BUNDLES and path.is_file():
         try:
             ssl.create_default_context(cafile=str(path))
         except ssl.SSLError:
             raise InputError(
-                f"{place} holds no certificate in PEM", "It has lines like -----BEGIN CERTIFICATE-----."
+                f"{place} has no certificate in PEM", "PEM has lines like -----BEGIN CERTIFICATE-----."
             ) from None
 
 
 def _service_reads(path: Path) -> bool:
-    """Whether the modes of the path let the service's user read it. Where there is an ACL, believe that it does."""
+    """Whether the modes of the path let the user of the service read it. An ACL is assumed to allow it."""
     try:
         user = pwd.getpwnam(contract.SERVICE_USER)
         uid, groups = user.pw_uid, set(os.getgrouplist(contract.SERVICE_USER, user.pw_gid))

@@ -1,4 +1,4 @@
-"""rehearse: an install in a throwaway clone of this host (docs/adr/0007)."""
+"""rehearse: an install in a temporary clone of this host (docs/adr/0007)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _JOURNAL_LINES = 30
 
 @dataclass(frozen=True, slots=True)
 class RehearseOptions:
-    """What the flags of `rehearse` say: those of `install`, as far as they mean anything in a clone."""
+    """The options of `rehearse`: those of `install` that have a meaning in a clone."""
 
     request: Request
     verify: bool = True
@@ -40,7 +40,7 @@ class RehearseOptions:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What was seen in the clone. `plan` and `result` are the JSON of `install --dry-run` and of `install`.
+    """The results in the clone. `plan` and `result` are the JSON of `install --dry-run` and of `install`.
 
     `bundled`: the packages came from a bundle, as they will on the host.
     """
@@ -55,24 +55,24 @@ class Rehearsal:
 
 
 def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
-    """Perform an install in a clone of this host, tell how it went, and throw the clone away.
+    """Install in a clone of this host, report the result, and remove the clone.
 
     Args:
-        options: the request and the flags.
-        say: told what is going on, a line each.
+        options: the request and the options.
+        say: called with a line about each step.
 
     Raises:
-        PermissionDenied: this isn't root.
-        MissingError: a program that a clone takes isn't installed.
-        Unavailable: this machine can't have a clone.
-        Busy: another run is changing the host, and `options.wait` isn't set.
-        InstallerError: the request itself can't be used; `install` would say the same.
-        Interrupted: a signal ended it. The clone is gone.
+        PermissionDenied: the user is not root.
+        MissingError: a program that a clone needs is not installed.
+        Unavailable: this machine can't run a clone.
+        Busy: another run is changing the host, and `options.wait` is not set.
+        InstallerError: the request can't be used, as `install` would report.
+        Interrupted: a signal ended it. The clone is removed.
     """
     require_root("litellmctl rehearse")
     require_boxes()
     layout = options.request.layout
-    # What a clone's files are a view of must not change below it (overlayfs calls that undefined).
+    # The host's files must not change below the clone's view of them (undefined, says overlayfs).
     with hold_lock(layout, "rehearse", wait=options.wait, say=say), interruptible():
         service = resolve_service(options.request)
         _require_own(options.bundle)
@@ -80,14 +80,14 @@ def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
         inputs = _inputs(options, service)
         with Namespaces() as namespaces, closing(make_clone(namespaces, inputs, options.request.cwd)) as clone:
             seen = _perform(options, service, clone, say)
-            say("throwing the clone away")
+            say("removing the clone")
     return build_report(seen)
 
 
 def _require_own(bundle: Path | None) -> None:
-    """Say at once what `install` would say of the bundle, and spare the clone."""
+    """Check the bundle as `install` does, before a clone is booted."""
     if bundle is not None:
-        # Late: it loads what the other verbs don't need.
+        # A late import: it loads what the other verbs do not need.
         from litellm_systemd.releases.bundle import open_own_bundle
 
         open_own_bundle(bundle)
@@ -100,7 +100,7 @@ def _inputs(options: RehearseOptions, service: ServiceConfig) -> tuple[Path, ...
 
 
 def _perform(options: RehearseOptions, service: ServiceConfig, clone: Box, say: Say) -> Rehearsal:
-    # Only such models answer in a clone: every other one is behind a network.
+    # Only mocked models answer in a clone: the others need a network.
     calls_models = options.spend and all(model.mocked for model in service.gateway.models)
     argv = build_install(options, region=service.settings.region, calls_models=calls_models)
     folder = str(options.request.cwd.absolute())
@@ -116,7 +116,7 @@ def _perform(options: RehearseOptions, service: ServiceConfig, clone: Box, say: 
 
 
 def build_install(options: RehearseOptions, *, region: str | None, calls_models: bool) -> tuple[str, ...]:
-    """The command line of the install in the clone: the litellmctl that runs here, with the same request."""
+    """The command line of the install in the clone: this litellmctl, with the same request."""
     request = options.request
     argv = [*module_argv("litellm_systemd", "install", "--json", "--prefix", request.layout.prefix)]
     argv += ["--env-file", str(request.env_file)] if request.env_file is not None else []
@@ -127,24 +127,24 @@ def build_install(options: RehearseOptions, *, region: str | None, calls_models:
     argv += ["--take-ours" if options.take_ours else "--keep-mine"]
     argv += [] if options.verify else ["--no-verify"]
     argv += [] if calls_models else ["--no-spend"]
-    # Whoever would answer is out of reach there; what is asked of AWS is among what isn't rehearsed.
+    # AWS can't be reached there: its checks are among those that are not rehearsed.
     argv += ["--offline"]
     argv += ["--region", region] if region is not None else []
     return tuple(argv)
 
 
 def read_report(done: Any) -> Mapping[str, Any]:
-    """What a litellmctl printed under --json, with its exit code; also if it died before it could."""
+    """What litellmctl printed with --json, and its exit code; also if it printed no JSON."""
     try:
         found: Mapping[str, Any] = json.loads(done.stdout)
     except ValueError:
-        last = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-        found = {"error": f"litellmctl in the clone died: {last}"}
+        last = (done.stderr.strip().splitlines() or ["without a message"])[-1]
+        found = {"error": f"litellmctl in the clone failed: {last}"}
     return {**found, "exit_code": done.returncode}
 
 
 def build_report(seen: Rehearsal) -> Report:
-    """What was seen, for people and for programs."""
+    """The report of a rehearsal."""
     code = _exit_code(seen.result["exit_code"])
     done = "error" not in seen.result
     steps = tuple(
@@ -175,7 +175,7 @@ def _title(seen: Rehearsal, code: ExitCode) -> str:
 
 
 def _outcome(seen: Rehearsal) -> tuple[Check, ...]:
-    """The error of an install that failed, or what its verify found."""
+    """The error of a failed install, or the checks of its verify."""
     if "error" in seen.result:
         error, hint = str(seen.result["error"]), str(seen.result.get("hint", ""))
         return (Check("install", Outcome.FAILED, error, hint, seen.seconds),)
@@ -189,11 +189,11 @@ def _outcome(seen: Rehearsal) -> tuple[Check, ...]:
 def _not_rehearsed(seen: Rehearsal) -> tuple[Check, ...]:
     away = "a clone has no network beyond its loopback"
     skipped = {
-        "instance metadata and STS": f"{away}: whether the IAM role or the access key works will show on the host",
-        "port and limits": "whether the port is free on the host, and what MemoryMax= and CPUQuota= do there",
+        "instance metadata and STS": f"{away}: the IAM role or the access key is checked on the host",
+        "port and limits": "the port of the host, and the effect of MemoryMax= and CPUQuota= there",
     }
     if not seen.bundled:
-        skipped = {"package index": f"{away}: packages came from what is on this host", **skipped}
+        skipped = {"package index": f"{away}: the packages are those on this host", **skipped}
     if not seen.calls_models:
         skipped = {
             "calls to models (Amazon Bedrock)": f"{away}: 'litellmctl verify' makes them on the host",
@@ -208,7 +208,7 @@ def _notes(seen: Rehearsal) -> tuple[str, ...]:
 
 
 def _without_key(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result without the key that was made for the clone, and went with it."""
+    """The result without the key that was generated for the clone."""
     return {**result, "notes": [note for note in result.get("notes", ()) if not note.startswith(MASTER_KEY.name)]}
 
 

@@ -1,4 +1,4 @@
-"""upgrade, rollback, releases list and prune, bundle: what there is to run, and which of it runs."""
+"""upgrade, rollback, releases list, releases prune and bundle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class UpgradeTarget:
-    """What to upgrade to: a version of this package (None: the newest), or a file with it, or a LiteLLM."""
+    """The target of an upgrade: a version of this package (None: the newest), a file with it, or a LiteLLM."""
 
     version: str | None = None
     file: Path | None = None
@@ -41,23 +41,23 @@ class UpgradeTarget:
 
 
 def upgrade(
-    layout: Layout, wish: UpgradeTarget, *, as_json: bool = False, wait: bool = False, say: Say = lambda _line: None
+    layout: Layout, target: UpgradeTarget, *, as_json: bool = False, wait: bool = False, say: Say = lambda _line: None
 ) -> Report:
-    """Build a release beside the present one and let its own `install` switch to it.
+    """Build a release next to the current one, and let its own `install` switch to it.
 
-    That install restarts without a pause, verifies, and goes back by itself if that fails. This function only returns
-    when there was nothing to do.
+    That install restarts without a pause, verifies, and rolls back if that fails. This function returns only if there
+    was nothing to do.
 
     Raises:
-        InstallerError: the release can't be had, or doesn't work. The service was not touched.
+        InstallerError: the release can't be fetched or built, or does not work. The service was not changed.
     """
-    if len([given for given in asdict(wish).values() if given is not None]) > 1:
-        raise UsageError("VERSION, --from and --litellm exclude each other", "Give one of them.")
+    if len([value for value in asdict(target).values() if value is not None]) > 1:
+        raise UsageError("VERSION, --from and --litellm cannot be combined", "Use one of them.")
     current = _require_current(layout)
     with changing(layout, "upgrade", say, wait=wait), tempfile.TemporaryDirectory(prefix="litellmctl-") as scratch:
-        source = _source(wish, Path(scratch), say)
+        source = _source(target, Path(scratch), say)
         if source.identifier == current:
-            return Report(f"nothing to do: release {current} is in use already", data={"changed": False})
+            return Report(f"nothing to do: release {current} is in use", data={"changed": False})
         say(f"release {source.identifier}")
         identifier = build_release(layout, source, say)
     return _hand_over(layout, identifier, as_json=as_json, say=say)
@@ -66,44 +66,44 @@ def upgrade(
 def _require_current(layout: Layout) -> str:
     current = current_release(layout)
     if current is None:
-        raise MissingError("nothing is installed here", "'litellmctl install' comes first.")
+        raise MissingError("nothing is installed here", "Run 'litellmctl install' first.")
     return current
 
 
-def _source(wish: UpgradeTarget, scratch: Path, say: Say) -> Source:
-    if wish.file is not None:
-        return open_source(wish.file)
-    if wish.litellm is not None:
-        return fetch_litellm(wish.litellm, scratch, say)
-    return fetch_package(wish.version, scratch, say)
+def _source(target: UpgradeTarget, scratch: Path, say: Say) -> Source:
+    if target.file is not None:
+        return open_source(target.file)
+    if target.litellm is not None:
+        return fetch_litellm(target.litellm, scratch, say)
+    return fetch_package(target.version, scratch, say)
 
 
 def rollback(
     layout: Layout, identifier: str | None = None, *, as_json: bool = False, say: Say = lambda _line: None
 ) -> Report:
-    """Go back to another release, by its own `install`: the one before, or the named one (the beginning will do).
+    """Switch back to a release, by its own `install`: the previous one, or the one that `identifier` begins.
 
     Raises:
         UsageError: there is no such release.
-        Unavailable: its Python isn't there any more.
+        Unavailable: its Python was removed.
     """
     require_root("litellmctl rollback")
     chosen = choose_rollback(layout, identifier)
     if (python := missing_python(layout, chosen.identifier)) is not None:
         raise Unavailable(
-            f"release {chosen.identifier} needs {python}, which isn't there any more",
+            f"release {chosen.identifier} needs {python}, which was removed",
             "'litellmctl upgrade' builds a new one.",
         )
     return _hand_over(layout, chosen.identifier, as_json=as_json, say=say)
 
 
 def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> Report:
-    """Become the release's own litellmctl: only it knows what units and files it wants."""
+    """Become the litellmctl of the release: only it knows its units and files."""
     say(f"release {identifier} takes over")
     if leaves_timer(layout, identifier):
         say(
-            f"release {identifier} is older than {contract.VERIFY_TIMER} and leaves it as it is. If its check fails"
-            f" there: sudo systemctl disable --now {contract.VERIFY_TIMER}"
+            f"release {identifier} does not know {contract.VERIFY_TIMER} and keeps it as it is. If its check fails:"
+            f" sudo systemctl disable --now {contract.VERIFY_TIMER}"
         )
     program = layout.real(layout.release(identifier)) / "bin" / "litellmctl"
     replace_process((str(program), "install", "--installed", *(("--json",) if as_json else ())))
@@ -111,14 +111,14 @@ def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> R
 
 
 def leaves_timer(layout: Layout, identifier: str) -> bool:
-    """Whether the timer of the check is installed, and the release doesn't know it. Any other renders it anew."""
+    """Whether the verify timer is installed and the release does not know it. Other releases write their own."""
     template = f"lib/python*/site-packages/litellm_systemd/units/{contract.VERIFY_TIMER}.j2"
     knows = any(layout.real(layout.release(identifier)).glob(template))
     return layout.real(layout.verify_timer).exists() and not knows
 
 
 def list_all(layout: Layout) -> Report:
-    """Each release: its versions, when and with what it was made, and whether it is in use."""
+    """Each release: its versions, when and by which tool it was made, and whether it is in use."""
     current, used = current_release(layout), releases_in_use(layout)
     found = list_releases(layout)
     rows = [
@@ -143,7 +143,7 @@ def _describe(layout: Layout, release: Release, current: str | None, used: froze
         f"{release.size >> 20} MiB" if release.size else "",
         "current" if release.identifier == current else "",
         "in use" if release.identifier in used else "",
-        f"its Python {gone} is gone" if gone else "",
+        f"its Python {gone} was removed" if gone else "",
     )
     return ", ".join(filter(None, parts))
 
@@ -152,23 +152,25 @@ def prune(layout: Layout, keep: int, *, wait: bool = False, say: Say = lambda _l
     """Remove releases: all but the current one, those that a process runs from, and the newest `keep` others.
 
     Raises:
-        PermissionDenied: the user isn't root.
+        PermissionDenied: the user is not root.
     """
     with changing(layout, "releases prune", say, wait=wait):
         held = {current_release(layout), running_release(layout), *releases_in_use(layout)}
         others = [release.identifier for release in list_releases(layout) if release.identifier not in held]
-        doomed = others[keep:]
-        for identifier in doomed:
+        removable = others[keep:]
+        for identifier in removable:
             say(f"removing release {identifier}")
             _remove(layout, identifier)
-    title = f"removed {len(doomed)} releases" if doomed else "nothing to do: no release is to go"
+    title = f"removed {len(removable)} releases" if removable else "nothing to do: no release can be removed"
     return Report(
-        title, notes=tuple(f"removed {name}" for name in doomed), data={"changed": bool(doomed), "removed": doomed}
+        title,
+        notes=tuple(f"removed {name}" for name in removable),
+        data={"changed": bool(removable), "removed": removable},
     )
 
 
 def _remove(layout: Layout, identifier: str) -> None:
-    """First its name: what is left when this is cut short is no release, and the next build takes it away."""
+    """Rename it first: after an interruption the rest is no release, and the next build removes it."""
     folder = layout.real(layout.release(identifier))
     hidden = folder.with_name(f".staging-{identifier}")
     try:
@@ -176,18 +178,18 @@ def _remove(layout: Layout, identifier: str) -> None:
         folder.rename(hidden)
         shutil.rmtree(hidden)
     except OSError as error:
-        raise InstallerError(f"{error.filename}: {error.strerror}", "Mend that and run it again.") from error
+        raise InstallerError(f"{error.filename}: {error.strerror}", "Fix that and run it again.") from error
 
 
 def bundle(out: Path | None, target: Target, *, wheels: Path | None = None, say: Say = lambda _line: None) -> Report:
-    """Make one file of all that a release needs, for `install --bundle` on a host with no way out.
+    """Write one file with everything that a release needs, for `install --bundle` on a host without a network.
 
     Raises:
-        InputError: that Python isn't one that litellm-systemd runs on.
-        CommandError: a package can't be had.
+        InputError: litellm-systemd does not run on that Python.
+        CommandError: a package can't be downloaded.
     """
     if target.python not in ("3.10", "3.11", "3.12", "3.13", "3.14"):
-        raise InputError(f"Python {target.python}: not one that litellm-systemd runs on", "3.10 to 3.14 are.")
+        raise InputError(f"litellm-systemd does not run on Python {target.python}", "It runs on 3.10 to 3.14.")
     source = find_source()
     path = out or Path(f"litellm-systemd-{source.version}-cp{target.python.replace('.', '')}-{target.machine}.tar")
     manifest = write_bundle(source, path, target, wheels=wheels, say=say)
@@ -195,6 +197,6 @@ def bundle(out: Path | None, target: Target, *, wheels: Path | None = None, say:
     return Report(
         f"{path}: litellm-systemd {manifest.version} with LiteLLM {manifest.litellm} for Python {manifest.python} on"
         f" {manifest.machine}, {size >> 20} MiB",
-        notes=(f"There: sudo litellmctl install --bundle {path.name}, or sudo ./scripts/quickstart.sh --bundle ...",),
+        notes=(f"On that host: sudo litellmctl install --bundle {path.name}",),
         data={"file": str(path), "size": size, "python": manifest.python, "machine": manifest.machine},
     )

@@ -1,4 +1,4 @@
-"""The verbs that drive and look at the service: start to disable, logs, verify, run."""
+"""The verbs that control the service, verify and run."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from litellm_systemd.verify.run import Scope, verify
 
 
 def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
-    """Do what `systemctl VERB litellm` does, after a switch to `request.config` if it names one.
+    """Do what `systemctl VERB litellm` does, after a switch to `request.config` if there is one.
 
-    A restart is one without a pause: see `standby`.
+    A restart has no pause: see `instances.standby`.
 
     Raises:
         InstallerError: the switch or systemctl failed; the message has the cause from the journal.
@@ -49,7 +49,7 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
                 switch_config(request, executor, take_up=False)
             _act(verb, layout, systemctl, say)
     else:
-        # No lock where nothing is changed on the disk: systemd puts these in order by itself.
+        # No lock, since no file changes: systemd serializes its jobs itself.
         _act(verb, layout, systemctl, say)
     return _acted(verb, request, systemctl)
 
@@ -88,18 +88,20 @@ def verify_service(
     wait: float = 0.0,
     say: Say = lambda _line: None,
 ) -> Report:
-    """Prove the endpoints. Address, key and names come from what is installed, as far as they aren't given.
+    """Verify the endpoints. Address, key and model names default to the installed ones.
 
-    `scope`: what is asked; what it expects is filled in here.
+    `scope`: the checks to make; the models that it expects are filled in here.
 
     Raises:
-        InstallerError: neither is there, or this user may not read it.
+        InstallerError: nothing is installed, or this user can't read it.
     """
     if base_url and not api_key and not is_local_target(urlsplit(base_url).hostname or ""):
-        raise UsageError("no key is given for another host", "The installed key goes to this host alone: --api-key.")
+        raise UsageError(
+            "there is no key for that host", "The installed key is sent to this host only: use --api-key."
+        )
     settings = None if base_url and api_key else installed_settings(layout)
     scope = scope or Scope()
-    # Another gateway than the installed one serves names of its own.
+    # Another gateway serves other models.
     if not base_url and settings is not None:
         gateway_config = read_config(layout.real(layout.config_link))
         scope = replace(scope, expected=gateway_config.names, mocked=gateway_config.mocked_names)
@@ -114,7 +116,7 @@ def verify_service(
 
 
 def in_one_line(report: Report) -> Report:
-    """The same for a timer: nothing if all is well, else the first failure with its remedy, in the title."""
+    """The report for a timer: empty if all checks passed, else the first failure with its remedy as the title."""
     failed = next((check for check in report.checks if check.outcome is Outcome.FAILED), None)
     line = "" if failed is None else f"{report.title}: {failed.name}: {failed.detail.rstrip('.')}. {failed.hint}"
     return Report(line, data=report.data, code=report.exit_code)
@@ -122,7 +124,7 @@ def in_one_line(report: Report) -> Report:
 
 def _given(settings: Settings | None) -> Settings:
     if settings is None:
-        raise UsageError("no gateway is named", "Give --base-url and --api-key.")
+        raise UsageError("no gateway is named", "Use --base-url and --api-key.")
     return settings
 
 
@@ -131,12 +133,12 @@ def installed_settings(layout: Layout) -> Settings:
 
     Raises:
         MissingError: nothing is installed.
-        PermissionDenied: this user may not read them.
+        PermissionDenied: this user can't read them.
     """
     installed = read_installed(layout)
     if not installed:
         raise MissingError(
-            "nothing is installed here", "'litellmctl install' comes first, or give --base-url and --api-key."
+            "nothing is installed here", "Run 'litellmctl install' first, or use --base-url and --api-key."
         )
     return build_settings(Dotenv(layout.environment_file, installed), installed={}, new_key=str)
 
@@ -147,12 +149,13 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
     Raises:
         InstallerError: `.env` or the configuration can't be used.
     """
-    # What is tried in the foreground is warned of and not refused.
+    # In the foreground, a model after its end of life is a warning and no error.
     service = resolve_service(replace(request, allow_ended=True))
     for note in service.notes:
         say(note)
     if service.settings.generated_key:
-        say(f"{MASTER_KEY.name}={service.settings.generated_key} holds for this run; set one in .env to keep it")
+        key = service.settings.generated_key
+        say(f"{MASTER_KEY.name}={key} was generated for this run. To keep it, set it in .env.")
     if service.own is not None:
         path = service.own.absolute()
     else:
@@ -161,7 +164,7 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
 
 
 def _private_copy(name: str, content: bytes, home: Path) -> Path:
-    """A shipped configuration as a file that stays: LiteLLM reads it again at each reload."""
+    """A shipped configuration as a permanent file: LiteLLM reads it again at each reload."""
     path = home / ".cache" / "litellm-systemd" / name
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""status: what systemd says of the service, and what its main process says of the workers."""
+"""status: the state of the service from systemd, and of its workers from the main process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from litellm_systemd.instances.runtime_calls import ask_service
 from litellm_systemd.releases.inventory import current_release, missing_python
 from litellm_systemd.report.report import Check, Outcome, Report
 
-#: What systemd is asked for, under the names that people and programs are given.
+#: The properties of the unit, by the names in the report.
 _PROPERTIES = {
     "active": "ActiveState",
     "sub": "SubState",
@@ -47,11 +47,11 @@ _PROPERTIES = {
 def status(layout: Layout) -> Report:
     """State, release and configuration of the service, and for root its workers, reloads and backlog.
 
-    Root is told whether the configuration was edited since it was loaded, and when temporary AWS credentials end. The
-    exit code is UNAVAILABLE if the service isn't active, FAILED if its credentials have ended, else OK.
+    Root also sees whether the configuration was edited since it was loaded, and when temporary AWS credentials end.
+    The exit code is UNAVAILABLE if the service isn't active, FAILED if its credentials have ended, else OK.
 
     Raises:
-        InstallerError: systemd doesn't run here, or nothing is installed.
+        InstallerError: systemd is not running here, or nothing is installed.
     """
     systemctl = Systemctl(layout)
     require_systemd(systemctl)
@@ -120,20 +120,18 @@ def _python_notes(missing: str | None, release: str) -> tuple[str, ...]:
 
 
 def _mock_notes(status: str) -> tuple[str, ...]:
-    # The service's own words, which any user can read.
+    # From the status line of the service, which any user can read.
     return (mock_testing.WARNING,) if ALLOW_MOCK_TESTING.name in status else ()
 
 
 def _version(layout: Layout, package: str) -> str:
-    """The version of a package in the release in use, which needn't be the one that this process runs from."""
+    """The version of a package in the current release, which may differ from that of this process."""
     found = layout.real(layout.current).glob(f"lib/python*/site-packages/{package}-*.dist-info")
     return next((path.name.split("-")[1].removesuffix(".dist") for path in found), "")
 
 
 def _backlog(listen: str) -> int | None:
-    """How many connections wait for a worker, None if that can't be told. For a listening socket ss(8) calls it
-    Recv-Q.
-    """
+    """The number of connections that wait for a worker, None if it is unknown. ss(8) calls it Recv-Q."""
     port = re.search(r":(\d+) ", listen)
     if port is None:
         return None
@@ -146,10 +144,10 @@ def _backlog(listen: str) -> int | None:
 
 
 def _runtime() -> dict[str, Any]:
-    """What the main process says; empty if it doesn't speak to this user."""
+    """The status of the main process; empty if it does not answer this user."""
     found = ask_service()
     for worker in found.get("workers", ()):
-        # Pages that several processes share are divided among them.
+        # The proportional set size: shared pages are divided among the processes.
         worker["pss_mib"] = memory_field(Path(f"/proc/{worker['pid']}/smaps_rollup"), "Pss")
     return found
 

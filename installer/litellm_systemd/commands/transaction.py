@@ -1,4 +1,4 @@
-"""What every verb that changes something begins with: the lock, and the end of what was cut short."""
+"""The frame of every verb that changes the host: the lock, recovery of an interrupted run, and a proof."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def require_root(what: str) -> None:
     """Refuse a user who can't write system files.
 
     Raises:
-        PermissionDenied: the effective user isn't root.
+        PermissionDenied: the effective user is not root.
     """
     if os.geteuid() != 0:
         raise PermissionDenied(f"{what} needs root", f"Run: sudo {' '.join([sys.argv[0], *sys.argv[1:]])}")
@@ -33,18 +33,18 @@ def require_root(what: str) -> None:
 
 @contextmanager
 def changing(layout: Layout, verb: str, say: Say, *, wait: bool = False) -> Iterator[Executor]:
-    """Hold the lock while the block changes the host, after finishing or undoing what an earlier run left half done.
+    """Hold the lock while the block changes the host, after completing or undoing an interrupted run.
 
     Args:
-        layout: where.
-        verb: what is about to be done, in the words of the command line.
-        say: told what is going on, a line each.
-        wait: wait for as long as another run is at work.
+        layout: the paths of the host.
+        verb: the verb of the command line.
+        say: called with a line about each step.
+        wait: wait for another run to end.
 
     Raises:
-        PermissionDenied: this isn't root.
-        Busy: another run is at work, and `wait` isn't set.
-        InstallerError: what was left half done can't be put right.
+        PermissionDenied: the user is not root.
+        Busy: another run is changing the host, and `wait` is not set.
+        InstallerError: the interrupted run can be neither completed nor undone.
     """
     require_root(f"litellmctl {verb}")
     with hold_lock(layout, verb, wait=wait, say=say):
@@ -54,10 +54,10 @@ def changing(layout: Layout, verb: str, say: Say, *, wait: bool = False) -> Iter
 
 
 def prove_service(service: ServiceConfig) -> Report:
-    """A quick proof that what came of a change serves. Models are left alone: what AWS says isn't ours to roll back.
+    """Verify quickly that the service serves after a change. No model is called: AWS is no reason to undo it.
 
     Raises:
-        Unavailable: it doesn't.
+        Unavailable: a check failed.
     """
     settings = service.settings
     gateway = Gateway(settings.base_url, api_key=settings.master_key)
@@ -65,6 +65,6 @@ def prove_service(service: ServiceConfig) -> Report:
     failed = next((check for check in proof.checks if check.outcome is Outcome.FAILED), None)
     if failed is not None:
         raise Unavailable(
-            f"the new service came up, but fails the check “{failed.name}”: {failed.detail}", failed.hint
+            f"the new service started, but fails the check “{failed.name}”: {failed.detail}", failed.hint
         )
     return proof

@@ -1,4 +1,4 @@
-"""uninstall: take away what install wrote."""
+"""uninstall: remove what install wrote."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def uninstall(
     """Stop and remove the service.
 
     Args:
-        layout: where it is installed.
-        purge: also remove configurations, keys, the service's data and its user.
-        confirm: asked once, with what is about to go; a no ends it with nothing changed.
-        wait: wait for as long as another run is at work.
-        say: told what is going on, a line each.
+        layout: the paths of the host.
+        purge: also remove configurations, keys, the data of the service and its user.
+        confirm: called once with a question; without consent nothing is changed.
+        wait: wait for another run to end.
+        say: called with a line about each step.
 
     Raises:
-        InstallerError: a step failed; the next run goes on from there.
+        InstallerError: a step failed; the next run continues from there.
     """
     with changing(layout, "uninstall", say, wait=wait) as executor:
         host = observe_host(layout, executor.systemctl)
@@ -56,10 +56,10 @@ def _notes(layout: Layout, plan: Plan, *, purge: bool) -> Iterator[str]:
     for name in UNITS:
         drop_ins = f"{layout.units}/{name}.d"
         if layout.real(drop_ins).is_dir():
-            yield f"{drop_ins} is yours and stays."
+            yield f"Kept: {drop_ins} with your drop-ins."
 
 
 def _question(*, purge: bool) -> str:
     if purge:
         return "Remove the service, its configurations, its keys and its data?"
-    return "Remove the service? Its configurations and keys stay."
+    return "Remove the service? Its configurations and keys are kept."

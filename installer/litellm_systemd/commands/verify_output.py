@@ -1,4 +1,4 @@
-"""What a proof by `verify` is kept as, beside what is printed: what was proven, JUnit's XML, a page; and changes."""
+"""The outputs of `verify` next to the printed report: its target, JUnit XML, an HTML page, and changes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from litellm_systemd.report.junit import render_junit
 from litellm_systemd.report.report import Check, Outcome, Report
 
 SUITE = "litellmctl verify"
-#: Seconds for the service to say what it has loaded. One that takes longer hangs, and fails the checks.
+#: Seconds for the service to report what it has loaded. A slower one hangs, and fails the checks.
 _ANSWER = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the user wants the report written to as well."""
+    """The files for the report."""
 
     junit: Path | None = None
     html: Path | None = None
@@ -36,20 +36,20 @@ class Files:
     def require_places(self) -> None:
         """Raise CannotCreate for a file that can't be written: before anything is billed, not after it."""
         if self.junit is not None and self.junit == self.html:
-            raise UsageError(f"--junit and --html name the same file, {self.html}", "Give each its own.")
+            raise UsageError(f"--junit and --html name the same file, {self.html}", "Name two files.")
         for path in filter(None, (self.junit, self.html)):
             if not path.parent.is_dir():
-                raise CannotCreate(f"{path}: there is no folder {path.parent}", "Make it first.")
+                raise CannotCreate(f"{path}: there is no folder {path.parent}", "Create it first.")
             try:
                 _require_place(path)
             except OSError as error:
                 raise CannotCreate(f"{path}: {error.strerror}", remedy_of(error)) from error
 
     def write(self, report: Report) -> None:
-        """Write them anew, each by one rename, so that no reader finds half a file.
+        """Write or replace the files, each by one rename, so that no reader finds half a file.
 
         Raises:
-            CannotCreate: the disk or its rights say no.
+            CannotCreate: a file can't be written.
         """
         if self.junit is not None:
             _write(self.junit, render_junit(report, SUITE))
@@ -60,12 +60,12 @@ class Files:
 
 
 def _is_written_through(path: Path) -> bool:
-    """/dev/stdout, a pipe, a link: nothing to put another file in the place of."""
+    """Whether it is /dev/stdout, a pipe or a link, which must not be replaced by a file."""
     return path.is_symlink() or (path.exists() and not path.is_file())
 
 
 def _require_place(path: Path) -> None:
-    """Raise OSError where `_write` would, as far as that can be told; leave nothing behind."""
+    """Raise OSError if `_write` would fail, as far as can be checked without leaving a file."""
     if _is_written_through(path):
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -74,7 +74,7 @@ def _require_place(path: Path) -> None:
         pass
     if path.exists():
         folder, user = path.parent.stat(), os.geteuid()
-        # As in /tmp: what somebody else left there isn't for this user to replace (rename(2)).
+        # As in /tmp, where a user can't replace a file of another user (rename(2)).
         if folder.st_mode & stat.S_ISVTX and user not in (0, folder.st_uid, path.stat().st_uid):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -89,7 +89,7 @@ def _write(path: Path, text: str) -> None:
             try:
                 stream.write(content)
                 stream.flush()
-                # Nothing in it is secret, and who looks at it is seldom root.
+                # It has no secrets, and its reader is seldom root.
                 os.fchmod(stream.fileno(), 0o644)
                 Path(stream.name).replace(path)
             except BaseException:
@@ -101,9 +101,9 @@ def _write(path: Path, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class VerifyTarget:
-    """What was proven: this host's own gateway as it runs, a throwaway one with its files as they are, or another.
+    """The gateway that was verified: that of this host as it runs, a throwaway one with its files, or another.
 
-    Of another one nothing is known but what it says itself.
+    About another one, only what it reports itself is known.
     """
 
     is_own: bool
@@ -111,20 +111,20 @@ class VerifyTarget:
 
 
 def describe_target(report: Report, layout: Layout, now: datetime, origin: VerifyTarget) -> Report:
-    """The same, with when and what was proven: checked_at, versions and config in its data; a note if that is old."""
-    told = report.data.get("litellm_version")
-    versions, config = {"litellm_systemd": version("litellm-systemd"), "litellm": told}, None
+    """Add time and target: checked_at, versions and config in the data, and a note if the configuration is old."""
+    reported = report.data.get("litellm_version")
+    versions, config = {"litellm_systemd": version("litellm-systemd"), "litellm": reported}, None
     if origin.is_own:
         identifier = current_release(layout)
         release = None if identifier is None else read_release(layout, identifier)
-        versions["litellm"] = told or (release.litellm if release is not None else "") or None
+        versions["litellm"] = reported or (release.litellm if release is not None else "") or None
         config = _config(layout, origin)
     at = now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    told_config = None if config is None else config.as_dict()
+    described = None if config is None else config.as_dict()
     return replace(
         report,
         notes=(*edited_notes(layout, config), *report.notes),
-        data={"checked_at": at, "versions": versions, "config": told_config, **report.data},
+        data={"checked_at": at, "versions": versions, "config": described, **report.data},
     )
 
 
@@ -138,7 +138,7 @@ def _config(layout: Layout, origin: VerifyTarget) -> Loaded | None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A check that ends otherwise than before; `before` is None at its first time."""
+    """A check with a new outcome; `before` is None in the first round."""
 
     check: Check
     before: Outcome | None
@@ -163,9 +163,9 @@ class Change:
 
 
 def find_changes(seen: Mapping[str, Outcome], report: Report) -> tuple[Change, ...]:
-    """The checks that end otherwise than `seen` has them.
+    """The checks whose outcome differs from `seen`.
 
-    One that wasn't made says nothing: an outage is told once, by the check that found it, and not by all behind it.
+    Skipped checks are no change: an outage is reported once, by the check that found it.
     """
     made = (check for check in report.checks if check.outcome is not Outcome.SKIPPED)
     return tuple(Change(check, seen.get(check.name)) for check in made if seen.get(check.name) is not check.outcome)
