@@ -106,7 +106,7 @@ def require_files(dotenv: Dotenv, environment: Mapping[str, str], layout: Layout
     if profile and not any(name in environment for name in shared) and not own_profiles(layout):
         raise InputError(
             f"{dotenv.where(profile)}: {profile}={environment[profile]}, but the service reads no ~/.aws",
-            f"'litellmctl init --from-profile {environment[profile]}' writes the key of the profile into .env. Or name"
+            f"'litellmctl init --from-profile {environment[profile]}' writes the key of the profile to .env. Or name"
             " a file of profiles for the service: AWS_SHARED_CREDENTIALS_FILE=/etc/litellm/NAME",
         )
 
