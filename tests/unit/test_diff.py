@@ -85,6 +85,8 @@ def test_secrets_are_masked(line: str, canary: str) -> None:
         "  - model_name: claude-sonnet-5-5",
         "      model: bedrock/us.anthropic.claude-sonnet-4-5-20250929-v1:0",
         "      model: ollama/llama3_instruct_70b",
+        "  - models/bedrock_shared2.yml",
+        "  callbacks: custom_callbacks1.proxy_handler_instance",
         "Environment=HOME=%S/litellm XDG_CACHE_HOME=%C/litellm",
         "EnvironmentFile=/etc/litellm/litellm.env",
     ],

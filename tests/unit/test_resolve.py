@@ -171,6 +171,10 @@ def test_the_same_options_everywhere() -> None:
         found = {verb: options_of(verb)[name] for verb in VERBS if name in options_of(verb) and verb != "init"}
         assert {tuple(each.opts) for each in found.values()} == {tuple(spelling)}
         assert len({each.help for each in found.values()}) == 1
+    taking = {verb for verb in VERBS if "config" in options_of(verb)}
+    reading = {"install", "rehearse", "run", "config show", "config check", "models", "iam-policy", "verify"}
+    assert taking == reading | {"start", "restart", "reload"}
+    assert {verb for verb in VERBS if "env_file" in options_of(verb)} == reading | {"init"}
     # It writes the file that -e names.
     assert options_of("init")["env_file"].opts == ["-e", "--env-file"]
 

@@ -30,6 +30,8 @@ _PUBLIC_KEY = re.compile(r"(?:base_)?model(?:_name|_group_alias)?", re.IGNORECAS
 _OWN_NAMES = re.compile(r"headers|environment_variables", re.IGNORECASE)
 #: A run of letters and digits that is not written by hand.
 _RANDOM = re.compile(r"(?=[A-Za-z0-9+/_]*\d)(?=[A-Za-z0-9+/_]*[A-Za-z])[A-Za-z0-9+/_]{16,}")
+#: Such a run that is written by hand: words, each with a short number behind it, as in a path or a module.
+_WORDS = re.compile(r"/?(?:[a-z]+\d{0,3}[/_])*(?:[a-z]+\d{0,3})?")
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
 #: What a variable of any name may hold without being secret: a switch, a number, a region, a path, an address.
 _HARMLESS = re.compile(
@@ -85,7 +87,9 @@ def is_secret_variable(name: str, value: str) -> bool:
 
 
 def _looks_secret(value: str) -> bool:
-    return bool(_RANDOM.search(value) or _UUID.search(value))
+    if _UUID.search(value):
+        return True
+    return any(_WORDS.fullmatch(match[0]) is None for match in _RANDOM.finditer(value))
 
 
 def find_secrets(text: str) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,62 @@
+"""The unit of a standby or a throwaway instance: what it takes over from litellm.service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.instances.temporary_unit import remove_temporary_unit, write_temporary_unit
+
+UNIT = "[Unit]\nRequires=litellm.socket\nAfter=network.target\n[Service]\nUser=litellm\n"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A host with the service and drop-ins of an administrator, one of them both in /etc and in /run."""
+    layout = Layout(root=tmp_path)
+    texts = {
+        layout.service: UNIT,
+        "/etc/systemd/system/litellm.service.d/b.conf": "etc b",
+        "/run/systemd/system/litellm.service.d/b.conf": "run b",
+        "/run/systemd/system/litellm.service.d/a.conf": "run a",
+    }
+    for path, text in texts.items():
+        real = layout.real(path)
+        real.parent.mkdir(parents=True, exist_ok=True)
+        real.write_text(text, encoding="utf-8")
+    return layout
+
+
+def drop_ins(layout: Layout) -> dict[str, str]:
+    folder = layout.real("/run/systemd/system/litellm-x.service.d")
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
+
+
+def test_it_is_the_service_with_its_drop_ins(layout: Layout) -> None:
+    """The instance has the unit and the drop-ins of the service, in systemd's order, and its own settings last."""
+    write_temporary_unit(layout, "litellm-x", "An instance", "Sockets=litellm.socket\n")
+    assert layout.real("/run/systemd/system/litellm-x.service").read_text(encoding="utf-8") == UNIT
+    found = drop_ins(layout)
+    assert list(found.values())[:2] == ["run a", "etc b"]
+    own = list(found.values())[-1]
+    assert "RuntimeDirectory=\nRuntimeDirectory=litellm-x\n" in own
+    assert own.endswith("Sockets=litellm.socket\n")
+
+
+def test_apart_from_the_socket(layout: Layout) -> None:
+    """An instance that does not serve on the socket does not require it, and so never opens the port."""
+    write_temporary_unit(layout, "litellm-x", "An instance", "", on_socket=False)
+    text = layout.real("/run/systemd/system/litellm-x.service").read_text(encoding="utf-8")
+    assert text == UNIT.replace("Requires=litellm.socket\n", "")
+
+
+def test_nothing_of_an_earlier_one_stays(layout: Layout) -> None:
+    """A drop-in that an earlier instance had and the service has no longer is gone, and a removal leaves nothing."""
+    write_temporary_unit(layout, "litellm-x", "An instance", "")
+    layout.real("/run/systemd/system/litellm.service.d/a.conf").unlink()
+    write_temporary_unit(layout, "litellm-x", "An instance", "")
+    assert "run a" not in drop_ins(layout).values()
+    remove_temporary_unit(layout, "litellm-x")
+    assert [path.name for path in layout.real("/run/systemd/system").iterdir()] == ["litellm.service.d"]
