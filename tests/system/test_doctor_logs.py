@@ -129,7 +129,28 @@ def test_logs_and_bug_report(idle_box: Box) -> None:
     nothing = report(idle_box, "logs", "--request", "night-of-another-day")
     assert nothing["title"].endswith(" in the last day: --since searches further back")
     assert "ACCESS_LOG=true" in nothing["notes"][0]
+    assert_no_secret_is_printed(idle_box)
     assert_no_secret_is_in_a_bundle(idle_box)
+
+
+def assert_no_secret_is_printed(box: Box) -> None:
+    verbs = (
+        "status",
+        "doctor",
+        "diff",
+        "config show",
+        "config check",
+        "logs --errors",
+        "install --dry-run --installed",
+    )
+    texts = {
+        f"{verb} {form}".strip(): ctl(box, *verb.split(), *form.split(), check=False)
+        for verb in verbs
+        for form in ("", "--json")
+    }
+    secrets = (*SECRETS.values(), *MORE_SECRETS.values(), *PASSWORDS, LITERAL, HEADER, HELD)
+    assert find_left(secrets, texts) == set()
+    assert all(texts.values())
 
 
 def assert_no_secret_is_in_a_bundle(box: Box) -> None:
