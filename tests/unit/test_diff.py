@@ -135,6 +135,25 @@ def test_secrets_of_a_broken_configuration() -> None:
     assert shown.endswith("b: 1")
 
 
+def test_variables_of_the_table() -> None:
+    """A variable that the table calls public shows, except a password in it; one that it calls secret never does."""
+    values = {
+        "AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/litellm_gateway2",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/etc/litellm/token",
+        "HTTPS_PROXY": "http://me:canary@proxy:3128",
+        "DATABASE_URL": "canary",
+        "AWS_BEARER_TOKEN_BEDROCK": "canary",
+    }
+    text = render_diff(None, FileState("/etc/e.env", render_assignments(values).encode()))
+    assert text.splitlines()[3:] == [
+        '+AWS_ROLE_NAME="arn:aws:iam::123456789012:role/litellm_gateway2"',
+        '+AWS_WEB_IDENTITY_TOKEN_FILE="/etc/litellm/token"',
+        '+HTTPS_PROXY="http://***@proxy:3128"',
+        "+DATABASE_URL=***",
+        "+AWS_BEARER_TOKEN_BEDROCK=***",
+    ]
+
+
 def test_a_changed_secret_is_a_difference() -> None:
     """A secret that changed shows as a changed line, without either value."""
     before, after = (FileState("/etc/x.yml", f"a: 1\napi_key: canary-{number}\n".encode()) for number in (1, 2))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from litellm_systemd.contract import REFERENCE
+from litellm_systemd.env.variables import SECRET_NAMES, TABLE
 
 #: Stands in the place of a secret.
 MASK = "***"
@@ -22,6 +23,8 @@ _SECRET_NAME = re.compile(
     r"|connection(?!s|_?(?:pool|limit|timeout))|webhook|signature|authorization",
     re.IGNORECASE,
 )
+#: Variables of the table whose values may be shown; `redact` masks a password in them.
+_PUBLIC_VARIABLES = frozenset(name for each in TABLE for name in each.names) - SECRET_NAMES
 #: What stands under a secret name to say that there is none, or to switch something.
 _NO_VALUE = frozenset({"", "null", "none", "~", "true", "false", "yes", "no", "on", "off"})
 #: Keys of a configuration whose values are ids of models, which can look like a random string.
@@ -79,11 +82,12 @@ def is_secret_literal(name: str, value: str) -> bool:
 def is_secret_variable(name: str, value: str) -> bool:
     """Whether the value of an environment variable is secret.
 
-    A service's environment has variables that no table knows, so that a value is secret unless it is harmless.
+    The table decides for the variables that it has. LiteLLM knows many others, and so may the user's own code: their
+    values are secret unless they are harmless.
     """
-    if value.strip().lower() in _NO_VALUE:
+    if value.strip().lower() in _NO_VALUE or name in _PUBLIC_VARIABLES:
         return False
-    return is_secret_name(name) or _looks_secret(value) or _HARMLESS.fullmatch(value) is None
+    return name in SECRET_NAMES or is_secret_name(name) or _looks_secret(value) or _HARMLESS.fullmatch(value) is None
 
 
 def _looks_secret(value: str) -> bool:
