@@ -1,4 +1,4 @@
-"""Text that ships with the package: unit templates, configurations and the lock."""
+"""Text files of the package: unit templates, configurations and the requirements lock."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ EXAMPLE_ENV = "env.example"
 
 
 def read_template(name: str) -> str:
-    """The text of a template below units/, by file name."""
+    """The text of a unit template in units/, by file name."""
     return (files("litellm_systemd.units") / name).read_text(encoding="utf-8")
 
 
 def read_page() -> str:
-    """The template of the page that `verify --html` writes."""
+    """The HTML template of `verify --html`."""
     return (files("litellm_systemd.report") / "report.html.j2").read_text(encoding="utf-8")
 
 
@@ -23,12 +23,12 @@ def read_config(name: str) -> str:
 
 
 def read_lock() -> str:
-    """The lock that this version of the package was tested with."""
+    """The text of requirements.lock, the packages that this version was tested with."""
     return (files("litellm_systemd") / "requirements.lock").read_text(encoding="utf-8")
 
 
 def config_names() -> tuple[str, ...]:
-    """The names of the configurations that ship, sorted."""
+    """The file names of the shipped configurations, sorted."""
     return tuple(
         sorted(item.name for item in files("litellm_systemd.configs").iterdir() if item.name.endswith(".yml"))
     )

@@ -188,7 +188,7 @@ def test_the_page_runs_and_loads_nothing(failing_run: tuple[Path, dict[str, Any]
     page.goto((folder / "page.html").as_uri())
     assert [url for url in asked if not url.startswith("data:")] == [(folder / "page.html").as_uri()]
     assert page.locator("script").count() == 0
-    assert page.title().startswith("Not sound: ")
+    assert page.title().startswith("Unhealthy: ")
     said = next(check["detail"] for check in report["checks"] if check["name"] == CHAT)
     assert "<script>" in said
     text = page.locator("main").inner_text()
@@ -201,7 +201,7 @@ def test_the_page_runs_and_loads_nothing(failing_run: tuple[Path, dict[str, Any]
     assert lengths.index(max(lengths)) == timed.index(max(timed))
     for fact in (report["data"]["base_url"], report["data"]["versions"]["litellm_systemd"]):
         assert fact in text
-    page.locator("#trouble + ul a").first.click()
+    page.locator("#problems + ul a").first.click()
     assert page.url.rsplit("#", maxsplit=1)[-1].startswith("check-")
 
 
@@ -266,7 +266,7 @@ def test_watch_tells_each_change_once(tmp_path: Path) -> None:
         assert re.fullmatch(
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  liveliness: ok → FAILED, HTTP 503: no worker.*\n", next_line(process)
         )
-        assert "Not sound" in page.read_text(encoding="utf-8")
+        assert "Unhealthy" in page.read_text(encoding="utf-8")
         await_rounds(server, 2, sound=False)
         del server.faults["*"]
         assert next_line(process)[21:] == "liveliness: failed → ok, I'm alive!\n"

@@ -1,4 +1,4 @@
-"""systemd's EnvironmentFile grammar. That the real systemd agrees is for tests/system/test_environment.py."""
+"""systemd's EnvironmentFile grammar. tests/system/test_environment.py compares it with the real systemd."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def carried(value: str) -> bool:
 @pytest.mark.slow
 @given(st.dictionaries(NAMES, VALUES.filter(carried)))
 def test_round_trip(environment: dict[str, str]) -> None:
-    """What is written for systemd is read back as it was."""
+    """An environment that is written for systemd is parsed to the same environment."""
     assert parse_environment_file(render_assignments(environment)) == environment
 
 
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
-    """A file that somebody spoiled is read as far as it goes, without an error and without end."""
+    """Any text is parsed without an error or an endless loop."""
     assert isinstance(parse_environment_file(text), dict)
 
 
@@ -39,34 +39,34 @@ def test_any_text_is_read(text: str) -> None:
     [
         pytest.param("A=1\n", {"A": "1"}, id="plain"),
         pytest.param("  A = two words  \n", {"A": "two words"}, id="spaces around name and value"),
-        pytest.param("export A=1\nB=2\n", {"B": "2"}, id="export makes a name that isn't one"),
-        pytest.param("A=v # c\n", {"A": "v # c"}, id="no comment behind a value"),
+        pytest.param("export A=1\nB=2\n", {"B": "2"}, id="export makes an invalid name"),
+        pytest.param("A=v # c\n", {"A": "v # c"}, id="no comment after a value"),
         pytest.param("# c\n; d\nA=1\n", {"A": "1"}, id="comments"),
         pytest.param('A=\'it"s\' "$x"\n', {"A": 'it"s$x'}, id="quoted parts are joined"),
-        pytest.param('A="a\\\nb"\n', {"A": "ab"}, id="an escaped newline is eaten"),
+        pytest.param('A="a\\\nb"\n', {"A": "ab"}, id="an escaped newline is removed"),
         pytest.param('A="\\n"\n', {"A": "\\n"}, id="no escapes as in C"),
         pytest.param("A=a\\ b\\ \n", {"A": "a b "}, id="an escaped space stays"),
-        pytest.param("A=b\\\nc\n", {"A": "bc"}, id="a bare value goes on behind a backslash"),
-        pytest.param("A=x'y'\n", {"A": "x'y'"}, id="a quote inside a bare value is itself"),
+        pytest.param("A=b\\\nc\n", {"A": "bc"}, id="a bare value continues after a backslash"),
+        pytest.param("A=x'y'\n", {"A": "x'y'"}, id="a quote inside a bare value is literal"),
         pytest.param("A=\nB=1\n", {"A": "", "B": "1"}, id="empty"),
         pytest.param("junk\nA=1\n", {"A": "1"}, id="a line without an equals sign"),
-        pytest.param("A=1\nA=2\n", {"A": "2"}, id="the last one counts"),
+        pytest.param("A=1\nA=2\n", {"A": "2"}, id="the last one wins"),
         pytest.param("A='unclosed", {"A": "unclosed"}, id="an unclosed quote ends with the file"),
         pytest.param("A=1\r\nB=2\r\n", {"A": "1", "B": "2"}, id="CRLF"),
     ],
 )
 def test_grammar(text: str, expected: dict[str, str]) -> None:
-    """An EnvironmentFile that somebody edited by hand is read as systemd reads it."""
+    """A manually edited EnvironmentFile is parsed as systemd parses it."""
     assert parse_environment_file(text) == expected
 
 
 def test_quote_is_readable() -> None:
-    """A plain value stays readable for the administrator who opens the file."""
+    """A plain value is readable in the file."""
     assert quote("us-east-1") == '"us-east-1"'
 
 
 @pytest.mark.parametrize("value", ["\0", "\ud800", "\ufdd0", "\uffff", "\U0001fffe"])
 def test_not_text(value: str) -> None:
-    """NUL, a surrogate or a noncharacter, which systemd can't carry, is refused by name."""
-    with pytest.raises(InputError, match="X holds a character that systemd can't carry"):
+    """NUL, a surrogate or a noncharacter, which systemd rejects, is refused with the name of the variable."""
+    with pytest.raises(InputError, match="X contains a character that systemd rejects"):
         check_assignment("X", value, "test")

@@ -1,4 +1,4 @@
-"""When temporary AWS credentials end, and what is said of it."""
+"""The expiry of temporary AWS credentials, and the check that reports it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ TEMPORARY = {"AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE", "AWS_SESSION_TOKEN": "
         " 2026-01-31T12:00:00+00:00 ",
     ],
 )
-def test_spellings_of_a_moment(text: str) -> None:
-    """Each spelling that tools write into AWS profiles means the same moment, UTC where no zone is named."""
+def test_formats_of_a_time(text: str) -> None:
+    """Each time format that tools write into AWS profiles is parsed to the same time, UTC by default."""
     assert parse_moment(text) == NOW
 
 
 @pytest.mark.parametrize("text", ["", "soon", "1769860800", "2026-13-01T00:00:00Z"])
-def test_what_is_no_moment(text: str) -> None:
-    """What can't be read as a time is none, and no error."""
+def test_invalid_time(text: str) -> None:
+    """A text that is not a time gives None, not an error."""
     assert parse_moment(text) is None
 
 
-def test_a_moment_comes_back() -> None:
-    """What is stored in .env is read again as the same moment."""
+def test_round_trip() -> None:
+    """A time that was written to .env is read as the same time."""
     assert parse_moment(render_moment(NOW)) == NOW
 
 
@@ -45,12 +45,12 @@ def test_a_moment_comes_back() -> None:
     [
         ("2026-01-31T18:00:00Z", Outcome.OK, "in 6 h"),
         ("2026-01-31T13:00:00Z", Outcome.WARNING, "in 60 min"),
-        ("2026-01-31T12:00:00Z", Outcome.FAILED, "ended at 2026-01-31T12:00:00Z"),
-        ("2026-01-30T12:00:00Z", Outcome.FAILED, "every call is refused"),
+        ("2026-01-31T12:00:00Z", Outcome.FAILED, "expired at 2026-01-31T12:00:00Z"),
+        ("2026-01-30T12:00:00Z", Outcome.FAILED, "AWS rejects every call"),
     ],
 )
-def test_judgement(end: str, outcome: Outcome, said: str) -> None:
-    """A temporary key is fine until an hour before its end, then a warning with the remedy, and failed after it."""
+def test_check_of_a_temporary_key(end: str, outcome: Outcome, said: str) -> None:
+    """The check passes until an hour before the expiry, then warns with the remedy, and fails afterwards."""
     check = judge_end({**TEMPORARY, "AWS_CREDENTIAL_EXPIRATION": end}, NOW)
     assert check is not None
     assert check.outcome is outcome
@@ -58,8 +58,8 @@ def test_judgement(end: str, outcome: Outcome, said: str) -> None:
     assert bool(check.hint) is (outcome is not Outcome.OK)
 
 
-def test_unknown_end() -> None:
-    """A temporary key whose end nobody stored isn't called good."""
+def test_unknown_expiry() -> None:
+    """The check of a temporary key without a known expiry is skipped, not passed."""
     check = judge_end(TEMPORARY, NOW)
     assert check is not None
     assert (check.outcome, "AWS_CREDENTIAL_EXPIRATION" in check.detail) == (Outcome.SKIPPED, True)
@@ -75,13 +75,13 @@ def test_unknown_end() -> None:
         {"AWS_CREDENTIAL_EXPIRATION": "2026-01-31T12:00:00Z"},
     ],
 )
-def test_what_lasts_is_not_judged(environment: dict[str, str]) -> None:
-    """Nothing is said of credentials that don't end, nor of an end without a token that it belongs to."""
+def test_permanent_credentials(environment: dict[str, str]) -> None:
+    """There is no check for permanent credentials, or for an expiry without a session token."""
     assert judge_end(environment, NOW) is None
 
 
 def test_short_term_api_key() -> None:
-    """A short-term Bedrock API key ends when its signature does, with nothing else in .env."""
+    """A short-term Bedrock API key expires with its signature, without another variable in .env."""
     url = (
         "bedrock.amazonaws.com/?Action=CallWithBearerToken&X-Amz-Date=20260131T113000Z&X-Amz-Expires=43200&Version=1"
     )
@@ -98,6 +98,6 @@ def test_short_term_api_key() -> None:
         (timedelta(days=3), "3 days"),
     ],
 )
-def test_spans(left: timedelta, text: str) -> None:
-    """A span is told in the largest unit that keeps it exact enough."""
+def test_time_spans(left: timedelta, text: str) -> None:
+    """A time span is shown in minutes, hours or days, depending on its length."""
     assert render_left(left) == text

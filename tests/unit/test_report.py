@@ -1,4 +1,4 @@
-"""The report: its exit code, and what programs get."""
+"""The report: its exit code and its JSON."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_only_a_failed_check_makes_a_report_fail(outcomes: tuple[Outcome, ...], 
     assert report(*outcomes).exit_code is code
 
 
-def test_a_given_code_wins() -> None:
-    """A verb that knows better than its checks is believed."""
+def test_explicit_code_wins() -> None:
+    """An explicit exit code overrides the one that follows from the checks."""
     assert report(Outcome.OK, code=ExitCode.UNAVAILABLE).exit_code is ExitCode.UNAVAILABLE
     assert report(Outcome.FAILED, code=ExitCode.OK).exit_code is ExitCode.OK
 
@@ -37,13 +37,13 @@ def test_a_given_code_wins() -> None:
     ("code", "ok"),
     [(ExitCode.OK, True), (ExitCode.CHANGES, True), (ExitCode.FAILED, False), (ExitCode.CONFIG, False)],
 )
-def test_planned_changes_are_no_failure(code: ExitCode, ok: bool) -> None:
-    """`ok` tells a dry run that found something to do from a run that went wrong."""
+def test_planned_changes_are_not_a_failure(code: ExitCode, ok: bool) -> None:
+    """`ok` is true for a dry run with planned changes, and false for a failed run."""
     assert report(code=code).as_dict()["ok"] is ok
 
 
 def test_json_has_every_field_in_plain_types() -> None:
-    """Programs get the whole report, with outcomes as words, times rounded and text unescaped."""
+    """The JSON has the whole report, with outcomes as text, rounded times and unescaped characters."""
     made = Report(
         "prüft",
         (Check("a", Outcome.WARNING, "detail", "hint", 0.123456, {"tokens": 3}), Check("b", Outcome.SKIPPED)),

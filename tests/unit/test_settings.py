@@ -1,4 +1,4 @@
-"""From the text of a .env to Settings, as data: what is read, what is refused and how."""
+"""The .env becomes Settings: which values are accepted, which are refused, and with what message (from data)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_accepted(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=c["promise"]) for c in CASES if "error" in c])
 def test_refused(case: dict[str, Any]) -> None:
-    """A .env that can't be used is refused with the line, the reason and the remedy of the case, and exit code 78."""
+    """An invalid .env is refused with the line, the reason and the remedy of the case, and exit code 78."""
     with pytest.raises(InputError) as caught:
         settings_of(case)
     assert caught.value.message == case["error"]
@@ -50,14 +50,14 @@ def test_refused(case: dict[str, Any]) -> None:
     ],
 )
 def test_bytes(tmp_path: Path, content: bytes, expected: dict[str, str]) -> None:
-    """A file as editors on other systems leave it is read like any other."""
+    """Byte order mark, CRLF, non-ASCII text and a missing last newline are accepted."""
     path = tmp_path / ".env"
     path.write_bytes(content)
     assert dict(read_dotenv(path).values) == expected
 
 
 def test_not_utf8(tmp_path: Path) -> None:
-    """A file in another encoding is refused, with the line that shows it."""
+    """A file in another encoding is refused, with the line of the first invalid byte."""
     path = tmp_path / ".env"
     path.write_bytes(b"A=1\nB=gr\xf6\xdfe\n")
     with pytest.raises(InputError, match=r"\.env:2: not UTF-8 text"):
@@ -65,14 +65,14 @@ def test_not_utf8(tmp_path: Path) -> None:
 
 
 def test_missing(tmp_path: Path) -> None:
-    """A file that isn't there is an error of its own, with the verb that writes one."""
+    """A missing file has its own error, with the verb that creates one."""
     with pytest.raises(MissingError, match="no such file") as caught:
         read_dotenv(tmp_path / ".env")
     assert "litellmctl init" in caught.value.hint
 
 
 def test_folder(tmp_path: Path) -> None:
-    """A folder given as the file is called a folder."""
+    """A folder in place of the file is reported as a folder."""
     with pytest.raises(InputError, match="is a folder"):
         read_dotenv(tmp_path)
 
@@ -85,13 +85,13 @@ def test_folder(tmp_path: Path) -> None:
     ],
 )
 def test_too_long(env: str, error: str) -> None:
-    """What execve(2) would refuse is refused at install, by name."""
+    """A value that execve(2) would reject is refused at install, with the name of the variable."""
     with pytest.raises(InputError, match=error):
         settings_of({"env": env})
 
 
 def test_secrets_do_not_show() -> None:
-    """No secret shows in the repr of settings, where a traceback or a log line would carry it away."""
+    """The repr of settings, which may appear in a traceback or a log, has no secrets."""
     pair = f"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE\nAWS_SECRET_ACCESS_KEY={'s3cret/+' * 5}"
     settings = settings_of({"env": f"LITELLM_MASTER_KEY=sk-secret-1\n{pair}"})
     assert "sk-secret-1" not in repr(settings)

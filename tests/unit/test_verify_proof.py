@@ -1,4 +1,4 @@
-"""What a proof says of itself: when, with what versions, of which configuration; and what its page makes of it."""
+"""The output of verify: time, versions and configuration in the report, and its HTML and JUnit files."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def report(*outcomes: Outcome, **data: object) -> Report:
     return Report("title", tuple(Check(f"check {n}", outcome) for n, outcome in enumerate(outcomes)), data=data)
 
 
-def test_a_proof_names_what_it_is_of(tmp_path: Path) -> None:
-    """Of the installed gateway it tells the time in UTC, the release's LiteLLM, the configuration and its hash."""
-    told = describe_target(report(litellm_version=None), install(tmp_path), NOON, OURS).data
-    assert told["checked_at"] == "2026-03-01T12:00:00Z"
-    assert told["versions"]["litellm"] == "1.106.2"
-    assert told["config"] == {"name": "own.yml", "sha256": hashlib.sha256(CONFIG).hexdigest(), "edited": None}
+def test_report_describes_its_target(tmp_path: Path) -> None:
+    """The report has the time in UTC, the LiteLLM of the release, the configuration and its hash."""
+    data = describe_target(report(litellm_version=None), install(tmp_path), NOON, OURS).data
+    assert data["checked_at"] == "2026-03-01T12:00:00Z"
+    assert data["versions"]["litellm"] == "1.106.2"
+    assert data["config"] == {"name": "own.yml", "sha256": hashlib.sha256(CONFIG).hexdigest(), "edited": None}
 
 
-def test_what_is_loaded_counts(tmp_path: Path) -> None:
-    """A service that says what it has loaded is believed, and told apart from a file that is another one by now."""
+def test_configuration_that_the_service_has_loaded(tmp_path: Path) -> None:
+    """The report names the configuration that the service has loaded, and notes a later edit or switch."""
     layout, digest = install(tmp_path), hashlib.sha256(CONFIG).hexdigest()
     path = layout.real(layout.config_link)
     same = observe_loaded(layout, {"sha256": digest, "config_name": "own.yml"})
@@ -69,8 +69,8 @@ def test_what_is_loaded_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["junit", "html"])
-def test_a_file_is_refused_before_anything_is_spent(tmp_path: Path, option: str) -> None:
-    """A folder that isn't there or takes no file, and one file for both, are told at once; nothing is left behind."""
+def test_unwritable_file_is_refused_first(tmp_path: Path, option: str) -> None:
+    """A missing or unwritable folder, or one file for both formats, is refused at the start and leaves no file."""
     (tmp_path / "file").touch()
     for path, said in (
         (tmp_path / "none" / "x", "there is no folder"),
@@ -85,8 +85,8 @@ def test_a_file_is_refused_before_anything_is_spent(tmp_path: Path, option: str)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_file_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What root left in a folder as /tmp is can't be replaced by a user, who hears of it at once."""
+def test_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of another user in a sticky folder like /tmp is refused at the start."""
     tmp_path.chmod(0o1777)
     (tmp_path / "page.html").touch()
     monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 54321)
@@ -94,8 +94,8 @@ def test_a_file_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Files(html=tmp_path / "page.html").require_places()
 
 
-def test_what_the_gateway_says_counts(tmp_path: Path) -> None:
-    """The version that an answer named is the one that runs; of a gateway elsewhere nothing of this host is told."""
+def test_version_from_the_gateway(tmp_path: Path) -> None:
+    """The version in the response overrides the release. The report of a remote gateway has no data of this host."""
     layout = install(tmp_path)
     assert describe_target(report(litellm_version="1.2.3"), layout, NOON, OURS).data["versions"] == {
         **describe_target(report(), layout, NOON, ELSEWHERE).data["versions"],
@@ -105,31 +105,31 @@ def test_what_the_gateway_says_counts(tmp_path: Path) -> None:
     assert (elsewhere["config"], elsewhere["versions"]["litellm"]) == (None, None)
 
 
-def test_nothing_is_installed(tmp_path: Path) -> None:
-    """A proof of what isn't installed says so little, and fails at nothing."""
+def test_without_an_installation(tmp_path: Path) -> None:
+    """Without an installation, the report has no configuration."""
     assert describe_target(report(), Layout(root=tmp_path), NOON, OURS).data["config"] is None
 
 
-def test_the_page_tells_the_worst_first() -> None:
-    """The verdict is that of the exit code; failures stand before warnings; a short report makes a page as well."""
+def test_page_lists_failures_first() -> None:
+    """The verdict follows from the exit code, and failures are listed before warnings."""
     ok, warning, failed = Outcome.OK, Outcome.WARNING, Outcome.FAILED
-    assert build_page(report(ok)).verdict == "Sound"
-    assert build_page(report(ok, warning)).verdict == "Sound, with a warning"
+    assert build_page(report(ok)).verdict == "Healthy"
+    assert build_page(report(ok, warning)).verdict == "Healthy, with a warning"
     page = build_page(report(warning, ok, failed, Outcome.SKIPPED))
-    assert (page.verdict, page.counts[0]) == ("Not sound", ("ok", "1 ok"))
-    assert [row.name for row in page.trouble] == ["check 2", "check 0"]
-    assert build_page(Report("title", code=ExitCode.UNAVAILABLE)).verdict == "Not sound"
-    assert "Sound: title" in render_page(Report("title"))
+    assert (page.verdict, page.counts[0]) == ("Unhealthy", ("ok", "1 ok"))
+    assert [row.name for row in page.problems] == ["check 2", "check 0"]
+    assert build_page(Report("title", code=ExitCode.UNAVAILABLE)).verdict == "Unhealthy"
+    assert "Healthy: title" in render_page(Report("title"))
 
 
-def test_the_page_names_no_hundred_models() -> None:
-    """A wildcard that stands for hundreds of models doesn't fill the page."""
+def test_page_shortens_a_long_list_of_models() -> None:
+    """The page shows the first 12 models and the number of the others."""
     facts = dict(build_page(report(models=[f"m{n}" for n in range(300)])).facts)
     assert facts["Models"].endswith("m11 and 288 more")
 
 
 def test_bars_are_to_scale() -> None:
-    """The longest check has the whole width; the part until the first token is one of its own bar."""
+    """The bar of the longest check has the full width, and the time to the first token is a share of its own bar."""
     checks = (
         Check("quick", Outcome.OK, seconds=0.5),
         Check("streamed", Outcome.OK, seconds=2.0, data={"first_token_seconds": 0.5}),
@@ -143,8 +143,8 @@ def test_bars_are_to_scale() -> None:
     ]
 
 
-def test_junit_has_a_place_for_warnings() -> None:
-    """A warning passes and keeps its words; time and hash are there; what XML can't say is replaced."""
+def test_junit() -> None:
+    """A warning is a passed case with its message. Time and hash are included. Invalid characters are replaced."""
     check = Check("chat", Outcome.WARNING, "bell \x07 <rang>", "Look.", 1.25)
     made = Report("title", (check,), data={"checked_at": "2026-03-01T12:00:00Z", "config": {"sha256": "ab"}})
     text = render_junit(made, "suite")
@@ -154,8 +154,8 @@ def test_junit_has_a_place_for_warnings() -> None:
     assert '<property name="config.sha256" value="ab" />' in text
 
 
-def test_an_outage_is_one_change() -> None:
-    """A check that isn't made has not changed; it is told again once it ends otherwise than when last made."""
+def test_changes_between_rounds() -> None:
+    """A skipped check is not a change. A check is a change if its outcome differs from its last run."""
     before = {f"check {n}": Outcome.OK for n in range(3)}
     down = find_changes(before, report(Outcome.FAILED, Outcome.SKIPPED, Outcome.SKIPPED))
     assert [change.as_line() for change in down] == ["check 0: ok → FAILED"]

@@ -1,1 +1,1 @@
-"""The `.env` and what it means: variables, credentials, network, systemd's environment file."""
+"""Read and check the `.env`: variables, credentials, network, systemd's environment file."""

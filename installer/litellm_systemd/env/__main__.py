@@ -1,4 +1,4 @@
-"""`python -m litellm_systemd.env`, in a checkout: write what is derived from the table of variables."""
+"""`python -m litellm_systemd.env`, in a checkout: generate the files that follow from the table of variables."""
 
 from __future__ import annotations
 

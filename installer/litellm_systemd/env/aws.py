@@ -1,7 +1,7 @@
-"""The AWS credentials of a `.env`: is it one way to AWS, whole, and in the shape that AWS hands out? Pure.
+"""Check the AWS credentials of a `.env`: only one method, complete, and in the format that AWS uses. Pure.
 
-What LiteLLM reads of these from the environment, and in which order: get_credentials in
-litellm/llms/bedrock/base_aws_llm.py.
+get_credentials in litellm/llms/bedrock/base_aws_llm.py defines which of these variables LiteLLM reads, and in which
+order.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ WEB_IDENTITY, STS_ENDPOINT = "AWS_WEB_IDENTITY_TOKEN", "AWS_STS_ENDPOINT"
 #: The variables that name STS, in the order in which LiteLLM and boto3 prefer them.
 STS_ENDPOINTS = (STS_ENDPOINT, "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
 
-#: Every variable of a `.env` that says who the service is to AWS.
+#: Every variable of a `.env` that defines the AWS identity of the service.
 CREDENTIAL_VARIABLES = names_in(Section.CREDENTIALS)
 
-_COPY_AGAIN = "Copy the value again, without what surrounds it."
+_COPY_AGAIN = "Copy the value again, without quotes, spaces or other text around it."
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html (unique ids)
 _KEY_ID = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}")
 _SECRET = re.compile(r"[A-Za-z0-9/+]{40}")
@@ -37,16 +37,16 @@ _EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}")
 
 
 def check_aws(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:
-    """Check the credentials in `values`, those of `dotenv` that aren't empty; give what to warn of.
+    """Check the credentials in `values`, the variables of `dotenv` that aren't empty. Return the warnings.
 
     Raises:
-        InputError: the first thing that AWS or LiteLLM would refuse, or take otherwise than it was meant.
+        InputError: the first value that AWS or LiteLLM would reject or misread.
     """
     _check_pair(dotenv, values)
     _check_text(dotenv, values)
     _check_shapes(dotenv, values)
     _check_token(dotenv, values)
-    _check_one_way(dotenv, values)
+    _check_one_method(dotenv, values)
     return [*_check_role(dotenv, values), *_check_end(dotenv, values)]
 
 
@@ -55,13 +55,13 @@ def _check_pair(dotenv: Dotenv, values: Mapping[str, str]) -> None:
     if len(present) == 1:
         missing = PAIR[1 - PAIR.index(present[0])]
         raise InputError(
-            f"{dotenv.where(present[0])}: {present[0]} is set and {missing} is not",
-            f"Set {missing} too, or remove both to use the IAM role of the instance.",
+            f"{dotenv.where(present[0])}: {present[0]} is set, but {missing} is not",
+            f"Set {missing} too. Or remove both to use the IAM role of the instance.",
         )
     if TOKEN in values and not present:
         raise InputError(
-            f"{dotenv.where(TOKEN)}: {TOKEN} is set, without the key pair that it belongs to",
-            f"Set {KEY_ID} and {SECRET} of the same sign-in too, or remove it.",
+            f"{dotenv.where(TOKEN)}: {TOKEN} is set, but its key pair is not",
+            f"Set {KEY_ID} and {SECRET} from the same sign-in, or remove {TOKEN}.",
         )
 
 
@@ -69,7 +69,7 @@ def _check_text(dotenv: Dotenv, values: Mapping[str, str]) -> None:
     for name in (*PAIR, TOKEN, BEARER_VARIABLE):
         if re.search(r"[\s\"'<>]", values.get(name, "")):
             raise InputError(
-                f"{dotenv.where(name)}: {name} holds a space, a newline, a quote or a bracket, which no key has",
+                f"{dotenv.where(name)}: {name} contains a space, a newline, a quote or a bracket, which no key has",
                 _COPY_AGAIN,
             )
 
@@ -84,12 +84,12 @@ def _check_shapes(dotenv: Dotenv, values: Mapping[str, str]) -> None:
         kind = _OTHER_IDS.get(key_id[:4])
         what = f"is the id of {kind}, not of an access key" if kind else "is not the id of an access key"
         raise InputError(
-            f"{dotenv.where(KEY_ID)}: {KEY_ID} {what}: that is AKIA or ASIA and 16 capitals or digits",
+            f"{dotenv.where(KEY_ID)}: {KEY_ID} {what}, which is AKIA or ASIA and 16 capital letters or digits",
             _COPY_AGAIN,
         )
     if not _SECRET.fullmatch(secret):
         raise InputError(
-            f"{dotenv.where(SECRET)}: {SECRET} is not a secret key: that is 40 letters, digits, / and +"
+            f"{dotenv.where(SECRET)}: {SECRET} is not a secret key, which is 40 letters, digits, / and +"
             f" (this has {len(secret)} characters)",
             _COPY_AGAIN,
         )
@@ -99,18 +99,18 @@ def _check_token(dotenv: Dotenv, values: Mapping[str, str]) -> None:
     temporary = values.get(KEY_ID, "").startswith("ASIA")
     if temporary and TOKEN not in values:
         raise InputError(
-            f"{dotenv.where(KEY_ID)}: {KEY_ID} is of a temporary key (ASIA…) and {TOKEN} is not set",
-            f"Set {TOKEN} of the same sign-in too, or use a key that lasts (AKIA…).",
+            f"{dotenv.where(KEY_ID)}: {KEY_ID} is a temporary key (ASIA…), but {TOKEN} is not set",
+            f"Set {TOKEN} from the same sign-in, or use a permanent key (AKIA…).",
         )
     if TOKEN in values and not temporary:
         raise InputError(
-            f"{dotenv.where(TOKEN)}: {TOKEN} is set, and {KEY_ID} is of a key that takes none (AKIA…)",
-            "Remove it: AWS refuses the two together.",
+            f"{dotenv.where(TOKEN)}: {TOKEN} is set, but {KEY_ID} is a permanent key (AKIA…), which has no token",
+            f"AWS rejects the two together. Remove {TOKEN}.",
         )
 
 
-def _check_one_way(dotenv: Dotenv, values: Mapping[str, str]) -> None:
-    """Refuse two ways at once: LiteLLM takes one of them and says nothing."""
+def _check_one_method(dotenv: Dotenv, values: Mapping[str, str]) -> None:
+    """Reject two methods at once: LiteLLM would use one of them and ignore the other without a message."""
     for winner, losers in (
         (BEARER_VARIABLE, (KEY_ID, ROLE, PROFILE_NAME, PROFILE)),
         (ROLE, (PROFILE_NAME,)),
@@ -120,9 +120,9 @@ def _check_one_way(dotenv: Dotenv, values: Mapping[str, str]) -> None:
         loser = next((name for name in losers if name in values), None)
         if winner in values and loser is not None:
             raise InputError(
-                f"{dotenv.where(winner)}: {winner} is set, and so is {loser} ({dotenv.where(loser)}): it can't be"
-                " told which one is meant",
-                "Keep one of them, and remove what belongs to the other.",
+                f"{dotenv.where(winner)}: both {winner} and {loser} ({dotenv.where(loser)}) are set, and LiteLLM"
+                " would use only one of them",
+                "Keep one of the two, and remove the other with its related variables.",
             )
 
 
@@ -131,18 +131,20 @@ def _check_role(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:
     if role is not None and not _ROLE_ARN.fullmatch(role):
         raise InputError(
             f"{dotenv.where(ROLE)}: {ROLE}={role} is not the ARN of a role",
-            "Despite its name it takes the whole ARN: arn:aws:iam::123456789012:role/NAME",
+            "Despite its name, the variable needs the whole ARN: arn:aws:iam::123456789012:role/NAME",
         )
     for name, pattern, shape in (
         (SESSION_NAME, _SESSION_NAME, "2 to 64 letters, digits and =,.@_+-"),
         (EXTERNAL_ID, _EXTERNAL_ID, "2 to 1224 letters, digits and =,.@:/_+-"),
     ):
         if name in values and not pattern.fullmatch(values[name]):
-            raise InputError(f"{dotenv.where(name)}: {name} is not what AssumeRole takes: {shape}", _COPY_AGAIN)
-    idle = [name for name in (SESSION_NAME, EXTERNAL_ID) if name in values and role is None]
-    warnings = [f"{name} does nothing without {ROLE}, unless a model of yours names a role." for name in idle]
+            raise InputError(
+                f"{dotenv.where(name)}: {name} is not valid for AssumeRole, which takes {shape}", _COPY_AGAIN
+            )
+    unused = [name for name in (SESSION_NAME, EXTERNAL_ID) if name in values and role is None]
+    warnings = [f"{name} has no effect without {ROLE}, unless one of your models names a role." for name in unused]
     if "AWS_ROLE_ARN" in values and "AWS_WEB_IDENTITY_TOKEN_FILE" not in values and role is None:
-        warnings.append(f"AWS_ROLE_ARN does nothing here: LiteLLM reads {ROLE}, which takes the same ARN.")
+        warnings.append(f"AWS_ROLE_ARN has no effect: LiteLLM reads {ROLE}. Set {ROLE} to the same ARN.")
     return warnings
 
 
@@ -150,9 +152,9 @@ def _check_end(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:
     end = values.get(END_VARIABLE)
     if end is not None and parse_moment(end) is None:
         raise InputError(
-            f"{dotenv.where(END_VARIABLE)}: {END_VARIABLE}={end} is not a time in ISO 8601",
+            f"{dotenv.where(END_VARIABLE)}: {END_VARIABLE}={end} is not an ISO 8601 time",
             "Write it like 2026-01-31T18:00:00Z, or remove the line.",
         )
     if TOKEN in values and end is None:
-        return [f"The AWS key is a temporary one, and no {END_VARIABLE} says until when: status can't warn in time."]
+        return [f"The AWS key is temporary, but {END_VARIABLE} is not set: status can't warn before the key expires."]
     return []

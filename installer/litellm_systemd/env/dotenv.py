@@ -1,4 +1,4 @@
-"""Read a `.env` as python-dotenv does, and remember the line of each variable."""
+"""Read a `.env` as python-dotenv does, and record the line of each variable."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from litellm_systemd.errors import InputError, MissingError, PermissionDenied
 
 @dataclass(frozen=True, slots=True)
 class Dotenv:
-    """The variables of one file, and the line that each was last set on."""
+    """The variables of one file, and the line that last set each of them."""
 
     source: str
     values: Mapping[str, str] = field(repr=False)
     lines: Mapping[str, int] = field(repr=False, default_factory=dict)
 
     def where(self, name: str) -> str:
-        """Name the place of a variable to a user: `.env:12`, or just the file."""
+        """The position of a variable for messages: `.env:12`, or only the file."""
         line = self.lines.get(name)
         return self.source if line is None else f"{self.source}:{line}"
 
@@ -38,11 +38,15 @@ def read_dotenv(path: Path) -> Dotenv:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise MissingError(f"{path}: no such file", "Write one with 'litellmctl init', or name yours.") from None
+        raise MissingError(
+            f"{path}: no such file", "Name your file with --env-file, or create one: litellmctl init"
+        ) from None
     except PermissionError:
-        raise PermissionDenied(f"{path}: can't be read by this user", "Run it with sudo.") from None
+        raise PermissionDenied(
+            f"{path}: this user has no permission to read it", "Run the command with sudo."
+        ) from None
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder", "Name the file in it.") from None
+        raise InputError(f"{path} is a folder", "Give the path of the file.") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{path}:{line}: not UTF-8 text", "Save the file as UTF-8.") from None
@@ -58,7 +62,7 @@ def parse_dotenv(text: str, source: str) -> Dotenv:
         if binding.error:
             raise InputError(
                 f"{source}:{line}: not an assignment: {_masked_line(binding.original.string)}",
-                "Write NAME=value; put a value with spaces, quotes or # in quotes and close them.",
+                "Write NAME=value. Put quotes around a value with spaces, quotes or #, and close them.",
             )
         if binding.key is not None:
             lines[binding.key] = line
@@ -67,6 +71,6 @@ def parse_dotenv(text: str, source: str) -> Dotenv:
 
 
 def _masked_line(text: str) -> str:
-    """The name that a line begins with, never its value: it may be a key."""
+    """The name at the start of a line, never its value, which may be a key."""
     head = text.strip().splitlines()[0]
     return repr(head.split("=")[0][:40] + ("=…" if "=" in head else ""))

@@ -1,7 +1,7 @@
-"""systemd's EnvironmentFile grammar: write a mapping so that the service gets it unchanged, and read it back.
+"""systemd's EnvironmentFile grammar: write a mapping so that the service gets it unchanged, and parse it again.
 
-It isn't dotenv's grammar, though it looks like it. Source: systemd.exec(5) "EnvironmentFile=" and
-src/basic/env-file.c (the parser) and env-util.c (what a name and a value may be).
+The grammar looks like dotenv's, but differs. Sources: systemd.exec(5) "EnvironmentFile=", src/basic/env-file.c (the
+parser) and src/basic/env-util.c (valid names and values).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from litellm_systemd.errors import InputError
 MAX_ASSIGNMENT_BYTES = 131_071
 MAX_TOTAL_BYTES = 1_572_864
 
-#: What systemd or the runtime sets itself; a file that overrides these breaks readiness, the watchdog or Python.
+#: Variables that systemd or the runtime sets. A file that overrides them breaks readiness, the watchdog or Python.
 RESERVED = frozenset(
     {
         *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "INVOCATION_ID", "JOURNAL_STREAM"),
@@ -25,7 +25,7 @@ RESERVED = frozenset(
 )
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# SHELL_NEED_ESCAPE: inside double quotes a backslash means something before these, and before a newline.
+# SHELL_NEED_ESCAPE: inside double quotes, a backslash escapes these characters and a newline.
 _ESCAPED = re.compile(r'(["\\`$])')
 _SPACE = " \t"
 # One statement: a comment, a line without "=" (dropped, as systemd does), or a name up to its "=".
@@ -36,44 +36,44 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def check_assignment(name: str, value: str, where: str) -> None:
-    """Refuse what a systemd service can't be given.
+    """Reject a variable that systemd can't pass to a service.
 
     Args:
         name: the variable.
         value: its value.
-        where: how to name the place to a user, such as `.env:12`.
+        where: the position of the variable for messages, such as `.env:12`.
 
     Raises:
-        InputError: names the variable and says why.
+        InputError: the variable and the reason.
     """
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"{where}: {name!r} is not a name that a service's environment can hold",
-            "Use letters, digits and underscores, and don't begin with a digit.",
+            f"{where}: {name!r} is not a valid name of an environment variable",
+            "Use letters, digits and underscores. The first character can't be a digit.",
         )
     if name in RESERVED:
-        raise InputError(f"{where}: {name} is set by systemd for the service", "Remove the line.")
-    if not _is_carried(value):
-        raise InputError(f"{where}: the value of {name} holds a character that systemd can't carry", _TEXT_HINT)
+        raise InputError(f"{where}: systemd sets {name} for the service itself", "Remove the line.")
+    if not _is_accepted(value):
+        raise InputError(f"{where}: the value of {name} contains a character that systemd rejects", _TEXT_HINT)
     if len(f"{name}={value}".encode()) > MAX_ASSIGNMENT_BYTES:
         raise InputError(
             f"{where}: the value of {name} is longer than the kernel passes to a program (128 KiB)",
-            "Keep it in a file and name the file.",
+            "Store the value in a file, and set the variable to the path of the file.",
         )
 
 
-_TEXT_HINT = "It must be UTF-8 text without NUL and noncharacters: encode it (base64, say), or name a file with it."
+_TEXT_HINT = "Use UTF-8 text without NUL and noncharacters. Encode other values, for example as base64."
 
 
-def _is_carried(value: str) -> bool:
-    """Tell what unichar_is_valid() in systemd says: no surrogates and no noncharacters. Control characters pass."""
+def _is_accepted(value: str) -> bool:
+    """Apply systemd's unichar_is_valid(): no surrogates and no noncharacters. Control characters are valid."""
     return "\0" not in value and not any(
         0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE for code in map(ord, value)
     )
 
 
 def quote(value: str) -> str:
-    """Quote one value for an EnvironmentFile. Any value that `check_assignment` lets pass comes back unchanged."""
+    """Quote one value for an EnvironmentFile. systemd reads any value that `check_assignment` accepts unchanged."""
     return '"' + _ESCAPED.sub(r"\\\1", value) + '"'
 
 
@@ -83,9 +83,9 @@ def render_assignments(environment: Mapping[str, str]) -> str:
 
 
 def parse_environment_file(text: str) -> dict[str, str]:
-    """Read an EnvironmentFile as systemd reads it, edits by hand included.
+    """Parse an EnvironmentFile as systemd does, including manual edits.
 
-    Lines that systemd ignores (comments, `export X=1`, a name that isn't one) are ignored here too.
+    Lines that systemd ignores (comments, `export X=1`, an invalid name) are ignored here too.
     """
     found: dict[str, str] = {}
     position = 0
@@ -101,7 +101,7 @@ def parse_environment_file(text: str) -> dict[str, str]:
 
 
 def _parse_value(text: str, position: int) -> tuple[str, int]:
-    """Read a value: any number of quoted parts, then perhaps a bare one. Give it with the position behind it."""
+    """Parse a value: any number of quoted parts, then an optional bare part. Return it and the position after it."""
     parts = []
     while match := _QUOTED.match(text, position):
         position = match.end()

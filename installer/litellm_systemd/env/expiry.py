@@ -1,4 +1,4 @@
-"""When temporary credentials end: read from the service's environment, judged against a given time. Pure."""
+"""The expiry of temporary AWS credentials in the service's environment, checked against a given time. Pure."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from litellm_systemd.report.report import Check, Outcome
 #: The name that `aws configure export-credentials --format env` prints, and that botocore reads.
 END_VARIABLE = "AWS_CREDENTIAL_EXPIRATION"
 BEARER_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
-#: So long before their end `status` begins to warn.
+#: `status` warns for this long before the credentials expire.
 WARN_BEFORE = timedelta(hours=1)
 
 CHECK_NAME = "AWS credentials"
-_REMEDY = "Get new ones, put them into .env and run: sudo litellmctl install"
-# A short-term Bedrock API key is a presigned URL in base64 behind this prefix (aws-bedrock-token-generator).
+_REMEDY = "Put new credentials into .env, then run: sudo litellmctl install"
+# A short-term Bedrock API key is this prefix and a presigned URL in base64 (aws-bedrock-token-generator).
 _SHORT_TERM = "bedrock-api-key-"
 
 
 def parse_moment(text: str) -> datetime | None:
-    """A time in ISO 8601, in UTC where it names no zone; None if it isn't one.
+    """Parse an ISO 8601 time, as UTC if it has no zone. Return None if the text is not a time.
 
     Tools that write AWS profiles disagree: `2026-11-24T14:00:00Z`, `…+01:00`, `2026-11-24 14:00:00`.
     """
     try:
-        # Python 3.10 takes neither Z nor a fraction that isn't of three or six digits.
+        # Python 3.10 accepts neither Z nor a fraction with other than three or six digits.
         found = datetime.fromisoformat(re.sub(r"\.\d+", "", text.strip()).replace("Z", "+00:00"))
     except ValueError:
         return None
@@ -42,7 +42,7 @@ def render_moment(moment: datetime) -> str:
 
 
 def find_end(environment: Mapping[str, str]) -> datetime | None:
-    """When the credentials of this environment end; None if they don't, or if nothing says when."""
+    """When the credentials of this environment expire. None if they are permanent or the time is unknown."""
     token = environment.get(BEARER_VARIABLE, "")
     if token:
         return _end_of_bearer(token)
@@ -52,26 +52,28 @@ def find_end(environment: Mapping[str, str]) -> datetime | None:
 
 
 def judge_end(environment: Mapping[str, str], now: datetime) -> Check | None:
-    """A check of temporary credentials: a warning an hour before their end, failed after it.
+    """Check temporary credentials: a warning in the hour before they expire, a failure afterwards.
 
-    None where the environment holds no temporary ones. `now` has a time zone.
+    None if the environment has no temporary credentials. `now` has a time zone.
     """
     end = find_end(environment)
     if end is None:
         if environment.get("AWS_SESSION_TOKEN") and not environment.get(BEARER_VARIABLE):
-            return Check(CHECK_NAME, Outcome.SKIPPED, f"temporary, and no {END_VARIABLE} in .env says until when")
+            return Check(
+                CHECK_NAME, Outcome.SKIPPED, f"temporary; the expiry is unknown, because .env has no {END_VARIABLE}"
+            )
         return None
     left = end - now
     if left <= timedelta():
-        return Check(CHECK_NAME, Outcome.FAILED, f"ended at {render_moment(end)}: every call is refused", _REMEDY)
-    detail = f"end at {render_moment(end)}, in {render_left(left)}"
+        return Check(CHECK_NAME, Outcome.FAILED, f"expired at {render_moment(end)}: AWS rejects every call", _REMEDY)
+    detail = f"expire at {render_moment(end)}, in {render_left(left)}"
     if left <= WARN_BEFORE:
         return Check(CHECK_NAME, Outcome.WARNING, detail, _REMEDY)
     return Check(CHECK_NAME, Outcome.OK, detail)
 
 
 def render_left(left: timedelta) -> str:
-    """A time span for people: `7 min`, `5 h`, `3 days`."""
+    """A time span for messages: `7 min`, `5 h`, `3 days`."""
     minutes = int(left.total_seconds()) // 60
     if minutes < 120:
         return f"{minutes} min"
@@ -79,7 +81,7 @@ def render_left(left: timedelta) -> str:
 
 
 def _end_of_bearer(token: str) -> datetime | None:
-    """The end of a short-term Bedrock API key: at the latest that of its signature; None for a long-term one."""
+    """When the signature of a short-term Bedrock API key expires. None for a long-term key."""
     if not token.startswith(_SHORT_TERM):
         return None
     try:

@@ -1,7 +1,7 @@
-"""LiteLLM's switch for requests that make a model fail on purpose: who may have it, and how it is turned on.
+"""LiteLLM's switch for requests that make a model fail on purpose: when it is allowed, and how it is turned on.
 
-With it every client can make the gateway fail, and pass over the models that were meant to answer. So it is for a
-gateway that only this machine reaches, and for the throwaway instance of `litellmctl verify --fallbacks`.
+With the switch on, every client can make models fail and force fallbacks. Only a gateway on loopback and the
+temporary instance of `litellmctl verify --fallbacks` may use it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from litellm_systemd.errors import InputError
 #: In general_settings (litellm/proxy/route_llm_request.py).
 SETTING = "dangerously_allow_mock_testing_request_params"
 WARNING = (
-    f"{ALLOW_MOCK_TESTING.name}=true: every client can make models fail by mock_testing_* parameters. Remove it"
-    " outside of development."
+    f"{ALLOW_MOCK_TESTING.name}=true: every client can make models fail with mock_testing_* parameters. Remove it"
+    " outside development."
 )
 
 
 def allows_mock_testing(values: Mapping[str, str], where: Callable[[str], str] | None = None) -> bool:
-    """Whether the variables allow it.
+    """Whether the variables allow mock testing.
 
     Args:
         values: variables by name.
-        where: gives the position of a variable for messages, such as `.env:12`.
+        where: returns the position of a variable for messages, such as `.env:12`.
 
     Raises:
-        InputError: the value is not a switch, or other machines reach the gateway.
+        InputError: the value is not a switch, or other machines can reach the gateway.
     """
     if values.get(TRIAL_SOCKET):
         return True
@@ -39,7 +39,7 @@ def allows_mock_testing(values: Mapping[str, str], where: Callable[[str], str] |
     if wanted and not is_loopback(host):
         position = "" if where is None else f"{where(name)}: "
         raise InputError(
-            f"{position}{name}=true lets every client make models fail, and other machines reach HOST={host}",
+            f"{position}{name}=true lets every client make models fail, and other machines can reach HOST={host}",
             f"Remove {name}, or set HOST=127.0.0.1.",
         )
     return wanted

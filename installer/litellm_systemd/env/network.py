@@ -1,4 +1,4 @@
-"""The way to AWS that a `.env` names: endpoint, proxy, private CA. Pure."""
+"""Check how a `.env` connects to AWS: endpoints, proxy, private CA. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDPOINT_VARIABLES = names_of_type(ENDPOINT_URL)
 PROXY_VARIABLES = names_of_type(PROXY_URL)
 #: Variables that name a file or folder which the service reads.
 FILE_VARIABLES = names_of_type(PATH)
-#: botocore sends even questions to the instance metadata through a proxy, which answers for its own host.
+#: botocore sends even requests for the instance metadata through a proxy, which would answer for its own host.
 NEVER_PROXIED = ("169.254.169.254", "fd00:ec2::254", "127.0.0.1", "localhost")
 
 #: What the service's sandbox hides: ProtectHome=yes and PrivateTmp=yes in units/litellm.service.j2.
@@ -33,10 +33,10 @@ _ENDPOINT_REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\
 
 
 def check_network(dotenv: Dotenv, values: Mapping[str, str], region: str | None) -> list[str]:
-    """Check URLs and paths; give what to warn of.
+    """Check URLs and paths. Return the warnings.
 
     Raises:
-        InputError: a URL that can't be one, an endpoint of another region, or a path that the sandbox hides.
+        InputError: an invalid URL, an endpoint of another region, or a path that the sandbox hides.
     """
     warnings = []
     for name in ENDPOINT_VARIABLES:
@@ -53,21 +53,21 @@ def check_network(dotenv: Dotenv, values: Mapping[str, str], region: str | None)
 
 
 def spare_metadata(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """What NO_PROXY has to be where a proxy is set, so that metadata and this host are asked directly.
+    """Extend NO_PROXY if a proxy is set, so that requests for metadata and to this host bypass it.
 
     Returns:
-        The variables to set, none if all is well, and what to tell the user.
+        The variables to set, none if NO_PROXY is complete, and the notes for the user.
     """
     if not any(name in values for name in PROXY_VARIABLES):
         return {}, []
-    # urllib, requests and httpx take the lower-case name where both are set.
+    # urllib, requests and httpx use the lower-case name if both are set.
     names = [name for name in ("no_proxy", "NO_PROXY") if name in values] or ["NO_PROXY"]
     listed = [entry.strip() for entry in values.get(names[0], "").split(",") if entry.strip()]
     missing = [host for host in NEVER_PROXIED if host not in listed]
     if "*" in listed or not missing:
         return {}, []
     text = ",".join((*listed, *missing))
-    note = f"NO_PROXY of the service also holds {', '.join(missing)}: instance metadata and this host aren't proxied."
+    note = f"NO_PROXY of the service also has {', '.join(missing)}: instance metadata and this host bypass the proxy."
     return dict.fromkeys(names, text), [note]
 
 
@@ -84,12 +84,12 @@ def _check_endpoint(dotenv: Dotenv, values: Mapping[str, str], name: str) -> lis
     url = _url(values[name], ("https", "http"))
     if url is None or url.path not in ("", "/") or url.query or url.username:
         raise InputError(
-            f"{dotenv.where(name)}: {name} is not the URL of an endpoint: https://HOST, with a port or without, and"
-            " no more",
-            "Such as https://vpce-0123.bedrock-runtime.us-east-1.vpce.amazonaws.com",
+            f"{dotenv.where(name)}: {name} is not the URL of an endpoint, which is https://HOST or"
+            " https://HOST:PORT without a path",
+            "Write it like https://vpce-0123.bedrock-runtime.us-east-1.vpce.amazonaws.com",
         )
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
-        return [f"{name} is http://: what is sent there can be read on the way."]
+        return [f"{name} uses http://: the traffic is not encrypted."]
     return []
 
 
@@ -97,24 +97,24 @@ def _check_endpoint_region(dotenv: Dotenv, values: Mapping[str, str], region: st
     found = _ENDPOINT_REGION.search(urlsplit(values.get(ENDPOINT, "")).hostname or "")
     if found and region is not None and found[1] != region:
         raise InputError(
-            f"{dotenv.where(ENDPOINT)}: {ENDPOINT} is in {found[1]}, and the region is {region}: requests would be"
-            " signed for the wrong one",
-            f"Set AWS_REGION_NAME={found[1]}, or take the endpoint of {region}.",
+            f"{dotenv.where(ENDPOINT)}: {ENDPOINT} is in {found[1]}, but the region is {region}: requests would be"
+            " signed for the wrong region",
+            f"Set AWS_REGION_NAME={found[1]}, or use the endpoint of {region}.",
         )
 
 
 def _check_proxy(dotenv: Dotenv, values: Mapping[str, str], name: str) -> None:
     if _url(values[name], ("http", "https")) is None:
-        # Not the value: it may hold a password.
+        # Without the value, which may contain a password.
         raise InputError(
             f"{dotenv.where(name)}: {name} is not the URL of a proxy",
-            "Write it with its scheme and port, such as http://proxy.example:3128",
+            "Write it with scheme and port, like http://proxy.example:3128",
         )
     twin = name.swapcase()
     if twin in values and values[twin] != values[name]:
         raise InputError(
             f"{dotenv.where(name)}: {name} and {twin} ({dotenv.where(twin)}) name different proxies",
-            "Keep one of them.",
+            "Keep one of the two.",
         )
 
 
@@ -122,6 +122,6 @@ def _check_path(dotenv: Dotenv, values: Mapping[str, str], variable: Variable[st
     name, path = variable.name, variable.read(values, dotenv.where)
     if path is not None and _HIDDEN.match(path):
         raise InputError(
-            f"{dotenv.where(name)}: {name}={path} is hidden from the service by its sandbox (/home, /root, /tmp)",
-            f"Copy it to /etc/litellm, readable by the group litellm, and name that: {name}=/etc/litellm/NAME",
+            f"{dotenv.where(name)}: the sandbox of the service hides {name}={path} (/home, /root, /tmp)",
+            f"Copy the file to /etc/litellm, readable by the group litellm, and set {name}=/etc/litellm/NAME",
         )

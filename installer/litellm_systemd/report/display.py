@@ -1,4 +1,4 @@
-"""The tables of a `Report`, on a terminal or in a file. Part of the CLI."""
+"""Render the tables of a `Report` for a terminal or a file. Part of the CLI."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _MARKS = {
 
 
 def render_tables(report: Report, console: Console | None = None) -> str:
-    """The table, the facts and the checks of a report as text, coloured for a terminal."""
-    # A file or a pipe has no width of its own: wide enough that no line of a report is folded there.
+    """The table, the facts and the checks of a report as text, with colors on a terminal."""
+    # A file or a pipe has no width. 160 columns are enough for every line of a report.
     out = console or Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     with out.capture() as capture:
         if report.table is not None:

@@ -1,4 +1,4 @@
-"""A report as JUnit's XML, which CI servers show: one test suite, a test case for each check. Pure."""
+"""Render a report as JUnit XML for CI servers: one test suite, with a test case for each check. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from litellm_systemd.report.report import Check, Outcome, Report
 
-#: What XML 1.0 has no way to write.
+#: Characters that XML 1.0 can't represent.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render_junit(report: Report, suite: str) -> str:
-    """The text of the file. A warning passes, with its words as the case's output."""
+    """The text of the file. A warning is a passed case with the message as its output."""
     failed = sum(check.outcome is Outcome.FAILED for check in report.checks)
     skipped = sum(check.outcome is Outcome.SKIPPED for check in report.checks)
     counts = {"tests": str(len(report.checks)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
     seconds = _seconds(sum(check.seconds or 0.0 for check in report.checks))
     root = Element("testsuites", {"name": suite, **counts, "time": seconds})
-    # The format has no time zone: UTC, as all its readers take it.
+    # The format has no time zone. Its readers expect UTC.
     moment = str(report.data.get("checked_at") or "").removesuffix("Z")
     when = {"timestamp": moment} if moment else {}
     element = SubElement(root, "testsuite", {"name": suite, **counts, "time": seconds, **when})

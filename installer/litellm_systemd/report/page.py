@@ -1,4 +1,4 @@
-"""A report as the page of `--html` shows it: words, lengths and links for the template. Pure."""
+"""Prepare a report for the HTML template of `verify --html`: texts, bar lengths and links. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report.report import Check, Outcome, Report
 
-#: What stands beside each check, and for whom colours say nothing.
+#: The text label of each outcome, so that color is not the only signal.
 _WORDS = {
     Outcome.OK: "ok",
     Outcome.CHANGED: "done",
@@ -22,7 +22,7 @@ _MARKS = {Outcome.OK.value: "✓", Outcome.WARNING.value: "!", Outcome.FAILED.va
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How long a check took: `width` in percent of the longest, `first` the part of it before the first token."""
+    """How long a check took: `width` in percent of the longest check, `first` the share before the first token."""
 
     time: str
     width: float
@@ -31,7 +31,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One check. `state` is the value of its outcome, `word` what is shown for it."""
+    """One check. `state` is the value of its outcome, `word` the label of it."""
 
     anchor: str
     state: str
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """All that the template says. `facts` are pairs of a name and a text, `counts` of a state and "3 ok"."""
+    """All values of the template. `facts` are pairs of a name and a text, `counts` of a state and "3 ok"."""
 
     title: str
     state: str
@@ -54,7 +54,7 @@ class Page:
     moment: str
     counts: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
-    trouble: tuple[Row, ...]
+    problems: tuple[Row, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     longest: str
@@ -62,7 +62,7 @@ class Page:
 
 
 def build_page(report: Report) -> Page:
-    """The page of a report of `verify`."""
+    """Build the page for a report of `verify`."""
     longest = max((check.seconds or 0.0 for check in report.checks), default=0.0)
     rows = tuple(_row(number, check, longest) for number, check in enumerate(report.checks, 1))
     state, verdict = _verdict(report)
@@ -76,7 +76,7 @@ def build_page(report: Report) -> Page:
         moment=checked_at.replace("T", " ").replace("Z", " UTC"),
         counts=tuple(_counts(report)),
         facts=tuple(_facts(report)),
-        trouble=tuple(
+        problems=tuple(
             row for outcome in (Outcome.FAILED, Outcome.WARNING) for row in rows if row.state == outcome.value
         ),
         rows=rows,
@@ -88,10 +88,10 @@ def build_page(report: Report) -> Page:
 
 def _verdict(report: Report) -> tuple[str, str]:
     if report.exit_code is not ExitCode.OK:
-        return Outcome.FAILED.value, "Not sound"
+        return Outcome.FAILED.value, "Unhealthy"
     if any(check.outcome is Outcome.WARNING for check in report.checks):
-        return Outcome.WARNING.value, "Sound, with a warning"
-    return Outcome.OK.value, "Sound"
+        return Outcome.WARNING.value, "Healthy, with a warning"
+    return Outcome.OK.value, "Healthy"
 
 
 def _counts(report: Report) -> Iterator[tuple[str, str]]:
@@ -133,7 +133,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         ("LiteLLM", versions.get("litellm") or data.get("litellm_version")),
         ("litellm-systemd", versions.get("litellm_systemd")),
         ("Configuration", _config(config)),
-        ("SHA-256 of it", config.get("sha256")),
+        ("Configuration SHA-256", config.get("sha256")),
         ("Models", _some(data.get("models") or [])),
         ("Billed", _billed(billed) if billed else None),
         *report.facts,
@@ -142,11 +142,11 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _config(config: Mapping[str, Any]) -> str:
-    return f"{config.get('name', '')}{', edited since it was loaded' if config.get('edited') else ''}"
+    return f"{config.get('name', '')}{', edited after it was loaded' if config.get('edited') else ''}"
 
 
 def _some(names: list[str]) -> str:
-    """The names, or the first dozen where a wildcard stands for hundreds."""
+    """The names, or the first 12 if there are more, as with a wildcard."""
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return ", ".join(names[:12]) + more
 
@@ -154,4 +154,5 @@ def _some(names: list[str]) -> str:
 def _billed(billed: dict[str, int]) -> str:
     if not billed["checks"]:
         return "nothing"
-    return f"{billed['checks']} checks: {billed['input_tokens']:,} tokens in, {billed['output_tokens']:,} out"
+    noun = "check" if billed["checks"] == 1 else "checks"
+    return f"{billed['checks']} {noun}: {billed['input_tokens']:,} tokens in, {billed['output_tokens']:,} out"

@@ -1,4 +1,4 @@
-"""What every verb returns: checks and facts, as values. How they look is the business of `render_text` and JSON."""
+"""The result of a verb: checks, facts and notes as values. The CLI renders them as text or JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litellm_systemd.contract import ExitCode
 
 
 class Outcome(Enum):
-    """How a check ended. A `SKIPPED` check was not made, and its detail says why."""
+    """The result of a check. A `SKIPPED` check did not run, and its detail says why."""
 
     OK = "ok"
     CHANGED = "changed"
@@ -23,9 +23,9 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of a report: what was looked at or done, how it ended, and the remedy when it failed.
+    """One line of a report: what was checked or done, the outcome, and the remedy if it failed.
 
-    `seconds` is the wall time that it took, None where time means nothing. `data` are its numbers, for programs.
+    `seconds` is the wall time, None if it has no meaning. `data` has the numbers for programs.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text below the names of their columns."""
+    """Rows of text with column headers."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -48,11 +48,16 @@ class Table:
 class Report:
     """The result of a verb.
 
-    `title` says in one sentence what was done, `checks` how each part went, `facts` are pairs of a name and a text
-    for people, `table` more of them, `notes` what the user must know (each printed on a line of its own), `diffs` are
-    unified diffs without secrets, `data` the facts for programs: JSON types only.
-    `code` is worked out from the checks unless it is given. `plain` has each check printed as lines of text, which
-    an editor can follow, and not as a row of a table.
+    Attributes:
+        title: what was done, in one sentence.
+        checks: the outcome of each part.
+        facts: pairs of a name and a text, for people.
+        notes: what the user must know, each printed on its own line.
+        diffs: unified diffs without secrets.
+        data: the facts for programs, JSON types only.
+        code: the exit code. None: it follows from the checks.
+        table: rows of text, for people.
+        plain: print each check as lines of text, which an editor can parse, instead of a row of a table.
     """
 
     title: str
@@ -67,7 +72,7 @@ class Report:
 
     @property
     def exit_code(self) -> ExitCode:
-        """`code` if it was given, else FAILED when a check failed, else OK."""
+        """`code` if it is set, otherwise FAILED if a check failed, otherwise OK."""
         if self.code is not None:
             return self.code
         failed = any(check.outcome is Outcome.FAILED for check in self.checks)
