@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What the scripts have in common. Sourced, with the checkout as the current folder.
+# Functions that the scripts share. Source this file with the checkout as the current folder.
 
 die() {
     printf '%s: %s\n' "$(basename "$0")" "$*" >&2
     exit 1
 }
 
-# The first Python of the system from 3.10 on: one in a home folder is out of reach for a service.
+# The first system Python, 3.10 or later. A service can't read a Python in a home folder.
 find_python() {
     local python
     for python in /usr/bin/python3{,.14,.13,.12,.11,.10}; do
@@ -18,7 +18,7 @@ find_python() {
     return 1
 }
 
-# litellmctl as installed, on the PATH, or of this checkout. CHECKOUT is its folder.
+# The installed litellmctl, the one in PATH, or the one of this checkout, whose folder is in CHECKOUT.
 find_litellmctl() {
     local candidate
     for candidate in /usr/local/bin/litellmctl "$(command -v litellmctl || true)" "$CHECKOUT/.venv/bin/litellmctl"; do
@@ -27,5 +27,5 @@ find_litellmctl() {
             return
         fi
     done
-    die "litellmctl isn't installed: run sudo $CHECKOUT/scripts/quickstart.sh first"
+    die "litellmctl is not installed. To install it, run: sudo $CHECKOUT/scripts/quickstart.sh"
 }

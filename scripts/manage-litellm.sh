@@ -1,5 +1,5 @@
 #!/bin/bash
-# The workshop's commands, for those who know them. All the work is litellmctl's.
+# The workshop's commands, as a thin wrapper around litellmctl.
 set -euo pipefail
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly CHECKOUT
@@ -11,11 +11,11 @@ usage() {
 Usage: manage-litellm.sh [-c CONFIG] [-e ENVFILE] start|stop|restart|status|logs [OPTIONS]
 
   -c CONFIG   a LiteLLM configuration: the name of one in configs/, or a path
-  -e ENVFILE  the file with keys and settings (default: .env here, else what is installed)
-  -h, --help  show this
+  -e ENVFILE  the file with keys and settings (default: .env here, otherwise the installed one)
+  -h, --help  print this help
 
-start and restart install the service first if it isn't there yet, or if -c or -e changes it.
-OPTIONS go to litellmctl: "logs -f" follows the log. "litellmctl --help" lists what else there is.
+start and restart first install the service if it is not installed, or if -c or -e is given.
+OPTIONS are passed to litellmctl: "logs -f" follows the log. For all commands, run: litellmctl --help
 TEXT
 }
 
@@ -39,17 +39,17 @@ while [[ $# -gt 0 && -z $verb ]]; do
             exit
             ;;
         start | stop | restart | status | logs) verb=$1 ;;
-        *) misuse "not understood: $1" ;;
+        *) misuse "unknown argument: $1" ;;
     esac
     shift
 done
-[[ -n $verb ]] || misuse "say what to do"
+[[ -n $verb ]] || misuse "the command is missing"
 
 litellmctl=$(find_litellmctl)
 if [[ $verb == start || $verb == restart ]] &&
     [[ ${#install_options[@]} -gt 0 || ! -e /etc/systemd/system/litellm.service ]]; then
     [[ $verb == restart ]] || exec "$litellmctl" install "${install_options[@]}" "$@"
-    # Installing restarts only what has changed; whoever says restart wants one, and one is enough.
+    # An install restarts the service only if something changed. This restarts it exactly once in any case.
     "$litellmctl" install --no-start --no-verify "${install_options[@]}"
 fi
 exec "$litellmctl" "$verb" "$@"

@@ -1,13 +1,14 @@
 #!/bin/bash
-# Build what a release publishes, from the last commit: sdist, wheel, bundles and SHA256SUMS.
+# Build the files of a release from the last commit: sdist, wheel, bundles and SHA256SUMS.
 #
-#   scripts/release.sh                                  everything, into dist/
-#   scripts/release.sh --bundle 3.11-x86_64             one bundle, not all ten (repeat it for more)
-#   scripts/release.sh --no-bundles --output FOLDER     sdist and wheel alone
-#   scripts/release.sh --bundle ... --wheels FOLDER     take packages from there; keep there what is fetched
+#   scripts/release.sh                                  all files, into dist/
+#   scripts/release.sh --bundle 3.11-x86_64             one bundle in place of all ten (can be repeated)
+#   scripts/release.sh --no-bundles --output FOLDER     only sdist and wheel
+#   scripts/release.sh --bundle ... --wheels FOLDER     use FOLDER as a cache of packages
 #
-# The same commit gives the same bytes: no clock, umask, owner or path of the machine is part of them. Needs git and uv
-# (scripts/test.sh --setup installs uv in .venv), and a package index for what uv's cache and FOLDER don't have.
+# The same commit gives the same bytes: they don't depend on the clock, the umask, the owner or a path of the machine.
+# Needs git and uv (scripts/test.sh --setup installs uv in .venv), and a package index for packages that neither uv's
+# cache nor FOLDER has.
 set -euo pipefail
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly CHECKOUT
@@ -43,12 +44,12 @@ read_options() {
     [[ ${#chosen[@]} -eq 0 ]] || BUNDLES=("${chosen[@]}")
 }
 
-# A tag of the commit has to name the version that is built.
+# A tag of the commit must match the version in setup.cfg.
 check_tag() {
     local version tag
     version=$(sed -n 's/^version = //p' "$CHECKOUT/setup.cfg")
     for tag in $(git -C "$CHECKOUT" tag --points-at HEAD 'v*'); do
-        [[ $tag == "v$version" ]] || die "the tag is $tag and the version in setup.cfg is $version"
+        [[ $tag == "v$version" ]] || die "the tag is $tag, but the version in setup.cfg is $version"
     done
 }
 
@@ -60,7 +61,7 @@ build_distributions() {
     rm -f "$1/dist/.gitignore"
 }
 
-# By the litellmctl of the wheel: neither the checkout nor its venv is part of a bundle.
+# Use litellmctl from the wheel, so that a bundle has nothing of the checkout or its venv.
 build_bundles() {
     local target lock=$1/source/installer/litellm_systemd/requirements.lock
     "$UV" venv --quiet --python "$PYTHON" "$1/venv"
@@ -77,8 +78,9 @@ build_bundles() {
 main() {
     read_options "$@"
     check_tag
-    PYTHON=$(find_python) || die "no Python 3.10 or later in /usr/bin"
-    UV=$(PATH=$CHECKOUT/.venv/bin:$PATH command -v uv) || die "uv isn't here: scripts/test.sh --setup installs it in .venv"
+    PYTHON=$(find_python) || die "no Python 3.10 to 3.14 in /usr/bin"
+    UV=$(PATH=$CHECKOUT/.venv/bin:$PATH command -v uv) ||
+        die "uv was not found. To install it in .venv, run: scripts/test.sh --setup"
     SOURCE_DATE_EPOCH=$(git -C "$CHECKOUT" log -1 --format=%ct)
     export SOURCE_DATE_EPOCH
     scratch=$(mktemp -d)

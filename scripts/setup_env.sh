@@ -1,6 +1,6 @@
 #!/bin/bash
-# Write a .env with the AWS keys of a profile in ~/.aws: setup_env.sh [PROFILE [OPTIONS]], "cline" by default. OPTIONS go
-# to `litellmctl init`: --offline where AWS can't be asked about the keys.
+# Write a .env with the AWS keys of a profile in ~/.aws: setup_env.sh [PROFILE [OPTIONS]]. The default profile is
+# "cline". OPTIONS are those of `litellmctl init`: --offline does not check the keys with AWS.
 set -euo pipefail
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly CHECKOUT

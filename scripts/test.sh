@@ -1,31 +1,31 @@
 #!/bin/bash
-# Set up what the tests need, and run all of them. With arguments: set up, and run pytest with these.
+# Set up the test environment and run all tests. With arguments: set it up and run pytest with the arguments.
 #
-#   scripts/test.sh                        everything, as root on Debian 12, 13 or Ubuntu 22.04, 24.04
-#   scripts/test.sh --fast                 linters and unit tests without the slow ones, in less than a minute
-#   scripts/test.sh tests/unit -k dotenv   a part of it, without linters and coverage
-#   scripts/test.sh --setup                no tests: what they, tests.bench and scripts/release.sh need
+#   scripts/test.sh                        all tests, as root on Debian 12, 13 or Ubuntu 22.04, 24.04
+#   scripts/test.sh --fast                 linters and unit tests without the slow ones, in under a minute
+#   scripts/test.sh tests/unit -k dotenv   some tests, without linters and coverage
+#   scripts/test.sh --setup                no tests: set up for them, tests.bench and scripts/release.sh
 #
-# Without root nothing is installed by apt. Without root, or in a container without namespaces, the tests on a real
-# systemd are skipped, the summary says why, and the threshold of the coverage doesn't apply. Under
-# REQUIRE_SYSTEM_TESTS=1 they fail in place of being skipped.
+# Without root, the script does not use apt. Without root, or in a container without namespaces, the tests on a real
+# systemd are skipped, the summary has the reason, and the coverage threshold does not apply. With
+# REQUIRE_SYSTEM_TESTS=1 these tests fail instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
 readonly VENV=.venv
-# What each test took, a file for each stage.
+# The time of each test, in a file for each stage.
 readonly TIMES=.cache/times
 summary=()
-# Why the tests on a real systemd can't run here; empty if they can.
+# Why the tests on a real systemd can't run here. Empty if they can.
 no_system=
 
 say() { printf '\n== %s\n' "$*"; }
 is_root() { [[ $EUID -eq 0 ]]; }
 
-# stage NAME COMMAND...: run it, and note how it ended and how long it took. In a subshell of its own, and not
-# before an `||`, where bash would forget `set -e`.
+# stage NAME COMMAND...: run the command, and record its result and its time. It runs in a subshell and not before an
+# `||`, where bash would ignore `set -e`.
 stage() {
     local name=$1 start=$SECONDS code
     shift
@@ -41,7 +41,7 @@ stage() {
     return "$code"
 }
 
-# note NAME CODE SECONDS: a line of the summary.
+# note NAME CODE SECONDS: add a line to the summary.
 note() {
     local state=passed remark=
     if [[ $2 -ne 0 ]]; then
@@ -63,7 +63,7 @@ print_summary() {
     printf '%s\n' "${summary[@]}"
 }
 
-# What is missing, as packages: with "python" only what a venv takes. Looking for commands keeps a second run off the
+# Print the missing packages. With "python": only those for a venv. Checking for commands keeps a second run off the
 # network.
 missing_packages() {
     local pair python
@@ -77,7 +77,7 @@ missing_packages() {
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
-    # What looks at the page of `verify --html`: 25 seconds, 220 MB. Ubuntu has it as a snap alone, and a skipped test.
+    # For the tests of `verify --html`: 25 seconds, 220 MB. Ubuntu has only a snap of it, so they are skipped there.
     if grep -q '^ID=debian' /etc/os-release; then
         command -v chromium-headless-shell chromium >/dev/null || echo chromium-headless-shell
     fi
@@ -88,7 +88,7 @@ install_packages() {
     mapfile -t packages < <(missing_packages "$@")
     [[ ${#packages[@]} -gt 0 ]] || return 0
     if ! is_root || ! command -v apt-get >/dev/null; then
-        printf 'Not installed here (it takes root and apt): %s\n' "${packages[*]}"
+        printf 'Missing packages, which root can install with apt: %s\n' "${packages[*]}"
         return 0
     fi
     printf 'Installing %s\n' "${packages[*]}"
@@ -97,19 +97,19 @@ install_packages() {
     apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 }
 
-# A venv is stale when its Python is another one than the system's, and its packages when what they follow from is.
+# Recreate the venv if the system's Python changed. Install the packages again if their requirements changed.
 make_venv() {
     local python version stamp=$VENV/.made-from wanted
-    python=$(find_python) || die "no Python 3.10 or later in /usr/bin"
+    python=$(find_python) || die "no Python 3.10 to 3.14 in /usr/bin"
     version=$("$python" -c 'import sys; print(sys.version, sys.base_prefix)')
     if [[ $("$VENV/bin/python" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null) != "$version" ]]; then
         rm -rf "$VENV"
-        "$python" -m venv "$VENV" || die "$python can't make a venv: is python3-venv installed?"
+        "$python" -m venv "$VENV" || die "$python could not create a venv. Install the package python3-venv"
     fi
     wanted=$(echo "$version $PWD" | cat - setup.cfg pyproject.toml installer/litellm_systemd/requirements.lock | sha256sum)
     if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
         command -v "$VENV/bin/uv" >/dev/null || "$VENV/bin/python" -m pip install -qq uv
-        # The versions of a release: what is tested is what is shipped. Without the hashes, which uv would ask of all.
+        # Test with the versions of a release. Without hashes, since uv would then require one for every package.
         sed -n 's/^\([a-z0-9].*[^ \\]\) *\\*$/\1/p' installer/litellm_systemd/requirements.lock >"$VENV/constraints.txt"
         add_to_venv '.[test]'
         echo "$wanted" >"$stamp"
@@ -120,7 +120,7 @@ add_to_venv() {
     "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --constraints "$VENV/constraints.txt" --editable "$1"
 }
 
-# It pins sixty packages: in a venv of its own, which the tests find.
+# checkov pins sixty packages, so it gets a separate venv, where the tests find it.
 make_checkov() {
     local folder=.cache/checkov
     [[ ! -x $folder/bin/checkov ]] || return 0
@@ -140,18 +140,18 @@ lint() {
     "$VENV/bin/check-jsonschema" --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 }
 
-# Other Debian releases for the tests to boot: made here, since tests never use the network.
+# Images of other Debian releases for the tests. Build them here, since tests never use the network.
 build_images() {
     if [[ -n $no_system ]]; then
-        [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]] || die "REQUIRE_SYSTEM_TESTS=1, but $no_system"
-        echo "No images of other releases, and no tests on a real systemd: $no_system"
+        [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]] || die "REQUIRE_SYSTEM_TESTS=1 is set, but $no_system"
+        echo "Skipping the images of other releases and the tests on a real systemd: $no_system"
     elif ! "$VENV/bin/python" tests/system/images.py; then
         [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]] || return 1
         echo "The tests on other releases will be skipped."
     fi
 }
 
-# What tests without a network install from. What was fetched is kept: another run fetches what the lock has new.
+# The bundle that tests without a network install from. Downloads are kept: the next run fetches only new packages.
 make_bundle() {
     mkdir -p .cache
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
@@ -161,17 +161,17 @@ run_fast_tests() {
     "$VENV/bin/pytest" --quiet --numprocesses 2 --dist worksteal --junitxml "$TIMES/unit.xml" -m 'not slow' tests/unit
 }
 
-# A test that hangs shows where after four minutes, and a run that hangs is ended: after an hour, since a machine may be
-# three times slower than another.
+# A test that hangs prints its stack after four minutes. A run that hangs is ended after an hour, since some machines
+# are three times slower than others.
 run_tests() {
-    local side_by_side=() start=$SECONDS limit=3600
-    # Services and boxes spend half their time waiting: two side by side save a third of it, and of the rest half.
+    local parallel=() start=$SECONDS limit=3600
+    # Services and boxes wait for half of their time. Two processes save a third of the time there, half elsewhere.
     if [[ $(nproc) -gt 1 ]] && "$VENV/bin/python" -c 'import xdist' 2>/dev/null; then
-        side_by_side=(--numprocesses 2 --dist worksteal)
+        parallel=(--numprocesses 2 --dist worksteal)
     fi
     timeout --foreground --signal=INT --kill-after=60 "$limit" \
         "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 --junitxml "$TIMES/${1##*/}.xml" \
-        "${side_by_side[@]}" "$@"
+        "${parallel[@]}" "$@"
     if [[ $(((SECONDS - start) * 16)) -gt $((limit * 10)) ]]; then
         echo "This took $((SECONDS - start)) s of at most $limit s: raise the limit in scripts/test.sh to keep 60 % headroom."
     fi
@@ -184,13 +184,13 @@ report_coverage() {
         "$VENV/bin/coverage" report
     else
         "$VENV/bin/coverage" report --fail-under=0
-        echo "No threshold: what only the tests on a real systemd reach is missing here."
+        echo "No threshold, since the tests on a real systemd did not run here."
     fi
 }
 
 main() {
     local folder
-    [[ $PWD/ != /opt/litellm-systemd/* ]] || die "$PWD is where the tests install a service: move the checkout"
+    [[ $PWD/ != /opt/litellm-systemd/* ]] || die "the tests install a service in $PWD. Move the checkout"
     trap print_summary EXIT
     rm -rf "$TIMES"
     if [[ ${1:-} == --fast ]]; then

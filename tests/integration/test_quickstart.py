@@ -90,9 +90,9 @@ def test_root_without_namespaces(folder: Path) -> None:
     installed = state_of(Path("/opt/litellm-systemd"))
     output, errors = quickstart(folder, WITHOUT_NAMESPACES, xdg)
     assert_proven(output)
-    assert errors[-1].startswith("* missing here: systemd as PID 1, and namespaces for a container with one (")
+    assert errors[-1].startswith("* not available here: systemd as PID 1, and namespaces for a container with one (")
     assert "unshare failed: Operation not permitted" in errors[-1]
-    assert errors[-1].endswith("There: sudo ./scripts/quickstart.sh")
+    assert errors[-1].endswith("Run there: sudo ./scripts/quickstart.sh")
     root = folder / "DATA/litellm-systemd/root"
     assert (root / "etc/systemd/system/litellm.service").read_text(encoding="utf-8").startswith("# Written by")
     assert (folder / "STATE/litellm/litellm.log").is_file()
@@ -109,8 +109,8 @@ def test_plain_user(folder: Path) -> None:
         os.chown(folder / "home", USER, USER)
     output, errors = quickstart(folder, become, {})
     assert_proven(output)
-    assert errors[-1].startswith("* missing here: root")
-    assert errors[-1].endswith("There: sudo ./scripts/quickstart.sh")
+    assert errors[-1].startswith("* not available here: root")
+    assert errors[-1].endswith("Run there: sudo ./scripts/quickstart.sh")
     assert (folder / "home/.local/share/litellm-systemd/root/etc/systemd/system/litellm.socket").is_file()
     assert (folder / "home/.local/state/litellm/litellm.log").is_file()
     assert {path.name for path in (folder / "home").iterdir()} == {".local", ".cache"}
@@ -126,6 +126,6 @@ def test_no_folder_to_write_to(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
     assert line == (
-        "quickstart.sh: /proc/none/.local/share can't be written to: set XDG_DATA_HOME, or HOME, or run: "
+        "quickstart.sh: /proc/none/.local/share is not writable. Set XDG_DATA_HOME or HOME, or run: "
         f"sudo {script}"
     )

@@ -58,7 +58,7 @@ def test_quickstart_from_what_is_no_bundle(box: Box) -> None:
     done = box.run((script, "--bundle", "/srv/other.tar", "-c", "demo.yml"), check=False)
     assert (done.returncode != 0, "/srv/other.tar" in done.stderr) == (True, True), done.stderr
     missing = box.run((script, "--bundle", "/srv/none.tar"), check=False)
-    assert (missing.returncode, "needs a file that can be read" in missing.stderr) == (1, True), missing.stderr
+    assert (missing.returncode, "needs a readable file" in missing.stderr) == (1, True), missing.stderr
     assert not box.exists("/opt/litellm-systemd")
 
 
