@@ -1,4 +1,4 @@
-"""AWS on loopback, strict about its protocols: instance metadata, STS, Service Quotas, Bedrock.
+"""A fake AWS on loopback with strict protocols: instance metadata, STS, Service Quotas, Bedrock.
 
 In a test::
 
@@ -9,15 +9,15 @@ In a test::
             monkeypatch.setenv(name, value)              # AWS_BEDROCK_RUNTIME_ENDPOINT,
         ...                                              # AWS_ENDPOINT_URL_SERVICE_QUOTAS and so on
 
-`USER` is a key pair that the account knows (`USER.profile("cline")` writes it as ~/.aws has it), `API_KEY` a Bedrock
-API key. Change the parts at any time:
+`USER` is a key pair of the account (`USER.profile("cline")` renders it as a section of ~/.aws/credentials). `API_KEY`
+is a Bedrock API key. A test can change the parts at any time:
 
     aws.metadata.role = None                              # no instance profile: 404
-    aws.metadata.version_1 = True                         # answer without a token; else that is a 401
-    aws.metadata.hop_limit_reached = True                 # PUT for a token is never answered
+    aws.metadata.version_1 = True                         # answer without a token; otherwise 401
+    aws.metadata.hop_limit_reached = True                 # a PUT for a token gets no response
     aws.metadata.enabled = False                          # 403
-    aws.metadata.lifetime = timedelta(minutes=30)         # of the credentials that it hands out
-    aws.metadata.rotate()                                 # fresh ones from now on
+    aws.metadata.lifetime = timedelta(minutes=30)         # of the credentials that it returns
+    aws.metadata.rotate()                                 # new credentials from now on
     aws.account.add_session(arn, timedelta(seconds=-1))   # a temporary key that has expired
     aws.account.revoke(USER)                              # an unknown key
     role = aws.account.add_role("other", external_id="x") # for AssumeRole; role.arn
@@ -28,7 +28,7 @@ API key. Change the parts at any time:
     aws.runtime.scripts["us.anthropic.claude-sonnet-5-5"] = Script(refusal="too-many-requests", times=2)
     aws.seen                                              # each request: service, target, key, status, code
 
-Another process, in a box too: `python -m tests.fakes --help`.
+To run it as another process, also in a box: `python -m tests.fakes --help`.
 """
 
 from __future__ import annotations

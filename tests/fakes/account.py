@@ -1,4 +1,4 @@
-"""One AWS account: whose keys there are, what each may do, and until when."""
+"""A fake AWS account: keys, roles, denied actions and expiry."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from datetime import datetime, timedelta
 from tests.fakes.http import utc_now
 
 ACCOUNT = "123456789012"
-#: In place of the last part of an access key id that AWS makes up: capitals and the digits 2 to 7.
+#: The characters of a generated access key id.
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
 def stamp(moment: datetime) -> str:
-    """A time as AWS writes it in JSON and XML, to the second."""
+    """A time in AWS's format for JSON and XML, without fractions."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key pair, with the session token and the end of a temporary one. `arn` is who signs with it."""
+    """A key pair. A temporary one has a session token and an expiry. `arn` is the identity of the key."""
 
     access_key: str
     secret_key: str
@@ -33,7 +33,7 @@ class Key:
     expires: datetime | None = None
 
     def profile(self, name: str, region: str | None = None) -> str:
-        """The pair as a section of ~/.aws/credentials."""
+        """Render the pair as a section of ~/.aws/credentials."""
         lines = [f"[{name}]", f"aws_access_key_id = {self.access_key}", f"aws_secret_access_key = {self.secret_key}"]
         lines += [f"aws_session_token = {self.token}"] if self.token else []
         lines += [f"region = {region}"] if region else []
@@ -42,7 +42,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role that can be assumed: by whom (parts of ARNs; empty for anyone of the account) and with which id."""
+    """A role. `trusted` are parts of the ARNs that can assume it. Empty: every identity of the account."""
 
     name: str
     trusted: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Role:
         return f"arn:aws:sts::{ACCOUNT}:assumed-role/{self.name}/{session}"
 
 
-#: The user whose pair every account starts with: the same in each run, so that a box's test knows it too.
+#: The user with the initial key pair of every account. It is constant, so that tests of a box know it too.
 USER = Key(
     "AKIAJ5EXAMPLEKEYPAIR",
     base64.b64encode(hashlib.sha256(b"the pair of the user cline").digest()).decode()[:40],
@@ -68,9 +68,9 @@ API_KEY = "ABSK" + base64.b64encode(b"BedrockAPIKey-fake-at-123456789012:loopbac
 
 @dataclass
 class Account:
-    """The keys that are known, the roles, and the actions that its policies deny (`bedrock:ListFoundationModels`).
+    """The keys, the roles, and the actions that the policies deny (`bedrock:ListFoundationModels`).
 
-    `clock` tells the time by which keys and signatures run out.
+    `clock` returns the time for the expiry of keys and signatures.
     """
 
     clock: Callable[[], datetime] = utc_now
@@ -87,7 +87,7 @@ class Account:
         return role
 
     def add_session(self, arn: str, lifetime: timedelta) -> Key:
-        """A temporary key for whoever `arn` is, known from now on."""
+        """Create and register a temporary key of the identity `arn`."""
         key = Key(
             "ASIA" + "".join(secrets.choice(_LETTERS) for _ in range(16)),
             base64.b64encode(secrets.token_bytes(30)).decode(),
@@ -100,7 +100,7 @@ class Account:
         return key
 
     def revoke(self, key: Key) -> None:
-        """Forget a key: from now on AWS doesn't know it."""
+        """Remove a key: from now on AWS rejects it as unknown."""
         with self._lock:
             self.keys.pop(key.access_key, None)
 

@@ -1,4 +1,4 @@
-"""Bedrock's models and inference profiles, and the part of its control plane that lists them."""
+"""Fake Bedrock models and inference profiles, and the control plane operations that list them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _START = datetime(2026, 1, 15, tzinfo=timezone.utc)
 class Model:
     """A foundation model. `profiles`: its geographies; `on_demand`: whether its bare id can be called as well.
 
-    `end`: the day it ends, None if that isn't known; Bedrock calls a model with an end LEGACY.
+    `end`: its end of life, None if there is none. A model with an end of life has the status LEGACY.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Model:
 
     @property
     def caches(self) -> bool:
-        """Whether it takes marks for its prompt cache."""
+        """Whether the model supports cache points."""
         return self.provider in ("Anthropic", "Amazon") and "embed" not in self.id
 
     def has_ended(self, now: datetime) -> bool:
@@ -68,7 +68,7 @@ MODELS = (
 
 
 def geographies(region: str) -> frozenset[str]:
-    """The prefixes of the profiles that a region offers."""
+    """The prefixes of the inference profiles of a region."""
     if region.startswith("us-gov-"):
         return frozenset({"us-gov"})
     of: tuple[str, ...] = {"us": ("us",), "ca": ("us",), "eu": ("eu",)}.get(region.split("-")[0], ())
@@ -80,7 +80,7 @@ def geographies(region: str) -> frozenset[str]:
 
 @dataclass
 class Catalogue:
-    """What one region offers. Change `models`, and the next request sees it."""
+    """The models of one region. A change of `models` is effective from the next request."""
 
     account: Account
     region: str = "us-east-1"
@@ -92,7 +92,7 @@ class Catalogue:
         self.models[model_id] = replace(known, **changes)
 
     def end_in(self, model_id: str, days: float) -> None:
-        """Let a model end so many days from now; a negative number: it has ended."""
+        """Set the end of life of a model to `days` from now. A negative number is in the past."""
         self.put(model_id, end=self.account.clock() + timedelta(days=days))
 
     def model_arn(self, model: Model) -> str:
@@ -102,13 +102,13 @@ class Catalogue:
         return f"arn:aws:bedrock:{self.region}:{ACCOUNT}:inference-profile/{identifier}"
 
     def profiles(self) -> dict[str, Model]:
-        """The inference profiles of the region by their ids."""
+        """The inference profiles of the region by id."""
         offered = geographies(self.region)
         rows = ((prefix, model) for model in self.models.values() for prefix in model.profiles if prefix in offered)
         return {f"{prefix}.{model.id}": model for prefix, model in rows}
 
     def answer(self, request: Request) -> tuple[Key, Reply]:
-        """Who asked, and the answer of the control plane. Raises Refused."""
+        """The key of the caller and the response of the control plane. Raises Refused."""
         key = identify(request, self.account, "bedrock", (self.region,))
         kind, identifier = request.segments[0], "/".join(request.segments[1:])
         if request.method != "GET" or kind not in ("foundation-models", "inference-profiles"):

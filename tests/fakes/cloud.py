@@ -1,4 +1,4 @@
-"""One account's AWS in one region, on two ports: the services behind their endpoints, and an instance's metadata."""
+"""A fake AWS account in one region, on two ports: the services, and the metadata of an instance."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.fakes.quotas import Quotas
 from tests.fakes.refusals import Refused
 from tests.fakes.runtime import Runtime
 
-#: Paths below this one steer the fakes of another process (see `control`); no service of AWS has it.
+#: The prefix of the control paths (see `control`). No AWS service uses it.
 CONTROL = "/-/"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request that was answered: to which service, what it asked for, which key signed, how it ended, whose key."""
+    """A request and its result. `key` signed it, `arn` is the identity of that key."""
 
     service: str
     target: str
@@ -39,7 +39,7 @@ class Seen:
 
 @dataclass
 class Cloud:
-    """What the fakes stand for. Its parts are plain objects: change them, and the next request sees it."""
+    """The fake AWS. Its parts are plain objects: a change is effective from the next request."""
 
     account: Account
     metadata: Metadata
@@ -60,7 +60,7 @@ class Cloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What points boto3 and LiteLLM here, and nowhere else."""
+        """The variables that make boto3 and LiteLLM use the fakes, and no other host."""
         return {
             "AWS_ENDPOINT_URL_STS": self.api_url,
             "AWS_ENDPOINT_URL_BEDROCK": self.api_url,
@@ -72,14 +72,14 @@ class Cloud:
         }
 
     def answer(self, request: Request) -> Reply:
-        """What the endpoints of AWS answer, all of them on one port."""
+        """Respond as the endpoints of AWS, all of them on one port."""
         if request.path.startswith(CONTROL):
             return self._control(request.path.removeprefix(CONTROL), request)
         service = _service_of(request)
         key, code, arn = "", "", ""
         try:
-            who, reply = self._serve(service, request)
-            key, arn = who.access_key, who.arn
+            signer, reply = self._serve(service, request)
+            key, arn = signer.access_key, signer.arn
         except Refused as error:
             refusal = error.refusal
             forms = {"sts": refusal.as_xml, "servicequotas": refusal.as_typed_json}
@@ -110,19 +110,19 @@ class Cloud:
         if name not in CONTROLS:
             return Reply(404)
         with self._lock:
-            told = CONTROLS[name](self, json.loads(request.body or b"{}"))
-        return Reply(200, json.dumps(told, default=str).encode(), {"Content-Type": "application/json"})
+            result = CONTROLS[name](self, json.loads(request.body or b"{}"))
+        return Reply(200, json.dumps(result, default=str).encode(), {"Content-Type": "application/json"})
 
 
 def _service_of(request: Request) -> str:
-    """Of those behind one port: the JSON services name their operation in a header."""
+    """The service of a request. The JSON services name their operation in a header."""
     if request.path != "/":
         return "bedrock"
     return "servicequotas" if "x-amz-target" in request.headers else "sts"
 
 
 def _named_key(request: Request) -> str:
-    """The access key that a refused request names, known or not."""
+    """The access key id in a rejected request, known or unknown."""
     _, found, rest = request.headers.get("authorization", "").partition("Credential=")
     return rest.split("/")[0] if found else ""
 
@@ -137,9 +137,9 @@ def run_cloud(
     tls: tuple[str, int] | None = None,
     certificate: str = "",
 ) -> Iterator[Cloud]:
-    """An AWS that answers until the block ends. `role`: of the instance, None for a host that has none.
+    """Run a fake AWS until the block ends. `role`: the role of the instance, None for a host without one.
 
-    `tls`: where the API answers by TLS too, with the key and the chain in the file `certificate`.
+    `tls`: also serve the API with TLS there, with the key and the chain in the file `certificate`.
     """
     cloud = Cloud.of(region, role)
 
@@ -152,6 +152,6 @@ def run_cloud(
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             stack.enter_context(serving(cloud.answer, *tls, clock=clock, context=context))
-        # The last one: who sees it answer finds all of them.
+        # Start this one last: when it responds, all of them do.
         cloud.api_url = stack.enter_context(serving(cloud.answer, *api, clock=clock)).url
         yield cloud

@@ -1,4 +1,4 @@
-"""Steering the fakes of another process, by requests: see `tests.fakes.__main__`. Each takes JSON, and gives JSON."""
+"""Control the fakes of another process with requests: see `tests.fakes.__main__`. Input and output are JSON."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _bodies(cloud: Cloud, _given: Given) -> Any:
 
 
 def _metadata(cloud: Cloud, given: Given) -> Any:
-    """Set fields by their names; times are given in seconds."""
+    """Set fields by name. Times are in seconds."""
     for name, value in given.items():
-        timed = name in ("lifetime", "told_later", "rotate_every") and value is not None
+        timed = name in ("lifetime", "reported_later", "rotate_every") and value is not None
         getattr(cloud.metadata, name)
         setattr(cloud.metadata, name, timedelta(seconds=value) if timed else value)
     return {"issued": [key.access_key for key in cloud.metadata.issued]}
@@ -49,7 +49,7 @@ def _session(cloud: Cloud, given: Given) -> Any:
 
 
 def _key(cloud: Cloud, given: Given) -> Any:
-    """Know a key so from now on; not at all if nothing is given but its id. `lifetime` is in seconds."""
+    """Register a key, or remove it if only its id is given. `lifetime` is in seconds."""
     cloud.account.keys.pop(given["access_key"], None)
     if len(given) > 1:
         lifetime = given.pop("lifetime", None)

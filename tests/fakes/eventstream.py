@@ -1,7 +1,7 @@
-"""The binary event stream of AWS, `application/vnd.amazon.eventstream`: how its messages are framed.
+"""Encode AWS's binary event stream, `application/vnd.amazon.eventstream`.
 
-A message is its length, the length of its headers and a CRC of the two, then headers, payload, and a CRC of all that
-came before. botocore has the reader alone (botocore/eventstream.py), and holds this writer to account in the tests.
+A message has its length, the length of its headers and a CRC of the two, then the headers, the payload, and a CRC of
+everything before. botocore has only the decoder (botocore/eventstream.py), which the tests use to check this encoder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STRING = 7
 
 
 def encode(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """One message, framed."""
+    """Encode one message."""
     packed = b"".join(_header(name, value) for name, value in headers.items())
     prelude = struct.pack("!II", 16 + len(packed) + len(payload), len(packed))
     message = prelude + struct.pack("!I", zlib.crc32(prelude)) + packed + payload
@@ -25,13 +25,13 @@ def encode(headers: Mapping[str, str], payload: bytes) -> bytes:
 
 
 def event(kind: str, body: Mapping[str, Any]) -> bytes:
-    """An event of that type. Bedrock pads its events, so that their sizes tell nothing."""
+    """Encode an event of the type `kind`. Bedrock pads its events, to hide their sizes."""
     headers = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
     return encode(headers, json.dumps({**body, "p": "abcdefghij"}).encode())
 
 
 def exception(kind: str, message: str) -> bytes:
-    """An error in the midst of a stream: `throttlingException`, as the service model spells it."""
+    """Encode an error within a stream. `kind` is a name of the service model, such as `throttlingException`."""
     headers = {":exception-type": kind, ":content-type": "application/json", ":message-type": "exception"}
     return encode(headers, json.dumps({"message": message}).encode())
 

@@ -1,4 +1,4 @@
-"""The little HTTP server that every fake is: one function from a request to a reply, on a thread of its own."""
+"""The HTTP server of the fakes: a function from a request to a reply, on a separate thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was received. `target` is as it stood in the request line; header names are lower case."""
+    """A received request. `target` is the text of the request line, and header names are lower case."""
 
     method: str
     target: str
@@ -23,12 +23,12 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path as it was sent, still encoded: a signature covers it so."""
+        """The encoded path, as the signature covers it."""
         return urlsplit(self.target).path
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """The decoded parts of the path. An ARN, slashes and all, is one part."""
+        """The decoded parts of the path. An ARN with its slashes is one part."""
         return tuple(unquote(part) for part in self.path.strip("/").split("/"))
 
     @property
@@ -38,10 +38,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to answer. `chunks` are sent one by one as they come, in place of `body`.
+    """A response. `chunks` are sent one by one, in place of `body`.
 
-    `cut`: break the connection where the last chunk should come. `silent`: say nothing at all until the client
-    has gone or the server ends.
+    `cut`: close the connection in place of the last chunk. `silent`: send nothing until the client disconnects or the
+    server stops.
     """
 
     status: int = 200
@@ -92,11 +92,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """The header Date, by the time that the fakes have."""
+        """The header Date, with the time of the fakes."""
         return super().date_time_string(self.server.clock().timestamp() if timestamp is None else timestamp)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing: the fakes keep a record of their own."""
+        """Log nothing: the fakes record the requests themselves."""
 
 
 def utc_now() -> datetime:
@@ -104,7 +104,7 @@ def utc_now() -> datetime:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `answer`, by TLS if it is given a `context`. `clock` is what Date tells. `over` is set when it ends."""
+    """Serve `answer`, with TLS if there is a `context`. `clock` is the time in Date. `over` is set when it stops."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -120,7 +120,7 @@ class Server(ThreadingHTTPServer):
         self.answer, self.clock = answer, clock
         self.over = threading.Event()
         if context is not None:
-            # The handshake is for the thread of the connection: a client that is silent must not stop the others.
+            # The thread of the connection makes the handshake: a silent client must not block the others.
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     @property
@@ -129,7 +129,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{host}:{port}"
 
     def handle_error(self, *args: object) -> None:
-        """A client that went away is what some tests are about."""
+        """Ignore a client that disconnects: some tests do that on purpose."""
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def serving(
     clock: Callable[[], datetime] = utc_now,
     context: ssl.SSLContext | None = None,
 ) -> Iterator[Server]:
-    """Serve until the block ends; port 0 is any free one. See `Server`."""
+    """Serve until the block ends. Port 0 selects a free port. See `Server`."""
     server = Server((host, port), answer, clock, context)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

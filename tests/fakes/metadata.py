@@ -1,6 +1,6 @@
-"""The instance metadata service, version 2: 169.254.169.254 of an EC2 instance, or a loopback port in its place.
+"""A fake instance metadata service, version 2: on 169.254.169.254 as on an EC2 instance, or on a loopback port.
 
-User guide of EC2, "Use the Instance Metadata Service" and "Retrieve security credentials".
+Source: user guide of EC2, "Use the Instance Metadata Service" and "Retrieve security credentials".
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ def _page(status: int, words: str) -> Reply:
 
 @dataclass
 class Metadata:
-    """One instance's metadata. Change a field, and the next request sees it.
+    """The metadata of one instance. A change of a field is effective from the next request.
 
-    `role`: the name of the role in its instance profile; None answers 404. `hop_limit_reached`: the answer to PUT
-    is lost on the way, as for a container behind a hop limit of 1. `version_1`: whether a request without a token
-    is answered; instances of today require one. `version_2`: whether there are tokens at all; EC2 always has them.
-    `enabled`: the endpoint as a whole.
-    `lifetime`: of each set of credentials. `told_later`: how much later than the real end the one that is told lies,
-    for tests that can't wait: botocore renews a quarter of an hour before the end. It is told to the microsecond
-    then, which keeps botocore from stretching it (botocore/utils.py, _evaluate_expiration).
-    `rotate_every`: hand out fresh credentials when those at hand are so old; None: when half their life is over.
+    Attributes:
+        role: the name of the role in the instance profile. None: 404.
+        hop_limit_reached: the response to PUT is lost, as for a container behind a hop limit of 1.
+        version_1: whether a request without a token gets a response. Current instances require a token.
+        version_2: whether tokens exist. EC2 always has them.
+        enabled: whether the endpoint is enabled. If not: 403.
+        lifetime: of each set of credentials.
+        reported_later: report an expiry that is later than the real one by this time, since botocore renews
+            credentials 15 minutes before they expire. The reported time then has microseconds, so that botocore does
+            not extend it (botocore/utils.py, _evaluate_expiration).
+        rotate_every: return new credentials when the current ones have this age. None: after half of their lifetime.
     """
 
     account: Account
@@ -46,7 +49,7 @@ class Metadata:
     version_2: bool = True
     enabled: bool = True
     lifetime: timedelta = timedelta(hours=6)
-    told_later: timedelta | None = None
+    reported_later: timedelta | None = None
     rotate_every: timedelta | None = None
     issued: list[Key] = field(default_factory=list)
     _since: datetime | None = None
@@ -55,11 +58,11 @@ class Metadata:
 
     @property
     def arn(self) -> str:
-        """Who the instance is to STS."""
+        """The identity of the instance for STS."""
         return f"arn:aws:sts::{ACCOUNT}:assumed-role/{self.role}/{INSTANCE}"
 
     def rotate(self) -> Key:
-        """Put fresh credentials in place of those at hand, which stay valid until their end."""
+        """Replace the current credentials. The old ones stay valid until they expire."""
         with self._lock:
             self._since = self.account.clock()
             self.issued.append(self.account.add_session(self.arn, self.lifetime))
@@ -126,7 +129,11 @@ class Metadata:
                 self.rotate()
             key, since = self.issued[-1], self._since or self.account.clock()
         ends = key.expires or since
-        told = stamp(ends) if self.told_later is None else (ends + self.told_later).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        expiration = (
+            stamp(ends)
+            if self.reported_later is None
+            else (ends + self.reported_later).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        )
         return {
             "Code": "Success",
             "LastUpdated": stamp(since),
@@ -134,5 +141,5 @@ class Metadata:
             "AccessKeyId": key.access_key,
             "SecretAccessKey": key.secret_key,
             "Token": key.token or "",
-            "Expiration": told,
+            "Expiration": expiration,
         }

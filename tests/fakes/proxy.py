@@ -1,6 +1,6 @@
-"""A proxy as companies have: CONNECT leads to whatever host was asked for, by names as this host has them.
+"""A forward proxy as in a company: CONNECT connects to the requested host. This host resolves the names.
 
-`python -m tests.fakes.proxy PORT FILE`. While FILE is there, everything is refused with the status that it holds,
+`python -m tests.fakes.proxy PORT FILE`. While FILE exists, the proxy refuses every request with the status in FILE,
 such as `407 Proxy Authentication Required`.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """See above; `refusal` is the path of FILE."""
+    """The server. `refusal` is the path of FILE."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -45,7 +45,7 @@ class _Tunnel(socketserver.StreamRequestHandler):
 
 
 def pass_on(source: socket.socket, target: socket.socket) -> None:
-    """What comes from one side to the other, until it ends."""
+    """Forward data from one side to the other, until it ends."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)

@@ -1,7 +1,7 @@
-"""Service Quotas, for Bedrock: ListServiceQuotas and GetAWSDefaultServiceQuota, in the JSON protocol, version 1.1.
+"""Fake Service Quotas for Bedrock: ListServiceQuotas and GetAWSDefaultServiceQuota in the JSON protocol, version 1.1.
 
-The quotas' names are those of the General Reference of AWS, "Amazon Bedrock endpoints and quotas". There are far more
-of them than fit on one page, most of them about something else, as there are in an account.
+The names of the quotas are from the AWS General Reference, "Amazon Bedrock endpoints and quotas". As in a real
+account, there are several pages of quotas, most of them irrelevant here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.fakes.signature import identify
 
 TARGET = "ServiceQuotasV20190624."
 _LARGEST_PAGE = 100
-#: How many a page has when nobody says so.
+#: The default size of a page.
 _PAGE = 20
 _OTHERS = (
     *(f"(Flows) operation {number} requests per second" for number in range(80)),
@@ -34,9 +34,9 @@ _OTHERS = (
 
 @dataclass
 class Quotas:
-    """The quotas of one account in one region, by name. Change `values`, and the next request sees it.
+    """The quotas of one account in one region, by name. A change of `values` is effective from the next request.
 
-    `defaults` are what AWS gives by default. `fixed` are the names of those that can't be raised by a request.
+    `defaults` are AWS's default values. `fixed` are the names of the quotas that a request can't raise.
     """
 
     account: Account
@@ -47,7 +47,7 @@ class Quotas:
 
     @classmethod
     def of(cls, account: Account, region: str, models: dict[str, Model]) -> Quotas:
-        """The default ones: 6,000,000 tokens a minute for a geography's profile, twice that worldwide."""
+        """The default quotas: 6,000,000 tokens per minute for the profile of a geography, 12,000,000 for a global one."""
         quotas = cls(account, region, dict.fromkeys(_OTHERS, 10.0))
         for model in models.values():
             name = f"{model.provider} {model.name}"
@@ -61,7 +61,7 @@ class Quotas:
         return quotas
 
     def answer(self, request: Request) -> tuple[Key, Reply]:
-        """Who asked, and the answer. Raises Refused."""
+        """The key of the caller and the response. Raises Refused."""
         key = identify(request, self.account, "servicequotas", (self.region,))
         if request.headers.get("content-type") != "application/x-amz-json-1.1":
             raise refuse(404, "UnknownOperationException", "", "Message")
@@ -90,7 +90,7 @@ class Quotas:
         return self._page(_read_token(given.get("NextToken")), size)
 
     def _page(self, first: int, size: int) -> dict[str, Any]:
-        # By code, so that a model's quotas may be on any page.
+        # Sort by code, so that the quotas of a model can be on any page.
         rows = sorted(map(self._quota, self.values), key=lambda row: str(row["QuotaCode"]))
         more = {"NextToken": _token(first + size)} if first + size < len(rows) else {}
         return {"Quotas": rows[first : first + size], **more}
@@ -112,7 +112,7 @@ class Quotas:
 
 
 def code_of(name: str) -> str:
-    """A quota's code: eight hexadecimal digits, the same in each account."""
+    """The code of a quota: eight hexadecimal digits, the same in each account."""
     return f"L-{zlib.crc32(name.encode()):08X}"
 
 

@@ -1,6 +1,6 @@
-"""The ways in which AWS says no: each an error code with its HTTP status and AWS's own words.
+"""Error responses of AWS: code, HTTP status and AWS's own message.
 
-Codes and statuses are those of botocore's service models; the words were read in public issue threads.
+The codes and statuses are from botocore's service models, the messages from public issue threads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STS_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error of AWS. `field` is the name that the JSON body gives the message: the front door writes it large."""
+    """An AWS error. `field` is the key of the message in the JSON body: AWS's front end writes `Message`."""
 
     status: int
     code: str
@@ -26,7 +26,7 @@ class Refusal:
     field: str = "message"
 
     def as_json(self) -> Reply:
-        """As the REST services (Bedrock) put it."""
+        """Render it as the REST services (Bedrock) do."""
         headers = {
             "Content-Type": "application/json",
             "x-amzn-RequestId": str(uuid.uuid4()),
@@ -35,13 +35,13 @@ class Refusal:
         return Reply(self.status, json.dumps({self.field: self.message}).encode(), headers)
 
     def as_typed_json(self) -> Reply:
-        """As the JSON services (Service Quotas) put it: the code in the body, and 400 for whatever the caller did."""
+        """Render it as the JSON services (Service Quotas) do: code in the body, status 400 for each client error."""
         headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-RequestId": str(uuid.uuid4())}
         body = {"__type": self.code, self.field: self.message}
         return Reply(400 if self.status < 500 else self.status, json.dumps(body).encode(), headers)
 
     def as_xml(self) -> Reply:
-        """As the query services (STS) put it."""
+        """Render it as the query services (STS) do."""
         kind = "Sender" if self.status < 500 else "Receiver"
         body = (
             f'<ErrorResponse xmlns="{STS_NAMESPACE}"><Error><Type>{kind}</Type><Code>{escape(self.code)}</Code>'
@@ -54,7 +54,7 @@ class Refusal:
 
 
 class Refused(Exception):
-    """A request that is answered with a `refusal`."""
+    """The response to a request is `refusal`."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -62,19 +62,19 @@ class Refused(Exception):
 
 
 def refuse(status: int, code: str, message: str, field: str = "message") -> Refused:
-    """The error to raise for such an answer."""
+    """Create the exception for an error response."""
     return Refused(Refusal(status, code, message, field))
 
 
 def denied(arn: str, action: str, resource: str) -> Refused:
-    """What a missing permission is answered with."""
+    """Create the exception for a missing permission."""
     words = f"because no identity-based policy allows the {action} action"
     message = f"User: {arn} is not authorized to perform: {action} on resource: {resource} {words}"
     return refuse(403, "AccessDeniedException", message, "Message")
 
 
 def on_demand(model: str) -> Refused:
-    """What calling a model by its bare id is answered with, if it is served through inference profiles alone."""
+    """Create the exception for a call with the plain id of a model that needs an inference profile."""
     message = (
         f"Invocation of model ID {model} with on-demand throughput isn\u2019t supported. Retry your request with the"
         " ID or ARN of an inference profile that contains this model."
@@ -98,7 +98,7 @@ def _invalid(message: str) -> Refusal:
     return Refusal(400, "ValidationException", message)
 
 
-#: What a test can have a model answer, by name. The names are those of `litellm_systemd.bedrock.refusals`.
+#: The error responses for scripts of tests, by the names of `litellm_systemd.bedrock.refusals`.
 SCRIPTED = {
     "session-expired": Refusal(403, "ExpiredTokenException", "The security token included in the request is expired"),
     "key-unknown": Refusal(

@@ -1,4 +1,4 @@
-"""Bedrock's runtime: Converse, ConverseStream, InvokeModel and InvokeModelWithResponseStream."""
+"""A fake Bedrock runtime: Converse, ConverseStream, InvokeModel and InvokeModelWithResponseStream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fakes.refusals import Refused, denied, refuse
 from tests.fakes.signature import identify
 from tests.fakes.usual import behave
 
-#: Shorter prompts aren't cached by the models of Anthropic.
+#: The minimum of tokens before a cache point, for Anthropic's models.
 CACHE_MINIMUM = 1024
 _OPERATIONS = {
     "converse": ("converse", False),
@@ -31,11 +31,17 @@ _OPERATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """How a model answers. With a `refusal` (a name in `refusals.SCRIPTED`) it doesn't, or with `broken_off_by` not
-    to the end: an error event follows the first piece of text.
+    """The response of a model.
 
-    `tool`: the name and the input of a tool that it asks for. `first_token`: seconds until the first piece, `pause`:
-    between two pieces. `cut`: break the connection after the first piece. `times`: so many calls, then as usual.
+    Attributes:
+        text: the text of the response.
+        tool: the name and the input of a tool that the model calls.
+        refusal: respond with this error, a name in `refusals.SCRIPTED`.
+        broken_off_by: send this error as an event after the first piece of text.
+        first_token: seconds until the first piece.
+        pause: seconds between two pieces.
+        cut: close the connection after the first piece.
+        times: use the script for this number of calls, then the default behavior.
     """
 
     text: str = "pong"
@@ -53,7 +59,7 @@ USUAL = Script()
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens: sent beyond the cached part, answered, read from and written to the cache."""
+    """Tokens: sent without the cached part, answered, read from and written to the cache."""
 
     sent: int
     answered: int
@@ -80,17 +86,17 @@ class Usage:
 
 @dataclass
 class Runtime:
-    """Answers chats. `scripts`: by the model or profile id that is called. `bodies`: what was asked, parsed."""
+    """Respond to chats. `scripts`: by the id of the called model or profile. `bodies`: the parsed request bodies."""
 
     account: Account
     catalogue: Catalogue
     scripts: dict[str, Script] = field(default_factory=dict)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     _cached: set[str] = field(default_factory=set)
-    _told: dict[str, int] = field(default_factory=dict)
+    _calls: dict[str, int] = field(default_factory=dict)
 
     def answer(self, request: Request) -> tuple[Key, Reply]:
-        """Who asked, and the answer. Raises Refused."""
+        """The key of the caller and the response. Raises Refused."""
         key = identify(request, self.account, "bedrock", (self.catalogue.region,))
         _, identifier, operation = request.segments
         if request.method != "POST" or operation not in _OPERATIONS:
@@ -117,12 +123,12 @@ class Runtime:
     def _script(self, identifier: str) -> Script:
         script = self.scripts.get(identifier, USUAL)
         if script.times is not None:
-            told = self._told[identifier] = self._told.get(identifier, 0) + 1
-            return script if told <= script.times else USUAL
+            calls = self._calls[identifier] = self._calls.get(identifier, 0) + 1
+            return script if calls <= script.times else USUAL
         return script
 
     def _find(self, identifier: str, key: Key, streamed: bool) -> Model:
-        """The model behind an id or ARN that may be called so."""
+        """The model of an id or ARN. Raises Refused if the call is not valid."""
         name = identifier.split("/")[-1] if identifier.startswith("arn:") else identifier
         profile, model = self.catalogue.profiles().get(name), self.catalogue.models.get(name)
         found = profile or model
@@ -139,7 +145,7 @@ class Runtime:
         return found
 
     def _use(self, model: Model, body: dict[str, Any], text: str) -> Usage:
-        """Count tokens, four letters each, and keep the cache: the part up to the last mark that is known is read."""
+        """Count tokens of four letters each. The part up to the last known cache point is read from the cache."""
         read = written = so_far = 0
         digest = hashlib.sha256(model.id.encode())
         for block in _blocks(body):
@@ -158,7 +164,7 @@ class Runtime:
 
 
 def _blocks(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The parts of a prompt in the order in which they are cached; Anthropic's marks become those of Converse."""
+    """The parts of a prompt in cache order, with Anthropic's cache_control as cache points of Converse."""
     parts = list(body.get("toolConfig", {}).get("tools", [])) + list(body.get("tools", []))
     system = body.get("system", [])
     parts += [{"text": system}] if isinstance(system, str) else system
@@ -270,22 +276,22 @@ def _chunk(body: dict[str, Any]) -> bytes:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """A text in two pieces or more, cut where words don't end."""
+    """Split a text into at least two pieces, not at the ends of words."""
     size = max(1, min(20, len(text) // 2))
     return (text[start : start + size] for start in range(0, len(text), size))
 
 
 def _stream(script: Script, events: Iterable[bytes], headers: dict[str, str]) -> Reply:
     cut_short = script.cut or script.broken_off_by is not None
-    told = {**headers, "Content-Type": eventstream.CONTENT_TYPE}
-    return Reply(200, b"", told, _paced(script, events) if cut_short or script.pause else events, cut=script.cut)
+    headers = {**headers, "Content-Type": eventstream.CONTENT_TYPE}
+    return Reply(200, b"", headers, _paced(script, events) if cut_short or script.pause else events, cut=script.cut)
 
 
 def _paced(script: Script, events: Iterable[bytes]) -> Iterator[bytes]:
     for number, one in enumerate(events):
         yield one
         if number == 1 and script.cut:
-            # Half an event, as when the connection breaks on the way.
+            # Half of an event, as with a broken connection.
             yield one[: len(one) // 2]
             return
         if number == 1 and script.broken_off_by is not None:

@@ -1,4 +1,4 @@
-"""Who signed a request: Signature Version 4 worked out again by botocore's own signer, and a bearer key looked up."""
+"""Identify the key of a request: verify Signature Version 4 with botocore's signer, or look up a bearer token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MISMATCH = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key"
     " and signing method. Consult the service documentation for details."
 )
-#: STS, of the older protocol, has other names for the same.
+#: STS uses an older protocol with other error codes.
 _STS_NAMES = {
     "UnrecognizedClientException": "InvalidClientTokenId",
     "ExpiredTokenException": "ExpiredToken",
@@ -35,7 +35,7 @@ _STS_NAMES = {
 
 
 def identify(request: Request, account: Account, service: str, regions: tuple[str, ...]) -> Key:
-    """The key that a request was signed with, for `service` in one of `regions`. Raises Refused."""
+    """The key that signed a request for `service` in one of `regions`. Raises Refused."""
     try:
         return _identify(request, account, service, regions)
     except Refused as error:
@@ -75,7 +75,7 @@ def _bearer(token: str, account: Account) -> Key:
 
 def _known(access_key: str, token: str | None, account: Account) -> Key:
     key = account.keys.get(access_key)
-    # A pair of one session with the token of another is unknown too: what a torn rotation looks like to AWS.
+    # A pair with the token of another session is unknown too: a client may mix old and new credentials.
     if key is None or key.token != token:
         message = "The security token included in the request is invalid."
         raise refuse(403, "UnrecognizedClientException", message)
@@ -92,24 +92,24 @@ def _check_time(request: Request, date: str, account: Account) -> str:
     signed = datetime.strptime(text, SIGV4_TIMESTAMP).replace(tzinfo=timezone.utc)
     now = account.clock()
     if signed < now - _SKEW:
-        limit, told = (now - _SKEW).strftime(SIGV4_TIMESTAMP), now.strftime(SIGV4_TIMESTAMP)
-        message = f"Signature expired: {text} is now earlier than {limit} ({told} - 5 min.)"
+        limit, current = (now - _SKEW).strftime(SIGV4_TIMESTAMP), now.strftime(SIGV4_TIMESTAMP)
+        message = f"Signature expired: {text} is now earlier than {limit} ({current} - 5 min.)"
         raise refuse(403, "InvalidSignatureException", message)
     if signed > now + _SKEW:
-        limit, told = (now + _SKEW).strftime(SIGV4_TIMESTAMP), now.strftime(SIGV4_TIMESTAMP)
-        message = f"Signature not yet current: {text} is still later than {limit} ({told} + 5 min.)"
+        limit, current = (now + _SKEW).strftime(SIGV4_TIMESTAMP), now.strftime(SIGV4_TIMESTAMP)
+        message = f"Signature not yet current: {text} is still later than {limit} ({current} + 5 min.)"
         raise refuse(403, "InvalidSignatureException", message)
     return text
 
 
 def _sign(request: Request, key: Key, region: str, service: str, names: tuple[str, ...], signed_at: str) -> str:
-    """The signature that this request must have, or one that nothing has if what must be signed isn't."""
+    """The correct signature of this request, or an empty one if a required header is not signed."""
     if not {"host", "x-amz-date"} <= set(names) or any(name not in request.headers for name in names):
         return ""
     if key.token is not None and "x-amz-security-token" not in names:
         return ""
-    told = request.headers.get("x-amz-content-sha256")
-    if told is not None and told != hashlib.sha256(request.body).hexdigest():
+    digest = request.headers.get("x-amz-content-sha256")
+    if digest is not None and digest != hashlib.sha256(request.body).hexdigest():
         return ""
     signer = SigV4Auth(Credentials(key.access_key, key.secret_key, key.token), service, region)
     again = AWSRequest(

@@ -1,4 +1,4 @@
-"""The Security Token Service: GetCallerIdentity and AssumeRole, in the query protocol."""
+"""A fake Security Token Service: GetCallerIdentity and AssumeRole in the query protocol."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fakes.signature import identify
 
 
 def answer(request: Request, account: Account, regions: tuple[str, ...]) -> tuple[Key, Reply]:
-    """Who asked, and the answer. Raises Refused. The global endpoint is of us-east-1."""
+    """The key of the caller and the response. Raises Refused. The global endpoint is in us-east-1."""
     key = identify(request, account, "sts", (*regions, "us-east-1"))
     form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
     actions = {"GetCallerIdentity": _caller, "AssumeRole": _assume}

@@ -1,4 +1,4 @@
-"""How a model behaves when nothing is scripted: it calls a tool that it is offered, and passes its result on."""
+"""The default behavior of a model: it calls the first tool of the request and returns the tool's result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def behave(body: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `Script` that a question leads to; none for one that wants a plain answer."""
+    """The fields of a `Script` for a request body. Empty: the default text."""
     content = body["messages"][-1]["content"]
     for block in content if isinstance(content, list) else []:
         if "toolResult" in block or block.get("type") == "tool_result":

@@ -126,6 +126,5 @@ def test_no_folder_to_write_to(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
     assert line == (
-        "quickstart.sh: /proc/none/.local/share is not writable. Set XDG_DATA_HOME or HOME, or run: "
-        f"sudo {script}"
+        f"quickstart.sh: /proc/none/.local/share is not writable. Set XDG_DATA_HOME or HOME, or run: sudo {script}"
     )

@@ -35,7 +35,7 @@ def test_refresh_during_a_signature() -> None:
     """A refresh during a signature does not mix two sets of credentials, as it would with LiteLLM alone."""
     with run_cloud() as aws:
         # Within 15 minutes of the announced expiry botocore refreshes the credentials at every access.
-        aws.metadata.lifetime, aws.metadata.told_later = timedelta(seconds=60), timedelta(minutes=12)
+        aws.metadata.lifetime, aws.metadata.reported_later = timedelta(seconds=60), timedelta(minutes=12)
         aws.metadata.rotate_every = timedelta(0)
 
         def ask(how: str) -> str:

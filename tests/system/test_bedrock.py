@@ -153,7 +153,7 @@ def test_credentials_rotate_under_load(instance: Box) -> None:
     """Ten times fresh credentials from the metadata, the old ones dead soon after, and no request fails."""
     # A quarter of an hour before their end botocore asks for new ones. Here: after two seconds; and each set of
     # credentials really ends twelve seconds after it was made.
-    tell(instance, "metadata", lifetime=12, told_later=15 * 60 + 2 - 12, rotate_every=1.5)
+    tell(instance, "metadata", lifetime=12, reported_later=15 * 60 + 2 - 12, rotate_every=1.5)
     try:
         before = use_role(instance)
         first = len(tell(instance, "metadata")["issued"])
@@ -164,7 +164,7 @@ def test_credentials_rotate_under_load(instance: Box) -> None:
                 f"{ROTATIONS} rotations",
             )
     finally:
-        tell(instance, "metadata", lifetime=6 * 3600, told_later=None, rotate_every=None)
+        tell(instance, "metadata", lifetime=6 * 3600, reported_later=None, rotate_every=None)
         tell(instance, "rotate")
     seen = chats(instance, before)
     assert load.failed == []
