@@ -5,5 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# The boxes are those of the system tests, whose modules find each other beside themselves.
+# The benchmark uses the boxes of the system tests, whose modules import each other from their own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))

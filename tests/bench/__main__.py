@@ -1,4 +1,4 @@
-"""`sudo .venv/bin/python -m tests.bench`: measure the peers side by side in one box, and say what came of it."""
+"""`sudo .venv/bin/python -m tests.bench`: measure the peers in one box and print the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import installed
 from box import Box, BoxError, Namespaces
 
-from .command_line import require_ground
+from .command_line import require_box
 from .figures import judge, summarize, summarize_events, summarize_load
 from .measure import FULL, QUICK, Bench, Scale, say
 from .peers import OURS, PEERS, Peer, stop
@@ -26,19 +26,21 @@ _DOCS = installed.REPOSITORY / "docs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line. The exit code says whether it could be measured, never whether a target was reached."""
+    """Run the command line. The exit code reports whether it could measure, not whether a target was reached."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke run of minutes, whose numbers mean little")
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"in turn over all peers (default: {FULL.rounds})")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of a few minutes, with rough numbers")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds over all peers (default: {FULL.rounds})")
     parser.add_argument(
         "--record", action="store_true", help="write docs/benchmark/ and the table in docs/benchmark.md"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write results.json and the picture there")
-    parser.add_argument("--render", type=Path, metavar="FILE", help="measure nothing: show an earlier results.json")
+    parser.add_argument(
+        "--render", type=Path, metavar="FILE", help="print an earlier results.json without a measurement"
+    )
     options = parser.parse_args(argv)
     if options.render:
         return _show(json.loads(options.render.read_text(encoding="utf-8")), options)
-    require_ground(parser)
+    require_box(parser)
     scale = QUICK if options.quick else FULL
     return _show(_measure(replace(scale, rounds=options.rounds or scale.rounds)), options)
 
@@ -66,9 +68,9 @@ def _measure(scale: Scale) -> dict[str, Any]:
 
 
 def _run_rounds(bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Peers in turn, so that a machine that gets slower meanwhile slows all; backwards every other time.
+    """Measure all peers in each round, in reverse order in every other one: a machine that slows down affects all.
 
-    A box that breaks in a later round doesn't take the rounds before with it.
+    If the box fails in a later round, the earlier rounds are kept.
     """
     rounds: list[dict[str, Any]] = []
     endurance: dict[str, Any] = {}
@@ -79,7 +81,7 @@ def _run_rounds(bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         except (BoxError, ValueError) as error:
             if not rounds:
                 raise
-            say(f"! the round is left out: {error}")
+            say(f"! skipped the round: {error}")
             break
     return rounds, endurance
 
@@ -95,7 +97,7 @@ def _run_round(bench: Bench, order: tuple[Peer, ...], endurance: dict[str, Any])
 
 
 def _compact(found: dict[str, Any]) -> dict[str, Any]:
-    """A round without its single latencies."""
+    """A round without the latencies of single requests."""
     loads = {
         kind: {level: summarize_load(each) for level, each in levels.items()}
         for kind, levels in found["load"].items()

@@ -1,4 +1,4 @@
-"""What the rounds come to: percentiles, medians, ratios, and how they stand to the targets. Pure."""
+"""Summarize the rounds: percentiles, medians, ratios, and the targets. Pure."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: One peer's measurements, as the box's side writes them; and what they come to.
+#: The measurements of one peer in one round, and the summary of all its rounds.
 Round = dict[str, Any]
 Summary = dict[str, Any]
 
-#: Clients and kind of answer that the targets and the picture are about.
+#: The kind of response and the number of clients for the targets and the picture.
 REFERENCE = ("json", "16")
-#: What can happen to a service; the names are those of the table.
+#: The events of a service, with their names in the table.
 RELOAD, RESTART, CTL_RESTART = "reload", "systemctl restart", "litellmctl restart"
 KILL_MAIN, KILL_WORKER = "kill -9 of the main process", "kill -9 of a worker"
 EVENTS = (RELOAD, RESTART, CTL_RESTART, KILL_MAIN, KILL_WORKER)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least that share of all values doesn't exceed (nearest rank); NaN of nothing."""
+    """The smallest value that at least `share` of all values don't exceed (nearest rank). NaN without values."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def ratio(value: float | None, base: float | None) -> float | None:
-    """How many times the base it is; None where either wasn't measured, or the base is nothing."""
+    """`value` divided by `base`. None if one of them was not measured or the base is 0."""
     return value / base if value is not None and base else None
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """Of those that were measured; None if none was."""
+    """The median of the measured values. None without any."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
 def summarize(rounds: Sequence[Round]) -> Summary:
-    """One peer's rounds in one: medians of times, rates and sizes; sums of requests; the longest of waits."""
+    """Summarize the rounds of a peer: medians of times, rates and sizes, sums of requests, maximum of waits."""
     kinds = rounds[0]["load"]
     return {
         "start_ready": median([each["start"]["ready"] for each in rounds]),
@@ -75,7 +75,7 @@ def _summarize_load(loads: Sequence[Round]) -> Summary:
 
 
 def summarize_events(sieges: Sequence[Round]) -> Summary:
-    """`failed` and `answered` of all, `times` events; the longest waits in seconds; the slowest recovery."""
+    """Sums of `failed` and `answered`, the number of events, the longest waits in seconds, the slowest recovery."""
     events = [event for siege in sieges for event in siege["events"]]
     return {
         "times": len(events),
@@ -90,7 +90,7 @@ def summarize_events(sieges: Sequence[Round]) -> Summary:
 
 
 def _longest(values: Sequence[float | None]) -> float | None:
-    """None if there is none, and if one of them never came to its end."""
+    """The maximum. None without values, or if one of them was not measured."""
     known = [value for value in values if value is not None]
     return max(known) if known and len(known) == len(values) else None
 
@@ -100,7 +100,7 @@ def _longest(values: Sequence[float | None]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is to be reached, and what was: `value` and `limit` in `unit` (x: times another)."""
+    """A target: the measured `value` and its `limit` in `unit` (x: a ratio)."""
 
     name: str
     value: float | None
@@ -116,7 +116,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """`reached`, or by how much it is missed."""
+        """`reached`, or the difference to the limit."""
         if self.value is None:
             return "not measured"
         if self.reached:
@@ -127,7 +127,7 @@ class Target:
 
 
 def judge(summaries: dict[str, Summary]) -> list[Target]:
-    """The targets of the project, in their order."""
+    """Evaluate the targets of the project."""
     ours, one, two = summaries["ours"], summaries["plain1"], summaries["plain2"]
 
     def against(base: Summary, of: Callable[[Summary], float | None]) -> float | None:
@@ -150,7 +150,7 @@ def judge(summaries: dict[str, Summary]) -> list[Target]:
 
 
 def reference(summary: Summary) -> Summary:
-    """The load that targets and picture are about."""
+    """The load for the targets and the picture."""
     kind, level = REFERENCE
     found: Summary = summary["load"][kind][level]
     return found

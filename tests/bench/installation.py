@@ -1,8 +1,8 @@
-"""`sudo .venv/bin/python -m tests.bench.installation`: what an install takes, beside a venv and pip.
+"""`sudo .venv/bin/python -m tests.bench.installation`: the time of an install, compared with venv and pip.
 
-Both in a box without a network: pip takes LiteLLM and its packages from a folder of wheels, at the versions of the
-lock, and so does litellmctl's first install, from uv's warm cache. It runs from an installed wheel, as a user's does:
-a checkout would have to be built first. In turn, `--rounds` times; medians are shown.
+Both run in a box without a network and install the versions of the lock: pip from a folder of wheels, litellmctl's
+first install from uv's warm cache. litellmctl runs from an installed wheel, as for a user: a checkout would need a
+build first. The table has the medians of `--rounds` rounds.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _CTL = "/usr/local/bin/litellmctl"
 _LOCK = installed.REPOSITORY / "installer/litellm_systemd/requirements.lock"
 _PEER = "python -m venv and pip install"
 _FIRST = "first install"
-#: The part of it that pip's figure compares with: what follows are units and the start of the service.
+#: The part that is comparable with pip. The units and the start of the service follow.
 _RELEASE = "of it, until the release is in place"
 _CURRENT = "/opt/litellm-systemd/current"
-#: Of what takes a moment, so many are measured a round.
+#: The number of measurements of a short command in a round.
 _TIMES = 7
-#: Where the box sees the wheel: a folder of its own, since the checkout may be below /srv.
+#: The path of the wheel in the box: a separate folder, since the checkout may be below /srv.
 _BOUND = Path("/srv/bench-wheel")
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """At most so many seconds, or so large a part of what venv and pip take."""
+    """A limit in seconds, or as a share of the time of venv and pip."""
 
     limit: float
     is_share: bool = False
 
     def judge(self, seconds: float, peer: float) -> tuple[str, str]:
-        """The goal in words, and whether it was reached."""
+        """The goal as text, and whether it was reached."""
         value = seconds / peer if self.is_share else seconds
         unit = "x of venv and pip" if self.is_share else " s"
         return f"≤ {self.limit:g}{unit}", "reached" if value <= self.limit else "**missed**"
@@ -62,7 +62,7 @@ _GOALS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line. The exit code says whether it could be measured."""
+    """Run the command line. The exit code reports whether it could measure."""
     return run("installation", __doc__ or "", 3, _measure_and_render, argv)
 
 
@@ -76,7 +76,7 @@ def _measure_and_render(rounds: int) -> str:
 
 
 def _round() -> dict[str, list[float]]:
-    """Seconds by name, in a box of its own: a first install is one on a bare host."""
+    """Seconds by name, in a new box, since a first install needs a host without an installation."""
     with tempfile.TemporaryDirectory() as scratch, Namespaces() as namespaces:
         wheel = find_source().origin.prepare(Path(scratch)).wheel
         with Box(namespaces, installed.host_image(), binds=(Bind(Path(scratch), _BOUND),)) as box:
@@ -115,7 +115,7 @@ def _time(box: Box, argv: Sequence[str], environment: Mapping[str, str] | None =
 
 
 def render(figures: Mapping[str, Sequence[float]], rounds: int) -> str:
-    """The table as Markdown: seconds by name, each the median, the least and the most."""
+    """The table as Markdown: the median, the minimum and the maximum of the seconds by name."""
     peer = statistics.median(figures[_PEER])
     rows = [["", "median", "from", "to", "wanted", ""]]
     for name, found in figures.items():
@@ -124,7 +124,7 @@ def render(figures: Mapping[str, Sequence[float]], rounds: int) -> str:
         middle, least, most = spread(found)
         compared = f" ({median / peer:.2f} x)" if name in (_FIRST, _RELEASE) else ""
         rows.append([name, middle + compared, least, most, wanted, verdict])
-    where = f"{here_and_now()}; {rounds} round(s), of what takes a moment {_TIMES} each.\n"
+    where = f"{here_and_now()}; {rounds} round(s), short commands {_TIMES} times each.\n"
     return f"{where}\n{as_markdown(rows)}"
 
 

@@ -1,4 +1,4 @@
-"""The measurements of one peer in one round: one service runs, then it is stopped for the next."""
+"""Measure one peer in one round: start its service, measure, and stop it for the next peer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .figures import CTL_RESTART, KILL_MAIN, KILL_WORKER, RELOAD, RESTART
 
 _INSIDE = Path(__file__).with_name("inside")
 _HOME = "/opt/bench"
-#: What a round without a failure would need, and more, in seconds: a bound for what hangs.
+#: A limit in seconds for a round that hangs, much longer than a round needs.
 _TIMEOUT = 900
 #: Clients in the failure tests, half of them on kept and half on fresh connections.
 CLIENTS = 16
@@ -24,7 +24,7 @@ CLIENTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured. Times in seconds."""
+    """The size of a measurement. Times are in seconds."""
 
     rounds: int
     levels: tuple[int, ...]
@@ -47,7 +47,7 @@ def say(text: str) -> None:
 
 @dataclass
 class Bench:
-    """A box with all peers in it, and how to measure them."""
+    """A box with all peers, and the measurements of them."""
 
     box: Box
     scale: Scale
@@ -60,14 +60,14 @@ class Bench:
         self.bearer = service.key(self.box)
 
     def measure(self, name: str, **spec: Any) -> dict[str, Any]:
-        """One measurement inside (see `inside.run`)."""
+        """Run one measurement in the box (see `inside.run`)."""
         argv = (f"{peers.BIN}/python", "-m", "inside.run")
         text = json.dumps({"measure": name, "bearer": self.bearer, **spec})
         found: dict[str, Any] = json.loads(self.box.run(argv, input=text, cwd=_HOME, timeout=_TIMEOUT).stdout)
         return found
 
     def run_round(self, peer: peers.Peer) -> dict[str, Any]:
-        """Everything of one peer, once."""
+        """Run all measurements of one peer once."""
         say(f"  {peer.title}: start")
         result: dict[str, Any] = {"start": self._start(peer)}
         self.measure("settle", unit=peer.unit)
@@ -88,11 +88,11 @@ class Bench:
     def _start(self, peer: peers.Peer) -> dict[str, Any]:
         found = self.measure("start", command=["systemctl", "start", peer.unit])
         if found["ready"] is None:
-            raise BoxError(f"{peer.title} doesn't get ready\n{self.box.journal(peer.unit, '--lines=30')}")
+            raise BoxError(f"{peer.title} does not become ready\n{self.box.journal(peer.unit, '--lines=30')}")
         return found
 
     def endure(self) -> dict[str, Any]:
-        """Many reloads and many restarts of ours, one after the other under one load."""
+        """Run a series of reloads and a series of restarts of our service under load."""
         say(f"  {peers.OURS.title}: {self.scale.reloads} reloads, {self.scale.restarts} restarts")
         unit = peers.OURS.unit
         return {
@@ -107,7 +107,7 @@ class Bench:
     def _siege(
         self, peer: peers.Peer, commands: list[list[str]], after: float | None = None, **more: Any
     ) -> dict[str, Any]:
-        # Starts that are asked for count against systemd's start limit as those after a crash do.
+        # A requested start counts against systemd's start limit, as one after a crash does.
         self.box.systemctl("reset-failed", check=False)
         pauses = {"before": self.scale.before, "after": after or self.scale.after}
         found = self.measure("siege", unit=peer.unit, clients=CLIENTS, commands=commands, **pauses, **more)
@@ -121,7 +121,7 @@ class Bench:
         return self.measure("live", command=peers.reload_command(self.box, peer), marker=marker)
 
     def _events(self, peer: peers.Peer) -> dict[str, Any]:
-        """A worker is killed last: not all peers say when it is replaced."""
+        """Run all events. The kill of a worker is last, since not all peers report its replacement."""
         found: dict[str, Any] = {}
         if peer.reloads:
             found[RELOAD] = self._siege(peer, [peers.reload_command(self.box, peer)])

@@ -1,4 +1,4 @@
-"""The four services that are compared, each as a unit in the box, on one configuration and one LiteLLM release."""
+"""The four services of the comparison: units in the box with the same configuration and LiteLLM release."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import service
 from box import Box
 
 BIN = "/opt/litellm-systemd/current/bin"
-#: What LiteLLM would fetch at each start. The box has no network: what the retries would cost the plain services is
-#: not held against them. Ours sets the same by itself.
+#: LiteLLM downloads these at each start. The box has no network, so the retries would count against the plain
+#: services. Our service sets these variables itself.
 _LOCAL = (
     "LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOCAL_BLOG_POSTS",
     "LITELLM_LOCAL_POLICY_TEMPLATES", "LITELLM_LOCAL_AUTOROUTER_PRESETS",
@@ -37,7 +37,7 @@ general_settings: {{master_key: os.environ/LITELLM_MASTER_KEY}}
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One of them. `options` are those of `litellm`, after --config; None is our own service."""
+    """One service. `options` are the options of `litellm` after --config. None: our own service."""
 
     name: str
     title: str
@@ -51,13 +51,13 @@ class Peer:
 
     @property
     def reloads(self) -> bool:
-        """Whether it can take up a configuration without a restart."""
+        """Whether the service can load a configuration without a restart."""
         return self.ours or "gunicorn" in (self.options or "")
 
 
 PLAIN = Peer("plain1", "litellm, 1 worker", "bench-plain1.service", 1, "--num_workers 1")
-#: uvicorn kills a worker that says nothing for five seconds, and LiteLLM's import says nothing for longer: where two
-#: imports share a busy processor, no worker ever comes up. With a minute it starts on any machine.
+#: uvicorn kills a worker that does not respond for five seconds. LiteLLM's import can take longer if two imports
+#: share a busy processor, so no worker would ever start. With a minute it starts on any machine.
 _PATIENT = "--timeout_worker_healthcheck 60"
 TWO = Peer("plain2", "litellm --num_workers 2", "bench-plain2.service", 2, f"--num_workers 2 {_PATIENT}")
 GUNICORN = Peer(
@@ -68,7 +68,7 @@ PEERS = (PLAIN, TWO, GUNICORN, OURS)
 
 
 def set_up(box: Box) -> None:
-    """Install ours with the common configuration, add the others' units, and leave all of them stopped."""
+    """Install our service with the common configuration, add the units of the others, and stop all of them."""
     service.set_up(box, "NUM_WORKERS=2\n", CONFIG.format(marker="first"))
     for peer in PEERS:
         if not peer.ours:
@@ -78,7 +78,7 @@ def set_up(box: Box) -> None:
 
 
 def stop(box: Box, peer: Peer) -> None:
-    """End it at once, however long its own stop would take, and have systemd forget how often it was started."""
+    """Kill a service without a graceful stop, and reset systemd's start counter."""
     units = (peer.unit, "litellm.socket") if peer.ours else (peer.unit,)
     box.systemctl("stop", "--no-block", *units)
     box.systemctl("kill", "--signal=KILL", peer.unit, check=False)
@@ -87,7 +87,7 @@ def stop(box: Box, peer: Peer) -> None:
 
 
 def write_config(box: Box, marker: str) -> None:
-    """A new configuration, which answers with the marker."""
+    """Write a configuration whose responses contain the marker."""
     service.write_config(box, CONFIG.format(marker=marker))
 
 
@@ -96,7 +96,7 @@ def main_pid(box: Box, peer: Peer) -> int:
 
 
 def worker_pid(box: Box, peer: Peer) -> int:
-    """A worker of it: the child of the main process that holds the most memory (uvicorn has a small helper too)."""
+    """A worker: the child of the main process with the most memory, since uvicorn has a small helper process too."""
     argv = ("ps", "--no-headers", "-o", "pid", "--sort=-rss", "--ppid", str(main_pid(box, peer)))
     return int(box.run(argv).stdout.split()[0])
 

@@ -1,7 +1,7 @@
-"""One picture for the README: what a user feels of each of the four, in five small bar charts.
+"""Draw the picture for the README: the results of the four services in five small bar charts.
 
-It is a card with a background of its own, so that it is as legible in GitHub's dark theme as in the light one, and as
-wide as a README there: a point of type comes out as a point.
+The picture has a background, so that it is legible in GitHub's dark and light themes. It is as wide as a README on
+GitHub, so a font size in points is correct there.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _footnote(summaries: dict[str, Summary]) -> str:
 
 
 def _at_restart(summary: Summary, what: str) -> float | None:
-    """Failures are those of one restart, waits the longest of all; ours by its own command."""
+    """The failures of one restart, or the longest wait of all. Our service uses its own command."""
     events = summary["events"]
     event = events.get(CTL_RESTART, events[RESTART])
     return _number(event[what] / event["times"] if what == "failed" else event[what])

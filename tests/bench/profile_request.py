@@ -1,7 +1,7 @@
-"""`python -m tests.bench.profile_request`: what a request costs in LiteLLM and what in ours (docs/profile.md).
+"""`python -m tests.bench.profile_request`: the time of a request in LiteLLM and in our code (docs/profile.md).
 
-Ours is too little to be seen in a whole request's time: it is measured around an application that does nothing.
-All times are processor time, so that a busy machine does little harm.
+Our share is too small to measure in a whole request, so it is measured with an application that does nothing. All
+times are processor time, which a busy machine hardly affects.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _SCOPE: dict[str, Any] = {
 }
 _CHUNKS = 12
 _CHEAP = 20_000
-#: The collector's settings to compare: none is Python's own (700, 10, 10).
-_THRESHOLDS: dict[str, tuple[int, int, int] | None] = {"collector as it is": None, "50000,20,100": (50_000, 20, 100)}
+#: The thresholds of the garbage collector to compare. None: Python's default (700, 10, 10).
+_THRESHOLDS: dict[str, tuple[int, int, int] | None] = {"default thresholds": None, "50000,20,100": (50_000, 20, 100)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for _ in range(options.rounds):
         for name, thresholds in _THRESHOLDS.items():  # in turn
             rounds[name].append(_in_child(partial(_measure_litellm, options.requests, thresholds)))
-    base = rounds["collector as it is"]
+    base = rounds["default thresholds"]
     for kind, messages in (("json", 2), ("sse", 1 + _CHUNKS)):
         _show(kind, statistics.median(each[kind] for each in base), _in_child(partial(_measure_ours, messages)))
     for name, found in rounds.items():
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(kind: str, litellm: float, ours: dict[str, float]) -> None:
-    _say(f"{kind}: {litellm:.2f} ms of processor time in a whole request; of these in ours:")
+    _say(f"{kind}: {litellm:.2f} ms of processor time in a whole request; overhead of our code:")
     for name, microseconds in ours.items():
         _say(f"  {name:20} {microseconds:6.1f} us  {microseconds / litellm / 10:5.2f} %")
 
@@ -78,7 +78,7 @@ def _say(text: str) -> None:
 
 
 def _in_child(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """What `measure` finds in a process forked for it alone, as workers are."""
+    """Run `measure` in a forked process, as workers are."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -134,7 +134,7 @@ async def _drive(
 
 
 async def _ask_often(server: Server, stream: bool, times: int) -> list[float]:
-    """Processor seconds of each."""
+    """The processor seconds of each request."""
     body = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "hi"}], "stream": stream})
     head = f"Host: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\nConnection: close"
     request = f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
@@ -166,7 +166,7 @@ async def _exchange(server: Server, request: bytes) -> bytes:
 
 
 def _measure_ours(messages: int) -> dict[str, float]:
-    """Microseconds that each wrapper adds to an answer of so many messages."""
+    """The microseconds that each wrapper adds to a response with this number of messages."""
     start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
     body = {"type": "http.response.body", "body": b"x", "more_body": True}
     answer = [start, *[body] * (messages - 2), {**body, "more_body": False}]

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.profile_start", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
-    parser.add_argument("--packages", type=int, default=12, metavar="N", help="how many of them to show")
+    parser.add_argument("--packages", type=int, default=12, metavar="N", help="the number of packages to print")
     options = parser.parse_args(argv)
     rounds = [_start_once() for _ in range(options.rounds)]
     _say(f"{'phase':34} {'seconds':>8} {'processor':>10}   (medians of {options.rounds})")

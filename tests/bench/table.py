@@ -1,4 +1,4 @@
-"""The results as Markdown, for a terminal and for docs/benchmark.md."""
+"""Render the results as Markdown for a terminal and for docs/benchmark.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rows = list[list[str]]
 
 
 def render(results: dict[str, Any]) -> str:
-    """All tables, with a line about where and when before them."""
+    """Render all tables after a line with date and machine."""
     summaries = results["summary"]
     parts = [_machine(results), "### Targets\n", _targets(judge(summaries))]
     parts += ["### Side by side\n", _side_by_side(summaries)]
@@ -27,7 +27,7 @@ def render(results: dict[str, Any]) -> str:
 
 
 def write_between_markers(path: Path, text: str, name: str = "results") -> None:
-    """Replace what stands between the markers of that name in a page."""
+    """Replace the text between the markers of that name in a page."""
     begin, end = f"<!-- {name}: written by the command above -->", f"<!-- end of {name} -->"
     before, _, rest = path.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
@@ -35,13 +35,13 @@ def write_between_markers(path: Path, text: str, name: str = "results") -> None:
 
 
 def here_and_now() -> str:
-    """The day, and the machine that measures."""
+    """The date and the machine."""
     day, python = time.strftime("%Y-%m-%d", time.gmtime()), platform.python_version()
     return f"{day}, Python {python}, Linux {platform.release()}, {os.cpu_count()} processors"
 
 
 def spread(seconds: Sequence[float]) -> list[str]:
-    """The median, the least and the most, for three cells of a row."""
+    """The median, the minimum and the maximum for three cells of a row."""
     return [f"{value:.2f} s" for value in (statistics.median(seconds), min(seconds), max(seconds))]
 
 
@@ -125,7 +125,7 @@ def _failures(summaries: dict[str, Summary]) -> str:
 
 
 def _failed(event: Summary | None) -> str:
-    """Failed an event, of all that were sent."""
+    """Format the failed requests, all requests and the number of events."""
     if not event:
         return "–"
     total = event["failed"] + event["answered"]
@@ -137,7 +137,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def as_markdown(rows: Rows) -> str:
-    """A table with its first row as the head."""
+    """Render a table with the first row as its header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

@@ -1,6 +1,6 @@
-"""The runtime with marks: `python -m tests.bench.traced FILE ARGUMENTS...` serves, and notes in FILE how far it is.
+"""Run the runtime and write time stamps of its phases: `python -m tests.bench.traced FILE ARGUMENTS...`.
 
-A mark is a line of JSON: the phase that has just ended, the process, the clock, and this process's processor time.
+Each is a line of JSON: the phase that just ended, the process, the clock, and the processor time of the process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-#: Processor seconds of each top package's own modules: reading them, and running them.
+#: The processor seconds of the modules of each top-level package, to read and to run them.
 packages: defaultdict[str, float] = defaultdict(float)
 _inner: list[float] = []
 
@@ -52,7 +52,7 @@ def _mark_after_async(file: Path, owner: Any, name: str, phase: str) -> None:
 
 
 def _count_packages() -> None:
-    """Have importlib's loaders tell what each module costs, less what it imports itself."""
+    """Measure the time of each module in importlib's loaders, without the modules that it imports."""
     for loader in (machinery.SourceFileLoader, machinery.ExtensionFileLoader):
         _count(loader, loader.exec_module)
 
@@ -73,7 +73,7 @@ def _count(loader: Any, execute: Any) -> None:
 
 
 def main() -> int:
-    """Serve."""
+    """Run the service."""
     file = Path(sys.argv[1])
     mark(file, "interpreter")
     _count_packages()
@@ -92,11 +92,11 @@ def main() -> int:
     _mark_after(file, notify.Notifier, "ready", "READY=1")
     preload = litellm_adapter.preload
 
-    def preload_and_tell(environ: Any) -> None:
+    def preload_and_mark(environ: Any) -> None:
         preload(environ)
         mark(file, "preloaded", packages=packages)
 
-    vars(litellm_adapter)["preload"] = preload_and_tell
+    vars(litellm_adapter)["preload"] = preload_and_mark
     return cli.main(sys.argv[2:])
 
 

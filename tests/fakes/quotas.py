@@ -47,7 +47,7 @@ class Quotas:
 
     @classmethod
     def of(cls, account: Account, region: str, models: dict[str, Model]) -> Quotas:
-        """The default quotas: 6,000,000 tokens per minute for the profile of a geography, 12,000,000 for a global one."""
+        """The default quotas: 6,000,000 tokens per minute for the profile of a geography, 12,000,000 for global."""
         quotas = cls(account, region, dict.fromkeys(_OTHERS, 10.0))
         for model in models.values():
             name = f"{model.provider} {model.name}"

@@ -1,5 +1,5 @@
-"""What runs inside the box: the clients and the clock.
+"""The part of the benchmark that runs in the box: clients and measurements.
 
-The release's own Python runs it, so uvloop and httptools are there. It imports nothing of the
-repository but itself: `python -m inside.run`.
+The Python of the release runs it, which has uvloop and httptools. It imports no other module of the repository:
+`python -m inside.run`.
 """

@@ -1,8 +1,7 @@
-"""Clients that chat without a pause, over raw sockets: their own work must take little of the machine's processors.
+"""Clients that send chats without a pause. They use raw sockets, to need little processor time.
 
-A client has one request under way at a time and retries nothing. After a failure it pauses for `PAUSE`, as a real
-client would at least: so a closed port counts at most a hundred failures a second and client, and not as many as the
-machine can refuse.
+A client has one request in flight and does not retry. After a failure it pauses for `PAUSE`, so a closed port counts
+at most 100 failures per second and client, independent of the speed of the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import httptools
 HOST, PORT = "127.0.0.1", 4000
 #: Seconds between a failure and the same client's next request.
 PAUSE = 0.01
-#: Seconds until a request without an answer counts as failed: longer than any start takes.
+#: Seconds until a request without a response counts as failed. This is longer than any start.
 PATIENCE = 60.0
 _DONE = b"data: [DONE]"
 
@@ -31,7 +30,7 @@ def build_request(method: str, path: str, body: bytes = b"", bearer: str = "") -
 
 
 class Connection(asyncio.Protocol):
-    """One connection: `ask` sends a request and returns when the whole answer is there."""
+    """One connection. `ask` sends a request and returns with the complete response."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -48,7 +47,7 @@ class Connection(asyncio.Protocol):
         return (await asyncio.wait_for(connect, PATIENCE))[1]
 
     async def ask(self, request: bytes) -> None:
-        """Fill `status` and `body`. Raises ConnectionError if the connection ends before the answer does."""
+        """Set `status` and `body`. Raises ConnectionError if the connection closes before the end of the response."""
         loop = asyncio.get_running_loop()
         self._answer, self.body = loop.create_future(), b""
         alarm = loop.call_later(PATIENCE, self._give_up)
@@ -59,7 +58,7 @@ class Connection(asyncio.Protocol):
             alarm.cancel()
 
     def close(self) -> None:
-        """Harmless when repeated."""
+        """Close the connection. A second call has no effect."""
         self.closed = True
         if self._transport is not None:
             self._transport.close()
@@ -103,11 +102,11 @@ class Connection(asyncio.Protocol):
 
 @dataclass
 class Tally:
-    """What came of the requests. Times are seconds of time.monotonic(), latencies seconds.
+    """The results of the requests. Times are seconds of time.monotonic(), latencies are seconds.
 
-    `longest_wait` is that of a single request, failed or not. `longest_gap` is how long a client was without an
-    answer: from its last answer (or the beginning) to its next. Where nothing fails the two are the same; where
-    connections are refused at once, the second is what a user feels.
+    `longest_wait` is the time of a single request, failed or not. `longest_gap` is the longest time of a client from
+    its last response (or the start) to the next. Without failures the two are equal. If connections are refused
+    immediately, the second is the outage that a user notices.
     """
 
     since: float = field(default_factory=time.monotonic)
@@ -131,7 +130,7 @@ class Tally:
 
 @dataclass
 class Load:
-    """A number of clients and what they send; `tally` can be exchanged while they run."""
+    """A number of clients and their request. `tally` can be replaced while they run."""
 
     request: bytes
     stream: bool = False
@@ -141,12 +140,12 @@ class Load:
     served: set[int] = field(default_factory=set)
 
     def start(self, kept: int, fresh: int = 0) -> None:
-        """Start clients: `kept` stay on their connection, `fresh` take a new one for each request."""
+        """Start clients: `kept` reuse their connection, `fresh` open a new one for each request."""
         for number in range(kept + fresh):
             self.tasks.append(asyncio.create_task(self._client(number, keep=number < kept)))
 
     async def warm_up(self, seconds: float) -> None:
-        """Return when each client has been answered once, and the seconds are over; what came before is forgotten."""
+        """Return when each client has a response and the seconds are over. Discard the results until then."""
         limit = time.monotonic() + PATIENCE
         while len(self.served) < len(self.tasks) and time.monotonic() < limit:
             await asyncio.sleep(0.05)
@@ -154,7 +153,7 @@ class Load:
         self.tally = Tally()
 
     async def stop(self) -> None:
-        """Let each client finish the request that it has under way."""
+        """Wait for the request in flight of each client."""
         self.over = True
         await asyncio.gather(*self.tasks)
 
@@ -181,7 +180,7 @@ class Load:
 async def attempt(
     connection: Connection | None, request: bytes, stream: bool = False
 ) -> tuple[Connection | None, str]:
-    """Send one request, on a new connection unless there is an open one; why it failed, if it did."""
+    """Send one request, on the open connection or a new one. Return the connection and the failure, if any."""
     try:
         if connection is None or connection.closed:
             connection = await Connection.open()

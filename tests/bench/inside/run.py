@@ -1,6 +1,6 @@
-"""`python -m inside.run`: one measurement in the box. JSON on stdin names it; its result is printed as JSON.
+"""`python -m inside.run`: run one measurement in the box. Input and output are JSON.
 
-Commands (systemctl and the like) are run from here, so that their times are those of an administrator in the box.
+It also runs commands such as systemctl, so that their times are those that an administrator in the box would see.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .chat import Load, attempt, build_request
 
 _READY = build_request("GET", "/health/readiness")
 _CONTROL = "/run/litellm/control.sock"
-#: Seconds between two looks at something that is awaited.
+#: Seconds between two polls of a condition.
 _POLL = 0.01
-#: Seconds after which a wait is given up.
+#: The limit of a wait in seconds.
 _LIMIT = 120.0
-#: Seconds between two looks at how busy a unit is.
+#: Seconds between two polls of the load of a unit.
 _LOOK = 0.5
 
 Spec = dict[str, Any]
@@ -43,7 +43,7 @@ def build_chat(spec: Spec) -> bytes:
 
 
 async def start(spec: Spec) -> Spec:
-    """From a command to its return, and to the first 200 of /health/readiness."""
+    """Measure from a command to its return, and to the first 200 of /health/readiness."""
     begin = time.monotonic()
     command = asyncio.create_task(_command(spec["command"], begin))
     ready = await _wait(_is_ready, begin)
@@ -51,7 +51,7 @@ async def start(spec: Spec) -> Spec:
 
 
 async def load(spec: Spec) -> Spec:
-    """Latencies of clients on kept connections; processor seconds that the clients took themselves."""
+    """Measure the latencies of clients on kept connections, and the processor time of the clients."""
     clients = Load(build_chat(spec), stream=bool(spec.get("stream")))
     clients.start(spec["clients"])
     await clients.warm_up(spec["warm"])
@@ -63,13 +63,13 @@ async def load(spec: Spec) -> Spec:
         "seconds": seconds,
         "client_processor": (_processor() - used) / seconds,
     }
-    # What began in time counts for the latencies to its end: a client that starves must show in them.
+    # The latencies include every request that started in time: a client that waits long must show in them.
     await clients.stop()
     return {**result, "latencies": tally.latencies, "failures": dict(tally.failures)}
 
 
 async def siege(spec: Spec) -> Spec:
-    """Commands, one after the other, while clients chat, half of them on kept and half on fresh connections."""
+    """Run commands in sequence while clients chat, half of them on kept and half on new connections."""
     clients = Load(build_chat(spec))
     half = spec["clients"] // 2
     clients.start(half, spec["clients"] - half)
@@ -93,8 +93,10 @@ async def siege(spec: Spec) -> Spec:
 
 
 async def live(spec: Spec) -> Spec:
-    """From a command to the first answer that has the marker of a new configuration in it, by one client that asks on
-    fresh connections; `stale` counts answers without it to requests that began after the command had returned.
+    """Measure from a command to the first response with the marker of the new configuration.
+
+    One client sends requests on new connections. `stale` counts the responses without the marker to requests that
+    started after the command had returned.
     """
     request, marker, begin, stale = build_chat(spec), spec["marker"].encode(), time.monotonic(), 0
     command = asyncio.create_task(_command(spec["command"], begin))
@@ -114,10 +116,10 @@ async def live(spec: Spec) -> Spec:
 
 
 async def memory(spec: Spec) -> Spec:
-    """PSS in MiB of all processes of a unit together (shared pages divided among those that share them)."""
+    """Measure the PSS in MiB of all processes of a unit (each counts its share of a shared page)."""
     total, processes = 0, 0
     for folder in _processes(spec["unit"]):
-        with contextlib.suppress(OSError, KeyError):  # it has gone meanwhile
+        with contextlib.suppress(OSError, KeyError):  # the process has exited
             fields = dict(line.split(":", 1) for line in (folder / "smaps_rollup").read_text().splitlines()[1:])
             total += int(fields["Pss"].split()[0])
             processes += 1
@@ -125,7 +127,7 @@ async def memory(spec: Spec) -> Spec:
 
 
 async def settle(spec: Spec) -> Spec:
-    """Wait until a unit has next to nothing to do twice in a row: a second worker may come up after the first."""
+    """Wait until a unit is idle in two polls: a second worker may start after the first."""
     begin, before, quiet = time.monotonic(), _work(spec["unit"]), 0
     while quiet < 2 and time.monotonic() < begin + _LIMIT:
         await asyncio.sleep(_LOOK)
@@ -147,7 +149,7 @@ async def _command(argv: list[str], begin: float) -> Spec:
 
 
 async def _wait(condition: Callable[[], Awaitable[bool]], begin: float) -> float | None:
-    """Seconds from `begin` until it holds, None if it doesn't."""
+    """The seconds from `begin` until the condition is true. None after the limit."""
     while time.monotonic() < begin + _LIMIT:
         if await condition():
             return time.monotonic() - begin
@@ -170,11 +172,11 @@ async def _answers_with(request: bytes, marker: bytes) -> bool:
 
 
 async def _recovered(spec: Spec, begin: float) -> float | None:
-    """Seconds until the service is whole again: ready, and with `workers` serving, none of them being `gone`."""
+    """The seconds until the service is ready again, with `workers` serving workers other than `gone`."""
     if "workers" in spec:
         return await _wait(lambda: _is_whole(spec["workers"], spec["gone"]), begin)
     if "gone" in spec:
-        # Workers that outlive their main process for a moment answer still: systemd ends them before it starts anew.
+        # The old workers may still respond after the kill: systemd ends them before it restarts the service.
         await _wait(lambda: _has_new_main(spec["unit"], spec["gone"]), begin)
     return await _wait(_is_ready, begin)
 
@@ -188,7 +190,7 @@ async def _has_new_main(unit: str, gone: int) -> bool:
 
 
 async def _is_whole(number: int, gone: int) -> bool:
-    """What the main process of ours says of itself, in its facts."""
+    """Whether our main process reports this number of serving workers, without the worker `gone`."""
     try:
         reader, writer = await asyncio.open_unix_connection(_CONTROL)
         writer.write(b'{"command": "status"}\n')
@@ -201,7 +203,7 @@ async def _is_whole(number: int, gone: int) -> bool:
 
 
 def _processes(unit: str) -> list[Path]:
-    """The folders in /proc of a unit's processes."""
+    """The /proc folders of the processes of a unit."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -211,7 +213,7 @@ def _processes(unit: str) -> list[Path]:
 
 
 def _work(unit: str) -> float:
-    """Processor seconds that the processes that a unit has now have taken (proc_pid_stat(5), utime and stime)."""
+    """The processor seconds of the current processes of a unit (proc_pid_stat(5), utime and stime)."""
     ticks = 0
     for folder in _processes(unit):
         with contextlib.suppress(OSError):
