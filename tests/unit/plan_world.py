@@ -1,4 +1,4 @@
-"""Hosts for plan cases, made by acting plans out on values: nothing here touches a disk or systemd."""
+"""Hosts for plan cases: plans are simulated on values, without a disk or systemd."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from litellm_systemd.host.state import (
 )
 from litellm_systemd.install.plan import plan_install
 
-#: What every host has (file-hierarchy(7)).
+#: The folders of every host (file-hierarchy(7)).
 STANDARD = (
     *("/etc", "/etc/systemd", "/etc/systemd/system", "/etc/sysusers.d", "/etc/tmpfiles.d"),
     *("/opt", "/srv", "/usr", "/usr/local", "/usr/local/bin", "/var", "/var/lib"),
@@ -68,13 +68,13 @@ def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> Desi
     )
 
 
-def make_host(layout: Layout, told: dict[str, Any]) -> HostState:
-    """A bare host; or one after an install, if the case says `installed`; with what the case changes there."""
+def make_host(layout: Layout, case: dict[str, Any]) -> HostState:
+    """A host with the changes of the case. With `installed` in the case, it has an installation."""
     host = HostState(files={path: folder(path, 0o755) for path in STANDARD})
-    if "installed" in told:
-        host = act_out(plan_install(layout, make_desired(layout, told["installed"], host), host), host)
+    if "installed" in case:
+        host = simulate(plan_install(layout, make_desired(layout, case["installed"], host), host), host)
     files = dict(host.files)
-    for path, change in told.get("files", {}).items():
+    for path, change in case.get("files", {}).items():
         if change is None:
             files.pop(path)
         else:
@@ -84,12 +84,12 @@ def make_host(layout: Layout, told: dict[str, Any]) -> HostState:
             change = {**change, **({"kind": FileKind(change["kind"])} if "kind" in change else {})}
             files[path] = replace(before, **change)
     names = (*UNITS, VERIFY_TIMER)
-    units = {name: replace(host.unit(name), **told.get("units", {}).get(name, {})) for name in names}
-    return replace(host, files=files, units=units, releases=tuple(told.get("releases", host.releases)))
+    units = {name: replace(host.unit(name), **case.get("units", {}).get(name, {})) for name in names}
+    return replace(host, files=files, units=units, releases=tuple(case.get("releases", host.releases)))
 
 
-def act_out(plan: Plan, host: HostState) -> HostState:
-    """The host after the plan, if every step goes well."""
+def simulate(plan: Plan, host: HostState) -> HostState:
+    """The host after the plan, if every step succeeds."""
     targets = [PurePosixPath(action.target) for action in plan.actions if action.verb is Verb.WRITE]
     paths = {str(parent) for target in targets for parent in target.parents} - {*host.files, "/"}
     made = {path: folder(path, 0o755) for path in paths}

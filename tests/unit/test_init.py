@@ -1,4 +1,4 @@
-"""init: the .env that it writes, and what it takes from ~/.aws."""
+"""init: the .env that it writes, and the profiles that it reads from ~/.aws."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_env_from_profile(home: Path, tmp_path: Path) -> None:
-    """A .env made from a profile holds its key pair and region, and install takes it as it is."""
+    """A .env from a profile has its key pair and region, and install accepts it unchanged."""
     path = tmp_path / ".env"
     report = init(path, environ={"HOME": str(home)}, profile="cline", offline=True)
     settings = build_settings(read_dotenv(path), installed={}, new_key=lambda: "sk-made")
@@ -62,14 +62,14 @@ def test_env_from_profile(home: Path, tmp_path: Path) -> None:
 
 
 def test_region_of_the_command_line_wins(home: Path, tmp_path: Path) -> None:
-    """A region that is given is taken instead of the profile's."""
+    """The region of the command line overrides the profile's."""
     path = tmp_path / ".env"
     init(path, environ={"HOME": str(home)}, profile="cline", offline=True, region="us-west-2")
     assert read_dotenv(path).values["AWS_REGION_NAME"] == "us-west-2"
 
 
 def test_env_without_a_profile_is_usable(tmp_path: Path) -> None:
-    """The example, copied as it is, is accepted, and asks for the IAM role on loopback."""
+    """An unchanged copy of the example is accepted. It uses the IAM role and listens on loopback."""
     path = tmp_path / ".env"
     init(path, environ={"HOME": str(tmp_path)})
     settings = build_settings(read_dotenv(path), installed={}, new_key=lambda: "sk-made")
@@ -78,7 +78,7 @@ def test_env_without_a_profile_is_usable(tmp_path: Path) -> None:
 
 
 def test_env_is_private(tmp_path: Path) -> None:
-    """Nobody but its owner can read the .env, whatever the umask is."""
+    """Only its owner can read the .env, with any umask."""
     before = os.umask(0)
     try:
         init(tmp_path / ".env", environ={"HOME": str(tmp_path)})
@@ -88,7 +88,7 @@ def test_env_is_private(tmp_path: Path) -> None:
 
 
 def test_existing_file_is_kept(tmp_path: Path) -> None:
-    """A .env that is there is not overwritten, unless the user says so."""
+    """An existing .env is not overwritten without --force."""
     path = tmp_path / ".env"
     path.write_text("MINE=1\n", encoding="utf-8")
     with pytest.raises(InstallerError, match="exists already"):
@@ -101,7 +101,7 @@ def test_existing_file_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("profile", "error", "reason"),
     [
-        ("nobody", MissingError, "there is no profile nobody"),
+        ("none", MissingError, "there is no profile none"),
         ("half", InputError, "has no complete key pair"),
         ("program", InputError, "credential_process"),
         ("sso", InputError, "SSO"),
@@ -109,50 +109,50 @@ def test_existing_file_is_kept(tmp_path: Path) -> None:
     ],
 )
 def test_profile_without_a_pair(home: Path, profile: str, error: type[InstallerError], reason: str) -> None:
-    """A profile that holds no key pair is refused with what it is."""
+    """A profile without a key pair is refused with the reason."""
     with pytest.raises(error, match=reason):
         read_profile(profile, home)
 
 
-def test_missing_profile_names_those_there_are(home: Path) -> None:
-    """Whoever mistypes a profile reads which ones there are."""
+def test_missing_profile_lists_the_others(home: Path) -> None:
+    """The error for an unknown profile lists the existing ones."""
     with pytest.raises(MissingError) as caught:
         read_profile("clien", home)
     assert "cline, default, half" in caught.value.hint
 
 
 def test_no_aws_folder(tmp_path: Path) -> None:
-    """Without ~/.aws the profile is said to be missing, by the file that was looked for."""
+    """Without ~/.aws, the error has the path of the missing file."""
     with pytest.raises(MissingError, match=r"there is no profile cline in .*\.aws/credentials"):
         read_profile("cline", tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root is somebody else under sudo")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as under sudo")
 def test_sudo_means_the_invoking_user() -> None:
-    """Under sudo the profile is looked for in the home of the user who typed it, not in root's."""
+    """Under sudo, init reads the profile from the home of the calling user, not from root's."""
     import pwd
 
-    entry = pwd.getpwnam("nobody")
-    found = find_invoker({"SUDO_USER": "nobody", "HOME": "/root"})
+    entry = pwd.getpwnam("daemon")
+    found = find_invoker({"SUDO_USER": "daemon", "HOME": "/root"})
     assert (found.home, found.uid) == (Path(entry.pw_dir), entry.pw_uid)
 
 
-def test_sudo_of_a_stranger() -> None:
-    """Where nobody has the name that sudo tells, as in a container, that is said."""
+def test_sudo_of_an_unknown_user() -> None:
+    """An unknown SUDO_USER, as in a container, is reported."""
     if os.geteuid() == 0:
-        with pytest.raises(InputError, match="SUDO_USER=nobody-of-that-name: there is no such user"):
-            find_invoker({"SUDO_USER": "nobody-of-that-name"})
+        with pytest.raises(InputError, match="SUDO_USER=no-such-user: there is no such user"):
+            find_invoker({"SUDO_USER": "no-such-user"})
 
 
 def test_names_of_profiles(home: Path) -> None:
-    """Profiles are named as the AWS CLI names them: with a space in quotes, and `[profile default]` too."""
+    """Names of profiles have the syntax of the AWS CLI: `[profile "a b"]`, `[profile default]`."""
     (home / ".aws/config").write_text('[profile "a b"]\nregion = eu-west-1\n[profile default]\nregion = eu-west-3\n')
     (home / ".aws/credentials").write_text(CREDENTIALS.replace("[cline]", "[a b]"))
     assert (read_profile("a b", home).region, read_profile("default", home).region) == ("eu-west-1", "eu-west-3")
 
 
 def test_credentials_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of somebody else's, as `sudo aws configure` leaves it, is said to be one, and not to have no profile."""
+    """A file of another user, as after `sudo aws configure`, is reported as unreadable, not as a missing profile."""
 
     def refuse(path: Path, _mode: str) -> None:
         raise PermissionError(path)
@@ -162,8 +162,8 @@ def test_credentials_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyP
         read_profile("cline", home)
 
 
-def test_a_region_that_is_none(home: Path, tmp_path: Path) -> None:
-    """A region that can't be one is refused before a .env is written, be it the profile's or the command line's."""
+def test_invalid_region(home: Path, tmp_path: Path) -> None:
+    """An invalid region, of the profile or the command line, is refused before a .env is written."""
     (home / ".aws/config").write_text("[profile cline]\nregion = mars-1\n", encoding="utf-8")
     path, environ = tmp_path / ".env", {"HOME": str(home)}
     with pytest.raises(InputError, match="its region mars-1 is not an AWS region"):
@@ -174,6 +174,6 @@ def test_a_region_that_is_none(home: Path, tmp_path: Path) -> None:
 
 
 def test_fill_replaces_where_the_key_stands() -> None:
-    """A value takes the place of its line in the example, commented out or not; a new one comes last."""
+    """A value replaces its line in the example, also a comment. A new variable is appended."""
     text = fill_example("#A=\nB=old\n# C is explained\n", {"A": "1", "B": r"\2", "D": "4"})
     assert text == "A=1\nB=\\2\n# C is explained\nD=4\n"

@@ -1,4 +1,4 @@
-"""The write-ahead journal."""
+"""The undo log of a change."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def begin(layout: Layout, steps: tuple[Action, ...] = STEPS) -> UndoLog:
-    journal = UndoLog(layout, "install", HOST)
+    log = UndoLog(layout, "install", HOST)
     for step in steps:
-        journal.record(step)
-    return journal
+        log.record(step)
+    return log
 
 
-def test_what_was_begun_can_be_read(layout: Layout) -> None:
-    """The journal of a change that was cut short tells all that going back needs."""
+def test_interrupted_change(layout: Layout) -> None:
+    """The undo log of an interrupted change has all data for a rollback."""
     begin(layout)
     found = read_undo_log(layout)
     assert found is not None
@@ -42,8 +42,8 @@ def test_what_was_begun_can_be_read(layout: Layout) -> None:
     assert found.host.user_exists
 
 
-def test_no_secret_is_in_it(layout: Layout) -> None:
-    """No content of a file gets into the journal, which nobody but root can read."""
+def test_no_secrets(layout: Layout) -> None:
+    """The undo log has no content of files, and only root can read it."""
     begin(layout)
     path = layout.real(layout.journal)
     assert b"secret" not in path.read_bytes()
@@ -51,7 +51,7 @@ def test_no_secret_is_in_it(layout: Layout) -> None:
 
 
 def test_committed(layout: Layout) -> None:
-    """A change whose steps were all taken is known as one, with the manifest that it was to leave."""
+    """A complete change is marked as complete, with its manifest."""
     begin(layout).commit("the manifest\n")
     found = read_undo_log(layout)
     assert found is not None
@@ -59,13 +59,13 @@ def test_committed(layout: Layout) -> None:
 
 
 def test_closed(layout: Layout) -> None:
-    """After the end of a change there is no journal."""
+    """After the end of a change there is no undo log."""
     begin(layout).close()
     assert read_undo_log(layout) is None
 
 
-def test_a_torn_line_was_not_taken(layout: Layout) -> None:
-    """A record that was being written when the power went doesn't count, wherever it was cut."""
+def test_incomplete_record(layout: Layout) -> None:
+    """A record that is cut at any byte, as by a power failure, is ignored."""
     begin(layout)
     path = layout.real(layout.journal)
     whole = path.read_bytes()
@@ -79,8 +79,8 @@ def test_a_torn_line_was_not_taken(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}\n", "nonsense\n", '{"format": 99}\n', "[]\n"])
-def test_not_a_journal(layout: Layout, text: str) -> None:
-    """A journal that can't be read is an error that names the file, and not a guess."""
+def test_invalid_undo_log(layout: Layout, text: str) -> None:
+    """An invalid undo log is an error with the path of the file."""
     path = layout.real(layout.journal)
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")

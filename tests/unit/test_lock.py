@@ -1,4 +1,4 @@
-"""One change at a time."""
+"""The install lock allows one change at a time."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from litellm_systemd.host.state import FileState
 
 
 class Holder:
-    """A process that holds the lock until it is told to let go, or killed; it does once this is made."""
+    """A process that holds the lock until `release` or `kill`. It holds the lock when the constructor returns."""
 
     def __init__(self, layout: Layout) -> None:
         holds, holding = os.pipe()
-        told, self._tell = os.pipe()
+        released, self._release = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self._tell)
+            os.close(self._release)
             with hold_lock(layout, "install"):
                 os.write(holding, b".")
-                os.read(told, 1)
+                os.read(released, 1)
             os._exit(0)
         os.read(holds, 1)
-        for end in (holds, holding, told):
+        for end in (holds, holding, released):
             os.close(end)
 
-    def let_go(self) -> None:
-        os.close(self._tell)
+    def release(self) -> None:
+        os.close(self._release)
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        os.close(self._tell)
+        os.close(self._release)
 
 
-def test_second_run_says_who_is_at_work(tmp_path: Path) -> None:
-    """A second run is refused, and names the running verb, its process and since when."""
+def test_second_run_is_refused(tmp_path: Path) -> None:
+    """A second run is refused with the running verb, its process and its start time."""
     layout = Layout(root=tmp_path)
     holder = Holder(layout)
     try:
         with pytest.raises(Busy) as refused, hold_lock(layout, "uninstall"):
-            pytest.fail("it isn't held")
+            pytest.fail("the lock was free")
     finally:
         holder.kill()
     said = rf"litellmctl install \(pid {holder.pid}\) has been running since \d\d:\d\d:\d\d"
@@ -56,16 +56,16 @@ def test_second_run_says_who_is_at_work(tmp_path: Path) -> None:
     assert "--wait" in refused.value.hint
 
 
-def test_the_dead_hold_nothing(tmp_path: Path) -> None:
-    """The lock of a run that was killed is free at once."""
+def test_lock_of_a_killed_process(tmp_path: Path) -> None:
+    """The lock of a killed run is free immediately."""
     layout = Layout(root=tmp_path)
     Holder(layout).kill()
     with hold_lock(layout, "install"):
         pass
 
 
-def test_nothing_is_left(tmp_path: Path) -> None:
-    """A lock that was given up leaves no file behind."""
+def test_no_file_is_left(tmp_path: Path) -> None:
+    """A released lock leaves no file."""
     layout = Layout(root=tmp_path)
     with hold_lock(layout, "install"):
         assert layout.real(layout.lock).exists()
@@ -75,7 +75,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="files of root take root")
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_folders_under_any_umask(tmp_path: Path, umask: int) -> None:
-    """Folders that a change makes on the way are for all to read and for root to write, whatever the umask is."""
+    """All users can read the folders that a change creates, and only root can write them, with any umask."""
     layout = Layout(root=tmp_path)
     before = os.umask(umask)
     try:
@@ -88,23 +88,23 @@ def test_folders_under_any_umask(tmp_path: Path, umask: int) -> None:
 
 
 def test_wait(tmp_path: Path) -> None:
-    """With --wait the second run says whom it waits for, and goes on when that one is done."""
+    """With --wait, the second run names the first one and continues when it has finished."""
     layout = Layout(root=tmp_path)
     holder = Holder(layout)
     said: list[str] = []
 
-    def hear(line: str) -> None:
+    def listen(line: str) -> None:
         said.append(line)
-        holder.let_go()
+        holder.release()
 
-    with hold_lock(layout, "uninstall", wait=True, say=hear):
+    with hold_lock(layout, "uninstall", wait=True, say=listen):
         assert os.waitpid(holder.pid, 0)[1] == 0
     assert len(said) == 1
     assert f"(pid {holder.pid})" in said[0]
 
 
-def test_a_lock_without_a_holder_s_name(tmp_path: Path) -> None:
-    """Whoever has only just taken the lock is another litellmctl, not an error."""
+def test_lock_without_details(tmp_path: Path) -> None:
+    """A lock without details yet is reported as another litellmctl."""
     layout = Layout(root=tmp_path)
     holder = Holder(layout)
     layout.real(layout.lock).write_text("", encoding="utf-8")

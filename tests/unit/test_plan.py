@@ -1,4 +1,4 @@
-"""Plans, from data files: given this host and these settings, exactly these actions."""
+"""The plan for a host and its settings has exactly the actions of the case (from data files)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from litellm_systemd.install.plan import plan_install, plan_rollback, plan_uninstall
-from tests.unit.plan_world import act_out, make_desired, make_host, make_layout
+from tests.unit.plan_world import make_desired, make_host, make_layout, simulate
 
 CASES = Path(__file__).parent / "plan_cases"
 
@@ -21,7 +21,7 @@ def cases(name: str) -> pytest.MarkDecorator:
 
 @cases("install.yml")
 def test_install(case: dict[str, Any]) -> None:
-    """The plan for a host and its settings is exactly the one in the case, and what it leaves alone is said."""
+    """An install plans exactly the actions of the case, and lists the edited files that it keeps."""
     layout = make_layout(case)
     host = make_host(layout, case["host"])
     plan = plan_install(layout, make_desired(layout, case["asked"], host), host)
@@ -32,10 +32,10 @@ def test_install(case: dict[str, Any]) -> None:
 
 @cases("install.yml")
 def test_install_twice(case: dict[str, Any]) -> None:
-    """Once a plan has been acted out, the same request plans no file, no folder, no user and no release again."""
+    """After an install, the same request plans no file, no folder, no user and no release again."""
     layout = make_layout(case)
     host = make_host(layout, case["host"])
-    after = act_out(plan_install(layout, make_desired(layout, case["asked"], host), host), host)
+    after = simulate(plan_install(layout, make_desired(layout, case["asked"], host), host), host)
     again = plan_install(layout, make_desired(layout, case["asked"], after), after)
     left = [str(action) for action in again.actions if action.verb.value not in ("daemon-reload", "restart", "start")]
     assert left == []
@@ -43,7 +43,7 @@ def test_install_twice(case: dict[str, Any]) -> None:
 
 @cases("uninstall.yml")
 def test_uninstall(case: dict[str, Any]) -> None:
-    """An uninstall takes exactly the steps in the case."""
+    """An uninstall plans exactly the actions of the case."""
     layout = make_layout(case)
     plan = plan_uninstall(layout, make_host(layout, case["host"]), purge=case["purge"])
     assert [str(action) for action in plan.actions] == case["actions"]
@@ -51,7 +51,7 @@ def test_uninstall(case: dict[str, Any]) -> None:
 
 @cases("rollback.yml")
 def test_rollback(case: dict[str, Any]) -> None:
-    """What was begun and failed is taken back by exactly the steps in the case."""
+    """A failed install is rolled back with exactly the actions of the case."""
     layout = make_layout(case)
     host = make_host(layout, case["host"])
     plan = plan_install(layout, make_desired(layout, case["asked"], host), host)

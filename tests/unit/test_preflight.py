@@ -1,4 +1,4 @@
-"""What is found before anything is changed."""
+"""The checks of a host before a change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.plan_world import make_desired, make_host
 LAYOUT = Layout()
 
 
-def ground(host: HostState, **asked: object) -> None:
+def check(host: HostState, **asked: object) -> None:
     require_ground(LAYOUT, make_desired(LAYOUT, dict(asked), host), host)
 
 
@@ -34,9 +34,9 @@ ELSEWHERE = UnitState("litellm.service", load="loaded", fragment="/usr/lib/syste
 
 
 @pytest.mark.parametrize("host", [BARE, INSTALLED], ids=["bare", "installed"])
-def test_good_ground(host: HostState) -> None:
-    """A bare host will do, and so will one with an install."""
-    ground(host)
+def test_usable_host(host: HostState) -> None:
+    """A host without and a host with an installation are usable."""
+    check(host)
 
 
 @pytest.mark.parametrize(
@@ -55,20 +55,20 @@ def test_good_ground(host: HostState) -> None:
         ),
         (with_file(BARE, FileState(LAYOUT.current, b"?")), CannotCreate, "is a file, but must be a link"),
     ],
-    ids=["masked", "another package's", "somebody's unit", "link", "folder", "etc is a link", "device", "no link"],
+    ids=["masked", "another package's", "another unit", "link", "folder", "etc is a link", "device", "no link"],
 )
-def test_bad_ground(host: HostState, kind: type[InstallerError], said: str) -> None:
-    """What stands in the way is one error with its path or unit and the remedy."""
+def test_unusable_host(host: HostState, kind: type[InstallerError], said: str) -> None:
+    """An obstacle is one error with its path or unit and the remedy."""
     with pytest.raises(kind) as refused:
-        ground(host)
+        check(host)
     assert said in f"{refused.value.message} {refused.value.hint}"
 
 
-def test_somebody_s_unit_that_is_given_up() -> None:
-    """With --take-ours a unit that isn't ours is no obstacle."""
-    ground(with_file(BARE, FileState(LAYOUT.service, b"theirs")), take=[LAYOUT.service])
+def test_take_ours() -> None:
+    """With --take-ours, a unit of another installer is no obstacle."""
+    check(with_file(BARE, FileState(LAYOUT.service, b"theirs")), take=[LAYOUT.service])
 
 
 def test_copy_in_place_of_our_link() -> None:
-    """A file in place of a link that an install wrote is an edit like any other."""
-    ground(with_file(INSTALLED, FileState(LAYOUT.config_link, b"mine")))
+    """A file in place of a link that an install wrote is an edit, not an obstacle."""
+    check(with_file(INSTALLED, FileState(LAYOUT.config_link, b"mine")))

@@ -1,4 +1,4 @@
-"""Building a release: what happens around uv and pip."""
+"""Build a release, with fakes of uv and pip."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOCK = "litellm==1.106.2 --hash=sha256:" + "a" * 64 + "\n"
 
 
 class Nowhere:
-    """An origin that has nothing."""
+    """An empty origin."""
 
     def prepare(self, scratch: Path) -> Materials:
         return Materials(scratch / "none.whl")
@@ -46,7 +46,7 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture(autouse=True)
 def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A venv is an empty folder with a script, and works."""
+    """Fake a working venv: a folder with a script."""
 
     def make_venv(folder: Path, python: Path) -> Venv:
         (folder / "bin").mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_release_with_a_compromised_litellm(layout: Layout) -> None:
 
 
 def test_release_is_complete(layout: Layout) -> None:
-    """A release has its mark, its lock and scripts with its own path; nothing else is left, and all may read it."""
+    """A release has its mark, its lock and scripts with its path. All users can read it. No other file is left."""
     before = os.umask(0o077)
     try:
         identifier = build_release(layout, SOURCE)
@@ -92,8 +92,8 @@ def test_release_is_complete(layout: Layout) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) & 0o055 == 0o055
 
 
-def test_release_that_is_there_is_left_alone(layout: Layout) -> None:
-    """A second build of the same source does nothing."""
+def test_existing_release_is_not_changed(layout: Layout) -> None:
+    """A second build of the same source changes nothing."""
     identifier = build_release(layout, SOURCE)
     said: list[str] = []
     before = layout.real(layout.release(identifier)).stat().st_mtime_ns
@@ -110,7 +110,7 @@ def failing(*_: object) -> Trial:
     "step", ["make_venv", "install_lock", "install_wheel", "try_release", "try_configuration", "try_import"]
 )
 def test_failure_leaves_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """Whatever step fails, no release and nothing under way is left, and the next run can build it."""
+    """If any step fails, no release and no temporary file is left, and the next run can build the release."""
     with monkeypatch.context() as patch:
         patch.setattr(build, step, failing)
         with pytest.raises(InstallerError, match="doesn't work"):
@@ -124,7 +124,7 @@ def test_failure_leaves_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch,
 def test_litellm_is_imported_once(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, starts: bool, has_configuration: bool
 ) -> None:
-    """The trial imports LiteLLM where neither an installed configuration nor the start of the service does it."""
+    """The test of a release imports LiteLLM only if no installed configuration and no start of the service does."""
     imported: list[str] = []
     monkeypatch.setattr(build, "try_configuration", lambda *_: has_configuration)
     monkeypatch.setattr(build, "try_import", imported.append)
@@ -132,8 +132,8 @@ def test_litellm_is_imported_once(
     assert len(imported) == (not starts and not has_configuration)
 
 
-def test_full_disk_is_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the disk is told with its file and reason, and leaves nothing."""
+def test_full_disk(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk error is reported with file and reason, and leaves no file."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/opt/x")
@@ -144,8 +144,8 @@ def test_full_disk_is_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> N
     assert left(layout) == []
 
 
-def test_what_a_killed_run_left_goes(layout: Layout) -> None:
-    """The next build takes away what a killed one left, and a folder without a mark under its own name."""
+def test_leftovers_of_a_killed_run(layout: Layout) -> None:
+    """The next build removes the leftovers of a killed one, and a folder without a mark under its own name."""
     killed = layout.real(layout.releases) / ".staging-0.0.9-eee"
     (killed / "venv/bin").mkdir(parents=True)
     layout.real(layout.release(SOURCE.identifier)).mkdir()
@@ -153,8 +153,8 @@ def test_what_a_killed_run_left_goes(layout: Layout) -> None:
     assert [build_release(layout, SOURCE)] == left(layout)
 
 
-def test_somebody_else_builds(layout: Layout) -> None:
-    """What a living run has under way is not touched: the second one is told so."""
+def test_concurrent_build(layout: Layout) -> None:
+    """A second run is refused during a build, and does not change the files of the first."""
     other = layout.real(layout.releases) / ".staging-0.0.9-eee"
     other.mkdir(parents=True)
     handle = os.open(other, os.O_RDONLY)
@@ -168,14 +168,14 @@ def test_somebody_else_builds(layout: Layout) -> None:
 
 
 def test_bad_lock_is_refused_first(layout: Layout) -> None:
-    """A source whose lock isn't one is refused before anything is written."""
+    """A source with an invalid lock is refused before a file is written."""
     with pytest.raises(InputError):
         build_release(layout, replace(SOURCE, lock="litellm\n"))
     assert not layout.real(layout.releases).exists()
 
 
 def test_scripts_move_and_programs_stay(tmp_path: Path) -> None:
-    """The path is exchanged in scripts alone: links and other files are as they were."""
+    """The path is replaced only in scripts. Links and other files are unchanged."""
     venv = Venv(tmp_path / "staging", None)
     (venv.folder / "bin").mkdir(parents=True)
     (venv.folder / "pyvenv.cfg").write_text("home = /usr/bin\n", encoding="utf-8")
@@ -190,7 +190,7 @@ def test_scripts_move_and_programs_stay(tmp_path: Path) -> None:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: Result) -> list[tuple[str, ...]]:
-    """Have programs answer so, one after the other; gives what was run."""
+    """Fake the results of programs, in order. Returns the commands that ran."""
     ran: list[tuple[str, ...]] = []
     rest = list(answers)
 
@@ -207,8 +207,8 @@ def probe(**versions: str) -> Result:
     return Result((), 0, json.dumps(found))
 
 
-def test_release_that_is_what_the_lock_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A venv that imports and has the versions of the lock passes."""
+def test_release_that_matches_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A venv that can import LiteLLM and has the versions of the lock passes."""
     answering(monkeypatch, probe(litellm="1.106.2"))
     assert try_release("python", LOCK, "0.1.0").versions["litellm"] == "1.106.2"
 
@@ -223,7 +223,7 @@ def test_release_that_is_what_the_lock_says(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_release_that_does_not_work(monkeypatch: pytest.MonkeyPatch, answer: Result, said: str) -> None:
-    """A venv that doesn't import, or isn't what the lock says, is refused with the reason."""
+    """A venv that can't import LiteLLM or differs from the lock is refused with the reason."""
     answering(monkeypatch, answer)
     with pytest.raises(InstallerError, match=said):
         try_release("python", LOCK, "0.1.0")
@@ -231,7 +231,7 @@ def test_release_that_does_not_work(monkeypatch: pytest.MonkeyPatch, answer: Res
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """A configuration that is installed, on what counts as the running host."""
+    """An installed configuration on a fake running host."""
 
     class Host(Layout):
         @property
@@ -250,7 +250,7 @@ def quiet(_line: str) -> None: ...
 
 
 def test_configuration_is_loaded_as_the_services_user(installed: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new release loads the installed configuration, as the user that the service has."""
+    """The new release loads the installed configuration as the service's user."""
     ran = answering(monkeypatch, Result((), 0))
     try_configuration(installed, "/new/bin/python", quiet)
     assert ran[0][:2] == ("setpriv", "--reuid=litellm")
@@ -261,14 +261,14 @@ BAD = Result((), 78, "", "<6>loading\n<3>no such provider\n")
 
 
 def test_configuration_that_only_the_new_one_refuses(installed: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release that can't load what the present one loads is refused, with the runtime's own words."""
+    """A release that can't load a configuration that the current one loads is refused with the runtime's message."""
     answering(monkeypatch, BAD, Result((), 0))
     with pytest.raises(InstallerError, match=r"can't load /etc/litellm/config.yaml: no such provider"):
         try_configuration(installed, "/new/bin/python", quiet)
 
 
 def test_configuration_that_both_refuse(installed: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A configuration that the present release refuses as well is no reason against the new one: it is only said."""
+    """A configuration that the current release rejects too does not block the new one. It is only reported."""
     answering(monkeypatch, BAD, BAD)
     said: list[str] = []
     try_configuration(installed, "/new/bin/python", said.append)
@@ -276,7 +276,7 @@ def test_configuration_that_both_refuse(installed: Layout, monkeypatch: pytest.M
 
 
 def test_nothing_installed_yet(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no configuration is installed there is none to load."""
+    """Without an installed configuration, none is loaded."""
     assert answering(monkeypatch) == []
     assert not try_configuration(layout, "/new/bin/python", quiet)
 
@@ -308,7 +308,7 @@ def locking(version: str) -> Callable[..., str]:
 
 @pytest.mark.parametrize("by", ["_by_uv", "_by_pip"])
 def test_litellm_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
-    """Another LiteLLM is the present package with another lock, and so another release."""
+    """Another LiteLLM is the current package with another lock, so another release."""
     monkeypatch.setattr(fetch, "find_uv", lambda: "uv" if by == "_by_uv" else None)
     monkeypatch.setattr(fetch, by, locking("1.106.5"))
     source, present = fetch.fetch_litellm("1.106.5", tmp_path), find_source()
@@ -318,7 +318,7 @@ def test_litellm_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str)
 
 
 def test_lock_is_asked_for_what_it_can_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is worked out for another LiteLLM are the packages of the lock, and none that has no wheel."""
+    """Only the packages of the lock that have a wheel are resolved for another LiteLLM."""
     asked: list[str] = []
 
     def remember(_source: Source, requirements: list[str], _scratch: Path) -> str:
@@ -333,7 +333,7 @@ def test_lock_is_asked_for_what_it_can_name(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_lock_without_the_wanted_litellm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock that came out with another LiteLLM than was asked for is not used."""
+    """A new lock with another LiteLLM than the requested one is refused."""
     monkeypatch.setattr(fetch, "_by_uv", locking("1.106.4"))
     monkeypatch.setattr(fetch, "_by_pip", locking("1.106.4"))
     with pytest.raises(InstallerError, match=r"1\.106\.4, not 1\.106\.5"):
@@ -341,7 +341,7 @@ def test_lock_without_the_wanted_litellm(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_litellm_that_goes_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing can be worked out, the error has the cause that uv or pip gives, not its last words."""
+    """If no lock can be resolved, the error has the cause from uv or pip, not their last line."""
 
     def fail(*_: object) -> str:
         raise CommandError(
@@ -355,7 +355,7 @@ def test_litellm_that_goes_with_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_pip_report_becomes_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pip would install is recorded by name, version and hash."""
+    """The lock has the name, version and hash of each package that pip would install."""
 
     def item(name: str, version: str, digest: str) -> dict[str, object]:
         hashes = {"hashes": {"sha256": digest}}
@@ -373,8 +373,8 @@ def test_pip_report_becomes_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert pins == {"litellm": ("1.106.5", ("a" * 64,)), "pyyaml": ("6.0.3", ("b" * 64,))}
 
 
-def test_package_that_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version that the index hasn't got is an error that says how another index is named."""
+def test_unavailable_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that the index does not have is an error with the option for another index."""
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(CommandError) as caught:
@@ -382,8 +382,8 @@ def test_package_that_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.Monke
     assert "PIP_INDEX_URL" in caught.value.hint
 
 
-def test_file_that_is_no_wheel_of_ours(tmp_path: Path) -> None:
-    """A file that isn't our wheel is refused with its name."""
+def test_invalid_wheel(tmp_path: Path) -> None:
+    """A file that is not our wheel is refused with its name."""
     (tmp_path / "x.whl").write_bytes(b"no zip")
     with pytest.raises(InputError, match=r"x\.whl is not a readable wheel"):
         wheel_source(tmp_path / "x.whl")
