@@ -24,7 +24,8 @@ readonly PLATFORMS=(x86_64-manylinux_2_34 aarch64-manylinux_2_34)
 readonly SDNOTIFY='sdnotify==0.3.2 --hash=sha256:73977fc746b36cc41184dd43c3fe81323e7b8b06c2bb0826c4f59a20c56bb9f1'
 readonly SDNOTIFY_WHEEL=$CHECKOUT/installer/litellm_systemd/releases/sdnotify-0.3.2-py3-none-any.whl
 
-UV=$(PATH=$CHECKOUT/.venv/bin:$PATH command -v uv) || die "uv isn't here: scripts/test.sh sets it up in .venv"
+UV=$(PATH=$CHECKOUT/.venv/bin:$PATH command -v uv) ||
+    die "uv was not found. To install it in .venv, run: scripts/test.sh --setup"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -64,7 +65,7 @@ for python in 3.10 3.11 3.12 3.13 3.14; do
     done
 done
 if grep -nE '://|^--' "$scratch/requirements.lock"; then
-    die "the lock names a place: it must hold for any package index"
+    die "the lock contains a URL or an option, but it must work with any package index"
 fi
 install -m 0644 "$scratch/requirements.lock" "$LOCK"
 printf '%s: %s entries, LiteLLM %s\n' "${LOCK#"$CHECKOUT"/}" "$(grep -c '==' "$LOCK")" \

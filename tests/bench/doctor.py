@@ -1,6 +1,6 @@
-"""`sudo .venv/bin/python -m tests.bench.doctor`: how long doctor takes where something never answers.
+"""`sudo .venv/bin/python -m tests.bench.doctor`: the time of doctor if something never responds.
 
-In a box with AWS on its loopback and a configuration of several models in four regions.
+It runs in a box with a fake AWS on loopback and a configuration with several models in four regions.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _LISTEN = f"import socket, time; s = socket.create_server(('{_MUTE}', 443), back
 _USE_PAIR = KEEP_ENV + "; ".join(f"echo {line} >> /etc/litellm/litellm.env" for line in PAIR.splitlines())
 #: The shell command that breaks something, and the one that repairs it.
 CASES = {
-    "DNS swallows every question": (resolve(HOLE), RESOLVED),
-    "the endpoints swallow every connection": (move(HOLE, *_RUNTIMES), RESOLVED),
-    "the endpoints take connections and never speak": (
+    "DNS drops every query": (resolve(HOLE), RESOLVED),
+    "the endpoints drop every connection": (move(HOLE, *_RUNTIMES), RESOLVED),
+    "the endpoints accept connections and stay silent": (
         f'systemd-run --quiet --unit=mute python3 -c "{_LISTEN}"; {move(_MUTE, *_RUNTIMES)}',
         f"{RESOLVED}; systemctl stop mute",
     ),
-    "STS swallows every connection": (f"{_USE_PAIR}; {move(HOLE, _STS)}", f"{RESOLVED}; {OLD_ENV}"),
-    "the metadata swallow every connection": (SWALLOW_METADATA, METADATA_AGAIN),
-    "the metadata take connections and never speak": (
+    "STS drops every connection": (f"{_USE_PAIR}; {move(HOLE, _STS)}", f"{RESOLVED}; {OLD_ENV}"),
+    "the metadata drop every connection": (SWALLOW_METADATA, METADATA_AGAIN),
+    "the metadata accept connections and stay silent": (
         control("metadata", hop_limit_reached=True),
         control("metadata", hop_limit_reached=False),
     ),
-    "DNS and the metadata swallow everything": (
+    "DNS and the metadata drop everything": (
         f"{resolve(HOLE)}; {SWALLOW_METADATA}",
         f"{METADATA_AGAIN}; {RESOLVED}",
     ),
@@ -56,14 +56,14 @@ CASES = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How long it took each time, in seconds, and the causes that it named."""
+    """The seconds of each run, and the causes that doctor reported."""
 
     seconds: tuple[float, ...]
     causes: tuple[str, ...]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line. The exit code says whether it could be measured."""
+    """Run the command line. The exit code reports whether it could measure."""
     return run("doctor", __doc__ or "", 7, _measure_and_render, argv)
 
 
