@@ -10,13 +10,13 @@ from litellm_systemd.cli import run_command
 from litellm_systemd.commands.doctor import build_report
 from litellm_systemd.commands.logs import build_errors, build_request
 from litellm_systemd.doctor import check_configuration
-from litellm_systemd.doctor.cause import Probe
-from litellm_systemd.doctor.engine import examine
+from litellm_systemd.doctor.cause import DoctorCheck
+from litellm_systemd.doctor.engine import run_checks
 from litellm_systemd.logs.events import group_events, read_events
 from litellm_systemd.report.display import render_tables
 from litellm_systemd.report.report import Report
 from tests.canaries import find_left
-from tests.integration.doctor_scene import BASE, PROBES, scene_of
+from tests.integration.doctor_snapshot import BASE, CHECKS, make_snapshot
 
 #: Of a `.env`, by the variable.
 VARIABLES = {
@@ -90,9 +90,9 @@ def test_a_dry_run_shows_what_is_no_secret(here: Path, capsys: pytest.CaptureFix
 )
 def test_doctor(proxy: str, found: str, tmp_path: Path) -> None:
     """doctor and doctor --json report on the installed environment and configuration, and show no secret of them."""
-    snapshot = scene_of(tmp_path, {**BASE, **VARIABLES, "HTTPS_PROXY": proxy}, CONFIG)
-    probes = (*PROBES, *(each for each in vars(check_configuration).values() if isinstance(each, Probe)))
-    report = build_report(examine(snapshot, probes), ())
+    snapshot = make_snapshot(tmp_path, {**BASE, **VARIABLES, "HTTPS_PROXY": proxy}, CONFIG)
+    checks = (*CHECKS, *(each for each in vars(check_configuration).values() if isinstance(each, DoctorCheck)))
+    report = build_report(run_checks(snapshot, checks), ())
     assert found in {each["id"] for each in report.data["findings"]}
     assert find_left(SECRETS, dict(shown(report))) == set()
 
