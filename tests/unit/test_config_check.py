@@ -70,8 +70,8 @@ def test_each_finding_is_a_line_that_an_editor_can_follow(here: Path, capsys: py
         " [unset-variable]"
     )
     assert lines[1] == "    Set KEY in .env, or remove the key."
-    assert lines[2].startswith(f"{here / 'bad.yaml'}:4:7: error: model_list[0].litellm_params.model asks for")
-    assert lines[4].startswith(f"{here / 'bad.yaml'}:6:1: warning: colour is not a setting")
+    assert lines[2].startswith(f"{here / 'bad.yaml'}:4:7: error: model_list[0].litellm_params.model names the")
+    assert lines[4].startswith(f"{here / 'bad.yaml'}:6:1: warning: colour is not a LiteLLM setting")
     assert lines[4].endswith("[unknown-setting]")
     assert lines[-1] == f"{here / 'bad.yaml'}: 2 errors, 1 warning"
 
