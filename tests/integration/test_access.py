@@ -63,7 +63,7 @@ def test_role_of_the_instance(tmp_path: Path, aws: Cloud) -> None:
     """On an instance with a role nothing has to be in .env: the region is found, and the role is named."""
     found = wanted(tmp_path, "", "iam_role_config.yml")
     assert found.settings.environment["AWS_REGION_NAME"] == "eu-central-1"
-    assert any("role is litellm-gateway" in note for note in found.notes)
+    assert any("The role of the instance is litellm-gateway." in note for note in found.notes)
     assert services(aws) == {"metadata"}
     assert not [value for value in found.settings.environment.values() if value.startswith("ASIA")]
 

@@ -137,7 +137,7 @@ def test_a_removed_link_comes_back(image: Path) -> None:
 def test_prefix_is_remembered_and_guarded(image: Path) -> None:
     """Another prefix than that of the installation is refused, and so is one that is no plain path."""
     refused = ctl("install", "--root", str(image), "--prefix", "/srv/other", cwd=image / "work", code=64)
-    assert "installed under /opt/litellm-systemd" in refused["error"]
+    assert "installed below /opt/litellm-systemd" in refused["error"]
     assert (
         "plain absolute path" in ctl("install", "--root", str(image), "--prefix", "a b", cwd=image, code=64)["error"]
     )

@@ -10,8 +10,8 @@ from litellm_systemd.cli import run_command
 from litellm_systemd.commands.doctor import build_report
 from litellm_systemd.commands.logs import build_errors, build_request
 from litellm_systemd.doctor import check_configuration
-from litellm_systemd.doctor.cause import DoctorCheck
 from litellm_systemd.doctor.engine import run_checks
+from litellm_systemd.doctor.registry import checks_of
 from litellm_systemd.logs.events import group_events, read_events
 from litellm_systemd.report.display import render_tables
 from litellm_systemd.report.report import Report
@@ -91,7 +91,7 @@ def test_a_dry_run_shows_what_is_no_secret(here: Path, capsys: pytest.CaptureFix
 def test_doctor(proxy: str, found: str, tmp_path: Path) -> None:
     """doctor and doctor --json report on the installed environment and configuration, and show no secret of them."""
     snapshot = make_snapshot(tmp_path, {**BASE, **VARIABLES, "HTTPS_PROXY": proxy}, CONFIG)
-    checks = (*CHECKS, *(each for each in vars(check_configuration).values() if isinstance(each, DoctorCheck)))
+    checks = (*CHECKS, *checks_of(check_configuration))
     report = build_report(run_checks(snapshot, checks), ())
     assert found in {each["id"] for each in report.data["findings"]}
     assert find_left(SECRETS, dict(shown(report))) == set()
