@@ -126,7 +126,7 @@ def test_each_refusal_has_its_words(aws: Cloud, tmp_path: Path) -> None:
 
 def test_an_environment_that_install_refuses_is_refused(aws: Cloud, tmp_path: Path) -> None:
     """Half a key pair in `.env` is refused with its file and line, as by install, before Bedrock is queried."""
-    with pytest.raises(InputError, match=r"\.env:3: AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not"):
+    with pytest.raises(InputError, match=r"\.env:3: AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not"):
         look(tmp_path, service(aws, AWS_ACCESS_KEY_ID=USER.access_key), f"us.{SONNET}")
     assert aws.seen == []
 
