@@ -155,6 +155,8 @@ build_images() {
 make_bundle() {
     mkdir -p .cache
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
+    # An earlier version to upgrade from. A shallow clone lacks its commit.
+    "$VENV/bin/python" tests/system/earlier.py || [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]]
 }
 
 run_fast_tests() {

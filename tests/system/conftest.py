@@ -94,7 +94,8 @@ def _measure_release(golden: Box, environment: dict[str, str]) -> None:
         golden.run((f"{sys.prefix}/bin/uv", "pip", "install", "--python", python, version), env=environment)
 
 
-def _refuse(reason: str) -> None:
+def refuse(reason: str) -> None:
+    """Skip the test; under REQUIRE_SYSTEM_TESTS=1, fail it."""
     if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1":
         pytest.fail(f"REQUIRE_SYSTEM_TESTS=1, but {reason}", pytrace=False)
     pytest.skip(reason)
@@ -105,7 +106,7 @@ def namespaces() -> Iterator[Namespaces]:
     """Where all boxes of this run stand."""
     reason = why_not()
     if reason is not None:
-        _refuse(reason)
+        refuse(reason)
     with Namespaces() as opened:
         yield opened
 
@@ -123,7 +124,7 @@ def debian_image(namespaces: Namespaces) -> Callable[[str], Image]:
     def find(suite: str) -> Image:
         tree = images.tree(suite)
         if not tree.is_dir():
-            _refuse(f"{tree} isn't there: `python3 tests/system/images.py {suite}` builds it, as root")
+            refuse(f"{tree} isn't there: `python3 tests/system/images.py {suite}` builds it, as root")
         return Image(tree)
 
     return find

@@ -1,0 +1,57 @@
+"""A host that an earlier version installed: upgrade, reload, roll back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import earlier
+from box import Bind
+from conftest import MakeBox, refuse
+from load import loaded
+from service import chat, ctl, state
+from tests.bundle import own_bundle
+
+SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dict[str, str]) -> None:
+    """A host of the earlier version upgrades, reloads and rolls back without a failed request, settings kept."""
+    if not earlier.BUNDLE.exists():
+        refuse(
+            f"{earlier.BUNDLE} does not exist: ./scripts/test.sh --setup makes it from the history of the repository"
+        )
+    new = own_bundle()
+    box = make_box(binds=(Bind(earlier.FOLDER, Path("/srv/earlier")), Bind(new, Path("/srv/new.tar"))))
+    environment = {**install_environment, "PATH": SEARCH}
+    settings = (
+        "LITELLM_MASTER_KEY=sk-upgrade-from-earlier\nLAME_DUCK_TIMEOUT=1\nJSON_LOGS=yes\nCONFIG_FILE=demo.yml\n"
+    )
+    box.write("/srv/.env", settings)
+    quickstart = ("/srv/earlier/checkout/scripts/quickstart.sh", "--bundle", "/srv/earlier/bundle.tar")
+    box.run((*quickstart, "--env-file", "/srv/.env"), env=environment, timeout=600)
+    installed = box.read("/opt/litellm-systemd/current/release.json")
+
+    with loaded(box, clients=4, pause=0.1) as load:
+        done = box.run(
+            ("/usr/local/bin/litellmctl", "upgrade", "--from", "/srv/new.tar"),
+            env=environment,
+            check=False,
+            timeout=400,
+        )
+        assert done.returncode == 0, done.stderr
+        assert box.read("/opt/litellm-systemd/current/release.json") != installed
+        assert chat(box) == 200
+        box.run(("systemctl", "reload", "litellm"), timeout=120)
+        assert json.loads(ctl(box, "doctor", "--json"))["data"]["findings"] == []
+        assert ctl(box, "diff", "--json")
+        environ = Path("/proc", state(box)["MainPID"], "environ")
+        assert "LAME_DUCK_TIMEOUT=1" in box.run(("cat", str(environ))).stdout
+
+        ctl(box, "rollback")
+        assert box.read("/opt/litellm-systemd/current/release.json") == installed
+        assert (state(box)["ActiveState"], chat(box)) == ("active", 200)
+        box.run(("systemctl", "reload", "litellm"), timeout=120)
+    assert load.failed == []
+    assert load.answered > 0
