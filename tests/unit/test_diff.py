@@ -26,13 +26,13 @@ def test_unified_diff() -> None:
 
 
 def test_new_and_gone() -> None:
-    """A file that comes or goes is compared with /dev/null, as diff does it."""
+    """A new or removed file is compared with /dev/null, as diff does."""
     assert render_diff(None, OLD).splitlines()[:2] == ["--- /dev/null", "+++ /etc/x.yml"]
     assert render_diff(OLD, None).splitlines()[:2] == ["--- /etc/x.yml", "+++ /dev/null"]
 
 
 def test_mode_owner_kind_and_link() -> None:
-    """What isn't text is said in words: another mode or owner, another kind, another target."""
+    """A change of mode, owner, kind or link target is described in words."""
     closed = FileState("/etc/x.yml", OLD.content, mode=0o600, group="litellm")
     assert render_diff(OLD, closed) == "/etc/x.yml: mode 0644 root:root, to be mode 0600 root:litellm"
     assert "a folder, to be a file" in render_diff(folder("/etc/x.yml", 0o755), OLD)
