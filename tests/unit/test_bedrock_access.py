@@ -90,7 +90,7 @@ def test_access_key_is_used(environ: dict[str, str], used: bool) -> None:
             "mine.yml",
             r"mine\.yml:3:\d+: .*holds a key of its own, and \.env:AWS_ACCESS_KEY_ID",
         ),
-        ("aws_access_key_id: AKIAOTHER", "mine.yml", r"mine\.yml:3:\d+: .* is set and aws_secret_access_key is not"),
+        ("aws_access_key_id: AKIAOTHER", "mine.yml", r"mine\.yml:3:\d+: .* is set, but aws_secret_access_key is not"),
     ],
 )
 def test_two_credentials_are_an_error(params: str, name: str, message: str) -> None:

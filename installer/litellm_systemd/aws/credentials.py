@@ -173,7 +173,7 @@ def _double_pairs(
         if len(present) == 1:
             missing = next(variable.lower() for variable in PAIR if variable.lower() not in present)
             place = config.place((*model.key, "litellm_params", present[0]))
-            yield InputError(f"{place} is set and {missing} is not", f"Set {missing} too, or remove both.")
+            yield InputError(f"{place} is set, but {missing} is not", f"Set {missing} too, or remove both.")
         elif literal is not None and KEY_ID in environ:
             place = config.place((*model.key, "litellm_params", literal))
             yield InputError(
