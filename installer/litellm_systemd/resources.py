@@ -5,6 +5,10 @@ from __future__ import annotations
 from importlib.resources import files
 
 EXAMPLE_ENV = "env.example"
+#: The folder below configs/ with what the configurations include.
+SHARED = "shared"
+#: The user's own models and settings: it ships empty, and is never written again.
+USER_FILE = f"{SHARED}/my_models.yml"
 
 
 def read_template(name: str) -> str:
@@ -18,7 +22,7 @@ def read_page() -> str:
 
 
 def read_config(name: str) -> str:
-    """The text of a file below configs/, by file name."""
+    """The text of a file below configs/, by its path there."""
     return (files("litellm_systemd.configs") / name).read_text(encoding="utf-8")
 
 
@@ -28,7 +32,15 @@ def read_lock() -> str:
 
 
 def config_names() -> tuple[str, ...]:
-    """The file names of the shipped configurations, sorted."""
-    return tuple(
-        sorted(item.name for item in files("litellm_systemd.configs").iterdir() if item.name.endswith(".yml"))
-    )
+    """The names of the configurations that ship, sorted."""
+    return _yaml_files()
+
+
+def shared_names() -> tuple[str, ...]:
+    """The files that the shipped configurations include, as paths below configs/, sorted."""
+    return tuple(f"{SHARED}/{name}" for name in _yaml_files(SHARED))
+
+
+def _yaml_files(*folder: str) -> tuple[str, ...]:
+    found = files("litellm_systemd.configs").joinpath(*folder)
+    return tuple(sorted(item.name for item in found.iterdir() if item.name.endswith(".yml")))

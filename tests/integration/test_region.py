@@ -35,7 +35,7 @@ def test_region_of_the_instance(tmp_path: Path, asked: list[Seen]) -> None:
     """Where .env names no region, it is that of the instance, for the service and for the configuration."""
     wanted = resolve_service(request(tmp_path, "", "iam_role_config.yml"))
     assert wanted.settings.environment["AWS_REGION_NAME"] == "eu-central-1"
-    assert b"bedrock/converse/eu.anthropic." in wanted.configs["iam_role_config.yml"]
+    assert b"bedrock/eu.anthropic." in wanted.configs["shared/models.yml"]
     assert asked
 
 

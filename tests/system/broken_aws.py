@@ -52,7 +52,7 @@ def register_key(**changes: Any) -> str:
     return control("key", **{**known, **changes})
 
 
-CONFIG = "/etc/litellm/configs/iam_role_config.yml"
+CONFIG = "/etc/litellm/configs/shared/models.yml"
 EDITED = f"mv /root/config.yml {CONFIG}"
 SONNET = "us.anthropic.claude-sonnet-5-5"
 ROLE = "litellm-gateway"

@@ -95,7 +95,7 @@ BROKEN = {
         "rm -r /etc/litellm",
         "files-gone",
         "/etc/litellm",
-        also=("files-gone",) * 7,
+        also=("files-gone",) * 11,
     ),
     "link deleted": BrokenHost("rm /etc/litellm/config.yaml", "files-gone", "config.yaml is missing"),
     "command deleted": BrokenHost(

@@ -118,6 +118,12 @@ def active_config(box: Box) -> str:
     return box.run(("readlink", "/etc/litellm/config.yaml")).stdout.strip()
 
 
+def with_model(text: str, name: str) -> str:
+    """A configuration with one more model, which answers at once."""
+    model = f"  - {{model_name: {name}, litellm_params: {{model: openai/x, api_key: none, mock_response: hi}}}}\n"
+    return text.replace("model_list:\n", f"model_list:\n{model}")
+
+
 def write_callback(box: Box, body: str, before: str = "") -> None:
     """Put a custom logger, which `CALLBACK` names, beside the configuration: its class's body, and code `before`."""
     head = f"import os, time\n{before}from litellm.integrations.custom_logger import CustomLogger\n"

@@ -23,6 +23,7 @@ FAKES = {
     "sleep": "#!/bin/bash\n",
 }
 DEMO = "/etc/litellm/configs/demo.yml"
+ROUTING = "/etc/litellm/configs/shared/routing.yml"
 LOG = "/var/log/litellm-user-data.log"
 
 
@@ -86,7 +87,8 @@ def test_user_data(make_box: MakeBox, tmp_path: Path) -> None:
 
     # An edit is kept by an install: the same user data now finds a service whose models fail.
     edited = re.sub("mock_response: .*", "mock_response: litellm.RateLimitError", box.read(DEMO))
-    box.write(DEMO, edited.replace("num_retries: 2", "num_retries: 0"), 0o640, "root:litellm")
+    box.write(DEMO, edited, 0o640, "root:litellm")
+    box.run(("sed", "-i", "s/num_retries: 2/num_retries: 0/", ROUTING))
     box.run(("systemctl", "reload", "litellm.service"), timeout=240)
     code, console, sent = boot_once(box, digest)
     reason = sent[0][3]

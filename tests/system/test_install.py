@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from box import Box, BoxError
-from service import BASE, chat, ctl, key, refused, state
+from service import BASE, chat, ctl, key, refused, state, with_model
 from tests.files import Files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -212,11 +212,11 @@ def test_home_python_is_refused(shared_box: Box) -> None:
 def test_config_use_is_a_reload(shared_box: Box) -> None:
     """`config use` switches by a reload: the same main process serves the models of the other configuration."""
     before = state(shared_box)["MainPID"]
-    other = shared_box.read("/etc/litellm/configs/demo.yml").replace("claude-sonnet-5-5", "renamed-model")
+    other = with_model(shared_box.read("/etc/litellm/configs/demo.yml"), "another-model")
     shared_box.write("/root/mine.yml", other)
     ctl(shared_box, "config", "use", "./mine.yml", cwd="/root")
     assert state(shared_box)["MainPID"] == before
-    assert chat(shared_box, "renamed-model") == 200
+    assert chat(shared_box, "another-model") == 200
     assert "mine.yml" in ctl(shared_box, "config", "list")
     ctl(shared_box, "config", "use", "demo")
     assert chat(shared_box) == 200
@@ -256,9 +256,9 @@ def test_region_is_written_into_the_configuration(idle_box: Box) -> None:
     """The installed configuration calls the inference profiles of the region in .env."""
     write_env(idle_box, "AWS_REGION_NAME=eu-central-1\n")
     ctl(idle_box, "install", "--env-file", "/root/.env", "-c", "iam_role_config.yml", "--no-start", "--offline")
-    text = idle_box.read("/etc/litellm/configs/iam_role_config.yml")
-    assert "bedrock/converse/eu.anthropic." in text
-    assert "bedrock/converse/us.anthropic." not in text
+    text = idle_box.read("/etc/litellm/configs/shared/models.yml")
+    assert "bedrock/eu.anthropic." in text
+    assert "bedrock/us.anthropic." not in text
 
 
 def test_edited_configuration_survives(shared_box: Box) -> None:

@@ -44,7 +44,7 @@ def with_callback(name: str, cause: str, code: str) -> InvalidConfiguration:
 
 MODEL = "model_list:\n  - model_name: m\n    litellm_params: {{model: {}, api_key: {}}}\n"
 BAD = (
-    InvalidConfiguration("bad YAML", "model_list: [\n", "config.yaml:2:1: this isn't YAML"),
+    InvalidConfiguration("bad YAML", "model_list: [\n", "mine.yml:2:1: this isn't YAML"),
     InvalidConfiguration("no models", "litellm_settings: {}\n", "model_list"),
     InvalidConfiguration("unset variable", MODEL.format("openai/m", "os.environ/NOT_THERE"), "NOT_THERE"),
     InvalidConfiguration("unknown provider", MODEL.format("nosuch/m", "none"), "nosuch"),

@@ -146,13 +146,13 @@ def test_drop_in_is_honoured(installed_box: Box) -> None:
 DEMO = "/etc/litellm/configs/demo.yml"
 #: A text that can't work, and what is said of it; None: the file is gone.
 BROKEN: dict[str, tuple[str | None, str]] = {
-    "bad YAML": ("model_list: [\n", "config.yaml:2:1"),
+    "bad YAML": ("model_list: [\n", "configs/demo.yml:2:1"),
     "a missing variable": (
         "model_list:\n  - model_name: m\n    litellm_params: {model: openai/m, api_key: os.environ/NOT_THERE}\n",
         "NOT_THERE",
     ),
     "no models": ("litellm_settings: {}\n", "model_list"),
-    "no file": (None, "/etc/litellm/config.yaml"),
+    "no file": (None, "/etc/litellm/configs/demo.yml doesn't exist"),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from box import Box
 from load import loaded
-from service import chat, ctl, key, state
+from service import chat, ctl, key, state, with_model
 from test_install import snapshot, write_env
 
 KILLER = Path(__file__).with_name("killer.py")
@@ -38,7 +38,7 @@ def strike(box: Box, *ways: list[str], stride: int, first: int = 1) -> list[dict
 
 def test_killed_switch_converges_under_load(installed_box: Box) -> None:
     """A switch of the configuration that is killed at any step comes to the same end, and no request fails."""
-    other = installed_box.read("/etc/litellm/configs/demo.yml").replace("claude-haiku-5-5", "renamed-model")
+    other = with_model(installed_box.read("/etc/litellm/configs/demo.yml"), "another-model")
     installed_box.write("/root/mine.yml", other)
     main = state(installed_box)["MainPID"]
     with loaded(installed_box, clients=4, pause=0.1) as load:

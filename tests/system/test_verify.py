@@ -165,7 +165,8 @@ def test_an_edit_that_is_not_loaded(shared_box: Box) -> None:
     """status and verify name what the service has loaded, and say so where the file is another one by now; only
     --fallbacks is of the file. A page and JUnit's XML of it can be written where they are wanted."""
     box, path = shared_box, "/etc/litellm/configs/demo.yml"
-    loaded = hashlib.sha256(box.read(path).encode()).hexdigest()
+    texts = (box.read(path), box.read("/etc/litellm/configs/shared/routing.yml"))
+    loaded = hashlib.sha256("".join(texts).encode()).hexdigest()
     box.run(("sed", "-i", "1i # mine", path))
     note = "demo.yml was edited since the service loaded it: sudo systemctl reload litellm"
     try:

@@ -54,6 +54,7 @@ def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> Desi
         gateway=parse_config(configs.get(name, MODEL.encode()).decode(), name),
         configs=configs,
         keeps_environment=False,
+        loads=tuple(asked.get("loads", (name,))),
     )
     return build_desired(
         layout,
@@ -106,7 +107,7 @@ def _step(action: Action, host: HostState) -> HostState:
         files = {**host.files, action.target: action.after}
         return replace(host, files=files, manifest={**host.manifest, action.target: record_of(action.after)})
     if action.verb is Verb.CREATE_FOLDERS:
-        made = [folder(path, 0o750, group="litellm") for path in (layout.etc, layout.configs)]
+        made = [folder(path, 0o750, group="litellm") for path in (layout.etc, layout.configs, layout.shared)]
         own = [folder(path, 0o755) for path in (layout.releases, layout.own_state)]
         return replace(host, files={**host.files, **{state.path: state for state in (*made, *own)}})
     if action.verb is Verb.CREATE_USER:

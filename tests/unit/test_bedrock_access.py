@@ -14,10 +14,10 @@ from litellm_systemd.aws.credentials import (
     require_one_identity,
     uses_pair,
 )
+from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import GatewayConfig, parse_config
 from litellm_systemd.gateway.served_models import build_served
-from litellm_systemd.resources import read_config
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
 ROLE = {"AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/gateway"}
@@ -69,7 +69,7 @@ def test_metadata_are_needed(environ: dict[str, str], needed: bool) -> None:
 
 def test_demo_needs_nothing() -> None:
     """The demo configuration needs neither instance metadata nor an access key."""
-    config = parse_config(read_config("demo.yml"), "demo.yml")
+    config = shipped_config("demo.yml")
     assert not bedrock_models(config)
     assert not needs_metadata(config, {})
     assert not uses_pair(config, KEYS)
@@ -84,7 +84,6 @@ def test_access_key_is_used(environ: dict[str, str], used: bool) -> None:
 @pytest.mark.parametrize(
     ("params", "name", "message"),
     [
-        ("", "iam_role_config.yml", r"\.env:AWS_ACCESS_KEY_ID: .* is for the instance's role"),
         (
             OWN,
             "mine.yml",
@@ -94,19 +93,27 @@ def test_access_key_is_used(environ: dict[str, str], used: bool) -> None:
     ],
 )
 def test_two_credentials_are_an_error(params: str, name: str, message: str) -> None:
-    """An access key in two places, half of one, and one in a configuration for a role are errors with a position."""
+    """An access key in two places and half of one are errors with a position."""
     with pytest.raises(InputError, match=message) as caught:
-        require_one_identity(config_of(params, name), name, KEYS, lambda variable: f".env:{variable}")
+        require_one_identity(config_of(params, name), KEYS, lambda variable: f".env:{variable}")
     assert caught.value.hint
     assert "other" not in caught.value.message.replace("of its own", "")
+
+
+def test_a_key_under_a_configuration_for_a_role() -> None:
+    """A key pair is refused where the configuration says that it is for a role, whatever the file's name is."""
+    text = "x-identity: iam-role\nmodel_list:\n- {model_name: m, litellm_params: {model: bedrock/us.x}}\n"
+    with pytest.raises(InputError, match=r"\.env:AWS_ACCESS_KEY_ID: .* mine\.yml is for the instance's role"):
+        require_one_identity(parse_config(text, "mine.yml"), KEYS, lambda variable: f".env:{variable}")
+    require_one_identity(config_of("", "iam_role_config.yml"), KEYS, str)
 
 
 @pytest.mark.parametrize("name", ["access_key_config.yml", "iam_role_config.yml", "prompt_caching.yml"])
 def test_one_credential_passes(name: str) -> None:
     """Each shipped configuration passes with its own method, and so does a key that only the file has."""
     environ = {} if name == "iam_role_config.yml" else KEYS
-    require_one_identity(parse_config(read_config(name), name), name, environ, str)
-    require_one_identity(config_of(OWN), "mine.yml", {}, str)
+    require_one_identity(shipped_config(name), environ, str)
+    require_one_identity(config_of(OWN), {}, str)
 
 
 def test_the_environment_of_a_model() -> None:

@@ -18,13 +18,16 @@ from litellm_systemd.bedrock.regions import (
     partition,
     profile,
 )
+from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway.config import lint, localize, parse_config, profiles_outside_geography
+from litellm_systemd.gateway.config import lint, localize, profiles_outside_geography
+from litellm_systemd.resources import config_names
 from tests.unit.litellm_names import model_map
 
-SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yml") if "bedrock/us.anthropic." in path.read_text())
 WITH_MODELS = sorted(region for region in REGIONS if not region.startswith(("cn-", "us-gov-")))
-MODEL_ID = re.compile(r"bedrock/converse/(\S+)")
+MODEL_ID = re.compile(r"bedrock/([a-z-]+\.anthropic\S+)")
 
 
 def test_the_regions_are_those_of_botocore() -> None:
@@ -123,9 +126,16 @@ def test_a_shipped_file_fits_every_region(path: Path, region: str) -> None:
     assert {each.split(".", 1)[0] for each in ids} <= {geography(region), "global"}
     assert [each.split(".", 1)[1] for each in ids] == [each.split(".", 1)[1] for each in before]
     assert MODEL_ID.sub("", local) == MODEL_ID.sub("", text)
+
+
+@pytest.mark.parametrize("region", WITH_MODELS)
+@pytest.mark.parametrize("name", config_names())
+def test_a_shipped_configuration_passes_the_linter_in_every_region(name: str, region: str) -> None:
+    """With what it is made for in the environment, no shipped configuration has a finding in any region."""
     environ = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": region}
-    environ |= {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
-    assert lint(parse_config(local, path.name), environ) == ()
+    if name == "access_key_config.yml":
+        environ |= {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+    assert lint(shipped_config(name, region), environ) == ()
 
 
 @pytest.mark.parametrize("region", WITH_MODELS)

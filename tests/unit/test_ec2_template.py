@@ -17,10 +17,9 @@ from cfnlint.config import ManualArgs
 
 from litellm_systemd.aws.policy import build_grant, build_policy
 from litellm_systemd.bedrock.regions import PROFILES, REGIONS, profile
+from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway.config import localize, parse_config
 from litellm_systemd.gateway.served_models import build_served
-from litellm_systemd.resources import read_config
 from tests.cloudformation import EC2, Stack, read_stack, user_data
 
 CHECKOV = Path(__file__).resolve().parents[2] / ".cache/checkov/bin/checkov"
@@ -115,7 +114,7 @@ def test_bedrock_policy(region: str, name: str) -> None:
     the profile reaches.
     """
     assert name in read_stack({}).template["Parameters"]["Configuration"]["AllowedValues"]
-    config = parse_config(localize(read_config(name), region), name)
+    config = shipped_config(name, region)
     grants = [build_grant(each, account=ACCOUNT) for each in build_served(config, {"AWS_REGION_NAME": region})]
     printed = build_policy(tuple(grant for grant in grants if grant is not None))["Statement"]
     written = statements(read_stack(SOURCE, region))["bedrock"]

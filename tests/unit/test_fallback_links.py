@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.gateway.fallback_links import build_failing, build_links
-from litellm_systemd.resources import config_names, read_config
+from litellm_systemd.resources import config_names
 
 MODELS = "".join(f"  - {{model_name: {name}, litellm_params: {{model: openai/{name}}}}}\n" for name in "abcd")
 
@@ -88,6 +89,6 @@ def test_a_link_that_cannot_be_tested_says_why(settings: str, word: str) -> None
 
 def test_all_links_of_shipped_configurations_can_be_tested() -> None:
     """`verify --fallbacks` can test every fallback of the shipped configurations."""
-    found = [link for name in config_names() for link in build_links(parse_config(read_config(name), name))]
+    found = [link for name in config_names() for link in build_links(shipped_config(name))]
     assert found
     assert {link.obstacle for link in found} == {""}

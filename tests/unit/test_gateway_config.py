@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from litellm_systemd.gateway.config import (
 
 HERE = Path(__file__).parent
 SHIPPED = sorted((HERE.parents[1] / "configs").glob("*.yml"))
+SHARED = sorted((HERE.parents[1] / "configs/shared").glob("*.yml"))
 VALID = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-east-1"}
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
 ERRORS = yaml.safe_load((HERE / "config_errors.yml").read_text())
 
 
@@ -132,12 +135,56 @@ def test_includes_are_followed_as_litellm_follows_them(tmp_path: Path) -> None:
 
 
 def test_a_missing_include_names_both_files(tmp_path: Path) -> None:
-    """The error for a missing included file names the file that includes it."""
-    root = write(tmp_path, "root.yml", "include: [gone.yml]\n")
+    """A missing included file is reported with the line that includes it, and that an empty one will do."""
+    root = write(tmp_path, "root.yml", "# one\ninclude: [gone.yml]\n")
     with pytest.raises(MissingError) as caught:
         read_config(root)
-    assert str(tmp_path / "gone.yml") in caught.value.message
-    assert str(root) in caught.value.message
+    assert caught.value.message == f"{tmp_path}/gone.yml, which {root}:2:11 includes, doesn't exist"
+    assert "may be empty" in caught.value.hint
+
+
+def test_includes_are_looked_for_next_to_the_file_that_a_link_leads_to(tmp_path: Path) -> None:
+    """Through the link to the active configuration, included files are those next to the file, not to the link."""
+    write(tmp_path, "configs/root.yml", "include: [more.yml]\n")
+    more = write(tmp_path, "configs/more.yml", "model_list: [{model_name: a, litellm_params: {model: openai/x}}]\n")
+    write(tmp_path, "more.yml", "model_list: [{model_name: wrong, litellm_params: {model: openai/x}}]\n")
+    (tmp_path / "config.yaml").symlink_to("configs/root.yml")
+    config = read_config(tmp_path / "config.yaml")
+    assert (config.names, config.includes) == (("a",), (more,))
+
+
+def test_a_replaced_section_names_what_it_leaves_out(tmp_path: Path) -> None:
+    """A section of an included file that lacks keys of the one it replaces is a warning at its own file and line."""
+    root = write(
+        tmp_path, "root.yml", "include: [one.yml, two.yml]\nmodel_list: []\nlitellm_settings: {set_verbose: false}\n"
+    )
+    one = write(tmp_path, "one.yml", "\nrouter_settings: {num_retries: 1, timeout: 5}\n")
+    models = "model_list: [{model_name: a, litellm_params: {model: openai/x}}]\n"
+    two = write(
+        tmp_path, "two.yml", f"{models}router_settings:\n  timeout: 6\nlitellm_settings: {{set_verbose: false}}\n"
+    )
+    (finding,) = lint(read_config(root), VALID)
+    assert (finding.code, finding.severity) == ("replaced-section", Severity.WARNING)
+    assert finding.where == f"{two}:2:1: router_settings"
+    assert finding.message == f"replaces the whole section of {one}:2:1 and leaves out num_retries"
+
+
+def test_no_section_of_a_shipped_configuration_is_split() -> None:
+    """No two files of a shipped configuration have the same section: LiteLLM would take one alone."""
+    for path in SHIPPED:
+        config = read_config(path)
+        assert config.replaced == ()
+        assert {name for name, value in config.document.items() if isinstance(value, Mapping)} >= {"router_settings"}
+
+
+def test_what_the_three_ways_repeat_is_the_same() -> None:
+    """The models, aliases, fallbacks and defaults are the same in all three ways to Bedrock."""
+    ways = [shipped(name).document for name in ("iam_role_config.yml", "access_key_config.yml", "prompt_caching.yml")]
+    for name in ("model_list", "router_settings", "general_settings"):
+        assert ways[0][name] == ways[1][name] == ways[2][name]
+    switch = {"enable_anthropic_prompt_caching": True}
+    assert {**ways[0]["litellm_settings"], **switch} == {**ways[1]["litellm_settings"], **switch}
+    assert ways[2]["litellm_settings"] == {**ways[0]["litellm_settings"], **switch}
 
 
 @pytest.mark.parametrize("include", ["models.yml", "[1]", "{a: b}"])
@@ -245,7 +292,7 @@ def test_any_text_is_a_configuration_or_one_clear_error(text: str) -> None:
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(st.sampled_from(SHIPPED), st.integers(0, 2**32), st.integers(1, 60), st.text(max_size=4))
+@given(st.sampled_from([*SHIPPED, *SHARED]), st.integers(0, 2**32), st.integers(1, 60), st.text(max_size=4))
 def test_a_damaged_file_is_read_or_refused_and_never_crashes(path: Path, seed: int, length: int, into: str) -> None:
     """A shipped configuration with a part removed or replaced is linted or rejected by the reader's own error."""
     text = path.read_text()
@@ -293,16 +340,17 @@ def test_a_value_of_another_type_never_crashes_lint(case: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_key_is_found_on_its_line(path: Path) -> None:
-    """`place` returns line and column of each key of a shipped file."""
-    config = parse_config(path.read_text(), "f.yml")
-    lines = path.read_text().splitlines()
+    """`place` gives, for each key of a shipped configuration, the file, line and column where that key stands."""
+    config = read_config(path)
     keys = [key for key in config.marks if isinstance(key[-1], str)]
     assert len(keys) > 15
     for key in keys:
         place = config.place(key)
+        assert place.file is not None
         assert place.line is not None
         assert place.column is not None
-        assert lines[place.line - 1][place.column - 1 :].startswith(f"{key[-1]}:")
+        line = Path(place.file).read_text().splitlines()[place.line - 1]
+        assert line[place.column - 1 :].startswith(f"{key[-1]}:")
 
 
 def test_an_alias_bomb_is_read_at_once() -> None:
@@ -314,8 +362,8 @@ def test_an_alias_bomb_is_read_at_once() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_lint_finds_nothing_in_the_shipped_files(path: Path) -> None:
-    """With a master key, a region and an access key in the environment, no shipped configuration has a finding."""
-    keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+    """With a key, a region and what it is made for in the environment, no shipped configuration has a finding."""
+    keys = KEYS if path.name == "access_key_config.yml" else {}
     assert lint(read_config(path), {**VALID, **keys}) == ()
 
 
@@ -326,16 +374,16 @@ def shipped(name: str) -> GatewayConfig:
 @pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_access_key_config_requires_both_halves(missing: str) -> None:
     """Without one half of the access key, access_key_config.yml is rejected, and the message names that half."""
-    environ = {**VALID, "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+    environ = {**VALID, **KEYS}
     del environ[missing]
-    with pytest.raises(InputError, match=f"refers to {missing}, which is not set"):
+    with pytest.raises(InputError, match=f"x-identity is access-key, and {missing} is not set"):
         check(shipped("access_key_config.yml"), environ)
 
 
 @pytest.mark.parametrize("name", ["iam_role_config.yml", "prompt_caching.yml", "access_key_config.yml"])
 def test_bedrock_configurations_require_a_region(name: str) -> None:
     """No configuration for Bedrock passes without a region, because LiteLLM would call us-west-2."""
-    environ = {"LITELLM_MASTER_KEY": "sk-good", "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+    environ = {"LITELLM_MASTER_KEY": "sk-good", **(KEYS if name == "access_key_config.yml" else {})}
     with pytest.raises(InputError, match="no region is set"):
         check(shipped(name), environ)
 

@@ -21,7 +21,8 @@ from litellm_systemd.aws.policy import (
     render_policy,
     render_terraform,
 )
-from litellm_systemd.gateway.config import localize, parse_config
+from litellm_systemd.commands.config_files import shipped_config
+from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.gateway.served_models import build_served
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -52,7 +53,7 @@ def policy_of(
 
 
 def shipped_policy(region: str) -> Any:
-    config = parse_config(localize((CONFIGS / "iam_role_config.yml").read_text(), region), "c.yml")
+    config = shipped_config("iam_role_config.yml", region)
     grants = (build_grant(each) for each in build_served(config, {"AWS_REGION_NAME": region}))
     return build_policy(tuple(grant for grant in grants if grant is not None))
 

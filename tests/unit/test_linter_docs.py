@@ -9,7 +9,8 @@ import pytest
 
 from litellm_systemd import gateway
 from litellm_systemd.env.settings import parse_dotenv
-from litellm_systemd.gateway.config import ConfigError, lint, parse_config
+from litellm_systemd.gateway.config import ConfigError, GatewayConfig, lint, parse_config, read_config
+from litellm_systemd.gateway.yaml_source import FileText
 
 TEXT = (Path(__file__).parents[2] / "docs/linter.md").read_text()
 SECTIONS = {section.partition("\n")[0]: section for section in re.split(r"^### ", TEXT, flags=re.MULTILINE)[1:]}
@@ -35,14 +36,25 @@ def block(kind: str, text: str) -> str | None:
     return None if found is None else found[1]
 
 
+def read(config: str) -> GatewayConfig:
+    """An example: one file, or several, each below a comment with its name."""
+    parts = re.split(r"^# (\S+\.yml)\n", config, flags=re.MULTILINE)
+    files = {Path("/docs") / name: FileText(text, name) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    if not files:
+        return parse_config(config, "f.yml")
+    first = min(files)
+    files[first] = FileText(MODELS + files[first].text, first.name)
+    return read_config(first, files.get)
+
+
 def found_in(text: str | None, environment: str | None) -> set[str]:
     """The codes for an example, which gets default models and a valid environment if it has none."""
     config = text or MODELS
-    if text and not re.search(r"^(model_list|include):", text, re.MULTILINE):
+    if text and not re.search(r"^(model_list:|include:|# \S+\.yml$)", text, re.MULTILINE):
         config = MODELS + text
     given = VALID if environment is None else dict(parse_dotenv(environment, ".env").values)
     try:
-        return {each.code for each in lint(parse_config(config, "f.yml"), {"LITELLM_MASTER_KEY": "sk-good", **given})}
+        return {each.code for each in lint(read(config), {"LITELLM_MASTER_KEY": "sk-good", **given})}
     except ConfigError as error:
         return {each.code for each in error.findings}
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from litellm_systemd.errors import InputError, MissingError
 from litellm_systemd.runtime.configuration import load_configuration
@@ -18,26 +19,43 @@ model_list:
 ENVIRON = {"LITELLM_MASTER_KEY": "sk-test-0123456789abcdef", "DEMO_KEY": "x"}
 
 
-def test_texts_are_kept(tmp_path: Path) -> None:
-    """The text of every file is kept as it was read, with one digest over all; models are counted by name."""
-    main, more = tmp_path / "config.yaml", tmp_path / "more.yaml"
-    main.write_text("include: [more.yaml]\n" + MODELS)
-    more.write_text(MODELS)
-    loaded = load_configuration(main, ENVIRON)
-    assert loaded.texts == {str(main): main.read_text(), str(more): more.read_text()}
-    assert loaded.digest == hashlib.sha256((main.read_text() + more.read_text()).encode()).hexdigest()
+def test_text_is_kept(tmp_path: Path) -> None:
+    """The text is kept as it was read, whatever becomes of the file; models are counted by name."""
+    path = tmp_path / "config.yaml"
+    path.write_text(MODELS)
+    loaded = load_configuration(path, ENVIRON)
+    assert loaded.texts == {str(path): MODELS}
+    assert loaded.digest == hashlib.sha256(MODELS.encode()).hexdigest()
     assert (loaded.models, loaded.name) == (1, "config.yaml")
-    main.write_text("later")
-    assert "later" not in loaded.texts.values()
+    path.write_text("later")
+    assert loaded.texts == {str(path): MODELS}
     assert "os.environ" not in repr(loaded)
 
 
-def test_its_name_is_that_of_the_file(tmp_path: Path) -> None:
-    """Through the link to the active configuration, the name is that of the file which it led to then."""
-    (tmp_path / "mine.yml").write_text(MODELS)
+def test_included_files_are_kept_too(tmp_path: Path) -> None:
+    """Included files are merged into the text that is kept, so that they may go later; the digest covers all."""
+    main, more = tmp_path / "config.yaml", tmp_path / "more.yaml"
+    main.write_text("include: [more.yaml]\n" + MODELS)
+    more.write_text(MODELS.replace("demo", "more") + "router_settings: {num_retries: 1}\n")
+    loaded = load_configuration(main, ENVIRON)
+    assert loaded.digest == hashlib.sha256((main.read_text() + more.read_text()).encode()).hexdigest()
+    kept = yaml.safe_load(loaded.texts[str(main)])
+    assert list(loaded.texts) == [str(main)]
+    assert [model["model_name"] for model in kept["model_list"]] == ["demo", "more"]
+    assert kept["router_settings"] == {"num_retries": 1}
+    assert "include" not in kept
+
+
+def test_it_is_the_file_that_the_link_leads_to(tmp_path: Path) -> None:
+    """Through the link to the active configuration, LiteLLM is given the file, with what is included next to it."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/mine.yml").write_text("include: [more.yml]\n")
+    (tmp_path / "configs/more.yml").write_text(MODELS)
     link = tmp_path / "config.yaml"
-    link.symlink_to("mine.yml")
-    assert load_configuration(link, ENVIRON).name == "mine.yml"
+    link.symlink_to("configs/mine.yml")
+    loaded = load_configuration(link, ENVIRON)
+    assert (loaded.name, loaded.path) == ("mine.yml", tmp_path / "configs/mine.yml")
+    assert list(loaded.texts) == [str(loaded.path)]
 
 
 def test_errors_pass_through(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.bedrock.regions import REGIONS
-from litellm_systemd.gateway.config import Severity, localize, parse_config, read_config
+from litellm_systemd.commands.config_files import shipped_config
+from litellm_systemd.gateway.config import Severity, parse_config, read_config
 from litellm_systemd.gateway.served_models import ServedModel, build_served, end_findings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
@@ -95,16 +96,11 @@ def test_no_shipped_model_ends_soon(path: Path) -> None:
     assert list(end_findings(config, served, TODAY)) == []
 
 
-@pytest.mark.parametrize(
-    "region", ["us-east-1", "eu-west-1", "ap-northeast-1", "ap-southeast-2", "ap-south-1", "us-gov-west-1"]
-)
+@pytest.mark.parametrize("region", ["us-east-1", "eu-west-1", "ap-northeast-1", "ap-southeast-2", "ap-south-1"])
 def test_prompt_caching_falls_back_to_caching_models(region: str) -> None:
     """prompt_caching.yml falls back only to models that cache prompts, in every geography."""
     assert region in REGIONS
-    text = next(path for path in SHIPPED if path.stem == "prompt_caching").read_text()
-    if region.startswith("us-gov-"):
-        text = text.replace("us.anthropic.claude-sonnet-4-6", "us.anthropic.claude-sonnet-5-5")  # not offered there
-    config = parse_config(localize(text, region), "prompt_caching.yml")
+    config = shipped_config("prompt_caching.yml", region)
     caching = {each.model.name for each in build_served(config, {}) if each.entry is not None and each.entry.caches}
     aliases = dict(config.aliases)
     assert config.fallbacks

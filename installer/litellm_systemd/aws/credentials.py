@@ -24,12 +24,11 @@ from litellm_systemd.env.aws import (
 from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.env.network import ENDPOINT
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Model, resolve_reference
+from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Identity, Model, resolve_reference
 from litellm_systemd.gateway.lint_models import with_own_variables
 from litellm_systemd.gateway.served_models import ServedModel
 
-#: The configuration whose name promises that no key is used.
-ROLE_CONFIG = "iam_role_config.yml"
+#: The shipped configuration for an access key.
 KEY_CONFIG = "access_key_config.yml"
 
 #: Where boto3 looks before it asks the instance metadata: with one of these the service may not need it.
@@ -139,24 +138,21 @@ def uses_pair(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
     return KEY_ID in environ and bool(ways & {AuthMethod.KEYS, AuthMethod.ROLE})
 
 
-def require_one_identity(
-    config: GatewayConfig, name: str, environ: Mapping[str, str], where: Callable[[str], str]
-) -> None:
+def require_one_identity(config: GatewayConfig, environ: Mapping[str, str], where: Callable[[str], str]) -> None:
     """Refuse a key pair in two places, half a pair, and a pair that a configuration for a role would use in silence.
 
     Args:
         config: the configuration that is to run.
-        name: its file name.
         environ: the service's environment.
         where: names the place of a variable to a user.
 
     Raises:
         InputError: the first of these, with its place and the remedy.
     """
-    if name == ROLE_CONFIG and KEY_ID in environ and bedrock_models(config):
+    if config.identity is Identity.IAM_ROLE and KEY_ID in environ and bedrock_models(config):
         raise InputError(
-            f"{where(KEY_ID)}: {KEY_ID} is set, and {ROLE_CONFIG} is for the instance's role: LiteLLM would use the"
-            " key and say nothing",
+            f"{where(KEY_ID)}: {KEY_ID} is set, and {config.source} is for the instance's role: LiteLLM would use"
+            " the key and say nothing",
             f"Choose -c {KEY_CONFIG} for the key, or remove {KEY_ID} and {PAIR[1]} for the role.",
         )
     for error in _double_pairs(config, environ, where):

@@ -11,6 +11,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def _configurations(snapshot: Snapshot) -> Iterator[Path]:
     yield layout.real(layout.config_link)
     with contextlib.suppress(InstallerError, OSError):
         yield from snapshot.gateway.includes
-    yield from sorted(layout.real(layout.configs).glob("*"))
+    yield from sorted(path for path in layout.real(layout.configs).rglob("*") if path.is_file())
 
 
 def _environment_of(snapshot: Snapshot) -> Mapping[str, str]:
@@ -166,6 +167,9 @@ def _parts(snapshot: Snapshot, scrubber: Scrubber) -> Iterator[tuple[str, Callab
     config = snapshot.layout.real(snapshot.layout.config_link)
     yield "environment.txt", lambda: _environment(snapshot, scrubber)
     yield "config.yaml", lambda: config.read_text(encoding="utf-8", errors="replace")
+    with contextlib.suppress(InstallerError, OSError):
+        for path in snapshot.gateway.includes:
+            yield f"included/{path.name}", partial(path.read_text, encoding="utf-8", errors="replace")
     yield "units.txt", lambda: _units(snapshot)
     yield "properties.json", lambda: _json({contract.SERVICE: snapshot.service, contract.SOCKET: snapshot.socket})
     yield "runtime.json", lambda: _json(snapshot.runtime)

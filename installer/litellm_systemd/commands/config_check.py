@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.end_of_life import find_ends
-from litellm_systemd.commands.resolve import Request, Selection, read_gateway, resolve, skipped_note
+from litellm_systemd.commands.resolve import Request, Selection, resolve, skipped_note
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.gateway.config import ConfigError, GatewayConfig, LintFinding, Severity, lint
 from litellm_systemd.report.report import Check, Outcome, Report
@@ -26,7 +27,7 @@ def check_config(request: Request) -> Report:
     selection = resolve(request, read_only=True)
     choice = selection.config
     try:
-        config = read_gateway(choice, selection.settings.region)
+        config = read_gateway(request.layout, choice, selection.settings.region)
         findings = (*_lint(config, selection), *_end_of_life(request, config, selection))
     except ConfigError as error:
         findings = error.findings

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from litellm_systemd.commands.config_check import environment_check, finding_checks
+from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.install_plan import build_config_file
 from litellm_systemd.commands.resolve import (
     Request,
     build_config_link,
     installed_configs,
-    read_gateway,
     resolve,
     skipped_note,
 )
@@ -57,7 +57,7 @@ def show_config(request: Request) -> Report:
         InstallerError: there is no such configuration, or it can't be used.
     """
     selection = resolve(request, read_only=True)
-    gateway = read_gateway(selection.config, selection.settings.region)
+    gateway = read_gateway(request.layout, selection.config, selection.settings.region)
     findings = lint(gateway, None if selection.unknown else selection.environ)
     return Report(
         f"{gateway.source} serves {len(gateway.names)} models",
@@ -83,14 +83,15 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
     """The same within a transaction that has begun; without `take_up` a running service is not reloaded."""
     layout = request.layout
     service = resolve_service(request)
-    host = observe_host(layout, executor.systemctl, [layout.config(service.choice.name)])
-    own_file = service.choice.name in service.configs
+    written = [name for name in service.loads if name in service.configs]
+    host = observe_host(layout, executor.systemctl, [layout.config(name) for name in written])
     desired = DesiredState(
         release=_current_release(layout, host),
         files=(
-            *((build_config_file(layout, service, service.choice.name),) if own_file else ()),
+            *(build_config_file(layout, service, name, host) for name in written),
             build_config_link(layout, service.choice.name),
         ),
+        loads=tuple(layout.config(name) for name in service.loads),
         enabled=False,
         running=Running.AS_IT_IS if take_up else Running.UNTOUCHED,
     )

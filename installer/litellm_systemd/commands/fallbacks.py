@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from litellm_systemd import contract
+from litellm_systemd.commands.config_files import standalone
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service import installed_settings
 from litellm_systemd.commands.service_config import resolve_service
@@ -43,7 +44,7 @@ def prove_fallbacks(
     service = resolve_service(request)
     say("starting a throwaway instance as a process")
     with throwaway_process(
-        service.own or service.configs[service.choice.name],
+        standalone(service.own, service.gateway),
         {**environ, **service.settings.environment},
         key=service.settings.master_key,
         timeout=timeout,

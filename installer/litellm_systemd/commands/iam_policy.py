@@ -19,7 +19,8 @@ from litellm_systemd.aws.policy import (
     render_terraform,
 )
 from litellm_systemd.bedrock.ids import IdKind
-from litellm_systemd.commands.resolve import Request, read_gateway, resolve
+from litellm_systemd.commands.config_files import read_gateway
+from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.env.aws import ROLE
 from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.env.settings import REGION_VARIABLES
@@ -79,7 +80,7 @@ def _read_subject(request: Request) -> _Subject:
     environ = selection.environ
     if request.region is not None:
         environ = {**environ, REGION_VARIABLES[0]: request.region}
-    gateway = read_gateway(selection.config, request.region or selection.settings.region)
+    gateway = read_gateway(request.layout, selection.config, request.region or selection.settings.region)
     return _Subject(gateway, environ, build_served(gateway, environ))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from litellm_systemd import contract
 from litellm_systemd.aws.credentials import bedrock_models
 from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.commands.config_files import edited_note
 from litellm_systemd.commands.install_plan import InstallOptions, InstallPlan, prepare_install, render_kept
 from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.resolve import Request
@@ -17,7 +18,8 @@ from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.host.diff import render_diff
-from litellm_systemd.host.state import Plan, Verb
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import Kept, Plan, Verb
 from litellm_systemd.install.apply import apply_install
 from litellm_systemd.instances.runtime_calls import port_trouble
 from litellm_systemd.report.report import Check, Outcome, Report
@@ -94,7 +96,7 @@ def _planned(options: InstallOptions, prepared: InstallPlan) -> Report:
     return Report(
         title=title,
         checks=steps,
-        notes=(*service.notes, *_access_notes(options, service), *_kept_notes(plan)),
+        notes=(*service.notes, *_access_notes(options, service), *_kept_notes(options.request.layout, plan)),
         data=_data(prepared),
         diffs=(*diffs, *_kept_diffs(plan)),
         code=ExitCode.CHANGES if plan else ExitCode.OK,
@@ -105,12 +107,14 @@ def _access_notes(options: InstallOptions, service: ServiceConfig) -> tuple[str,
     return () if options.request.prove_access or not bedrock_models(service.gateway) else (NOT_ASKED,)
 
 
-def _kept_notes(plan: Plan) -> tuple[str, ...]:
-    return tuple(
-        f"{kept.path} was edited here and stays as it is"
-        + (", although there is a new one: --take-ours keeps yours aside and writes it." if kept.is_news else ".")
-        for kept in plan.kept
-    )
+def _kept_notes(layout: Layout, plan: Plan) -> tuple[str, ...]:
+    notes = (edited_note(layout, kept.path, kept.found.content) or _kept_note(kept) for kept in plan.kept)
+    return tuple(notes)
+
+
+def _kept_note(kept: Kept) -> str:
+    news = ", although there is a new one: --take-ours keeps yours aside and writes it." if kept.is_news else "."
+    return f"{kept.path} was edited here and stays as it is{news}"
 
 
 def _kept_diffs(plan: Plan) -> tuple[str, ...]:
@@ -137,7 +141,12 @@ def _is_served(options: InstallOptions) -> bool:
 def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | None = None) -> Report:
     plan, service = prepared.plan, prepared.service
     data, diffs = _data(prepared), _kept_diffs(plan)
-    notes = (*service.notes, *_access_notes(options, service), *_kept_notes(plan), *_key_notes(service.settings))
+    notes = (
+        *service.notes,
+        *_access_notes(options, service),
+        *_kept_notes(options.request.layout, plan),
+        *_key_notes(service.settings),
+    )
     where = f"LiteLLM with {service.choice.name}"
     if not _is_served(options):
         return Report(f"installed {where}" if plan else NOTHING_TO_DO, notes=notes, data=data, diffs=diffs)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from litellm_systemd import contract
+from litellm_systemd.commands.config_files import installed_paths
 from litellm_systemd.commands.resolve import Request, build_config_link, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.host.diff import render_diff
@@ -29,6 +30,7 @@ from litellm_systemd.install.render import (
 from litellm_systemd.install.verify_timer import OFF, find_interval
 from litellm_systemd.releases.inventory import running_release
 from litellm_systemd.releases.source import Source, find_source, installed_version
+from litellm_systemd.resources import USER_FILE, read_config
 
 #: Asks the user whether to replace a file that they edited: the question, and the difference.
 Ask = Callable[[str, str], bool]
@@ -82,7 +84,8 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
     systemd = require_systemd(systemctl) if layout.is_host else systemctl.version()
     if layout.is_host and options.start:
         require_calm(systemctl)
-    service = resolve_service(options.request)
+    request = replace(options.request, take=installed_paths(layout) if options.take_ours else frozenset())
+    service = resolve_service(request)
     release, source = _release(layout, options.bundle)
     host = observe_host(layout, systemctl, [layout.config(name) for name in service.configs])
     build = partial(
@@ -103,8 +106,9 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
     kept_environment = _kept_environment(layout, plan, given_up)
     if kept_environment is not None:
         # The edited environment file stays, so that nothing may be made from .env.
-        service = resolve_service(replace(options.request, env_file=None, installed_only=True))
+        request = replace(request, env_file=None, installed_only=True)
     if given_up or kept_environment is not None:
+        service = resolve_service(replace(request, take=request.take | given_up))
         desired = build(service, take=take | given_up)
         plan = plan_install(layout, desired, host)
     if kept_environment is not None:
@@ -159,6 +163,7 @@ def build_desired(
     folders = (
         folder(layout.etc, 0o750, group=contract.SERVICE_USER),
         folder(layout.configs, 0o750, group=contract.SERVICE_USER),
+        folder(layout.shared, 0o750, group=contract.SERVICE_USER),
     )
     settings = service.settings
     texts = {
@@ -177,14 +182,15 @@ def build_desired(
     files = (
         *(FileState(path, text.encode(), keep_edits=True) for path, text in texts.items()),
         _environment_file(layout, service, host),
-        *(build_config_file(layout, service, name) for name in service.configs),
+        *(build_config_file(layout, service, name, host) for name in service.configs),
         build_config_link(layout, service.choice.name),
         link(layout.current, f"releases/{release}"),
         command,
     )
     taken = frozenset(file.path for file in files if file.path in take)
     absent = tuple(checks) if verify_every == OFF else ()
-    return DesiredState(release, folders, files, running=running, take=taken, absent=absent)
+    loads = tuple(layout.config(name) for name in service.loads)
+    return DesiredState(release, folders, files, running=running, take=taken, absent=absent, loads=loads)
 
 
 def _environment_file(layout: Layout, service: ServiceConfig, host: HostState) -> FileState:
@@ -196,13 +202,14 @@ def _environment_file(layout: Layout, service: ServiceConfig, host: HostState) -
     return FileState(layout.environment_file, text.encode(), mode=0o600, keep_edits=True)
 
 
-def build_config_file(layout: Layout, service: ServiceConfig, name: str) -> FileState:
-    """An installed configuration. An edited one stays, unless the user gave the file itself by its path."""
+def build_config_file(layout: Layout, service: ServiceConfig, name: str, host: HostState) -> FileState:
+    """An installed configuration. An edited one stays, unless the user gave the file itself by its path.
+
+    The file with the user's own models stays as it is, without a comparison with the shipped one.
+    """
+    path, content = layout.config(name), service.configs[name]
+    found = host.files.get(path)
+    if name == USER_FILE and found is not None and content == read_config(USER_FILE).encode():
+        content = found.content
     given = is_given(service.choice) and service.choice.name == name
-    return FileState(
-        layout.config(name),
-        service.configs[name],
-        mode=0o640,
-        group=contract.SERVICE_USER,
-        keep_edits=not given,
-    )
+    return FileState(path, content, mode=0o640, group=contract.SERVICE_USER, keep_edits=not given)

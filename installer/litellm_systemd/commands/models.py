@@ -9,7 +9,8 @@ from typing import Any
 
 from litellm_systemd.aws.bedrock import query_lifecycles
 from litellm_systemd.commands.config_check import environment_check
-from litellm_systemd.commands.resolve import Request, read_gateway, resolve
+from litellm_systemd.commands.config_files import read_gateway
+from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
 from litellm_systemd.gateway.served_models import ServedModel, build_served, end_findings
 from litellm_systemd.report.report import Check, Outcome, Report, Table
@@ -31,7 +32,7 @@ def models(request: Request, today: date, *, offline: bool = False) -> Report:
         InstallerError: there is no such configuration, or it can't be read.
     """
     selection = resolve(request, read_only=True)
-    gateway, environ = read_gateway(selection.config, selection.settings.region), selection.environ
+    gateway, environ = read_gateway(request.layout, selection.config, selection.settings.region), selection.environ
     served = build_served(gateway, environ)
     served, refusal = (served, _NOT_QUERIED) if offline else query_lifecycles(gateway, served, environ)
     report = build_report(gateway, served, refusal, today)

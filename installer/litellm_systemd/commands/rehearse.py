@@ -13,11 +13,12 @@ from typing import Any
 from litellm_systemd.box import Box, Namespaces, require_boxes
 from litellm_systemd.command import interruptible, module_argv
 from litellm_systemd.commands.clone import boot_clone, make_clone
-from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.resolve import Request, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.commands.transaction import Say, require_root
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
+from litellm_systemd.gateway.yaml_source import real_path
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.systemctl import journal_argv
 from litellm_systemd.report.report import Check, Outcome, Report
@@ -95,7 +96,10 @@ def _require_own(bundle: Path | None) -> None:
 
 def _inputs(options: RehearseOptions, service: ServiceConfig) -> tuple[Path, ...]:
     request = options.request
-    named = (request.env_file, request.cwd / ".env", service.choice.path, options.bundle)
+    named = [request.env_file, request.cwd / ".env", service.choice.path, options.bundle]
+    if is_given(service.choice) and service.choice.path is not None:
+        folder = real_path(request.cwd / service.choice.path).parent
+        named += [folder / name for name in service.loads if (folder / name).is_file()]
     return tuple((request.cwd / path).absolute() for path in named if path is not None)
 
 

@@ -16,10 +16,6 @@ from litellm_systemd.errors import InputError, MissingError, PermissionDenied
 from litellm_systemd.gateway.config import (
     ConfigChoice,
     ConfigOrigin,
-    GatewayConfig,
-    localize,
-    parse_config,
-    read_config,
     resolve_name,
 )
 from litellm_systemd.host.files import observe_file
@@ -27,7 +23,6 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, read_installed, read_manifest
 from litellm_systemd.host.state import FileKind, FileState, link
 from litellm_systemd.resources import config_names
-from litellm_systemd.resources import read_config as read_shipped
 
 DEFAULT_CONFIG = "iam_role_config.yml"
 
@@ -41,7 +36,8 @@ class Request:
 
     What `resolve_service` does in addition: with `ask_instance` it gets a missing region from the EC2 instance
     metadata; with `prove_access` it checks the credentials and the files that the environment names. `today` is the
-    day for end-of-life checks, None for no such checks; `allow_ended` accepts models after their end of life.
+    day for end-of-life checks, None for no such checks; `allow_ended` accepts models after their end of life. `take`
+    are the paths of installed files to replace although the user edited them.
     """
 
     layout: Layout
@@ -54,6 +50,7 @@ class Request:
     region: str | None = None
     today: date | None = None
     allow_ended: bool = False
+    take: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +184,6 @@ def find_config(request: Request, name: str) -> ConfigChoice:
         installed_dir=request.layout.real(request.layout.configs),
         folder=request.cwd,
     )
-
-
-def read_gateway(choice: ConfigChoice, region: str | None = None) -> GatewayConfig:
-    """Read a configuration; a shipped one as an install writes it for the region.
-
-    Raises:
-        InstallerError: it can't be read, or is invalid.
-    """
-    if choice.path is not None:
-        return read_config(choice.path)
-    text = read_shipped(choice.name)
-    return parse_config(localize(text, region) if region else text, choice.name)
 
 
 def skipped_note(choice: ConfigChoice) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from litellm_systemd import contract
 from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_local_target
 from litellm_systemd.command import replace_process, runtime_argv
+from litellm_systemd.commands.config_files import standalone
 from litellm_systemd.commands.configs import switch_config
 from litellm_systemd.commands.end_of_life import active_ends
 from litellm_systemd.commands.init import find_invoker
@@ -156,15 +157,14 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
     if service.settings.generated_key:
         key = service.settings.generated_key
         say(f"{MASTER_KEY.name}={key} was generated for this run. To keep it, set it in .env.")
-    if service.own is not None:
-        path = service.own.absolute()
-    else:
-        path = _private_copy(service.choice.name, service.configs[service.choice.name], find_invoker(environ).home)
-    replace_process(runtime_argv("--config", str(path)), {**environ, **service.settings.environment})
+    alone = standalone(service.own, service.gateway)
+    if isinstance(alone, bytes):
+        alone = _private_copy(service.choice.name, alone, find_invoker(environ).home)
+    replace_process(runtime_argv("--config", str(alone.absolute())), {**environ, **service.settings.environment})
 
 
 def _private_copy(name: str, content: bytes, home: Path) -> Path:
-    """A shipped configuration as a permanent file: LiteLLM reads it again at each reload."""
+    """A configuration as a permanent file: it is read again at each reload."""
     path = home / ".cache" / "litellm-systemd" / name
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.write_bytes(content)

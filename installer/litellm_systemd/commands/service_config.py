@@ -8,37 +8,33 @@ from pathlib import Path
 
 from litellm_systemd.aws.credentials import bedrock_models, require_one_identity
 from litellm_systemd.bedrock.regions import looks_like_region
+from litellm_systemd.commands.config_files import loaded_names, read_for_install, shipped_texts
 from litellm_systemd.commands.end_of_life import check_ends
 from litellm_systemd.commands.preflight import find_instance_region, require_files, require_pair, require_role
-from litellm_systemd.commands.resolve import Request, Selection, is_given, read_gateway, resolve, skipped_note
+from litellm_systemd.commands.resolve import Request, Selection, is_given, resolve, skipped_note
 from litellm_systemd.env.settings import REGION_VARIABLES, Settings
-from litellm_systemd.errors import InputError, UsageError
+from litellm_systemd.errors import UsageError
 from litellm_systemd.gateway.config import (
     ConfigChoice,
     GatewayConfig,
     Severity,
     check,
     lint,
-    localize,
-    parse_config,
     profiles_outside_geography,
-    read_config,
 )
 from litellm_systemd.host.files import observe_file
-from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import read_manifest
 from litellm_systemd.host.state import is_edited
-from litellm_systemd.resources import config_names
-from litellm_systemd.resources import read_config as read_shipped
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
     """What the service will run with, checked.
 
-    `configs`: the configurations to install, text by file name. `own`: the chosen configuration if it is a file of
-    the user's, given by path or edited where it is installed. `keeps_environment`: the installed environment stays as
-    it is. `notes`: what the user should know.
+    `configs`: the configurations to install and the files that they include, text by path below /etc/litellm/configs.
+    `loads`: the paths there of the chosen configuration and the files that it includes. `own`: the chosen
+    configuration if it is a file of the user's, given by path or edited where it is installed. `keeps_environment`:
+    the installed environment stays as it is. `notes`: what the user should know.
     """
 
     settings: Settings
@@ -47,6 +43,7 @@ class ServiceConfig:
     configs: Mapping[str, bytes]
     keeps_environment: bool
     own: Path | None = None
+    loads: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -60,18 +57,15 @@ def resolve_service(request: Request) -> ServiceConfig:
         raise UsageError(f"--region {request.region} is not an AWS region", "Write it as AWS does: us-east-1.")
     selection = resolve(request)
     choice, installed, dotenv = selection.config, selection.installed, selection.dotenv
-    chosen = read_gateway(choice)
-    require_one_identity(chosen, choice.name, selection.settings.environment, dotenv.where)
+    chosen, _ = read_for_install(request.layout, choice, shipped_texts(None), take=request.take)
+    require_one_identity(chosen, selection.settings.environment, dotenv.where)
     proven = _check_before_region(request, selection, chosen)
     settings = _with_region(selection.settings, chosen, request, installed)
-    configs = _shipped_configs(settings)
-    own = _own_file(request.layout, choice, configs)
-    if own is None:
-        gateway = parse_config(configs[choice.name].decode(), request.layout.config(choice.name))
-    else:
-        gateway = read_config(own)
-    if is_given(choice):
-        configs |= copy_given_config(request.layout, choice, gateway)
+    configs = shipped_texts(settings.region)
+    own = _own_file(request, choice, configs)
+    gateway, given = read_for_install(request.layout, choice, configs, take=request.take)
+    configs |= given
+    loads = loaded_names(request.layout, choice.name, gateway)
     check(gateway, settings.environment)
     ends = _end_of_life_notes(request, gateway, settings)
     if request.prove_access:
@@ -83,22 +77,13 @@ def resolve_service(request: Request) -> ServiceConfig:
         configs=configs,
         keeps_environment=selection.is_installed and dict(settings.environment) == installed,
         own=own,
-        notes=(*settings.warnings, *proven, *_notes(choice, gateway, settings, configs), *ends),
+        loads=loads,
+        notes=(
+            *(*settings.warnings, *proven, *_notes(choice, gateway, settings)),
+            *_geography_notes(settings, [configs[name].decode() for name in loads if name in configs]),
+            *ends,
+        ),
     )
-
-
-def copy_given_config(layout: Layout, choice: ConfigChoice, gateway: GatewayConfig) -> dict[str, bytes]:
-    """The files to install below /etc for a configuration that the user gave by its path: text by file name.
-
-    Raises:
-        InputError: it includes other files.
-    """
-    if choice.path is None or gateway.includes:
-        raise InputError(
-            f"{choice.path} includes other files, which are not copied",
-            f"Copy all of them to {layout.configs} and use -c {choice.name}.",
-        )
-    return {choice.name: choice.path.read_bytes()}
 
 
 def _check_before_region(request: Request, selection: Selection, chosen: GatewayConfig) -> tuple[str, ...]:
@@ -129,21 +114,13 @@ def _with_region(
     return replace(settings, region=region, environment={**settings.environment, REGION_VARIABLES[0]: region})
 
 
-def _shipped_configs(settings: Settings) -> dict[str, bytes]:
-    """The shipped configurations, for the region of this host."""
-    texts = {name: read_shipped(name) for name in config_names()}
-    return {
-        name: (localize(text, settings.region) if settings.region else text).encode() for name, text in texts.items()
-    }
-
-
-def _own_file(layout: Layout, choice: ConfigChoice, configs: Mapping[str, bytes]) -> Path | None:
+def _own_file(request: Request, choice: ConfigChoice, configs: Mapping[str, bytes]) -> Path | None:
     """The chosen configuration if it is the user's, by path, by name or by an edit, and so stays as it is."""
     if choice.path is None or is_given(choice):
         return choice.path
-    path = layout.config(choice.name)
-    is_own = choice.name not in configs or is_edited(observe_file(layout, path), read_manifest(layout).get(path))
-    return choice.path if is_own else None
+    layout, path = request.layout, request.layout.config(choice.name)
+    edited = is_edited(observe_file(layout, path), read_manifest(layout).get(path)) and path not in request.take
+    return choice.path if choice.name not in configs or edited else None
 
 
 def _end_of_life_notes(request: Request, gateway: GatewayConfig, settings: Settings) -> tuple[str, ...]:
@@ -153,15 +130,14 @@ def _end_of_life_notes(request: Request, gateway: GatewayConfig, settings: Setti
     return check_ends(request.layout, gateway, environ, request.today, allow=request.allow_ended)
 
 
-def _notes(
-    choice: ConfigChoice, gateway: GatewayConfig, settings: Settings, configs: Mapping[str, bytes]
-) -> tuple[str, ...]:
+def _notes(choice: ConfigChoice, gateway: GatewayConfig, settings: Settings) -> tuple[str, ...]:
     findings = lint(gateway, settings.environment)
-    notes = [f"{item}. {item.remedy}" for item in findings if item.severity is Severity.WARNING]
-    notes += skipped_note(choice)
-    if settings.region and choice.name in configs:
-        text = configs[choice.name].decode()
-        notes += [
-            f"{name} may answer from any AWS region." for name in profiles_outside_geography(text, settings.region)
-        ]
-    return tuple(notes)
+    warnings = (f"{item}. {item.remedy}" for item in findings if item.severity is Severity.WARNING)
+    return (*warnings, *skipped_note(choice))
+
+
+def _geography_notes(settings: Settings, texts: list[str]) -> tuple[str, ...]:
+    if settings.region is None:
+        return ()
+    names = profiles_outside_geography("\n".join(texts), settings.region)
+    return tuple(f"{name} may answer from any AWS region." for name in names)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from litellm_systemd.doctor.cause import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.errors import InputError
-from litellm_systemd.gateway.config import Severity, lint
+from litellm_systemd.errors import InputError, InstallerError, MissingError
+from litellm_systemd.gateway.config import ConfigError, Severity, lint
 from litellm_systemd.report.report import Outcome
 
 UNUSABLE = Cause(
@@ -16,7 +16,7 @@ UNUSABLE = Cause(
     " start again after a stop (exit code 78).",
     "sudoedit {path} && sudo systemctl reload-or-restart litellm    # {remedy}",
     requires=("files-not-installed", "files-config-gone"),
-    caused_by=("files-gone", "files-unreadable"),
+    caused_by=("files-gone", "files-unreadable", "files-kind"),
 )
 
 
@@ -26,13 +26,18 @@ def detect_configuration_unusable(snapshot: Snapshot) -> Iterator[Finding]:
     path = snapshot.layout.config_link
     try:
         gateway = snapshot.gateway
-    except InputError as error:
-        yield UNUSABLE.finding(error.message, path=path, remedy=error.hint)
+    except (InputError, MissingError) as error:
+        yield UNUSABLE.finding(error.message, path=_file_of(error) or path, remedy=error.hint)
         return
     reported = _key_is_reported(snapshot)
     for item in lint(gateway, snapshot.environment):
         if item.severity is Severity.ERROR and not (reported and item.code == "weak-master-key"):
-            yield UNUSABLE.finding(str(item), path=path, remedy=item.remedy)
+            yield UNUSABLE.finding(str(item), path=item.place.file or path, remedy=item.remedy)
+
+
+def _file_of(error: InstallerError) -> str | None:
+    """The file in which a configuration that can't be read is wrong."""
+    return error.findings[0].place.file if isinstance(error, ConfigError) else None
 
 
 def _key_is_reported(snapshot: Snapshot) -> bool:
@@ -57,7 +62,8 @@ def detect_configuration_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect warnings of the linter about the active configuration."""
     for item in lint(snapshot.gateway, snapshot.environment):
         if item.severity is Severity.WARNING:
-            yield DOUBTFUL.finding(str(item), path=snapshot.layout.config_link, remedy=item.remedy)
+            path = item.place.file or snapshot.layout.config_link
+            yield DOUBTFUL.finding(str(item), path=path, remedy=item.remedy)
 
 
 STALE = Cause(

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from litellm_systemd import contract
 from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.errors import InputError, PermissionDenied
+from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied
 from litellm_systemd.host.diff import access_drift, describe_drift
 from litellm_systemd.host.files import group_exists, user_exists
 from litellm_systemd.host.install_lock import find_holder
@@ -121,7 +121,7 @@ def _severity(snapshot: Snapshot, path: str) -> Outcome:
     """FAILED if the service cannot work without the file, else WARNING."""
     layout = snapshot.layout
     needed = (layout.service, layout.socket, layout.environment_file, layout.config_link, layout.current)
-    return Outcome.FAILED if path in needed or path == _active_config(snapshot) else Outcome.WARNING
+    return Outcome.FAILED if path in (*needed, *_loaded(snapshot)) else Outcome.WARNING
 
 
 def _active_config(snapshot: Snapshot) -> str | None:
@@ -129,6 +129,21 @@ def _active_config(snapshot: Snapshot) -> str | None:
     if found is None or found.kind is not FileKind.LINK:
         return None if found is None else snapshot.layout.config_link
     return str(PurePosixPath(snapshot.layout.etc) / found.content.decode())
+
+
+def _loaded(snapshot: Snapshot) -> tuple[str, ...]:
+    """The files that the service loads: the active configuration and what it includes, a missing one too."""
+    active, layout = _active_config(snapshot), snapshot.layout
+    if active is None:
+        return ()
+    try:
+        found = [path for path in snapshot.gateway.includes if path.is_relative_to(layout.root)]
+        included = [f"/{path.relative_to(layout.root)}" for path in found]
+    except MissingError as error:
+        included = [path for path in snapshot.records if str(layout.real(path)) in error.message]
+    except (InstallerError, OSError):
+        included = []
+    return (active, *included)
 
 
 CONFIG = Cause(
@@ -218,10 +233,11 @@ def detect_files_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _config_paths(snapshot: Snapshot) -> tuple[str, ...]:
-    """The active configuration and the folders that lead to it."""
-    path = _active_config(snapshot)
-    folders = (snapshot.layout.etc, snapshot.layout.configs)
-    return folders if path is None else (*folders, path)
+    """The active configuration, the files that it includes, and the folders that lead to them."""
+    layout, loaded = snapshot.layout, _loaded(snapshot)
+    folders = (str(parent) for path in loaded for parent in PurePosixPath(path).parents)
+    inside = (folder for folder in folders if folder.startswith(f"{layout.configs}/"))
+    return tuple(dict.fromkeys((layout.etc, layout.configs, *inside, *loaded)))
 
 
 def is_readable(found: FileState, user: str = contract.SERVICE_USER) -> bool:

@@ -23,21 +23,23 @@ from litellm_systemd.gateway.config_types import Model as Model
 from litellm_systemd.gateway.config_types import Severity as Severity
 from litellm_systemd.gateway.lint import lint as lint
 from litellm_systemd.gateway.model_map import read_model_map
-from litellm_systemd.gateway.yaml_source import Document, parse_document, read_document
+from litellm_systemd.gateway.yaml_source import Document, Lookup, parse_document, read_document
 
 #: Each maps a model to the models that are asked in its place (litellm/router.py).
 FALLBACK_KINDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 
-_EXAMPLE = "An entry looks like this: {model_name: NAME, litellm_params: {model: bedrock/converse/ID}}"
+_EXAMPLE = "An entry looks like this: {model_name: NAME, litellm_params: {model: bedrock/ID}}"
 
 
-def read_config(path: Path) -> GatewayConfig:
-    """The configuration in a file, with the files that it includes.
+def read_config(path: Path, lookup: Lookup = lambda _path: None) -> GatewayConfig:
+    """The configuration in a file, merged with the files that it includes.
+
+    `lookup` gives texts that stand for files, as for `read_document`.
 
     Raises ConfigError (bad YAML, no models, a model without a name or without something to call), MissingError (no
     such file) and PermissionDenied (not readable).
     """
-    return _build(read_document(path))
+    return _build(read_document(path, lookup))
 
 
 def parse_config(text: str, source: str) -> GatewayConfig:
@@ -67,6 +69,7 @@ def _build(document: Document) -> GatewayConfig:
         includes=document.includes,
         document=document.data,
         marks=document.marks,
+        replaced=document.replaced,
     )
 
 

@@ -17,6 +17,9 @@ KeyPath = tuple[str | int, ...]
 #: The position of a key: file, line and column, the latter two counted from 1.
 Mark = tuple[str, int, int]
 
+#: Our own key at the top of a configuration, which LiteLLM ignores: the identity that must call Bedrock.
+IDENTITY = "x-identity"
+
 
 def render_key(path: KeyPath) -> str:
     """A key path as text: `model_list[2].litellm_params.model`."""
@@ -36,6 +39,13 @@ def resolve_reference(value: object, environ: Mapping[str, str]) -> str | None:
     if value.startswith(REFERENCE):
         value = environ.get(value.removeprefix(REFERENCE), "")
     return value or None
+
+
+class Identity(Enum):
+    """By what a configuration can require that its Bedrock models are called, as `x-identity` spells them."""
+
+    IAM_ROLE = "iam-role"
+    ACCESS_KEY = "access-key"
 
 
 class Severity(Enum):
@@ -111,7 +121,7 @@ class Model:
     """One entry of `model_list`; `key` is its path.
 
     `name` is the name that clients request (entries with the same name share the load), `provider_model` what LiteLLM
-    calls (`bedrock/converse/us.anthropic.…`), `mocked` whether it responds with `mock_response` without calling a
+    calls (`bedrock/us.anthropic.…`), `mocked` whether it responds with `mock_response` without calling a
     provider, `region` the model's own `aws_region_name` as written, None if the environment decides.
     """
 
@@ -139,6 +149,15 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """A section that an included file replaced as a whole. `lost` are the keys that only the one before had."""
+
+    section: str
+    before: Place
+    lost: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """A usable LiteLLM configuration: it has models, and each has a name and a model to call.
 
@@ -146,7 +165,7 @@ class GatewayConfig:
     can be requested but are not listed. `references` are all `os.environ/VARIABLE` as pairs (key path, variable).
     `digest` is the hexadecimal SHA-256 of the file, followed by its included files. `includes` are the files of
     `include:`. `document` is the whole mapping, excluded from `repr` because it may contain keys; `marks` are the
-    positions of its keys.
+    positions of its keys. `replaced` are the sections that an included file replaced.
     """
 
     source: str
@@ -159,6 +178,7 @@ class GatewayConfig:
     includes: tuple[Path, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     marks: Mapping[KeyPath, Mark] = field(default_factory=dict, repr=False, compare=False)
+    replaced: tuple[Replaced, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -172,6 +192,12 @@ class GatewayConfig:
         billed = {model.name for model in self.models if not model.mocked}
         mocked = {model.name for model in self.models} - billed
         return frozenset(mocked | {alias for alias, name in (*self.aliases, *self.hidden_aliases) if name in mocked})
+
+    @property
+    def identity(self) -> Identity | None:
+        """The identity that the configuration says its calls have; None if it says nothing, or no word of ours."""
+        value = self.document.get(IDENTITY)
+        return next((each for each in Identity if each.value == value), None)
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A top-level mapping such as `general_settings`; empty if it is missing or not a mapping."""

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from litellm_systemd.env.variables import EXAMPLE_KEY, MASTER_KEY, REFUSED_KEY
 from litellm_systemd.gateway.config_types import (
+    IDENTITY,
     REFERENCE,
     Fallback,
     GatewayConfig,
@@ -20,6 +21,7 @@ from litellm_systemd.gateway.config_types import (
 )
 from litellm_systemd.gateway.installed_litellm import Part, is_known_to_litellm
 from litellm_systemd.gateway.known import GENERAL, LITELLM, ROUTER, TOP_LEVEL
+from litellm_systemd.gateway.lint_identity import identity_findings
 from litellm_systemd.gateway.lint_models import model_findings, with_own_variables
 from litellm_systemd.gateway.model_map import caches_prompts
 
@@ -255,7 +257,9 @@ _EMPTY_IS_A_VALUE = (
 
 
 #: Codes that depend on the variables of the environment.
-_DEPENDS_ON_ENVIRONMENT = frozenset({"unset-variable", "no-master-key", "no-region", "no-database"})
+_DEPENDS_ON_ENVIRONMENT = frozenset(
+    {"unset-variable", "no-master-key", "no-region", "no-database", "missing-access-key"}
+)
 
 
 def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[LintFinding, ...]:
@@ -265,12 +269,34 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
     `model_findings` and `route_findings`. LiteLLM starts with nearly all of these mistakes, and fails later or never.
     If `environ` is None, the environment is unknown, and findings that a variable could resolve are left out.
     """
-    settings = (name_findings, _references, _master_key, _environment, _database, _hazards, _plain_secrets)
-    rules = (*settings, model_findings, route_findings)
+    settings = (
+        name_findings,
+        _replaced_sections,
+        _references,
+        _master_key,
+        _environment,
+        _database,
+        _hazards,
+        _plain_secrets,
+    )
+    rules = (*settings, identity_findings, model_findings, route_findings)
     found = [finding for rule in rules for finding in rule(config, environ or {})]
     if environ is None:
         found = [finding for finding in found if finding.code not in _DEPENDS_ON_ENVIRONMENT]
     return tuple(sorted(found, key=lambda finding: finding.severity is Severity.WARNING))
+
+
+def _replaced_sections(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """Sections of an included file that replace one as a whole, and leave out what stood there."""
+    del environ
+    for each in config.replaced:
+        if each.lost:
+            message = f"replaces the whole section of {each.before.position} and leaves out {', '.join(each.lost)}"
+            remedy = "Copy these too; to do without one, give it an empty value."
+            yield config.warning("replaced-section", (each.section,), message, remedy)
+        elif each.section in (IDENTITY, "model_list"):
+            message = f"replaces what {each.before.position} says"
+            yield config.warning("replaced-section", (each.section,), message, "Keep one of the two.")
 
 
 def _references(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from litellm_systemd.gateway.config_types import (
     KeyPath,
     Mark,
     Place,
+    Replaced,
     config_error,
     find_place,
     render_key,
@@ -30,14 +31,27 @@ Marks = dict[KeyPath, Mark]
 
 
 @dataclass(frozen=True, slots=True)
+class FileText:
+    """The text of a file that is not on the disk, or not yet as it will be; `shown` names it in messages."""
+
+    text: str
+    shown: str
+
+
+#: Gives the text that stands for the file at an absolute path; None where the disk has it.
+Lookup = Callable[[Path], FileText | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
-    """A mapping, where its keys stand, the files that it was put together from, and their SHA-256 in hex."""
+    """A mapping, where its keys stand, the files that it was merged from, and the SHA-256 of their texts in hex."""
 
     source: str
     data: dict[str, Any]
     marks: Marks
     includes: tuple[Path, ...]
     digest: str
+    replaced: tuple[Replaced, ...] = ()
 
 
 def parse_document(text: str, source: str) -> Document:
@@ -49,45 +63,63 @@ def parse_document(text: str, source: str) -> Document:
     return Document(source, data, marks, (), hashlib.sha256(text.encode()).hexdigest())
 
 
-def read_document(path: Path) -> Document:
+def real_path(path: Path) -> Path:
+    """The file itself, links resolved: LiteLLM looks for included files next to the path that it is given."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links that lead in a circle: to open it says so
+        return path.absolute()
+
+
+def read_document(path: Path, lookup: Lookup = lambda _path: None) -> Document:
     """A document from a file, with `include:` followed as LiteLLM does (proxy/common_utils/config_includes.py).
 
-    Lists of an included file are appended, any other value of it wins; a relative entry is looked for beside the
-    file that names it, then beside `path`; a file already read isn't read again. Raises as `parse_document`, and
-    MissingError or PermissionDenied for a file that can't be opened.
+    Lists of an included file are appended, any other value of it replaces the one before. A relative entry is looked
+    for next to the file that names it, then next to the file that `path` leads to; a file is read once. Raises as
+    `parse_document`, and MissingError or PermissionDenied for a file that can't be opened.
     """
-    root = path.absolute()
-    text = _read(root, "")
-    data, marks = _parse(text, str(path))
+    root = path.absolute() if lookup(path.absolute()) else real_path(path)
+    text, source = _read(root, lookup, str(path), "")
+    data, marks = _parse(text, source)
     digest = hashlib.sha256(text.encode())
-    pending = [(entry, root) for entry in _includes(data, marks, str(path))]
+    pending = [(entry, root, place) for entry, place in _includes(data, marks, source)]
     loaded: list[Path] = []
+    replaced: list[Replaced] = []
     while pending:
-        entry, declared_in = pending.pop(0)
-        file = _include_path(entry, declared_in, root)
+        entry, declared_in, place = pending.pop(0)
+        file = _include_path(entry, declared_in, root, lookup)
         if file in (root, *loaded):
             continue
         loaded.append(file)
-        text = _read(file, f", which {declared_in} includes,")
+        text, shown = _read(file, lookup, str(file), f", which {place.position} includes,")
         digest.update(text.encode())
-        more, more_marks = _parse(text, str(file), empty=True)
-        pending += [(entry, file) for entry in _includes(more, more_marks, str(file))]
-        _merge(data, marks, more, more_marks)
-    return Document(str(path), data, marks, tuple(loaded), digest.hexdigest())
+        more, more_marks = _parse(text, shown, empty=True)
+        pending += [(entry, file, place) for entry, place in _includes(more, more_marks, shown)]
+        replaced += _merge(data, marks, more, more_marks)
+    return Document(source, data, marks, tuple(loaded), digest.hexdigest(), tuple(replaced))
 
 
-def _includes(data: dict[str, Any], marks: Marks, source: str) -> tuple[str, ...]:
+def render_document(data: Mapping[str, Any]) -> str:
+    """A document as the text of one file that includes none."""
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
+
+
+def _includes(data: dict[str, Any], marks: Marks, source: str) -> list[tuple[str, Place]]:
     entries = data.pop("include", [])
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         place = find_place(source, marks, ("include",))
         raise config_error("bad-include", place, "is not a list of file names", "Write one a line: - models.yml")
-    return tuple(entries)
+    return [(entry, find_place(source, marks, ("include", index))) for index, entry in enumerate(entries)]
 
 
-def _include_path(entry: str, declared_in: Path, root: Path) -> Path:
-    beside = _normal(declared_in.parent / entry)
-    beside_root = _normal(root.parent / entry)
-    return beside_root if not beside.exists() and beside_root.exists() else beside
+def _include_path(entry: str, declared_in: Path, root: Path, lookup: Lookup) -> Path:
+    next_to_it = _normal(declared_in.parent / entry)
+    next_to_root = _normal(root.parent / entry)
+    return next_to_root if not _exists(next_to_it, lookup) and _exists(next_to_root, lookup) else next_to_it
+
+
+def _exists(path: Path, lookup: Lookup) -> bool:
+    return lookup(path) is not None or path.exists()
 
 
 def _normal(path: Path) -> Path:
@@ -101,7 +133,8 @@ def _normal(path: Path) -> Path:
     return Path(*parts)
 
 
-def _merge(data: dict[str, Any], marks: Marks, more: Mapping[str, Any], more_marks: Marks) -> None:
+def _merge(data: dict[str, Any], marks: Marks, more: Mapping[str, Any], more_marks: Marks) -> Iterator[Replaced]:
+    """Merge `more` into `data`; yields the sections that it replaces, if they say something else."""
     for key, value in more.items():
         before = data.get(key)
         offset = 0
@@ -109,6 +142,8 @@ def _merge(data: dict[str, Any], marks: Marks, more: Mapping[str, Any], more_mar
             offset = len(before)
             data[key] = [*before, *value]
         else:
+            if before is not None and before != value:
+                yield Replaced(str(key), find_place("", marks, (key,)), _lost(before, value))
             for path in [path for path in marks if path[0] == key]:
                 del marks[path]
             data[key] = value
@@ -117,26 +152,47 @@ def _merge(data: dict[str, Any], marks: Marks, more: Mapping[str, Any], more_mar
                 marks.setdefault(_shift(path, offset), mark)
 
 
+def _lost(before: object, value: object) -> tuple[str, ...]:
+    old = before if isinstance(before, Mapping) else {}
+    new = value if isinstance(value, Mapping) else {}
+    return tuple(str(key) for key in old if key not in new)
+
+
 def _shift(path: KeyPath, offset: int) -> KeyPath:
     if len(path) > 1 and isinstance(path[1], int):
         return (path[0], path[1] + offset, *path[2:])
     return path
 
 
-def _read(path: Path, by: str) -> str:
+def _read(path: Path, lookup: Lookup, shown: str, by: str) -> tuple[str, str]:
+    """The text of a file, and how messages name it."""
+    found = lookup(path)
+    return (found.text, found.shown) if found is not None else (read_text(path, shown, by), shown)
+
+
+def read_text(path: Path, shown: str, by: str = "") -> str:
+    """The text of a configuration file. `shown` names it in messages, `by` is who includes it.
+
+    Raises MissingError, PermissionDenied, or InputError for one that isn't UTF-8.
+    """
     try:
         return path.read_bytes().decode()
     except FileNotFoundError:
-        raise MissingError(f"{path}{by} doesn't exist", "Give the path of a LiteLLM configuration.") from None
+        remedy = (
+            "Create it, it may be empty; or remove the entry." if by else "Give the path of a LiteLLM configuration."
+        )
+        raise MissingError(f"{shown}{by} doesn't exist", remedy) from None
     except PermissionError:
         hint = "Run the command with sudo, or make the file readable."
-        raise PermissionDenied(f"{path}{by} can't be read", hint) from None
+        raise PermissionDenied(f"{shown}{by} can't be read", hint) from None
     except UnicodeDecodeError as error:
         hint = "Save the file as UTF-8."
-        raise InputError(f"{path}{by} is not UTF-8 at byte {error.start}", hint) from None
+        raise InputError(f"{shown}{by} is not UTF-8 at byte {error.start}", hint) from None
     except OSError as error:
         reason = (error.strerror or "unknown reason").lower()
-        raise InputError(f"{path}{by} can't be read: {reason}", "Give the path of a LiteLLM configuration.") from None
+        raise InputError(
+            f"{shown}{by} can't be read: {reason}", "Give the path of a LiteLLM configuration."
+        ) from None
 
 
 def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, Any], Marks]:
@@ -155,7 +211,7 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
         raise _syntax_error(error, text, source) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
-        remedy = "Mend the file, or start from a shipped one."
+        remedy = "Correct the file, or start from a shipped one."
         raise config_error("not-yaml", Place(source), f"this isn't YAML: {reason}", remedy) from None
     if data is None and empty:
         return {}, marks
@@ -167,7 +223,7 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigError:
-    # Of a quote that isn't closed the parser sees the end of the file; what has to be mended is where it opens.
+    # For an unclosed quote the parser reports the end of the file; the place to correct is where it opens.
     is_open = error.context == "while scanning a quoted scalar"
     mark = (error.context_mark if is_open else None) or error.problem_mark or error.context_mark
     place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)

@@ -27,6 +27,8 @@ class Layout:
     config_link = contract.CONFIG_FILE
     etc = "/etc/litellm"
     configs = "/etc/litellm/configs"
+    #: What the shipped configurations include.
+    shared = "/etc/litellm/configs/shared"
     units = "/etc/systemd/system"
     service = f"/etc/systemd/system/{contract.SERVICE}"
     socket = f"/etc/systemd/system/{contract.SOCKET}"
@@ -79,7 +81,7 @@ class Layout:
         return f"{self.releases}/{identifier}"
 
     def config(self, name: str) -> str:
-        """The installed configuration of that name."""
+        """The installed configuration of that name, or a file that it includes, by its path below `configs`."""
         return f"{self.configs}/{name}"
 
 

@@ -130,7 +130,8 @@ class Running(Enum):
 class DesiredState:
     """The state that a host should have: release, folders, files, and the service enabled and running.
 
-    `take` are the files to overwrite although the user edited them; `absent` are installed files to remove.
+    `take` are the files to overwrite although the user edited them; `absent` are installed files to remove; `loads`
+    are the files of the active configuration, which a reload reads again.
     """
 
     release: str
@@ -140,6 +141,7 @@ class DesiredState:
     running: Running = Running.STARTED
     take: frozenset[str] = frozenset()
     absent: tuple[str, ...] = ()
+    loads: tuple[str, ...] = ()
 
 
 class Verb(Enum):

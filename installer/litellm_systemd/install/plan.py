@@ -317,7 +317,7 @@ def _restart_or_reload(
 
 
 def _active_config(layout: Layout, desired: DesiredState, host: HostState) -> Iterable[str]:
-    """The active configuration: the target of the link."""
+    """The active configuration: the target of the link, and the files that it includes."""
     wanted = next((file for file in desired.files if file.path == layout.config_link), None)
     found = wanted or host.files.get(layout.config_link)
-    return () if found is None else (f"{layout.etc}/{found.content.decode()}",)
+    return desired.loads if found is None else (f"{layout.etc}/{found.content.decode()}", *desired.loads)

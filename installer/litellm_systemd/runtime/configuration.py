@@ -10,14 +10,16 @@ from pathlib import Path
 from litellm_systemd.env.mock_testing import allows_mock_testing, render_allowing
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import check, read_config
+from litellm_systemd.gateway.yaml_source import real_path, render_document
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """A checked LiteLLM configuration.
 
-    `texts` holds each of its files as it was when it was checked. A worker that is replaced hours later gets these,
-    not what an administrator is typing just then. `name` is that of the file which the link `path` led to.
+    `path` is the file itself, not a link to it: LiteLLM looks for callbacks next to the path that it is given.
+    `texts` holds what LiteLLM reads, as it was when it was checked, by path: a worker that is replaced hours later
+    gets that, not what an administrator is typing just then. `name` is that of the file in its folder.
     """
 
     path: Path
@@ -30,15 +32,20 @@ class Configuration:
 def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
     """Read and check. Raises InputError, MissingError or PermissionDenied, each with its remedy.
 
-    Where the environment allows mock testing, the text has LiteLLM's switch for that; the file hasn't.
+    LiteLLM gets one text, included files merged in: it would look on the disk for these. Where the environment allows
+    mock testing, the text has LiteLLM's switch for that; the file hasn't.
     """
     allows = allows_mock_testing(environ)
     for _ in range(3):
-        name = path.readlink().name if path.is_symlink() else path.name
-        config = read_config(path)
+        entry = path.parent / path.readlink() if path.is_symlink() else path
+        file = real_path(entry)
+        config = read_config(file)
         check(config, environ)
-        texts = {str(file): file.read_text(encoding="utf-8") for file in (path, *config.includes)}
+        texts = {str(each): each.read_text(encoding="utf-8") for each in (file, *config.includes)}
         if hashlib.sha256("".join(texts.values()).encode()).hexdigest() == config.digest:
-            served = {str(path): render_allowing(config.document)} if allows else texts
-            return Configuration(path, config.digest, len(config.names), served, name)
+            if allows:
+                texts = {str(file): render_allowing(config.document)}
+            elif config.includes:
+                texts = {str(file): render_document(config.document)}
+            return Configuration(file, config.digest, len(config.names), texts, entry.name)
     raise InputError(f"{path} changes while it is read", "Try again when it is written.")

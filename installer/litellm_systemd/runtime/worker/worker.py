@@ -82,6 +82,8 @@ def asyncio_run(main: Any) -> None:
 
 def _set_up(job: Job, channel: Channel) -> None:
     configuration = job.configuration
+    # Callbacks are looked for next to the configuration itself, and then next to the link to it.
+    sys.path.append(str(job.options.config.absolute().parent))
     if job.environment is None:
         channel.send(
             Environment(litellm_adapter.set_up(configuration.path, configuration.texts, job.options.workers))

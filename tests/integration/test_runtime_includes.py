@@ -1,0 +1,99 @@
+"""A running service whose configuration is a link, and includes files next to the file that it leads to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from litellm_systemd.gateway.yaml_source import read_document
+from tests.integration.runtime_service import CONFIG, KEY, Service
+
+MAIN = f"include: [shared/mine.yml]\n{CONFIG % 'hello'}litellm_settings: {{callbacks: [near.handler, old.handler]}}\n"
+MINE = "model_list:\n  - {model_name: %s, litellm_params: {model: openai/x, api_key: none, mock_response: hi}}\n"
+CALLBACK = """
+from pathlib import Path
+from litellm.integrations.custom_logger import CustomLogger
+class Mine(CustomLogger): pass
+handler = Mine()
+Path({mark!r}).touch()
+"""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """As installed: config.yaml is a link into configs/. One callback is next to the file, one next to the link."""
+    folder = tmp_path_factory.mktemp("includes")
+    (folder / "configs/shared").mkdir(parents=True)
+    (folder / "configs/shared/mine.yml").write_text(MINE % "first")
+    (folder / "configs/near.py").write_text(CALLBACK.format(mark=str(folder / "near.seen")))
+    (folder / "old.py").write_text(CALLBACK.format(mark=str(folder / "old.seen")))
+    running = Service(folder, "")
+    running.config.unlink()
+    (folder / "configs/main.yml").write_text(MAIN)
+    running.config.symlink_to("configs/main.yml")
+    with running:
+        running.await_ready()
+        yield running
+
+
+def models(service: Service) -> list[str]:
+    connection = service.connect()
+    connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {KEY}"})
+    response = connection.getresponse()
+    body = response.read()
+    assert response.status == 200, body
+    return [model["id"] for model in json.loads(body)["data"]]
+
+
+def test_included_models_are_served(service: Service) -> None:
+    """What is included next to the file is served; the digest that the service reports covers it."""
+    assert models(service) == ["demo", "first"]
+    status = service.query("status")
+    assert status["config_name"] == "main.yml"
+    assert status["sha256"] == read_document(service.config).digest
+
+
+def test_callbacks_are_found_next_to_the_file_and_to_the_link(service: Service) -> None:
+    """A callback is loaded from the folder of the configuration, and from that of the link, where it used to be."""
+    assert (service.folder / "near.seen").exists()
+    assert (service.folder / "old.seen").exists()
+
+
+def test_an_included_file_is_taken_up_by_a_reload(service: Service) -> None:
+    """An edit of the included file alone makes the loaded digest stale, and a reload serves it."""
+    mine = service.folder / "configs/shared/mine.yml"
+    mine.write_text(MINE % "second")
+    assert service.query("status")["sha256"] != read_document(service.config).digest
+    done = service.reload()
+    assert done.returncode == 0, done.stderr
+    assert models(service) == ["demo", "second"]
+    assert service.query("status")["sha256"] == read_document(service.config).digest
+
+
+def test_a_mistake_in_an_included_file_is_named(service: Service) -> None:
+    """A reload that fails for an included file names that file and line, and changes nothing."""
+    mine = service.folder / "configs/shared/mine.yml"
+    before = mine.read_text()
+    mine.write_text("model_list:\n  - {model_nam: x}\n")
+    done = service.reload()
+    mine.write_text(before)
+    assert done.returncode != 0
+    assert f"{mine}:2:6: model_list[1].model_nam" in done.stderr
+    assert models(service) == ["demo", "second"]
+
+
+def test_a_replaced_worker_needs_no_file(service: Service) -> None:
+    """A worker that is replaced serves what was loaded, also when the included file is gone by then."""
+    mine = service.folder / "configs/shared/mine.yml"
+    mine.rename(mine.with_suffix(".away"))
+    for victim in service.await_workers():
+        os.kill(victim, signal.SIGKILL)
+        service.await_workers(without=victim)
+    assert models(service) == ["demo", "second"]
+    done = service.reload()
+    assert f"{mine}, which {service.folder}/configs/main.yml:1:11 includes, doesn't exist" in done.stderr
+    mine.with_suffix(".away").rename(mine)

@@ -1,0 +1,179 @@
+"""Which files a configuration consists of, on a host and in the folder of a user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.commands.config_files import edited_note, installed_paths, read_gateway, standalone
+from litellm_systemd.commands.resolve import Request, resolve
+from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
+from litellm_systemd.errors import InputError, MissingError
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.resources import USER_FILE, config_names, read_config, shared_names
+
+THREE = ("iam_role_config.yml", "access_key_config.yml", "prompt_caching.yml")
+KEYS = (
+    "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE\nAWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"
+    "AWS_REGION_NAME=eu-west-1\n"
+)
+OWN = "model_list:\n  - {model_name: own, litellm_params: {model: openai/own, mock_response: hi}}\n"
+
+
+def put(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def wanted(folder: Path, config: str, env: str = "AWS_REGION_NAME=eu-west-1\n") -> ServiceConfig:
+    """What an install would do with this `.env`, below `root` in the folder."""
+    put(folder / ".env", env)
+    return resolve_service(Request(Layout(root=folder / "root"), config=config, cwd=folder))
+
+
+def installed(folder: Path, name: str) -> Path:
+    return folder / "root/etc/litellm/configs" / name
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_a_model_is_added_in_one_place(tmp_path: Path, name: str) -> None:
+    """A model in the user's own file is served by all three ways to Bedrock, after the shipped ones."""
+    put(installed(tmp_path, USER_FILE), OWN)
+    found = wanted(tmp_path, name, KEYS if name.startswith("access") else "AWS_REGION_NAME=eu-west-1\n")
+    assert [model.name for model in found.gateway.models][-2:] == ["claude-haiku-5-5", "own"]
+    assert found.loads == (name, "shared/models.yml", "shared/routing.yml", USER_FILE)
+    request = Request(Layout(root=tmp_path / "root"), config=name, cwd=tmp_path)
+    assert read_gateway(request.layout, resolve(request).config).names == found.gateway.names
+
+
+def test_everything_that_is_shared_is_installed(tmp_path: Path) -> None:
+    """An install has every shipped configuration and all that these include, for the region of the host."""
+    found = wanted(tmp_path, "demo.yml")
+    assert set(found.configs) == {*config_names(), *shared_names()}
+    assert b"bedrock/eu.anthropic.claude-sonnet-5-5" in found.configs["shared/models.yml"]
+    assert found.loads == ("demo.yml", "shared/routing.yml")
+
+
+def test_a_finding_names_the_included_file(tmp_path: Path) -> None:
+    """A mistake in the user's own file stops an install with that file and line."""
+    text = OWN.replace("openai/own", "nope/own").replace(", mock_response: hi", "")
+    path = put(installed(tmp_path, USER_FILE), text)
+    with pytest.raises(InputError, match=rf"^{path}:2:\d+: .* the provider nope"):
+        wanted(tmp_path, "iam_role_config.yml")
+
+
+def test_files_that_a_given_one_includes_are_taken_along(tmp_path: Path) -> None:
+    """`-c FILE` installs the file with those it includes, at the same places below /etc/litellm/configs."""
+    main = put(tmp_path / "mine/my.yml", "include: [team/models.yml, more.yml]\ngeneral_settings: {}\n")
+    team = put(tmp_path / "mine/team/models.yml", f"include: [deep.yml]\n{OWN}")
+    deep = put(tmp_path / "mine/team/deep.yml", OWN.replace("own", "deep"))
+    more = put(tmp_path / "mine/more.yml", "")
+    found = wanted(tmp_path, "./mine/my.yml")
+    taken = {"my.yml": main, "team/models.yml": team, "more.yml": more, "team/deep.yml": deep}
+    assert {name: found.configs[name] for name in taken} == {name: path.read_bytes() for name, path in taken.items()}
+    assert found.loads == tuple(taken)
+    assert found.gateway.names == ("own", "deep")
+    assert standalone(found.own, found.gateway) == tmp_path / "mine/my.yml"
+
+
+def test_a_given_file_may_include_what_is_installed(tmp_path: Path) -> None:
+    """A file of the user's can share the models that ship: what isn't next to it is taken from where it goes."""
+    put(installed(tmp_path, USER_FILE), OWN)
+    put(tmp_path / "my.yml", f"include: [shared/models.yml, {USER_FILE}]\n")
+    found = wanted(tmp_path, "./my.yml")
+    assert found.gateway.names == ("claude-sonnet-5-5", "claude-sonnet-4-6", "claude-haiku-5-5", "own")
+    merged = standalone(found.own, found.gateway)
+    assert isinstance(merged, bytes)
+    assert b"include" not in merged
+    assert b"model_name: own" in merged
+
+
+@pytest.mark.parametrize("entry", ["../other.yml", "/srv/other.yml", "../../other.yml"])
+def test_a_file_of_another_folder_is_refused(tmp_path: Path, entry: str) -> None:
+    """What would be elsewhere after an install, or nowhere, is refused by its name."""
+    put(tmp_path / "other.yml", OWN)
+    put(tmp_path / "mine/my.yml", f"include: [{entry}]\n{OWN}")
+    with pytest.raises(InputError, match=r"my\.yml includes other\.yml from another folder"):
+        wanted(tmp_path, "./mine/my.yml")
+
+
+def test_a_missing_file_is_named_with_the_line(tmp_path: Path) -> None:
+    """A file that is nowhere is named with the line that includes it."""
+    put(tmp_path / "my.yml", f"include:\n  - gone.yml\n{OWN}")
+    with pytest.raises(MissingError, match=r"gone\.yml, which .*my\.yml:2:5 includes, doesn't exist"):
+        wanted(tmp_path, "./my.yml")
+
+
+def test_a_given_file_does_not_replace_what_ships(tmp_path: Path) -> None:
+    """A file with the name of a shipped one and another text is refused: an upgrade would rewrite it."""
+    put(tmp_path / "my.yml", "include: [shared/models.yml]\n")
+    put(tmp_path / "shared/models.yml", OWN)
+    with pytest.raises(InputError, match=r"isn't /etc/litellm/configs/shared/models\.yml, whose name it has"):
+        wanted(tmp_path, "./my.yml")
+    put(tmp_path / "shared/models.yml", read_config("shared/models.yml"))
+    assert b"eu.anthropic" in wanted(tmp_path, "./my.yml").configs["shared/models.yml"]
+
+
+def test_own_models_are_taken_along_once(tmp_path: Path) -> None:
+    """A copy of the user's own file comes along to a host that has none, and never replaces the models there."""
+    put(tmp_path / "my.yml", f"include: [{USER_FILE}]\n")
+    put(tmp_path / USER_FILE, OWN)
+    assert wanted(tmp_path, "./my.yml").configs[USER_FILE] == OWN.encode()
+    there = put(installed(tmp_path, USER_FILE), read_config(USER_FILE))
+    assert wanted(tmp_path, "./my.yml").configs[USER_FILE] == OWN.encode()
+    there.write_text(OWN.replace("own", "other"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"my_models\.yml isn't /etc/litellm/configs/shared/my_models\.yml"):
+        wanted(tmp_path, "./my.yml")
+
+
+def test_an_included_file_that_was_edited_on_the_host_counts(tmp_path: Path) -> None:
+    """As any file edited on the host, an included one stays, and the configuration is checked with it."""
+    put(tmp_path / "my.yml", f"include: [more.yml]\n{OWN}")
+    put(tmp_path / "more.yml", OWN.replace("own", "given"))
+    put(installed(tmp_path, "more.yml"), OWN.replace("own", "edited"))
+    found = wanted(tmp_path, "./my.yml")
+    assert found.gateway.names == ("own", "edited")
+    assert b"given" in found.configs["more.yml"]
+
+
+def test_an_edited_copy_of_an_earlier_version_is_reported() -> None:
+    """A shipped configuration that was edited before there were own models names them, and what to do."""
+    note = edited_note(Layout(), "/etc/litellm/configs/iam_role_config.yml", OWN.encode())
+    assert note is not None
+    assert note.startswith("/etc/litellm/configs/iam_role_config.yml is an edited copy of an earlier version")
+    assert "Move its own models (own) there" in note
+    assert note.endswith("sudo litellmctl install --take-ours")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "iam_role_config.yml",
+            read_config("iam_role_config.yml").replace("request_timeout: 600", "request_timeout: 9"),
+        ),
+        ("iam_role_config.yml", "model_list: ["),
+        ("demo.yml", OWN),
+        ("my.yml", OWN),
+    ],
+    ids=["includes own models", "broken", "the demo", "the user's own"],
+)
+def test_other_edits_are_not_reported(name: str, text: str) -> None:
+    """An edit that includes the user's own file, or of a file that never did, needs nothing."""
+    assert edited_note(Layout(), f"/etc/litellm/configs/{name}", text.encode()) is None
+
+
+def test_an_edited_copy_that_gives_way_does_not_count(tmp_path: Path) -> None:
+    """An edited configuration is what an install checks; once it gives way, what ships is, with the own models."""
+    path = put(installed(tmp_path, "iam_role_config.yml"), OWN.replace("own", "old"))
+    put(installed(tmp_path, USER_FILE), OWN)
+    assert wanted(tmp_path, "iam_role_config.yml").gateway.names == ("old",)
+    layout = Layout(root=tmp_path / "root")
+    request = Request(layout, config="iam_role_config.yml", cwd=tmp_path, take=installed_paths(layout))
+    found = resolve_service(request)
+    assert found.own is None
+    assert "old" not in found.gateway.names
+    assert "own" in found.gateway.names
+    assert path.read_text() == OWN.replace("own", "old")
