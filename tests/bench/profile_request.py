@@ -25,8 +25,8 @@ from typing import Any
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import open_journal
-from litellm_systemd.runtime.worker import litellm_adapter, probe, worker
-from litellm_systemd.runtime.worker.server import Server, build_config
+from litellm_systemd.runtime.worker import litellm_adapter, worker
+from litellm_systemd.runtime.worker.server import READINESS, Server, build_config, get_status
 from tests.integration.runtime_service import CONFIG, KEY
 
 _SCOPE: dict[str, Any] = {
@@ -119,7 +119,7 @@ async def _drive(
         serving = asyncio.get_running_loop().create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
-        await probe.get_status(server.connect, probe.READINESS, 60)
+        await get_status(server.connect, READINESS, 60)
     if thresholds:
         gc.set_threshold(*thresholds)
     for kind in ("sse", "json"):

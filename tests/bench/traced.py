@@ -78,17 +78,18 @@ def main() -> int:
     mark(file, "interpreter")
     _count_packages()
     from litellm_systemd.runtime import cli
+    from litellm_systemd.runtime.master import worker_pool
     from litellm_systemd.runtime.systemd import notify
-    from litellm_systemd.runtime.worker import litellm_adapter, probe, routes, server, worker
+    from litellm_systemd.runtime.worker import litellm_adapter, server, worker
 
     mark(file, "our modules")
-    _mark_after(file, routes, "build", "routes")
+    _mark_after(file, litellm_adapter, "build", "routes")
     _mark_after(file, litellm_adapter, "_load_guardrail_translations", "import")
     _mark_after(file, gc, "freeze", "freeze")
-    _mark_after(file, worker, "reset_process", "fork")
+    _mark_after(file, worker_pool, "reset_process", "fork")
     _mark_after(file, worker, "_set_up", "set-up")
     _mark_after_async(file, server.Server, "startup", "lifespan")
-    _mark_after_async(file, probe, "ask", "first 200")
+    _mark_after_async(file, server, "get_status", "first 200")
     _mark_after(file, notify.Notifier, "ready", "READY=1")
     preload = litellm_adapter.preload
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from litellm_systemd.doctor import check_aws, check_environment, check_network, check_quotas
+from litellm_systemd.doctor import check_aws, check_configuration, check_network, check_quotas
 from litellm_systemd.doctor.engine import Diagnosis, run_checks
 from litellm_systemd.doctor.registry import checks_of
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -27,7 +27,7 @@ litellm_settings: {{drop_params: true}}
 ENTRY = "model_list:\n  - model_name: another\n    litellm_params: {{model: bedrock/{}}}\n"
 CHECKS = tuple(
     check
-    for module in (check_environment, check_network, check_aws, check_quotas)
+    for module in (check_configuration, check_network, check_aws, check_quotas)
     for check in checks_of(module)
     if check.cause.id != "environment-stale"  # needs a running service
 )

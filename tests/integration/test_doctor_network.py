@@ -18,9 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from litellm_systemd.doctor.check_network import endpoints_of
+from litellm_systemd.doctor.check_network import endpoints_of, observe_connectivity, sandbox_argv, sandbox_lines
 from litellm_systemd.doctor.engine import run_checks
-from litellm_systemd.doctor.sandbox_probe import observe_connectivity, sandbox_argv, sandbox_lines
 from litellm_systemd.gateway.config import parse_config
 from tests.integration.doctor_snapshot import (
     BASE,

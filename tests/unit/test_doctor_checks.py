@@ -15,8 +15,8 @@ import pytest
 
 from litellm_systemd.doctor.cause import Finding
 from litellm_systemd.doctor.check_clock import read_offset
+from litellm_systemd.doctor.check_configuration import changed_variables, detect_environment_credentials, read_environ
 from litellm_systemd.doctor.check_disk import assess_free_space
-from litellm_systemd.doctor.check_environment import changed_variables, detect_environment_credentials, read_environ
 from litellm_systemd.doctor.check_exit import ServiceExit, hit_start_limit, read_exit
 from litellm_systemd.doctor.check_files import is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import find_denials

@@ -8,8 +8,8 @@ import pytest
 
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.gateway.config import parse_config
-from litellm_systemd.gateway.fallback_links import build_failing, build_links
 from litellm_systemd.resources import config_names
+from litellm_systemd.verify.fallbacks import build_failing, build_links
 
 MODELS = "".join(f"  - {{model_name: {name}, litellm_params: {{model: openai/{name}}}}}\n" for name in "abcd")
 
@@ -76,7 +76,7 @@ def test_the_default_chain_is_tested_with_a_model_without_its_own() -> None:
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ("litellm_settings: {default_fallbacks: [a, b, c, d]}", "every model has a chain"),
+        ("litellm_settings: {default_fallbacks: [a, b, c, d]}", "every model has its own chain"),
         ("router_settings: {fallbacks: [{a: [a]}]}", "the model that failed"),
         ("router_settings: {fallbacks: [{a: [b, b]}]}", "no model twice"),
         ("router_settings: {fallbacks: [{a: ['bedrock/*']}]}", "a pattern"),

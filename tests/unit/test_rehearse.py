@@ -13,8 +13,14 @@ from typing import Any
 import pytest
 
 from litellm_systemd.box import Image, is_hidden, outermost, preflight
-from litellm_systemd.commands.clone import build_environment
-from litellm_systemd.commands.rehearse import Rehearsal, RehearseOptions, build_install, build_report, read_report
+from litellm_systemd.commands.rehearse import (
+    Rehearsal,
+    RehearseOptions,
+    build_environment,
+    build_install,
+    build_report,
+    read_report,
+)
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import MissingError, PermissionDenied

@@ -11,8 +11,7 @@ import pytest
 
 from litellm_systemd.runtime.channel import Heartbeat, open_channel
 from litellm_systemd.runtime.configuration import Configuration
-from litellm_systemd.runtime.master.generation import Generation
-from litellm_systemd.runtime.master.worker_handle import Phase, WorkerHandle
+from litellm_systemd.runtime.master.worker_pool import Generation, Phase, WorkerHandle
 
 CONFIGURATION = Configuration(Path("/etc/litellm/config.yaml"), "0" * 64, 1, {})
 READY = Heartbeat(serving=False, inflight=0, connections=0, requests=0)

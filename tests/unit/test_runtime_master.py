@@ -20,9 +20,8 @@ from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import master as module
 from litellm_systemd.runtime.master import status
-from litellm_systemd.runtime.master.generation import Generation
 from litellm_systemd.runtime.master.master import Master
-from litellm_systemd.runtime.master.worker_handle import Phase, WorkerHandle
+from litellm_systemd.runtime.master.worker_pool import Generation, Phase, WorkerHandle
 from litellm_systemd.runtime.options import Options
 
 PATH = Path("/etc/litellm/config.yaml")
@@ -127,7 +126,7 @@ class World:
         monkeypatch.setattr(module, "WorkerPool", lambda *arguments: FakeWorkerPool(self.clock, *arguments))
         for each in (module, status):
             monkeypatch.setattr(each, "time", self.clock)
-        monkeypatch.setattr("litellm_systemd.runtime.master.reloads.time", self.clock)
+        monkeypatch.setattr("litellm_systemd.runtime.master.control.time", self.clock)
         self.lines: list[str] = []
         monkeypatch.setattr(Journal, "line", lambda _, priority, text: self.lines.append(f"<{priority}>{text}"))
         self.master = Master(

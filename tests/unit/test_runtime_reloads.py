@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from litellm_systemd.runtime.master.reloads import Reloads
+from litellm_systemd.runtime.master.control import Reloads
 
 
 class Client:

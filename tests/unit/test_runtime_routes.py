@@ -14,7 +14,7 @@ from fastapi.dependencies import utils
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from litellm_systemd.runtime.worker import routes
+from litellm_systemd.runtime.worker import litellm_adapter
 
 
 class Model(BaseModel):
@@ -53,9 +53,9 @@ def counted_adapters(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 def test_same_answers() -> None:
     """A lazily declared route has the same responses, errors and documentation as another route."""
-    with routes.lazy_declaration():
+    with litellm_adapter.lazy_declaration():
         lazy = make_application()
-        routes.prepare(lazy)
+        litellm_adapter.prepare(lazy)
     usual = make_application()
     assert lazy.openapi() == usual.openapi()
     right = "number=2", {"name": "b", "sizes": ["1"]}
@@ -69,7 +69,7 @@ def test_same_answers() -> None:
 def test_lazy_validators(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lazily declared route builds each validator once, at its first use. A later route builds them at once."""
     with counted_adapters(monkeypatch) as built:
-        with routes.lazy_declaration():
+        with litellm_adapter.lazy_declaration():
             built.clear()
             client = TestClient(make_application())
             assert built == []
@@ -91,7 +91,7 @@ def test_cached_signatures() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, "get_typed_signature", count)
-        with routes.cached_signatures():
+        with litellm_adapter.cached_signatures():
             make_application()
             make_application()
         assert computed.count(number) == 1
@@ -117,8 +117,8 @@ def test_unknown_fastapi(monkeypatch: pytest.MonkeyPatch, field_class: Any) -> N
     """A FastAPI with other internals is not changed."""
     monkeypatch.setattr(v2, "ModelField", field_class)
     before = dict(vars(field_class)) if field_class else None
-    with routes.lazy_type_adapters():
+    with litellm_adapter.lazy_type_adapters():
         assert (dict(vars(field_class)) if field_class else None) == before
     monkeypatch.delattr(utils, "get_typed_signature")
-    with routes.cached_signatures():
+    with litellm_adapter.cached_signatures():
         assert not hasattr(utils, "get_typed_signature")

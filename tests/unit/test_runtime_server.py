@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.worker import probe
-from litellm_systemd.runtime.worker.server import Server, build_config
+from litellm_systemd.runtime.worker.server import Server, build_config, get_status
 from litellm_systemd.runtime.worker.worker import asyncio_run
 
 PROTOCOLS = ("httptools", "h11")
@@ -108,7 +107,7 @@ def test_start_accepting(protocol: str) -> None:
             await asyncio.sleep(0.01)
         peer = await world.connect()
         peer.request()
-        assert await probe.get_status(world.server.connect, "/", DEADLINE) == 200
+        assert await get_status(world.server.connect, "/", DEADLINE) == 200
         assert world.server.connections == 0
         world.server.start_accepting()
         assert b" 200 OK" in await peer.read_until(b"\r\n")
@@ -264,7 +263,7 @@ def test_health_check_without_an_answer() -> None:
 
         held: list[socket.socket] = []
         servers: tuple[Callable[[socket.socket], Awaitable[None]], ...] = (silent, closing, invalid)
-        assert [await probe.get_status(server, "/", 0.1) for server in servers] == [None, None, None]
+        assert [await get_status(connect, "/", 0.1) for connect in servers] == [None, None, None]
         held[0].close()
 
     run(scenario)

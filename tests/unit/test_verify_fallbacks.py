@@ -10,9 +10,8 @@ import pytest
 
 from litellm_systemd.client.gateway import Gateway, Response
 from litellm_systemd.gateway.config import parse_config
-from litellm_systemd.gateway.fallback_links import Link
 from litellm_systemd.report.report import Outcome
-from litellm_systemd.verify.fallbacks import check_link
+from litellm_systemd.verify.fallbacks import Link, check_link
 from litellm_systemd.verify.run import verify_fallbacks
 
 PONG = {"choices": [{"message": {"content": "pong"}}], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.commands.loaded_config import edited_notes, observe_loaded
-from litellm_systemd.commands.verify_output import Files, VerifyTarget, describe_target, find_changes
+from litellm_systemd.commands.status import edited_notes, observe_loaded
+from litellm_systemd.commands.verify import Files, VerifyTarget, describe_target, find_changes
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import CannotCreate, UsageError
 from litellm_systemd.host.layout import Layout

@@ -28,7 +28,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
 
 if TYPE_CHECKING:
-    from litellm_systemd.commands.verify_output import Change, Files, VerifyTarget
+    from litellm_systemd.commands.verify import Change, Files, VerifyTarget
     from litellm_systemd.report.report import Outcome, Report
 
 _COLOURS = {"ok": "green", "failed": "red", "warning": "yellow"}
@@ -40,7 +40,7 @@ def watch_changes(prove: Callable[[], Report], seconds: float, *, as_json: bool)
     The first report is printed whole, then one line for each check whose outcome changed. With `as_json` each change
     is one line of JSON, those of the first round included.
     """
-    from litellm_systemd.commands.verify_output import find_changes
+    from litellm_systemd.commands.verify import find_changes
 
     seen: dict[str, Outcome] = {}
     last, is_first = ExitCode.INTERRUPTED, True
@@ -222,9 +222,9 @@ def verify(
         raise click.UsageError("--watch cannot be combined with --fallbacks or --quiet")
     if (env_file or config) and not fallbacks:
         raise click.UsageError("-c and -e need --fallbacks: without it, the running gateway is verified")
-    from litellm_systemd.commands import service, verify_output
+    from litellm_systemd.commands import service, verify
 
-    files = verify_output.Files(junit, html)
+    files = verify.Files(junit, html)
     files.require_places()
     if fallbacks:
         if base_url or no_spend or models or all_models or full or concurrency or caching:
@@ -251,7 +251,7 @@ def verify(
             wait=wait,
             say=say,
         )
-    origin = verify_output.VerifyTarget(is_own=not (base_url or env_file or config), is_throwaway=fallbacks)
+    origin = verify.VerifyTarget(is_own=not (base_url or env_file or config), is_throwaway=fallbacks)
     prove_and_keep = partial(_prove_and_keep, prove, files, origin)
     if watch:
         if not no_spend:
@@ -262,13 +262,13 @@ def verify(
 
 
 def _prove_fallbacks(env_file: Path | None, config: str | None, timeout: float) -> Report:
-    from litellm_systemd.commands.fallbacks import prove_fallbacks
+    from litellm_systemd.commands.verify import prove_fallbacks
 
     return prove_fallbacks(request_of(layout_of(), env_file, config), os.environ, timeout=timeout, say=say)
 
 
 def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: VerifyTarget) -> Report:
-    from litellm_systemd.commands.verify_output import describe_target
+    from litellm_systemd.commands.verify import describe_target
 
     report = describe_target(prove(), layout_of(), datetime.now(timezone.utc), origin)
     files.write(report)

@@ -81,7 +81,7 @@ def prove_pair(credentials: Credentials, environ: Mapping[str, str], where: str)
     Raises:
         InputError: AWS refuses it.
     """
-    from litellm_systemd.aws.identity import identify
+    from litellm_systemd.aws.client import identify
 
     found = identify(credentials, environ, where)
     if found.doubt is not None:

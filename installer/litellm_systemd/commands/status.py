@@ -1,21 +1,22 @@
-"""status: the state of the service from systemd, and of its workers from the main process."""
+"""status: the state of the service from systemd, and its workers and configuration from the main process."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.command import run
-from litellm_systemd.commands.loaded_config import Loaded, edited_notes, observe_loaded
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env import mock_testing
 from litellm_systemd.env.expiry import judge_end
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
 from litellm_systemd.errors import InstallerError
+from litellm_systemd.gateway.yaml_source import read_document
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import (
@@ -29,6 +30,55 @@ from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.instances.runtime_calls import ask_service
 from litellm_systemd.releases.inventory import current_release, missing_python
 from litellm_systemd.report.report import Check, Outcome, Report
+
+_RELOAD = "sudo systemctl reload litellm"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration: its name below /etc/litellm/configs, and the SHA-256 of the file and its includes, in hex.
+
+    `edited`: whether the file has changed since it was loaded; None if the service does not report what it has
+    loaded, and this is the file.
+    """
+
+    name: str
+    sha256: str
+    edited: bool | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs: name, sha256, edited."""
+        return asdict(self)
+
+
+def observe_loaded(layout: Layout, runtime: Mapping[str, Any]) -> Loaded | None:
+    """The loaded configuration as the main process reports it, else the installed one; None if neither is known."""
+    found, digest = observe_file_now(layout), runtime.get("sha256")
+    if not digest:
+        return found
+    # A file that can't be read any more differs from what was loaded.
+    edited = found is None or found.sha256 != digest
+    return Loaded(runtime.get("config_name") or active_config(layout) or "", digest, edited)
+
+
+def observe_file_now(layout: Layout) -> Loaded | None:
+    """The configuration that a reload would load; None if it can't be read or is no YAML."""
+    try:
+        digest = read_document(layout.real(layout.config_link)).digest
+    except (InstallerError, OSError):
+        return None
+    return Loaded(active_config(layout) or "", digest, None)
+
+
+def edited_notes(layout: Layout, loaded: Loaded | None) -> tuple[str, ...]:
+    """What to do if the service has loaded another configuration than the active one."""
+    if loaded is None or not loaded.edited:
+        return ()
+    name = active_config(layout)
+    if name in (None, loaded.name):
+        return (f"{loaded.name} was edited since the service loaded it: {_RELOAD}",)
+    return (f"{name} is the active configuration, but the service has loaded {loaded.name}: {_RELOAD}",)
+
 
 #: The properties of the unit, by the names in the report.
 _PROPERTIES = {

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from litellm_systemd.aws.bedrock import query_lifecycles, try_model
-from litellm_systemd.aws.client import Refused, RoleRefused, whoami
+from litellm_systemd.aws.client import Identity, Refused, RoleRefused, identify, whoami
 from litellm_systemd.aws.credentials import Caller, callers, needs_metadata, uses_pair
-from litellm_systemd.aws.identity import Identity, identify
 from litellm_systemd.aws.instance import DISABLED_HERE, DISABLED_VARIABLE, observe_instance
 from litellm_systemd.aws.profiles import Credentials
 from litellm_systemd.bedrock.refusals import find_refusal

@@ -1,14 +1,112 @@
-"""The active configuration: can the service use it, does the linter warn, and has the service loaded it?"""
+"""The environment and the configuration: invalid, expired, missing, doubtful, or not loaded yet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
 
+from litellm_systemd import contract
 from litellm_systemd.doctor.cause import Cause, Finding, detects
+from litellm_systemd.doctor.check_files import is_readable
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.env.expiry import judge_end
+from litellm_systemd.env.network import FILE_VARIABLES
 from litellm_systemd.errors import InputError, InstallerError, MissingError
 from litellm_systemd.gateway.config import ConfigError, Severity, lint
+from litellm_systemd.host.state import FileKind
 from litellm_systemd.report.report import Outcome
+
+FILE = Cause(
+    "environment-file",
+    "A variable names a file that the service cannot read: without a CA file no TLS connection is trusted, without a"
+    " credentials file no request is signed.",
+    "sudo chgrp litellm {path} && sudo chmod 640 {path}    # create the file first if it is missing",
+    requires=("files-not-installed", "files-user-gone"),
+)
+
+
+@detects(FILE)
+def detect_environment_file(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect files and folders that variables name and that are missing or unreadable for the service's user."""
+    for name in FILE_VARIABLES:
+        path = snapshot.environment.get(name, "")
+        if not path.startswith("/"):
+            continue
+        found = snapshot.file(path)
+        if found is None:
+            yield FILE.finding(f"{name}={path}: the file does not exist", path=path)
+        elif found.kind is not FileKind.LINK and not is_readable(found, contract.SERVICE_USER):
+            yield FILE.finding(f"{name}={path}: mode {found.mode:04o}, owner {found.owner}:{found.group}", path=path)
+
+
+CREDENTIALS = Cause(
+    "environment-credentials",
+    "The temporary AWS credentials in the environment have expired, or expire within the hour (a warning): Bedrock"
+    " then rejects every call.",
+    "litellmctl init --force --from-profile PROFILE && sudo litellmctl install    # or put new ones into .env",
+    requires=("files-not-installed", "environment-unusable"),
+)
+
+
+@detects(CREDENTIALS)
+def detect_environment_credentials(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect temporary credentials that have expired or soon will. Install reports those without a known expiry."""
+    found = judge_end(snapshot.environment, datetime.now(timezone.utc))
+    if found is not None and found.outcome in (Outcome.WARNING, Outcome.FAILED):
+        yield CREDENTIALS.finding(f"{snapshot.layout.environment_file}: they {found.detail}", outcome=found.outcome)
+
+
+ENVIRONMENT = Cause(
+    "environment-unusable",
+    "The environment file has an invalid value: the service exits with code 78 at its next start.",
+    "sudoedit {path} && sudo litellmctl restart    # {remedy}",
+    requires=("files-not-installed",),
+)
+
+
+@detects(ENVIRONMENT)
+def detect_environment_unusable(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect invalid values in the environment file. The check of the files reports a missing file."""
+    try:
+        _ = snapshot.settings
+    except InputError as error:
+        yield ENVIRONMENT.finding(error.message, path=snapshot.layout.environment_file, remedy=error.hint)
+
+
+ENVIRONMENT_STALE = Cause(
+    "environment-stale",
+    "The environment file was changed after the service read it: the change has no effect yet.",
+    "sudo litellmctl restart",
+    outcome=Outcome.WARNING,
+    requires=("host-systemd-absent", "host-systemd-silent", "environment-unusable"),
+)
+
+
+@detects(ENVIRONMENT_STALE)
+def detect_environment_stale(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect variables of the file that the running service does not have. Only their names are reported."""
+    # A file that a drop-in adds comes later and overrides ours; `show` returns the last one.
+    last = snapshot.service.get("EnvironmentFiles", "")
+    if not snapshot.is_active or not last.startswith(f"{snapshot.layout.environment_file} "):
+        return
+    running = read_environ(Path(f"/proc/{snapshot.service['MainPID']}/environ"))
+    changed = changed_variables(snapshot.environment, running)
+    if changed:
+        path = snapshot.layout.environment_file
+        yield ENVIRONMENT_STALE.finding(f"{path}: the service runs with other values of: {changed}")
+
+
+def read_environ(path: Path) -> dict[str, str]:
+    """The environment with which a process was started (proc(5))."""
+    pairs = path.read_bytes().decode(errors="replace").split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def changed_variables(wanted: Mapping[str, str], running: Mapping[str, str]) -> str:
+    """The names of the `wanted` variables that a process does not have with that value; systemd adds others."""
+    return ", ".join(sorted(name for name, value in wanted.items() if running.get(name) != value))
+
 
 UNUSABLE = Cause(
     "configuration-unusable",

@@ -9,7 +9,6 @@ from litellm_systemd.doctor import (
     check_clock,
     check_configuration,
     check_disk,
-    check_environment,
     check_exit,
     check_files,
     check_host,
@@ -24,7 +23,7 @@ from litellm_systemd.doctor.cause import DoctorCheck
 
 _MODULES = (
     *(check_host, check_clock, check_disk),
-    *(check_files, check_environment, check_configuration, check_unit),
+    *(check_files, check_configuration, check_unit),
     *(check_port, check_exit, check_network, check_aws, check_quotas, check_service, check_journal),
 )
 

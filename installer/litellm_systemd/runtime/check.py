@@ -16,7 +16,7 @@ from litellm_systemd.runtime.channel import Heartbeat, StartFailed
 from litellm_systemd.runtime.configuration import load_configuration
 from litellm_systemd.runtime.journal import Journal, open_journal, redirect_loggers
 from litellm_systemd.runtime.master.status import render_error
-from litellm_systemd.runtime.master.worker_handle import WorkerHandle, spawn
+from litellm_systemd.runtime.master.worker_pool import WorkerHandle, spawn
 from litellm_systemd.runtime.options import read_options
 from litellm_systemd.runtime.worker import litellm_adapter
 from litellm_systemd.runtime.worker.worker import Job

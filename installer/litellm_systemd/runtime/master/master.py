@@ -16,13 +16,10 @@ from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Mes
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
-from litellm_systemd.runtime.master.control import ControlClient, ControlSocket
+from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
-from litellm_systemd.runtime.master.generation import Generation
 from litellm_systemd.runtime.master.recycling import Recycling
-from litellm_systemd.runtime.master.reloads import Reloads
-from litellm_systemd.runtime.master.worker_handle import WorkerHandle
-from litellm_systemd.runtime.master.worker_pool import WorkerPool
+from litellm_systemd.runtime.master.worker_pool import Generation, WorkerHandle, WorkerPool
 from litellm_systemd.runtime.options import Options
 from litellm_systemd.runtime.systemd.notify import Notifier
 from litellm_systemd.runtime.systemd.watchdog import Watchdog

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 
 from litellm_systemd.env.variables import WORKER_MEMORY_LIMIT
 from litellm_systemd.runtime.journal import Journal
-from litellm_systemd.runtime.master.generation import Generation, Vacancy
-from litellm_systemd.runtime.master.worker_handle import WorkerHandle
+from litellm_systemd.runtime.master.worker_pool import Generation, Vacancy, WorkerHandle
 from litellm_systemd.runtime.options import Options
 
 

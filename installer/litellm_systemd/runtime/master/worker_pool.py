@@ -1,18 +1,320 @@
-"""The worker pool: forks workers, reads their messages and reaps them. The master decides what follows."""
+"""The workers of the main process: handles, generations, and the pool that forks and reaps them.
+
+A `WorkerHandle` is one worker as the main process sees it. A `Generation` is the workers that serve one
+configuration, and the slots without a worker. What follows from an exit or a message is decided in `master`.
+"""
 
 from __future__ import annotations
 
 import os
+import random
+import signal
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
 
-from litellm_systemd.runtime.channel import Message
+from litellm_systemd.runtime.channel import Channel, Heartbeat, Message, Serve, open_channel
+from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
-from litellm_systemd.runtime.master.event_loop import EventLoop
-from litellm_systemd.runtime.master.generation import Generation
-from litellm_systemd.runtime.master.worker_handle import WorkerHandle, spawn
-from litellm_systemd.runtime.worker.worker import Job
+from litellm_systemd.runtime.master.event_loop import EventLoop, signals_blocked
+from litellm_systemd.runtime.worker.worker import Job, reset_process, run
+
+#: Seconds between SIGABRT, on which a hung worker prints its stack, and SIGKILL.
+_STACK_DUMP_TIME = 1.0
+
+
+class Phase(Enum):
+    """The state of a worker. The values are published: `status --json` and the control socket print them."""
+
+    STARTING = "starting"
+    READY = "ready"
+    SERVING = "serving"
+    DRAINING = "retiring"
+
+
+class WorkerHandle:
+    """One worker. Times are seconds of the monotonic clock."""
+
+    def __init__(self, slot: int, pid: int, channel: Channel, now: float) -> None:
+        self.slot = slot
+        self.pid = pid
+        self.channel = channel
+        self.started_at = now
+        self.phase = Phase.STARTING
+        self.heartbeat = Heartbeat(serving=False, inflight=0, connections=0, requests=0)
+        #: The time of the last heartbeat; before the first one, the time of the start.
+        self.heartbeat_at = now
+        #: The resident memory at the first heartbeat, in MiB.
+        self.initial_memory = 0
+        #: From 0 to 1: the share of the jitter that is added to this worker's limit of requests.
+        self.jitter_fraction = random.random()  # noqa: S311 - no secret
+        #: Whether it was allowed to accept connections, and so may have requests in flight.
+        self.may_serve = False
+        #: Why it could not start, in LiteLLM's words.
+        self.start_error = ""
+        #: Why the main process killed it: which limit it exceeded.
+        self.kill_reason = ""
+        #: Whether the main process killed it because it was no longer needed.
+        self.discarded = False
+        self._kill_at: float | None = None
+
+    def __str__(self) -> str:
+        return f"worker {self.slot} (pid {self.pid})"
+
+    def messages(self) -> Iterator[Message | None]:
+        """All messages that have arrived. None is the last item if the stream has ended."""
+        while True:
+            try:
+                message = self.channel.receive()
+            except BlockingIOError:
+                return
+            yield message
+            if message is None:
+                return
+
+    def record(self, heartbeat: Heartbeat, now: float) -> bool:
+        """Record a heartbeat. Returns whether it is the first one that reports the worker as serving."""
+        before = self.phase
+        self.heartbeat, self.heartbeat_at = heartbeat, now
+        self.initial_memory = self.initial_memory or heartbeat.memory
+        if self.phase in (Phase.STARTING, Phase.READY):
+            self.phase = Phase.SERVING if heartbeat.serving else Phase.READY
+        return self.phase is Phase.SERVING and before is not Phase.SERVING
+
+    def serve(self) -> None:
+        """Let the worker accept connections. Its next heartbeat confirms that it does."""
+        self.may_serve = True
+        self.channel.send(Serve())
+
+    def drain(self, deadline: float) -> None:
+        """Make the worker drain and exit. It is killed if it still runs at `deadline`."""
+        self.phase = Phase.DRAINING
+        self._kill_at = deadline
+        self.send_signal(signal.SIGTERM)
+
+    def force_close(self, deadline: float) -> None:
+        """Make the worker force-close its in-flight requests and exit. It is killed if it still runs at `deadline`.
+
+        The signal is not a second SIGTERM: under another KillMode= systemd and the main process both send the first.
+        """
+        self.phase = Phase.DRAINING
+        self._kill_at = deadline
+        self.send_signal(signal.SIGQUIT)
+
+    def discard(self) -> None:
+        """Kill the worker at once. Only for one that has never served, so that no client waits for it."""
+        self.phase = Phase.DRAINING
+        self.discarded = True
+        self.send_signal(signal.SIGKILL)
+
+    def enforce_limits(self, now: float, start_timeout: float, hang_limit: float) -> None:
+        """Kill the worker if it hangs or does not exit in time.
+
+        Read its messages first: otherwise a busy main process looks like a worker without a heartbeat.
+        """
+        silence = now - self.heartbeat_at
+        if self._kill_at is not None and now >= self._kill_at:
+            self.kill_reason = self.kill_reason or "did not exit in time"
+            self._kill_at = None
+            self.send_signal(signal.SIGKILL)
+        elif not self.kill_reason and silence > (start_timeout if self.phase is Phase.STARTING else hang_limit):
+            self.kill_reason = f"failed its health check for {silence:.0f} s"
+            self._kill_at = now + _STACK_DUMP_TIME
+            self.send_signal(signal.SIGABRT)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal. The pid cannot belong to another process: the worker is a child that is not reaped yet."""
+        os.kill(self.pid, number)
+
+    def render_exit(self, status: int) -> str:
+        """How the worker ended, as a sentence, from the status of waitpid(2)."""
+        if self.kill_reason:
+            return f"{self} {self.kill_reason} and was killed"
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            return f"{self} was killed by {signal.Signals(-code).name}"
+        return f"{self} exited with code {code}"
+
+
+def spawn(job: Job, journal: Journal, close_inherited: Callable[[], None], now: float) -> WorkerHandle:
+    """Fork a worker.
+
+    `close_inherited` runs in the child and closes what only the main process may hold. Raises OSError if the system
+    cannot create a process.
+    """
+    master_end, worker_end = open_channel()
+    try:
+        with signals_blocked() as before:
+            pid = os.fork()
+            if pid == 0:
+                _run_child(job, worker_end, journal, (close_inherited, master_end.close), before)
+    except OSError:
+        master_end.close()
+        raise
+    finally:
+        worker_end.close()
+    return WorkerHandle(job.slot, pid, master_end, now)
+
+
+def _run_child(
+    job: Job,
+    channel: Channel,
+    journal: Journal,
+    close_inherited: tuple[Callable[[], None], ...],
+    mask: set[signal.Signals],
+) -> None:
+    """Run the worker and exit. It never returns, because the caller's frames belong to the main process."""
+    code = 1
+    try:
+        reset_process()
+        for close in close_inherited:
+            close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        code = run(job, channel, journal)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # Not sys.exit(): it would run the main process's `finally` clauses and exit handlers here.
+        os._exit(code)
+
+
+#: Seconds before the next start in a slot whose worker failed to start once, twice, and so on.
+_RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+#: Seconds before the next start if the system could not create a process.
+_FORK_RETRY_DELAY = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Vacancy:
+    """A slot without a worker: since when, when to fill it, why it is empty, and how many starts failed in a row."""
+
+    since: float
+    retry_at: float
+    reason: str = ""
+    failures: int = 0
+
+
+class Generation:
+    """Keeps `size` slots filled with workers. The master decides what happens to other generations."""
+
+    def __init__(
+        self,
+        number: int,
+        configuration: Configuration,
+        size: int,
+        fork: Callable[[int, Generation], WorkerHandle],
+        now: float,
+    ) -> None:
+        self.number = number
+        self.configuration = configuration
+        self.size = size
+        self.workers: list[WorkerHandle] = []
+        #: What LiteLLM's set-up in the first worker adds to the environment; None until that worker has reported it.
+        self.environment: dict[str, str] | None = None
+        #: Why a worker of a serving generation could not start last; empty when every slot could be filled.
+        self.start_error = ""
+        self._fork = fork
+        self._vacancies = {slot: Vacancy(now, now) for slot in range(1, size + 1)}
+        #: The vacancy that a starting worker fills, by slot, until the worker serves.
+        self._being_filled: dict[int, Vacancy] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every slot has a worker that passes its health check."""
+        return self._all_in(Phase.READY, Phase.SERVING)
+
+    @property
+    def serving(self) -> bool:
+        """Whether every slot has a worker that accepts connections."""
+        return self._all_in(Phase.SERVING)
+
+    @property
+    def accepts_connections(self) -> bool:
+        """Whether any worker, a draining one included, last reported that it accepts connections."""
+        return any(worker.heartbeat.serving for worker in self.workers)
+
+    def count(self, phase: Phase) -> int:
+        """The number of workers in a phase."""
+        return sum(worker.phase is phase for worker in self.workers)
+
+    def fill(self, now: float) -> str:
+        """Fork a worker for each vacancy that is due. The first worker starts alone until it has set up LiteLLM.
+
+        Returns why no process can be created, or an empty string. Such a start is retried later.
+        """
+        due = sorted(slot for slot, vacancy in self._vacancies.items() if vacancy.retry_at <= now)
+        try:
+            for slot in due if self.environment is not None else due[: not self.workers]:
+                self.workers.append(self._fork(slot, self))
+                self._being_filled[slot] = self._vacancies.pop(slot)
+        except OSError as error:
+            self.start_error = f"no new process: {error.strerror or error}"
+            for slot in self._vacancies.keys() & due:
+                self._vacancies[slot] = replace(self._vacancies[slot], retry_at=now + _FORK_RETRY_DELAY)
+            return self.start_error
+        return ""
+
+    def remove(self, worker: WorkerHandle, reason: str, now: float) -> Vacancy:
+        """Remove a worker that has exited, and open its slot: at once, or after a delay if it never served."""
+        self.workers.remove(worker)
+        filled = self._being_filled.pop(worker.slot, Vacancy(now, now))
+        if worker.phase is Phase.SERVING:
+            vacancy = Vacancy(since=now, retry_at=now, reason=reason)
+        else:
+            delay = _RETRY_DELAYS[min(filled.failures, len(_RETRY_DELAYS) - 1)]
+            vacancy = Vacancy(filled.since, now + delay, filled.reason or reason, filled.failures + 1)
+        self._vacancies[worker.slot] = vacancy
+        return vacancy
+
+    def on_serving(self, worker: WorkerHandle) -> Vacancy | None:
+        """A worker serves. Returns the vacancy that it filled, or None if its slot was never served before."""
+        filled = self._being_filled.pop(worker.slot, None)
+        if not any(vacancy.failures for vacancy in (*self._vacancies.values(), *self._being_filled.values())):
+            self.start_error = ""
+        return filled if filled is not None and filled.reason else None
+
+    def let_serve(self) -> None:
+        """Let every ready worker accept connections that does not do so yet."""
+        for worker in self.workers:
+            if worker.phase is Phase.READY and not worker.may_serve:
+                worker.serve()
+
+    def is_responsive(self, now: float, hang_limit: float) -> bool:
+        """Whether at least one worker has passed its health check within the last `hang_limit` seconds."""
+        heartbeats = (worker.heartbeat_at for worker in self.workers if worker.phase is not Phase.STARTING)
+        return any(now - at < hang_limit for at in heartbeats)
+
+    def drain(self, deadline: float, warn: Callable[[str], None]) -> None:
+        """Drain all workers, and kill those that have never served.
+
+        `warn` gets the reason of each vacancy that will not be filled any more.
+        """
+        for vacancy in (*self._vacancies.values(), *self._being_filled.values()):
+            if vacancy.reason:
+                warn(vacancy.reason)
+        self.clear_vacancies()
+        for worker in self.workers:
+            if worker.may_serve:
+                worker.drain(deadline)
+            else:
+                worker.discard()
+
+    def clear_vacancies(self) -> None:
+        """Fill no more slots, and forget why they were empty."""
+        self._vacancies.clear()
+        self._being_filled.clear()
+
+    def open_replacement(self, slot: int, reason: str, now: float) -> Generation:
+        """A generation of one slot with the same configuration, for the successor of a worker that still serves."""
+        replacement = Generation(self.number, self.configuration, 1, self._fork, now)
+        replacement.environment = self.environment
+        replacement._vacancies = {slot: Vacancy(now, now, reason)}
+        return replacement
+
+    def _all_in(self, *phases: Phase) -> bool:
+        return not self._vacancies and sum(worker.phase in phases for worker in self.workers) == self.size
 
 
 class WorkerPool:

@@ -1,21 +1,130 @@
-"""uvicorn's server with two changes: it accepts connections only on request, and it drains without a lost request.
+"""uvicorn's server with three changes: it accepts only on request, takes a fair part of the connections, and drains.
 
 It uses internals of uvicorn: `Server.startup`, `main_loop` and `shutdown`, `cycle` and the keep-alive timer of the
 HTTP protocols. They are the same in both protocols since uvicorn 0.33; tests/unit/test_runtime_server.py checks them.
+
+`get_status` is the health check of a worker by itself: one end of a socket pair goes to the HTTP protocol that serves
+the port, on the same event loop, and the request to the other end. No other process can answer it, and the answer
+proves that the event loop, the protocol and LiteLLM's middleware work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import uvicorn
 
-from litellm_systemd.runtime.worker.acceptor import Acceptor
+READINESS = "/health/readiness"
+LIVELINESS = "/health/liveliness"
+
+#: Passes a connected socket to the server of this process.
+Connect = Callable[[socket.socket], Awaitable[object]]
+
+
+async def get_status(connect: Connect, path: str, timeout: float) -> int | None:
+    """The status code of `GET path`, or None without an answer within `timeout` seconds."""
+    client_end, server_end = socket.socketpair()
+    client_end.setblocking(False)
+    server_end.setblocking(False)
+    try:
+        await connect(server_end)
+        return await asyncio.wait_for(_get(client_end, path), timeout)
+    except (OSError, ValueError, asyncio.TimeoutError):
+        return None
+    finally:
+        client_end.close()
+
+
+async def _get(connection: socket.socket, path: str) -> int:
+    loop = asyncio.get_running_loop()
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    await loop.sock_sendall(connection, request.encode())
+    answer = bytearray()
+    while chunk := await loop.sock_recv(connection, 65536):
+        answer += chunk
+    with contextlib.suppress(IndexError):
+        return int(answer.split(b" ", 2)[1])
+    raise ValueError("not an HTTP answer")
+
+
+_LOGGER = logging.getLogger(__name__)
+#: Before a worker accepts a connection it waits this many seconds per open connection, up to the maximum.
+_DELAY_PER_CONNECTION = 0.001
+_MAX_DELAY = 0.005
+#: Seconds before the next accept after an error such as EMFILE or ENOBUFS.
+_RETRY_DELAY = 1.0
+
+
+class Acceptor:
+    """Accepts one connection at a time, and later the more connections are open: idle workers come first.
+
+    The server of an event loop accepts all waiting connections at once (uv__server_io in libuv, the backlog loop in
+    asyncio). If many clients connect together, the worker that wakes first would accept nearly all of them, and they
+    stay with it: their requests would wait for each other while another worker is idle.
+
+    `count` returns the number of open connections, `connect` serves one connection.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        connect: Callable[[socket.socket], Coroutine[Any, Any, None]],
+        count: Callable[[], int],
+    ) -> None:
+        self._listener = listener
+        self._connect = connect
+        self._count = count
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._loop.add_reader(listener, self._on_readable)
+
+    def close(self) -> None:
+        """Stop accepting."""
+        self._loop.remove_reader(self._listener)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_readable(self) -> None:
+        open_connections = self._count() + len(self._connecting)
+        if open_connections:
+            self._resume_in(min(open_connections * _DELAY_PER_CONNECTION, _MAX_DELAY), self._accept)
+        else:
+            self._accept()
+
+    def _resume_in(self, seconds: float, then: Callable[[], None]) -> None:
+        self._loop.remove_reader(self._listener)
+        self._timer = self._loop.call_later(seconds, self._resume, then)
+
+    def _resume(self, then: Callable[[], None]) -> None:
+        self._timer = None
+        self._loop.add_reader(self._listener, self._on_readable)
+        then()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another worker has accepted it, or the client has disconnected
+        except OSError as error:
+            _LOGGER.error("cannot accept a connection: %s", error.strerror)
+            self._resume_in(_RETRY_DELAY, lambda: None)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._serve(connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the client has disconnected
+            await self._connect(connection)
+
 
 #: Seconds between two checks whether the drain is complete, as in uvicorn's main loop.
 _TICK = 0.1

@@ -22,7 +22,7 @@ from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Options
-from litellm_systemd.runtime.worker import litellm_adapter, probe
+from litellm_systemd.runtime.worker import litellm_adapter, server
 from litellm_systemd.runtime.worker.server import Server, build_config
 
 #: Seconds that in-flight requests get after the main process has died.
@@ -185,16 +185,16 @@ class _Worker:
         """Check readiness until it succeeds, then liveness at regular intervals. Each success sends a heartbeat."""
         while not self._server.started:
             await asyncio.sleep(_START_INTERVAL)
-        while await self._check(probe.READINESS) != 200:
+        while await self._check(server.READINESS) != 200:
             await asyncio.sleep(_START_INTERVAL)
         while True:
             # LiteLLM answers 503 during its shutdown. That counts as alive.
-            if await self._check(probe.LIVELINESS) in (200, 503):
+            if await self._check(server.LIVELINESS) in (200, 503):
                 self._send_heartbeat()
             await asyncio.sleep(self._interval)
 
     async def _check(self, path: str) -> int | None:
-        status = await probe.get_status(self._server.connect, path, self._hang_limit)
+        status = await server.get_status(self._server.connect, path, self._hang_limit)
         self._probes += status is not None
         return status
 

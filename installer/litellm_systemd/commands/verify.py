@@ -1,4 +1,4 @@
-"""The outputs of `verify` next to the printed report: its target, JUnit XML, an HTML page, and changes."""
+"""verify --fallbacks, and the outputs of verify: its target, JUnit XML, an HTML page, changes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,64 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.commands.loaded_config import Loaded, edited_notes, observe_file_now, observe_loaded
+from litellm_systemd import contract
+from litellm_systemd.commands.config_files import standalone
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.service import installed_settings
+from litellm_systemd.commands.service_config import resolve_service
+from litellm_systemd.commands.status import Loaded, edited_notes, observe_file_now, observe_loaded
+from litellm_systemd.commands.transaction import Say
 from litellm_systemd.errors import CannotCreate, UsageError, remedy_of
+from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import is_booted
+from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.instances.runtime_calls import ask_service
+from litellm_systemd.instances.throwaway import throwaway_process, throwaway_unit
 from litellm_systemd.releases.inventory import current_release, read_release
 from litellm_systemd.report.junit import render_junit
 from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.verify.run import verify_fallbacks
+
+_UNIT_NOTE = "Tried on a throwaway unit with the service's release, environment, configuration, user and sandbox."
+_PROCESS_NOTE = "Tried on a throwaway process, without the service's user and sandbox."
+
+
+def prove_fallbacks(
+    request: Request, environ: Mapping[str, str], *, timeout: float, say: Say = lambda _line: None
+) -> Report:
+    """Start a throwaway instance, try each fallback on it, and remove it.
+
+    For root, on a host with the service, and without -c and -e, it is a copy of the service, with the installed
+    environment and the active configuration. Otherwise it is a process with those of the request.
+
+    Raises:
+        InstallerError: there is nothing to start, or it doesn't start. The service itself was not changed.
+    """
+    layout, systemctl = request.layout, Systemctl(request.layout)
+    if _is_of_service(request) and systemctl.unit_state(contract.SERVICE).load == "loaded":
+        settings, config = installed_settings(layout), read_config(layout.real(layout.config_link))
+        say("starting a throwaway instance next to the service")
+        with throwaway_unit(layout, systemctl, settings.master_key, timeout) as gateway:
+            report = verify_fallbacks(gateway, config)
+        return replace(report, notes=(_UNIT_NOTE, *report.notes))
+    service = resolve_service(request)
+    say("starting a throwaway instance as a process")
+    with throwaway_process(
+        standalone(service.own, service.gateway),
+        {**environ, **service.settings.environment},
+        key=service.settings.master_key,
+        timeout=timeout,
+        start_timeout=service.settings.start_timeout,
+    ) as gateway:
+        report = verify_fallbacks(gateway, service.gateway)
+    return replace(report, notes=(_PROCESS_NOTE, *report.notes))
+
+
+def _is_of_service(request: Request) -> bool:
+    asks = request.env_file is not None or request.config is not None
+    return request.layout.is_host and not asks and os.geteuid() == 0 and is_booted()
+
 
 SUITE = "litellmctl verify"
 #: Seconds for the service to report what it has loaded. A slower one hangs, and fails the checks.
