@@ -34,7 +34,7 @@ _SKEW = ("Signature expired", "Signature not yet current")
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class KeyOwner:
     """The owner of a key; or, if it is unknown, the reason (`doubt`)."""
 
     arn: str | None = None
@@ -46,7 +46,7 @@ class Identity:
         return self.arn is not None and self.arn.endswith(":root")
 
 
-def identify(credentials: Credentials, environ: Mapping[str, str], where: str) -> Identity:
+def identify(credentials: Credentials, environ: Mapping[str, str], where: str) -> KeyOwner:
     """Query STS for the owner of a key (GetCallerIdentity, which needs no permission).
 
     Args:
@@ -65,11 +65,11 @@ def identify(credentials: Credentials, environ: Mapping[str, str], where: str) -
     except ClientError as error:
         return _refusal(error.response, credentials, where)
     except (BotoCoreError, ValueError) as error:
-        return Identity(doubt=_unreached(error, environ))
-    return Identity(arn=str(answer["Arn"]))
+        return KeyOwner(doubt=_unreached(error, environ))
+    return KeyOwner(arn=str(answer["Arn"]))
 
 
-def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) -> Identity:
+def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) -> KeyOwner:
     code, text = str(response["Error"].get("Code", "")), str(response["Error"].get("Message", ""))
     shown = f"the access key {credentials.access_key[:4]}…{credentials.access_key[-4:]}"
     if code in ("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"):
@@ -92,7 +92,7 @@ def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) 
         raise InputError(
             f"{where}: the secret of {shown} is wrong", "Copy the complete secret again, without quotes."
         )
-    return Identity(doubt=f"STS answers {code or 'an unknown error'}{f': {text}' if text else ''}")
+    return KeyOwner(doubt=f"STS answers {code or 'an unknown error'}{f': {text}' if text else ''}")
 
 
 def _unreached(error: Exception, environ: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from litellm_systemd.aws.bedrock import query_lifecycles, try_model
-from litellm_systemd.aws.client import Identity, Refused, RoleRefused, identify, whoami
+from litellm_systemd.aws.client import KeyOwner, Refused, RoleRefused, identify, whoami
 from litellm_systemd.aws.credentials import Caller, callers, needs_metadata, uses_pair
 from litellm_systemd.aws.instance import DISABLED_HERE, DISABLED_VARIABLE, observe_instance
 from litellm_systemd.aws.profiles import Credentials
@@ -74,11 +74,11 @@ def detect_aws_key(snapshot: Snapshot) -> Iterator[Finding]:
         raise Unavailable(identity.doubt)
 
 
-def _key_owner(snapshot: Snapshot) -> Identity:
+def _key_owner(snapshot: Snapshot) -> KeyOwner:
     """The identity that owns the access key of the environment, from a single request to STS."""
     environ, where = snapshot.environment, snapshot.layout.environment_file
     pair = Credentials(environ[KEY_ID], environ[PAIR[1]], environ.get(TOKEN) or None, snapshot.settings.region)
-    found: Identity = snapshot.cached("key owner", lambda: identify(pair, environ, where))
+    found: KeyOwner = snapshot.cached("key owner", lambda: identify(pair, environ, where))
     return found
 
 
