@@ -56,7 +56,7 @@ def test_a_healthy_account(tmp_path: Path, aws: Cloud) -> None:
 _LATE_IMPORTS = """
 import json, sys
 from pathlib import Path
-from litellm_systemd.aws import bedrock, client, identity, instance, profiles
+from litellm_systemd.aws import bedrock, client, instance, profiles
 client.load()
 loaded = {name for name in sys.modules if name.startswith("botocore")}
 environ, key_id, secret = json.loads(sys.argv[1])
