@@ -62,7 +62,7 @@ loaded = {name for name in sys.modules if name.startswith("botocore")}
 environ, key_id, secret = json.loads(sys.argv[1])
 instance.observe_instance(environ)
 pair = {**environ, "AWS_ACCESS_KEY_ID": key_id, "AWS_SECRET_ACCESS_KEY": secret}
-identity.identify(profiles.Credentials(key_id, secret, None, "us-east-1"), pair, Path(".env"))
+client.identify(profiles.Credentials(key_id, secret, None, "us-east-1"), pair, Path(".env"))
 client.whoami(pair, "us-east-1")
 bedrock.ask_bedrock(pair, "us-east-1", models=("anthropic.claude-sonnet-5-5",))
 bedrock.try_model(pair, "us-east-1", "us.anthropic.claude-sonnet-5-5")
