@@ -21,6 +21,7 @@ from litellm_systemd.doctor.check_exit import ServiceExit, hit_start_limit, read
 from litellm_systemd.doctor.check_files import is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import find_denials
 from litellm_systemd.doctor.check_port import listen_addresses
+from litellm_systemd.doctor.check_service import is_short_of_workers
 from litellm_systemd.doctor.check_unit import find_line
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.layout import Layout
@@ -85,6 +86,22 @@ def test_listen_addresses() -> None:
     assert listen_addresses("127.0.0.1:4000 (Stream)") == ("127.0.0.1:4000",)
     assert listen_addresses("[::1]:4000 (Stream) /run/x.sock (Stream)") == ("[::1]:4000",)
     assert listen_addresses("") == ()
+
+
+@pytest.mark.parametrize(
+    ("status", "is_short"),
+    [
+        ("serving on 127.0.0.1:4000 with 2 models, 1 worker", False),
+        ("serving on 127.0.0.1:4000 with 2 models, 2 workers", False),
+        ("serving on 127.0.0.1:4000 with 2 models, 0 of 1 worker", True),
+        ("serving on 127.0.0.1:4000 with 2 models, 1 of 2 workers", True),
+        ("serving on 127.0.0.1:4000 with 2 models, 2 workers; cannot start a worker: no memory", True),
+        ("serving on 127.0.0.1:4000 with 2 models, 2 workers; a worker can't start: no memory", True),
+    ],
+)
+def test_missing_workers_are_read_from_the_status_line(status: str, is_short: bool) -> None:
+    """A worker that does not serve is reported from the status line, also if it is the only one."""
+    assert is_short_of_workers(status) is is_short
 
 
 @pytest.mark.parametrize("minutes", [-11, 0, 11])

@@ -99,6 +99,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("worker 2 (pid 71) was killed by SIGKILL, replaced in 0.4 s", "worker-killed"),
         ("worker 2 (pid 71) answered nothing for 30 s and was killed, replaced in 2.4 s", "worker-killed"),
         ("worker 2 (pid 71) failed its health check for 30 s and was killed, replaced in 2.4 s", "worker-killed"),
+        ("worker 2 (pid 71) exited with code 1, replaced in 0.4 s", "worker-killed"),
         ("worker 1 (pid 9) cut 3 request(s) after 600 s", "requests-cut"),
         ("worker 1 (pid 9) force-closed 3 requests after 600 s of draining", "requests-cut"),
         ("a new worker can't start: no memory. Next try in 2 s", "worker-cannot-start"),
@@ -128,6 +129,12 @@ def test_signatures(text: str, name: str) -> None:
     found = find_signature(text)
     assert found is not None
     assert found.name == name
+
+
+@pytest.mark.parametrize("how", ["recycled after 100 requests", "exited with code 0"])
+def test_a_worker_that_lost_no_request_is_no_problem(how: str) -> None:
+    """A worker that was drained before it was replaced is not taken for one that crashed."""
+    assert find_signature(f"worker 2 (pid 71) {how}, replaced in 0.4 s") is None
 
 
 def test_messages_of_systemd() -> None:

@@ -91,13 +91,18 @@ def detect_service_workers(snapshot: Snapshot) -> Iterator[Finding]:
     if not snapshot.is_active:
         return
     status = str(snapshot.runtime.get("status", ""))
-    if re.search(r"\d+ of \d+ workers|cannot start a worker|a worker can't start", status):
+    if is_short_of_workers(status):
         yield WORKERS.finding(status)
     for worker in snapshot.runtime.get("workers", ()):
         late = worker["state"] == "starting" and worker["age"] > _MAX_START
         if late or (worker["state"] == "serving" and worker["answered"] > _MAX_SILENCE):
             silence = f"no heartbeat for {worker['answered']:.0f} s"
             yield WORKERS.finding(f"worker {worker['worker']} (pid {worker['pid']}) is {worker['state']}; {silence}")
+
+
+def is_short_of_workers(status: str) -> bool:
+    """Whether the status line reports a worker that does not serve, in today's words or those of earlier releases."""
+    return re.search(r"\d+ of \d+ workers?\b|cannot start a worker|a worker can't start", status) is not None
 
 
 RELOAD = Cause(

@@ -63,7 +63,7 @@ _SERVICE = (
     Signature(
         "worker-killed",
         "service",
-        r"worker \d+ \(pid \d+\) (?:was killed|.* and was killed|ended).*replaced in",
+        r"worker \d+ \(pid \d+\) (?:was killed|.* and was killed|exited with code [1-9]|ended).*replaced in",
         "A worker was killed, hung or crashed, and was replaced; its requests were lost",
         "check the messages before this one, and the kernel log for memory: journalctl -k",
         min_count=3,
