@@ -397,7 +397,7 @@ def streams(*events: str, cut: bool = False) -> Answerer:
     [
         (streams(delta("po"), delta("ng")), "the stream ended after 2 events without [DONE]"),
         (streams(delta("po"), "[DONE]", cut=True), None),
-        (streams(delta("po"), cut=True), "after 1 events: 127.0.0.1"),
+        (streams(delta("po"), cut=True), "after 1 event: 127.0.0.1"),
         (streams("[DONE]"), "the answer has no text"),
         (streams(), "the stream ended after 0 events without [DONE]"),
         (
@@ -496,7 +496,7 @@ STOP = MESSAGE_EVENTS[-1]
         (MESSAGE_EVENTS[:-1], "the stream ended after 3 events without message_stop"),
         ((MESSAGE_EVENTS[0], STOP), "the answer has no text"),
         (('{"type": "error", "error": {"message": "Overloaded"}}',), "error in the stream: Overloaded"),
-        (("[DONE]",), "the stream ended after 1 events without message_stop"),
+        (("[DONE]",), "the stream ended after 1 event without message_stop"),
     ],
 )
 def test_a_stream_of_messages_that_fails(server: Stub, events: tuple[str, ...], detail: str) -> None:

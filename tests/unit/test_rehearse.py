@@ -75,7 +75,7 @@ def test_report_of_a_success() -> None:
     assert [check.outcome for check in report.checks[:2]] == [Outcome.OK, Outcome.CHANGED]
     assert all(name.startswith("not rehearsed: ") for name in names[4:])
     assert report.notes == ("both",)
-    assert "1 steps, the service is restarted" in report.title
+    assert "(1 step, the service is restarted)" in report.title
 
 
 def test_key_of_the_clone_is_not_shown() -> None:

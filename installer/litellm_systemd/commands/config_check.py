@@ -11,7 +11,7 @@ from litellm_systemd.commands.end_of_life import find_ends
 from litellm_systemd.commands.resolve import Request, Selection, resolve, skipped_note
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.gateway.config import ConfigError, GatewayConfig, LintFinding, Severity, lint
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report, render_count
 
 _OUTCOMES = {Severity.ERROR: Outcome.FAILED, Severity.WARNING: Outcome.WARNING}
 
@@ -87,9 +87,9 @@ def _end_of_life(request: Request, config: GatewayConfig, selection: Selection) 
 
 def _count(findings: tuple[LintFinding, ...]) -> str:
     if not findings:
-        return "nothing is wrong"
+        return "no problems"
     numbers = ((severity.value, sum(each.severity is severity for each in findings)) for severity in Severity)
-    return ", ".join(f"{number} {word}{'s' * (number > 1)}" for word, number in numbers if number)
+    return ", ".join(render_count(number, word) for word, number in numbers if number)
 
 
 def _as_data(finding: LintFinding) -> dict[str, Any]:

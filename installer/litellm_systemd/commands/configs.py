@@ -26,7 +26,7 @@ from litellm_systemd.host.state import DesiredState, HostState, Running, Verb, i
 from litellm_systemd.install.apply import apply_install
 from litellm_systemd.install.plan import plan_install, require_ground
 from litellm_systemd.install.steps import Executor
-from litellm_systemd.report.report import Report
+from litellm_systemd.report.report import Report, render_count
 from litellm_systemd.resources import config_names
 
 
@@ -44,7 +44,7 @@ def list_configs(layout: Layout) -> Report:
         }
         rows.append((name, [word for word, holds in words.items() if holds]))
     return Report(
-        f"{len(rows)} configurations",
+        render_count(len(rows), "configuration"),
         facts=tuple((name, ", ".join(words)) for name, words in rows),
         data={"active": active, "configs": [{"name": name, "is": words} for name, words in rows]},
     )
@@ -60,7 +60,7 @@ def show_config(request: Request) -> Report:
     gateway = read_gateway(request.layout, selection.config, selection.settings.region)
     findings = lint(gateway, None if selection.unknown else selection.environ)
     return Report(
-        f"{gateway.source} serves {len(gateway.names)} models",
+        f"{gateway.source} serves {render_count(len(gateway.names), 'model')}",
         (*finding_checks(findings), *environment_check(selection)),
         facts=(*((model.name, model.provider_model) for model in gateway.models), *gateway.aliases),
         notes=skipped_note(selection.config),

@@ -13,7 +13,7 @@ from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import observe_host
 from litellm_systemd.host.state import FileKind, FileState, HostState, Record
 from litellm_systemd.host.systemctl import Systemctl
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report, render_count
 
 
 def diff(layout: Layout) -> Report:
@@ -35,8 +35,9 @@ def diff(layout: Layout) -> Report:
             diffs += _difference(layout, host.files.get(path), path, record)
     units = (*UNITS, *((VERIFY_TIMER,) if layout.verify_timer in host.manifest else ()))
     checks += [Check(name, Outcome.WARNING, *drift) for name in units for drift in _unit_drift(layout, host, name)]
+    number = render_count(len(checks), "difference")
     return Report(
-        f"{len(checks)} differences from what was installed" if checks else "nothing differs from what was installed",
+        f"{number} from what was installed" if checks else "nothing differs from what was installed",
         tuple(checks),
         diffs=tuple(diffs),
         data={"differences": [{"what": check.name, "how": check.detail} for check in checks]},

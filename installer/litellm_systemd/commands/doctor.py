@@ -23,7 +23,7 @@ from litellm_systemd.install.apply import apply_install
 from litellm_systemd.install.plan import in_order
 from litellm_systemd.install.steps import Executor
 from litellm_systemd.releases.inventory import current_release
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report, render_count
 
 #: At most this many checks that were skipped for the same reason are named to people; JSON lists all of them.
 _NAMED = 5
@@ -153,15 +153,11 @@ def _title(diagnosis: Diagnosis) -> str:
     failures = sum(finding.outcome is Outcome.FAILED for finding in diagnosis.causes)
     warnings = len(diagnosis.causes) - failures
     found = ", ".join(
-        _count(number, noun) for number, noun in ((failures, "failure"), (warnings, "warning")) if number
+        render_count(number, noun) for number, noun in ((failures, "failure"), (warnings, "warning")) if number
     )
     skipped = len(diagnosis.unchecked)
-    made = _count(len(diagnosis.runs) - skipped, "check")
+    made = render_count(len(diagnosis.runs) - skipped, "check")
     return f"{found or 'no problems found'}: {made}" + (f", {skipped} skipped" if skipped else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _finding_data(finding: Finding) -> dict[str, Any]:

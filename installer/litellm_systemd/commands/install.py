@@ -22,7 +22,7 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import Kept, Plan, Verb
 from litellm_systemd.install.apply import apply_install
 from litellm_systemd.instances.runtime_calls import port_trouble
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.verify.run import Scope, verify
 
 NOTHING_TO_DO = "nothing to do: everything is in place"
@@ -87,7 +87,8 @@ def _planned(options: InstallOptions, prepared: InstallPlan) -> Report:
     steps = tuple(
         Check(f"{action.verb.value} {action.target}", Outcome.SKIPPED, action.reason) for action in plan.actions
     )
-    title = f"{len(plan.actions)} steps to take; {plan.effect}; nothing was changed" if plan else NOTHING_TO_DO
+    todo = render_count(len(plan.actions), "step")
+    title = f"{todo} to take; {plan.effect}; nothing was changed" if plan else NOTHING_TO_DO
     diffs = tuple(
         render_diff(prepared.host.files.get(action.target), action.after)
         for action in plan.actions

@@ -11,7 +11,7 @@ from litellm_systemd.errors import CommandError, InputError, PermissionDenied, U
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, filter_by_request, group_events, read_events
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report, render_count
 
 #: The default period: the journal of a busy gateway is large.
 _DAY = "-1d"
@@ -61,9 +61,8 @@ def errors(
 def build_errors(groups: tuple[Group, ...], span: str) -> Report:
     """The report of `errors`; `span` names the period."""
     number = sum(group.count for group in groups)
-    kinds = f"{len(groups)} kind{'s' if len(groups) > 1 else ''}"
     counted = f"{number} warnings and errors" if number > 1 else "1 warning or error"
-    title = f"{counted} of {kinds}" if groups else "no warnings and no errors"
+    title = f"{counted} of {render_count(len(groups), 'kind')}" if groups else "no warnings and no errors"
     return Report(
         f"{title} {_hinted(span, is_found=bool(groups))}",
         tuple(_check(group) for group in groups),
@@ -90,7 +89,7 @@ def request(layout: Layout, name: str, *, since: str | None = None, boot: str | 
 def build_request(found: tuple[LogEvent, ...], name: str, span: str) -> Report:
     """The report of `request`; `span` names the period."""
     return Report(
-        f"{len(found)} event{'' if len(found) == 1 else 's'} of request {name} {_hinted(span, is_found=bool(found))}",
+        f"{render_count(len(found), 'event')} of request {name} {_hinted(span, is_found=bool(found))}",
         facts=tuple((f"{render_time(event.when)}  {event.pid}", redact(event.text)) for event in found),
         notes=_meanings(found) or (() if found else (_NOTHING,)),
         data={"request": name, "events": [_event(event) for event in found]},

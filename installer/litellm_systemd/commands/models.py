@@ -13,7 +13,7 @@ from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
 from litellm_systemd.gateway.served_models import ServedModel, build_served, end_findings
-from litellm_systemd.report.report import Check, Outcome, Report, Table
+from litellm_systemd.report.report import Check, Outcome, Report, Table, render_count
 
 _COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")
 #: Why a lifecycle is not that of Bedrock.
@@ -48,7 +48,7 @@ def build_report(gateway: GatewayConfig, served: tuple[ServedModel, ...], refusa
     )
     findings = tuple(end_findings(gateway, served, today))
     return Report(
-        f"{gateway.source} serves {len(gateway.names)} model{'s' if len(gateway.names) > 1 else ''}",
+        f"{gateway.source} serves {render_count(len(gateway.names), 'model')}",
         tuple(_check(finding) for finding in findings),
         facts=tuple(_chains(gateway)),
         notes=tuple(notes),

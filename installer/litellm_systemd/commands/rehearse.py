@@ -26,7 +26,7 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
 from litellm_systemd.releases.source import Checkout, find_source
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report, render_count
 
 #: A clone has its own: none of these is copied as a whole.
 _OWN = frozenset({Path("/"), Path("/tmp"), Path("/run"), Path("/var/tmp")})  # noqa: S108 - named, not used
@@ -255,10 +255,10 @@ def _exit_code(number: int) -> ExitCode:
 def _title(seen: Rehearsal, code: ExitCode) -> str:
     if code is not ExitCode.OK:
         return f"rehearsed: the install fails here with exit code {int(code)}; {UNTOUCHED}"
-    steps = len(seen.plan.get("checks", ()))
-    if not steps:
+    steps = render_count(len(seen.plan.get("checks", ())), "step")
+    if not seen.plan.get("checks"):
         return f"rehearsed: there would be nothing to do; {UNTOUCHED}"
-    return f"rehearsed: the install works here ({steps} steps, {seen.plan['data']['effect']}); {UNTOUCHED}"
+    return f"rehearsed: the install works here ({steps}, {seen.plan['data']['effect']}); {UNTOUCHED}"
 
 
 def _outcome(seen: Rehearsal) -> tuple[Check, ...]:
@@ -302,4 +302,5 @@ def _without_key(result: Mapping[str, Any]) -> dict[str, Any]:
 def _journal(seen: Rehearsal) -> tuple[str, ...]:
     if not seen.journal:
         return ("The service's journal in the clone is empty.",)
-    return (f"The last {len(seen.journal)} lines of the service's journal in the clone:", *seen.journal)
+    lines = render_count(len(seen.journal), "line")
+    return (f"The last {lines} of the service's journal in the clone:", *seen.journal)

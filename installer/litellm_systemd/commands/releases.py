@@ -26,7 +26,7 @@ from litellm_systemd.releases.inventory import (
     running_release,
 )
 from litellm_systemd.releases.source import Source, find_source
-from litellm_systemd.report.report import Report
+from litellm_systemd.report.report import Report, render_count
 
 Say = Callable[[str], None]
 
@@ -131,7 +131,7 @@ def list_all(layout: Layout) -> Report:
         for release in found
     ]
     facts = tuple((release.identifier, _describe(layout, release, current, used)) for release in found)
-    return Report(f"{len(found)} releases in {layout.releases}", facts=facts, data={"releases": rows})
+    return Report(f"{render_count(len(found), 'release')} in {layout.releases}", facts=facts, data={"releases": rows})
 
 
 def _describe(layout: Layout, release: Release, current: str | None, used: frozenset[str]) -> str:
@@ -161,7 +161,8 @@ def prune(layout: Layout, keep: int, *, wait: bool = False, say: Say = lambda _l
         for identifier in removable:
             say(f"removing release {identifier}")
             _remove(layout, identifier)
-    title = f"removed {len(removable)} releases" if removable else "nothing to do: no release can be removed"
+    number = render_count(len(removable), "release")
+    title = f"removed {number}" if removable else "nothing to do: no release can be removed"
     return Report(
         title,
         notes=tuple(f"removed {name}" for name in removable),

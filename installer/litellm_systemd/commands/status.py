@@ -29,7 +29,7 @@ from litellm_systemd.host.observe import (
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.instances.runtime_calls import ask_service
 from litellm_systemd.releases.inventory import current_release, missing_python
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report, render_count
 
 _RELOAD = "sudo systemctl reload litellm"
 
@@ -206,7 +206,7 @@ def _runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Iterable[t
     if not runtime:
         return
     if loaded is not None:
-        yield "loaded", f"{loaded.name}, {runtime['models']} models, sha256 {loaded.sha256[:12]}"
+        yield "loaded", f"{loaded.name}, {render_count(runtime['models'], 'model')}, sha256 {loaded.sha256[:12]}"
     yield "generation", str(runtime["generation"])
     reload = runtime["last_reload"]
     if reload is not None:

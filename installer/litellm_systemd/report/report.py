@@ -36,6 +36,11 @@ class Check:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+def render_count(number: int, noun: str) -> str:
+    """A number and its noun, such as "1 step" or "2 steps"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows of text with column headers."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.client.errors import JOURNAL, extract_error
 from litellm_systemd.client.gateway import Gateway, Response, Stream
-from litellm_systemd.report.report import Outcome
+from litellm_systemd.report.report import Outcome, render_count
 
 #: Enough for a model that reasons before it says one word; others stop after that word.
 MAX_TOKENS = 256
@@ -76,15 +76,15 @@ def stream_failure(gateway: Gateway, stream: Stream) -> CheckResult | None:
 
 def finish_stream(gateway: Gateway, stream: Stream, deltas: Deltas, *, done: bool, end: str) -> CheckResult:
     """Judge a stream: it must be complete, have text and no error. `end` is the event that completes it."""
-    count = len(stream.events)
+    events = render_count(len(stream.events), "event")
     if deltas.error:
         detail = gateway.line(f"error in the stream: {deltas.error}")
         return CheckResult(Outcome.FAILED, detail, hint_for_text(deltas.error))
     if stream.broken:
-        detail = f"after {count} events: {stream.broken.message}"
+        detail = f"after {events}: {stream.broken.message}"
         return CheckResult(Outcome.FAILED, detail, stream.broken.hint)
     if not done:
-        detail = f"the stream ended after {count} events without {end}"
+        detail = f"the stream ended after {events} without {end}"
         return CheckResult(
             Outcome.FAILED, detail, "Look for a proxy that cuts streams, or for a crash in the journal."
         )

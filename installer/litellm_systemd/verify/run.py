@@ -13,7 +13,7 @@ from litellm_systemd.client.errors import GatewayError
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.client.ready import NotReady, wait_ready
 from litellm_systemd.gateway.config import GatewayConfig
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.verify.answers import CheckResult, FailureScope
 from litellm_systemd.verify.fallbacks import fallback_steps
 from litellm_systemd.verify.steps import Scope as Scope
@@ -151,8 +151,8 @@ def _billed_notes(billed: dict[str, int]) -> tuple[str, ...]:
     if not billed["checks"]:
         return ()
     return (
-        f"{billed['checks']} checks called models that bill: {billed['input_tokens']:,} input tokens and"
-        f" {billed['output_tokens']:,} output tokens.",
+        f"{render_count(billed['checks'], 'check')} called models that bill: {billed['input_tokens']:,} input tokens"
+        f" and {billed['output_tokens']:,} output tokens.",
     )
 
 
@@ -170,6 +170,6 @@ def _title(base_url: str, checks: list[Check]) -> str:
     failed, skipped, warned = count(Outcome.FAILED), count(Outcome.SKIPPED), count(Outcome.WARNING)
     rest = f", {skipped} skipped" if skipped else ""
     if failed:
-        return f"{base_url} is unhealthy: {failed} of {len(checks)} checks failed{rest}"
+        return f"{base_url} is unhealthy: {failed} of {render_count(len(checks), 'check')} failed{rest}"
     warning = f", {warned} with a warning" if warned else ""
-    return f"verified {base_url}: {len(checks) - skipped} checks passed{warning}{rest}"
+    return f"verified {base_url}: {render_count(len(checks) - skipped, 'check')} passed{warning}{rest}"
