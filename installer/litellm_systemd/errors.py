@@ -25,7 +25,7 @@ class InstallerError(Exception):
 def remedy_of(error: OSError) -> str:
     """What to do about an error of the kernel. For root, EPERM means an immutable file."""
     if error.errno == errno.EPERM:
-        return "If 'lsattr' shows that the file is immutable, run 'chattr -i' on it. Then run the command again."
+        return "If 'lsattr' shows that the file is immutable, run 'sudo chattr -i' on it. Then run the command again."
     return "Fix this and run the command again."
 
 

@@ -205,7 +205,7 @@ def test_a_web_server_is_not_a_gateway(server: Stub, page: str) -> None:
     report = ask(server)
     assert having(report, FAILED) == ("liveliness",)
     assert having(report, SKIPPED) == NAMES[1:]
-    assert check(report, "liveliness").detail.startswith("what answers is not LiteLLM: HTTP 200")
+    assert check(report, "liveliness").detail.startswith("the program that responds is not LiteLLM: HTTP 200")
 
 
 def test_an_error_page(server: Stub) -> None:

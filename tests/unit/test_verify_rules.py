@@ -122,7 +122,7 @@ def test_odd_events_are_no_text(event: object) -> None:
         ("This model version has reached the end of its life.", "has ended"),
         ("Access denied. This Model is marked by provider as Legacy", "retiring"),
         ("The provided model identifier is invalid.", "model or profile with this id"),
-        ("Invalid model name passed in model=nope.", "the configuration has"),
+        ("Invalid model name passed in model=nope.", "a name from the configuration"),
         ("No deployments available for selected model, Try again in 5 seconds", "has that error"),
         ("ThrottlingException: Too many requests, please wait", "throttles"),
         ("litellm.RateLimitError: this is a mock rate limit error", "throttles"),

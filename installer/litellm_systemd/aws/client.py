@@ -86,7 +86,7 @@ def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) 
         raise InputError(
             f"{where}: AWS refuses requests from this host because its clock is wrong"
             + (f" (AWS says {date})" if date else ""),
-            "Set the clock: timedatectl set-ntp true",
+            "Set the clock: sudo timedatectl set-ntp true",
         )
     if code == "SignatureDoesNotMatch":
         raise InputError(

@@ -47,8 +47,8 @@ def diff(layout: Layout) -> Report:
 
 def _remedy(record: Record) -> str:
     if record.kind is FileKind.FILE:
-        return "'litellmctl install' restores modes and missing files; an edit stays without --take-ours."
-    return "'litellmctl install' restores it."
+        return "'sudo litellmctl install' restores modes and missing files, and keeps edits without --take-ours."
+    return "Run: sudo litellmctl install"
 
 
 def _difference(layout: Layout, found: FileState | None, path: str, record: Record) -> Iterator[str]:
@@ -68,10 +68,10 @@ def _difference(layout: Layout, found: FileState | None, path: str, record: Reco
 def _unit_drift(layout: Layout, host: HostState, name: str) -> Iterator[tuple[str, str]]:
     unit = host.unit(name)
     if "masked" in (unit.load, unit.enabled):
-        yield "masked", f"Run: systemctl unmask {name}"
+        yield "masked", f"Run: sudo systemctl unmask {name}"
     elif not unit.is_enabled:
-        yield "not enabled: it won't start at boot", f"Run: systemctl enable {name}"
+        yield "not enabled: it won't start at boot", f"Run: sudo systemctl enable {name}"
     if unit.need_reload:
-        yield "changed on disk since systemd read it", "Run: systemctl daemon-reload"
+        yield "changed on disk after systemd loaded it", "Run: sudo systemctl daemon-reload"
     if unit.fragment and unit.fragment != f"{layout.units}/{name}":
-        yield f"systemd takes it from {unit.fragment}", "Remove that file, then run: systemctl daemon-reload"
+        yield f"systemd loads it from {unit.fragment}", "Remove that file, then run: sudo systemctl daemon-reload"

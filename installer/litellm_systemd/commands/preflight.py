@@ -122,7 +122,7 @@ def _require_file(dotenv: Dotenv, name: str, path: Path) -> None:
     if not is_readable:
         raise InputError(
             f"{place} can't be read by the user {contract.SERVICE_USER}, as which the service runs",
-            f"Make it readable for all users (chmod o+r) or for the group: chgrp {contract.SERVICE_USER} {path}",
+            f"Make it readable for all users (chmod o+r) or for the group: sudo chgrp {contract.SERVICE_USER} {path}",
         )
     if name in _BUNDLES and path.is_file():
         try:

@@ -203,7 +203,7 @@ def require_calm(systemctl: Systemctl) -> None:
     if state == "maintenance":
         raise Unavailable(
             "this system is in rescue or emergency mode, in which no service runs",
-            "Leave it with 'systemctl default', or prepare the next boot with --no-start.",
+            "Leave it with 'sudo systemctl default', or prepare the next boot with --no-start.",
         )
 
 

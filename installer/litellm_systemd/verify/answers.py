@@ -15,15 +15,15 @@ from litellm_systemd.client.errors import JOURNAL, extract_error
 from litellm_systemd.client.gateway import Gateway, Response, Stream
 from litellm_systemd.report.report import Outcome, render_count
 
-#: Enough for a model that reasons before it says one word; others stop after that word.
+#: Enough for a model that reasons before it answers with one word; others stop after that word.
 MAX_TOKENS = 256
-FALLBACK_HINT = "Clients are served, but the model itself fails: `journalctl -u litellm -n 50` says why."
+FALLBACK_HINT = f"Clients are served, but the model itself fails. For the cause, read {JOURNAL}."
 
 #: Messages of LiteLLM and their hints, searched before and after the refusals of AWS. The first match wins.
 _BEFORE = (
     (
         re.compile(r"invalid model name", re.IGNORECASE),
-        "Ask for a name that the configuration has; after a change, `systemctl reload litellm`.",
+        "Request a name from the configuration. After a change of it: `sudo systemctl reload litellm`",
     ),
     (
         re.compile(r"in cooldown|No deployments available", re.IGNORECASE),
@@ -38,12 +38,12 @@ _AFTER = (
 )
 
 _BY_STATUS = {
-    401: "The model's provider refuses the credentials of the service: check those in .env.",
-    403: "The model's provider forbids this to the credentials of the service: check those in .env.",
+    401: "The provider of the model rejects the credentials of the service: check those in .env.",
+    403: "The credentials of the service have no permission for this model: check those in .env.",
     404: "Check that --base-url is the gateway's own address, without /v1.",
-    502: f"A reverse proxy answers, the gateway behind it doesn't: `systemctl status litellm`, {JOURNAL}.",
+    502: f"A reverse proxy responds, but the gateway behind it does not: `systemctl status litellm`, {JOURNAL}.",
     503: f"The gateway is starting or overloaded: wait with --wait, then read {JOURNAL}.",
-    504: "The gateway was too slow for the reverse proxy in front of it: raise the proxy's time-out.",
+    504: "The gateway was too slow for the reverse proxy in front of it: raise the timeout of the proxy.",
 }
 
 
@@ -165,7 +165,7 @@ def text_result(
         return CheckResult(Outcome.FAILED, f"the answer has no text{timing}", hint_for(head), data=data, facts=facts)
     if not said.strip():
         detail = f"only reasoning, no text, within {MAX_TOKENS} tokens{timing}"
-        hint = "Fine if the model is meant to think that long."
+        hint = "This is normal for a model that reasons for long."
         return CheckResult(Outcome.WARNING, detail, hint, data=data, facts=facts)
     detail = f"“{gateway.line(said, 40)}”{timing}"
     if other := fallback_of(gateway, head):

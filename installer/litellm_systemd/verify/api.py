@@ -23,12 +23,11 @@ from litellm_systemd.verify.answers import (
     text_result,
     tokens_of,
 )
-from litellm_systemd.verify.checks import LONGER_PROMPT, PROMPT
+from litellm_systemd.verify.checks import CHAT, LONGER_PROMPT, PROMPT
 
 MESSAGES = "/v1/messages"
 RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
-CHAT = "/v1/chat/completions"
 
 #: Known to the tool alone, so that the last answer proves that the model read its result.
 CODE = "7319"

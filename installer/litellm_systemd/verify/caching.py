@@ -21,9 +21,8 @@ from litellm_systemd.verify.answers import (
     fallback_of,
     hint_for,
 )
-from litellm_systemd.verify.checks import PROMPT
+from litellm_systemd.verify.checks import CHAT, PROMPT
 
-CACHING_PATH = "/v1/chat/completions"
 #: Approximate size of the prompt. The shortest prompt that Claude caches has 512 to 4096 tokens, by model
 #: (`prompt_cache_min_tokens` in LiteLLM's model map); tokenizers differ by a third.
 PROMPT_TOKENS = 6000
@@ -60,7 +59,7 @@ def check_caching(gateway: Gateway, model: str) -> CheckResult:
     uses: list[CacheUse] = []
     others: dict[str, None] = {}
     for _ in range(MOST_REQUESTS):
-        answer = gateway.post(CACHING_PATH, question)
+        answer = gateway.post(CHAT, question)
         use = read_cache_use(answer.json()) if answer.ok else None
         if use is None:
             return _without_usage(gateway, answer)

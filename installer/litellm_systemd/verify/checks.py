@@ -23,16 +23,17 @@ from litellm_systemd.verify.answers import (
 
 LIVELINESS = "/health/liveliness"
 MODELS = "/v1/models"
+CHAT = "/v1/chat/completions"
 PROMPT = "Reply with the single word: pong"
 #: The answer has about fifty tokens: enough to measure their rate.
 LONGER_PROMPT = "Count from 1 to 20, the numbers separated by spaces, and say nothing else."
 
 _KEY_HINT = (
-    "The service runs with another key: `systemctl restart litellm` after an edit of /etc/litellm/litellm.env,"
-    " `sudo litellmctl install` after one of .env, or give --api-key."
+    "The service runs with another key. After an edit of /etc/litellm/litellm.env: `sudo systemctl restart litellm`."
+    " After an edit of .env: `sudo litellmctl install`. For another gateway, use --api-key."
 )
 _OPEN_HINT = "Anyone who can connect can call models: set LITELLM_MASTER_KEY in .env and install again."
-_RELOAD_HINT = "After a change of the configuration, `systemctl reload litellm`."
+_RELOAD_HINT = "After a change of the configuration: `sudo systemctl reload litellm`"
 
 
 def check_liveliness(gateway: Gateway) -> CheckResult:
@@ -43,7 +44,7 @@ def check_liveliness(gateway: Gateway) -> CheckResult:
         return CheckResult(Outcome.OK, gateway.line(answer.json()))
     detail = describe_failure(gateway, answer)
     if answer.ok:
-        detail = f"what answers is not LiteLLM: {detail}"
+        detail = f"the program that responds is not LiteLLM: {detail}"
         return CheckResult(Outcome.FAILED, detail, "Check --base-url, HOST and PORT.")
     return CheckResult(Outcome.FAILED, detail, hint_for(answer))
 
@@ -63,7 +64,7 @@ def check_models(gateway: Gateway, expected: tuple[str, ...]) -> CheckResult:
     Patterns (`*`) are not looked for. Additional names are a warning: a database may add some.
     """
     if not gateway.api_key:
-        return CheckResult(Outcome.FAILED, "no API key is known", "Give it with --api-key, or run as root.")
+        return CheckResult(Outcome.FAILED, "no API key is known", "Use --api-key, or run the command with sudo.")
     answer = gateway.get(MODELS)
     if not answer.ok:
         hint = _KEY_HINT if answer.status in (400, 401, 403) else hint_for(answer)
@@ -71,7 +72,7 @@ def check_models(gateway: Gateway, expected: tuple[str, ...]) -> CheckResult:
     listed = _listed(answer)
     if not listed:
         detail = "it lists no model" if isinstance(answer.json(), dict) else describe_failure(gateway, answer)
-        return CheckResult(Outcome.FAILED, detail, "Give the configuration a model_list.")
+        return CheckResult(Outcome.FAILED, detail, "Add a model_list to the configuration.")
     outcome, detail = compare_names(expected, listed)
     hint = "" if outcome is Outcome.OK else _RELOAD_HINT
     facts = {"models": list(listed)}

@@ -22,9 +22,8 @@ from litellm_systemd.verify.answers import (
     text_result,
     tokens_of,
 )
-from litellm_systemd.verify.checks import PROMPT
+from litellm_systemd.verify.checks import CHAT, PROMPT
 
-CHAT = "/v1/chat/completions"
 #: About 10,000 tokens, like an agent's system prompt with its tools: a few cents with the most expensive models.
 LONG_LINES = 900
 _WORD = "heliotrope"

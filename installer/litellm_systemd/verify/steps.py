@@ -23,6 +23,7 @@ from litellm_systemd.verify.api import (
 )
 from litellm_systemd.verify.caching import check_caching
 from litellm_systemd.verify.checks import (
+    CHAT,
     check_chat,
     check_chat_stream,
     check_liveliness,
@@ -34,7 +35,7 @@ from litellm_systemd.verify.load import check_concurrency, check_long_prompt
 
 #: Lists models with their modes, without a charge; /v1/models lists names only.
 MODEL_INFO = "/v1/model/info"
-CHAT_PATHS = ("/chat/completions", "/v1/chat/completions")
+CHAT_PATHS = ("/chat/completions", CHAT)
 #: The key of no installation: keys that `init` generates are longer.
 WRONG_KEY = "sk-this-key-is-wrong-on-purpose"
 #: LiteLLM's `mode` of models that answer chats; None where it doesn't know the model.
