@@ -10,7 +10,7 @@ from enum import IntEnum
 
 SERVICE = "litellm.service"
 SOCKET = "litellm.socket"
-#: Serves on the same socket while the service restarts; see `standby`.
+#: Serves on the same socket while the service restarts; see `instances.standby`.
 STANDBY = "litellm-standby.service"
 #: The periodic check of the service; installed only if the user asks for it.
 VERIFY_SERVICE = "litellm-verify.service"
@@ -21,7 +21,7 @@ SERVICE_USER = "litellm"
 ENV_FILE = "/etc/litellm/litellm.env"
 CONFIG_FILE = "/etc/litellm/config.yaml"
 
-#: In a configuration, LiteLLM replaces this and the name behind it by that environment variable.
+#: In a configuration, LiteLLM replaces this prefix and the name after it by the value of that environment variable.
 REFERENCE = "os.environ/"
 
 #: The package that ExecStart= runs.

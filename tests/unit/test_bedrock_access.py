@@ -87,7 +87,7 @@ def test_access_key_is_used(environ: dict[str, str], used: bool) -> None:
         (
             OWN,
             "mine.yml",
-            r"mine\.yml:3:\d+: .*holds a key of its own, and \.env:AWS_ACCESS_KEY_ID",
+            r"mine\.yml:3:\d+: .*has its own key, and \.env:AWS_ACCESS_KEY_ID",
         ),
         ("aws_access_key_id: AKIAOTHER", "mine.yml", r"mine\.yml:3:\d+: .* is set, but aws_secret_access_key is not"),
     ],

@@ -65,7 +65,7 @@ def test_a_tab_is_named() -> None:
     """The remedy names a tab, which the message of the parser does not."""
     with pytest.raises(ConfigError) as caught:
         parse_config("model_list:\n\t- model_name: a\n", "f.yml")
-    assert caught.value.hint == "Indent with spaces: a tab is none to YAML."
+    assert caught.value.hint == "Indent with spaces: YAML does not accept tabs."
 
 
 def test_values_of_a_configuration(tmp_path: Path) -> None:

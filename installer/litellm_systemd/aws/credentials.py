@@ -1,7 +1,7 @@
-"""By what each Bedrock model gets into AWS, as LiteLLM will decide it, and where two ways cross. Pure.
+"""Which credentials LiteLLM uses for each Bedrock model, and which combinations conflict. Pure.
 
-The order is that of get_credentials in litellm/llms/bedrock/base_aws_llm.py; a parameter of the model comes before
-the variable of its name.
+The order is that of get_credentials in litellm/llms/bedrock/base_aws_llm.py; a parameter of the model
+overrides the variable of its name.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from litellm_systemd.gateway.served_models import ServedModel
 #: The shipped configuration for an access key.
 KEY_CONFIG = "access_key_config.yml"
 
-#: Where boto3 looks before it asks the instance metadata: with one of these the service may not need it.
+#: boto3 uses these before the instance metadata: with one of them the service may not need the metadata.
 _BEFORE_METADATA = (
     *("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
 )
 
 
-#: The variables in whose place a parameter of a model can stand, by that parameter (get_credentials, there).
+#: The variable that a parameter of a model overrides, by that parameter (get_credentials, as above).
 _PARAMETERS = {
     "api_key": BEARER_VARIABLE,
     **{
@@ -76,20 +76,20 @@ def bedrock_models(config: GatewayConfig) -> tuple[Model, ...]:
 
 
 def auth_method_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> AuthMethod:
-    """By what a Bedrock model's calls are signed in this environment."""
+    """How the calls of a Bedrock model are signed in this environment."""
     own = environ_of(config, model, environ)
-    for way, variable in (
+    for method, variable in (
         (AuthMethod.API_KEY, BEARER_VARIABLE),
         (AuthMethod.ROLE, ROLE),
         (AuthMethod.PROFILE, PROFILE_NAME),
     ):
         if own.get(variable):
-            return way
+            return method
     return AuthMethod.KEYS if all(own.get(name) for name in PAIR) else AuthMethod.AMBIENT
 
 
 def environ_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment as a model has it: what its own parameters say, in place of the variables that say it else."""
+    """The environment for the calls of a model: its own parameters override the variables."""
     params = config.params(model)
     given = {variable: resolve_reference(params.get(name), environ) for name, variable in _PARAMETERS.items()}
     own = {variable: value for variable, value in given.items() if value is not None}
@@ -98,7 +98,7 @@ def environ_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Models that are called in one region by one identity; `environ` is the environment as these have it."""
+    """Models that are called in one region by one identity; `environ` is the environment for their calls."""
 
     region: str
     models: tuple[ServedModel, ...]
@@ -106,9 +106,9 @@ class Caller:
 
 
 def callers(config: GatewayConfig, served: Iterable[ServedModel], environ: Mapping[str, str]) -> tuple[Caller, ...]:
-    """Who calls the models, in the order of the configuration: one caller where no model says something of its own.
+    """The callers of the models, in the order of the configuration: one if no model has parameters of its own.
 
-    Those of which no region is known are in none of them.
+    Models without a known region are left out.
     """
     found: dict[tuple[str, frozenset[tuple[str, str]]], list[ServedModel]] = {}
     for each in served:
@@ -126,33 +126,33 @@ def needs_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
 
 
 def _is_ambient(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> bool:
-    way = auth_method_of(config, model, environ)
-    if way is AuthMethod.ROLE:
+    method = auth_method_of(config, model, environ)
+    if method is AuthMethod.ROLE:
         return not environ_of(config, model, environ).get(KEY_ID)
-    return way is AuthMethod.AMBIENT
+    return method is AuthMethod.AMBIENT
 
 
 def uses_pair(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
     """Whether a model's calls are signed with the key pair of the environment, or it assumes a role by it."""
-    ways = {auth_method_of(config, model, environ) for model in bedrock_models(config)}
-    return KEY_ID in environ and bool(ways & {AuthMethod.KEYS, AuthMethod.ROLE})
+    methods = {auth_method_of(config, model, environ) for model in bedrock_models(config)}
+    return KEY_ID in environ and bool(methods & {AuthMethod.KEYS, AuthMethod.ROLE})
 
 
 def require_one_identity(config: GatewayConfig, environ: Mapping[str, str], where: Callable[[str], str]) -> None:
-    """Refuse a key pair in two places, half a pair, and a pair that a configuration for a role would use in silence.
+    """Reject two key pairs, an incomplete pair, and a pair that a configuration for a role would use silently.
 
     Args:
         config: the configuration that is to run.
         environ: the service's environment.
-        where: names the place of a variable to a user.
+        where: returns the position of a variable for messages, such as `.env:12`.
 
     Raises:
-        InputError: the first of these, with its place and the remedy.
+        InputError: the first of these, with its position and the remedy.
     """
     if config.identity is Identity.IAM_ROLE and KEY_ID in environ and bedrock_models(config):
         raise InputError(
-            f"{where(KEY_ID)}: {KEY_ID} is set, and {config.source} is for the instance's role: LiteLLM would use"
-            " the key and say nothing",
+            f"{where(KEY_ID)}: {KEY_ID} is set, and {config.source} is for the instance's role: LiteLLM would"
+            " silently use the key",
             f"Choose -c {KEY_CONFIG} for the key, or remove {KEY_ID} and {PAIR[1]} for the role.",
         )
     for error in _double_pairs(config, environ, where):
@@ -173,6 +173,6 @@ def _double_pairs(
         elif literal is not None and KEY_ID in environ:
             place = config.place((*model.key, "litellm_params", literal))
             yield InputError(
-                f"{place} holds a key of its own, and {where(KEY_ID)} sets one too: LiteLLM would mix them",
+                f"{place} has its own key, and {where(KEY_ID)} sets one too: LiteLLM would mix them",
                 f"Keep the pair in .env and write {literal}: {REFERENCE}{literal.upper()}, or remove it from .env.",
             )

@@ -33,7 +33,7 @@ def read_dotenv(path: Path) -> Dotenv:
     Raises:
         MissingError: there is no such file.
         PermissionDenied: it can't be read.
-        InputError: it isn't UTF-8, or a line isn't an assignment (python-dotenv would skip it in silence).
+        InputError: it isn't UTF-8, or a line isn't an assignment (python-dotenv would skip it silently).
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

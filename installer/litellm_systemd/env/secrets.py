@@ -15,7 +15,7 @@ import yaml
 from litellm_systemd.contract import REFERENCE
 from litellm_systemd.env.variables import SECRET_NAMES, TABLE
 
-#: Stands in the place of a secret.
+#: Replaces a secret.
 MASK = "***"
 
 _SECRET_NAME = re.compile(
@@ -25,15 +25,15 @@ _SECRET_NAME = re.compile(
 )
 #: Variables of the table whose values may be shown; `redact` masks a password in them.
 _PUBLIC_VARIABLES = frozenset(name for each in TABLE for name in each.names) - SECRET_NAMES
-#: What stands under a secret name to say that there is none, or to switch something.
+#: Values of a secret name that mean "none", or that are a switch.
 _NO_VALUE = frozenset({"", "null", "none", "~", "true", "false", "yes", "no", "on", "off"})
 #: Keys of a configuration whose values are ids of models, which can look like a random string.
 _PUBLIC_KEY = re.compile(r"(?:base_)?model(?:_name|_group_alias)?", re.IGNORECASE)
-#: Mappings of a configuration whose keys are the user's own words, and say nothing of the values.
+#: Mappings of a configuration whose keys the user chooses, so that they do not describe the values.
 _OWN_NAMES = re.compile(r"headers|environment_variables", re.IGNORECASE)
 #: A run of letters and digits that is not written by hand.
 _RANDOM = re.compile(r"(?=[A-Za-z0-9+/_]*\d)(?=[A-Za-z0-9+/_]*[A-Za-z])[A-Za-z0-9+/_]{16,}")
-#: Such a run that is written by hand: words, each with a short number behind it, as in a path or a module.
+#: Such a run that is written by hand: words, each with a short number after it, as in a path or a module.
 _WORDS = re.compile(r"/?(?:[a-z]+\d{0,3}[/_])*(?:[a-z]+\d{0,3})?")
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
 #: What a variable of any name may hold without being secret: a switch, a number, a region, a path, an address.
@@ -43,7 +43,7 @@ _HARMLESS = re.compile(
 )
 #: User and password, or a token, in a URL.
 LOGIN = re.compile(r"(?<=://)[^/@\s\"'<>]+(?=@)")
-#: What looks like a secret wherever it stands: the group `it`, or the whole match.
+#: What looks like a secret in any position: the group `it`, or the whole match.
 _FORMS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -68,12 +68,12 @@ _ITEM_LINE = re.compile(r"(\s*-\s+)(\S.*)")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a name, of a variable, a key or a header, says that its value is secret."""
+    """Whether the name of a variable, a key or a header shows that its value is secret."""
     return _SECRET_NAME.search(name) is not None
 
 
 def is_secret_literal(name: str, value: str) -> bool:
-    """Whether a value that stands in a configuration is secret; a reference to a variable is not."""
+    """Whether a value in a configuration is secret; a reference to a variable is not."""
     if value.startswith(REFERENCE) or value.strip().lower() in _NO_VALUE:
         return False
     return is_secret_name(name) or (not _PUBLIC_KEY.fullmatch(name) and _looks_secret(value))
@@ -132,7 +132,7 @@ def _mask_lines(secret: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SecretScalar:
-    """A secret value in a YAML file: the key it stands under, the value, and its place in the text."""
+    """A secret value in a YAML file: its key, the value, and its position in the text."""
 
     name: str
     value: str = field(repr=False)
@@ -144,7 +144,7 @@ def find_yaml_secrets(text: str) -> tuple[SecretScalar, ...]:
     """The secrets of a LiteLLM configuration: values below a secret name, in a list as well, or with a secret's form.
 
     Raises:
-        yaml.YAMLError: the text is no YAML.
+        yaml.YAMLError: the text is not YAML.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     found = {} if root is None else {each.start: each for each in _walk(root, "", set())}
@@ -152,7 +152,7 @@ def find_yaml_secrets(text: str) -> tuple[SecretScalar, ...]:
 
 
 def _walk(node: yaml.Node, name: str, seen: set[int], *, is_own: bool = False) -> Iterator[SecretScalar]:
-    """The secrets at or below a node. `is_own`: `name` is the user's own word, as in a mapping of headers."""
+    """The secrets at or below a node. `is_own`: the user chose `name`, as in a mapping of headers."""
     if isinstance(node, yaml.ScalarNode):
         value = str(node.value)
         is_secret = is_secret_literal(name, value)
@@ -161,7 +161,7 @@ def _walk(node: yaml.Node, name: str, seen: set[int], *, is_own: bool = False) -
         if is_secret:
             yield SecretScalar(name, value, node.start_mark.index, node.end_mark.index)
         return
-    if id(node) in seen:  # an alias, perhaps to a node that it is in
+    if id(node) in seen:  # an alias, possibly to a node that contains it
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
@@ -196,7 +196,7 @@ def mask_lines(text: str) -> str:
 
 
 def _mask_line(line: str, indent: int) -> tuple[str, int]:
-    """The masked line, and the indentation of the secret name whose list or block goes on behind it, -1 for none."""
+    """The masked line, and the indentation of the secret name whose list or block continues after it, -1 for none."""
     own = len(line) - len(line.lstrip())
     item = _ITEM_LINE.fullmatch(line)
     if indent >= 0 and line.strip() and (own > indent or (own == indent and item)):

@@ -34,7 +34,7 @@ CONFIG_VARIABLE = CONFIG_FILE.name
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one `.env` asks for.
+    """The settings of one `.env`.
 
     `environment` is the whole environment of the service, in the order of the file; the other fields are those of
     its values that the installer acts on. Times are seconds. `workers` is None for "one for each CPU". Secrets don't

@@ -169,7 +169,7 @@ class Variable(Generic[T_co]):
     """One variable.
 
     Attributes:
-        name: as it stands in `.env`.
+        name: as written in `.env`.
         type: how its value is read.
         doc: what it does, in one sentence.
         default: its value when it is unset or empty.

@@ -1,4 +1,4 @@
-"""Read and check a LiteLLM configuration: what it serves, and what LiteLLM would say nothing about.
+"""Read and check a LiteLLM configuration: what it serves, and errors that LiteLLM does not report.
 
 Nothing here imports LiteLLM, which takes seconds. Installer and service both use this module.
 """
@@ -25,7 +25,7 @@ from litellm_systemd.gateway.lint import lint as lint
 from litellm_systemd.gateway.model_map import read_model_map
 from litellm_systemd.gateway.yaml_source import Document, Lookup, parse_document, read_document
 
-#: Each maps a model to the models that are asked in its place (litellm/router.py).
+#: Each maps a model to the models that are called if it fails (litellm/router.py).
 FALLBACK_KINDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 
 _EXAMPLE = "An entry looks like this: {model_name: NAME, litellm_params: {model: bedrock/ID}}"
@@ -34,7 +34,7 @@ _EXAMPLE = "An entry looks like this: {model_name: NAME, litellm_params: {model:
 def read_config(path: Path, lookup: Lookup = lambda _path: None) -> GatewayConfig:
     """The configuration in a file, merged with the files that it includes.
 
-    `lookup` gives texts that stand for files, as for `read_document`.
+    `lookup` returns texts that replace files, as for `read_document`.
 
     Raises ConfigError (bad YAML, no models, a model without a name or without something to call), MissingError (no
     such file) and PermissionDenied (not readable).
@@ -81,7 +81,7 @@ def _models(document: Document) -> tuple[Model, ...]:
     if "model_list" not in document.data:
         close = difflib.get_close_matches("model_list", [str(key) for key in document.data], n=1)
         if close:
-            what = "is no setting: did you mean model_list?"
+            what = "is not a setting: did you mean model_list?"
             raise _wrong(document, "misspelt-setting", (close[0],), what, "Write it as model_list.")
         place = Place(document.source)
         raise config_error("no-models", place, "there is no model_list: it would serve nothing", _EXAMPLE)
@@ -129,11 +129,11 @@ def _model(document: Document, entry: object, path: KeyPath) -> Model:
 
 
 def _require_spelling(document: Document, found: Mapping[str, Any], path: KeyPath, names: tuple[str, ...]) -> None:
-    """Raise ConfigError where a name is missing and another key is nearly it."""
+    """Raise ConfigError if a name is missing and another key is a misspelling of it."""
     for name in names:
         close = difflib.get_close_matches(name, [str(key) for key in found], n=1, cutoff=0.8)
         if name not in found and close:
-            what = f"is no key of a model: did you mean {name}?"
+            what = f"is not a key of a model: did you mean {name}?"
             raise _wrong(document, "bad-model", (*path, close[0]), what, f"Write it as {name}.")
 
 

@@ -42,7 +42,7 @@ def resolve_reference(value: object, environ: Mapping[str, str]) -> str | None:
 
 
 class Identity(Enum):
-    """By what a configuration can require that its Bedrock models are called, as `x-identity` spells them."""
+    """The identity that a configuration can require for its calls to Bedrock, as `x-identity` spells it."""
 
     IAM_ROLE = "iam-role"
     ACCESS_KEY = "access-key"
@@ -195,7 +195,7 @@ class GatewayConfig:
 
     @property
     def identity(self) -> Identity | None:
-        """The identity that the configuration says its calls have; None if it says nothing, or no word of ours."""
+        """The identity that the configuration requires; None if it requires none, or has an unknown value."""
         value = self.document.get(IDENTITY)
         return next((each for each in Identity if each.value == value), None)
 

@@ -203,7 +203,7 @@ ROUTER = frozenset((
 ))
 # fmt: on
 
-#: What may stand before the first slash of a model: `LlmProviders` in types/utils.py, and a JSON file.
+#: What can precede the first slash of a model: `LlmProviders` in types/utils.py, and a JSON file.
 # fmt: off
 PROVIDERS = frozenset((
     "a2a", "a2a_agent", "abliteration", "ai21", "ai21_chat", "aihubmix", "aiml", "aiohttp_openai",

@@ -53,7 +53,7 @@ def _spelling(config: GatewayConfig) -> Iterator[LintFinding]:
     words = [each.value for each in Identity]
     if IDENTITY in config.document:
         if config.identity is None:
-            message = f"is none of the identities that there are: {', '.join(words)}"
+            message = f"is not a known identity: {', '.join(words)}"
             yield config.error("bad-identity", (IDENTITY,), message, f"Write {IDENTITY}: {words[0]}")
         return
     own_keys = [str(key) for key in config.document if str(key).startswith("x-")]
@@ -341,12 +341,12 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
 
 
 def _replaced_sections(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
-    """Sections of an included file that replace one as a whole, and leave out what stood there."""
+    """Sections of an included file that replace a whole section, and lack keys of that section."""
     del environ
     for each in config.replaced:
         if each.lost:
             message = f"replaces the whole section of {each.before.position} and leaves out {', '.join(each.lost)}"
-            remedy = "Copy these too; to do without one, give it an empty value."
+            remedy = "Copy these too. To omit one, give it an empty value."
             yield config.warning("replaced-section", (each.section,), message, remedy)
         elif each.section in (IDENTITY, "model_list"):
             message = f"replaces what {each.before.position} says"

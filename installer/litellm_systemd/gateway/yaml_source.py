@@ -1,4 +1,4 @@
-"""YAML as LiteLLM reads it, with the place of each key kept and the mistakes that YAML hides brought to light."""
+"""Read YAML as LiteLLM does, record the position of each key, and report mistakes that YAML accepts."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class FileText:
     shown: str
 
 
-#: Gives the text that stands for the file at an absolute path; None where the disk has it.
+#: Returns the text that replaces the file at an absolute path; None if the file on the disk counts.
 Lookup = Callable[[Path], FileText | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A mapping, where its keys stand, the files that it was merged from, and the SHA-256 of their texts in hex."""
+    """A mapping, the positions of its keys, the files it was merged from, and the SHA-256 of their texts in hex."""
 
     source: str
     data: dict[str, Any]
@@ -67,7 +67,7 @@ def real_path(path: Path) -> Path:
     """The file itself, links resolved: LiteLLM looks for included files next to the path that it is given."""
     try:
         return path.resolve()
-    except (OSError, RuntimeError):  # links that lead in a circle: to open it says so
+    except (OSError, RuntimeError):  # a loop of links, which opening the file reports
         return path.absolute()
 
 
@@ -123,7 +123,7 @@ def _exists(path: Path, lookup: Lookup) -> bool:
 
 
 def _normal(path: Path) -> Path:
-    # As os.path.abspath, which LiteLLM uses: `..` is taken away by name, links are not followed.
+    # As os.path.abspath, which LiteLLM uses: `..` is resolved by name, links are not followed.
     parts: list[str] = []
     for part in path.parts:
         if part == ".." and len(parts) > 1:
@@ -134,7 +134,7 @@ def _normal(path: Path) -> Path:
 
 
 def _merge(data: dict[str, Any], marks: Marks, more: Mapping[str, Any], more_marks: Marks) -> Iterator[Replaced]:
-    """Merge `more` into `data`; yields the sections that it replaces, if they say something else."""
+    """Merge `more` into `data`; yields the sections that it replaces with another value."""
     for key, value in more.items():
         before = data.get(key)
         offset = 0
@@ -171,7 +171,7 @@ def _read(path: Path, lookup: Lookup, shown: str, by: str) -> tuple[str, str]:
 
 
 def read_text(path: Path, shown: str, by: str = "") -> str:
-    """The text of a configuration file. `shown` names it in messages, `by` is who includes it.
+    """The text of a configuration file. `shown` names it in messages, `by` names the file that includes it.
 
     Raises MissingError, PermissionDenied, or InputError for one that isn't UTF-8.
     """
@@ -223,7 +223,7 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigError:
-    # For an unclosed quote the parser reports the end of the file; the place to correct is where it opens.
+    # For an unclosed quote the parser reports the end of the file; the error is where it opens.
     is_open = error.context == "while scanning a quoted scalar"
     mark = (error.context_mark if is_open else None) or error.problem_mark or error.context_mark
     place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
@@ -231,12 +231,12 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> Config
     said = ", ".join(part for part in (error.context, error.problem) if part)
     remedy = "Check the indentation, colons and quotes, there and on the line before."
     if mark and text.startswith("\t", mark.index):
-        remedy = "Indent with spaces: a tab is none to YAML."
+        remedy = "Indent with spaces: YAML does not accept tabs."
     return config_error("not-yaml", place, f"this isn't YAML: {said}", remedy)
 
 
 def _mark(node: yaml.Node, path: KeyPath, source: str, marks: Marks, seen: set[int]) -> None:
-    if id(node) in seen:  # an alias: it was marked where its anchor stands
+    if id(node) in seen:  # an alias: its anchor was marked
         return
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
@@ -255,7 +255,7 @@ def _mark_mapping(node: yaml.MappingNode, path: KeyPath, source: str, marks: Mar
             place = (source, mark.line + 1, mark.column + 1)
             if name in first and name != "<<":
                 message = f"is given twice, first on line {first[name]}"
-                remedy = "Keep one of the two: YAML would drop the first in silence."
+                remedy = "Keep one of the two: YAML silently drops the first."
                 raise config_error("duplicate-key", Place(*place, render_key((*path, name))), message, remedy)
             first[name] = mark.line + 1
             marks[(*path, name)] = place
