@@ -153,6 +153,15 @@ def test_includes_are_looked_for_next_to_the_file_that_a_link_leads_to(tmp_path:
     assert (config.names, config.includes) == (("a",), (more,))
 
 
+def test_a_duplicate_in_an_included_file_names_the_other_file(tmp_path: Path) -> None:
+    """An entry that repeats one of another file is reported with the file and line of the first one."""
+    entry = "model_list:\n  - {model_name: a, litellm_params: {model: openai/x, mock_response: hi}}\n"
+    root = write(tmp_path, "root.yml", f"include: [more.yml]\n{entry}")
+    more = write(tmp_path, "more.yml", entry)
+    (finding,) = [each for each in lint(read_config(root), VALID) if each.code == "duplicate-model"]
+    assert str(finding).startswith(f"{more}:2:5: model_list[1] (a) repeats the entry of {root}:3:5: ")
+
+
 def test_a_replaced_section_names_what_it_leaves_out(tmp_path: Path) -> None:
     """A section of an included file that lacks keys of the one it replaces is a warning at its own file and line."""
     root = write(

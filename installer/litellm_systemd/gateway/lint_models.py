@@ -235,8 +235,9 @@ def _duplicates(config: GatewayConfig) -> Iterator[LintFinding]:
         earlier = groups.setdefault(model.name, [])
         same = next((other for other in earlier if _entry(config, other) == _entry(config, model)), None)
         if same is not None:
-            line = config.place(same.key).line
-            message = f"({model.name}) repeats the entry of line {line}: it has no effect"
+            here, first = config.place(model.key), config.place(same.key)
+            where = f"line {first.line}" if first.file == here.file else first.position
+            message = f"({model.name}) repeats the entry of {where}: it has no effect"
             remedy = "Remove it, or give it another region, key or model to share the load."
             yield config.warning("duplicate-model", model.key, message, remedy)
         earlier.append(model)
