@@ -156,7 +156,7 @@ make_bundle() {
     mkdir -p .cache
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
     # An earlier version to upgrade from. A shallow clone lacks its commit.
-    "$VENV/bin/python" tests/system/earlier.py || [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]]
+    "$VENV/bin/python" tests/system/earlier_version.py || [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]]
 }
 
 run_fast_tests() {

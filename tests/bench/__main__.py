@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import installed
+import box_images
 from box import Box, BoxError, Namespaces
 
 from .command_line import require_box
@@ -22,7 +22,7 @@ from .measure import FULL, QUICK, Bench, Scale, say
 from .peers import OURS, PEERS, Peer, stop
 from .table import render, write_between_markers
 
-_DOCS = installed.REPOSITORY / "docs"
+_DOCS = box_images.REPOSITORY / "docs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(scale: Scale) -> dict[str, Any]:
     begin = time.monotonic()
     say("* a box with the service installed")
-    with Namespaces() as namespaces, Box(namespaces, installed.host_image()) as box:
-        installed.install_demo(box)
+    with Namespaces() as namespaces, Box(namespaces, box_images.host_image()) as box:
+        box_images.install_demo(box)
         bench = Bench(box, scale)
         bench.set_up()
         rounds, endurance = _run_rounds(bench)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-import installed
+import box_images
 from box import why_not
 
 from litellm_systemd.errors import CommandError
@@ -46,5 +46,5 @@ def run(name: str, about: str, rounds: int, measure: Callable[[int], str], argv:
     text = measure(options.rounds)
     sys.stdout.write(f"{text}\n")
     if options.record:
-        write_between_markers(installed.REPOSITORY / "docs/benchmark.md", text, name)
+        write_between_markers(box_images.REPOSITORY / "docs/benchmark.md", text, name)
     return 0

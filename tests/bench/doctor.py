@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import installed
+import box_images
+from aws_endpoints import HOLE, METADATA_AGAIN, RESOLVED, SWALLOW_METADATA, move, resolve, start_named_aws
 from box import Box, Namespaces
 from broken_aws import PAIR, REGION, control, register_key
 from broken_hosts import KEEP_ENV, OLD_ENV
 from doctor_helpers import INSTALLED, doctor, ids, sh
-from named_aws import HOLE, METADATA_AGAIN, RESOLVED, SWALLOW_METADATA, move, resolve, start_named_aws
 from service import set_env, set_up
 
 from .command_line import run
@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure_and_render(times: int) -> str:
-    with Namespaces() as namespaces, Box(namespaces, installed.host_image()) as box:
+    with Namespaces() as namespaces, Box(namespaces, box_images.host_image()) as box:
         say("* a box with the service installed")
-        installed.install_demo(box)
+        box_images.install_demo(box)
         return render(dict(_measure_all(box, times)))
 
 

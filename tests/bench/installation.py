@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import installed
+import box_images
 from box import Bind, Box, Namespaces
 
 from litellm_systemd.releases.source import find_source
@@ -26,7 +26,7 @@ from .measure import say
 from .table import as_markdown, here_and_now, spread
 
 _CTL = "/usr/local/bin/litellmctl"
-_LOCK = installed.REPOSITORY / "installer/litellm_systemd/requirements.lock"
+_LOCK = box_images.REPOSITORY / "installer/litellm_systemd/requirements.lock"
 _PEER = "python -m venv and pip install"
 _FIRST = "first install"
 #: The part that is comparable with pip. The units and the start of the service follow.
@@ -79,12 +79,12 @@ def _round() -> dict[str, list[float]]:
     """Seconds by name, in a new box, since a first install needs a host without an installation."""
     with tempfile.TemporaryDirectory() as scratch, Namespaces() as namespaces:
         wheel = find_source().origin.prepare(Path(scratch)).wheel
-        with Box(namespaces, installed.host_image(), binds=(Bind(Path(scratch), _BOUND),)) as box:
+        with Box(namespaces, box_images.host_image(), binds=(Bind(Path(scratch), _BOUND),)) as box:
             return _measure(box, _BOUND / wheel.relative_to(scratch))
 
 
 def _measure(box: Box, wheel: Path) -> dict[str, list[float]]:
-    environment = {**installed.install_environment(), "PYTHONPATH": "/root/ours"}
+    environment = {**box_images.install_environment(), "PYTHONPATH": "/root/ours"}
     uv = (f"{sys.prefix}/bin/uv", "pip", "install", "--quiet", "--no-deps", "--compile-bytecode")
     box.run((*uv, "--python", sys.executable, "--target", "/root/ours", str(wheel)), env=environment)
     pip = ("/root/peer/bin/pip", "install", "--quiet", "--no-index", "--find-links", str(WHEELS))

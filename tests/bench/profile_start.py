@@ -48,7 +48,7 @@ def _start_once() -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
         folder = Path(name)
         file, config, port = folder / "marks", folder / "config.yaml", free_port()
         config.write_text(CONFIG % "hello")
-        argv = (sys.executable, "-m", "tests.bench.traced", str(file), "--config", str(config))
+        argv = (sys.executable, "-m", "tests.bench.trace_start", str(file), "--config", str(config))
         variables = environment(PORT=str(port), NUM_WORKERS=str(_WORKERS))
         begin = time.monotonic()
         with subprocess.Popen(argv, env=variables, stderr=subprocess.DEVNULL) as process:

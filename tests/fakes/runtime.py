@@ -14,10 +14,10 @@ from typing import Any
 from tests.fakes import eventstream, refusals
 from tests.fakes.account import Account, Key
 from tests.fakes.catalogue import INVALID_MODEL, Catalogue, Model
+from tests.fakes.default_behavior import behave
 from tests.fakes.http import Reply, Request
 from tests.fakes.refusals import Refused, denied, refuse
 from tests.fakes.signature import identify
-from tests.fakes.usual import behave
 
 #: The minimum of tokens before a cache point, for Anthropic's models.
 CACHE_MINIMUM = 1024

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from box import Box
-from installed import REPOSITORY
+from box_images import REPOSITORY
 from service import BASE, key
 
 API = "http://127.0.0.1:8800"

@@ -1,6 +1,6 @@
 """Broken hosts for `doctor` with a problem at AWS or in the network: see `broken_hosts`.
 
-The box has the AWS of `named_aws`. Each `Setup` is a healthy host; what breaks it is at AWS or in the network, and
+The box has the AWS of `aws_endpoints`. Each `Setup` is a healthy host. The problem is at AWS or in the network, and
 the service keeps running.
 """
 
@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from aws import API, METADATA
-from broken_hosts import KEEP_ENV, NO_DROP_IN, OLD_ENV, BrokenHost, drop_in
-from named_aws import (
+from aws_endpoints import (
     AUTHORITY,
     HOLE,
     METADATA_AGAIN,
@@ -27,6 +26,7 @@ from named_aws import (
     move,
     resolve,
 )
+from broken_hosts import KEEP_ENV, NO_DROP_IN, OLD_ENV, BrokenHost, drop_in
 from tests.fakes import ACCOUNT, API_KEY, Key
 
 #: A temporary key; the fake account accepts it until a test revokes it.

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
+import box_images
 import images
-import installed
 import pytest
 import service
 from box import Bind, Box, BoxError, Image, Namespaces, why_not
@@ -80,7 +80,7 @@ def measured() -> dict[str, Any]:
     config = os.environ.get("COVERAGE_PROCESS_START")
     if not config:
         return {"binds": (), "environment": {}}
-    folder = installed.REPOSITORY / ".cache/coverage"
+    folder = box_images.REPOSITORY / ".cache/coverage"
     folder.mkdir(parents=True, exist_ok=True)
     variables = {"COVERAGE_PROCESS_START": config, "COVERAGE_FILE": str(folder / ".coverage")}
     return {"binds": (Bind(folder, writable=True),), "environment": variables}
@@ -113,8 +113,8 @@ def namespaces() -> Iterator[Namespaces]:
 
 @pytest.fixture(scope="session")
 def host_image(namespaces: Namespaces) -> Image:
-    """See `installed.host_image`."""
-    return installed.host_image()
+    """See `box_images.host_image`."""
+    return box_images.host_image()
 
 
 @pytest.fixture(scope="session")
@@ -156,8 +156,8 @@ def box(make_box: MakeBox) -> Box:
 
 @pytest.fixture(scope="session")
 def install_environment() -> dict[str, str]:
-    """See `installed.install_environment`."""
-    return installed.install_environment()
+    """See `box_images.install_environment`."""
+    return box_images.install_environment()
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +167,7 @@ def installed_image(
     """What `litellmctl install -c demo.yml` leaves behind, powered off: made once, forked by tests."""
     with Box(namespaces, host_image, **measured) as golden:
         try:
-            installed.install_demo(golden)
+            box_images.install_demo(golden)
         except BoxError as error:
             texts = "\n".join(f"--- {title} ---\n{text}" for title, text in evidence(golden))
             pytest.fail(f"the golden image can't be made: {error}\n{texts}", pytrace=False)

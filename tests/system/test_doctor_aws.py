@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aws_endpoints import start_named_aws
 from box import Box, Image, Namespaces
 from broken_aws import SETUPS, register_key
 from broken_hosts import BrokenHost
 from doctor_helpers import INSTALLED, assert_reported, doctor, ids, sh
-from named_aws import start_named_aws
 from service import chat, set_env
 
 #: Grouped by setup, because each setup needs an install; the last host of each is the repaired one.

@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-import installed
+import box_images
 from box import Bind, Box
 from conftest import MakeBox
 from tests.bundle import own_bundle
@@ -29,7 +29,7 @@ LOG = "/var/log/litellm-user-data.log"
 
 def make_archive(folder: Path) -> str:
     """What docs/ec2.md says to upload: the tracked files below one folder, and a bundle. Returns its SHA-256."""
-    root = installed.REPOSITORY
+    root = box_images.REPOSITORY
     listed = subprocess.run(("git", "ls-files", "-z"), cwd=root, capture_output=True, text=True, check=True).stdout
     path = folder / "source.tar.gz"
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:

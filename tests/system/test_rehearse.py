@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from box import Box, Image, Namespaces, wait_until
-from installed import REPOSITORY, install_environment
+from box_images import REPOSITORY, install_environment
 from service import chat, ctl, state
 from test_install import snapshot, write_env
 from test_transaction import mend_start, refuse_start

@@ -14,7 +14,7 @@ from load import loaded
 from service import chat, ctl, key, state, with_model
 from test_install import snapshot, write_env
 
-KILLER = Path(__file__).with_name("killer.py")
+KILLER = Path(__file__).with_name("kill_at_each_step.py")
 PYTHON = "/opt/litellm-systemd/current/bin/python"
 #: A run of every step takes minutes; these are enough for each kind of step to be met.
 STRIDE = int(os.environ.get("KILL_STRIDE", "7"))
@@ -30,8 +30,10 @@ def strike(box: Box, *ways: list[str], stride: int, first: int = 1) -> list[dict
         "stride": stride,
         "first": first,
     }
-    box.write("/root/killer.py", KILLER.read_text(encoding="utf-8"))
-    done = box.run((PYTHON, "/root/killer.py", json.dumps(task)), timeout=1200 if STRIDE > 1 else 14400, cwd="/root")
+    box.write("/root/kill_at_each_step.py", KILLER.read_text(encoding="utf-8"))
+    done = box.run(
+        (PYTHON, "/root/kill_at_each_step.py", json.dumps(task)), timeout=1200 if STRIDE > 1 else 14400, cwd="/root"
+    )
     results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
     return results
 

@@ -1,4 +1,4 @@
-"""systemd's EnvironmentFile grammar. tests/system/test_environment.py compares it with the real systemd."""
+"""systemd's EnvironmentFile grammar. tests/system/test_environment_file.py compares it with the real systemd."""
 
 from __future__ import annotations
 

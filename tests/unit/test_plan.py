@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from litellm_systemd.install.plan import plan_install, plan_rollback, plan_uninstall
-from tests.unit.plan_world import make_desired, make_host, make_layout, simulate
+from tests.unit.plan_hosts import make_desired, make_host, make_layout, simulate
 
 CASES = Path(__file__).parent / "plan_cases"
 

@@ -10,7 +10,7 @@ from litellm_systemd.errors import CannotCreate, InstallerError, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileKind, FileState, HostState, UnitState, folder, link
 from litellm_systemd.install.plan import require_ground
-from tests.unit.plan_world import make_desired, make_host
+from tests.unit.plan_hosts import make_desired, make_host
 
 LAYOUT = Layout()
 

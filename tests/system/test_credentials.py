@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from box import Box
-from installed import REPOSITORY
+from box_images import REPOSITORY
 from service import ctl, state
 from test_install import snapshot, write_env
 from tests.fakes import USER

@@ -9,7 +9,7 @@ from pathlib import Path
 import images
 import pytest
 from box import Box, Image
-from foreign import python_binds, releases_bind
+from host_binds import python_binds, releases_bind
 from service import ctl, runtime
 from test_verify import nothing_left
 

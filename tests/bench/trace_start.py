@@ -1,4 +1,4 @@
-"""Run the runtime and write time stamps of its phases: `python -m tests.bench.traced FILE ARGUMENTS...`.
+"""Run the runtime and write time stamps of its phases: `python -m tests.bench.trace_start FILE ARGUMENTS...`.
 
 Each is a line of JSON: the phase that just ended, the process, the clock, and the processor time of the process.
 """

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-import earlier
+import earlier_version
 from box import Bind
 from conftest import MakeBox, refuse
 from load import loaded
@@ -18,12 +18,13 @@ SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dict[str, str]) -> None:
     """A host of the earlier version upgrades, reloads and rolls back without a failed request, settings kept."""
-    if not earlier.BUNDLE.exists():
+    if not earlier_version.BUNDLE.exists():
         refuse(
-            f"{earlier.BUNDLE} does not exist: ./scripts/test.sh --setup makes it from the history of the repository"
+            f"{earlier_version.BUNDLE} does not exist. "
+            "To make it from the history of the repository, run: ./scripts/test.sh --setup"
         )
     new = own_bundle()
-    box = make_box(binds=(Bind(earlier.FOLDER, Path("/srv/earlier")), Bind(new, Path("/srv/new.tar"))))
+    box = make_box(binds=(Bind(earlier_version.FOLDER, Path("/srv/earlier")), Bind(new, Path("/srv/new.tar"))))
     environment = {**install_environment, "PATH": SEARCH}
     settings = (
         "LITELLM_MASTER_KEY=sk-upgrade-from-earlier\nLAME_DUCK_TIMEOUT=1\nJSON_LOGS=yes\nCONFIG_FILE=demo.yml\n"

@@ -1,6 +1,6 @@
 """Kill litellmctl at one step after the other, run it again, and see whether the end is the same.
 
-    python killer.py TASK
+    python kill_at_each_step.py TASK
 
 TASK is JSON: `ways`, the command lines that lead to one state and back; `warm`, one that only looks; `trees`, the
 folders to compare, and in them the paths that don't count, `without`; `stride`, to strike at every so manieth step,

@@ -10,7 +10,7 @@ import sys
 import trustme
 from aws import METADATA, start_aws
 from box import Box
-from installed import REPOSITORY
+from box_images import REPOSITORY
 
 AUTHORITY = "/etc/litellm/ca.pem"
 RUNTIME = "bedrock-runtime.us-east-1.amazonaws.com"

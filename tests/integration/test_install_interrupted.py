@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of other owners take root")
 
-KILLER = Path(__file__).parents[1] / "system/killer.py"
+KILLER = Path(__file__).parents[1] / "system/kill_at_each_step.py"
 
 
 @pytest.fixture(scope="module")
