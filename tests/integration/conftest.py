@@ -1,4 +1,4 @@
-"""What all integration tests have."""
+"""Fixtures of all integration tests."""
 
 from __future__ import annotations
 

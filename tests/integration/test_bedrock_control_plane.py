@@ -1,4 +1,4 @@
-"""What Bedrock's control plane is asked, as the service would ask it, against AWS on loopback."""
+"""Queries to Bedrock's control plane with the service's credentials, against AWS on loopback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FOREIGN = ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_BEARER_TOKEN_
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
-    """AWS on loopback, with no word of it in the environment of whoever runs litellmctl."""
+    """AWS on loopback, without a reference to it in the environment of the caller."""
     for name in FOREIGN:
         monkeypatch.delenv(name, raising=False)
     with run_cloud("us-east-1") as cloud:
@@ -58,8 +58,8 @@ def lifecycles(report: Report) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("credentials", [PAIR, {}], ids=["pair", "role"])
-def test_the_lifecycle_is_bedrocks(aws: Cloud, tmp_path: Path, credentials: dict[str, str]) -> None:
-    """With a key pair or the instance's role, status and end of each model are Bedrock's own word."""
+def test_lifecycle_from_bedrock(aws: Cloud, tmp_path: Path, credentials: dict[str, str]) -> None:
+    """With a key pair or the instance's role, the status and end of each model are those that Bedrock reports."""
     report = look(tmp_path, service(aws, **credentials), f"us.{SONNET}", f"converse/us.{ENDING}")
     active, legacy = lifecycles(report)
     assert active == {"status": "active", "ends": None, "has_ended": False, "source": "bedrock"}
@@ -68,8 +68,8 @@ def test_the_lifecycle_is_bedrocks(aws: Cloud, tmp_path: Path, credentials: dict
     assert {seen.service for seen in aws.seen} <= {"bedrock", "metadata"}
 
 
-def test_the_role_that_the_service_assumes(aws: Cloud, tmp_path: Path) -> None:
-    """With AWS_ROLE_NAME Bedrock is asked as that role, with external id and session name of the service."""
+def test_assumed_role(aws: Cloud, tmp_path: Path) -> None:
+    """With AWS_ROLE_NAME Bedrock is queried with that role, external id and session name."""
     role = aws.account.add_role("other", external_id="of-mine")
     assumed = {"AWS_ROLE_NAME": role.arn, "AWS_EXTERNAL_ID": "of-mine", "AWS_SESSION_NAME": "gateway"}
     environ = service(aws, AWS_ENDPOINT_URL_STS=aws.api_url, **PAIR, **assumed)
@@ -79,8 +79,8 @@ def test_the_role_that_the_service_assumes(aws: Cloud, tmp_path: Path) -> None:
     assert aws.account.keys[asked["bedrock"]].arn == role.session_arn("gateway")
 
 
-def test_an_end_that_no_map_knows(aws: Cloud, tmp_path: Path) -> None:
-    """An end that Bedrock announced after this release was made is shown, and warned of."""
+def test_end_of_life_after_this_release(aws: Cloud, tmp_path: Path) -> None:
+    """An end of life that Bedrock announced after this release is shown with a warning."""
     aws.catalogue.end_in(SONNET, days=30)
     report = look(tmp_path, service(aws, **PAIR), f"us.{SONNET}")
     assert [check.name for check in report.checks] == ["ends"]
@@ -90,7 +90,7 @@ def test_an_end_that_no_map_knows(aws: Cloud, tmp_path: Path) -> None:
 def test_the_callers_own_credentials_are_not_used(
     aws: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys, profile and files of whoever runs litellmctl are not the service's: they are left alone."""
+    """Keys, profiles and files of the caller of litellmctl are not used."""
     aws.metadata.role = None
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "credentials").write_text(USER.profile("default") + USER.profile("mine"), encoding="utf-8")
@@ -103,8 +103,8 @@ def test_the_callers_own_credentials_are_not_used(
     assert lifecycles(look(tmp_path, service(aws, **PAIR), f"us.{SONNET}"))[0]["source"] == "bedrock"
 
 
-def test_each_refusal_has_its_words(aws: Cloud, tmp_path: Path) -> None:
-    """Why Bedrock didn't answer is said in words, and what is shown in its place is marked."""
+def test_each_refusal_has_its_message(aws: Cloud, tmp_path: Path) -> None:
+    """If Bedrock refuses a query, the reason is reported and the values from other sources are marked."""
     stale = aws.account.add_session(USER.arn, timedelta(seconds=-1))
     session = {"AWS_ACCESS_KEY_ID": stale.access_key, "AWS_SECRET_ACCESS_KEY": stale.secret_key}
     cases = [
@@ -131,22 +131,22 @@ def test_an_environment_that_install_refuses_is_refused(aws: Cloud, tmp_path: Pa
     assert aws.seen == []
 
 
-def test_a_denied_question_is_asked_once(aws: Cloud) -> None:
-    """Where the policy denies it, the first answer ends it: no second try, and none for the other models."""
+def test_a_denied_query_is_not_retried(aws: Cloud) -> None:
+    """If the policy denies the query, it is not retried and no other model is queried."""
     aws.account.denied.add("bedrock:GetFoundationModel")
     answers = ask_bedrock(service(aws, **PAIR), "us-east-1", models=(SONNET, ENDING))
     assert "litellmctl iam-policy" in str(answers.refusal)
     assert len(aws.seen) == 1
 
 
-def test_what_bedrock_does_not_have(aws: Cloud, tmp_path: Path) -> None:
-    """A model that Bedrock doesn't know there is named as such, and the others are answered all the same."""
+def test_unknown_models(aws: Cloud, tmp_path: Path) -> None:
+    """A model that Bedrock does not know is reported as such, and the others are still queried."""
     report = look(tmp_path, service(aws, **PAIR), "us.anthropic.claude-of-tomorrow", f"us.{SONNET}")
     assert [each["status"] for each in lifecycles(report)] == ["unknown to Bedrock", "active"]
 
 
-def test_a_proxy_is_the_services_own(aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proxy of the service's environment is used, NO_PROXY holds, and the caller's proxy is left alone."""
+def test_proxy_of_the_service(aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy and NO_PROXY of the service's environment are used, those of the caller are not."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     environ = service(aws, **PAIR)
@@ -156,10 +156,10 @@ def test_a_proxy_is_the_services_own(aws: Cloud, monkeypatch: pytest.MonkeyPatch
     assert ask_bedrock({**proxied, "NO_PROXY": "127.0.0.1"}, "us-east-1", models=(SONNET,)).refusal is None
 
 
-def test_the_policy_has_the_regions_that_bedrock_names(
+def test_policy_has_the_regions_of_bedrock(
     aws: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`iam-policy` asks which models are behind each profile; what it can't ask is on standard error."""
+    """`iam-policy` queries the models behind each profile; failed queries are reported on standard error."""
     monkeypatch.chdir(tmp_path)
     environ = service(aws, **PAIR)
     Path(".env").write_text("".join(f"{key}={value}\n" for key, value in environ.items()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A release from a bundle, built for real: without a package index, by uv and by pip."""
+"""Releases that uv and pip build from a bundle, without a package index."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def versions(release: Path) -> dict[str, str]:
     return {item.name.lower().replace("_", "-").replace(".", "-"): item.version for item in found}
 
 
-def test_release_is_what_the_lock_says(bundle: Path, release: Path) -> None:
-    """A release of a bundle has the versions of the lock and nothing else, is compiled, and knows its final place."""
+def test_release_matches_the_lock(bundle: Path, release: Path) -> None:
+    """A release of a bundle has exactly the versions of the lock, is compiled, and contains its final path."""
     source = open_bundle(bundle)
     assert source.identifier == find_source().identifier
     environment = target_environment(Target().python, sys.version_info[2], Target().machine)
@@ -83,7 +83,7 @@ def test_release_is_what_the_lock_says(bundle: Path, release: Path) -> None:
 
 @pytest.mark.parametrize("package", ["litellm_systemd/runtime", "litellm"])
 def test_release_that_cannot_be_imported(bundle: Path, release: Path, package: str) -> None:
-    """A venv in which the service or LiteLLM can't be imported fails its trial, with the reason: it is no release."""
+    """A venv that cannot import the service or LiteLLM is rejected with the reason and becomes no release."""
     source, python = open_bundle(bundle), str(release / "bin/python")
     assert try_release(python, source.lock, source.version).versions["litellm"]
     [module] = release.glob(f"lib/python*/site-packages/{package}/__init__.py")
@@ -101,10 +101,8 @@ def test_release_that_cannot_be_imported(bundle: Path, release: Path, package: s
 
 @pytest.mark.usefixtures("no_index")
 @pytest.mark.parametrize("maker", ["uv", "pip"])
-def test_wheel_that_is_not_the_locks(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: str
-) -> None:
-    """A wheel whose hash isn't in the lock is not installed, by uv or by pip, and no release is left."""
+def test_wheel_with_another_hash(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: str) -> None:
+    """A wheel whose hash is not in the lock is not installed, by uv or by pip, and no release is left."""
     if maker == "pip":
         monkeypatch.setattr(venvs, "find_uv", lambda: None)
 
@@ -120,8 +118,8 @@ def test_wheel_that_is_not_the_locks(
 
 
 @pytest.mark.usefixtures("no_index")
-def test_spoiled_bundle_builds_nothing(bundle: Path, tmp_path: Path) -> None:
-    """A bundle with one other byte in a wheel is opened, since that is cheap, and refused before it is used."""
+def test_damaged_bundle_builds_nothing(bundle: Path, tmp_path: Path) -> None:
+    """A bundle with one changed byte in a wheel is refused before it is used."""
     content = bytearray(bundle.read_bytes())
     content[len(content) // 2] ^= 1
     spoiled = tmp_path / "spoiled.tar"
@@ -132,8 +130,8 @@ def test_spoiled_bundle_builds_nothing(bundle: Path, tmp_path: Path) -> None:
     assert list(layout.real(layout.releases).iterdir()) == []
 
 
-def test_bundle_tells_what_it_is(bundle: Path) -> None:
-    """The manifest has the versions, the target, and each file by its hash; LiteLLM's wheel is among them."""
+def test_manifest_describes_the_bundle(bundle: Path) -> None:
+    """The manifest has the versions, the target, and each file with its hash; LiteLLM's wheel is one of them."""
     manifest, lock = read_manifest(bundle)
     assert (manifest.python, manifest.machine) == (Target().python, Target().machine)
     assert any(name.startswith(f"wheels/litellm-{manifest.litellm}-") for name in manifest.files)
@@ -141,7 +139,7 @@ def test_bundle_tells_what_it_is(bundle: Path) -> None:
 
 
 def test_bundle_of_another_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """install takes a bundle of its own code alone, and names `upgrade --from` for another one."""
+    """install accepts only a bundle of its own version, and names `upgrade --from` for another one."""
     assert open_own_bundle(bundle).identifier == find_source().identifier
     monkeypatch.setattr(bundles, "find_source", lambda: replace(find_source(), code="0" * 64))
     with pytest.raises(InputError, match="contains another litellm-systemd") as caught:
@@ -161,19 +159,21 @@ def refuse_bundle(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     return refuse
 
 
-def test_bundle_for_no_python_of_ours(refuse_bundle: Callable[..., str], tmp_path: Path) -> None:
-    """A Python that litellm-systemd doesn't run on is refused by name, before anything is fetched."""
+def test_bundle_for_an_unsupported_python(refuse_bundle: Callable[..., str], tmp_path: Path) -> None:
+    """An unsupported Python version is refused by name, before anything is downloaded."""
     assert "does not run on Python 3.9" in refuse_bundle("--python", "3.9", "-o", str(tmp_path / "x.tar"))
     assert not (tmp_path / "x.tar").exists()
 
 
-def test_bundle_in_no_folder(refuse_bundle: Callable[..., str], tmp_path: Path) -> None:
-    """A folder that isn't there is said not to be."""
+def test_bundle_in_a_missing_folder(refuse_bundle: Callable[..., str], tmp_path: Path) -> None:
+    """A missing output folder is reported as missing."""
     assert "No such file or directory" in refuse_bundle("-o", str(tmp_path / "none" / "x.tar"))
 
 
-def test_what_was_unpacked_runs(bundle: Path, tmp_path: Path) -> None:
-    """quickstart.sh's way: the checkout's own code, with no package, unpacks what a pip installs without an index."""
+def test_unpacked_bundle_runs(bundle: Path, tmp_path: Path) -> None:
+    """As in quickstart.sh, the checkout's code, without any package, unpacks a bundle that pip installs without an
+    index.
+    """
     source = Path(__file__).resolve().parents[2] / "installer"
     argv = (
         sys.executable,

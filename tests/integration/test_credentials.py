@@ -1,4 +1,4 @@
-"""What is found out of AWS before anything is changed, with instance metadata and STS on loopback."""
+"""The AWS credentials that install and init check before a change, with instance metadata and STS on loopback."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def services(cloud: Cloud) -> set[str]:
 
 
 def test_role_of_the_instance(tmp_path: Path, aws: Cloud) -> None:
-    """On an instance with a role nothing has to be in .env: the region is found, and the role is named."""
+    """On an instance with a role, an empty .env is enough: the region is found and the role is named."""
     found = wanted(tmp_path, "", "iam_role_config.yml")
     assert found.settings.environment["AWS_REGION_NAME"] == "eu-central-1"
     assert any("The role of the instance is litellm-gateway." in note for note in found.notes)
@@ -101,7 +101,7 @@ def test_role_that_cannot_be_used(
     said: str,
     remedy: str,
 ) -> None:
-    """Each thing that keeps an instance's role from being used is an error of its own, with its remedy."""
+    """Each problem that prevents the use of an instance's role is an error of its own, with its remedy."""
     harm(aws)
     if harm is hop_limit:  # which is silence
         monkeypatch.setattr("litellm_systemd.aws.instance.METADATA_TIMEOUT", 0.2)
@@ -112,7 +112,7 @@ def test_role_that_cannot_be_used(
 
 
 def test_outside_ec2(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing answers it is said that this isn't EC2, and not that the region is missing."""
+    """Without an instance metadata service, the error says that this is not EC2, not that the region is missing."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
@@ -130,8 +130,8 @@ def test_outside_ec2(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch
         pytest.param(200, 500, "odd-answer", id="out of order"),
     ],
 )
-def test_something_else_answers(status: int, of_data: int, code: str) -> None:
-    """A server at the metadata's address that doesn't behave as EC2's is called what it is."""
+def test_another_server_at_the_metadata_address(status: int, of_data: int, code: str) -> None:
+    """A server at the metadata's address that does not behave like EC2's is reported as such."""
     with serving(lambda request: Reply(status if request.method == "PUT" else of_data, b"x")) as server:
         found = observe_instance({**ASKED, "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
     assert found.trouble is not None
@@ -139,7 +139,7 @@ def test_something_else_answers(status: int, of_data: int, code: str) -> None:
 
 
 def test_role_that_ec2_cannot_assume() -> None:
-    """Where EC2 itself gets no credentials for the role, its reason is passed on."""
+    """If EC2 itself gets no credentials for the role, the error has EC2's reason."""
     refusal = json.dumps({"Code": "AssumeRoleUnauthorizedAccess", "Message": "EC2 cannot assume the role x."})
 
     def answer(request: HttpRequest) -> Reply:
@@ -151,15 +151,17 @@ def test_role_that_ec2_cannot_assume() -> None:
     assert (found.trouble.code, "AssumeRoleUnauthorizedAccess" in found.trouble.message) == ("role-refused", True)
 
 
-def test_metadata_switched_off_in_env(tmp_path: Path, aws: Cloud) -> None:
-    """AWS_EC2_METADATA_DISABLED in .env, which the service would obey, is an error that names it."""
+def test_metadata_disabled_in_env(tmp_path: Path, aws: Cloud) -> None:
+    """AWS_EC2_METADATA_DISABLED in .env, which the service obeys, is an error that names the variable."""
     with pytest.raises(Unavailable, match="AWS_EC2_METADATA_DISABLED=true"):
         wanted(tmp_path, "AWS_EC2_METADATA_DISABLED=true\nAWS_REGION_NAME=us-east-1\n", "iam_role_config.yml")
     assert aws.seen == []
 
 
-def test_metadata_switched_off_here(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same in the shell of whoever installs says nothing of the service: nobody is asked, and that is said."""
+def test_metadata_disabled_in_the_shell(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS_EC2_METADATA_DISABLED in the caller's shell does not apply to the service: the check is skipped with a
+    note.
+    """
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     found = wanted(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml")
     assert any("role of the instance was not checked" in note for note in found.notes)
@@ -167,7 +169,7 @@ def test_metadata_switched_off_here(tmp_path: Path, aws: Cloud, monkeypatch: pyt
 
 
 def test_credentials_without_a_key() -> None:
-    """Metadata that call credentials a success and leave the key out are called out of order."""
+    """Metadata that report success without a key are reported as invalid."""
 
     def answer(request: HttpRequest) -> Reply:
         return Reply(200, b'{"Code": "Success"}' if request.path.endswith("/gateway") else b"gateway")
@@ -179,14 +181,14 @@ def test_credentials_without_a_key() -> None:
 
 
 def test_known_key(tmp_path: Path, aws: Cloud) -> None:
-    """A key pair that STS knows is taken, with whose it is; the instance isn't asked, nor a profile read."""
+    """A key pair that STS knows is accepted and its owner is reported; neither the instance nor a profile is read."""
     found = wanted(tmp_path, pair(USER), "access_key_config.yml")
     assert f"The AWS key belongs to {USER.arn}." in found.notes
     assert [(one.service, one.key, one.status) for one in aws.seen] == [("sts", USER.access_key, 200)]
 
 
-def test_installed_key_is_not_asked_for_again(tmp_path: Path, aws: Cloud) -> None:
-    """STS is asked about a new pair, not at each install."""
+def test_installed_key_is_not_checked_again(tmp_path: Path, aws: Cloud) -> None:
+    """STS checks a new key pair only, not the installed one at each install."""
     installed = tmp_path / "root/etc/litellm/litellm.env"
     installed.parent.mkdir(parents=True)
     installed.write_text(pair(USER), encoding="utf-8")
@@ -195,7 +197,7 @@ def test_installed_key_is_not_asked_for_again(tmp_path: Path, aws: Cloud) -> Non
 
 
 def test_unknown_key(tmp_path: Path, aws: Cloud) -> None:
-    """A key that AWS doesn't know is refused at its line, with its ends alone shown."""
+    """A key that AWS does not know is refused at its line, and only its ends are shown."""
     aws.account.revoke(USER)
     with pytest.raises(InputError, match=r"\.env:1: AWS doesn't know the access key AKIA…PAIR") as caught:
         wanted(tmp_path, pair(USER), "access_key_config.yml")
@@ -204,7 +206,7 @@ def test_unknown_key(tmp_path: Path, aws: Cloud) -> None:
 
 
 def test_wrong_secret(tmp_path: Path, aws: Cloud) -> None:
-    """A secret of another key is called that."""
+    """A secret that belongs to another key is reported as such."""
     env = pair(USER).replace(USER.secret_key, "A" * 40)
     with pytest.raises(InputError, match=r"the secret of the access key \S+ is wrong"):
         wanted(tmp_path, env, "access_key_config.yml")
@@ -212,14 +214,14 @@ def test_wrong_secret(tmp_path: Path, aws: Cloud) -> None:
 
 
 def test_expired_token(tmp_path: Path, aws: Cloud) -> None:
-    """A temporary key that has ended is called that."""
+    """A temporary key that has expired is reported as such."""
     key = aws.account.add_session(f"arn:aws:sts::{ACCOUNT}:assumed-role/x/y", timedelta(seconds=-1))
     with pytest.raises(InputError, match="is temporary and has expired"):
         wanted(tmp_path, pair(key), "access_key_config.yml")
 
 
 def test_wrong_clock(tmp_path: Path, aws: Cloud) -> None:
-    """Where the two clocks differ, that is the matter, and not the key."""
+    """If the clocks of this host and AWS differ, the error names the clock, not the key."""
     clock = aws.account.clock
     aws.account.clock = lambda: clock() + timedelta(hours=3)
     with pytest.raises(InputError, match="its clock is wrong") as caught:
@@ -227,8 +229,8 @@ def test_wrong_clock(tmp_path: Path, aws: Cloud) -> None:
     assert "timedatectl" in caught.value.hint
 
 
-def test_sts_out_of_reach(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a way to STS, as in a private subnet, the install goes on, and says that nobody checked the key."""
+def test_unreachable_sts(tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If STS cannot be reached, as in a private subnet, install continues and notes that the key was not checked."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{closed.getsockname()[1]}")
@@ -237,14 +239,14 @@ def test_sts_out_of_reach(tmp_path: Path, aws: Cloud, monkeypatch: pytest.Monkey
     assert aws.seen == []
 
 
-def test_demo_asks_nobody(tmp_path: Path, aws: Cloud) -> None:
-    """The demo configuration asks nobody, whatever keys are in .env."""
+def test_demo_queries_no_aws(tmp_path: Path, aws: Cloud) -> None:
+    """The demo configuration queries no AWS service, whatever keys are in .env."""
     wanted(tmp_path, pair(USER), "demo.yml")
     assert aws.seen == []
 
 
 def test_key_under_a_configuration_for_a_role(tmp_path: Path, aws: Cloud) -> None:
-    """A key pair that iam_role_config.yml would use in silence is refused at its line; nobody is asked."""
+    """A key pair that iam_role_config.yml would use silently is refused at its line, without a request to AWS."""
     with pytest.raises(InputError, match=r"\.env:1: AWS_ACCESS_KEY_ID is set, and \S*/iam_role_config\.yml is for"):
         wanted(tmp_path, pair(USER), "iam_role_config.yml")
     assert aws.seen == []
@@ -259,7 +261,7 @@ def test_key_under_a_configuration_for_a_role(tmp_path: Path, aws: Cloud) -> Non
     ],
 )
 def test_certificates(content: str | None, mode: int, said: str, aws: Cloud) -> None:
-    """A file of CAs that isn't there, isn't one, or that the service can't read is refused at its line."""
+    """A file of CAs that is missing, invalid or unreadable for the service is refused at its line."""
     # Not in /tmp, which the service doesn't see.
     path = Path("/dev/shm") / f"litellm-systemd-{os.getpid()}.pem"
     folder = Path("/dev/shm") / f"litellm-systemd-{os.getpid()}"
@@ -279,7 +281,7 @@ def test_certificates(content: str | None, mode: int, said: str, aws: Cloud) -> 
 
 
 def test_profile_of_a_user(tmp_path: Path, aws: Cloud) -> None:
-    """A profile in .env, which the service can't see, is refused with the verb that takes its key."""
+    """A profile in .env, which the service cannot read, is refused with the verb that copies its key."""
     with pytest.raises(InputError, match=r"\.env:1: AWS_PROFILE=cline, but the service reads no ~/\.aws") as caught:
         wanted(tmp_path, "AWS_PROFILE=cline\nAWS_REGION_NAME=us-east-1\n", "prompt_caching.yml")
     assert "init --from-profile cline" in caught.value.hint
@@ -307,8 +309,8 @@ def write_profile(folder: Path, text: str) -> None:
     (folder / ".aws/credentials").write_text(text, encoding="utf-8")
 
 
-def test_init_asks_sts(tmp_path: Path, aws: Cloud) -> None:
-    """`init --from-profile` says whose the key is, and writes a .env that install takes."""
+def test_init_checks_the_key_with_sts(tmp_path: Path, aws: Cloud) -> None:
+    """`init --from-profile` reports the owner of the key and writes a .env that install accepts."""
     write_profile(tmp_path, USER.profile("cline", "eu-central-1"))
     code, report = litellmctl(tmp_path, "init", "--from-profile", "cline")
     assert (code, f"The AWS key belongs to {USER.arn}." in report["notes"]) == (0, True)
@@ -317,7 +319,7 @@ def test_init_asks_sts(tmp_path: Path, aws: Cloud) -> None:
 
 
 def test_init_stores_no_key_that_aws_refuses(tmp_path: Path, aws: Cloud) -> None:
-    """A key that AWS doesn't know leaves no .env behind; with --offline nobody is asked."""
+    """A key that AWS does not know leaves no .env; with --offline AWS is not queried."""
     aws.account.revoke(USER)
     write_profile(tmp_path, USER.profile("cline"))
     code, report = litellmctl(tmp_path, "init", "--from-profile", "cline")
@@ -329,8 +331,8 @@ def test_init_stores_no_key_that_aws_refuses(tmp_path: Path, aws: Cloud) -> None
 
 
 @pytest.mark.parametrize("name", ["x_security_token_expires", "expiration"])
-def test_init_stores_the_end_of_a_temporary_key(tmp_path: Path, aws: Cloud, name: str) -> None:
-    """The end that a tool wrote beside a temporary key is stored with it."""
+def test_init_stores_the_expiry_of_a_temporary_key(tmp_path: Path, aws: Cloud, name: str) -> None:
+    """The expiry that a tool wrote next to a temporary key is stored with the key."""
     key = aws.account.add_session(f"arn:aws:sts::{ACCOUNT}:assumed-role/x/y", timedelta(hours=5))
     assert key.expires is not None
     write_profile(tmp_path, f"{key.profile('cline')}{name} = {key.expires.isoformat()}\n")
@@ -340,8 +342,8 @@ def test_init_stores_the_end_of_a_temporary_key(tmp_path: Path, aws: Cloud, name
     assert stored["AWS_SESSION_TOKEN"] == key.token
 
 
-def test_init_refuses_a_key_that_has_ended(tmp_path: Path, aws: Cloud) -> None:
-    """A profile whose end has passed is refused without asking anybody."""
+def test_init_refuses_an_expired_key(tmp_path: Path, aws: Cloud) -> None:
+    """A profile whose expiry has passed is refused without a request to AWS."""
     key = aws.account.add_session(f"arn:aws:sts::{ACCOUNT}:assumed-role/x/y", timedelta(hours=5))
     write_profile(tmp_path, f"{key.profile('cline')}expiration = 2020-01-01T00:00:00Z\n")
     code, report = litellmctl(tmp_path, "init", "--from-profile", "cline")

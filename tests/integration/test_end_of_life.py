@@ -1,4 +1,4 @@
-"""Models that Bedrock has ended: what is refused, what is warned of, and what a second run does."""
+"""Models that have reached or approach their end of life: errors, warnings, and later installs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def work(folder: Path, config: str | None = "./old.yml", *, allow: bool = False)
 
 
 def test_an_ended_model_is_refused(folder: Path) -> None:
-    """A configuration that calls a model that has ended is refused, with its line, its day and the way out."""
+    """A configuration with a model past its end of life is refused with the line, the date and the remedy."""
     with pytest.raises(InputError) as caught:
         work(folder)
     assert "old.yml:2" in caught.value.message
@@ -65,13 +65,15 @@ def test_an_ended_model_is_refused(folder: Path) -> None:
     assert "--allow-eol" in caught.value.hint
 
 
-def test_it_is_taken_on_demand(folder: Path) -> None:
-    """With --allow-eol it is taken, and told."""
+def test_allow_eol_accepts_an_ended_model(folder: Path) -> None:
+    """With --allow-eol such a model is accepted with a warning."""
     assert any("ended on 2026-04-28" in note for note in work(folder, allow=True).notes)
 
 
 def test_a_second_run_only_warns(folder: Path) -> None:
-    """What was installed with --allow-eol goes on without the flag: a second run, and one that adds a live model."""
+    """A model that was installed with --allow-eol is only a warning later, also if the configuration gets another
+    model.
+    """
     install_active(folder / "root", config_of(OLD))
     for config in (None, "active.yml", "./old.yml"):
         assert any("ended on 2026-04-28" in note for note in work(folder, config).notes)
@@ -79,8 +81,8 @@ def test_a_second_run_only_warns(folder: Path) -> None:
     assert work(folder, "./more.yml").notes
 
 
-def test_another_ended_model_is_news(folder: Path) -> None:
-    """That one ended model was allowed doesn't let in another one."""
+def test_another_ended_model_is_refused(folder: Path) -> None:
+    """An exception for one ended model does not apply to another one."""
     install_active(folder / "root", config_of(OLD))
     (folder / "worse.yml").write_text(config_of(OLD, "anthropic.claude-opus-4-20250514-v1:0"), encoding="utf-8")
     with pytest.raises(InputError, match="claude-opus-4-20250514"):
@@ -88,13 +90,13 @@ def test_another_ended_model_is_news(folder: Path) -> None:
 
 
 def test_a_model_that_ends_soon(folder: Path) -> None:
-    """Within 90 days of its end a model is warned of and taken."""
+    """A model within 90 days of its end of life is accepted with a warning."""
     (folder / "soon.yml").write_text(config_of(ENDING), encoding="utf-8")
     assert [note for note in work(folder, "./soon.yml").notes if "ends on 2027-04-08" in note]
 
 
-def test_what_is_active_is_told(folder: Path) -> None:
-    """A reload warns of what the active configuration calls, and says nothing where nothing is installed."""
+def test_reload_warns_of_active_models(folder: Path) -> None:
+    """A reload warns about the models of the active configuration, and reports nothing without an installation."""
     layout = Layout(root=folder / "root")
     assert active_ends(layout, {}, TODAY) == ()
     install_active(folder / "root", config_of(ENDING, OLD))
@@ -107,7 +109,7 @@ def test_what_is_active_is_told(folder: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="files of other owners take root")
 def test_the_exit_code(folder: Path) -> None:
-    """`install` ends with 78 and leaves nothing behind; --allow-eol lets it go on."""
+    """`install` exits with 78 and changes nothing; with --allow-eol it continues."""
     root = folder / "root"
     root.mkdir()
     argv = (sys.executable, "-m", "litellm_systemd", "install", "--root", str(root), "-c", "./old.yml", "--json")

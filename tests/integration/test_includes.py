@@ -95,7 +95,7 @@ documents = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries(dict.fromkeys(FILES, documents)))
 def test_files_are_merged_as_litellm_merges_them(litellm: Loader, files: dict[str, dict[str, Any]]) -> None:
-    """Whatever includes what, our reader gives what LiteLLM loads, or both refuse it; as one text it is the same."""
+    """For any files, our reader returns what LiteLLM loads, also from one merged text, or both refuse them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         (folder / "sub").mkdir()
@@ -113,20 +113,22 @@ def test_files_are_merged_as_litellm_merges_them(litellm: Loader, files: dict[st
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yml")), ids=lambda path: path.name)
-def test_a_shipped_configuration_is_what_litellm_loads(litellm: Loader, path: Path) -> None:
-    """Each shipped configuration, with what it includes, is read as LiteLLM loads it."""
+def test_shipped_configurations(litellm: Loader, path: Path) -> None:
+    """Each shipped configuration with its included files is read as LiteLLM loads it."""
     assert litellm.load(path) == read_document(path).data
 
 
-def test_a_link_leads_litellm_astray(litellm: Loader, tmp_path: Path) -> None:
-    """LiteLLM looks next to the path that it is given: through a link elsewhere it doesn't find what is included."""
+def test_litellm_does_not_resolve_links(litellm: Loader, tmp_path: Path) -> None:
+    """LiteLLM looks for included files next to the given path, so through a link in another folder it finds none."""
     (tmp_path / "config.yaml").symlink_to(CONFIGS / "demo.yml")
     assert "Included file not found" in litellm.load(tmp_path / "config.yaml")["error"]
     assert read_document(tmp_path / "config.yaml").data == litellm.load(CONFIGS / "demo.yml")
 
 
-def test_a_model_in_one_place_is_in_all_three_ways(litellm: Loader, tmp_path: Path) -> None:
-    """LiteLLM serves a model of the user's own file in each of the three ways, whose own lines stay what they are."""
+def test_a_users_model_is_in_all_bedrock_configurations(litellm: Loader, tmp_path: Path) -> None:
+    """LiteLLM serves a model of the user's own file in each of the three Bedrock configurations, whose own lines do
+    not change.
+    """
     shutil.copytree(CONFIGS, tmp_path / "configs")
     own = {"model_name": "nova-pro", "litellm_params": {"model": "bedrock/us.amazon.nova-pro-v1:0"}}
     text = yaml.safe_dump({"model_list": [own]})

@@ -1,4 +1,4 @@
-"""litellmctl killed at every step, on the files of an image: what the next run makes of it."""
+"""litellmctl is killed at every step of an install into an image, and runs again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def strike(root: Path, ways: list[list[str]], stride: int = 1) -> list[dict[str,
 
 
 def test_killed_install_converges(image: Path) -> None:
-    """An install that is killed before any of its steps comes to the same end, byte for byte, when it runs again."""
+    """An install that is killed at any step reaches the same final state, byte for byte, when it runs again."""
     results = strike(image, [arguments(image, "one.env"), arguments(image, "two.env")])
     assert [result["wrong"] for result in results] == [[], []]
     assert all(result["kills"] > 50 for result in results)

@@ -1,4 +1,4 @@
-"""install and uninstall with --root: a file system that is being prepared, without a systemd to talk to."""
+"""install and uninstall with --root: a file system image that no systemd runs in."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert left == [], f"of {before} there is left"
 
 
-def test_files_are_where_the_image_will_look(image: Path) -> None:
-    """Units, environment, configurations and links stand below the root, with the modes of a host."""
+def test_files_are_below_the_root(image: Path) -> None:
+    """Units, environment, configurations and links are below the root, with the modes of a host."""
     modes = {
         name: stat.S_IMODE((image / name).stat().st_mode)
         for name in ("etc/litellm/litellm.env", "etc/litellm/configs/demo.yml", "etc/systemd/system/litellm.service")
@@ -57,15 +57,15 @@ def test_files_are_where_the_image_will_look(image: Path) -> None:
     assert "ListenStream=127.0.0.1:4321" in (image / "etc/systemd/system/litellm.socket").read_text(encoding="utf-8")
 
 
-def test_user_is_the_images_own(image: Path) -> None:
-    """The service's user is made in the image's database, and owns there what it should."""
+def test_user_is_created_in_the_image(image: Path) -> None:
+    """The service's user is created in the image's user database and owns its files there."""
     rows = [line.split(":") for line in (image / "etc/group").read_text(encoding="utf-8").splitlines()]
     group = {row[0]: int(row[2]) for row in rows}["litellm"]
     assert (image / "etc/litellm/configs/demo.yml").stat().st_gid == group
     assert (image / "etc/litellm").stat().st_gid == group
 
 
-def test_service_starts_at_the_images_boot(image: Path) -> None:
+def test_service_is_enabled_in_the_image(image: Path) -> None:
     """Service and socket are enabled for the first boot of the image."""
     wants = image / "etc/systemd/system"
     assert (wants / "multi-user.target.wants/litellm.service").is_symlink()
@@ -73,7 +73,7 @@ def test_service_starts_at_the_images_boot(image: Path) -> None:
 
 
 def test_release_can_move(image: Path) -> None:
-    """The release in the image names no path of the machine that it was built on, other than its Python's."""
+    """The release in the image contains no path of the build machine except that of its Python."""
     [release] = (image / "opt/litellm-systemd/releases").iterdir()
     assert (image / "opt/litellm-systemd/current").readlink() == Path(f"releases/{release.name}")
     assert str(image) not in (release / "bin" / "litellmctl").read_text(encoding="utf-8")
@@ -84,14 +84,14 @@ def test_release_can_move(image: Path) -> None:
     assert done.stdout.startswith(str(release))
 
 
-def test_second_install_has_nothing_to_do(image: Path) -> None:
-    """The same install again plans nothing, in the image as on a host."""
+def test_second_install_plans_nothing(image: Path) -> None:
+    """The same install again plans nothing, in an image as on a host."""
     assert ctl("install", "--root", str(image), cwd=image / "work")["data"]["actions"] == []
     assert ctl("install", "--root", str(image), "--dry-run", cwd=image / "work")["exit_code"] == 0
 
 
-def test_dry_run_tells_what_would_change(image: Path) -> None:
-    """--dry-run lists the steps of a change and ends in 2; nothing is written."""
+def test_dry_run_lists_the_steps(image: Path) -> None:
+    """--dry-run lists the steps of a change, exits with 2 and writes nothing."""
     env = image / "work" / "other.env"
     env.write_text("PORT=4322\nAWS_REGION_NAME=eu-central-1\n", encoding="utf-8")
     before = (image / "etc/systemd/system/litellm.socket").read_bytes()
@@ -104,9 +104,9 @@ def test_dry_run_tells_what_would_change(image: Path) -> None:
 
 
 @pytest.mark.parametrize("instead", ["a file", "a link elsewhere"])
-def test_a_replaced_link_is_no_choice(image: Path, instead: str) -> None:
-    """Where a file or another link stands in place of the link to the active configuration, install says so and how
-    to go on, and doesn't fall back to another configuration in silence; nor do the verbs that only look at it.
+def test_a_replaced_configuration_link(image: Path, instead: str) -> None:
+    """If a file or another link replaces the link to the active configuration, install and the verbs that only read
+    it report an error with the remedy, and never use another configuration silently.
     """
     link = image / "etc/litellm/config.yaml"
     link.unlink()
@@ -125,8 +125,8 @@ def test_a_replaced_link_is_no_choice(image: Path, instead: str) -> None:
     link.symlink_to("configs/demo.yml")
 
 
-def test_a_removed_link_comes_back(image: Path) -> None:
-    """Where the link to the active configuration is gone, install makes it again, to the same configuration."""
+def test_a_removed_configuration_link(image: Path) -> None:
+    """If the link to the active configuration is missing, install restores it with the same target."""
     link = image / "etc/litellm/config.yaml"
     link.unlink()
     planned = ctl("install", "--root", str(image), cwd=image / "work")
@@ -134,8 +134,8 @@ def test_a_removed_link_comes_back(image: Path) -> None:
     assert link.readlink() == Path("configs/demo.yml")
 
 
-def test_prefix_is_remembered_and_guarded(image: Path) -> None:
-    """Another prefix than that of the installation is refused, and so is one that is no plain path."""
+def test_prefix_cannot_change(image: Path) -> None:
+    """A prefix other than that of the installation, or one that is not a plain path, is refused."""
     refused = ctl("install", "--root", str(image), "--prefix", "/srv/other", cwd=image / "work", code=64)
     assert "installed below /opt/litellm-systemd" in refused["error"]
     assert (
@@ -143,8 +143,8 @@ def test_prefix_is_remembered_and_guarded(image: Path) -> None:
     )
 
 
-def test_folder_in_the_way(image: Path) -> None:
-    """A folder where a file has to stand is said to be one, before anything is changed."""
+def test_folder_in_place_of_a_file(image: Path) -> None:
+    """A folder in place of a file is reported as such before anything is changed."""
     env = image / "work" / "third.env"
     env.write_text("PORT=4323\nAWS_REGION_NAME=eu-central-1\n", encoding="utf-8")
     unit = image / "etc/systemd/system/litellm.socket"
@@ -161,8 +161,8 @@ def test_folder_in_the_way(image: Path) -> None:
     assert command.is_file()
 
 
-def test_folder_in_the_place_of_the_environment(image: Path) -> None:
-    """A folder in the place of the environment file is an error with its name, before anything is done."""
+def test_folder_in_place_of_the_environment_file(image: Path) -> None:
+    """A folder in place of the environment file is an error with its path, before anything is changed."""
     target = image / "etc/litellm/litellm.env"
     kept = target.read_bytes()
     target.unlink()
@@ -174,8 +174,8 @@ def test_folder_in_the_place_of_the_environment(image: Path) -> None:
     assert "litellm.env is a folder" in refused["error"]
 
 
-def test_broken_manifest_is_said(image: Path) -> None:
-    """A manifest that was spoiled is an error with its name, not a guess at what is installed."""
+def test_damaged_manifest(image: Path) -> None:
+    """A damaged manifest is an error with its path."""
     manifest = image / "var/lib/litellm-systemd/manifest.json"
     good = manifest.read_bytes()
     manifest.write_text("{", encoding="utf-8")

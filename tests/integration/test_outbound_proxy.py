@@ -1,4 +1,4 @@
-"""Behind a proxy that opens TLS, as companies have: LiteLLM with the environment that a .env comes to."""
+"""LiteLLM behind a corporate proxy that terminates TLS, with the environment that install writes from a .env."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def proxy_to(url: str, authority: trustme.CA) -> Iterator[Proxy]:
 
 
 def test_proxy_with_a_private_ca(tmp_path: Path) -> None:
-    """With HTTPS_PROXY and SSL_CERT_FILE, a model is called by way of the proxy, whose CA is trusted; the instance's
-    role is asked for directly, since the service's NO_PROXY holds what mustn't be proxied.
+    """With HTTPS_PROXY and SSL_CERT_FILE, a model is called through the proxy, whose CA is trusted; the instance
+    metadata are queried directly, because the service's NO_PROXY lists them.
     """
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))

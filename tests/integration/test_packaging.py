@@ -1,4 +1,4 @@
-"""The distribution as a user gets it: built, installed in a fresh venv, read and run."""
+"""The distribution: built, installed in a new venv, and run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def built(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_release_is_reproducible(repository: Path, built: Path, tmp_path: Path) -> None:
-    """A clone elsewhere, of another age and under another umask, gives sdist, wheel and checksums byte by byte."""
+    """A clone of another path, time and umask builds the same sdist, wheel and checksums."""
     clone = tmp_path / "a clone in a folder with spaces"
     run("sh", "-c", 'umask 077 && git clone --quiet "$0" "$1"', str(repository), str(clone))
     for path in clone.rglob("*.py"):
@@ -81,7 +81,7 @@ def test_release_is_reproducible(repository: Path, built: Path, tmp_path: Path) 
 
 
 def test_bundle_is_reproducible(repository: Path, tmp_path: Path) -> None:
-    """Two bundles of one commit are the same byte by byte, and hold the code of the wheel."""
+    """Two bundles of one commit are the same byte for byte and contain the code of the wheel."""
     own_bundle()  # skips where the packages of the lock haven't been fetched
     here = Target()
     options = ("--bundle", f"{here.python}-{here.machine}", "--wheels", str(WHEELS))
@@ -97,7 +97,7 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def test_build_leaves_nothing_in_the_source(repository: Path, tmp_path: Path) -> None:
-    """`pip install .`, an editable install and `uv build` leave the checkout as it was: no build/, no egg-info."""
+    """`pip install .`, an editable install and `uv build` leave no build/ and no egg-info in the checkout."""
     clone, python = tmp_path / "clone", str(tmp_path / "venv/bin/python")
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     run("git", "clone", "--quiet", str(repository), str(clone))
@@ -111,8 +111,8 @@ def test_build_leaves_nothing_in_the_source(repository: Path, tmp_path: Path) ->
     assert run("git", "status", "--porcelain", "--ignored", cwd=clone) == ""
 
 
-def test_sdist_holds_what_the_wheel_is_built_from(built: Path) -> None:
-    """The source distribution holds units, configurations and the licence: a wheel can be built from it."""
+def test_sdist_is_complete(built: Path) -> None:
+    """The sdist contains units, configurations and the licence, so that a wheel can be built from it."""
     [archive] = built.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         names = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
@@ -122,7 +122,7 @@ def test_sdist_holds_what_the_wheel_is_built_from(built: Path) -> None:
 
 
 def test_wheel_has_one_package(built: Path) -> None:
-    """The wheel brings one import package: no `installer`, `units` or `configs` that others might overwrite."""
+    """The wheel has one import package, and no `installer`, `units` or `configs` that others might overwrite."""
     [archive] = built.glob("*.whl")
     with zipfile.ZipFile(archive) as opened:
         tops = {name.split("/")[0] for name in opened.namelist()}
@@ -146,7 +146,7 @@ print(json.dumps({
 
 
 def test_installed_wheel_reads_its_resources(built: Path, tmp_path: Path) -> None:
-    """In a fresh venv, far from the checkout, the installed wheel finds each file that it ships, and its command."""
+    """In a new venv outside of the checkout, the installed wheel finds each file that it ships, and its command."""
     [archive] = built.glob("*.whl")
     uv = find_uv()
     assert uv is not None
@@ -170,8 +170,8 @@ def test_installed_wheel_reads_its_resources(built: Path, tmp_path: Path) -> Non
     assert run(python, "-I", "-c", pack).strip() == find_source().identifier
 
 
-def test_release_has_the_same_name_wherever_it_is_made_from(built: Path) -> None:
-    """A checkout and the wheel of it give one release, so that a second install builds nothing, however it is run."""
+def test_release_name_does_not_depend_on_the_source(built: Path) -> None:
+    """A checkout and its wheel give the same release, so that a second install builds nothing."""
     [archive] = built.glob("*.whl")
     checkout, wheel = find_source(), wheel_source(archive)
     assert checkout.identifier == wheel.identifier == find_source().identifier
@@ -179,8 +179,8 @@ def test_release_has_the_same_name_wherever_it_is_made_from(built: Path) -> None
 
 
 @pytest.mark.parametrize("change", [{"code": "0" * 64}, {"lock": ""}, {"python": Path("/usr/bin/python3.99")}])
-def test_release_has_another_name_for_other_content(change: dict[str, Any]) -> None:
-    """Other code, another lock or another Python make another release."""
+def test_release_name_depends_on_the_content(change: dict[str, Any]) -> None:
+    """Other code, another lock or another Python give another release."""
     source = find_source()
     assert replace(source, **change).identifier != source.identifier
 

@@ -1,4 +1,4 @@
-"""quickstart.sh where no systemd can run the service: it does what goes without, and says what is missing."""
+"""quickstart.sh on machines where no systemd can run the service."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_root_without_namespaces(folder: Path) -> None:
 
 
 def test_plain_user(folder: Path) -> None:
-    """A user without root gets the same below ~/.local and ~/.cache, and the checkout stays as it is."""
+    """A user without root gets the same below ~/.local and ~/.cache, and the checkout does not change."""
     checkout = {path for path in (folder / "checkout").rglob("*") if path.name != "__pycache__"}
     become: tuple[str, ...] = ()
     if os.geteuid() == 0:
@@ -117,8 +117,8 @@ def test_plain_user(folder: Path) -> None:
     assert {path for path in (folder / "checkout").rglob("*") if path.name != "__pycache__"} == checkout
 
 
-def test_no_folder_to_write_to(folder: Path) -> None:
-    """Without root and without a folder that can be written to, quickstart.sh ends with one line that says so."""
+def test_no_writable_folder(folder: Path) -> None:
+    """Without root and without a writable folder, quickstart.sh fails with one line that says so."""
     script = str(folder / "checkout/scripts/quickstart.sh")
     become = WITHOUT_ROOT if os.geteuid() == 0 else ()
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/proc/none"}

@@ -1,4 +1,4 @@
-"""Where the AWS region comes from, with instance metadata on loopback that notes who asks."""
+"""The source of the AWS region, with instance metadata on loopback that record the requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def request(folder: Path, env: str, config: str) -> Request:
 
 
 def test_region_of_the_instance(tmp_path: Path, asked: list[Seen]) -> None:
-    """Where .env names no region, it is that of the instance, for the service and for the configuration."""
+    """If .env names no region, the service and the configuration get that of the instance."""
     wanted = resolve_service(request(tmp_path, "", "iam_role_config.yml"))
     assert wanted.settings.environment["AWS_REGION_NAME"] == "eu-central-1"
     assert b"bedrock/eu.anthropic." in wanted.configs["shared/models.yml"]
@@ -40,14 +40,14 @@ def test_region_of_the_instance(tmp_path: Path, asked: list[Seen]) -> None:
 
 
 def test_region_of_the_env_file(tmp_path: Path, asked: list[Seen]) -> None:
-    """Where .env names a region, the instance isn't asked."""
+    """If .env names a region, the instance is not queried."""
     wanted = resolve_service(request(tmp_path, "AWS_REGION_NAME=us-east-1\n", "iam_role_config.yml"))
     assert wanted.settings.region == "us-east-1"
     assert asked == []
 
 
 def test_region_of_the_command_line(tmp_path: Path, asked: list[Seen]) -> None:
-    """A region that the caller knows stands in for the instance's, and gives way to that of .env."""
+    """The region of the command line precedes the instance's, and that of .env precedes both."""
     told = replace(request(tmp_path, "", "iam_role_config.yml"), region="eu-west-1")
     assert resolve_service(told).settings.environment["AWS_REGION_NAME"] == "eu-west-1"
     (tmp_path / ".env").write_text("AWS_REGION_NAME=us-east-1\n", encoding="utf-8")
@@ -55,29 +55,29 @@ def test_region_of_the_command_line(tmp_path: Path, asked: list[Seen]) -> None:
     assert asked == []
 
 
-def test_region_that_is_none(tmp_path: Path, asked: list[Seen]) -> None:
-    """A region on the command line that can't be one is refused."""
+def test_invalid_region(tmp_path: Path, asked: list[Seen]) -> None:
+    """An invalid region on the command line is refused."""
     with pytest.raises(UsageError, match="mars"):
         resolve_service(replace(request(tmp_path, "", "iam_role_config.yml"), region="mars"))
     assert asked == []
 
 
-def test_demo_asks_nobody(tmp_path: Path, asked: list[Seen]) -> None:
-    """The demo configuration, which calls no model, doesn't look for an instance either."""
+def test_demo_does_not_query_the_instance(tmp_path: Path, asked: list[Seen]) -> None:
+    """The demo configuration, which calls no model, does not query the instance."""
     assert resolve_service(request(tmp_path, "", "demo.yml")).settings.region is None
     assert asked == []
 
 
-def test_file_that_is_no_text(tmp_path: Path, asked: list[Seen]) -> None:
-    """A configuration that isn't UTF-8 is an error with its name, and not a defect of litellmctl."""
+def test_configuration_in_another_encoding(tmp_path: Path, asked: list[Seen]) -> None:
+    """A configuration that is not UTF-8 is an error with its name, not a defect of litellmctl."""
     (tmp_path / "mine.yml").write_bytes(b"model_list: # gr\xf6\xdfe\n")
     with pytest.raises(InputError, match=r"mine\.yml"):
         resolve_service(request(tmp_path, "", "./mine.yml"))
     assert asked == []
 
 
-def test_own_installed_file_is_run_as_it_stands(tmp_path: Path) -> None:
-    """A configuration that the user put among the installed ones is his own: it is read there, and stays there."""
+def test_users_file_among_the_installed_ones(tmp_path: Path) -> None:
+    """A configuration that the user added to the installed ones is read there and not changed."""
     installed = tmp_path / "root/etc/litellm/configs/mine.yml"
     installed.parent.mkdir(parents=True)
     installed.write_text("model_list: [{model_name: m, litellm_params: {model: openai/m, api_key: x}}]\n", "utf-8")

@@ -1,4 +1,4 @@
-"""rehearse --foreground: the real release, units and service, below folders of the user."""
+"""rehearse --foreground: the real release, units and service, in folders of the user."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     return Trial(folder, port, json.loads(output))
 
 
-def test_what_is_proven(trial: Trial) -> None:
-    """The report has the release, the units, READY=1, WATCHDOG=1, the endpoints, the stop and what is left out."""
+def test_report(trial: Trial) -> None:
+    """The report has the release, the units, READY=1, WATCHDOG=1, the endpoints, the stop and what was not tested."""
     checks = {check["name"]: check for check in trial.report["checks"]}
     assert list(checks)[:4] == ["release", "units", "start", "watchdog"]
     assert list(checks)[-2:] == ["stop", "not rehearsed: systemd"]
@@ -78,9 +78,9 @@ def test_what_is_proven(trial: Trial) -> None:
     assert "11 checks passed" in trial.report["title"]
 
 
-def test_where_it_is(trial: Trial) -> None:
-    """Units, environment and configurations stand below the data folder, the keys for the user alone, and the
-    runtime folder is empty again.
+def test_files_and_permissions(trial: Trial) -> None:
+    """Units, environment and configurations are below the data folder, only the user can read the keys, and the
+    runtime folder is empty afterwards.
     """
     modes = {
         name: stat.S_IMODE((trial.root / name).stat().st_mode)
@@ -94,7 +94,7 @@ def test_where_it_is(trial: Trial) -> None:
     assert list((trial.folder / "run").iterdir()) == []
 
 
-def test_a_port_that_is_taken(trial: Trial, tmp_path: Path) -> None:
+def test_an_occupied_port(trial: Trial, tmp_path: Path) -> None:
     """A port that another process listens on is an error before anything is built."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -108,8 +108,8 @@ def test_a_port_that_is_taken(trial: Trial, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_an_end_by_a_signal(trial: Trial, number: signal.Signals, code: int) -> None:
-    """A second rehearsal builds nothing; a signal that ends it while it serves, SIGKILL too, ends the service."""
+def test_end_by_a_signal(trial: Trial, number: signal.Signals, code: int) -> None:
+    """A second rehearsal builds nothing, and any signal that ends it, also SIGKILL, ends the service as well."""
     process = start(trial.folder)
     assert process.stderr is not None
     lines: list[str] = []
@@ -139,8 +139,8 @@ def runtimes(root: Path) -> list[int]:
     return found
 
 
-def test_options_that_make_no_sense(tmp_path: Path) -> None:
-    """--foreground with what is installed is a usage error."""
+def test_invalid_options(tmp_path: Path) -> None:
+    """--foreground together with --installed is a usage error."""
     process = start(tmp_path, "--installed")
     assert process.communicate(timeout=60)[1].startswith("litellmctl: --foreground takes no --installed")
     assert process.returncode == 64

@@ -1,4 +1,4 @@
-"""`litellmctl run`: the gateway in the foreground, on a PC without systemd and without root."""
+"""`litellmctl run`: the gateway in the foreground, without systemd and without root."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def answers(url: str, process: subprocess.Popen[str], deadline: float = 90) -> b
     pytest.fail(f"no answer from {url}: {process.communicate()[0]}")
 
 
-def test_run_serves_until_told_to_stop(tmp_path: Path) -> None:
-    """`run` serves the .env of the current folder in the foreground, and ends with 0 when it is told to stop."""
+def test_run_serves_until_it_is_stopped(tmp_path: Path) -> None:
+    """`run` serves with the .env of the current folder in the foreground, and exits with 0 when it is stopped."""
     port = free_port()
     (tmp_path / ".env").write_text(f"PORT={port}\nNUM_WORKERS=1\nCONFIG_FILE=demo.yml\n", encoding="utf-8")
     process = start(tmp_path)
@@ -57,8 +57,8 @@ def test_run_serves_until_told_to_stop(tmp_path: Path) -> None:
     assert "LITELLM_MASTER_KEY=sk-" in output
 
 
-def test_run_takes_a_file_of_the_users(tmp_path: Path) -> None:
-    """`run -c ./my.yml` refuses a broken file of the user's with its line, before anything is started."""
+def test_run_checks_the_given_file(tmp_path: Path) -> None:
+    """`run -c ./my.yml` refuses an invalid file with its line, before anything starts."""
     (tmp_path / "my.yml").write_text("model_list: [\n", encoding="utf-8")
     process = start(tmp_path, "-c", "./my.yml")
     output = process.communicate(timeout=60)[0]

@@ -1,4 +1,4 @@
-"""A running service whose configuration is a link, and includes files next to the file that it leads to."""
+"""A service whose configuration is a link to a file that includes others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def models(service: Service) -> list[str]:
 
 
 def test_included_models_are_served(service: Service) -> None:
-    """What is included next to the file is served; the digest that the service reports covers it."""
+    """Models of an included file are served, and the digest that the service reports covers that file."""
     assert models(service) == ["demo", "first"]
     status = service.query("status")
     assert status["config_name"] == "main.yml"
@@ -58,13 +58,13 @@ def test_included_models_are_served(service: Service) -> None:
 
 
 def test_callbacks_are_found_next_to_the_file_and_to_the_link(service: Service) -> None:
-    """A callback is loaded from the folder of the configuration, and from that of the link, where it used to be."""
+    """A callback is loaded from the folder of the configuration, or from that of the link, as in earlier versions."""
     assert (service.folder / "near.seen").exists()
     assert (service.folder / "old.seen").exists()
 
 
-def test_an_included_file_is_taken_up_by_a_reload(service: Service) -> None:
-    """An edit of the included file alone makes the loaded digest stale, and a reload serves it."""
+def test_reload_of_an_edited_included_file(service: Service) -> None:
+    """An edit of an included file makes the loaded digest stale, and a reload serves the edit."""
     mine = service.folder / "configs/shared/mine.yml"
     mine.write_text(MINE % "second")
     assert service.query("status")["sha256"] != read_document(service.config).digest
@@ -74,8 +74,8 @@ def test_an_included_file_is_taken_up_by_a_reload(service: Service) -> None:
     assert service.query("status")["sha256"] == read_document(service.config).digest
 
 
-def test_a_mistake_in_an_included_file_is_named(service: Service) -> None:
-    """A reload that fails for an included file names that file and line, and changes nothing."""
+def test_reload_of_an_invalid_included_file(service: Service) -> None:
+    """A reload that fails because of an included file names that file and line, and changes nothing."""
     mine = service.folder / "configs/shared/mine.yml"
     before = mine.read_text()
     mine.write_text("model_list:\n  - {model_nam: x}\n")
@@ -86,8 +86,8 @@ def test_a_mistake_in_an_included_file_is_named(service: Service) -> None:
     assert models(service) == ["demo", "second"]
 
 
-def test_a_replaced_worker_needs_no_file(service: Service) -> None:
-    """A worker that is replaced serves what was loaded, also when the included file is gone by then."""
+def test_a_replaced_worker_needs_no_included_file(service: Service) -> None:
+    """A replaced worker serves the loaded configuration, also if the included file was removed."""
     mine = service.folder / "configs/shared/mine.yml"
     mine.rename(mine.with_suffix(".away"))
     for victim in service.await_workers():

@@ -1,4 +1,4 @@
-"""No secret is in what litellmctl prints: canaries of every kind, in every output that shows files or messages."""
+"""The output of litellmctl contains no secret: canaries of every kind, in every output with files or messages."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_verbs(verb: list[str], code: int, form: list[str], here: Path, capsys: 
     assert "mine" in out
 
 
-def test_a_dry_run_shows_what_is_no_secret(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The names of all variables show, and the values that are no secrets."""
+def test_a_dry_run_shows_other_values(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dry run shows the names of all variables, and the values that are not secrets."""
     (here / "root").mkdir()
     assert run_command(["install", "--dry-run", "--root", "root", "-c", "./mine.yml"]) == 2
     lines = capsys.readouterr().out.splitlines()
@@ -89,7 +89,7 @@ def test_a_dry_run_shows_what_is_no_secret(here: Path, capsys: pytest.CaptureFix
     [(f"http://me:{LOGIN}@127.0.0.1:9", "configuration-doubtful"), (f"me:{LOGIN}@127.0.0.1", "environment-unusable")],
 )
 def test_doctor(proxy: str, found: str, tmp_path: Path) -> None:
-    """doctor and doctor --json report on the installed environment and configuration, and show no secret of them."""
+    """doctor and doctor --json report on the installed environment and configuration without their secrets."""
     snapshot = make_snapshot(tmp_path, {**BASE, **VARIABLES, "HTTPS_PROXY": proxy}, CONFIG)
     checks = (*CHECKS, *checks_of(check_configuration))
     report = build_report(run_checks(snapshot, checks), ())
@@ -98,7 +98,7 @@ def test_doctor(proxy: str, found: str, tmp_path: Path) -> None:
 
 
 def test_logs() -> None:
-    """logs --errors and logs --request show no secret that a message has, by its name or by its form."""
+    """logs --errors and logs --request mask secrets in messages, by name and by form."""
     messages = [
         f"Authorization: Bearer {HEADER}",
         f"POST https://hooks.slack.com/{VARIABLES['SLACK_WEBHOOK']} failed",

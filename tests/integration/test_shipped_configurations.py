@@ -1,4 +1,4 @@
-"""The shipped configurations, unchanged, in the real LiteLLM; Bedrock is a loopback server that writes down calls."""
+"""The shipped configurations, unchanged, in the real LiteLLM, with a loopback server in place of Bedrock."""
 
 from __future__ import annotations
 
@@ -140,13 +140,13 @@ def config_of(fixture: str) -> GatewayConfig:
 
 
 def test_every_shipped_configuration_is_tested_here() -> None:
-    """A configuration that is added to the folder must be added to this module."""
+    """This module tests every shipped configuration."""
     assert set(NAMES.values()) == {path.name for path in CONFIGS.glob("*.yml")}
 
 
 @pytest.mark.parametrize("fixture", NAMES)
-def test_the_models_are_those_that_the_configuration_names(fixture: str, request: pytest.FixtureRequest) -> None:
-    """/v1/models lists exactly the names that the package gateway reads out of the file."""
+def test_models_are_listed(fixture: str, request: pytest.FixtureRequest) -> None:
+    """/v1/models lists exactly the names that our reader finds in the file."""
     gateway: Gateway = request.getfixturevalue(fixture)
     listed = [model["id"] for model in gateway.get("/v1/models").json["data"]]
     assert sorted(listed) == sorted(config_of(fixture).names)
@@ -178,7 +178,7 @@ CALLED = [(WORKSHOP, SONNET), ("claude-sonnet-4-6", OLDER), ("claude-haiku-5-5",
 
 @pytest.mark.parametrize(("name", "model"), CALLED)
 def test_iam_role_calls_the_model_in_the_region(iam_role: Gateway, bedrock: Bedrock, name: str, model: str) -> None:
-    """A name is answered by the profile behind it, signed for AWS_REGION_NAME, without what it doesn't take."""
+    """Each name calls its inference profile, signed for AWS_REGION_NAME, without unsupported parameters."""
     answer = iam_role.chat({"model": name, "messages": QUESTION, "temperature": 0.5})
     assert answer.status == 200, answer.body
     assert answer.json["choices"][0]["message"]["content"] == f"hello from {model}"
@@ -190,8 +190,8 @@ def test_iam_role_calls_the_model_in_the_region(iam_role: Gateway, bedrock: Bedr
 
 
 @pytest.mark.parametrize("name", [each.model for each in config_of("iam_role").fallbacks])
-def test_a_model_that_fails_is_answered_by_the_next(iam_role: Gateway, bedrock: Bedrock, name: str) -> None:
-    """Each name with fallbacks, the workshop's too, is answered by them in their order when Bedrock refuses."""
+def test_a_failed_model_falls_back_in_order(iam_role: Gateway, bedrock: Bedrock, name: str) -> None:
+    """If Bedrock refuses a model with fallbacks, they answer in their order, also for the names of the workshop."""
     config = config_of("iam_role")
     profiles = {model.name: model.provider_model.rpartition("/")[2] for model in config.models}
     profiles |= {alias: profiles[target] for alias, target in config.aliases}
@@ -204,7 +204,7 @@ def test_a_model_that_fails_is_answered_by_the_next(iam_role: Gateway, bedrock: 
 
 
 def test_access_key_signs_with_the_pair_and_the_session_token(access_key: Gateway, bedrock: Bedrock) -> None:
-    """The pair of the environment signs, and a temporary key's token goes along although the file doesn't name it."""
+    """The key pair of the environment signs, with the session token, which the file does not name."""
     answer = access_key.chat({"model": WORKSHOP, "messages": QUESTION})
     assert answer.status == 200, answer.body
     ((_, headers, _),) = bedrock.calls
@@ -214,7 +214,7 @@ def test_access_key_signs_with_the_pair_and_the_session_token(access_key: Gatewa
 
 @pytest.mark.parametrize("model", config_of("prompt_caching").names)
 def test_prompt_caching_marks_the_prompt(prompt_caching: Gateway, bedrock: Bedrock, model: str) -> None:
-    """A client that knows nothing of caching gets cache points behind the system prompt and the last message."""
+    """The requests of a client without cache points get them after the system prompt and the last message."""
     messages = [{"role": "system", "content": "be brief " * 2000}, *QUESTION]
     answer = prompt_caching.chat({"model": model, "messages": messages})
     assert answer.status == 200, answer.body
@@ -223,8 +223,10 @@ def test_prompt_caching_marks_the_prompt(prompt_caching: Gateway, bedrock: Bedro
     assert body["messages"][-1]["content"][-1] == {"cachePoint": {"type": "default"}}
 
 
-def test_iam_role_marks_nothing(iam_role: Gateway, bedrock: Bedrock) -> None:
-    """Without prompt_caching.yml nothing is marked, so that nobody pays for writing a cache unasked."""
+def test_iam_role_adds_no_cache_points(iam_role: Gateway, bedrock: Bedrock) -> None:
+    """Without prompt_caching.yml, requests get no cache points, so that no client pays for cache writes
+    unintentionally.
+    """
     messages = [{"role": "system", "content": "be brief " * 2000}, *QUESTION]
     assert iam_role.chat({"model": WORKSHOP, "messages": messages}).status == 200
     assert "cachePoint" not in json.dumps(bedrock.calls[0][2])
@@ -243,8 +245,10 @@ print("\\n" + json.dumps([name for name in json.load(sys.stdin) if accepted(name
 """
 
 
-def test_no_model_that_litellm_resolves_is_called_unknown() -> None:
-    """Of all names in LiteLLM's model map, those with an unknown provider are refused by LiteLLM too."""
+def test_models_with_an_unknown_provider() -> None:
+    """Of all names in LiteLLM's model map, the linter reports an unknown provider only for names that LiteLLM refuses
+    too.
+    """
     # Price lists for images put size or quality before the slash; nobody calls those.
     price = re.compile(r"[\dmax]+-x-[\dmax]+/|(low|medium|high|standard|hd)/")
     doubted = [name for name in model_map() if "/" in name and name.split("/")[0] not in PROVIDERS]

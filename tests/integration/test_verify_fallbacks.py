@@ -1,4 +1,4 @@
-"""verify --fallbacks without systemd: a throwaway process of the real LiteLLM, and nothing left of it."""
+"""verify --fallbacks without systemd: a throwaway process of the real LiteLLM, and its cleanup."""
 
 from __future__ import annotations
 
@@ -124,9 +124,10 @@ def outcomes(report: dict[str, Any], outcome: str) -> list[str]:
     return [check["name"] for check in report["checks"] if check["outcome"] == outcome]
 
 
-def test_every_link_of_every_chain_is_proven(report: dict[str, Any]) -> None:
-    """For each link LiteLLM's headers name the model that is meant to answer: first and later links, of each kind of
-    chain, under aliases, for embeddings as for chats, and for models that have the default chain alone."""
+def test_every_link_of_every_chain_is_tested(report: dict[str, Any]) -> None:
+    """For each link, LiteLLM's headers name the expected target: first and later links, of each kind of chain, under
+    aliases, for embeddings as for chats, and for models that have only the default chain.
+    """
     assert outcomes(report, "ok") == [
         "fallback 1 of first: second",
         "fallback 2 of first: third",
@@ -150,7 +151,7 @@ def test_every_link_of_every_chain_is_proven(report: dict[str, Any]) -> None:
 
 
 def test_a_fallback_that_does_not_answer(report: dict[str, Any]) -> None:
-    """A target that fails itself fails its link, although a client would be served by yet another model."""
+    """A target that fails makes its link fail, although another model would answer the client."""
     assert outcomes(report, "failed") == ["fallback 1 of second: broken", "fallback 1 of third: broken"]
     assert report["title"].endswith("mine.yml: 2 of 15 failed")
 
@@ -163,7 +164,7 @@ def room() -> Iterator[Path]:
 
 @pytest.mark.parametrize("seconds", [0.5, 4.0])
 def test_a_kill_leaves_nothing(room: Path, seconds: float) -> None:
-    """A litellmctl that is killed at any point takes its throwaway instance along: no process, no file."""
+    """If litellmctl is killed at any point, its throwaway instance exits too and leaves no process or file."""
     process = start(room)
     try:
         wait_for("an instance begins", lambda: processes(room))
@@ -175,8 +176,8 @@ def test_a_kill_leaves_nothing(room: Path, seconds: float) -> None:
     assert list((room / "tmp").iterdir()) == []
 
 
-def test_an_instance_that_does_not_start_says_why(room: Path) -> None:
-    """What LiteLLM has against the configuration is the message, and nothing is left either."""
+def test_an_instance_that_cannot_start(room: Path) -> None:
+    """If the instance cannot start, the error has LiteLLM's reason, and nothing is left."""
     process = start(room, CONFIG.replace("num_retries: 0", "num_retries: 0\n  routing_strategy: by-the-moon"))
     out, err = process.communicate(timeout=180)
     assert process.returncode == 69, err + out
