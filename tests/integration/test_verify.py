@@ -1,4 +1,4 @@
-"""verify against the real LiteLLM, whose models answer from its configuration: no network, no cost."""
+"""verify against the real LiteLLM with mocked models: no network, no cost."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def of(model: str, names: tuple[str, ...] = CHATS) -> tuple[str, ...]:
 PRIMARY = (*of("primary"), *of("primary", APIS))
 
 
-def test_a_sound_gateway_passes(gateway: Gateway) -> None:
-    """The real LiteLLM, set up well, passes every check; the primary model is the one that is asked, at each API."""
+def test_a_healthy_gateway_passes(gateway: Gateway) -> None:
+    """A correctly configured LiteLLM passes every check; each API is tested with the primary model."""
     report = verify(gateway, Scope(NAMES))
     assert having(report, Outcome.OK) == (*SERVICE, *PRIMARY, VECTORS), report.as_json()
     assert having(report, Outcome.SKIPPED) == of("primary", BEYOND)
@@ -118,14 +118,16 @@ def test_a_sound_gateway_passes(gateway: Gateway) -> None:
 
 
 def test_the_primary_is_found_without_the_configuration(gateway: Gateway) -> None:
-    """When nobody says what to expect, the first model of the configuration is asked, not the alias listed first."""
+    """Without a configuration, verify tests the first model of the service's configuration, not the alias listed
+    first.
+    """
     report = verify(gateway)
     assert having(report, Outcome.OK) == (*SERVICE, *PRIMARY, VECTORS)
     assert report.data["models"][0] == "old-name"
 
 
-def test_a_wrong_key_is_told_as_that(gateway: Gateway) -> None:
-    """With a key that the service doesn't take, the list fails with that cause and the chats aren't tried."""
+def test_a_wrong_key(gateway: Gateway) -> None:
+    """With a key that the service rejects, the list of models fails with that cause and the chats are skipped."""
     wrong = "sk-canary-not-the-master-key"
     report = verify(Gateway(gateway.base_url, wrong), Scope(NAMES))
     assert having(report, Outcome.FAILED) == ("models",)
@@ -137,7 +139,7 @@ def test_a_wrong_key_is_told_as_that(gateway: Gateway) -> None:
 
 
 def test_a_name_that_the_service_does_not_have(gateway: Gateway) -> None:
-    """A service that runs an older configuration than the one on disk is found out."""
+    """A service that runs an older configuration than the one on disk is detected."""
     report = verify(gateway, Scope((*NAMES, "added-today")))
     assert having(report, Outcome.FAILED) == ("models",)
     assert check(report, "models").detail == "missing: added-today"
@@ -145,7 +147,7 @@ def test_a_name_that_the_service_does_not_have(gateway: Gateway) -> None:
 
 
 def test_a_model_that_fails(gateway: Gateway) -> None:
-    """A model whose provider refuses fails once, with the provider's words and what to do."""
+    """A model whose provider refuses fails once, with the provider's message and the remedy."""
     report = verify(gateway, Scope(NAMES, models=("throttled",)))
     assert having(report, Outcome.FAILED) == (PLAIN.format("throttled"),)
     assert having(report, Outcome.SKIPPED) == (*of("throttled")[1:], *of("throttled", ALL_APIS))
@@ -154,15 +156,15 @@ def test_a_model_that_fails(gateway: Gateway) -> None:
     assert "throttles" in failed.hint
 
 
-def test_a_model_that_does_not_exist(gateway: Gateway) -> None:
-    """A name misspelt after --model is answered with where the right ones stand."""
+def test_an_unknown_model(gateway: Gateway) -> None:
+    """An unknown name after --model is an error that says where the valid names are listed."""
     report = verify(gateway, Scope(NAMES, models=("primery",)))
     assert having(report, Outcome.FAILED) == (PLAIN.format("primery"),)
     assert "model=primery" in check(report, PLAIN.format("primery")).detail
     assert "name that the configuration has" in check(report, PLAIN.format("primery")).hint
 
 
-def test_a_fallback_is_seen(gateway: Gateway) -> None:
+def test_a_fallback_is_detected(gateway: Gateway) -> None:
     """A model that only its fallback answers for is a warning that names the fallback, plain and streamed."""
     report = verify(gateway, Scope(NAMES, models=("covered",)))
     assert having(report, Outcome.WARNING) == (*of("covered"), "messages covered (/v1/messages)")
@@ -170,7 +172,7 @@ def test_a_fallback_is_seen(gateway: Gateway) -> None:
 
 
 def test_all_models(gateway: Gateway) -> None:
-    """--all-models asks each model and alias, one after the other; one that can't chat is named, not asked."""
+    """--all-models tests each model and alias one after the other; a model without chat is reported and skipped."""
     report = verify(gateway, Scope(NAMES, all_models=True))
     rest = tuple(name for model in ("second", "agent", "old-name") for name in of(model))
     assert having(report, Outcome.OK) == (*SERVICE, *PRIMARY, *rest, VECTORS)
@@ -189,8 +191,8 @@ def test_all_models(gateway: Gateway) -> None:
     assert report.data["chat_models"] == [name for name in NAMES if name != "vectors"]
 
 
-def test_a_proxy_of_the_environment_is_not_asked(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HTTP_PROXY and its kin don't stand between verify and a gateway on this machine."""
+def test_proxies_of_the_environment_are_not_used(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """verify connects to a gateway on this machine directly, whatever HTTP_PROXY and similar variables say."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         # Nothing listens on port 1, so that a single request through it would fail.
         monkeypatch.setenv(name, "http://127.0.0.1:1")
@@ -200,21 +202,21 @@ def test_a_proxy_of_the_environment_is_not_asked(gateway: Gateway, monkeypatch: 
 
 
 def test_tools(gateway: Gateway) -> None:
-    """A model that calls tools is proven to: its call, our result, and an answer that only the result can give."""
+    """The tool check sends the call, our result, and expects an answer that only the result makes possible."""
     found = check(verify(gateway, Scope(NAMES, models=("agent",))), "tools agent")
     assert found.outcome is Outcome.OK
     assert found.detail == "“The code is 7319.”"
     assert found.data == {"input_tokens": 60, "output_tokens": 10, "billed": True}
 
 
-def test_requests_at_once(gateway: Gateway) -> None:
-    """The real LiteLLM answers twenty chats at once."""
+def test_concurrent_requests(gateway: Gateway) -> None:
+    """The real LiteLLM answers twenty simultaneous chats."""
     found = check(verify(gateway, Scope(NAMES, concurrency=20)), "20 at once primary")
     assert (found.outcome, found.data["requests"], found.data["failed"]) == (Outcome.OK, 20, 0)
 
 
 def test_full(gateway: Gateway) -> None:
-    """--full asks for a long prompt and for requests at once as well."""
+    """--full also sends a long prompt and simultaneous requests."""
     report = verify(gateway, Scope(NAMES, full=True))
     names = ("long prompt primary", "8 at once primary")
     assert {check(report, name).outcome for name in names} == {Outcome.OK}, report.as_json()

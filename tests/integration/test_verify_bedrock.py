@@ -1,4 +1,4 @@
-"""verify against the configuration that ships, in front of a fake Bedrock: every API that clients use."""
+"""verify with the shipped default configuration and a fake Bedrock: every API that clients use."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ CONFIG = Path(__file__).parents[2] / "configs/iam_role_config.yml"
 
 
 def test_every_api_of_bedrock_models() -> None:
-    """With iam_role_config.yml the primary answers at every API, plain and streamed, to a long prompt and to eight
-    chats at once, and what was billed is told. (The fake's model says one word: it reads no long prompt.)
+    """With iam_role_config.yml the primary model answers at every API, plain and streamed, to a long prompt and to
+    eight simultaneous chats, and the report has the billed tokens. (The fake model always says one word.)
     """
     with run_cloud() as aws, run_litellm(CONFIG, {"AWS_REGION_NAME": "us-east-1", **aws.environment}) as running:
         names = read_config(CONFIG).names

@@ -1,4 +1,4 @@
-"""verify --caching: the real LiteLLM with prompt_caching.yml and a Bedrock that caches; gateways that don't."""
+"""verify --caching: the real LiteLLM with prompt_caching.yml and a Bedrock that caches, and gateways that do not."""
 
 from __future__ import annotations
 
@@ -87,8 +87,10 @@ def caching(bedrock: Bedrock) -> Iterator[Gateway]:
         yield Gateway(f"http://127.0.0.1:{running.port}", KEY)
 
 
-def test_the_second_prompt_is_read(caching: Gateway) -> None:
-    """With prompt_caching.yml the first prompt is written and the second is read, by a client that marks nothing."""
+def test_the_second_prompt_is_read_from_the_cache(caching: Gateway) -> None:
+    """With prompt_caching.yml the first prompt is written to the cache and the second is read from it, without cache
+    points of the client.
+    """
     found = check_caching(caching, MODEL)
     assert found.outcome is Outcome.OK, found
     first, second = found.data["caching"]
@@ -98,8 +100,8 @@ def test_the_second_prompt_is_read(caching: Gateway) -> None:
     assert f"{first['written']:,} written, 0 read; 0 written, {first['written']:,} read" in found.detail
 
 
-def test_a_miss_is_tried_again(caching: Gateway, bedrock: Bedrock) -> None:
-    """A second prompt that another region wrote anew is followed by a third, and that one is what counts."""
+def test_a_miss_is_retried(caching: Gateway, bedrock: Bedrock) -> None:
+    """If another region writes the second prompt again, a third prompt is sent and its result counts."""
     bedrock.forgetful = 2
     found = check_caching(caching, MODEL)
     assert found.outcome is Outcome.OK, found
@@ -144,8 +146,8 @@ def caching_check(report: Report) -> Check:
     return next(check for check in report.checks if check.name == "prompt caching primary")
 
 
-def test_it_is_part_of_verify_when_asked_for(server: Stub) -> None:
-    """--caching adds a check and its figures; without it nobody pays for a long prompt."""
+def test_caching_is_optional(server: Stub) -> None:
+    """--caching adds a check and its figures; without it no long prompt is sent or billed."""
     answer, asked = answering(WRITTEN, OPENAI)
     report = ask(server, answer, caching=False)
     assert (len(report.checks), asked) == (13, [])
@@ -160,8 +162,10 @@ def test_it_is_part_of_verify_when_asked_for(server: Stub) -> None:
     }
 
 
-def test_the_price_is_told_first(server: Stub) -> None:
-    """The command says first, on standard error, what it sends and that it is billed; the table has the figures."""
+def test_costs_are_announced(server: Stub) -> None:
+    """Before it starts, the command prints on standard error what it sends and that it is billed; the table has the
+    figures.
+    """
     server.faults["/v1/chat/completions"] = answering(WRITTEN, OPENAI)[0]
     argv = ["verify", "--base-url", server.url, "--api-key", STUB_KEY, "--model", "primary", "--caching"]
     done = CliRunner().invoke(cli, argv)
@@ -179,8 +183,8 @@ def test_the_price_is_told_first(server: Stub) -> None:
         ((None,), 1, "removes `usage`"),
     ],
 )
-def test_nothing_is_read(server: Stub, usages: tuple[Any, ...], requests: int, hint: str) -> None:
-    """A cache that gives nothing back fails the run with what to do; the number of paid prompts is bounded."""
+def test_a_cache_without_hits(server: Stub, usages: tuple[Any, ...], requests: int, hint: str) -> None:
+    """A cache without hits fails the check with a remedy, after a limited number of billed prompts."""
     answer, asked = answering(*usages)
     report = ask(server, answer)
     check = caching_check(report)
@@ -190,8 +194,8 @@ def test_nothing_is_read(server: Stub, usages: tuple[Any, ...], requests: int, h
     assert report.exit_code is ExitCode.FAILED
 
 
-def test_a_cache_that_needs_no_mark(server: Stub) -> None:
-    """A provider that caches by itself, and tells it in OpenAI's words, passes; the prompts are equal and new."""
+def test_automatic_caching(server: Stub) -> None:
+    """A provider that caches automatically and reports it in OpenAI's format passes; both prompts are the same."""
     answer, asked = answering(NOTHING, OPENAI)
     assert caching_check(ask(server, answer)).outcome is Outcome.OK
     assert asked[0] == asked[1]
@@ -200,14 +204,14 @@ def test_a_cache_that_needs_no_mark(server: Stub) -> None:
 
 
 def test_a_fallback_is_named(server: Stub) -> None:
-    """A prompt that only a fallback answered is a warning that names it."""
+    """A prompt that only a fallback answers is a warning that names the fallback."""
     answer, _ = answering(OTHER)
     check = caching_check(ask(server, answer))
     assert (check.outcome, "the fallback other answered" in check.detail) == (Outcome.WARNING, True)
 
 
 def test_a_refused_prompt(server: Stub) -> None:
-    """A provider that refuses the long prompt fails the check with its own words."""
+    """A provider that refuses the long prompt fails the check with its own message."""
 
     def refuse(handler: Handler) -> None:
         if handler.body["messages"][0]["role"] == "system":

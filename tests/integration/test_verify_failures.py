@@ -1,4 +1,4 @@
-"""verify against a stub with one fault at a time: the right check fails, and no other."""
+"""verify against a stub with one fault at a time: exactly the right check fails."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def having(report: Report, outcome: Outcome) -> tuple[str, ...]:
     return tuple(check.name for check in report.checks if check.outcome is outcome)
 
 
-def test_a_sound_gateway(server: Stub) -> None:
-    """All checks pass, each with its time, and the facts are there for programs."""
+def test_a_healthy_gateway(server: Stub) -> None:
+    """All checks pass, each with its time, and the JSON has the facts."""
     report = ask(server)
     assert tuple(check.name for check in report.checks) == NAMES
     assert having(report, OK) == NAMES
@@ -101,8 +101,8 @@ def test_a_sound_gateway(server: Stub) -> None:
     assert json.loads(report.as_json())["ok"] is True
 
 
-def test_nothing_that_is_billed_but_the_chats(server: Stub) -> None:
-    """/health, which calls every model, is never asked, and each chat is small and leaves temperature alone."""
+def test_only_chats_are_billed(server: Stub) -> None:
+    """verify never requests /health, which calls every model; each chat is short and sets no temperature."""
     bodies = []
 
     def remember(handler: Handler) -> None:
@@ -119,7 +119,7 @@ def test_nothing_that_is_billed_but_the_chats(server: Stub) -> None:
 
 
 def test_no_spend(server: Stub) -> None:
-    """Without spending, nothing is posted, and no line of the report speaks of a model that was asked."""
+    """With --no-spend, no POST request is sent, and no line of the report mentions a tested model."""
     report = verify(Gateway(server.url, KEY), Scope(MODELS, spend=False, full=True))
     assert having(report, OK) == NAMES[:5]
     assert len(report.checks) == 5
@@ -127,8 +127,8 @@ def test_no_spend(server: Stub) -> None:
     assert report.data["billed"] == {"checks": 0, "input_tokens": 0, "output_tokens": 0}
 
 
-def test_what_is_billed_is_said(server: Stub) -> None:
-    """The report counts the checks that cost money, and the tokens; what is mocked costs nothing."""
+def test_billed_checks_are_counted(server: Stub) -> None:
+    """The report counts the billed checks and the tokens; mocked models cost nothing."""
     report = ask(server)
     assert report.notes[-1].startswith("8 checks called models that bill: 87 input tokens and 9 output tokens.")
     assert check(report, PLAIN).data == {"input_tokens": 9, "output_tokens": 1, "billed": True}
@@ -138,8 +138,8 @@ def test_what_is_billed_is_said(server: Stub) -> None:
     assert "mock_response" in check(free, TOOLS).detail
 
 
-def test_what_was_just_proven_is_not_asked_again(server: Stub) -> None:
-    """A report that goes on from the proof of an install has all its checks, and asks for the models alone."""
+def test_checks_of_an_install_are_not_repeated(server: Stub) -> None:
+    """A report that continues from the checks of an install has all of them, and requests only the models."""
     gateway = Gateway(server.url, KEY)
     proof = verify(gateway, Scope(MODELS, spend=False))
     server.seen.clear()
@@ -149,7 +149,7 @@ def test_what_was_just_proven_is_not_asked_again(server: Stub) -> None:
 
 
 def test_nothing_listens() -> None:
-    """A dead port is one failure with its remedy; the rest is not tried and says why."""
+    """A port without a listener is one failure with its remedy; the other checks are skipped with the reason."""
     with socket.socket() as reserved:
         # Bound and not listening: refused, and nobody else can take the port meanwhile.
         reserved.bind(("127.0.0.1", 0))
@@ -164,8 +164,8 @@ def test_nothing_listens() -> None:
     assert report.exit_code is ExitCode.FAILED
 
 
-def test_waiting_in_vain_is_told() -> None:
-    """--wait that runs out says what it last saw, beside the checks."""
+def test_wait_expires() -> None:
+    """If --wait expires, the report has the last state next to the checks."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         report = verify(Gateway(f"http://127.0.0.1:{reserved.getsockname()[1]}", KEY), wait=0.05)
@@ -174,8 +174,8 @@ def test_waiting_in_vain_is_told() -> None:
     assert having(report, FAILED) == ("liveliness",)
 
 
-def test_waiting_is_over_when_ready(server: Stub) -> None:
-    """--wait outlasts a gateway that isn't ready at first."""
+def test_wait_ends_when_ready(server: Stub) -> None:
+    """--wait continues as soon as a starting gateway is ready."""
     answers = [503, 503]
 
     def later(handler: Handler) -> None:
@@ -188,7 +188,7 @@ def test_waiting_is_over_when_ready(server: Stub) -> None:
 
 
 def test_not_ready(server: Stub) -> None:
-    """A gateway that isn't ready fails that check alone: what works is still shown to work."""
+    """A gateway that is not ready fails only that check; the others are made."""
     server.faults["/health/readiness"] = lambda handler: handler.reply(503, {"detail": "Service Unhealthy"})
     report = ask(server)
     assert having(report, FAILED) == ("readiness",)
@@ -200,7 +200,7 @@ def test_not_ready(server: Stub) -> None:
     "page", ["<html><head><title>Welcome to nginx!</title></head></html>", '{"hello": "world"}', ""]
 )
 def test_a_web_server_is_not_a_gateway(server: Stub, page: str) -> None:
-    """A server that says 200 to everything is not verified, and not asked any further."""
+    """A server that answers every request with 200 is not verified, and gets no further requests."""
     server.faults["*"] = lambda handler: handler.reply(200, page, "text/html")
     report = ask(server)
     assert having(report, FAILED) == ("liveliness",)
@@ -209,7 +209,7 @@ def test_a_web_server_is_not_a_gateway(server: Stub, page: str) -> None:
 
 
 def test_an_error_page(server: Stub) -> None:
-    """Of a page of HTML the title is told, not the source."""
+    """For an HTML error page the report has its title, not its source."""
     page = "<html><head><title>502 Bad Gateway</title></head><body>" + "x" * 5000
     server.faults["*"] = lambda handler: handler.reply(502, page, "text/html")
     report = ask(server)
@@ -219,7 +219,7 @@ def test_an_error_page(server: Stub) -> None:
 
 
 def test_a_redirect(server: Stub) -> None:
-    """A redirect is told, not followed: the key goes to no other host, nor does the address's query show."""
+    """A redirect is reported but not followed: neither the key nor the query is sent to another host."""
     with stub() as other:
         target = f"{other.url}/login?ticket=canary"
         server.faults["*"] = lambda handler: handler.reply(302, "", location=target)
@@ -232,7 +232,7 @@ def test_a_redirect(server: Stub) -> None:
 
 
 def test_a_wrong_key(server: Stub) -> None:
-    """When the installed key is refused, the chats aren't tried, and the key isn't in the report."""
+    """If the gateway rejects the installed key, the chats are skipped, and the key is not in the report."""
     wrong = "sk-canary-not-the-key"
     server.faults["/v1/models"] = lambda handler: (
         sound(handler) if handler.trusted else handler.reply(401, {"error": {"message": f"{wrong} is wrong"}})
@@ -246,7 +246,7 @@ def test_a_wrong_key(server: Stub) -> None:
 
 
 def test_no_key(server: Stub) -> None:
-    """Without a key nothing is proven, so that isn't a pass."""
+    """Without a key nothing can be verified, so the result is not a pass."""
     report = verify(Gateway(server.url), Scope(MODELS))
     assert having(report, FAILED) == ("models",)
     assert having(report, SKIPPED) == ASKED
@@ -254,8 +254,8 @@ def test_no_key(server: Stub) -> None:
     assert "--api-key" in check(report, "models").hint
 
 
-def test_an_open_door(server: Stub) -> None:
-    """A gateway that answers without a key, or with any, is reported as a failure."""
+def test_an_unprotected_gateway(server: Stub) -> None:
+    """A gateway that answers without a key, or with any key, fails the check."""
     server.faults["/v1/models"] = lambda handler: handler.reply(200, {"data": [{"id": name} for name in MODELS]})
     report = ask(server)
     assert having(report, FAILED) == ("refuses a missing key", "refuses a wrong key")
@@ -265,8 +265,8 @@ def test_an_open_door(server: Stub) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 500])
-def test_any_refusal_will_do(server: Stub, status: int) -> None:
-    """LiteLLM refuses with 500 or 400 where it has no database; that is refused all the same."""
+def test_any_rejection_passes(server: Stub, status: int) -> None:
+    """A rejection with 500 or 400, as by LiteLLM without a database, also counts as a rejection."""
     server.faults["/v1/models"] = lambda handler: (
         sound(handler) if handler.trusted else handler.reply(status, "no", "text/plain")
     )
@@ -275,8 +275,8 @@ def test_any_refusal_will_do(server: Stub, status: int) -> None:
     assert check(report, "refuses a missing key").detail == f"HTTP {status}"
 
 
-def test_a_refusal_that_never_comes(server: Stub) -> None:
-    """A gateway that is silent to strangers hasn't refused them."""
+def test_missing_rejection(server: Stub) -> None:
+    """A gateway that does not respond to requests with a wrong key has not rejected them."""
 
     def silent(handler: Handler) -> None:
         sound(handler) if handler.trusted else handler.server.released.wait()
@@ -287,7 +287,7 @@ def test_a_refusal_that_never_comes(server: Stub) -> None:
 
 
 def test_a_model_is_missing(server: Stub) -> None:
-    """A name of the configuration that isn't listed is a failure; the models that are there are still asked."""
+    """A name of the configuration that is not listed is a failure; the listed models are still tested."""
     report = verify(Gateway(server.url, KEY), Scope(("primary", "third")))
     assert having(report, FAILED) == ("models",)
     assert check(report, "models").detail == "missing: third; not in the configuration: second"
@@ -298,15 +298,15 @@ def test_a_model_is_missing(server: Stub) -> None:
 
 @pytest.mark.parametrize("body", [{"data": []}, {"data": None}, {"object": "list"}, [], "text"])
 def test_no_models(server: Stub, body: object) -> None:
-    """An empty list, or none at all, is a failure also when nothing is expected; no chat is tried."""
+    """An empty or missing list is a failure even if no models are expected; no chat is sent."""
     server.faults["/v1/models"] = lambda handler: handler.reply(200, body) if handler.trusted else sound(handler)
     report = verify(Gateway(server.url, KEY))
     assert having(report, FAILED) == ("models",)
     assert having(report, SKIPPED) == ("chat",)
 
 
-def test_the_first_listed_model_stands_in_for_an_unknown_primary(server: Stub) -> None:
-    """Without a configuration to go by, some listed model is asked."""
+def test_without_a_configuration_a_listed_model_is_tested(server: Stub) -> None:
+    """Without a configuration, a listed model is tested."""
     report = verify(Gateway(server.url, KEY))
     assert having(report, OK) == NAMES
 
@@ -334,7 +334,7 @@ def completion(**message: object) -> Answerer:
     ],
 )
 def test_a_chat_that_fails(server: Stub, answer: Answerer, detail: str) -> None:
-    """A model that doesn't answer with text fails once; it isn't asked three times more."""
+    """A model that does not answer with text fails once; no other checks of it are made."""
     server.faults["/chat/completions"] = answer
     report = ask(server)
     assert having(report, FAILED) == (PLAIN,)
@@ -344,8 +344,8 @@ def test_a_chat_that_fails(server: Stub, answer: Answerer, detail: str) -> None:
     assert report.title.endswith("1 of 13 checks failed, 7 skipped")
 
 
-def test_a_terminal_is_safe_from_what_a_model_says(server: Stub) -> None:
-    """A model's words can't paint on the operator's terminal, and long ones are cut."""
+def test_answers_are_safe_for_a_terminal(server: Stub) -> None:
+    """Control characters in a model's answer are not printed, and long answers are shortened."""
     server.faults["/chat/completions"] = completion(content="\x1b[2Jpo\x07ng " + "x" * 100)
     detail = check(ask(server), PLAIN).detail
     assert detail.isprintable()
@@ -353,7 +353,7 @@ def test_a_terminal_is_safe_from_what_a_model_says(server: Stub) -> None:
 
 
 def test_thinking_only(server: Stub) -> None:
-    """A model that spends its tokens on thinking is alive: a warning, not a failure."""
+    """A model that spends all its tokens on reasoning is a warning, not a failure."""
     server.faults["/chat/completions"] = completion(content="", reasoning_content="well")
     server.faults["streamed /chat/completions"] = lambda handler: handler.stream(
         delta("well", "reasoning_content"), "[DONE]"
@@ -363,8 +363,8 @@ def test_thinking_only(server: Stub) -> None:
     assert report.exit_code is ExitCode.OK
 
 
-def test_silence_of_a_model(server: Stub) -> None:
-    """A model that doesn't answer in time fails with the time and the option to allow more."""
+def test_a_model_that_times_out(server: Stub) -> None:
+    """A model that does not answer in time fails with the time and the option for a longer timeout."""
     server.faults["/chat/completions"] = lambda handler: wait(handler)
     report = ask_hastily(server)
     assert having(report, FAILED) == (PLAIN,)
@@ -372,8 +372,8 @@ def test_silence_of_a_model(server: Stub) -> None:
     assert "--timeout" in check(report, PLAIN).hint
 
 
-def test_silence_from_the_start(server: Stub) -> None:
-    """A gateway that hangs costs one time-out, not thirteen."""
+def test_a_gateway_that_hangs(server: Stub) -> None:
+    """A gateway that hangs costs one timeout, not thirteen."""
     server.faults["*"] = lambda handler: wait(handler)
     report = verify(Gateway(server.url, KEY, 0.3), Scope(MODELS))
     assert having(report, FAILED) == ("liveliness",)
@@ -409,7 +409,9 @@ def streams(*events: str, cut: bool = False) -> Answerer:
     ],
 )
 def test_a_stream_that_fails(server: Stub, answer: Answerer, detail: str | None) -> None:
-    """A stream has to bring text and to end in [DONE]; what came instead is told. After [DONE] nothing matters."""
+    """A stream must have text and end with [DONE], otherwise the report has what came instead. Text after [DONE] is
+    ignored.
+    """
     server.faults["streamed /v1/chat/completions"] = answer
     report = ask(server)
     if detail is None:
@@ -421,8 +423,8 @@ def test_a_stream_that_fails(server: Stub, answer: Answerer, detail: str | None)
     assert check(report, STREAMED_V1).hint
 
 
-def test_the_gateway_dies_on_the_way(server: Stub) -> None:
-    """A gateway that goes away between two checks is one failure, and what follows is skipped."""
+def test_the_gateway_exits_during_verify(server: Stub) -> None:
+    """A gateway that exits between two checks is one failure, and the later checks are skipped."""
 
     def last_words(handler: Handler) -> None:
         handler.server.shutdown()
@@ -437,8 +439,8 @@ def test_the_gateway_dies_on_the_way(server: Stub) -> None:
     assert having(report, SKIPPED) == (STREAMED_V1, *APIS)
 
 
-def test_a_fallback_is_not_passed_off_as_the_model(server: Stub) -> None:
-    """When another model answers, clients are served and the operator is told."""
+def test_an_answer_of_another_model(server: Stub) -> None:
+    """An answer of another model is a warning that names it."""
     headers = {"x-litellm-attempted-fallbacks": "1", "x-litellm-model-group": "second"}
     body = {"choices": [{"message": {"content": "pong"}}]}
     server.faults["/chat/completions"] = lambda handler: handler.reply(200, body, **headers)
@@ -452,8 +454,8 @@ def test_a_fallback_is_not_passed_off_as_the_model(server: Stub) -> None:
 # --- the other APIs ---
 
 
-def test_both_ways_of_anthropic_clients_to_give_the_key(server: Stub) -> None:
-    """/v1/messages is asked once with x-api-key alone, as Anthropic's clients do, and once with a bearer."""
+def test_anthropic_clients_send_the_key_in_two_ways(server: Stub) -> None:
+    """/v1/messages is tested once with only x-api-key, as Anthropic's clients do, and once with a bearer token."""
     given: list[tuple[str | None, str | None]] = []
 
     def remember(handler: Handler) -> None:
@@ -479,7 +481,7 @@ def message(*blocks: object, **more: object) -> Answerer:
     ],
 )
 def test_messages_that_fail(server: Stub, answer: Answerer, detail: str) -> None:
-    """An Anthropic client gets no message: that check alone fails, in the gateway's words."""
+    """If /v1/messages returns no message, only that check fails, with the gateway's message."""
     server.faults["/v1/messages"] = answer
     report = ask(server)
     assert having(report, FAILED) == (MESSAGES,)
@@ -500,7 +502,7 @@ STOP = MESSAGE_EVENTS[-1]
     ],
 )
 def test_a_stream_of_messages_that_fails(server: Stub, events: tuple[str, ...], detail: str) -> None:
-    """A stream of Anthropic's has to bring text and to end in message_stop; what came instead is told."""
+    """A stream of /v1/messages must have text and end with message_stop, otherwise the failure says what came."""
     server.faults["streamed /v1/messages"] = streams(*events)
     report = ask(server)
     assert having(report, FAILED) == (MESSAGES_STREAMED,)
@@ -508,7 +510,7 @@ def test_a_stream_of_messages_that_fails(server: Stub, events: tuple[str, ...], 
 
 
 def test_a_response_that_fails(server: Stub) -> None:
-    """What answers at /v1/responses with something else than a response is found out."""
+    """An invalid answer of /v1/responses is detected."""
     server.faults["/v1/responses"] = completion(content="pong")
     report = ask(server)
     assert having(report, FAILED) == (RESPONSES,)
@@ -526,7 +528,7 @@ def test_a_response_that_fails(server: Stub) -> None:
     ],
 )
 def test_a_stream_of_a_response_that_fails(server: Stub, events: tuple[str, ...], detail: str) -> None:
-    """A streamed response has to be completed; what came instead is told."""
+    """A streamed response must be completed, otherwise the report has what came instead."""
     server.faults["streamed /v1/responses"] = streams(*events)
     report = verify(Gateway(server.url, KEY), Scope(MODELS, full=True))
     assert having(report, FAILED) == ("responses primary, streamed (/v1/responses)",)
@@ -569,7 +571,7 @@ def with_tools(first: Answerer, second: Answerer) -> Answerer:
     ],
 )
 def test_tools_that_fail(server: Stub, first: Answerer, second: Answerer, outcome: Outcome, detail: str) -> None:
-    """A model that calls no tool, or doesn't read its result, is a warning; a request that is refused fails."""
+    """A model that calls no tool or ignores its result is a warning; a refused request is a failure."""
     server.faults["/v1/chat/completions"] = with_tools(first, second)
     report = ask(server)
     assert having(report, outcome) == (TOOLS,)
@@ -597,8 +599,8 @@ def at_once(answer: Answerer) -> Answerer:
     return meet
 
 
-def test_requests_at_once(server: Stub) -> None:
-    """The requests of --concurrency are all under way at the same time, and their latencies are told."""
+def test_concurrent_requests(server: Stub) -> None:
+    """The requests of --concurrency are in flight at the same time, and the report has their latencies."""
     server.faults["/v1/chat/completions"] = at_once(sound)
     found = check(verify(Gateway(server.url, KEY), Scope(MODELS, concurrency=5)), "5 at once primary")
     assert (found.outcome, found.data["requests"], found.data["failed"]) == (OK, 5, 0)
@@ -607,8 +609,8 @@ def test_requests_at_once(server: Stub) -> None:
     assert 0 < found.data["median_seconds"] <= found.data["slowest_seconds"] <= found.data["wall_seconds"]
 
 
-def test_requests_at_once_that_fail(server: Stub) -> None:
-    """When some of the requests at once fail, how many and why is told."""
+def test_concurrent_requests_that_fail(server: Stub) -> None:
+    """If some simultaneous requests fail, the report has their number and the cause."""
     limit = iter([200, 200, 429, 429, 429])
 
     def throttle(handler: Handler) -> None:
@@ -625,7 +627,7 @@ def test_requests_at_once_that_fail(server: Stub) -> None:
 
 
 def test_a_long_prompt(server: Stub) -> None:
-    """With --full a long prompt is sent; a model that doesn't find the word in it is a warning."""
+    """With --full a long prompt is sent; a model that does not find the word in it is a warning."""
     report = verify(Gateway(server.url, KEY), Scope(MODELS, full=True))
     found = check(report, "long prompt primary")
     assert found.outcome is WARNING
@@ -636,7 +638,7 @@ def test_a_long_prompt(server: Stub) -> None:
 
 
 def test_a_prompt_that_is_too_long_for_a_proxy(server: Stub) -> None:
-    """A reverse proxy that lets no large body through is found by --full."""
+    """--full detects a reverse proxy that rejects large bodies."""
 
     def limit(handler: Handler) -> None:
         if int(handler.headers["content-length"]) > 16_384:
@@ -652,7 +654,7 @@ def test_a_prompt_that_is_too_long_for_a_proxy(server: Stub) -> None:
 
 
 def test_embeddings(server: Stub) -> None:
-    """A model that LiteLLM knows as one of embeddings is asked for one, and not for a chat."""
+    """A model that LiteLLM knows as an embedding model gets a request for an embedding, not a chat."""
     info = {"data": [{"model_name": "vectors", "model_info": {"mode": "embedding"}, "litellm_params": {}}]}
     server.faults["/v1/model/info"] = lambda handler: handler.reply(200, info)
     server.faults["/v1/embeddings"] = lambda handler: handler.reply(200, {"data": [{"embedding": [0.1, 0.2, 0.3]}]})
@@ -667,7 +669,9 @@ def test_embeddings(server: Stub) -> None:
 
 
 def test_quiet(server: Stub, capsys: pytest.CaptureFixture[str]) -> None:
-    """--quiet, which the timer uses, says nothing of a sound gateway, and of a sick one a line with the remedy."""
+    """With --quiet, which the timer uses, a healthy gateway gets no output, and an unhealthy one a line with the
+    remedy.
+    """
     arguments = ["verify", "--base-url", server.url, "--api-key", KEY, "--no-spend", "--quiet"]
     assert run_command(arguments) == 0
     assert capsys.readouterr() == ("", "")
@@ -682,13 +686,13 @@ def test_quiet(server: Stub, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("option", ["--no-spend", "--full", "--base-url=http://127.0.0.1:1", "--concurrency=3"])
-def test_fallbacks_go_with_few_options(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What would mean nothing beside --fallbacks is refused, before anything is started."""
+def test_fallbacks_reject_other_options(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Options that have no meaning with --fallbacks are rejected before anything starts."""
     assert run_command(["verify", "--fallbacks", option]) == 64
     assert "--fallbacks can be combined with" in capsys.readouterr().err
 
 
-def test_a_configuration_is_for_fallbacks_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """-c doesn't pretend to change what the running gateway serves."""
+def test_a_configuration_requires_fallbacks(capsys: pytest.CaptureFixture[str]) -> None:
+    """-c is rejected without --fallbacks, because it cannot change what the running gateway serves."""
     assert run_command(["verify", "-c", "demo.yml"]) == 64
     assert "--fallbacks" in capsys.readouterr().err

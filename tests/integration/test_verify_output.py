@@ -1,4 +1,4 @@
-"""What `litellmctl verify` leaves for others: JSON by its schema, JUnit's XML, a page in a real browser, changes."""
+"""The output of `litellmctl verify` for other programs: JSON, JUnit XML, an HTML page in a real browser, --watch."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def check_schema(document: Any) -> None:
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
 
 
-def test_json_is_as_its_schema_says(failing_run: tuple[Path, dict[str, Any]]) -> None:
-    """Reports, sound or not, with and without models asked, and refusals are what docs/verify.schema.json says."""
+def test_json_matches_its_schema(failing_run: tuple[Path, dict[str, Any]]) -> None:
+    """Reports of healthy and unhealthy gateways, and refusals, match docs/verify.schema.json."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     documents = [failing_run[1]]
     with stub() as server:
@@ -87,7 +87,7 @@ def test_json_is_as_its_schema_says(failing_run: tuple[Path, dict[str, Any]]) ->
 
 
 def test_junit_has_every_check(failing_run: tuple[Path, dict[str, Any]]) -> None:
-    """A CI server reads the same checks, outcomes, causes and remedies out of --junit."""
+    """The file of --junit has the same checks, outcomes, causes and remedies for a CI server."""
     folder, report = failing_run
     [suite] = list(JUnitXml.fromfile(str(folder / "junit.xml")))
     assert isinstance(suite, TestSuite)
@@ -108,8 +108,8 @@ def count(report: dict[str, Any], outcome: str) -> int:
     return sum(check["outcome"] == outcome for check in report["checks"])
 
 
-def test_files_hold_no_secret_and_anyone_may_read_them(failing_run: tuple[Path, dict[str, Any]]) -> None:
-    """The key, which a model or a provider has sent back, is in neither file; a web server can read both."""
+def test_files_are_readable_and_have_no_secret(failing_run: tuple[Path, dict[str, Any]]) -> None:
+    """Neither file contains the key, even if a model or a provider sends it back; a web server can read both."""
     folder, report = failing_run
     assert KEY not in json.dumps(report)
     assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "page.html"]
@@ -118,9 +118,9 @@ def test_files_hold_no_secret_and_anyone_may_read_them(failing_run: tuple[Path, 
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    """A file that can't be written is refused before anything is asked, by one error, with --watch as well; a pipe is
-    written to and stays a pipe.
+def test_unwritable_files(tmp_path: Path) -> None:
+    """A file that cannot be written is one error before the first request, also with --watch; a pipe is written to
+    and stays a pipe.
     """
     with stub() as server:
         for option in ("--html", "--junit"):
@@ -155,11 +155,11 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 320), ("dark", 320)])
-def test_the_page_reads_well(
+def test_the_page_is_accessible(
     failing_run: tuple[Path, dict[str, Any]], browser: Browser, tmp_path: Path, scheme: Any, width: int
 ) -> None:
-    """Wide and on a phone, in the light and in the dark: axe finds nothing, nothing is cut off, and all is there;
-    printed, it is dark on white, with its bars.
+    """On wide and narrow screens, light and dark, axe finds no problem, no text is cut off, and all content is there;
+    printed, the page is dark on white with its bars.
     """
     folder, report = failing_run
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
@@ -179,8 +179,8 @@ def test_the_page_reads_well(
     context.close()
 
 
-def test_the_page_runs_and_loads_nothing(failing_run: tuple[Path, dict[str, Any]], browser: Browser) -> None:
-    """It is one file: no script in it, nothing asked of anybody, and what a model said is text."""
+def test_the_page_loads_nothing(failing_run: tuple[Path, dict[str, Any]], browser: Browser) -> None:
+    """The page is one file without scripts or requests, and a model's answer is text in it."""
     folder, report = failing_run
     page = browser.new_page()
     asked: list[str] = []
@@ -253,9 +253,9 @@ def await_rounds(server: Stub, rounds: int, *, sound: bool) -> None:
         time.sleep(0.05)
 
 
-def test_watch_tells_each_change_once(tmp_path: Path) -> None:
-    """--watch says nothing while nothing changes, tells an outage and its end in a line each, keeps the page up to
-    date, and ends by Ctrl-C with 0 when all is well then.
+def test_watch_reports_each_change_once(tmp_path: Path) -> None:
+    """--watch prints one line for an outage and one for its end, updates the page, and exits with 0 after Ctrl-C if
+    the last round passed.
     """
     page = tmp_path / "page.html"
     with stub() as server, watching(server, "--html", str(page)) as process:
@@ -274,8 +274,8 @@ def test_watch_tells_each_change_once(tmp_path: Path) -> None:
 
 
 def test_watch_as_json() -> None:
-    """With --json each change is a line of JSON, by the same schema, each check's first outcome as well; Ctrl-C ends
-    it with 1 while a check fails.
+    """With --json each change, also each check's first outcome, is a line of JSON of the same schema; Ctrl-C ends it
+    with 1 while a check fails.
     """
     with stub() as server, watching(server, "--json") as process:
         changes = [json.loads(next_line(process)) for _ in range(5)]

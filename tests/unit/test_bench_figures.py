@@ -1,4 +1,4 @@
-"""What the benchmark makes of its measurements. The measurements themselves are never asserted."""
+"""How the benchmark summarizes its measurements. The measurements themselves are never asserted."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def build_summaries(**ours: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.0, 1)])
 def test_percentile_is_a_measured_value(share: float, expected: int) -> None:
-    """A percentile is the smallest measured value that this share of all values doesn't exceed, in any order."""
+    """A percentile is the smallest measured value that is not exceeded by that share of all values, in any order."""
     assert percentile(list(range(100, 0, -1)), share) == expected
 
 
-def test_nothing_measured_is_no_number() -> None:
-    """What wasn't measured is never 0: a percentile of it is NaN, a median or a ratio of it None."""
+def test_missing_measurement() -> None:
+    """A missing measurement is never 0: a percentile of it is NaN, a median or a ratio None."""
     assert math.isnan(percentile([], 0.5))
     assert (median([None]), ratio(None, 2.0), ratio(2.0, None), ratio(2.0, 0.0)) == (None, None, None, None)
 
 
-def test_rounds_are_summed_up() -> None:
-    """Of several rounds, times are medians, failed requests sums, and waits the longest."""
+def test_rounds_are_summarized() -> None:
+    """Of several rounds, times are medians, failed requests are sums, and waits are maxima."""
     found = summarize([build_round(start=4), build_round(start=9, failed=3), build_round(start=5, failed=1)])
     event = found["events"]["litellmctl restart"]
     assert (found["start_ready"], event["failed"], event["answered"], event["times"]) == (5, 4, 150, 3)
@@ -57,7 +57,7 @@ def test_rounds_are_summed_up() -> None:
 
 
 def test_never_recovered_has_no_time() -> None:
-    """An event from which the service didn't recover leaves no time of recovery, however quick the others were."""
+    """If the service did not recover from one event, there is no recovery time, however short the others were."""
     sieges = [build_round()["events"]["litellmctl restart"] for _ in range(2)]
     sieges[1]["events"] = [{"returned": 1.0, "recovered": None, "code": 1}]
     found = summarize_events(sieges)
@@ -75,13 +75,13 @@ def test_never_recovered_has_no_time() -> None:
         (Target("t", None, 1), "not measured"),
     ],
 )
-def test_verdict_says_by_how_much(target: Target, verdict: str) -> None:
-    """A target is reached at its limit, and a missed one says by how much; unmeasured is not reached."""
+def test_verdict_has_the_difference(target: Target, verdict: str) -> None:
+    """A target is reached at its limit, a missed one has the difference, and an unmeasured one is not reached."""
     assert (target.verdict, target.reached) == (verdict, verdict == "reached")
 
 
-def test_targets_are_judged_against_the_peers() -> None:
-    """A start in half the time reaches its targets, equal figures miss theirs, a lost request counts."""
+def test_targets_are_relative_to_the_peers() -> None:
+    """A start in half the time reaches its targets, equal figures miss them, and a lost request counts."""
     verdicts = {target.name: target.reached for target in judge(build_summaries(start=2.5, failed=1))}
     assert verdicts == {
         "start to ready, of one plain worker": True,

@@ -12,8 +12,8 @@ from tests.bench.table import write_between_markers
 
 
 @pytest.mark.parametrize("name", ["results", "installation", "doctor"])
-def test_table_replaces_the_one_before_and_nothing_else(tmp_path: Path, name: str) -> None:
-    """What the command writes stands between the markers of docs/benchmark.md, once, and the rest stays as it was."""
+def test_table_replaces_only_the_previous_one(tmp_path: Path, name: str) -> None:
+    """The table replaces the text between its markers in docs/benchmark.md, and the rest of the page stays."""
     page = Path(__file__).resolve().parents[2] / "docs/benchmark.md"
     before, after = page.read_text(encoding="utf-8").split(f"<!-- {name}:")[0], "\n## More\n"
     copy = tmp_path / "page.md"
@@ -25,8 +25,10 @@ def test_table_replaces_the_one_before_and_nothing_else(tmp_path: Path, name: st
     assert (written.count("| new |"), written.count("| old |")) == (1, 0)
 
 
-def test_installation_is_judged_by_its_goals() -> None:
-    """A first install is held against venv and pip, the rest against seconds; what has no goal isn't judged."""
+def test_installation_targets() -> None:
+    """A first install is compared with venv and pip, the other figures with limits in seconds; those without a target
+    get no verdict.
+    """
     figures = {
         "python -m venv and pip install": [50.0, 40.0, 60.0],
         "first install": [10.0],
@@ -41,8 +43,8 @@ def test_installation_is_judged_by_its_goals() -> None:
     assert not {"reached", "missed"} & set(rows["the same, verified"].replace("*", "").split())
 
 
-def test_doctor_is_judged_by_its_slowest() -> None:
-    """Each case is held against five seconds by the longest that it took, and tells what was named."""
+def test_doctor_targets() -> None:
+    """The slowest run of each case is compared with five seconds, and the table has the reported cause."""
     text = doctor.render(
         {
             "quick": doctor.Measured((1.0, 2.0, 5.0), ()),

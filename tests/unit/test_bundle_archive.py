@@ -1,4 +1,4 @@
-"""The file of a bundle: what is whole is taken, and whatever else is refused before anything is written."""
+"""The file of a bundle: a valid file is unpacked, any other is refused before anything is written."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def rewrite_manifest(bundle: Path, **values: Any) -> Path:
     return rewrite(bundle, change)
 
 
-def test_bundle_comes_back_whole(bundle: Path, content: Path, tmp_path: Path) -> None:
-    """What is unpacked is what was packed, and the manifest tells what it is."""
+def test_round_trip(bundle: Path, content: Path, tmp_path: Path) -> None:
+    """A bundle is unpacked to the packed files, and its manifest describes them."""
     found, lock = read_manifest(bundle)
     assert (found, lock) == (manifest_of(content), CONTENT[LOCK].decode())
     (tmp_path / "out").mkdir()
@@ -89,7 +89,7 @@ def test_bundle_comes_back_whole(bundle: Path, content: Path, tmp_path: Path) ->
 
 
 def test_same_content_gives_the_same_file(bundle: Path, content: Path, tmp_path: Path) -> None:
-    """A bundle has no times, owners or order of its own in it."""
+    """A bundle contains no times, owners or order that depend on the machine."""
     write_archive(tmp_path / "again.tar", manifest_of(content), content)
     assert (tmp_path / "again.tar").read_bytes() == bundle.read_bytes()
 
@@ -108,8 +108,10 @@ def refused(path: Path, folder: Path) -> str:
 @pytest.mark.parametrize(
     "name", ["../evil.whl", "/etc/evil.whl", "wheels/../../evil.whl", "wheels/a/b.whl", "evil.pth"]
 )
-def test_name_that_leads_elsewhere(bundle: Path, tmp_path: Path, name: str) -> None:
-    """A name outside of the folder, or that doesn't belong in a bundle, is refused, listed in the manifest or not."""
+def test_unsafe_name(bundle: Path, tmp_path: Path, name: str) -> None:
+    """A name outside of the folder, or one that does not belong in a bundle, is refused, listed in the manifest or
+    not.
+    """
 
     def add(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         members.append((tarfile.TarInfo(name), b"evil"))
@@ -125,7 +127,7 @@ def test_name_that_leads_elsewhere(bundle: Path, tmp_path: Path, name: str) -> N
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
 )
 def test_member_that_is_no_file(bundle: Path, tmp_path: Path, kind: bytes) -> None:
-    """A link, a device or a folder under the name of a wheel is refused."""
+    """A link, a device or a folder with the name of a wheel is refused."""
 
     def swap(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         item, _ = members[-1]
@@ -136,7 +138,7 @@ def test_member_that_is_no_file(bundle: Path, tmp_path: Path, kind: bytes) -> No
 
 
 def test_changed_content(bundle: Path, tmp_path: Path) -> None:
-    """One other byte in one wheel is found before any file is unpacked."""
+    """One changed byte in a wheel is detected before any file is unpacked."""
 
     def spoil(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         item, data = members[-1]
@@ -146,7 +148,7 @@ def test_changed_content(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_changed_lock(bundle: Path, tmp_path: Path) -> None:
-    """A lock that isn't the manifest's is found before it is used for anything."""
+    """A lock that differs from the manifest is detected before it is used."""
 
     def spoil(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         place = next(number for number, (item, _) in enumerate(members) if item.name == LOCK)
@@ -158,12 +160,12 @@ def test_changed_lock(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_member_twice(bundle: Path, tmp_path: Path) -> None:
-    """A second file under one name can't take the place of the one that was checked."""
+    """A second file of the same name cannot replace the one that was checked."""
     refused(rewrite(bundle, lambda members: members.append((members[-1][0], b"a" * 3000))), tmp_path / "out")
 
 
-def test_file_that_is_cut_short(bundle: Path, tmp_path: Path) -> None:
-    """Wherever a copy was cut short, it is refused: at the end, within a member, in the manifest, at nothing."""
+def test_truncated_file(bundle: Path, tmp_path: Path) -> None:
+    """A truncated file is refused, wherever it ends: in the manifest, in a member, or when it is empty."""
     whole = bundle.read_bytes()
     with tarfile.open(bundle) as archive:
         ends = [item.offset_data + item.size for item in archive]
@@ -173,14 +175,14 @@ def test_file_that_is_cut_short(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 20000, b"PK\x03\x04" + b"0" * 600])
-def test_what_is_no_bundle(tmp_path: Path, content: bytes) -> None:
+def test_other_file(tmp_path: Path, content: bytes) -> None:
     """Any other file is refused with its name."""
     (tmp_path / "other").write_bytes(content)
     refused(tmp_path / "other", tmp_path / "out")
 
 
-def test_other_tar_is_no_bundle(tmp_path: Path, content: Path) -> None:
-    """A tar without a manifest in front is said to be no bundle."""
+def test_other_tar(tmp_path: Path, content: Path) -> None:
+    """A tar file that does not begin with a manifest is reported as no bundle."""
     with tarfile.open(tmp_path / "other.tar", "w") as archive:
         archive.add(content / LOCK, LOCK)
     assert "isn't a bundle" in refused(tmp_path / "other.tar", tmp_path / "out")
@@ -190,24 +192,24 @@ def test_other_tar_is_no_bundle(tmp_path: Path, content: Path) -> None:
     "values",
     [{"files": None}, {"files": {}}, {"files": {LOCK: "x"}}, {"files": {LOCK: ["0" * 64, 1]}}, {"format": None}],
 )
-def test_manifest_that_says_nothing(bundle: Path, tmp_path: Path, values: dict[str, Any]) -> None:
-    """A manifest without what it must have is refused."""
+def test_incomplete_manifest(bundle: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+    """A manifest without a required field is refused."""
     refused(rewrite_manifest(bundle, **values), tmp_path / "out")
 
 
 def test_later_format(bundle: Path, tmp_path: Path) -> None:
-    """A format of later times is named, with the way out."""
+    """A newer format is refused with its number and the remedy."""
     assert "has format 2" in refused(rewrite_manifest(bundle, format=2), tmp_path / "out")
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A file that isn't there is said not to be."""
+    """A missing file is reported as missing."""
     with pytest.raises(MissingError, match=r"no\.tar"):
         read_manifest(tmp_path / "no.tar")
 
 
 def test_other_machine_or_python(bundle: Path) -> None:
-    """A bundle for another machine or Python names both and the command that makes the right one."""
+    """For a bundle of another machine or Python the error names both, and the command that builds the right one."""
     found, _ = read_manifest(bundle)
     require_fit(bundle, found, "3.11", "x86_64")
     with pytest.raises(InputError, match=r"for Python 3\.11, and this is Python 3\.12") as caught:
@@ -218,8 +220,8 @@ def test_other_machine_or_python(bundle: Path) -> None:
     assert "bundle --platform aarch64" in caught.value.hint
 
 
-def test_reading_takes_the_standard_library_alone(bundle: Path) -> None:
-    """quickstart.sh reads a bundle with a Python that has no package at all."""
+def test_reading_needs_only_the_standard_library(bundle: Path) -> None:
+    """quickstart.sh reads a bundle with a Python that has no packages."""
     source = Path(__file__).resolve().parents[2] / "installer"
     start = "from litellm_systemd.releases import archive; archive.main(sys.argv[1:])"
     code = f"import sys; sys.path.insert(0, sys.argv.pop(1)); {start}"

@@ -1,4 +1,4 @@
-"""litellmctl as a program: what it prints where, and its exit code."""
+"""The command line of litellmctl: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from litellm_systemd.report.report import Check, Outcome, Report
 
 
 def test_help_lists_every_verb_by_task(capsys: pytest.CaptureFixture[str]) -> None:
-    """--help lists each verb once, below its task, with a summary that is short and not cut off."""
+    """--help lists each verb once, below its task, with a short summary that is not cut off."""
     assert run_command(["--help"]) == 0
     lines = capsys.readouterr().out.split("Install:\n")[1].splitlines()
     rows = [line.split(maxsplit=1) for line in lines if line.startswith("  ")]
@@ -27,8 +27,8 @@ def test_help_lists_every_verb_by_task(capsys: pytest.CaptureFixture[str]) -> No
     assert [row for row in rows if not row[1].endswith(".") or row[1].endswith("...") or len(row[1]) >= 60] == []
 
 
-def test_help_loads_nothing_heavy() -> None:
-    """--help imports neither LiteLLM, boto3, requests, Jinja2 nor rich, so that it answers at once."""
+def test_help_imports_nothing_slow() -> None:
+    """--help imports neither LiteLLM, boto3, requests, Jinja2 nor rich, so that it is fast."""
     heavy = {"litellm", "boto3", "botocore", "requests", "jinja2", "rich"}
     code = (
         "import sys; from litellm_systemd.cli import run_command; run_command(['--help']);"
@@ -50,7 +50,7 @@ def test_help_loads_nothing_heavy() -> None:
     ids=" ".join,
 )
 def test_misuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A command line that makes no sense ends in exit 64, with the reason on standard error."""
+    """An invalid command line exits with 64 and the reason on standard error."""
     assert run_command(arguments) == 64
     out, err = capsys.readouterr()
     assert out == ""
@@ -58,7 +58,7 @@ def test_misuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_misuse_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """With --json an error is JSON too, on standard output, for the program that asked."""
+    """With --json an error is JSON on standard output as well."""
     assert run_command(["status", "--json", "--frob"]) == 64
     assert json.loads(capsys.readouterr().out)["exit_code"] == 64
 
@@ -83,7 +83,7 @@ def failing(error: Exception) -> Any:
 def test_errors(
     error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever goes wrong is told in a sentence with its remedy and an exit code of its own, without a traceback."""
+    """Each error is reported in one sentence with its remedy and its own exit code, without a traceback."""
     monkeypatch.setattr(status, "status", failing(error))
     assert run_command(["status"]) == code
     err = capsys.readouterr().err
@@ -91,8 +91,8 @@ def test_errors(
     assert "Traceback" not in err
 
 
-def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --debug the error arrives as Python raised it."""
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --debug an error has its Python traceback."""
     monkeypatch.setattr(status, "status", failing(RuntimeError("boom")))
     with pytest.raises(RuntimeError, match="boom"):
         run_command(["--debug", "status"])
@@ -112,7 +112,9 @@ REPORT = Report(
 
 
 def test_report_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A report shows facts, checks with latency and remedy, notes, and the verdict last; brackets are just text."""
+    """A report shows facts, checks with latency and remedy, notes, and the verdict last; brackets are printed as
+    text.
+    """
     monkeypatch.setattr(status, "status", lambda _layout: REPORT)
     assert run_command(["status"]) == 1
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
@@ -124,14 +126,14 @@ def test_report_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 def test_report_for_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """--json prints nothing but the report."""
+    """--json prints only the report."""
     monkeypatch.setattr(status, "status", lambda _layout: REPORT)
     assert run_command(["status", "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == REPORT.as_dict()
 
 
 def test_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`init` writes .env into the current folder and says what comes next."""
+    """`init` writes .env into the current folder and names the next step."""
     monkeypatch.chdir(tmp_path)
     assert run_command(["init", "--region", "eu-central-1"]) == 0
     assert "AWS_REGION_NAME=eu-central-1" in (tmp_path / ".env").read_text(encoding="utf-8").splitlines()
@@ -147,7 +149,7 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_completion_proposes_verbs() -> None:
-    """What the shell asks for after `litellmctl rel` is completed to the verbs that begin so."""
+    """`litellmctl rel` is completed to the verbs that begin with those letters."""
     env = {**os.environ, "_LITELLMCTL_COMPLETE": "bash_complete", "COMP_WORDS": "litellmctl rel", "COMP_CWORD": "1"}
     code = "import sys; sys.argv = ['litellmctl']; from litellm_systemd.cli import main; main()"
     done = subprocess.run(
@@ -171,7 +173,7 @@ def test_closed_pipe_is_no_failure() -> None:
 
 
 def test_verbs_without_an_install(capsys: pytest.CaptureFixture[str]) -> None:
-    """On a host where nothing is installed, the shipped configurations can be listed and looked into."""
+    """Without an installation, the shipped configurations can be listed and shown."""
     assert run_command(["config", "show", "demo"]) == 0
     out = capsys.readouterr().out
     assert "claude-sonnet-5-5" in out
@@ -180,10 +182,10 @@ def test_verbs_without_an_install(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("verb", ["config check", "init", "bundle", "upgrade", "status", "doctor"])
-def test_a_folder_that_was_deleted(
+def test_a_deleted_working_folder(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a folder that somebody has deleted, each verb says so, before it does anything."""
+    """In a deleted folder, each verb reports that before it does anything."""
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -202,8 +204,8 @@ def test_module_has_a_main() -> None:
     assert cli.cli.name == "cli"
 
 
-def test_a_reader_that_hangs_up() -> None:
-    """Where nobody reads the output to its end, as with `| head`, the exit code is that of the verb all the same."""
+def test_a_reader_that_closes_the_pipe() -> None:
+    """If the reader closes the pipe, as `| head` does, the exit code is still that of the verb."""
     reading, writing = os.pipe()
     os.close(reading)
     argv = (sys.executable, "-I", "-m", "litellm_systemd", "config", "list")

@@ -1,4 +1,4 @@
-"""litellmctl models and iam-policy as a user calls them, with nobody asked."""
+"""litellmctl models and iam-policy without requests to AWS."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ask(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> t
 
 
 def test_the_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each model stands in a row with its id, region, limits and end; aliases and fallbacks stand below."""
+    """Each model has a row with its id, region, limits and end; aliases and fallbacks are below."""
     out, err = ask(capsys, "models", "--offline", "-c", "./mine.yml")
     assert err == ""
     table, below = out.split("\n\n")
@@ -53,7 +53,7 @@ def test_the_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "not by Bedrock: it was not queried (--offline)" in out
 
 
-def test_for_programs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--json has every field, with the source of the lifecycle and the names of the fallbacks."""
     out, _ = ask(capsys, "models", "--offline", "--json", "-c", "./mine.yml")
     report: dict[str, Any] = json.loads(out)
@@ -84,8 +84,8 @@ def test_for_programs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "ended" in [check["name"] for check in report["checks"]]
 
 
-def test_the_policy_is_all_there_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard output holds the policy document and nothing else, with --json and without."""
+def test_only_the_policy_is_printed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output has only the policy document, with and without --json."""
     plain, _ = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml")
     same, _ = ask(capsys, "iam-policy", "--offline", "--json", "-c", "./mine.yml")
     assert plain == same
@@ -95,7 +95,7 @@ def test_the_policy_is_all_there_is(here: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_guardrails_by_variables(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A guardrail's name and region may be references, as in LiteLLM's examples: the policy follows them."""
+    """A guardrail's name and region may be references, as in LiteLLM's examples, and the policy has their values."""
     own = "{guardrailIdentifier: os.environ/OURS, guardrailVersion: '1'}"
     mine = CONFIG.replace("v1:0}", f"v1:0, guardrailConfig: {own}}}", 1)
     more = "guardrail: bedrock, guardrailIdentifier: os.environ/OTHER, aws_region_name: os.environ/THERE"
@@ -111,7 +111,7 @@ def test_guardrails_by_variables(here: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_models_own_role(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A model that is called as a role of its own is named with it: that role needs the model's part alone."""
+    """The policy names a model that is called with a role of its own, because only that role needs the permission."""
     role = "arn:aws:iam::123456789012:role/own"
     mine = CONFIG.replace("20250929-v1:0}", f"20250929-v1:0, aws_role_name: '{role}'}}")
     (here / "mine.yml").write_text(mine, encoding="utf-8")
@@ -120,7 +120,7 @@ def test_a_models_own_role(here: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_guardrails(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A guardrail that a model names, and one that LiteLLM applies, may be applied, and no other one."""
+    """The policy allows the guardrail that a model names and the ones that LiteLLM applies, and no other."""
     own = "{guardrailIdentifier: abc123, guardrailVersion: '1'}"
     mine = CONFIG.replace("v1:0}", f"v1:0, guardrailConfig: {own}}}", 1)
     more = "{guardrail: bedrock, mode: pre_call, guardrailIdentifier: def456, guardrailVersion: '2'}"
@@ -135,7 +135,9 @@ def test_guardrails(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_shipped_configuration_before_an_install(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A shipped configuration is read as an install would write it for the region, --region coming first."""
+    """Before an install, a shipped configuration is read as an install would write it for the region; --region comes
+    first.
+    """
     out, _ = ask(capsys, "iam-policy", "--offline", "-c", "iam_role_config.yml")
     assert "inference-profile/eu.anthropic.claude-sonnet-5-5" in out
     out, _ = ask(
@@ -158,14 +160,14 @@ def test_a_shipped_configuration_before_an_install(here: Path, capsys: pytest.Ca
     ],
 )
 def test_refusals(arguments: list[str], code: int, said: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What can't be answered ends in one line and its exit code."""
+    """A request that cannot be answered ends with one line and its exit code."""
     out, err = ask(capsys, *arguments, code=code)
     assert out == ""
     assert said in err
 
 
 def test_no_region(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a region there are no ARNs to write: that is said, with the way to give one."""
+    """Without a region no ARN can be written, and the error says how to give one."""
     (here / ".env").write_text("", encoding="utf-8")
     _, err = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml", code=78)
     assert "no region is set" in err

@@ -1,4 +1,4 @@
-"""/usr/local/bin/litellmctl, as the shell runs it."""
+"""/usr/local/bin/litellmctl, run by the shell."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_script_is_plain_sh(script: Path) -> None:
-    """The script is POSIX sh: shellcheck finds nothing in it."""
+    """The script is POSIX sh and passes shellcheck."""
     done = subprocess.run((f"{sys.prefix}/bin/shellcheck", str(script)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_script_hands_all_on(script: Path, tmp_path: Path) -> None:
-    """Arguments arrive as they were, spaces included, and so does the name that the command was called by."""
+def test_script_passes_on_arguments(script: Path, tmp_path: Path) -> None:
+    """Arguments, also with spaces, and the name of the called command are passed on unchanged."""
     python = tmp_path / "opt/current/bin/python"
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
     python.chmod(0o755)
@@ -45,7 +45,7 @@ def test_script_hands_all_on(script: Path, tmp_path: Path) -> None:
 
 
 def test_script_runs_litellmctl(script: Path, tmp_path: Path) -> None:
-    """With a Python that has the package it is litellmctl, exit code included."""
+    """With a Python that has the package, the script is litellmctl, with its exit code."""
     python = tmp_path / "opt/current/bin/python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
     python.chmod(0o755)
@@ -55,8 +55,8 @@ def test_script_runs_litellmctl(script: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("link", ["/usr/bin/python3.99", "python3"])
-def test_python_is_gone(script: Path, tmp_path: Path, link: str) -> None:
-    """Without the release's Python there is one message that names it and the remedy, and exit code 69."""
+def test_missing_python(script: Path, tmp_path: Path, link: str) -> None:
+    """If the release's Python is missing, one message names it and the remedy, with exit code 69."""
     (tmp_path / "opt/current/bin/python").symlink_to(link)
     (tmp_path / "opt/current/release.json").write_text(
         '{\n  "format": 1,\n  "python": "/usr/bin/python3.99",\n  "size": 1\n}\n', encoding="utf-8"
@@ -69,7 +69,7 @@ def test_python_is_gone(script: Path, tmp_path: Path, link: str) -> None:
 
 
 def test_no_release(script: Path, tmp_path: Path) -> None:
-    """Without any release the message says so."""
+    """Without a release the message says so."""
     (tmp_path / "opt/current").unlink()
     done = run(script)
     assert (done.returncode, "there is no release in" in done.stderr) == (69, True)

@@ -1,4 +1,4 @@
-"""litellmctl config check: which file, in which environment, and how what is wrong is told."""
+"""litellmctl config check: the file, its environment, and the format of the findings."""
 
 from __future__ import annotations
 
@@ -61,8 +61,10 @@ def codes(report: Report) -> list[str]:
     return [finding["code"] for finding in report.data["findings"]]
 
 
-def test_each_finding_is_a_line_that_an_editor_can_follow(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """File, line, column, severity, message and code on one line, the remedy below, and exit code 78."""
+def test_each_finding_has_a_position_for_editors(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finding is one line with file, line, column, severity, message and code, the remedy below; the exit code is
+    78.
+    """
     assert run_command(["config", "check", "-e", "env", "./bad.yaml"]) == 78
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
@@ -76,7 +78,7 @@ def test_each_finding_is_a_line_that_an_editor_can_follow(here: Path, capsys: py
     assert lines[-1] == f"{here / 'bad.yaml'}: 2 errors, 1 warning"
 
 
-def test_the_findings_for_programs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With --json each finding is an object with severity, code, file, line, column, key, message and remedy."""
     assert run_command(["config", "check", "-e", "env", "bad.yaml", "--json"]) == 78
     printed: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -95,23 +97,23 @@ def test_the_findings_for_programs(here: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.usefixtures("here")
 def test_warnings_alone_are_no_failure() -> None:
-    """A configuration with warnings alone ends in exit code 0."""
+    """A configuration with only warnings exits with 0."""
     Path("bad.yaml").write_text(BAD.replace("bedrok/x", "openai/x").replace("os.environ/KEY", "os.environ/PATH_"))
     Path("env").write_text(ENVIRONMENT + "PATH_=x\n")
     assert run_command(["config", "check", "-e", "env", "bad.yaml"]) == 0
 
 
 @pytest.mark.usefixtures("here")
-def test_a_file_that_is_no_yaml_is_a_finding_too(capsys: pytest.CaptureFixture[str]) -> None:
-    """What can't be read at all is told in the same form, with its place."""
+def test_invalid_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that cannot be parsed is reported in the same format, with the position."""
     Path("bad.yaml").write_text("model_list:\n  - a: b: c\n")
     assert run_command(["config", "check", "bad.yaml"]) == 78
     assert ":2:9: error: this isn't YAML" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("here")
-def test_every_broken_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of several entries that can't be used each is a finding of its own, so that one run is enough."""
+def test_every_invalid_model_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of several invalid entries is a finding of its own, so that one run is enough."""
     Path("bad.yaml").write_text("model_list:\n  - model_name: a\n  - {model_name: b, litellm_params: {}}\n  - c\n")
     assert run_command(["config", "check", "bad.yaml", "--json"]) == 78
     found = json.loads(capsys.readouterr().out)["data"]["findings"]
@@ -120,13 +122,13 @@ def test_every_broken_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("./gone.yaml", 66), ("gone.yaml", 64)])
 @pytest.mark.usefixtures("here")
-def test_a_file_that_is_not_there(name: str, code: int) -> None:
-    """A path without a file is a missing input, a bare name that nothing answers a wrong use."""
+def test_a_missing_file(name: str, code: int) -> None:
+    """A path without a file is a missing input, an unknown name is a usage error."""
     assert run_command(["config", "check", name]) == code
 
 
-def test_without_an_environment_nothing_is_said_of_variables(here: Path) -> None:
-    """Where no environment can be read, no variable is called unset, and that is said."""
+def test_without_an_environment_variables_are_not_checked(here: Path) -> None:
+    """If no environment can be read, variables are not checked, and a note says so."""
     report = check_config(Request(host(here), config="./bad.yaml", cwd=here))
     assert codes(report) == ["unknown-provider", "unknown-setting"]
     assert report.data["environment"] is None
@@ -134,7 +136,7 @@ def test_without_an_environment_nothing_is_said_of_variables(here: Path) -> None
 
 
 def test_the_env_file_here_comes_before_the_installed_one(here: Path) -> None:
-    """A .env in the current folder is what an install would take, so it is what a configuration is judged in."""
+    """A .env in the current folder, which an install would use, precedes the installed environment."""
     layout = host(here, ENVIRONMENT)
     assert "unset-variable" in codes(check_config(Request(layout, config="./bad.yaml", cwd=here)))
     (here / ".env").write_text(ENVIRONMENT + "KEY=k\n")
@@ -144,7 +146,7 @@ def test_the_env_file_here_comes_before_the_installed_one(here: Path) -> None:
 
 
 def test_the_active_configuration_is_the_default(here: Path) -> None:
-    """On a host where the service is installed, the active configuration is checked in its own environment."""
+    """With an installation, the active configuration is checked in its own environment."""
     report = check_config(Request(host(here, ENVIRONMENT, BAD), cwd=here))
     assert report.exit_code is ExitCode.CONFIG
     assert report.data["source"] == str(here / "host/etc/litellm/configs/mine.yml")
@@ -152,27 +154,27 @@ def test_the_active_configuration_is_the_default(here: Path) -> None:
 
 
 def test_env_names_the_configuration(here: Path) -> None:
-    """Before an install, CONFIG_FILE in .env says what is checked."""
+    """Before an install, CONFIG_FILE in .env selects the configuration."""
     (here / ".env").write_text("CONFIG_FILE=./bad.yaml\n")
     assert check_config(Request(host(here), cwd=here)).data["source"] == str(here / "bad.yaml")
 
 
 def test_nothing_to_check(here: Path) -> None:
-    """Without a configuration, a .env and an installation the user is asked to name a configuration."""
+    """Without a configuration, a .env and an installation, the error asks for the name of a configuration."""
     with pytest.raises(MissingError, match=r"there is no \.env here, and nothing is installed") as caught:
         check_config(Request(host(here), cwd=here))
     assert "name a configuration: -c" in caught.value.hint
 
 
 def test_a_shipped_configuration_is_checked_as_it_would_be_installed(here: Path) -> None:
-    """For eu-central-1 a shipped configuration has no profile out of reach, as an install rewrites them."""
+    """For eu-central-1 a shipped configuration has only available profiles, because an install rewrites them."""
     report = check_config(Request(host(here), here / "env", "iam_role_config.yml", here))
     assert codes(report) == []
     assert report.exit_code is ExitCode.OK
 
 
-def test_a_region_that_the_instance_may_tell_is_no_error(here: Path) -> None:
-    """Before an install a missing region is a warning, since on EC2 the install asks the instance."""
+def test_a_missing_region_is_a_warning(here: Path) -> None:
+    """Before an install a missing region is a warning, because on EC2 the install queries the instance."""
     (here / "env").write_text("")
     report = check_config(Request(host(here), here / "env", "iam_role_config.yml", here))
     assert set(codes(report)) == {"no-region"}
@@ -192,7 +194,7 @@ def somebody() -> Iterator[None]:
 
 
 def test_without_root_a_plain_file_is_checked() -> None:
-    """A user who may not read the installed environment gets what can be said without it."""
+    """A user who may not read the installed environment gets the findings that do not depend on it."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # pytest's own folders are root's alone
@@ -206,8 +208,8 @@ def test_without_root_a_plain_file_is_checked() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_check_loads_nothing_heavy() -> None:
-    """No LiteLLM, no AWS, no HTTP and no tables are imported for a check, so that it answers at once."""
+def test_a_check_imports_nothing_slow() -> None:
+    """A check imports no LiteLLM, AWS, HTTP or table modules, so that it is fast."""
     heavy = {"litellm", "boto3", "botocore", "requests", "jinja2", "rich", "asyncio"}
     code = (
         "import sys; from litellm_systemd.cli import run_command; run_command(['config', 'check', 'bad.yaml']);"
@@ -217,8 +219,8 @@ def test_a_check_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_models_that_end_are_told(here: Path) -> None:
-    """A model that has ended is an error with its line; one that is active already, or ends soon, a warning."""
+def test_models_near_their_end_of_life(here: Path) -> None:
+    """A model past its end of life is an error with its line; an active one, or one that ends soon, is a warning."""
     ended = "bedrock/eu.anthropic.claude-3-7-sonnet-20250219-v1:0"
     text = f"model_list:\n  - model_name: a\n    litellm_params:\n      model: {ended}\n"
     (here / "ended.yaml").write_text(text)
