@@ -1,4 +1,4 @@
-"""How hypothesis searches in the unit tests."""
+"""Settings of hypothesis for the unit tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of the fakes share: an AWS that the environment points to, and boto3's clients for it."""
+"""A fake AWS that the environment points to, and boto3's clients for it, shared by the tests of the fakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files a configuration consists of, on a host and in the folder of a user."""
+"""The files that a configuration consists of, on a host and in the folder of a user."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_a_model_is_added_in_one_place(tmp_path: Path, name: str) -> None:
     assert read_gateway(request.layout, resolve(request).config).names == found.gateway.names
 
 
-def test_everything_that_is_shared_is_installed(tmp_path: Path) -> None:
-    """An install has every shipped configuration and all that these include, for the region of the host."""
+def test_all_shipped_files_are_installed(tmp_path: Path) -> None:
+    """An install writes every shipped configuration and all files that these include, for the region of the host."""
     found = wanted(tmp_path, "demo.yml")
     assert set(found.configs) == {*config_names(), *shared_names()}
     assert b"bedrock/eu.anthropic.claude-sonnet-5-5" in found.configs["shared/models.yml"]
@@ -64,8 +64,10 @@ def test_a_finding_names_the_included_file(tmp_path: Path) -> None:
         wanted(tmp_path, "iam_role_config.yml")
 
 
-def test_files_that_a_given_one_includes_are_taken_along(tmp_path: Path) -> None:
-    """`-c FILE` installs the file with those it includes, at the same places below /etc/litellm/configs."""
+def test_included_files_are_installed(tmp_path: Path) -> None:
+    """`-c FILE` installs the file with the files that it includes, at the same relative paths below
+    /etc/litellm/configs.
+    """
     main = put(tmp_path / "mine/my.yml", "include: [team/models.yml, more.yml]\ngeneral_settings: {}\n")
     team = put(tmp_path / "mine/team/models.yml", f"include: [deep.yml]\n{OWN}")
     deep = put(tmp_path / "mine/team/deep.yml", OWN.replace("own", "deep"))
@@ -78,8 +80,8 @@ def test_files_that_a_given_one_includes_are_taken_along(tmp_path: Path) -> None
     assert standalone(found.own, found.gateway) == tmp_path / "mine/my.yml"
 
 
-def test_a_given_file_may_include_what_is_installed(tmp_path: Path) -> None:
-    """A file of the user's can share the models that ship: what isn't next to it is taken from where it goes."""
+def test_a_given_file_may_include_installed_files(tmp_path: Path) -> None:
+    """A user's file may include shipped models: a file that is not next to it is read from the installed ones."""
     put(installed(tmp_path, USER_FILE), OWN)
     put(tmp_path / "my.yml", f"include: [shared/models.yml, {USER_FILE}]\n")
     found = wanted(tmp_path, "./my.yml")
@@ -92,7 +94,7 @@ def test_a_given_file_may_include_what_is_installed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entry", ["../other.yml", "/srv/other.yml", "../../other.yml"])
 def test_a_file_of_another_folder_is_refused(tmp_path: Path, entry: str) -> None:
-    """What would be elsewhere after an install, or nowhere, is refused by its name."""
+    """A path that an install would move or lose is refused with its name."""
     put(tmp_path / "other.yml", OWN)
     put(tmp_path / "mine/my.yml", f"include: [{entry}]\n{OWN}")
     with pytest.raises(InputError, match=r"my\.yml includes other\.yml from another folder"):
@@ -100,14 +102,14 @@ def test_a_file_of_another_folder_is_refused(tmp_path: Path, entry: str) -> None
 
 
 def test_a_missing_file_is_named_with_the_line(tmp_path: Path) -> None:
-    """A file that is nowhere is named with the line that includes it."""
+    """A missing file is an error with the line that includes it."""
     put(tmp_path / "my.yml", f"include:\n  - gone.yml\n{OWN}")
     with pytest.raises(MissingError, match=r"gone\.yml, which .*my\.yml:2:5 includes, doesn't exist"):
         wanted(tmp_path, "./my.yml")
 
 
-def test_a_given_file_does_not_replace_what_ships(tmp_path: Path) -> None:
-    """A file with the name of a shipped one and another text is refused: an upgrade would rewrite it."""
+def test_a_given_file_cannot_replace_a_shipped_one(tmp_path: Path) -> None:
+    """A file with the name of a shipped one and another text is refused, because an upgrade would rewrite it."""
     put(tmp_path / "my.yml", "include: [shared/models.yml]\n")
     put(tmp_path / "shared/models.yml", OWN)
     with pytest.raises(InputError, match=r"isn't /etc/litellm/configs/shared/models\.yml, whose name it has"):
@@ -116,8 +118,8 @@ def test_a_given_file_does_not_replace_what_ships(tmp_path: Path) -> None:
     assert b"eu.anthropic" in wanted(tmp_path, "./my.yml").configs["shared/models.yml"]
 
 
-def test_own_models_are_taken_along_once(tmp_path: Path) -> None:
-    """A copy of the user's own file comes along to a host that has none, and never replaces the models there."""
+def test_users_models_are_copied_once(tmp_path: Path) -> None:
+    """A copy of the user's own models is installed on a host that has none, and never replaces the models there."""
     put(tmp_path / "my.yml", f"include: [{USER_FILE}]\n")
     put(tmp_path / USER_FILE, OWN)
     assert wanted(tmp_path, "./my.yml").configs[USER_FILE] == OWN.encode()
@@ -128,8 +130,8 @@ def test_own_models_are_taken_along_once(tmp_path: Path) -> None:
         wanted(tmp_path, "./my.yml")
 
 
-def test_an_included_file_that_was_edited_on_the_host_counts(tmp_path: Path) -> None:
-    """As any file edited on the host, an included one stays, and the configuration is checked with it."""
+def test_an_edited_included_file_is_kept(tmp_path: Path) -> None:
+    """An included file that was edited on the host stays, and the configuration is checked with it."""
     put(tmp_path / "my.yml", f"include: [more.yml]\n{OWN}")
     put(tmp_path / "more.yml", OWN.replace("own", "given"))
     put(installed(tmp_path, "more.yml"), OWN.replace("own", "edited"))
@@ -139,7 +141,9 @@ def test_an_included_file_that_was_edited_on_the_host_counts(tmp_path: Path) -> 
 
 
 def test_an_edited_copy_of_an_earlier_version_is_reported() -> None:
-    """A shipped configuration that was edited before there were own models names them, and what to do."""
+    """A configuration that was edited before the user's models had a file of their own is reported, with
+    the remedy.
+    """
     note = edited_note(Layout(), "/etc/litellm/configs/iam_role_config.yml", OWN.encode())
     assert note is not None
     assert note.startswith("/etc/litellm/configs/iam_role_config.yml is an edited copy of an earlier version")
@@ -161,12 +165,14 @@ def test_an_edited_copy_of_an_earlier_version_is_reported() -> None:
     ids=["includes own models", "broken", "the demo", "the user's own"],
 )
 def test_other_edits_are_not_reported(name: str, text: str) -> None:
-    """An edit that includes the user's own file, or of a file that never did, needs nothing."""
+    """An edit that includes the user's own file, or of a file that never did, is not reported."""
     assert edited_note(Layout(), f"/etc/litellm/configs/{name}", text.encode()) is None
 
 
-def test_an_edited_copy_that_gives_way_does_not_count(tmp_path: Path) -> None:
-    """An edited configuration is what an install checks; once it gives way, what ships is, with the own models."""
+def test_a_replaced_edited_copy_is_not_checked(tmp_path: Path) -> None:
+    """An install checks an edited configuration; if it is replaced, the shipped one with the user's models is
+    checked.
+    """
     path = put(installed(tmp_path, "iam_role_config.yml"), OWN.replace("own", "old"))
     put(installed(tmp_path, USER_FILE), OWN)
     assert wanted(tmp_path, "iam_role_config.yml").gateway.names == ("old",)

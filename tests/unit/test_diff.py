@@ -91,8 +91,8 @@ def test_secrets_are_masked(line: str, canary: str) -> None:
         "EnvironmentFile=/etc/litellm/litellm.env",
     ],
 )
-def test_what_is_no_secret_shows(line: str) -> None:
-    """References to variables, model ids, and settings that only resemble a secret, stay readable."""
+def test_other_values_are_shown(line: str) -> None:
+    """References to variables, model ids, and settings that only resemble a secret are not masked."""
     assert mask_lines(line) == line
     assert mask_yaml(line) == line
 
@@ -117,7 +117,7 @@ litellm_settings: {request_timeout: 30, drop_params: true}
 
 
 def test_secrets_of_a_configuration() -> None:
-    """In a configuration, lists, flow mappings, headers, folded values and comments are masked; the rest stays."""
+    """In a configuration, lists, flow mappings, headers, folded values and comments are masked; the rest is shown."""
     shown = mask_yaml(CONFIG.replace("canary-9", "sk-canary-9x"))
     assert "canary" not in shown
     assert len(shown.split("\n")) == len(CONFIG.split("\n"))
@@ -125,8 +125,8 @@ def test_secrets_of_a_configuration() -> None:
     assert "    litellm_params: {model: openai/x, api_key: ***, extra_headers: {X-Own: ***}}\n" in shown
 
 
-def test_secrets_of_a_broken_configuration() -> None:
-    """A file that is no YAML any more is masked line by line, lists and blocks under a secret name included."""
+def test_secrets_of_an_invalid_configuration() -> None:
+    """A file that is not valid YAML is masked line by line, with lists and blocks under a secret name."""
     shown = mask_yaml(
         "a: b: c\nkeys:\n  - canary-1\n- api_key:\n    canary-2\nport: 4000\ntoken: |\n  canary-3\n\n  canary-4\nb: 1"
     )
@@ -136,7 +136,9 @@ def test_secrets_of_a_broken_configuration() -> None:
 
 
 def test_variables_of_the_table() -> None:
-    """A variable that the table calls public shows, except a password in it; one that it calls secret never does."""
+    """A variable that the table calls public is shown, except for a password in it; one that it calls secret never
+    is.
+    """
     values = {
         "AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/litellm_gateway2",
         "AWS_WEB_IDENTITY_TOKEN_FILE": "/etc/litellm/token",
@@ -155,13 +157,13 @@ def test_variables_of_the_table() -> None:
 
 
 def test_a_changed_secret_is_a_difference() -> None:
-    """A secret that changed shows as a changed line, without either value."""
+    """A changed secret is a changed line without either value."""
     before, after = (FileState("/etc/x.yml", f"a: 1\napi_key: canary-{number}\n".encode()) for number in (1, 2))
     assert render_diff(before, after).splitlines()[3:] == [" a: 1", "-api_key: ***", "+api_key: ***"]
 
 
 def test_secret_of_several_lines() -> None:
-    """No line of a secret value that goes over several lines shows, and that it changed does."""
+    """A changed secret of several lines is a difference, and no line of it is shown."""
     before, after = (
         FileState("/etc/e.env", render_assignments({"A_KEY": f"BEGIN\ncanary{number}\nEND", "B": "x"}).encode())
         for number in (1, 2)

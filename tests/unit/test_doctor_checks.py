@@ -1,4 +1,4 @@
-"""Single checks of doctor, as far as they need no running host."""
+"""Single checks of doctor that need no running host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""configs/cloudformation/ec2.yaml: sound for CloudFormation, closed to the network, and with no right too many."""
+"""configs/cloudformation/ec2.yaml: valid for CloudFormation, closed to the network, with minimal permissions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def instance(stack: Stack) -> Any:
 
 
 def test_cfn_lint_finds_nothing() -> None:
-    """CloudFormation's linter has neither errors nor warnings, in any region where the models are offered."""
+    """CloudFormation's linter reports no errors or warnings, in any region where the models are offered."""
     known = [region for region in SERVED if region not in ("ap-southeast-6",)]
     found = lint_file(EC2, ManualArgs(regions=known, include_checks=["I"]))
     assert not found, "\n".join(f"{each.rule.id} line {each.linenumber}: {each.message}" for each in found)
@@ -55,7 +55,7 @@ def test_cfn_lint_finds_nothing() -> None:
 
 @pytest.mark.slow
 def test_checkov_finds_nothing() -> None:
-    """The rules of checkov for instances, groups, roles and disks are met, none of them skipped."""
+    """The template passes checkov's rules for instances, groups, roles and disks, none of them skipped."""
     if not CHECKOV.exists():
         missing = pytest.fail if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1" else pytest.skip
         missing(f"{CHECKOV} isn't there: scripts/test.sh makes it")
@@ -67,8 +67,8 @@ def test_checkov_finds_nothing() -> None:
     assert found["summary"]["passed"] > 10
 
 
-def test_no_way_in(stack: Stack) -> None:
-    """No port is open to anybody, and the one way out is HTTPS."""
+def test_no_open_port(stack: Stack) -> None:
+    """No port is open, and only HTTPS can leave."""
     types = {name: each["Type"] for name, each in stack.template["Resources"].items()}
     assert "AWS::EC2::SecurityGroupIngress" not in types.values()
     assert [name for name, kind in types.items() if kind == "AWS::EC2::SecurityGroup"] == ["SecurityGroup"]
@@ -82,7 +82,9 @@ def test_no_way_in(stack: Stack) -> None:
 
 
 def test_metadata_and_disk(stack: Stack) -> None:
-    """The metadata asks for a token and reaches no container; the disk is encrypted and goes with the instance."""
+    """The metadata require a token and cannot be reached from containers; the disk is encrypted and deleted with the
+    instance.
+    """
     options = instance(stack)["MetadataOptions"]
     assert (options["HttpTokens"], options["HttpPutResponseHopLimit"]) == ("required", 1)
     (disk,) = instance(stack)["BlockDeviceMappings"]
@@ -92,7 +94,7 @@ def test_metadata_and_disk(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("kind", read_stack({}).template["Parameters"]["InstanceType"]["AllowedValues"])
-def test_image_is_of_the_processor(kind: str) -> None:
+def test_image_matches_the_processor(kind: str) -> None:
     """Each instance type gets Amazon Linux 2023 for its own processor."""
     image = instance(read_stack({**SOURCE, "InstanceType": kind}))["ImageId"]
     # Of Graviton are the families whose generation is followed by a g.
@@ -108,7 +110,7 @@ def statements(stack: Stack) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["iam_role_config.yml", "prompt_caching.yml"])
 @pytest.mark.parametrize("region", SERVED)
 def test_bedrock_policy(region: str, name: str) -> None:
-    """The role may do what `litellmctl iam-policy` prints for the configuration in this region, and nothing else.
+    """The role has exactly the permissions that `litellmctl iam-policy` prints for the configuration in this region.
 
     CloudFormation can't work out the regions behind a profile. A `*` stands for them: the condition leaves of it what
     the profile reaches.
@@ -147,7 +149,9 @@ def test_models_only_through_profiles(region: str) -> None:
 
 
 def test_role(stack: Stack) -> None:
-    """Beside Bedrock and the source the role may what Session Manager needs, and only an instance can take it on."""
+    """The role has permissions for Bedrock, the source and Session Manager only, and only an instance can
+    assume it.
+    """
     role = stack.resource("Role")
     assert role["ManagedPolicyArns"] == ["arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"]
     assert set(statements(stack)) == {"bedrock", "source"}
@@ -156,12 +160,12 @@ def test_role(stack: Stack) -> None:
 
 
 def test_regions() -> None:
-    """A stack in a region that lacks a model is refused by CloudFormation itself: the region is in no mapping."""
+    """CloudFormation refuses a stack in a region that lacks a model, because the mapping has no such region."""
     assert sorted(read_stack({}).template["Mappings"]["Profiles"]) == SERVED
 
 
 def test_source_policy(stack: Stack) -> None:
-    """The role may read the one object that holds the source, and nothing in S3 when it comes by HTTPS."""
+    """The role may read the one object with the source, and nothing in S3 if the source is downloaded by HTTPS."""
     ((source,),) = [each for name, each in statements(stack).items() if name == "source"]
     assert (source["Action"], source["Resource"]) == ("s3:GetObject", "arn:aws:s3:::bucket/folder/source.tar.gz")
     other = {**SOURCE, "SourceUrl": "https://example.com/source.tar.gz"}
@@ -184,13 +188,13 @@ def test_source_policy(stack: Stack) -> None:
     ],
 )
 def test_parameters_that_reach_the_script(name: str, value: str, fits: bool) -> None:
-    """What is put into a script that root runs can hold nothing that a shell would act on."""
+    """A value that is inserted into the script, which root runs, cannot contain a shell's special characters."""
     pattern = read_stack({}).template["Parameters"][name]["AllowedPattern"]
     assert bool(re.fullmatch(pattern, value)) is fits
 
 
 def test_user_data(stack: Stack, tmp_path: Path) -> None:
-    """Nothing of CloudFormation is left in the script, it fits into user data, and bash and shellcheck accept it."""
+    """The script has no CloudFormation syntax left, fits into user data, and passes bash and shellcheck."""
     text = user_data(stack)
     script = tmp_path / "user-data"
     script.write_text(text)
@@ -203,7 +207,7 @@ def test_user_data(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_outputs(stack: Stack) -> None:
-    """The outputs are commands as one types them, for the port and the key of this service."""
+    """The outputs are commands to copy, with the port and the key of this service."""
     outputs = {name: stack.resolve(each["Value"]) for name, each in stack.template["Outputs"].items()}
     start = "aws ssm start-session --region us-east-1 --target <Instance>"
     assert outputs["Forward"] == (

@@ -1,4 +1,4 @@
-"""The file that users copy to .env."""
+"""configs/env.example, which users copy to .env."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ EXAMPLE = CONFIGS / "env.example"
 TEXT = EXAMPLE.read_text()
 
 
-def test_a_plain_copy_is_accepted() -> None:
-    """Copied and not edited, it gives a generated key, loopback, port 4000 and the default configuration."""
+def test_an_unchanged_copy_is_accepted() -> None:
+    """An unchanged copy gives a generated key, loopback, port 4000 and the default configuration."""
     settings = build_settings(read_dotenv(EXAMPLE), installed={}, new_key=lambda: "sk-made")
     assert settings.generated_key == "sk-made"
     assert (settings.host, settings.port) == ("127.0.0.1", 4000)
@@ -23,8 +23,8 @@ def test_a_plain_copy_is_accepted() -> None:
     assert settings.warnings == ()
 
 
-def test_every_line_that_is_off_can_be_switched_on() -> None:
-    """With each commented assignment taken in, the values are valid, and times are the defaults of the table."""
+def test_every_commented_line_is_valid() -> None:
+    """With each commented assignment enabled, the values are valid, and times are the defaults of the table."""
     values = {
         "AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
@@ -52,5 +52,5 @@ def test_every_line_that_is_off_can_be_switched_on() -> None:
 
 
 def test_it_names_every_shipped_configuration() -> None:
-    """It names each configuration that ships."""
+    """The file names every shipped configuration."""
     assert all(path.name in TEXT for path in CONFIGS.glob("*.yml"))

@@ -1,4 +1,4 @@
-"""The fake of Bedrock's runtime, asked by boto3: chats, streams in the binary framing, the cache, and refusals."""
+"""The fake Bedrock runtime, tested with boto3: chats, binary streams, the prompt cache, and refusals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stream(model: str = MODEL) -> list[dict[str, Any]]:
 
 @given(st.dictionaries(st.text(min_size=1, max_size=20), st.text(max_size=99), max_size=4), st.binary(max_size=999))
 def test_botocore_reads_the_framing(headers: dict[str, str], payload: bytes) -> None:
-    """Whatever is framed comes out of botocore's reader as it was, checksums verified, also in small pieces."""
+    """botocore parses any encoded stream, with checksums and in small pieces, to the original events."""
     buffer, found = EventStreamBuffer(), []
     data = eventstream.encode(headers, payload) * 2
     for start in range(0, len(data), 7):
@@ -52,7 +52,7 @@ def test_botocore_reads_the_framing(headers: dict[str, str], payload: bytes) -> 
 
 
 def test_botocore_notices_a_wrong_checksum() -> None:
-    """The checksums are really looked at: one changed byte is found."""
+    """botocore verifies the checksums: one changed byte is an error."""
     data = bytearray(eventstream.event("messageStart", {"role": "assistant"}))
     data[-6] ^= 1
     buffer = EventStreamBuffer()
@@ -74,7 +74,7 @@ def test_converse(aws: Cloud) -> None:
 
 
 def test_converse_stream(aws: Cloud) -> None:
-    """A stream comes as events that botocore parses, the tokens last."""
+    """A stream consists of events that botocore parses, with the tokens at the end."""
     events = stream()
     assert [next(iter(event)) for event in events] == [
         *("messageStart", "contentBlockDelta", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata")
@@ -85,7 +85,7 @@ def test_converse_stream(aws: Cloud) -> None:
 
 
 def test_a_tool(aws: Cloud) -> None:
-    """A scripted tool is asked for, in one piece and as a stream of parts of its input."""
+    """A scripted tool call is returned in one piece, and as a stream of parts of its input."""
     aws.runtime.scripts[MODEL] = Script(text="", tool=("weather", {"city": "Graz"}))
     answer = converse()
     assert answer["stopReason"] == "tool_use"
@@ -94,8 +94,8 @@ def test_a_tool(aws: Cloud) -> None:
     assert json.loads("".join(delta["toolUse"]["input"] for delta in deltas)) == {"city": "Graz"}
 
 
-def test_a_tool_that_is_offered(aws: Cloud) -> None:
-    """Without a script the model calls the tool that it is offered, and passes on what that gave."""
+def test_an_offered_tool(aws: Cloud) -> None:
+    """Without a script the model calls the offered tool and returns its result."""
     schema = {"json": {"type": "object", "properties": {"city": {"type": "string"}}}}
     tools = {"tools": [{"toolSpec": {"name": "weather", "inputSchema": schema}}]}
     call = converse(toolConfig=tools)["output"]["message"]
@@ -107,7 +107,7 @@ def test_a_tool_that_is_offered(aws: Cloud) -> None:
 
 
 def test_invoke_model(aws: Cloud) -> None:
-    """InvokeModel answers in Anthropic's form, whole and streamed."""
+    """InvokeModel answers in Anthropic's format, plain and streamed."""
     runtime = client("bedrock-runtime")
     body = json.dumps(
         {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
@@ -120,7 +120,7 @@ def test_invoke_model(aws: Cloud) -> None:
 
 
 def test_the_cache(aws: Cloud) -> None:
-    """A long prompt up to a mark is written once and read after that; a short one isn't cached."""
+    """A long prompt before a cache point is written once and read after that; a short one is not cached."""
     long = [{"text": "A manual of many words. " * 400}, MARK]
 
     def usage(system: Any, model: str = MODEL) -> tuple[int, int]:
@@ -138,7 +138,7 @@ def test_the_cache(aws: Cloud) -> None:
 
 
 def test_the_models_that_can_be_called(aws: Cloud) -> None:
-    """Each way of naming a model that AWS refuses is refused with AWS's code and words."""
+    """A model id that AWS refuses is refused with AWS's code and message."""
     aws.catalogue.put("meta.ended", profiles=("us",))
     aws.catalogue.end_in("meta.ended", days=-1)
     aws.account.denied.add("bedrock:InvokeModel")
@@ -162,7 +162,7 @@ def test_the_models_that_can_be_called(aws: Cloud) -> None:
 
 
 def test_a_bearer_key(aws: Cloud) -> None:
-    """A Bedrock API key takes the place of a signature; a wrong one is refused as AWS does."""
+    """A Bedrock API key replaces a signature, and a wrong one is refused as by AWS."""
 
     def ask(key: str) -> int:
         request = urllib.request.Request(
@@ -182,7 +182,7 @@ def test_a_bearer_key(aws: Cloud) -> None:
 
 @pytest.mark.parametrize("name", SCRIPTED)
 def test_scripted_refusals(aws: Cloud, name: str) -> None:
-    """A refusal by name has the status that botocore's model gives its code, if it knows the code at all."""
+    """A refusal by name has the status that botocore's model gives its code, if it knows the code."""
     aws.runtime.scripts[MODEL] = Script(refusal=name, times=1)
     runtime = client("bedrock-runtime")
     with pytest.raises(ClientError) as error:
@@ -198,7 +198,7 @@ def test_scripted_refusals(aws: Cloud, name: str) -> None:
 
 
 def test_streams_that_break(aws: Cloud) -> None:
-    """A stream ends in an error event, or where the connection is cut."""
+    """A stream can end with an error event or with a cut connection."""
     aws.runtime.scripts[MODEL] = Script(broken_off_by="too-many-requests")
     with pytest.raises(EventStreamError, match="Too many requests"):
         stream()

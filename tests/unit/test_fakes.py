@@ -1,4 +1,4 @@
-"""The fakes of AWS, asked by boto3 itself: what it accepts they must give, and what AWS refuses they must refuse."""
+"""The fakes of AWS, tested with boto3: they return what it accepts, and refuse what AWS refuses."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def metadata(aws: Cloud, method: str, path: str, **headers: str) -> tuple[int, s
 
 
 def test_sts_knows_a_signed_request(aws: Cloud) -> None:
-    """GetCallerIdentity, signed by boto3, tells account and ARN of the key."""
+    """GetCallerIdentity, signed by boto3, returns the account and ARN of the key."""
     assert client("sts").get_caller_identity()["Arn"] == USER.arn
 
 
 def test_what_sts_refuses(aws: Cloud) -> None:
-    """A wrong secret, an unknown key, a token of another session, an expired one: each has STS's own code."""
+    """A wrong secret, an unknown key, a token of another session and an expired one each have STS's own code."""
     fresh = aws.account.add_session(USER.arn, timedelta(hours=1))
     other = aws.account.add_session(USER.arn, timedelta(hours=1))
     cases = {
@@ -62,8 +62,8 @@ def test_what_sts_refuses(aws: Cloud) -> None:
     assert [one.code for one in aws.seen] == [*cases, "InvalidClientTokenId"]
 
 
-def test_bedrock_has_names_of_its_own_for_the_same(aws: Cloud) -> None:
-    """The REST services answer in JSON, and a signature for another region is refused."""
+def test_errors_of_bedrock(aws: Cloud) -> None:
+    """The REST services return errors as JSON, and refuse a signature for another region."""
     cases = {
         "UnrecognizedClientException": client("bedrock", Key("AKIAUNKNOWNKEYUNKNOW", "x", "")),
         "ExpiredTokenException": client("bedrock", aws.account.add_session(USER.arn, timedelta(seconds=-1))),
@@ -75,8 +75,8 @@ def test_bedrock_has_names_of_its_own_for_the_same(aws: Cloud) -> None:
         assert code(error) == expected
 
 
-def test_a_clock_that_is_wrong(aws: Cloud) -> None:
-    """A request signed more than five minutes ago is refused, with both times in the message."""
+def test_a_wrong_clock(aws: Cloud) -> None:
+    """A request that was signed more than five minutes ago is refused, with both times in the message."""
     aws.account.clock = lambda: datetime.now(timezone.utc) + timedelta(minutes=6)
     with pytest.raises(ClientError, match="is now earlier than") as error:
         client("sts").get_caller_identity()
@@ -84,7 +84,7 @@ def test_a_clock_that_is_wrong(aws: Cloud) -> None:
 
 
 def test_an_unsigned_request(aws: Cloud) -> None:
-    """Nothing is answered to nobody."""
+    """An unsigned request is refused."""
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(f"{aws.api_url}/foundation-models", timeout=5)
     assert error.value.headers["x-amzn-ErrorType"].startswith("MissingAuthenticationTokenException")
@@ -94,7 +94,9 @@ def test_an_unsigned_request(aws: Cloud) -> None:
 
 
 def test_assume_role(aws: Cloud) -> None:
-    """A role is handed to whom it trusts, with its external id, and its session is somebody else then."""
+    """Only a trusted caller with the right external id can assume a role, and the session has an identity
+    of its own.
+    """
     role = aws.account.add_role("gateway", trusted=("user/cline",), external_id="shared-secret")
     asked = {"RoleArn": role.arn, "RoleSessionName": "test"}
     for wrong in ({}, {"ExternalId": "another"}):
@@ -111,7 +113,7 @@ def test_assume_role(aws: Cloud) -> None:
 
 
 def test_boto3_takes_credentials_and_region_from_the_metadata(aws: Cloud) -> None:
-    """The whole way of version 2: token, role, credentials, and they sign."""
+    """boto3 gets a token, the role and its credentials from the metadata by version 2, and signs with them."""
     session = boto3.Session(region_name="us-east-1")
     assert session.client("sts").get_caller_identity()["Arn"] == aws.metadata.arn
     found = session.get_credentials()
@@ -120,8 +122,8 @@ def test_boto3_takes_credentials_and_region_from_the_metadata(aws: Cloud) -> Non
     assert observe_instance(os.environ).region == "us-east-1"
 
 
-def test_the_metadata_insists_on_a_token(aws: Cloud) -> None:
-    """Without a token, or with a made-up one, it is 401; with version 1 allowed a request without one is answered."""
+def test_the_metadata_require_a_token(aws: Cloud) -> None:
+    """A missing or invalid token gets 401; if version 1 is allowed, a request without a token is answered."""
     path = "/latest/meta-data/iam/security-credentials/"
     assert metadata(aws, "GET", path)[0] == 401
     assert metadata(aws, "GET", path, X_aws_ec2_metadata_token="made-up")[0] == 401
@@ -135,14 +137,14 @@ def test_the_metadata_insists_on_a_token(aws: Cloud) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", [{"role": None}, {"enabled": False}, {"hop_limit_reached": True}])
 def test_no_credentials_from_the_metadata(aws: Cloud, trouble: dict[str, Any]) -> None:
-    """Without a role, switched off, or behind too small a hop limit, boto3 finds no credentials there."""
+    """Without a role, if disabled, or with too small a hop limit, boto3 finds no credentials there."""
     for name, value in trouble.items():
         setattr(aws.metadata, name, value)
     assert boto3.Session().get_credentials() is None
 
 
 def test_credentials_rotate(aws: Cloud) -> None:
-    """Fresh ones are handed out after `rotate`; the old ones sign until their own end."""
+    """After `rotate` the metadata return new credentials, and the old ones sign until their own expiry."""
     aws.metadata.lifetime = timedelta(hours=1)
     first = boto3.Session().get_credentials()
     assert first is not None
@@ -158,7 +160,7 @@ def test_credentials_rotate(aws: Cloud) -> None:
 
 
 def test_models_and_profiles(aws: Cloud) -> None:
-    """Models tell their lifecycle, and the profiles are those of the region."""
+    """Models have a lifecycle, and the profiles are those of the region."""
     aws.catalogue.end_in("anthropic.claude-sonnet-4-6", days=30)
     bedrock = client("bedrock")
     models = {each["modelId"]: each for each in bedrock.list_foundation_models()["modelSummaries"]}
@@ -192,7 +194,7 @@ def test_what_the_control_plane_refuses(aws: Cloud) -> None:
 
 
 def test_quotas_come_in_pages(aws: Cloud) -> None:
-    """ListServiceQuotas tells all quotas, a page at a time, and nobody has them on one."""
+    """ListServiceQuotas returns all quotas in pages, more than one page can hold."""
     asker = client("service-quotas")
     rows = [
         row
@@ -207,7 +209,7 @@ def test_quotas_come_in_pages(aws: Cloud) -> None:
 
 
 def test_the_default_of_a_quota(aws: Cloud) -> None:
-    """What the account has of a quota may be less than what AWS gives by default, which is told for its code."""
+    """An account's quota may be lower than AWS's default, which is returned for the same code."""
     name = "Cross-region model inference tokens per minute for Anthropic Claude Haiku 5.5"
     aws.quotas.values[name] = 0
     found = client("service-quotas").get_aws_default_service_quota(ServiceCode="bedrock", QuotaCode=code_of(name))
@@ -215,7 +217,7 @@ def test_the_default_of_a_quota(aws: Cloud) -> None:
 
 
 def test_what_service_quotas_refuses(aws: Cloud) -> None:
-    """Its refusals have codes of their own, and a signature for another service or region is none."""
+    """Service Quotas has error codes of its own, and refuses a signature for another service or region."""
     good = client("service-quotas")
     cases = {
         "NoSuchResourceException": (good, {"ServiceCode": "nothing"}),
@@ -235,8 +237,8 @@ def test_what_service_quotas_refuses(aws: Cloud) -> None:
         good.list_service_quotas(ServiceCode="bedrock")
 
 
-def test_another_process_steers_them(aws: Cloud) -> None:
-    """What a box's test says over HTTP has the effect of setting the fields."""
+def test_control_by_another_process(aws: Cloud) -> None:
+    """Requests of a test in a box have the same effect as assignments to the fields."""
 
     def post(name: str, **body: Any) -> Any:
         connection = http.client.HTTPConnection(aws.api_url.removeprefix("http://"), timeout=5)

@@ -1,4 +1,4 @@
-"""A unit in the foreground: what the service gets, what is awaited of it, and how it ends. Real processes."""
+"""A unit's service in the foreground: its environment, its notifications and its exit, with real processes."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def test_from_start_to_stop(layout: Layout, folders: Folders) -> None:
         assert run_through(service) == ["importing"]
 
 
-def test_what_the_service_gets(layout: Layout, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Command, folder and environment are the unit's, below the root and the user's folders, and nothing else's."""
+def test_environment_of_the_service(layout: Layout, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command, folder and environment are only those of the unit, below the root and the user's folders."""
     monkeypatch.setenv("AWS_PROFILE", "mine")
     make(layout, f"print(sys.argv, os.getcwd(), dict(os.environ), flush=True)\n{GOOD}", watchdog=30)
     with foreground_service(layout, folders) as service:
@@ -128,15 +128,15 @@ def test_what_the_service_gets(layout: Layout, folders: Folders, monkeypatch: py
         (GOOD.replace("sys.exit(0)", "pass"), {"stop": 0.5}, "still runs 0.5 s after SIGTERM"),
     ],
 )
-def test_what_fails(layout: Layout, folders: Folders, program: str, limits: dict[str, float], message: str) -> None:
-    """A service that exits, is late, sends no sign of life or doesn't stop in order is an error that says so."""
+def test_failures(layout: Layout, folders: Folders, program: str, limits: dict[str, float], message: str) -> None:
+    """A service that exits, is late, misses a watchdog or does not stop cleanly is an error that says so."""
     make(layout, program, **limits)
     with pytest.raises(Unavailable, match=message), foreground_service(layout, folders) as service:
         run_through(service)
 
 
 def test_an_exit_before_the_stop(layout: Layout, folders: Folders) -> None:
-    """A service that exited by itself before it is stopped is an error, even with the exit code 0."""
+    """A service that exits before it is stopped is an error, even with exit code 0."""
     make(layout, "notify('READY=1'); notify('WATCHDOG=1')")
     with foreground_service(layout, folders) as service:
         service.await_ready(lambda _line: None)
@@ -146,7 +146,7 @@ def test_an_exit_before_the_stop(layout: Layout, folders: Folders) -> None:
 
 
 def test_nothing_is_left(layout: Layout, folders: Folders) -> None:
-    """Whatever ends the block, the service and what it started are gone then."""
+    """However the block ends, the service and its child processes have exited."""
     make(layout, f"print(os.getpid(), subprocess.Popen(('sleep', '60')).pid, flush=True)\n{GOOD}")
 
     def fail() -> None:
@@ -173,8 +173,8 @@ def assert_gone(pid: int) -> None:
     pytest.fail(f"process {pid} still runs")
 
 
-def test_a_folder_that_cannot_be_made(layout: Layout, folders: Folders) -> None:
-    """A state folder that can't be made is an error with its name."""
+def test_a_folder_that_cannot_be_created(layout: Layout, folders: Folders) -> None:
+    """A state folder that cannot be created is an error with its path."""
     make(layout, GOOD)
     folders.state.write_text("in the way", encoding="utf-8")
     with pytest.raises(Unavailable, match=str(folders.state)), foreground_service(layout, folders):
@@ -182,7 +182,9 @@ def test_a_folder_that_cannot_be_made(layout: Layout, folders: Folders) -> None:
 
 
 def test_folders_by_xdg(tmp_path: Path) -> None:
-    """The folders are those of the variables; without one, or with a relative path, those of the specification."""
+    """The folders are those of the XDG variables; without one, or with a relative path, the defaults of the
+    specification.
+    """
     given = {"XDG_DATA_HOME": "/d", "XDG_STATE_HOME": "/s", "XDG_CACHE_HOME": "/c", "XDG_RUNTIME_DIR": str(tmp_path)}
     assert find_folders(given, tmp_path) == Folders(Path("/d"), Path("/s"), Path("/c"), tmp_path)
     usual = Folders(tmp_path / ".local/share", tmp_path / ".local/state", tmp_path / ".cache", None)
@@ -193,7 +195,7 @@ def test_folders_by_xdg(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_check_of_units(layout: Layout) -> None:
-    """Units that systemd understands give no complaint, and an unknown key or a missing program is reported."""
+    """Units that systemd understands have no finding, and an unknown key or a missing program has one."""
     make(layout, GOOD)
     unit = layout.real(layout.service)
     program = f"{layout.current}/bin/python"
@@ -210,7 +212,7 @@ def test_check_of_units(layout: Layout) -> None:
 
 
 def test_units_without_systemd(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where systemd isn't installed nothing is said of the units."""
+    """Without systemd the units have no findings."""
     make(layout, GOOD)
     monkeypatch.setattr("litellm_systemd.command.minimal_environment", lambda: {"PATH": "/nowhere"})
     assert check_units(layout) is None

@@ -1,4 +1,4 @@
-"""The IAM policy of a configuration: what it allows, judged by parliament, which has AWS's own tables."""
+"""The IAM policy of a configuration, checked with parliament, which has AWS's own tables."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _all(value: Any) -> list[str]:
 
 @pytest.mark.parametrize("region", REGIONS)
 def test_parliament_finds_nothing(region: str) -> None:
-    """Actions, condition keys and the kinds of ARN are those that AWS has, in every geography."""
+    """Actions, condition keys and types of ARN exist at AWS, in every geography."""
     policy = shipped_policy(region)
     found = parliament.analyze_policy_string(json.dumps(policy)).findings
     # It holds that a statement must have an ARN for each kind that an action can take.
@@ -96,8 +96,8 @@ def _actions_on(arn: str) -> set[str]:
     return {f"{match['privilege_prefix']}:{match['privilege_name']}" for match in matches}
 
 
-def test_parliament_would_find_something() -> None:
-    """The linter is awake: a misspelt action and an unknown condition key don't pass it."""
+def test_parliament_finds_mistakes() -> None:
+    """The linter reports a misspelt action and an unknown condition key."""
     policy = shipped_policy("us-east-1")
     policy["Statement"][0]["Action"] = "bedrock:InvokeModle"
     policy["Statement"][1]["Condition"] = {"ArnLike": {"bedrock:InferenceProfile": "*"}}
@@ -106,8 +106,8 @@ def test_parliament_would_find_something() -> None:
 
 
 @pytest.mark.parametrize("region", [*REGIONS, "us-gov-west-1"])
-def test_it_fits(region: str) -> None:
-    """The policy fits into a managed policy, of 6,144 characters without white space (IAM quotas)."""
+def test_size_limit(region: str) -> None:
+    """The policy fits into a managed policy: 6,144 characters without white space (IAM quotas)."""
     policy = (
         policy_of("bedrock/us-gov.anthropic.claude-sonnet-5-5", region=region)
         if "gov" in region
@@ -117,7 +117,7 @@ def test_it_fits(region: str) -> None:
 
 
 def test_a_profile_and_the_models_behind_it() -> None:
-    """A geography's profile may be called, and its model in each of its regions, but only by way of the profile."""
+    """A geography's profile may be called, and its model in each of its regions, but only through the profile."""
     policy = policy_of(f"bedrock/converse/us.{SONNET}")
     profile = f"arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.{SONNET}"
     for action in ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"):
@@ -130,7 +130,7 @@ def test_a_profile_and_the_models_behind_it() -> None:
 
 
 def test_no_more_than_needed() -> None:
-    """Other models, other regions, other actions and profiles of other regions stay out."""
+    """Other models, regions, actions, and profiles of other regions are not allowed."""
     policy = policy_of(f"bedrock/converse/us.{SONNET}")
     profile = f"arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.{SONNET}"
     way = {BY_PROFILE: profile}
@@ -151,8 +151,8 @@ def test_no_more_than_needed() -> None:
     assert not allows(policy, "servicequotas:ListServiceQuotas", "*", **{"aws:RequestedRegion": "us-west-2"})
 
 
-def test_calling_and_asking_apart() -> None:
-    """What the service needs and what `models` asks are statements of their own: either can be left out."""
+def test_calls_and_queries_are_separate() -> None:
+    """The permissions of the service and those of `models` are separate statements, so that either can be removed."""
     statements = policy_of(f"bedrock/us.{SONNET}", f"bedrock/{SONNET}")["Statement"]
     for statement in statements:
         reads = [action.startswith(("bedrock:Get", "servicequotas:")) for action in _all(statement["Action"])]
@@ -172,7 +172,7 @@ def test_the_region_of_the_call() -> None:
 
 
 def test_a_global_profile() -> None:
-    """A global profile reaches its model in its own region, and without a region where AWS says `unspecified`."""
+    """A global profile reaches its model in its own region and, where AWS says `unspecified`, without a region."""
     policy = policy_of(f"bedrock/global.{SONNET}", region="ap-south-1")
     way = {BY_PROFILE: f"arn:aws:bedrock:ap-south-1:123456789012:inference-profile/global.{SONNET}"}
     assert allows(policy, "bedrock:InvokeModel", way[BY_PROFILE])
@@ -183,7 +183,7 @@ def test_a_global_profile() -> None:
 
 
 def test_a_model_without_a_profile() -> None:
-    """A model that is called by its own id needs nothing but itself, in its own region."""
+    """A model that is called by its own id is allowed in its own region, and nothing else is."""
     policy = policy_of("bedrock/eu-west-3/amazon.nova-lite-v1:0")
     arn = "arn:aws:bedrock:eu-west-3::foundation-model/amazon.nova-lite-v1:0"
     assert allows(policy, "bedrock:InvokeModel", arn)
@@ -191,7 +191,7 @@ def test_a_model_without_a_profile() -> None:
 
 
 def test_an_application_profile() -> None:
-    """One's own inference profile may be called, and whatever is behind it, by its way alone."""
+    """An application inference profile may be called, and the models behind it only through it."""
     policy = policy_of(f"bedrock/{OWN}", region="eu-west-1")
     model = f"arn:aws:bedrock:eu-north-1::foundation-model/{SONNET}"
     assert allows(policy, "bedrock:InvokeModel", OWN)
@@ -202,8 +202,8 @@ def test_an_application_profile() -> None:
     assert not allows(told, "bedrock:InvokeModel", model.replace("north", "west"), **{BY_PROFILE: OWN})
 
 
-def test_what_bedrock_says_wins() -> None:
-    """Where Bedrock named the regions behind a profile, these are in the policy and not those of our table."""
+def test_regions_from_bedrock() -> None:
+    """If Bedrock named the regions behind a profile, the policy has these and not those of our table."""
     behind = tuple(f"arn:aws:bedrock:{region}::foundation-model/{SONNET}" for region in ("us-east-1", "us-north-9"))
     policy = policy_of(f"bedrock/us.{SONNET}", behind=behind)
     way = {BY_PROFILE: f"arn:aws:bedrock:us-east-1:1:inference-profile/us.{SONNET}"}
@@ -212,14 +212,14 @@ def test_what_bedrock_says_wins() -> None:
 
 
 def test_a_guardrail() -> None:
-    """parliament knows the ARN of a guardrail and what can be allowed on it; one's own ARN stays as it is."""
+    """parliament knows the ARN of a guardrail and the actions on it; a given ARN is used unchanged."""
     arn = build_guardrail("abc123", "eu-west-1", account="123456789012")
     assert APPLY_GUARDRAIL in _actions_on(arn)
     assert build_guardrail(arn, "us-east-1") == arn
 
 
 def test_other_partitions_and_one_account() -> None:
-    """In GovCloud the ARNs are of its partition, and --account ties them to one account."""
+    """In GovCloud the ARNs have its partition, and --account restricts them to one account."""
     policy = policy_of(f"bedrock/us-gov.{SONNET}", region="us-gov-west-1", account="123456789012")
     resources = [arn for statement in policy["Statement"] for arn in statement["Resource"] if arn != "*"]
     assert all(arn.startswith("arn:aws-us-gov:bedrock:us-gov-") for arn in resources)
@@ -228,14 +228,14 @@ def test_other_partitions_and_one_account() -> None:
 
 
 def test_imported_models_and_agents() -> None:
-    """A model with an ARN of its own is named as it is; an agent is no model, and mocked ones call nobody."""
+    """A model with its own ARN is listed unchanged, and agents and mocked models are not listed."""
     arn = "arn:aws:bedrock:us-east-1:123456789012:imported-model/r4c4kewx2s0n"
     assert allows(policy_of(f"bedrock/llama/{arn}"), "bedrock:InvokeModel", arn)
     assert policy_of("bedrock/agent/AGENT/ALIAS")["Statement"] == []
 
 
 def test_the_three_forms() -> None:
-    """JSON, CloudFormation and Terraform carry the same policy."""
+    """JSON, CloudFormation and Terraform have the same policy."""
     policy = shipped_policy("eu-west-2")
     assert json.loads(render_policy(policy)) == policy
     template = yaml.safe_load(render_cloudformation(policy))

@@ -1,4 +1,4 @@
-"""ALLOW_MOCK_TESTING: who may have it, and what LiteLLM is given then."""
+"""ALLOW_MOCK_TESTING: where it is accepted, and LiteLLM's configuration with it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def settings(env: str) -> Settings:
 
 
 @pytest.mark.parametrize("host", ["", "HOST=localhost\n", "HOST=127.0.0.1\n", "HOST=::1\n", "HOST=127.8.0.1\n"])
-def test_on_loopback_it_is_taken_with_a_warning(host: str) -> None:
-    """A gateway that only this machine reaches may have it, and the installer says what it means."""
+def test_accepted_on_loopback_with_a_warning(host: str) -> None:
+    """A gateway on loopback accepts it, and the installer warns what it means."""
     found = settings(f"{host}ALLOW_MOCK_TESTING=true\n")
     assert found.allows_mock_testing
     assert WARNING in found.warnings
@@ -32,17 +32,18 @@ def test_on_loopback_it_is_taken_with_a_warning(host: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["false", "0", "no", ""])
-def test_off_is_off(word: str) -> None:
-    """A word for no is as good as no line at all, wherever the gateway listens."""
+def test_switched_off(word: str) -> None:
+    """A value for no is the same as no line, whatever address the gateway listens on."""
     found = settings(f"HOST=0.0.0.0\nALLOW_MOCK_TESTING={word}\n")
     assert not found.allows_mock_testing
     assert found.warnings == ()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "*"])
-def test_where_others_reach_it_it_is_refused(host: str) -> None:
-    """Where other machines reach the gateway it is refused with the line and the remedy: by the installer, and by the
-    service as well, for who edits the installed file."""
+def test_refused_on_other_addresses(host: str) -> None:
+    """If other machines can reach the gateway, it is refused with the line and the remedy by the installer, and by
+    the service for an edited installed file.
+    """
     with pytest.raises(InputError) as refused:
         settings(f"HOST={host}\nALLOW_MOCK_TESTING=true\n")
     assert refused.value.message.startswith(".env:2: ALLOW_MOCK_TESTING=true")
@@ -51,15 +52,14 @@ def test_where_others_reach_it_it_is_refused(host: str) -> None:
         read_options(Path("/c"), {**ENVIRON, "HOST": host, "ALLOW_MOCK_TESTING": "yes"})
 
 
-def test_a_word_that_is_neither(tmp_path: Path) -> None:
+def test_invalid_value(tmp_path: Path) -> None:
     """A value that is neither yes nor no is refused with its line."""
     with pytest.raises(InputError, match=r"^.env:1: ALLOW_MOCK_TESTING=maybe is neither true nor false$"):
         settings("ALLOW_MOCK_TESTING=maybe\n")
 
 
-def test_litellm_gets_the_switch_and_the_file_does_not(tmp_path: Path) -> None:
-    """The service's LiteLLM reads its own configuration with the one setting more, whatever includes what; the files
-    stay as they are."""
+def test_configuration_files_stay_unchanged(tmp_path: Path) -> None:
+    """LiteLLM gets the configuration with one more setting, whatever files it includes; the files do not change."""
     main, more = tmp_path / "config.yaml", tmp_path / "more.yaml"
     main.write_text("include: [more.yaml]\ngeneral_settings: {master_key: os.environ/LITELLM_MASTER_KEY}\n" + MODELS)
     more.write_text(MODELS.replace("demo", "other"))
@@ -74,8 +74,8 @@ def test_litellm_gets_the_switch_and_the_file_does_not(tmp_path: Path) -> None:
     assert loaded.digest == load_configuration(main, ENVIRON).digest
 
 
-def test_a_throwaway_instance_has_it_by_itself(tmp_path: Path) -> None:
-    """What serves on a private socket alone has the switch whatever HOST is, and one worker."""
+def test_throwaway_instances_have_it(tmp_path: Path) -> None:
+    """An instance on a private socket has mock testing whatever HOST is, and one worker."""
     environ = {**ENVIRON, "HOST": "0.0.0.0", "NUM_WORKERS": "8", TRIAL_SOCKET: str(tmp_path / "s")}
     options = read_options(Path("/c"), environ)
     assert (options.mock_testing, options.workers, options.trial_socket) == (True, 1, tmp_path / "s")

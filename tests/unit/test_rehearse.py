@@ -1,4 +1,4 @@
-"""The pure parts of a rehearsal: the command line in the clone, its environment, and the report."""
+"""The pure functions of a rehearsal: the command line in the clone, its environment, and the report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SEEN = Rehearsal(Check("boot a clone", Outcome.OK), PLAN, RESULT, ("last words",
 
 
 def test_same_request_in_the_clone() -> None:
-    """The install in the clone is asked for just what the rehearsal was asked for."""
+    """The install in the clone gets the same request as the rehearsal."""
     request = Request(Layout(), Path("my.env"), "demo.yml", installed_only=True)
     options = RehearseOptions(request, verify=False, take_ours=True, bundle=Path("all.tar"))
     argv = build_install(options, region="eu-west-1", calls_models=False)
@@ -53,12 +53,12 @@ def test_same_request_in_the_clone() -> None:
 
 
 def test_nothing_is_added_to_the_request() -> None:
-    """Without flags, install chooses in the clone as it would here, and nobody is asked about edits."""
+    """Without options, install in the clone chooses as it would here, and asks no question about edits."""
     assert build_install(OPTIONS, region=None, calls_models=True)[8:] == ("--keep-mine", "--offline")
 
 
 def test_environment_of_the_clone() -> None:
-    """uv's and pip's variables come along, secrets and the rest don't, and nothing waits for a network."""
+    """The clone gets the variables of uv and pip, but no secrets or others, and does not wait for a network."""
     found = build_environment({"UV_CACHE_DIR": "/c", "AWS_SECRET_ACCESS_KEY": "x", "PATH": "/p", "TERM": "xterm"})
     assert found["UV_CACHE_DIR"] == "/c"
     assert (found["UV_OFFLINE"], found["AWS_EC2_METADATA_DISABLED"]) == ("1", "true")
@@ -67,7 +67,7 @@ def test_environment_of_the_clone() -> None:
 
 
 def test_report_of_a_success() -> None:
-    """Steps are shown as done, verify's table follows, and what wasn't rehearsed is said; a note comes once."""
+    """The report has the steps as done, the table of verify, what was not rehearsed, and each note once."""
     report = build_report(SEEN)
     assert report.exit_code is ExitCode.OK
     names = [check.name for check in report.checks]
@@ -79,12 +79,12 @@ def test_report_of_a_success() -> None:
 
 
 def test_key_of_the_clone_is_not_shown() -> None:
-    """The key that was made in the clone is good for nothing, and stands nowhere in the report."""
+    """The key that was generated in the clone is useless here, and the report does not show it."""
     assert "sk-secret" not in build_report(SEEN).as_json()
 
 
 def test_report_of_a_failure() -> None:
-    """The report has the install's own code, error and remedy, and the last lines of the journal."""
+    """The report has the install's exit code, error and remedy, and the last lines of the journal."""
     report = build_report(replace(SEEN, result=FAILURE))
     assert report.exit_code == 69
     failed = next(check for check in report.checks if check.outcome is Outcome.FAILED)
@@ -94,7 +94,7 @@ def test_report_of_a_failure() -> None:
 
 
 def test_report_of_a_failed_check() -> None:
-    """An install that went through and whose verify failed has verify's code."""
+    """If the install succeeds and its verify fails, the report has verify's exit code."""
     sick = Report("not sound", (Check("models", Outcome.FAILED, "HTTP 500"),)).as_dict()
     report = build_report(replace(SEEN, result=sick, journal=()))
     assert report.exit_code is ExitCode.FAILED
@@ -102,34 +102,34 @@ def test_report_of_a_failed_check() -> None:
 
 
 def test_report_of_no_change() -> None:
-    """Where there is nothing to do, that is the result."""
+    """If there is nothing to do, the report says so."""
     report = build_report(replace(SEEN, plan={**PLAN, "checks": []}))
     assert report.title.startswith("rehearsed: there would be nothing to do")
 
 
 def test_model_calls_are_named() -> None:
-    """Where models would be called over the network, the report says that they weren't."""
+    """If models would be called over the network, the report says that they were not."""
     names = {check.name for check in build_report(replace(SEEN, calls_models=False)).checks}
     assert "not rehearsed: calls to models (Amazon Bedrock)" in names
 
 
 def test_bundle_needs_no_package_index() -> None:
-    """Packages from a bundle are rehearsed in full; without one, the report says that no index was asked."""
+    """Packages from a bundle are rehearsed completely; otherwise the report says that no index was queried."""
     index = "not rehearsed: package index"
     assert index in {check.name for check in build_report(SEEN).checks}
     assert index not in {check.name for check in build_report(replace(SEEN, bundled=True)).checks}
 
 
 @pytest.mark.parametrize(("stdout", "code"), [('{"title": "x", "checks": []}', 0), ("", 137)])
-def test_reading_what_litellmctl_printed(stdout: str, code: int) -> None:
-    """The exit code is that of the process; one that died without a word is an error."""
+def test_reading_the_output_of_litellmctl(stdout: str, code: int) -> None:
+    """The exit code is that of the process, and no output is an error."""
     found = read_report(CompletedProcess([], code, stdout, "Killed\n"))
     assert found["exit_code"] == code
     assert ("error" in found) == (code != 0)
 
 
 def test_unknown_exit_code() -> None:
-    """A code that litellmctl doesn't have counts as a failure."""
+    """An exit code that litellmctl does not define counts as a failure."""
     assert build_report(replace(SEEN, result={**FAILURE, "exit_code": 137})).exit_code is ExitCode.FAILED
 
 
@@ -178,5 +178,5 @@ def test_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_json_of_the_report() -> None:
-    """Programs find plan, result and journal."""
+    """The JSON of the report has the plan, the result and the journal."""
     assert set(json.loads(build_report(SEEN).as_json())["data"]) == {"plan", "result", "journal"}

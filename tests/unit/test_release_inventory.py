@@ -1,4 +1,4 @@
-"""Which releases there are, which of them is meant, and which are in use."""
+"""The list of releases, the selection of one for a rollback, and the ones that are in use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_newest_first(layout: Layout) -> None:
-    """Releases are listed by the time that they were made; what is under way or cut short is none."""
+    """Releases are listed by creation time, without incomplete ones."""
     (layout.real(layout.releases) / ".staging-0.1.3-eee" / "venv").mkdir(parents=True)
     (layout.real(layout.releases) / "0.1.3-fff").mkdir()
     names = [release.identifier for release in list_releases(layout)]
@@ -48,8 +48,8 @@ def test_newest_first(layout: Layout) -> None:
     assert current_release(layout) == "0.1.1-ccc"
 
 
-def test_mark_tells_all(layout: Layout) -> None:
-    """The mark of a release gives back what was written; one of an earlier version gives what it has."""
+def test_mark_of_a_release(layout: Layout) -> None:
+    """The mark of a release is read as it was written; one of an earlier version has the fields that it has."""
     assert read_release(layout, "0.1.0-bbb").litellm == "1.106.2"
     assert read_release(layout, "0.1.0-bbb").size == 600 << 20
     mark = layout.real(layout.release("0.1.0-aaa")) / "release.json"
@@ -63,7 +63,7 @@ def test_mark_tells_all(layout: Layout) -> None:
     ("asked", "chosen"), [(None, "0.1.2-ddd"), ("0.1.0-bbb", "0.1.0-bbb"), ("0.1.2", "0.1.2-ddd")]
 )
 def test_rollback_to(layout: Layout, asked: str | None, chosen: str) -> None:
-    """Without a name it is another release than the present one; the beginning of a name is enough."""
+    """Without a name a rollback selects another release than the current one; the beginning of a name is enough."""
     assert choose_rollback(layout, asked).identifier == chosen
 
 
@@ -72,14 +72,14 @@ def test_rollback_to(layout: Layout, asked: str | None, chosen: str) -> None:
     [("0.1.0", "0.1.0 is not unique"), ("0.2", "0.2 doesn't exist"), ("0.1.1-ccc", "in use already")],
 )
 def test_no_rollback_to(layout: Layout, asked: str, said: str) -> None:
-    """A name that no release or several have, or the present one has, is refused with the reason."""
+    """A name that matches no release, several, or the current one is refused with the reason."""
     with pytest.raises(UsageError, match=said) as caught:
         choose_rollback(layout, asked)
     assert "releases list" in caught.value.hint
 
 
-def test_nothing_to_go_back_to(tmp_path: Path) -> None:
-    """With one release there is nothing to go back to."""
+def test_rollback_with_one_release(tmp_path: Path) -> None:
+    """With only one release a rollback is refused."""
     layout = Layout(root=tmp_path)
     add(layout, "0.1.0-aaa", "")
     layout.real(layout.current).symlink_to("releases/0.1.0-aaa")
@@ -88,7 +88,7 @@ def test_nothing_to_go_back_to(tmp_path: Path) -> None:
 
 
 def test_missing_python(layout: Layout) -> None:
-    """A release whose Python is gone is told from one that works, by the path that is missing."""
+    """A release whose Python is missing is reported with the path of that Python."""
     add(layout, "0.1.3-eee", "", "/usr/bin/python3.99")
     assert missing_python(layout, "0.1.3-eee") == "/usr/bin/python3.99"
     assert missing_python(layout, "0.1.0-aaa") is None
@@ -101,7 +101,9 @@ def process(proc: Path, pid: int, *, maps: str = "", cmdline: str = "") -> None:
 
 
 def test_releases_in_use(layout: Layout, tmp_path: Path) -> None:
-    """What processes have mapped or were started from counts as used, whatever `current` leads to."""
+    """A release is in use if a process has mapped a file of it or was started from it, whatever `current`
+    points to.
+    """
     releases, proc = layout.real(layout.releases).resolve(), tmp_path / "proc"
     process(proc, 10, maps=f"7f00-7f01 r-xp 0 fe:00 1 {releases}/0.1.0-aaa/lib/python3.11/site-packages/x.so\n")
     process(proc, 11, cmdline=f"{releases}/0.1.0-bbb/bin/python\0-I\0")
@@ -112,7 +114,7 @@ def test_releases_in_use(layout: Layout, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="removing releases takes root")
 def test_prune(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """prune keeps the current release, those in use and the newest others; another run finds nothing to do."""
+    """prune keeps the current release, those in use and the newest others; a second run removes nothing."""
     monkeypatch.setattr(verbs, "require_root", lambda _what: None)
     monkeypatch.setattr(verbs, "releases_in_use", lambda _layout: frozenset({"0.1.0-aaa"}))
     report = verbs.prune(layout, 1)

@@ -1,4 +1,4 @@
-"""Units and environment from settings. That systemd loads them without a word is for tests/system."""
+"""Units and environment from settings. tests/system checks that systemd loads them without a warning."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def directives(text: str) -> dict[str, str]:
     ],
 )
 def test_directives_by_version(systemd: int, present: list[str], absent: list[str]) -> None:
-    """A unit holds no directive that the systemd found doesn't know, and each that it does."""
+    """A unit has all directives that the installed systemd knows, and no other."""
     found = directives(render_service(Layout(), settings(), systemd, "1.0"))
     assert [name for name in present if name not in found] == []
     assert [name for name in absent if name in found] == []
 
 
 @pytest.mark.parametrize("systemd", [247, 252, 254, 257])
-def test_start_limit_can_bite(systemd: int) -> None:
-    """The restarts that the burst allows fit into the interval, so that the limit isn't a dead letter."""
+def test_start_limit_can_be_reached(systemd: int) -> None:
+    """The restarts that the burst allows fit into the interval, so that the start limit can be reached."""
     found = directives(render_service(Layout(), settings("START_TIMEOUT=90"), systemd, "1.0"))
     longest = int(found.get("RestartMaxDelaySec", found["RestartSec"])) + int(found["TimeoutStartSec"])
     assert int(found["StartLimitIntervalSec"]) > int(found["StartLimitBurst"]) * longest
 
 
-def test_units_name_what_the_rest_of_the_code_uses() -> None:
-    """The units are written out in full, and name the same units, user and files as the code."""
+def test_units_match_the_code() -> None:
+    """The units are written out in full, with the same unit names, user and paths as the code."""
     found = directives(render_service(Layout(), settings(), 252, "1.0"))
     assert found["Requires"] == contract.SOCKET
     assert found["User"] == found["Group"] == contract.SERVICE_USER
@@ -67,13 +67,13 @@ def test_units_name_what_the_rest_of_the_code_uses() -> None:
 
 
 def test_stop_outlasts_the_drain() -> None:
-    """systemd waits longer for a stop than running requests are given."""
+    """systemd's stop timeout is longer than the drain timeout."""
     found = directives(render_service(Layout(), settings("DRAIN_TIMEOUT=100"), 252, "1.0"))
     assert int(found["TimeoutStopSec"]) > 100
 
 
 def test_no_secret_in_a_unit() -> None:
-    """A unit, which anybody may read, holds no value of .env."""
+    """A unit, which every user may read, contains no value of .env."""
     texts = render_service(Layout(), settings(), 252, "1.0") + render_socket(Layout(), settings())
     assert "sk-made" not in texts
     assert "EnvironmentFile=/etc/litellm/litellm.env" in texts
@@ -89,14 +89,14 @@ def test_no_secret_in_a_unit() -> None:
     ],
 )
 def test_socket(env: str, listen: str, free_bind: bool) -> None:
-    """The socket listens where .env says, at boot even before the interface of that address is up."""
+    """The socket listens on the address of .env, at boot even before the interface has that address."""
     found = directives(render_socket(Layout(), settings(env)))
     assert found["ListenStream"] == listen
     assert ("FreeBind" in found) is free_bind
 
 
 def test_prefix_is_used_throughout() -> None:
-    """With another prefix no path of the default one is left in a unit."""
+    """With another prefix no unit contains a path of the default one."""
     layout = Layout(prefix="/srv/gateway")
     texts = render_service(layout, settings(), 252, "1.0") + render_socket(layout, settings())
     assert "/opt/litellm-systemd" not in texts
@@ -104,17 +104,17 @@ def test_prefix_is_used_throughout() -> None:
 
 
 def test_environment_is_quoted_for_systemd() -> None:
-    """A value with a dollar sign, a quote and a newline is written as systemd.exec(5) wants it."""
+    """A value with a dollar sign, a quote and a newline is written as systemd.exec(5) requires."""
     text = render_environment(settings("A='$x \"y\"\nz'"))
     assert 'A="\\$x \\"y\\"\nz"\n' in text
 
 
 def test_template_syntax_in_a_value_is_text() -> None:
-    """A value that looks like a template is carried, not evaluated."""
+    """A value that looks like a template is not evaluated."""
     assert 'A="{{ 7 * 7 }}"' in render_environment(settings("A='{{ 7 * 7 }}'"))
 
 
 def test_missing_value_is_an_error() -> None:
-    """A template whose value was forgotten fails, instead of writing a unit with a hole."""
+    """A template with a missing value is an error, not a unit with a gap."""
     with pytest.raises(UndefinedError):
         render_template("litellm-verify.timer.j2")

@@ -1,4 +1,4 @@
-"""The lock, and that it is in step with setup.cfg."""
+"""The requirements lock, and its agreement with setup.cfg."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def requirements() -> list[Requirement]:
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("machine", MACHINES)
-def test_lock_is_in_step_with_setup(python: str, machine: str) -> None:
+def test_lock_matches_setup(python: str, machine: str) -> None:
     """For every Python and machine the lock has each requirement of setup.cfg, at a version that it allows."""
     pins = parse_lock(read_lock())
     for patch in (0, 99):
@@ -51,7 +51,7 @@ def test_lock_is_in_step_with_setup(python: str, machine: str) -> None:
 
 
 def test_lock_has_what_the_extras_need() -> None:
-    """What `litellm[proxy]` adds to LiteLLM is in the lock, at versions that LiteLLM allows."""
+    """The lock has the requirements of `litellm[proxy]`, at versions that LiteLLM allows."""
     versions = pinned_versions(parse_lock(read_lock()), target_environment("3.12", 0, "x86_64"))
     litellm = distribution("litellm")
     if litellm.version != versions["litellm"]:
@@ -64,8 +64,8 @@ def test_lock_has_what_the_extras_need() -> None:
             assert needed.specifier.contains(versions[canonicalize_name(needed.name)]), str(needed)
 
 
-def test_lock_names_no_place() -> None:
-    """Every entry has a version and SHA-256 hashes, and nothing in the lock says where to fetch from."""
+def test_lock_has_no_url() -> None:
+    """Every entry has a version and SHA-256 hashes, and nothing in the lock is a URL of an index."""
     text = read_lock()
     assert all(pin.hashes for pin in parse_lock(text))
     assert not re.search(r"://|^#|^-|@", text, re.MULTILINE)
@@ -80,8 +80,8 @@ def test_lock_has_one_version_for_each_environment() -> None:
         assert sorted(set(names)) == sorted(names)
 
 
-def test_lock_survives_reading_and_writing() -> None:
-    """What is read from a lock and written again is the same lock."""
+def test_round_trip() -> None:
+    """A lock that is read and written again is the same lock."""
     pins = (Pin("a", "1.0", (A, B), 'python_version < "3.11"'), Pin("b-c", "2.post1", (B,)))
     assert parse_lock(render_lock(pins)) == pins
     shipped = parse_lock(read_lock())
@@ -101,14 +101,14 @@ def test_lock_survives_reading_and_writing() -> None:
         f"a==1 ; nonsense --hash=sha256:{A}\n",
     ],
 )
-def test_what_is_no_lock_is_refused(text: str) -> None:
-    """An entry without a version, without a hash or with a place to fetch from is refused, and the file named."""
+def test_invalid_lock(text: str) -> None:
+    """An entry without a version, without a hash or with a URL is refused with the name of the file."""
     with pytest.raises(InputError, match=r"some\.lock: "):
         parse_lock(text, "some.lock")
 
 
 def test_entries_for_a_target() -> None:
-    """Another Python or machine gets its own entries, and those that hold for some patch release of it."""
+    """Another Python or machine gets its own entries, also those that apply to some of its patch releases."""
     lock = "\n".join(
         (
             f"old==1 ; python_full_version < '3.11.3' --hash=sha256:{A}",

@@ -1,4 +1,4 @@
-"""Which environment and which configuration a verb works on: one precedence for all of them."""
+"""The environment and the configuration that a verb uses: one precedence for all verbs."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def agreed(scene: Scene, **more: Any) -> tuple[str, str]:
 
 
 def test_the_option_comes_first(scene: Scene) -> None:
-    """-c and -e decide, whatever .env, the installed environment and the active configuration say."""
+    """-c and -e precede .env, the installed environment and the active configuration."""
     scene.install("seen.yml")
     scene.activate()
     scene.write(".env", HERE, "seen.yml")
@@ -90,7 +90,7 @@ def test_the_option_comes_first(scene: Scene) -> None:
 
 
 def test_a_changed_config_file_comes_before_the_active_configuration(scene: Scene) -> None:
-    """A CONFIG_FILE in .env that the last install did not have is a wish, and wins over `config use`."""
+    """A CONFIG_FILE in .env that changed since the last install precedes `config use`."""
     scene.install("seen.yml")
     scene.activate()
     scene.write(".env", HERE, "./given.yml")
@@ -98,36 +98,36 @@ def test_a_changed_config_file_comes_before_the_active_configuration(scene: Scen
 
 
 def test_an_unchanged_config_file_does_not_undo_config_use(scene: Scene) -> None:
-    """A CONFIG_FILE in .env that the last install had gives way to the active configuration."""
+    """The active configuration precedes a CONFIG_FILE in .env that has not changed since the last install."""
     scene.install("seen.yml")
     scene.activate()
     scene.write(".env", HERE, "seen.yml")
     assert agreed(scene) == ("active", HERE)
 
 
-def test_without_a_dot_env_the_installed_environment_counts(scene: Scene) -> None:
-    """Without a .env here the installed environment is taken, with the active configuration."""
+def test_without_a_dot_env_the_installed_environment_is_used(scene: Scene) -> None:
+    """Without a .env here the installed environment is used, with the active configuration."""
     scene.install("seen.yml")
     scene.activate()
     assert agreed(scene) == ("active", INSTALLED)
 
 
 def test_installed_ignores_dot_env(scene: Scene) -> None:
-    """--installed takes the installed environment although there is a .env here."""
+    """--installed uses the installed environment although there is a .env here."""
     scene.install("seen.yml")
     scene.activate()
     scene.write(".env", HERE, "./given.yml")
     assert agreed(scene, installed_only=True) == ("active", INSTALLED)
 
 
-def test_config_file_counts_without_an_active_configuration(scene: Scene) -> None:
-    """Where no configuration is active, CONFIG_FILE names it."""
+def test_config_file_without_an_active_configuration(scene: Scene) -> None:
+    """If no configuration is active, CONFIG_FILE selects it."""
     scene.install("seen.yml")
     assert agreed(scene) == ("seen", INSTALLED)
 
 
 def test_the_default_comes_last(scene: Scene) -> None:
-    """Without any of these it is iam_role_config.yml, as an install writes it for the region."""
+    """Without any of these the configuration is iam_role_config.yml, as an install writes it for the region."""
     scene.write(".env", HERE)
     request = Request(scene.layout, cwd=scene.folder, ask_instance=False)
     assert resolve_service(request).choice.name == "iam_role_config.yml"
@@ -136,7 +136,7 @@ def test_the_default_comes_last(scene: Scene) -> None:
 
 
 def test_nothing_to_choose_from(scene: Scene) -> None:
-    """Without a .env, an installation and -c every verb says how to go on."""
+    """Without a .env, an installation and -c every verb reports how to continue."""
     request = Request(scene.layout, cwd=scene.folder)
     for verb in (resolve_service, check_config, show_config, iam_policy):
         with pytest.raises(MissingError, match=r"there is no \.env here, and nothing is installed yet"):
@@ -144,7 +144,7 @@ def test_nothing_to_choose_from(scene: Scene) -> None:
 
 
 def test_a_named_configuration_needs_no_environment(scene: Scene) -> None:
-    """With -c a configuration is shown and checked without an environment, and the report says what is left out."""
+    """With -c a configuration is shown and checked without an environment, and the report says what is omitted."""
     request = Request(scene.layout, config="./given.yml", cwd=scene.folder)
     for report in (check_config(request), show_config(request), models(request, date(2026, 1, 1), offline=True)):
         assert "what depends on variables was not checked" in report.checks[-1].detail
@@ -165,8 +165,8 @@ def options_of(verb: str) -> dict[str | None, click.Option]:
     return {each.name: each for each in VERBS[verb].params if isinstance(each, click.Option)}
 
 
-def test_the_same_options_everywhere() -> None:
-    """-c and -e have the same spelling and the same help in every verb that has them."""
+def test_the_same_options_in_all_verbs() -> None:
+    """-c and -e have the same spelling and help in every verb that has them."""
     for name, spelling in (("config", ["-c", "--config"]), ("env_file", ["-e", "--env-file"])):
         found = {verb: options_of(verb)[name] for verb in VERBS if name in options_of(verb) and verb != "init"}
         assert {tuple(each.opts) for each in found.values()} == {tuple(spelling)}
@@ -210,6 +210,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_usage_errors_name_the_help_of_the_verb(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A command line that is wrong is answered with the help of that very verb."""
+    """A usage error refers to the help of its own verb."""
     assert run_command(arguments) == 64
     assert capsys.readouterr().err.endswith(f"See: {named}\n")
