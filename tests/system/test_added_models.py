@@ -1,4 +1,4 @@
-"""One place for models: what a user adds there is in each way to Amazon Bedrock, and stays over upgrades."""
+"""Models that a user adds in one file are served in all three Bedrock configurations and kept by upgrades."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ def listed(box: Box) -> list[str]:
     return [name for name in names if not name.startswith("bedrock-")]
 
 
-def test_a_model_in_one_place_is_in_all_three_ways(idle_box: Box) -> None:
-    """A model added to my_models.yml is listed after a reload, in each way to Bedrock, and a new install keeps it."""
+def test_an_added_model_is_in_all_bedrock_configurations(idle_box: Box) -> None:
+    """A model in my_models.yml is listed after a reload, in each Bedrock configuration, and a later install
+    keeps it.
+    """
     box = idle_box
     shipped = ["claude-sonnet-5-5", "claude-sonnet-4-6", "claude-haiku-5-5"]
     set_env(box, REGION, "-c", "iam_role_config", *OPTIONS)
@@ -57,7 +59,7 @@ def test_a_model_in_one_place_is_in_all_three_ways(idle_box: Box) -> None:
 
 
 def test_a_missing_key_pair_is_an_error_at_start(idle_box: Box) -> None:
-    """Under access_key_config.yml a pair that is gone from the environment keeps the service off, exit code 78."""
+    """With access_key_config.yml and no key pair in the environment, the service does not start and exits with 78."""
     box = idle_box
     set_env(box, REGION + KEYS, "-c", "access_key_config", *OPTIONS)
     box.run(("sed", "-i", "/AWS_ACCESS_KEY_ID/d", "/etc/litellm/litellm.env"))
@@ -67,7 +69,9 @@ def test_a_missing_key_pair_is_an_error_at_start(idle_box: Box) -> None:
 
 
 def test_an_edited_copy_of_an_earlier_version(idle_box: Box) -> None:
-    """A configuration edited before there was my_models.yml stays, and install says how to move; then it is moved."""
+    """A configuration that was edited before my_models.yml existed stays; install says how to move the models, and
+    the move succeeds.
+    """
     box = idle_box
     path = "/etc/litellm/configs/iam_role_config.yml"
     settings = "general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}\n"
@@ -89,8 +93,8 @@ def test_an_edited_copy_of_an_earlier_version(idle_box: Box) -> None:
     assert box.read(USER_FILE) == NOVA
 
 
-def test_a_configuration_with_what_it_includes(idle_box: Box) -> None:
-    """`-c FILE` installs what the file includes; an edit of that is taken up by a reload and kept by an install."""
+def test_a_configuration_with_included_files(idle_box: Box) -> None:
+    """`-c FILE` installs the included files too; a reload applies an edit of them, and an install keeps it."""
     box = idle_box
     model = "model_list:\n  - {model_name: %s, litellm_params: {model: openai/x, api_key: none, mock_response: hi}}\n"
     main = "include: [team/own.yml, shared/my_models.yml]\n" + model % "first"

@@ -1,4 +1,4 @@
-"""The three ways to Amazon Bedrock, and the ways beside them, on a real systemd with an AWS on loopback.
+"""The three ways to Amazon Bedrock, and the other variables for AWS, on a real systemd with AWS on loopback.
 
 The gateway is installed by its own verbs, from the example of .env and the shipped configurations as they are.
 """
@@ -76,8 +76,8 @@ def traces(box: Box, words: list[str]) -> str:
 # --- the three ways ---
 
 
-def test_iam_role_from_nothing(make_box: MakeBox) -> None:
-    """On EC2 with a role, init and install without a single edit end in a verified service that holds no key."""
+def test_iam_role_without_edits(make_box: MakeBox) -> None:
+    """On EC2 with a role, init and install without an edit give a verified service that has no key."""
     box = make_box()
     start_aws(box, region="us-east-2")
     point_service(box)
@@ -91,7 +91,7 @@ def test_iam_role_from_nothing(make_box: MakeBox) -> None:
 
 
 def test_access_key_on_ec2(instance: Box) -> None:
-    """With a key pair in .env the role isn't used, and the region is still that of the instance."""
+    """With a key pair in .env the role is not used, and the region is still that of the instance."""
     fresh(instance, "init", "--force")
     script = "sed -i 's/^CONFIG_FILE=.*/CONFIG_FILE=access_key_config.yml/' /root/.env"
     instance.run(("sh", "-c", script))
@@ -107,7 +107,7 @@ def test_access_key_on_ec2(instance: Box) -> None:
 
 
 def test_access_key_on_a_pc(idle_box: Box) -> None:
-    """On a PC, `init --from-profile cline` takes pair and region from ~/.aws, and the rest follows."""
+    """On a PC, `init --from-profile cline` takes key pair and region from ~/.aws, and the service uses them."""
     box = idle_box
     start_aws(box)
     leave_ec2(box)
@@ -121,7 +121,7 @@ def test_access_key_on_a_pc(idle_box: Box) -> None:
 
 
 def test_iam_role_without_ipv4(idle_box: Box) -> None:
-    """Where the metadata has only its IPv6 address, install finds the role there, and so does the service."""
+    """If the metadata have only an IPv6 address, install and the service find the role there."""
     box = idle_box
     start_aws(box, "--metadata", "127.0.0.1:8900")
     leave_ec2(box)
@@ -150,7 +150,7 @@ def use_role(box: Box, further: str = "", config: str = "iam_role_config.yml") -
 
 
 def test_credentials_rotate_under_load(instance: Box) -> None:
-    """Ten times fresh credentials from the metadata, the old ones dead soon after, and no request fails."""
+    """While the metadata rotate the credentials ten times and the old ones soon expire, no request fails."""
     # A quarter of an hour before their end botocore asks for new ones. Here: after two seconds; and each set of
     # credentials really ends twelve seconds after it was made.
     tell(instance, "metadata", lifetime=12, reported_later=15 * 60 + 2 - 12, rotate_every=1.5)
@@ -174,7 +174,7 @@ def test_credentials_rotate_under_load(instance: Box) -> None:
 
 
 def test_prompt_caching(instance: Box) -> None:
-    """With prompt_caching.yml a client that knows nothing of caching gets it: written once, read after that."""
+    """With prompt_caching.yml a client without cache points gets caching: one write, then reads."""
     use_role(instance, config="prompt_caching.yml")
     messages = [
         {"role": "system", "content": "A manual of many words. " * 400},
@@ -187,7 +187,7 @@ def test_prompt_caching(instance: Box) -> None:
 
 
 def test_another_role(instance: Box) -> None:
-    """AWS_ROLE_NAME, AWS_SESSION_NAME and AWS_EXTERNAL_ID: the service calls as that role, with that session."""
+    """With AWS_ROLE_NAME, AWS_SESSION_NAME and AWS_EXTERNAL_ID the service calls as that role, with that session."""
     arn = tell(instance, "role", name="models", trusted=["litellm-gateway"], external_id="agreed")["arn"]
     before = use_role(instance, f"AWS_ROLE_NAME={arn}\nAWS_SESSION_NAME=gateway\nAWS_EXTERNAL_ID=agreed\n")
     verified(instance)
@@ -195,14 +195,14 @@ def test_another_role(instance: Box) -> None:
 
 
 def test_a_bedrock_api_key(instance: Box) -> None:
-    """With AWS_BEARER_TOKEN_BEDROCK nothing is signed, and neither the role nor a pair is asked for."""
+    """With AWS_BEARER_TOKEN_BEDROCK requests are not signed, and neither the role nor a key pair is used."""
     before = use_role(instance, f"AWS_BEARER_TOKEN_BEDROCK={API_KEY}\n")
     verified(instance)
     assert keys_of(chats(instance, before)) == {"(bearer)"}
 
 
 def test_a_vpc_endpoint(instance: Box) -> None:
-    """AWS_BEDROCK_RUNTIME_ENDPOINT in .env is where models are called, whatever the region's own address is."""
+    """With AWS_BEDROCK_RUNTIME_ENDPOINT in .env models are called at that endpoint, not at the region's own."""
     instance.run(("rm", "/etc/systemd/system/litellm.service.d/fakes.conf"))
     instance.systemctl("daemon-reload")
     try:
@@ -216,8 +216,8 @@ def test_a_vpc_endpoint(instance: Box) -> None:
 # --- when AWS says no ---
 
 
-def test_each_refusal_ends_in_its_own_message(instance: Box) -> None:
-    """For each way in which AWS says no, `litellmctl verify` tells cause and remedy: that one's and no other's."""
+def test_each_refusal_has_its_own_message(instance: Box) -> None:
+    """For each error of AWS, `litellmctl verify` reports the cause and remedy of that error and of no other."""
     scripts = {model: asdict(script) for model, script in build_scripts().items()}
     tell(instance, "script", **scripts)
     instance.write("/root/refusals.yml", build_config())

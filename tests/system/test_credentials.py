@@ -1,4 +1,6 @@
-"""From a user's ~/.aws to the service, and what install says of AWS before it changes anything, on a real systemd."""
+"""AWS credentials from a user's ~/.aws to the service, and the checks of install before a change, on a real
+systemd.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,8 @@ def install(box: Box, *arguments: str) -> tuple[int, str]:
 
 
 def test_a_key_of_the_invoking_user(idle_box: Box) -> None:
-    """Under sudo the key is taken from the home of who typed it, AWS is asked, and install serves with it; a key that
-    AWS has since forgotten leaves everything as it was.
+    """Under sudo the key is read from the home of the invoking user, AWS is queried, and the service uses the key; a
+    key that AWS no longer knows changes nothing.
     """
     box = idle_box
     start_fakes(box)
@@ -65,8 +67,8 @@ def test_a_key_of_the_invoking_user(idle_box: Box) -> None:
 
 
 def test_the_role_of_the_instance(idle_box: Box) -> None:
-    """On an instance without a role install says so and changes nothing; once it has one, a .env without any variable
-    of AWS is enough, and no key is in the service's environment.
+    """On an instance without a role install reports that and changes nothing; with a role, a .env without AWS
+    variables is enough, and the service's environment has no key.
     """
     box = idle_box
     start_fakes(box, "--no-role")
@@ -86,8 +88,8 @@ def test_the_role_of_the_instance(idle_box: Box) -> None:
     assert not [entry for entry in environ if entry.startswith(("AWS_ACCESS_KEY_ID=", "AWS_SESSION_TOKEN="))]
 
 
-def test_status_warns_of_the_end(idle_box: Box) -> None:
-    """status warns in the last hour of a temporary key, and fails once it has ended."""
+def test_status_warns_of_the_expiry(idle_box: Box) -> None:
+    """status warns in the last hour of a temporary key, and fails after its expiry."""
     box = idle_box
     pair = f"AWS_ACCESS_KEY_ID=ASIAIOSFODNN7EXAMPLE\nAWS_SECRET_ACCESS_KEY={USER.secret_key}\n"
     for minutes, code, outcome in ((30, 0, "warning"), (-1, 1, "failed")):

@@ -1,4 +1,4 @@
-"""Other releases of Debian: finding the mirror that debootstrap is given, and the product on their systemd."""
+"""Other Debian releases: the mirror for debootstrap, and the installed service with their systemd."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_mirrors_of_apt(tmp_path: Path, name: str, text: str, mirrors: list[str]
 
 
 def test_a_list_of_mirrors(tmp_path: Path) -> None:
-    """A source that names a file with mirrors, as cloud images have it, gives the first of them."""
+    """If a source names a file with mirrors, as in cloud images, the first of them is used."""
     (tmp_path / "mirrors.list").write_text(
         "http://first.example/debian\nhttp://second.example/debian\n", encoding="utf-8"
     )
@@ -64,7 +64,7 @@ def test_a_list_of_mirrors(tmp_path: Path) -> None:
 
 
 def test_the_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root folders are kept where the user keeps caches."""
+    """Root folders are below the user's XDG cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert images.tree("trixie").parent == tmp_path / "litellm-systemd-tests"
 
@@ -79,7 +79,7 @@ def test_on_another_systemd(
     systemd: str,
 ) -> None:
     """On the oldest and the newest systemd an install serves, reloads, proves every fallback on a throwaway unit, and
-    is sound to doctor, who names a drop-in that undoes the sandbox.
+    is healthy for doctor, which reports a drop-in that disables the sandbox.
     """
     box = make_box(debian_image(suite), binds=(*python_binds(tmp_path), releases_bind(installed_image)))
     assert box.systemctl("--version").split()[1] == systemd

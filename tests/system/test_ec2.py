@@ -63,7 +63,9 @@ def signals(code: int, reason: str) -> list[list[str]]:
 
 
 def test_user_data(make_box: MakeBox, tmp_path: Path) -> None:
-    """Success is signalled when verify has passed; a wrong archive and a model that fails signal failure, and why."""
+    """The script signals success after verify has passed; for a wrong archive or a failing model it signals failure
+    with the reason.
+    """
     digest = make_archive(tmp_path)
     box = make_box(binds=(Bind(tmp_path, Path("/srv/archive")),))
     for name, text in FAKES.items():

@@ -1,4 +1,4 @@
-"""Whose file is whose: what the user edited, and how drift shows."""
+"""Files that the user edited: an install keeps them and shows the difference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from test_install import write_env
 
 
 def test_edited_unit_stays(idle_box: Box) -> None:
-    """An edited unit stays and the difference is shown, not overwritten in silence; --take-ours replaces it."""
+    """An edited unit is kept and its difference is shown; --take-ours replaces it."""
     path = "/etc/systemd/system/litellm.service"
     shipped = idle_box.read(path)
     edited = shipped.replace("LimitNOFILE=65536", "LimitNOFILE=99999")
@@ -30,7 +30,9 @@ def test_edited_unit_stays(idle_box: Box) -> None:
 
 
 def test_edited_environment_stays(idle_box: Box) -> None:
-    """An edited environment file stays whole: nothing is made from a .env that isn't taken up; no key is shown."""
+    """An edited environment file is kept completely: a .env that is not applied writes nothing, and no key
+    is shown.
+    """
     path = "/etc/litellm/litellm.env"
     edited = idle_box.read(path) + 'HAND_MADE="1"\n'
     idle_box.write(path, edited, 0o600)
@@ -43,7 +45,9 @@ def test_edited_environment_stays(idle_box: Box) -> None:
 
 
 def test_diff_shows_drift(idle_box: Box) -> None:
-    """`diff` finds an edit, a mode, a lost link, a unit that was masked or disabled; exit code 2, and 0 without."""
+    """`diff` finds an edit, a mode, a missing link, and a masked or disabled unit; it exits with 2, and with 0
+    without a difference.
+    """
     ctl(idle_box, "enable")
     assert "nothing differs from what was installed" in ctl(idle_box, "diff")
     idle_box.run(("chmod", "644", "/etc/litellm/litellm.env"))
@@ -65,14 +69,14 @@ def test_diff_shows_drift(idle_box: Box) -> None:
 
 
 def test_dry_run_as_a_user(shared_box: Box) -> None:
-    """`install --dry-run` as another user, who may not read the installed keys, says so and needs sudo for it."""
+    """`install --dry-run` of a user who may not read the installed keys fails and says to use sudo."""
     argv = ("litellmctl", "install", "--dry-run")
     done = shared_box.run(argv, user="nobody:nogroup", check=False, cwd="/")
     assert (done.returncode, "sudo" in done.stderr) == (77, True)
 
 
 def test_dry_run_touches_nothing(shared_box: Box) -> None:
-    """`install --dry-run` shows each file's difference and what becomes of the service, and writes nothing at all."""
+    """`install --dry-run` shows each file's difference and the effect on the service, and writes nothing."""
     write_env(shared_box, "NUM_WORKERS=1\nLITELLM_MASTER_KEY=sk-canary-0123456789\n")
     reference = "/root/reference"
     shared_box.write(reference, "")

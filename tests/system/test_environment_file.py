@@ -1,4 +1,4 @@
-"""What is written for systemd reaches a service as it was: asked of a service that the real systemd started."""
+"""The EnvironmentFile that install writes, read by a service that the real systemd started."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def accepted(value: str) -> bool:
 @given(st.dictionaries(NAMES, VALUES.filter(accepted), min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_service_gets_the_mapping(dump: Box, environment: dict[str, str]) -> None:
-    """A service gets exactly the mapping that python-dotenv read, whatever the values hold."""
+    """A service gets exactly the mapping that python-dotenv read, whatever the values are."""
     asked = build_settings(Dotenv(".env", environment), installed={}, new_key=lambda: "sk-made")
     assert carried(dump, render_environment(asked)) == environment
 
@@ -87,7 +87,7 @@ def test_service_gets_the_mapping(dump: Box, environment: dict[str, str]) -> Non
 @given(st.text(st.sampled_from("XYZ=ab \t\"'\\$#;\n")))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_edits_are_read_as_systemd_reads_them(dump: Box, text: str) -> None:
-    """A file that somebody edited by hand means to us what it means to systemd."""
+    """A file that was edited by hand is read as systemd reads it."""
     ours = {name: value for name, value in parse_environment_file(text).items() if name.startswith("X")}
     assert carried(dump, text) == ours
 
@@ -111,7 +111,7 @@ def test_edits_are_read_as_systemd_reads_them(dump: Box, text: str) -> None:
     ],
 )
 def test_known_traps(dump: Box, value: str) -> None:
-    """The values that other installers get wrong arrive unchanged, the one of 80 kB among them."""
+    """Values that other installers get wrong arrive unchanged, one of them with 80 kB."""
     asked = build_settings(Dotenv(".env", {"XA": value, "XB": "next"}), installed={}, new_key=lambda: "sk-made")
     assert carried(dump, render_environment(asked)) == {"XA": value, "XB": "next"}
 
@@ -127,7 +127,7 @@ XF=
 
 
 def test_dotenv_file_reaches_the_service(dump: Box) -> None:
-    """A .env with every form that python-dotenv knows reaches the service as python-dotenv reads it."""
+    """A .env in every syntax of python-dotenv reaches the service as python-dotenv reads it."""
     dotenv = parse_dotenv(DOTENV, ".env")
     asked = build_settings(dotenv, installed={}, new_key=lambda: "sk-made")
     wanted: dict[str, Any] = {
@@ -142,6 +142,6 @@ def test_dotenv_file_reaches_the_service(dump: Box) -> None:
 
 @pytest.mark.parametrize("value", ["\ufdd0", "a\uffff", "\U0001fffe"])
 def test_refused_values_would_be_lost(dump: Box, value: str) -> None:
-    """What the installer refuses by name is what systemd would drop, or not start the service for."""
+    """systemd drops each value that the installer refuses by name, or does not start the service with it."""
     assert not accepted(value)
     assert carried(dump, f'XA="{value}"\nXB="next"\n').get("XA") != value

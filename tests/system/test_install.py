@@ -1,4 +1,4 @@
-"""litellmctl on a real systemd: install, reinstall, switch, fail, uninstall."""
+"""litellmctl on a real systemd: install, reinstall, switch, failure, uninstall."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_env(box: Box, text: str, name: str = "/root/.env") -> None:
 
 
 def test_install_starts_and_verifies(shared_box: Box) -> None:
-    """What `litellmctl install -c demo.yml` leaves is a service that verifies, under a user and paths of its own."""
+    """`litellmctl install -c demo.yml` gives a verified service with a user and paths of its own."""
     # The workshop has people export a key; the installed service's own is the one that counts.
     exported = {"LITELLM_MASTER_KEY": "sk-of-another-gateway"}
     report = json.loads(ctl(shared_box, "verify", "--all-models", "--json", env=exported))
@@ -67,7 +67,7 @@ def test_second_install_changes_nothing(shared_box: Box) -> None:
 
 
 def test_dry_run_writes_nothing(shared_box: Box) -> None:
-    """--dry-run shows the steps, takes none, and its exit code tells whether there are any."""
+    """--dry-run lists the steps, writes nothing, and its exit code says whether there are any."""
     files = snapshot(shared_box)
     assert "nothing to do" in ctl(shared_box, "install", "--dry-run")
     write_env(shared_box, "NUM_WORKERS=1\n")
@@ -83,8 +83,8 @@ def test_dry_run_writes_nothing(shared_box: Box) -> None:
     assert snapshot(shared_box) == files
 
 
-def test_env_change_is_taken_up(installed_box: Box) -> None:
-    """A changed .env restarts the service with it; key, port and variables stay where a later run names none."""
+def test_changed_env_is_applied(installed_box: Box) -> None:
+    """A changed .env restarts the service with it; key, port and variables that a later run does not name stay."""
     before = key(installed_box)
     write_env(installed_box, "NUM_WORKERS=1\nPORT=4010\nMINE='a $b'\n")
     ctl(installed_box, "install", "--env-file", "/root/.env")
@@ -112,8 +112,8 @@ def test_env_change_is_taken_up(installed_box: Box) -> None:
         pytest.param("CONFIG_FILE=iam_role_config.yml\n", 78, "AWS_REGION_NAME", id="no region"),
     ],
 )
-def test_bad_env_changes_nothing(shared_box: Box, text: str, code: int, said: str) -> None:
-    """A .env that can't be used is one clear error with the remedy; nothing is changed and the service runs on."""
+def test_invalid_env_changes_nothing(shared_box: Box, text: str, code: int, said: str) -> None:
+    """An invalid .env is one error with the remedy; nothing changes and the service continues."""
     files, before = snapshot(shared_box), state(shared_box)["MainPID"]
     write_env(shared_box, text)
     done = shared_box.run(
@@ -146,7 +146,9 @@ CONFIG_FILE=iam_role_config.yml
 
 
 def test_old_env_forms(idle_box: Box) -> None:
-    """The workshop's .env installs and serves as it is, with BOM and CRLF too; what no longer works is said."""
+    """The workshop's .env installs and serves unchanged, also with BOM and CRLF; variables that no longer work are
+    reported.
+    """
     write_env(idle_box, OLD_FORMS)
     said = ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify", "--offline")
     assert "DATABASE_URL is not passed to the service" in said
@@ -162,7 +164,7 @@ def test_old_env_forms(idle_box: Box) -> None:
 
 
 def test_install_needs_root(shared_box: Box) -> None:
-    """Without root there is one error that names sudo, and nothing is changed."""
+    """Without root there is one error that names sudo, and nothing changes."""
     files = snapshot(shared_box)
     argv = ("/usr/local/bin/litellmctl", "install", "-c", "demo.yml")
     done = shared_box.run(argv, user="nobody:nogroup", check=False)
@@ -170,8 +172,8 @@ def test_install_needs_root(shared_box: Box) -> None:
     assert snapshot(shared_box) == files
 
 
-def test_taken_port_is_said_before_anything_is_changed(box: Box, install_environment: dict[str, str]) -> None:
-    """On a fresh host whose port is taken, install says by whom, and leaves nothing behind."""
+def test_occupied_port_is_reported_before_a_change(box: Box, install_environment: dict[str, str]) -> None:
+    """If the port is occupied on a new host, install names the process and leaves nothing behind."""
     script = (
         "import socket,time; s=socket.create_server(('127.0.0.1',4000)); print('held',flush=True); time.sleep(600)"
     )
@@ -185,13 +187,13 @@ def test_taken_port_is_said_before_anything_is_changed(box: Box, install_environ
 
 
 def test_first_install_without_env(box: Box, install_environment: dict[str, str]) -> None:
-    """Without .env, flags and an earlier install, the error says how to get a .env."""
+    """Without .env, options and an earlier install, the error says how to create a .env."""
     done = fresh_ctl(box, install_environment, "install", check=False)
     assert (done.returncode, "litellmctl init" in done.stderr) == (66, True)
 
 
 def test_home_python_is_refused(shared_box: Box) -> None:
-    """A Python in somebody's home, which the sandbox hides from the service, is refused with the remedy."""
+    """A Python below /home, which the sandbox hides from the service, is refused with the remedy."""
     before, name = snapshot(shared_box), Path(sys.executable).resolve().name
     script = (
         f"mkdir -p /home/dev/python/bin /home/dev/python/lib && cp /usr/bin/{name} /home/dev/python/bin/"
@@ -210,7 +212,7 @@ def test_home_python_is_refused(shared_box: Box) -> None:
 
 
 def test_config_use_is_a_reload(shared_box: Box) -> None:
-    """`config use` switches by a reload: the same main process serves the models of the other configuration."""
+    """`config use` switches with a reload: the same main process serves the models of the other configuration."""
     before = state(shared_box)["MainPID"]
     other = with_model(shared_box.read("/etc/litellm/configs/demo.yml"), "another-model")
     shared_box.write("/root/mine.yml", other)
@@ -223,7 +225,7 @@ def test_config_use_is_a_reload(shared_box: Box) -> None:
 
 
 def test_switched_configuration_survives_a_rerun(idle_box: Box) -> None:
-    """What was switched to with -c stays active when install runs again with the old .env."""
+    """A configuration that was selected with -c stays active when install runs again with the old .env."""
     write_env(idle_box, "CONFIG_FILE=demo.yml\nAWS_REGION_NAME=eu-central-1\n")
     ctl(idle_box, "install", "--env-file", "/root/.env", "--no-start")
     ctl(idle_box, "restart", "-c", "prompt_caching.yml")
@@ -232,7 +234,7 @@ def test_switched_configuration_survives_a_rerun(idle_box: Box) -> None:
 
 
 def test_an_ended_model_is_refused_once(idle_box: Box) -> None:
-    """`config use` refuses a model that Bedrock has ended; once allowed, reload and install go on with a warning."""
+    """`config use` refuses a model past its end of life; once allowed, reload and install continue with a warning."""
     write_env(idle_box, "AWS_REGION_NAME=us-east-1\n")
     ctl(idle_box, "install", "--env-file", "/root/.env")
     ended = "bedrock/us.anthropic.claude-3-7-sonnet-20250219-v1:0"
@@ -262,7 +264,7 @@ def test_region_is_written_into_the_configuration(idle_box: Box) -> None:
 
 
 def test_edited_configuration_survives(shared_box: Box) -> None:
-    """A configuration that was edited in /etc/litellm/configs is kept by install, and install says so."""
+    """Install keeps a configuration that was edited in /etc/litellm/configs, and reports that."""
     path = "/etc/litellm/configs/demo.yml"
     shipped = shared_box.read(path)
     edited = f"{shipped}# mine\n"
@@ -276,7 +278,9 @@ def test_edited_configuration_survives(shared_box: Box) -> None:
 
 
 def test_status(installed_box: Box) -> None:
-    """`status` says what runs with what, for people and for programs, and its exit code tells whether it does."""
+    """`status` shows the state and the configuration of the service, for people and as JSON, and its exit code says
+    whether it runs.
+    """
     report = json.loads(ctl(installed_box, "status", "--json"))
     assert (report["data"]["active"], report["data"]["config"]) == ("active", "demo.yml")
     assert report["data"]["listen"].startswith("127.0.0.1:4000")
@@ -297,22 +301,22 @@ def test_status(installed_box: Box) -> None:
 
 
 def test_status_without_root(shared_box: Box) -> None:
-    """Another user of the host sees that the service runs, and nothing that is secret."""
+    """Another user of the host sees that the service runs, and no secret."""
     argv = ("/usr/local/bin/litellmctl", "status", "--json")
     report = json.loads(shared_box.run(argv, user="nobody:nogroup").stdout)
     assert (report["data"]["active"], report["data"]["runtime"]) == ("active", {})
 
 
 def test_logs(shared_box: Box) -> None:
-    """`logs` shows the service's journal, with journalctl's own filters, and as JSON."""
+    """`logs` shows the service's journal, with the filters of journalctl, and as JSON."""
     assert "serving on" in ctl(shared_box, "logs", "-n", "500", "--since", "yesterday")
     assert "serving on" not in ctl(shared_box, "logs", "-p", "err")
     lines = ctl(shared_box, "logs", "--json", "-n", "5").splitlines()
     assert all("MESSAGE" in json.loads(line) for line in lines)
 
 
-def test_verify_fails_aloud(idle_box: Box) -> None:
-    """`verify` of a stopped service fails once, with the remedy, instead of ten times."""
+def test_verify_of_a_stopped_service(idle_box: Box) -> None:
+    """`verify` of a stopped service has one failure with the remedy, not ten."""
     done = idle_box.run(("/usr/local/bin/litellmctl", "verify", "--json"), check=False)
     outcomes = [check["outcome"] for check in json.loads(done.stdout)["checks"]]
     assert (done.returncode, outcomes.count("failed"), set(outcomes)) == (1, 1, {"failed", "skipped"})
@@ -322,8 +326,8 @@ def test_verify_fails_aloud(idle_box: Box) -> None:
 # --- taking away ---
 
 
-def test_uninstall_asks_first(shared_box: Box) -> None:
-    """Without --yes the question is asked, and a no changes nothing."""
+def test_uninstall_asks_for_confirmation(shared_box: Box) -> None:
+    """Without --yes uninstall asks for confirmation, and the answer no changes nothing."""
     files = snapshot(shared_box)
     done = shared_box.run(("/usr/local/bin/litellmctl", "uninstall"), input="n\n")
     assert "nothing was changed" in done.stdout
@@ -331,8 +335,8 @@ def test_uninstall_asks_first(shared_box: Box) -> None:
     assert chat(shared_box) == 200
 
 
-def test_no_systemd_is_said(shared_box: Box) -> None:
-    """Where systemd doesn't run, each verb that needs it says so and names what works without it."""
+def test_without_systemd(shared_box: Box) -> None:
+    """Without systemd, each verb that needs it reports that, and what works without it."""
     argv = ("unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run/systemd && litellmctl status")
     with pytest.raises(BoxError, match=r"systemd is not running on this machine"):
         shared_box.run(argv)

@@ -1,4 +1,4 @@
-"""A rehearsal shows what an install would do, and the host is as before."""
+"""A rehearsal performs an install in a clone of the host, and the host does not change."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_first_install(namespaces: Namespaces) -> None:
 
 
 def test_first_install_from_a_bundle(namespaces: Namespaces, tmp_path: Path) -> None:
-    """With --bundle the clone installs from that file alone, wherever it lies; no package index is missed."""
+    """With --bundle the clone installs from that file alone, in any folder, without a package index."""
     bundle = Path(shutil.copy(own_bundle(), tmp_path))  # below /tmp, of which a clone has its own
     options = ("-c", "demo.yml", "--no-verify", "--bundle", bundle.name)
     code, report = _rehearse(*options, cwd=tmp_path, UV_CACHE_DIR=str(tmp_path / "no-cache"))
@@ -91,14 +91,14 @@ def test_first_install_from_a_bundle(namespaces: Namespaces, tmp_path: Path) -> 
 
 
 def test_bundle_that_cannot_be_used(namespaces: Namespaces, tmp_path: Path) -> None:
-    """A file that is no bundle is refused at once, as install refuses it, and no clone is made."""
+    """An invalid bundle is refused at once, with the error of install, and no clone is created."""
     (tmp_path / "other.tar").write_text("no bundle", encoding="utf-8")
     code, report = _rehearse("-c", "demo.yml", "--bundle", "other.tar", cwd=tmp_path)
     assert (code, "other.tar" in report["error"]) == (78, True)
 
 
 def test_env_that_cannot_be_read(namespaces: Namespaces, tmp_path: Path) -> None:
-    """A .env that install refuses is refused at once, with the same words and the same code."""
+    """A .env that install refuses is refused at once, with the same message and exit code."""
     (tmp_path / ".env").write_text("PORT=many\nCONFIG_FILE=demo.yml\n", encoding="utf-8")
     code, report = _rehearse(cwd=tmp_path)
     assert code == 78
@@ -140,8 +140,8 @@ def _pids_of(name: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_ended_in_the_middle(under_way: subprocess.Popen[str], number: signal.Signals, code: int) -> None:
-    """However a rehearsal is ended, its clone goes with it, and the exit code names the signal."""
+def test_interrupted(under_way: subprocess.Popen[str], number: signal.Signals, code: int) -> None:
+    """However a rehearsal is ended, its clone is removed, and the exit code is that of the signal."""
     name, _ = _namespaces_of(under_way)
     assert _pids_of(name)
     under_way.send_signal(number)
@@ -151,7 +151,7 @@ def test_ended_in_the_middle(under_way: subprocess.Popen[str], number: signal.Si
 
 
 def test_cleaner_killed_too(under_way: subprocess.Popen[str], tmp_path: Path) -> None:
-    """When the cleaner is killed as well, the kernel ends the clone, and the next rehearsal removes the rest."""
+    """If the cleaner is killed too, the kernel ends the clone, and the next rehearsal removes the rest."""
     name, keeper = _namespaces_of(under_way)
     os.kill(keeper, signal.SIGKILL)
     under_way.kill()
@@ -165,7 +165,7 @@ def test_cleaner_killed_too(under_way: subprocess.Popen[str], tmp_path: Path) ->
 
 
 def test_without_rights_to_mount(namespaces: Namespaces) -> None:
-    """Root of a container without rights is told what is missing, and changes nothing."""
+    """Root in a container without privileges gets an error that names what is missing, and nothing changes."""
     argv = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", *REHEARSE, "--wait", "-c", "demo.yml")
     done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 69, done.stderr
@@ -190,7 +190,7 @@ def _on(machine: Box, *arguments: str) -> tuple[int, dict[str, Any], str]:
 
 
 def test_change_of_a_running_service(machine: Box) -> None:
-    """The clone has the service as the host has it, running; the change is shown in it, and the host's runs on."""
+    """The clone runs the service as the host does; the change is shown there, and the host's service continues."""
     write_env(machine, "ACCESS_LOG=true\n")
     before, main = snapshot(machine), state(machine)["MainPID"]
     code, report, errors = _on(machine, "--env-file", "/root/.env")
@@ -208,8 +208,8 @@ def test_change_of_a_running_service(machine: Box) -> None:
     assert "nothing differs from what was installed" in ctl(machine, "diff")
 
 
-def test_change_that_does_not_come_up(machine: Box) -> None:
-    """A change that the service doesn't start with fails in the clone: its code, its reason, its last words."""
+def test_change_that_prevents_a_start(machine: Box) -> None:
+    """A change that keeps the service from starting fails in the clone, with exit code, reason and last log lines."""
     refuse_start(machine)
     write_env(machine, "REFUSE=1\n")
     before = snapshot(machine)
@@ -224,7 +224,7 @@ def test_change_that_does_not_come_up(machine: Box) -> None:
 
 
 def test_configuration_for_bedrock(machine: Box) -> None:
-    """A configuration that calls Bedrock is rehearsed up to the call, which is named as not rehearsed."""
+    """A configuration for Bedrock is rehearsed up to the model call, which is reported as not rehearsed."""
     write_env(machine, "AWS_REGION_NAME=eu-west-1\nCONFIG_FILE=iam_role_config.yml\n")
     code, report, errors = _on(machine, "--env-file", "/root/.env")
     assert code == 0, (report, errors)

@@ -1,4 +1,4 @@
-"""Releases on a real systemd: upgrade, rollback, prune, a release that is no good, a Python that is gone."""
+"""Releases on a real systemd: upgrade, rollback, prune, a release that does not start, a missing Python."""
 
 from __future__ import annotations
 
@@ -87,9 +87,8 @@ def served(box: Box) -> str:
 
 
 def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[str, str]) -> None:
-    """While clients chat, upgrade switches to a new release and to another LiteLLM, and rollback back: nobody fails.
-
-    A release that doesn't serve leaves the old one serving; a version that isn't to be had, or is there already,
+    """While clients chat, upgrade switches to a new release and to another LiteLLM, and rollback switches back: no
+    request fails. A release that does not start leaves the old one running; an unavailable or existing version
     changes nothing. The releases may be on another file system than the rest.
     """
     box, shipped = box_with_index, served(box_with_index)
@@ -133,8 +132,8 @@ def assert_pruned(box: Box) -> None:
     assert json.loads(ctl(box, "doctor", "--json"))["data"]["findings"] == []
 
 
-def test_python_is_gone(idle_box: Box) -> None:
-    """After an upgrade of the system that took the release's Python away, litellmctl says so, with the remedy."""
+def test_missing_python(idle_box: Box) -> None:
+    """If an upgrade of the system removed the release's Python, litellmctl reports that with the remedy."""
     python = "/opt/litellm-systemd/current/bin/python"
     idle_box.run(("ln", "-sfn", "/usr/bin/python3.99", python))
     done = idle_box.run(("/usr/local/bin/litellmctl", "status"), check=False)

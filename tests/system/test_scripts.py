@@ -1,4 +1,4 @@
-"""The scripts of the README, run as users run them."""
+"""The scripts of the README, called as users call them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def test_quickstart(box: Box, install_environment: dict[str, str]) -> None:
-    """From a checkout and nothing else to a verified service; the second run changes and restarts nothing.
+    """A checkout alone gives a verified service; the second run changes and restarts nothing.
 
     Under a umask that would lock the service's user out of its own release.
     """
@@ -35,7 +35,7 @@ def test_quickstart(box: Box, install_environment: dict[str, str]) -> None:
 
 
 def test_quickstart_from_a_bundle(box: Box) -> None:
-    """Without a network, a cache and uv, a bundle is enough for a verified service; a second run changes nothing."""
+    """Without a network, a cache and uv, a bundle gives a verified service; a second run changes nothing."""
     # No folder of the venv: no uv. HOME holds neither a cache nor pip's settings.
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/srv"}
     argv = (str(SCRIPTS / "quickstart.sh"), "--bundle", str(own_bundle()))
@@ -51,8 +51,8 @@ def test_quickstart_from_a_bundle(box: Box) -> None:
     assert box.show("litellm.service", "ActiveState", "InvocationID") == before
 
 
-def test_quickstart_from_what_is_no_bundle(box: Box) -> None:
-    """A file that is no bundle, or isn't there, is one line that says so, and nothing is installed."""
+def test_quickstart_from_an_invalid_bundle(box: Box) -> None:
+    """An invalid or missing bundle is one line that says so, and nothing is installed."""
     box.write("/srv/other.tar", "no bundle")
     script = str(SCRIPTS / "quickstart.sh")
     done = box.run((script, "--bundle", "/srv/other.tar", "-c", "demo.yml"), check=False)
@@ -63,7 +63,7 @@ def test_quickstart_from_what_is_no_bundle(box: Box) -> None:
 
 
 def test_manage_litellm(idle_box: Box) -> None:
-    """The workshop's verbs do what they did: start, status, logs, restart, stop."""
+    """The workshop's verbs work: start, status, logs, restart, stop."""
     manage = str(SCRIPTS / "manage-litellm.sh")
 
     def state() -> dict[str, str]:
@@ -85,7 +85,7 @@ def test_manage_litellm(idle_box: Box) -> None:
 
 @pytest.mark.parametrize("arguments", [(), ("-c",), ("frobnicate",)])
 def test_manage_litellm_misused(arguments: tuple[str, ...]) -> None:
-    """A call that makes no sense is answered with the usage and sysexits' code for it."""
+    """An invalid call prints the usage and exits with the code of sysexits.h."""
     argv = (str(SCRIPTS / "manage-litellm.sh"), *arguments)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 64
@@ -93,13 +93,13 @@ def test_manage_litellm_misused(arguments: tuple[str, ...]) -> None:
 
 
 def test_manage_litellm_help() -> None:
-    """--help explains itself on standard output."""
+    """--help prints the usage on standard output."""
     done = subprocess.run((str(SCRIPTS / "manage-litellm.sh"), "--help"), capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: manage-litellm.sh [-c CONFIG] [-e ENVFILE] start|stop|restart|status|logs")
 
 
 def test_setup_env(box: Box) -> None:
-    """setup_env.sh makes a .env of a profile in ~/.aws/credentials, and refuses one that isn't there."""
+    """setup_env.sh creates a .env from a profile in ~/.aws/credentials, and refuses a missing profile."""
     keys = (
         "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"
     )

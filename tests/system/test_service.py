@@ -1,4 +1,4 @@
-"""The installed service on a real systemd, driven as an administrator drives it: systemctl, journalctl, curl."""
+"""The installed service on a real systemd, used with systemctl, journalctl and curl."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def wait_for_failure(box: Box) -> None:
 # --- a sound service ---
 
 
-def test_ready_when_systemctl_says_so(installed_box: Box) -> None:
-    """The very first request after `systemctl start` returns is answered with 200, ten times out of ten.
+def test_ready_when_systemctl_returns(installed_box: Box) -> None:
+    """The first request after `systemctl start` returns gets 200, ten times out of ten.
 
     And after `systemctl stop` the port refuses and stays so, although clients keep knocking.
     """
@@ -49,8 +49,10 @@ def test_ready_when_systemctl_says_so(installed_box: Box) -> None:
     assert answers == [200] * 10
 
 
-def test_sound_run_logs_no_error(installed_box: Box) -> None:
-    """`journalctl -u litellm -p err` is empty after start, verify with its refused keys, reload, restart and stop."""
+def test_healthy_run_logs_no_error(installed_box: Box) -> None:
+    """`journalctl -u litellm -p err` is empty after start, verify with its rejected keys, reload, restart
+    and stop.
+    """
     ctl(installed_box, "verify")
     for verb in ("reload", "restart", "stop"):
         installed_box.systemctl(verb, "litellm")
@@ -58,8 +60,8 @@ def test_sound_run_logs_no_error(installed_box: Box) -> None:
     assert "serving on 127.0.0.1:4000" in installed_box.journal("litellm")
 
 
-def test_journal_holds_no_key(shared_box: Box) -> None:
-    """Neither the gateway's key nor one that a client sent by mistake is in the journal."""
+def test_journal_has_no_key(shared_box: Box) -> None:
+    """The journal contains neither the gateway's key nor one that a client sent by mistake."""
     ctl(shared_box, "verify")
     chat(shared_box, bearer="sk-sent-by-mistake-0123456789")
     journal = shared_box.journal("litellm")
@@ -68,7 +70,7 @@ def test_journal_holds_no_key(shared_box: Box) -> None:
 
 
 def test_process_is_confined(shared_box: Box) -> None:
-    """The service runs as its own user, without a capability, and with no way to gain one."""
+    """The service runs as its own user, without capabilities, and cannot gain any."""
     status = shared_box.read(f"/proc/{state(shared_box)['MainPID']}/status")
     values = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     user = shared_box.run(("id", "-u", "litellm")).stdout.strip()
@@ -78,7 +80,7 @@ def test_process_is_confined(shared_box: Box) -> None:
 
 
 def test_no_key_in_units_or_arguments(shared_box: Box) -> None:
-    """No key can be read from units, over D-Bus or from a command line; the file that holds it is root's alone."""
+    """Units, D-Bus and command lines show no key, and only root can read the file with the keys."""
     secret = key(shared_box)
     shown = shared_box.run(("systemctl", "show", "litellm.service", "litellm.socket")).stdout
     lines = shared_box.run(("ps", "-e", "-o", "args")).stdout
@@ -88,7 +90,7 @@ def test_no_key_in_units_or_arguments(shared_box: Box) -> None:
 
 
 def test_first_curls_of_the_workshop(idle_box: Box) -> None:
-    """The workshop's first three commands answer as they stand, once the workshop's key is the one in .env."""
+    """The workshop's first three commands work unchanged with the workshop's key in .env."""
     idle_box.write("/root/.env", 'LITELLM_MASTER_KEY="sk-litellm-test-key"\n', 0o600)
     ctl(idle_box, "install", "--env-file", "/root/.env", "-c", "demo.yml")
     commands = (
@@ -108,7 +110,7 @@ def test_first_curls_of_the_workshop(idle_box: Box) -> None:
 
 
 def test_disabled_service_stays_off(installed_box: Box) -> None:
-    """`litellmctl disable` keeps service and socket off at the next boot, and `enable` brings them back.
+    """`litellmctl disable` keeps service and socket off at the next boot, and `enable` enables both again.
 
     Enabled, the service runs after a reboot without a hand, and answers.
     """
@@ -121,8 +123,8 @@ def test_disabled_service_stays_off(installed_box: Box) -> None:
     assert chat(installed_box) == 200
 
 
-def test_drop_in_is_honoured(installed_box: Box) -> None:
-    """A drop-in of the administrator's is stock systemd: it takes effect, and no install touches it.
+def test_drop_in_takes_effect(installed_box: Box) -> None:
+    """An administrator's drop-in takes effect, and no install changes it.
 
     While `systemctl restart` runs, the port stays open and each new request is answered.
     """
@@ -162,8 +164,8 @@ def break_config(box: Box, config: str | None) -> None:
         box.write(DEMO, config, 0o640, "root:litellm")
 
 
-def test_broken_configuration_ends_in_one_line(idle_box: Box) -> None:
-    """A configuration that can't work ends in exit 78 and one clear line, without a restart loop.
+def test_invalid_configuration_exits_with_one_line(idle_box: Box) -> None:
+    """An invalid configuration exits with 78 and one line, without a restart loop.
 
     Once it is mended, a plain `systemctl start` brings the service back.
     """
@@ -183,8 +185,8 @@ def test_broken_configuration_ends_in_one_line(idle_box: Box) -> None:
     assert chat(idle_box) == 200
 
 
-def test_broken_configuration_is_refused_by_reload(shared_box: Box) -> None:
-    """A reload with a broken configuration fails aloud, and the service answers on as before."""
+def test_invalid_configuration_fails_the_reload(shared_box: Box) -> None:
+    """A reload with an invalid configuration fails, and the service continues unchanged."""
     before, good = state(shared_box)["MainPID"], shared_box.read(DEMO)
     break_config(shared_box, "model_list: [\n")
     assert shared_box.run(("systemctl", "reload", "litellm"), check=False).returncode != 0
@@ -197,8 +199,8 @@ def test_broken_configuration_is_refused_by_reload(shared_box: Box) -> None:
     shared_box.systemctl("reload", "litellm")
 
 
-def test_taken_port_names_its_holder(idle_box: Box) -> None:
-    """A port that somebody else holds is an error that says who, and the service serves nowhere else."""
+def test_occupied_port_names_the_process(idle_box: Box) -> None:
+    """An occupied port is an error that names the process, and the service listens nowhere else."""
     holder = hold_port(idle_box)
     done = idle_box.run(("/usr/local/bin/litellmctl", "start"), check=False)
     assert done.returncode == 69
@@ -211,14 +213,14 @@ def test_taken_port_names_its_holder(idle_box: Box) -> None:
 
 
 def test_wrong_key_is_refused(shared_box: Box) -> None:
-    """A wrong key and a missing key get no answer from a model."""
+    """A request with a wrong key or none gets no answer from a model."""
     assert chat(shared_box, bearer="sk-wrong") >= 400
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
     assert shared_box.http("POST", f"{BASE}/v1/chat/completions", body=body).status == 401
 
 
 def test_other_user_reads_no_secret(shared_box: Box) -> None:
-    """Another user of the host can read neither keys nor configurations, and is told to use sudo."""
+    """Another user of the host can read neither keys nor configurations, and the error says to use sudo."""
     assert shared_box.run(("ls", "/etc/litellm"), user="nobody:nogroup", check=False).returncode != 0
     done = shared_box.run(("/usr/local/bin/litellmctl", "verify"), user="nobody:nogroup", check=False)
     assert (done.returncode, "sudo" in done.stderr) == (77, True)
@@ -239,6 +241,6 @@ def test_answers_are_streamed(shared_box: Box) -> None:
     assert text.rstrip().endswith("data: [DONE]")
 
 
-def test_other_image_is_untouched(make_box: MakeBox, host_image: Image) -> None:
-    """What the golden image holds doesn't leak into a box of the bare host."""
+def test_other_images_are_unchanged(make_box: MakeBox, host_image: Image) -> None:
+    """The content of the golden image is not in a box of the bare host."""
     assert not make_box(host_image).exists("/etc/litellm")

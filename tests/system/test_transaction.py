@@ -1,4 +1,4 @@
-"""A change is all or nothing on a real systemd, whatever ends it."""
+"""A change on a real systemd is complete or undone, however it is interrupted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def strike(box: Box, *ways: list[str], stride: int, first: int = 1) -> list[dict
 
 
 def test_killed_switch_converges_under_load(installed_box: Box) -> None:
-    """A switch of the configuration that is killed at any step comes to the same end, and no request fails."""
+    """A switch of the configuration that is killed at any step reaches the same final state, and no request fails."""
     other = with_model(installed_box.read("/etc/litellm/configs/demo.yml"), "another-model")
     installed_box.write("/root/mine.yml", other)
     main = state(installed_box)["MainPID"]
@@ -52,7 +52,9 @@ def test_killed_switch_converges_under_load(installed_box: Box) -> None:
 
 
 def test_killed_install_converges_under_load(installed_box: Box) -> None:
-    """An install that restarts the service, killed at any step, comes to the same end, and no request fails."""
+    """An install that restarts the service and is killed at any step reaches the same final state, and no request
+    fails.
+    """
     for number in (1, 2):
         write_env(installed_box, f"MINE={number}\nNUM_WORKERS=1\n", f"/root/{number}.env")
     ways = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
@@ -84,7 +86,7 @@ def attempts(box: Box) -> set[str]:
 
 
 def test_failed_attempt_is_kept(shared_box: Box) -> None:
-    """After a failure all is as it was, the service runs on, and error, plan, journal and files are kept."""
+    """After a failure everything is as before, the service continues, and error, plan, journal and files are kept."""
     refuse_start(shared_box)
     before, earlier = snapshot(shared_box), attempts(shared_box)
     write_env(shared_box, "REFUSE=1\n")
@@ -111,8 +113,8 @@ async def accept(request, api_key):
 """
 
 
-def test_what_serves_wrongly_is_rolled_back(shared_box: Box) -> None:
-    """A configuration that is ready but lets any key in fails the quick proof, and the one before comes back."""
+def test_failed_verification_is_rolled_back(shared_box: Box) -> None:
+    """A configuration that becomes ready but accepts any key fails the quick verification and is rolled back."""
     demo = shared_box.read("/etc/litellm/configs/demo.yml")
     shared_box.write("/etc/litellm/accept_all.py", ACCEPT_ALL, 0o640, "root:litellm")
     open_config = demo.replace("general_settings:", "general_settings:\n  custom_auth: accept_all.accept")
@@ -128,7 +130,9 @@ def test_what_serves_wrongly_is_rolled_back(shared_box: Box) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_install_is_undone(shared_box: Box, number: int, code: int) -> None:
-    """A signal in the middle of an install puts all back; the service runs on, and the exit code names the signal."""
+    """A signal during an install undoes all changes; the service continues, and the exit code is that of
+    the signal.
+    """
     before, secret = snapshot(shared_box), key(shared_box)
     write_env(shared_box, "MINE=1\n")
     script = "import os, sys, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"

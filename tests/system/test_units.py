@@ -1,4 +1,4 @@
-"""The units, judged by the systemd that loads them: from the oldest to the newest."""
+"""The units, loaded by the oldest to the newest supported systemd."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def any_box(
 
 @pytest.mark.parametrize("env", SETTINGS)
 def test_verify_prints_nothing(any_box: Box, env: str) -> None:
-    """`systemd-analyze verify` has not a word to say about the units, on any systemd that we support."""
+    """`systemd-analyze verify` prints nothing about the units, with any supported systemd."""
     write_units(any_box, env)
     units = (Layout.service, Layout.socket, Layout.verify_service, Layout.verify_timer)
     done = any_box.run(("systemd-analyze", "verify", *units), check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_loading_warns_of_nothing(any_box: Box) -> None:
+def test_loading_logs_no_warning(any_box: Box) -> None:
     """When systemd loads the units, it writes no warning to the journal."""
     write_units(any_box)
     any_box.systemctl("daemon-reload")
@@ -79,8 +79,8 @@ def test_loading_warns_of_nothing(any_box: Box) -> None:
     assert journal.stdout == ""
 
 
-def test_user_and_folders_are_made(any_box: Box) -> None:
-    """sysusers.d and tmpfiles.d make the static user and its folders, on any systemd that we support."""
+def test_user_and_folders_are_created(any_box: Box) -> None:
+    """sysusers.d and tmpfiles.d create the static user and its folders, with any supported systemd."""
     write_units(any_box)
     any_box.run(("systemd-sysusers",))
     any_box.run(("systemd-tmpfiles", "--create", Layout.tmpfiles))
@@ -91,7 +91,9 @@ def test_user_and_folders_are_made(any_box: Box) -> None:
 
 
 def test_exposure(box: Box) -> None:
-    """`systemd-analyze security` gives the service 1.1 or less, and the check, which is root without powers, 2.0."""
+    """`systemd-analyze security` rates the service 1.1 or less, and the check, which runs as root without
+    capabilities, 2.0 or less.
+    """
     write_units(box)
     box.systemctl("daemon-reload")
     for unit, limit in (("litellm.service", 1.1), ("litellm-verify.service", 2.0)):
@@ -102,7 +104,7 @@ def test_exposure(box: Box) -> None:
 
 
 def test_sandbox_is_in_force(shared_box: Box) -> None:
-    """From inside the service's sandbox the system can't be written, homes can't be seen, no device can be made."""
+    """Inside the service's sandbox the system is read-only, homes are hidden, and no device can be created."""
     pid = shared_box.show("litellm.service", "MainPID")["MainPID"]
 
     def inside(script: str) -> Any:

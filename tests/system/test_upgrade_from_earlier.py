@@ -17,7 +17,9 @@ SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dict[str, str]) -> None:
-    """A host of the earlier version upgrades, reloads and rolls back without a failed request, settings kept."""
+    """A host of the earlier version upgrades, reloads and rolls back without a failed request, and keeps its
+    settings.
+    """
     if not earlier_version.BUNDLE.exists():
         refuse(
             f"{earlier_version.BUNDLE} does not exist. "

@@ -1,4 +1,4 @@
-"""verify on a real systemd: the seed's commands, fallbacks on a throwaway unit, and the timer."""
+"""verify on a real systemd: the workshop's commands, fallbacks on a throwaway unit, and the timer."""
 
 from __future__ import annotations
 
@@ -75,9 +75,10 @@ def said_by(answer: str) -> str:
     return content
 
 
-def test_the_seed_commands(idle_box: Box) -> None:
-    """The four commands of the workshop's document work unchanged: the last one, which makes a model fail, only where
-    ALLOW_MOCK_TESTING is set, which every look at the service tells and which no other machine may reach."""
+def test_the_commands_of_the_workshop(idle_box: Box) -> None:
+    """The four commands of the workshop's document work unchanged; the last one, which makes a model fail, works only
+    with ALLOW_MOCK_TESTING, which install, status and verify report and which no other machine may reach.
+    """
     box = idle_box
     set_env(box, f"LITELLM_MASTER_KEY={SEED_KEY}\n", "-c", "demo.yml")
     assert "mock_testing" in json.loads(run_seed(box, "fallback"))["error"]["message"]
@@ -135,9 +136,9 @@ def nothing_left(box: Box) -> bool:
 
 
 def test_fallbacks_on_a_throwaway_unit(shared_box: Box) -> None:
-    """Every link of the demo configuration is proven on a unit beside the service, which isn't touched; the unit is
-    gone afterwards, with its files. The report is as the schema has it, and so is that of the service, with versions
-    and configuration."""
+    """Every fallback of the demo configuration is proven on a unit next to the service, which does not change; the
+    unit and its files are removed afterwards, and the reports match the schema, with versions and configuration.
+    """
     before = state(shared_box)
     report = json.loads(ctl(shared_box, "verify", "--fallbacks", "--json"))
     digest = hashlib.sha256(shared_box.read("/etc/litellm/config.yaml").encode()).hexdigest()
@@ -162,8 +163,9 @@ def test_fallbacks_on_a_throwaway_unit(shared_box: Box) -> None:
 
 
 def test_an_edit_that_is_not_loaded(shared_box: Box) -> None:
-    """status and verify name what the service has loaded, and say so where the file is another one by now; only
-    --fallbacks is of the file. A page and JUnit's XML of it can be written where they are wanted."""
+    """status and verify name the configuration that the service has loaded, and report a later edit of the file; only
+    --fallbacks tests the file. A page and JUnit XML of it can be written to any path.
+    """
     box, path = shared_box, "/etc/litellm/configs/demo.yml"
     texts = (box.read(path), box.read("/etc/litellm/configs/shared/routing.yml"))
     loaded = hashlib.sha256("".join(texts).encode()).hexdigest()
@@ -189,7 +191,7 @@ def test_an_edit_that_is_not_loaded(shared_box: Box) -> None:
 
 
 def test_a_kill_leaves_no_throwaway_unit(shared_box: Box) -> None:
-    """A litellmctl that gets SIGKILL while its throwaway unit starts, or serves, leaves no unit, file or process."""
+    """A litellmctl that gets SIGKILL while its throwaway unit starts or serves leaves no unit, file or process."""
     box = shared_box
     before = state(box)
     for phase in ("activating", "active"):
@@ -214,8 +216,9 @@ def test_a_kill_leaves_no_throwaway_unit(shared_box: Box) -> None:
 
 
 def test_the_timer(installed_box: Box) -> None:
-    """--verify-every has systemd check the service, for nothing: silent while all is well; a failure is a failed unit
-    and one line in the journal; later installs keep it; it rests with the service; `off` takes it away."""
+    """With --verify-every systemd checks the service without cost: a pass prints nothing, and a failure is a failed
+    unit and one line in the journal. Later installs keep the timer, it stops with the service, and `off` removes it.
+    """
     box = installed_box
     main = state(box)["MainPID"]
     ctl(box, "install", "--verify-every", "15min", "--no-verify")

@@ -49,7 +49,7 @@ def _imports(file: Path) -> Iterator[str]:
 
 
 def test_requirements_are_what_is_imported() -> None:
-    """setup.cfg declares each package that the code imports, and no other but three that others import."""
+    """setup.cfg declares each package that the code imports, and no others but three that others import."""
     assert set(declared()) - NOT_IMPORTED == imported() - NOT_IMPORTED
     assert set(declared()) >= NOT_IMPORTED
 

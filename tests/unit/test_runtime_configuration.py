@@ -1,4 +1,4 @@
-"""A configuration as it was when it was checked."""
+"""The text of a configuration, kept as it was when it was checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENVIRON = {"LITELLM_MASTER_KEY": "sk-test-0123456789abcdef", "DEMO_KEY": "x"}
 
 
 def test_text_is_kept(tmp_path: Path) -> None:
-    """The text is kept as it was read, whatever becomes of the file; models are counted by name."""
+    """The text is kept as it was read, even if the file changes; models are counted by name."""
     path = tmp_path / "config.yaml"
     path.write_text(MODELS)
     loaded = load_configuration(path, ENVIRON)
@@ -33,7 +33,9 @@ def test_text_is_kept(tmp_path: Path) -> None:
 
 
 def test_included_files_are_kept_too(tmp_path: Path) -> None:
-    """Included files are merged into the text that is kept, so that they may go later; the digest covers all."""
+    """Included files are merged into the kept text, so that they can be removed later; the digest covers
+    all of them.
+    """
     main, more = tmp_path / "config.yaml", tmp_path / "more.yaml"
     main.write_text("include: [more.yaml]\n" + MODELS)
     more.write_text(MODELS.replace("demo", "more") + "router_settings: {num_retries: 1}\n")
@@ -46,8 +48,10 @@ def test_included_files_are_kept_too(tmp_path: Path) -> None:
     assert "include" not in kept
 
 
-def test_it_is_the_file_that_the_link_leads_to(tmp_path: Path) -> None:
-    """Through the link to the active configuration, LiteLLM is given the file, with what is included next to it."""
+def test_links_are_resolved(tmp_path: Path) -> None:
+    """LiteLLM gets the file that the link to the active configuration points to, with the included files
+    next to it.
+    """
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/mine.yml").write_text("include: [more.yml]\n")
     (tmp_path / "configs/more.yml").write_text(MODELS)
@@ -59,7 +63,7 @@ def test_it_is_the_file_that_the_link_leads_to(tmp_path: Path) -> None:
 
 
 def test_errors_pass_through(tmp_path: Path) -> None:
-    """A missing file and a missing variable are refused as everywhere."""
+    """A missing file or variable is refused with the same error as in other verbs."""
     with pytest.raises(MissingError):
         load_configuration(tmp_path / "none.yaml", ENVIRON)
     (tmp_path / "config.yaml").write_text(MODELS)
@@ -67,8 +71,8 @@ def test_errors_pass_through(tmp_path: Path) -> None:
         load_configuration(tmp_path / "config.yaml", {"LITELLM_MASTER_KEY": "sk-test-0123456789abcdef"})
 
 
-def test_a_file_in_motion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is being written isn't taken for what was checked: it is read again, or refused."""
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changes while it is read is read again or refused."""
     path = tmp_path / "config.yaml"
     path.write_text(MODELS)
     edits = iter("ab")

@@ -1,4 +1,4 @@
-"""The runtime's environment as a value."""
+"""The runtime's options from environment variables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litellm_systemd.runtime.options import Options, read_options
 
 
 def test_defaults() -> None:
-    """Without variables, and with empty ones, the defaults of the table hold."""
+    """Without variables, and with empty ones, the defaults of the table apply."""
     names = ("HOST", "PORT", "NUM_WORKERS", "KEEPALIVE_TIMEOUT", "DRAIN_TIMEOUT", "RUNTIME_DIRECTORY")
     options = read_options(Path("/etc/c.yaml"), {})
     assert options == read_options(Path("/etc/c.yaml"), dict.fromkeys(names, ""))
@@ -85,8 +85,8 @@ def test_variables() -> None:
         ("LITELLM_LOG", "LOUD"),
     ],
 )
-def test_nonsense(name: str, value: str) -> None:
-    """A value that makes no sense is refused by name, with the remedy."""
+def test_invalid_values(name: str, value: str) -> None:
+    """An invalid value is refused with the name of the variable and the remedy."""
     with pytest.raises(InputError) as caught:
         read_options(Path("c.yaml"), {name: value})
     assert caught.value.message.startswith(f"{name}={value} is ")
@@ -109,20 +109,20 @@ def test_nonsense(name: str, value: str) -> None:
     ],
 )
 def test_switches(word: str, on: bool) -> None:
-    """A switch takes the usual words, in any case, and is off when it is empty."""
+    """A switch accepts the usual words in any case, and is off if it is empty."""
     options = read_options(Path("c.yaml"), {"JSON_LOGS": f" {word} ", "ACCESS_LOG": word})
     assert (options.json_logs, options.access_log) == (on, on)
 
 
 @pytest.mark.parametrize(("requests", "jitter"), [("1000", 100), ("9", 0), ("", 0)])
-def test_jitter_by_itself(requests: str, jitter: int) -> None:
-    """Without a jitter of one's own it is a tenth."""
+def test_default_jitter(requests: str, jitter: int) -> None:
+    """The default jitter is a tenth of the limit."""
     assert read_options(Path("c.yaml"), {"MAX_REQUESTS_BEFORE_RESTART": requests}).jitter == jitter
 
 
 @pytest.mark.parametrize("seconds", [2.0, 6.0, 30.0, 600.0])
-def test_hung_before_systemd_minds(seconds: float) -> None:
-    """A hung worker is found, with several beats missed, before systemd's own watchdog would strike."""
+def test_hung_worker_is_detected_before_systemds_watchdog(seconds: float) -> None:
+    """A hung worker is detected, after several missed heartbeats, before systemd's own watchdog expires."""
     options = Options(config=Path("c.yaml"), watchdog_timeout=seconds)
     assert options.hang_limit < options.watchdog_timeout
     assert options.beat_interval * 4 <= options.hang_limit

@@ -1,4 +1,4 @@
-"""The archive for a bug report: no secret is in it, in any form."""
+"""The archive for a bug report contains no secret, in any form."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def journal() -> str:
     return "\n".join(lines)
 
 
-def test_no_secret_is_in_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_is_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets of the environment, configuration, drop-ins, URLs, headers and journal are in no file, in no form."""
     layout = host(tmp_path / "root")
     monkeypatch.setattr(bug_report, "find_any_layout", lambda: layout)
@@ -133,7 +133,7 @@ def test_no_secret_is_in_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is there stays as it is, and a link isn't followed."""
+    """An existing file is not overwritten, and a link is not followed."""
     monkeypatch.setattr(bug_report, "find_any_layout", lambda: Layout(root=tmp_path))
     target = tmp_path / "there"
     target.symlink_to(tmp_path / "elsewhere")
@@ -142,8 +142,8 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_place_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An archive that can't be written is told with exit code 73 before the host is examined, or mended."""
+def test_an_unwritable_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An archive that cannot be written is an error with exit code 73 before the host is examined or repaired."""
     (tmp_path / "there").touch()
     for name, said in (("there", "already"), ("gone/b.tgz", "there is no folder")):
         assert run_command(["doctor", "--fix", "--bundle", str(tmp_path / name)]) == 73
@@ -151,8 +151,8 @@ def test_a_place_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert (out, said in err) == ("", True)
 
 
-def test_a_host_without_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing is installed there is an archive all the same, which says what is missing."""
+def test_a_host_without_an_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an installation the archive is still created, and says what is missing."""
     monkeypatch.setattr(bug_report, "find_any_layout", lambda: Layout(root=tmp_path))
     bug_report.write_bundle(Report("x"), tmp_path / "b.tar.gz")
     with tarfile.open(tmp_path / "b.tar.gz") as archive:
@@ -169,6 +169,6 @@ def test_a_host_without_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "max_tokens: 4096",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
-    """Ordinary lines are left as they are."""
+def test_other_lines_are_unchanged(text: str) -> None:
+    """Ordinary lines are not changed."""
     assert Scrubber().scrub(text) == text

@@ -1,4 +1,4 @@
-"""The unit of a standby or a throwaway instance: what it takes over from litellm.service."""
+"""The unit of a standby or a throwaway instance, derived from litellm.service."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def test_it_is_the_service_with_its_drop_ins(layout: Layout) -> None:
     assert own.endswith("Sockets=litellm.socket\n")
 
 
-def test_apart_from_the_socket(layout: Layout) -> None:
+def test_independent_of_the_socket(layout: Layout) -> None:
     """An instance that does not serve on the socket does not require it, and so never opens the port."""
     write_temporary_unit(layout, "litellm-x", "An instance", "", on_socket=False)
     text = layout.real("/run/systemd/system/litellm-x.service").read_text(encoding="utf-8")
     assert text == UNIT.replace("Requires=litellm.socket\n", "")
 
 
-def test_nothing_of_an_earlier_one_stays(layout: Layout) -> None:
-    """A drop-in that an earlier instance had and the service has no longer is gone, and a removal leaves nothing."""
+def test_removed_drop_ins_are_removed(layout: Layout) -> None:
+    """A drop-in that the service no longer has is removed from the instance, and a removal leaves no file."""
     write_temporary_unit(layout, "litellm-x", "An instance", "")
     layout.real("/run/systemd/system/litellm.service.d/a.conf").unlink()
     write_temporary_unit(layout, "litellm-x", "An instance", "")

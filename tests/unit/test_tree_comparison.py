@@ -1,12 +1,12 @@
-"""How the tests compare trees of files."""
+"""The comparison of trees of files in the tests."""
 
 from __future__ import annotations
 
 from tests.files import Files, explain
 
 
-def test_a_difference_is_shown_alone() -> None:
-    """Of two trees only the paths that differ are shown, each as it is on either side."""
+def test_only_differences_are_shown() -> None:
+    """Of two trees only the paths that differ are shown, with both versions."""
     left = Files({"/same": (1,), "/changed": (0o644, 5), "/gone": ()})
     right = Files({"/same": (1,), "/changed": (0o600, 5), "/new": ()})
     assert explain(left, right) == [
@@ -16,6 +16,6 @@ def test_a_difference_is_shown_alone() -> None:
 
 
 def test_a_large_difference_is_cut_short() -> None:
-    """However many paths differ, at most 40 are shown, with the number of the others."""
+    """At most 40 different paths are shown, with the number of the others."""
     lines = explain(Files((f"/{number}", ()) for number in range(30_000)), Files())
     assert (len(lines), lines[-1]) == (42, "... and 29960 more lines")

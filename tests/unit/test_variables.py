@@ -1,4 +1,6 @@
-"""The table of variables: install and the runtime read it in the same way, and the documentation follows it."""
+"""The table of variables: install and the runtime read it in the same way, and the documentation is derived
+from it.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,7 @@ def runtime(values: Mapping[str, str]) -> Options | InputError:
 @settings(max_examples=30)
 @given(value=VALUES)
 def test_install_and_runtime_agree(name: str, value: str) -> None:
-    """Install accepts a value exactly if the runtime does, but for the variables that it is listed to check alone."""
+    """Install accepts a value exactly if the runtime does, except for the variables that only install checks."""
     found, options = install({name: value}), runtime({name: value})
     if name in CHECKED_BY_INSTALL_ALONE:
         assert isinstance(options, Options)
@@ -135,14 +137,14 @@ def test_both_sides(name: str, value: str, is_accepted: bool) -> None:
     ],
 )
 def test_systemd_waits_longer(env: dict[str, str], lines: set[str]) -> None:
-    """systemd's limits are above the service's own: whole seconds, never zero, which would mean no limit."""
+    """systemd's limits exceed the service's own: whole seconds, never zero, which would mean no limit."""
     found = install(env)
     assert isinstance(found, Settings)
     assert lines <= set(render_service(Layout(), found, 257, "1").splitlines())
 
 
 def test_secrets_are_not_shown_in_refusals() -> None:
-    """No message about a refused secret holds its value."""
+    """No message about a refused secret contains its value."""
     values = [{name: value} for name in sorted(SECRET_NAMES) for value in ("s3cret value'", " s3cret")]
     refusals = [(name, error) for each in values for name in each if isinstance(error := install(each), InputError)]
     assert not [name for name, error in refusals if "s3cret" in error.message + error.hint]
@@ -153,7 +155,7 @@ def test_secrets_are_not_shown_in_refusals() -> None:
     ("path", "text"), [("configs/env.example", render_example()), ("docs/variables.md", render_page())]
 )
 def test_documentation_follows_the_table(path: str, text: str) -> None:
-    """The files are what `python -m litellm_systemd.env` writes from the table."""
+    """The files are the output of `python -m litellm_systemd.env`."""
     assert (ROOT / path).read_text(encoding="utf-8") == text
 
 

@@ -1,4 +1,4 @@
-"""What proves a fallback, and what doesn't: from the answer's headers."""
+"""The response headers that prove a fallback."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def answering(status: int, body: object, **headers: str) -> Answering:
 
 @pytest.mark.parametrize("group", ["c", "old-c"])
 def test_the_named_model_answered(group: str) -> None:
-    """A fallback is proven when LiteLLM's headers say that one was asked and that it is the target, or its alias."""
+    """A fallback is proven if LiteLLM's headers say that a fallback was used and name the target or its alias."""
     gateway = answering(200, PONG, x_litellm_attempted_fallbacks="2", x_litellm_model_group=group)
     found = check_link(gateway, LINK, ALIASES)
     assert (found.outcome, found.detail) == (Outcome.OK, "c answered for a")
@@ -79,7 +79,7 @@ def test_the_named_model_answered(group: str) -> None:
         (400, {"error": {"message": "mock testing is disabled"}}, {}, "HTTP 400: mock testing is disabled"),
     ],
 )
-def test_anything_else_is_no_proof(status: int, body: object, headers: dict[str, str], detail: str) -> None:
+def test_other_answers_fail_the_link(status: int, body: object, headers: dict[str, str], detail: str) -> None:
     """An answer of the model itself or of another target, without text or with an error, fails the link."""
     found = check_link(answering(status, body, **headers), LINK, ALIASES)
     assert found.outcome is Outcome.FAILED
@@ -99,7 +99,7 @@ def test_anything_else_is_no_proof(status: int, body: object, headers: dict[str,
     ],
 )
 def test_the_title_counts(settings: str, title: str) -> None:
-    """One failed link doesn't hide the others, what can't be tried isn't counted as proven."""
+    """One failed link does not hide the others, and links that cannot be tested do not count as proven."""
     models = "".join(f"  - {{model_name: {name}, litellm_params: {{model: openai/{name}}}}}\n" for name in "abc")
     config = parse_config(f"model_list:\n{models}{settings}\n", "c.yml")
     gateway = answering(200, PONG, x_litellm_attempted_fallbacks="1", x_litellm_model_group="b")

@@ -1,4 +1,4 @@
-"""The rules of verify that need no connection: names, deltas, hints, order and skipping, titles."""
+"""The rules of verify that need no connection: names, deltas, hints, order, skipped checks, titles."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OK, FAILED, SKIPPED, WARNING = Outcome.OK, Outcome.FAILED, Outcome.SKIPPED, Outc
     ],
 )
 def test_names(expected: tuple[str, ...], listed: tuple[str, ...], outcome: Outcome, detail: str) -> None:
-    """A name that the configuration has and the list lacks is a failure, one too many a warning."""
+    """A name that is missing from the list is a failure, an additional one a warning."""
     assert compare_names(expected, listed) == (outcome, detail)
 
 
@@ -51,7 +51,7 @@ def _delta(**delta: object) -> dict[str, object]:
 
 
 def test_deltas_are_joined_and_the_first_token_is_timed() -> None:
-    """The first token is the first text, not the first event: a role alone is no token."""
+    """The first token is the first text, not the first event, because an event with only a role has no token."""
     deltas = read_deltas(
         _stream(_delta(role="assistant"), _delta(content="po"), _delta(content="ng"), _delta(), "[DONE]")
     )
@@ -59,19 +59,19 @@ def test_deltas_are_joined_and_the_first_token_is_timed() -> None:
 
 
 def test_reasoning_counts_as_the_first_token() -> None:
-    """A model that thinks aloud has begun to answer."""
+    """Reasoning counts as the first token of an answer."""
     deltas = read_deltas(_stream(_delta(content=None, reasoning_content="hm"), _delta(content="pong")))
     assert (deltas.said, deltas.thought, deltas.first) == ("pong", "hm", 1.0)
 
 
 def test_the_first_error_in_a_stream_is_kept() -> None:
-    """An error that arrives as an event, after a 200, isn't overlooked."""
+    """An error that arrives as an event, after status 200, is detected."""
     stream = _stream(_delta(content="po"), {"error": {"message": "too busy"}}, {"error": "late"}, "[DONE]")
     assert read_deltas(stream).error == "too busy"
 
 
 def test_the_rate_is_that_between_the_first_and_the_last_token() -> None:
-    """Tokens a second leave out the wait for the first one; an answer that comes in one piece has no rate."""
+    """The rate excludes the time to the first token; an answer in one piece has no rate."""
     usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 21}}
     assert read_deltas(_stream(_delta(content="1 2"), _delta(content=" 3"), _delta(content="."), usage)).numbers == {
         "input_tokens": 9,
@@ -97,15 +97,15 @@ def test_the_rate_is_that_between_the_first_and_the_last_token() -> None:
     ],
 )
 def test_tokens(body: object, tokens: dict[str, int]) -> None:
-    """Tokens go by the same names, whichever API an answer comes from; an answer may leave them out."""
+    """Tokens have the same names for every API; an answer may omit them."""
     assert tokens_of(body) == tokens
 
 
 @pytest.mark.parametrize(
     "event", ["not json", [], 7, {}, {"choices": []}, {"choices": [{}]}, {"choices": [{"delta": []}]}]
 )
-def test_odd_events_are_no_text(event: object) -> None:
-    """Events of other shapes, such as usage at the end, neither count as text nor break the check."""
+def test_unknown_events_are_ignored(event: object) -> None:
+    """Events of other types, such as usage at the end, neither count as text nor fail the check."""
     deltas = read_deltas(_stream(event))
     assert (deltas.said, deltas.thought, deltas.error, deltas.numbers) == ("", "", "", {})
 
@@ -132,7 +132,7 @@ def test_odd_events_are_no_text(event: object) -> None:
     ],
 )
 def test_each_known_cause_has_its_remedy(said: str, word: str) -> None:
-    """The words of the provider lead to what to do, in an answer as in a stream."""
+    """The provider's message selects the remedy, in an answer as in a stream."""
     body = json.dumps({"error": {"message": said}})
     assert word in hint_for(Response(500, {}, body, 0.0))
     assert word in hint_for_text(said)
@@ -142,8 +142,8 @@ def test_each_known_cause_has_its_remedy(said: str, word: str) -> None:
     ("status", "word"),
     [(302, "--base-url"), (404, "/v1"), (502, "reverse proxy"), (503, "--wait"), (504, "reverse proxy")],
 )
-def test_a_status_without_words_has_a_remedy_too(status: int, word: str) -> None:
-    """An empty error page still leads somewhere."""
+def test_an_empty_error_page_has_a_remedy(status: int, word: str) -> None:
+    """An empty error page has a remedy too."""
     assert word in hint_for(Response(status, {}, "", 0.0))
 
 
@@ -162,8 +162,8 @@ def _played(*rows: tuple[str, str, CheckResult | GatewayError]) -> list[tuple[st
     return [(check.name, check.outcome) for check in run.checks]
 
 
-def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_made() -> None:
-    """A failure takes along what rests on it, link by link, and nothing else."""
+def test_checks_that_need_a_failed_one_are_skipped() -> None:
+    """A failure skips the checks that depend on it, directly or indirectly, and no others."""
     run = _Run(lambda: 0.0)
     run.run_steps(
         _steps(
@@ -179,8 +179,8 @@ def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_made() -> None:
     assert run.checks[2].seconds is None
 
 
-def test_a_failure_can_stand_alone() -> None:
-    """Missing names don't keep the models that are there from being asked."""
+def test_missing_names_skip_no_check() -> None:
+    """Missing names do not prevent the checks of the other models."""
     assert _played(("a", "", CheckResult(FAILED, stops=FailureScope.NOTHING)), ("b", "a", CheckResult(OK)))[1] == (
         "b",
         OK,
@@ -188,8 +188,8 @@ def test_a_failure_can_stand_alone() -> None:
 
 
 @pytest.mark.parametrize("trouble", list(FailureKind))
-def test_only_lasting_trouble_ends_the_run(trouble: FailureKind) -> None:
-    """A dead port ends everything; a slow or dropped answer only what rests on it."""
+def test_only_permanent_errors_end_the_run(trouble: FailureKind) -> None:
+    """A closed port ends the run; a slow or dropped answer skips only the checks that depend on it."""
     played = _played(("a", "", GatewayError(trouble, "x")), ("b", "", CheckResult(OK)))
     lasting = trouble in {FailureKind.REFUSED, FailureKind.UNREACHABLE, FailureKind.PROXY, FailureKind.TLS}
     assert played == [("a", FAILED), ("b", SKIPPED if lasting else OK)]
@@ -235,14 +235,16 @@ LISTED = ["alias", "vectors", "primary", "second"]
         ((), (), [], True, ["-"]),
     ],
 )
-def test_which_models_are_asked(
+def test_which_models_are_tested(
     expected: tuple[str, ...],
     models: tuple[str, ...],
     listed: list[str],
     all_models: bool,
     chosen: list[str],
 ) -> None:
-    """The primary by default, a named one as named, and with --all-models none is left out unsaid."""
+    """By default the primary model is tested, a given one by its name; --all-models reports every model that it
+    skips.
+    """
     scope = Scope(expected, models, all_models)
     rows = choose_models(scope, listed, read_known(Modes("http://h")) if listed else {})
     assert [("-" if obstacle else "") + name for name, obstacle in rows] == chosen
@@ -301,7 +303,7 @@ class Anything(Gateway):
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_no_answer_breaks_verify(data: st.DataObject) -> None:
-    """Whatever a gateway answers, verify ends in a report that a terminal can show."""
+    """Whatever a gateway answers, verify ends with a report that a terminal can show."""
     gateway = Anything("http://h", "sk-canary")
     object.__setattr__(gateway, "draw", data.draw)
     report = verify(gateway, Scope(("primary",), models=("primary", "second")))
@@ -321,5 +323,5 @@ def test_no_answer_breaks_verify(data: st.DataObject) -> None:
     ],
 )
 def test_title(outcomes: list[Outcome], title: str) -> None:
-    """The title counts, and never calls a gateway verified of which a check failed."""
+    """The title has the counts, and never calls a gateway with a failed check verified."""
     assert _title("http://h", [Check("x", outcome) for outcome in outcomes]) == title

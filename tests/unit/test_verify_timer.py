@@ -1,4 +1,4 @@
-"""--verify-every: what it takes, and how a later install knows."""
+"""--verify-every: its values, and the default of a later install."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ LAYOUT = Layout()
     [("15min", "15min"), ("1h 30min", "1h30min"), ("90s", "90s"), ("1D", "1d"), ("OFF", "off"), ("2hr", "2hr")],
 )
 def test_times(text: str, span: str) -> None:
-    """A time as systemd.time(7) writes it is taken, and so is `off`."""
+    """A time span of systemd.time(7) and `off` are accepted."""
     assert check_interval(text) == span
 
 
 @pytest.mark.parametrize("text", ["", "15", "0min", "59s", "32d", "soon", "15 minutes", "-1h", "1h\nExecStart=x"])
-def test_what_is_no_time(text: str) -> None:
-    """A number without a unit, less than a minute, more than a month, and anything else is refused."""
+def test_invalid_times(text: str) -> None:
+    """A number without a unit, less than a minute, more than a month, and any other text is refused."""
     with pytest.raises(UsageError, match="--verify-every"):
         check_interval(text)
 
 
 def test_a_later_install_keeps_it() -> None:
-    """The installed timer says how often; where there is none, or one of somebody else's, it is off."""
+    """The interval is that of the installed timer; without one, or with a foreign one, it is off."""
     assert find_interval(LAYOUT, make_host(LAYOUT, {"installed": {"verify_every": "1h30min"}})) == "1h30min"
     assert find_interval(LAYOUT, make_host(LAYOUT, {"installed": {}})) == "off"
     theirs = {"files": {LAYOUT.verify_timer: {"content": "[Timer]\nOnUnitActiveSec=5min\n"}}}
     assert find_interval(LAYOUT, make_host(LAYOUT, theirs)) == "off"
 
 
-def test_an_edit_counts() -> None:
-    """Somebody who changed the interval in the file itself is not overruled."""
+def test_an_edited_interval_is_kept() -> None:
+    """An interval that was edited in the installed file is kept."""
     edited = {
         "installed": {"verify_every": "15min"},
         "files": {LAYOUT.verify_timer: {"content": "[Timer]\nOnUnitActiveSec=5min\n"}},
@@ -50,7 +50,7 @@ def test_an_edit_counts() -> None:
 
 
 def test_a_release_from_before_the_timer(tmp_path: Path) -> None:
-    """A rollback warns where the timer is installed and the release that takes over doesn't know it."""
+    """A rollback to a release that does not support the timer warns if the timer is installed."""
     layout = Layout(root=tmp_path)
     units = Path("lib/python3.12/site-packages/litellm_systemd/units")
     for name in ("old", "new"):
