@@ -6,6 +6,13 @@ die() {
     exit 1
 }
 
+# explain SCRIPT ARGUMENTS...: print the comment at the top of the script and exit, if the first argument asks for help.
+explain() {
+    [[ ${2:-} == -h || ${2:-} == --help ]] || return 0
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
+    exit
+}
+
 # The first system Python, 3.10 or later. A service can't read a Python in a home folder.
 find_python() {
     local python

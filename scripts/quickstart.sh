@@ -20,6 +20,7 @@ cd "$CHECKOUT"
 umask 022
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
+explain scripts/quickstart.sh "$@"
 
 # Not in a home folder, which the service can't read, and not in the checkout, which may be anywhere.
 BOOTSTRAP=/opt/litellm-systemd/bootstrap

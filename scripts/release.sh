@@ -14,6 +14,7 @@ CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly CHECKOUT
 # shellcheck source=scripts/lib.sh
 . "$CHECKOUT/scripts/lib.sh"
+explain "$CHECKOUT/scripts/release.sh" "$@"
 umask 022
 export LC_ALL=C
 

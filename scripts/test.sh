@@ -13,6 +13,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
+explain scripts/test.sh "$@"
 
 readonly VENV=.venv
 # The time of each test, in a file for each stage.
