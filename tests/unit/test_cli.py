@@ -57,6 +57,23 @@ def test_misuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     assert err.startswith("litellmctl: ")
 
 
+@pytest.mark.parametrize("arguments", [[], ["config"], ["releases"]], ids=" ".join)
+def test_a_missing_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A command line without a verb ends in exit 64, with the help that lists the verbs and nothing else."""
+    assert run_command(arguments) == 64
+    out, err = capsys.readouterr()
+    assert run_command([*arguments, "--help"]) == 0
+    assert (out, err) == ("", capsys.readouterr().out)
+
+
+def test_a_missing_choice_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error for a missing argument lists its values on the line of the error."""
+    assert run_command(["completion"]) == 64
+    line, hint = capsys.readouterr().err.splitlines()
+    assert line.endswith("bash, zsh, fish")
+    assert hint == "  See: litellmctl completion --help"
+
+
 def test_misuse_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     """With --json an error is JSON on standard output as well."""
     assert run_command(["status", "--json", "--frob"]) == 64

@@ -43,8 +43,10 @@ def iam_policy(
 ) -> None:
     """Print the IAM policy that a configuration needs.
 
-    aws iam put-role-policy --role-name ROLE --policy-name litellm --policy-document "$(litellmctl iam-policy)"
-    """
+    \b
+    aws iam put-role-policy --role-name ROLE --policy-name litellm \\
+      --policy-document "$(litellmctl iam-policy)"
+    """  # noqa: D301 - click's mark for lines that it does not wrap
     from litellm_systemd.commands import iam_policy
 
     request = replace(request_of(layout_of(), env_file, config), region=region)

@@ -59,7 +59,7 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
 @config_option
 @click.option("--dry-run", is_flag=True, help="Show the steps and differences only. Exit code 2: there are some.")
 @click.option(
-    "--take-ours", "edits", flag_value="ours", help="Replace files that you edited; the edits are kept aside."
+    "--take-ours", "edits", flag_value="ours", help="Replace files that you edited; edits go to /etc/litellm/edited."
 )
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited, without a question.")
 @bundle_option
@@ -128,7 +128,7 @@ def _ask(question: str, difference: str) -> bool:
 @click.option("--installed", is_flag=True, help="Use the installed environment and ignore .env.")
 @config_option
 @click.option(
-    "--take-ours", "edits", flag_value="ours", help="Replace files that you edited; the edits are kept aside."
+    "--take-ours", "edits", flag_value="ours", help="Replace files that you edited; edits go to /etc/litellm/edited."
 )
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited (default).")
 @bundle_option

@@ -28,7 +28,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 root_option = click.option(
-    "--root", type=click.Path(path_type=Path), default=Path("/"), help="Write below this folder: for images."
+    "--root", type=click.Path(path_type=Path), default=Path("/"), help="Use this folder as the root: for images."
 )
 wait_option = click.option("--wait", is_flag=True, help="Wait for another running litellmctl to end.")
 eol_option = click.option("--allow-eol", is_flag=True, help="Accept models after their end of life on Bedrock.")
@@ -60,8 +60,13 @@ def run_command(arguments: list[str]) -> int:
         return _refuse(error.message, hint, error.code, as_json=as_json)
     except Interrupted as error:
         return _refuse(error.message, error.hint, error.code, as_json=as_json)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return int(ExitCode.USAGE)
     except click.ClickException as error:
-        return _refuse(error.format_message(), help_hint(arguments), ExitCode.USAGE, as_json=as_json)
+        # click lists choices on lines of their own.
+        message = " ".join(error.format_message().split())
+        return _refuse(message, help_hint(arguments), ExitCode.USAGE, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         click.echo("litellmctl: interrupted", err=True)
         return 128 + 2

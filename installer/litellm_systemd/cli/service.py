@@ -290,8 +290,12 @@ def run(env_file: Path | None, config: str | None) -> None:
 def completion(shell: str) -> None:
     """Print the completion script for a shell.
 
-    For bash: litellmctl completion bash | sudo tee /usr/share/bash-completion/completions/litellmctl
-    """
+    For bash:
+
+    \b
+    litellmctl completion bash |
+      sudo tee /usr/share/bash-completion/completions/litellmctl
+    """  # noqa: D301 - click's mark for lines that it does not wrap
     from click.shell_completion import get_completion_class
 
     maker = get_completion_class(shell)
