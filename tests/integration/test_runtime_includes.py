@@ -95,5 +95,5 @@ def test_a_replaced_worker_needs_no_included_file(service: Service) -> None:
         service.await_workers(without=victim)
     assert models(service) == ["demo", "second"]
     done = service.reload()
-    assert f"{mine}, which {service.folder}/configs/main.yml:1:11 includes, doesn't exist" in done.stderr
+    assert f"{service.folder}/configs/main.yml:1:11 includes shared/mine.yml, which doesn't exist" in done.stderr
     mine.with_suffix(".away").rename(mine)

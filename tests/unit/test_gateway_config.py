@@ -135,11 +135,11 @@ def test_includes_are_followed_as_litellm_follows_them(tmp_path: Path) -> None:
 
 
 def test_a_missing_include_names_both_files(tmp_path: Path) -> None:
-    """A missing included file is reported with the line that includes it, and that an empty one will do."""
+    """A missing included file is reported with the line that includes it, and that an empty one suffices."""
     root = write(tmp_path, "root.yml", "# one\ninclude: [gone.yml]\n")
     with pytest.raises(MissingError) as caught:
         read_config(root)
-    assert caught.value.message == f"{tmp_path}/gone.yml, which {root}:2:11 includes, doesn't exist"
+    assert caught.value.message == f"{root}:2:11 includes gone.yml, which doesn't exist"
     assert "may be empty" in caught.value.hint
 
 

@@ -91,7 +91,11 @@ def read_document(path: Path, lookup: Lookup = lambda _path: None) -> Document:
         if file in (root, *loaded):
             continue
         loaded.append(file)
-        text, shown = _read(file, lookup, str(file), f", which {place.position} includes,")
+        try:
+            text, shown = _read(file, lookup, str(file), f", which {place.position} includes,")
+        except MissingError:
+            hint = f"Create {entry} next to {declared_in.name}, it may be empty; or remove the entry."
+            raise MissingError(f"{place.position} includes {entry}, which doesn't exist", hint) from None
         digest.update(text.encode())
         more, more_marks = _parse(text, shown, empty=True)
         pending += [(entry, file, place) for entry, place in _includes(more, more_marks, shown)]
@@ -178,10 +182,8 @@ def read_text(path: Path, shown: str, by: str = "") -> str:
     try:
         return path.read_bytes().decode()
     except FileNotFoundError:
-        remedy = (
-            "Create it, it may be empty; or remove the entry." if by else "Give the path of a LiteLLM configuration."
-        )
-        raise MissingError(f"{shown}{by} doesn't exist", remedy) from None
+        hint = "Give the path of a LiteLLM configuration."
+        raise MissingError(f"{shown}{by} doesn't exist", hint) from None
     except PermissionError:
         hint = "Run the command with sudo, or make the file readable."
         raise PermissionDenied(f"{shown}{by} can't be read", hint) from None
