@@ -1,4 +1,4 @@
-"""The bundle that tests install from: the wheels that test.sh fetched, and the checkout's own code as it is now."""
+"""The bundle that tests install from: the wheels that test.sh downloaded, and the current code of the checkout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BUNDLE = REPOSITORY / ".cache/bundle.tar"
 
 
 def own_bundle() -> Path:
-    """`find_bundle` for tests: they are skipped, or fail, where there is none."""
+    """`find_bundle` for tests, which are skipped or fail without a bundle."""
     try:
         return find_bundle()
     except CommandError as error:
@@ -29,13 +29,14 @@ def own_bundle() -> Path:
 
 
 def missing(error: CommandError) -> str:
-    """Why there is no bundle, and the command that fetches what it is made from."""
-    outcome = error.message.rpartition(" failed with ")[2]  # without pip's forty options
+    """Why there is no bundle, and the command that downloads its parts."""
+    outcome = error.message.rpartition(" failed with ")[2]  # without pip's usage text
     return f"{WHEELS} does not hold what the lock names ({outcome}). Run first: ./scripts/test.sh --setup"
 
 
 def find_bundle() -> Path:
-    """The bundle of this code for this Python and machine: the one that test.sh made, else made without a network.
+    """The bundle of this code for this Python and machine: the one of test.sh, or one that is built without a
+    network.
 
     One for all workers of pytest-xdist: the first one makes it. Raises CommandError if packages are missing.
     """

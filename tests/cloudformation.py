@@ -1,4 +1,4 @@
-"""A CloudFormation template, with its functions worked out as CloudFormation does it for given parameters."""
+"""A CloudFormation template with its functions evaluated for given parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from cfnlint.decode.cfn_yaml import load
 
 EC2 = Path(__file__).resolve().parents[1] / "configs/cloudformation/ec2.yaml"
-#: What stands for a property that isn't there: `AWS::NoValue`.
+#: The value of a removed property: `AWS::NoValue`.
 _NOTHING = object()
 
 

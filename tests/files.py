@@ -1,4 +1,4 @@
-"""Trees of files to compare: a failed comparison shows what differs, and not two whole trees."""
+"""Comparison of trees of files that shows only the differences."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _SHOWN = 40
 
 
 class Files(dict[str, Hashable]):
-    """What is known of each file by its path. pytest explains a comparison of two (tests/system/conftest.py)."""
+    """The known properties of each file by path. pytest explains a comparison of two (tests/system/conftest.py)."""
 
 
 def explain(left: Files, right: Files) -> list[str]:
-    """The paths that differ, at most 40 lines of them: `-` as it is on the left alone, `+` on the right."""
+    """The paths that differ, at most 40 lines: `-` for the left side, `+` for the right side."""
     lines = [
         f"{sign} {path} {'' if side[path] == () else side[path]}".rstrip()
         for path in sorted(left.keys() | right.keys())

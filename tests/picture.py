@@ -1,4 +1,4 @@
-"""`python -m tests.picture`: make docs/verify.png anew, the page of `verify --html` as docs/verify.md shows it.
+"""`python -m tests.picture`: create docs/verify.png, the page of `verify --html` for docs/verify.md.
 
 It wants the extra `bench`, which brings Pillow, and a Chromium. The gateway is the stub of the tests, of which one
 API is throttled.
@@ -20,7 +20,7 @@ from litellm_systemd.cli import run_command
 from tests.integration.stub_gateway import KEY, Handler, stub
 
 _PICTURE = Path(__file__).parents[1] / "docs" / "verify.png"
-#: Pixels: as wide as a README on GitHub, and what a reader sees of it at once.
+#: Pixels: the width of a README on GitHub, and the height that fits on a screen.
 _SIZE = {"width": 880, "height": 760}
 _COLOURS = 96
 

@@ -1,15 +1,15 @@
-"""Ports of loopback for what tests start themselves."""
+"""Loopback ports for servers that tests start."""
 
 from __future__ import annotations
 
 import socket
 
-#: Open until this process ends, so that nobody else is given their ports meanwhile.
+#: Open until this process exits, so that no other process gets their ports.
 _HELD: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free and stays so: no other test is given it before a server of ours takes it.
+    """A free port of 127.0.0.1 that no other test gets before our server binds it.
 
     It is bound here, which is in no server's way that says SO_REUSEADDR, as all of ours do (socket(7)). Nothing
     listens there: who connects is refused.

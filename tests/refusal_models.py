@@ -1,6 +1,5 @@
-"""A configuration with one model for each refusal of AWS, named after it, and what the fakes answer to it.
-
-What can be had by really doing it wrong is: an unknown key, a wrong secret, another region. The rest is scripted.
+"""A configuration with one model for each refusal of AWS, named after it, and the responses of the fakes. An unknown
+key, a wrong secret and another region are real; the other refusals are scripted.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from litellm_systemd.bedrock.refusals import REFUSALS
 from tests.fakes import ACCOUNT, USER, Script
 from tests.fakes.refusals import SCRIPTED
 
-#: What a loopback fake can't show, and why.
+#: Refusals that a loopback fake cannot produce, and why.
 NOT_SHOWN = {"untrusted": "there is no TLS on loopback"}
 SHOWN = tuple(one.name for one in REFUSALS if one.name not in NOT_SHOWN)
 
 _PAIR = {"aws_access_key_id": USER.access_key, "aws_secret_access_key": USER.secret_key}
-#: LiteLLM's parameters of models that get their refusal by doing something wrong.
+#: LiteLLM's parameters of models with a real mistake.
 _WRONG: dict[str, dict[str, Any]] = {
     "no-credentials": {"aws_access_key_id": None, "aws_secret_access_key": None},
     "role-not-assumed": {"aws_role_name": f"arn:aws:iam::{ACCOUNT}:role/nobodys", "aws_session_name": "gateway"},
@@ -29,23 +28,23 @@ _WRONG: dict[str, dict[str, Any]] = {
     "model-unknown": {"model": "bedrock/converse/us.anthropic.claude-1-0"},
     "unreachable": {"aws_bedrock_runtime_endpoint": "http://127.0.0.1:1"},
 }
-#: Those that only a stream can have, which begins well: by models that there are.
+#: Refusals within a stream that has begun, by existing models.
 _IN_STREAM = {"stream-cut": Script(cut=True), "model-stream-error": Script(broken_off_by="model-stream-error")}
 _STREAMED_BY = {"stream-cut": "us.anthropic.claude-sonnet-4-6", "model-stream-error": "us.amazon.nova-2-lite-v1:0"}
 
 
 def _called(name: str) -> str:
-    """The id under which Bedrock is asked for the model of a scripted refusal."""
+    """The id that is sent to Bedrock for the model of a scripted refusal."""
     return _STREAMED_BY.get(name, f"amazon.{name}")
 
 
 def build_scripts() -> dict[str, Script]:
-    """What the fake answers, by model id."""
+    """The responses of the fake by model id."""
     return {_called(name): _IN_STREAM.get(name, Script(refusal=name)) for name in SHOWN if name not in _WRONG}
 
 
 def build_config() -> str:
-    """The configuration, as JSON, which is YAML. Nothing is retried, nothing falls back."""
+    """The configuration as JSON, which is YAML, without retries and fallbacks."""
     models = []
     for name in SHOWN:
         model = {

@@ -1,4 +1,4 @@
-"""Wheels for tests of releases: under another version, and stand-ins for packages that are never installed here."""
+"""Wheels for tests of releases: with another version, and placeholders for packages that are never installed here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litellm_systemd.releases.requirements_lock import Pin
 
 
 def reversion(wheel: Path, folder: Path, version: str, added: Mapping[str, str] | None = None) -> Path:
-    """Write the same wheel under another version into a folder, with text added at the end of some of its files."""
+    """Write the same wheel with another version into a folder, with text appended to some of its files."""
     name, before = wheel.name.split("-")[:2]
     old, new = f"{name}-{before}.dist-info/", f"{name}-{version}.dist-info/"
     target = folder / wheel.name.replace(f"-{before}-", f"-{version}-", 1)
@@ -31,7 +31,7 @@ def reversion(wheel: Path, folder: Path, version: str, added: Mapping[str, str] 
 
 
 def stand_in(folder: Path, pin: Pin) -> Path:
-    """Write a wheel with the name and the version of an entry of a lock, for its Pythons, and nothing in it."""
+    """Write an empty wheel with the name and version of an entry of a lock, for its Pythons."""
     name, version = pin.name.replace("-", "_"), pin.version
     info = f"{name}-{version}.dist-info/"
     since = re.search(r"python_full_version >= ['\"]([\d.]+)", pin.marker)

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time for a busy machine, where litellmctl gives a host one second or three.
+    """Longer timeouts for a busy machine: litellmctl waits only one to three seconds for a host.
 
     What is asked here is on loopback, and often in the threads of this very process.
     """

@@ -1,4 +1,4 @@
-"""LiteLLM itself, started by its own command line on a free port, for tests of the configurations."""
+"""A real LiteLLM process, started with its own command line on a free port, for tests of the configurations."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Gateway:
 
 @contextmanager
 def run_litellm(config: Path, environ: Mapping[str, str]) -> Iterator[Gateway]:
-    """A ready gateway; it is gone when the block ends. Fails with LiteLLM's own words if it doesn't start."""
+    """Run a gateway until the block ends. Fails with LiteLLM's own output if it does not start."""
     port = free_port()
     command = (sys.executable, "-m", "litellm.proxy.proxy_cli", "--config", str(config))
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:

@@ -1,6 +1,5 @@
-"""A small HTTP server on loopback that behaves like a healthy LiteLLM, except for the faults that a test sets.
-
-For what the real one can't be made to show on demand: streams cut short, pages of HTML, open doors, silence.
+"""An HTTP server on loopback that behaves like a healthy LiteLLM, except for the faults that a test sets: streams
+that are cut, HTML pages, unprotected endpoints, missing responses.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ MODELS = ("primary", "second")
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request, with the few ways of answering that tests need."""
+    """One request, with the kinds of responses that tests need."""
 
     protocol_version = "HTTP/1.1"
     server: Stub
@@ -32,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         self.body = body
         self.server.seen.append((self.command, self.path, self.headers.get("authorization")))
         kind = "streamed " if body and body.get("stream") else ""
-        answer = self.server.faults.get(kind + self.path) or self.server.faults.get("*") or sound
+        answer = self.server.faults.get(kind + self.path) or self.server.faults.get("*") or healthy
         answer(self)
 
     @property
@@ -50,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def stream(self, *events: str, cut: bool = False) -> None:
-        """Events as chunks; with `cut` the connection ends where the next chunk should come."""
+        """Send events as chunks; with `cut` the connection closes in place of the next chunk."""
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
@@ -64,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def delta(text: str, name: str = "content") -> str:
@@ -87,7 +86,7 @@ RESPONSE_EVENTS = (
 
 
 def tool_answer(messages: list[Any]) -> dict[str, Any]:
-    """A call of the tool, and once its result is there, what that says."""
+    """A call of the tool, and after its result a text that contains the result."""
     if messages[-1]["role"] == "tool":
         return {"role": "assistant", "content": f"The code is {json.loads(messages[-1]['content'])['code']}."}
     function = {"name": "look_up_code", "arguments": '{"door": "north"}'}
@@ -98,8 +97,8 @@ def tool_answer(messages: list[Any]) -> dict[str, Any]:
     }
 
 
-def sound(handler: Handler) -> None:
-    """The answer of a gateway that lacks nothing."""
+def healthy(handler: Handler) -> None:
+    """The response of a healthy gateway."""
     if handler.path == "/health/liveliness":
         handler.reply(200, json.dumps("I'm alive!"))
     elif handler.path == "/health/readiness":
@@ -157,12 +156,12 @@ class Stub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *args: object) -> None:
-        """A client that went away is what some tests are about."""
+        """Ignore a client that disconnects: some tests do that on purpose."""
 
 
 @contextmanager
 def stub() -> Iterator[Stub]:
-    """A stub that serves until the block ends."""
+    """Run a stub until the block ends."""
     server = Stub()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

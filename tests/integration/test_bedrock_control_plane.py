@@ -31,7 +31,7 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
     for name in FOREIGN:
         monkeypatch.delenv(name, raising=False)
     with run_cloud("us-east-1") as cloud:
-        # Instance metadata is the host's: there is no other way to name one on loopback.
+        # Only the caller's environment can name a metadata service on loopback.
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", cloud.metadata_url)
         monkeypatch.setenv("HOME", str(tmp_path))
         yield cloud
@@ -43,7 +43,7 @@ def service(aws: Cloud, **more: str) -> dict[str, str]:
 
 
 def look(folder: Path, environ: dict[str, str], *ids: str, more: str = "") -> Report:
-    """`models` with this environment, for a configuration with these models."""
+    """Run `models` with this environment, for a configuration with these models."""
     rows = "".join(
         f"- {{model_name: m{i}, litellm_params: {{model: 'bedrock/{each}'}}}}\n" for i, each in enumerate(ids)
     )
@@ -99,7 +99,7 @@ def test_the_callers_own_credentials_are_not_used(
     report = look(tmp_path, service(aws), f"us.{SONNET}")
     assert lifecycles(report)[0]["source"] == "map"
     assert "has no credentials" in report.notes[0]
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setenv("AWS_PROFILE", "of-the-caller")
     assert lifecycles(look(tmp_path, service(aws, **PAIR), f"us.{SONNET}"))[0]["source"] == "bedrock"
 
 
@@ -112,7 +112,7 @@ def test_each_refusal_has_its_message(aws: Cloud, tmp_path: Path) -> None:
         ({**PAIR, "AWS_SECRET_ACCESS_KEY": "x" * 40}, "the secret key or the clock is wrong"),
         ({**PAIR, "AWS_ACCESS_KEY_ID": "AKIANOBODYKNOWSTHIS2"}, "doesn't know these credentials"),
         ({**PAIR, "AWS_ENDPOINT_URL_BEDROCK": "http://127.0.0.1:9"}, "can't be reached"),
-        # That an API key goes nowhere in plain text is botocore's own rule; it shows that the key is used.
+        # botocore refuses to send an API key in plain text, which shows that the key is used.
         ({"AWS_BEARER_TOKEN_BEDROCK": API_KEY}, "requires an HTTPS endpoint"),
         ({**PAIR, "AWS_ENDPOINT_URL_BEDROCK": "not a url"}, "not a url"),
         ({**PAIR, "AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/x"}, "role can't be assumed: User: arn:aws:iam"),

@@ -40,7 +40,7 @@ def bundle() -> Path:
 
 @pytest.fixture(scope="module")
 def no_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Neither a package index, nor a cache, nor a folder of wheels is known to pip and uv."""
+    """pip and uv have no package index, no cache and no folder of wheels."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
             patch.delenv(name)
@@ -87,7 +87,7 @@ def test_release_that_cannot_be_imported(bundle: Path, release: Path, package: s
     source, python = open_bundle(bundle), str(release / "bin/python")
     assert try_release(python, source.lock, source.version).versions["litellm"]
     [module] = release.glob(f"lib/python*/site-packages/{package}/__init__.py")
-    sound = module.read_text(encoding="utf-8")
+    original = module.read_text(encoding="utf-8")
     module.write_text("raise ImportError('spoiled on purpose')\n", encoding="utf-8")
     try:
         with pytest.raises(InstallerError, match="spoiled on purpose"):
@@ -96,7 +96,7 @@ def test_release_that_cannot_be_imported(bundle: Path, release: Path, package: s
             with pytest.raises(InstallerError, match="spoiled on purpose"):
                 try_release(python, source.lock, source.version)
     finally:
-        module.write_text(sound, encoding="utf-8")
+        module.write_text(original, encoding="utf-8")
 
 
 @pytest.mark.usefixtures("no_index")
@@ -149,7 +149,7 @@ def test_bundle_of_another_version(bundle: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def refuse_bundle(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """`litellmctl bundle` with these arguments, refused; gives what it says."""
+    """Run `litellmctl bundle` with these arguments, expect an error, and return its text."""
     from litellm_systemd.cli import run_command
 
     def refuse(*arguments: str) -> str:

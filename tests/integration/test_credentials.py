@@ -26,7 +26,7 @@ from tests.fakes import ACCOUNT, USER, Cloud, Key, run_cloud
 from tests.fakes.http import Reply, serving
 from tests.fakes.http import Request as HttpRequest
 
-#: Whatever the environment of the tests says.
+#: Independent of the environment of the tests.
 ASKED = {"AWS_EC2_METADATA_DISABLED": "false"}
 VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REGION_NAME", "HTTPS_PROXY", "https_proxy")
 
@@ -35,8 +35,8 @@ VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REGION_NAME", "HTTPS_PROXY
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    # A profile of whoever runs this that isn't there must not matter.
-    monkeypatch.setenv("AWS_PROFILE", "of-somebody-else")
+    # A missing profile of the caller must have no effect.
+    monkeypatch.setenv("AWS_PROFILE", "of-the-caller")
     with run_cloud("eu-central-1") as cloud:
         for name, value in cloud.environment.items():
             monkeypatch.setenv(name, value)
@@ -44,7 +44,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 def wanted(folder: Path, env: str, config: str) -> ServiceConfig:
-    """What an install would work out here from this `.env`, AWS asked."""
+    """The result of install's checks of this `.env`, with queries to AWS."""
     (folder / ".env").write_text(env, encoding="utf-8")
     return resolve_service(Request(Layout(root=folder / "root"), config=config, cwd=folder, prove_access=True))
 
@@ -103,7 +103,7 @@ def test_role_that_cannot_be_used(
 ) -> None:
     """Each problem that prevents the use of an instance's role is an error of its own, with its remedy."""
     harm(aws)
-    if harm is hop_limit:  # which is silence
+    if harm is hop_limit:  # no response
         monkeypatch.setattr("litellm_systemd.aws.instance.METADATA_TIMEOUT", 0.2)
     with pytest.raises(Unavailable, match=said) as caught:
         wanted(tmp_path, "", "iam_role_config.yml")
@@ -262,7 +262,7 @@ def test_key_under_a_configuration_for_a_role(tmp_path: Path, aws: Cloud) -> Non
 )
 def test_certificates(content: str | None, mode: int, said: str, aws: Cloud) -> None:
     """A file of CAs that is missing, invalid or unreadable for the service is refused at its line."""
-    # Not in /tmp, which the service doesn't see.
+    # Not in /tmp, which is hidden from the service.
     path = Path("/dev/shm") / f"litellm-systemd-{os.getpid()}.pem"
     folder = Path("/dev/shm") / f"litellm-systemd-{os.getpid()}"
     folder.mkdir()
@@ -289,7 +289,7 @@ def test_profile_of_a_user(tmp_path: Path, aws: Cloud) -> None:
 
 
 def litellmctl(folder: Path, *arguments: str) -> tuple[int, Any]:
-    """Run litellmctl as its user does, ~/.aws being in `folder`; gives the exit code and what --json printed."""
+    """Run litellmctl with ~/.aws in `folder`. Returns the exit code and the JSON."""
     argv = (sys.executable, "-I", "-m", "litellm_systemd", *arguments, "--json")
     environ = {name: value for name, value in os.environ.items() if name != "SUDO_USER"}
     done = subprocess.run(

@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def install_active(root: Path, text: str) -> None:
-    """What an install leaves behind, as far as the next one looks at it."""
+    """Write the files of an install that the next one reads."""
     configs = root / "etc/litellm/configs"
     configs.mkdir(parents=True)
     (root / "etc/litellm/litellm.env").write_text(ENVIRONMENT, encoding="utf-8")

@@ -23,7 +23,7 @@ from tests.integration.litellm_process import OFFLINE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-#: Answers each path of a configuration with what LiteLLM makes of it, or with its error.
+#: Responds to each path with the configuration that LiteLLM loads, or with its error.
 LOADER = """
 import asyncio, json, sys
 from litellm.proxy.proxy_server import ProxyConfig
@@ -39,7 +39,7 @@ for line in sys.stdin:
 
 @dataclass
 class Loader:
-    """LiteLLM's loader, in a process of its own."""
+    """LiteLLM's loader in a separate process."""
 
     process: subprocess.Popen[str]
 
@@ -70,7 +70,7 @@ def litellm() -> Iterator[Loader]:
         process.stdin.close()
 
 
-#: Where files are, and how they are named from there. `gone.yml` is in no folder.
+#: Folders of files, and the names of files relative to them. `gone.yml` does not exist.
 FILES = ("root.yml", "one.yml", "sub/one.yml", "sub/two.yml", "two.yml")
 ENTRIES = ("one.yml", "two.yml", "sub/one.yml", "../two.yml", "sub/../one.yml", "./root.yml", "gone.yml")
 

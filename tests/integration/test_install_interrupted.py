@@ -42,13 +42,13 @@ def strike(root: Path, ways: list[list[str]], stride: int = 1) -> list[dict[str,
     plan = {
         "ways": ways,
         "trees": [str(root)],
-        # Who held the lock last; what the tools of shadow leave behind; a release, which isn't built again.
+        # The last holder of the lock, the backup files of shadow's tools, and the release, which is not rebuilt.
         "without": [str(root / name) for name in ("var/lib/litellm-systemd/lock", "opt/litellm-systemd/releases")],
         "warm": [*ways[0], "--dry-run"],
         "stride": stride,
         "first": 1,
     }
-    # The release's own Python: there is nothing to build, and so each run takes no longer than its steps.
+    # With the release's own Python nothing is built, so each run takes only the time of its steps.
     python = root / "opt/litellm-systemd/current/bin/python"
     argv = (str(python), str(KILLER), json.dumps(plan))
     done = subprocess.run(argv, env=environ(), cwd=root, capture_output=True, text=True, timeout=900, check=False)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of other owners
 
 
 def ctl(*arguments: str, cwd: Path, code: int = 0) -> dict[str, Any]:
-    """Run litellmctl as a program, with --json and without a network; gives the report."""
+    """Run litellmctl as a program, with --json and without a network. Returns the report."""
     env = {**os.environ, "UV_OFFLINE": "1", "AWS_EC2_METADATA_DISABLED": "true"}
     argv = (sys.executable, "-m", "litellm_systemd", *arguments, "--json")
     done = subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)

@@ -19,12 +19,12 @@ from tests.fakes.proxy import pass_on
 from tests.integration.litellm_process import KEY, run_litellm
 
 CONFIG = Path(__file__).parents[2] / "configs/iam_role_config.yml"
-#: A name that leads nowhere (RFC 6761), so that only a proxy can find it.
+#: A name that never resolves (RFC 6761), so only a proxy can connect to it.
 HOST = "bedrock-runtime.test"
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """Takes CONNECT, opens TLS with a certificate of its own, and passes on to `upstream` what is inside.
+    """A proxy that terminates TLS with a certificate of its own, and forwards to `upstream`.
 
     `asked` are the request lines that it got.
     """
@@ -38,7 +38,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.asked: list[str] = []
 
     def handle_error(self, *args: object) -> None:
-        """A client that doesn't trust the certificate hangs up."""
+        """Ignore a client that does not trust the certificate and disconnects."""
 
 
 class _Tunnel(socketserver.StreamRequestHandler):
@@ -60,7 +60,7 @@ class _Tunnel(socketserver.StreamRequestHandler):
 
 @contextmanager
 def proxy_to(url: str, authority: trustme.CA) -> Iterator[Proxy]:
-    """A proxy that leads to `url`, whatever it is asked for."""
+    """Run a proxy that forwards every request to `url`."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(HOST).configure_cert(tls)
     parts = urlsplit(url)
@@ -89,7 +89,7 @@ def test_proxy_with_a_private_ca(tmp_path: Path) -> None:
         loopback = {
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": aws.metadata_url,
             "AWS_EC2_METADATA_DISABLED": "false",
-            # Its folder is hidden from a service, and refused in a .env: this LiteLLM isn't one.
+            # Its folder is hidden from a service and refused in a .env, but this LiteLLM is not a service.
             "SSL_CERT_FILE": str(tmp_path / "ca.pem"),
         }
         with run_litellm(CONFIG, {**settings.environment, **loopback}) as gateway:

@@ -54,7 +54,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def release(repository: Path, out: Path, *options: str, umask: str = "022") -> Path:
-    """Run scripts/release.sh of a repository without a network; gives `out`."""
+    """Run scripts/release.sh of a repository without a network. Returns `out`."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "UV_OFFLINE": "1"}
     script = f'umask {umask} && exec "$@"'
     argv = (str(repository / "scripts/release.sh"), "--output", str(out), *options)
@@ -82,7 +82,7 @@ def test_release_is_reproducible(repository: Path, built: Path, tmp_path: Path) 
 
 def test_bundle_is_reproducible(repository: Path, tmp_path: Path) -> None:
     """Two bundles of one commit are the same byte for byte and contain the code of the wheel."""
-    own_bundle()  # skips where the packages of the lock haven't been fetched
+    own_bundle()  # skips if the packages of the lock have not been downloaded
     here = Target()
     options = ("--bundle", f"{here.python}-{here.machine}", "--wheels", str(WHEELS))
     first, second = (release(repository, tmp_path / name, *options) for name in ("first", "second"))
@@ -165,7 +165,7 @@ def test_installed_wheel_reads_its_resources(built: Path, tmp_path: Path) -> Non
     version = distribution("litellm-systemd").version
     assert run(str(tmp_path / "venv" / "bin" / "litellmctl"), "--version") == f"litellmctl {version}\n"
     assert run(python, "-m", "litellm_systemd", "--version", cwd=tmp_path) == f"litellmctl {version}\n"
-    # What is installed makes the same release as the checkout does.
+    # The installed package gives the same release as the checkout.
     pack = "from litellm_systemd.releases.source import find_source; print(find_source().identifier)"
     assert run(python, "-I", "-c", pack).strip() == find_source().identifier
 

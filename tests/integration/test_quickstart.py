@@ -15,17 +15,17 @@ from litellm_systemd.releases.wheels import find_uv
 from tests.bundle import REPOSITORY, own_bundle
 from tests.ports import free_port
 
-#: What an ordinary container's root doesn't have.
+#: The capabilities that root lacks in an ordinary container.
 WITHOUT_NAMESPACES = ("setpriv", "--bounding-set=-sys_admin,-sys_chroot", "--inh-caps=-sys_admin", "--")
-#: A user that isn't in /etc/passwd, as with `docker run --user`.
+#: A user without an entry in /etc/passwd, as with `docker run --user`.
 USER = 54321
 WITHOUT_ROOT = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--")
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that any user can reach, with the checkout's files, a bundle, a uv and a `.env` in it."""
-    # Not pytest's, which is its owner's alone.
+    """A folder that any user can reach, with the files of the checkout, a bundle, a uv and a `.env`."""
+    # pytest's own folder is accessible only to its owner.
     with tempfile.TemporaryDirectory(prefix="litellm-quickstart-") as name:
         made = Path(name)
         tracked = subprocess.run(
@@ -47,7 +47,9 @@ def folder() -> Iterator[Path]:
 
 
 def quickstart(folder: Path, become: tuple[str, ...], environment: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Run it without a network and without variables but these; its standard output, and the lines of its error."""
+    """Run it without a network and with only these variables. Returns its standard output and the lines of
+    its error.
+    """
     given = {"PATH": f"{folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder / "home"), **environment}
     script = str(folder / "checkout/scripts/quickstart.sh")
     argv = (*become, script, "--bundle", str(folder / "bundle.tar"), "--env-file", str(folder / "my.env"))
@@ -77,7 +79,7 @@ def assert_proven(output: str) -> None:
 
 
 def state_of(path: Path) -> object:
-    """Whether the folder is there, and when it was changed."""
+    """Whether the folder exists, and when it was changed."""
     return (path.stat().st_mtime_ns, sorted(path.iterdir())) if path.exists() else None
 
 

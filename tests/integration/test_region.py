@@ -17,7 +17,7 @@ from tests.fakes import Seen, run_cloud
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Seen]]:
-    """What the instance metadata is asked for while the test runs."""
+    """The requests to the instance metadata during the test."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REGION_NAME", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     with run_cloud("eu-central-1") as aws:
@@ -48,10 +48,10 @@ def test_region_of_the_env_file(tmp_path: Path, asked: list[Seen]) -> None:
 
 def test_region_of_the_command_line(tmp_path: Path, asked: list[Seen]) -> None:
     """The region of the command line precedes the instance's, and that of .env precedes both."""
-    told = replace(request(tmp_path, "", "iam_role_config.yml"), region="eu-west-1")
-    assert resolve_service(told).settings.environment["AWS_REGION_NAME"] == "eu-west-1"
+    with_region = replace(request(tmp_path, "", "iam_role_config.yml"), region="eu-west-1")
+    assert resolve_service(with_region).settings.environment["AWS_REGION_NAME"] == "eu-west-1"
     (tmp_path / ".env").write_text("AWS_REGION_NAME=us-east-1\n", encoding="utf-8")
-    assert resolve_service(told).settings.region == "us-east-1"
+    assert resolve_service(with_region).settings.region == "us-east-1"
     assert asked == []
 
 

@@ -34,7 +34,7 @@ class Trial:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`litellmctl rehearse --foreground` in that folder, with a home of its own and without a network."""
+    """Start `litellmctl rehearse --foreground` in that folder, with a home of its own and without a network."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LITELLM_", "XDG_"))}
     xdg = {f"XDG_{name.upper()}_HOME": str(folder / name) for name in ("data", "state", "cache")}
     runtime = folder / "run"
@@ -54,8 +54,8 @@ def write_env(folder: Path, port: int) -> None:
 
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
-    """What the first rehearsal in fresh folders leaves and reports."""
-    # A control socket's path has 107 bytes at most, and a user's runtime folder is a short one.
+    """The files and the report of the first rehearsal in new folders."""
+    # The path of a control socket is limited to 107 bytes, and a user's runtime folder is short.
     folder, port = tmp_path_factory.mktemp("fg"), free_port()
     write_env(folder, port)
     process = start(folder, "--json")

@@ -17,7 +17,7 @@ from tests.ports import free_port
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`litellmctl run` in that folder, with a home of its own."""
+    """Start `litellmctl run` in that folder, with a home of its own."""
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LITELLM_"))},
         "HOME": str(folder),
@@ -29,7 +29,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def answers(url: str, process: subprocess.Popen[str], deadline: float = 90) -> bytes:
-    """What the URL answers once it does, while the process lives."""
+    """Wait for a response of the URL while the process runs."""
     end = time.monotonic() + deadline
     while time.monotonic() < end and process.poll() is None:
         try:

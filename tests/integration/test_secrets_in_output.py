@@ -18,7 +18,7 @@ from litellm_systemd.report.report import Report
 from tests.canaries import find_left
 from tests.integration.doctor_snapshot import BASE, CHECKS, make_snapshot
 
-#: Of a `.env`, by the variable.
+#: The secrets in `.env`, by variable.
 VARIABLES = {
     "SLACK_WEBHOOK": "canarywebhook",
     "DB_PWD": "canary-pwd",

@@ -28,7 +28,7 @@ QUESTION = [{"role": "user", "content": "what llm are you"}]
 
 
 class Bedrock(ThreadingHTTPServer):
-    """Answers Converse, refuses the models in `failing`, and keeps each call: model, headers, body."""
+    """Answers Converse, refuses the models in `failing`, and records each call: model, headers, body."""
 
     daemon_threads = True
 
@@ -64,7 +64,7 @@ class _Converse(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: `calls` has it all."""
+        """Log nothing: `calls` has the requests."""
 
 
 def _converse_answer(text: str) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def demo() -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def iam_role(server: Bedrock) -> Iterator[Gateway]:
-    # The pair stands in for an instance profile: both come out of boto3's chain, the file names neither.
+    # The key pair replaces an instance profile: boto3's chain returns both, and the file names neither.
     with gateway_of("iam_role_config.yml", server, **KEYS) as gateway:
         yield gateway
 
@@ -249,7 +249,7 @@ def test_models_with_an_unknown_provider() -> None:
     """Of all names in LiteLLM's model map, the linter reports an unknown provider only for names that LiteLLM refuses
     too.
     """
-    # Price lists for images put size or quality before the slash; nobody calls those.
+    # Prices of images have size or quality before the slash; they are no names of models.
     price = re.compile(r"[\dmax]+-x-[\dmax]+/|(low|medium|high|standard|hd)/")
     doubted = [name for name in model_map() if "/" in name and name.split("/")[0] not in PROVIDERS]
     doubted = [name for name in doubted if not price.match(name)]

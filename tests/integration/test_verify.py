@@ -15,7 +15,7 @@ from tests.integration.litellm_process import run_litellm
 from tests.integration.stub_gateway import Handler, stub, tool_answer
 
 KEY = "sk-canary-master-3f9a27c1"
-#: In the configuration's order. LiteLLM lists the alias before all of them.
+#: In the order of the configuration. LiteLLM lists the alias first.
 MODELS = ("primary", "second", "throttled", "covered", "unpaid", "vectors", "agent")
 NAMES = (*MODELS, "old-name")
 CONFIG = """
@@ -49,7 +49,7 @@ PLAIN, PLAIN_V1, STREAMED, STREAMED_V1 = (
 )
 CHATS = (PLAIN, PLAIN_V1, STREAMED, STREAMED_V1)
 APIS = ("messages {} (/v1/messages)", "responses {} (/v1/responses)")
-#: What LiteLLM's mock_response can't do.
+#: The checks that LiteLLM's mock_response does not support.
 BEYOND = ("tools {}", "messages {}, streamed (/v1/messages)")
 ALL_APIS = (BEYOND[0], APIS[0], BEYOND[1], APIS[1])
 VECTORS = "embeddings vectors (/v1/embeddings)"
@@ -58,7 +58,7 @@ SERVICE = ("liveliness", "readiness", "models", "refuses a missing key", "refuse
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A LiteLLM Proxy on a free port of loopback, ready to serve."""
+    """A LiteLLM Proxy on a free loopback port that is ready."""
     config = tmp_path_factory.mktemp("verify") / "config.yaml"
     with stub() as upstream:
         upstream.faults = {f"{kind}/v1/chat/completions": be_agent for kind in ("", "streamed ")}
@@ -68,7 +68,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def be_agent(handler: Handler) -> None:
-    """A provider whose model calls the tool that it is given, and reads what it returns."""
+    """A provider whose model calls the given tool and reads its result."""
     head = {"id": "x", "object": "chat.completion", "created": 1, "model": "e"}
     if handler.body.get("stream"):
         chunk = {**head, "object": "chat.completion.chunk"}
@@ -95,7 +95,7 @@ def of(model: str, names: tuple[str, ...] = CHATS) -> tuple[str, ...]:
     return tuple(name.format(model) for name in names)
 
 
-#: What is asked of the model that is asked first.
+#: The checks of the primary model.
 PRIMARY = (*of("primary"), *of("primary", APIS))
 
 
@@ -110,7 +110,7 @@ def test_a_healthy_gateway_passes(gateway: Gateway) -> None:
     assert check(report, STREAMED.format("primary")).detail.startswith("“pong from primary”, first token after ")
     assert check(report, VECTORS).detail == "3 dimensions"
     assert all(check.seconds is not None for check in report.checks if check.outcome is Outcome.OK)
-    assert report.notes == ()  # a model that is mocked bills nothing
+    assert report.notes == ()  # a mocked model costs nothing
     assert sorted(report.data["models"]) == sorted(NAMES)
     assert report.data["litellm_version"].count(".") >= 2
     assert len(report.data["first_token_seconds"]) == 2
@@ -184,7 +184,7 @@ def test_all_models(gateway: Gateway) -> None:
         *of("unpaid")[1:],
         "chat vectors",
     )
-    # Here and not in a test of its own: LiteLLM rests the model after this and would answer with that.
+    # Not in a test of its own: after this LiteLLM puts the model into a cooldown and answers with that.
     assert "Unable to locate credentials" in check(report, PLAIN.format("unpaid")).detail
     assert "instance profile" in check(report, PLAIN.format("unpaid")).hint
     assert check(report, "chat vectors").detail == "its mode is embedding, not chat"
@@ -194,7 +194,7 @@ def test_all_models(gateway: Gateway) -> None:
 def test_proxies_of_the_environment_are_not_used(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """verify connects to a gateway on this machine directly, whatever HTTP_PROXY and similar variables say."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        # Nothing listens on port 1, so that a single request through it would fail.
+        # Nothing listens on port 1, so a single request through it would fail.
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)

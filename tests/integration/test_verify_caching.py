@@ -20,7 +20,7 @@ from litellm_systemd.verify.caching import MOST_REQUESTS, check_caching
 from litellm_systemd.verify.run import Scope, verify
 from tests.integration.litellm_process import KEY, run_litellm
 from tests.integration.stub_gateway import KEY as STUB_KEY
-from tests.integration.stub_gateway import Answerer, Handler, Stub, sound, stub
+from tests.integration.stub_gateway import Answerer, Handler, Stub, healthy, stub
 
 CONFIG = Path(__file__).parents[2] / "configs/prompt_caching.yml"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDFROMENV", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION_NAME": "us-east-1"}
@@ -28,7 +28,7 @@ MODEL = "claude-sonnet-5-5"
 
 
 class Bedrock(ThreadingHTTPServer):
-    """Answers Converse. What stands before the system prompt's cache point is written once and read afterwards.
+    """Answers Converse. The prompt before the cache point of the system prompt is written once and read afterwards.
 
     The next `forgetful` requests find nothing, as in another region of an inference profile.
     """
@@ -69,7 +69,7 @@ class _Converse(BaseHTTPRequestHandler):
         return {**counts, "cacheReadInputTokens": read, "cacheWriteInputTokens": written}
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +109,12 @@ def test_a_miss_is_retried(caching: Gateway, bedrock: Bedrock) -> None:
 
 
 def answering(*usages: Mapping[str, Any] | None) -> tuple[Answerer, list[Any]]:
-    """A chat whose answers have these usages in turn, the last one ever after; and the long questions it got."""
+    """A chat whose responses have these usages in turn, the last one repeated, and the list of its long prompts."""
     asked: list[Any] = []
 
     def answer(handler: Handler) -> None:
         if handler.body["messages"][0]["role"] != "system":
-            sound(handler)
+            healthy(handler)
             return
         usage = usages[min(len(asked), len(usages) - 1)]
         asked.append(handler.body)
@@ -217,7 +217,7 @@ def test_a_refused_prompt(server: Stub) -> None:
         if handler.body["messages"][0]["role"] == "system":
             handler.reply(429, {"error": {"message": "Too many tokens, please wait"}})
         else:
-            sound(handler)
+            healthy(handler)
 
     check = caching_check(ask(server, refuse))
     assert (check.outcome, check.detail) == (Outcome.FAILED, "HTTP 429: Too many tokens, please wait")

@@ -26,7 +26,7 @@ from tests.integration.stub_gateway import (
     Handler,
     Stub,
     delta,
-    sound,
+    healthy,
     stub,
 )
 
@@ -58,8 +58,8 @@ def ask(server: Stub) -> Report:
 
 
 class Hasty(Gateway):
-    """Has little patience with what tests let be silent: strangers, and the first chat. A busy machine may be slow
-    with all else.
+    """A gateway with short timeouts for the requests that tests leave unanswered: those with a wrong key, and the
+    first chat. A busy machine may be slow with all others.
     """
 
     def get(self, path: str, *, timeout: float | None = None) -> Response:
@@ -107,7 +107,7 @@ def test_only_chats_are_billed(server: Stub) -> None:
 
     def remember(handler: Handler) -> None:
         bodies.append(handler.body)
-        sound(handler)
+        healthy(handler)
 
     server.faults["*"] = remember
     ask(server)
@@ -151,7 +151,7 @@ def test_checks_of_an_install_are_not_repeated(server: Stub) -> None:
 def test_nothing_listens() -> None:
     """A port without a listener is one failure with its remedy; the other checks are skipped with the reason."""
     with socket.socket() as reserved:
-        # Bound and not listening: refused, and nobody else can take the port meanwhile.
+        # Bound but not listening: connections are refused, and no other process can use the port.
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
         report = verify(Gateway(url, KEY), Scope(MODELS))
@@ -179,7 +179,7 @@ def test_wait_ends_when_ready(server: Stub) -> None:
     answers = [503, 503]
 
     def later(handler: Handler) -> None:
-        handler.reply(answers.pop(), {"detail": "starting"}) if answers else sound(handler)
+        handler.reply(answers.pop(), {"detail": "starting"}) if answers else healthy(handler)
 
     server.faults["/health/readiness"] = later
     report = verify(Gateway(server.url, KEY), Scope(MODELS), wait=30)
@@ -235,7 +235,7 @@ def test_a_wrong_key(server: Stub) -> None:
     """If the gateway rejects the installed key, the chats are skipped, and the key is not in the report."""
     wrong = "sk-canary-not-the-key"
     server.faults["/v1/models"] = lambda handler: (
-        sound(handler) if handler.trusted else handler.reply(401, {"error": {"message": f"{wrong} is wrong"}})
+        healthy(handler) if handler.trusted else handler.reply(401, {"error": {"message": f"{wrong} is wrong"}})
     )
     report = verify(Gateway(server.url, wrong), Scope(MODELS))
     assert having(report, FAILED) == ("models",)
@@ -268,7 +268,7 @@ def test_an_unprotected_gateway(server: Stub) -> None:
 def test_any_rejection_passes(server: Stub, status: int) -> None:
     """A rejection with 500 or 400, as by LiteLLM without a database, also counts as a rejection."""
     server.faults["/v1/models"] = lambda handler: (
-        sound(handler) if handler.trusted else handler.reply(status, "no", "text/plain")
+        healthy(handler) if handler.trusted else handler.reply(status, "no", "text/plain")
     )
     report = ask(server)
     assert having(report, OK) == NAMES
@@ -279,7 +279,7 @@ def test_missing_rejection(server: Stub) -> None:
     """A gateway that does not respond to requests with a wrong key has not rejected them."""
 
     def silent(handler: Handler) -> None:
-        sound(handler) if handler.trusted else handler.server.released.wait()
+        healthy(handler) if handler.trusted else handler.server.released.wait()
 
     server.faults["/v1/models"] = silent
     report = ask_hastily(server)
@@ -299,7 +299,7 @@ def test_a_model_is_missing(server: Stub) -> None:
 @pytest.mark.parametrize("body", [{"data": []}, {"data": None}, {"object": "list"}, [], "text"])
 def test_no_models(server: Stub, body: object) -> None:
     """An empty or missing list is a failure even if no models are expected; no chat is sent."""
-    server.faults["/v1/models"] = lambda handler: handler.reply(200, body) if handler.trusted else sound(handler)
+    server.faults["/v1/models"] = lambda handler: handler.reply(200, body) if handler.trusted else healthy(handler)
     report = verify(Gateway(server.url, KEY))
     assert having(report, FAILED) == ("models",)
     assert having(report, SKIPPED) == ("chat",)
@@ -379,7 +379,7 @@ def test_a_gateway_that_hangs(server: Stub) -> None:
     assert having(report, FAILED) == ("liveliness",)
     assert having(report, SKIPPED) == NAMES[1:]
     deadline = time.monotonic() + 60
-    while not server.seen and time.monotonic() < deadline:  # it reads the question later than it was left
+    while not server.seen and time.monotonic() < deadline:  # it reads the request after the client has disconnected
         time.sleep(0.01)
     assert len(server.seen) == 1
 
@@ -430,7 +430,7 @@ def test_the_gateway_exits_during_verify(server: Stub) -> None:
         handler.server.shutdown()
         handler.server.socket.close()
         handler.close_connection = True
-        sound(handler)
+        healthy(handler)
 
     server.faults["/v1/chat/completions"] = last_words
     report = ask(server)
@@ -460,7 +460,7 @@ def test_anthropic_clients_send_the_key_in_two_ways(server: Stub) -> None:
 
     def remember(handler: Handler) -> None:
         given.append((handler.headers.get("authorization"), handler.headers.get("x-api-key")))
-        sound(handler)
+        healthy(handler)
 
     server.faults |= {"/v1/messages": remember, "streamed /v1/messages": remember}
     assert having(ask(server), OK) == NAMES
@@ -536,11 +536,11 @@ def test_a_stream_of_a_response_that_fails(server: Stub, events: tuple[str, ...]
 
 
 def with_tools(first: Answerer, second: Answerer) -> Answerer:
-    """Answer a question that brings tools with `first`, and the tool's result with `second`."""
+    """Answer a request with tools with `first`, and the result of the tool with `second`."""
 
     def answer(handler: Handler) -> None:
         if not handler.body.get("tools"):
-            sound(handler)
+            healthy(handler)
         elif handler.body["messages"][-1]["role"] == "tool":
             second(handler)
         else:
@@ -552,22 +552,27 @@ def with_tools(first: Answerer, second: Answerer) -> Answerer:
 @pytest.mark.parametrize(
     ("first", "second", "outcome", "detail"),
     [
-        (completion(content="I can't."), sound, WARNING, "it didn't call the tool: “I can't.”"),
+        (completion(content="I can't."), healthy, WARNING, "it didn't call the tool: “I can't.”"),
         (
-            sound,
+            healthy,
             completion(content="I forgot."),
             WARNING,
             "it called the tool, but its answer doesn't contain",
         ),
         (
-            sound,
+            healthy,
             lambda handler: handler.reply(400, {"detail": "no ids"}),
             FAILED,
             "after the tool's result: HTTP 400",
         ),
-        (lambda handler: handler.reply(400, {"detail": "tools?"}), sound, FAILED, "HTTP 400: tools?"),
-        (completion(tool_calls=[{"id": "x", "function": {"name": "rm"}}]), sound, WARNING, "it didn't call the tool"),
-        (completion(tool_calls="none"), sound, WARNING, "it didn't call the tool"),
+        (lambda handler: handler.reply(400, {"detail": "tools?"}), healthy, FAILED, "HTTP 400: tools?"),
+        (
+            completion(tool_calls=[{"id": "x", "function": {"name": "rm"}}]),
+            healthy,
+            WARNING,
+            "it didn't call the tool",
+        ),
+        (completion(tool_calls="none"), healthy, WARNING, "it didn't call the tool"),
     ],
 )
 def test_tools_that_fail(server: Stub, first: Answerer, second: Answerer, outcome: Outcome, detail: str) -> None:
@@ -583,25 +588,25 @@ def test_tools_that_fail(server: Stub, first: Answerer, second: Answerer, outcom
 
 
 def at_once(answer: Answerer) -> Answerer:
-    """Answer plain chats with `answer`: the first one at once, the next five when all five are there."""
+    """Answer plain chats with `answer`: the first at once, the next five when all five have arrived."""
     together, asked = threading.Barrier(5, timeout=20), iter(range(6))
 
     def meet(handler: Handler) -> None:
         if not handler.body.get("tools") and not handler.body.get("stream"):
             if next(asked) == 0:
-                sound(handler)
+                healthy(handler)
             else:
                 together.wait()
                 answer(handler)
         else:
-            sound(handler)
+            healthy(handler)
 
     return meet
 
 
 def test_concurrent_requests(server: Stub) -> None:
     """The requests of --concurrency are in flight at the same time, and the report has their latencies."""
-    server.faults["/v1/chat/completions"] = at_once(sound)
+    server.faults["/v1/chat/completions"] = at_once(healthy)
     found = check(verify(Gateway(server.url, KEY), Scope(MODELS, concurrency=5)), "5 at once primary")
     assert (found.outcome, found.data["requests"], found.data["failed"]) == (OK, 5, 0)
     assert found.detail.startswith("all 5 answered, median ")
@@ -615,7 +620,7 @@ def test_concurrent_requests_that_fail(server: Stub) -> None:
 
     def throttle(handler: Handler) -> None:
         if (status := next(limit)) == 200:
-            sound(handler)
+            healthy(handler)
         else:
             handler.reply(status, {"error": {"message": "Too many requests"}})
 
@@ -645,7 +650,7 @@ def test_a_prompt_that_is_too_long_for_a_proxy(server: Stub) -> None:
             page = "<html><head><title>413 Request Entity Too Large</title></head></html>"
             handler.reply(413, page, "text/html")
         else:
-            sound(handler)
+            healthy(handler)
 
     server.faults["/v1/chat/completions"] = limit
     report = verify(Gateway(server.url, KEY), Scope(MODELS, full=True))

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 KEY = "sk-canary-fallbacks-7c1e"
-#: `broken` names a provider that isn't there: as a target it doesn't answer, and is found out.
+#: `broken` has a provider that does not exist, so as a target it must fail.
 CONFIG = """
 model_list:
   - model_name: first
@@ -54,7 +54,7 @@ general_settings:
 
 
 def start(folder: Path, config: str = CONFIG) -> subprocess.Popen[str]:
-    """litellmctl in a folder with that configuration and a .env, its throwaway things below the folder too."""
+    """Start litellmctl in a folder with that configuration and a .env, with its throwaway files below that folder."""
     (folder / "mine.yml").write_text(config)
     (folder / ".env").write_text(f"LITELLM_MASTER_KEY={KEY}\nAWS_REGION_NAME=us-east-1\n")
     (folder / "tmp").mkdir()
@@ -87,7 +87,7 @@ def wait_for(what: str, done: Callable[[], object], seconds: float = 60) -> None
 
 
 def processes(folder: Path) -> list[str]:
-    """The command lines of processes that name a folder."""
+    """The command lines of processes that contain a folder's name."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -113,7 +113,7 @@ def report() -> dict[str, Any]:
         out, err = process.communicate(timeout=180)
         assert process.returncode == 1, err + out
         assert list((folder / "tmp").iterdir()) == []
-        # Killed they are; that they are gone is for the kernel.
+        # They have been killed; the kernel may take a moment to remove them.
         wait_for("no process is left", lambda: not processes(folder))
     assert KEY not in out + err
     found: dict[str, Any] = json.loads(out)

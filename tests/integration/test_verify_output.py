@@ -27,11 +27,11 @@ from playwright.sync_api import Browser, sync_playwright
 
 from litellm_systemd.cli import run_command
 from litellm_systemd.verify.steps import WRONG_KEY
-from tests.integration.stub_gateway import KEY, Answerer, Handler, Stub, sound, stub
+from tests.integration.stub_gateway import KEY, Answerer, Handler, Stub, healthy, stub
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "verify.schema.json").read_text(encoding="utf-8"))
 CHAT = "chat primary (/chat/completions)"
-#: What a model or a provider might say.
+#: A hostile response of a model or a provider.
 HOSTILE = '<script>document.title = "taken"</script><img src="http://127.0.0.1:9/x"> & \x1b[31m\x00 end'
 
 
@@ -44,19 +44,19 @@ def verify(*arguments: str, url: str) -> tuple[int, str, str]:
 
 
 def say_hostile(handler: Handler) -> None:
-    """An answer with the marks of HTML, and with the key that it was asked with."""
+    """A response with HTML markup and the key of the request."""
     said = {"content": f"{HOSTILE} {KEY}"}
     handler.reply(200, {"choices": [{"message": said}], "usage": {"prompt_tokens": 9, "completion_tokens": 9}})
 
 
 def throttle(handler: Handler) -> None:
-    """A provider's refusal, with the same."""
+    """A provider's error with the same content."""
     handler.reply(429, {"error": {"message": f"ThrottlingException: {HOSTILE} {KEY}"}})
 
 
 @pytest.fixture(scope="module")
 def failing_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A folder with both files, and the report as JSON, of a gateway of which some checks fail."""
+    """A folder with both files, and the report as JSON, of a gateway for which some checks fail."""
     folder = tmp_path_factory.mktemp("kept")
     with stub() as server:
         server.faults = {"/chat/completions": say_hostile, "/v1/responses": throttle}
@@ -81,7 +81,7 @@ def test_json_matches_its_schema(failing_run: tuple[Path, dict[str, Any]]) -> No
         check_schema(document)
     assert [document["exit_code"] for document in documents] == [1, 0, 0, 1, 64]
     assert documents[1]["data"]["versions"]["litellm_systemd"] == version("litellm-systemd")
-    # It isn't one that takes anything.
+    # The schema does not accept everything.
     assert not jsonschema.Draft202012Validator(SCHEMA).is_valid({**documents[1], "more": 1})
     assert not jsonschema.Draft202012Validator(SCHEMA).is_valid({**documents[1], "data": {}})
 
@@ -141,14 +141,14 @@ def test_unwritable_files(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
+    """Debian's Chromium without a window."""
     names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
         missing = pytest.fail if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1" else pytest.skip
         missing("there is no Chromium: apt-get install chromium-headless-shell")
     with sync_playwright() as playwright:
-        # Its sandbox doesn't work for root; the page that it opens is our own.
+        # Chromium's sandbox does not work for root; it opens only our own page.
         launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield launched
         launched.close()
@@ -210,20 +210,20 @@ def fall_silent(handler: Handler) -> None:
 
 
 def from_the_next_round(answer: Answerer) -> Answerer:
-    """Sound until a round begins, and so from there on: no round is half of the one and half of the other."""
+    """Healthy until a new round begins, then the fault, so that no round is half of each."""
     begun = threading.Event()
 
     def answer_in_turn(handler: Handler) -> None:
         if handler.path == "/health/liveliness":
             begun.set()
-        (answer if begun.is_set() else sound)(handler)
+        (answer if begun.is_set() else healthy)(handler)
 
     return answer_in_turn
 
 
 @contextmanager
 def watching(server: Stub, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`verify --watch 1`, whose Ctrl-C works also where the tests themselves run in the background."""
+    """Run `verify --watch 1` so that Ctrl-C also works if the tests run in the background."""
     asked = ("--base-url", server.url, "--api-key", KEY, "--no-spend", "--watch", "1", *arguments)
     argv = ("env", "--default-signal=INT", sys.executable, "-m", "litellm_systemd", "verify", *asked)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
@@ -244,11 +244,13 @@ def end_by_ctrl_c(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-def await_rounds(server: Stub, rounds: int, *, sound: bool) -> None:
-    """Wait until so many more rounds are over: a sound one ends with the wrong key, the other one where it begins."""
+def await_rounds(server: Stub, rounds: int, *, healthy: bool) -> None:
+    """Wait for this many more rounds: a healthy one ends with the wrong key, an unhealthy one where it begins."""
     begun = len(server.seen)
     deadline = time.monotonic() + 60
-    while sum(WRONG_KEY in (key or "") if sound else "live" in path for _, path, key in server.seen[begun:]) < rounds:
+    while (
+        sum(WRONG_KEY in (key or "") if healthy else "live" in path for _, path, key in server.seen[begun:]) < rounds
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -261,13 +263,13 @@ def test_watch_reports_each_change_once(tmp_path: Path) -> None:
     with stub() as server, watching(server, "--html", str(page)) as process:
         first = list(iter(lambda: next_line(process).rstrip(), f"verified {server.url}: 5 checks passed"))
         assert [line.split()[:2] for line in first][:2] == [["ok", "liveliness"], ["ok", "readiness"]]
-        await_rounds(server, 2, sound=True)
+        await_rounds(server, 2, healthy=True)
         server.faults["*"] = from_the_next_round(fall_silent)
         assert re.fullmatch(
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  liveliness: ok → FAILED, HTTP 503: no worker.*\n", next_line(process)
         )
         assert "Unhealthy" in page.read_text(encoding="utf-8")
-        await_rounds(server, 2, sound=False)
+        await_rounds(server, 2, healthy=False)
         del server.faults["*"]
         assert next_line(process)[21:] == "liveliness: failed → ok, I'm alive!\n"
         assert end_by_ctrl_c(process) == 0

@@ -1,4 +1,4 @@
-"""What boxes start from: this machine, with the service installed. For the system tests and the benchmark."""
+"""The images that boxes start from: this machine, with the service installed. For system tests and the benchmark."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from box import Box, Image
 from tests.bundle import own_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-#: What tells uv where its cache is: an installation without a network lives on it.
+#: The variables of uv's cache, which an installation without a network needs.
 _CACHE_VARIABLES = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
 
 
 def host_image() -> Image:
-    """This machine's own root folder, with nothing of ours installed.
+    """This machine's own root folder without an installation of this project.
 
     A checkout, a venv or a cache below /tmp is copied in: a box's /tmp is its own.
     """
@@ -25,14 +25,14 @@ def host_image() -> Image:
 
 
 def install_environment() -> dict[str, str]:
-    """Variables for `litellmctl install` in a box without a network: uv takes everything from its cache."""
+    """Variables for `litellmctl install` in a box without a network: uv uses only its cache."""
     known = {name: os.environ[name] for name in _CACHE_VARIABLES if name in os.environ}
     return {**known, "UV_OFFLINE": "1"}
 
 
 def install_demo(box: Box) -> None:
-    """`litellmctl install -c demo.yml --bundle`, as it stands in this checkout. Raises BoxError."""
+    """Run `litellmctl install -c demo.yml --bundle` of this checkout. Raises BoxError."""
     argv = (f"{sys.prefix}/bin/litellmctl", "install", "-c", "demo.yml", "--bundle", str(own_bundle()))
-    # uv, and no cache of the host's: what isn't in the bundle can't be had.
+    # uv without the host's cache: only the bundle has packages.
     box.run(argv, env={"HOME": "/root", "UV_CACHE_DIR": "/var/tmp/uv"}, cwd=str(REPOSITORY), timeout=900)
     box.run(("rm", "-rf", "/var/tmp/uv"))

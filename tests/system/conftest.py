@@ -1,6 +1,5 @@
-"""Fixtures for tests on a real systemd. Where there can be no box they are skipped, and say why.
-
-Under REQUIRE_SYSTEM_TESTS=1 they fail instead: a run that must prove something can't pass by skipping it.
+"""Fixtures for tests on a real systemd. If no box can be created, the tests are skipped with the reason. With
+REQUIRE_SYSTEM_TESTS=1 they fail instead.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ class MakeBox(Protocol):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `system` what boots boxes (this hook sees the items of other folders too), the longest tests first.
+    """Mark tests that boot boxes as `system`, and run the longest ones first. (This hook gets the items of other
+    folders too.)
 
     Of two workers, one would else go through the last of them alone.
     """
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach what its boxes have to say to the report of a failed test."""
+    """Attach the evidence of its boxes to the report of a failed test."""
     report = yield
     if report.failed:
         for box in item.stash.get(_BOXES, []):
@@ -72,7 +72,7 @@ def evidence(box: Box) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def measured() -> dict[str, Any]:
-    """Options of `Box` that make it count for coverage, when test.sh measures it.
+    """Options of `Box` for coverage, if test.sh measures it.
 
     The Python of the venv and of releases reports to a folder of the host. (The service itself gets no such variables
     from systemd: the integration tests run it.)
@@ -87,7 +87,7 @@ def measured() -> dict[str, Any]:
 
 
 def _measure_release(golden: Box, environment: dict[str, str]) -> None:
-    """Put coverage into the release as well, for tests call the litellmctl in it."""
+    """Install coverage into the release as well, because tests call its litellmctl."""
     if golden.environment:
         version = f"coverage=={importlib.metadata.version('coverage')}"
         python = "/opt/litellm-systemd/current/bin/python"
@@ -103,7 +103,7 @@ def refuse(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def namespaces() -> Iterator[Namespaces]:
-    """Where all boxes of this run stand."""
+    """The namespaces of all boxes of this run."""
     reason = why_not()
     if reason is not None:
         refuse(reason)
@@ -134,7 +134,7 @@ def debian_image(namespaces: Namespaces) -> Callable[[str], Image]:
 def make_box(
     request: pytest.FixtureRequest, namespaces: Namespaces, host_image: Image, measured: dict[str, Any]
 ) -> Iterator[MakeBox]:
-    """Boots as many boxes as a test wants, of any image (`host_image` if none is given), and ends them."""
+    """Boots boxes of any image (`host_image` by default), and ends them with the test."""
     boxes = request.node.stash.setdefault(_BOXES, [])
 
     def make(image: Image = host_image, binds: tuple[Bind, ...] = (), **options: Any) -> Box:
@@ -150,7 +150,7 @@ def make_box(
 
 @pytest.fixture
 def box(make_box: MakeBox) -> Box:
-    """A fresh box: this machine's software, nothing installed, nothing running, no network."""
+    """A new box: this machine's software, without an installation, services or a network."""
     return make_box()
 
 
@@ -164,7 +164,7 @@ def install_environment() -> dict[str, str]:
 def installed_image(
     namespaces: Namespaces, host_image: Image, install_environment: dict[str, str], measured: dict[str, Any]
 ) -> Image:
-    """What `litellmctl install -c demo.yml` leaves behind, powered off: made once, forked by tests."""
+    """The result of `litellmctl install -c demo.yml`, powered off: created once, forked by tests."""
     with Box(namespaces, host_image, **measured) as golden:
         try:
             box_images.install_demo(golden)
@@ -177,7 +177,7 @@ def installed_image(
 
 @pytest.fixture(scope="session")
 def idle_image(namespaces: Namespaces, installed_image: Image, measured: dict[str, Any]) -> Image:
-    """What is installed, stopped and disabled, and a slow model to call: for tests with a .env of their own.
+    """An installation, stopped and disabled, with a slow upstream model: for tests with a .env of their own.
 
     `service.set_up` starts it. That saves each of them a start with settings that it doesn't want.
     """
@@ -190,19 +190,19 @@ def idle_image(namespaces: Namespaces, installed_image: Image, measured: dict[st
 
 @pytest.fixture
 def idle_box(make_box: MakeBox, idle_image: Image) -> Box:
-    """A box of `idle_image`, freshly booted."""
+    """A new box of `idle_image`."""
     return make_box(idle_image)
 
 
 @pytest.fixture
 def installed_box(make_box: MakeBox, installed_image: Image) -> Box:
-    """A box with the service installed and enabled, freshly booted."""
+    """A new box with the service installed and enabled."""
     return make_box(installed_image)
 
 
 @pytest.fixture(scope="module")
 def shared_box(namespaces: Namespaces, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
-    """As `installed_box`, but one for all tests of a module that only look, or leave everything as they found it.
+    """Like `installed_box`, but one box for all tests of a module that change nothing, or undo their changes.
 
     A box of its own for each of them would cost a start of the service.
     """

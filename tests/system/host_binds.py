@@ -1,4 +1,4 @@
-"""This machine's installed release in a box of another Debian, with another systemd, and a Python that doesn't do.
+"""Binds this machine's Python and releases into a box of another Debian release, whose own Python is not suitable.
 
 The Python is bound into the box together with its C library: patchelf gives its program the host's loader and folder
 of libraries, under a path where nothing of the box's own finds them.
@@ -21,13 +21,13 @@ _LIBRARIES = Path("/opt/hostlib")
 
 
 def python_binds(folder: Path) -> tuple[Bind, ...]:
-    """This machine's Python for a box of another release; `folder` is where the program that it takes is made."""
+    """This machine's Python for a box of another Debian release. `folder`: where the patched program is written."""
     original = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
     patched = folder / original.name
     patchelf = f"{sys.prefix}/bin/patchelf"
     found = subprocess.run((patchelf, "--print-interpreter", original), check=True, capture_output=True, text=True)
     loader = _LIBRARIES / Path(found.stdout.strip()).name
-    # RPATH and not RUNPATH: it also counts for what is loaded later on.
+    # RPATH, not RUNPATH, because it also applies to libraries that are loaded later.
     argv = (patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", _LIBRARIES, "--output", patched)
     subprocess.run((*argv, original), check=True)
     patched.chmod(0o755)
@@ -36,7 +36,7 @@ def python_binds(folder: Path) -> tuple[Bind, ...]:
 
 
 def releases_bind(installed: Image) -> Bind:
-    """The releases that an image of this machine has, as they are."""
+    """The releases of an image of this machine, unchanged."""
     volume = max((each for each in volumes(Path("/")) if _RELEASES.is_relative_to(each)), key=lambda each: each.parts)
     layer = next(iter(installed.layers))
     return Bind(layer / quote(volume) / _RELEASES.relative_to(volume), _RELEASES)

@@ -20,29 +20,29 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-#: The oldest and the newest systemd that units are made for: 247 and 257. 252 is in between.
+#: The oldest and the newest supported systemd are 247 and 257; 252 is in between.
 SUITES = ("bullseye", "trixie")
 _PACKAGES = ("systemd", "dbus", "python3-minimal", "procps", "iproute2")
 
 
 class ImageError(Exception):
-    """A release couldn't be built; the message says why."""
+    """A release could not be built; the message has the reason."""
 
 
 def cache_folder() -> Path:
-    """Where the root folders are kept."""
+    """The folder of the root folders."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "litellm-systemd-tests"
 
 
 def tree(suite: str) -> Path:
-    """The root folder of a release: another one when the list of packages changes."""
+    """The root folder of a release. Its name depends on the list of packages."""
     recipe = hashlib.sha256(",".join(_PACKAGES).encode()).hexdigest()[:8]
     return cache_folder() / f"{suite}-{recipe}"
 
 
 def build(suite: str) -> Path:
-    """Build the root folder of a release unless it is there. Raises ImageError.
+    """Build the root folder of a release unless it exists. Raises ImageError.
 
     It is made under another name and renamed when complete: an interrupted run leaves nothing that looks whole.
     """
@@ -77,7 +77,7 @@ def _debootstrap(suite: str, root: Path) -> None:
 
 
 def apt_mirrors(folder: Path = Path("/etc/apt")) -> Iterator[str]:
-    """Mirrors of Debian's main archive that apt is set up with (sources.list(5), both formats), in order."""
+    """The mirrors of Debian's main archive in apt's settings (sources.list(5), both formats), in order."""
     for path in (folder / "sources.list", *sorted(folder.glob("sources.list.d/*"))):
         if path.suffix in (".list", ".sources") and path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -104,7 +104,7 @@ def _deb822_uris(text: str) -> Iterator[str]:
 
 
 def _resolve(uri: str) -> str:
-    """The first mirror of a list of mirrors (apt-transport-mirror(1)), which debootstrap doesn't understand."""
+    """The first mirror of a list of mirrors (apt-transport-mirror(1)), which debootstrap does not support."""
     scheme, _, path = uri.partition(":")
     if scheme != "mirror+file" or not Path(path).is_file():
         return uri
@@ -113,7 +113,7 @@ def _resolve(uri: str) -> str:
 
 
 def main(suites: Sequence[str]) -> int:
-    """Build the named releases, or all. Returns 1 if one couldn't be built, having said why."""
+    """Build the named releases, or all. Returns 1 if one could not be built, after printing the reason."""
 
     def attempt(suite: str) -> str:
         start = time.monotonic()

@@ -1,4 +1,4 @@
-"""The installed service as tests meet it: its verbs, its key, its workers, its words, and a slow model to call."""
+"""The installed service for tests: its verbs, key, workers and log lines, and a slow upstream model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from box import Box
 
 BASE = "http://127.0.0.1:4000"
-#: Where the slow model is, see `add_upstream`.
+#: The address of the slow model, see `add_upstream`.
 UPSTREAM = "127.0.0.1:9000"
 MODEL = "claude-sonnet-5-5"
 OLD_MODEL = "bedrock-converse-us-claude-3-7-sonnet-v1"
 
-#: Ends the streams of the slow model before their time, once it is there.
+#: If this file exists, the streams of the slow model end early.
 _OVER = "/run/upstream-over"
-#: Answers a chat after as many seconds as its message says, or with that many events, one a second, and a last one.
+#: Answers a chat after the number of seconds in its message, or with that many events, one a second, and a last one.
 _UPSTREAM = """\
 import json, os, socket, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -67,7 +67,7 @@ ExecStart=python3 /opt/upstream.py {_OVER}
 [Install]
 WantedBy=multi-user.target
 """
-#: A model that answers at once, and one that asks the upstream.
+#: A model that answers immediately, and one that calls the upstream.
 CONFIG = """\
 model_list:
   - model_name: claude-sonnet-5-5
@@ -77,10 +77,10 @@ model_list:
 router_settings: {num_retries: 0}
 general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}
 """
-#: What is appended for the callback in `write_callback`.
+#: Appended to a configuration for the callback of `write_callback`.
 CALLBACK = "litellm_settings: {callbacks: [mine.handler]}\n"
 _HELD = "/var/lib/litellm/held"
-#: For `write_callback`, before the class: between `hold` and `let_go` each worker that starts waits here.
+#: For `write_callback`, before the class: between `hold` and `let_go` each starting worker waits here.
 HOLDING = f"while os.path.exists({_HELD!r}):\n    time.sleep(0.05)\n"
 
 
@@ -98,19 +98,19 @@ def add_upstream(box: Box) -> None:
 
 
 def set_env(box: Box, text: str, *options: str) -> None:
-    """Install that .env; the service runs with it then."""
+    """Install with that .env and run the service with it."""
     box.write("/root/.env", text, 0o600)
     ctl(box, "install", "--env-file", "/root/.env", "--no-verify", *options)
 
 
 def set_up(box: Box, env: str, config: str = CONFIG) -> None:
-    """Start the service of an idle box with that .env and that configuration."""
+    """Start the service of an idle box with that .env and configuration."""
     box.write("/root/mine.yml", config)
     set_env(box, env, "-c", "/root/mine.yml")
 
 
 def write_config(box: Box, text: str) -> None:
-    """Edit the active configuration, as an administrator would; nothing is told to the service."""
+    """Edit the active configuration without a reload."""
     box.write(f"/etc/litellm/{active_config(box)}", text, 0o640, "root:litellm")
 
 
@@ -119,20 +119,22 @@ def active_config(box: Box) -> str:
 
 
 def with_model(text: str, name: str) -> str:
-    """A configuration with one more model, which answers at once."""
+    """A configuration with one more model, which answers immediately."""
     model = f"  - {{model_name: {name}, litellm_params: {{model: openai/x, api_key: none, mock_response: hi}}}}\n"
     return text.replace("model_list:\n", f"model_list:\n{model}")
 
 
 def write_callback(box: Box, body: str, before: str = "") -> None:
-    """Put a custom logger, which `CALLBACK` names, beside the configuration: its class's body, and code `before`."""
+    """Write a custom logger, which `CALLBACK` names, next to the configuration: the body of its class, and code
+    `before`.
+    """
     head = f"import os, time\n{before}from litellm.integrations.custom_logger import CustomLogger\n"
     text = f"{head}class Mine(CustomLogger):\n{textwrap.indent(body, '    ')}handler = Mine()\n"
     box.write("/etc/litellm/mine.py", text, 0o640, "root:litellm")
 
 
 def hold(box: Box) -> None:
-    """From now on no worker whose callback has `HOLDING` gets ready: time to do something to it."""
+    """From now on no worker whose callback has `HOLDING` becomes ready, so that a test can act on it."""
     box.write(_HELD, "")
 
 
@@ -141,7 +143,7 @@ def let_go(box: Box) -> None:
 
 
 def end_streams(box: Box) -> None:
-    """Let each stream of the slow model come to its end with its next event."""
+    """End each stream of the slow model with its next event."""
     box.write(_OVER, "")
 
 
@@ -149,13 +151,13 @@ def end_streams(box: Box) -> None:
 
 
 def key(box: Box) -> str:
-    """The key that the install generated, as the note of the install says to read it."""
+    """The generated key, read with the command that install prints."""
     line = box.run(("grep", "LITELLM_MASTER_KEY", "/etc/litellm/litellm.env")).stdout.strip()
     return line.split("=", 1)[1].strip('"')
 
 
 def chat(box: Box, model: str = MODEL, bearer: str | None = None, content: str = "hi", timeout: float = 180) -> int:
-    """The status of one short chat on a connection of its own. It waits longer than a restart takes."""
+    """The status of one short chat on a new connection. The timeout is longer than a restart."""
     answer = box.http(
         "POST",
         f"{BASE}/v1/chat/completions",
@@ -167,7 +169,9 @@ def chat(box: Box, model: str = MODEL, bearer: str | None = None, content: str =
 
 
 def refused(box: Box) -> bool:
-    """Whether nobody listens at the port. Who is cut off there, or waits in vain, got as far as its queue."""
+    """Whether the port refuses connections. A connection that is cut or times out was accepted, so it does
+    not count.
+    """
     try:
         box.http("GET", f"{BASE}/health/liveliness", timeout=5)
     except ConnectionRefusedError:
@@ -185,60 +189,60 @@ def state(box: Box) -> dict[str, str]:
 
 
 def status_text(box: Box) -> str:
-    """What the service says of itself in `systemctl status`."""
+    """The status of the service in `systemctl status`."""
     return box.show("litellm.service", "StatusText")["StatusText"]
 
 
 def runtime(box: Box) -> dict[str, Any]:
-    """What `litellmctl status --json` passes on of the running service's own facts; empty if it tells none."""
+    """The status of the running service in `litellmctl status --json`. Empty if there is none."""
     report: dict[str, Any] = json.loads(ctl(box, "status", "--json", check=False))
     found: dict[str, Any] = report["data"]["runtime"]
     return found
 
 
 def workers(box: Box) -> set[str]:
-    """The pids of the main process's children."""
+    """The pids of the child processes of the main process."""
     return set(box.run(("pgrep", "-P", state(box)["MainPID"]), check=False).stdout.split())
 
 
 def processes(box: Box) -> set[str]:
-    """The pids of all processes of the service's user, whatever they belong to."""
+    """The pids of all processes of the service's user."""
     return set(box.run(("pgrep", "-u", "litellm"), check=False).stdout.split())
 
 
 def inflight(box: Box) -> int:
-    """Requests and streams that the service has not answered to their end; -1 if it doesn't tell."""
+    """The number of in-flight requests and streams, -1 if the service reports none."""
     found = runtime(box)
     return sum(worker["inflight"] for worker in found["workers"]) if found else -1
 
 
 def wait_until_open(box: Box, streams: int) -> None:
-    """Wait until that many streams are open, on a service that nobody else uses yet."""
+    """Wait until that many streams are open. Nothing else may use the service."""
     box.wait_until(lambda: inflight(box) >= streams, 60, f"{streams} streams are open")
 
 
 def signal_process(box: Box, name: str, pid: str) -> None:
-    assert int(pid) > 1  # to kill(1) 0 is a process group: that of the tests
+    assert int(pid) > 1  # for kill(1), 0 is the process group of the tests
     box.run(("kill", f"-{name}", pid))
 
 
 def now(box: Box) -> str:
-    """This moment, for `said`. Not a cursor of the journal: `--after-cursor` leaves out a line too many if the entry
-    there doesn't match the filters (systemd 252).
+    """The current time, for `said`. A cursor of the journal would not do: `--after-cursor` omits one line too many if
+    its entry does not match the filters (systemd 252).
     """
     box.run(("journalctl", "--sync"), check=False)
     return f"@{time.time():.6f}"
 
 
-#: For journalctl: what the processes of a unit have written themselves.
+#: For journalctl: the lines that the processes of a unit have written.
 OWN_LINES = "_TRANSPORT=stdout"
 
 
 def said(box: Box, priority: str = "debug", since: str | None = None) -> list[str]:
-    """Lines of the service's own processes, at a priority or above; since boot, or since some `now`.
+    """Log lines of the service's own processes, of a priority or above, since boot or since a `now`.
 
-    systemd's lines about the unit carry its name as well, but don't come by standard error. (Not told apart by the
-    name of the process: journald can't find that out any more if the process has ended meanwhile.)
+    systemd's lines about the unit have its name too, but do not come from standard error. (The name of the process is
+    not used, because journald cannot determine it after the process has exited.)
     """
     return box.journal(
         "litellm", f"--since={since}" if since else "--boot", "--priority", priority, OWN_LINES
@@ -246,7 +250,7 @@ def said(box: Box, priority: str = "debug", since: str | None = None) -> list[st
 
 
 def wait_for_workers(box: Box, number: int = 2, gone: set[str] | None = None) -> None:
-    """Wait until that many workers serve and nothing else of the service's is there, none of `gone` among them."""
+    """Wait until that many workers serve, no other process of the service runs, and none of `gone` is one of them."""
 
     def whole() -> bool:
         found = processes(box)

@@ -10,13 +10,13 @@ from service import BASE, ctl, key, set_env, status_text
 USER_FILE = "/etc/litellm/configs/shared/my_models.yml"
 REGION = "AWS_REGION_NAME=eu-west-1\nNUM_WORKERS=1\n"
 KEYS = "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE\nAWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"
-#: No AWS answers in these boxes, and no model is called.
+#: These boxes have no AWS, and no model is called.
 OPTIONS = ("--offline", "--no-spend")
 NOVA = "model_list:\n  - {model_name: nova, litellm_params: {model: 'bedrock/eu.amazon.nova-pro-v1:0'}}\n"
 
 
 def listed(box: Box) -> list[str]:
-    """The models that the gateway lists, aliases left out."""
+    """The models that the gateway lists, without aliases."""
     answer = box.http("GET", f"{BASE}/v1/models", headers={"Authorization": f"Bearer {key(box)}"}, timeout=60)
     assert answer.status == 200
     names = [str(model["id"]) for model in json.loads(answer.body)["data"]]
@@ -45,14 +45,14 @@ def test_an_added_model_is_in_all_bedrock_configurations(idle_box: Box) -> None:
     assert box.read(USER_FILE) == NOVA
     assert "bedrock/eu.anthropic.claude-sonnet-5-5" in box.read("/etc/litellm/configs/shared/models.yml")
 
-    # A mistake there is refused with its file and line, and the service runs on.
+    # A mistake there is refused with its file and line, and the service continues.
     box.write(USER_FILE, NOVA.replace("bedrock", "bedrok"), 0o640, "root:litellm")
     done = box.run(("systemctl", "reload", "litellm"), check=False)
     assert done.returncode != 0
     assert f"{USER_FILE}:2:" in status_text(box)
     assert listed(box) == [*shipped, "nova"]
 
-    # An install repairs what is missing, and writes over nothing.
+    # An install restores missing files and overwrites nothing.
     box.run(("rm", USER_FILE, "/etc/litellm/configs/shared/routing.yml"))
     ctl(box, "install", *OPTIONS)
     assert listed(box) == shipped
@@ -75,7 +75,7 @@ def test_an_edited_copy_of_an_earlier_version(idle_box: Box) -> None:
     box = idle_box
     path = "/etc/litellm/configs/iam_role_config.yml"
     settings = "general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}\n"
-    # As that version left it: no shared files, and the whole configuration in one.
+    # As in that version: no shared files, and the whole configuration in one file.
     box.run(("rm", "-r", "/etc/litellm/configs/shared"))
     box.write(path, NOVA + settings, 0o640, "root:litellm")
     set_env(box, REGION, "-c", "iam_role_config", *OPTIONS)

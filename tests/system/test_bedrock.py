@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from aws import API, METADATA_6, TOOLS, chats, complete, leave_ec2, point_service, start_aws, tell
+from aws import API, METADATA_6, TOOLS, chats, complete, control_fakes, leave_ec2, point_service, start_aws
 from box import Box, Image, Namespaces
 from load import loaded
 from service import MODEL, ctl, processes, set_env, state
@@ -29,7 +29,9 @@ ROTATIONS = 10
 
 @pytest.fixture(scope="module")
 def instance(namespaces: Namespaces, idle_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
-    """An EC2 instance with a role, whose gateway calls the fakes; one for all tests that set it up themselves."""
+    """An EC2 instance with a role, whose gateway calls the fakes; shared by the tests that install their own
+    settings.
+    """
     with Box(namespaces, idle_image, **measured) as opened:
         start_aws(opened)
         point_service(opened)
@@ -37,20 +39,20 @@ def instance(namespaces: Namespaces, idle_image: Image, measured: dict[str, Any]
 
 
 def fresh(box: Box, *arguments: str, **environment: str) -> str:
-    """litellmctl from the checkout's venv, as on a host where nothing is installed yet."""
+    """litellmctl of the checkout's venv, as on a host without an installation."""
     argv = (f"{sys.prefix}/bin/litellmctl", *arguments)
     given = {"HOME": "/root", "UV_CACHE_DIR": "/var/tmp/uv", **TOOLS, **environment}
     return box.run(argv, env=given, cwd="/root", timeout=600).stdout
 
 
 def verified(box: Box, *options: str) -> None:
-    """`litellmctl verify` finds nothing to complain of."""
+    """`litellmctl verify` passes every check."""
     report = json.loads(ctl(box, "verify", "--json", *options))
     assert [check for check in report["checks"] if check["outcome"] != "ok"] == []
 
 
 def set_env_at_rest(box: Box, text: str, *options: str) -> None:
-    """Install that .env on a service that is stopped: one start, and not those of a standby and of the service."""
+    """Install that .env while the service is stopped: one start instead of those of a standby and the service."""
     ctl(box, "stop")
     set_env(box, text, *options)
 
@@ -62,7 +64,7 @@ def keys_of(requests: list[dict[str, Any]]) -> set[str]:
 
 
 def traces(box: Box, words: list[str]) -> str:
-    """Where any of these words stands: files of the installation, its processes' environments, its journal."""
+    """Where any of these texts occurs: files of the installation, environments of its processes, its journal."""
     box.write("/run/words", "\n".join(words))
     folders = "/etc/litellm /etc/systemd /var/lib/litellm /var/lib/litellm-systemd /run/litellm /var/cache/litellm"
     environments = " ".join(f"/proc/{pid}/environ" for pid in processes(box))
@@ -84,7 +86,7 @@ def test_iam_role_without_edits(make_box: MakeBox) -> None:
     fresh(box, "init")
     fresh(box, "install", "--bundle", str(own_bundle()))
     verified(box, "--all-models")
-    issued = tell(box, "metadata")["issued"]
+    issued = control_fakes(box, "metadata")["issued"]
     assert keys_of(chats(box)) <= set(issued)
     assert traces(box, [*issued, USER.access_key]) == ""
     assert "us.anthropic.claude-sonnet-5-5" in box.run(("cat", "/etc/litellm/config.yaml")).stdout
@@ -133,17 +135,17 @@ def test_iam_role_without_ipv4(idle_box: Box) -> None:
     box.wait_until(lambda: box.run(knock, check=False).returncode == 0, 60, "the metadata answer there")
     mode = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6\n"
     box.write("/root/.env", f"CONFIG_FILE=iam_role_config.yml\n{mode}", 0o600)
-    told = ctl(box, "install", "--env-file", "/root/.env", "--no-verify", env=TOOLS)
-    assert "The role of the instance is litellm-gateway." in told
+    output = ctl(box, "install", "--env-file", "/root/.env", "--no-verify", env=TOOLS)
+    assert "The role of the instance is litellm-gateway." in output
     verified(box)
-    assert keys_of(chats(box)) <= set(tell(box, "metadata")["issued"])
+    assert keys_of(chats(box)) <= set(control_fakes(box, "metadata")["issued"])
 
 
 # --- with the role ---
 
 
 def use_role(box: Box, further: str = "", config: str = "iam_role_config.yml") -> int:
-    """Install with the role of the instance; how many requests models had before."""
+    """Install with the role of the instance. Returns the number of earlier requests to models."""
     before = len(chats(box))
     set_env_at_rest(box, f"CONFIG_FILE={config}\nAWS_REGION_NAME=us-east-1\n{further}")
     return before
@@ -151,21 +153,21 @@ def use_role(box: Box, further: str = "", config: str = "iam_role_config.yml") -
 
 def test_credentials_rotate_under_load(instance: Box) -> None:
     """While the metadata rotate the credentials ten times and the old ones soon expire, no request fails."""
-    # A quarter of an hour before their end botocore asks for new ones. Here: after two seconds; and each set of
-    # credentials really ends twelve seconds after it was made.
-    tell(instance, "metadata", lifetime=12, reported_later=15 * 60 + 2 - 12, rotate_every=1.5)
+    # botocore renews credentials 15 minutes before their expiry. Here: after two seconds; and each set of
+    # credentials really expires twelve seconds after it was created.
+    control_fakes(instance, "metadata", lifetime=12, reported_later=15 * 60 + 2 - 12, rotate_every=1.5)
     try:
         before = use_role(instance)
-        first = len(tell(instance, "metadata")["issued"])
+        first = len(control_fakes(instance, "metadata")["issued"])
         with loaded(instance, clients=8, pause=0.01) as load:
             instance.wait_until(
-                lambda: len(tell(instance, "metadata")["issued"]) >= first + ROTATIONS,
+                lambda: len(control_fakes(instance, "metadata")["issued"]) >= first + ROTATIONS,
                 120,
                 f"{ROTATIONS} rotations",
             )
     finally:
-        tell(instance, "metadata", lifetime=6 * 3600, reported_later=None, rotate_every=None)
-        tell(instance, "rotate")
+        control_fakes(instance, "metadata", lifetime=6 * 3600, reported_later=None, rotate_every=None)
+        control_fakes(instance, "rotate")
     seen = chats(instance, before)
     assert load.failed == []
     assert len({one["key"] for one in seen}) >= ROTATIONS
@@ -188,7 +190,7 @@ def test_prompt_caching(instance: Box) -> None:
 
 def test_another_role(instance: Box) -> None:
     """With AWS_ROLE_NAME, AWS_SESSION_NAME and AWS_EXTERNAL_ID the service calls as that role, with that session."""
-    arn = tell(instance, "role", name="models", trusted=["litellm-gateway"], external_id="agreed")["arn"]
+    arn = control_fakes(instance, "role", name="models", trusted=["litellm-gateway"], external_id="agreed")["arn"]
     before = use_role(instance, f"AWS_ROLE_NAME={arn}\nAWS_SESSION_NAME=gateway\nAWS_EXTERNAL_ID=agreed\n")
     verified(instance)
     assert {one["arn"].rpartition(":")[2] for one in chats(instance, before)} == {"assumed-role/models/gateway"}
@@ -219,16 +221,16 @@ def test_a_vpc_endpoint(instance: Box) -> None:
 def test_each_refusal_has_its_own_message(instance: Box) -> None:
     """For each error of AWS, `litellmctl verify` reports the cause and remedy of that error and of no other."""
     scripts = {model: asdict(script) for model, script in build_scripts().items()}
-    tell(instance, "script", **scripts)
+    control_fakes(instance, "script", **scripts)
     instance.write("/root/refusals.yml", build_config())
     set_env_at_rest(instance, "AWS_REGION_NAME=us-east-1\n", "-c", "/root/refusals.yml")
-    # After the install, which would ask for the credentials itself.
-    tell(instance, "metadata", role=None)
+    # After the install, which would request the credentials itself.
+    control_fakes(instance, "metadata", role=None)
     try:
         report = json.loads(ctl(instance, "verify", "--all-models", "--json", check=False))
     finally:
-        tell(instance, "metadata", role="litellm-gateway")
-        tell(instance, "script")
+        control_fakes(instance, "metadata", role="litellm-gateway")
+        control_fakes(instance, "script")
     failed = [check for check in report["checks"] if check["outcome"] == "failed"]
     hints = {check["name"].split()[1].rstrip(","): check["hint"] for check in reversed(failed)}
     assert hints == {one.name: one.hint for one in REFUSALS if one.name in SHOWN}

@@ -17,12 +17,12 @@ from test_install import snapshot, write_env
 from tests.fakes import USER
 
 API = "http://127.0.0.1:8800"
-#: What points boto3 at the fakes; the instance metadata is at its real address.
+#: Makes boto3 use the fakes; the instance metadata have their real address.
 ENVIRONMENT = {"AWS_ENDPOINT_URL_STS": API}
 
 
 def start_fakes(box: Box, *options: str) -> None:
-    """AWS on loopback, the metadata where EC2 has it."""
+    """AWS on loopback, with the metadata at EC2's address."""
     box.run(("ip", "address", "add", "169.254.169.254/32", "dev", "lo"))
     python = f"{shlex.quote(sys.executable)} -m tests.fakes --api 127.0.0.1:8800 --metadata 169.254.169.254:80"
     unit = ("systemd-run", "--unit=fakes", f"--working-directory={REPOSITORY}", "--setenv=PYTHONDONTWRITEBYTECODE=1")
@@ -97,7 +97,7 @@ def test_status_warns_of_the_expiry(idle_box: Box) -> None:
         write_env(
             box, f"{pair}AWS_SESSION_TOKEN=token\nAWS_CREDENTIAL_EXPIRATION={end.isoformat()}\nCONFIG_FILE=demo.yml\n"
         )
-        ctl(box, "stop")  # one start is quicker than a standby's and the service's
+        ctl(box, "stop")  # one start is faster than those of a standby and the service
         assert install(box, "--offline")[0] == 0
         report = json.loads(ctl(box, "status", "--json", check=False))
         assert [(check["name"], check["outcome"]) for check in report["checks"]] == [("AWS credentials", outcome)]

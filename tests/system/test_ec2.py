@@ -16,10 +16,10 @@ from tests.bundle import own_bundle
 from tests.cloudformation import read_stack, user_data
 
 FAKES = {
-    # Each call is a line, its arguments quoted as a shell would.
+    # Each call is a line with its arguments quoted for a shell.
     "cfn-signal": "#!/bin/bash\n(printf '%q ' \"$@\"; echo) >>/srv/signals\n",
     "aws": '#!/bin/bash\necho "$*" >>/srv/aws\ncp /srv/archive/source.tar.gz "${@: -1}"\n',
-    # It waits so that the signal doesn't hide the reason.
+    # It waits, so that the signal does not hide the reason.
     "sleep": "#!/bin/bash\n",
 }
 DEMO = "/etc/litellm/configs/demo.yml"
@@ -28,7 +28,9 @@ LOG = "/var/log/litellm-user-data.log"
 
 
 def make_archive(folder: Path) -> str:
-    """What docs/ec2.md says to upload: the tracked files below one folder, and a bundle. Returns its SHA-256."""
+    """The archive that docs/ec2.md describes: the tracked files below one folder, and a bundle. Returns its
+    SHA-256.
+    """
     root = box_images.REPOSITORY
     listed = subprocess.run(("git", "ls-files", "-z"), cwd=root, capture_output=True, text=True, check=True).stdout
     path = folder / "source.tar.gz"
@@ -41,11 +43,11 @@ def make_archive(folder: Path) -> str:
 
 
 def boot_once(box: Box, digest: str) -> tuple[int, str, list[list[str]]]:
-    """Run the user data. Returns its exit code, what went to the console, and the arguments of each signal."""
+    """Run the user data. Returns its exit code, its console output, and the arguments of each signal."""
     values = {"SourceUrl": "s3://bucket/source.tar.gz", "SourceSha256": digest, "Configuration": "demo.yml"}
     box.write("/srv/user-data", user_data(read_stack(values, "eu-central-1")), 0o700)
     box.run(("rm", "-f", "/srv/signals"))
-    # cloud-init gives no HOME.
+    # cloud-init sets no HOME.
     argv = ("env", "-i", "PATH=/srv/fakes:/usr/sbin:/usr/bin:/sbin:/bin", "/srv/user-data")
     done = box.run(argv, timeout=1200, check=False)
     sent = [shlex.split(line) for line in box.read("/srv/signals").splitlines()]
@@ -81,13 +83,13 @@ def test_user_data(make_box: MakeBox, tmp_path: Path) -> None:
     assert (code, sent) == (0, signals(0, "litellmctl verify passed")), box.read(LOG)
     assert " checks passed" in box.read(LOG)
     assert box.show("litellm.service", "ActiveState") == {"ActiveState": "active"}
-    # Who may read the console of an instance needn't be somebody who may use the gateway.
+    # A user who may read the console of an instance need not have access to the gateway.
     assert console == "litellm-systemd: litellmctl verify passed\n"
     modes = box.run(("stat", "--format=%a", LOG, "/usr/local/src/litellm-systemd/.env")).stdout
     assert modes == "600\n600\n"
     assert "eu-central-1" in box.read("/etc/litellm/litellm.env")
 
-    # An edit is kept by an install: the same user data now finds a service whose models fail.
+    # An install keeps an edit, so the same user data now gets a service whose models fail.
     edited = re.sub("mock_response: .*", "mock_response: litellm.RateLimitError", box.read(DEMO))
     box.write(DEMO, edited, 0o640, "root:litellm")
     box.run(("sed", "-i", "s/num_retries: 2/num_retries: 0/", ROUTING))

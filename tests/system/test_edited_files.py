@@ -21,7 +21,7 @@ def test_edited_unit_stays(idle_box: Box) -> None:
     assert "-LimitNOFILE=99999" in (said := ctl(idle_box, *argv, "--no-start"))
     assert "--take-ours" in said
     assert idle_box.read(path) == edited
-    # Told once, as dpkg does it: from here on it is only mentioned.
+    # The difference is shown once, as by dpkg; later installs only mention it.
     assert "--take-ours" not in ctl(idle_box, *argv, "--no-start")
     ctl(idle_box, *argv, "--take-ours")
     assert "TimeoutStopSec=90" in idle_box.read(path)
@@ -88,6 +88,6 @@ def test_dry_run_touches_nothing(shared_box: Box) -> None:
     assert "the service is restarted; nothing was changed" in done.stdout
     assert "canary" not in done.stdout + done.stderr
     newer = ("find", "/etc", "/opt", "/usr/local", "/var/lib/litellm-systemd", "/run/systemd/system")
-    # Where the tests' coverage is measured, Python compiles the package for that when it is first used.
+    # If coverage is measured, Python compiles its package at the first use.
     found = shared_box.run((*newer, "-newer", reference, "-not", "-path", "*/coverage*")).stdout.split()
     assert [path for path in found if not path.endswith("/site-packages")] == []

@@ -51,7 +51,7 @@ VALUES = st.lists(st.sampled_from([*HOSTILE, "a", "-", "\\n"]) | st.text(max_siz
 
 @pytest.fixture(scope="module")
 def dump(namespaces: Namespaces, host_image: Image) -> Iterator[Box]:
-    """A box with a service that writes down the environment it is started with."""
+    """A box with a service that records its environment."""
     with Box(namespaces, host_image) as opened:
         opened.write("/etc/systemd/system/dump.service", UNIT)
         opened.systemctl("daemon-reload")
@@ -59,7 +59,7 @@ def dump(namespaces: Namespaces, host_image: Image) -> Iterator[Box]:
 
 
 def carried(box: Box, text: str) -> dict[str, str]:
-    """The variables that a service gets from an EnvironmentFile with this text; none if it can't even start."""
+    """The variables that a service gets from an EnvironmentFile with this text; none if it cannot start."""
     # As base64 on the way in and out: pipes in text mode would turn carriage returns into newlines.
     packed = base64.b64encode(text.encode()).decode()
     script = "base64 -d >/etc/dump.env; : >/run/dump; systemctl start dump.service; base64 /run/dump"

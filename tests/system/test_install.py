@@ -17,13 +17,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def fresh_ctl(box: Box, environment: dict[str, str], *arguments: str, check: bool = True, cwd: str = "/root") -> Any:
-    """litellmctl from the checkout's venv, as on a host where nothing is installed yet."""
+    """litellmctl of the checkout's venv, as on a host without an installation."""
     argv = (f"{sys.prefix}/bin/litellmctl", *arguments)
     return box.run(argv, check=check, env=environment, cwd=cwd, timeout=600)
 
 
 def snapshot(box: Box) -> Files:
-    """Every file of ours with mode, owner and content, as far as an install writes it."""
+    """Every file that an install writes, with mode, owner and content."""
     find = "find /etc/litellm /etc/systemd/system /etc/sysusers.d /etc/tmpfiles.d /usr/local/bin -not -type d"
     script = f"{find} -printf '%p %m %u:%g %l\\n' -exec md5sum {{}} \\;"
     return Files((line, ()) for line in box.run(("sh", "-c", script)).stdout.splitlines())
@@ -38,11 +38,11 @@ def write_env(box: Box, text: str, name: str = "/root/.env") -> None:
 
 def test_install_starts_and_verifies(shared_box: Box) -> None:
     """`litellmctl install -c demo.yml` gives a verified service with a user and paths of its own."""
-    # The workshop has people export a key; the installed service's own is the one that counts.
+    # The workshop's users export a key; litellmctl uses that of the installed service instead.
     exported = {"LITELLM_MASTER_KEY": "sk-of-another-gateway"}
     report = json.loads(ctl(shared_box, "verify", "--all-models", "--json", env=exported))
     assert report["ok"] is True
-    # A model by mock_response can't do everything; nothing else is left out.
+    # Only the checks that mock_response does not support are skipped.
     left = {check["detail"] for check in report["checks"] if check["outcome"] != "ok"}
     assert all("mock_response" in detail for detail in left), report
     listing = shared_box.run(

@@ -28,16 +28,16 @@ from litellm_systemd.box.processes import children
 
 REHEARSE = (f"{sys.prefix}/bin/litellmctl", "rehearse")
 TREES = ("/etc", "/opt/litellm-systemd", "/usr/local/bin")
-#: Where other programs of the host write at any time: what is ours there, or would be, has this name.
+#: Folders in which other programs write at any time: only paths with this name are ours.
 VARIABLE, OURS = "/var/lib", "*litellm*"
 
 
 def _files() -> Files:
-    """What every path looks like that an install may write on the host: mode, owner, group, size, last change."""
+    """Mode, owner, group, size and modification time of every path that an install may write on the host."""
     ours = [path for mine in Path(VARIABLE).glob(OURS) for path in (mine, *mine.rglob("*"))]
     found = Files()
     for path in (*(path for tree in TREES for path in Path(tree).rglob("*")), *ours):
-        with contextlib.suppress(FileNotFoundError):  # somebody's temporary file
+        with contextlib.suppress(FileNotFoundError):  # a temporary file of another program
             facts = path.lstat()
             found[str(path)] = facts.st_mode, facts.st_uid, facts.st_gid, facts.st_size, facts.st_mtime_ns
     return found
@@ -80,7 +80,7 @@ def test_first_install(namespaces: Namespaces) -> None:
 
 def test_first_install_from_a_bundle(namespaces: Namespaces, tmp_path: Path) -> None:
     """With --bundle the clone installs from that file alone, in any folder, without a package index."""
-    bundle = Path(shutil.copy(own_bundle(), tmp_path))  # below /tmp, of which a clone has its own
+    bundle = Path(shutil.copy(own_bundle(), tmp_path))  # below /tmp, which a clone does not share
     options = ("-c", "demo.yml", "--no-verify", "--bundle", bundle.name)
     code, report = _rehearse(*options, cwd=tmp_path, UV_CACHE_DIR=str(tmp_path / "no-cache"))
     assert code == 0, report
@@ -107,7 +107,7 @@ def test_env_that_cannot_be_read(namespaces: Namespaces, tmp_path: Path) -> None
 
 @pytest.fixture
 def under_way(namespaces: Namespaces) -> Iterator[subprocess.Popen[str]]:
-    """A rehearsal that has booted its clone, and installs."""
+    """A rehearsal that has booted its clone and is installing."""
     argv = ("env", "--default-signal", *REHEARSE, "--wait", "-c", "demo.yml")
     environment = {**os.environ, **install_environment()}
     with subprocess.Popen(
@@ -157,7 +157,7 @@ def test_cleaner_killed_too(under_way: subprocess.Popen[str], tmp_path: Path) ->
     under_way.kill()
     under_way.wait(timeout=60)
     wait_until(lambda: not _pids_of(name), 60, "the clone's processes are gone")
-    # (The namespaces of another test that runs now may have removed the rest already.)
+    # (The namespaces of a test that runs in parallel may have removed the rest already.)
     (tmp_path / ".env").write_text("PORT=many\n", encoding="utf-8")
     assert _rehearse(cwd=tmp_path)[0] == 78
     assert not find_cgroups(name)
@@ -178,7 +178,7 @@ def test_without_rights_to_mount(namespaces: Namespaces) -> None:
 
 @pytest.fixture(scope="module")
 def machine(namespaces: Namespaces, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
-    """A host that systemd runs, with the service installed: a box with the rights to make boxes of its own."""
+    """A box with systemd, the service installed, and the privileges to create boxes of its own."""
     with Box(namespaces, installed_image, options=("--capability=all",), **measured) as opened:
         yield opened
 

@@ -21,13 +21,13 @@ from litellm_systemd.releases.requirements_lock import parse_lock, pinned_versio
 from litellm_systemd.releases.source import find_source
 
 MakeBox = Callable[..., Box]
-#: A litellm-systemd that is good, one that doesn't serve, and another LiteLLM.
-GOOD, SICK, LITELLM = "0.1.1", "0.1.2", "1.106.99"
+#: A working litellm-systemd, one that does not start, and another LiteLLM.
+GOOD, BROKEN, LITELLM = "0.1.1", "0.1.2", "1.106.99"
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of wheels that, with those of the bundle, stands for a package index.
+    """A folder of wheels that replaces a package index together with those of the bundle.
 
     The lock is for all Pythons and machines, and so the packages that this one doesn't need are there in name.
     """
@@ -35,7 +35,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ours = source.origin.prepare(tmp_path_factory.mktemp("scratch")).wheel
     reversion(ours, folder, GOOD)
     reversion(
-        ours, folder, SICK, {"litellm_systemd/runtime/serve.py": "\ndef main(*_: object) -> int:\n    return 70\n"}
+        ours, folder, BROKEN, {"litellm_systemd/runtime/serve.py": "\ndef main(*_: object) -> int:\n    return 70\n"}
     )
     [litellm] = WHEELS.glob(f"litellm-{pinned_version(source.lock, 'litellm')}-*.whl")
     reversion(litellm, folder, LITELLM)
@@ -55,7 +55,7 @@ def upgrading(install_environment: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def box_with_index(make_box: MakeBox, installed_image: Image, index: Path) -> Box:
-    """A box with the service running, the wheels below /srv, and /opt/litellm-systemd a file system of its own."""
+    """A box with the service running, the wheels below /srv, and a separate file system at /opt/litellm-systemd."""
     box = make_box(installed_image, binds=(Bind(index, Path("/srv/index")), Bind(WHEELS, Path("/srv/wheels"))))
     script = 'mount -t tmpfs -o mode=0755 tmpfs /mnt && cp -a "$0/." /mnt && mount --bind /mnt "$0"'
     box.run(("sh", "-c", script, "/opt/litellm-systemd"), timeout=300)
@@ -63,7 +63,7 @@ def box_with_index(make_box: MakeBox, installed_image: Image, index: Path) -> Bo
 
 
 def releases(box: Box) -> dict[str, dict[str, Any]]:
-    """The releases by the version of this package, and that of LiteLLM where it isn't the lock's."""
+    """The releases, as the version of this package, and that of LiteLLM if it is not the lock's."""
     found = json.loads(ctl(box, "releases", "list", "--json"))["data"]["releases"]
     return {f"{row['version']} {LITELLM}" if row["litellm"] == LITELLM else row["version"]: row for row in found}
 
@@ -78,7 +78,7 @@ def upgrade(box: Box, environment: dict[str, str], *arguments: str) -> Completed
 
 
 def served(box: Box) -> str:
-    """The version of LiteLLM, as the service tells it with an answer."""
+    """The version of LiteLLM in a response of the service."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
     answer = box.http(
         "POST", f"{BASE}/v1/chat/completions", body=body, headers={"Authorization": f"Bearer {key(box)}"}
@@ -93,7 +93,7 @@ def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[
     """
     box, shipped = box_with_index, served(box_with_index)
     with loaded(box, clients=4, pause=0.1) as load:
-        done = upgrade(box, upgrading, SICK)
+        done = upgrade(box, upgrading, BROKEN)
         assert (done.returncode != 0, "litellm-standby.service" in done.stderr) == (True, True), done.stderr
         assert (current(box), state(box)["ActiveState"], chat(box)) == ("0.1.0", "active", 200)
 
@@ -121,7 +121,7 @@ def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[
 
 
 def assert_pruned(box: Box) -> None:
-    """Every release but the one in use goes, once the standby of the last restart has drained: what runs stays."""
+    """prune removes every release except the one in use, after the standby of the last restart has drained."""
     found = releases(box)
     others = {row["identifier"] for version, row in found.items() if version != "0.1.0"}
     assert len(others) == 3

@@ -11,7 +11,7 @@ from box import Box, BoxError
 from tests.bundle import own_bundle
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-#: Programs of this checkout's venv, uv among them: with it, and its cache, nothing needs a network.
+#: The programs of this checkout's venv with uv, so that with its cache no network is needed.
 SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -36,13 +36,13 @@ def test_quickstart(box: Box, install_environment: dict[str, str]) -> None:
 
 def test_quickstart_from_a_bundle(box: Box) -> None:
     """Without a network, a cache and uv, a bundle gives a verified service; a second run changes nothing."""
-    # No folder of the venv: no uv. HOME holds neither a cache nor pip's settings.
+    # PATH has no uv, and HOME has neither a cache nor pip's settings.
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/srv"}
     argv = (str(SCRIPTS / "quickstart.sh"), "--bundle", str(own_bundle()))
     first = box.run(argv, env=environment, timeout=1200)
     assert "checks passed" in first.stdout
     assert "building the release with pip" in first.stderr
-    # Its versions are those of the lock, or it would be no release (litellm_systemd.releases.trial).
+    # The versions are those of the lock, otherwise it would not become a release (litellm_systemd.releases.trial).
     site = "/opt/litellm-systemd/current/lib/python3*/site-packages"
     assert "proxy_server." in box.run(("sh", "-c", f"ls {site}/litellm/proxy/__pycache__")).stdout
     before = box.show("litellm.service", "ActiveState", "InvocationID")
@@ -103,5 +103,5 @@ def test_setup_env(box: Box) -> None:
     box.run((script,), cwd="/srv/project")
     assert "AKIAIOSFODNN7EXAMPLE" in box.read("/srv/project/.env")
     box.run((script, "--force", "--offline"), cwd="/srv/project")
-    with pytest.raises(BoxError, match="nobody-has-this"):
-        box.run((script, "nobody-has-this"), cwd="/srv/project")
+    with pytest.raises(BoxError, match="no-such-profile"):
+        box.run((script, "no-such-profile"), cwd="/srv/project")

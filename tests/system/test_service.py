@@ -33,7 +33,7 @@ def wait_for_failure(box: Box) -> None:
 def test_ready_when_systemctl_returns(installed_box: Box) -> None:
     """The first request after `systemctl start` returns gets 200, ten times out of ten.
 
-    And after `systemctl stop` the port refuses and stays so, although clients keep knocking.
+    After `systemctl stop` the port refuses connections and stays closed, although clients keep connecting.
     """
     secret = key(installed_box)
     installed_box.systemctl("stop", "litellm")
@@ -112,7 +112,7 @@ def test_first_curls_of_the_workshop(idle_box: Box) -> None:
 def test_disabled_service_stays_off(installed_box: Box) -> None:
     """`litellmctl disable` keeps service and socket off at the next boot, and `enable` enables both again.
 
-    Enabled, the service runs after a reboot without a hand, and answers.
+    An enabled service runs after a reboot.
     """
     ctl(installed_box, "disable")
     installed_box.reboot()
@@ -126,7 +126,7 @@ def test_disabled_service_stays_off(installed_box: Box) -> None:
 def test_drop_in_takes_effect(installed_box: Box) -> None:
     """An administrator's drop-in takes effect, and no install changes it.
 
-    While `systemctl restart` runs, the port stays open and each new request is answered.
+    During `systemctl restart` the port stays open and each new request is answered.
     """
     text = "[Service]\nEnvironment=ADDED_BY_ADMIN=1\n"
     installed_box.write("/etc/systemd/system/litellm.service.d/override.conf", text)
@@ -146,7 +146,7 @@ def test_drop_in_takes_effect(installed_box: Box) -> None:
 
 
 DEMO = "/etc/litellm/configs/demo.yml"
-#: A text that can't work, and what is said of it; None: the file is gone.
+#: An invalid text and its error; None: the file is removed.
 BROKEN: dict[str, tuple[str | None, str]] = {
     "bad YAML": ("model_list: [\n", "configs/demo.yml:2:1"),
     "a missing variable": (
@@ -167,7 +167,7 @@ def break_config(box: Box, config: str | None) -> None:
 def test_invalid_configuration_exits_with_one_line(idle_box: Box) -> None:
     """An invalid configuration exits with 78 and one line, without a restart loop.
 
-    Once it is mended, a plain `systemctl start` brings the service back.
+    After a repair, `systemctl start` starts the service.
     """
     good = idle_box.read(DEMO)
     for name, (config, words) in BROKEN.items():

@@ -16,12 +16,12 @@ from test_install import snapshot, write_env
 
 KILLER = Path(__file__).with_name("kill_at_each_step.py")
 PYTHON = "/opt/litellm-systemd/current/bin/python"
-#: A run of every step takes minutes; these are enough for each kind of step to be met.
+#: A kill at every step takes minutes; this interval covers each kind of step.
 STRIDE = int(os.environ.get("KILL_STRIDE", "7"))
 
 
 def strike(box: Box, *ways: list[str], stride: int, first: int = 1) -> list[dict[str, Any]]:
-    """Kill litellmctl at steps of these two command lines, to and fro."""
+    """Kill litellmctl at steps of these two command lines in turn."""
     task = {
         "ways": ways,
         "warm": ["diff"],
@@ -58,7 +58,7 @@ def test_killed_install_converges_under_load(installed_box: Box) -> None:
     for number in (1, 2):
         write_env(installed_box, f"MINE={number}\nNUM_WORKERS=1\n", f"/root/{number}.env")
     ways = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
-    # Each takes half a dozen starts of the service. So: once amid the files, and once amid the restart.
+    # Each kill costs six starts of the service. So: one kill while files are written, and one during the restart.
     steps = {"stride": STRIDE * 8, "first": STRIDE * 4} if STRIDE > 1 else {"stride": 1}
     with loaded(installed_box, clients=4, pause=0.1) as load:
         results = strike(installed_box, *ways, **steps)
@@ -71,7 +71,7 @@ _REFUSE = "/etc/systemd/system/litellm.service.d/refuse.conf"
 
 
 def refuse_start(box: Box) -> None:
-    """Have the service refuse to start once REFUSE is in its environment."""
+    """Make the service refuse to start if REFUSE is in its environment."""
     box.write(_REFUSE, "[Service]\nExecStartPre=/bin/sh -c 'test -z \"$REFUSE\"'\n")
     box.systemctl("daemon-reload")
 

@@ -30,7 +30,7 @@ SETTINGS = [
 
 
 def write_units(box: Box, env: str = "") -> None:
-    """Put the units for the box's own systemd where an install puts them, with a program for them to find."""
+    """Install the units for the box's own systemd, with a program that they can start."""
     layout = Layout()
     version = int(box.systemctl("--version").split()[1])
     asked = build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-made")
@@ -51,7 +51,7 @@ def any_box(
     debian_image: Callable[[str], Image],
     measured: dict[str, Any],
 ) -> Iterator[Box]:
-    """A box with systemd 247, this machine's, or 257: one for all tests, each of which writes its own units."""
+    """A box with systemd 247, this machine's, or 257, shared by all tests, which write their own units."""
     with Box(
         namespaces, host_image if request.param == "host" else debian_image(request.param), **measured
     ) as opened:
@@ -108,7 +108,7 @@ def test_sandbox_is_in_force(shared_box: Box) -> None:
     pid = shared_box.show("litellm.service", "MainPID")["MainPID"]
 
     def inside(script: str) -> Any:
-        # The mount namespace shows what the process sees; its own user is who it is.
+        # Commands run in the mount namespace of the process and as its user.
         argv = (
             "nsenter",
             "--target",

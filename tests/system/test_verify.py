@@ -18,7 +18,7 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "verify.schema.json").
 LITELLM = pinned_version(current_lock(), "litellm")
 SEED_KEY = "sk-litellm-test-key"
 MODEL = "bedrock-converse-us-claude-3-7-sonnet-v1"
-#: The commands of the document that the workshop's users have, as they stand there.
+#: The commands of the workshop's document, unchanged.
 SEED = {
     "list": """\
 export LITELLM_MASTER_KEY=sk-litellm-test-key
@@ -91,22 +91,22 @@ def test_the_commands_of_the_workshop(idle_box: Box) -> None:
 
     env = f"LITELLM_MASTER_KEY={SEED_KEY}\nALLOW_MOCK_TESTING=true\n"
     box.write("/root/.env", env, 0o600)
-    # At rest: a restart would start it twice.
+    # While stopped: a restart would start it twice.
     ctl(box, "stop")
     installed = ctl(box, "install", "--env-file", "/root/.env", "-c", "demo.yml")
     for name in ("list", "list again"):
         assert MODEL in {row["id"] for row in json.loads(run_seed(box, name))["data"]}
     assert "in place of claude-sonnet-5-5" in said_by(run_seed(box, "chat"))
     assert "in place of claude-sonnet-4-6" in said_by(run_seed(box, "fallback"))
-    for told in (installed, ctl(box, "status"), ctl(box, "verify")):
-        assert "every client can make models fail" in told
+    for output in (installed, ctl(box, "status"), ctl(box, "verify")):
+        assert "every client can make models fail" in output
     assert "ALLOW_MOCK_TESTING is on" in box.systemctl("status", "litellm", "--no-pager")
     assert any("ALLOW_MOCK_TESTING=true" in line for line in said(box, "warning"))
-    # The file itself is as it was.
+    # The file itself is unchanged.
     assert "dangerously" not in box.run(("cat", "/etc/litellm/config.yaml")).stdout
 
 
-#: Of the sandbox and the identity of a unit, as systemd has it in force.
+#: Properties of the sandbox and the identity of a unit, as reported by systemd.
 SANDBOX = (
     *(
         "User",
@@ -142,17 +142,17 @@ def test_fallbacks_on_a_throwaway_unit(shared_box: Box) -> None:
     before = state(shared_box)
     report = json.loads(ctl(shared_box, "verify", "--fallbacks", "--json"))
     digest = hashlib.sha256(shared_box.read("/etc/litellm/config.yaml").encode()).hexdigest()
-    for told in (report, json.loads(ctl(shared_box, "verify", "--no-spend", "--json"))):
-        jsonschema.Draft202012Validator(SCHEMA).validate(told)
-        assert told["data"]["config"] == {"name": "demo.yml", "sha256": digest, "edited": False}
-        assert told["data"]["versions"] == {"litellm_systemd": version("litellm-systemd"), "litellm": LITELLM}
+    for each in (report, json.loads(ctl(shared_box, "verify", "--no-spend", "--json"))):
+        jsonschema.Draft202012Validator(SCHEMA).validate(each)
+        assert each["data"]["config"] == {"name": "demo.yml", "sha256": digest, "edited": False}
+        assert each["data"]["versions"] == {"litellm_systemd": version("litellm-systemd"), "litellm": LITELLM}
     assert report["ok"], report
     assert len(report["checks"]) == 12
     assert {check["outcome"] for check in report["checks"]} == {"ok"}
     assert "user and sandbox" in report["notes"][0]
     assert nothing_left(shared_box)
     assert state(shared_box) == before
-    # The service itself refuses what was done there.
+    # The service itself rejects the parameter that was used there.
     answer = shared_box.http(
         "POST",
         f"{BASE}/v1/chat/completions",
@@ -172,14 +172,14 @@ def test_an_edit_that_is_not_loaded(shared_box: Box) -> None:
     box.run(("sed", "-i", "1i # mine", path))
     note = "demo.yml was edited since the service loaded it: sudo systemctl reload litellm"
     try:
-        told = json.loads(ctl(box, "status", "--json"))
-        assert (told["data"]["loaded"]["sha256"], told["data"]["loaded"]["edited"]) == (loaded, True)
-        assert note in told["notes"]
-        told = json.loads(
+        report = json.loads(ctl(box, "status", "--json"))
+        assert (report["data"]["loaded"]["sha256"], report["data"]["loaded"]["edited"]) == (loaded, True)
+        assert note in report["notes"]
+        report = json.loads(
             ctl(box, "verify", "--no-spend", "--json", "--html", "/root/a.html", "--junit", "/root/a.xml")
         )
-        assert told["data"]["config"] == {"name": "demo.yml", "sha256": loaded, "edited": True}
-        assert note in told["notes"]
+        assert report["data"]["config"] == {"name": "demo.yml", "sha256": loaded, "edited": True}
+        assert note in report["notes"]
         assert note in box.read("/root/a.html")
         assert note in box.read("/root/a.xml")
         for option in ("--html", "--junit"):
@@ -206,7 +206,7 @@ def test_a_kill_leaves_no_throwaway_unit(shared_box: Box) -> None:
             (name,) = throwaways(box)
             assert box.show(name, *SANDBOX) == box.show("litellm.service", *SANDBOX)
         else:
-            # What is stopped can't be through with the unit before we look.
+            # A stopped process cannot remove the unit before the test looks.
             box.run(("kill", "-STOP", pid))
             box.wait_until(lambda: throwaway_is("active"), 120, "the throwaway unit serves")
         box.run(("kill", "-KILL", pid), check=False)
@@ -231,7 +231,7 @@ def test_the_timer(installed_box: Box) -> None:
     assert "nothing to do" in ctl(box, "install", "--dry-run")
     assert "nothing differs from what was installed" in ctl(box, "diff")
 
-    # Somebody changes the key and forgets the restart.
+    # The key is changed without a restart.
     box.run(
         (
             "sed",
@@ -258,5 +258,5 @@ def test_the_timer(installed_box: Box) -> None:
 
 
 def check_lines(box: Box, since: str) -> list[str]:
-    """What the check itself has said, without what systemd says of its unit."""
+    """The output of the check itself, without systemd's lines about its unit."""
     return box.journal(None, f"--since={since}", "_SYSTEMD_UNIT=litellm-verify.service").splitlines()

@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# A busy machine is no failure. CI judges a change, and takes the same examples each time; by hand the search goes on.
+# A slow machine is no failure. CI uses the same examples each time; other runs search for new ones.
 settings.register_profile(
     "patient",
     deadline=None,

@@ -13,13 +13,13 @@ from botocore.exceptions import ClientError
 
 from tests.fakes import USER, Cloud, Key, run_cloud
 
-#: One attempt: a refusal is what these tests are about.
+#: One attempt, because these tests expect refusals.
 _ONCE = Config(retries={"total_max_attempts": 1})
 
 
 @contextmanager
 def pointed_at() -> Iterator[Cloud]:
-    """Run the fakes; this process's environment points to them, and names no credentials."""
+    """Run the fakes; the environment of this process points to them and has no credentials."""
     with run_cloud() as cloud, pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
             patch.delenv(name, raising=False)
@@ -31,7 +31,7 @@ def pointed_at() -> Iterator[Cloud]:
 
 
 def client(service: str, key: Key = USER, region: str = "us-east-1") -> Any:
-    """boto3's client, signing with that key."""
+    """A client of boto3 that signs with that key."""
     return boto3.client(
         service,
         region_name=region,

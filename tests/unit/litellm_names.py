@@ -1,6 +1,6 @@
-"""The settings that the installed LiteLLM knows, read out of its source: importing it takes seconds.
+"""The settings that the installed LiteLLM knows, parsed from its source, because an import takes seconds.
 
-`python -m tests.unit.litellm_names` writes them into gateway/known.py, when the LiteLLM of the lock has moved.
+`python -m tests.unit.litellm_names` writes them into gateway/known.py, after the LiteLLM of the lock has changed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _sources() -> str:
 
 @cache
 def _constants() -> dict[str, set[str]]:
-    """The strings that stand behind names in capitals, anywhere in the source."""
+    """The strings that constants with capital names have, anywhere in the source."""
     found: dict[str, set[str]] = {}
     for name, value in re.findall(r"^([A-Z_]{3,})(?:: [\w\[\]]+)? = [\"']([a-z]\w*)[\"']", _sources(), re.MULTILINE):
         found.setdefault(name, set()).add(value)
@@ -50,7 +50,7 @@ def _constants() -> dict[str, set[str]]:
 
 
 def _looked_up(mapping: str) -> Iterator[str]:
-    """`x` of `mapping.get("x")`, `mapping["x"]`, `"x" in mapping`, and of a constant in place of the string."""
+    """`x` of `mapping.get("x")`, `mapping["x"]` and `"x" in mapping`, also if a constant replaces the string."""
     text = "\n".join(line for line in re.split(r"\n(?=\S| {4}\S)", _sources()) if mapping in line)
     yield from re.findall(rf"\b_?{mapping}(?:\.get\(\s*|\[\s*)[\"']([a-z]\w*)[\"']", text)
     yield from re.findall(rf"[\"']([a-z]\w*)[\"']\s+(?:not\s+)?in\s+_?{mapping}\b(?![.\[])", text)
@@ -59,7 +59,7 @@ def _looked_up(mapping: str) -> Iterator[str]:
 
 
 def top_level() -> frozenset[str]:
-    """What `ProxyConfig` takes out of the whole configuration."""
+    """The keys that `ProxyConfig` reads from the whole configuration."""
     found = {
         node.args[0].value
         for node in ast.walk(_class("proxy/proxy_server.py", "ProxyConfig"))
@@ -70,12 +70,12 @@ def top_level() -> frozenset[str]:
         and node.func.value.id in ("config", "new_config")
         and isinstance(node.args[0], ast.Constant)
     }
-    # Two are read from the model price scheduler's own mapping, which goes by the same name there.
+    # Two are read from the model price scheduler's own mapping, which has the same name there.
     return frozenset(str(name) for name in found) - {"interval_hours", "force_reload"}
 
 
 def general_settings() -> frozenset[str]:
-    """The fields of the class that documents them, and all that the proxy looks up beside it."""
+    """The fields of the class that documents them, and the other keys that the proxy looks up."""
     fields = {
         node.target.id
         for node in _class("proxy/_types.py", "ConfigGeneralSettings").body
@@ -99,7 +99,7 @@ def litellm_settings() -> frozenset[str]:
         if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
     }
     names = branches | set(_looked_up("litellm_settings")) | set(_module_values(_tree("__init__.py").body))
-    # The module's tables of model names are values too, but nobody sets them.
+    # The module's tables of model names are values too, but no configuration sets them.
     return frozenset(name for name in names if not name.endswith("_models"))
 
 

@@ -95,7 +95,7 @@ def test_same_content_gives_the_same_file(bundle: Path, content: Path, tmp_path:
 
 
 def refused(path: Path, folder: Path) -> str:
-    """The refusal of a file, of which nothing must have been written."""
+    """The error for a file, after a check that nothing was written."""
     folder.mkdir(exist_ok=True)
     with pytest.raises(InputError) as caught:
         unpack(path, folder)

@@ -119,7 +119,7 @@ REPORT = Report(
     "all [bold] is well",
     (
         Check("one", Outcome.OK, "fine [red]", seconds=0.0123),
-        Check("two", Outcome.FAILED, "bad", "mend it"),
+        Check("two", Outcome.FAILED, "bad", "repair it"),
         Check("three", Outcome.SKIPPED),
     ),
     facts=(("name", "[value]"),),
@@ -138,7 +138,7 @@ def test_report_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert lines[0].split() == ["name", "[value]"]
     assert lines[1].split() == ["ok", "one", "12", "ms", "fine", "[red]"]
     assert lines[2].split() == ["FAILED", "two", "bad"]
-    assert lines[3].split() == ["mend", "it"]
+    assert lines[3].split() == ["repair", "it"]
     assert lines[-2:] == ["  remember [this]", "all [bold] is well"]
 
 

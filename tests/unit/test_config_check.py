@@ -45,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def host(folder: Path, environment: str = "", active: str = "") -> Layout:
-    """A host below `folder`, with an installed environment and an active configuration if they are given."""
+    """A host below `folder`, with the given installed environment and active configuration."""
     layout = Layout(root=folder / "host")
     layout.real(layout.configs).mkdir(parents=True)
     if environment:
@@ -57,7 +57,7 @@ def host(folder: Path, environment: str = "", active: str = "") -> Layout:
 
 
 def codes(report: Report) -> list[str]:
-    """The codes of what was found."""
+    """The codes of the findings."""
     return [finding["code"] for finding in report.data["findings"]]
 
 
@@ -182,8 +182,8 @@ def test_a_missing_region_is_a_warning(here: Path) -> None:
 
 
 @contextmanager
-def somebody() -> Iterator[None]:
-    """Do something as a user without rights: root reads everything."""
+def without_root() -> Iterator[None]:
+    """Run the block as a user without privileges, because root can read everything."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -201,7 +201,7 @@ def test_without_root_a_plain_file_is_checked() -> None:
         (folder / "bad.yaml").write_text(BAD)
         layout = host(folder, ENVIRONMENT)
         layout.real(layout.environment_file).chmod(0 if os.geteuid() else 0o600)
-        with somebody():
+        with without_root():
             report = check_config(Request(layout, config="./bad.yaml", cwd=folder))
     assert codes(report) == ["unknown-provider", "unknown-setting"]
     assert "can't be read by this user" in report.checks[-1].detail
@@ -225,12 +225,12 @@ def test_models_near_their_end_of_life(here: Path) -> None:
     text = f"model_list:\n  - model_name: a\n    litellm_params:\n      model: {ended}\n"
     (here / "ended.yaml").write_text(text)
     request = Request(host(here, active=text), here / "env", "./ended.yaml", here, today=date(2026, 11, 24))
-    told = [(each["code"], each["severity"], each["line"]) for each in check_config(request).data["findings"]]
-    assert ("model-ended", "warning", 4) in told
+    found = [(each["code"], each["severity"], each["line"]) for each in check_config(request).data["findings"]]
+    assert ("model-ended", "warning", 4) in found
     elsewhere = replace(request, layout=Layout(root=here / "bare"))
     report = check_config(elsewhere)
-    told = [(each["code"], each["severity"], each["line"]) for each in report.data["findings"]]
-    assert ("model-ended", "error", 4) in told
+    found = [(each["code"], each["severity"], each["line"]) for each in report.data["findings"]]
+    assert ("model-ended", "error", 4) in found
     assert report.exit_code is ExitCode.CONFIG
     early = check_config(replace(elsewhere, today=date(2026, 3, 1)))
     assert "model-ends" in codes(early)

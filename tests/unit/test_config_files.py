@@ -28,7 +28,7 @@ def put(path: Path, text: str) -> Path:
 
 
 def wanted(folder: Path, config: str, env: str = "AWS_REGION_NAME=eu-west-1\n") -> ServiceConfig:
-    """What an install would do with this `.env`, below `root` in the folder."""
+    """The result of an install with this `.env`, below `root` in the folder."""
     put(folder / ".env", env)
     return resolve_service(Request(Layout(root=folder / "root"), config=config, cwd=folder))
 

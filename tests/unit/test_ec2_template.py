@@ -97,7 +97,7 @@ def test_metadata_and_disk(stack: Stack) -> None:
 def test_image_matches_the_processor(kind: str) -> None:
     """Each instance type gets Amazon Linux 2023 for its own processor."""
     image = instance(read_stack({**SOURCE, "InstanceType": kind}))["ImageId"]
-    # Of Graviton are the families whose generation is followed by a g.
+    # Families with a g after the generation have Graviton processors.
     architecture = "arm64" if re.fullmatch(r"[a-z]+\dg\..+", kind) else "x86_64"
     assert image == f"/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{architecture}"
 
@@ -124,7 +124,7 @@ def test_bedrock_policy(region: str, name: str) -> None:
 
 
 def rights(statements: Any) -> Iterator[tuple[str, str, str]]:
-    """Each action with what it may be done to, and on which condition: by way of a profile, or in which region."""
+    """Each action with its resources and condition: through a profile, or in which region."""
     for statement in statements:
         assert statement["Effect"] == "Allow"
         by_way, region = (statement.get("Condition", {}).get(test, {}) for test in ("ArnLike", "StringEquals"))
@@ -199,7 +199,7 @@ def test_user_data(stack: Stack, tmp_path: Path) -> None:
     script = tmp_path / "user-data"
     script.write_text(text)
     assert not re.search(r"\$\{(AWS::|Source|Configuration|Handle)", text)
-    # 16 KB, less what the address of the handle may take.
+    # 16 KB, minus the maximum length of the address of the handle.
     assert len(text) < 12_000
     subprocess.run(("bash", "-n", str(script)), check=True)
     done = subprocess.run((f"{sys.prefix}/bin/shellcheck", str(script)), capture_output=True, text=True, check=False)

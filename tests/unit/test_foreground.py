@@ -38,7 +38,7 @@ WatchdogSec={watchdog}
 """
 SOCKET = "[Socket]\nListenStream=127.0.0.1:4000\n"
 
-#: What each service of these tests begins with.
+#: The first lines of each service of these tests.
 PRELUDE = """\
 import os, signal, socket, subprocess, sys, time
 
@@ -72,7 +72,7 @@ def folders(tmp_path: Path) -> Folders:
 
 
 def make(layout: Layout, program: str, *, start: float = 20, stop: float = 20, watchdog: float = 20) -> None:
-    """A unit below the root whose service is that Python."""
+    """A unit below the root whose service is that Python code."""
     unit = UNIT.format(start=start, stop=stop, watchdog=watchdog)
     files = {layout.service: unit, layout.socket: SOCKET, layout.environment_file: 'GREETING="hello world"\n'}
     for path, text in {**files, "/service": f"#!{sys.executable}\n{PRELUDE}{textwrap.dedent(program)}"}.items():
@@ -82,7 +82,7 @@ def make(layout: Layout, program: str, *, start: float = 20, stop: float = 20, w
 
 
 def run_through(service: ForegroundService) -> list[str]:
-    """What is done with a service; each status on the way."""
+    """Start a service, await its watchdog and stop it. Returns each status on the way."""
     statuses: list[str] = []
     service.await_ready(statuses.append)
     service.await_watchdog()
@@ -161,7 +161,7 @@ def test_nothing_is_left(layout: Layout, folders: Folders) -> None:
 
 
 def assert_gone(pid: int) -> None:
-    """Fail unless the process ends soon; one that waits to be reaped has ended."""
+    """Fail unless the process exits soon. A zombie counts as exited."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:

@@ -30,7 +30,7 @@ REGIONS = ("us-east-1", "ca-central-1", "eu-west-2", "ap-northeast-1", "ap-south
 SONNET = "anthropic.claude-sonnet-4-6"
 OWN = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/a1b2c3d4e5f6"
 BY_PROFILE = "bedrock:InferenceProfileArn"
-#: The actions that AWS lets nobody narrow down to a resource.
+#: The actions that AWS does not restrict to a resource.
 ON_NOTHING = {
     f"{service['prefix']}:{each['privilege']}"
     for service in parliament.iam_definition
@@ -59,7 +59,7 @@ def shipped_policy(region: str) -> Any:
 
 
 def allows(policy: Any, action: str, arn: str, **context: str) -> bool:
-    """Whether IAM would allow it: the few rules of its evaluation that these policies use."""
+    """Whether IAM would allow it, by the rules of its evaluation that these policies use."""
     return any(
         action in _all(statement["Action"])
         and any(fnmatchcase(arn, pattern) for pattern in _all(statement["Resource"]))
@@ -81,7 +81,7 @@ def test_parliament_finds_nothing(region: str) -> None:
     """Actions, condition keys and types of ARN exist at AWS, in every geography."""
     policy = shipped_policy(region)
     found = parliament.analyze_policy_string(json.dumps(policy)).findings
-    # It holds that a statement must have an ARN for each kind that an action can take.
+    # parliament requires an ARN of each type that an action supports.
     assert [str(finding) for finding in found if finding.issue != "RESOURCE_MISMATCH"] == []
     for statement in policy["Statement"]:
         for arn in statement["Resource"]:
@@ -89,8 +89,8 @@ def test_parliament_finds_nothing(region: str) -> None:
 
 
 def _actions_on(arn: str) -> set[str]:
-    """What can be allowed on an ARN of this kind."""
-    # That the models behind a global profile have no region in their ARNs is newer than parliament's tables.
+    """The actions that can be allowed on an ARN of this kind."""
+    # ARNs without a region, of the models behind a global profile, are newer than parliament's tables.
     kinds = parliament.get_resource_type_matches_from_arn(arn.replace(":bedrock:::", ":bedrock:*::"))
     matches = parliament.get_privilege_matches_for_resource_type(kinds)
     return {f"{match['privilege_prefix']}:{match['privilege_name']}" for match in matches}
@@ -197,9 +197,9 @@ def test_an_application_profile() -> None:
     assert allows(policy, "bedrock:InvokeModel", OWN)
     assert allows(policy, "bedrock:InvokeModel", model, **{BY_PROFILE: OWN})
     assert not allows(policy, "bedrock:InvokeModel", model)
-    told = policy_of(f"bedrock/{OWN}", region="eu-west-1", behind=(model,))
-    assert allows(told, "bedrock:InvokeModel", model, **{BY_PROFILE: OWN})
-    assert not allows(told, "bedrock:InvokeModel", model.replace("north", "west"), **{BY_PROFILE: OWN})
+    policy = policy_of(f"bedrock/{OWN}", region="eu-west-1", behind=(model,))
+    assert allows(policy, "bedrock:InvokeModel", model, **{BY_PROFILE: OWN})
+    assert not allows(policy, "bedrock:InvokeModel", model.replace("north", "west"), **{BY_PROFILE: OWN})
 
 
 def test_regions_from_bedrock() -> None:

@@ -107,7 +107,7 @@ def test_models_without_an_entry() -> None:
         (f"bedrock/converse/us.{SONNET}", None),
         # The map dates this one profile, and neither the model nor any other profile of it.
         ("bedrock/converse/eu.anthropic.claude-haiku-4-5-20251001-v1:0", None),
-        # GovCloud keeps models longer: what holds elsewhere doesn't hold there.
+        # GovCloud keeps models longer, so dates of other regions do not apply there.
         ("bedrock/converse/us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", None),
     ],
 )

@@ -95,8 +95,8 @@ def test_report_of_a_failure() -> None:
 
 def test_report_of_a_failed_check() -> None:
     """If the install succeeds and its verify fails, the report has verify's exit code."""
-    sick = Report("not sound", (Check("models", Outcome.FAILED, "HTTP 500"),)).as_dict()
-    report = build_report(replace(SEEN, result=sick, journal=()))
+    unhealthy = Report("not verified", (Check("models", Outcome.FAILED, "HTTP 500"),)).as_dict()
+    report = build_report(replace(SEEN, result=unhealthy, journal=()))
     assert report.exit_code is ExitCode.FAILED
     assert report.notes[-1] == "The service's journal in the clone is empty."
 

@@ -39,11 +39,11 @@ class Scene:
         (folder / "given.yml").write_text(CONFIG.format("given"))
 
     def install(self, config: str | None = None) -> None:
-        """Have an environment installed, with that CONFIG_FILE."""
+        """Install an environment, with that CONFIG_FILE."""
         self._write(self.layout.real(self.layout.environment_file), INSTALLED, config)
 
     def activate(self) -> None:
-        """Make one configuration the active one, as `config use` does."""
+        """Make a configuration the active one, as `config use` does."""
         self.layout.real(self.layout.config_link).symlink_to("configs/active.yml")
 
     def write(self, name: str, region: str, config: str | None = None) -> None:
@@ -55,7 +55,7 @@ class Scene:
         path.write_text(render_assignments({**KEY, "AWS_REGION_NAME": region, **more}))
 
     def seen(self, **more: Any) -> Iterator[tuple[str, str, str]]:
-        """For each verb: the name of the configuration that it takes, and the region of the environment."""
+        """For each verb: the name of the configuration that it uses, and the region of the environment."""
         request = Request(self.layout, cwd=self.folder, ask_instance=False, **more)
         found = resolve_service(request)
         yield "install", found.gateway.names[0], str(found.settings.region)
@@ -74,7 +74,7 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def agreed(scene: Scene, **more: Any) -> tuple[str, str]:
-    """What all verbs take alike."""
+    """The result that all verbs share."""
     found = list(scene.seen(**more))
     assert len({each[1:] for each in found}) == 1, found
     return found[0][1:]

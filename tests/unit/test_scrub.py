@@ -19,7 +19,7 @@ from litellm_systemd.logs.scrub import Scrubber
 from litellm_systemd.report.report import Report
 from tests.canaries import find_left, forms
 
-#: Where a secret can be, and the secret.
+#: The place of a secret, and the secret.
 CANARIES = {
     "master": "sk-canary-0123456789abcdef",
     "aws": "Ca/nary+wJalrXUtnFEMI/K7MDENGbPxRfiCYEX1",
@@ -103,7 +103,7 @@ def test_no_secret_is_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Secrets of the environment, configuration, drop-ins, URLs, headers and journal are in no file, in no form."""
     layout = host(tmp_path / "root")
     monkeypatch.setattr(bug_report, "find_any_layout", lambda: layout)
-    # There is no systemd here whose journal could be read.
+    # There is no journal of systemd to read here.
     monkeypatch.setattr(bug_report, "_journal", lambda _scene: journal())
     target = tmp_path / "report.tar.gz"
     seen = Report("found", data={"seen": f"key {CANARIES['master']} and {CANARIES['phrase']}"})
@@ -118,12 +118,12 @@ def test_no_secret_is_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "LITELLM_LOG=DEBUG" in texts["environment.txt"]
     assert "us.anthropic.claude-sonnet-5-5" in texts["config.yaml"]
     assert "os.environ/LITELLM_MASTER_KEY" in texts["config.yaml"]
-    # What is too short, or stands in every line, is kept back where it stands and not searched for.
+    # A value that is too short, or in every line, is masked at its place only and not searched for.
     assert "PIN_SALT=<kept back>" in texts["environment.txt"]
     assert "DB_NAME=<kept back>" in texts["environment.txt"]
     assert "litellm_params" in texts["config.yaml"]
     assert "User=litellm" in texts["units.txt"]
-    # The same secret has the same placeholder everywhere, however it is written.
+    # A secret has the same placeholder everywhere, in every encoding.
     assert "LITELLM_MASTER_KEY=<secret-1 LITELLM_MASTER_KEY>" in texts["environment.txt"]
     label = re.search("OTHER_TOKEN=(<secret-[0-9]+ OTHER_TOKEN>)$", texts["units.txt"], re.MULTILINE)
     assert label is not None

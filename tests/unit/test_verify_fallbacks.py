@@ -20,7 +20,7 @@ ALIASES = {"old-c": "c"}
 
 
 class Answering(Gateway):
-    """A gateway that gives every question the same answer, and keeps the questions."""
+    """A gateway that gives every request the same response, and records the requests."""
 
     __slots__ = ("answer", "asked")
     answer: Response

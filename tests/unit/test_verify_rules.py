@@ -204,7 +204,7 @@ def test_seconds_are_those_of_the_check() -> None:
 
 
 class Modes(Gateway):
-    """A gateway that knows three models, and fails the test if anything else is asked."""
+    """A gateway with three models, which fails the test on any other request."""
 
     __slots__ = ()
 
@@ -276,7 +276,7 @@ ANSWERS = st.builds(
 
 
 class Anything(Gateway):
-    """A gateway that answers each question with whatever comes."""
+    """A gateway that answers each request with arbitrary data."""
 
     __slots__ = ("draw",)
     draw: Callable[[st.SearchStrategy[Any]], Any]

@@ -55,7 +55,7 @@ def test_a_release_from_before_the_timer(tmp_path: Path) -> None:
     units = Path("lib/python3.12/site-packages/litellm_systemd/units")
     for name in ("old", "new"):
         (layout.real(layout.release(name)) / units).mkdir(parents=True)
-    # As this package has it: what the releases of today ship.
+    # As in this package: the unit that current releases ship.
     (template,) = (path for path in files("litellm_systemd.units").iterdir() if path.name.endswith(".timer.j2"))
     (layout.real(layout.release("new")) / units / template.name).touch()
     assert not leaves_timer(layout, "old")
