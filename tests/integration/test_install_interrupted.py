@@ -38,13 +38,13 @@ def arguments(root: Path, env: str) -> list[str]:
     return ["install", "--root", str(root), "--env-file", str(root / env), "-c", "demo.yml", "--json"]
 
 
-def strike(root: Path, ways: list[list[str]], stride: int = 1) -> list[dict[str, Any]]:
+def kill_at_steps(root: Path, commands: list[list[str]], stride: int = 1) -> list[dict[str, Any]]:
     plan = {
-        "ways": ways,
+        "commands": commands,
         "trees": [str(root)],
         # The last holder of the lock, the backup files of shadow's tools, and the release, which is not rebuilt.
-        "without": [str(root / name) for name in ("var/lib/litellm-systemd/lock", "opt/litellm-systemd/releases")],
-        "warm": [*ways[0], "--dry-run"],
+        "ignored": [str(root / name) for name in ("var/lib/litellm-systemd/lock", "opt/litellm-systemd/releases")],
+        "warm": [*commands[0], "--dry-run"],
         "stride": stride,
         "first": 1,
     }
@@ -59,6 +59,6 @@ def strike(root: Path, ways: list[list[str]], stride: int = 1) -> list[dict[str,
 
 def test_killed_install_converges(image: Path) -> None:
     """An install that is killed at any step reaches the same final state, byte for byte, when it runs again."""
-    results = strike(image, [arguments(image, "one.env"), arguments(image, "two.env")])
+    results = kill_at_steps(image, [arguments(image, "one.env"), arguments(image, "two.env")])
     assert [result["wrong"] for result in results] == [[], []]
     assert all(result["kills"] > 50 for result in results)

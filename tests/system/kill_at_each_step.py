@@ -1,14 +1,13 @@
-"""Kill litellmctl at one step after the other, run it again, and see whether the end is the same.
+"""Kill litellmctl at each step, run it again, and compare the final state with that of an uninterrupted run.
 
     python kill_at_each_step.py TASK
 
-TASK is JSON: `ways`, the command lines that lead to one state and back; `warm`, one that only looks; `trees`, the
-folders to compare, and in them the paths that don't count, `without`; `stride`, to strike at every so manieth step,
-and `first`, the first of them.
+TASK is JSON: `commands`, command lines that lead to one state and back; `warm`, a read-only one; `trees`, the folders
+to compare, except for the paths in `ignored`; `stride`, the interval of steps to kill at, and `first`, the first one.
 
-A step is whatever changes something or makes it last: a write, rename, link, removal, chmod, chown, fsync, and the
-start of a program such as systemctl. Python reports most of them by itself (sys.addaudithook). Each run of litellmctl
-is a fork of this process, which saves the imports. Prints what came of it as JSON.
+A step changes something or makes it durable: a write, rename, link, removal, chmod, chown, fsync, and the start of a
+program such as systemctl. Python reports most of them with audit events (sys.addaudithook). Each run of litellmctl is
+a fork of this process, which saves the imports. Prints the results as JSON.
 """
 
 from __future__ import annotations
@@ -34,35 +33,35 @@ _EVENTS = frozenset(
 _WRITES = os.O_WRONLY | os.O_RDWR
 
 
-class Strike:
-    """Ends this process by SIGKILL before its step number `at`."""
+class StepKiller:
+    """Kills this process before step number `at`."""
 
     def __init__(self, at: int) -> None:
         self.at = at
         self.count = 0
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Look at an audit event."""
+        """Handle an audit event."""
         opens = event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES
         if event in _EVENTS or opens:
             self.step()
 
     def step(self) -> None:
-        """One more step is about to be taken."""
+        """Count the next step, and kill the process if it is the one."""
         self.count += 1
         if self.count == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run(arguments: Sequence[str], at: int = 0) -> tuple[int | None, int]:
-    """Run litellmctl in a fork: its exit code, None if it was killed; and how many steps it took to its end."""
+    """Run litellmctl in a fork. Returns the exit code, None if it was killed, and the number of steps."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        code, strike = 70, Strike(at)
+        code, killer = 70, StepKiller(at)
         try:
-            code = _litellmctl(arguments, strike)
-            os.write(writer, str(strike.count).encode())
+            code = _litellmctl(arguments, killer)
+            os.write(writer, str(killer.count).encode())
         finally:
             os._exit(code)
     os.close(writer)
@@ -72,25 +71,25 @@ def run(arguments: Sequence[str], at: int = 0) -> tuple[int | None, int]:
     return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status), steps
 
 
-def _litellmctl(arguments: Sequence[str], strike: Strike) -> int:
+def _litellmctl(arguments: Sequence[str], killer: StepKiller) -> int:
     from litellm_systemd.cli import run_command
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     fsync = os.fsync
 
     def counted_fsync(handle: Any) -> None:
-        strike.step()
+        killer.step()
         fsync(handle)
 
     os.fsync = counted_fsync  # type: ignore[assignment]
-    sys.addaudithook(strike)
+    sys.addaudithook(killer)
     return run_command(list(arguments))
 
 
-def tree(paths: Sequence[str], without: Sequence[str]) -> dict[str, list[str]]:
-    """Each path below `paths` but those that begin with one of `without`: kind, mode, owner and content."""
+def tree(paths: Sequence[str], ignored: Sequence[str]) -> dict[str, list[str]]:
+    """Kind, mode, owner and content of each path below `paths` that does not begin with one of `ignored`."""
     found: dict[str, list[str]] = {}
-    for path in sorted(_below(paths, tuple(without))):
+    for path in sorted(_below(paths, tuple(ignored))):
         status = path.lstat()
         content = ""
         if path.is_symlink():
@@ -101,58 +100,64 @@ def tree(paths: Sequence[str], without: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _below(paths: Iterable[str], without: tuple[str, ...]) -> Iterator[Path]:
+def _below(paths: Iterable[str], ignored: tuple[str, ...]) -> Iterator[Path]:
     for path in map(Path, paths):
-        # What doesn't count isn't walked either: a release has 30,000 files.
-        if str(path).startswith(without) or not (path.is_symlink() or path.exists()):
+        # Ignored folders are not read, because a release has 30,000 files.
+        if str(path).startswith(ignored) or not (path.is_symlink() or path.exists()):
             continue
         yield path
         if path.is_dir() and not path.is_symlink():
-            yield from _below(map(str, path.iterdir()), without)
+            yield from _below(map(str, path.iterdir()), ignored)
 
 
-def strike_all(plan: dict[str, Any]) -> dict[str, Any]:
-    """Go to and fro between two states, `ways` being the command lines that lead there, each killed at every
-    `stride`-th step and then run again to its end.
+def kill_at_each_step(plan: dict[str, Any]) -> dict[str, Any]:
+    """Run the commands in turn, kill each at every `stride`-th step, and run it again.
 
-    Returns for each way: the steps that it has, how many kills there were, and each time that the end was another one
-    than without a kill.
+    Returns for each command the number of its steps and kills, and each final state that differs from that of a run
+    without a kill.
     """
-    for way in plan["ways"]:  # the first time round leaves what any change leaves behind
-        _must(way)
+    # The first run creates files that later runs find.
+    for command in plan["commands"]:
+        _must(command)
     results = [
-        {"way": way, "steps": _must(way), "kills": 0, "wrong": [], "right": tree(plan["trees"], plan["without"])}
-        for way in plan["ways"]
+        {
+            "command": command,
+            "steps": _must(command),
+            "kills": 0,
+            "wrong": [],
+            "right": tree(plan["trees"], plan["ignored"]),
+        }
+        for command in plan["commands"]
     ]
     for at in range(plan["first"], max(result["steps"] for result in results) + 1, plan["stride"]):
         for result in results:
-            _strike(plan, result, at)
+            _kill_and_rerun(plan, result, at)
     return {"results": [{name: found for name, found in each.items() if name != "right"} for each in results]}
 
 
-def _strike(plan: dict[str, Any], result: dict[str, Any], at: int) -> None:
-    if run(result["way"], at)[0] is None:
+def _kill_and_rerun(plan: dict[str, Any], result: dict[str, Any], at: int) -> None:
+    if run(result["command"], at)[0] is None:
         result["kills"] += 1
-    code, _ = run(result["way"])
-    now, right = tree(plan["trees"], plan["without"]), result["right"]
+    code, _ = run(result["command"])
+    now, right = tree(plan["trees"], plan["ignored"]), result["right"]
     differing = sorted(path for path in right.keys() | now.keys() if right.get(path) != now.get(path))[:40]
     if code != 0 or differing:
         result["wrong"].append({"at": at, "code": code, "differing": differing})
 
 
-def _must(way: Sequence[str]) -> int:
-    code, steps = run(way)
+def _must(command: Sequence[str]) -> int:
+    code, steps = run(command)
     if code != 0:
-        raise SystemExit(f"a run that nobody killed ended with {code}")
+        raise SystemExit(f"a run without a kill exited with {code}")
     return steps
 
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
     task = json.loads(sys.argv[1])
-    # A look changes nothing, and imports what every fork would import again.
+    # A read-only run imports the modules that every fork would import again.
     from litellm_systemd.cli import run_command
 
     with contextlib.redirect_stdout(io.StringIO()):
         run_command(task["warm"])
-    sys.stdout.write(json.dumps(strike_all(task)))
+    sys.stdout.write(json.dumps(kill_at_each_step(task)))

@@ -20,13 +20,13 @@ PYTHON = "/opt/litellm-systemd/current/bin/python"
 STRIDE = int(os.environ.get("KILL_STRIDE", "7"))
 
 
-def strike(box: Box, *ways: list[str], stride: int, first: int = 1) -> list[dict[str, Any]]:
+def kill_at_steps(box: Box, *commands: list[str], stride: int, first: int = 1) -> list[dict[str, Any]]:
     """Kill litellmctl at steps of these two command lines in turn."""
     task = {
-        "ways": ways,
+        "commands": commands,
         "warm": ["diff"],
         "trees": ["/etc", "/var/lib/litellm-systemd", "/usr/local/bin", "/opt/litellm-systemd/current"],
-        "without": ["/etc/machine-id"],
+        "ignored": ["/etc/machine-id"],
         "stride": stride,
         "first": first,
     }
@@ -44,7 +44,9 @@ def test_killed_switch_converges_under_load(installed_box: Box) -> None:
     installed_box.write("/root/mine.yml", other)
     main = state(installed_box)["MainPID"]
     with loaded(installed_box, clients=4, pause=0.1) as load:
-        results = strike(installed_box, ["config", "use", "./mine.yml"], ["config", "use", "demo"], stride=STRIDE)
+        results = kill_at_steps(
+            installed_box, ["config", "use", "./mine.yml"], ["config", "use", "demo"], stride=STRIDE
+        )
     assert [result["wrong"] for result in results] == [[], []]
     assert all(result["kills"] * STRIDE > 20 for result in results)
     assert load.failed == []
@@ -57,11 +59,11 @@ def test_killed_install_converges_under_load(installed_box: Box) -> None:
     """
     for number in (1, 2):
         write_env(installed_box, f"MINE={number}\nNUM_WORKERS=1\n", f"/root/{number}.env")
-    ways = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
+    commands = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
     # Each kill costs six starts of the service. So: one kill while files are written, and one during the restart.
     steps = {"stride": STRIDE * 8, "first": STRIDE * 4} if STRIDE > 1 else {"stride": 1}
     with loaded(installed_box, clients=4, pause=0.1) as load:
-        results = strike(installed_box, *ways, **steps)
+        results = kill_at_steps(installed_box, *commands, **steps)
     assert [result["wrong"] for result in results] == [[], []]
     assert load.failed == []
     assert chat(installed_box) == 200
