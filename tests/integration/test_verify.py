@@ -202,7 +202,7 @@ def test_proxies_of_the_environment_are_not_used(gateway: Gateway, monkeypatch: 
 
 
 def test_tools(gateway: Gateway) -> None:
-    """The tool check sends the call, our result, and expects an answer that only the result makes possible."""
+    """A model that calls tools passes if it calls the tool and its answer contains the tool's result."""
     found = check(verify(gateway, Scope(NAMES, models=("agent",))), "tools agent")
     assert found.outcome is Outcome.OK
     assert found.detail == "“The code is 7319.”"

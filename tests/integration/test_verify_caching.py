@@ -195,7 +195,9 @@ def test_a_cache_without_hits(server: Stub, usages: tuple[Any, ...], requests: i
 
 
 def test_automatic_caching(server: Stub) -> None:
-    """A provider that caches automatically and reports it in OpenAI's format passes; both prompts are the same."""
+    """A provider that caches automatically, in OpenAI's format, passes; both prompts of a run are the same, those of
+    two runs differ.
+    """
     answer, asked = answering(NOTHING, OPENAI)
     assert caching_check(ask(server, answer)).outcome is Outcome.OK
     assert asked[0] == asked[1]

@@ -30,8 +30,8 @@ def test_edited_unit_stays(idle_box: Box) -> None:
 
 
 def test_edited_environment_stays(idle_box: Box) -> None:
-    """An edited environment file is kept completely: a .env that is not applied writes nothing, and no key
-    is shown.
+    """An edited environment file stays unchanged: install shows what .env would change, applies none of it, and shows
+    no key.
     """
     path = "/etc/litellm/litellm.env"
     edited = idle_box.read(path) + 'HAND_MADE="1"\n'

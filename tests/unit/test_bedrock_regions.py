@@ -131,7 +131,7 @@ def test_a_shipped_file_fits_every_region(path: Path, region: str) -> None:
 @pytest.mark.parametrize("region", WITH_MODELS)
 @pytest.mark.parametrize("name", config_names())
 def test_a_shipped_configuration_passes_the_linter_in_every_region(name: str, region: str) -> None:
-    """With what it is made for in the environment, no shipped configuration has a finding in any region."""
+    """With its variables in the environment, no shipped configuration has a finding in any region."""
     environ = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": region}
     if name == "access_key_config.yml":
         environ |= {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}

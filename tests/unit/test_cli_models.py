@@ -111,7 +111,9 @@ def test_guardrails_by_variables(here: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_models_own_role(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The policy names a model that is called with a role of its own, because only that role needs the permission."""
+    """A note on standard error names the role of a model that has its own, because only that role needs its
+    statements.
+    """
     role = "arn:aws:iam::123456789012:role/own"
     mine = CONFIG.replace("20250929-v1:0}", f"20250929-v1:0, aws_role_name: '{role}'}}")
     (here / "mine.yml").write_text(mine, encoding="utf-8")

@@ -194,7 +194,7 @@ def test_what_the_control_plane_refuses(aws: Cloud) -> None:
 
 
 def test_quotas_come_in_pages(aws: Cloud) -> None:
-    """ListServiceQuotas returns all quotas in pages, more than one page can hold."""
+    """ListServiceQuotas returns every quota once, in pages of at most 100."""
     asker = client("service-quotas")
     rows = [
         row

@@ -186,8 +186,8 @@ def test_no_section_of_a_shipped_configuration_is_split() -> None:
         assert {name for name, value in config.document.items() if isinstance(value, Mapping)} >= {"router_settings"}
 
 
-def test_what_the_three_ways_repeat_is_the_same() -> None:
-    """The models, aliases, fallbacks and defaults are the same in all three ways to Bedrock."""
+def test_bedrock_configurations_are_consistent() -> None:
+    """The models, aliases, fallbacks and defaults are the same in all three Bedrock configurations."""
     ways = [shipped(name).document for name in ("iam_role_config.yml", "access_key_config.yml", "prompt_caching.yml")]
     for name in ("model_list", "router_settings", "general_settings"):
         assert ways[0][name] == ways[1][name] == ways[2][name]
@@ -371,7 +371,7 @@ def test_an_alias_bomb_is_read_at_once() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_lint_finds_nothing_in_the_shipped_files(path: Path) -> None:
-    """With a key, a region and what it is made for in the environment, no shipped configuration has a finding."""
+    """With a key, a region and its other variables in the environment, no shipped configuration has a finding."""
     keys = KEYS if path.name == "access_key_config.yml" else {}
     assert lint(read_config(path), {**VALID, **keys}) == ()
 

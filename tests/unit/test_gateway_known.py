@@ -37,7 +37,7 @@ def test_the_lists_equal_litellms_names(known: frozenset[str], derive: Callable[
     assert sorted(known - derive()) == []
 
 
-def test_what_litellm_includes_is_known() -> None:
+def test_include_is_known() -> None:
     """`include`, which LiteLLM processes before all other keys, is known too."""
     assert "include" in known.TOP_LEVEL
     assert SECTIONS.keys() <= known.TOP_LEVEL
