@@ -47,6 +47,13 @@ class MissingError(InstallerError):
     code = ExitCode.NO_INPUT
 
 
+class NotInstalled(MissingError):
+    """The verb needs an installed service, and there is none."""
+
+    def __init__(self, hint: str = "To install the service, run: sudo litellmctl install") -> None:
+        super().__init__("nothing is installed here", hint)
+
+
 class PermissionDenied(InstallerError):
     """The user lacks a permission: root, or access to a file."""
 

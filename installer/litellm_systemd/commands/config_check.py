@@ -50,7 +50,7 @@ def environment_check(selection: Selection) -> tuple[Check, ...]:
     """A skipped check if no environment is known, which says why."""
     if not selection.unknown:
         return ()
-    detail = f"environment: {selection.unknown}: what depends on variables was not checked"
+    detail = f"{selection.unknown}: what depends on variables was not checked"
     return (Check("environment", Outcome.SKIPPED, detail, "Name a .env with -e."),)
 
 

@@ -17,7 +17,7 @@ from litellm_systemd.commands.resolve import (
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.commands.transaction import Say, changing, prove_service
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.errors import MissingError
+from litellm_systemd.errors import NotInstalled
 from litellm_systemd.gateway.config import lint
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
@@ -114,5 +114,5 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
 def _current_release(layout: Layout, host: HostState) -> str:
     found = host.files.get(layout.current)
     if found is None:
-        raise MissingError("nothing is installed here", "Run 'litellmctl install' first.")
+        raise NotInstalled
     return found.content.decode().rsplit("/", 1)[-1]

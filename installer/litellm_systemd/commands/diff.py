@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from litellm_systemd.commands.transaction import require_root
 from litellm_systemd.contract import VERIFY_TIMER, ExitCode
-from litellm_systemd.errors import MissingError
+from litellm_systemd.errors import NotInstalled
 from litellm_systemd.host.diff import describe_drift, render_diff
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import UNITS, Layout
-from litellm_systemd.host.observe import observe_host
+from litellm_systemd.host.observe import observe_host, read_manifest, require_booted
 from litellm_systemd.host.state import FileKind, FileState, HostState, Record
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
@@ -20,12 +21,16 @@ def diff(layout: Layout) -> Report:
     """Every path and unit that changed since the last install. Exit code CHANGES if there is one.
 
     Raises:
-        MissingError: nothing is installed.
+        NotInstalled: nothing is installed.
+        PermissionDenied: this user cannot read the manifest.
+        Unavailable: systemd does not run here.
         InputError: the manifest was not written by an install.
     """
+    if not read_manifest(layout):
+        require_root("litellmctl diff")
+        raise NotInstalled
+    require_booted(layout)
     host = observe_host(layout, Systemctl(layout))
-    if not host.manifest:
-        raise MissingError("nothing is installed here, or this user can't read it", "Run it with sudo.")
     checks: list[Check] = []
     diffs: list[str] = []
     for path, record in sorted(host.manifest.items()):

@@ -11,7 +11,7 @@ from pathlib import Path
 from litellm_systemd import contract
 from litellm_systemd.command import replace_process
 from litellm_systemd.commands.transaction import changing, require_root
-from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable, UsageError
+from litellm_systemd.errors import InputError, InstallerError, NotInstalled, Unavailable, UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.bundle import Target, open_source, write_bundle
@@ -66,7 +66,7 @@ def upgrade(
 def _require_current(layout: Layout) -> str:
     current = current_release(layout)
     if current is None:
-        raise MissingError("nothing is installed here", "Run 'litellmctl install' first.")
+        raise NotInstalled
     return current
 
 

@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from litellm_systemd.env.settings import CONFIG_VARIABLE, Dotenv, Settings, build_settings, read_dotenv
-from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.errors import InputError, MissingError, NotInstalled, PermissionDenied
 from litellm_systemd.gateway.config import (
     ConfigChoice,
     ConfigOrigin,
@@ -127,7 +127,7 @@ def _require_config(request: Request, refusal: PermissionDenied | None) -> None:
     if refusal is not None and request.config is None:
         raise refusal
     if request.installed_only:
-        raise MissingError("nothing is installed here", "Run 'litellmctl install' first.")
+        raise NotInstalled
     if request.config is None:
         raise MissingError(
             "there is no .env here, and nothing is installed yet",

@@ -20,7 +20,7 @@ from litellm_systemd.commands.transaction import Say, changing, require_root
 from litellm_systemd.env import mock_testing
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.env.variables import MASTER_KEY
-from litellm_systemd.errors import MissingError, UsageError
+from litellm_systemd.errors import NotInstalled, UsageError
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, read_installed, require_installed, require_systemd
@@ -133,13 +133,14 @@ def installed_settings(layout: Layout) -> Settings:
     """The settings that are installed.
 
     Raises:
-        MissingError: nothing is installed.
+        NotInstalled: nothing is installed.
         PermissionDenied: this user can't read them.
     """
     installed = read_installed(layout)
     if not installed:
-        raise MissingError(
-            "nothing is installed here", "Run 'litellmctl install' first, or use --base-url and --api-key."
+        raise NotInstalled(
+            "Use --base-url and --api-key to verify another gateway. To install the service, run:"
+            " sudo litellmctl install"
         )
     return build_settings(Dotenv(layout.environment_file, installed), installed={}, new_key=str)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from litellm_systemd.commands.transaction import changing
 from litellm_systemd.host.layout import UNITS, Layout
-from litellm_systemd.host.observe import observe_host
+from litellm_systemd.host.observe import observe_host, require_booted
 from litellm_systemd.host.state import Plan, Verb
 from litellm_systemd.install.apply import apply_uninstall
 from litellm_systemd.install.plan import plan_uninstall
@@ -34,6 +34,7 @@ def uninstall(
         InstallerError: a step failed; the next run continues from there.
     """
     with changing(layout, "uninstall", say, wait=wait) as executor:
+        require_booted(layout)
         host = observe_host(layout, executor.systemctl)
         plan = plan_uninstall(layout, host, purge=purge)
         if not plan:

@@ -175,18 +175,23 @@ def is_booted() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
-def require_systemd(systemctl: Systemctl) -> int:
-    """The version of the running systemd.
-
-    Raises:
-        Unavailable: systemd does not run here or is too old.
-    """
-    if not is_booted():
+def require_booted(layout: Layout) -> None:
+    """Raise Unavailable if the layout is that of this host, and systemd does not run here."""
+    if layout.is_host and not is_booted():
         raise Unavailable(
             "systemd is not running on this machine",
             "'litellmctl run' serves in the foreground without it; './scripts/quickstart.sh' runs the service in a"
             " temporary container.",
         )
+
+
+def require_systemd(systemctl: Systemctl) -> int:
+    """The version of systemd.
+
+    Raises:
+        Unavailable: it does not run on this host, or is too old.
+    """
+    require_booted(systemctl.layout)
     version = systemctl.version()
     if version < OLDEST_SYSTEMD:
         raise Unavailable(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from litellm_systemd.errors import UsageError
+from litellm_systemd.errors import NotInstalled, UsageError
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, previous_release
@@ -73,6 +73,7 @@ def choose_rollback(layout: Layout, identifier: str | None) -> Release:
 
     Raises:
         UsageError: no other release matches, or there is no other.
+        NotInstalled: there is no release at all.
     """
     current = current_release(layout)
     others = [release for release in list_releases(layout) if release.identifier != current]
@@ -82,6 +83,8 @@ def choose_rollback(layout: Layout, identifier: str | None) -> Release:
         raise UsageError(f"release {identifier} {reason}", "'litellmctl releases list' shows all of them.")
     if named:
         return named[0]
+    if not others and current is None:
+        raise NotInstalled
     if not others:
         raise UsageError("there is no other release to roll back to", "'litellmctl releases list' shows all of them.")
     return _before(layout, others)
