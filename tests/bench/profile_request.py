@@ -26,7 +26,7 @@ from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import open_journal
 from litellm_systemd.runtime.worker import litellm_adapter, worker
-from litellm_systemd.runtime.worker.server import READINESS, Server, build_config, get_status
+from litellm_systemd.runtime.worker.draining_server import READINESS, Server, build_config, get_status
 from tests.integration.runtime_service import CONFIG, KEY
 
 _SCOPE: dict[str, Any] = {

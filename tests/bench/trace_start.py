@@ -80,7 +80,7 @@ def main() -> int:
     from litellm_systemd.runtime import cli
     from litellm_systemd.runtime.master import worker_pool
     from litellm_systemd.runtime.systemd import notify
-    from litellm_systemd.runtime.worker import litellm_adapter, server, worker
+    from litellm_systemd.runtime.worker import draining_server, litellm_adapter, worker
 
     mark(file, "our modules")
     _mark_after(file, litellm_adapter, "build", "routes")
@@ -88,8 +88,8 @@ def main() -> int:
     _mark_after(file, gc, "freeze", "freeze")
     _mark_after(file, worker_pool, "reset_process", "fork")
     _mark_after(file, worker, "_set_up", "set-up")
-    _mark_after_async(file, server.Server, "startup", "lifespan")
-    _mark_after_async(file, server, "get_status", "first 200")
+    _mark_after_async(file, draining_server.Server, "startup", "lifespan")
+    _mark_after_async(file, draining_server, "get_status", "first 200")
     _mark_after(file, notify.Notifier, "ready", "READY=1")
     preload = litellm_adapter.preload
 

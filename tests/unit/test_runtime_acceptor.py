@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.worker import server
-from litellm_systemd.runtime.worker.server import Acceptor
+from litellm_systemd.runtime.worker import draining_server
+from litellm_systemd.runtime.worker.draining_server import Acceptor
 from litellm_systemd.runtime.worker.worker import asyncio_run
 
 DEADLINE = 30.0
@@ -105,8 +105,8 @@ def test_accept_error(caplog: pytest.LogCaptureFixture) -> None:
 def test_closed_acceptor(monkeypatch: pytest.MonkeyPatch) -> None:
     """A closed acceptor accepts no connection, not even one that was waiting for its delay."""
     delay = 1.0  # long enough for the next lines on a busy machine
-    monkeypatch.setattr(server, "_DELAY_PER_CONNECTION", delay)
-    monkeypatch.setattr(server, "_MAX_DELAY", delay)
+    monkeypatch.setattr(draining_server, "_DELAY_PER_CONNECTION", delay)
+    monkeypatch.setattr(draining_server, "_MAX_DELAY", delay)
 
     async def scenario(listener: socket.socket) -> None:
         closed = Worker(listener.dup())

@@ -22,8 +22,8 @@ from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Options
-from litellm_systemd.runtime.worker import litellm_adapter, server
-from litellm_systemd.runtime.worker.server import Server, build_config
+from litellm_systemd.runtime.worker import draining_server, litellm_adapter
+from litellm_systemd.runtime.worker.draining_server import Server, build_config
 
 #: Seconds that in-flight requests get after the main process has died.
 ORPHAN_DRAIN_TIMEOUT = 5.0
@@ -185,16 +185,16 @@ class _Worker:
         """Check readiness until it succeeds, then liveness at regular intervals. Each success sends a heartbeat."""
         while not self._server.started:
             await asyncio.sleep(_START_INTERVAL)
-        while await self._check(server.READINESS) != 200:
+        while await self._check(draining_server.READINESS) != 200:
             await asyncio.sleep(_START_INTERVAL)
         while True:
             # LiteLLM answers 503 during its shutdown. That counts as alive.
-            if await self._check(server.LIVELINESS) in (200, 503):
+            if await self._check(draining_server.LIVELINESS) in (200, 503):
                 self._send_heartbeat()
             await asyncio.sleep(self._interval)
 
     async def _check(self, path: str) -> int | None:
-        status = await server.get_status(self._server.connect, path, self._hang_limit)
+        status = await draining_server.get_status(self._server.connect, path, self._hang_limit)
         self._probes += status is not None
         return status
 

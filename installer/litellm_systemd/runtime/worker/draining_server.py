@@ -1,7 +1,8 @@
 """uvicorn's server with three changes: it accepts only on request, takes a fair part of the connections, and drains.
 
 It uses internals of uvicorn: `Server.startup`, `main_loop` and `shutdown`, `cycle` and the keep-alive timer of the
-HTTP protocols. They are the same in both protocols since uvicorn 0.33; tests/unit/test_runtime_server.py checks them.
+HTTP protocols. They are the same in both protocols since uvicorn 0.33; tests/unit/test_runtime_draining_server.py
+checks them.
 
 `get_status` is the health check of a worker by itself: one end of a socket pair goes to the HTTP protocol that serves
 the port, on the same event loop, and the request to the other end. No other process can answer it, and the answer

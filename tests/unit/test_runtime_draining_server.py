@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.worker.server import Server, build_config, get_status
+from litellm_systemd.runtime.worker.draining_server import Server, build_config, get_status
 from litellm_systemd.runtime.worker.worker import asyncio_run
 
 PROTOCOLS = ("httptools", "h11")
