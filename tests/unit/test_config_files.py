@@ -64,6 +64,12 @@ def test_a_finding_names_the_included_file(tmp_path: Path) -> None:
         wanted(tmp_path, "iam_role_config.yml")
 
 
+def test_a_finding_names_no_file_that_is_not_there_yet(tmp_path: Path) -> None:
+    """Before the first install, a finding names a shipped file by its name, since no path on the host exists yet."""
+    with pytest.raises(InputError, match=r"^shared/models\.yml:\d+:\d+: .*no region is set"):
+        wanted(tmp_path, "iam_role_config.yml", "AWS_EC2_METADATA_DISABLED=true\n")
+
+
 def test_included_files_are_installed(tmp_path: Path) -> None:
     """`-c FILE` installs the file with the files that it includes, at the same relative paths below
     /etc/litellm/configs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Container, Mapping
+from functools import partial
 from pathlib import Path
 
 from litellm_systemd.errors import InputError, InstallerError
@@ -71,13 +72,13 @@ def read_for_install(
         layout: the host.
         choice: by its path, it is installed too, with the files that it includes.
         texts: what ships. What the user edited on the host stays there, and counts.
-        shown: how messages name a file of `texts`; by its path on the host if it isn't given.
+        shown: how messages name a file of `texts`; by its path if it is on the host and by its name otherwise, if not given.
         take: the paths on the host of files that are installed although the user edited them.
 
     Raises:
         InstallerError: it can't be read or used, or includes a file that can't be taken along.
     """
-    lookup = _after_install(layout, texts, shown or layout.config, take)
+    lookup = _after_install(layout, texts, shown or partial(_shown, layout), take)
     if choice.origin is not ConfigOrigin.PATH or choice.path is None:
         return read_config(_real(layout, choice.name), lookup), {}
     files: dict[str, bytes] = {}
@@ -131,6 +132,11 @@ def _edited_note(layout: Layout, path: str, models: list[str]) -> str:
         f" {layout.config(USER_FILE)}. Move {own} there (docs/configurations.md), then run:"
         " sudo litellmctl install --take-ours"
     )
+
+
+def _shown(layout: Layout, name: str) -> str:
+    path = layout.config(name)
+    return path if layout.real(path).exists() else name
 
 
 def _real(layout: Layout, name: str) -> Path:
