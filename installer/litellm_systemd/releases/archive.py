@@ -142,7 +142,7 @@ def _opened(path: Path) -> Iterator[tuple[Manifest, dict[str, tarfile.TarInfo], 
             manifest = _manifest(path, archive)
             yield manifest, _members(path, archive, manifest), archive
     except FileNotFoundError:
-        raise MissingError(f"there is no {path}", "'litellmctl bundle' makes one.") from None
+        raise MissingError(f"{path} doesn't exist", "To create a bundle, run: litellmctl bundle") from None
     except (tarfile.TarError, EOFError) as error:
         raise _damaged(path, str(error)) from None
     except OSError as error:

@@ -76,7 +76,7 @@ def read_wheel(path: Path) -> tuple[str, dict[str, bytes]]:
         with zipfile.ZipFile(path) as archive:
             entries = {item.filename: archive.read(item) for item in archive.infolist() if not item.is_dir()}
     except FileNotFoundError:
-        raise MissingError(f"there is no {path}", "Give a wheel of litellm-systemd, or a bundle.") from None
+        raise MissingError(f"{path} doesn't exist", "Give a wheel of litellm-systemd, or a bundle.") from None
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
         raise InputError(f"{path} is not a readable wheel: {error}", "Fetch or build it again.") from None
     versions = [found[1] for name in entries if (found := _WHEEL.fullmatch(name))]
