@@ -15,6 +15,7 @@ from litellm_systemd import cli
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands import status
 from litellm_systemd.errors import CommandError, InputError
+from litellm_systemd.host.layout import Layout
 from litellm_systemd.report.report import Check, Outcome, Report
 
 
@@ -229,3 +230,33 @@ def test_a_reader_that_closes_the_pipe() -> None:
     done = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["diff"], 66, "nothing is installed here"),
+        (["rollback"], 66, "nothing is installed here"),
+        (["upgrade"], 66, "nothing is installed here"),
+        (["config", "use", "demo"], 66, "nothing is installed here"),
+        (["uninstall"], 69, "systemd is not running on this machine"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_nothing_is_installed(
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without an install or systemd, a verb for the installed service says so in one line, whatever systemctl says."""
+    monkeypatch.setattr("litellm_systemd.commands.transaction.os.geteuid", lambda: 0)
+    monkeypatch.setattr("litellm_systemd.host.observe.is_booted", lambda: False)
+    monkeypatch.setattr(Layout, "is_host", True)
+    layout = Layout(root=tmp_path)
+    for module in ("installation", "releases", "service"):
+        monkeypatch.setattr(f"litellm_systemd.cli.{module}.layout_of", lambda *_arguments: layout)
+    assert run_command([*arguments, *(["--yes"] if arguments == ["uninstall"] else [])]) == code
+    assert capsys.readouterr().err.splitlines()[0] == f"litellmctl: {message}"
