@@ -251,7 +251,7 @@ def test_nothing_is_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Without an install or systemd, a verb for the installed service says so in one line, whatever systemctl says."""
+    """Without an install or systemd, a verb for the installed service reports that, and no error of systemctl."""
     monkeypatch.setattr("litellm_systemd.commands.transaction.os.geteuid", lambda: 0)
     monkeypatch.setattr("litellm_systemd.host.observe.is_booted", lambda: False)
     monkeypatch.setattr(Layout, "is_host", True)

@@ -72,7 +72,7 @@ def read_for_install(
         layout: the host.
         choice: by its path, it is installed too, with the files that it includes.
         texts: what ships. What the user edited on the host stays there, and counts.
-        shown: how messages name a file of `texts`; by its path if it is on the host and by its name otherwise, if not given.
+        shown: how messages name a file of `texts`; by default by its path, or before it is installed, its name.
         take: the paths on the host of files that are installed although the user edited them.
 
     Raises:
