@@ -13,7 +13,7 @@ import pytest
 
 from litellm_systemd import cli
 from litellm_systemd.cli import run_command
-from litellm_systemd.commands import status
+from litellm_systemd.commands import rehearse, status
 from litellm_systemd.errors import CommandError, InputError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.report.report import Check, Outcome, Report
@@ -148,6 +148,23 @@ def test_report_for_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr(status, "status", lambda _layout: REPORT)
     assert run_command(["status", "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == REPORT.as_dict()
+
+
+@pytest.mark.parametrize("options", [(), ("--offline",)])
+def test_a_rehearsal_offline_does_not_query_the_instance(
+    options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --offline a rehearsal in a clone does not query the instance metadata for a region either."""
+    seen: list[rehearse.RehearseOptions] = []
+
+    def record(options: rehearse.RehearseOptions, _say: object) -> Report:
+        seen.append(options)
+        return REPORT
+
+    monkeypatch.setattr(rehearse, "rehearse", record)
+    assert run_command(["rehearse", *options]) == 1
+    assert [each.request.ask_instance for each in seen] == [not options]
+    assert REPORT.title in capsys.readouterr().out
 
 
 def test_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,10 +166,9 @@ def rehearse(
 
     if foreground and (installed or edits or prefix):
         raise click.UsageError("--foreground takes no --installed, --take-ours, --keep-mine or --prefix")
+    request = request_of(layout_of(prefix=prefix), env_file, config, installed_only=installed)
     options = rehearse.RehearseOptions(
-        replace(
-            request_of(layout_of(prefix=prefix), env_file, config, installed_only=installed), allow_ended=allow_eol
-        ),
+        replace(request, allow_ended=allow_eol, ask_instance=not offline),
         verify=not no_verify,
         spend=not no_spend,
         wait=wait,
@@ -179,7 +178,7 @@ def rehearse(
     if foreground:
         from litellm_systemd.commands.foreground import rehearse_in_foreground
 
-        request = replace(options.request, ask_instance=not offline, prove_access=not offline)
+        request = replace(options.request, prove_access=not offline)
         return rehearse_in_foreground(replace(options, request=request), os.environ, say)
     return rehearse.rehearse(options, say)
 
