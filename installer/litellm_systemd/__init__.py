@@ -1,1 +1,1 @@
-"""litellm-systemd: run the LiteLLM Proxy as a systemd service that is ready when it says so."""
+"""litellm-systemd: run the LiteLLM Proxy as a systemd service that reports readiness correctly."""

@@ -108,5 +108,5 @@ def test_a_configuration_with_included_files(idle_box: Box) -> None:
     assert listed(box) == ["first", "edited"]
     box.write("/root/mine/team/own.yml", model % "third")
     said = ctl(box, "install", "-c", "/root/mine/my.yml", *OPTIONS)
-    assert f"{own} was edited here and stays as it is" in " ".join(said.split())
+    assert f"{own} was edited here and is kept" in " ".join(said.split())
     assert listed(box) == ["first", "edited"]

@@ -138,7 +138,7 @@ def test_missing_python(idle_box: Box) -> None:
     idle_box.run(("ln", "-sfn", "/usr/bin/python3.99", python))
     done = idle_box.run(("/usr/local/bin/litellmctl", "status"), check=False)
     assert (done.returncode, done.stdout) == (69, "")
-    assert "/usr/bin/python3.99 isn't there any more" in done.stderr
+    assert "/usr/bin/python3.99 no longer exists" in done.stderr
     assert "litellmctl install" in done.stderr
     elsewhere = idle_box.run((f"{sys.prefix}/bin/litellmctl", "status", "--json"), check=False)
     assert "won't start again" in json.loads(elsewhere.stdout)["notes"][0]

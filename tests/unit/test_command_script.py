@@ -63,7 +63,7 @@ def test_missing_python(script: Path, tmp_path: Path, link: str) -> None:
     )
     done = run(script, "status")
     assert (done.returncode, done.stdout) == (69, "")
-    assert "/usr/bin/python3.99 isn't there any more" in done.stderr
+    assert "/usr/bin/python3.99 no longer exists" in done.stderr
     assert "releases/0.1.0-abc" in done.stderr
     assert "litellmctl install" in done.stderr
 

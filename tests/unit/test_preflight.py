@@ -9,14 +9,14 @@ import pytest
 from litellm_systemd.errors import CannotCreate, InstallerError, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileKind, FileState, HostState, UnitState, folder, link
-from litellm_systemd.install.plan import require_ground
+from litellm_systemd.install.plan import require_no_conflicts
 from tests.unit.plan_hosts import make_desired, make_host
 
 LAYOUT = Layout()
 
 
 def check(host: HostState, **asked: object) -> None:
-    require_ground(LAYOUT, make_desired(LAYOUT, dict(asked), host), host)
+    require_no_conflicts(LAYOUT, make_desired(LAYOUT, dict(asked), host), host)
 
 
 def with_file(host: HostState, state: FileState) -> HostState:

@@ -45,7 +45,7 @@ def test_interrupted_change(layout: Layout) -> None:
 def test_no_secrets(layout: Layout) -> None:
     """The undo log has no content of files, and only root can read it."""
     begin(layout)
-    path = layout.real(layout.journal)
+    path = layout.real(layout.undo_log)
     assert b"secret" not in path.read_bytes()
     assert path.stat().st_mode & 0o077 == 0
 
@@ -67,7 +67,7 @@ def test_closed(layout: Layout) -> None:
 def test_incomplete_record(layout: Layout) -> None:
     """A record that is cut at any byte, as by a power failure, is ignored."""
     begin(layout)
-    path = layout.real(layout.journal)
+    path = layout.real(layout.undo_log)
     whole = path.read_bytes()
     ends = [number for number, byte in enumerate(whole, 1) if byte == ord("\n")]
     for length in range(len(whole) + 1):
@@ -81,7 +81,7 @@ def test_incomplete_record(layout: Layout) -> None:
 @pytest.mark.parametrize("text", ["{}\n", "nonsense\n", '{"format": 99}\n', "[]\n"])
 def test_invalid_undo_log(layout: Layout, text: str) -> None:
     """An invalid undo log is an error with the path of the file."""
-    path = layout.real(layout.journal)
+    path = layout.real(layout.undo_log)
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=str(path)):

@@ -1,4 +1,4 @@
-"""config check: each problem of a configuration, with its place in the file and its remedy."""
+"""config check: each problem of a configuration, with its position in the file and its remedy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_config(request: Request) -> Report:
 
 
 def environment_check(selection: Selection) -> tuple[Check, ...]:
-    """A skipped check if no environment is known, which says why."""
+    """A skipped check with the reason if no environment is known."""
     if not selection.unknown:
         return ()
     detail = f"{selection.unknown}: what depends on variables was not checked"

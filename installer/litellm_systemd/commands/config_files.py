@@ -20,7 +20,7 @@ from litellm_systemd.resources import read_config as read_shipped
 #: Texts by their path below /etc/litellm/configs.
 Texts = Mapping[str, bytes]
 
-#: Stands for the folder of the configurations that ship, which may be no folder on the disk.
+#: A name for the folder of the shipped configurations, which need not be a folder on the disk.
 _SHIPPED = Path("/shipped")
 
 
@@ -35,7 +35,7 @@ def shipped_texts(region: str | None) -> dict[str, bytes]:
 
 
 def shipped_config(name: str, region: str | None = None) -> GatewayConfig:
-    """A configuration as it ships, for a region, whatever is installed.
+    """A configuration as it ships, for a region, regardless of what is installed.
 
     Raises:
         InputError: Bedrock has none of the models in that region.
@@ -48,7 +48,7 @@ def _shipped_files(region: str | None) -> dict[Path, FileText]:
 
 
 def read_gateway(layout: Layout, choice: ConfigChoice, region: str | None = None) -> GatewayConfig:
-    """The chosen configuration as it stands; a shipped one that isn't installed as an install would write it.
+    """The chosen configuration as it is now; a shipped one that is not installed, as an install would write it.
 
     Raises:
         InstallerError: it can't be read or used.
@@ -66,7 +66,7 @@ def read_for_install(
     shown: Callable[[str], str] | None = None,
     take: Container[str] = (),
 ) -> tuple[GatewayConfig, dict[str, bytes]]:
-    """The chosen configuration as it is once `texts` are installed, and the files to install besides them.
+    """The chosen configuration as it is once `texts` are installed, and the other files to install.
 
     Args:
         layout: the host.
@@ -112,7 +112,7 @@ def standalone(own: Path | None, gateway: GatewayConfig) -> Path | bytes:
 def edited_note(layout: Layout, path: str, text: bytes) -> str | None:
     """What to do about an edited copy of a shipped configuration that doesn't include the user's own file.
 
-    It was edited before there was that file. An upgrade keeps it, and adds nothing to it.
+    The copy was edited before that file existed. An upgrade keeps it and adds nothing to it.
     """
     name = path.removeprefix(f"{layout.configs}/")
     if name not in config_names():
@@ -144,7 +144,7 @@ def _real(layout: Layout, name: str) -> Path:
 
 
 def _stays(layout: Layout, name: str, manifest: Mapping[str, Record]) -> bool:
-    """Whether an install leaves the installed file as it is: the user edited it, or it is the user's own."""
+    """Whether an install keeps the installed file: the user edited it, or it is the user's own."""
     found, record = observe_file(layout, layout.config(name)), manifest.get(layout.config(name))
     if found is None or found.kind is not FileKind.FILE:
         return False
@@ -194,7 +194,7 @@ def _require_installed(layout: Layout, path: Path, file: Path) -> None:
 def _take_along(
     layout: Layout, own: Path, name: str, texts: Texts, files: dict[str, bytes], take: Container[str]
 ) -> FileText | None:
-    """Put an included file among those to install; None where what is installed stands for it."""
+    """Add an included file to those to install; None if the installed file is used in its place."""
     text = read_text(own, str(own))
     stays = _stays(layout, name, read_manifest(layout))
     if name in texts and text.encode() in (texts[name], read_shipped(name).encode()):

@@ -24,7 +24,7 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, observe_host, read_manifest
 from litellm_systemd.host.state import DesiredState, HostState, Running, Verb, is_edited
 from litellm_systemd.install.apply import apply_install
-from litellm_systemd.install.plan import plan_install, require_ground
+from litellm_systemd.install.plan import plan_install, require_no_conflicts
 from litellm_systemd.install.steps import Executor
 from litellm_systemd.report.report import Report, render_count
 from litellm_systemd.resources import config_names
@@ -95,7 +95,7 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
         enabled=False,
         running=Running.AS_IT_IS if take_up else Running.UNTOUCHED,
     )
-    require_ground(layout, desired, host)
+    require_no_conflicts(layout, desired, host)
     plan = plan_install(layout, desired, host)
     reloads = any(action.verb is Verb.RELOAD for action in plan.actions)
     apply_install(executor, plan, desired, host, partial(prove_service, service) if reloads else lambda: None)

@@ -1,4 +1,4 @@
-"""doctor: find what is wrong, why, and how to fix it; with `fix`, apply the safe fixes."""
+"""doctor: find problems, their causes and remedies; with `fix`, apply the safe fixes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""rehearse --foreground: as much of an install as goes without systemd, without namespaces and without root."""
+"""rehearse --foreground: the part of an install that works without systemd, namespaces and root."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: S
 
 
 def _build(options: RehearseOptions, layout: Layout, say: Say) -> str:
-    """The identifier of the release, built unless it is there. Those of earlier rehearsals are removed."""
+    """The identifier of the release, built unless it exists. Those of earlier rehearsals are removed."""
     identifier = build_release(layout, _source(options), say, starts=True)
     for other in set(observe_releases(layout)) - {identifier}:
         remove_path(layout, layout.release(other))

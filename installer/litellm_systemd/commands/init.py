@@ -41,7 +41,9 @@ def find_invoker(environ: Mapping[str, str]) -> Invoker:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            raise InputError(f"SUDO_USER={name}: there is no such user here", "Run it without sudo.") from None
+            raise InputError(
+                f"SUDO_USER={name}: there is no such user here", "Run the command without sudo."
+            ) from None
         return Invoker(Path(entry.pw_dir), entry.pw_uid, entry.pw_gid)
     home = environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
     return Invoker(Path(home), os.geteuid(), os.getegid())

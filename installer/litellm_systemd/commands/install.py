@@ -78,7 +78,7 @@ def _check_port(prepared: InstallPlan) -> None:
     if not takes_it or stops_first or prepared.host.unit(contract.SOCKET).is_active:
         return
     if trouble := port_trouble(prepared.service.settings.listen):
-        # The line has the remedy, except for the place of PORT.
+        # The message has the remedy, but not the file in which PORT is set.
         raise Unavailable(trouble, "PORT is set in .env.")
 
 
@@ -114,8 +114,8 @@ def _kept_notes(layout: Layout, plan: Plan) -> tuple[str, ...]:
 
 
 def _kept_note(kept: Kept) -> str:
-    news = ", although there is a new one: --take-ours keeps yours aside and writes it." if kept.is_news else "."
-    return f"{kept.path} was edited here and stays as it is{news}"
+    news = ", although there is a new version. To write that and save yours: --take-ours" if kept.is_news else "."
+    return f"{kept.path} was edited here and is kept{news}"
 
 
 def _kept_diffs(plan: Plan) -> tuple[str, ...]:

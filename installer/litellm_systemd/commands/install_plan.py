@@ -13,10 +13,10 @@ from litellm_systemd.commands.resolve import Request, build_config_link, is_give
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.host.diff import render_diff
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import observe_host, require_calm, require_systemd
+from litellm_systemd.host.observe import observe_host, require_normal_state, require_systemd
 from litellm_systemd.host.state import DesiredState, FileState, HostState, Kept, Plan, Running, folder, link
 from litellm_systemd.host.systemctl import Systemctl
-from litellm_systemd.install.plan import plan_install, require_ground
+from litellm_systemd.install.plan import plan_install, require_no_conflicts
 from litellm_systemd.install.render import (
     render_command,
     render_environment,
@@ -83,7 +83,7 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
     systemctl = Systemctl(layout)
     systemd = require_systemd(systemctl) if layout.is_host else systemctl.version()
     if layout.is_host and options.start:
-        require_calm(systemctl)
+        require_normal_state(systemctl)
     request = replace(options.request, take=installed_paths(layout) if options.take_ours else frozenset())
     service = resolve_service(request)
     release, source = _release(layout, options.bundle)
@@ -100,7 +100,7 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
     )
     take: frozenset[str] = frozenset(host.files) if options.take_ours else frozenset()
     desired = build(service, take=take)
-    require_ground(layout, desired, host)
+    require_no_conflicts(layout, desired, host)
     plan = plan_install(layout, desired, host)
     given_up = {kept.path for kept in plan.kept if kept.is_news and options.ask(*_question(kept))}
     kept_environment = _kept_environment(layout, plan, given_up)
@@ -194,7 +194,7 @@ def build_desired(
 
 
 def _environment_file(layout: Layout, service: ServiceConfig, host: HostState) -> FileState:
-    """The rendered file; without new variables the installed one as it is, with the user's comments."""
+    """The rendered file; without new variables the installed one, with the user's comments."""
     found = host.files.get(layout.environment_file)
     if service.keeps_environment and found is not None:
         return FileState(layout.environment_file, found.content, mode=0o600)
@@ -205,7 +205,7 @@ def _environment_file(layout: Layout, service: ServiceConfig, host: HostState) -
 def build_config_file(layout: Layout, service: ServiceConfig, name: str, host: HostState) -> FileState:
     """An installed configuration. An edited one stays, unless the user gave the file itself by its path.
 
-    The file with the user's own models stays as it is, without a comparison with the shipped one.
+    The file with the user's own models is kept, without a comparison with the shipped one.
     """
     path, content = layout.config(name), service.configs[name]
     found = host.files.get(path)

@@ -102,7 +102,7 @@ def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> R
     say(f"release {identifier} takes over")
     if leaves_timer(layout, identifier):
         say(
-            f"release {identifier} does not know {contract.VERIFY_TIMER} and keeps it as it is. If its check fails:"
+            f"release {identifier} does not know {contract.VERIFY_TIMER} and does not change it. If its check fails:"
             f" sudo systemctl disable --now {contract.VERIFY_TIMER}"
         )
     program = layout.real(layout.release(identifier)) / "bin" / "litellmctl"

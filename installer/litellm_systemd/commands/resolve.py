@@ -29,7 +29,7 @@ DEFAULT_CONFIG = "iam_role_config.yml"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for.
+    """What the command line requests.
 
     `env_file`, `config`: the values of -e and -c. `cwd`: the folder in which .env and relative paths are looked up.
     `installed_only`: ignore the .env there. `region`: the value of --region.

@@ -115,7 +115,7 @@ def _with_region(
 
 
 def _own_file(request: Request, choice: ConfigChoice, configs: Mapping[str, bytes]) -> Path | None:
-    """The chosen configuration if it is the user's, by path, by name or by an edit, and so stays as it is."""
+    """The chosen configuration if it is the user's, by path, by name or by an edit, so that an install keeps it."""
     if choice.path is None or is_given(choice):
         return choice.path
     layout, path = request.layout, request.layout.config(choice.name)

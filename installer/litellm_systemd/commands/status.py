@@ -141,7 +141,7 @@ def status(layout: Layout) -> Report:
 
 
 def _credentials(layout: Layout) -> tuple[Check, ...]:
-    """Whether temporary AWS credentials end soon, or have; nothing for lasting ones, or for who may not read them."""
+    """Whether temporary AWS credentials end soon or have ended; empty for others, or if they cannot be read."""
     try:
         found = judge_end(read_installed(layout), datetime.now(timezone.utc))
     except InstallerError:
@@ -155,7 +155,7 @@ def _target(layout: Layout, path: str) -> str:
 
 
 def _missing_python(layout: Layout) -> str | None:
-    """The Python of the release in use, if an upgrade of the system took it away."""
+    """The Python of the release in use, if an upgrade of the system removed it."""
     current = current_release(layout)
     return None if current is None else missing_python(layout, current)
 
@@ -164,8 +164,8 @@ def _python_notes(missing: str | None, release: str) -> tuple[str, ...]:
     if missing is None:
         return ()
     return (
-        f"{missing} isn't there any more, and release {release} needs it: the service won't start again."
-        " Install again with a Python that is there; configuration and keys stay.",
+        f"{missing} no longer exists, and release {release} needs it: the service cannot start again. Install again"
+        " with an existing Python. Configuration and keys are kept.",
     )
 
 

@@ -140,7 +140,7 @@ def _write(path: Path, text: str) -> None:
             try:
                 stream.write(content)
                 stream.flush()
-                # It has no secrets, and its reader is seldom root.
+                # It has no secrets, and other users read it.
                 os.fchmod(stream.fileno(), 0o644)
                 Path(stream.name).replace(path)
             except BaseException:

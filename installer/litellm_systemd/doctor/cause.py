@@ -23,7 +23,7 @@ REINSTALL = (
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One thing that can be wrong.
+    """One possible cause of a problem.
 
     `id` is stable and begins with the group. `explanation` says what it does to the service. `remedy` is the command
     that fixes it, a template for `str.format`. `outcome` is FAILED or WARNING, unless a finding overrides it. `fix`

@@ -79,7 +79,7 @@ def read_offset(url: str, environ: Mapping[str, str]) -> float | None:
     try:
         connection = _connect(parts, urlsplit(proxies_for(parts.hostname or "", environ).get(parts.scheme, "")))
         try:
-            # Unsigned, so AWS rejects it and bills nothing. The response has a date all the same.
+            # Unsigned, so AWS rejects it and bills nothing. The response still has a date.
             connection.request("GET", "/")
             date = connection.getresponse().getheader("date")
         finally:

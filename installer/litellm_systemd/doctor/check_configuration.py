@@ -134,7 +134,7 @@ def detect_configuration_unusable(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _file_of(error: InstallerError) -> str | None:
-    """The file in which a configuration that can't be read is wrong."""
+    """The file with the error of a configuration that cannot be read."""
     return error.findings[0].place.file if isinstance(error, ConfigError) else None
 
 

@@ -72,7 +72,7 @@ def detect_files_unfinished(snapshot: Snapshot) -> Iterator[Finding]:
     found = read_undo_log(snapshot.layout)
     if found is not None and find_holder(snapshot.layout) is None:
         step = f"; last step: {found.taken[-1]}" if found.taken else ""
-        yield UNFINISHED.finding(f"{snapshot.layout.journal} records an unfinished {found.verb}{step}")
+        yield UNFINISHED.finding(f"{snapshot.layout.undo_log} records an unfinished {found.verb}{step}")
 
 
 RELEASE = Cause(

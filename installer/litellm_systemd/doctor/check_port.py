@@ -107,7 +107,7 @@ ADDRESS = Cause(
 
 @detects(ADDRESS)
 def detect_port_address(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a HOST that is not an address of this machine. systemd binds it all the same (FreeBind=)."""
+    """Detect a HOST that is not an address of this machine. systemd binds it nevertheless (FreeBind=)."""
     host = snapshot.settings.host
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as check:
         try:

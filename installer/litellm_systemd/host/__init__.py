@@ -1,1 +1,1 @@
-"""The host as it is: paths, files, units, observed state, differences."""
+"""The host: paths, files, units, observed and desired state, differences."""

@@ -25,18 +25,18 @@ def access_drift(found: FileState, record: Record) -> str:
     """The differences of mode and owner in words; empty if there is none. Those of a link mean nothing."""
     if FileKind.LINK in (found.kind, record.kind):
         return ""
-    ways = []
+    changes = []
     if found.mode != record.mode:
-        ways.append(f"mode {found.mode:04o}, was {record.mode:04o}")
+        changes.append(f"mode {found.mode:04o}, was {record.mode:04o}")
     if (found.owner, found.group) != (record.owner, record.group):
-        ways.append(f"owner {found.owner}:{found.group}, was {record.owner}:{record.group}")
-    return ", ".join(ways)
+        changes.append(f"owner {found.owner}:{found.group}, was {record.owner}:{record.group}")
+    return ", ".join(changes)
 
 
 def render_diff(before: FileState | None, after: FileState | None) -> str:
     """A unified diff of two states of one path, either of which may be absent, with a line for mode and owner.
 
-    Secrets are masked; the line of one that changed is in the difference all the same. Of environment files (*.env)
+    Secrets are masked; the line of a secret that changed is still in the difference. Of environment files (*.env)
     the variables are compared.
     """
     path = (after or before or FileState("?")).path
@@ -57,7 +57,7 @@ def _access(state: FileState) -> str:
 
 
 def _content(path: str, before: FileState | None, after: FileState | None) -> Iterator[str]:
-    # A line is compared with its secrets and shown without them: NUL, which no text file has, stands between the two.
+    # A line is compared with its secrets and shown without them. NUL, which no text file has, separates the two.
     old, new = ([f"{shown}\0{line}" for shown, line in _lines(state)] for state in (before, after))
     names = (path if before else "/dev/null", path if after else "/dev/null")
     for line in difflib.unified_diff(old, new, *names, lineterm=""):
@@ -65,7 +65,7 @@ def _content(path: str, before: FileState | None, after: FileState | None) -> It
 
 
 def _lines(state: FileState | None) -> Iterator[tuple[str, str]]:
-    """Each line as it is shown, and as it is."""
+    """Each line as shown, and as in the file."""
     if state is None or state.kind in (FileKind.FOLDER, FileKind.OTHER):
         return
     text = state.content.decode(errors="replace")

@@ -22,7 +22,7 @@ _NEW, _BEFORE = ".litellmctl-new", ".litellmctl-before"
 
 @contextlib.contextmanager
 def plain_umask() -> Iterator[None]:
-    """Set umask 022: the service's user must be able to read a release, whatever the caller's umask is."""
+    """Set umask 022: the service's user must be able to read a release, regardless of the caller's umask."""
     before = os.umask(0o022)
     try:
         yield
@@ -31,7 +31,7 @@ def plain_umask() -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents with mode 0755, whatever the umask is. An existing folder is kept."""
+    """Create a folder and its parents with mode 0755, regardless of the umask. An existing folder is kept."""
     with plain_umask():
         path.mkdir(parents=True, exist_ok=True)
 

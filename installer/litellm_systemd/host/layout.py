@@ -13,11 +13,11 @@ UNITS = (contract.SOCKET, contract.SERVICE)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things are.
+    """The paths on one host.
 
     `prefix` is the folder of the releases. `root` is the file system that is written to: `/` for the running host,
     another folder for an image that is being prepared. All other paths are as they are once that root is `/`;
-    `real` gives the place to open.
+    `real` returns the path to open.
     """
 
     root: Path = Path("/")
@@ -41,7 +41,8 @@ class Layout:
     cache = "/var/cache/litellm"
     own_state = "/var/lib/litellm-systemd"
     manifest = "/var/lib/litellm-systemd/manifest.json"
-    journal = "/var/lib/litellm-systemd/journal"
+    #: The undo log. The name of the file is older than the term.
+    undo_log = "/var/lib/litellm-systemd/journal"
     #: What was written, each file under its digest: the other side of `litellmctl diff`.
     pristine = "/var/lib/litellm-systemd/pristine"
     failed = "/var/lib/litellm-systemd/failed"
@@ -69,11 +70,11 @@ class Layout:
 
     @property
     def is_host(self) -> bool:
-        """Whether the root is that of the running host: only then is there a systemd to talk to."""
+        """Whether the root is that of the running host: only that one has a running systemd."""
         return self.root == Path("/")
 
     def real(self, path: str) -> Path:
-        """Where to open `path` from here."""
+        """The path to open for `path`."""
         return self.root / path.lstrip("/")
 
     def release(self, identifier: str) -> str:
@@ -86,7 +87,7 @@ class Layout:
 
 
 def layout_files(layout: Layout) -> tuple[str, ...]:
-    """The files that an install writes whatever the settings are."""
+    """The files that an install writes with any settings."""
     return (
         *(layout.service, layout.socket, layout.sysusers, layout.tmpfiles),
         *(layout.environment_file, layout.config_link, layout.current, layout.command),

@@ -200,7 +200,7 @@ def require_systemd(systemctl: Systemctl) -> int:
     return version
 
 
-def require_calm(systemctl: Systemctl) -> None:
+def require_normal_state(systemctl: Systemctl) -> None:
     """Raise Unavailable during shutdown and in rescue mode: a service that is started then does not stay up."""
     state = systemctl.system_state(timeout=60)
     if state == "stopping":

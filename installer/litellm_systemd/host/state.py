@@ -21,7 +21,7 @@ class FileKind(Enum):
 class FileState:
     """One path: its kind, content (for a link, its target), mode, owner and group.
 
-    `keep_edits` marks a file whose edits are kept: it is overwritten only if the user asks for it. The content may be
+    `keep_edits` marks a file whose edits are kept: it is overwritten only if the user requests it. The content may be
     secret and does not appear in `repr`. Mode, owner and group of a link have no meaning and keep their defaults.
     """
 

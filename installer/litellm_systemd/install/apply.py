@@ -135,7 +135,7 @@ def apply_uninstall(executor: Executor, plan: Plan, host: HostState, *, purge: b
     for path in (layout.pristine, layout.failed):
         remove_path(layout, path)
     write_file(layout, FileState(layout.manifest, render_manifest(layout, left, None).encode(), mode=0o600))
-    remove_path(layout, layout.journal)
+    remove_path(layout, layout.undo_log)
 
 
 def recover(executor: Executor) -> None:
@@ -206,7 +206,7 @@ def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:
     for action in taken:
         if action.verb in (Verb.WRITE, Verb.TAKE_AWAY):
             forget_before(layout, action.target)
-    remove_path(layout, layout.journal)
+    remove_path(layout, layout.undo_log)
 
 
 def _records(desired: DesiredState, plan: Plan, host: HostState) -> dict[str, Record]:

@@ -14,7 +14,7 @@ from litellm_systemd.host.state import Action, DesiredState, FileKind, FileState
 NEW, CHANGED, BY_HAND = "new", "changed", "edited by hand"
 
 
-def require_ground(layout: Layout, desired: DesiredState, host: HostState) -> None:
+def require_no_conflicts(layout: Layout, desired: DesiredState, host: HostState) -> None:
     """Check that each path is free or has the right type, and that no other package has units of these names.
 
     Raises:

@@ -44,7 +44,7 @@ class UndoLog:
 
     def __init__(self, layout: Layout, verb: str, host: HostState, *, purge: bool = False) -> None:
         self._layout = layout
-        self._path = layout.real(layout.journal)
+        self._path = layout.real(layout.undo_log)
         make_folder(self._path.parent)
         head = {"format": _FORMAT, "verb": verb, "pid": os.getpid(), "began": time.time(), "purge": purge}
         try:
@@ -64,7 +64,7 @@ class UndoLog:
 
     def close(self) -> None:
         """Remove the log: the change is complete or undone."""
-        remove_path(self._layout, self._layout.journal)
+        remove_path(self._layout, self._layout.undo_log)
 
 
 def read_undo_log(layout: Layout) -> Unfinished | None:
@@ -73,7 +73,7 @@ def read_undo_log(layout: Layout) -> Unfinished | None:
     Raises:
         InputError: this version cannot read the file.
     """
-    path = layout.real(layout.journal)
+    path = layout.real(layout.undo_log)
     try:
         lines = path.read_bytes().split(b"\n")
     except (FileNotFoundError, NotADirectoryError):
