@@ -185,14 +185,14 @@ class Child:
 
     def exit_code(self) -> int | None:
         """Its exit code, a signal as a negative number; None while it runs."""
-        # Left to `kill` to reap: until then the number of its process group is no other's.
+        # Only `kill` reaps it: until then no other process group can get its number.
         ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def terminate(self) -> None:
-        """Send it, and nothing that it started, a SIGTERM."""
+        """Send a SIGTERM to it, not to processes that it started."""
         # Not by Popen, which would reap it if it has just exited.
         os.kill(self._process.pid, signal.SIGTERM)
 

@@ -143,7 +143,11 @@ def test_standby_fails_to_start(idle_box: Box) -> None:
                 victim = idle_box.wait_until(lambda: children(idle_box, standby(idle_box)), 120, "it has a worker")[0]
             signal_process(idle_box, name, victim)
             _, stderr = restart.communicate(timeout=180)
-            assert (restart.returncode, "was not changed and serves on" in stderr) == (69, True), (name, whom, stderr)
+            assert (restart.returncode, "was not changed and continues to serve" in stderr) == (69, True), (
+                name,
+                whom,
+                stderr,
+            )
             idle_box.wait_until(lambda: processes(idle_box) == before[1], 60, "nothing of it is left")
             assert state(idle_box) == before[0]
             assert not idle_box.exists(f"/run/systemd/system/{STANDBY}")

@@ -79,7 +79,7 @@ def assert_drop_in_applies(box: Box) -> None:
     box.write(drop_in, "[Service]\nExecStartPre=/bin/false\n")
     box.systemctl("daemon-reload")
     done = box.run(("litellmctl", "restart"), check=False, timeout=120)
-    assert (done.returncode, "was not changed and serves on" in done.stderr) == (69, True), done.stderr
+    assert (done.returncode, "was not changed and continues to serve" in done.stderr) == (69, True), done.stderr
     assert (state(box)["MainPID"], chat(box)) == (before, 200)
     box.run(("rm", drop_in))
     box.systemctl("daemon-reload")

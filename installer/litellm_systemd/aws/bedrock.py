@@ -155,7 +155,7 @@ def _is_opaque(served: ServedModel) -> bool:
 
 
 def _resolve_profile(served: ServedModel, answers: BedrockCatalogue) -> ServedModel:
-    """Return an application inference profile with the model that it stands for; any other model as it is."""
+    """Return an application inference profile with its model; any other model unchanged."""
     found = served.found
     arns = answers.profiles.get(found.text, ()) if found is not None else ()
     behind = parse_bedrock_id(f"bedrock/{arns[0]}") if arns else None

@@ -84,8 +84,8 @@ def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) 
     if code == "RequestExpired" or text.startswith(_SKEW):
         date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
         raise InputError(
-            f"{where}: AWS refuses requests from this host because its clock is wrong"
-            + (f" (AWS says {date})" if date else ""),
+            f"{where}: AWS rejects requests from this host because its clock is wrong"
+            + (f" (the time of AWS: {date})" if date else ""),
             "Set the clock: sudo timedatectl set-ntp true",
         )
     if code == "SignatureDoesNotMatch":
@@ -177,7 +177,7 @@ def whoami(environ: Mapping[str, str], region: str) -> str:
 
 
 def describe_refusal(error: Any) -> str:
-    """Return the meaning of a refusal of AWS (a ClientError)."""
+    """Return the meaning of an error response of AWS (a ClientError)."""
     found = error.response.get("Error", {})
     code, said = found.get("Code", ""), found.get("Message", "") or "no reason given"
     return _WORDS.get(code, f"{code or 'an error'}: {said}")

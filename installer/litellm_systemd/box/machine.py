@@ -245,7 +245,7 @@ class Box(Guest):
         groups = [folder / self.name for folder in self.namespaces.cgroups]
         for group in groups:
             group.mkdir(exist_ok=True)
-        # Boxes that share a control group would stop each other's services. 0 stands for the writing process.
+        # Boxes that share a control group would stop each other's services. 0 means the writing process.
         join_groups = "".join(f'echo 0 >"{group}/cgroup.procs" && ' for group in groups)
         machine_id = self._tree.read("/etc/machine-id").strip()
         argv = (

@@ -171,7 +171,7 @@ def request_of(layout: Layout, env_file: Path | None, config: str | None, *, ins
 
 
 def _require_folder() -> None:
-    """Raise MissingError if the current folder was deleted, before a verb fails on it in its own way."""
+    """Raise MissingError if the current folder was deleted, before a verb fails on it with another message."""
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -192,7 +192,7 @@ class _Verbs(click.Group):
     )
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list for each task. Summaries are short enough to stand whole."""
+        """Write one list for each task. Summaries are short enough not to be cut off."""
         for task, names in self.tasks:
             with formatter.section(task):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=80)) for name in names])

@@ -29,7 +29,7 @@ from litellm_systemd.errors import UsageError
 
 
 class UnixAdapter(HTTPAdapter):
-    """Sends every request to one UNIX socket, whatever host the URL names, and never through a proxy."""
+    """Sends every request to one UNIX socket, not to the host of the URL, and never through a proxy."""
 
     def __init__(self, path: str) -> None:
         self._path = path

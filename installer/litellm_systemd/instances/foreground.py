@@ -22,7 +22,7 @@ from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import MissingError, Unavailable
 from litellm_systemd.host.layout import Layout
 
-#: Seconds between two looks whether the service still runs.
+#: Seconds between two checks of whether the service still runs.
 _TICK = 0.2
 #: Bytes; systemd's own limit for a message (NOTIFY_BUFFER_MAX).
 _LONGEST_MESSAGE = 4096
@@ -30,9 +30,9 @@ _LONGEST_MESSAGE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """What %S, %C and %t stand for, as in a user's own systemd (systemd.unit(5), "Specifiers"), and where data go.
+    """The folders for %S, %C and %t, as in a user's own systemd (systemd.unit(5), "Specifiers"), and for data.
 
-    `runtime` is None where the user has no XDG_RUNTIME_DIR that can be written to: then it is one below /tmp.
+    `runtime` is None if the user has no writable XDG_RUNTIME_DIR: a folder below /tmp is then used.
     """
 
     data: Path
@@ -42,7 +42,7 @@ class Folders:
 
     @property
     def log(self) -> Path:
-        """The file that the service's log goes to."""
+        """The log file of the service."""
         return self.state / "litellm" / "litellm.log"
 
 
@@ -65,7 +65,7 @@ def find_folders(environ: Mapping[str, str], home: Path) -> Folders:
 def check_units(layout: Layout) -> str | None:
     """What `systemd-analyze verify` reports of the rendered units, empty if nothing; None if it isn't installed."""
     with tempfile.TemporaryDirectory(prefix="litellm-units-") as folder:
-        # The programs that the units name are below the root, whose path a unit may not be able to hold as it is.
+        # The programs of the units are below the root, and not every path can be written in a unit.
         prefix = Path(folder, "prefix")
         prefix.symlink_to(layout.real(layout.prefix))
         copies = []
@@ -77,7 +77,7 @@ def check_units(layout: Layout) -> str | None:
             done = run(("systemd-analyze", "verify", "--man=no", *map(str, copies)), check=False)
         except MissingError:
             return None
-        # It exits with 0 for an unknown key: what counts is that it has nothing to say.
+        # It exits with 0 for an unknown key, so any output counts.
         report = done.stderr.strip() or (f"exit code {done.returncode}" if done.returncode else "")
         return report.replace(str(prefix), layout.prefix).replace(f"{folder}/", "")
 
@@ -111,11 +111,11 @@ class ForegroundService:
         """Stop it as systemd does, by SIGTERM, and wait for STOPPING=1 and the exit code 0; the seconds that it took.
 
         Raises:
-            Unavailable: it still runs after TimeoutStopSec=, or ends in another way.
+            Unavailable: it still runs after TimeoutStopSec=, or exits in another way.
         """
         began = time.monotonic()
         while self._receive(0):
-            pass  # what it sent so far must not keep it from sending more
+            pass  # a full queue would block its next message
         self._child.terminate()
         self._await_message("STOPPING=1", self._stop_timeout)
         while (code := self._child.exit_code()) is None:
@@ -192,13 +192,13 @@ def foreground_service(layout: Layout, folders: Folders) -> Iterator[ForegroundS
 
 
 def _read_unit(layout: Layout) -> dict[str, str]:
-    """The settings of the unit by name. Of one that comes several times, the last."""
+    """The settings of the unit by name; the last value of a repeated setting."""
     lines = layout.real(layout.service).read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
 
 def _command(layout: Layout, unit: Mapping[str, str]) -> tuple[str, ...]:
-    """ExecStart=, with each path where it is below the root."""
+    """ExecStart=, with each path below the root."""
     words = shlex.split(unit["ExecStart"])
     return tuple(str(layout.real(word)) if word.startswith("/") else word for word in words)
 

@@ -1,4 +1,4 @@
-"""Restart without a pause: a standby serves on the same socket while the service restarts.
+"""Restart without downtime: a standby serves on the same socket while the service restarts.
 
 `Sockets=` gives the standby the descriptors of litellm.socket (systemd.service(5)): both accept from one queue, and
 no connection is refused at any time.
@@ -28,12 +28,12 @@ def restart_without_pause(
     but connections wait until the new process is ready.
 
     Raises:
-        Unavailable: the new instance does not become ready. If it was the standby, the service serves on, unchanged;
-            if it was the service, the standby serves on.
+        Unavailable: the new instance does not become ready. If it was the standby, the service continues to serve
+            unchanged; if it was the service, the standby continues to serve.
     """
     standby = systemctl.unit_state(contract.STANDBY).active
     if standby == "active":
-        # Left by a restart that failed or was interrupted; it serves.
+        # A restart that failed or was interrupted left it, and it serves.
         say(f"{contract.STANDBY} serves already")
     elif not systemctl.unit_state(contract.SERVICE).is_active:
         systemctl.restart(contract.SERVICE)
@@ -48,8 +48,8 @@ def restart_without_pause(
     try:
         systemctl.restart(contract.SERVICE)
     except InstallerError as error:
-        raise Unavailable(f"{error.message}; {contract.STANDBY} serves on", error.hint) from None
-    # It drains in the background, for as long as its streams need.
+        raise Unavailable(f"{error.message}; {contract.STANDBY} continues to serve", error.hint) from None
+    # It drains in the background until its streams have ended.
     systemctl.stop_later(contract.STANDBY)
 
 
@@ -60,7 +60,7 @@ def remove_standby(layout: Layout) -> None:
 
 def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], None], *, is_there: bool) -> None:
     if is_there:
-        say(f"waiting until {contract.STANDBY} of the restart before has drained")
+        say(f"waiting until {contract.STANDBY} of the previous restart has drained")
         systemctl.stop(contract.STANDBY)
     write_temporary_unit(layout, _NAME, _DESCRIPTION, _SETTINGS)
     systemctl.daemon_reload()
@@ -68,4 +68,6 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
     try:
         systemctl.start(contract.STANDBY)
     except InstallerError as error:
-        raise Unavailable(f"{error.message}; {contract.SERVICE} was not changed and serves on", error.hint) from None
+        raise Unavailable(
+            f"{error.message}; {contract.SERVICE} was not changed and continues to serve", error.hint
+        ) from None

@@ -1,6 +1,6 @@
-"""A temporary unit: a copy of litellm.service below /run, with the administrator's drop-ins and one of our own.
+"""A temporary unit: a copy of litellm.service below /run, with the administrator's drop-ins and one of ours.
 
-It is stock systemd: a temporary instance has the release, user and sandbox of the service.
+A temporary instance therefore has the release, user and sandbox of the service.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from litellm_systemd.host.systemctl import Systemctl
 #: MiB of an instance, if they can't be measured.
 _LEAST_MEMORY = 512
 
-#: Comes after the administrator's drop-ins. The instance has its own folder below /run, for its control socket; it is
+#: Read after the administrator's drop-ins. The instance has its own folder below /run, for its control socket; it is
 #: not restarted if it fails, and when it stops, it leaves the port of the service open and removes its unit files.
 _OVERRIDES = """\
 [Unit]

@@ -24,7 +24,7 @@ from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.instances.temporary_unit import memory_shortage, write_temporary_unit
 from litellm_systemd.instances.throwaway_guard import ENDED, LOG
 
-#: Requests go to the UNIX socket, whatever the address.
+#: Requests use the UNIX socket; the host of the address has no effect.
 BASE_URL = "http://throwaway"
 #: Seconds after which systemd stops the unit if its companion was killed as well.
 _LONGEST = 1800

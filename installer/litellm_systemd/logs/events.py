@@ -165,7 +165,7 @@ def _continues(event: LogEvent, line: LogEvent) -> bool:
 
 
 def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
-    """Events by their signature, else by their text without variable parts; the latest group comes first."""
+    """Events by their signature, else by their text without variable parts; the latest group first."""
     found: dict[str, list[LogEvent]] = {}
     for event in events:
         signature = event.signature

@@ -45,7 +45,7 @@ class Scrubber:
                     self._labels.setdefault(line.strip(), self._labels[value])
 
     def learn_spelling(self, value: str, text: str) -> None:
-        """Add the way in which a file writes a known secret, where the parsed value differs from it."""
+        """Add the spelling of a known secret in a file that differs from the parsed value."""
         label = self._labels.get(value.strip())
         if label and text not in self._labels:
             self._labels[text] = label
@@ -65,7 +65,7 @@ class Scrubber:
     def learn_yaml(self, text: str) -> None:
         """Add the secrets of a configuration, and how the file writes them: folded over lines, with escapes."""
         self._learn_logins("configuration", text)
-        # What looks like a secret is found in a broken file all the same.
+        # What looks like a secret is also found in an invalid file.
         with contextlib.suppress(yaml.YAMLError):
             for found in find_yaml_secrets(text):
                 self.learn(found.name, found.value)
@@ -113,7 +113,7 @@ class Scrubber:
 
 
 def forms_of(secret: str) -> Iterator[str]:
-    """A secret as it is, in JSON, URLs, Python's and systemd's escapes, hexadecimal, and base64 at each alignment."""
+    """A secret as is, in JSON, URLs, Python's and systemd's escapes, hexadecimal, and base64 at each alignment."""
     quoted = (quote(secret, safe=""), quote(secret), quote_plus(secret))
     escaped = (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
     yield from dict.fromkeys(

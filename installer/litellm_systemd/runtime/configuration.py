@@ -1,4 +1,4 @@
-"""One configuration as the service loaded it: checked, with the text of its files kept."""
+"""One configuration as the service loaded it: checked, with the texts of its files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Configuration:
 
     `path` is the file itself, not a link to it: LiteLLM looks for callbacks next to the path that it is given.
     `texts` holds what LiteLLM reads, as it was when it was checked, by path: a worker that is replaced hours later
-    gets that, not what an administrator is typing just then. `name` is that of the file in its folder.
+    gets that, not an unfinished edit of an administrator. `name` is that of the file in its folder.
     """
 
     path: Path
@@ -32,8 +32,8 @@ class Configuration:
 def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
     """Read and check. Raises InputError, MissingError or PermissionDenied, each with its remedy.
 
-    LiteLLM gets one text, included files merged in: it would look on the disk for these. Where the environment allows
-    mock testing, the text has LiteLLM's switch for that; the file hasn't.
+    LiteLLM gets one text with the included files merged in, because it would read these from the disk. If the
+    environment allows mock testing, the text, but not the file, has LiteLLM's switch for that.
     """
     allows = allows_mock_testing(environ)
     for _ in range(3):
@@ -48,4 +48,4 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
             elif config.includes:
                 texts = {str(file): render_document(config.document)}
             return Configuration(file, config.digest, len(config.names), texts, entry.name)
-    raise InputError(f"{path} changes while it is read", "Try again when it is written.")
+    raise InputError(f"{path} changes while it is read", "Try again when the edit is complete.")

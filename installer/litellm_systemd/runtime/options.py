@@ -1,4 +1,4 @@
-"""The runtime's view of its environment, as a value. Defaults and ranges stand in the table of variables."""
+"""The options of the runtime, from its environment. Defaults and ranges are in the table of variables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from litellm_systemd.env.mock_testing import allows_mock_testing
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Where to serve, with how many workers and which limits. Times are in seconds, memory in MiB; 0 is no limit."""
+    """Address, number of workers and limits. Times are in seconds, memory in MiB; 0 is no limit."""
 
     config: Path
     host: str = variables.HOST.default

@@ -181,7 +181,7 @@ def choose_models(scope: Scope, listed: list[str], known: dict[str, ModelInfo]) 
 
 def _obstacle(name: str, mode: str | None) -> str:
     if "*" in name:
-        return "a pattern that stands for many models: name one with --model"
+        return "a pattern for several models: name one with --model"
     return "" if mode in _CHAT_MODES else f"its mode is {mode}, not chat"
 
 

@@ -200,7 +200,7 @@ class Server(uvicorn.Server):
             for acceptor in self._acceptors:
                 acceptor.close()
             # Without systemd no other process may hold them. Then a refused connection is better than one that waits
-            # for an accept that never comes.
+            # for an accept that never happens.
             for listener in self._listeners:
                 listener.close()
             self._announce_close()
