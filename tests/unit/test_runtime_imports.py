@@ -32,3 +32,9 @@ def test_usage_error() -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 64
     assert "invalid choice" in done.stderr
+
+
+def test_the_upgrade_of_an_earlier_version_finds_the_adapter() -> None:
+    """Version 0.1.0 tries a new release by importing `preload` from the name that its own module has."""
+    argv = (sys.executable, "-I", "-c", "from litellm_systemd.runtime.seam import preload; print(callable(preload))")
+    assert subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout == "True\n"
