@@ -83,3 +83,20 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("litellm_systemd.runtime.configuration.check", check_slowly)
     with pytest.raises(InputError, match="changes while it is read"):
         load_configuration(path, ENVIRON)
+
+
+def test_an_included_file_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is removed between the check and the load is a MissingError, not a traceback."""
+    (tmp_path / "config.yaml").write_text("include: [more.yml]\n" + MODELS)
+    (tmp_path / "more.yml").write_text("")
+    monkeypatch.setattr(
+        "litellm_systemd.runtime.configuration.check", lambda *_: (tmp_path / "more.yml").unlink(missing_ok=True)
+    )
+    with pytest.raises(MissingError, match=r"more\.yml"):
+        load_configuration(tmp_path / "config.yaml", ENVIRON)
+
+
+def test_windows_line_ends(tmp_path: Path) -> None:
+    """The service starts with a configuration that has Windows line ends, which install accepts."""
+    (tmp_path / "config.yaml").write_bytes(MODELS.replace("\n", "\r\n").encode())
+    assert load_configuration(tmp_path / "config.yaml", ENVIRON).models == 1

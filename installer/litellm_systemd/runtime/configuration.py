@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from litellm_systemd.env.mock_testing import allows_mock_testing, render_allowing
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import check, read_config
-from litellm_systemd.gateway.yaml_source import real_path, render_document
+from litellm_systemd.gateway.yaml_source import read_text, real_path, render_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,11 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
     """
     allows = allows_mock_testing(environ)
     for _ in range(3):
-        entry = path.parent / path.readlink() if path.is_symlink() else path
+        entry = path.parent / path.readlink() if os.path.islink(path) else path  # noqa: PTH114 - is_symlink() may raise
         file = real_path(entry)
         config = read_config(file)
         check(config, environ)
-        texts = {str(each): each.read_text(encoding="utf-8") for each in (file, *config.includes)}
+        texts = {str(each): read_text(each, str(each)) for each in (file, *config.includes)}
         if hashlib.sha256("".join(texts.values()).encode()).hexdigest() == config.digest:
             if allows:
                 texts = {str(file): render_allowing(config.document)}
