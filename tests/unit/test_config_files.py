@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,11 @@ def test_a_replaced_edited_copy_is_not_checked(tmp_path: Path) -> None:
     assert "old" not in found.gateway.names
     assert "own" in found.gateway.names
     assert path.read_text() == OWN.replace("own", "old")
+
+
+def test_an_included_pipe_is_refused_before_an_install(tmp_path: Path) -> None:
+    """A pipe next to the user's file is refused by what it is, not reported as missing in /etc."""
+    put(tmp_path / "mine.yml", f"include: [more.yml]\n{OWN}")
+    os.mkfifo(tmp_path / "more.yml")
+    with pytest.raises(InputError, match=rf"{tmp_path}/more\.yml can't be read: is not a regular file"):
+        wanted(tmp_path, "./mine.yml")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ SHIPPED = sorted((HERE.parents[1] / "configs").glob("*.yml"))
 SHARED = sorted((HERE.parents[1] / "configs/shared").glob("*.yml"))
 VALID = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-east-1"}
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x"}
+MODEL = "model_list:\n  - {model_name: a, litellm_params: {model: openai/x}}\n"
 ERRORS = yaml.safe_load((HERE / "config_errors.yml").read_text())
 
 
@@ -216,19 +218,45 @@ def test_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_file_in_another_encoding(tmp_path: Path) -> None:
-    """A file that is not UTF-8 is rejected with the position of the first invalid byte."""
-    (tmp_path / "c.yml").write_bytes(b"a: caf\xe9")
-    with pytest.raises(InputError, match="not UTF-8 at byte 6"):
+    """A file that is not UTF-8 is rejected with the line of the first invalid byte."""
+    (tmp_path / "c.yml").write_bytes(b"a: tea\nb: caf\xe9")
+    with pytest.raises(InputError, match=r"c\.yml:2 is not UTF-8"):
         read_config(tmp_path / "c.yml")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+@pytest.mark.parametrize("name", ["root.yml", "more.yml"])
+def test_only_a_regular_file_is_read(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    """A pipe, which would block, or a device, which may never end, is refused as a file and as an included one."""
+    write(tmp_path, "root.yml", "include: [more.yml]\n")
+    (tmp_path / name).unlink(missing_ok=True)
+    make(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name if name == 'more.yml' else ''}.*is not a regular file"):
+        read_config(tmp_path / "root.yml")
+
+
+def test_a_huge_file_is_refused(tmp_path: Path) -> None:
+    """A file of more than 4 MiB is refused before it takes memory and minutes."""
+    with (tmp_path / "c.yml").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match="is larger than 4 MiB"):
+        read_config(tmp_path / "c.yml")
+
+
+@pytest.mark.parametrize("entry", ['"a\\0b.yml"', "b" * 300], ids=["NUL", "long"])
+def test_a_name_that_no_file_can_have(tmp_path: Path, entry: str) -> None:
+    """An included name that no file can have is an InputError with the line of its entry."""
+    with pytest.raises(InputError, match=r"root\.yml:1:11 includes, can't be read"):
+        read_config(write(tmp_path, "root.yml", f"include: [{entry}]\n"))
 
 
 def test_a_permission_error_is_permission_denied(monkeypatch: pytest.MonkeyPatch) -> None:
     """EACCES becomes PermissionDenied with sudo as the remedy."""
 
-    def deny(path: Path) -> bytes:
+    def deny(path: Path, _flags: int) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", deny)
+    monkeypatch.setattr("os.open", deny)
     with pytest.raises(PermissionDenied) as caught:
         read_config(Path("c.yml"))
     assert "sudo" in caught.value.hint
@@ -362,11 +390,27 @@ def test_every_key_is_found_on_its_line(path: Path) -> None:
         assert line[place.column - 1 :].startswith(f"{key[-1]}:")
 
 
-def test_an_alias_bomb_is_read_at_once() -> None:
-    """Nested YAML aliases, which double at each level, take no more time than their text."""
-    bomb = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 25))
-    with pytest.raises(InputError, match="there is no model_list"):
+@pytest.mark.parametrize("levels", [16, 40])
+def test_an_alias_bomb_is_refused_at_once(levels: int) -> None:
+    """Nested YAML aliases, which double at each level, are refused before anything walks what they stand for."""
+    lines = (f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, levels))
+    bomb = MODEL + "a0: &a0 {x: [" + "1, " * 50 + "]}\n" + "".join(lines)
+    with pytest.raises(ConfigError, match=r"f\.yml:\d+:\d+: .*has more than 1,000,000 values"):
         parse_config(bomb, "f.yml")
+
+
+@pytest.mark.parametrize("value", ["&a [*a]", "&a {b: {c: *a}}"])
+def test_an_anchor_inside_itself_is_refused(value: str) -> None:
+    """A value that contains itself is refused with its line, and not walked forever."""
+    with pytest.raises(ConfigError, match=r"f\.yml:3:6: top contains itself"):
+        parse_config(f"{MODEL}top: {value}\n", "f.yml")
+
+
+@pytest.mark.parametrize("levels", [200, 900, 20_000])
+def test_values_nested_too_deeply_are_refused(levels: int) -> None:
+    """Deep nesting is refused with its line at any depth, not by a traceback of the code that walks it."""
+    with pytest.raises(ConfigError, match=r"f\.yml:3:\d+: top is nested more than 100 levels deep"):
+        parse_config(f"{MODEL}top: {'[' * levels}{']' * levels}\n", "f.yml")
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

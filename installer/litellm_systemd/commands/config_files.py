@@ -9,7 +9,7 @@ from pathlib import Path
 
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.gateway.config import ConfigChoice, ConfigOrigin, GatewayConfig, localize, read_config
-from litellm_systemd.gateway.yaml_source import FileText, Lookup, read_text, real_path, render_document
+from litellm_systemd.gateway.yaml_source import FileText, Lookup, path_exists, read_text, real_path, render_document
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import read_manifest
@@ -176,7 +176,7 @@ def _given(
         if name == path.name:
             return FileText(text, str(path))
         own = folder / name
-        if own == file or not own.is_file():
+        if own == file or not path_exists(own):
             return installed(file)
         return _take_along(layout, own, name, texts, files, take) or installed(file)
 
@@ -184,7 +184,7 @@ def _given(
 
 
 def _require_installed(layout: Layout, path: Path, file: Path) -> None:
-    if not (file.is_relative_to(layout.real(layout.etc).absolute()) and file.exists()):
+    if not (file.is_relative_to(layout.real(layout.etc).absolute()) and path_exists(file)):
         raise InputError(
             f"{path} includes {file.name} from another folder, which can't be taken along",
             f"Move it next to {path.name}, or below it, and change the entry.",

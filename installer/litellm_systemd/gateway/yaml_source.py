@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,13 @@ except ImportError:  # pragma: no cover
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 Marks = dict[KeyPath, Mark]
+
+#: The largest file that is read, in bytes: room for ten thousand models.
+_MAX_BYTES = 4 * 1024 * 1024
+#: How deep values may be nested, and how many there may be if each alias counts as a copy: code that walks a
+#: configuration, LiteLLM's too, calls itself for each level and visits each alias.
+_MAX_DEPTH = 100
+_MAX_NODES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,11 @@ def render_document(data: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
 
 
+def path_exists(path: Path) -> bool:
+    """Whether there is such a file. Path.exists() would raise for a name that no file can have."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def _includes(data: dict[str, Any], marks: Marks, source: str) -> list[tuple[str, Place]]:
     entries = data.pop("include", [])
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
@@ -123,7 +137,7 @@ def _include_path(entry: str, declared_in: Path, root: Path, lookup: Lookup) -> 
 
 
 def _exists(path: Path, lookup: Lookup) -> bool:
-    return lookup(path) is not None or path.exists()
+    return lookup(path) is not None or path_exists(path)
 
 
 def _normal(path: Path) -> Path:
@@ -177,10 +191,10 @@ def _read(path: Path, lookup: Lookup, shown: str, by: str) -> tuple[str, str]:
 def read_text(path: Path, shown: str, by: str = "") -> str:
     """The text of a configuration file. `shown` names it in messages, `by` names the file that includes it.
 
-    Raises MissingError, PermissionDenied, or InputError for one that isn't UTF-8.
+    Raises MissingError, PermissionDenied, or InputError for one that isn't UTF-8, too large, or no regular file.
     """
     try:
-        return path.read_bytes().decode()
+        return _read_regular(path).decode()
     except FileNotFoundError:
         hint = "Give the path of a LiteLLM configuration."
         raise MissingError(f"{shown}{by} doesn't exist", hint) from None
@@ -188,13 +202,27 @@ def read_text(path: Path, shown: str, by: str = "") -> str:
         hint = "Run the command with sudo, or make the file readable."
         raise PermissionDenied(f"{shown}{by} can't be read", hint) from None
     except UnicodeDecodeError as error:
-        hint = "Save the file as UTF-8."
-        raise InputError(f"{shown}{by} is not UTF-8 at byte {error.start}", hint) from None
-    except OSError as error:
-        reason = (error.strerror or "unknown reason").lower()
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{shown}:{line}{by} is not UTF-8", "Save the file as UTF-8.") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(
             f"{shown}{by} can't be read: {reason}", "Give the path of a LiteLLM configuration."
         ) from None
+
+
+def _read_regular(path: Path) -> bytes:
+    # A pipe would block until it has a writer, and a device may never end.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(mode):
+            raise ValueError("is a directory")
+        if not stat.S_ISREG(mode):
+            raise ValueError("is not a regular file")
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"is larger than {_MAX_BYTES // 1024**2} MiB")
+    return content
 
 
 def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, Any], Marks]:
@@ -205,7 +233,7 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
         try:
             node = loader.get_single_node()
             if node is not None:
-                _mark(node, (), source, marks, set())
+                _mark(node, (), source, marks, {})
             data = None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
@@ -237,20 +265,39 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> Config
     return config_error("not-yaml", place, f"this isn't YAML: {said}", remedy)
 
 
-def _mark(node: yaml.Node, path: KeyPath, source: str, marks: Marks, seen: set[int]) -> None:
-    if id(node) in seen:  # an alias: its anchor was marked
-        return
-    seen.add(id(node))
+def _mark(node: yaml.Node, path: KeyPath, source: str, marks: Marks, sizes: dict[int, int]) -> int:
+    """Record the places of the keys at and below a node; returns the number of values, an alias's included.
+
+    `sizes` holds that number by the id of each node; 0 for those that the node is in.
+    """
+    size = sizes.get(id(node))
+    if size == 0:
+        raise _refused(node, path, source, "contains itself")
+    if size is not None:  # an alias: its anchor was marked
+        return size
+    if len(path) > _MAX_DEPTH:
+        raise _refused(node, path, source, f"is nested more than {_MAX_DEPTH} levels deep")
+    sizes[id(node)], size = 0, 1
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             marks[(*path, index)] = (source, item.start_mark.line + 1, item.start_mark.column + 1)
-            _mark(item, (*path, index), source, marks, seen)
+            size += _mark(item, (*path, index), source, marks, sizes)
     elif isinstance(node, yaml.MappingNode):
-        _mark_mapping(node, path, source, marks, seen)
+        size += _mark_mapping(node, path, source, marks, sizes)
+    if size > _MAX_NODES:
+        raise _refused(node, path, source, f"has more than {_MAX_NODES:,} values, aliases included")
+    sizes[id(node)] = size
+    return size
 
 
-def _mark_mapping(node: yaml.MappingNode, path: KeyPath, source: str, marks: Marks, seen: set[int]) -> None:
+def _refused(node: yaml.Node, path: KeyPath, source: str, what: str) -> ConfigError:
+    place = Place(source, node.start_mark.line + 1, node.start_mark.column + 1, render_key(path[:1]))
+    return config_error("not-yaml", place, what, "Use fewer levels and fewer aliases (*NAME).")
+
+
+def _mark_mapping(node: yaml.MappingNode, path: KeyPath, source: str, marks: Marks, sizes: dict[int, int]) -> int:
     first: dict[str, int] = {}
+    size = 0
     for key, value in node.value:
         if isinstance(key, yaml.ScalarNode):
             name, mark = str(key.value), key.start_mark
@@ -261,4 +308,5 @@ def _mark_mapping(node: yaml.MappingNode, path: KeyPath, source: str, marks: Mar
                 raise config_error("duplicate-key", Place(*place, render_key((*path, name))), message, remedy)
             first[name] = mark.line + 1
             marks[(*path, name)] = place
-            _mark(value, (*path, name), source, marks, seen)
+            size += _mark(value, (*path, name), source, marks, sizes)
+    return size
