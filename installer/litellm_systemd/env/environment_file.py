@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from litellm_systemd.contract import TRIAL_SOCKET
 from litellm_systemd.errors import InputError
 
 #: execve(2): the kernel refuses one string of more than 32 pages, and by default a quarter of an 8 MiB stack in all.
 MAX_ASSIGNMENT_BYTES = 131_071
 MAX_TOTAL_BYTES = 1_572_864
 
-#: Variables that systemd or the runtime sets. A file that overrides them breaks readiness, the watchdog or Python.
+#: Variables that systemd, litellmctl or the runtime sets. A file that overrides them breaks readiness, the watchdog
+#: or Python, or turns the service into a throwaway instance, whose clients may make models fail.
 RESERVED = frozenset(
     {
         *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "INVOCATION_ID", "JOURNAL_STREAM"),
         *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "PYTHONHOME"),
         *("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY"),
+        TRIAL_SOCKET,
     }
 )
 
@@ -52,7 +55,8 @@ def check_assignment(name: str, value: str, where: str) -> None:
             "Use letters, digits and underscores. The first character can't be a digit.",
         )
     if name in RESERVED:
-        raise InputError(f"{where}: systemd sets {name} for the service itself", "Remove the line.")
+        setter = "litellmctl" if name == TRIAL_SOCKET else "systemd"
+        raise InputError(f"{where}: {setter} sets {name} for the service itself", "Remove the line.")
     if not _is_accepted(value):
         raise InputError(f"{where}: the value of {name} contains a character that systemd rejects", _TEXT_HINT)
     if len(f"{name}={value}".encode()) > MAX_ASSIGNMENT_BYTES:

@@ -154,7 +154,7 @@ def _master_key(
             f"{dotenv.where(name)}: {name}={key} is the key of every LiteLLM tutorial",
             "Remove the line, and a strong key is generated.",
         )
-    if key != key.strip() or not key.isascii():
+    if key != key.strip() or not key.isascii() or not key.isprintable():
         raise InputError(
             f"{dotenv.where(name)}: {name} has spaces around it or a character that an HTTP header can't hold",
             "Use letters, digits, - and _.",

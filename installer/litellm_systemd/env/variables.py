@@ -59,13 +59,12 @@ def whole_number(least: int, most: int) -> ValueType[int]:
 
 
 def seconds(least: float, most: float = _DAY) -> ValueType[float]:
-    """Seconds, with decimals or without."""
+    """Seconds, with decimals or without: no sign, no exponent, no separators."""
 
     def parse(text: str) -> float:
-        value = float(text)
-        if not least <= value <= most:  # false for NaN as well
+        if not re.fullmatch(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+", text) or not least <= float(text) <= most:
             raise ValueError(text)
-        return value
+        return float(text)
 
     limits = f"{least:.9g} to {most:.9g}"
     return ValueType("seconds", f"is not a number of seconds from {limits}", parse, range=limits)
@@ -92,9 +91,11 @@ def _parse_switch(text: str) -> bool:
 
 
 def _parse_address(text: str) -> str:
-    address = ipaddress.ip_address({"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(text, text.strip("[]")))  # noqa: S104
-    # The zone of fe80::1%eth0 may be any text for Python. It becomes part of a unit file.
-    if re.search(r"[\s\x00-\x1f/]", str(address)):
+    if bracketed := re.fullmatch(r"\[(.*:.*)\]", text):
+        text = bracketed[1]
+    address = ipaddress.ip_address({"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(text, text))  # noqa: S104
+    # systemd reads no zone, as in fe80::1%eth0: it would take %e for a specifier, and %%eth0 for no address.
+    if "%" in str(address):
         raise ValueError(text)
     return str(address)
 
