@@ -128,6 +128,24 @@ def test_anything_like_a_key_is_masked(secret: str) -> None:
     assert cleaned.endswith(" in us-east-1")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cannot connect to postgresql://u:p@canary@db:5432/x",
+        "proxy http://u:canary/x@proxy:3128 refused",
+        "Incorrect API key provided: canary-of-words",
+        "headers: authorization: canary-of-words",
+        "set-cookie: a=1; session=canary",
+        "Params(api_key=SecretStr('canary-of-words'))",
+        "{'password': b'canary'}",
+        "ran x --api-key canary-of-words",
+    ],
+)
+def test_a_secret_of_words_is_masked_by_its_context(text: str) -> None:
+    """A password that looks like words is masked where a URL, a header, an option or a type gives it away."""
+    assert "canary" not in redact(text)
+
+
 def test_the_given_secret_is_masked_in_any_form() -> None:
     """A master key is masked even without the prefix `sk-`."""
     assert redact("key hunter2 is wrong", "hunter2", "") == "key *** is wrong"
@@ -138,6 +156,9 @@ def test_the_given_secret_is_masked_in_any_form() -> None:
     [
         "The security token included in the request is expired",
         "Bearer Token has expired",
+        "Basic authentication required",
+        "no client: api_key=None, password: null",
+        "cannot reach http://proxy:3128/a@b",
         "model task-list-v1, disk-based, risk-averse-model",
         "Invalid model name passed in model=bedrock-converse-us-claude-3-7-sonnet-v1",
         "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude",

@@ -78,6 +78,10 @@ def test_secrets_are_masked(line: str, canary: str) -> None:
         "  api_key: os.environ/MY_KEY",
         "KeyringMode=private",
         "  max_tokens: 100",
+        "  input_cost_per_token: 0.000003",
+        "  custom_tokenizer: {identifier: deepseek-ai/DeepSeek-V3}",
+        "  key_management_system: aws_secret_manager",
+        "  litellm_key_header_name: X-Litellm-Key",
         'PORT="4000"',
         "  keepalive: 5",
         "  enable_jwt_auth: true",
@@ -133,6 +137,56 @@ def test_secrets_of_an_invalid_configuration() -> None:
     assert "canary" not in shown
     assert "port: 4000" in shown
     assert shown.endswith("b: 1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'x: [\napi_key: "one\n  canary"\n',
+        "x: [\n- api_key: one\n    canary\n  model: shown\n",
+        "x: [\napi_key: >2-\n   canary\n",
+        "x: [\napi_key: | # new\n   canary\n",
+        'x: [\n"api_keys":\n- canary\n',
+        "model_list: []\n# api_key: |\n#   canary\n# model: shown\n",
+        "model_list: []\n# api_keys:\n# - canary\n",
+        "general_settings:\n  alert_to_webhook_url:\n    budget_alerts: https://example.com/canary\n",
+        "url: postgres://u:canary/x@db/y\n",
+        "url: https://u:p@canary@db/y\n",
+    ],
+)
+def test_secrets_that_span_lines(text: str) -> None:
+    """The further lines of a secret, in a broken file or a comment, and passwords with @ or / in a URL are masked."""
+    for each in (mask_yaml(text), mask_lines(text)):
+        assert "canary" not in each
+        assert ("shown" in each) == ("shown" in text)
+        assert each.count("\n") == text.count("\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Environment=\\\n "MY_THING=canary-of-words" SHOWN=1',
+        "Environment=A=1 \\\n# a comment\n  MY_THING=canary-of-words SHOWN=1",
+        "SetCredentialEncrypted=x: \\\n  Canary \\\n  canary\nType=SHOWN",
+        "ExecStart=/bin/SHOWN --api-key canary-of-words",
+    ],
+)
+def test_secrets_of_continued_lines_of_a_unit(text: str) -> None:
+    """Lines of a unit that continue the one before are masked like it; what follows shows."""
+    shown = mask_lines(text)
+    assert "canary" not in shown.lower()
+    assert "SHOWN" in shown
+    assert shown.count("\n") == text.count("\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["REDIS_HOST=redis.internal", "AZURE_API_VERSION=2024-10-21", "TZ=Europe/Berlin", "OTEL_SERVICE_NAME=gateway"],
+)
+def test_hosts_and_versions_show(line: str) -> None:
+    """The value of a variable whose name says that it is a host, a version or a time zone shows."""
+    name, _, value = line.partition("=")
+    assert f'+{name}="{value}"' in render_diff(None, FileState("/etc/x.env", line.encode()))
 
 
 def test_variables_of_the_table() -> None:

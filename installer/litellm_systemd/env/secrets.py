@@ -19,7 +19,7 @@ from litellm_systemd.env.variables import SECRET_NAMES, TABLE
 MASK = "***"
 
 _SECRET_NAME = re.compile(
-    r"key(?!ring|word|id\b)|secret|token(?!s)|passw|pwd|credential|salt|auth(?!or)|cookie|dsn"
+    r"key(?!ring|word|id\b|_management_s|_header_name)|secret|(?<!per_)token(?!s|izer|_limit)|passw|pwd|credential|salt|auth(?!or)|cookie|dsn"
     r"|connection(?!s|_?(?:pool|limit|timeout))|webhook|signature|authorization",
     re.IGNORECASE,
 )
@@ -29,8 +29,10 @@ _PUBLIC_VARIABLES = frozenset(name for each in TABLE for name in each.names) - S
 _NO_VALUE = frozenset({"", "null", "none", "~", "true", "false", "yes", "no", "on", "off"})
 #: Keys of a configuration whose values are ids of models, which can look like a random string.
 _PUBLIC_KEY = re.compile(r"(?:base_)?model(?:_name|_group_alias)?", re.IGNORECASE)
-#: Mappings of a configuration whose keys the user chooses, so that they do not describe the values.
-_OWN_NAMES = re.compile(r"headers|environment_variables", re.IGNORECASE)
+#: Mappings of a configuration whose keys do not describe the values: the user chooses them, or they are kinds of alerts.
+_OWN_NAMES = re.compile(r"headers|environment_variables|webhook", re.IGNORECASE)
+#: Variables outside of the table that say where or how, and are needed to understand a difference.
+_PUBLIC_NAME = re.compile(r"(?:\w+_)?(?:HOST|REGION|VERSION|MODE|FORMAT|ENDPOINT)|OTEL_SERVICE_NAME|TZ|LANG|LC_\w+")
 #: A run of letters and digits that is not written by hand.
 _RANDOM = re.compile(r"(?=[A-Za-z0-9+/_]*\d)(?=[A-Za-z0-9+/_]*[A-Za-z])[A-Za-z0-9+/_]{16,}")
 #: Such a run that is written by hand: words, each with a short number after it, as in a path or a module.
@@ -42,13 +44,24 @@ _HARMLESS = re.compile(
     r"|[\w./-]+\.ya?ml|localhost|\[?::1?\]?",
 )
 #: User and password, or a token, in a URL.
-LOGIN = re.compile(r"(?<=://)[^/@\s\"'<>]+(?=@)")
+#: A password may have an @ in it, or a slash, but then the colon before it is not that of a port.
+LOGIN = re.compile(r"(?<=://)(?:[^/\s\"'<>]+|[^/@:\s\"'<>]*:(?!\d{1,5}/)[^\s\"'<>]+)(?=@)")
+#: Before the value, in a form: Python's bytes, or the type that hides a value from `repr`.
+_WRAPPED = r"(?:b(?=[\"'])|SecretStr\()?[\"'\\]*"
+#: A value that is none: a key that is missing is a cause to look for.
+_IS_NONE = r"(?:None|null)(?![^\s\"',;)}\]])"
 #: What looks like a secret in any position: the group `it`, or the whole match.
 _FORMS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"(?s:-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))",
-        r"(?:Bearer|Basic|Digest|Negotiate)(?:\s|%20|\\t)+(?P<it>[A-Za-z0-9+/_.=~%-]{6,})",
+        r"Bearer(?:\s|%20|\\t)+(?P<it>[A-Za-z0-9+/_.=~%-]{6,})",
+        # A word in small letters, as in "Basic authentication required", is prose.
+        r"(?:Basic|Digest|Negotiate)(?:\s|%20|\\t)+(?P<it>(?!(?-i:[a-z]+)\b)[A-Za-z0-9+/_.=~%-]{6,})",
+        r"\bauthorization[\"'\\]*\s*[=:]\s*[\"'\\]*(?:[a-z]+ )?(?P<it>(?!\*\*\*|<secret-)[^\s\"',;\\<>{}]{8,})",
+        r"\b(?:set-)?cookie[\"'\\]*\s*[=:]\s*[\"'\\]*(?P<it>[^\s\"'\\=]+=[^\r\n\"'\\]+)",
+        r"\bapi key provided:\s*(?P<it>[^\s\"',]{4,})",
+        r"(?<![\w-])--[\w-]*(?:key|token|secret|password)\s+[\"']?(?P<it>[^\s\"'-][^\s\"']{5,})",
         r"\bsk-[A-Za-z0-9_.-]{6,}",
         r"\b(?-i:(?:AKIA|ASIA)[A-Z0-9]{12,})",
         r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+)*",
@@ -58,13 +71,14 @@ _FORMS = tuple(
         r"https://hooks\.slack\.com/(?P<it>[^\s\"'<>]+)",
         r"[\w-]*(?:api[_-]?key|secret|passw(?:or)?d|pwd|webhook|(?:access|session|security|auth)[_-]?token"
         r"|master[_-]?key|salt)[\w-]*"
-        r"[\"'\\]*\s*[=:]\s*[\"'\\]*(?P<it>(?!os\.environ/|<secret-|\*\*\*)[^\s\"',;&\\<>}]{4,})",
-        r"(?:token|signature|key|credential)[\"'\\]*\s*[=:]\s*[\"'\\]*(?P<it>(?!os\.environ/|<secret-)[^\s\"',&\\<>}]{16,})",
+        rf"[\"'\\]*\s*[=:]\s*{_WRAPPED}(?P<it>(?!os\.environ/|<secret-|\*\*\*|{_IS_NONE})[^\s\"',;&\\<>}}]{{4,}})",
+        rf"(?:token|signature|key|credential)[\"'\\]*\s*[=:]\s*{_WRAPPED}(?P<it>(?!os\.environ/|<secret-)[^\s\"',&\\<>}}]{{16,}})",
     )
 )
 #: A line `NAME=value` or `name: value`, which may be an item of a list or commented out.
 _NAMED_LINE = re.compile(r"([-+#\s]*[\"']?([\w.-]+)[\"']?\s*[:=]\s*)(\S.*)?")
-_ITEM_LINE = re.compile(r"(\s*-\s+)(\S.*)")
+_ITEM_LINE = re.compile(r"([#\s]*-\s+)(\S.*)")
+_BLOCK = re.compile(r"[|>][-+\d]*(?:\s+#.*)?")
 
 
 def is_secret_name(name: str) -> bool:
@@ -87,7 +101,9 @@ def is_secret_variable(name: str, value: str) -> bool:
     """
     if value.strip().lower() in _NO_VALUE or name in _PUBLIC_VARIABLES:
         return False
-    return name in SECRET_NAMES or is_secret_name(name) or _looks_secret(value) or _HARMLESS.fullmatch(value) is None
+    if name in SECRET_NAMES or is_secret_name(name) or _looks_secret(value):
+        return True
+    return _PUBLIC_NAME.fullmatch(name) is None and _HARMLESS.fullmatch(value) is None
 
 
 def _looks_secret(value: str) -> bool:
@@ -180,29 +196,49 @@ def mask_yaml(text: str) -> str:
     except yaml.YAMLError:
         return mask_lines(text)
     masked = _mask_spans(text, ((each.start, each.end) for each in found))
-    # A comment may repeat a secret, or hold a line that is switched off.
+    # A comment may repeat a secret, or hold lines that are switched off.
     masked = redact(masked, *(each.value for each in found if len(each.value) >= 8))
-    lines = masked.split("\n")
-    return "\n".join(_mask_line(line, -1)[0] if line.lstrip().startswith("#") else line for line in lines)
+    lines, indent = masked.split("\n"), -1
+    for number, line in enumerate(lines):
+        lines[number], indent = _mask_line(line, indent) if line.lstrip().startswith("#") else (line, -1)
+    return "\n".join(lines)
 
 
 def mask_lines(text: str) -> str:
     """A text of lines, such as a unit file or a broken YAML file, with its secrets masked, line by line as before."""
-    lines, indent = [], -1
+    lines, indent, setting = [], -1, ""
     for line in redact(text).split("\n"):
+        if setting and not line.startswith(("#", ";")):  # systemd skips comments between continued lines
+            lines.append(_mask_continued(setting, line))
+            setting = setting if line.endswith("\\") else ""
+            continue
         masked, indent = _mask_line(line, indent)
         lines.append(masked)
+        named = _NAMED_LINE.fullmatch(line)
+        if named and line.endswith("\\"):
+            setting = named[2]
     return "\n".join(lines)
 
 
+def _mask_continued(setting: str, line: str) -> str:
+    """A line that continues the one before (systemd.syntax(7))."""
+    if is_secret_name(setting):
+        return MASK
+    if setting != "Environment":
+        return line
+    # Without a name, it is the rest of a value in quotes.
+    return _mask_assignments(line) if "=" in line else MASK
+
+
 def _mask_line(line: str, indent: int) -> tuple[str, int]:
-    """The masked line, and the indentation of the secret name whose list or block continues after it, -1 for none."""
-    own = len(line) - len(line.lstrip())
+    """The masked line, and the indentation of the secret name whose list, block or text continues after it, or -1."""
+    text = line.lstrip("# \t")
+    own = len(line) - len(text)
     item = _ITEM_LINE.fullmatch(line)
-    if indent >= 0 and line.strip() and (own > indent or (own == indent and item)):
+    if indent >= 0 and text and (own > indent or (own == indent and item)):
         if item is None or ":" not in item[2]:
             return (item[1] if item else line[:own]) + MASK, indent
-    elif line.strip():
+    elif text:
         indent = -1
     named = _NAMED_LINE.fullmatch(line)
     if named is None:
@@ -210,11 +246,14 @@ def _mask_line(line: str, indent: int) -> tuple[str, int]:
     head, name, value = named.groups()
     if name == "Environment" and value and "=" in head:
         return head + _mask_assignments(value), indent
-    if value is None or value in ("|", ">", "|-", ">-", "|+", ">+"):
-        return line, own if is_secret_name(name) else indent
-    if value != MASK and is_secret_name(name) and is_secret_literal(name, value.strip("\"',{}[]")):
-        return head + MASK, indent
-    return line, indent
+    if not is_secret_name(name):
+        return line, indent
+    column = len(head) - len(head.lstrip("-+# \t"))
+    if value is None or _BLOCK.fullmatch(value):
+        return line, column
+    if value != MASK and is_secret_literal(name, value.strip("\"',{}[]")):
+        return head + MASK, column
+    return line, column if value == MASK else indent
 
 
 _ASSIGNMENT = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|(\S+)")
