@@ -19,7 +19,7 @@ from litellm_systemd.commands.models import models
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.env.environment_file import render_assignments
-from litellm_systemd.errors import MissingError
+from litellm_systemd.errors import InputError, MissingError, UsageError
 from litellm_systemd.host.layout import Layout
 
 #: One region for each source of an environment, by which the source is recognized in a report.
@@ -110,6 +110,24 @@ def test_without_a_dot_env_the_installed_environment_is_used(scene: Scene) -> No
     scene.install("seen.yml")
     scene.activate()
     assert agreed(scene) == ("active", INSTALLED)
+
+
+def test_a_dot_env_that_leads_nowhere_is_refused(scene: Scene) -> None:
+    """A .env that is a link to a missing file is reported: the installed environment is not used in its place."""
+    scene.install()
+    (scene.folder / ".env").unlink(missing_ok=True)
+    (scene.folder / ".env").symlink_to("gone")
+    with pytest.raises(MissingError, match=r"\.env: no such file"):
+        list(scene.seen())
+
+
+def test_names_that_no_file_can_have(scene: Scene) -> None:
+    """A path after -e or a CONFIG_FILE that is too long is an error with a remedy, not a defect."""
+    scene.write(".env", HERE)
+    with pytest.raises(InputError, match="File name too long"):
+        list(scene.seen(env_file=Path("x" * 300)))
+    with pytest.raises(UsageError, match="there is no configuration named"):
+        list(scene.seen(config="x" * 300))
 
 
 def test_installed_ignores_dot_env(scene: Scene) -> None:

@@ -5,6 +5,7 @@ All verbs choose here, by one precedence: docs/operations.md, "Which environment
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,7 +118,8 @@ def _choose_environment(request: Request, installed: Mapping[str, str]) -> Doten
     """The environment: -e, else .env here, else the installed one; None if there is none."""
     if request.env_file is not None:
         return read_dotenv(request.env_file)
-    if not request.installed_only and (request.cwd / ".env").exists():
+    # A link that leads nowhere counts: what was meant is not the installed environment.
+    if not request.installed_only and os.path.lexists(request.cwd / ".env"):
         return read_dotenv(request.cwd / ".env")
     return Dotenv(request.layout.environment_file, installed) if installed else None
 

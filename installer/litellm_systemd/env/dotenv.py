@@ -47,6 +47,8 @@ def read_dotenv(path: Path) -> Dotenv:
         ) from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder", "Give the path of the file.") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}", "Give the path of the file.") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{path}:{line}: not UTF-8 text", "Save the file as UTF-8.") from None

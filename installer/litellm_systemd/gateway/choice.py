@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -53,7 +54,7 @@ def resolve_name(
     if "/" in name:
         path = folder / name
         return ConfigChoice(path.name, ConfigOrigin.PATH, path)
-    own = next((folder / file for file in _spellings(name) if (folder / file).is_file()), None)
+    own = next((folder / file for file in _spellings(name) if os.path.isfile(folder / file)), None)  # noqa: PTH113 - is_file() may raise
     for file in _spellings(name):
         if file in installed:
             return ConfigChoice(file, ConfigOrigin.INSTALLED, installed_dir / file, _other(own, installed_dir / file))
