@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import sys
 import textwrap
@@ -18,6 +19,7 @@ from litellm_systemd.instances.foreground import (
     ForegroundService,
     check_units,
     find_folders,
+    find_home,
     foreground_service,
 )
 
@@ -179,6 +181,13 @@ def test_a_folder_that_cannot_be_created(layout: Layout, folders: Folders) -> No
     folders.state.write_text("in the way", encoding="utf-8")
     with pytest.raises(Unavailable, match=str(folders.state)), foreground_service(layout, folders):
         pass
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": ""}, {"HOME": "relative"}])
+def test_home_is_absolute(environ: dict[str, str]) -> None:
+    """Without HOME, or with a relative one, it is the folder of the user database, not / or the current folder."""
+    assert find_home(environ) == Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    assert find_home({"HOME": "/a home"}) == Path("/a home")
 
 
 def test_folders_by_xdg(tmp_path: Path) -> None:

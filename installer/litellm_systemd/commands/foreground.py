@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.command import interruptible
@@ -19,7 +18,7 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import OLDEST_SYSTEMD, observe_releases
 from litellm_systemd.host.state import FileKind, FileState, HostState, Running
 from litellm_systemd.host.systemctl import Systemctl
-from litellm_systemd.instances.foreground import Folders, check_units, find_folders, foreground_service
+from litellm_systemd.instances.foreground import Folders, check_units, find_folders, find_home, foreground_service
 from litellm_systemd.instances.runtime_calls import port_trouble
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.inventory import read_release
@@ -50,7 +49,7 @@ def rehearse_in_foreground(
         InstallerError: the request can't be used, the release can't be built, or the service doesn't start.
         Interrupted: a signal ended it. The service is stopped.
     """
-    folders = find_folders(environ, Path(environ.get("HOME") or "/"))
+    folders = find_folders(environ, find_home(environ))
     layout = Layout(root=folders.data / "litellm-systemd" / "root")
     with plain_umask(), interruptible():
         try:
