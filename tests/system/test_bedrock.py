@@ -89,7 +89,7 @@ def test_iam_role_without_edits(make_box: MakeBox) -> None:
     issued = control_fakes(box, "metadata")["issued"]
     assert keys_of(chats(box)) <= set(issued)
     assert traces(box, [*issued, USER.access_key]) == ""
-    assert "us.anthropic.claude-sonnet-5-5" in box.run(("cat", "/etc/litellm/config.yaml")).stdout
+    assert "us.anthropic.claude-sonnet-5-5" in box.run(("cat", "/etc/litellm/configs/shared/models.yml")).stdout
 
 
 def test_access_key_on_ec2(instance: Box) -> None:

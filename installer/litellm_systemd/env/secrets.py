@@ -29,7 +29,7 @@ _PUBLIC_VARIABLES = frozenset(name for each in TABLE for name in each.names) - S
 _NO_VALUE = frozenset({"", "null", "none", "~", "true", "false", "yes", "no", "on", "off"})
 #: Keys of a configuration whose values are ids of models, which can look like a random string.
 _PUBLIC_KEY = re.compile(r"(?:base_)?model(?:_name|_group_alias)?", re.IGNORECASE)
-#: Mappings of a configuration whose keys do not describe the values: the user chooses them, or they are kinds of alerts.
+#: Mappings of a configuration whose keys do not describe the values: names that the user chooses, or kinds of alerts.
 _OWN_NAMES = re.compile(r"headers|environment_variables|webhook", re.IGNORECASE)
 #: Variables outside of the table that say where or how, and are needed to understand a difference.
 _PUBLIC_NAME = re.compile(r"(?:\w+_)?(?:HOST|REGION|VERSION|MODE|FORMAT|ENDPOINT)|OTEL_SERVICE_NAME|TZ|LANG|LC_\w+")
