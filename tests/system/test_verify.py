@@ -141,7 +141,8 @@ def test_fallbacks_on_a_throwaway_unit(shared_box: Box) -> None:
     """
     before = state(shared_box)
     report = json.loads(ctl(shared_box, "verify", "--fallbacks", "--json"))
-    digest = hashlib.sha256(shared_box.read("/etc/litellm/config.yaml").encode()).hexdigest()
+    texts = (shared_box.read(f"/etc/litellm/configs/{name}") for name in ("demo.yml", "shared/routing.yml"))
+    digest = hashlib.sha256("".join(texts).encode()).hexdigest()
     for each in (report, json.loads(ctl(shared_box, "verify", "--no-spend", "--json"))):
         jsonschema.Draft202012Validator(SCHEMA).validate(each)
         assert each["data"]["config"] == {"name": "demo.yml", "sha256": digest, "edited": False}
