@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from litellm_systemd.env.environment_file import render_assignments
@@ -225,3 +227,12 @@ def test_secret_of_several_lines() -> None:
     text = render_diff(before, after)
     assert "canary" not in text
     assert [line for line in text.splitlines()[3:] if "A_KEY" in line] == [f"-A_KEY={MASK}", f"+A_KEY={MASK}"]
+
+
+@pytest.mark.parametrize("text", ["a" * 20_000, "-" * 20_000, "--key" * 4_000, "a/" * 10_000])
+def test_a_long_word_is_masked_in_no_time(text: str) -> None:
+    """The time for a long word, such as an image in base64 in a log line, does not grow with its square."""
+    began = time.process_time()
+    assert mask_lines(text) == text
+    assert mask_yaml(f"a: {text}") == f"a: {text}"
+    assert time.process_time() - began < 2

@@ -29,12 +29,12 @@ _PUBLIC_VARIABLES = frozenset(name for each in TABLE for name in each.names) - S
 _NO_VALUE = frozenset({"", "null", "none", "~", "true", "false", "yes", "no", "on", "off"})
 #: Keys of a configuration whose values are ids of models, which can look like a random string.
 _PUBLIC_KEY = re.compile(r"(?:base_)?model(?:_name|_group_alias)?", re.IGNORECASE)
-#: Mappings of a configuration whose keys do not describe the values: names that the user chooses, or kinds of alerts.
+#: Mappings of a configuration whose keys do not describe the values: chosen by the user, or kinds of alerts.
 _OWN_NAMES = re.compile(r"headers|environment_variables|webhook", re.IGNORECASE)
 #: Variables outside of the table that say where or how, and are needed to understand a difference.
 _PUBLIC_NAME = re.compile(r"(?:\w+_)?(?:HOST|REGION|VERSION|MODE|FORMAT|ENDPOINT)|OTEL_SERVICE_NAME|TZ|LANG|LC_\w+")
-#: A run of letters and digits that is not written by hand.
-_RANDOM = re.compile(r"(?=[A-Za-z0-9+/_]*\d)(?=[A-Za-z0-9+/_]*[A-Za-z])[A-Za-z0-9+/_]{16,}")
+#: A run of letters and digits, which is random if it has both, unless it is written by hand.
+_RUN = re.compile(r"[A-Za-z0-9+/_]{16,}")
 #: Such a run that is written by hand: words, each with a short number after it, as in a path or a module.
 _WORDS = re.compile(r"/?(?:[a-z]+\d{0,3}[/_])*(?:[a-z]+\d{0,3})?")
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
@@ -69,14 +69,15 @@ _FORMS = tuple(
         r"\b(?:gh[pousr]_|glpat-|xox[a-z]-|hf_|AIza)[A-Za-z0-9_-]{10,}",
         r"X-Amz-(?:Signature|Credential|Security-Token)=(?P<it>[^&\s\"']+)",
         r"https://hooks\.slack\.com/(?P<it>[^\s\"'<>]+)",
-        r"[\w-]*(?:api[_-]?key|secret|passw(?:or)?d|pwd|webhook|(?:access|session|security|auth)[_-]?token"
+        # From the start of a word alone: a search from each letter of a long one would take minutes.
+        r"(?<![\w-])[\w-]*(?:api[_-]?key|secret|passw(?:or)?d|pwd|webhook|(?:access|session|security|auth)[_-]?token"
         r"|master[_-]?key|salt)[\w-]*"
         rf"[\"'\\]*\s*[=:]\s*{_WRAPPED}(?P<it>(?!os\.environ/|<secret-|\*\*\*|{_IS_NONE})[^\s\"',;&\\<>}}]{{4,}})",
         rf"(?:token|signature|key|credential)[\"'\\]*\s*[=:]\s*{_WRAPPED}(?P<it>(?!os\.environ/|<secret-)[^\s\"',&\\<>}}]{{16,}})",
     )
 )
 #: A line `NAME=value` or `name: value`, which may be an item of a list or commented out.
-_NAMED_LINE = re.compile(r"([-+#\s]*[\"']?([\w.-]+)[\"']?\s*[:=]\s*)(\S.*)?")
+_NAMED_LINE = re.compile(r"([-+#\s]*[\"']?([\w.][\w.-]*)[\"']?\s*[:=]\s*)(\S.*)?")
 _ITEM_LINE = re.compile(r"([#\s]*-\s+)(\S.*)")
 _BLOCK = re.compile(r"[|>][-+\d]*(?:\s+#.*)?")
 
@@ -109,7 +110,8 @@ def is_secret_variable(name: str, value: str) -> bool:
 def _looks_secret(value: str) -> bool:
     if _UUID.search(value):
         return True
-    return any(_WORDS.fullmatch(match[0]) is None for match in _RANDOM.finditer(value))
+    runs = (match[0] for match in _RUN.finditer(value))
+    return any(re.search(r"[0-9]", run) and re.search(r"[A-Za-z]", run) and not _WORDS.fullmatch(run) for run in runs)
 
 
 def find_secrets(text: str) -> Iterator[tuple[int, int]]:
