@@ -161,7 +161,7 @@ def test_an_unknown_model(gateway: Gateway) -> None:
     report = verify(gateway, Scope(NAMES, models=("primery",)))
     assert having(report, Outcome.FAILED) == (PLAIN.format("primery"),)
     assert "model=primery" in check(report, PLAIN.format("primery")).detail
-    assert "name that the configuration has" in check(report, PLAIN.format("primery")).hint
+    assert "Request a name from the configuration" in check(report, PLAIN.format("primery")).hint
 
 
 def test_a_fallback_is_detected(gateway: Gateway) -> None:
