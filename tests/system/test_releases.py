@@ -141,6 +141,6 @@ def test_missing_python(idle_box: Box) -> None:
     assert "/usr/bin/python3.99 no longer exists" in done.stderr
     assert "litellmctl install" in done.stderr
     elsewhere = idle_box.run((f"{sys.prefix}/bin/litellmctl", "status", "--json"), check=False)
-    assert "won't start again" in json.loads(elsewhere.stdout)["notes"][0]
+    assert "cannot start again" in json.loads(elsewhere.stdout)["notes"][0]
     with pytest.raises(BoxError, match="69"):
         ctl(idle_box, "rollback")
