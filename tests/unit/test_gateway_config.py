@@ -155,6 +155,16 @@ def test_includes_are_looked_for_next_to_the_file_that_a_link_leads_to(tmp_path:
     assert (config.names, config.includes) == (("a",), (more,))
 
 
+def test_a_copy_in_place_of_the_link_still_finds_its_includes(tmp_path: Path) -> None:
+    """If an editor replaced the link to the active configuration with a copy, its included files are still found."""
+    write(tmp_path, "etc/litellm/config.yaml", "include: [more.yml]\n")
+    more = write(
+        tmp_path, "etc/litellm/configs/more.yml", "model_list: [{model_name: a, litellm_params: {model: openai/a}}]\n"
+    )
+    config = read_config(tmp_path / "etc/litellm/config.yaml")
+    assert (config.names, config.includes) == (("a",), (more,))
+
+
 def test_a_duplicate_in_an_included_file_names_the_other_file(tmp_path: Path) -> None:
     """An entry that repeats one of another file is reported with the file and line of the first one."""
     entry = "model_list:\n  - {model_name: a, litellm_params: {model: openai/x, mock_response: hi}}\n"

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from litellm_systemd.contract import CONFIG_FILE
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
 from litellm_systemd.gateway.config_types import (
     ConfigError,
@@ -131,9 +132,12 @@ def _includes(data: dict[str, Any], marks: Marks, source: str) -> list[tuple[str
 
 
 def _include_path(entry: str, declared_in: Path, root: Path, lookup: Lookup) -> Path:
-    next_to_it = _normal(declared_in.parent / entry)
-    next_to_root = _normal(root.parent / entry)
-    return next_to_root if not _exists(next_to_it, lookup) and _exists(next_to_root, lookup) else next_to_it
+    folders = [declared_in.parent, root.parent]
+    if root.parts[-3:] == Path(CONFIG_FILE).parts[-3:]:
+        # An editor replaced the link to the active configuration with a copy. The files are where the link led to.
+        folders.append(root.parent / "configs")
+    candidates = [_normal(folder / entry) for folder in folders]
+    return next((path for path in candidates if _exists(path, lookup)), candidates[0])
 
 
 def _exists(path: Path, lookup: Lookup) -> bool:
