@@ -186,7 +186,8 @@ def test_a_folder_that_cannot_be_created(layout: Layout, folders: Folders) -> No
 @pytest.mark.parametrize("environ", [{}, {"HOME": ""}, {"HOME": "relative"}])
 def test_home_is_absolute(environ: dict[str, str]) -> None:
     """Without HOME, or with a relative one, it is the folder of the user database, not / or the current folder."""
-    assert find_home(environ) == Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    folders = {each.pw_uid: each.pw_dir for each in pwd.getpwall()}
+    assert find_home(environ) == Path(folders.get(os.geteuid(), "/"))
     assert find_home({"HOME": "/a home"}) == Path("/a home")
 
 

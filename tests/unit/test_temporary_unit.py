@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.instances.temporary_unit import remove_temporary_unit, write_temporary_unit
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of root take root")
 
 UNIT = "[Unit]\nRequires=litellm.socket\nAfter=network.target\n[Service]\nUser=litellm\n"
 
