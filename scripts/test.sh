@@ -156,8 +156,8 @@ build_images() {
 make_bundle() {
     mkdir -p .cache
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
-    # An earlier version to upgrade from. A shallow clone lacks its commit.
-    "$VENV/bin/python" tests/system/earlier_version.py || [[ ${REQUIRE_SYSTEM_TESTS:-} != 1 ]]
+    # An earlier version to upgrade from.
+    "$VENV/bin/python" tests/system/earlier_version.py
 }
 
 run_fast_tests() {

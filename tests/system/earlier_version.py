@@ -1,4 +1,8 @@
-"""The checkout and the bundle of an earlier version, made by its own code. test.sh runs this before the tests."""
+"""The checkout and the bundle of an earlier version, made by its own code. test.sh runs this before the tests.
+
+The archive is in the repository, since a shallow clone lacks the commit. To make one:
+git archive --format=tar COMMIT installer units configs scripts setup.cfg pyproject.toml README.md LICENSE | xz -9e
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: The last commit before modules, messages and variables were reorganized.
-COMMIT = "6792bef508e160cb79c6b6b14d8b77cf50f66389"
-FOLDER = REPOSITORY / ".cache" / "earlier" / COMMIT[:12]
+COMMIT = "6792bef"
+ARCHIVE = Path(__file__).with_name(f"earlier-{COMMIT}.tar.xz")
+FOLDER = REPOSITORY / ".cache" / "earlier" / COMMIT
 CHECKOUT, BUNDLE = FOLDER / "checkout", FOLDER / "bundle.tar"
 
 
@@ -23,8 +29,8 @@ def make() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     package = FOLDER / "package"
     CHECKOUT.mkdir(parents=True)
-    archive = subprocess.run(("git", "-C", str(REPOSITORY), "archive", COMMIT), capture_output=True, check=True)
-    subprocess.run(("tar", "-x", "-C", str(CHECKOUT)), input=archive.stdout, check=True)
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(CHECKOUT)
     uv = f"{sys.prefix}/bin/uv"
     subprocess.run((uv, "build", "--quiet", "--wheel", "--out-dir", str(FOLDER), str(CHECKOUT)), check=True)
     [wheel] = FOLDER.glob("litellm_systemd-*.whl")

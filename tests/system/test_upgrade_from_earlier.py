@@ -21,10 +21,7 @@ def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dic
     settings.
     """
     if not earlier_version.BUNDLE.exists():
-        refuse(
-            f"{earlier_version.BUNDLE} does not exist. "
-            "To make it from the history of the repository, run: ./scripts/test.sh --setup"
-        )
+        refuse(f"{earlier_version.BUNDLE} does not exist. To make it, run: ./scripts/test.sh --setup")
     new = own_bundle()
     box = make_box(binds=(Bind(earlier_version.FOLDER, Path("/srv/earlier")), Bind(new, Path("/srv/new.tar"))))
     environment = {**install_environment, "PATH": SEARCH}
