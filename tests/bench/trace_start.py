@@ -77,7 +77,7 @@ def main() -> int:
     file = Path(sys.argv[1])
     mark(file, "interpreter")
     _count_packages()
-    from litellm_systemd.runtime import cli
+    from litellm_systemd.runtime.__main__ import main as run
     from litellm_systemd.runtime.master import worker_pool
     from litellm_systemd.runtime.systemd import notify
     from litellm_systemd.runtime.worker import draining_server, litellm_adapter, worker
@@ -98,7 +98,7 @@ def main() -> int:
         mark(file, "preloaded", packages=packages)
 
     vars(litellm_adapter)["preload"] = preload_and_mark
-    return cli.main(sys.argv[2:])
+    return run(sys.argv[2:])
 
 
 if __name__ == "__main__":

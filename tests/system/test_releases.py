@@ -34,9 +34,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, source = tmp_path_factory.mktemp("index"), find_source()
     ours = source.origin.prepare(tmp_path_factory.mktemp("scratch")).wheel
     reversion(ours, folder, GOOD)
-    reversion(
-        ours, folder, BROKEN, {"litellm_systemd/runtime/serve.py": "\ndef main(*_: object) -> int:\n    return 70\n"}
-    )
+    broken = "\ndef main(*_: object) -> int:\n    return 70\n\ndef check_main(*_: object) -> int:\n    return 0\n"
+    reversion(ours, folder, BROKEN, {"litellm_systemd/runtime/serve.py": broken})
     [litellm] = WHEELS.glob(f"litellm-{pinned_version(source.lock, 'litellm')}-*.whl")
     reversion(litellm, folder, LITELLM)
     here = {tuple(map(str, parse_wheel_filename(path.name)[:2])) for path in WHEELS.glob("*.whl")}

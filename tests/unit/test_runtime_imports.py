@@ -14,7 +14,7 @@ def test_fast_commands_import_little(command: tuple[str, ...], tmp_path: Path) -
     """Commands that run during a start, reload or stop import only the standard library."""
     program = (
         "import sys, atexit\n"
-        "from litellm_systemd.runtime.cli import main\n"
+        "from litellm_systemd.runtime.__main__ import main\n"
         "heavy = ('litellm', 'uvicorn', 'uvloop', 'yaml', 'sdnotify', 'asyncio', 'click')\n"
         "atexit.register(lambda: print('heavy:', [name for name in heavy if name in sys.modules]))\n"
         f"main({command!r})\n"

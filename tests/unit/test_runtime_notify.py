@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.runtime.systemd.notify import Notifier
-from litellm_systemd.runtime.systemd.watchdog import Watchdog
+from litellm_systemd.runtime.systemd.notify import Notifier, Watchdog
 
 
 @pytest.fixture

@@ -9,8 +9,13 @@ import pytest
 from litellm_systemd.runtime.channel import Heartbeat, open_channel
 from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
-from litellm_systemd.runtime.master.recycling import Recycling, render_reason, select_worker
-from litellm_systemd.runtime.master.worker_pool import Generation, WorkerHandle
+from litellm_systemd.runtime.master.worker_pool import (
+    Generation,
+    Recycling,
+    WorkerHandle,
+    render_reason,
+    select_worker,
+)
 from litellm_systemd.runtime.options import Options
 
 CONFIG = Path("/etc/litellm/config.yaml")

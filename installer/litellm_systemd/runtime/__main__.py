@@ -1,10 +1,81 @@
-"""`python -m litellm_systemd.runtime`: see `cli`."""
+"""`python -m litellm_systemd.runtime`: the command line of the runtime, for the units.
+
+Names of commands are published: the units of earlier releases call them. Each command imports its module after
+parsing, because `port` and `reload` run during a start or reload and must be fast.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from litellm_systemd.runtime.cli import main
+from litellm_systemd.contract import CONFIG_FILE, ExitCode
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command. Returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    command: str | None = arguments.command
+    if command == "port":
+        from litellm_systemd.runtime.systemd.port import main as port
+
+        return port(arguments.address)
+    if command == "reload":
+        from litellm_systemd.runtime.master.control import reload_main
+
+        return reload_main(arguments.pid, os.environ)
+    if command == "status":
+        from litellm_systemd.runtime.master.control import status_main
+
+        return status_main(os.environ)
+    if command == "stopped":
+        from litellm_systemd.runtime.systemd.stop import main as stopped
+
+        return stopped(os.environ)
+    if command == "stopping":
+        from litellm_systemd.runtime.systemd.stop import stopping_main
+
+        return stopping_main()
+    if command == "check":
+        from litellm_systemd.runtime.serve import check_main
+
+        return check_main(arguments.config, os.environ)
+    if command == "reach":
+        from litellm_systemd.runtime.connectivity import main as reach
+
+        return reach(arguments.urls, os.environ)
+    from litellm_systemd.runtime.serve import main as serve
+
+    return serve(arguments.config, os.environ)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        # argparse exits with 2, which has another meaning in this project (contract.ExitCode.CHANGES).
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="litellm_systemd.runtime", description="Run the LiteLLM proxy as a systemd service.")
+    parser.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="the LiteLLM configuration")
+    commands = parser.add_subparsers(dest="command", title="commands (default: serve)")
+    check = commands.add_parser("check", help="check that the service would start with a configuration")
+    check.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="the LiteLLM configuration")
+    reload = commands.add_parser("reload", help="for ExecReload=: reload, and wait for the result")
+    reload.add_argument("--pid", type=int, help="the expected main process; fail if another one answers")
+    port = commands.add_parser("port", help="for ExecStartPre= of the socket: check that a port is free")
+    port.add_argument("address", metavar="HOST:PORT")
+    commands.add_parser("status", help="print the status of the running service as JSON")
+    reach = commands.add_parser("reach", help="for doctor: test the connection to each URL")
+    reach.add_argument("urls", metavar="URL", nargs="*")
+    commands.add_parser("stopping", help="for ExecStop=: keep clients from undoing the stop")
+    commands.add_parser("stopped", help="for ExecStopPost=: close the port if the service stays stopped")
+    return parser
+
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))

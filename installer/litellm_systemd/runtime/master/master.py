@@ -18,11 +18,9 @@ from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
-from litellm_systemd.runtime.master.recycling import Recycling
-from litellm_systemd.runtime.master.worker_pool import Generation, WorkerHandle, WorkerPool
+from litellm_systemd.runtime.master.worker_pool import Generation, Recycling, WorkerHandle, WorkerPool
 from litellm_systemd.runtime.options import Options
-from litellm_systemd.runtime.systemd.notify import Notifier
-from litellm_systemd.runtime.systemd.watchdog import Watchdog
+from litellm_systemd.runtime.systemd.notify import Notifier, Watchdog
 from litellm_systemd.runtime.worker.worker import Job
 
 #: Seconds between two checks of the timeouts.

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime.master.control import ReloadResult, Reloads
-from litellm_systemd.runtime.master.recycling import Recycling
-from litellm_systemd.runtime.master.worker_pool import Generation, Phase, WorkerHandle
+from litellm_systemd.runtime.master.worker_pool import Generation, Phase, Recycling, WorkerHandle
 from litellm_systemd.runtime.options import Options
-from litellm_systemd.runtime.systemd.listeners import render_listener, render_listeners
+from litellm_systemd.runtime.systemd.port import render_listener, render_listeners
 
 
 class MasterState(Protocol):

@@ -1,4 +1,4 @@
-"""Notifications to systemd: sd_notify(3)."""
+"""Notifications to systemd, and when to send those that repeat: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sdnotify  # type: ignore[import-untyped]
 
 #: Seconds to wait for room in the queue of systemd's socket, for a notification that is repeated anyway.
 _SHORT_TIMEOUT = 0.1
+#: Seconds by which the stop timeout is extended during a drain. The extension is renewed after a third of them.
+_EXTENSION = 15.0
 
 
 class Notifier:
@@ -75,3 +77,29 @@ class Notifier:
         # line.
         lines = (" ".join(assignment.splitlines()) for assignment in assignments)
         self._systemd.notify("\n".join(lines).encode().decode("latin-1"))
+
+
+class Watchdog:
+    """Limits how often the notifications are sent.
+
+    The main process calls `ping` while its event loop runs and at least one worker passes its health check. It
+    replaces a hung worker itself. If no worker passes its health check for WatchdogSec=, systemd restarts the
+    service.
+    """
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._pinged_at = self._extended_at = float("-inf")
+
+    def ping(self, now: float) -> None:
+        """Send WATCHDOG=1 if the last one was sent at least a quarter of WatchdogSec= ago."""
+        interval = self._notifier.watchdog_interval
+        if interval is not None and now - self._pinged_at >= interval:
+            self._pinged_at = now
+            self._notifier.watchdog()
+
+    def extend(self, now: float) -> None:
+        """Extend the stop timeout if a third of the last extension has passed (sd_notify(3))."""
+        if now - self._extended_at >= _EXTENSION / 3:
+            self._extended_at = now
+            self._notifier.extend(_EXTENSION)

@@ -1,6 +1,8 @@
-"""Which process listens on a TCP port, read from /proc with the standard library alone.
+"""The listening sockets, and which process listens on a TCP port.
 
-The socket unit runs this before systemd binds the port, because systemd reports only that the address is in use.
+Systemd passes the sockets; without systemd they are bound here. The socket unit runs the command `port` before
+systemd binds the port, because systemd reports only that the address is in use. So this module needs the standard
+library alone, and finds the process in /proc.
 proc(5) and Documentation/networking/proc_net_tcp.rst of the kernel describe the table.
 """
 
@@ -8,15 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InputError, InstallerError, Unavailable
 
+#: The first descriptor that systemd passes (sd_listen_fds(3)).
+FIRST_FD = 3
 _LISTEN = "0A"
 _HINT = "Stop it, or set another PORT."
 
@@ -178,3 +183,64 @@ def _command(process: Path) -> str:
         return (process / "comm").read_text().strip()
     except OSError:
         return "a process"
+
+
+def take_listeners(
+    environ: MutableMapping[str, str], host: str, port: int, path: Path | None = None
+) -> tuple[socket.socket, ...]:
+    """The listening sockets: at `path` if it is given; else those that systemd passes; else bound to HOST:PORT.
+
+    It removes systemd's variables from the environment. It raises Unavailable or InputError like `bind`, and
+    never chooses another port.
+    """
+    inherited = _inherit(environ)
+    if path is not None:
+        return (_listen_at(path),)
+    listeners = inherited or bind(host, port)
+    for each in listeners:
+        each.setblocking(False)
+        if not inherited:
+            each.listen(socket.SOMAXCONN)
+    return listeners
+
+
+def _listen_at(path: Path) -> socket.socket:
+    """A UNIX socket for its owner and root. The caller has created the folder for it."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(f"cannot listen at {path}: {error.strerror or error}", "Retry.") from error
+    finally:
+        os.umask(before)
+    listener.setblocking(False)
+    listener.listen(socket.SOMAXCONN)
+    return listener
+
+
+def render_listeners(listeners: tuple[socket.socket, ...]) -> str:
+    """The addresses of the sockets as text."""
+    return ", ".join(render_listener(each) for each in listeners)
+
+
+def render_listener(listener: socket.socket) -> str:
+    """HOST:PORT, or the path of a UNIX socket."""
+    name = listener.getsockname()
+    return render_address(name[0], name[1]) if isinstance(name, tuple) else str(name)
+
+
+def _inherit(environ: MutableMapping[str, str]) -> tuple[socket.socket, ...]:
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return ()
+    listeners = tuple(socket.socket(fileno=fd) for fd in range(FIRST_FD, FIRST_FD + int(count)))
+    for each in listeners:
+        os.set_inheritable(each.fileno(), False)  # systemd passes them without FD_CLOEXEC
+        if each.type != socket.SOCK_STREAM or not each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise Unavailable(
+                f"descriptor {each.fileno()} from systemd is not a listening stream socket", "Use ListenStream=."
+            )
+    return listeners

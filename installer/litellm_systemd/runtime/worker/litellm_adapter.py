@@ -20,8 +20,6 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, ForwardRef
 
-from litellm_systemd.runtime.worker import litellm_adapter
-
 _UTILS = "fastapi.dependencies.utils"
 _FIELDS = "fastapi._compat.v2"
 _ADAPTER = "_type_adapter"
@@ -188,7 +186,7 @@ def preload(environ: MutableMapping[str, str]) -> None:
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
     gc.disable()
-    with suppress_stdout(), litellm_adapter.lazy_declaration():
+    with suppress_stdout(), lazy_declaration():
         for module in _PRELOAD:
             if module == _TOKENS and environ.get(_TOKENS_FOLDER):
                 continue  # it could access the network
@@ -196,7 +194,7 @@ def preload(environ: MutableMapping[str, str]) -> None:
             with contextlib.nullcontext() if module in (_CLI, _SERVER) else contextlib.suppress(Exception):
                 importlib.import_module(module)
         _load_guardrail_translations()
-        litellm_adapter.prepare(application())
+        prepare(application())
     use_frozen_credentials()
     _reserve_for_forking()
     gc.freeze()
