@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from litellm_systemd.doctor import check_aws, check_configuration, check_network, check_quotas
 from litellm_systemd.doctor.engine import Diagnosis, run_checks
-from litellm_systemd.doctor.registry import checks_of
+from litellm_systemd.doctor.registry import CHECKS as ALL_CHECKS
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.environment_file import render_assignments
 from litellm_systemd.host.layout import Layout
@@ -27,9 +26,9 @@ litellm_settings: {{drop_params: true}}
 ENTRY = "model_list:\n  - model_name: another\n    litellm_params: {{model: bedrock/{}}}\n"
 CHECKS = tuple(
     check
-    for module in (check_configuration, check_network, check_aws, check_quotas)
-    for check in checks_of(module)
-    if check.cause.id != "environment-stale"  # needs a running service
+    for check in ALL_CHECKS
+    if check.cause.group in ("environment", "configuration", "network", "aws")
+    and check.cause.id != "environment-stale"  # needs a running service
 )
 BASE = {"LITELLM_MASTER_KEY": "sk-0123456789abcdef0123", "AWS_REGION_NAME": "us-east-1"}
 

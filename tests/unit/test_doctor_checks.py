@@ -13,16 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.doctor.cause import Finding
-from litellm_systemd.doctor.check_clock import read_offset
 from litellm_systemd.doctor.check_configuration import changed_variables, detect_environment_credentials, read_environ
-from litellm_systemd.doctor.check_disk import assess_free_space
-from litellm_systemd.doctor.check_exit import ServiceExit, hit_start_limit, read_exit
 from litellm_systemd.doctor.check_files import is_open, is_readable, restore, restore_permissions
-from litellm_systemd.doctor.check_host import find_denials
-from litellm_systemd.doctor.check_port import listen_addresses
+from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
+from litellm_systemd.doctor.check_network import listen_addresses
 from litellm_systemd.doctor.check_service import is_short_of_workers
-from litellm_systemd.doctor.check_unit import find_line
+from litellm_systemd.doctor.check_unit import ServiceExit, find_line, hit_start_limit, read_exit
+from litellm_systemd.doctor.engine import Finding
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import render_manifest
@@ -107,7 +104,7 @@ def test_missing_workers_are_read_from_the_status_line(status: str, is_short: bo
 @pytest.mark.parametrize("minutes", [-11, 0, 11])
 def test_clock_offset_of_an_endpoint(minutes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The offset of the clock is read from the Date header of any response, even of a refusal."""
-    monkeypatch.setattr("litellm_systemd.doctor.check_clock._TIMEOUT", 60.0)  # a thread of this process answers
+    monkeypatch.setattr("litellm_systemd.doctor.check_host._TIMEOUT", 60.0)  # a thread of this process answers
 
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -12,10 +12,8 @@ import pytest
 from litellm_systemd.commands.doctor import build_report
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.__main__ import replace_tables
-from litellm_systemd.doctor.cause import Cause, DoctorCheck, Finding
-from litellm_systemd.doctor.engine import Diagnosis, run_checks
-from litellm_systemd.doctor.registry import CHECKS
-from litellm_systemd.doctor.remarks import collect_remarks
+from litellm_systemd.doctor.engine import Cause, Diagnosis, DoctorCheck, Finding, run_checks
+from litellm_systemd.doctor.registry import CHECKS, collect_remarks
 from litellm_systemd.doctor.snapshot import ObservedOnce, Snapshot
 from litellm_systemd.errors import InstallerError, PermissionDenied
 from litellm_systemd.host.layout import Layout

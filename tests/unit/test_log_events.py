@@ -11,7 +11,7 @@ import pytest
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands.logs import build_errors, build_request
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.doctor.check_journal import recent_events, reportable_groups
+from litellm_systemd.doctor.check_service import recent_events, reportable_groups
 from litellm_systemd.logs.events import LogEvent, filter_by_request, group_events, read_events
 from litellm_systemd.logs.known_messages import SIGNATURES, find_signature
 from tests.fakes.refusals import SCRIPTED

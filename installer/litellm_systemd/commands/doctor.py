@@ -10,10 +10,8 @@ from typing import Any
 
 from litellm_systemd.aws.client import load
 from litellm_systemd.commands.transaction import Say, changing, require_root
-from litellm_systemd.doctor.cause import Finding
-from litellm_systemd.doctor.engine import CheckRun, Diagnosis, run_checks
-from litellm_systemd.doctor.registry import CHECKS
-from litellm_systemd.doctor.remarks import collect_remarks
+from litellm_systemd.doctor.engine import CheckRun, Diagnosis, Finding, run_checks
+from litellm_systemd.doctor.registry import CHECKS, collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.host.layout import Layout

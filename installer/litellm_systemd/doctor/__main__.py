@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from litellm_systemd.doctor.cause import Cause
+from litellm_systemd.doctor.engine import Cause
 from litellm_systemd.doctor.registry import CHECKS
 from litellm_systemd.report.report import Outcome
 

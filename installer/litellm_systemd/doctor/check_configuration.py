@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.cause import Cause, Finding, detects
 from litellm_systemd.doctor.check_files import is_readable
+from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.expiry import judge_end
 from litellm_systemd.env.network import FILE_VARIABLES

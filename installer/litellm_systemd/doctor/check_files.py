@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, detects
+from litellm_systemd.doctor.engine import REINSTALL, Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied
 from litellm_systemd.host.diff import access_drift, describe_drift

@@ -1,12 +1,27 @@
-"""The host: systemd, memory, SELinux and AppArmor, and the Python of the active release."""
+"""The host: systemd, memory, SELinux and AppArmor, the Python of the active release, the clock, and file systems.
+
+The clock is compared with the installed files and with AWS. File systems need free bytes and inodes, and some have to
+be writable.
+"""
 
 from __future__ import annotations
 
+import base64
+import http.client
+import os
 import re
-from collections.abc import Iterator
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from litellm_systemd.doctor.cause import REINSTALL, Cause, Finding, detects
+from litellm_systemd.aws.profiles import proxies_for
+from litellm_systemd.command import run
+from litellm_systemd.doctor.check_network import endpoints_of
+from litellm_systemd.doctor.engine import REINSTALL, Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host.observe import OLDEST_SYSTEMD, is_booted, memory_field
@@ -162,3 +177,192 @@ def detect_host_python_gone(snapshot: Snapshot) -> Iterator[Finding]:
     missing = None if current is None else missing_python(snapshot.layout, current)
     if missing is not None:
         yield PYTHON.finding(f"release {current} needs {missing}, which does not exist")
+
+
+#: Seconds for a connection, and for each response on it.
+_TIMEOUT = 2.0
+#: Seconds: AWS refuses a signature whose time is off by more than five minutes.
+_MAX_SKEW = 240
+
+CLOCK = Cause(
+    "host-clock",
+    "The clock is wrong. AWS rejects requests whose time is off by more than five minutes, and TLS certificates seem"
+    " expired or not yet valid.",
+    "sudo timedatectl set-ntp true    # or: sudo systemctl restart chronyd",
+    requires=("files-not-installed",),
+)
+
+
+@detects(CLOCK)
+def detect_host_clock(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a clock that is behind the installed files, or that differs from the clock of AWS."""
+    made = snapshot.file(snapshot.layout.service)
+    if made is not None:
+        ahead = snapshot.layout.real(snapshot.layout.service).lstat().st_mtime - time.time()
+        if ahead > _MAX_SKEW:
+            yield CLOCK.finding(f"this host's time is {_now()}, {ahead / 60:.0f} minutes before the installation")
+            return
+    address = next(iter(endpoints_of(snapshot.gateway, snapshot.environment)), None)
+    offset = None if address is None else read_offset(address, snapshot.environment)
+    if offset is not None and abs(offset) > _MAX_SKEW:
+        direction = "behind" if offset > 0 else "ahead of"
+        yield CLOCK.finding(f"this host's time is {_now()}, {abs(offset) / 60:.0f} minutes {direction} {address}")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+
+
+UNSYNCHRONIZED = Cause(
+    "host-clock-free",
+    "Nothing synchronizes the clock: it drifts until AWS rejects the service's signatures.",
+    "sudo timedatectl set-ntp true",
+    outcome=Outcome.WARNING,
+    requires=("host-systemd-absent", "host-systemd-silent"),
+)
+
+
+@detects(UNSYNCHRONIZED)
+def detect_host_clock_free(_snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a clock without synchronization. In a container the host is responsible for it."""
+    if run(("systemd-detect-virt", "--quiet", "--container"), check=False, timeout=2).returncode == 0:
+        return
+    answer = run(("timedatectl", "show", "--property=NTPSynchronized", "--property=NTP"), check=False, timeout=2.5)
+    if "NTPSynchronized=no" in answer.stdout.splitlines() and "NTP=no" in answer.stdout.splitlines():
+        yield UNSYNCHRONIZED.finding("timedatectl: NTP=no, NTPSynchronized=no")
+
+
+def read_offset(url: str, environ: Mapping[str, str]) -> float | None:
+    """Seconds that the clock of an HTTP server is ahead of ours; None if it does not answer or sends no date.
+
+    `url` begins with `http` or `https`. `environ` names the proxy, as for the service.
+    """
+    parts = urlsplit(url)
+    try:
+        connection = _connect(parts, urlsplit(proxies_for(parts.hostname or "", environ).get(parts.scheme, "")))
+        try:
+            # Unsigned, so AWS rejects it and bills nothing. The response still has a date.
+            connection.request("GET", "/")
+            date = connection.getresponse().getheader("date")
+        finally:
+            connection.close()
+        return parsedate_to_datetime(date).timestamp() - time.time() if date else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+
+
+def _connect(url: SplitResult, proxy: SplitResult) -> http.client.HTTPConnection:
+    if url.scheme != "https":
+        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=_TIMEOUT)
+    # Certificates are not verified, because none seems valid to a wrong clock. Only the date is used.
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if not proxy.hostname:
+        return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=_TIMEOUT, context=context)
+    connection = http.client.HTTPSConnection(proxy.hostname, proxy.port or 80, timeout=_TIMEOUT, context=context)
+    connection.set_tunnel(url.hostname or "", url.port or 443, _proxy_headers(proxy))
+    return connection
+
+
+def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+
+
+#: Below the first number is a failure, below the second a warning: for bytes, and for inodes.
+_BYTES, _INODES = (2**20, 64 * 2**20), (100, 2000)
+#: A file system is nearly full only if its free share is at most this as well.
+_MAX_FREE_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSpace:
+    """Free bytes and inodes of a file system, and their share of the total; None if it has no limit."""
+
+    path: str
+    bytes: int
+    bytes_share: float
+    inodes: int
+    inodes_share: float | None
+
+
+def observe_free_space(snapshot: Snapshot) -> tuple[FreeSpace, ...]:
+    """The writable file systems that the service and litellmctl use, each with the first such path on it."""
+    layout = snapshot.layout
+    found: dict[int, FreeSpace] = {}
+    for wanted in ("/etc", layout.state, layout.cache, layout.own_state, layout.prefix, "/run", "/tmp", "/var/log"):  # noqa: S108
+        path = layout.real(wanted)
+        while not path.exists():
+            path = path.parent
+        status = os.statvfs(path)
+        if status.f_blocks and not status.f_flag & os.ST_RDONLY:
+            space = FreeSpace(
+                str(path),
+                status.f_bavail * status.f_frsize,
+                status.f_bavail / status.f_blocks,
+                status.f_favail,
+                status.f_favail / status.f_files if status.f_files else None,
+            )
+            found.setdefault(path.stat().st_dev, space)
+    return tuple(found.values())
+
+
+def assess_free_space(left: int, share: float | None, failure: int, warning: int) -> Outcome | None:
+    """FAILED below `failure`, WARNING below `warning`, else None. A small file system is not taken for a full one."""
+    if share is None or share > _MAX_FREE_SHARE or left >= warning:
+        return None
+    return Outcome.FAILED if left < failure else Outcome.WARNING
+
+
+FULL = Cause(
+    "host-disk-full",
+    "The file system is full: the service cannot write its state, journald drops lines, and changes fail.",
+    "sudo du -xh --max-depth=2 {path} | sort -h | tail    # shows what uses the space; old releases can go:"
+    " sudo litellmctl releases prune",
+)
+
+
+@detects(FULL)
+def detect_host_disk_full(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect file systems with little free space."""
+    for space in snapshot.cached("free space", lambda: observe_free_space(snapshot)):
+        outcome = assess_free_space(space.bytes, space.bytes_share, *_BYTES)
+        if outcome is not None:
+            yield FULL.finding(f"{space.path} has {space.bytes // 1024} KiB free", outcome=outcome, path=space.path)
+
+
+INODES = Cause(
+    "host-inodes",
+    "The file system has no free inodes: no file can be created on it, even if bytes are free.",
+    "sudo du -x --inodes --max-depth=2 {path} | sort -n | tail    # shows where the files are",
+)
+
+
+@detects(INODES)
+def detect_host_inodes(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect file systems with few free inodes."""
+    for space in snapshot.cached("free space", lambda: observe_free_space(snapshot)):
+        outcome = assess_free_space(space.inodes, space.inodes_share, *_INODES)
+        if outcome is not None:
+            yield INODES.finding(f"{space.path} has {space.inodes} free inodes", outcome=outcome, path=space.path)
+
+
+READ_ONLY = Cause(
+    "host-read-only",
+    "A file system is read-only: below /var the service cannot start, below /etc and the prefix changes fail. The"
+    " kernel makes a file system read-only after a disk error.",
+    "sudo mount -o remount,rw {path}    # first check the kernel log: journalctl -k -p err",
+)
+
+
+@detects(READ_ONLY)
+def detect_host_read_only(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect read-only file systems that have to be writable."""
+    layout = snapshot.layout
+    for path in (layout.etc, layout.state, layout.cache, layout.own_state, layout.prefix):
+        real = layout.real(path)
+        if real.exists() and os.statvfs(real).f_flag & os.ST_RDONLY:
+            outcome = Outcome.FAILED if path in (layout.state, layout.cache) else Outcome.WARNING
+            yield READ_ONLY.finding(f"{path} is on a read-only file system", outcome=outcome, path=path)

@@ -1,30 +1,36 @@
-"""All checks, in the order of the report: what other things depend on comes first."""
+"""What doctor reports: all checks, in the order of the report, and remarks.
+
+What other things depend on is checked first. A remark is an observation that is not a problem but explains what the
+user sees.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
+from litellm_systemd import contract
 from litellm_systemd.doctor import (
     check_aws,
-    check_clock,
     check_configuration,
-    check_disk,
-    check_exit,
     check_files,
     check_host,
-    check_journal,
     check_network,
-    check_port,
-    check_quotas,
     check_service,
     check_unit,
 )
-from litellm_systemd.doctor.cause import DoctorCheck
+from litellm_systemd.doctor.engine import DoctorCheck
+from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.errors import InstallerError
+from litellm_systemd.host.install_lock import find_holder
+from litellm_systemd.host.observe import is_booted
+from litellm_systemd.host.state import FileKind, is_edited
 
 _MODULES = (
-    *(check_host, check_clock, check_disk),
-    *(check_files, check_configuration, check_unit),
-    *(check_port, check_exit, check_network, check_aws, check_quotas, check_service, check_journal),
+    *(check_host, check_files, check_configuration, check_unit),
+    *(check_network, check_aws, check_service),
 )
 
 
@@ -34,3 +40,49 @@ def checks_of(module: ModuleType) -> tuple[DoctorCheck, ...]:
 
 
 CHECKS = tuple(check for module in _MODULES for check in checks_of(module))
+
+
+def collect_remarks(snapshot: Snapshot, seconds: float = 1.0) -> tuple[str, ...]:
+    """One sentence each. What this user cannot see, or what takes longer than `seconds`, is left out."""
+    found: list[str] = []
+
+    def collect() -> None:
+        for remarks in _SOURCES:
+            with contextlib.suppress(InstallerError, OSError):
+                found.extend(remarks(snapshot))
+
+    # A check that hangs may hold the lock of what a remark needs; this thread is then abandoned as well.
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return tuple(found)
+
+
+def _change_in_progress(snapshot: Snapshot) -> Iterator[str]:
+    holder = find_holder(snapshot.layout)
+    if holder is not None:
+        yield f"{holder}: these findings may be temporary."
+
+
+def _edited_files(snapshot: Snapshot) -> Iterator[str]:
+    edited = [
+        path
+        for path, record in sorted(snapshot.manifest.items())
+        if (found := snapshot.file(path)) is not None
+        and (found.kind, record.kind) == (FileKind.FILE, FileKind.FILE)
+        and is_edited(found, record)
+    ]
+    if edited:
+        yield f"Edited by hand, which is allowed: {', '.join(edited)}. To see the changes: sudo litellmctl diff"
+
+
+def _stopped_service(snapshot: Snapshot) -> Iterator[str]:
+    if not is_booted():
+        return
+    unit = snapshot.unit(contract.SERVICE)
+    if unit.load == "loaded" and unit.active == "inactive" and snapshot.service.get("Result") == "success":
+        at_boot = "starts at the next boot" if unit.is_enabled else "is disabled"
+        yield f"{contract.SERVICE} is stopped (it did not fail) and {at_boot}. To start it: sudo litellmctl start"
+
+
+_SOURCES: tuple[Callable[[Snapshot], Iterator[str]], ...] = (_change_in_progress, _edited_files, _stopped_service)
