@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.gateway.yaml_source import read_document, render_document
+from litellm_systemd.gateway.config import read_document, render_document
 from tests.integration.litellm_process import OFFLINE
 
 CONFIGS = Path(__file__).parents[2] / "configs"

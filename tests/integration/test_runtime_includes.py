@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from litellm_systemd.gateway.yaml_source import read_document
+from litellm_systemd.gateway.config import read_document
 from tests.integration.runtime_service import CONFIG, KEY, Service
 
 MAIN = f"include: [shared/mine.yml]\n{CONFIG % 'hello'}litellm_settings: {{callbacks: [near.handler, old.handler]}}\n"

@@ -17,7 +17,7 @@ from litellm_systemd.aws.credentials import (
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import GatewayConfig, parse_config
-from litellm_systemd.gateway.served_models import build_served
+from litellm_systemd.gateway.models import build_served
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
 ROLE = {"AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/gateway"}

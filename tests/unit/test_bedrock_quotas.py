@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.bedrock.ids import parse_bedrock_id
-from litellm_systemd.bedrock.quotas import ENOUGH_TOKENS, Quota, applies_to, is_too_small
+from litellm_systemd.bedrock.models import ENOUGH_TOKENS, Quota, applies_to, is_too_small, parse_bedrock_id
 
 MINUTE = "model inference tokens per minute for"
 HAIKU = "anthropic.claude-haiku-4-5-20251001-v1:0"

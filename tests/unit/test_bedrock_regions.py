@@ -8,7 +8,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from litellm_systemd.bedrock.regions import (
+from litellm_systemd.bedrock.models import (
     CALLING_REGIONS,
     DESTINATIONS,
     PROFILES,

@@ -16,10 +16,10 @@ from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
 
 from litellm_systemd.aws.policy import build_grant, build_policy
-from litellm_systemd.bedrock.regions import PROFILES, REGIONS, profile
+from litellm_systemd.bedrock.models import PROFILES, REGIONS, profile
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway.served_models import build_served
+from litellm_systemd.gateway.models import build_served
 from tests.cloudformation import EC2, Stack, read_stack, user_data
 
 CHECKOV = Path(__file__).resolve().parents[2] / ".cache/checkov/bin/checkov"

@@ -13,7 +13,7 @@ from litellm_systemd.gateway import installed_litellm, known
 from litellm_systemd.gateway.config import ConfigError, LintFinding, lint, parse_config, read_config
 from litellm_systemd.gateway.installed_litellm import Part, is_known_to_litellm
 from litellm_systemd.gateway.lint import SECTIONS
-from litellm_systemd.gateway.lint_models import AWS_PARAMS
+from litellm_systemd.gateway.models import AWS_PARAMS
 from tests.unit import litellm_names
 
 EXAMPLES = litellm_names.example_configurations()

@@ -23,7 +23,7 @@ from litellm_systemd.aws.policy import (
 )
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.gateway.config import parse_config
-from litellm_systemd.gateway.served_models import build_served
+from litellm_systemd.gateway.models import build_served
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 REGIONS = ("us-east-1", "ca-central-1", "eu-west-2", "ap-northeast-1", "ap-southeast-2", "ap-south-1", "sa-east-1")

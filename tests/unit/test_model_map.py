@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.bedrock.ids import GEOGRAPHIES, BedrockId, IdKind, parse_bedrock_id
-from litellm_systemd.gateway.model_map import ENDED, MapEntry, find_entry, read_model_map
+from litellm_systemd.bedrock.models import GEOGRAPHIES, BedrockId, IdKind, parse_bedrock_id
+from litellm_systemd.gateway.installed_litellm import ENDED, MapEntry, find_entry, read_model_map
 from tests.unit.litellm_names import model_map
 
 SONNET = "anthropic.claude-sonnet-4-6"
@@ -140,7 +140,7 @@ def test_a_missing_or_damaged_map(content: str | None, tmp_path: Path) -> None:
 def test_the_map_is_read_without_litellm() -> None:
     """Reading the map imports neither LiteLLM nor any other slow module."""
     code = (
-        "import sys; from litellm_systemd.gateway.model_map import read_model_map; assert read_model_map();"
+        "import sys; from litellm_systemd.gateway.installed_litellm import read_model_map; assert read_model_map();"
         "print(sorted({'litellm', 'boto3', 'botocore', 'requests', 'yaml'} & set(sys.modules)))"
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.bedrock.regions import REGIONS
+from litellm_systemd.bedrock.models import REGIONS
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.gateway.config import Severity, parse_config, read_config
-from litellm_systemd.gateway.served_models import ServedModel, build_served, end_findings
+from litellm_systemd.gateway.models import ServedModel, build_served, end_findings
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
 TODAY = date(2026, 11, 24)

@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 
 from litellm_systemd.aws.client import Refused, connect, describe_error, describe_refusal
 from litellm_systemd.aws.credentials import callers
-from litellm_systemd.bedrock.ids import IdKind, parse_bedrock_id
-from litellm_systemd.bedrock.quotas import Quota
+from litellm_systemd.bedrock.models import IdKind, Quota, parse_bedrock_id
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
-from litellm_systemd.gateway.model_map import Lifecycle, find_entry
-from litellm_systemd.gateway.served_models import ServedModel
+from litellm_systemd.gateway.installed_litellm import Lifecycle, find_entry
+from litellm_systemd.gateway.models import ServedModel
 
 #: The largest page of Service Quotas. Bedrock has more than a thousand quotas, and they can't be filtered by model.
 _PAGE = 100

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from litellm_systemd.aws.instance import observe_instance
 from litellm_systemd.aws.profiles import Credentials, blank_session, proxies_for
-from litellm_systemd.bedrock.regions import default_endpoint
+from litellm_systemd.bedrock.models import default_endpoint
 from litellm_systemd.env.aws import (
     EXTERNAL_ID,
     PAIR,

@@ -25,8 +25,7 @@ from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.env.network import ENDPOINT
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Identity, Model, resolve_reference
-from litellm_systemd.gateway.lint_models import with_own_variables
-from litellm_systemd.gateway.served_models import ServedModel
+from litellm_systemd.gateway.models import ServedModel, with_own_variables
 
 #: The shipped configuration for an access key.
 KEY_CONFIG = "access_key_config.yml"

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.bedrock.ids import IdKind
-from litellm_systemd.bedrock.regions import DESTINATIONS, partition
-from litellm_systemd.gateway.served_models import ServedModel
+from litellm_systemd.bedrock.models import DESTINATIONS, IdKind, partition
+from litellm_systemd.gateway.models import ServedModel
 
 #: For Converse, ConverseStream and InvokeModel of LiteLLM (Service Authorization Reference, Amazon Bedrock).
 INVOKE = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")

@@ -8,8 +8,19 @@ from functools import partial
 from pathlib import Path
 
 from litellm_systemd.errors import InputError, InstallerError
-from litellm_systemd.gateway.config import ConfigChoice, ConfigOrigin, GatewayConfig, localize, read_config
-from litellm_systemd.gateway.yaml_source import FileText, Lookup, path_exists, read_text, real_path, render_document
+from litellm_systemd.gateway.config import (
+    ConfigChoice,
+    ConfigOrigin,
+    FileText,
+    GatewayConfig,
+    Lookup,
+    localize,
+    path_exists,
+    read_config,
+    read_text,
+    real_path,
+    render_document,
+)
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import read_manifest

@@ -7,7 +7,7 @@ from datetime import date
 
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity, read_config
-from litellm_systemd.gateway.served_models import build_served, end_findings
+from litellm_systemd.gateway.models import build_served, end_findings
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config
 

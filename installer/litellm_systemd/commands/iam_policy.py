@@ -18,7 +18,7 @@ from litellm_systemd.aws.policy import (
     render_policy,
     render_terraform,
 )
-from litellm_systemd.bedrock.ids import IdKind
+from litellm_systemd.bedrock.models import IdKind
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.env.aws import ROLE
@@ -27,7 +27,7 @@ from litellm_systemd.env.settings import REGION_VARIABLES
 from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.config_types import resolve_reference
-from litellm_systemd.gateway.served_models import ServedModel, build_served
+from litellm_systemd.gateway.models import ServedModel, build_served
 from litellm_systemd.report.report import Report
 
 FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from litellm_systemd.aws.credentials import KEY_CONFIG
 from litellm_systemd.aws.profiles import Credentials, read_profile
-from litellm_systemd.bedrock.regions import looks_like_region
+from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.commands.preflight import prove_pair
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.aws import KEY_ID, SECRET, TOKEN, check_aws

@@ -12,7 +12,7 @@ from litellm_systemd.commands.config_check import environment_check
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
-from litellm_systemd.gateway.served_models import ServedModel, build_served, end_findings
+from litellm_systemd.gateway.models import ServedModel, build_served, end_findings
 from litellm_systemd.report.report import Check, Outcome, Report, Table, render_count
 
 _COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")

@@ -20,7 +20,7 @@ from litellm_systemd.commands.transaction import Say, require_root
 from litellm_systemd.contract import SERVICE, ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import InstallerError, Unavailable
-from litellm_systemd.gateway.yaml_source import real_path
+from litellm_systemd.gateway.config import real_path
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import is_booted

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from litellm_systemd.aws.credentials import bedrock_models, require_one_identity
-from litellm_systemd.bedrock.regions import looks_like_region
+from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.commands.config_files import loaded_names, read_for_install, shipped_texts
 from litellm_systemd.commands.end_of_life import check_ends
 from litellm_systemd.commands.preflight import find_instance_region, require_files, require_pair, require_role

@@ -16,7 +16,7 @@ from litellm_systemd.env import mock_testing
 from litellm_systemd.env.expiry import judge_end
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.gateway.yaml_source import read_document
+from litellm_systemd.gateway.config import read_document
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import (

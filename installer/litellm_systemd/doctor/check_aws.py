@@ -13,7 +13,7 @@ from litellm_systemd.aws.client import KeyOwner, Refused, RoleRefused, identify,
 from litellm_systemd.aws.credentials import Caller, callers, needs_metadata, uses_pair
 from litellm_systemd.aws.instance import DISABLED_HERE, DISABLED_VARIABLE, observe_instance
 from litellm_systemd.aws.profiles import Credentials
-from litellm_systemd.bedrock.quotas import ENOUGH_TOKENS, Quota, applies_to, has_quota, is_too_small
+from litellm_systemd.bedrock.models import ENOUGH_TOKENS, Quota, applies_to, has_quota, is_too_small
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -22,7 +22,7 @@ from litellm_systemd.env.aws import ROLE as ROLE_NAME
 from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.gateway.config_types import Severity
-from litellm_systemd.gateway.served_models import build_served, end_findings
+from litellm_systemd.gateway.models import build_served, end_findings
 from litellm_systemd.report.report import Outcome
 
 _CONFIGURED = ("files-not-installed", "files-gone", "environment-unusable", "configuration-unusable")

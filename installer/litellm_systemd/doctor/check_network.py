@@ -20,7 +20,7 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.aws import credentials
-from litellm_systemd.bedrock.regions import default_endpoint
+from litellm_systemd.bedrock.models import default_endpoint
 from litellm_systemd.command import minimal_environment, run, runtime_argv
 from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.engine import Cause, Finding, detects
@@ -29,7 +29,7 @@ from litellm_systemd.env.aws import STS_ENDPOINTS
 from litellm_systemd.env.network import ENDPOINT
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
-from litellm_systemd.gateway.served_models import build_served
+from litellm_systemd.gateway.models import build_served
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.observe import is_booted
 from litellm_systemd.instances.runtime_calls import port_trouble

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from litellm_systemd.bedrock.regions import looks_like_region
+from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.env import mock_testing, variables
 from litellm_systemd.env.aws import check_aws
 from litellm_systemd.env.dotenv import Dotenv as Dotenv

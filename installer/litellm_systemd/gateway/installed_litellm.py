@@ -1,7 +1,9 @@
-"""Names that the installed LiteLLM defines but gateway.known does not list, found in its source without importing it.
+"""What the installed LiteLLM knows, read from its files, because importing LiteLLM takes seconds.
 
-The lists of gateway.known are those of one version. A setting or provider that they do not contain may belong to a
-newer LiteLLM. Before lint reports it, the files in which LiteLLM would define it are searched for that name. This
+Its model map has limits, prompt caching and end of life of models on Bedrock. Reading it takes about 20 ms.
+
+The lists of names in gateway.known are those of one version. A setting or provider that they do not contain may belong
+to a newer LiteLLM. Before lint reports it, the files in which LiteLLM would define it are searched for that name. This
 takes a millisecond, or about 100 for general_settings and litellm_settings, and only for unknown names
 (docs/adr/0008).
 """
@@ -9,11 +11,17 @@ takes a millisecond, or about 100 for general_settings and litellm_settings, and
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
 from enum import Enum
 from functools import cache
 from pathlib import Path
+
+from litellm_systemd.bedrock.models import PROVIDERS, BedrockId, parse_bedrock_id
+from litellm_systemd.gateway.config_types import GatewayConfig, Model
 
 
 class Part(Enum):
@@ -73,3 +81,148 @@ def _texts(folder: Path, patterns: tuple[str, ...]) -> Iterator[bytes]:
                 yield path.read_bytes()
             except OSError:
                 continue
+
+
+def map_values(config: GatewayConfig, model: Model) -> Mapping[str, object]:
+    """The map's entry for a model, or that of its `base_model`; empty if the map has neither."""
+    base = config.info(model).get("base_model") or config.params(model).get("base_model")
+    names = [base, model.provider_model] if isinstance(base, str) else [model.provider_model]
+    found = (_values(name, config, model) for name in names)
+    return next((values for values in found if values), {})
+
+
+def caches_prompts(config: GatewayConfig, model: Model) -> bool | None:
+    """Whether a model caches prompts according to the map; None if the map does not contain it."""
+    values = map_values(config, model)
+    if not values:
+        return None
+    # On Bedrock the first value takes precedence if it is set, as in _entry below.
+    marks = values.get("supports_prompt_cache_breakpoint") if model.provider in PROVIDERS else None
+    return (values.get("supports_prompt_caching") if marks is None else marks) is True
+
+
+def _values(name: str, config: GatewayConfig, model: Model) -> Mapping[str, object]:
+    entries = read_model_map()
+    bedrock = parse_bedrock_id(name, config.params(model).get("model_id"))
+    if bedrock is not None:
+        entry = find_entry(bedrock, bedrock.region)
+        return {} if entry is None else entries.get(entry.key, {})
+    return entries.get(name) or entries.get(name.partition("/")[2]) or {}
+
+
+def foundation_model(config: GatewayConfig, model: Model) -> str | None:
+    """The foundation model that a model of the configuration calls; None if it cannot be determined."""
+    bedrock: BedrockId | None = parse_bedrock_id(model.provider_model, config.params(model).get("model_id"))
+    return None if bedrock is None else bedrock.model
+
+
+_FILE = "model_prices_and_context_window_backup.json"
+
+#: Models that Bedrock has ended (except in GovCloud) although the map has no date for them (user guide of Bedrock,
+#: "Model lifecycle"). A test fails when the map has caught up.
+ENDED: Mapping[str, date] = {
+    "anthropic.claude-3-5-sonnet-20240620-v1:0": date(2026, 3, 1),
+    "anthropic.claude-3-5-sonnet-20241022-v2:0": date(2026, 3, 1),
+    "anthropic.claude-3-7-sonnet-20250219-v1:0": date(2026, 4, 28),
+    "anthropic.claude-opus-4-20250514-v1:0": date(2026, 5, 31),
+    "anthropic.claude-3-5-haiku-20241022-v1:0": date(2026, 6, 19),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """The lifecycle of a model.
+
+    `status` is Bedrock's (`active`), None if Bedrock was not queried. `ends` is the date on which the model ends,
+    None if unknown.
+    """
+
+    status: str | None = None
+    ends: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MapEntry:
+    """The map's entry of a model.
+
+    `key` is its key in the map. `context` and `output` are the maximum tokens of a prompt and of a response, `caches`
+    says whether a prompt may have cache points, `ends` is the date from which Bedrock no longer serves the model. A
+    field is None if the map does not have it.
+    """
+
+    key: str
+    context: int | None = None
+    output: int | None = None
+    caches: bool | None = None
+    ends: date | None = None
+
+
+@cache
+def read_model_map(path: Path | None = None) -> Mapping[str, Mapping[str, object]]:
+    """The map of the installed LiteLLM, or the one at `path`: entries by model name.
+
+    Empty if the file is missing or invalid; every model is then unknown.
+    """
+    file = path or _bundled()
+    try:
+        loaded = json.loads(file.read_bytes()) if file is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _bundled() -> Path | None:
+    folder = find_package()
+    return folder / _FILE if folder is not None else None
+
+
+def find_entry(found: BedrockId, region: str | None, entries: Mapping[str, object] | None = None) -> MapEntry | None:
+    """The map's entry of a model that is called in `region`; None if nothing is known about it.
+
+    The limits are those of the inference profile if the map has it, else those of the model. `entries` defaults to
+    the map of the installed LiteLLM.
+    """
+    entries = read_model_map() if entries is None else entries
+    # GovCloud has its own end dates: those of other regions do not apply there.
+    in_govcloud = found.geography == "us-gov" or (region or "").startswith("us-gov-")
+    ended = None if in_govcloud else ENDED.get(found.model or "")
+    keys = [key for key in _keys(found, region) if isinstance(entries.get(key), Mapping)]
+    if not keys:
+        return MapEntry(str(found.model), ends=ended) if ended else None
+    entry = _entry(entries, keys[0])
+    # If the map dates only one profile and not the model itself, that is more likely an error of the map than an end.
+    values = _mapping(entries[keys[0] if in_govcloud else keys[-1]])
+    return replace(entry, ends=ended or _date(values.get("deprecation_date")))
+
+
+def _keys(found: BedrockId, region: str | None) -> Iterator[str]:
+    if found.model is not None:
+        if found.geography is not None:
+            yield f"{found.geography}.{found.model}"
+        if region is not None:
+            yield f"bedrock/{region}/{found.model}"
+        yield found.model
+
+
+def _entry(entries: Mapping[str, object], key: str) -> MapEntry:
+    values = _mapping(entries[key])
+    # The first value takes precedence if set (bedrock_model_accepts_cache_points in llms/bedrock/common_utils.py).
+    marks = values.get("supports_prompt_cache_breakpoint")
+    caches = marks is True if marks is not None else values.get("supports_prompt_caching") is True
+    return MapEntry(key, _count(values, "max_input_tokens"), _count(values, "max_output_tokens"), caches)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(values: Mapping[str, object], name: str) -> int | None:
+    value = values.get(name)
+    return value if isinstance(value, int) else None
+
+
+def _date(value: object) -> date | None:
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

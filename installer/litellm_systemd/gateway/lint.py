@@ -1,4 +1,4 @@
-"""Find mistakes that LiteLLM ignores silently: see `lint`. The rules for models are in lint_models.py."""
+"""Find mistakes that LiteLLM ignores silently: see `lint`. The rules for models are in models.py."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from litellm_systemd.gateway.config_types import (
     mappings,
     resolve_reference,
 )
-from litellm_systemd.gateway.installed_litellm import Part, is_known_to_litellm
+from litellm_systemd.gateway.installed_litellm import Part, caches_prompts, is_known_to_litellm
 from litellm_systemd.gateway.known import GENERAL, LITELLM, ROUTER, TOP_LEVEL
-from litellm_systemd.gateway.lint_models import model_findings, with_own_variables
-from litellm_systemd.gateway.model_map import caches_prompts
+from litellm_systemd.gateway.models import model_findings, with_own_variables
 
 PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 

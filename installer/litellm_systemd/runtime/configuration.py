@@ -10,8 +10,7 @@ from pathlib import Path
 
 from litellm_systemd.env.mock_testing import allows_mock_testing, render_allowing
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway.config import check, read_config
-from litellm_systemd.gateway.yaml_source import read_text, real_path, render_document
+from litellm_systemd.gateway.config import check, read_config, read_text, real_path, render_document
 
 
 @dataclass(frozen=True, slots=True)

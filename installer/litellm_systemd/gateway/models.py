@@ -1,13 +1,17 @@
-"""Linter rules for the models of a configuration: see `model_findings`."""
+"""The models of a configuration: the linter's rules for them, and what is served. Pure.
+
+`model_findings` has the rules. `build_served` gives the models with their Bedrock id, region, limits and lifecycle.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
 
-from litellm_systemd.bedrock import regions
-from litellm_systemd.bedrock.ids import parse_bedrock_id
+from litellm_systemd.bedrock.models import CALLING_REGIONS, REGIONS, BedrockId, looks_like_region, parse_bedrock_id
 from litellm_systemd.env.variables import AWS_REGION_NAME
 from litellm_systemd.gateway.config_types import (
     GatewayConfig,
@@ -17,9 +21,17 @@ from litellm_systemd.gateway.config_types import (
     mappings,
     resolve_reference,
 )
-from litellm_systemd.gateway.installed_litellm import Part, is_known_to_litellm
+from litellm_systemd.gateway.installed_litellm import (
+    Lifecycle,
+    MapEntry,
+    Part,
+    find_entry,
+    foundation_model,
+    is_known_to_litellm,
+    map_values,
+    read_model_map,
+)
 from litellm_systemd.gateway.known import PROVIDERS
-from litellm_systemd.gateway.model_map import foundation_model, map_values, read_model_map
 
 #: The variables for a region in LiteLLM's order (llms/bedrock/base_aws_llm.py); its default is us-west-2.
 REGION_VARIABLES = AWS_REGION_NAME.names
@@ -137,11 +149,11 @@ def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -
 
 
 def _bad_region(config: GatewayConfig, path: KeyPath, written: str, region: str) -> Iterator[LintFinding]:
-    if region in regions.REGIONS:
+    if region in REGIONS:
         return
-    close = difflib.get_close_matches(region, sorted(regions.REGIONS), n=1)
+    close = difflib.get_close_matches(region, sorted(REGIONS), n=1)
     remedy = f"Did you mean {close[0]}?" if close else "Write it as AWS does: us-east-1, eu-central-1."
-    if regions.looks_like_region(region):
+    if looks_like_region(region):
         yield config.warning("unknown-region", path, f"{written} is not a region that this release knows", remedy)
     else:
         yield config.error("unknown-region", path, f"{written} is not an AWS region", remedy)
@@ -191,12 +203,12 @@ def _region_in_name(config: GatewayConfig, model: Model) -> str | None:
     if found is not None:
         return found.region
     # Another Bedrock service, such as bedrock_mantle/us-gov-west-1/MODEL.
-    return next((part for part in model.provider_model.split("/") if part in regions.REGIONS), None)
+    return next((part for part in model.provider_model.split("/") if part in REGIONS), None)
 
 
 def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> Iterator[LintFinding]:
     prefix = model.provider_model.rpartition("/")[2].partition(".")[0]
-    reach = regions.CALLING_REGIONS.get(prefix)
+    reach = CALLING_REGIONS.get(prefix)
     if reach is not None and not region.startswith(reach):
         message = f"calls the inference profile {prefix}., which is not available in {region}"
         remedy = f"Use the profile of that region, or global., or set another region for {model.name}."
@@ -261,3 +273,65 @@ def _mixed(config: GatewayConfig, name: str, models: list[Model]) -> Iterator[Li
             message = f"gives {name} a second model, {other} in addition to {first}: requests alternate between them"
             remedy = "Give each its own name and a fallback, or set order: or weight: in their litellm_params."
             yield config.warning("mixed-models", (*model.key, "litellm_params", "model"), message, remedy)
+
+
+#: A warning is given this many days before a model ends.
+WARNING_DAYS = 90
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One entry of `model_list`.
+
+    `found` is its Bedrock id, None for a model of another provider. `region` is the region of its calls, None if
+    nothing sets it. `entry` is its entry in LiteLLM's map, None if there is none. `life` comes from the map until
+    Bedrock was queried.
+    """
+
+    model: Model
+    found: BedrockId | None = None
+    region: str | None = None
+    entry: MapEntry | None = None
+    life: Lifecycle = field(default_factory=Lifecycle)
+
+    @property
+    def is_called(self) -> bool:
+        """Whether requests for it call Bedrock's runtime: not for mocked models, nor for other providers."""
+        return self.found is not None and not self.model.mocked
+
+
+def build_served(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[ServedModel, ...]:
+    """The entries of `model_list` in their order; `environ` is the service's own environment."""
+    environ = with_own_variables(config, environ)
+    return tuple(_served(config, model, environ) for model in config.models)
+
+
+def _served(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> ServedModel:
+    called = resolve_reference(model.provider_model, environ) or ""
+    found = parse_bedrock_id(called, resolve_reference(config.params(model).get("model_id"), environ))
+    if found is None:
+        return ServedModel(model)
+    region = called_region(config, model, environ)
+    entry = find_entry(found, region)
+    return ServedModel(model, found, region, entry, Lifecycle(None, entry.ends if entry is not None else None))
+
+
+def end_findings(
+    config: GatewayConfig, served: tuple[ServedModel, ...], today: date, *, known: frozenset[str] = frozenset()
+) -> Iterator[LintFinding]:
+    """Errors for models that Bedrock has ended, and warnings for those that end within `WARNING_DAYS`.
+
+    `known` are Bedrock ids of models whose end the user has already accepted: they are warnings at most.
+    """
+    for each in served:
+        ends = each.life.ends
+        if not each.is_called or each.found is None or ends is None or (ends - today).days > WARNING_DAYS:
+            continue
+        path = (*each.model.key, "litellm_params", "model")
+        model = each.found.model or each.found.text
+        remedy = f"Configure another model for {each.model.name}."
+        if ends > today:
+            yield config.warning("model-ends", path, f"calls {model}, which Bedrock ends on {ends}", remedy)
+        else:
+            report = config.warning if model in known else config.error
+            yield report("model-ended", path, f"calls {model}, which Bedrock ended on {ends}", remedy)
