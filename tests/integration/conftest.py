@@ -11,5 +11,5 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
     What is asked here is on loopback, and often in the threads of this very process.
     """
-    monkeypatch.setattr("litellm_systemd.aws.instance.METADATA_TIMEOUT", 20.0)
+    monkeypatch.setattr("litellm_systemd.aws.sources.METADATA_TIMEOUT", 20.0)
     monkeypatch.setattr("litellm_systemd.doctor.check_network._TIMEOUT", 60.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.aws.bedrock import ask_bedrock
+from litellm_systemd.aws.client import ask_bedrock
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands.models import models
 from litellm_systemd.commands.resolve import Request

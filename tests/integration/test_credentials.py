@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.aws.instance import observe_instance
+from litellm_systemd.aws.sources import observe_instance
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.contract import ExitCode
@@ -104,7 +104,7 @@ def test_role_that_cannot_be_used(
     """Each problem that prevents the use of an instance's role is an error of its own, with its remedy."""
     harm(aws)
     if harm is hop_limit:  # no response
-        monkeypatch.setattr("litellm_systemd.aws.instance.METADATA_TIMEOUT", 0.2)
+        monkeypatch.setattr("litellm_systemd.aws.sources.METADATA_TIMEOUT", 0.2)
     with pytest.raises(Unavailable, match=said) as caught:
         wanted(tmp_path, "", "iam_role_config.yml")
     assert remedy in caught.value.hint

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from certifi import where
 
-from litellm_systemd.aws import instance
-from litellm_systemd.aws.bedrock import list_quotas
-from litellm_systemd.aws.client import Refused, whoami
+from litellm_systemd.aws import sources
+from litellm_systemd.aws.client import Refused, list_quotas, whoami
 from litellm_systemd.doctor.engine import Diagnosis, run_checks
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.report.report import Outcome
@@ -56,17 +55,17 @@ def test_a_healthy_account(tmp_path: Path, aws: Cloud) -> None:
 _LATE_IMPORTS = """
 import json, sys
 from pathlib import Path
-from litellm_systemd.aws import bedrock, client, instance, profiles
+from litellm_systemd.aws import client, sources
 client.load()
 loaded = {name for name in sys.modules if name.startswith("botocore")}
 environ, key_id, secret = json.loads(sys.argv[1])
-instance.observe_instance(environ)
+sources.observe_instance(environ)
 pair = {**environ, "AWS_ACCESS_KEY_ID": key_id, "AWS_SECRET_ACCESS_KEY": secret}
-client.identify(profiles.Credentials(key_id, secret, None, "us-east-1"), pair, Path(".env"))
+client.identify(sources.Credentials(key_id, secret, None, "us-east-1"), pair, Path(".env"))
 client.whoami(pair, "us-east-1")
-bedrock.ask_bedrock(pair, "us-east-1", models=("anthropic.claude-sonnet-5-5",))
-bedrock.try_model(pair, "us-east-1", "us.anthropic.claude-sonnet-5-5")
-list(bedrock.list_quotas(pair, "us-east-1"))
+client.ask_bedrock(pair, "us-east-1", models=("anthropic.claude-sonnet-5-5",))
+client.try_model(pair, "us-east-1", "us.anthropic.claude-sonnet-5-5")
+list(client.list_quotas(pair, "us-east-1"))
 print(sorted(name for name in sys.modules if name.startswith("botocore") and name not in loaded))
 """
 
@@ -268,7 +267,7 @@ def test_the_metadata_endpoint(tmp_path: Path, aws: Cloud, monkeypatch: pytest.M
     by_service = {**BASE, **aws.environment}
     assert details(diagnose(tmp_path, by_service), "aws-identity") == (f"{aws.metadata.arn} calls claude",)
     monkeypatch.delenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")
-    monkeypatch.setattr(instance, "_BASE_IPV6", aws.metadata_url)
+    monkeypatch.setattr(sources, "_BASE_IPV6", aws.metadata_url)
     del by_service["AWS_EC2_METADATA_SERVICE_ENDPOINT"]
     by_mode = {**by_service, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE": "IPv6"}
     assert details(diagnose(tmp_path, by_mode), "aws-identity") == (f"{aws.metadata.arn} calls claude",)

@@ -15,7 +15,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from litellm_systemd.aws.instance import observe_instance
+from litellm_systemd.aws.sources import observe_instance
 from tests.fakes import USER, Cloud, Key
 from tests.fakes.quotas import code_of
 from tests.unit.fake_aws import client, code, pointed_at

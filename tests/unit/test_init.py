@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.aws.profiles import read_profile
+from litellm_systemd.aws.sources import read_profile
 from litellm_systemd.commands.init import fill_example, find_invoker, init
 from litellm_systemd.env.settings import build_settings, read_dotenv
 from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, UsageError

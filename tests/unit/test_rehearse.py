@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.box import Image, is_hidden, outermost, preflight
+from litellm_systemd.box import Image, is_hidden, outermost, require_boxes, why_not
 from litellm_systemd.commands.rehearse import (
     Rehearsal,
     RehearseOptions,
@@ -165,7 +165,7 @@ def test_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", which)
     with pytest.raises(MissingError, match="systemd-nspawn") as caught:
-        preflight.require_boxes()
+        require_boxes()
     assert caught.value.hint == "Run: apt-get install systemd-container, or: dnf install systemd-container"
 
 
@@ -173,8 +173,8 @@ def test_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root the error says that root is needed."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(PermissionDenied, match="need root"):
-        preflight.require_boxes()
-    assert preflight.why_not() == "systemd containers need root"
+        require_boxes()
+    assert why_not() == "systemd containers need root"
 
 
 def test_json_of_the_report() -> None:

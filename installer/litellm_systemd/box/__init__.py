@@ -17,9 +17,8 @@ it before the installation. `python3 -m litellm_systemd.box exec -- CMD ARGS...`
 """
 
 from litellm_systemd.box.image import Bind, Image, is_hidden, outermost
-from litellm_systemd.box.machine import Box, Network
+from litellm_systemd.box.machine import Box, Network, require_boxes, why_not
 from litellm_systemd.box.namespaces import Namespaces
-from litellm_systemd.box.preflight import require_boxes, why_not
 from litellm_systemd.box.processes import BoxError, end, wait_until
 
 __all__ = [

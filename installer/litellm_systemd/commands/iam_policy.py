@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from litellm_systemd.aws.bedrock import BedrockCatalogue, ask_bedrock
+from litellm_systemd.aws.client import BedrockCatalogue, ask_bedrock
 from litellm_systemd.aws.credentials import callers
 from litellm_systemd.aws.policy import (
     Grant,

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from litellm_systemd.aws.credentials import KEY_CONFIG
-from litellm_systemd.aws.profiles import Credentials, read_profile
+from litellm_systemd.aws.sources import Credentials, read_profile
 from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.commands.preflight import prove_pair
 from litellm_systemd.contract import ExitCode

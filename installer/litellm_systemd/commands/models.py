@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from litellm_systemd.aws.bedrock import query_lifecycles
+from litellm_systemd.aws.client import query_lifecycles
 from litellm_systemd.commands.config_check import environment_check
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.aws.credentials import needs_metadata, uses_pair
-from litellm_systemd.aws.profiles import Credentials
+from litellm_systemd.aws.sources import Credentials
 from litellm_systemd.env.aws import KEY_ID, PAIR, PROFILE, PROFILE_NAME, SECRET, TOKEN
 from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.env.network import FILE_VARIABLES
@@ -30,7 +30,7 @@ def own_profiles(layout: Layout) -> bool:
 def find_instance_region(environment: Mapping[str, str]) -> str | None:
     """The region in the instance metadata; None outside EC2. Takes two seconds at most."""
     # A late import, like the others below: botocore is slow to load, and most installs do not need it.
-    from litellm_systemd.aws.instance import observe_instance
+    from litellm_systemd.aws.sources import observe_instance
 
     return observe_instance(environment).region
 
@@ -42,7 +42,7 @@ def require_role(gateway: GatewayConfig, environment: Mapping[str, str], layout:
         Unavailable: the instance metadata have no credentials; the message has the cause.
         InputError: `.env` disables the query for them.
     """
-    from litellm_systemd.aws.instance import DISABLED_HERE, DISABLED_VARIABLE, observe_instance
+    from litellm_systemd.aws.sources import DISABLED_HERE, DISABLED_VARIABLE, observe_instance
 
     if not needs_metadata(gateway, environment) or own_profiles(layout):
         return ()

@@ -8,11 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from litellm_systemd.aws.bedrock import find_default, list_quotas, query_lifecycles, try_model
-from litellm_systemd.aws.client import KeyOwner, Refused, RoleRefused, identify, whoami
+from litellm_systemd.aws.client import (
+    KeyOwner,
+    Refused,
+    RoleRefused,
+    find_default,
+    identify,
+    list_quotas,
+    query_lifecycles,
+    try_model,
+    whoami,
+)
 from litellm_systemd.aws.credentials import Caller, callers, needs_metadata, uses_pair
-from litellm_systemd.aws.instance import DISABLED_HERE, DISABLED_VARIABLE, observe_instance
-from litellm_systemd.aws.profiles import Credentials
+from litellm_systemd.aws.sources import DISABLED_HERE, DISABLED_VARIABLE, Credentials, observe_instance
 from litellm_systemd.bedrock.models import ENOUGH_TOKENS, Quota, applies_to, has_quota, is_too_small
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.doctor.engine import Cause, Finding, detects

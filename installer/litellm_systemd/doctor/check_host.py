@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from litellm_systemd.aws.profiles import proxies_for
+from litellm_systemd.aws.sources import proxies_for
 from litellm_systemd.command import run
 from litellm_systemd.doctor.check_network import endpoints_of
 from litellm_systemd.doctor.engine import REINSTALL, Cause, Finding, detects

@@ -2,9 +2,9 @@
 
 Its model map has limits, prompt caching and end of life of models on Bedrock. Reading it takes about 20 ms.
 
-The lists of names in gateway.known are those of one version. A setting or provider that they do not contain may belong
-to a newer LiteLLM. Before lint reports it, the files in which LiteLLM would define it are searched for that name. This
-takes a millisecond, or about 100 for general_settings and litellm_settings, and only for unknown names
+The lists of names in gateway.known are those of one version. A setting or provider that they do not contain may
+belong to a newer LiteLLM. Before lint reports it, the files in which LiteLLM would define it are searched for that
+name. This takes a millisecond, or about 100 for general_settings and litellm_settings, and only for unknown names
 (docs/adr/0008).
 """
 
