@@ -11,8 +11,7 @@ from litellm_systemd.contract import TRIAL_SOCKET
 from litellm_systemd.env.mock_testing import SETTING, WARNING
 from litellm_systemd.env.settings import Settings, build_settings, parse_dotenv
 from litellm_systemd.errors import InputError
-from litellm_systemd.runtime.configuration import load_configuration
-from litellm_systemd.runtime.options import read_options
+from litellm_systemd.runtime.options import load_configuration, read_options
 
 MODELS = "model_list: [{model_name: demo, litellm_params: {model: openai/demo, mock_response: hello}}]\n"
 ENVIRON = {"LITELLM_MASTER_KEY": "sk-test-0123456789abcdef"}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from litellm_systemd.errors import InputError, MissingError
-from litellm_systemd.runtime.configuration import load_configuration
+from litellm_systemd.runtime.options import load_configuration
 
 MODELS = """\
 model_list:
@@ -80,7 +80,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     def check_slowly(*_: object) -> None:
         path.write_text(path.read_text() + "# " + next(edits, "") + "\n")
 
-    monkeypatch.setattr("litellm_systemd.runtime.configuration.check", check_slowly)
+    monkeypatch.setattr("litellm_systemd.runtime.options.check", check_slowly)
     with pytest.raises(InputError, match="changes while it is read"):
         load_configuration(path, ENVIRON)
 
@@ -90,7 +90,7 @@ def test_an_included_file_that_vanishes(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "config.yaml").write_text("include: [more.yml]\n" + MODELS)
     (tmp_path / "more.yml").write_text("")
     monkeypatch.setattr(
-        "litellm_systemd.runtime.configuration.check", lambda *_: (tmp_path / "more.yml").unlink(missing_ok=True)
+        "litellm_systemd.runtime.options.check", lambda *_: (tmp_path / "more.yml").unlink(missing_ok=True)
     )
     with pytest.raises(MissingError, match=r"more\.yml"):
         load_configuration(tmp_path / "config.yaml", ENVIRON)

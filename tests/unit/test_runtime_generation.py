@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.runtime.channel import Heartbeat, open_channel
-from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.master.worker_pool import Generation, Phase, WorkerHandle
+from litellm_systemd.runtime.options import Configuration
 
 CONFIGURATION = Configuration(Path("/etc/litellm/config.yaml"), "0" * 64, 1, {})
 READY = Heartbeat(serving=False, inflight=0, connections=0, requests=0)

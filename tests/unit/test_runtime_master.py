@@ -16,13 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from litellm_systemd.errors import InputError
 from litellm_systemd.runtime.channel import Environment, Heartbeat, Message, StartFailed, open_channel
-from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import master as module
 from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.master import Master
 from litellm_systemd.runtime.master.worker_pool import Generation, Phase, WorkerHandle
-from litellm_systemd.runtime.options import Options
+from litellm_systemd.runtime.options import Configuration, Options
 
 PATH = Path("/etc/litellm/config.yaml")
 WORKERS = 2

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.runtime.channel import Heartbeat, open_channel
-from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.worker_pool import (
     Generation,
@@ -16,7 +15,7 @@ from litellm_systemd.runtime.master.worker_pool import (
     render_reason,
     select_worker,
 )
-from litellm_systemd.runtime.options import Options
+from litellm_systemd.runtime.options import Configuration, Options
 
 CONFIG = Path("/etc/litellm/config.yaml")
 

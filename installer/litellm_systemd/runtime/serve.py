@@ -19,12 +19,11 @@ from litellm_systemd.env.mock_testing import WARNING
 from litellm_systemd.env.variables import JSON_LOGS
 from litellm_systemd.errors import InputError, InstallerError, Unavailable
 from litellm_systemd.runtime.channel import Heartbeat, StartFailed
-from litellm_systemd.runtime.configuration import load_configuration
 from litellm_systemd.runtime.journal import Journal, install_exception_hooks, open_journal, redirect_loggers
 from litellm_systemd.runtime.master.master import Master
 from litellm_systemd.runtime.master.status import render_error
 from litellm_systemd.runtime.master.worker_pool import WorkerHandle, spawn
-from litellm_systemd.runtime.options import read_options
+from litellm_systemd.runtime.options import load_configuration, read_options
 from litellm_systemd.runtime.systemd.notify import Notifier
 from litellm_systemd.runtime.systemd.port import take_listeners
 from litellm_systemd.runtime.worker import litellm_adapter

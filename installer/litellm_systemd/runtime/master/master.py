@@ -13,13 +13,12 @@ from collections.abc import Callable
 from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, StartFailed
-from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
 from litellm_systemd.runtime.master.worker_pool import Generation, Recycling, WorkerHandle, WorkerPool
-from litellm_systemd.runtime.options import Options
+from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.systemd.notify import Notifier, Watchdog
 from litellm_systemd.runtime.worker.worker import Job
 

@@ -17,10 +17,9 @@ from enum import Enum
 
 from litellm_systemd.env.variables import WORKER_MEMORY_LIMIT
 from litellm_systemd.runtime.channel import Channel, Heartbeat, Message, Serve, open_channel
-from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.event_loop import EventLoop, signals_blocked
-from litellm_systemd.runtime.options import Options
+from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker.worker import Job, reset_process, run
 
 #: Seconds between SIGABRT, on which a hung worker prints its stack, and SIGKILL.

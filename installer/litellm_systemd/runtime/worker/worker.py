@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
-from litellm_systemd.runtime.configuration import Configuration
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
-from litellm_systemd.runtime.options import Options
+from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker import draining_server, litellm_adapter
 from litellm_systemd.runtime.worker.draining_server import Server, build_config
 
