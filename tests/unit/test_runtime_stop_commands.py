@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.runtime.systemd.stop import closes_port, find_job, main, stopping_main
+from litellm_systemd.runtime.systemd.port import closes_port, find_job, stopped_main, stopping_main
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_socket_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job:
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert stopping_main() == 0
-    assert main({"EXIT_STATUS": "0"}) == 0
+    assert stopped_main({"EXIT_STATUS": "0"}) == 0
     lines = log.read_text().splitlines()
     assert len(lines) == calls
     if job == "stop":

@@ -32,11 +32,11 @@ def main(argv: Sequence[str]) -> int:
 
         return status_main(os.environ)
     if command == "stopped":
-        from litellm_systemd.runtime.systemd.stop import main as stopped
+        from litellm_systemd.runtime.systemd.port import stopped_main
 
-        return stopped(os.environ)
+        return stopped_main(os.environ)
     if command == "stopping":
-        from litellm_systemd.runtime.systemd.stop import stopping_main
+        from litellm_systemd.runtime.systemd.port import stopping_main
 
         return stopping_main()
     if command == "check":
