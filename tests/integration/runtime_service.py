@@ -249,9 +249,9 @@ def read_answer(connection: socket.socket) -> dict[str, Any]:
         return answer
 
 
-def post_chat(connection: HTTPConnection, model: str, stream: bool = False) -> Any:
-    """Send a chat completion. Returns the response with its body unread."""
-    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+def post_chat(connection: HTTPConnection, model: str, stream: bool = False, **more: str) -> Any:
+    """Send a chat completion with `more` fields. Returns the response with its body unread."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **more}
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     return connection.getresponse()

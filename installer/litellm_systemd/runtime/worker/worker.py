@@ -21,7 +21,7 @@ from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Configuration, Options
-from litellm_systemd.runtime.worker import draining_server, litellm_adapter
+from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter
 from litellm_systemd.runtime.worker.draining_server import Server, build_config
 
 #: Seconds that in-flight requests get after the main process has died.
@@ -49,6 +49,7 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
     """Run a worker, from the fork to its exit code. It reports a failure to the main process, in one line."""
     # Before the main process kills a hung worker it sends SIGABRT, on which the worker prints its stack.
     faulthandler.enable()
+    garbage_collection.disable_automatic()
     application = _Application()
     try:
         with litellm_adapter.suppress_stdout():
@@ -141,6 +142,7 @@ class _Worker:
         loop.add_signal_handler(signal.SIGTERM, self._drain)
         loop.add_signal_handler(signal.SIGQUIT, self._force_close, 0.0)
         loop.add_reader(self._channel.fileno(), self._on_message)
+        garbage_collection.Collector().start(loop)
         health_checks = loop.create_task(self._run_health_checks())
         # LiteLLM logs the same messages about the configuration in each worker. Only the first worker passes them on.
         logging.disable(logging.NOTSET if self._is_first else logging.WARNING)

@@ -1,0 +1,64 @@
+"""Workers on a Python whose ContextVar.set can crash when a garbage collection starts inside it."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from pathlib import Path
+
+import pytest
+
+from .runtime_service import CONFIG, Service, post_chat
+
+pytestmark = pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python does not have the defect")
+
+#: A user's callback whose garbage sets context variables when it is collected, in every request.
+_CALLBACK = """
+import contextvars, gc, weakref
+from litellm import _internal_context
+from litellm.integrations.custom_logger import CustomLogger
+
+NAMES = [contextvars.ContextVar(f"name{number}") for number in range(64)]
+alive = []
+
+class Node: pass
+
+def set_again(_):
+    for name in NAMES[::3]:
+        name.set(object())
+
+class Handler(CustomLogger):
+    async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
+        gc.set_threshold(7, 2, 2)
+        if data.get("user") == "automatic":
+            gc.enable()
+        for number in range(2000):
+            node = Node()
+            node.itself = node
+            alive.append(weakref.ref(node, set_again))
+            del alive[:-50]
+            with _internal_context.service_target("stress"):
+                NAMES[number % 64].set(object())
+        return data
+
+handler = Handler()
+"""
+_CONFIG = CONFIG % "hello" + "litellm_settings:\n  callbacks: stress.handler\n"
+_AUTOMATIC = "automatic"
+
+
+def test_worker_survives_garbage_that_sets_context_variables(tmp_path: Path) -> None:
+    """A worker serves on when garbage sets context variables; with the automatic collector it crashes."""
+    (tmp_path / "stress.py").write_text(_CALLBACK)
+    # With PYTHONMALLOC=debug, freed memory is overwritten.
+    with Service(tmp_path, _CONFIG, PYTHONMALLOC="debug") as service:
+        service.await_ready()
+        connection = service.connect()
+        assert [service.chat(connection)[0] for _ in range(20)] == [200] * 20
+        with pytest.raises((OSError, http.client.HTTPException)):
+            [_chat_with_automatic_collector(service) for _ in range(20)]
+        assert "Fatal Python error" in service.await_log("Fatal Python error")
+
+
+def _chat_with_automatic_collector(service: Service) -> None:
+    post_chat(service.connect(), "demo", user=_AUTOMATIC).read()
