@@ -13,14 +13,17 @@ explain() {
     exit
 }
 
-# The first system Python, 3.10 or later. A service can't read a Python in a home folder.
+# A system Python, 3.12 or later where there is one: before it, a worker must not collect garbage automatically
+# (runtime/worker/garbage_collection.py). Otherwise 3.10 or 3.11. A service can't read a Python in a home folder.
 find_python() {
-    local python
-    for python in /usr/bin/python3{,.14,.13,.12,.11,.10}; do
-        if "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' 2>/dev/null; then
-            printf '%s\n' "$python"
-            return
-        fi
+    local lowest python
+    for lowest in 12 10; do
+        for python in /usr/bin/python3{,.14,.13,.12,.11,.10}; do
+            if "$python" -c "import sys; sys.exit(not (3, $lowest) <= sys.version_info < (3, 15))" 2>/dev/null; then
+                printf '%s\n' "$python"
+                return
+            fi
+        done
     done
     return 1
 }

@@ -27,6 +27,7 @@ from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import open_journal
 from litellm_systemd.runtime.worker import litellm_adapter, worker
 from litellm_systemd.runtime.worker.draining_server import READINESS, Server, build_config, get_status
+from litellm_systemd.runtime.worker.garbage_collection import Collector
 from tests.integration.runtime_service import CONFIG, KEY
 
 _SCOPE: dict[str, Any] = {
@@ -40,8 +41,19 @@ _SCOPE: dict[str, Any] = {
 }
 _CHUNKS = 12
 _CHEAP = 20_000
-#: The thresholds of the garbage collector to compare. None: Python's default (700, 10, 10).
-_THRESHOLDS: dict[str, tuple[int, int, int] | None] = {"default thresholds": None, "50000,20,100": (50_000, 20, 100)}
+
+
+def _collect_from_event_loop() -> None:
+    gc.disable()
+    Collector().start(asyncio.get_running_loop())
+
+
+#: How the garbage collector runs, to compare.
+_COLLECTORS: dict[str, Callable[[], None]] = {
+    "automatic": lambda: None,
+    "50000,20,100": lambda: gc.set_threshold(50_000, 20, 100),
+    "from the event loop": _collect_from_event_loop,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,17 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     os.environ.update(LITELLM_MASTER_KEY=KEY, AWS_EC2_METADATA_DISABLED="true")
     litellm_adapter.preload(os.environ)
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in _THRESHOLDS}
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in _COLLECTORS}
     for _ in range(options.rounds):
-        for name, thresholds in _THRESHOLDS.items():  # in turn
-            rounds[name].append(_in_child(partial(_measure_litellm, options.requests, thresholds)))
-    base = rounds["default thresholds"]
+        for name, collector in _COLLECTORS.items():  # in turn
+            rounds[name].append(_in_child(partial(_measure_litellm, options.requests, collector)))
+    base = rounds["automatic"]
     for kind, messages in (("json", 2), ("sse", 1 + _CHUNKS)):
         _show(kind, statistics.median(each[kind] for each in base), _in_child(partial(_measure_ours, messages)))
     for name, found in rounds.items():
-        for what in ("json", "sse", "p99"):
+        for what, unit in (("json", "ms"), ("sse", "ms"), ("p99", "ms"), ("memory", "MB")):
             values = sorted(each[what] for each in found)
-            _say(f"{name:20} {what:5} {statistics.median(values):8.2f} ms  ({values[0]:.2f} to {values[-1]:.2f})")
+            middle = statistics.median(values)
+            _say(f"{name:20} {what:6} {middle:8.2f} {unit}  ({values[0]:.2f} to {values[-1]:.2f})")
     return 0
 
 
@@ -99,7 +112,7 @@ def _in_child(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
 # --- LiteLLM, with uvicorn, through a socket ---
 
 
-def _measure_litellm(requests: int, thresholds: tuple[int, int, int] | None) -> dict[str, float]:
+def _measure_litellm(requests: int, collector: Callable[[], None]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(CONFIG % " ".join(["word"] * _CHUNKS))
@@ -108,29 +121,33 @@ def _measure_litellm(requests: int, thresholds: tuple[int, int, int] | None) -> 
         application = CutRequests(litellm_adapter.application())
         server = Server(build_config(application, 65), (), lame_duck_timeout=0, drain_timeout=0)
         found: dict[str, float] = {}
-        worker.asyncio_run(_drive(server, requests, thresholds, found))
+        worker.asyncio_run(_drive(server, requests, collector, found))
     return found
 
 
-async def _drive(
-    server: Server, requests: int, thresholds: tuple[int, int, int] | None, found: dict[str, float]
-) -> None:
+async def _drive(server: Server, requests: int, collector: Callable[[], None], found: dict[str, float]) -> None:
     with litellm_adapter.suppress_stdout():
         serving = asyncio.get_running_loop().create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
         await get_status(server.connect, READINESS, 60)
-    if thresholds:
-        gc.set_threshold(*thresholds)
+    collector()
     for kind in ("sse", "json"):
         await _ask_often(server, kind == "sse", requests // 5)  # warm
         begin = time.process_time()
         took = await _ask_often(server, kind == "sse", requests)
         found[kind] = (time.process_time() - begin) * 1000 / requests
         found["p99"] = sorted(took)[int(len(took) * 0.99)] * 1000
+    found["memory"] = _private_memory()
     server.force_close(0)
     with contextlib.suppress(asyncio.CancelledError):
         await serving
+
+
+def _private_memory() -> float:
+    """The memory that is not shared with the main process, in MB (Private_Dirty of proc_pid_smaps_rollup(5))."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")) * 1024 / 1e6
 
 
 async def _ask_often(server: Server, stream: bool, times: int) -> list[float]:
