@@ -44,7 +44,6 @@ class Handler(CustomLogger):
 handler = Handler()
 """
 _CONFIG = CONFIG % "hello" + "litellm_settings:\n  callbacks: stress.handler\n"
-_AUTOMATIC = "automatic"
 
 
 def test_worker_survives_garbage_that_sets_context_variables(tmp_path: Path) -> None:
@@ -56,9 +55,6 @@ def test_worker_survives_garbage_that_sets_context_variables(tmp_path: Path) -> 
         connection = service.connect()
         assert [service.chat(connection)[0] for _ in range(20)] == [200] * 20
         with pytest.raises((OSError, http.client.HTTPException)):
-            [_chat_with_automatic_collector(service) for _ in range(20)]
+            for _ in range(20):
+                post_chat(service.connect(), "demo", user="automatic").read()
         assert "Fatal Python error" in service.await_log("Fatal Python error")
-
-
-def _chat_with_automatic_collector(service: Service) -> None:
-    post_chat(service.connect(), "demo", user=_AUTOMATIC).read()
