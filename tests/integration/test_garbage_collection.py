@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_worker_survives_garbage_that_sets_context_variables(tmp_path: Path) -> 
         service.await_ready()
         connection = service.connect()
         assert [service.chat(connection)[0] for _ in range(20)] == [200] * 20
-        with pytest.raises((OSError, http.client.HTTPException)):
-            for _ in range(20):
+        for _ in range(20):
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 post_chat(service.connect(), "demo", user="automatic").read()
         assert "Fatal Python error" in service.await_log("Fatal Python error")
