@@ -1,4 +1,4 @@
-"""The verbs that change the installation or its configuration."""
+"""The verbs that change the installation: install, rehearse, uninstall, and the verbs for releases."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from litellm_systemd.cli.program import (
 
 if TYPE_CHECKING:
     from litellm_systemd.report.report import Report
+
 
 bundle_option = click.option(
     "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Install from this bundle, without a network."
@@ -215,65 +216,95 @@ def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
     return uninstall.uninstall(layout_of(root), purge=purge, confirm=confirm, wait=wait, say=say)
 
 
-@cli.group()
-def config() -> None:
-    """List, show, check and switch configurations."""
+def _as_json() -> bool:
+    return bool(click.get_current_context().params.get("as_json"))
 
 
-@config.command("list")
-@reports
-def config_list() -> Report:
-    """List the configurations that -c takes by name."""
-    from litellm_systemd.commands import configs
-
-    return configs.list_configs(layout_of())
-
-
-@config.command("show")
-@click.argument("file", required=False)
-@env_file_option
-@config_option
-@reports
-def config_show(file: str | None, env_file: Path | None, config: str | None) -> Report:
-    """Show the models of a configuration and its problems.
-
-    FILE is a path or a name from 'litellmctl config list', as with -c.
-    """
-    from litellm_systemd.commands import configs
-
-    return configs.show_config(request_of(layout_of(), env_file, _one_of(file, config)))
-
-
-def _one_of(file: str | None, config: str | None) -> str | None:
-    if file is not None and config is not None:
-        raise click.UsageError("FILE and -c cannot be combined")
-    return file if config is None else config
-
-
-@config.command("check")
-@click.argument("file", required=False)
-@env_file_option
-@config_option
-@reports
-def config_check(file: str | None, env_file: Path | None, config: str | None) -> Report:
-    """Check a configuration and print each problem with its line.
-
-    FILE is a path or a name from 'litellmctl config list', as with -c. Exit code 78: the configuration cannot work.
-    docs/linter.md explains each code.
-    """
-    from litellm_systemd.commands import config_check
-
-    return config_check.check_config(request_of(layout_of(), env_file, _one_of(file, config)))
-
-
-@config.command("use")
-@click.argument("name")
-@eol_option
+@cli.command()
+@click.argument("version", required=False)
+@click.option(
+    "--from",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Use this wheel of litellm-systemd, or this bundle.",
+)
+@click.option("--litellm", metavar="VERSION", help="Change the version of LiteLLM only.")
 @wait_option
 @reports
-def config_use(name: str, allow_eol: bool, wait: bool) -> Report:
-    """Activate a configuration and reload the running service."""
-    from litellm_systemd.commands import configs
+def upgrade(version: str | None, file: Path | None, litellm: str | None, wait: bool) -> Report:
+    """Switch to another version of litellm-systemd or LiteLLM.
 
-    request = replace(request_of(layout_of(), None, name, installed_only=True), allow_ended=allow_eol)
-    return configs.use_config(request, say, wait=wait)
+    Default: the newest version. The new release is built next to the current one. If it does not become ready, the
+    current one stays in use.
+    """
+    from litellm_systemd.commands import releases
+
+    return releases.upgrade(
+        layout_of(), releases.UpgradeTarget(version, file, litellm), as_json=_as_json(), wait=wait, say=say
+    )
+
+
+@cli.command()
+@click.argument("release", required=False)
+@reports
+def rollback(release: str | None) -> Report:
+    """Switch back to the previous release, or to a named one."""
+    from litellm_systemd.commands import releases
+
+    return releases.rollback(layout_of(), release, as_json=_as_json(), say=say)
+
+
+@cli.group("releases")
+def group() -> None:
+    """List and remove releases."""
+
+
+@group.command("list")
+@reports
+def list_() -> Report:
+    """List releases, newest first."""
+    from litellm_systemd.commands import releases
+
+    return releases.list_all(layout_of())
+
+
+@group.command("prune")
+@click.option(
+    "--keep", type=click.IntRange(min=0), default=1, show_default=True, help="Keep this many unused releases."
+)
+@wait_option
+@reports
+def prune(keep: int, wait: bool) -> Report:
+    """Remove old releases that are not in use."""
+    from litellm_systemd.commands import releases
+
+    return releases.prune(layout_of(), keep, wait=wait, say=say)
+
+
+@cli.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write this file. Default: a name with all versions.",
+)
+@click.option("--python", metavar="3.X", help="Build for this version of Python. Default: the running one.")
+@click.option(
+    "--platform",
+    type=click.Choice(["x86_64", "aarch64"]),
+    help="Build for this architecture. Default: this machine's.",
+)
+@click.option(
+    "--wheels", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep downloaded packages in this folder."
+)
+@reports
+def bundle(output: Path | None, python: str | None, platform: str | None, wheels: Path | None) -> Report:
+    """Write one file for an install without a network."""
+    from litellm_systemd.commands import releases
+    from litellm_systemd.releases.bundle import Target
+
+    here = Target()
+    target = Target(python or here.python, platform or here.machine)
+    return releases.bundle(output, target, wheels=wheels, say=say)

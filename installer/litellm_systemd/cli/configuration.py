@@ -1,0 +1,131 @@
+"""The verbs for configurations: check, switch, list models, print the IAM policy that they need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from litellm_systemd.cli.program import (
+    cli,
+    config_option,
+    env_file_option,
+    eol_option,
+    layout_of,
+    reports,
+    request_of,
+    say,
+    wait_option,
+)
+
+if TYPE_CHECKING:
+    from litellm_systemd.report.report import Report
+
+
+@cli.group()
+def config() -> None:
+    """List, show, check and switch configurations."""
+
+
+@config.command("list")
+@reports
+def config_list() -> Report:
+    """List the configurations that -c takes by name."""
+    from litellm_systemd.commands import configs
+
+    return configs.list_configs(layout_of())
+
+
+@config.command("show")
+@click.argument("file", required=False)
+@env_file_option
+@config_option
+@reports
+def config_show(file: str | None, env_file: Path | None, config: str | None) -> Report:
+    """Show the models of a configuration and its problems.
+
+    FILE is a path or a name from 'litellmctl config list', as with -c.
+    """
+    from litellm_systemd.commands import configs
+
+    return configs.show_config(request_of(layout_of(), env_file, _one_of(file, config)))
+
+
+def _one_of(file: str | None, config: str | None) -> str | None:
+    if file is not None and config is not None:
+        raise click.UsageError("FILE and -c cannot be combined")
+    return file if config is None else config
+
+
+@config.command("check")
+@click.argument("file", required=False)
+@env_file_option
+@config_option
+@reports
+def config_check(file: str | None, env_file: Path | None, config: str | None) -> Report:
+    """Check a configuration and print each problem with its line.
+
+    FILE is a path or a name from 'litellmctl config list', as with -c. Exit code 78: the configuration cannot work.
+    docs/linter.md explains each code.
+    """
+    from litellm_systemd.commands import config_check
+
+    return config_check.check_config(request_of(layout_of(), env_file, _one_of(file, config)))
+
+
+@config.command("use")
+@click.argument("name")
+@eol_option
+@wait_option
+@reports
+def config_use(name: str, allow_eol: bool, wait: bool) -> Report:
+    """Activate a configuration and reload the running service."""
+    from litellm_systemd.commands import configs
+
+    request = replace(request_of(layout_of(), None, name, installed_only=True), allow_ended=allow_eol)
+    return configs.use_config(request, say, wait=wait)
+
+
+_offline_option = click.option("--offline", is_flag=True, help="Use what this release knows, without the network.")
+
+
+@cli.command()
+@env_file_option
+@config_option
+@_offline_option
+@reports
+def models(env_file: Path | None, config: str | None, offline: bool) -> Report:
+    """List models with ids, limits and end of life."""
+    from litellm_systemd.commands import models
+
+    return models.models(request_of(layout_of(), env_file, config), date.today(), offline=offline)
+
+
+@cli.command("iam-policy")
+@env_file_option
+@config_option
+@_offline_option
+@click.option("--region", help="Use this AWS region if nothing else names one.")
+@click.option("--account", metavar="NUMBER", help="Write ARNs for this AWS account only.")
+@click.option("--json", "form", flag_value="json", default=True, help="Print the policy document (default).")
+@click.option("--terraform", "form", flag_value="terraform", help="Print a Terraform resource.")
+@click.option("--cloudformation", "form", flag_value="cloudformation", help="Print a CloudFormation template.")
+def iam_policy(
+    env_file: Path | None, config: str | None, offline: bool, region: str | None, account: str | None, form: str
+) -> None:
+    """Print the IAM policy that a configuration needs.
+
+    \b
+    aws iam put-role-policy --role-name ROLE --policy-name litellm \\
+      --policy-document "$(litellmctl iam-policy)"
+    """  # noqa: D301 - click's mark for lines that it does not wrap
+    from litellm_systemd.commands import iam_policy
+
+    request = replace(request_of(layout_of(), env_file, config), region=region)
+    report = iam_policy.iam_policy(request, form, offline=offline, account=account)
+    for note in report.notes:
+        say(note)
+    click.echo(report.data["text"])
