@@ -8,7 +8,7 @@ from pathlib import Path
 from litellm_systemd.doctor.engine import Diagnosis, run_checks
 from litellm_systemd.doctor.registry import CHECKS as ALL_CHECKS
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.environment_file import render_assignments
+from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.host.layout import Layout
 from tests.fakes import USER, Key
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from litellm_systemd.env.environment_file import render_assignments
+from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.secrets import MASK, mask_lines, mask_yaml
 from litellm_systemd.host.diff import render_diff
 from litellm_systemd.host.state import FileState, folder, link

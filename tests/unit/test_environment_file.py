@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_systemd.env.environment_file import check_assignment, parse_environment_file, quote, render_assignments
+from litellm_systemd.env.dotenv import check_assignment, parse_environment_file, quote, render_assignments
 from litellm_systemd.errors import InputError
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True)

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from litellm_systemd.contract import TRIAL_SOCKET
-from litellm_systemd.env.mock_testing import SETTING, WARNING
 from litellm_systemd.env.settings import Settings, build_settings, parse_dotenv
+from litellm_systemd.env.variables import MOCK_TESTING_WARNING
 from litellm_systemd.errors import InputError
-from litellm_systemd.runtime.options import load_configuration, read_options
+from litellm_systemd.runtime.options import MOCK_TESTING_SETTING, load_configuration, read_options
 
 MODELS = "model_list: [{model_name: demo, litellm_params: {model: openai/demo, mock_response: hello}}]\n"
 ENVIRON = {"LITELLM_MASTER_KEY": "sk-test-0123456789abcdef"}
@@ -26,8 +26,8 @@ def test_accepted_on_loopback_with_a_warning(host: str) -> None:
     """A gateway on loopback accepts it, and the installer warns what it means."""
     found = settings(f"{host}ALLOW_MOCK_TESTING=true\n")
     assert found.allows_mock_testing
-    assert WARNING in found.warnings
-    assert "every client can make models fail" in WARNING
+    assert MOCK_TESTING_WARNING in found.warnings
+    assert "every client can make models fail" in MOCK_TESTING_WARNING
 
 
 @pytest.mark.parametrize("word", ["false", "0", "no", ""])
@@ -66,7 +66,7 @@ def test_configuration_files_stay_unchanged(tmp_path: Path) -> None:
     loaded = load_configuration(main, {**ENVIRON, "ALLOW_MOCK_TESTING": "true"})
     served = yaml.safe_load(loaded.texts[str(main)])
     assert list(loaded.texts) == [str(main)]
-    assert served["general_settings"] == {"master_key": "os.environ/LITELLM_MASTER_KEY", SETTING: True}
+    assert served["general_settings"] == {"master_key": "os.environ/LITELLM_MASTER_KEY", MOCK_TESTING_SETTING: True}
     assert [model["model_name"] for model in served["model_list"]] == ["demo", "other"]
     assert "include" not in served
     assert main.read_text() == before

@@ -18,7 +18,7 @@ from litellm_systemd.commands.iam_policy import iam_policy
 from litellm_systemd.commands.models import models
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
-from litellm_systemd.env.environment_file import render_assignments
+from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.errors import InputError, MissingError, UsageError
 from litellm_systemd.host.layout import Layout
 

@@ -12,10 +12,10 @@ import pytest
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands import bug_report
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.environment_file import render_assignments
+from litellm_systemd.env.dotenv import render_assignments
+from litellm_systemd.env.secrets import Scrubber
 from litellm_systemd.errors import CannotCreate
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.logs.scrub import Scrubber
 from litellm_systemd.report.report import Report
 from tests.canaries import find_left, forms
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from litellm_systemd.env.__main__ import render_example, render_page
 from litellm_systemd.env.dotenv import Dotenv
-from litellm_systemd.env.reference import render_example, render_page
 from litellm_systemd.env.settings import Settings, build_settings
 from litellm_systemd.env.variables import RUNTIME_VARIABLES, SECRET_NAMES, TABLE, install_checks
 from litellm_systemd.errors import InputError

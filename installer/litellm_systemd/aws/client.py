@@ -19,6 +19,7 @@ from litellm_systemd.aws.sources import Credentials, blank_session, observe_inst
 from litellm_systemd.bedrock.models import IdKind, Quota, default_endpoint, parse_bedrock_id
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.env.aws import (
+    BEARER_VARIABLE,
     EXTERNAL_ID,
     PAIR,
     PROFILE,
@@ -29,7 +30,6 @@ from litellm_systemd.env.aws import (
     TOKEN,
     WEB_IDENTITY,
 )
-from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.installed_litellm import Lifecycle, find_entry

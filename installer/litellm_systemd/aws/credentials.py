@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from litellm_systemd.env.aws import (
+    BEARER_VARIABLE,
+    ENDPOINT,
     EXTERNAL_ID,
     KEY_ID,
     PAIR,
@@ -21,8 +23,6 @@ from litellm_systemd.env.aws import (
     TOKEN,
     WEB_IDENTITY,
 )
-from litellm_systemd.env.expiry import BEARER_VARIABLE
-from litellm_systemd.env.network import ENDPOINT
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Identity, Model, resolve_reference
 from litellm_systemd.gateway.models import ServedModel, with_own_variables

@@ -19,11 +19,10 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.commands.doctor import find_any_layout
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.environment_file import parse_environment_file
-from litellm_systemd.env.secrets import is_secret_variable
+from litellm_systemd.env.dotenv import parse_environment_file
+from litellm_systemd.env.secrets import Scrubber, is_secret_variable
 from litellm_systemd.errors import CannotCreate, InstallerError, MissingError
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.logs.scrub import Scrubber
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Report
 

@@ -21,8 +21,7 @@ from litellm_systemd.aws.policy import (
 from litellm_systemd.bedrock.models import IdKind
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
-from litellm_systemd.env.aws import ROLE
-from litellm_systemd.env.expiry import BEARER_VARIABLE
+from litellm_systemd.env.aws import BEARER_VARIABLE, ROLE
 from litellm_systemd.env.settings import REGION_VARIABLES
 from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.gateway.config import GatewayConfig

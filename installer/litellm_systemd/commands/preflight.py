@@ -11,9 +11,8 @@ from pathlib import Path
 from litellm_systemd import contract
 from litellm_systemd.aws.credentials import needs_metadata, uses_pair
 from litellm_systemd.aws.sources import Credentials
-from litellm_systemd.env.aws import KEY_ID, PAIR, PROFILE, PROFILE_NAME, SECRET, TOKEN
+from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, PAIR, PROFILE, PROFILE_NAME, SECRET, TOKEN
 from litellm_systemd.env.dotenv import Dotenv
-from litellm_systemd.env.network import FILE_VARIABLES
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.host.layout import Layout

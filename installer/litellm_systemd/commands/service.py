@@ -17,9 +17,8 @@ from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.commands.transaction import Say, changing, require_root
-from litellm_systemd.env import mock_testing
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
-from litellm_systemd.env.variables import MASTER_KEY
+from litellm_systemd.env.variables import MASTER_KEY, MOCK_TESTING_WARNING
 from litellm_systemd.errors import NotInstalled, UsageError
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
@@ -113,7 +112,7 @@ def verify_service(
         say(f"--caching sends each model two or three prompts of about {PROMPT_TOKENS:,} tokens, which are billed")
     report = verify(gateway, scope, wait=wait)
     allows = settings is not None and not base_url and settings.allows_mock_testing
-    return replace(report, notes=(mock_testing.WARNING, *report.notes)) if allows else report
+    return replace(report, notes=(MOCK_TESTING_WARNING, *report.notes)) if allows else report
 
 
 def in_one_line(report: Report) -> Report:

@@ -12,9 +12,8 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.command import run
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env import mock_testing
-from litellm_systemd.env.expiry import judge_end
-from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
+from litellm_systemd.env.aws import judge_end
+from litellm_systemd.env.variables import ALLOW_MOCK_TESTING, MOCK_TESTING_WARNING
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.gateway.config import read_document
 from litellm_systemd.host.files import observe_file
@@ -171,7 +170,7 @@ def _python_notes(missing: str | None, release: str) -> tuple[str, ...]:
 
 def _mock_notes(status: str) -> tuple[str, ...]:
     # From the status line of the service, which any user can read.
-    return (mock_testing.WARNING,) if ALLOW_MOCK_TESTING.name in status else ()
+    return (MOCK_TESTING_WARNING,) if ALLOW_MOCK_TESTING.name in status else ()
 
 
 def _version(layout: Layout, package: str) -> str:

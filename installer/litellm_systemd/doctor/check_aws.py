@@ -25,9 +25,8 @@ from litellm_systemd.bedrock.models import ENOUGH_TOKENS, Quota, applies_to, has
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.aws import CREDENTIAL_VARIABLES, KEY_ID, PAIR, TOKEN
+from litellm_systemd.env.aws import BEARER_VARIABLE, CREDENTIAL_VARIABLES, KEY_ID, PAIR, TOKEN
 from litellm_systemd.env.aws import ROLE as ROLE_NAME
-from litellm_systemd.env.expiry import BEARER_VARIABLE
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.gateway.config_types import Severity
 from litellm_systemd.gateway.models import build_served, end_findings

@@ -10,8 +10,7 @@ from litellm_systemd import contract
 from litellm_systemd.doctor.check_files import is_readable
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.expiry import judge_end
-from litellm_systemd.env.network import FILE_VARIABLES
+from litellm_systemd.env.aws import FILE_VARIABLES, judge_end
 from litellm_systemd.errors import InputError, InstallerError, MissingError
 from litellm_systemd.gateway.config import ConfigError, Severity, lint
 from litellm_systemd.host.state import FileKind

@@ -25,8 +25,7 @@ from litellm_systemd.command import minimal_environment, run, runtime_argv
 from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.aws import STS_ENDPOINTS
-from litellm_systemd.env.network import ENDPOINT
+from litellm_systemd.env.aws import ENDPOINT, STS_ENDPOINTS
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.models import build_served

@@ -1,18 +1,114 @@
-"""Check the AWS credentials of a `.env`: only one method, complete, and in the format that AWS uses. Pure.
+"""Check what a `.env` says of AWS: the credentials, their expiry, endpoints, proxy and private CA. Pure.
 
-get_credentials in litellm/llms/bedrock/base_aws_llm.py defines which of these variables LiteLLM reads, and in which
-order.
+Only one method of credentials, complete, and in the format that AWS uses. get_credentials in
+litellm/llms/bedrock/base_aws_llm.py defines which of these variables LiteLLM reads, and in which order.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from litellm_systemd.env.dotenv import Dotenv
-from litellm_systemd.env.expiry import BEARER_VARIABLE, END_VARIABLE, parse_moment
-from litellm_systemd.env.variables import Section, names_in
+from litellm_systemd.env.variables import (
+    AWS_BEDROCK_RUNTIME_ENDPOINT,
+    ENDPOINT_URL,
+    PATH,
+    PROXY_URL,
+    TABLE,
+    Section,
+    Variable,
+    is_loopback,
+    names_in,
+    names_of_type,
+)
 from litellm_systemd.errors import InputError
+from litellm_systemd.report.report import Check, Outcome
+
+#: The name that `aws configure export-credentials --format env` prints, and that botocore reads.
+END_VARIABLE = "AWS_CREDENTIAL_EXPIRATION"
+BEARER_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
+#: `status` warns for this long before the credentials expire.
+WARN_BEFORE = timedelta(hours=1)
+
+CHECK_NAME = "AWS credentials"
+_REMEDY = "Put new credentials into .env, then run: sudo litellmctl install"
+# A short-term Bedrock API key is this prefix and a presigned URL in base64 (aws-bedrock-token-generator).
+_SHORT_TERM = "bedrock-api-key-"
+
+
+def parse_moment(text: str) -> datetime | None:
+    """Parse an ISO 8601 time, as UTC if it has no zone. Return None if the text is not a time.
+
+    Tools that write AWS profiles disagree: `2026-11-24T14:00:00Z`, `…+01:00`, `2026-11-24 14:00:00`.
+    """
+    try:
+        # Python 3.10 accepts neither Z nor a fraction with other than three or six digits.
+        found = datetime.fromisoformat(re.sub(r"\.\d+", "", text.strip()).replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def render_moment(moment: datetime) -> str:
+    """The time as `parse_moment` reads it, in UTC, to the second."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def find_end(environment: Mapping[str, str]) -> datetime | None:
+    """When the credentials of this environment expire. None if they are permanent or the time is unknown."""
+    token = environment.get(BEARER_VARIABLE, "")
+    if token:
+        return _end_of_bearer(token)
+    if environment.get("AWS_SESSION_TOKEN"):
+        return parse_moment(environment.get(END_VARIABLE, ""))
+    return None
+
+
+def judge_end(environment: Mapping[str, str], now: datetime) -> Check | None:
+    """Check temporary credentials: a warning in the hour before they expire, a failure afterwards.
+
+    None if the environment has no temporary credentials. `now` has a time zone.
+    """
+    end = find_end(environment)
+    if end is None:
+        if environment.get("AWS_SESSION_TOKEN") and not environment.get(BEARER_VARIABLE):
+            return Check(
+                CHECK_NAME, Outcome.SKIPPED, f"temporary; the expiry is unknown, because .env has no {END_VARIABLE}"
+            )
+        return None
+    left = end - now
+    if left <= timedelta():
+        return Check(CHECK_NAME, Outcome.FAILED, f"expired at {render_moment(end)}: AWS rejects every call", _REMEDY)
+    detail = f"expire at {render_moment(end)}, in {render_left(left)}"
+    if left <= WARN_BEFORE:
+        return Check(CHECK_NAME, Outcome.WARNING, detail, _REMEDY)
+    return Check(CHECK_NAME, Outcome.OK, detail)
+
+
+def render_left(left: timedelta) -> str:
+    """A time span for messages: `7 min`, `5 h`, `3 days`."""
+    minutes = int(left.total_seconds()) // 60
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
+
+
+def _end_of_bearer(token: str) -> datetime | None:
+    """When the signature of a short-term Bedrock API key expires. None for a long-term key."""
+    if not token.startswith(_SHORT_TERM):
+        return None
+    try:
+        query = parse_qs(base64.b64decode(token.removeprefix(_SHORT_TERM)).decode().partition("?")[2])
+        signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+        return signed + timedelta(seconds=int(query["X-Amz-Expires"][0]))
+    except (binascii.Error, UnicodeDecodeError, KeyError, ValueError, OverflowError):
+        return None
+
 
 KEY_ID, SECRET, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 PAIR = (KEY_ID, SECRET)
@@ -158,3 +254,111 @@ def _check_end(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:
     if TOKEN in values and end is None:
         return [f"The AWS key is temporary, but {END_VARIABLE} is not set: status can't warn before the key expires."]
     return []
+
+
+ENDPOINT = AWS_BEDROCK_RUNTIME_ENDPOINT.name
+ENDPOINT_VARIABLES = names_of_type(ENDPOINT_URL)
+PROXY_VARIABLES = names_of_type(PROXY_URL)
+#: Variables that name a file or folder which the service reads.
+FILE_VARIABLES = names_of_type(PATH)
+#: botocore sends even requests for the instance metadata through a proxy, which would answer for its own host.
+NEVER_PROXIED = ("169.254.169.254", "fd00:ec2::254", "127.0.0.1", "localhost")
+
+#: What the service's sandbox hides: ProtectHome=yes and PrivateTmp=yes in units/litellm.service.j2.
+_HIDDEN = re.compile(r"/(home|root|run/user|tmp|var/tmp)(/|$)")
+_ENDPOINT_REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.(?:vpce\.)?amazonaws\.com")
+
+
+def check_network(dotenv: Dotenv, values: Mapping[str, str], region: str | None) -> list[str]:
+    """Check URLs and paths. Return the warnings.
+
+    Raises:
+        InputError: an invalid URL, an endpoint of another region, or a path that the sandbox hides.
+    """
+    warnings = []
+    for name in ENDPOINT_VARIABLES:
+        if name in values:
+            warnings += _check_endpoint(dotenv, values, name)
+    _check_endpoint_region(dotenv, values, region)
+    for name in PROXY_VARIABLES:
+        if name in values:
+            _check_proxy(dotenv, values, name)
+    for variable in TABLE:
+        if variable.type is PATH:
+            _check_path(dotenv, values, variable)
+    return warnings
+
+
+def spare_metadata(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Extend NO_PROXY if a proxy is set, so that requests for metadata and to this host bypass it.
+
+    Returns:
+        The variables to set, none if NO_PROXY is complete, and the notes for the user.
+    """
+    if not any(name in values for name in PROXY_VARIABLES):
+        return {}, []
+    # urllib, requests and httpx use the lower-case name if both are set.
+    names = [name for name in ("no_proxy", "NO_PROXY") if name in values] or ["NO_PROXY"]
+    listed = [entry.strip() for entry in values.get(names[0], "").split(",") if entry.strip()]
+    missing = [host for host in NEVER_PROXIED if host not in listed]
+    if "*" in listed or not missing:
+        return {}, []
+    text = ",".join((*listed, *missing))
+    note = f"NO_PROXY of the service also has {', '.join(missing)}: instance metadata and this host bypass the proxy."
+    return dict.fromkeys(names, text), [note]
+
+
+def _url(text: str, schemes: tuple[str, ...]) -> SplitResult | None:
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in schemes and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        return None
+    return url if usable and not re.search(r"[\s\"'<>]", text) else None
+
+
+def _check_endpoint(dotenv: Dotenv, values: Mapping[str, str], name: str) -> list[str]:
+    url = _url(values[name], ("https", "http"))
+    if url is None or url.path not in ("", "/") or url.query or url.username:
+        raise InputError(
+            f"{dotenv.where(name)}: {name} is not the URL of an endpoint, which is https://HOST or"
+            " https://HOST:PORT without a path",
+            "Write it like https://vpce-0123.bedrock-runtime.us-east-1.vpce.amazonaws.com",
+        )
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        return [f"{name} uses http://: the traffic is not encrypted."]
+    return []
+
+
+def _check_endpoint_region(dotenv: Dotenv, values: Mapping[str, str], region: str | None) -> None:
+    found = _ENDPOINT_REGION.search(urlsplit(values.get(ENDPOINT, "")).hostname or "")
+    if found and region is not None and found[1] != region:
+        raise InputError(
+            f"{dotenv.where(ENDPOINT)}: {ENDPOINT} is in {found[1]}, but the region is {region}: requests would be"
+            " signed for the wrong region",
+            f"Set AWS_REGION_NAME={found[1]}, or use the endpoint of {region}.",
+        )
+
+
+def _check_proxy(dotenv: Dotenv, values: Mapping[str, str], name: str) -> None:
+    if _url(values[name], ("http", "https")) is None:
+        # Without the value, which may contain a password.
+        raise InputError(
+            f"{dotenv.where(name)}: {name} is not the URL of a proxy",
+            "Write it with scheme and port, like http://proxy.example:3128",
+        )
+    twin = name.swapcase()
+    if twin in values and values[twin] != values[name]:
+        raise InputError(
+            f"{dotenv.where(name)}: {name} and {twin} ({dotenv.where(twin)}) name different proxies",
+            "Keep one of the two.",
+        )
+
+
+def _check_path(dotenv: Dotenv, values: Mapping[str, str], variable: Variable[str | None]) -> None:
+    name, path = variable.name, variable.read(values, dotenv.where)
+    if path is not None and _HIDDEN.match(path):
+        raise InputError(
+            f"{dotenv.where(name)}: the sandbox of the service hides {name}={path} (/home, /root, /tmp)",
+            f"Copy the file to /etc/litellm, readable by the group litellm, and set {name}=/etc/litellm/NAME",
+        )

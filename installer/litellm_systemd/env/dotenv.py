@@ -1,8 +1,14 @@
-"""Read a `.env` as python-dotenv does, and record the line of each variable."""
+"""Files of environment variables: read a `.env` as python-dotenv does, write and read systemd's.
+
+Each variable of a `.env` keeps its line for messages. The grammar of EnvironmentFile= looks like dotenv's, but
+differs: a mapping is written so that the service gets it unchanged. Sources: systemd.exec(5) "EnvironmentFile=",
+src/basic/env-file.c (the parser) and src/basic/env-util.c (valid names and values).
+"""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +16,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
+from litellm_systemd.contract import TRIAL_SOCKET
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
 
 
@@ -76,3 +83,116 @@ def _masked_line(text: str) -> str:
     """The name at the start of a line, never its value, which may be a key."""
     head = text.strip().splitlines()[0]
     return repr(head.split("=")[0][:40] + ("=…" if "=" in head else ""))
+
+
+#: execve(2): the kernel refuses one string of more than 32 pages, and by default a quarter of an 8 MiB stack in all.
+MAX_ASSIGNMENT_BYTES = 131_071
+MAX_TOTAL_BYTES = 1_572_864
+
+#: Variables that systemd, litellmctl or the runtime sets. A file that overrides them breaks readiness, the watchdog
+#: or Python, or turns the service into a throwaway instance, whose clients may make models fail.
+RESERVED = frozenset(
+    {
+        *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "INVOCATION_ID", "JOURNAL_STREAM"),
+        *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "PYTHONHOME"),
+        *("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY"),
+        TRIAL_SOCKET,
+    }
+)
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# SHELL_NEED_ESCAPE: inside double quotes, a backslash escapes these characters and a newline.
+_ESCAPED = re.compile(r'(["\\`$])')
+_SPACE = " \t"
+# One statement: a comment, a line without "=" (dropped, as systemd does), or a name up to its "=".
+_HEAD = re.compile(r"\s*(?:[#;](?:\\.|[^\n\r\\])*\\?|(?P<name>[^=\n\r]*)=|[^=\n\r]*)", re.DOTALL)
+_QUOTED = re.compile(r"[ \t]*(?:'(?P<single>[^']*)'?|\"(?P<double>(?:\\.|[^\"\\])*)\"?)", re.DOTALL)
+_BARE = re.compile(r"[ \t]*((?:\\.|[^ \t\n\r\\]|[ \t]+(?=[^ \t\n\r]))*)[ \t]*\\?", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+def check_assignment(name: str, value: str, where: str) -> None:
+    """Reject a variable that systemd can't pass to a service.
+
+    Args:
+        name: the variable.
+        value: its value.
+        where: the position of the variable for messages, such as `.env:12`.
+
+    Raises:
+        InputError: the variable and the reason.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{where}: {name!r} is not a valid name of an environment variable",
+            "Use letters, digits and underscores. The first character can't be a digit.",
+        )
+    if name in RESERVED:
+        setter = "litellmctl" if name == TRIAL_SOCKET else "systemd"
+        raise InputError(f"{where}: {setter} sets {name} for the service itself", "Remove the line.")
+    if not _is_accepted(value):
+        raise InputError(f"{where}: the value of {name} contains a character that systemd rejects", _TEXT_HINT)
+    if len(f"{name}={value}".encode()) > MAX_ASSIGNMENT_BYTES:
+        raise InputError(
+            f"{where}: the value of {name} is longer than the kernel passes to a program (128 KiB)",
+            "Store the value in a file, and set the variable to the path of the file.",
+        )
+
+
+_TEXT_HINT = "Use UTF-8 text without NUL and noncharacters. Encode other values, for example as base64."
+
+
+def _is_accepted(value: str) -> bool:
+    """Apply systemd's unichar_is_valid(): no surrogates and no noncharacters. Control characters are valid."""
+    return "\0" not in value and not any(
+        0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE for code in map(ord, value)
+    )
+
+
+def quote(value: str) -> str:
+    """Quote one value for an EnvironmentFile. systemd reads any value that `check_assignment` accepts unchanged."""
+    return '"' + _ESCAPED.sub(r"\\\1", value) + '"'
+
+
+def render_assignments(environment: Mapping[str, str]) -> str:
+    """The lines of an EnvironmentFile, one variable each (a value with newlines takes several)."""
+    return "".join(f"{name}={quote(value)}\n" for name, value in environment.items())
+
+
+def parse_environment_file(text: str) -> dict[str, str]:
+    """Parse an EnvironmentFile as systemd does, including manual edits.
+
+    Lines that systemd ignores (comments, `export X=1`, an invalid name) are ignored here too.
+    """
+    found: dict[str, str] = {}
+    position = 0
+    while match := _HEAD.match(text, position):
+        position = match.end()
+        if (name := match["name"]) is not None:
+            value, position = _parse_value(text, position)
+            if _NAME.fullmatch(name.rstrip(_SPACE)):
+                found[name.rstrip(_SPACE)] = value
+        if position >= len(text):
+            break
+    return found
+
+
+def _parse_value(text: str, position: int) -> tuple[str, int]:
+    """Parse a value: any number of quoted parts, then an optional bare part. Return it and the position after it."""
+    parts = []
+    while match := _QUOTED.match(text, position):
+        position = match.end()
+        double = match["double"]
+        parts.append(match["single"] if double is None else _ESCAPE.sub(_unescape_double, double))
+    bare = _BARE.match(text, position)
+    if bare is None:  # pragma: no cover - the pattern matches the empty string
+        return "".join(parts), position
+    parts.append(_ESCAPE.sub(lambda escape: escape[1].strip("\n"), bare[1]))
+    return "".join(parts), bare.end()
+
+
+def _unescape_double(match: re.Match[str]) -> str:
+    follower = match[1]
+    if follower == "\n":
+        return ""
+    return follower if follower in '"\\`$' else match[0]

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from litellm_systemd.bedrock.models import looks_like_region
-from litellm_systemd.env import mock_testing, variables
-from litellm_systemd.env.aws import check_aws
+from litellm_systemd.env import variables
+from litellm_systemd.env.aws import check_aws, check_network, spare_metadata
+from litellm_systemd.env.dotenv import MAX_TOTAL_BYTES, check_assignment
 from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
 from litellm_systemd.env.dotenv import read_dotenv as read_dotenv
-from litellm_systemd.env.environment_file import MAX_TOTAL_BYTES, check_assignment
-from litellm_systemd.env.network import check_network, spare_metadata
 from litellm_systemd.env.variables import (
     AWS_REGION_NAME,
     CONFIG_FILE,
@@ -93,8 +92,8 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     warnings += check_network(dotenv, values, region)
     key, generated = _master_key(dotenv, values, installed, new_key)
     warnings += _key_warnings(dotenv, key, host)
-    mocks = mock_testing.allows_mock_testing(values, dotenv.where)
-    warnings += [mock_testing.WARNING] if mocks else []
+    mocks = variables.allows_mock_testing(values, dotenv.where)
+    warnings += [variables.MOCK_TESTING_WARNING] if mocks else []
     direct, notes = spare_metadata(values)
     warnings += notes
     environment = {**values, MASTER_KEY.name: key, **direct}

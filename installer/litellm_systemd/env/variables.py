@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from litellm_systemd.contract import TRIAL_SOCKET
 from litellm_systemd.errors import InputError
 
 T_co = TypeVar("T_co", covariant=True)
@@ -797,6 +798,36 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+MOCK_TESTING_WARNING = (
+    f"{ALLOW_MOCK_TESTING.name}=true: every client can make models fail with mock_testing_* parameters. Remove it"
+    " outside development."
+)
+
+
+def allows_mock_testing(values: Mapping[str, str], where: Callable[[str], str] | None = None) -> bool:
+    """Whether the variables allow LiteLLM's mock testing, with which every client can make models fail on purpose.
+
+    Only a gateway on loopback and the temporary instance of `litellmctl verify --fallbacks` may allow it.
+
+    Args:
+        values: variables by name.
+        where: returns the position of a variable for messages, such as `.env:12`.
+
+    Raises:
+        InputError: the value is not a switch, or other machines can reach the gateway.
+    """
+    if values.get(TRIAL_SOCKET):
+        return True
+    wanted, host, name = ALLOW_MOCK_TESTING.read(values, where), HOST.read(values, where), ALLOW_MOCK_TESTING.name
+    if wanted and not is_loopback(host):
+        position = "" if where is None else f"{where(name)}: "
+        raise InputError(
+            f"{position}{name}=true lets every client make models fail, and other machines can reach HOST={host}",
+            f"Remove {name}, or set HOST=127.0.0.1.",
+        )
+    return wanted
 
 
 def install_checks() -> Iterator[tuple[tuple[str, ...], str]]:

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator
 
-from litellm_systemd.env.environment_file import parse_environment_file
+from litellm_systemd.env.dotenv import parse_environment_file
 from litellm_systemd.env.secrets import MASK, is_secret_variable, mask_lines, mask_yaml, redact
 from litellm_systemd.host.state import FileKind, FileState, Record, is_edited
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from litellm_systemd import contract
-from litellm_systemd.env.environment_file import parse_environment_file
+from litellm_systemd.env.dotenv import parse_environment_file
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable, UsageError
 from litellm_systemd.host.files import group_exists, observe_file, user_exists
 from litellm_systemd.host.layout import UNITS, Layout, layout_files

@@ -10,7 +10,7 @@ from math import ceil
 
 from jinja2 import Environment, StrictUndefined
 
-from litellm_systemd.env.environment_file import render_assignments
+from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import is_loopback
 from litellm_systemd.host.layout import Layout

@@ -1,1 +1,1 @@
-"""Journal entries as events, known messages, and the removal of secrets from text."""
+"""Journal entries as events, and known messages."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.command import Result, minimal_environment, run, runtime_argv
-from litellm_systemd.env.environment_file import parse_environment_file
+from litellm_systemd.env.dotenv import parse_environment_file
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.files import user_exists
 from litellm_systemd.host.layout import Layout

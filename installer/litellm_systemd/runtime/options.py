@@ -10,12 +10,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.env import variables
-from litellm_systemd.env.mock_testing import allows_mock_testing, render_allowing
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import check, read_config, read_text, real_path, render_document
+
+#: LiteLLM's switch for mock testing, in general_settings (litellm/proxy/route_llm_request.py).
+MOCK_TESTING_SETTING = "dangerously_allow_mock_testing_request_params"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         access_log=variables.ACCESS_LOG.read(environ),
         runtime_directory=Path(directories.split(":")[0]) if directories else None,
         trial_socket=Path(trial) if trial else None,
-        mock_testing=allows_mock_testing(environ),
+        mock_testing=variables.allows_mock_testing(environ),
     )
 
 
@@ -112,7 +115,7 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
     LiteLLM gets one text with the included files merged in, because it would read these from the disk. If the
     environment allows mock testing, the text, but not the file, has LiteLLM's switch for that.
     """
-    allows = allows_mock_testing(environ)
+    allows = variables.allows_mock_testing(environ)
     for _ in range(3):
         entry = path.parent / path.readlink() if os.path.islink(path) else path  # noqa: PTH114 - is_symlink() may raise
         file = real_path(entry)
@@ -121,8 +124,16 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
         texts = {str(each): read_text(each, str(each)) for each in (file, *config.includes)}
         if hashlib.sha256("".join(texts.values()).encode()).hexdigest() == config.digest:
             if allows:
-                texts = {str(file): render_allowing(config.document)}
+                texts = {str(file): render_document(_allow_mock_testing(config.document))}
             elif config.includes:
                 texts = {str(file): render_document(config.document)}
             return Configuration(file, config.digest, len(config.names), texts, entry.name)
     raise InputError(f"{path} changes while it is read", "Try again when the edit is complete.")
+
+
+def _allow_mock_testing(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration, its included files merged in, with the switch turned on."""
+    settings = document.get("general_settings")
+    general = {**(settings if isinstance(settings, Mapping) else {}), MOCK_TESTING_SETTING: True}
+    merged = {name: value for name, value in document.items() if name != "include"}
+    return {**merged, "general_settings": general}

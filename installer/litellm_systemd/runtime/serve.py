@@ -15,8 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env.mock_testing import WARNING
-from litellm_systemd.env.variables import JSON_LOGS
+from litellm_systemd.env.variables import JSON_LOGS, MOCK_TESTING_WARNING
 from litellm_systemd.errors import InputError, InstallerError, Unavailable
 from litellm_systemd.runtime.channel import Heartbeat, StartFailed
 from litellm_systemd.runtime.journal import Journal, install_exception_hooks, open_journal, redirect_loggers
@@ -54,7 +53,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         # A restart cannot fix a file or a variable, so systemd does not try (RestartPreventExitStatus=78).
         return error.code if isinstance(error, Unavailable) else ExitCode.CONFIG
     if options.mock_testing and options.trial_socket is None:
-        journal.warning(WARNING)
+        journal.warning(MOCK_TESTING_WARNING)
     notifier.status("importing LiteLLM")
     if options.json_logs:
         environ[JSON_LOGS.name] = "true"  # LiteLLM accepts no other value
