@@ -8,8 +8,7 @@ import pytest
 
 from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.secrets import MASK, mask_lines, mask_yaml
-from litellm_systemd.host.diff import render_diff
-from litellm_systemd.host.state import FileState, folder, link
+from litellm_systemd.host.state import FileState, folder, link, render_diff
 
 OLD = FileState("/etc/x.yml", b"a: 1\nb: 2\n")
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from litellm_systemd.commands.transaction import require_root
 from litellm_systemd.contract import VERIFY_TIMER, ExitCode
 from litellm_systemd.errors import NotInstalled
-from litellm_systemd.host.diff import describe_drift, render_diff
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import UNITS, Layout
-from litellm_systemd.host.observe import observe_host, read_manifest, require_booted
-from litellm_systemd.host.state import FileKind, FileState, HostState, Record
+from litellm_systemd.host.observe import observe_host, read_manifest, require_booted, require_root
+from litellm_systemd.host.state import FileKind, FileState, HostState, Record, describe_drift, render_diff
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 

@@ -15,11 +15,10 @@ from litellm_systemd.errors import CannotCreate, MissingError, Unavailable
 from litellm_systemd.host.files import plain_umask, remove_path
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import OLDEST_SYSTEMD, observe_releases
+from litellm_systemd.host.observe import OLDEST_SYSTEMD, observe_releases, port_trouble
 from litellm_systemd.host.state import FileKind, FileState, HostState, Running
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.instances.foreground import Folders, check_units, find_folders, find_home, foreground_service
-from litellm_systemd.instances.runtime_calls import port_trouble
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.inventory import read_release
 from litellm_systemd.releases.source import Source, find_source, installed_version

@@ -17,11 +17,10 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import Unavailable
-from litellm_systemd.host.diff import render_diff
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.state import Kept, Plan, Verb
+from litellm_systemd.host.observe import port_trouble
+from litellm_systemd.host.state import Kept, Plan, Verb, render_diff
 from litellm_systemd.install.apply import apply_install
-from litellm_systemd.instances.runtime_calls import port_trouble
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.verify.run import Scope, verify
 

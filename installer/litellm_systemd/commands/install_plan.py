@@ -11,10 +11,19 @@ from litellm_systemd import contract
 from litellm_systemd.commands.config_files import installed_paths
 from litellm_systemd.commands.resolve import Request, build_config_link, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
-from litellm_systemd.host.diff import render_diff
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import observe_host, require_normal_state, require_systemd
-from litellm_systemd.host.state import DesiredState, FileState, HostState, Kept, Plan, Running, folder, link
+from litellm_systemd.host.state import (
+    DesiredState,
+    FileState,
+    HostState,
+    Kept,
+    Plan,
+    Running,
+    folder,
+    link,
+    render_diff,
+)
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.plan import plan_install, require_no_conflicts
 from litellm_systemd.install.render import (

@@ -16,13 +16,19 @@ from litellm_systemd.commands.end_of_life import active_ends
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
-from litellm_systemd.commands.transaction import Say, changing, require_root
+from litellm_systemd.commands.transaction import Say, changing
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.env.variables import MASTER_KEY, MOCK_TESTING_WARNING
 from litellm_systemd.errors import NotInstalled, UsageError
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import active_config, read_installed, require_installed, require_systemd
+from litellm_systemd.host.observe import (
+    active_config,
+    read_installed,
+    require_installed,
+    require_root,
+    require_systemd,
+)
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.instances.standby import restart_without_pause

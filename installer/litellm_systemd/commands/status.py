@@ -20,13 +20,13 @@ from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import (
     active_config,
+    ask_service,
     memory_field,
     read_installed,
     require_installed,
     require_systemd,
 )
 from litellm_systemd.host.systemctl import Systemctl
-from litellm_systemd.instances.runtime_calls import ask_service
 from litellm_systemd.releases.inventory import current_release, missing_python
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 

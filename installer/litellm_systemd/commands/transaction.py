@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.commands.service_config import ServiceConfig
-from litellm_systemd.errors import PermissionDenied, Unavailable
+from litellm_systemd.errors import Unavailable
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import require_root
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import recover
 from litellm_systemd.install.steps import Executor
@@ -19,16 +18,6 @@ from litellm_systemd.report.report import Outcome, Report
 from litellm_systemd.verify.run import Scope, verify
 
 Say = Callable[[str], None]
-
-
-def require_root(what: str) -> None:
-    """Refuse a user who can't write system files.
-
-    Raises:
-        PermissionDenied: the effective user is not root.
-    """
-    if os.geteuid() != 0:
-        raise PermissionDenied(f"{what} needs root", f"Run: sudo {' '.join([sys.argv[0], *sys.argv[1:]])}")
 
 
 @contextmanager

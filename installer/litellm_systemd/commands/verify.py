@@ -23,9 +23,8 @@ from litellm_systemd.commands.transaction import Say
 from litellm_systemd.errors import CannotCreate, UsageError, remedy_of
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import is_booted
+from litellm_systemd.host.observe import ask_service, is_booted
 from litellm_systemd.host.systemctl import Systemctl
-from litellm_systemd.instances.runtime_calls import ask_service
 from litellm_systemd.instances.throwaway import throwaway_process, throwaway_unit
 from litellm_systemd.releases.inventory import current_release, read_release
 from litellm_systemd.report.junit import render_junit

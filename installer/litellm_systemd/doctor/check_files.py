@@ -10,12 +10,11 @@ from litellm_systemd import contract
 from litellm_systemd.doctor.engine import REINSTALL, Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied
-from litellm_systemd.host.diff import access_drift, describe_drift
 from litellm_systemd.host.files import group_exists, user_exists
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import observe_releases
-from litellm_systemd.host.state import Action, FileKind, FileState, Record, Verb, link
+from litellm_systemd.host.state import Action, FileKind, FileState, Record, Verb, access_drift, describe_drift, link
 from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Outcome

@@ -30,8 +30,7 @@ from litellm_systemd.errors import Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.models import build_served
 from litellm_systemd.host.layout import UNITS
-from litellm_systemd.host.observe import is_booted
-from litellm_systemd.instances.runtime_calls import port_trouble
+from litellm_systemd.host.observe import is_booted, port_trouble
 from litellm_systemd.report.report import Outcome
 
 _PORT_REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")

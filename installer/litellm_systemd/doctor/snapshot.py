@@ -17,10 +17,9 @@ from litellm_systemd.errors import InputError, InstallerError, MissingError, Per
 from litellm_systemd.gateway.config import GatewayConfig, read_config
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import is_booted, read_installed, read_manifest
+from litellm_systemd.host.observe import ask_service, is_booted, read_installed, read_manifest
 from litellm_systemd.host.state import FileState, Record, UnitState
 from litellm_systemd.host.systemctl import Event, Systemctl, unit_state_of
-from litellm_systemd.instances.runtime_calls import ask_service
 
 T = TypeVar("T")
 

@@ -1,16 +1,30 @@
-"""Observe the host. This module only reads."""
+"""Observe the host and the running service. This module only reads.
+
+The runtime is asked by its own small commands, as programs: no package imports it (docs/adr/0002).
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from litellm_systemd import contract
+from litellm_systemd.command import run, runtime_argv
 from litellm_systemd.env.dotenv import parse_environment_file
-from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable, UsageError
+from litellm_systemd.errors import (
+    CommandError,
+    InputError,
+    InstallerError,
+    MissingError,
+    PermissionDenied,
+    Unavailable,
+    UsageError,
+)
 from litellm_systemd.host.files import group_exists, observe_file, user_exists
 from litellm_systemd.host.layout import UNITS, Layout, layout_files
 from litellm_systemd.host.state import FileKind, HostState, Record, UnitState
@@ -224,3 +238,32 @@ def active_config(layout: Layout) -> str | None:
     """The file name of the active configuration, or None."""
     found = observe_file(layout, layout.config_link)
     return Path(found.content.decode()).name if found is not None and found.kind is FileKind.LINK else None
+
+
+def ask_service(timeout: float = 20) -> dict[str, Any]:
+    """The status that the main process reports; empty if it does not answer this user within `timeout` seconds."""
+    try:
+        answer = run(runtime_argv("status"), timeout=timeout)
+    except InstallerError:
+        return {}
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
+
+
+def port_trouble(listen: str) -> str:
+    """The process that listens on HOST:PORT and the remedy, in one line; empty if the port is free or unknown."""
+    try:
+        run(runtime_argv("port", listen), timeout=20)
+    except CommandError as error:
+        return error.stderr.strip().splitlines()[-1]
+    return ""
+
+
+def require_root(what: str) -> None:
+    """Refuse a user who can't write system files.
+
+    Raises:
+        PermissionDenied: the effective user is not root.
+    """
+    if os.geteuid() != 0:
+        raise PermissionDenied(f"{what} needs root", f"Run: sudo {' '.join([sys.argv[0], *sys.argv[1:]])}")
