@@ -10,7 +10,7 @@ import pytest
 from litellm_systemd.commands.releases import leaves_timer
 from litellm_systemd.errors import UsageError
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.install.verify_timer import check_interval, find_interval
+from litellm_systemd.install.render import check_interval, find_interval
 from tests.unit.plan_hosts import make_host
 
 LAYOUT = Layout()

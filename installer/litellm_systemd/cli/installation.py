@@ -99,7 +99,7 @@ def install(
     second run without changes writes nothing and restarts nothing.
     """
     from litellm_systemd.commands import install, install_plan
-    from litellm_systemd.install.verify_timer import check_interval
+    from litellm_systemd.install.render import check_interval
 
     request = request_of(layout_of(root, prefix), env_file, config, installed_only=installed)
     options = install_plan.InstallOptions(

@@ -14,8 +14,7 @@ from litellm_systemd.commands.resolve import (
     resolve,
     skipped_note,
 )
-from litellm_systemd.commands.service_config import resolve_service
-from litellm_systemd.commands.transaction import Say, changing, prove_service
+from litellm_systemd.commands.service_config import prove_service, resolve_service
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import NotInstalled
 from litellm_systemd.gateway.config import lint
@@ -23,9 +22,8 @@ from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, observe_host, read_manifest
 from litellm_systemd.host.state import DesiredState, HostState, Running, Verb, is_edited
-from litellm_systemd.install.apply import apply_install
+from litellm_systemd.install.apply import Executor, Say, apply_install, changing
 from litellm_systemd.install.plan import plan_install, require_no_conflicts
-from litellm_systemd.install.steps import Executor
 from litellm_systemd.report.report import Report, render_count
 from litellm_systemd.resources import config_names
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.aws.client import load
-from litellm_systemd.commands.transaction import Say, changing
 from litellm_systemd.doctor.engine import CheckRun, Diagnosis, Finding, run_checks
 from litellm_systemd.doctor.registry import CHECKS, collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -17,9 +16,8 @@ from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import find_layout, observe_host, require_root
 from litellm_systemd.host.state import Action, DesiredState, Plan, Running
-from litellm_systemd.install.apply import apply_install
+from litellm_systemd.install.apply import Executor, Say, apply_install, changing
 from litellm_systemd.install.plan import in_order
-from litellm_systemd.install.steps import Executor
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 

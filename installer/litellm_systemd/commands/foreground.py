@@ -10,7 +10,6 @@ from litellm_systemd.command import interruptible
 from litellm_systemd.commands.install_plan import build_desired
 from litellm_systemd.commands.rehearse import RehearseOptions
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
-from litellm_systemd.commands.transaction import Say
 from litellm_systemd.errors import CannotCreate, MissingError, Unavailable
 from litellm_systemd.host.files import plain_umask, remove_path
 from litellm_systemd.host.install_lock import hold_lock
@@ -18,6 +17,7 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import OLDEST_SYSTEMD, observe_releases, port_trouble
 from litellm_systemd.host.state import FileKind, FileState, HostState, Running
 from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.install.apply import Say
 from litellm_systemd.instances.foreground import Folders, check_units, find_folders, find_home, foreground_service
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.inventory import read_release

@@ -11,8 +11,7 @@ from litellm_systemd.commands.config_files import edited_note
 from litellm_systemd.commands.install_plan import InstallOptions, InstallPlan, prepare_install, render_kept
 from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.resolve import Request
-from litellm_systemd.commands.service_config import ServiceConfig
-from litellm_systemd.commands.transaction import Say, changing, prove_service
+from litellm_systemd.commands.service_config import ServiceConfig, prove_service
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import MASTER_KEY
@@ -20,7 +19,7 @@ from litellm_systemd.errors import Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import port_trouble
 from litellm_systemd.host.state import Kept, Plan, Verb, render_diff
-from litellm_systemd.install.apply import apply_install
+from litellm_systemd.install.apply import Say, apply_install, changing
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.verify.run import Scope, verify
 

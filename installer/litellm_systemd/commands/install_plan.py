@@ -27,6 +27,8 @@ from litellm_systemd.host.state import (
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.plan import plan_install, require_no_conflicts
 from litellm_systemd.install.render import (
+    OFF,
+    find_interval,
     render_command,
     render_environment,
     render_service,
@@ -36,7 +38,6 @@ from litellm_systemd.install.render import (
     render_verify_service,
     render_verify_timer,
 )
-from litellm_systemd.install.verify_timer import OFF, find_interval
 from litellm_systemd.releases.inventory import running_release
 from litellm_systemd.releases.source import Source, find_source, installed_version
 from litellm_systemd.resources import USER_FILE, read_config

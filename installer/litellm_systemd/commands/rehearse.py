@@ -16,7 +16,6 @@ from litellm_systemd.box import Bind, Box, Image, Namespaces, is_hidden, outermo
 from litellm_systemd.command import interruptible, module_argv
 from litellm_systemd.commands.resolve import Request, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
-from litellm_systemd.commands.transaction import Say
 from litellm_systemd.contract import SERVICE, ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import InstallerError, Unavailable
@@ -25,6 +24,7 @@ from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import is_booted, require_root
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
+from litellm_systemd.install.apply import Say
 from litellm_systemd.releases.source import Checkout, find_source
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 

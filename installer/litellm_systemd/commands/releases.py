@@ -10,10 +10,10 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.command import replace_process
-from litellm_systemd.commands.transaction import changing
 from litellm_systemd.errors import InputError, InstallerError, NotInstalled, Unavailable, UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import require_root
+from litellm_systemd.install.apply import changing
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.bundle import Target, open_source, write_bundle
 from litellm_systemd.releases.fetch import fetch_litellm, fetch_package

@@ -16,7 +16,6 @@ from litellm_systemd.commands.end_of_life import active_ends
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
-from litellm_systemd.commands.transaction import Say, changing
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.env.variables import MASTER_KEY, MOCK_TESTING_WARNING
 from litellm_systemd.errors import NotInstalled, UsageError
@@ -30,6 +29,7 @@ from litellm_systemd.host.observe import (
     require_systemd,
 )
 from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.install.apply import Say, changing
 from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.instances.standby import restart_without_pause
 from litellm_systemd.report.report import Outcome, Report

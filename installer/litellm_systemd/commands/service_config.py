@@ -1,4 +1,7 @@
-"""Work out and check what the service will run with: settings, configuration, and the configurations to install."""
+"""Work out and check what the service will run with: settings, configuration, and the configurations to install.
+
+And prove that it serves, after a change.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from pathlib import Path
 
 from litellm_systemd.aws.credentials import bedrock_models, require_one_identity
 from litellm_systemd.bedrock.models import looks_like_region
+from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.commands.config_files import loaded_names, read_for_install, shipped_texts
 from litellm_systemd.commands.end_of_life import check_ends
 from litellm_systemd.commands.preflight import find_instance_region, require_files, require_pair, require_role
 from litellm_systemd.commands.resolve import Request, Selection, is_given, resolve, skipped_note
 from litellm_systemd.env.settings import REGION_VARIABLES, Settings
-from litellm_systemd.errors import UsageError
+from litellm_systemd.errors import Unavailable, UsageError
 from litellm_systemd.gateway.config import (
     ConfigChoice,
     GatewayConfig,
@@ -25,6 +29,8 @@ from litellm_systemd.gateway.config import (
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.observe import read_manifest
 from litellm_systemd.host.state import is_edited
+from litellm_systemd.report.report import Outcome, Report
+from litellm_systemd.verify.run import Scope, verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +147,20 @@ def _geography_notes(settings: Settings, texts: list[str]) -> tuple[str, ...]:
         return ()
     names = profiles_outside_geography("\n".join(texts), settings.region)
     return tuple(f"{name} may answer from any AWS region." for name in names)
+
+
+def prove_service(service: ServiceConfig) -> Report:
+    """Verify quickly that the service serves after a change. No model is called: AWS is no reason to undo it.
+
+    Raises:
+        Unavailable: a check failed.
+    """
+    settings = service.settings
+    gateway = Gateway(settings.base_url, api_key=settings.master_key)
+    proof = verify(gateway, Scope(service.gateway.names, spend=False))
+    failed = next((check for check in proof.checks if check.outcome is Outcome.FAILED), None)
+    if failed is not None:
+        raise Unavailable(
+            f"the new service started, but fails the check “{failed.name}”: {failed.detail}", failed.hint
+        )
+    return proof

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from litellm_systemd.commands.transaction import changing
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import observe_host, require_booted
 from litellm_systemd.host.state import Plan, Verb
-from litellm_systemd.install.apply import apply_uninstall
+from litellm_systemd.install.apply import apply_uninstall, changing
 from litellm_systemd.install.plan import plan_uninstall
 from litellm_systemd.report.report import Report
 

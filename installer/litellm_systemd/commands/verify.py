@@ -19,12 +19,12 @@ from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service import installed_settings
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.commands.status import Loaded, edited_notes, observe_file_now, observe_loaded
-from litellm_systemd.commands.transaction import Say
 from litellm_systemd.errors import CannotCreate, UsageError, remedy_of
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import ask_service, is_booted
 from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.install.apply import Say
 from litellm_systemd.instances.throwaway import throwaway_process, throwaway_unit
 from litellm_systemd.releases.inventory import current_release, read_release
 from litellm_systemd.report.junit import render_junit

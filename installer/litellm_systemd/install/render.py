@@ -1,10 +1,11 @@
-"""Render the text of each file that is installed.
+"""Render the text of each file that is installed, and read the interval of the timer that verifies.
 
 Templates hold every line that is the same on all hosts, and only substitute the others; what varies is decided here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import ceil
 
@@ -13,8 +14,9 @@ from jinja2 import Environment, StrictUndefined
 from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import is_loopback
+from litellm_systemd.errors import UsageError
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.state import FileState
+from litellm_systemd.host.state import FileState, HostState
 from litellm_systemd.report.page import build_page
 from litellm_systemd.report.report import Report
 from litellm_systemd.resources import read_page, read_template
@@ -137,3 +139,37 @@ def _without_gaps(text: str) -> str:
         if line or (lines and lines[-1]):
             lines.append(line)
     return "\n".join(lines).rstrip() + "\n"
+
+
+OFF = "off"
+#: Seconds. A check takes one or two.
+_SHORTEST, _LONGEST = 60, 31 * 86_400
+_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hr": 3600, "d": 86_400}
+#: The common part of systemd.time(7).
+_SPAN = re.compile(rf"(?:\d{{1,7}}(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))}))+")
+_PART = re.compile(r"(\d+)([a-z]+)")
+
+
+def check_interval(text: str) -> str:
+    """Return `text` if it is `off` or a time span that systemd reads as a person would.
+
+    Raises:
+        UsageError: it is not a time span, or is too short or too long.
+    """
+    span = text.replace(" ", "").lower()
+    if span == OFF:
+        return OFF
+    seconds = sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(span)) if _SPAN.fullmatch(span) else 0
+    if not _SHORTEST <= seconds <= _LONGEST:
+        raise UsageError(f"--verify-every {text}: not a time from 1min to 31d", "Such as 15min, 1h30min, or off.")
+    return span
+
+
+def find_interval(layout: Layout, host: HostState) -> str:
+    """The interval of the installed timer; `off` if litellmctl installed none."""
+    found = host.files.get(layout.verify_timer)
+    if found is None or layout.verify_timer not in host.manifest:
+        return OFF
+    spans = re.findall(r"^OnUnitActiveSec=(.+)$", found.content.decode(errors="replace"), re.MULTILINE)
+    # A timer that was edited to another form is kept: see `FileState.keep_edits`.
+    return spans[-1].strip() if spans else "15min"
