@@ -10,7 +10,7 @@ from enum import IntEnum
 
 SERVICE = "litellm.service"
 SOCKET = "litellm.socket"
-#: Serves on the same socket while the service restarts; see `instances.standby`.
+#: Serves on the same socket while the service restarts; see `instances.temporary_unit`.
 STANDBY = "litellm-standby.service"
 #: The periodic check of the service; installed only if the user asks for it.
 VERIFY_SERVICE = "litellm-verify.service"

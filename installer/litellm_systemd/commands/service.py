@@ -31,7 +31,7 @@ from litellm_systemd.host.observe import (
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say, changing
 from litellm_systemd.install.undo_log import read_undo_log
-from litellm_systemd.instances.standby import restart_without_pause
+from litellm_systemd.instances.temporary_unit import restart_without_pause
 from litellm_systemd.report.report import Outcome, Report
 from litellm_systemd.verify.caching import PROMPT_TOKENS
 from litellm_systemd.verify.run import Scope, verify
@@ -40,7 +40,7 @@ from litellm_systemd.verify.run import Scope, verify
 def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     """Do what `systemctl VERB litellm` does, after a switch to `request.config` if there is one.
 
-    A restart has no pause: see `instances.standby`.
+    A restart has no pause: see `instances.temporary_unit`.
 
     Raises:
         InstallerError: the switch or systemctl failed; the message has the cause from the journal.

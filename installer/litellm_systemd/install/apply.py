@@ -42,7 +42,7 @@ from litellm_systemd.host.state import (
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
 from litellm_systemd.install.plan import missing_folders, plan_rollback, plan_uninstall
 from litellm_systemd.install.undo_log import UndoLog, Unfinished, read_undo_log
-from litellm_systemd.instances.standby import remove_standby, restart_without_pause
+from litellm_systemd.instances.temporary_unit import remove_standby, restart_without_pause
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.source import Source
 
