@@ -18,7 +18,7 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases import bundle as bundles
 from litellm_systemd.releases import venvs
 from litellm_systemd.releases.archive import read_manifest
-from litellm_systemd.releases.build import build_release
+from litellm_systemd.releases.build import build_release, try_import, try_release
 from litellm_systemd.releases.bundle import Target, open_bundle, open_own_bundle, open_source
 from litellm_systemd.releases.requirements_lock import (
     Pin,
@@ -28,8 +28,7 @@ from litellm_systemd.releases.requirements_lock import (
     target_environment,
 )
 from litellm_systemd.releases.source import find_source
-from litellm_systemd.releases.trial import try_import, try_release
-from litellm_systemd.releases.wheels import find_uv
+from litellm_systemd.releases.venvs import find_uv
 from tests.bundle import own_bundle
 
 

@@ -21,7 +21,7 @@ import pytest
 from litellm_systemd.releases.bundle import Target, open_bundle
 from litellm_systemd.releases.requirements_lock import LOCK
 from litellm_systemd.releases.source import find_source, wheel_source
-from litellm_systemd.releases.wheels import find_uv
+from litellm_systemd.releases.venvs import find_uv
 from tests.bundle import WHEELS, own_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -132,7 +132,7 @@ def test_wheel_has_one_package(built: Path) -> None:
 READ = """
 import json
 from litellm_systemd import resources
-from litellm_systemd.releases.wheels import sdnotify_wheel
+from litellm_systemd.releases.source import sdnotify_wheel
 print(json.dumps({
     "configs": list(resources.config_names()),
     "example": len(resources.read_config("env.example")),

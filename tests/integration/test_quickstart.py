@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.releases.wheels import find_uv
+from litellm_systemd.releases.venvs import find_uv
 from tests.bundle import REPOSITORY, own_bundle
 from tests.ports import free_port
 

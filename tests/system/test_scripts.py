@@ -42,7 +42,7 @@ def test_quickstart_from_a_bundle(box: Box) -> None:
     first = box.run(argv, env=environment, timeout=1200)
     assert "checks passed" in first.stdout
     assert "building the release with pip" in first.stderr
-    # The versions are those of the lock, otherwise it would not become a release (litellm_systemd.releases.trial).
+    # The versions are those of the lock, otherwise it would not become a release (litellm_systemd.releases.build).
     site = "/opt/litellm-systemd/current/lib/python3*/site-packages"
     assert "proxy_server." in box.run(("sh", "-c", f"ls {site}/litellm/proxy/__pycache__")).stdout
     before = box.show("litellm.service", "ActiveState", "InvocationID")

@@ -18,12 +18,11 @@ from litellm_systemd.command import Result
 from litellm_systemd.errors import CommandError, InputError, InstallerError, Unavailable, UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import observe_releases
-from litellm_systemd.releases import build, fetch, trial
-from litellm_systemd.releases.build import build_release
+from litellm_systemd.releases import build, fetch
+from litellm_systemd.releases.build import Trial, build_release, try_configuration, try_release
 from litellm_systemd.releases.inventory import read_release
 from litellm_systemd.releases.requirements_lock import parse_lock, pinned_version
 from litellm_systemd.releases.source import Materials, Source, find_source, wheel_source
-from litellm_systemd.releases.trial import Trial, try_configuration, try_release
 from litellm_systemd.releases.venvs import Venv, make_movable
 
 LOCK = "litellm==1.106.2 --hash=sha256:" + "a" * 64 + "\n"
@@ -198,7 +197,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: Result) -> list[tuple[s
         ran.append(argv)
         return rest.pop(0)
 
-    monkeypatch.setattr(trial, "run", run)
+    monkeypatch.setattr(build, "run", run)
     return ran
 
 
@@ -242,7 +241,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     for path in (layout.config_link, layout.environment_file, f"{layout.current}/bin/python"):
         layout.real(path).parent.mkdir(parents=True, exist_ok=True)
         layout.real(path).write_text("A=1\n", encoding="utf-8")
-    monkeypatch.setattr(trial, "user_exists", lambda *_: True)
+    monkeypatch.setattr(build, "user_exists", lambda *_: True)
     return layout
 
 

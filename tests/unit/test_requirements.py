@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from litellm_systemd.releases.requirements_lock import BAD_LITELLM, SUPPORTED_LITELLM, pinned_version
-from litellm_systemd.releases.wheels import sdnotify_wheel
+from litellm_systemd.releases.source import sdnotify_wheel
 from litellm_systemd.resources import read_lock
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ from litellm_systemd.releases.requirements_lock import (
     render_lock,
     target_environment,
 )
-from litellm_systemd.releases.wheels import SDNOTIFY
+from litellm_systemd.releases.source import SDNOTIFY
 from litellm_systemd.resources import read_lock
 
 REPOSITORY = Path(__file__).resolve().parents[2]

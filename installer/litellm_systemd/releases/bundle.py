@@ -34,10 +34,11 @@ from litellm_systemd.releases.source import (
     code_digest,
     find_source,
     reachable_python,
+    read_wheel,
+    sdnotify_wheel,
     wheel_source,
 )
 from litellm_systemd.releases.venvs import pip_argv
-from litellm_systemd.releases.wheels import read_wheel, sdnotify_wheel
 
 #: The newest glibc that a wheel may need: Amazon Linux 2023 has 2.34, the oldest of the supported systems.
 _NEWEST_GLIBC, _OLDEST_GLIBC = 34, 5

@@ -24,9 +24,15 @@ from litellm_systemd.releases.requirements_lock import (
     pinned_version,
     render_lock,
 )
-from litellm_systemd.releases.source import DISTRIBUTION, Source, find_source, folder_source, reachable_python
-from litellm_systemd.releases.venvs import index_environment, install_argv, pip_argv
-from litellm_systemd.releases.wheels import SDNOTIFY, find_uv
+from litellm_systemd.releases.source import (
+    DISTRIBUTION,
+    SDNOTIFY,
+    Source,
+    find_source,
+    folder_source,
+    reachable_python,
+)
+from litellm_systemd.releases.venvs import find_uv, index_environment, install_argv, pip_argv
 
 _INDEX_HINT = (
     "Does the package index have it? PIP_INDEX_URL and UV_INDEX_URL name another index, PIP_FIND_LINKS a folder."

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError
-from litellm_systemd.releases.wheels import find_uv
 
 _VENV_HINT = "Debian and Ubuntu have venv in a separate package: apt-get install python3-venv"
 #: Seconds, enough for 200 MB over a slow network.
 _LONG = 3600
+#: Where quickstart.sh installs uv; a release has none.
+_BOOTSTRAP_UV = Path("/opt/litellm-systemd/bootstrap/bin/uv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,15 @@ class Venv:
     def maker(self) -> str:
         """The name of the tool that builds it: `uv` or `pip`."""
         return "uv" if self.uv else "pip"
+
+
+def find_uv() -> str | None:
+    """Return the path of uv: next to this Python, on PATH, or where quickstart.sh installed it; None without one."""
+    sibling = Path(sys.executable).with_name("uv")
+    for candidate in (sibling, Path(shutil.which("uv") or sibling), _BOOTSTRAP_UV):
+        if os.access(candidate, os.X_OK):
+            return str(candidate)
+    return None
 
 
 def make_venv(folder: Path, python: Path) -> Venv:
