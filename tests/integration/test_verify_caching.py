@@ -16,7 +16,7 @@ from litellm_systemd.cli import cli
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report.report import Check, Outcome, Report
-from litellm_systemd.verify.caching import MOST_REQUESTS, check_caching
+from litellm_systemd.verify.costly_checks import MOST_REQUESTS, check_caching
 from litellm_systemd.verify.run import Scope, verify
 from tests.integration.litellm_process import KEY, run_litellm
 from tests.integration.stub_gateway import KEY as STUB_KEY

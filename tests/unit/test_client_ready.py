@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from litellm_systemd.client.errors import FailureKind, GatewayError
-from litellm_systemd.client.gateway import Gateway, Response
-from litellm_systemd.client.ready import READINESS, NotReady, Ready, wait_ready
+from litellm_systemd.client.gateway import READINESS, Gateway, NotReady, Ready, Response, wait_ready
 from litellm_systemd.contract import ExitCode
 
 REFUSED = GatewayError(FailureKind.REFUSED, "nothing listens on h:1 (connection refused)")

@@ -9,7 +9,7 @@ import pytest
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.resources import config_names
-from litellm_systemd.verify.fallbacks import build_failing, build_links
+from litellm_systemd.verify.steps import build_failing, build_links
 
 MODELS = "".join(f"  - {{model_name: {name}, litellm_params: {{model: openai/{name}}}}}\n" for name in "abcd")
 

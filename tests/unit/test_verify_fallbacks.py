@@ -11,8 +11,8 @@ import pytest
 from litellm_systemd.client.gateway import Gateway, Response
 from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.report.report import Outcome
-from litellm_systemd.verify.fallbacks import Link, check_link
 from litellm_systemd.verify.run import verify_fallbacks
+from litellm_systemd.verify.steps import Link, check_link
 
 PONG = {"choices": [{"message": {"content": "pong"}}], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
 LINK = Link("fallbacks", "a", "a", ("b", "c"), 2)

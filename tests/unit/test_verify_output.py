@@ -14,8 +14,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import CannotCreate, UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.install.render import render_page
-from litellm_systemd.report.junit import render_junit
-from litellm_systemd.report.page import build_page
+from litellm_systemd.report.exports import build_page, render_junit
 from litellm_systemd.report.report import Check, Outcome, Report
 
 NOON = datetime(2026, 3, 1, 13, tzinfo=timezone(timedelta(hours=1)))

@@ -1,4 +1,4 @@
-"""HTTP client for a gateway. The only module that uses requests.
+"""HTTP client for a gateway, and the wait until it is ready. The only module that uses requests.
 
 An error status such as 401 or 500 is a `Response`. If no response arrives, a `GatewayError` is raised. Redirects are
 responses too and never followed, so that the key reaches no other host.
@@ -10,7 +10,7 @@ import json
 import math
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,10 +22,23 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection
 
-from litellm_systemd.client.errors import FailureKind, GatewayError, classify, extract_error
+from litellm_systemd.client.errors import JOURNAL, FailureKind, GatewayError, classify, extract_error
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.env.variables import is_loopback
-from litellm_systemd.errors import UsageError
+from litellm_systemd.errors import Unavailable, UsageError
+
+#: Seconds for one response. Above LiteLLM's usual request_timeout, so that its own error arrives first.
+DEFAULT_TIMEOUT = 60.0
+#: Seconds to connect: shorter, because a host that drops packets is not a slow model.
+CONNECT_TIMEOUT = 10.0
+#: Bytes. Far above any response to the requests that we send.
+MAX_BODY = 8 * 1024 * 1024
+DONE = "[DONE]"
+
+#: Costs nothing and needs no key, unlike /health, which calls every model.
+READINESS = "/health/readiness"
+#: Seconds between two attempts: short at first, because a service is often nearly ready.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 class UnixAdapter(HTTPAdapter):
@@ -65,15 +78,6 @@ class _Connection(HTTPConnection):
             connection.close()
             raise
         return connection
-
-
-#: Seconds for one response. Above LiteLLM's usual request_timeout, so that its own error arrives first.
-DEFAULT_TIMEOUT = 60.0
-#: Seconds to connect: shorter, because a host that drops packets is not a slow model.
-CONNECT_TIMEOUT = 10.0
-#: Bytes. Far above any response to the requests that we send.
-MAX_BODY = 8 * 1024 * 1024
-DONE = "[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,3 +326,55 @@ def _text(chunks: Iterable[bytes]) -> str:
 def _response(response: requests.Response, text: str, started: float) -> Response:
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Response(response.status_code, headers, text, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The gateway responded with 200 after `seconds`, at the given number of `attempts`."""
+
+    seconds: float
+    attempts: int
+
+
+class NotReady(Unavailable):
+    """The deadline passed; `last` describes the last response or error."""
+
+    def __init__(self, where: str, seconds: float, last: str, hint: str) -> None:
+        super().__init__(f"{where} was not ready within {seconds:g} s; last status: {last}", hint)
+        self.last = last
+
+
+def wait_ready(
+    gateway: Gateway,
+    seconds: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Ready:
+    """Query readiness until it succeeds, at least once. NotReady after `seconds`."""
+    started, pause, attempts = clock(), _FIRST_PAUSE, 0
+    while True:
+        left = seconds - (clock() - started)
+        # A socket unit accepts connections before the service runs, so one request may last until the deadline.
+        last, hint = _query(gateway, min(gateway.timeout, max(left, _LONGEST_PAUSE)))
+        attempts += 1
+        passed = clock() - started
+        if not last:
+            return Ready(passed, attempts)
+        # Not 0: the clock cannot represent a smaller step, and the loop would never end.
+        if seconds - passed < 0.001:
+            raise NotReady(gateway.where, seconds, last, hint)
+        sleep(min(pause, seconds - passed))
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+def _query(gateway: Gateway, timeout: float) -> tuple[str, str]:
+    """The reason why the gateway is not ready, and the remedy; two empty strings if it is ready."""
+    try:
+        answer = gateway.get(READINESS, timeout=timeout)
+    except GatewayError as error:
+        return error.message, error.hint
+    if answer.status == 200:
+        return "", ""
+    reason = gateway.explain(answer)
+    return f"HTTP {answer.status}" + (f", {reason}" if reason else ""), f"Read {JOURNAL}."

@@ -33,7 +33,7 @@ from litellm_systemd.install.apply import Say, changing
 from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.instances.temporary_unit import restart_without_pause
 from litellm_systemd.report.report import Outcome, Report
-from litellm_systemd.verify.caching import PROMPT_TOKENS
+from litellm_systemd.verify.costly_checks import PROMPT_TOKENS
 from litellm_systemd.verify.run import Scope, verify
 
 

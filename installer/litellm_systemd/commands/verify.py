@@ -27,7 +27,7 @@ from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say
 from litellm_systemd.instances.throwaway import throwaway_process, throwaway_unit
 from litellm_systemd.releases.inventory import current_release, read_release
-from litellm_systemd.report.junit import render_junit
+from litellm_systemd.report.exports import render_junit
 from litellm_systemd.report.report import Check, Outcome, Report
 from litellm_systemd.verify.run import verify_fallbacks
 

@@ -40,6 +40,36 @@ _REMEDY = "Put new credentials into .env, then run: sudo litellmctl install"
 # A short-term Bedrock API key is this prefix and a presigned URL in base64 (aws-bedrock-token-generator).
 _SHORT_TERM = "bedrock-api-key-"
 
+KEY_ID, SECRET, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
+PAIR = (KEY_ID, SECRET)
+ROLE, SESSION_NAME, EXTERNAL_ID = "AWS_ROLE_NAME", "AWS_SESSION_NAME", "AWS_EXTERNAL_ID"
+PROFILE_NAME, PROFILE = "AWS_PROFILE_NAME", "AWS_PROFILE"
+WEB_IDENTITY, STS_ENDPOINT = "AWS_WEB_IDENTITY_TOKEN", "AWS_STS_ENDPOINT"
+#: The variables that name STS, in the order in which LiteLLM and boto3 prefer them.
+STS_ENDPOINTS = (STS_ENDPOINT, "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
+#: Every variable of a `.env` that defines the AWS identity of the service.
+CREDENTIAL_VARIABLES = names_in(Section.CREDENTIALS)
+_COPY_AGAIN = "Copy the value again, without quotes, spaces or other text around it."
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html (unique ids)
+_KEY_ID = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}")
+_SECRET = re.compile(r"[A-Za-z0-9/+]{40}")
+_OTHER_IDS = {"AIDA": "an IAM user", "AROA": "a role", "AGPA": "a group", "AIPA": "an instance profile"}
+_ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}")
+_EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}")
+
+ENDPOINT = AWS_BEDROCK_RUNTIME_ENDPOINT.name
+ENDPOINT_VARIABLES = names_of_type(ENDPOINT_URL)
+PROXY_VARIABLES = names_of_type(PROXY_URL)
+#: Variables that name a file or folder which the service reads.
+FILE_VARIABLES = names_of_type(PATH)
+#: botocore sends even requests for the instance metadata through a proxy, which would answer for its own host.
+NEVER_PROXIED = ("169.254.169.254", "fd00:ec2::254", "127.0.0.1", "localhost")
+#: What the service's sandbox hides: ProtectHome=yes and PrivateTmp=yes in units/litellm.service.j2.
+_HIDDEN = re.compile(r"/(home|root|run/user|tmp|var/tmp)(/|$)")
+_ENDPOINT_REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.(?:vpce\.)?amazonaws\.com")
+
 
 def parse_moment(text: str) -> datetime | None:
     """Parse an ISO 8601 time, as UTC if it has no zone. Return None if the text is not a time.
@@ -108,28 +138,6 @@ def _end_of_bearer(token: str) -> datetime | None:
         return signed + timedelta(seconds=int(query["X-Amz-Expires"][0]))
     except (binascii.Error, UnicodeDecodeError, KeyError, ValueError, OverflowError):
         return None
-
-
-KEY_ID, SECRET, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
-PAIR = (KEY_ID, SECRET)
-ROLE, SESSION_NAME, EXTERNAL_ID = "AWS_ROLE_NAME", "AWS_SESSION_NAME", "AWS_EXTERNAL_ID"
-PROFILE_NAME, PROFILE = "AWS_PROFILE_NAME", "AWS_PROFILE"
-WEB_IDENTITY, STS_ENDPOINT = "AWS_WEB_IDENTITY_TOKEN", "AWS_STS_ENDPOINT"
-#: The variables that name STS, in the order in which LiteLLM and boto3 prefer them.
-STS_ENDPOINTS = (STS_ENDPOINT, "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
-
-#: Every variable of a `.env` that defines the AWS identity of the service.
-CREDENTIAL_VARIABLES = names_in(Section.CREDENTIALS)
-
-_COPY_AGAIN = "Copy the value again, without quotes, spaces or other text around it."
-# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html (unique ids)
-_KEY_ID = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}")
-_SECRET = re.compile(r"[A-Za-z0-9/+]{40}")
-_OTHER_IDS = {"AIDA": "an IAM user", "AROA": "a role", "AGPA": "a group", "AIPA": "an instance profile"}
-_ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
-# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
-_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}")
-_EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}")
 
 
 def check_aws(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:
@@ -254,19 +262,6 @@ def _check_end(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:
     if TOKEN in values and end is None:
         return [f"The AWS key is temporary, but {END_VARIABLE} is not set: status can't warn before the key expires."]
     return []
-
-
-ENDPOINT = AWS_BEDROCK_RUNTIME_ENDPOINT.name
-ENDPOINT_VARIABLES = names_of_type(ENDPOINT_URL)
-PROXY_VARIABLES = names_of_type(PROXY_URL)
-#: Variables that name a file or folder which the service reads.
-FILE_VARIABLES = names_of_type(PATH)
-#: botocore sends even requests for the instance metadata through a proxy, which would answer for its own host.
-NEVER_PROXIED = ("169.254.169.254", "fd00:ec2::254", "127.0.0.1", "localhost")
-
-#: What the service's sandbox hides: ProtectHome=yes and PrivateTmp=yes in units/litellm.service.j2.
-_HIDDEN = re.compile(r"/(home|root|run/user|tmp|var/tmp)(/|$)")
-_ENDPOINT_REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.(?:vpce\.)?amazonaws\.com")
 
 
 def check_network(dotenv: Dotenv, values: Mapping[str, str], region: str | None) -> list[str]:

@@ -19,6 +19,31 @@ from dotenv.parser import parse_stream
 from litellm_systemd.contract import TRIAL_SOCKET
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
 
+#: execve(2): the kernel refuses one string of more than 32 pages, and by default a quarter of an 8 MiB stack in all.
+MAX_ASSIGNMENT_BYTES = 131_071
+MAX_TOTAL_BYTES = 1_572_864
+#: Variables that systemd, litellmctl or the runtime sets. A file that overrides them breaks readiness, the watchdog
+#: or Python, or turns the service into a throwaway instance, whose clients may make models fail.
+RESERVED = frozenset(
+    {
+        *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "INVOCATION_ID", "JOURNAL_STREAM"),
+        *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "PYTHONHOME"),
+        *("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY"),
+        TRIAL_SOCKET,
+    }
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# SHELL_NEED_ESCAPE: inside double quotes, a backslash escapes these characters and a newline.
+_ESCAPED = re.compile(r'(["\\`$])')
+_SPACE = " \t"
+# One statement: a comment, a line without "=" (dropped, as systemd does), or a name up to its "=".
+_HEAD = re.compile(r"\s*(?:[#;](?:\\.|[^\n\r\\])*\\?|(?P<name>[^=\n\r]*)=|[^=\n\r]*)", re.DOTALL)
+_QUOTED = re.compile(r"[ \t]*(?:'(?P<single>[^']*)'?|\"(?P<double>(?:\\.|[^\"\\])*)\"?)", re.DOTALL)
+_BARE = re.compile(r"[ \t]*((?:\\.|[^ \t\n\r\\]|[ \t]+(?=[^ \t\n\r]))*)[ \t]*\\?", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+_TEXT_HINT = "Use UTF-8 text without NUL and noncharacters. Encode other values, for example as base64."
+
 
 @dataclass(frozen=True, slots=True)
 class Dotenv:
@@ -85,32 +110,6 @@ def _masked_line(text: str) -> str:
     return repr(head.split("=")[0][:40] + ("=…" if "=" in head else ""))
 
 
-#: execve(2): the kernel refuses one string of more than 32 pages, and by default a quarter of an 8 MiB stack in all.
-MAX_ASSIGNMENT_BYTES = 131_071
-MAX_TOTAL_BYTES = 1_572_864
-
-#: Variables that systemd, litellmctl or the runtime sets. A file that overrides them breaks readiness, the watchdog
-#: or Python, or turns the service into a throwaway instance, whose clients may make models fail.
-RESERVED = frozenset(
-    {
-        *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "INVOCATION_ID", "JOURNAL_STREAM"),
-        *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "PYTHONHOME"),
-        *("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY"),
-        TRIAL_SOCKET,
-    }
-)
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# SHELL_NEED_ESCAPE: inside double quotes, a backslash escapes these characters and a newline.
-_ESCAPED = re.compile(r'(["\\`$])')
-_SPACE = " \t"
-# One statement: a comment, a line without "=" (dropped, as systemd does), or a name up to its "=".
-_HEAD = re.compile(r"\s*(?:[#;](?:\\.|[^\n\r\\])*\\?|(?P<name>[^=\n\r]*)=|[^=\n\r]*)", re.DOTALL)
-_QUOTED = re.compile(r"[ \t]*(?:'(?P<single>[^']*)'?|\"(?P<double>(?:\\.|[^\"\\])*)\"?)", re.DOTALL)
-_BARE = re.compile(r"[ \t]*((?:\\.|[^ \t\n\r\\]|[ \t]+(?=[^ \t\n\r]))*)[ \t]*\\?", re.DOTALL)
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-
-
 def check_assignment(name: str, value: str, where: str) -> None:
     """Reject a variable that systemd can't pass to a service.
 
@@ -137,9 +136,6 @@ def check_assignment(name: str, value: str, where: str) -> None:
             f"{where}: the value of {name} is longer than the kernel passes to a program (128 KiB)",
             "Store the value in a file, and set the variable to the path of the file.",
         )
-
-
-_TEXT_HINT = "Use UTF-8 text without NUL and noncharacters. Encode other values, for example as base64."
 
 
 def _is_accepted(value: str) -> bool:

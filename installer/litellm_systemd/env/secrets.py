@@ -88,6 +88,17 @@ _NAMED_LINE = re.compile(r"([-+#\s]*[\"']?([\w.][\w.-]*)[\"']?\s*[:=]\s*)(\S.*)?
 _ITEM_LINE = re.compile(r"([#\s]*-\s+)(\S.*)")
 _BLOCK = re.compile(r"[|>][-+\d]*(?:\s+#.*)?")
 
+_ASSIGNMENT = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|(\S+)")
+
+#: Words that are no secret to search for: no text with these replaced can be read.
+_COMMON = frozenset(
+    (
+        *("", "none", "null", "true", "false", "dummy", "empty", "disable", "require"),
+        *("litellm", "postgres", "postgresql", "redis", "root", "admin", "bedrock", "openai", "anthropic", "claude"),
+    )
+)
+_UNIT_ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})|\\(.)")
+
 
 def is_secret_name(name: str) -> bool:
     """Whether the name of a variable, a key or a header shows that its value is secret."""
@@ -265,9 +276,6 @@ def _mask_line(line: str, indent: int) -> tuple[str, int]:
     return line, column if value == MASK else indent
 
 
-_ASSIGNMENT = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|(\S+)")
-
-
 def split_assignments(value: str) -> Iterator[tuple[str, str, tuple[int, int]]]:
     """The names and values of `Environment=` in a unit file, as they are written, with the position of each value."""
     for match in _ASSIGNMENT.finditer(value):
@@ -282,16 +290,6 @@ def _mask_assignments(value: str) -> str:
     return _mask_spans(
         value, (span for name, content, span in split_assignments(value) if is_secret_variable(name, content))
     )
-
-
-#: Words that are no secret to search for: no text with these replaced can be read.
-_COMMON = frozenset(
-    (
-        *("", "none", "null", "true", "false", "dummy", "empty", "disable", "require"),
-        *("litellm", "postgres", "postgresql", "redis", "root", "admin", "bedrock", "openai", "anthropic", "claude"),
-    )
-)
-_UNIT_ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})|\\(.)")
 
 
 class Scrubber:

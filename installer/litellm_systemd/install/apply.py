@@ -49,6 +49,13 @@ from litellm_systemd.releases.source import Source
 #: Called with a line about each step.
 Say = Callable[[str], None]
 
+#: The number of failed attempts that are kept.
+_KEPT = 5
+
+Prove = Callable[[], object]
+#: If one of these fails during an undo, the files are restored: a second try would change nothing on the disk.
+_SERVICE_VERBS = (Verb.STOP, Verb.START, Verb.RELOAD, Verb.RESTART)
+
 
 @dataclass(frozen=True, slots=True)
 class Executor:
@@ -185,10 +192,6 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
 }
 
 
-#: The number of failed attempts that are kept.
-_KEPT = 5
-
-
 def keep_attempt(executor: Executor, plan: Plan, error: BaseException) -> str:
     """Save the plan, the error, the new files and the last journal lines, and return a sentence with the folder.
 
@@ -219,12 +222,6 @@ def _last_lines(executor: Executor) -> bytes:
         return run(journal_argv(lines=200, quiet=True), check=False).stdout.encode()
     except InstallerError:
         return b""
-
-
-Prove = Callable[[], object]
-
-#: If one of these fails during an undo, the files are restored: a second try would change nothing on the disk.
-_SERVICE_VERBS = (Verb.STOP, Verb.START, Verb.RELOAD, Verb.RESTART)
 
 
 def apply_install(

@@ -17,7 +17,7 @@ from litellm_systemd.env.variables import is_loopback
 from litellm_systemd.errors import UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileState, HostState
-from litellm_systemd.report.page import build_page
+from litellm_systemd.report.exports import build_page
 from litellm_systemd.report.report import Report
 from litellm_systemd.resources import read_page, read_template
 
@@ -36,6 +36,14 @@ NEWER_SANDBOX = (
     (248, "PrivateIPC=yes"),
     (249, "SocketBindDeny=any"),
 )
+
+OFF = "off"
+#: Seconds. A check takes one or two.
+_SHORTEST, _LONGEST = 60, 31 * 86_400
+_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hr": 3600, "d": 86_400}
+#: The common part of systemd.time(7).
+_SPAN = re.compile(rf"(?:\d{{1,7}}(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))}))+")
+_PART = re.compile(r"(\d+)([a-z]+)")
 
 
 def render_template(name: str, **values: object) -> str:
@@ -139,15 +147,6 @@ def _without_gaps(text: str) -> str:
         if line or (lines and lines[-1]):
             lines.append(line)
     return "\n".join(lines).rstrip() + "\n"
-
-
-OFF = "off"
-#: Seconds. A check takes one or two.
-_SHORTEST, _LONGEST = 60, 31 * 86_400
-_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hr": 3600, "d": 86_400}
-#: The common part of systemd.time(7).
-_SPAN = re.compile(rf"(?:\d{{1,7}}(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))}))+")
-_PART = re.compile(r"(\d+)([a-z]+)")
 
 
 def check_interval(text: str) -> str:

@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.client.gateway import Gateway
-from litellm_systemd.client.ready import NotReady, wait_ready
+from litellm_systemd.client.gateway import Gateway, NotReady, wait_ready
 from litellm_systemd.command import Companion, module_argv
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.host.layout import Layout

@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from litellm_systemd.client.errors import GatewayError
-from litellm_systemd.client.gateway import Gateway
-from litellm_systemd.client.ready import NotReady, wait_ready
+from litellm_systemd.client.gateway import Gateway, NotReady, wait_ready
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.verify.answers import CheckResult, FailureScope
-from litellm_systemd.verify.fallbacks import fallback_steps
 from litellm_systemd.verify.steps import Scope as Scope
-from litellm_systemd.verify.steps import Step, choose_models, model_steps, read_known, service_steps
+from litellm_systemd.verify.steps import Step, choose_models, fallback_steps, model_steps, read_known, service_steps
 
 #: Measurements that the report lists by check: the name in the data of a check, and in the data of the report.
 _BY_CHECK = {"first_token_seconds": "first_token_seconds", "caching": "prompt_caching"}
