@@ -12,7 +12,7 @@ import pytest
 
 from litellm_systemd.aws.client import ask_bedrock
 from litellm_systemd.cli import run_command
-from litellm_systemd.commands.models import models
+from litellm_systemd.commands.bedrock import models
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.errors import InputError
 from litellm_systemd.host.layout import Layout

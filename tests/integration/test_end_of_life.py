@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.commands.end_of_life import active_ends
+from litellm_systemd.commands.config_check import active_ends
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.errors import InputError

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from litellm_systemd.commands.install_plan import build_desired
+from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.service_config import ServiceConfig
 from litellm_systemd.contract import VERIFY_TIMER
 from litellm_systemd.env.settings import build_settings, parse_dotenv

@@ -269,7 +269,7 @@ def test_nothing_is_installed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Without an install or systemd, a verb for the installed service reports that, and no error of systemctl."""
-    monkeypatch.setattr("litellm_systemd.commands.transaction.os.geteuid", lambda: 0)
+    monkeypatch.setattr("litellm_systemd.host.observe.os.geteuid", lambda: 0)
     monkeypatch.setattr("litellm_systemd.host.observe.is_booted", lambda: False)
     monkeypatch.setattr(Layout, "is_host", True)
     layout = Layout(root=tmp_path)

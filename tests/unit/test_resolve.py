@@ -12,10 +12,9 @@ import click
 import pytest
 
 from litellm_systemd.cli import cli, run_command
+from litellm_systemd.commands.bedrock import iam_policy, models
 from litellm_systemd.commands.config_check import check_config
 from litellm_systemd.commands.configs import show_config
-from litellm_systemd.commands.iam_policy import iam_policy
-from litellm_systemd.commands.models import models
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.env.dotenv import render_assignments

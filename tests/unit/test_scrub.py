@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from litellm_systemd.cli import run_command
-from litellm_systemd.commands import bug_report
+from litellm_systemd.commands import doctor
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.secrets import Scrubber
@@ -102,12 +102,12 @@ def journal() -> str:
 def test_no_secret_is_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets of the environment, configuration, drop-ins, URLs, headers and journal are in no file, in no form."""
     layout = host(tmp_path / "root")
-    monkeypatch.setattr(bug_report, "find_any_layout", lambda: layout)
+    monkeypatch.setattr(doctor, "find_any_layout", lambda: layout)
     # There is no journal of systemd to read here.
-    monkeypatch.setattr(bug_report, "_journal", lambda _scene: journal())
+    monkeypatch.setattr(doctor, "_journal", lambda _scene: journal())
     target = tmp_path / "report.tar.gz"
     seen = Report("found", data={"seen": f"key {CANARIES['master']} and {CANARIES['phrase']}"})
-    report = bug_report.write_bundle(seen, target)
+    report = doctor.write_bundle(seen, target)
     assert report.notes[0].startswith(f"{target}: ")
     assert target.stat().st_mode & 0o777 == 0o600
     with tarfile.open(target) as archive:
@@ -134,11 +134,11 @@ def test_no_secret_is_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An existing file is not overwritten, and a link is not followed."""
-    monkeypatch.setattr(bug_report, "find_any_layout", lambda: Layout(root=tmp_path))
+    monkeypatch.setattr(doctor, "find_any_layout", lambda: Layout(root=tmp_path))
     target = tmp_path / "there"
     target.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CannotCreate, match="already"):
-        bug_report.write_bundle(Report("x"), target)
+        doctor.write_bundle(Report("x"), target)
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -153,8 +153,8 @@ def test_an_unwritable_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_host_without_an_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an installation the archive is still created, and says what is missing."""
-    monkeypatch.setattr(bug_report, "find_any_layout", lambda: Layout(root=tmp_path))
-    bug_report.write_bundle(Report("x"), tmp_path / "b.tar.gz")
+    monkeypatch.setattr(doctor, "find_any_layout", lambda: Layout(root=tmp_path))
+    doctor.write_bundle(Report("x"), tmp_path / "b.tar.gz")
     with tarfile.open(tmp_path / "b.tar.gz") as archive:
         missing = archive.extractfile("litellm-bug-report/missing.txt").read().decode()  # type: ignore[union-attr]
     assert "environment.txt: " in missing

@@ -99,9 +99,9 @@ _offline_option = click.option("--offline", is_flag=True, help="Use what this re
 @reports
 def models(env_file: Path | None, config: str | None, offline: bool) -> Report:
     """List models with ids, limits and end of life."""
-    from litellm_systemd.commands import models
+    from litellm_systemd.commands import bedrock
 
-    return models.models(request_of(layout_of(), env_file, config), date.today(), offline=offline)
+    return bedrock.models(request_of(layout_of(), env_file, config), date.today(), offline=offline)
 
 
 @cli.command("iam-policy")
@@ -122,10 +122,10 @@ def iam_policy(
     aws iam put-role-policy --role-name ROLE --policy-name litellm \\
       --policy-document "$(litellmctl iam-policy)"
     """  # noqa: D301 - click's mark for lines that it does not wrap
-    from litellm_systemd.commands import iam_policy
+    from litellm_systemd.commands import bedrock
 
     request = replace(request_of(layout_of(), env_file, config), region=region)
-    report = iam_policy.iam_policy(request, form, offline=offline, account=account)
+    report = bedrock.iam_policy(request, form, offline=offline, account=account)
     for note in report.notes:
         say(note)
     click.echo(report.data["text"])

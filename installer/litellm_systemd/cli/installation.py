@@ -98,11 +98,11 @@ def install(
     The install is one transaction: if a step fails or the service does not become ready, every change is undone. A
     second run without changes writes nothing and restarts nothing.
     """
-    from litellm_systemd.commands import install, install_plan
+    from litellm_systemd.commands import install
     from litellm_systemd.install.render import check_interval
 
     request = request_of(layout_of(root, prefix), env_file, config, installed_only=installed)
-    options = install_plan.InstallOptions(
+    options = install.InstallOptions(
         replace(request, region=region, allow_ended=allow_eol),
         dry_run=dry_run,
         offline=offline,
@@ -177,10 +177,8 @@ def rehearse(
         bundle=bundle,
     )
     if foreground:
-        from litellm_systemd.commands.foreground import rehearse_in_foreground
-
         request = replace(options.request, prove_access=not offline)
-        return rehearse_in_foreground(replace(options, request=request), os.environ, say)
+        return rehearse.rehearse_in_foreground(replace(options, request=request), os.environ, say)
     return rehearse.rehearse(options, say)
 
 
@@ -192,9 +190,9 @@ def diff(root: Path) -> Report:
 
     Exit code 2: there are some.
     """
-    from litellm_systemd.commands import diff
+    from litellm_systemd.commands import status
 
-    return diff.diff(layout_of(root))
+    return status.diff(layout_of(root))
 
 
 @cli.command()
@@ -208,12 +206,12 @@ def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
 
     Configurations and keys are kept without --purge.
     """
-    from litellm_systemd.commands import uninstall
+    from litellm_systemd.commands import install
 
     def confirm(question: str) -> bool:
         return yes or click.confirm(question, err=True)
 
-    return uninstall.uninstall(layout_of(root), purge=purge, confirm=confirm, wait=wait, say=say)
+    return install.uninstall(layout_of(root), purge=purge, confirm=confirm, wait=wait, say=say)
 
 
 def _as_json() -> bool:

@@ -115,10 +115,8 @@ def doctor(fix: bool, bundle: Path | None) -> Report:
 
     if bundle is None:
         return doctor.doctor(fix=fix, say=say)
-    from litellm_systemd.commands import bug_report
-
-    bug_report.require_place(bundle)
-    return bug_report.write_bundle(doctor.doctor(fix=fix, say=say), bundle)
+    doctor.require_place(bundle)
+    return doctor.write_bundle(doctor.doctor(fix=fix, say=say), bundle)
 
 
 @cli.command()

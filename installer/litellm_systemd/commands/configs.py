@@ -6,7 +6,7 @@ from functools import partial
 
 from litellm_systemd.commands.config_check import environment_check, finding_checks
 from litellm_systemd.commands.config_files import read_gateway
-from litellm_systemd.commands.install_plan import build_config_file
+from litellm_systemd.commands.install import build_config_file
 from litellm_systemd.commands.resolve import (
     Request,
     build_config_link,

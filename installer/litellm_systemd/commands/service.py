@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from litellm_systemd import contract
 from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_local_target
 from litellm_systemd.command import replace_process, runtime_argv
+from litellm_systemd.commands.config_check import active_ends
 from litellm_systemd.commands.config_files import standalone
 from litellm_systemd.commands.configs import switch_config
-from litellm_systemd.commands.end_of_life import active_ends
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service

@@ -12,8 +12,8 @@ from pathlib import Path
 from litellm_systemd.aws.credentials import bedrock_models, require_one_identity
 from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.commands.config_check import check_ends
 from litellm_systemd.commands.config_files import loaded_names, read_for_install, shipped_texts
-from litellm_systemd.commands.end_of_life import check_ends
 from litellm_systemd.commands.preflight import find_instance_region, require_files, require_pair, require_role
 from litellm_systemd.commands.resolve import Request, Selection, is_given, resolve, skipped_note
 from litellm_systemd.env.settings import REGION_VARIABLES, Settings

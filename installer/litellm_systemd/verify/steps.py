@@ -76,7 +76,7 @@ class Scope:
     with these; if empty, the primary, or with `all_models` each that is expected, else each that is listed.
     `spend`: without it, no request reaches a model. `full`: also checks that cost more than one word, and each of the
     models at every API. `concurrency`: the number of simultaneous requests; 0 for none, or CONCURRENCY with `full`.
-    `caching`: also send each of the models a long prompt at least twice, see `verify.caching`.
+    `caching`: also send each of the models a long prompt at least twice, see `verify.costly_checks`.
     `mocked`: names that answer without a provider, so without a charge.
     """
 
