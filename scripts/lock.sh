@@ -20,7 +20,7 @@ readonly CHECKOUT
 readonly LOCK=$CHECKOUT/installer/litellm_systemd/requirements.lock
 # The oldest glibc of the systems that are supported: Amazon Linux 2023 has 2.34.
 readonly PLATFORMS=(x86_64-manylinux_2_34 aarch64-manylinux_2_34)
-# The one package that has no wheel: see installer/litellm_systemd/releases/wheels.py.
+# The one package that has no wheel: see installer/litellm_systemd/releases/source.py.
 readonly SDNOTIFY='sdnotify==0.3.2 --hash=sha256:73977fc746b36cc41184dd43c3fe81323e7b8b06c2bb0826c4f59a20c56bb9f1'
 readonly SDNOTIFY_WHEEL=$CHECKOUT/installer/litellm_systemd/releases/sdnotify-0.3.2-py3-none-any.whl
 

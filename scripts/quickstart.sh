@@ -123,7 +123,7 @@ install_from_checkout() {
     ensure_uv
     cp -R installer units configs setup.cfg pyproject.toml README.md LICENSE "$1"
     pip_install --require-hashes --only-binary :all: -r installer/litellm_systemd/requirements.lock
-    # The lock has no sdnotify, whose wheel is part of the package (installer/litellm_systemd/releases/wheels.py).
+    # The lock has no sdnotify, whose wheel is part of the package (installer/litellm_systemd/releases/source.py).
     pip_install --no-deps installer/litellm_systemd/releases/sdnotify-*.whl "$1"
 }
 

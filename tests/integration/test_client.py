@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.client.errors import FailureKind, GatewayError
-from litellm_systemd.client.gateway import Gateway, ServerSentEvent
+from litellm_systemd.client.gateway import FailureKind, Gateway, GatewayError, ServerSentEvent
 from tests.integration.stub_gateway import KEY, USAGE, Handler, Stub, delta, stub
 from tests.ports import free_port
 

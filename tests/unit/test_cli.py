@@ -273,7 +273,7 @@ def test_nothing_is_installed(
     monkeypatch.setattr("litellm_systemd.host.observe.is_booted", lambda: False)
     monkeypatch.setattr(Layout, "is_host", True)
     layout = Layout(root=tmp_path)
-    for module in ("installation", "releases", "service"):
+    for module in ("configuration", "installation", "service"):
         monkeypatch.setattr(f"litellm_systemd.cli.{module}.layout_of", lambda *_arguments: layout)
     assert run_command([*arguments, *(["--yes"] if arguments == ["uninstall"] else [])]) == code
     assert capsys.readouterr().err.splitlines()[0] == f"litellmctl: {message}"

@@ -9,8 +9,15 @@ import pytest
 import requests
 import urllib3
 
-from litellm_systemd.client.errors import FailureKind, classify, extract_error
-from litellm_systemd.client.gateway import Gateway, Response, event_data, is_local_target
+from litellm_systemd.client.gateway import (
+    FailureKind,
+    Gateway,
+    Response,
+    classify,
+    event_data,
+    extract_error,
+    is_local_target,
+)
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.errors import UsageError

@@ -6,8 +6,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from litellm_systemd.client.errors import FailureKind, GatewayError
-from litellm_systemd.client.gateway import READINESS, Gateway, NotReady, Ready, Response, wait_ready
+from litellm_systemd.client.gateway import (
+    READINESS,
+    FailureKind,
+    Gateway,
+    GatewayError,
+    NotReady,
+    Ready,
+    Response,
+    wait_ready,
+)
 from litellm_systemd.contract import ExitCode
 
 REFUSED = GatewayError(FailureKind.REFUSED, "nothing listens on h:1 (connection refused)")

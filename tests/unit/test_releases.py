@@ -18,7 +18,8 @@ from litellm_systemd.command import Result
 from litellm_systemd.errors import CommandError, InputError, InstallerError, Unavailable, UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import observe_releases
-from litellm_systemd.releases import build, fetch
+from litellm_systemd.releases import build
+from litellm_systemd.releases import source as sources
 from litellm_systemd.releases.build import Trial, build_release, try_configuration, try_release
 from litellm_systemd.releases.inventory import read_release
 from litellm_systemd.releases.requirements_lock import parse_lock, pinned_version
@@ -298,7 +299,7 @@ def test_nothing_installed_yet(layout: Layout, monkeypatch: pytest.MonkeyPatch) 
 def test_litellm_that_is_refused(tmp_path: Path, version: str, said: str) -> None:
     """A LiteLLM that is compromised, that this package doesn't support, or that is no version, is refused at once."""
     with pytest.raises(UsageError, match=said):
-        fetch.fetch_litellm(version, tmp_path)
+        sources.fetch_litellm(version, tmp_path)
 
 
 def locking(version: str) -> Callable[..., str]:
@@ -308,9 +309,9 @@ def locking(version: str) -> Callable[..., str]:
 @pytest.mark.parametrize("by", ["_by_uv", "_by_pip"])
 def test_litellm_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     """Another LiteLLM is the current package with another lock, so another release."""
-    monkeypatch.setattr(fetch, "find_uv", lambda: "uv" if by == "_by_uv" else None)
-    monkeypatch.setattr(fetch, by, locking("1.106.5"))
-    source, present = fetch.fetch_litellm("1.106.5", tmp_path), find_source()
+    monkeypatch.setattr(sources, "find_uv", lambda: "uv" if by == "_by_uv" else None)
+    monkeypatch.setattr(sources, by, locking("1.106.5"))
+    source, present = sources.fetch_litellm("1.106.5", tmp_path), find_source()
     assert (source.version, source.code) == (present.version, present.code)
     assert pinned_version(source.lock, "litellm") == "1.106.5"
     assert source.identifier != present.identifier
@@ -324,19 +325,19 @@ def test_lock_is_asked_for_what_it_can_name(tmp_path: Path, monkeypatch: pytest.
         asked.extend(Requirement(text).name for text in requirements)
         return LOCK.replace("1.106.2", "1.106.5")
 
-    monkeypatch.setattr(fetch, "_by_uv", remember)
-    monkeypatch.setattr(fetch, "_by_pip", remember)
-    fetch.fetch_litellm("1.106.5", tmp_path)
+    monkeypatch.setattr(sources, "_by_uv", remember)
+    monkeypatch.setattr(sources, "_by_pip", remember)
+    sources.fetch_litellm("1.106.5", tmp_path)
     assert asked[0] == "litellm"
     assert {canonicalize_name(name) for name in asked} <= {pin.name for pin in parse_lock(find_source().lock)}
 
 
 def test_lock_without_the_wanted_litellm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new lock with another LiteLLM than the requested one is refused."""
-    monkeypatch.setattr(fetch, "_by_uv", locking("1.106.4"))
-    monkeypatch.setattr(fetch, "_by_pip", locking("1.106.4"))
+    monkeypatch.setattr(sources, "_by_uv", locking("1.106.4"))
+    monkeypatch.setattr(sources, "_by_pip", locking("1.106.4"))
     with pytest.raises(InstallerError, match=r"1\.106\.4, not 1\.106\.5"):
-        fetch.fetch_litellm("1.106.5", tmp_path)
+        sources.fetch_litellm("1.106.5", tmp_path)
 
 
 def test_litellm_that_goes_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,10 +348,10 @@ def test_litellm_that_goes_with_nothing(tmp_path: Path, monkeypatch: pytest.Monk
             ("uv",), 1, "error: no solution\n  cause: Because x needs y, no.\nhint: consider z", "Hint."
         )
 
-    monkeypatch.setattr(fetch, "_by_uv", fail)
-    monkeypatch.setattr(fetch, "_by_pip", fail)
+    monkeypatch.setattr(sources, "_by_uv", fail)
+    monkeypatch.setattr(sources, "_by_pip", fail)
     with pytest.raises(InstallerError, match=r"no lock for LiteLLM 1\.106\.5: Because x needs y"):
-        fetch.fetch_litellm("1.106.5", tmp_path)
+        sources.fetch_litellm("1.106.5", tmp_path)
 
 
 def test_pip_report_becomes_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,10 +365,10 @@ def test_pip_report_becomes_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         found = {"install": [item("PyYAML", "6.0.3", "b" * 64), item("litellm", "1.106.5", "a" * 64)]}
         (tmp_path / "report.json").write_text(json.dumps(found), encoding="utf-8")
 
-    monkeypatch.setattr(fetch, "run", run)
-    monkeypatch.setattr(fetch, "find_uv", lambda: None)
-    monkeypatch.setattr(fetch, "pip_argv", lambda *_: ("pip",))
-    lock = fetch.fetch_litellm("1.106.5", tmp_path).lock
+    monkeypatch.setattr(sources, "run", run)
+    monkeypatch.setattr(sources, "find_uv", lambda: None)
+    monkeypatch.setattr(sources, "pip_argv", lambda *_: ("pip",))
+    lock = sources.fetch_litellm("1.106.5", tmp_path).lock
     pins = {pin.name: (pin.version, pin.hashes) for pin in parse_lock(lock)}
     assert pins == {"litellm": ("1.106.5", ("a" * 64,)), "pyyaml": ("6.0.3", ("b" * 64,))}
 
@@ -377,7 +378,7 @@ def test_unavailable_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(CommandError) as caught:
-        fetch.fetch_package("0.0.1", tmp_path)
+        sources.fetch_package("0.0.1", tmp_path)
     assert "PIP_INDEX_URL" in caught.value.hint
 
 

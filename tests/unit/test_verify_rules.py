@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litellm_systemd.client.errors import FailureKind, GatewayError
-from litellm_systemd.client.gateway import Gateway, Response, ServerSentEvent, Stream
+from litellm_systemd.client.gateway import FailureKind, Gateway, GatewayError, Response, ServerSentEvent, Stream
 from litellm_systemd.report.report import Check, Outcome
 from litellm_systemd.verify.answers import CheckResult, FailureScope, hint_for, hint_for_text, read_deltas, tokens_of
 from litellm_systemd.verify.checks import LIVELINESS, compare_names

@@ -16,7 +16,6 @@ from litellm_systemd.host.observe import require_root
 from litellm_systemd.install.apply import changing
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.bundle import Target, open_source, write_bundle
-from litellm_systemd.releases.fetch import fetch_litellm, fetch_package
 from litellm_systemd.releases.inventory import (
     Release,
     choose_rollback,
@@ -26,7 +25,7 @@ from litellm_systemd.releases.inventory import (
     releases_in_use,
     running_release,
 )
-from litellm_systemd.releases.source import Source, find_source
+from litellm_systemd.releases.source import Source, fetch_litellm, fetch_package, find_source
 from litellm_systemd.report.report import Report, render_count
 
 Say = Callable[[str], None]

@@ -12,8 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from litellm_systemd.client.errors import GatewayError
-from litellm_systemd.client.gateway import READINESS, Gateway
+from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
 from litellm_systemd.doctor.check_network import listen_addresses
 from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.engine import Cause, Finding, detects

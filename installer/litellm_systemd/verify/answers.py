@@ -11,8 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from litellm_systemd.bedrock.refusals import find_refusal
-from litellm_systemd.client.errors import JOURNAL, extract_error
-from litellm_systemd.client.gateway import Gateway, Response, Stream
+from litellm_systemd.client.gateway import JOURNAL, Gateway, Response, Stream, extract_error
 from litellm_systemd.report.report import Outcome, render_count
 
 #: Enough for a model that reasons before it answers with one word; others stop after that word.

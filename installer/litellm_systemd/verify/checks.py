@@ -9,8 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from litellm_systemd.client.errors import extract_error
-from litellm_systemd.client.gateway import DONE, READINESS, Gateway, Response, ServerSentEvent, Stream
+from litellm_systemd.client.gateway import DONE, READINESS, Gateway, Response, ServerSentEvent, Stream, extract_error
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import (
     MAX_TOKENS,

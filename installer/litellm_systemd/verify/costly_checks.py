@@ -14,8 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.client.errors import GatewayError
-from litellm_systemd.client.gateway import Gateway, Response
+from litellm_systemd.client.gateway import Gateway, GatewayError, Response
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import (
     FALLBACK_HINT,

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from litellm_systemd.client.errors import GatewayError
-from litellm_systemd.client.gateway import Gateway, NotReady, wait_ready
+from litellm_systemd.client.gateway import Gateway, GatewayError, NotReady, wait_ready
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.verify.answers import CheckResult, FailureScope

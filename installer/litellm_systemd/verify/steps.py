@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from litellm_systemd.client.errors import GatewayError
-from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.client.gateway import Gateway, GatewayError
 from litellm_systemd.gateway.config_types import Fallback, GatewayConfig
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import CheckResult, FailureScope, build_question, failed_result
