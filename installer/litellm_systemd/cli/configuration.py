@@ -1,15 +1,17 @@
-"""The verbs for configurations: check, switch, list models, print the IAM policy that they need."""
+"""The verbs for configurations: check, switch, list models, print the IAM policy that they need, set clients up."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from litellm_systemd.cli.program import (
+    ENV_FILE,
     cli,
     config_option,
     env_file_option,
@@ -20,6 +22,7 @@ from litellm_systemd.cli.program import (
     say,
     wait_option,
 )
+from litellm_systemd.errors import UsageError
 
 if TYPE_CHECKING:
     from litellm_systemd.report.report import Report
@@ -129,3 +132,33 @@ def iam_policy(
     for note in report.notes:
         say(note)
     click.echo(report.data["text"])
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option(
+    *ENV_FILE,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The environment. Default: as installed, else .env here.",
+)
+@config_option
+@click.option("--show-key", is_flag=True, help="Print the key of the gateway in place of sk-….")
+@click.option("--write", is_flag=True, help="Write the settings, with the key, to your files.")
+@reports
+def client(name: str | None, env_file: Path | None, config: str | None, show_key: bool, write: bool) -> Report:
+    """Print the settings of a client, or list the clients."""
+    from litellm_systemd.commands import client
+
+    if name is None:
+        if show_key or write:
+            raise UsageError("no client is named", "The clients: litellmctl client")
+        return client.list_clients()
+    return client.client(
+        request_of(layout_of(), env_file, config),
+        name,
+        environ=os.environ,
+        now=datetime.now(timezone.utc),
+        show_key=show_key,
+        write=write,
+    )

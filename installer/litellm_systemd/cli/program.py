@@ -188,7 +188,7 @@ class _Verbs(click.Group):
         ("Upgrade", ("upgrade", "rollback", "releases", "bundle")),
         ("Run", ("start", "stop", "restart", "reload", "enable", "disable", "run")),
         ("Diagnose", ("status", "verify", "doctor", "logs")),
-        ("Configure", ("config", "models", "iam-policy", "completion")),
+        ("Configure", ("config", "client", "models", "iam-policy", "completion")),
     )
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -258,6 +258,8 @@ def _names(layout: Layout, database: str) -> dict[str, int]:
 
 
 def _user_id(layout: Layout, name: str) -> int:
+    if name.isdecimal():  # one without an entry: see _user_name
+        return int(name)
     try:
         return pwd.getpwnam(name).pw_uid if layout.is_host else _names(layout, "passwd")[name]
     except KeyError:
@@ -265,6 +267,8 @@ def _user_id(layout: Layout, name: str) -> int:
 
 
 def _group_id(layout: Layout, name: str) -> int:
+    if name.isdecimal():  # one without an entry: see _group_name
+        return int(name)
     try:
         return grp.getgrnam(name).gr_gid if layout.is_host else _names(layout, "group")[name]
     except KeyError:
