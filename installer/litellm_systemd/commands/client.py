@@ -30,10 +30,9 @@ from litellm_systemd.errors import (
 )
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.installed_litellm import map_values
-from litellm_systemd.host.diff import render_diff
 from litellm_systemd.host.files import observe_file, write_file
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.state import FileKind, FileState
+from litellm_systemd.host.state import FileKind, FileState, render_diff
 from litellm_systemd.report.report import Check, Outcome, Report, Table, render_count
 
 #: Modes of LiteLLM's map that an agent can use. A model without a mode is one that the map does not have.
