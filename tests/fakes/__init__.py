@@ -26,7 +26,16 @@ is a Bedrock API key. A test can change the parts at any time:
     aws.catalogue.put("anthropic.claude-new", profiles=("us",), on_demand=False)
     aws.quotas.values["On-demand model inference tokens per minute for Amazon Nova 2 Lite"] = 0
     aws.runtime.scripts["us.anthropic.claude-sonnet-5-5"] = Script(refusal="too-many-requests", times=2)
+    aws.runtime.bodies[-1], aws.runtime.headers[-1]       # what a model was sent
     aws.seen                                              # each request: service, target, key, status, code
+
+A prompt can ask a model for tool calls and for long streams (`default_behavior`):
+
+    CALL read_file {"path": "a.txt"}
+    STREAM 425 EVENTS EVERY 10 MS
+
+The runtime refuses unknown fields and beta flags, thinking without its signature, and prefill where the model has
+none (`validation`, `thinking`). Its prompt cache compares exact prefixes, with look-back (`prompt_cache`).
 
 To run it as another process, also in a box: `python -m tests.fakes --help`.
 """

@@ -1,12 +1,12 @@
 """Run the fakes as a process: in a box, use `--metadata 169.254.169.254:80` with that address on lo.
 
-Requests with JSON to the port of the API control it. /-/seen returns the requests so far, /-/bodies the bodies of the
-calls to models. POST /-/metadata sets fields of the metadata, times in seconds, `{"role": null}`; /-/rotate;
-/-/session `{"lifetime": 60}` creates a temporary key of the user; /-/key `{"access_key": ..., ...}` registers a key,
-or removes it if only the id is given; /-/clock `{"minutes": 10}` sets AWS's clock ahead; /-/models `{"without":
-[...]}` removes models from the region and restores all others; /-/denied `{"actions": [...]}`; /-/role `{"name": ...,
-"external_id": ...}`; /-/end `{"model": ..., "days": ...}`; /-/quota `{"name": ..., "value": 0}`; /-/script `{"model
-id": {"refusal": "quota"}, ...}` replaces all scripts.
+Requests with JSON to the port of the API control it. /-/seen returns the requests so far, /-/bodies and /-/headers
+those of the calls to models. POST /-/metadata sets fields of the metadata, times in seconds, `{"role": null}`;
+/-/rotate; /-/session `{"lifetime": 60}` creates a temporary key of the user; /-/key `{"access_key": ..., ...}`
+registers a key, or removes it if only the id is given; /-/clock `{"minutes": 10}` sets AWS's clock ahead; /-/models
+`{"without": [...]}` removes models from the region and restores all others; /-/denied `{"actions": [...]}`; /-/role
+`{"name": ..., "external_id": ...}`; /-/end `{"model": ..., "days": ...}`; /-/quota `{"name": ..., "value": 0}`;
+/-/script `{"model id": {"refusal": "quota"}, ...}` replaces all scripts.
 """
 
 from __future__ import annotations

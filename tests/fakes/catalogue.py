@@ -23,6 +23,9 @@ class Model:
     """A foundation model. `profiles`: its geographies; `on_demand`: whether its bare id can be called as well.
 
     `end`: its end of life, None if there is none. A model with an end of life has the status LEGACY.
+
+    `cache_minimum`: tokens before a cache mark. `thinking`: the types that it accepts. `samples`: it accepts
+    `temperature`. `prefill`: a conversation may end with a message of the assistant. `counts`: CountTokens knows it.
     """
 
     id: str
@@ -30,6 +33,12 @@ class Model:
     profiles: tuple[str, ...] = ()
     on_demand: bool = False
     end: datetime | None = None
+    cache_minimum: int = 1024
+    caches_for_an_hour: bool = False
+    thinking: tuple[str, ...] = ("enabled", "adaptive")
+    samples: bool = True
+    prefill: bool = True
+    counts: bool = False
 
     @property
     def provider(self) -> str:
@@ -46,21 +55,58 @@ class Model:
 
 _CLAUDE = ("us", "eu", "jp", "au", "global")
 MODELS = (
-    Model("anthropic.claude-sonnet-5-5", "Claude Sonnet 5.5", ("us", "eu", "au", "us-gov", "global")),
-    Model("anthropic.claude-sonnet-4-6", "Claude Sonnet 4.6", _CLAUDE),
-    Model("anthropic.claude-haiku-5-5", "Claude Haiku 5.5", (*_CLAUDE, "us-gov")),
-    Model("anthropic.claude-haiku-4-5-20251001-v1:0", "Claude Haiku 4.5", _CLAUDE),
+    Model(
+        "anthropic.claude-sonnet-5-5",
+        "Claude Sonnet 5.5",
+        ("us", "eu", "au", "us-gov", "global"),
+        cache_minimum=512,
+        caches_for_an_hour=True,
+        thinking=("adaptive",),
+        samples=False,
+        prefill=False,
+    ),
+    Model(
+        "anthropic.claude-sonnet-4-6",
+        "Claude Sonnet 4.6",
+        _CLAUDE,
+        caches_for_an_hour=True,
+        prefill=False,
+        counts=True,
+    ),
+    Model(
+        "anthropic.claude-haiku-5-5",
+        "Claude Haiku 5.5",
+        (*_CLAUDE, "us-gov"),
+        cache_minimum=512,
+        caches_for_an_hour=True,
+        thinking=("adaptive",),
+        samples=False,
+        prefill=False,
+    ),
+    Model(
+        "anthropic.claude-haiku-4-5-20251001-v1:0",
+        "Claude Haiku 4.5",
+        _CLAUDE,
+        cache_minimum=4096,
+        caches_for_an_hour=True,
+        thinking=("enabled",),
+        counts=True,
+    ),
     Model(
         "anthropic.claude-sonnet-4-5-20250929-v1:0",
         "Claude Sonnet 4.5",
         _CLAUDE,
         end=datetime(2027, 4, 8, tzinfo=timezone.utc),
+        caches_for_an_hour=True,
+        thinking=("enabled",),
+        counts=True,
     ),
     Model(
         "anthropic.claude-3-7-sonnet-20250219-v1:0",
         "Claude 3.7 Sonnet",
         ("us", "eu", "apac"),
         end=datetime(2026, 4, 28, tzinfo=timezone.utc),
+        thinking=("enabled",),
     ),
     Model("amazon.nova-2-lite-v1:0", "Nova 2 Lite", ("us", "eu", "jp", "global"), on_demand=True),
     Model("amazon.titan-embed-text-v2:0", "Titan Text Embeddings V2", on_demand=True),

@@ -26,6 +26,10 @@ def _bodies(cloud: Cloud, _given: Given) -> Any:
     return cloud.runtime.bodies
 
 
+def _headers(cloud: Cloud, _given: Given) -> Any:
+    return [dict(one) for one in cloud.runtime.headers]
+
+
 def _metadata(cloud: Cloud, given: Given) -> Any:
     """Set fields by name. Times are in seconds."""
     for name, value in given.items():
@@ -92,6 +96,7 @@ def _script(cloud: Cloud, given: Given) -> Any:
 CONTROLS: dict[str, Callable[[Cloud, Given], Any]] = {
     "seen": _seen,
     "bodies": _bodies,
+    "headers": _headers,
     "metadata": _metadata,
     "rotate": _rotate,
     "role": _role,
