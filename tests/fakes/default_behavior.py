@@ -3,7 +3,7 @@
     CALL read_file {"path": "a.txt"}   calls that tool with that input. Several CALLs in a prompt are made in order,
                                        each after the result of the one before. Then the model answers `It says`
                                        and the last result.
-    STREAM 425 EVENTS                  answers 425 words, each one event of a stream.
+    STREAM 425 EVENTS                  answers 425 numbers, each one event of a stream.
     STREAM 425 EVENTS EVERY 10 MS      the same, with that pause between the events.
 
 The text may be anywhere in the last message of the user without a tool result. Without it a model that is offered
@@ -19,7 +19,7 @@ from typing import Any
 from tests.fakes.prompt import Part, tool_names
 
 _CALL = re.compile(r"\bCALL ([\w.-]+) (?=\{)")
-_STREAM = re.compile(r"\bSTREAM (\d+) EVENTS(?: EVERY ([\d.]+) MS)?")
+_STREAM = re.compile(r"\bSTREAM ([1-9]\d*) EVENTS(?: EVERY ([\d.]+) MS)?")
 
 
 def behave(parts: list[Part]) -> dict[str, Any]:
@@ -35,7 +35,9 @@ def behave(parts: list[Part]) -> dict[str, Any]:
     if results:
         return {"text": f"It says {json.dumps(results[-1].block)}"}
     if (stream := _STREAM.search(prompt)) is not None:
-        return {"text": "word " * int(stream[1]), "size": len("word "), "pause": float(stream[2] or 0) / 1000}
+        # LiteLLM ends a stream with an error after 100 equal pieces (REPEATED_STREAMING_CHUNK_LIMIT).
+        words = [f"{number % 10_000:04} " for number in range(int(stream[1]))]
+        return {"text": "".join(words), "size": len(words[0]), "pause": float(stream[2] or 0) / 1000}
     return _call_only_tool(parts) if len(offered) == 1 else {}
 
 

@@ -263,12 +263,13 @@ def test_a_tool_loop(aws: Cloud) -> None:
 
 
 def test_a_long_stream(aws: Cloud) -> None:
-    """A prompt that asks for a stream of n events gets n deltas, with the pause that it asks for."""
+    """A prompt that asks for a stream of n events gets n different deltas, with the pause that it asks for."""
     begin = time.monotonic()
     deltas = [
         event for event in invoke_stream(messages("STREAM 40 EVENTS EVERY 10 MS")) if event["type"].endswith("delta")
     ]
     assert len(deltas) == 41, "and one delta of the message"
+    assert len({str(event["delta"]) for event in deltas}) == 41
     assert time.monotonic() - begin > 0.4
 
 
