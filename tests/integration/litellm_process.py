@@ -45,7 +45,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Gateway:
+    """A gateway on loopback. `pid`: of its process."""
+
     port: int
+    pid: int
 
     def get(self, path: str) -> Answer:
         return self._request("GET", path, None)
@@ -79,8 +82,9 @@ def run_litellm(config: Path, environ: Mapping[str, str]) -> Iterator[Gateway]:
             stderr=subprocess.STDOUT,
         )
         try:
-            _wait_until_ready(process, Gateway(port), Path(log.name))
-            yield Gateway(port)
+            gateway = Gateway(port, process.pid)
+            _wait_until_ready(process, gateway, Path(log.name))
+            yield gateway
         finally:
             process.terminate()
             try:
