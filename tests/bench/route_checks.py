@@ -238,6 +238,12 @@ def check_tier(probe: Probe) -> str:
     return _fate(probe.say(service_tier="priority"), '"priority"')
 
 
+def check_tier_header(probe: Probe) -> str:
+    reply = probe.ask(probe.api.body([probe.api.user("hello")]), model=f"{probe.model}-guarded-twice")
+    invoked = "anthropic_version" in reply.sent
+    return _fate(reply, '"x-amzn-bedrock-service-tier": "priority"') if invoked else "without effect"
+
+
 def check_metadata(probe: Probe) -> str:
     return _fate(probe.say(metadata={"user_id": "user-4711"}), "user-4711")
 
@@ -324,6 +330,7 @@ CHECKS: tuple[tuple[str, Callable[[Probe], str]], ...] = (
     ("`guardrailConfig` of the configuration", check_configured_guardrail),
     ("`guardrailConfig` and `extra_headers` of the configuration", check_guardrail_and_headers),
     ("`service_tier`", check_tier),
+    ("a service tier in `extra_headers` of the configuration", check_tier_header),
     ("`metadata.user_id`", check_metadata),
     ("an unknown field", check_unknown_field),
     ("errors: prompt too long, not allowed, throttled, internal", check_errors),

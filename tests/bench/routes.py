@@ -52,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _configuration() -> str:
     lines = ["model_list:"]
     guardrail = '{guardrailIdentifier: gr-fake, guardrailVersion: "1"}'
-    by_header = '{X-Amzn-Bedrock-GuardrailIdentifier: gr-fake, X-Amzn-Bedrock-GuardrailVersion: "1"}'
+    by_header = (
+        '{X-Amzn-Bedrock-GuardrailIdentifier: gr-fake, X-Amzn-Bedrock-GuardrailVersion: "1",'
+        " X-Amzn-Bedrock-Service-Tier: priority}"
+    )
     for name, route in _ROUTES.items():
         for suffix, model, more in (
             ("", MODEL, ""),

@@ -73,7 +73,7 @@ def validate(model: Model, body: Body, form: str, headers: Mapping[str, str]) ->
     _check_marks(model, parts, form)
     if (fault := thinking.find_fault(model, body, form, parts)) is not None:
         raise _from_model(form, fault)
-    return _check_tier(body, headers)
+    return _check_tier(body, form, headers)
 
 
 def _invalid(message: str) -> Refused:
@@ -149,9 +149,10 @@ def _check_marks(model: Model, parts: list[Part], form: str) -> None:
         )
 
 
-def _check_tier(body: Body, headers: Mapping[str, str]) -> str:
+def _check_tier(body: Body, form: str, headers: Mapping[str, str]) -> str:
     """The tier of a request. Observed at Bedrock: NousResearch/hermes-agent#34476, envoyproxy/ai-gateway#1749."""
-    tier = str((body.get("serviceTier") or {}).get("type") or headers.get("x-amzn-bedrock-service-tier", ""))
+    by_header = headers.get("x-amzn-bedrock-service-tier", "")
+    tier = by_header if form == "invoke" else str((body.get("serviceTier") or {}).get("type", ""))
     if tier == "reserved":
         raise _invalid("Reservation not found.")
     if tier and tier not in _TIERS:
