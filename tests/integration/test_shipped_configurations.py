@@ -212,24 +212,15 @@ def test_access_key_signs_with_the_pair_and_the_session_token(access_key: Gatewa
     assert headers["x-amz-security-token"] == "session-token"
 
 
-@pytest.mark.parametrize("model", config_of("prompt_caching").names)
-def test_prompt_caching_marks_the_prompt(prompt_caching: Gateway, bedrock: Bedrock, model: str) -> None:
+@pytest.mark.parametrize("model", config_of("iam_role").names)
+def test_default_configuration_marks_the_prompt(iam_role: Gateway, bedrock: Bedrock, model: str) -> None:
     """The requests of a client without cache points get them after the system prompt and the last message."""
     messages = [{"role": "system", "content": "be brief " * 2000}, *QUESTION]
-    answer = prompt_caching.chat({"model": model, "messages": messages})
+    answer = iam_role.chat({"model": model, "messages": messages})
     assert answer.status == 200, answer.body
     ((_, _, body),) = bedrock.calls
     assert body["system"][-1] == {"cachePoint": {"type": "default"}}
     assert body["messages"][-1]["content"][-1] == {"cachePoint": {"type": "default"}}
-
-
-def test_iam_role_adds_no_cache_points(iam_role: Gateway, bedrock: Bedrock) -> None:
-    """Without prompt_caching.yml, requests get no cache points, so that no client pays for cache writes
-    unintentionally.
-    """
-    messages = [{"role": "system", "content": "be brief " * 2000}, *QUESTION]
-    assert iam_role.chat({"model": WORKSHOP, "messages": messages}).status == 200
-    assert "cachePoint" not in json.dumps(bedrock.calls[0][2])
 
 
 RESOLVE = """

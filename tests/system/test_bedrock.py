@@ -176,8 +176,8 @@ def test_credentials_rotate_under_load(instance: Box) -> None:
 
 
 def test_prompt_caching(instance: Box) -> None:
-    """With prompt_caching.yml a client without cache points gets caching: one write, then reads."""
-    use_role(instance, config="prompt_caching.yml")
+    """With the default configuration a client without cache points gets caching: one write, then reads."""
+    use_role(instance)
     messages = [
         {"role": "system", "content": "A manual of many words. " * 400},
         {"role": "user", "content": "Reply with the single word: pong"},

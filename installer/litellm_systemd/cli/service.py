@@ -169,7 +169,7 @@ def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> in
 @click.option(
     "--caching",
     is_flag=True,
-    help="Verify prompt caching. Billed: 2 or 3 prompts of 6,000 tokens a model.",
+    help="Verify prompt caching. Billed: 6 to 9 prompts of 6,000 tokens a model.",
 )
 @click.option("--full", is_flag=True, help="Add a long prompt and concurrent requests. Billed: some cents a model.")
 @click.option("--concurrency", type=click.IntRange(1, 256), metavar="N", help="Send N small chats at once. Billed.")

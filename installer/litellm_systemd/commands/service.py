@@ -115,7 +115,7 @@ def verify_service(
         base_url or _given(settings).base_url, api_key=api_key or _given(settings).master_key, timeout=timeout
     )
     if scope.caching:
-        say(f"--caching sends each model two or three prompts of about {PROMPT_TOKENS:,} tokens, which are billed")
+        say(f"--caching sends each model six to nine prompts of about {PROMPT_TOKENS:,} tokens, which are billed")
     report = verify(gateway, scope, wait=wait)
     allows = settings is not None and not base_url and settings.allows_mock_testing
     return replace(report, notes=(MOCK_TESTING_WARNING, *report.notes)) if allows else report

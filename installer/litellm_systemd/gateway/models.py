@@ -49,6 +49,9 @@ AWS_PARAMS = frozenset(
 #: The routes that may precede the id of a model (get_bedrock_route in llms/bedrock/common_utils.py).
 _ROUTES = ("converse", "invoke", "converse_like", "async_invoke")
 
+#: Claude with the route that the APIs of OpenAI use anyway. An ARN needs a route.
+_CONVERSE_CLAUDE = re.compile(r"bedrock/converse/([a-z]+\.)?anthropic\.")
+
 #: Names whose provider LiteLLM derives from their form: fine-tuned models, OpenAI's image models.
 _PROVIDER_BY_FORM = re.compile(r"ft:|gpt-image|amazon_nova")
 
@@ -70,6 +73,7 @@ def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
             yield from _route(config, model)
             yield from _region(config, model, environ)
     yield from _no_region(config, environ)
+    yield from _converse_route(config)
     yield from _sampling_params(config, environ)
     yield from _duplicates(config)
 
@@ -127,6 +131,20 @@ def _route(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
         path = (*model.key, "litellm_params", "model")
         message = f"has the route {route}, which LiteLLM treats as a part of the id: did you mean {close[0]}?"
         yield config.error("misspelt-route", path, message, f"Write it as {model.provider}/{close[0]}/{rest}.")
+
+
+def _converse_route(config: GatewayConfig) -> Iterator[LintFinding]:
+    """Claude by Converse at every API, where LiteLLM would otherwise call /v1/messages by InvokeModel.
+
+    LiteLLM's get_bedrock_route then still calls chats and responses by Converse (docs/routes.md).
+    """
+    models = [model for model in config.models if _CONVERSE_CLAUDE.match(model.provider_model) and not model.mocked]
+    if models:
+        more = f" ({len(models)} models)" if len(models) > 1 else ""
+        message = f"loses Claude Code's prompt cache, and a streamed /v1/messages takes four times the CPU{more}"
+        path = (*models[0].key, "litellm_params", "model")
+        remedy = f"Write it as {models[0].provider_model.replace('converse/', '', 1)}. See docs/routes.md."
+        yield config.warning("converse-route", path, message, remedy)
 
 
 def _aws_params(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:

@@ -31,7 +31,7 @@ from litellm_systemd.verify.answers import (
     text_result,
     tokens_of,
 )
-from litellm_systemd.verify.checks import CHAT, PROMPT
+from litellm_systemd.verify.checks import CHAT, MESSAGES, PROMPT, RESPONSES
 
 #: About 10,000 tokens, like an agent's system prompt with its tools: a few cents with the most expensive models.
 LONG_LINES = 900
@@ -44,12 +44,18 @@ PROMPT_TOKENS = 6000
 MOST_REQUESTS = 3
 _LINES = 300
 _UNMARKED_HINT = (
-    "The prompt is not marked for the cache: `sudo litellmctl config use prompt_caching`, or set"
-    " enable_anthropic_prompt_caching in the configuration. Not every model caches."
+    "The prompt is not marked for the cache: set litellm_settings.enable_anthropic_prompt_caching: true in the"
+    " configuration. Not every model caches."
 )
 _UNREAD_HINT = (
     "Each request pays for the whole prompt. Try again: a busy inference profile changes regions, and each has its"
     " own cache. If it fails again, look for a proxy or callback that changes the prompt."
+)
+#: Claude Code's system prompt begins with such a block, different in each request.
+_BILLING_HEADER = "x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli; cch={};"
+_HEADER_HINT = (
+    "The prompt began with a billing header that changes, as Claude Code's does. LiteLLM removes it for models of"
+    " bedrock/ and keeps it for those of bedrock/converse/: leave converse/ out."
 )
 _NO_USAGE_HINT = "A proxy in front of LiteLLM removes `usage`: give the gateway's own address as --base-url."
 
@@ -131,6 +137,15 @@ def _tokens(answers: Iterable[Response]) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars for an input token: in full, written to the cache, and read from it."""
+
+    full: float
+    written: float
+    read: float
+
+
+@dataclass(frozen=True, slots=True)
 class CacheUse:
     """Tokens of one answer: of the whole prompt, written to the cache, and read from it."""
 
@@ -138,17 +153,23 @@ class CacheUse:
     written: int
     read: int
 
+    def cost(self, prices: Prices) -> float:
+        """US dollars for the prompt."""
+        fresh = self.prompt - self.written - self.read
+        return fresh * prices.full + self.written * prices.written + self.read * prices.read
 
-def check_caching(gateway: Gateway, model: str) -> CheckResult:
-    """The second of two equal prompts is read from the cache.
 
-    CheckResult.data: `caching` with the tokens of each request: prompt, written, read.
+def check_caching(gateway: Gateway, model: str, path: str, prices: Prices | None) -> CheckResult:
+    """The second of two equal prompts at the API `path` (CHAT, MESSAGES or RESPONSES) is read from the cache.
+
+    CheckResult.data: `caching` with the tokens of each request (prompt, written, read), and with `prices` their costs
+    in US dollars (cost).
     """
-    question = build_caching_question(model, secrets.token_hex(8))
+    nonce = secrets.token_hex(8)
     uses: list[CacheUse] = []
     others: dict[str, None] = {}
     for _ in range(MOST_REQUESTS):
-        answer = gateway.post(CHAT, question)
+        answer = gateway.post(path, build_caching_question(model, nonce, path))
         use = read_cache_use(answer.json()) if answer.ok else None
         if use is None:
             return _without_usage(gateway, answer)
@@ -156,47 +177,77 @@ def check_caching(gateway: Gateway, model: str) -> CheckResult:
         others |= dict.fromkeys(filter(None, [fallback_of(gateway, answer)]))
         if len(uses) > 1 and (use.read or not use.written):
             break
-    return _judge_caching(tuple(uses), tuple(others))
+    return _judge_caching(tuple(uses), tuple(others), path, prices)
 
 
-def build_caching_question(model: str, nonce: str) -> dict[str, Any]:
-    """Build a chat of about PROMPT_TOKENS tokens, like an agent's long system prompt; `nonce` makes it unique."""
+def build_caching_question(model: str, nonce: str, path: str) -> dict[str, Any]:
+    """Build a request with about PROMPT_TOKENS tokens, like an agent's system prompt; `nonce` makes it unique.
+
+    At MESSAGES it begins with a billing header that is different in each request.
+    """
     lines = (f"Rule {number} of {nonce}: leave the files of module {number * 7} alone." for number in range(_LINES))
-    return {
-        "model": model,
-        "messages": [{"role": "system", "content": "\n".join(lines)}, {"role": "user", "content": PROMPT}],
-        "max_tokens": MAX_TOKENS,
-    }
+    system = "\n".join(lines)
+    turn = {"role": "user", "content": PROMPT}
+    if path == RESPONSES:
+        return {
+            "model": model,
+            "instructions": system,
+            "input": [turn],
+            "max_output_tokens": MAX_TOKENS,
+            "store": False,
+        }
+    if path == MESSAGES:
+        header = _BILLING_HEADER.format(secrets.token_hex(3))
+        blocks = [{"type": "text", "text": header}, {"type": "text", "text": system}]
+        return {"model": model, "system": blocks, "messages": [turn], "max_tokens": MAX_TOKENS}
+    return {"model": model, "messages": [{"role": "system", "content": system}, turn], "max_tokens": MAX_TOKENS}
 
 
 def read_cache_use(body: Any) -> CacheUse | None:
-    """Return the tokens in `usage` of a chat completion, None without one.
+    """Return the tokens in `usage` of an answer, None without one.
 
-    LiteLLM sends Anthropic's names, and OpenAI's in `prompt_tokens_details`; other gateways send one of them.
+    `prompt_tokens` and Responses' `input_tokens` count all tokens, Anthropic's `input_tokens` only those that are
+    neither written nor read. For a chat LiteLLM sends Anthropic's names too; other gateways send OpenAI's alone.
     """
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return None
-    details = usage.get("prompt_tokens_details")
-    nested = details if isinstance(details, dict) else {}
-    written = _count(usage, "cache_creation_input_tokens") or _count(nested, "cache_creation_tokens")
+    nested: dict[str, Any] = {}
+    for name in ("prompt_tokens_details", "input_tokens_details"):
+        nested |= usage[name] if isinstance(usage.get(name), dict) else {}
+    written = (
+        _count(usage, "cache_creation_input_tokens")
+        or _count(nested, "cache_creation_tokens")
+        or _count(nested, "cache_write_tokens")
+    )
     read = _count(usage, "cache_read_input_tokens") or _count(nested, "cached_tokens")
-    return CacheUse(_count(usage, "prompt_tokens"), written, read)
+    prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
+    if body.get("type") == "message":
+        prompt += written + read
+    return CacheUse(prompt, written, read)
 
 
-def _judge_caching(uses: tuple[CacheUse, ...], others: tuple[str, ...]) -> CheckResult:
+def _judge_caching(
+    uses: tuple[CacheUse, ...], others: tuple[str, ...], path: str, prices: Prices | None
+) -> CheckResult:
+    rows = [{"prompt": use.prompt, "written": use.written, "read": use.read} for use in uses]
+    costs = [round(use.cost(prices), 6) for use in uses] if prices else []
     data = {
-        "caching": [{"prompt": use.prompt, "written": use.written, "read": use.read} for use in uses],
+        "caching": [{**row, "cost": cost} for row, cost in zip(rows, costs, strict=True)] if costs else rows,
         "input_tokens": sum(use.prompt for use in uses),
     }
     each = "; ".join(f"{use.written:,} written, {use.read:,} read" for use in uses)
     detail = f"{len(uses)} requests with {uses[0].prompt:,} tokens: {each}"
+    if prices:
+        paid, full = " and ".join(f"${cost:.4f}" for cost in costs), uses[0].prompt * prices.full
+        detail += f"; {paid} in place of ${full:.4f} each"
     if others:
         detail = f"the fallback {', '.join(others)} answered instead: {detail}"
     if any(use.read for use in uses[1:]):
         outcome, hint = (Outcome.WARNING, FALLBACK_HINT) if others else (Outcome.OK, "")
         return CheckResult(outcome, detail, hint, data=data)
-    hint = _UNREAD_HINT if any(use.written for use in uses) else _UNMARKED_HINT
+    unread = _HEADER_HINT if path == MESSAGES else _UNREAD_HINT
+    hint = unread if any(use.written for use in uses) else _UNMARKED_HINT
     return CheckResult(Outcome.FAILED, detail, hint, FailureScope.NOTHING, data)
 
 

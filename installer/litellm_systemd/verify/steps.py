@@ -40,7 +40,7 @@ from litellm_systemd.verify.checks import (
     check_responses_stream,
     check_tools,
 )
-from litellm_systemd.verify.costly_checks import check_caching, check_concurrency, check_long_prompt
+from litellm_systemd.verify.costly_checks import Prices, check_caching, check_concurrency, check_long_prompt
 
 #: Lists models with their modes, without a charge; /v1/models lists names only.
 MODEL_INFO = "/v1/model/info"
@@ -54,6 +54,8 @@ CONCURRENCY = 8
 _NO_CALL = "it answers by mock_response, which calls no tool"
 #: litellm/llms/anthropic/pass_through/messages/utils.py and mock_responses_api_response do not stream.
 _NO_STREAM = "it answers by mock_response, which LiteLLM doesn't stream at this API"
+
+_NO_CACHE = "it answers without a provider, so no prompt is cached"
 
 #: For each setting: its name for people, and the parameter that simulates the matching failure.
 KINDS: Mapping[str, tuple[str, str]] = {
@@ -101,10 +103,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What LiteLLM knows of a model: its mode (None if unknown), and whether it is mocked."""
+    """What LiteLLM knows of a model: its mode and prices (None if unknown), and whether it is mocked."""
 
     mode: str | None = None
     mocked: bool = False
+    prices: Prices | None = None
 
 
 def service_steps(gateway: Gateway, expected: tuple[str, ...]) -> tuple[Step, ...]:
@@ -134,8 +137,7 @@ def model_steps(
             yield from _api_steps(gateway, name, scope, mocked=name in mocked)
             yield from _load_steps(gateway, name, scope, mocked=name in mocked)
         if scope.caching:
-            check = partial(check_caching, gateway, name)
-            yield Step(f"prompt caching {name}", check, f"chat {name} ({CHAT_PATHS[0]})", name not in mocked)
+            yield from _caching_steps(gateway, name, known.get(name, ModelInfo()).prices, mocked=name in mocked)
         is_first = False
     if scope.spend:
         yield from _embedding_steps(gateway, scope, known, mocked)
@@ -177,6 +179,18 @@ def _load_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> 
         yield Step(f"{number} at once {model}", partial(check_concurrency, gateway, model, number), first, bills)
 
 
+def _caching_steps(gateway: Gateway, model: str, prices: Prices | None, *, mocked: bool) -> Iterator[Step]:
+    for path in (CHAT, MESSAGES, RESPONSES):
+        check = partial(check_caching, gateway, model, path, prices)
+        skip = partial(CheckResult, Outcome.SKIPPED, _NO_CACHE)
+        yield Step(
+            f"prompt caching {model} ({path})",
+            skip if mocked else check,
+            f"chat {model} ({CHAT_PATHS[0]})",
+            not mocked,
+        )
+
+
 def _embedding_steps(
     gateway: Gateway, scope: Scope, known: dict[str, ModelInfo], mocked: frozenset[str]
 ) -> Iterator[Step]:
@@ -211,12 +225,20 @@ def read_known(gateway: Gateway) -> dict[str, ModelInfo]:
         rows = gateway.get(MODEL_INFO).json()["data"]
         return {
             one["model_name"]: ModelInfo(
-                one["model_info"].get("mode"), "mock_response" in one.get("litellm_params", ())
+                one["model_info"].get("mode"),
+                "mock_response" in one.get("litellm_params", ()),
+                _read_prices(one["model_info"]),
             )
             for one in rows
         }
     except (GatewayError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _read_prices(info: Mapping[str, Any]) -> Prices | None:
+    names = ("input_cost_per_token", "cache_creation_input_token_cost", "cache_read_input_token_cost")
+    full, written, read = (info.get(name) for name in names)
+    return Prices(full, written, read) if full and written and read else None
 
 
 @dataclass(frozen=True, slots=True)
