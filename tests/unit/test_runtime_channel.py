@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, Serve, StartFailed, open_channel
+from litellm_systemd.runtime.channel import (
+    Drained,
+    Environment,
+    Heartbeat,
+    Message,
+    Refusals,
+    Serve,
+    StartFailed,
+    open_channel,
+)
 
 MESSAGES: tuple[Message, ...] = (
     Heartbeat(serving=True, inflight=1, connections=2, requests=3),
     Environment({"DATABASE_URL": "x" * 100_000, "é": "\n"}),
     StartFailed("no\nsuch 'model'"),
     Drained(0, 0.0),
+    Refusals(2, 1, {"192.0.2.7": 3}),
     Serve(),
 )
 

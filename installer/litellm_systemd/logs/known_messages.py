@@ -154,8 +154,8 @@ _LITELLM = (
     Signature(
         "client-key",
         "litellm",
-        r"Invalid proxy server token|Malformed API Key|No api key passed in|Authentication Error"
-        r"|LiteLLM Virtual Key expected",
+        r"refused \d+ requests? with(?:out)? a|Invalid proxy server token|Malformed API Key|No api key passed in"
+        r"|Authentication Error|LiteLLM Virtual Key expected",
         "A client sent no key or a wrong one",
         "configure the key in the client: LITELLM_MASTER_KEY in /etc/litellm/litellm.env",
         min_count=0,

@@ -51,12 +51,26 @@ class Drained:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusals:
+    """A worker has refused requests since its last message of this kind: `wrong` with a wrong key, `missing` without.
+
+    `clients` counts them by address.
+    """
+
+    wrong: int
+    missing: int
+    clients: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Serve:
     """From the main process: accept connections."""
 
 
-Message = Heartbeat | Environment | StartFailed | Drained | Serve
-_TYPES: dict[str, type[Any]] = {each.__name__: each for each in (Heartbeat, Environment, StartFailed, Drained, Serve)}
+Message = Heartbeat | Environment | StartFailed | Drained | Refusals | Serve
+_TYPES: dict[str, type[Any]] = {
+    each.__name__: each for each in (Heartbeat, Environment, StartFailed, Drained, Refusals, Serve)
+}
 
 
 class Channel:

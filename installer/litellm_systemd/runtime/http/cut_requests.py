@@ -11,7 +11,10 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from litellm_systemd.runtime.http.errors import ApiError, build_response, is_anthropic, render_error
+
 _MESSAGE = "The gateway ended this request because it is restarting. Please try again."
+_ERROR = ApiError(503, _MESSAGE, "service_unavailable", "503", "overloaded_error")
 _EVENT_STREAM = b"text/event-stream"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -36,9 +39,11 @@ class CutRequests:
             await self._application(scope, receive, response.send)
         except asyncio.CancelledError:
             if not response.begun:
-                await _send_error(send, scope["path"])
+                start, body = build_response(scope, _ERROR, (b"retry-after", b"1"))
+                await send(start)
+                await send(_body(body))
             elif response.is_event_stream:
-                await send(_body(render_event(scope["path"])))
+                await send(_body(render_event(scope)))
             else:
                 raise  # the connection closes before the announced length, so that the client detects the error
 
@@ -60,34 +65,16 @@ class _Response:
         return passed
 
 
-def render_error(path: str) -> dict[str, Any]:
-    """The error in the format of the path's API: Anthropic's for /v1/messages, otherwise OpenAI's."""
-    if path.endswith("/messages"):
-        return {"type": "error", "error": {"type": "overloaded_error", "message": _MESSAGE}}
-    return {"error": {"message": _MESSAGE, "type": "service_unavailable", "param": None, "code": "503"}}
-
-
-def render_event(path: str) -> bytes:
+def render_event(scope: Any) -> bytes:
     """The error as a server-sent event. Events of chat completions have no name, those of the other APIs do."""
-    if path.endswith("/responses"):
+    if scope["path"].endswith("/responses"):
         return _event("error", {"type": "error", "code": "server_error", "message": _MESSAGE, "param": None})
-    return _event("error" if path.endswith("/messages") else "", render_error(path))
+    return _event("error" if is_anthropic(scope) else "", render_error(scope, _ERROR))
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:
     head = f"event: {name}\n" if name else ""
     return f"{head}data: {json.dumps(data)}\n\n".encode()
-
-
-async def _send_error(send: Any, path: str) -> None:
-    body = json.dumps(render_error(path)).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"retry-after", b"1"),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send(_body(body))
 
 
 def _body(body: bytes) -> dict[str, Any]:

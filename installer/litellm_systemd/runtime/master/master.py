@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, StartFailed
+from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, Refusals, StartFailed
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
+from litellm_systemd.runtime.master.refusals import RefusalLog
 from litellm_systemd.runtime.master.worker_pool import Generation, Recycling, WorkerHandle, WorkerPool
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.systemd.notify import Notifier, Watchdog
@@ -64,6 +65,7 @@ class Master:
         job = Job(0, options, configuration, listeners, None)
         self._pool = WorkerPool(self._events, journal, job, self._close_in_child, self._on_message, self._on_exit)
         self.recycling = Recycling(options, journal, self._pool.move, self._drain)
+        self._refusals = RefusalLog(journal.notice)
         self._last_number = 0
         self._start_deadline = started_at + options.start_timeout
         self._watchdog = Watchdog(notifier)
@@ -84,6 +86,7 @@ class Master:
                 self._events.wait(_TICK)
                 self._tick(time.monotonic())
         finally:
+            self._refusals.flush()
             if self._control is not None:
                 self._control.close()
             self._events.close()
@@ -223,6 +226,8 @@ class Master:
             self._on_heartbeat(generation, worker, message)
         elif isinstance(message, StartFailed):
             worker.start_error = message.cause
+        elif isinstance(message, Refusals):
+            self._refusals.add(message, time.monotonic())
         elif isinstance(message, Environment):
             generation.environment = message.variables
             self._fill(generation)
@@ -282,6 +287,7 @@ class Master:
 
     def _tick(self, now: float) -> None:
         self._pool.reap()
+        self._refusals.tick(now)
         for worker in self.workers:
             worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit)
         if self.current is not None and len(self.generations) == 1 and not self.reloads.running:

@@ -1,4 +1,4 @@
-"""The adapter to LiteLLM: no other module uses LiteLLM's modules.
+"""The adapter to LiteLLM: no other module but `litellm_authentication` uses LiteLLM's modules.
 
 It imports them by name at run time, because the import takes seconds and only a serving process needs it.
 

@@ -18,11 +18,13 @@ from typing import Any
 
 from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
 from litellm_systemd.runtime.http.access_log import AccessLog
+from litellm_systemd.runtime.http.authentication import AuthenticationGate, RefusalCounter
 from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter
 from litellm_systemd.runtime.worker.draining_server import Server, build_config
+from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
 
 #: Seconds that in-flight requests get after the main process has died.
 ORPHAN_DRAIN_TIMEOUT = 5.0
@@ -51,14 +53,15 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
     faulthandler.enable()
     garbage_collection.disable_automatic()
     application = _Application()
+    refusals = RefusalCounter()
     try:
         with litellm_adapter.suppress_stdout():
             _set_up(job, channel)
-            application.inner = CutRequests(litellm_adapter.application())
+            application.inner = _build_gate(refusals)
             redirect_loggers(journal)
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
-        asyncio_run(_Worker(job, channel, journal, application).serve())
+        asyncio_run(_Worker(job, channel, journal, application, refusals).serve())
     except BaseException as error:  # SystemExit included: LiteLLM and uvicorn use it for bad configurations
         cause = application.failure or error
         # The last frames show the cause. The hundreds before them are nested lifespans.
@@ -66,6 +69,12 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
         channel.send(StartFailed(litellm_adapter.render_cause(cause)))
         return 1
     return 0
+
+
+def _build_gate(refusals: RefusalCounter) -> AuthenticationGate:
+    litellm = litellm_adapter.application()
+    authentication = MasterKeyAuthentication(litellm)
+    return AuthenticationGate(CutRequests(litellm), authentication.find_refusal, refusals, authentication.wrap)
 
 
 def asyncio_run(main: Any) -> None:
@@ -119,8 +128,11 @@ class _Application:
 
 
 class _Worker:
-    def __init__(self, job: Job, channel: Channel, journal: Journal, application: _Application) -> None:
+    def __init__(
+        self, job: Job, channel: Channel, journal: Journal, application: _Application, refusals: RefusalCounter
+    ) -> None:
         options = job.options
+        self._refusals = refusals
         self._channel = channel
         self._journal = journal
         self._is_first = job.environment is None
@@ -154,6 +166,7 @@ class _Worker:
         redirect_loggers(self._journal)  # again: the configuration may have added loggers
         await serving
         health_checks.cancel()
+        self._send_refusals()
         self._channel.send(Drained(self._server.cut, self._server.drain_seconds))
 
     def _drain(self) -> None:
@@ -192,6 +205,7 @@ class _Worker:
             # LiteLLM answers 503 during its shutdown. That counts as alive.
             if await self._check(draining_server.LIVELINESS) in (200, 503):
                 self._send_heartbeat()
+            self._send_refusals()
             await asyncio.sleep(self._interval)
 
     async def _check(self, path: str) -> int | None:
@@ -207,6 +221,10 @@ class _Worker:
         """
         if not self._orphaned:
             signal.alarm(math.ceil(seconds))
+
+    def _send_refusals(self) -> None:
+        if (refusals := self._refusals.take()) is not None:
+            self._channel.send(refusals)
 
     def _send_heartbeat(self) -> None:
         self._set_alarm(self._hang_limit * 4)

@@ -1,0 +1,220 @@
+"""The authentication gate as an ASGI application, and the journal line about what it refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from litellm_systemd.runtime.channel import Refusals
+from litellm_systemd.runtime.http import authentication
+from litellm_systemd.runtime.http.authentication import (
+    LOCAL,
+    MAX_ADDRESSES,
+    OTHERS,
+    AuthenticationGate,
+    Refusal,
+    RefusalCounter,
+)
+from litellm_systemd.runtime.master.refusals import RefusalLog
+
+WRONG, MISSING = Refusal("wrong", has_key=True), Refusal("missing", has_key=False)
+
+
+class Exchange:
+    """One request to a gate that refuses it with `refusal`, or passes it with None."""
+
+    def __init__(self, refusal: Refusal | None, *, body: int = 0, **scope: Any) -> None:
+        self.counter = RefusalCounter()
+        self.sent: list[Any] = []
+        self.received = 0
+        self.passed: list[Any] = []
+        self.scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/chat/completions",
+            "headers": [],
+            "client": ("192.0.2.7", 5),
+            **scope,
+        }
+        self._pieces = body
+
+        async def find(_: Any) -> Refusal | None:
+            return refusal
+
+        async def application(scope: Any, _receive: Any, _send: Any) -> None:
+            self.passed.append(scope)
+
+        gate = AuthenticationGate(application, find, self.counter)
+        asyncio.run(gate(self.scope, self._receive, self._send))
+
+    async def _receive(self) -> Any:
+        if self.scope["type"] == "websocket":
+            return {"type": "websocket.connect"}
+        if self.received == self._pieces:
+            await asyncio.sleep(60)
+        self.received += 1
+        return {"type": "http.request", "body": b"x", "more_body": self.received < self._pieces}
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append({**message, "received": self.received})
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self.sent[0]["headers"])
+
+    @property
+    def error(self) -> Any:
+        return json.loads(b"".join(message.get("body", b"") for message in self.sent))
+
+
+def test_passed_request() -> None:
+    """A request that is not refused reaches LiteLLM unchanged and is not counted."""
+    exchange = Exchange(None)
+    assert exchange.passed == [exchange.scope]
+    assert (exchange.sent, exchange.received, exchange.counter.take()) == ([], 0, None)
+
+
+def test_lifespan_passes() -> None:
+    """Events that are no requests are never refused."""
+    assert Exchange(WRONG, type="lifespan").passed
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/v1/messages", []),
+        ("/v1/messages/count_tokens", []),
+        ("/anthropic/v1/messages", []),
+        ("/v1/models", [(b"anthropic-version", b"2023-06-01")]),
+    ],
+)
+def test_anthropic_format(path: str, headers: list[Any]) -> None:
+    """A client of Anthropic's API gets an error in its format."""
+    exchange = Exchange(WRONG, path=path, headers=headers)
+    assert exchange.sent[0]["status"] == 401
+    assert exchange.error == {"type": "error", "error": {"type": "authentication_error", "message": "wrong"}}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/threads/x/messages", "/key/generate"])
+def test_openai_format(path: str) -> None:
+    """Every other client gets an error in OpenAI's format, with its type and code for a wrong key."""
+    exchange = Exchange(WRONG, path=path)
+    assert exchange.sent[0]["status"] == 401
+    error = {"message": "wrong", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    assert exchange.error == {"error": error}
+    assert exchange.headers[b"www-authenticate"] == b"Bearer"
+    assert exchange.headers[b"content-length"] == str(len(json.dumps(exchange.error))).encode()
+
+
+@pytest.mark.parametrize("framing", [(b"content-length", b"3"), (b"transfer-encoding", b"chunked")])
+def test_body_is_read_after_the_response(framing: tuple[bytes, bytes]) -> None:
+    """The complete response precedes the body; the response ends, and the connection may close, after the body."""
+    exchange = Exchange(WRONG, body=3, headers=[framing])
+    assert [message["received"] for message in exchange.sent] == [0, 0, 3]
+    assert [message.get("more_body") for message in exchange.sent] == [None, True, False]
+    assert b"connection" not in exchange.headers
+
+
+def test_endless_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate does not wait for the end of a body longer than the limit."""
+    monkeypatch.setattr(authentication, "_LINGER", 0.05)
+    exchange = Exchange(WRONG, headers=[(b"content-length", b"3")])
+    assert exchange.sent[-1]["more_body"] is False
+
+
+def test_client_that_waits() -> None:
+    """A client that waits for `100 Continue` gets the response and a closed connection; its body is not awaited."""
+    exchange = Exchange(WRONG, headers=[(b"content-length", b"3"), (b"expect", b"100-Continue")])
+    assert exchange.headers[b"connection"] == b"close"
+    assert exchange.received == 0
+
+
+def test_websocket() -> None:
+    """A refused handshake gets the error as an HTTP response, or is closed if the server cannot send one."""
+    answered = Exchange(WRONG, type="websocket", extensions={"websocket.http.response": {}})
+    kinds = [message["type"] for message in answered.sent]
+    assert kinds == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert answered.sent[0]["status"] == 401
+    assert answered.error["error"]["code"] == "invalid_api_key"
+    closed = Exchange(WRONG, type="websocket")
+    assert [(message["type"], message["code"]) for message in closed.sent] == [("websocket.close", 1008)]
+
+
+def test_counting() -> None:
+    """Refusals are counted by address and kind, and each is reported once."""
+    assert Exchange(WRONG).counter.take() == Refusals(1, 0, {"192.0.2.7": 1})
+    assert Exchange(MISSING, client=None).counter.take() == Refusals(0, 1, {LOCAL: 1})
+    counter = RefusalCounter()
+    for number in range(MAX_ADDRESSES + 10):
+        counter.add(f"2001:db8::{number:x}", WRONG)
+    counter.add("2001:db8::1", MISSING)
+    taken = counter.take()
+    assert taken is not None
+    assert (taken.wrong, taken.missing, len(taken.clients)) == (MAX_ADDRESSES + 10, 1, MAX_ADDRESSES + 1)
+    assert (taken.clients[OTHERS], taken.clients["2001:db8::1"]) == (10, 2)
+    assert counter.take() is None
+
+
+class Log:
+    """A `RefusalLog` with the lines that it wrote."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.log = RefusalLog(self.lines.append)
+
+    def add(self, now: float, *, wrong: int = 1, missing: int = 0, **clients: int) -> None:
+        self.log.add(Refusals(wrong, missing, clients or {"192.0.2.7": wrong + missing}), now)
+
+
+def test_one_line_per_burst() -> None:
+    """Refusals within seconds of each other are one line, written when they have stopped."""
+    log = Log()
+    for second in range(10):
+        log.add(100.0 + second)
+        log.log.tick(100.5 + second)
+    assert log.lines == []
+    log.log.tick(115.0)
+    log.log.tick(116.0)
+    assert log.lines == ["refused 10 requests with a wrong key, from 192.0.2.7 (10)"]
+
+
+def test_long_burst() -> None:
+    """A burst that does not stop has one line per minute."""
+    log = Log()
+    for second in range(122):
+        log.add(float(second))
+        log.log.tick(float(second))
+    assert [line.split()[1] for line in log.lines] == ["61", "61"]
+
+
+def test_kinds_and_addresses() -> None:
+    """The line names the kinds and the three addresses with the most requests, and counts the others."""
+    log = Log()
+    log.add(1.0, wrong=30, missing=1, a=20, b=9, c=1, d=1)
+    log.add(1.0, wrong=0, missing=2, c=1, **{OTHERS: 1})
+    log.log.flush()
+    assert log.lines == [
+        "refused 30 requests with a wrong key and 3 requests without a key, from a (20), b (9), c (2), "
+        "other addresses (2)"
+    ]
+
+
+def test_address_of_a_proxy() -> None:
+    """A proxy may pass on any text as an address, and cannot forge a line with it."""
+    log = Log()
+    log.add(1.0, wrong=0, missing=1, **{"x\n<3>forged": 1})
+    log.log.flush()
+    assert log.lines == ["refused 1 request without a key, from x\\n<3>forged (1)"]
+
+
+def test_many_addresses() -> None:
+    """An attack from any number of addresses takes a bounded amount of memory."""
+    log = Log()
+    for number in range(50):
+        log.add(1.0, wrong=100, **{f"{number}-{each}": 1 for each in range(100)})
+    assert len(log.log._clients) <= 1001
+    log.log.flush()
+    assert log.lines[0].endswith("other addresses (4997)")
