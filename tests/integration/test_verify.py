@@ -11,7 +11,7 @@ from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report.report import Check, Outcome, Report
 from litellm_systemd.verify.run import Scope, verify
-from tests.integration.litellm_process import run_litellm
+from tests.integration.runtime_service import Service
 from tests.integration.stub_gateway import Handler, stub, tool_answer
 
 KEY = "sk-canary-master-3f9a27c1"
@@ -58,12 +58,12 @@ SERVICE = ("liveliness", "readiness", "models", "refuses a missing key", "refuse
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A LiteLLM Proxy on a free loopback port that is ready."""
-    config = tmp_path_factory.mktemp("verify") / "config.yaml"
+    """A service with LiteLLM that is ready."""
     with stub() as upstream:
         upstream.faults = {f"{kind}/v1/chat/completions": be_agent for kind in ("", "streamed ")}
-        config.write_text(CONFIG.replace("%PORT%", str(upstream.server_port)))
-        with run_litellm(config, {"LITELLM_MASTER_KEY": KEY}) as running:
+        config = CONFIG.replace("%PORT%", str(upstream.server_port))
+        with Service(tmp_path_factory.mktemp("verify"), config, LITELLM_MASTER_KEY=KEY) as running:
+            running.await_ready()
             yield Gateway(f"http://127.0.0.1:{running.port}", KEY)
 
 

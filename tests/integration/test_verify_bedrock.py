@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from litellm_systemd.client.gateway import Gateway
@@ -9,16 +10,21 @@ from litellm_systemd.gateway.config import read_config
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.run import Scope, verify
 from tests.fakes import run_cloud
-from tests.integration.litellm_process import KEY, run_litellm
+from tests.integration.runtime_service import KEY, Service
 
 CONFIG = Path(__file__).parents[2] / "configs/iam_role_config.yml"
 
 
-def test_every_api_of_bedrock_models() -> None:
+def test_every_api_of_bedrock_models(tmp_path: Path) -> None:
     """With iam_role_config.yml the primary model answers at every API, plain and streamed, to a long prompt and to
     eight simultaneous chats, and the report has the billed tokens. (The fake model always says one word.)
     """
-    with run_cloud() as aws, run_litellm(CONFIG, {"AWS_REGION_NAME": "us-east-1", **aws.environment}) as running:
+    shutil.copytree(CONFIG.parent / "shared", tmp_path / "shared")
+    with (
+        run_cloud() as aws,
+        Service(tmp_path, CONFIG.read_text(), AWS_REGION_NAME="us-east-1", **aws.environment) as running,
+    ):
+        running.await_ready()
         names = read_config(CONFIG).names
         report = verify(Gateway(f"http://127.0.0.1:{running.port}", KEY), Scope(names, full=True))
     found = {check.name: check for check in report.checks}

@@ -264,15 +264,30 @@ def test_an_unprotected_gateway(server: Stub) -> None:
     assert "LITELLM_MASTER_KEY" in check(report, "refuses a wrong key").hint
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 500])
-def test_any_rejection_passes(server: Stub, status: int) -> None:
-    """A rejection with 500 or 400, as by LiteLLM without a database, also counts as a rejection."""
+def reject(server: Stub, status: int, message: str) -> Report:
+    """The report of a gateway that rejects every other key with this answer."""
     server.faults["/v1/models"] = lambda handler: (
-        healthy(handler) if handler.trusted else handler.reply(status, "no", "text/plain")
+        healthy(handler) if handler.trusted else handler.reply(status, {"error": {"message": message}})
     )
-    report = ask(server)
+    return ask(server)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_rejection(server: Stub, status: int) -> None:
+    """401 and 403 count as a rejection of the key."""
+    report = reject(server, status, "no")
     assert having(report, OK) == NAMES
     assert check(report, "refuses a missing key").detail == f"HTTP {status}"
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
+def test_other_errors_are_no_rejection(server: Stub, status: int) -> None:
+    """Another error, as LiteLLM's 400 without a database, fails the checks: no client takes it for a wrong key."""
+    report = reject(server, status, "No connected db.")
+    assert having(report, FAILED) == ("refuses a missing key", "refuses a wrong key")
+    for name in having(report, FAILED):
+        assert check(report, name).detail == f"HTTP {status}: No connected db. (not 401 or 403)"
+        assert "litellmctl upgrade" in check(report, name).hint
 
 
 def test_missing_rejection(server: Stub) -> None:

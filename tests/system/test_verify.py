@@ -244,7 +244,7 @@ def test_the_timer(installed_box: Box) -> None:
     since = now(box)
     assert box.run(("systemctl", "start", "litellm-verify.service"), check=False).returncode != 0
     (line,) = check_lines(box, since)
-    assert "is unhealthy: 1 of 5 checks failed: models: HTTP 400: No connected db. The service" in line
+    assert "is unhealthy: 1 of 5 checks failed: models: HTTP 401: Incorrect API key provided." in line
     assert "systemctl restart litellm" in line
     assert box.show("litellm-verify.service", "ActiveState")["ActiveState"] == "failed"
 

@@ -41,6 +41,10 @@ _KEY_HINT = (
     " After an edit of .env: `sudo litellmctl install`. For another gateway, use --api-key."
 )
 _OPEN_HINT = "Anyone who can connect can call models: set LITELLM_MASTER_KEY in .env and install again."
+_REFUSAL_HINT = (
+    "Clients report only 401 and 403 as a wrong key. A service of an earlier version: `sudo litellmctl upgrade`."
+    " Otherwise the journal has the cause: `litellmctl logs`."
+)
 _RELOAD_HINT = "After a change of the configuration: `sudo systemctl reload litellm`"
 
 MESSAGES = "/v1/messages"
@@ -120,13 +124,12 @@ def compare_names(expected: tuple[str, ...], listed: tuple[str, ...]) -> tuple[O
 
 
 def check_refusal(gateway: Gateway, how: str) -> CheckResult:
-    """A request with a wrong key, or without one, is refused. `how` describes the key in the message.
-
-    LiteLLM without a database refuses with 500 or 400 instead of 401.
-    """
+    """A request with a wrong key, or without one, gets 401 or 403. `how` describes the key in the message."""
     answer = gateway.get(MODELS)
     if answer.ok:
         return CheckResult(Outcome.FAILED, f"HTTP {answer.status}: the gateway answers {how}", _OPEN_HINT)
+    if answer.status not in (401, 403):
+        return CheckResult(Outcome.FAILED, f"{describe_failure(gateway, answer)} (not 401 or 403)", _REFUSAL_HINT)
     return CheckResult(Outcome.OK, f"HTTP {answer.status}", data={"status": answer.status})
 
 
