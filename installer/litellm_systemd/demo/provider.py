@@ -1,0 +1,91 @@
+"""The interface of the demo model to LiteLLM: `custom_provider_map` in configs/demo.yml names `demo_model`.
+
+LiteLLM imports this module in a worker when it reads that setting: it looks for a file next to the configuration, and
+then for an installed package (`get_instance_fn` in litellm/proxy/types_utils/utils.py). Configurations of users contain
+the name, so it stays. https://docs.litellm.ai/docs/providers/custom_llm_server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import litellm
+from litellm.llms.custom_llm import CustomLLM
+
+from litellm_systemd.demo.answer import Answer, build_answer
+
+#: Seconds between the pieces of a stream, so that it looks like one.
+PAUSE = 0.01
+
+
+class DemoModel(CustomLLM):  # type: ignore[misc]
+    """Answers chats. LiteLLM translates Anthropic's Messages and OpenAI's Responses to chats and back."""
+
+    def completion(self, *_: Any, **request: Any) -> Any:
+        """Answer as a whole: a `ModelResponse`."""
+        answer = _answer(request)
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
+        if answer.call is not None:
+            message["tool_calls"] = [_tool_call(answer, json.dumps(answer.call.arguments))]
+        choice = {"index": 0, "finish_reason": answer.finish_reason, "message": message}
+        usage = _usage(request, answer)
+        return litellm.ModelResponse(model=request["model"], choices=[choice], usage=usage)
+
+    async def acompletion(self, *_: Any, **request: Any) -> Any:
+        """Answer as a whole: a `ModelResponse`."""
+        return self.completion(**request)
+
+    def streaming(self, *_: Any, **request: Any) -> Iterator[Any]:
+        """Answer in pieces, without pauses: `GenericStreamingChunk`s."""
+        answer = _answer(request)
+        for piece in answer.pieces:
+            yield _chunk(text=piece)
+        if answer.call is not None:
+            yield _chunk(tool_use=_tool_call(answer, ""))
+            arguments = json.dumps(answer.call.arguments)
+            for start in range(0, len(arguments), 24):
+                function = {"name": None, "arguments": arguments[start : start + 24]}
+                yield _chunk(tool_use={"id": None, "index": 0, "type": "function", "function": function})
+        yield _chunk(finish_reason=answer.finish_reason, usage=_usage(request, answer))
+
+    async def astreaming(self, *_: Any, **request: Any) -> AsyncIterator[Any]:
+        """Answer in pieces: `GenericStreamingChunk`s."""
+        for chunk in self.streaming(**request):
+            yield chunk
+            await asyncio.sleep(PAUSE)
+
+
+demo_model = DemoModel()
+
+
+def _answer(request: Any) -> Answer:
+    return build_answer(request["model"], request["messages"], request["optional_params"], request["encoding"])
+
+
+def _usage(request: Any, answer: Answer) -> dict[str, int]:
+    tools = request["optional_params"].get("tools")
+    prompt: int = litellm.token_counter(model=request["model"], messages=request["messages"], tools=tools)
+    return {"prompt_tokens": prompt, "completion_tokens": answer.tokens, "total_tokens": prompt + answer.tokens}
+
+
+def _tool_call(answer: Answer, arguments: str) -> dict[str, Any]:
+    name = answer.call.name if answer.call is not None else ""
+    function = {"name": name, "arguments": arguments}
+    return {"id": f"call_{uuid.uuid4().hex}", "index": 0, "type": "function", "function": function}
+
+
+def _chunk(
+    text: str = "", tool_use: Any = None, finish_reason: str = "", usage: dict[str, int] | None = None
+) -> dict[str, Any]:
+    return {
+        "text": text,
+        "tool_use": tool_use,
+        "is_finished": bool(finish_reason),
+        "finish_reason": finish_reason,
+        "usage": usage,
+        "index": 0,
+    }
