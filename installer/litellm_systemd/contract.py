@@ -24,6 +24,9 @@ CONFIG_FILE = "/etc/litellm/config.yaml"
 #: In a configuration, LiteLLM replaces this prefix and the name after it by the value of that environment variable.
 REFERENCE = "os.environ/"
 
+#: The provider of the models in configs/demo.yml, which `litellm_systemd.demo` implements.
+DEMO_PROVIDER = "litellm-systemd-demo"
+
 #: The package that ExecStart= runs.
 RUNTIME = "litellm_systemd.runtime"
 

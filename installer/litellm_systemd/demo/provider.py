@@ -1,8 +1,8 @@
 """The interface of the demo model to LiteLLM: `custom_provider_map` in configs/demo.yml names `demo_model`.
 
-LiteLLM imports this module in a worker when it reads that setting: it looks for a file next to the configuration, and
-then for an installed package (`get_instance_fn` in litellm/proxy/types_utils/utils.py). Configurations of users contain
-the name, so it stays. https://docs.litellm.ai/docs/providers/custom_llm_server
+LiteLLM imports this module in a worker when it reads that setting. It looks for a file next to the configuration, and
+then for an installed package (`get_instance_fn` in litellm/proxy/types_utils/utils.py). The name is in configurations
+of users, so it stays. https://docs.litellm.ai/docs/providers/custom_llm_server
 """
 
 from __future__ import annotations

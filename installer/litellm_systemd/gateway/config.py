@@ -21,7 +21,7 @@ import yaml
 
 from litellm_systemd.bedrock.models import localize as localize
 from litellm_systemd.bedrock.models import profiles_outside_geography as profiles_outside_geography
-from litellm_systemd.contract import CONFIG_FILE
+from litellm_systemd.contract import CONFIG_FILE, DEMO_PROVIDER
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, UsageError
 from litellm_systemd.gateway.config_types import (
     REFERENCE,
@@ -506,7 +506,7 @@ def _model(document: Document, entry: object, path: KeyPath) -> Model:
     return Model(
         name=name,
         provider_model=model,
-        mocked=bool(params.get("mock_response")),
+        mocked=bool(params.get("mock_response")) or model.startswith(f"{DEMO_PROVIDER}/"),
         region=region if isinstance(region, str) and region else None,
         key=path,
     )

@@ -121,8 +121,8 @@ class Model:
     """One entry of `model_list`; `key` is its path.
 
     `name` is the name that clients request (entries with the same name share the load), `provider_model` what LiteLLM
-    calls (`bedrock/us.anthropic.…`), `mocked` whether it responds with `mock_response` without calling a
-    provider, `region` the model's own `aws_region_name` as written, None if the environment decides.
+    calls (`bedrock/us.anthropic.…`), `mocked` whether it responds without a call of a provider: with `mock_response`
+    or by the demo model, `region` the model's own `aws_region_name` as written, None if the environment decides.
     """
 
     name: str
@@ -188,7 +188,7 @@ class GatewayConfig:
 
     @property
     def mocked_names(self) -> frozenset[str]:
-        """The names, with aliases, whose entries all respond with `mock_response` and call no provider."""
+        """The names, with aliases, whose entries all call no provider."""
         billed = {model.name for model in self.models if not model.mocked}
         mocked = {model.name for model in self.models} - billed
         return frozenset(mocked | {alias for alias, name in (*self.aliases, *self.hidden_aliases) if name in mocked})

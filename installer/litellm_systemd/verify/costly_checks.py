@@ -61,7 +61,7 @@ _NO_USAGE_HINT = "A proxy in front of LiteLLM removes `usage`: give the gateway'
 
 
 def check_long_prompt(gateway: Gateway, model: str, *, mocked: bool) -> CheckResult:
-    """`model` accepts and reads a prompt of about 10,000 tokens; a `mocked` model reads nothing."""
+    """`model` accepts and reads a prompt of about 10,000 tokens; a `mocked` model is not expected to."""
     question = build_question(model, build_long_prompt())
     answer = gateway.post(CHAT, question)
     message = part_of(answer.json(), "message") if answer.ok else None

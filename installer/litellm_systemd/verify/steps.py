@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from litellm_systemd.client.gateway import Gateway, GatewayError
+from litellm_systemd.contract import DEMO_PROVIDER
 from litellm_systemd.gateway.config_types import Fallback, GatewayConfig
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import CheckResult, FailureScope, build_question, failed_result
@@ -51,9 +52,6 @@ WRONG_KEY = "sk-this-key-is-wrong-on-purpose"
 _CHAT_MODES = (None, "", "chat", "completion", "responses")
 #: Default number of simultaneous requests.
 CONCURRENCY = 8
-_NO_CALL = "it answers by mock_response, which calls no tool"
-#: litellm/llms/anthropic/pass_through/messages/utils.py and mock_responses_api_response do not stream.
-_NO_STREAM = "it answers by mock_response, which LiteLLM doesn't stream at this API"
 
 _NO_CACHE = "it answers without a provider, so no prompt is cached"
 
@@ -156,18 +154,16 @@ def _chat_steps(gateway: Gateway, model: str, *, bills: bool) -> Iterator[Step]:
 
 
 def _api_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> Iterator[Step]:
-    table: list[tuple[str, Callable[[Gateway, str], CheckResult], str]] = [
-        (f"tools {model}", check_tools, _NO_CALL),
-        (f"messages {model} ({MESSAGES})", check_messages, ""),
-        (f"messages {model}, streamed ({MESSAGES})", check_messages_stream, _NO_STREAM),
-        (f"responses {model} ({RESPONSES})", check_responses, ""),
-        *([(f"responses {model}, streamed ({RESPONSES})", check_responses_stream, _NO_STREAM)] if scope.full else []),
+    table: list[tuple[str, Callable[[Gateway, str], CheckResult]]] = [
+        (f"tools {model}", check_tools),
+        (f"messages {model} ({MESSAGES})", check_messages),
+        (f"messages {model}, streamed ({MESSAGES})", check_messages_stream),
+        (f"responses {model} ({RESPONSES})", check_responses),
+        *([(f"responses {model}, streamed ({RESPONSES})", check_responses_stream)] if scope.full else []),
     ]
     first = f"chat {model} ({CHAT_PATHS[0]})"
-    for name, check, obstacle in table:
-        is_left = mocked and obstacle
-        ask = partial(CheckResult, Outcome.SKIPPED, obstacle) if is_left else partial(check, gateway, model)
-        yield Step(name, ask, first, bills=not mocked)
+    for name, check in table:
+        yield Step(name, partial(check, gateway, model), first, bills=not mocked)
 
 
 def _load_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> Iterator[Step]:
@@ -226,13 +222,17 @@ def read_known(gateway: Gateway) -> dict[str, ModelInfo]:
         return {
             one["model_name"]: ModelInfo(
                 one["model_info"].get("mode"),
-                "mock_response" in one.get("litellm_params", ()),
+                _is_mocked(one.get("litellm_params", {})),
                 _read_prices(one["model_info"]),
             )
             for one in rows
         }
     except (GatewayError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _is_mocked(params: Mapping[str, Any]) -> bool:
+    return "mock_response" in params or str(params.get("model")).startswith(f"{DEMO_PROVIDER}/")
 
 
 def _read_prices(info: Mapping[str, Any]) -> Prices | None:
