@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.demo.tools import Call, Turn, choose_call, read_turn
+from litellm_systemd.demo.tools import Call, Turn, choose_call, example_prompt, find_file, read_turn
 
 _COUNT = re.compile(r"\bcount from (\d{1,6}) to (\d{1,6})\b", re.IGNORECASE)
-#: The longest count: a stream of some minutes.
-_MOST = 10_000
+#: The longest count: a stream of half a minute.
+_MOST = 2000
 #: Characters of a tool's result that an answer repeats.
 _RESULT = 400
 
@@ -65,6 +65,9 @@ def _text(model: str, turn: Turn, tools: Sequence[Mapping[str, Any]]) -> str:
     elif count := _COUNT.search(turn.prompt):
         first, last = int(count.group(1)), int(count.group(2))
         said.append(" ".join(str(number) for number in range(first, min(last, first + _MOST) + 1)))
-    elif names := [tool["function"]["name"] for tool in tools if isinstance(tool.get("function"), Mapping)]:
-        said.append(f"To see a tool call, ask for one: use the {names[0]} tool.")
+    elif example := example_prompt(tools):
+        said.append(f"To see a tool call, ask for example: {example}")
+    elif file := find_file(turn.prompt):
+        # The form that aider reads.
+        said.append("\n\n{}\n```\n{}\n```".format(*file))
     return " ".join(said)

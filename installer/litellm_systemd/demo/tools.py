@@ -34,8 +34,10 @@ _REPLACE = re.compile(rf"\b(?:replace|change|rename)\s+{_PART}\s+(?:with|to|by|i
 _WRITE_VERB = re.compile(r"\b(write|create|save|add|make|generate)\b", re.IGNORECASE)
 _READ_VERB = re.compile(r"\b(read|show|open|print|view|summari[sz]e|explain)\b", re.IGNORECASE)
 _RUN = re.compile(r"\b(?:run|execute)\s+(?:the\s+command\s+)?`([^`\n]+)`", re.IGNORECASE)
-#: What agents add to a prompt: environment, reminders, instructions.
-_ADDED = re.compile(r"<([A-Za-z][\w-]*)(?:\s[^>]*)?>.*?</\1>", re.DOTALL)
+#: The start of what agents add to a prompt, as parts or messages of their own: environment, reminders, instructions.
+_ADDED = re.compile(r"<([A-Za-z][\w-]*)[^>]*>")
+#: Characters of a prompt that are read: some of the expressions above take quadratic time.
+_MOST_READ = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +80,37 @@ def read_turn(messages: Sequence[Mapping[str, Any]]) -> Turn:
     names: dict[str, str] = {}
     for message in messages:
         for call in message.get("tool_calls") or ():
-            names[str(call["id"])] = str(call["function"]["name"])
+            names[str(call.get("id"))] = str(call["function"]["name"])
     for message in reversed(messages):
         role = message.get("role")
-        if role == "user" and (prompt := _ADDED.sub("", text_of(message.get("content"))).strip()):
+        if role == "user" and (prompt := _read_user(message.get("content"))):
             return Turn(prompt, rounds, tuple(reversed(results)))
         if role == "assistant" and message.get("tool_calls"):
             rounds += 1
         elif role == "tool":
             name = names.get(str(message.get("tool_call_id")), "tool")
-            results.append((name, text_of(message.get("content"))))
+            results.append((name, "\n".join(_texts(message.get("content")))))
     return Turn("", rounds, tuple(reversed(results)))
 
 
-def text_of(content: object) -> str:
+def _read_user(content: object) -> str:
+    parts = (part.strip() for part in _texts(content))
+    prompt = "\n".join(part for part in parts if part and not _is_added(part))[:_MOST_READ]
+    # `opencode run` sends its arguments in quotes.
+    return prompt[1:-1].replace('\\"', '"') if len(prompt) > 2 and prompt[0] == prompt[-1] == '"' else prompt
+
+
+def _is_added(part: str) -> bool:
+    start = _ADDED.match(part)
+    return start is not None and part.endswith(f"</{start.group(1)}>")
+
+
+def _texts(content: object) -> list[str]:
     """The text of a message's content: text, or a list of parts of which some are text."""
     if isinstance(content, list):
-        parts = (part.get("text") for part in content if isinstance(part, Mapping))
-        return "\n".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""
+        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        return [part for part in parts if isinstance(part, str)]
+    return [content] if isinstance(content, str) else []
 
 
 def choose_call(turn: Turn, tools: Sequence[Mapping[str, Any]], choice: object = None) -> Call | None:
@@ -115,6 +129,21 @@ def choose_call(turn: Turn, tools: Sequence[Mapping[str, Any]], choice: object =
         return None
     function = next((each for each in functions if each["name"] == forced), functions[0])
     return _call(function, _read_prompt(turn.prompt))
+
+
+def find_file(prompt: str) -> tuple[str, str] | None:
+    """The file that a prompt asks to write, with its text; None if it asks for none."""
+    wanted = _read_prompt(prompt)
+    is_asked = wanted.file is not None and wanted.text is not None and _WRITE_VERB.search(prompt) is not None
+    return (wanted.file or "", wanted.text or "") if is_asked else None
+
+
+def example_prompt(tools: Sequence[Mapping[str, Any]]) -> str:
+    """A prompt that leads to a call of one of the tools; empty if there is none."""
+    functions = [tool["function"] for tool in tools if isinstance(tool.get("function"), Mapping)]
+    if any(_is_kind(each, kind) for each in functions for kind in ("write", "patch", "shell")):
+        return 'Create hello.txt with "Hello"'
+    return f"Use the {functions[0]['name']} tool" if functions else ""
 
 
 def _plan(prompt: str, functions: Sequence[Mapping[str, Any]]) -> list[Call]:
@@ -203,8 +232,10 @@ def _read_prompt(prompt: str) -> _Wanted:
     file = _FILE.search(prompt)
     name = file.group() if file else None
     run, replace, fenced = _RUN.search(prompt), _REPLACE.search(prompt), _FENCED.search(prompt)
-    quoted = [text for text in _all_quoted(prompt) if text != name]
-    text = fenced.group(1) if fenced else quoted[0] if quoted else None
+    # What follows a block is often an agent's instructions.
+    before = prompt[: fenced.start()] if fenced else prompt
+    quoted = [text for text in _all_quoted(before) if text != name]
+    text = quoted[0] if quoted else fenced.group(1) if fenced else None
     old, new = (_unquote(part) for part in replace.groups()) if replace else (None, None)
     return _Wanted(prompt, name, text, old, new, run.group(1) if run else None)
 
@@ -235,7 +266,9 @@ def _object(schema: Mapping[str, Any], wanted: _Wanted, shared: Mapping[str, Any
     return {name: _value(name, properties.get(name) or {}, wanted, shared) for name in names}
 
 
-def _value(name: str, schema: Mapping[str, Any], wanted: _Wanted, shared: Mapping[str, Any]) -> Any:
+def _value(name: str, schema: Any, wanted: _Wanted, shared: Mapping[str, Any]) -> Any:
+    if not isinstance(schema, Mapping):
+        return _string(name, wanted)  # `true` is a schema too
     if "$ref" in schema:
         return _value(name, shared.get(str(schema["$ref"]).rpartition("/")[2]) or {}, wanted, {})
     if "const" in schema:
