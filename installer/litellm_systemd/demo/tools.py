@@ -28,7 +28,7 @@ _KINDS = {
 
 _QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|`([^`\n]+)`|(?<!\w)'([^'\n]+)'(?!\w)")
 _FENCED = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
-_FILE = re.compile(r"(?<![\w/.:-])(?:~?/)?(?:[\w.-]+/)*[\w-]{2,}\.[A-Za-z]\w{0,7}\b(?!/)")
+_FILE = re.compile(r"(?<![\w/.:-])(?!(?:e\.g|i\.e)\b)(?:~?/)?(?:[\w.-]+/)*[\w-]+\.[A-Za-z]\w{0,7}\b(?!/)")
 _PART = r"(\"[^\"\n]+\"|“[^”\n]+”|`[^`\n]+`|'[^'\n]+'|\S+)"
 _REPLACE = re.compile(rf"\b(?:replace|change|rename)\s+{_PART}\s+(?:with|to|by|into)\s+{_PART}", re.IGNORECASE)
 _WRITE_VERB = re.compile(r"\b(write|create|save|add|make|generate)\b", re.IGNORECASE)
