@@ -229,9 +229,9 @@ def _is_subject(name: str, prompt: str) -> bool:
 
 
 def _read_prompt(prompt: str) -> _Wanted:
-    file = _FILE.search(prompt)
-    name = file.group() if file else None
     run, replace, fenced = _RUN.search(prompt), _REPLACE.search(prompt), _FENCED.search(prompt)
+    file = (_FILE.search(prompt, replace.end()) if replace else None) or _FILE.search(prompt)
+    name = file.group() if file else None
     # What follows a block is often an agent's instructions.
     before = prompt[: fenced.start()] if fenced else prompt
     quoted = [text for text in _all_quoted(before) if text != name]
