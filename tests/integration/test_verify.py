@@ -1,4 +1,4 @@
-"""verify against the real LiteLLM with mocked models: no network, no cost."""
+"""verify against the real LiteLLM with the demo model and mocked ones: no network, no cost."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ NAMES = (*MODELS, "old-name")
 CONFIG = """
 model_list:
   - model_name: primary
-    litellm_params: {model: openai/a, api_key: none, mock_response: pong from primary}
+    litellm_params: {model: litellm-systemd-demo/a}
   - model_name: second
-    litellm_params: {model: openai/b, api_key: none, mock_response: pong from second}
+    litellm_params: {model: litellm-systemd-demo/b}
   - model_name: throttled
     litellm_params: {model: openai/c, api_key: none, mock_response: litellm.RateLimitError}
   - model_name: covered
@@ -38,6 +38,9 @@ router_settings:
   num_retries: 0
   fallbacks: [{covered: [second]}]
   model_group_alias: {old-name: primary}
+litellm_settings:
+  custom_provider_map:
+    - {provider: litellm-systemd-demo, custom_handler: litellm_systemd.demo.provider.demo_model}
 general_settings:
   master_key: os.environ/LITELLM_MASTER_KEY
 """
@@ -48,10 +51,12 @@ PLAIN, PLAIN_V1, STREAMED, STREAMED_V1 = (
     "chat {}, streamed (/v1/chat/completions)",
 )
 CHATS = (PLAIN, PLAIN_V1, STREAMED, STREAMED_V1)
-APIS = ("messages {} (/v1/messages)", "responses {} (/v1/responses)")
-#: The checks that LiteLLM's mock_response does not support.
-BEYOND = ("tools {}", "messages {}, streamed (/v1/messages)")
-ALL_APIS = (BEYOND[0], APIS[0], BEYOND[1], APIS[1])
+APIS = (
+    "tools {}",
+    "messages {} (/v1/messages)",
+    "messages {}, streamed (/v1/messages)",
+    "responses {} (/v1/responses)",
+)
 VECTORS = "embeddings vectors (/v1/embeddings)"
 SERVICE = ("liveliness", "readiness", "models", "refuses a missing key", "refuses a wrong key")
 
@@ -103,17 +108,18 @@ def test_a_healthy_gateway_passes(gateway: Gateway) -> None:
     """A correctly configured LiteLLM passes every check; each API is tested with the primary model."""
     report = verify(gateway, Scope(NAMES))
     assert having(report, Outcome.OK) == (*SERVICE, *PRIMARY, VECTORS), report.as_json()
-    assert having(report, Outcome.SKIPPED) == of("primary", BEYOND)
     assert report.exit_code is ExitCode.OK
-    assert report.title == f"verified {gateway.base_url}: 12 checks passed, 2 skipped"
-    assert check(report, PLAIN.format("primary")).detail == "“pong from primary”"
-    assert check(report, STREAMED.format("primary")).detail.startswith("“pong from primary”, first token after ")
+    assert report.title == f"verified {gateway.base_url}: 14 checks passed"
+    assert check(report, PLAIN.format("primary")).detail == "“This is the demo configuration, in plac…”"
+    assert check(report, STREAMED.format("primary")).detail.startswith(
+        "“This is the demo configuration, in plac…”, first token after "
+    )
     assert check(report, VECTORS).detail == "3 dimensions"
     assert all(check.seconds is not None for check in report.checks if check.outcome is Outcome.OK)
     assert report.notes == ()  # a mocked model costs nothing
     assert sorted(report.data["models"]) == sorted(NAMES)
     assert report.data["litellm_version"].count(".") >= 2
-    assert len(report.data["first_token_seconds"]) == 2
+    assert len(report.data["first_token_seconds"]) == 3
     assert KEY not in report.as_json()
 
 
@@ -131,7 +137,7 @@ def test_a_wrong_key(gateway: Gateway) -> None:
     wrong = "sk-canary-not-the-master-key"
     report = verify(Gateway(gateway.base_url, wrong), Scope(NAMES))
     assert having(report, Outcome.FAILED) == ("models",)
-    assert having(report, Outcome.SKIPPED) == (*of("primary"), *of("primary", ALL_APIS))
+    assert having(report, Outcome.SKIPPED) == (*of("primary"), *of("primary", APIS))
     assert check(report, "models").detail.startswith("HTTP 4")
     assert "another key" in check(report, "models").hint
     assert wrong not in report.as_json()
@@ -143,14 +149,14 @@ def test_a_name_that_the_service_does_not_have(gateway: Gateway) -> None:
     report = verify(gateway, Scope((*NAMES, "added-today")))
     assert having(report, Outcome.FAILED) == ("models",)
     assert check(report, "models").detail == "missing: added-today"
-    assert having(report, Outcome.OK)[-7:] == (*PRIMARY, VECTORS)
+    assert having(report, Outcome.OK)[-9:] == (*PRIMARY, VECTORS)
 
 
 def test_a_model_that_fails(gateway: Gateway) -> None:
     """A model whose provider refuses fails once, with the provider's message and the remedy."""
     report = verify(gateway, Scope(NAMES, models=("throttled",)))
     assert having(report, Outcome.FAILED) == (PLAIN.format("throttled"),)
-    assert having(report, Outcome.SKIPPED) == (*of("throttled")[1:], *of("throttled", ALL_APIS))
+    assert having(report, Outcome.SKIPPED) == (*of("throttled")[1:], *of("throttled", APIS))
     failed = check(report, PLAIN.format("throttled"))
     assert failed.detail == "HTTP 429: litellm.RateLimitError: this is a mock rate limit error"
     assert "throttles" in failed.hint
@@ -167,7 +173,7 @@ def test_an_unknown_model(gateway: Gateway) -> None:
 def test_a_fallback_is_detected(gateway: Gateway) -> None:
     """A model that only its fallback answers for is a warning that names the fallback, plain and streamed."""
     report = verify(gateway, Scope(NAMES, models=("covered",)))
-    assert having(report, Outcome.WARNING) == (*of("covered"), "messages covered (/v1/messages)")
+    assert having(report, Outcome.WARNING) == (*of("covered"), *of("covered", APIS[:-1]))
     assert check(report, PLAIN.format("covered")).detail.startswith("the fallback second answered instead")
 
 
@@ -179,7 +185,6 @@ def test_all_models(gateway: Gateway) -> None:
     assert having(report, Outcome.WARNING) == of("covered")
     assert having(report, Outcome.FAILED) == (PLAIN.format("throttled"), PLAIN.format("unpaid"))
     assert having(report, Outcome.SKIPPED) == (
-        *of("primary", BEYOND),
         *of("throttled")[1:],
         *of("unpaid")[1:],
         "chat vectors",
