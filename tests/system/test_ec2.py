@@ -90,7 +90,8 @@ def test_user_data(make_box: MakeBox, tmp_path: Path) -> None:
     assert "eu-central-1" in box.read("/etc/litellm/litellm.env")
 
     # An install keeps an edit, so the same user data now gets a service whose models fail.
-    edited = re.sub("mock_response: .*", "mock_response: litellm.RateLimitError", box.read(DEMO))
+    failing = "model: openai/x\n      api_key: none\n      mock_response: litellm.RateLimitError"
+    edited = re.sub("model: litellm-systemd-demo/.*", failing, box.read(DEMO))
     box.write(DEMO, edited, 0o640, "root:litellm")
     box.run(("sed", "-i", "s/num_retries: 2/num_retries: 0/", ROUTING))
     box.run(("systemctl", "reload", "litellm.service"), timeout=240)

@@ -37,14 +37,14 @@ def write_env(box: Box, text: str, name: str = "/root/.env") -> None:
 
 
 def test_install_starts_and_verifies(shared_box: Box) -> None:
-    """`litellmctl install -c demo.yml` gives a verified service with a user and paths of its own."""
+    """`litellmctl install -c demo.yml` gives a service with a user and paths of its own, which passes every check of
+    verify: none is skipped, and none is billed.
+    """
     # The workshop's users export a key; litellmctl uses that of the installed service instead.
     exported = {"LITELLM_MASTER_KEY": "sk-of-another-gateway"}
-    report = json.loads(ctl(shared_box, "verify", "--all-models", "--json", env=exported))
-    assert report["ok"] is True
-    # Only the checks that mock_response does not support are skipped.
-    left = {check["detail"] for check in report["checks"] if check["outcome"] != "ok"}
-    assert all("mock_response" in detail for detail in left), report
+    report = json.loads(ctl(shared_box, "verify", "--all-models", "--full", "--json", env=exported))
+    assert {check["outcome"] for check in report["checks"]} == {"ok"}, report
+    assert report["data"]["billed"]["checks"] == 0
     listing = shared_box.run(
         ("stat", "-c", "%n %a %U:%G", "/etc/litellm", "/etc/litellm/litellm.env", "/etc/litellm/configs/demo.yml")
     ).stdout

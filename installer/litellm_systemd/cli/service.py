@@ -213,7 +213,7 @@ def verify(
 ) -> int:
     """Prove that the endpoints serve what clients need.
 
-    About ten short requests are billed, a cent in all; models with mock_response cost nothing. Exit codes: 0, all
+    About ten short requests are billed, a cent in all; the models of demo.yml cost nothing. Exit codes: 0, all
     checks passed; 1, a check failed; 64 to 78, no check could be made. docs/verify.md has more.
     """
     if watch and (fallbacks or quiet):
