@@ -68,7 +68,14 @@ def _answer(request: Any) -> Answer:
 
 def _usage(request: Any, answer: Answer) -> dict[str, int]:
     tools = request["optional_params"].get("tools")
-    prompt: int = litellm.token_counter(model=request["model"], messages=request["messages"], tools=tools)
+    # Without a model, since LiteLLM downloads the tokenizer of some, as it downloads pictures to measure them.
+    prompt: int = litellm.token_counter(
+        model="",
+        messages=request["messages"],
+        tools=tools,
+        use_default_image_token_count=True,
+        default_token_count=1,  # of what has no text, such as audio
+    )
     return {"prompt_tokens": prompt, "completion_tokens": answer.tokens, "total_tokens": prompt + answer.tokens}
 
 
