@@ -56,7 +56,7 @@ def user(text: object) -> Any:
     return {"role": "user", "content": text}
 
 
-def test_chat(openai: OpenAI) -> None:
+def test_chat(openai: Any) -> None:
     """A chat says that no model was called, counts its tokens, and costs nothing."""
     raw = openai.chat.completions.with_raw_response.create(model=MODEL, messages=[user("Hello")])
     answer = raw.parse()
@@ -68,7 +68,7 @@ def test_chat(openai: OpenAI) -> None:
     assert {float(value) for value in costs.values()} == {0.0}
 
 
-def test_chat_streamed(openai: OpenAI) -> None:
+def test_chat_streamed(openai: Any) -> None:
     """A streamed chat arrives in pieces and ends with its tokens."""
     options: Any = {"include_usage": True}
     chunks = list(
@@ -82,7 +82,7 @@ def test_chat_streamed(openai: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_chat_tools(openai: OpenAI, stream: bool) -> None:
+def test_chat_tools(openai: Any, stream: bool) -> None:
     """A chat calls the tool that the prompt asks for, and answers with the tool's result."""
     messages = [user(QUESTION)]
     if stream:
@@ -107,7 +107,7 @@ def test_chat_tools(openai: OpenAI, stream: bool) -> None:
     assert (end.finish_reason, RESULT in (end.message.content or "")) == ("stop", True)
 
 
-def test_messages(anthropic: Anthropic) -> None:
+def test_messages(anthropic: Any) -> None:
     """Anthropic's Messages API answers with the same text, and with the tokens that count_tokens gives."""
     answer = anthropic.messages.create(model=MODEL, max_tokens=100, messages=[user("Hello")])
     assert (answer.content[0].type, answer.stop_reason) == ("text", "end_turn")
@@ -117,7 +117,7 @@ def test_messages(anthropic: Anthropic) -> None:
     assert counted.input_tokens == answer.usage.input_tokens > 0
 
 
-def test_messages_streamed(anthropic: Anthropic) -> None:
+def test_messages_streamed(anthropic: Any) -> None:
     """Anthropic's Messages API streams the text in pieces, once, and ends with its tokens."""
     with anthropic.messages.stream(model=MODEL, max_tokens=100, messages=[user("Hello")]) as stream:
         pieces = list(stream.text_stream)
@@ -128,7 +128,7 @@ def test_messages_streamed(anthropic: Anthropic) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_messages_tools(anthropic: Anthropic, stream: bool) -> None:
+def test_messages_tools(anthropic: Any, stream: bool) -> None:
     """Anthropic's Messages API calls the tool that the prompt asks for, and answers with the tool's result."""
     messages = [user(QUESTION)]
     if stream:
@@ -153,13 +153,13 @@ def test_messages_tools(anthropic: Anthropic, stream: bool) -> None:
     assert RESULT in end.content[0].text
 
 
-def test_messages_limit(anthropic: Anthropic) -> None:
+def test_messages_limit(anthropic: Any) -> None:
     """The limit of tokens cuts the answer, with the reason that Anthropic's API gives."""
     answer = anthropic.messages.create(model=MODEL, max_tokens=3, messages=[user("Hello")])
     assert (answer.stop_reason, answer.usage.output_tokens) == ("max_tokens", 3)
 
 
-def test_responses(openai: OpenAI) -> None:
+def test_responses(openai: Any) -> None:
     """OpenAI's Responses API answers with the same text and its tokens."""
     answer = openai.responses.create(model=MODEL, input="Hello")
     assert (answer.output_text, answer.status) == (SAID, "completed")
@@ -167,7 +167,7 @@ def test_responses(openai: OpenAI) -> None:
     assert answer.usage.input_tokens > 0 < answer.usage.output_tokens
 
 
-def test_responses_streamed(openai: OpenAI) -> None:
+def test_responses_streamed(openai: Any) -> None:
     """OpenAI's Responses API streams the text in pieces and ends with the whole response."""
     events = list(openai.responses.create(model=MODEL, input="Hello", stream=True))
     pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
@@ -179,12 +179,12 @@ def test_responses_streamed(openai: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_responses_tools(openai: OpenAI, stream: bool) -> None:
+def test_responses_tools(openai: Any, stream: bool) -> None:
     """OpenAI's Responses API calls the tool that the prompt asks for, and answers with the tool's result."""
     question: Any = [user(QUESTION)]
     if stream:
         *_, last = openai.responses.create(model=MODEL, input=question, tools=RESPONSES_TOOLS, stream=True)
-        answer: Any = last.response  # type: ignore[union-attr]
+        answer: Any = last.response
     else:
         answer = openai.responses.create(model=MODEL, input=question, tools=RESPONSES_TOOLS)
     call = next(each for each in answer.output if each.type == "function_call")
@@ -195,13 +195,13 @@ def test_responses_tools(openai: OpenAI, stream: bool) -> None:
     assert RESULT in end.output_text
 
 
-def test_a_custom_tool_of_codex(openai: OpenAI) -> None:
+def test_a_custom_tool_of_codex(openai: Any) -> None:
     """A patch tool with free-form input, as Codex defines it, is called with a patch."""
     tools: Any = [
         {"type": "custom", "name": "apply_patch", "description": "Edits files.", "format": {"type": "text"}}
     ]
     *_, last = openai.responses.create(model=MODEL, input='Create a.txt with "Hi"', tools=tools, stream=True)
-    call = last.response.output[-1]  # type: ignore[union-attr]
+    call = last.response.output[-1]
     assert call.type == "custom_tool_call"
     assert call.input == "*** Begin Patch\n*** Add File: a.txt\n+Hi\n*** End Patch"
 

@@ -230,8 +230,7 @@ def test_counting() -> None:
 
 def test_the_limit_of_tokens() -> None:
     """An answer is cut at the client's limit of tokens, and says so as a model does."""
-    for name in ("max_tokens", "max_completion_tokens"):
-        cut = ask("Hello", **{name: 3})
+    for cut in (ask("Hello", max_tokens=3), ask("Hello", max_completion_tokens=3)):
         assert (cut.text, cut.tokens, cut.finish_reason) == ("This is the", 3, "length")
     whole = ask("Hello", max_tokens=1000)
     assert (whole.tokens, whole.finish_reason) == (len(whole.text.split()), "stop")
