@@ -184,7 +184,8 @@ def _session_token() -> str:
     from litellm.proxy.auth.auth_checks import ExperimentalUIJWTToken
 
     user = LiteLLM_UserTable(user_id="admin", user_role=LitellmUserRoles.PROXY_ADMIN.value)
-    return ExperimentalUIJWTToken.get_experimental_ui_login_jwt_auth_token(user)
+    token: str = ExperimentalUIJWTToken.get_experimental_ui_login_jwt_auth_token(user)
+    return token
 
 
 async def _send(application: Any, request: Request) -> tuple[int, str]:
