@@ -22,10 +22,10 @@ from litellm_systemd.demo.answer import Answer, build_answer
 PAUSE = 0.01
 
 
-class DemoModel(CustomLLM):  # type: ignore[misc]
+class DemoModel(CustomLLM):
     """Answers chats. LiteLLM translates Anthropic's Messages and OpenAI's Responses to chats and back."""
 
-    def completion(self, **request: Any) -> Any:
+    def completion(self, *_: Any, **request: Any) -> Any:
         """Answer as a whole: a `ModelResponse`."""
         answer = _answer(request)
         message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
@@ -35,11 +35,11 @@ class DemoModel(CustomLLM):  # type: ignore[misc]
         usage = _usage(request, answer)
         return litellm.ModelResponse(model=request["model"], choices=[choice], usage=usage)
 
-    async def acompletion(self, **request: Any) -> Any:
+    async def acompletion(self, *_: Any, **request: Any) -> Any:
         """Answer as a whole: a `ModelResponse`."""
         return self.completion(**request)
 
-    def streaming(self, **request: Any) -> Iterator[Any]:
+    def streaming(self, *_: Any, **request: Any) -> Iterator[Any]:
         """Answer in pieces, without pauses: `GenericStreamingChunk`s."""
         answer = _answer(request)
         for piece in answer.pieces:
@@ -52,7 +52,7 @@ class DemoModel(CustomLLM):  # type: ignore[misc]
                 yield _chunk(tool_use={"id": None, "index": 0, "type": "function", "function": function})
         yield _chunk(finish_reason=answer.finish_reason, usage=_usage(request, answer))
 
-    async def astreaming(self, **request: Any) -> AsyncIterator[Any]:
+    async def astreaming(self, *_: Any, **request: Any) -> AsyncIterator[Any]:  # type: ignore[override]
         """Answer in pieces: `GenericStreamingChunk`s."""
         for chunk in self.streaming(**request):
             yield chunk
