@@ -9,17 +9,31 @@ import json
 import os
 import socket
 import threading
+import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from litellm_systemd import box
 from litellm_systemd.box import Bind, BoxError, Image, Namespaces, end, wait_until, why_not
+from litellm_systemd.box.namespaces import cgroup_folders
 
-__all__ = ["Answer", "Bind", "Box", "BoxError", "Image", "Namespaces", "end", "wait_until", "why_not"]
+__all__ = [
+    "Answer",
+    "Bind",
+    "Box",
+    "BoxError",
+    "Image",
+    "JoinedNamespaces",
+    "Namespaces",
+    "end",
+    "wait_until",
+    "why_not",
+]
 
+T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000  # <sched.h>
 
 
@@ -41,8 +55,44 @@ class Answer:
         return json.loads(self.body)
 
 
+class JoinedNamespaces(Namespaces):
+    """The open `Namespaces` of another process, such as the one that started this worker of pytest-xdist.
+
+    Images of one worker are then images of all. Only the other process closes the namespaces.
+    """
+
+    def __init__(self, name: str, init: int, member: str) -> None:
+        super().__init__()
+        self.name, self._init, self._member = name, init, member
+
+    @classmethod
+    def ticket(cls, opened: Namespaces) -> tuple[str, int]:
+        """The arguments `name` and `init` for other processes."""
+        return opened.name, opened._init
+
+    def open(self) -> None:
+        self.cgroups = tuple(folder / self.name for folder in cgroup_folders(self._init))
+
+    def close(self) -> None:
+        pass
+
+    def new_name(self, kind: str) -> str:
+        return f"{super().new_name(kind)}-{self._member}"
+
+
 class Box(box.Box):
     """A box with connections from the test to its loopback interface."""
+
+    def wait_until(self, predicate: Callable[[], T], deadline: float, what: str) -> T:
+        """`wait_until` of the base class, with longer pauses: most predicates start programs, and other tests run."""
+
+        def call_and_pause() -> T:
+            result = predicate()
+            if not result:
+                time.sleep(0.1)
+            return result
+
+        return super().wait_until(call_and_pause, deadline, what)
 
     def connect(self, host: str, port: int, *, timeout: float = 10) -> socket.socket:
         """A TCP connection in the network of the box, for this process.

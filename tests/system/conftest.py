@@ -4,22 +4,26 @@ REQUIRE_SYSTEM_TESTS=1 they fail instead.
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import box_images
 import images
 import pytest
 import service
-from box import Bind, Box, BoxError, Image, Namespaces, why_not
+from box import Bind, Box, BoxError, Image, JoinedNamespaces, Namespaces, why_not
 from tests.files import Files, explain
 
 #: Modules with tests of minutes.
 _LONGEST = ("test_releases.py", "test_transaction.py")
 _BOXES = pytest.StashKey[list[Box]]()
+_NAMESPACES = pytest.StashKey[Namespaces]()
 
 
 class MakeBox(Protocol):
@@ -101,13 +105,31 @@ def refuse(reason: str) -> None:
     pytest.skip(reason)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give each worker of pytest-xdist the namespaces of the process that starts them, so that they share images."""
+    if why_not() is None:
+        config: pytest.Config = node.config
+        if _NAMESPACES not in config.stash:
+            opened = config.stash[_NAMESPACES] = Namespaces()
+            opened.open()
+            config.add_cleanup(opened.close)
+        node.workerinput["namespaces"] = JoinedNamespaces.ticket(config.stash[_NAMESPACES])
+
+
 @pytest.fixture(scope="session")
-def namespaces() -> Iterator[Namespaces]:
+def namespaces(pytestconfig: pytest.Config) -> Iterator[Namespaces]:
     """The namespaces of all boxes of this run."""
     reason = why_not()
     if reason is not None:
         refuse(reason)
-    with Namespaces() as opened:
+    worker = getattr(pytestconfig, "workerinput", {})
+    if "namespaces" in worker:
+        name, init = worker["namespaces"]
+        chosen: Namespaces = JoinedNamespaces(name, init, worker["workerid"])
+    else:
+        chosen = Namespaces()
+    with chosen as opened:
         yield opened
 
 
@@ -160,32 +182,59 @@ def install_environment() -> dict[str, str]:
     return box_images.install_environment()
 
 
+def _make_once(folder: pytest.TempPathFactory, name: str, base: Image, make: Callable[[], Image]) -> Image:
+    """The image that `make` returns. Of several workers of pytest-xdist only the first one makes it."""
+    common = folder.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    layers = common / f"{name}.layers"
+    with layers.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not layers.exists():
+            layers.write_text("\n".join(map(str, make().layers)), encoding="utf-8")
+    return replace(base, layers=tuple(map(Path, layers.read_text(encoding="utf-8").splitlines())))
+
+
 @pytest.fixture(scope="session")
 def installed_image(
-    namespaces: Namespaces, host_image: Image, install_environment: dict[str, str], measured: dict[str, Any]
+    namespaces: Namespaces,
+    host_image: Image,
+    install_environment: dict[str, str],
+    measured: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Image:
     """The result of `litellmctl install -c demo.yml`, powered off: created once, forked by tests."""
-    with Box(namespaces, host_image, **measured) as golden:
-        try:
-            box_images.install_demo(golden)
-        except BoxError as error:
-            texts = "\n".join(f"--- {title} ---\n{text}" for title, text in evidence(golden))
-            pytest.fail(f"the golden image can't be made: {error}\n{texts}", pytrace=False)
-        _measure_release(golden, install_environment)
-        return golden.save()
+
+    def make() -> Image:
+        with Box(namespaces, host_image, **measured) as golden:
+            try:
+                box_images.install_demo(golden)
+            except BoxError as error:
+                texts = "\n".join(f"--- {title} ---\n{text}" for title, text in evidence(golden))
+                pytest.fail(f"the golden image can't be made: {error}\n{texts}", pytrace=False)
+            _measure_release(golden, install_environment)
+            return golden.save()
+
+    return _make_once(tmp_path_factory, "installed", host_image, make)
 
 
 @pytest.fixture(scope="session")
-def idle_image(namespaces: Namespaces, installed_image: Image, measured: dict[str, Any]) -> Image:
+def idle_image(
+    namespaces: Namespaces, installed_image: Image, measured: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Image:
     """An installation, stopped and disabled, with a slow upstream model: for tests with a .env of their own.
 
     `service.set_up` starts it. That saves each of them a start with settings that it doesn't want.
     """
-    with Box(namespaces, installed_image, **measured) as golden:
-        service.ctl(golden, "stop")
-        service.ctl(golden, "disable")
-        service.add_upstream(golden)
-        return golden.save()
+
+    def make() -> Image:
+        with Box(namespaces, installed_image, **measured) as golden:
+            service.ctl(golden, "stop")
+            service.ctl(golden, "disable")
+            service.add_upstream(golden)
+            return golden.save()
+
+    return _make_once(tmp_path_factory, "idle", installed_image, make)
 
 
 @pytest.fixture

@@ -20,6 +20,11 @@ STREAMS = 8
 #: `service.end_streams` ends.
 EVENTS = 20
 ENDLESS = 3600
+#: Seconds between two chats of a client. 16 clients then take half a processor: most of the others is for the process
+#: that starts, so that a test waits less for it.
+PAUSE = 0.25
+#: For tests of minutes.
+LONG_PAUSE = 1.0
 #: Seconds: longer than any restart with its drain, so that waiting does not count as a failure.
 _CLIENT_TIMEOUT = 180
 
@@ -63,12 +68,12 @@ def _is_whole(text: str) -> bool:
 
 @contextmanager
 def loaded(
-    box: Box, *, streams: int = 0, events: int = EVENTS, clients: int = CLIENTS, pause: float = 0.0
+    box: Box, *, streams: int = 0, events: int = EVENTS, clients: int = CLIENTS, pause: float = PAUSE
 ) -> Iterator[Load]:
     """Run clients during the `with` block, half of them with keep-alive.
 
     `streams` streams with `events` events are opened before the block and read to their end after it. `pause` is the
-    time between two chats of a client in seconds, for tests that need the processors for other work.
+    time between two chats of a client in seconds.
     """
     load, over, bearer = Load(), threading.Event(), key(box)
     readers = [threading.Thread(target=_stream, args=(box, bearer, load, events)) for _ in range(streams)]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import textwrap
 import time
 from typing import Any
 
 from box import Box
+
+from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY
 
 BASE = "http://127.0.0.1:4000"
 #: The address of the slow model, see `add_upstream`.
@@ -194,9 +197,19 @@ def status_text(box: Box) -> str:
 
 
 def runtime(box: Box) -> dict[str, Any]:
-    """The status of the running service in `litellmctl status --json`. Empty if there is none."""
-    report: dict[str, Any] = json.loads(ctl(box, "status", "--json", check=False))
-    found: dict[str, Any] = report["data"]["runtime"]
+    """The status of the running service, from its control socket. Empty if there is none.
+
+    `litellmctl status --json` contains the same. Waiting with it would take a processor.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        try:
+            connection.connect(f"/proc/{box.leader}/root{RUNTIME_DIRECTORY}/{CONTROL_SOCKET}")
+            connection.sendall(b'{"command": "status"}\n')
+            answer = connection.makefile("rb").readline()
+        except OSError:
+            return {}
+    found: dict[str, Any] = json.loads(answer or b"{}")
     return found
 
 

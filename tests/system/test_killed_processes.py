@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from box import Box
-from load import CLIENTS, ENDLESS, STREAMS, Load, loaded
+from load import CLIENTS, ENDLESS, LONG_PAUSE, STREAMS, Load, loaded
 from service import (
     CALLBACK,
     CONFIG,
@@ -85,7 +85,7 @@ def test_candidate_worker_exits(idle_box: Box) -> None:
     write_callback(idle_box, "pass\n", HOLDING)
     set_up(idle_box, ENV + START, CONFIG + CALLBACK)
     before = state(idle_box), workers(idle_box)
-    with loaded(idle_box, pause=0.1) as load:
+    with loaded(idle_box, pause=LONG_PAUSE) as load:
         for name, cause in (("KILL", "killed by SIGKILL before it was ready"), ("STOP", "START_TIMEOUT=45 s")):
             start = now(idle_box)
             hold(idle_box)
@@ -135,7 +135,7 @@ def test_standby_fails_to_start(idle_box: Box) -> None:
     set_up(idle_box, ENV + START, CONFIG + CALLBACK)
     before = state(idle_box), processes(idle_box)
     hold(idle_box)
-    with loaded(idle_box, pause=0.1) as load:
+    with loaded(idle_box, pause=LONG_PAUSE) as load:
         for name, whom in (("KILL", "main"), ("KILL", "worker"), ("STOP", "main")):
             restart = idle_box.popen(("litellmctl", "restart"))
             victim = idle_box.wait_until(lambda: standby(idle_box), 120, "the standby starts")

@@ -91,7 +91,7 @@ def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[
     changes nothing. The releases may be on another file system than the rest.
     """
     box, shipped = box_with_index, served(box_with_index)
-    with loaded(box, clients=4, pause=0.1) as load:
+    with loaded(box, clients=4, pause=0.5) as load:
         done = upgrade(box, upgrading, BROKEN)
         assert (done.returncode != 0, "litellm-standby.service" in done.stderr) == (True, True), done.stderr
         assert (current(box), state(box)["ActiveState"], chat(box)) == ("0.1.0", "active", 200)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from dataclasses import dataclass
 
 from box import Box
-from load import CLIENTS, Load, loaded
+from load import CLIENTS, LONG_PAUSE, Load, loaded
 from service import (
     CALLBACK,
     CONFIG,
@@ -65,7 +66,7 @@ def test_failed_reload(idle_box: Box) -> None:
     box = idle_box
     set_up(box, "NUM_WORKERS=2\nSTART_TIMEOUT=45\n")
     before = state(box)["MainPID"], workers(box)
-    with loaded(box, pause=0.1) as load:
+    with loaded(box, pause=LONG_PAUSE) as load:
         for bad in BAD:
             if bad.callback:
                 box.write(f"/etc/litellm/{bad.name}.py", bad.callback, 0o640, "root:litellm")
@@ -100,7 +101,7 @@ def test_simultaneous_reloads(idle_box: Box) -> None:
     """Ten simultaneous reloads, a reload during another one and one after a crash succeed, one at a time."""
     write_callback(idle_box, "pass\n", f"time.sleep(2)\n{HOLDING}")
     set_up(idle_box, "NUM_WORKERS=2\n", CONFIG + CALLBACK)
-    with loaded(idle_box, pause=0.1) as load:
+    with loaded(idle_box, pause=LONG_PAUSE) as load:
         started = [reload(idle_box, number % 2 == 0) for number in range(10)]
         assert_all_succeed(idle_box, started)
         assert runtime(idle_box)["generation"] <= 11
@@ -150,6 +151,7 @@ def assert_all_succeed(box: Box, reloads: list[subprocess.Popen[str]]) -> None:
         starting = [each["generation"] for each in found["workers"] if each["generation"] > found["generation"]]
         assert len(set(starting)) <= 1
         assert len(starting) <= 2
+        time.sleep(0.05)
     assert [each.returncode for each in reloads] == [0] * len(reloads)
     assert_settled(box)
 

@@ -43,7 +43,7 @@ def test_killed_switch_converges_under_load(installed_box: Box) -> None:
     other = with_model(installed_box.read("/etc/litellm/configs/demo.yml"), "another-model")
     installed_box.write("/root/mine.yml", other)
     main = state(installed_box)["MainPID"]
-    with loaded(installed_box, clients=4, pause=0.1) as load:
+    with loaded(installed_box, clients=4, pause=0.5) as load:
         results = kill_at_steps(
             installed_box, ["config", "use", "./mine.yml"], ["config", "use", "demo"], stride=STRIDE
         )
@@ -62,7 +62,7 @@ def test_killed_install_converges_under_load(installed_box: Box) -> None:
     commands = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
     # Each kill costs six starts of the service. So: one kill while files are written, and one during the restart.
     steps = {"stride": STRIDE * 8, "first": STRIDE * 4} if STRIDE > 1 else {"stride": 1}
-    with loaded(installed_box, clients=4, pause=0.1) as load:
+    with loaded(installed_box, clients=4, pause=0.5) as load:
         results = kill_at_steps(installed_box, *commands, **steps)
     assert [result["wrong"] for result in results] == [[], []]
     assert load.failed == []

@@ -33,7 +33,7 @@ def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dic
     box.run((*quickstart, "--env-file", "/srv/.env"), env=environment, timeout=600)
     installed = box.read("/opt/litellm-systemd/current/release.json")
 
-    with loaded(box, clients=4, pause=0.1) as load:
+    with loaded(box, clients=4, pause=0.5) as load:
         done = box.run(
             ("/usr/local/bin/litellmctl", "upgrade", "--from", "/srv/new.tar"),
             env=environment,

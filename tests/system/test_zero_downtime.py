@@ -21,7 +21,7 @@ def test_reload_and_litellmctl_restart(idle_box: Box) -> None:
     """
     set_up(idle_box, "NUM_WORKERS=2\n")
     first, main = workers(idle_box), state(idle_box)["MainPID"]
-    with loaded(idle_box, streams=STREAMS) as load:
+    with loaded(idle_box, streams=STREAMS, pause=0) as load:
         idle_box.systemctl("reload", "litellm")
         assert (len(workers(idle_box) - first), state(idle_box)["MainPID"]) == (2, main)
         assert load.failed == []
