@@ -47,10 +47,10 @@ note() {
     local state=passed remark=
     if [[ $2 -ne 0 ]]; then
         state=FAILED
-    elif [[ -n $no_system && ($1 == images || $1 == "system tests") ]]; then
-        state=skipped remark="  $no_system"
+    elif [[ -n $no_system && $1 == *system\ tests ]]; then
+        remark="  system tests skipped: $no_system"
     fi
-    summary+=("$(printf '%-16s %-7s %5d s%s' "$1" "$state" "$3" "$remark")")
+    summary+=("$(printf '%-28s %-7s %5d s%s' "$1" "$state" "$3" "$remark")")
 }
 
 print_summary() {
@@ -160,20 +160,32 @@ make_bundle() {
     "$VENV/bin/python" tests/system/earlier_version.py
 }
 
+# The linters take one processor. The images and the bundle take the other one, or wait for the network.
+prepare() {
+    local log=.cache/lint.log linters code=0
+    mkdir -p .cache
+    lint >"$log" 2>&1 &
+    linters=$!
+    build_images
+    make_bundle
+    wait "$linters" || code=$?
+    cat "$log"
+    return "$code"
+}
+
 run_fast_tests() {
     "$VENV/bin/pytest" --quiet --numprocesses 2 --dist worksteal --junitxml "$TIMES/unit.xml" -m 'not slow' tests/unit
 }
 
+# run_tests NAME WORKERS FOLDERS...: run the tests with that number of processes; NAME is that of the file of times.
 # A test that hangs prints its stack after four minutes. A run that hangs is ended after an hour, since some machines
 # are three times slower than others.
 run_tests() {
-    local parallel=() start=$SECONDS limit=3600
-    # Services and boxes wait for half of their time. Two processes save a third of the time there, half elsewhere.
-    if [[ $(nproc) -gt 1 ]] && "$VENV/bin/python" -c 'import xdist' 2>/dev/null; then
-        parallel=(--numprocesses 2 --dist worksteal)
-    fi
+    local name=$1 parallel=(--numprocesses "$2" --dist loadgroup --no-loadscope-reorder) start=$SECONDS limit=3600
+    shift 2
+    "$VENV/bin/python" -c 'import xdist' 2>/dev/null || parallel=()
     timeout --foreground --signal=INT --kill-after=60 "$limit" \
-        "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 --junitxml "$TIMES/${1##*/}.xml" \
+        "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 --junitxml "$TIMES/$name.xml" \
         "${parallel[@]}" "$@"
     if [[ $(((SECONDS - start) * 16)) -gt $((limit * 10)) ]]; then
         echo "This took $((SECONDS - start)) s of at most $limit s: raise the limit in scripts/test.sh to keep 60 % headroom."
@@ -192,7 +204,6 @@ report_coverage() {
 }
 
 main() {
-    local folder
     [[ $PWD/ != /opt/litellm-systemd/* ]] || die "the tests install a service in $PWD. Move the checkout"
     trap print_summary EXIT
     rm -rf "$TIMES"
@@ -218,14 +229,13 @@ main() {
         say "pytest $*"
         exec "$VENV/bin/pytest" "$@"
     fi
-    stage "linters" lint
-    stage "images" build_images
-    stage "bundle" make_bundle
+    stage "linters, images, bundle" prepare
     rm -rf .coverage .coverage.* .cache/coverage
     export COVERAGE_PROCESS_START=$PWD/setup.cfg
-    for folder in unit integration system; do
-        stage "$folder tests" run_tests "tests/$folder"
-    done
+    stage "unit tests" run_tests unit "$(nproc)" tests/unit
+    # One run, so that no processor is idle at the end of the first folder. Services and boxes wait for half of their
+    # time, so two more processes than processors.
+    stage "integration and system tests" run_tests services $(($(nproc) + 2)) tests/integration tests/system
     stage "coverage" report_coverage
 }
 

@@ -1,4 +1,4 @@
-"""`python -m tests.slowest FILE...`: the slowest tests in JUnit reports, one for each stage of scripts/test.sh."""
+"""`python -m tests.slowest FILE...`: the slowest tests in JUnit reports of scripts/test.sh."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def main(files: Sequence[str]) -> int:
     if found:
         share = _total(found[:_COUNT]) / (_total(found) or 1)
         title = f"the slowest {min(_COUNT, len(found))} of {len(found)} tests, {share:.0%} of their time"
-        sys.stdout.write(f"     s  stage        {title}\n")
-    for seconds, stage, test in found[:_COUNT]:
-        sys.stdout.write(f"{seconds:6.1f}  {stage:11}  {test}\n")
+        sys.stdout.write(f"     s  folder       {title}\n")
+    for seconds, folder, test in found[:_COUNT]:
+        sys.stdout.write(f"{seconds:6.1f}  {folder:11}  {test}\n")
     return 0
 
 
@@ -29,8 +29,8 @@ def _total(found: Sequence[tuple[float, str, str]]) -> float:
 
 def _read(file: Path) -> Iterator[tuple[float, str, str]]:
     for case in ElementTree.parse(file).iter("testcase"):
-        module = case.get("classname", "").split(".", 2)[-1]  # without tests.unit
-        yield float(case.get("time", "0")), file.stem, f"{module}::{case.get('name')}"[:_WIDTH]
+        _, folder, module = case.get("classname", "").split(".", 2)  # such as tests.unit.test_plan
+        yield float(case.get("time", "0")), folder, f"{module}::{case.get('name')}"[:_WIDTH]
 
 
 if __name__ == "__main__":

@@ -20,8 +20,6 @@ import service
 from box import Bind, Box, BoxError, Image, JoinedNamespaces, Namespaces, why_not
 from tests.files import Files, explain
 
-#: Modules with tests of minutes.
-_LONGEST = ("test_releases.py", "test_transaction.py")
 _BOXES = pytest.StashKey[list[Box]]()
 _NAMESPACES = pytest.StashKey[Namespaces]()
 
@@ -33,12 +31,7 @@ class MakeBox(Protocol):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that boot boxes as `system`, and run the longest ones first. (This hook gets the items of other
-    folders too.)
-
-    Of two workers, one would else go through the last of them alone.
-    """
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    """Mark tests that boot boxes as `system`. (This hook gets the items of other folders too.)"""
     for item in items:
         if "namespaces" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.system)

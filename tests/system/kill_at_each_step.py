@@ -3,7 +3,8 @@
     python kill_at_each_step.py TASK
 
 TASK is JSON: `commands`, command lines that lead to one state and back; `warm`, a read-only one; `trees`, the folders
-to compare, except for the paths in `ignored`; `stride`, the interval of steps to kill at, and `first`, the first one.
+to compare, except for the paths in `ignored`; `stride`, the interval of steps to kill at, and `first`, the first one;
+`alternate`, whether each of these steps kills only one of the commands, in turn.
 
 A step changes something or makes it durable: a write, rename, link, removal, chmod, chown, fsync, and the start of a
 program such as systemctl. Python reports most of them with audit events (sys.addaudithook). Each run of litellmctl is
@@ -129,8 +130,8 @@ def kill_at_each_step(plan: dict[str, Any]) -> dict[str, Any]:
         }
         for command in plan["commands"]
     ]
-    for at in range(plan["first"], max(result["steps"] for result in results) + 1, plan["stride"]):
-        for result in results:
+    for turn, at in enumerate(range(plan["first"], max(result["steps"] for result in results) + 1, plan["stride"])):
+        for result in [results[turn % len(results)]] if plan["alternate"] else results:
             _kill_and_rerun(plan, result, at)
     return {"results": [{name: found for name, found in each.items() if name != "right"} for each in results]}
 

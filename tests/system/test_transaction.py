@@ -20,8 +20,10 @@ PYTHON = "/opt/litellm-systemd/current/bin/python"
 STRIDE = int(os.environ.get("KILL_STRIDE", "7"))
 
 
-def kill_at_steps(box: Box, *commands: list[str], stride: int, first: int = 1) -> list[dict[str, Any]]:
-    """Kill litellmctl at steps of these two command lines in turn."""
+def kill_at_steps(
+    box: Box, *commands: list[str], stride: int, first: int = 1, alternate: bool = False
+) -> list[dict[str, Any]]:
+    """Kill litellmctl at steps of these two command lines: of both at each step, or of one in turn."""
     task = {
         "commands": commands,
         "warm": ["diff"],
@@ -29,6 +31,7 @@ def kill_at_steps(box: Box, *commands: list[str], stride: int, first: int = 1) -
         "ignored": ["/etc/machine-id"],
         "stride": stride,
         "first": first,
+        "alternate": alternate,
     }
     box.write("/root/kill_at_each_step.py", KILLER.read_text(encoding="utf-8"))
     done = box.run(
@@ -60,10 +63,12 @@ def test_killed_install_converges_under_load(installed_box: Box) -> None:
     for number in (1, 2):
         write_env(installed_box, f"MINE={number}\nNUM_WORKERS=1\n", f"/root/{number}.env")
     commands = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
-    # Each kill costs six starts of the service. So: one kill while files are written, and one during the restart.
-    steps = {"stride": STRIDE * 8, "first": STRIDE * 4} if STRIDE > 1 else {"stride": 1}
+    # Each kill costs six starts of the service. So: one kill of the first command while it writes files, one of the
+    # second command during the restart.
+    step = {"stride": STRIDE * 8, "first": STRIDE * 4} if STRIDE > 1 else {"stride": 1}
     with loaded(installed_box, clients=4, pause=0.5) as load:
-        results = kill_at_steps(installed_box, *commands, **steps)
+        results = kill_at_steps(installed_box, *commands, **step, alternate=STRIDE > 1)
+    assert all(result["kills"] for result in results)
     assert [result["wrong"] for result in results] == [[], []]
     assert load.failed == []
     assert chat(installed_box) == 200

@@ -1,0 +1,62 @@
+"""The order of the tests, and what the workers of pytest-xdist run together (`--dist loadgroup`)."""
+
+from __future__ import annotations
+
+import pytest
+
+#: Tests of half a minute and more, the longest first: the last ones to run must be short, or a worker goes through
+#: them alone. Some of the first need no installed image, and run while another worker makes it.
+_LONGEST = (
+    "test_releases.py::test_upgrades_and_rollbacks_under_load",
+    "test_quickstart.py",
+    "test_ec2.py",
+    "test_upgrade_from_earlier.py",
+    "test_transaction.py::test_killed_install_converges_under_load",
+    "test_doctor.py",
+    "test_rehearse.py",
+    "test_transaction.py::test_killed_switch_converges_under_load",
+    "test_bedrock.py",
+    "test_reload.py::test_failed_reload",
+    "test_killed_processes.py::test_standby_fails_to_start",
+    "test_killed_processes.py",
+    "test_zero_downtime.py",
+    "test_doctor_aws.py",
+    "test_install_edge_cases.py::test_uninstall_and_purge",
+    "test_install_interrupted.py",
+    "test_doctor_logs.py",
+    "test_rehearse_foreground.py",
+    "test_install_root.py",
+    "test_runtime_preload.py",
+    "test_runtime_lifecycle.py",
+    "test_reload.py",
+    "test_hung_workers.py",
+    "test_drain.py",
+    "test_verify.py",
+    "test_transaction.py",
+    "test_install.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the items, and keep those in one worker that share a fixture of their module, such as a box or a gateway.
+
+    Each worker would otherwise make that fixture for itself.
+    """
+    items.sort(key=_rank)
+    for item in items:
+        if _shares(item):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.name}"))
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.path.parent.name == "unit":
+        return 0
+    return next((rank for rank, name in enumerate(_LONGEST) if name in item.nodeid), len(_LONGEST))
+
+
+def _shares(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    definitions = item._fixtureinfo.name2fixturedefs
+    return any(found[-1].scope == "module" for name, found in definitions.items() if name in item.fixturenames)
