@@ -22,7 +22,6 @@ _LONGEST = (
     "test_zero_downtime.py",
     "test_doctor_aws.py",
     "test_install_edge_cases.py::test_uninstall_and_purge",
-    "test_install_interrupted.py",
     "test_doctor_logs.py",
     "test_rehearse_foreground.py",
     "test_install_root.py",

@@ -19,6 +19,8 @@ from litellm_systemd.host.layout import Layout
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of other owners take root")
 
+KILLER = Path(__file__).parents[1] / "system/kill_at_each_step.py"
+
 
 def ctl(*arguments: str, cwd: Path, code: int = 0) -> dict[str, Any]:
     """Run litellmctl as a program, with --json and without a network. Returns the report."""
@@ -182,3 +184,36 @@ def test_damaged_manifest(image: Path) -> None:
     refused = ctl("install", "--root", str(image), cwd=image / "work", code=78)
     manifest.write_bytes(good)
     assert "not the manifest of an install" in refused["error"]
+
+
+def kill_at_steps(root: Path, *commands: list[str]) -> list[dict[str, Any]]:
+    """Kill litellmctl at each step of these two command lines in turn."""
+    plan = {
+        "commands": commands,
+        "trees": [str(root)],
+        # The last holder of the lock, and the release, which is not rebuilt.
+        "ignored": [str(root / name) for name in ("var/lib/litellm-systemd/lock", "opt/litellm-systemd/releases")],
+        "warm": [*commands[0], "--dry-run"],
+        "stride": 1,
+        "first": 1,
+        "alternate": False,
+    }
+    # With the release's own Python nothing is built, so each run takes only the time of its steps.
+    argv = (str(root / "opt/litellm-systemd/current/bin/python"), str(KILLER), json.dumps(plan))
+    env = {**os.environ, "UV_OFFLINE": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    done = subprocess.run(argv, env=env, cwd=root, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
+    return results
+
+
+def test_killed_install_converges(image: Path) -> None:
+    """An install that is killed at any step reaches the same final state, byte for byte, when it runs again."""
+    commands = []
+    for port in (4321, 4322):
+        env = image / "work" / f"{port}.env"
+        env.write_text(f"PORT={port}\nLITELLM_MASTER_KEY=sk-0123456789abcdef\n", encoding="utf-8")
+        commands.append(["install", "--root", str(image), "--env-file", str(env), "-c", "demo.yml", "--json"])
+    results = kill_at_steps(image, *commands)
+    assert [result["wrong"] for result in results] == [[], []]
+    assert all(result["kills"] > 50 for result in results)
