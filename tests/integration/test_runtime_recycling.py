@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from http.client import HTTPException
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def serving_while(threads: list[threading.Thread], service: Service) -> list[int
     """The number of serving workers, polled until the threads end."""
     counts = [len(service.workers())]
     while any(thread.is_alive() for thread in threads):
+        time.sleep(0.02)
         counts.append(len(service.workers()))
     return counts
 
