@@ -177,12 +177,13 @@ run_fast_tests() {
     "$VENV/bin/pytest" --quiet --numprocesses 2 --dist worksteal --junitxml "$TIMES/unit.xml" -m 'not slow' tests/unit
 }
 
-# run_tests NAME WORKERS FOLDERS...: run the tests with that number of processes; NAME is that of the file of times.
+# run_tests NAME WORKERS DIST FOLDERS...: run the tests with that number of processes, and xdist's way to distribute
+# them. NAME is that of the file of times.
 # A test that hangs prints its stack after four minutes. A run that hangs is ended after an hour, since some machines
 # are three times slower than others.
 run_tests() {
-    local name=$1 parallel=(--numprocesses "$2" --dist loadgroup --no-loadscope-reorder) start=$SECONDS limit=3600
-    shift 2
+    local name=$1 parallel=(--numprocesses "$2" --dist "$3" --no-loadscope-reorder) start=$SECONDS limit=3600
+    shift 3
     "$VENV/bin/python" -c 'import xdist' 2>/dev/null || parallel=()
     timeout --foreground --signal=INT --kill-after=60 "$limit" \
         "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 --junitxml "$TIMES/$name.xml" \
@@ -232,10 +233,10 @@ main() {
     stage "linters, images, bundle" prepare
     rm -rf .coverage .coverage.* .cache/coverage
     export COVERAGE_PROCESS_START=$PWD/setup.cfg
-    stage "unit tests" run_tests unit "$(nproc)" tests/unit
+    stage "unit tests" run_tests unit "$(nproc)" worksteal tests/unit
     # One run, so that no processor is idle at the end of the first folder. Services and boxes wait for half of their
     # time, so two more processes than processors.
-    stage "integration and system tests" run_tests services $(($(nproc) + 2)) tests/integration tests/system
+    stage "integration and system tests" run_tests services $(($(nproc) + 2)) loadgroup tests/integration tests/system
     stage "coverage" report_coverage
 }
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 KEY = "sk-test-0123456789abcdef"
-#: Seconds. An import of LiteLLM takes a sixth of it on a slow and busy machine.
+#: Seconds. With nine processes for each processor, an import of LiteLLM took over a minute.
 DEADLINE = 180.0
 
 #: The prefix of datagrams of the test itself.
