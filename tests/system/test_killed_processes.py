@@ -29,7 +29,8 @@ from service import (
     write_callback,
 )
 
-ENV = "NUM_WORKERS=2\nWATCHDOG_TIMEOUT=10\n"
+#: Health checks fail after half of this. On a busy machine the first request of a worker may import for five seconds.
+ENV = "NUM_WORKERS=2\nWATCHDOG_TIMEOUT=20\n"
 #: Long enough for a start on a busy machine; tests of failed starts wait this long.
 START = "START_TIMEOUT=45\n"
 STANDBY = "litellm-standby.service"
