@@ -11,9 +11,10 @@ from pathlib import Path
 
 import box_images
 from box import Bind, Box
-from conftest import MakeBox
 from tests.bundle import own_bundle
 from tests.cloudformation import read_stack, user_data
+
+from conftest import MakeBox
 
 FAKES = {
     # Each call is a line with its arguments quoted for a shell.

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import earlier_version
 from box import Bind
-from conftest import MakeBox, refuse
 from load import loaded
 from service import chat, ctl, state
 from tests.bundle import own_bundle
+
+from conftest import MakeBox, refuse
 
 SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
