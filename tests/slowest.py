@@ -29,7 +29,8 @@ def _total(found: Sequence[tuple[float, str, str]]) -> float:
 
 def _read(file: Path) -> Iterator[tuple[float, str, str]]:
     for case in ElementTree.parse(file).iter("testcase"):
-        _, folder, module = case.get("classname", "").split(".", 2)  # such as tests.unit.test_plan
+        # Such as tests.unit.test_plan; empty if a module could not be imported.
+        folder, _, module = case.get("classname", "").partition(".")[2].partition(".")
         yield float(case.get("time", "0")), folder, f"{module}::{case.get('name')}"[:_WIDTH]
 
 
