@@ -153,7 +153,7 @@ def test_models_are_listed(fixture: str, request: pytest.FixtureRequest) -> None
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
-@pytest.mark.parametrize("model", config_of("demo").names)
+@pytest.mark.parametrize("model", [*config_of("demo").names, *dict(config_of("demo").hidden_aliases)])
 def test_demo_answers_for_every_name(demo: Gateway, model: str, path: str) -> None:
     """Without AWS, each name of demo.yml is answered with its fixed text."""
     answer = demo.chat({"model": model, "messages": QUESTION}, path)
@@ -191,10 +191,10 @@ def test_iam_role_calls_the_model_in_the_region(iam_role: Gateway, bedrock: Bedr
 
 @pytest.mark.parametrize("name", [each.model for each in config_of("iam_role").fallbacks])
 def test_a_failed_model_falls_back_in_order(iam_role: Gateway, bedrock: Bedrock, name: str) -> None:
-    """If Bedrock refuses a model with fallbacks, they answer in their order, also for the names of the workshop."""
+    """If Bedrock refuses a model with fallbacks, they answer in their order, also for each alias."""
     config = config_of("iam_role")
     profiles = {model.name: model.provider_model.rpartition("/")[2] for model in config.models}
-    profiles |= {alias: profiles[target] for alias, target in config.aliases}
+    profiles |= {alias: profiles[target] for alias, target in (*config.aliases, *config.hidden_aliases)}
     (targets,) = (each.targets for each in config.fallbacks if each.model == name)
     bedrock.failing |= {profiles[name], *(profiles[target] for target in targets[:-1])}
     answer = iam_role.chat({"model": name, "messages": QUESTION})

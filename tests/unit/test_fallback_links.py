@@ -33,6 +33,20 @@ def test_each_target_of_each_chain_is_a_link() -> None:
     assert {link.obstacle for link in found} == {""}
 
 
+def test_a_hidden_alias_with_the_chain_of_its_model_has_no_links() -> None:
+    """The chain of a hidden alias is tested if it differs from the one of its model."""
+    found = links(
+        "router_settings:\n"
+        "  model_group_alias: {same: {model: a, hidden: true}, other: {model: a, hidden: true}, listed: a}\n"
+        "  fallbacks: [{a: [b]}, {same: [b]}, {other: [c]}, {listed: [b]}]"
+    )
+    assert [link.name for link in found] == [
+        "fallback 1 of a: b",
+        "fallback 1 of other: c",
+        "fallback 1 of listed: b",
+    ]
+
+
 def test_the_first_link_uses_the_configured_chain() -> None:
     """The first target is tested with only the parameter that simulates the failure of that kind of chain."""
     found = links(

@@ -102,7 +102,7 @@ def test_prompt_caching_falls_back_to_caching_models(region: str) -> None:
     assert region in REGIONS
     config = shipped_config("prompt_caching.yml", region)
     caching = {each.model.name for each in build_served(config, {}) if each.entry is not None and each.entry.caches}
-    aliases = dict(config.aliases)
+    aliases = dict((*config.aliases, *config.hidden_aliases))
     assert config.fallbacks
     for fallback in config.fallbacks:
         names = (fallback.model, *fallback.targets)

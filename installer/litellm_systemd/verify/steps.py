@@ -268,8 +268,14 @@ class Link:
 
 
 def build_links(config: GatewayConfig) -> tuple[Link, ...]:
-    """Every link of every chain, in the order of the file."""
-    return tuple(link for fallback in config.fallbacks for link in _links(config, fallback))
+    """Every link of every chain, in the order of the file.
+
+    A hidden alias with the chain of its model is left out: it has the same links.
+    """
+    chains = {(each.kind, each.model, each.targets) for each in config.fallbacks}
+    hidden = dict(config.hidden_aliases)
+    tested = [each for each in config.fallbacks if (each.kind, hidden.get(each.model), each.targets) not in chains]
+    return tuple(link for fallback in tested for link in _links(config, fallback))
 
 
 def _links(config: GatewayConfig, fallback: Fallback) -> Iterator[Link]:
