@@ -18,6 +18,8 @@ from litellm_systemd.gateway.models import ServedModel
 
 #: For Converse, ConverseStream and InvokeModel of LiteLLM (Service Authorization Reference, Amazon Bedrock).
 INVOKE = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")
+#: For /v1/messages/count_tokens. LiteLLM counts with the model behind a profile, in the region of the call.
+COUNT = "bedrock:CountTokens"
 #: For a guardrail in addition, whether LiteLLM or Bedrock itself applies it.
 APPLY_GUARDRAIL = "bedrock:ApplyGuardrail"
 #: For the queries of `models`, `doctor` and `iam-policy` to Bedrock's control plane.
@@ -91,7 +93,8 @@ def build_guardrail(identifier: str, region: str, *, account: str = "*") -> str:
 def build_policy(grants: tuple[Grant, ...], guardrails: tuple[str, ...] = ()) -> Document:
     """Return the policy document, with separate statements for the queries of `models`, `doctor` and `iam-policy`."""
     guarding = _allow("ApplyGuardrails", (APPLY_GUARDRAIL,), guardrails)
-    return {"Version": "2012-10-17", "Statement": [*_calling(grants), *guarding, *_reading(grants)]}
+    counting = _allow("CountTokens", (COUNT,), _models_here(grants))
+    return {"Version": "2012-10-17", "Statement": [*_calling(grants), *counting, *guarding, *_reading(grants)]}
 
 
 def _calling(grants: tuple[Grant, ...]) -> Iterator[Document]:
@@ -115,12 +118,17 @@ def _calling(grants: tuple[Grant, ...]) -> Iterator[Document]:
 
 
 def _reading(grants: tuple[Grant, ...]) -> Iterator[Document]:
-    models = [arn for grant in grants for arn in (grant.target, *grant.models) if f":{grant.region}::" in arn]
-    yield from _allow("AskForLifecycle", (READ_MODEL,), (arn for arn in models if ":foundation-model/" in arn))
+    yield from _allow("AskForLifecycle", (READ_MODEL,), _models_here(grants))
     yield from _allow("AskForProfiles", (READ_PROFILE,), (grant.target for grant in grants if grant.is_profile))
     regions = [grant.region for grant in grants if re.search(":(foundation-model|inference-profile)/", grant.target)]
     here: Document = {"StringEquals": {"aws:RequestedRegion": _one_or_all(regions)}}
     yield from _allow("AskForQuotas", READ_QUOTAS, ("*" for _ in regions), here)
+
+
+def _models_here(grants: tuple[Grant, ...]) -> list[str]:
+    """The foundation models in the region of their call."""
+    arns = [arn for grant in grants for arn in (grant.target, *grant.models) if f":{grant.region}::" in arn]
+    return [arn for arn in arns if ":foundation-model/" in arn]
 
 
 def _allow(
