@@ -295,7 +295,7 @@ CLIENTS: tuple[Client, ...] = (
             " `ANTHROPIC_SMALL_FAST_MODEL`. Without these variables, Claude Code uses names of Anthropic's models.",
             "`CLAUDE_CODE_ATTRIBUTION_HEADER=0` removes a text from the system prompt that differs in each request,"
             " and with which no prompt is read from the cache.",
-            "WebSearch is denied: the gateway cannot run that tool, and the results would be invented.",
+            "WebSearch is denied: Bedrock has no web search, and the gateway refuses the request.",
             "`CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1` turns off telemetry, error reports and automatic updates,"
             " which fail in a private subnet. To update, run: `claude update`",
             "If Bedrock rejects a beta feature, add `CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS=1`.",

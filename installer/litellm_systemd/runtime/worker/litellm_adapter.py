@@ -1,4 +1,4 @@
-"""The adapter to LiteLLM: no other module but `litellm_authentication` uses LiteLLM's modules.
+"""The adapter to LiteLLM: no other module but `litellm_authentication` and `litellm_fixes` uses LiteLLM's modules.
 
 It imports them by name at run time, because the import takes seconds and only a serving process needs it.
 
@@ -19,6 +19,8 @@ import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, ForwardRef
+
+from litellm_systemd.runtime.worker import litellm_fixes
 
 _UTILS = "fastapi.dependencies.utils"
 _FIELDS = "fastapi._compat.v2"
@@ -196,6 +198,7 @@ def preload(environ: MutableMapping[str, str]) -> None:
         _load_guardrail_translations()
         prepare(application())
     use_frozen_credentials()
+    litellm_fixes.apply()
     _reserve_for_forking()
     gc.freeze()
     gc.enable()
