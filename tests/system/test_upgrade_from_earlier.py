@@ -50,6 +50,17 @@ def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dic
         environ = Path("/proc", state(box)["MainPID"], "environ")
         assert "LAME_DUCK_TIMEOUT=1" in box.run(("cat", str(environ))).stdout
 
+        # The earlier release lacks the demo model, and an edited configuration stays: the rollback is undone.
+        upgraded, demo = box.read("/opt/litellm-systemd/current/release.json"), "/etc/litellm/configs/demo.yml"
+        shipped = box.read(demo)
+        # Without the included file, which that release doesn't know either.
+        box.write(demo, shipped.replace("include:\n  - shared/routing.yml", "#"), 0o640, "root:litellm")
+        refused = box.run(("/usr/local/bin/litellmctl", "rollback"), env=environment, check=False, timeout=400)
+        assert refused.returncode != 0
+        assert "demo_model" in refused.stderr, refused.stderr
+        assert (box.read("/opt/litellm-systemd/current/release.json"), chat(box)) == (upgraded, 200)
+        box.write(demo, shipped, 0o640, "root:litellm")
+
         ctl(box, "rollback")
         assert box.read("/opt/litellm-systemd/current/release.json") == installed
         assert (state(box)["ActiveState"], chat(box)) == ("active", 200)
