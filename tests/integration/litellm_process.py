@@ -69,13 +69,16 @@ class Gateway:
 
 
 @contextmanager
-def run_litellm(config: Path, environ: Mapping[str, str]) -> Iterator[Gateway]:
-    """Run a gateway until the block ends. Fails with LiteLLM's own output if it does not start."""
+def run_litellm(config: Path, environ: Mapping[str, str], *options: str) -> Iterator[Gateway]:
+    """Run a gateway until the block ends. Fails with LiteLLM's own output if it does not start.
+
+    `options` are added to LiteLLM's command line.
+    """
     port = free_port()
     command = (sys.executable, "-m", "litellm.proxy.proxy_cli", "--config", str(config))
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         process = subprocess.Popen(
-            (*command, "--host", "127.0.0.1", "--port", str(port)),
+            (*command, "--host", "127.0.0.1", "--port", str(port), *options),
             env={"PATH": os.environ["PATH"], "HOME": folder, "LITELLM_MASTER_KEY": KEY, **OFFLINE, **environ},
             cwd=folder,
             stdout=log,

@@ -103,8 +103,7 @@ class Service:
             NOTIFY_SOCKET=str(folder / "notify"),
             WATCHDOG_USEC=str(int(float(variables.get("WATCHDOG_TIMEOUT", "30")) * 1e6)),
             RUNTIME_DIRECTORY=str(run),
-            NUM_WORKERS="2",
-            **variables,
+            **{"NUM_WORKERS": "2", **variables},
         )
 
     def __enter__(self) -> Service:

@@ -11,7 +11,7 @@ from tests.bench.installation import render
 from tests.bench.table import write_between_markers
 
 
-@pytest.mark.parametrize("name", ["results", "installation", "doctor"])
+@pytest.mark.parametrize("name", ["results", "streams", "installation", "doctor"])
 def test_table_replaces_only_the_previous_one(tmp_path: Path, name: str) -> None:
     """The table replaces the text between its markers in docs/benchmark.md, and the rest of the page stays."""
     page = Path(__file__).resolve().parents[2] / "docs/benchmark.md"

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httptools
 
@@ -20,6 +20,7 @@ PAUSE = 0.01
 #: Seconds until a request without a response counts as failed. This is longer than any start.
 PATIENCE = 60.0
 _DONE = b"data: [DONE]"
+_Opened = TypeVar("_Opened", bound="Connection")
 
 
 def build_request(method: str, path: str, body: bytes = b"", bearer: str = "") -> bytes:
@@ -32,6 +33,9 @@ def build_request(method: str, path: str, body: bytes = b"", bearer: str = "") -
 class Connection(asyncio.Protocol):
     """One connection. `ask` sends a request and returns with the complete response."""
 
+    #: Seconds until a request without a complete response fails.
+    patience = PATIENCE
+
     def __init__(self) -> None:
         self.closed = False
         self.status = 0
@@ -41,16 +45,16 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[None] | None = None
 
     @classmethod
-    async def open(cls) -> Connection:
+    async def open(cls: type[_Opened], port: int = PORT) -> _Opened:
         """Raises OSError (refused, reset) or TimeoutError."""
-        connect = asyncio.get_running_loop().create_connection(cls, HOST, PORT)
+        connect = asyncio.get_running_loop().create_connection(cls, HOST, port)
         return (await asyncio.wait_for(connect, PATIENCE))[1]
 
     async def ask(self, request: bytes) -> None:
         """Set `status` and `body`. Raises ConnectionError if the connection closes before the end of the response."""
         loop = asyncio.get_running_loop()
         self._answer, self.body = loop.create_future(), b""
-        alarm = loop.call_later(PATIENCE, self._give_up)
+        alarm = loop.call_later(self.patience, self._give_up)
         self._transport.write(request)
         try:
             await self._answer
@@ -92,7 +96,7 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(None)
 
     def _give_up(self) -> None:
-        self._fail(TimeoutError(f"no answer in {PATIENCE:g} s"))
+        self._fail(TimeoutError(f"no answer in {self.patience:g} s"))
         self.close()
 
     def _fail(self, error: Exception) -> None:
