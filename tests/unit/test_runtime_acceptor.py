@@ -22,9 +22,9 @@ DEADLINE = 30.0
 class Worker:
     """A worker that keeps the connections that it accepts."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, *, alone: bool = False) -> None:
         self.connections: list[socket.socket] = []
-        self.acceptor = Acceptor(listener, self._keep, lambda: len(self.connections))
+        self.acceptor = Acceptor(listener, self._keep, lambda: len(self.connections), alone=alone)
 
     async def _keep(self, connection: socket.socket) -> None:
         self.connections.append(connection)
@@ -52,6 +52,19 @@ def test_simultaneous_clients_are_distributed() -> None:
         clients = [socket.create_connection(listener.getsockname()) for _ in range(16)]
         await _until(lambda: sum(len(worker.connections) for worker in workers) == len(clients))
         assert min(len(worker.connections) for worker in workers) >= 5
+
+    _run(scenario)
+
+
+def test_a_single_worker_accepts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker without others accepts simultaneous clients without a delay."""
+    monkeypatch.setattr(draining_server, "_DELAY_PER_CONNECTION", DEADLINE)
+    monkeypatch.setattr(draining_server, "_MAX_DELAY", DEADLINE)
+
+    async def scenario(listener: socket.socket) -> None:
+        worker = Worker(listener, alone=True)
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(16)]
+        await _until(lambda: len(worker.connections) == len(clients))
 
     _run(scenario)
 

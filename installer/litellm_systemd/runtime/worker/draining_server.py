@@ -69,7 +69,8 @@ class Acceptor:
     asyncio). If many clients connect together, the worker that wakes first would accept nearly all of them, and they
     stay with it: their requests would wait for each other while another worker is idle.
 
-    `count` returns the number of open connections, `connect` serves one connection.
+    `count` returns the number of open connections, `connect` serves one connection. A worker that is `alone` does
+    not wait for others.
     """
 
     def __init__(
@@ -77,7 +78,10 @@ class Acceptor:
         listener: socket.socket,
         connect: Callable[[socket.socket], Coroutine[Any, Any, None]],
         count: Callable[[], int],
+        *,
+        alone: bool = False,
     ) -> None:
+        self._alone = alone
         self._listener = listener
         self._connect = connect
         self._count = count
@@ -94,7 +98,7 @@ class Acceptor:
 
     def _on_readable(self) -> None:
         open_connections = self._count() + len(self._connecting)
-        if open_connections:
+        if open_connections and not self._alone:
             self._resume_in(min(open_connections * _DELAY_PER_CONNECTION, _MAX_DELAY), self._accept)
         else:
             self._accept()
@@ -154,7 +158,7 @@ class Server(uvicorn.Server):
 
     During a drain an idle connection stays open for `lame_duck_timeout` seconds and an in-flight request may run for
     `drain_timeout` seconds. After the drain `cut` is the number of force-closed requests and `drain_seconds` the
-    duration of the drain.
+    duration of the drain. `alone`: no other worker accepts from `listeners`.
     """
 
     def __init__(
@@ -164,8 +168,10 @@ class Server(uvicorn.Server):
         *,
         lame_duck_timeout: float,
         drain_timeout: float,
+        alone: bool = False,
     ) -> None:
         super().__init__(config)
+        self._alone = alone
         self.cut = 0
         self.drain_seconds = 0.0
         self._listeners = tuple(listeners)
@@ -187,7 +193,9 @@ class Server(uvicorn.Server):
     def start_accepting(self) -> None:
         """Accept connections, unless a drain has started. Call it in the event loop."""
         if not self.should_exit:
-            self._acceptors = [Acceptor(each, self.connect, lambda: self.connections) for each in self._listeners]
+            self._acceptors = [
+                Acceptor(each, self.connect, lambda: self.connections, alone=self._alone) for each in self._listeners
+            ]
 
     async def connect(self, connection: socket.socket) -> None:
         """Serve a connected socket like a connection that was accepted from the port."""

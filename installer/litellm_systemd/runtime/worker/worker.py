@@ -146,6 +146,7 @@ class _Worker:
             job.listeners,
             lame_duck_timeout=options.lame_duck_timeout,
             drain_timeout=options.drain_timeout,
+            alone=options.workers == 1,
         )
 
     async def serve(self) -> None:
