@@ -110,6 +110,7 @@ def test_missing_key(service: Service, path: str, kind: str) -> None:
     error = json.loads(response.read())["error"]
     assert (response.status, error["type"]) == (401, kind)
     assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["x-should-retry"] == "false"
     assert "Authorization: Bearer" in error["message"]
     assert "x-api-key" in error["message"]
 

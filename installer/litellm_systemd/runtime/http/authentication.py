@@ -92,8 +92,9 @@ class AuthenticationGate:
 
 async def _refuse(scope: Any, receive: Any, send: Any, refusal: Refusal) -> None:
     error = ApiError(401, refusal.message, "invalid_request_error", "invalid_api_key", "authentication_error")
-    # RFC 9110, 11.6.1: a 401 has a challenge.
-    headers = [(b"www-authenticate", b"Bearer")]
+    # RFC 9110, 11.6.1: a 401 has a challenge. The SDKs of OpenAI and Anthropic obey x-should-retry: without it,
+    # Claude Code repeats a request with a wrong ANTHROPIC_AUTH_TOKEN ten times, for more than three minutes.
+    headers = [(b"www-authenticate", b"Bearer"), (b"x-should-retry", b"false")]
     if scope["type"] == "websocket":
         await _refuse_handshake(scope, receive, send, build_response(scope, error, *headers))
         return
