@@ -2,7 +2,7 @@
 
     CALL read_file {"path": "a.txt"}   calls that tool with that input. Several CALLs in a prompt are made in order,
                                        each after the result of the one before. Then the model answers `It says`
-                                       and the last result.
+                                       and the last result, or with the STREAM of the same prompt.
     STREAM 425 EVENTS                  answers 425 numbers, each one event of a stream.
     STREAM 425 EVENTS EVERY 10 MS      the same, with that pause between the events.
 
@@ -32,12 +32,12 @@ def behave(parts: list[Part]) -> dict[str, Any]:
         if name in offered:
             return {"text": "", "tool": (name, given)}
         return {"text": f"I have no tool {name}. I have: {', '.join(offered) or 'none'}."}
-    if results:
-        return {"text": f"It says {json.dumps(results[-1].block)}"}
     if (stream := _STREAM.search(prompt)) is not None:
         # LiteLLM ends a stream with an error after 100 equal pieces (REPEATED_STREAMING_CHUNK_LIMIT).
         words = [f"{number % 10_000:04} " for number in range(int(stream[1]))]
         return {"text": "".join(words), "size": len(words[0]), "pause": float(stream[2] or 0) / 1000}
+    if results:
+        return {"text": f"It says {json.dumps(results[-1].block)}"}
     return _call_only_tool(parts) if len(offered) == 1 else {}
 
 

@@ -37,6 +37,8 @@ _BETAS = frozenset(
         *("output-128k-2025-02-19", "structured-outputs-2025-11-13", "thinking-binding-controls-2026-08-01"),
         *("thinking-display-updates-2026-08-18", "token-efficient-tools-2025-02-19", "tool-examples-2025-10-29"),
         *("tool-search-tool-2025-10-19",),
+        # LiteLLM's list for Bedrock (anthropic_beta_headers_config.json) has them; Claude Code 2.1 sends both.
+        *("mid-conversation-output-config-2026-07-01", "mid-conversation-tool-changes-2026-07-01"),
     }
 )
 _TOOL_KEYS = frozenset({"type", "name", "description", "input_schema", "cache_control"})
