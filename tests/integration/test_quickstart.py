@@ -75,7 +75,7 @@ def assert_proven(output: str) -> None:
     assert "READY=1" in output
     assert "WATCHDOG=1" in output
     assert "STOPPING=1, exit code 0" in output
-    assert "11 checks passed" in lines[-1]
+    assert "13 checks passed" in lines[-1]
 
 
 def state_of(path: Path) -> object:

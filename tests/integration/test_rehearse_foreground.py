@@ -75,7 +75,7 @@ def test_report(trial: Trial) -> None:
     assert checks["stop"]["detail"] == "STOPPING=1, exit code 0"
     assert checks["chat claude-sonnet-5-5 (/v1/chat/completions)"]["outcome"] == "ok"
     assert {check["outcome"] for check in checks.values()} <= {"ok", "skipped"}
-    assert "11 checks passed" in trial.report["title"]
+    assert "13 checks passed" in trial.report["title"]
 
 
 def test_files_and_permissions(trial: Trial) -> None:

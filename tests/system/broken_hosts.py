@@ -164,7 +164,7 @@ BROKEN = {
     ),
     "fallback to nothing": BrokenHost(
         f"cp -p {CONFIG} /root;"
-        f" echo 'litellm_settings: {{fallbacks: [{{claude-sonnet-5-5: [missing]}}]}}' >> {CONFIG}",
+        f" sed -i '/^litellm_settings:/a\\  fallbacks: [{{claude-sonnet-5-5: [missing]}}]' {CONFIG}",
         "configuration-unusable",
         "missing",
         f"mv /root/demo.yml {CONFIG}",
