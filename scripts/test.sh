@@ -204,14 +204,14 @@ run_fast_tests() {
 
 # run_tests NAME WORKERS DIST FOLDERS...: run the tests with that number of processes, and xdist's way to distribute
 # them. NAME is that of the file of times.
-# A test that hangs prints its stack after four minutes. A run that hangs is ended after an hour, since some machines
+# A test that hangs prints its stack after ten minutes. A run that hangs is ended after an hour, since some machines
 # are three times slower than others.
 run_tests() {
     local name=$1 parallel=(--numprocesses "$2" --dist "$3" --no-loadscope-reorder) start=$SECONDS limit=3600
     shift 3
     "$VENV/bin/python" -c 'import xdist' 2>/dev/null || parallel=()
     timeout --foreground --signal=INT --kill-after=60 "$limit" \
-        "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=240 --junitxml "$TIMES/$name.xml" \
+        "$VENV/bin/coverage" run -m pytest --quiet -o faulthandler_timeout=600 --junitxml "$TIMES/$name.xml" \
         "${parallel[@]}" "$@"
     if [[ $(((SECONDS - start) * 16)) -gt $((limit * 10)) ]]; then
         echo "This took $((SECONDS - start)) s of at most $limit s: raise the limit in scripts/test.sh to keep 60 % headroom."
