@@ -18,9 +18,10 @@ import pytest
 
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands.config_check import check_config
+from litellm_systemd.commands.configs import list_configs
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.errors import MissingError
+from litellm_systemd.errors import MissingError, PermissionDenied
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.report.report import Report
 
@@ -194,15 +195,26 @@ def without_root() -> Iterator[None]:
 
 
 def test_without_root_a_plain_file_is_checked() -> None:
-    """A user who may not read the installed environment gets the findings that do not depend on it."""
+    """A user who may not read /etc/litellm gets the findings in a file of their own that do not depend on it. For an
+    installed configuration they are asked to use sudo.
+    """
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # pytest's own folders are root's alone
         (folder / "bad.yaml").write_text(BAD)
         layout = host(folder, ENVIRONMENT)
         layout.real(layout.environment_file).chmod(0 if os.geteuid() else 0o600)
-        with without_root():
-            report = check_config(Request(layout, config="./bad.yaml", cwd=folder))
+        layout.real(layout.configs).parent.chmod(0 if os.geteuid() else 0o700)
+        try:
+            with without_root():
+                report = check_config(Request(layout, config="./bad.yaml", cwd=folder))
+                with pytest.raises(PermissionDenied) as refused:
+                    check_config(Request(layout, config="demo.yml", cwd=folder))
+                with pytest.raises(PermissionDenied):
+                    list_configs(layout)
+        finally:
+            layout.real(layout.configs).parent.chmod(0o755)
+    assert refused.value.hint.startswith("Run the command with sudo.")
     assert codes(report) == ["unknown-provider", "unknown-setting"]
     assert "can't be read by this user" in report.checks[-1].detail
 

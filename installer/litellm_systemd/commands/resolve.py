@@ -10,8 +10,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from fnmatch import fnmatch
 from pathlib import Path
 
+from litellm_systemd.contract import SERVICE_USER
 from litellm_systemd.env.settings import CONFIG_VARIABLE, Dotenv, Settings, build_settings, read_dotenv
 from litellm_systemd.errors import InputError, MissingError, NotInstalled, PermissionDenied
 from litellm_systemd.gateway.config import (
@@ -178,11 +180,12 @@ def find_config(request: Request, name: str) -> ConfigChoice:
 
     Raises:
         UsageError: there is none.
+        PermissionDenied: it is not a path, and this user can't list the installed configurations.
     """
     return resolve_name(
         name,
         shipped=frozenset(config_names()),
-        installed=frozenset(installed_configs(request.layout)),
+        installed=frozenset(() if "/" in name else installed_configs(request.layout)),
         installed_dir=request.layout.real(request.layout.configs),
         folder=request.cwd,
     )
@@ -196,9 +199,22 @@ def skipped_note(choice: ConfigChoice) -> tuple[str, ...]:
 
 
 def installed_configs(layout: Layout) -> tuple[str, ...]:
-    """The file names of the installed configurations, sorted."""
+    """The file names of the installed configurations, sorted.
+
+    Raises:
+        PermissionDenied: this user can't list them.
+    """
     folder = layout.real(layout.configs)
-    return tuple(sorted(path.name for path in folder.glob("*.y*ml"))) if folder.is_dir() else ()
+    try:
+        # Path.glob() skips a folder that it may not read, and Path.is_dir() depends on the version of Python.
+        return tuple(sorted(name for name in os.listdir(folder) if fnmatch(name, "*.y*ml")))  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except PermissionError:
+        raise PermissionDenied(
+            f"{folder} is readable by root and the user {SERVICE_USER} only",
+            "Run the command with sudo. For a file of your own give a path with a slash, such as ./my.yml.",
+        ) from None
 
 
 def build_config_link(layout: Layout, name: str) -> FileState:
