@@ -95,12 +95,20 @@ class Systemctl:
     ) -> tuple[Mapping[str, Any], ...]:
         """Journal entries of the units, and of systemd on them, oldest first (systemd.journal-fields(7)).
 
+        None if this user can't read the journal.
+
         Raises:
             CommandError: journalctl refuses an argument, or takes longer than `timeout` seconds.
         """
         argv = journal_argv(since=since, boot=boot, priority=priority, quiet=True, output="json")
         # Without --all a field of more than 4 KiB is null.
-        answer = run((*argv, "--all"), timeout=timeout)
+        try:
+            answer = run((*argv, "--all"), timeout=timeout)
+        except CommandError as error:
+            # Only for a user who has no journal of their own. For the others journalctl is silent.
+            if "insufficient permissions" in error.stderr:
+                return ()
+            raise
         return tuple(json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{"))
 
     def kernel_lines(self, lines: int) -> tuple[str, ...]:
