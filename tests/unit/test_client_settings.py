@@ -274,3 +274,11 @@ def test_an_unknown_key(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--write", "--show-key"):
         assert "LITELLM_MASTER_KEY" in run(capsys, "codex", option, code=66)[1]
     assert list(home.iterdir()) == []
+
+
+def test_a_command_in_a_note_can_be_copied(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command with quotation marks of its own is printed as it is to be typed."""
+    assert (
+        "models: curl http://127.0.0.1:4321/v1/models -H 'Authorization: Bearer sk-...'\n" in run(capsys, "curl")[0]
+    )
+    assert "To update, run: 'claude update'\n" in run(capsys, "claude-code")[0]

@@ -7,6 +7,7 @@ import difflib
 import grp
 import os
 import pwd
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -205,7 +206,8 @@ def _data(found: Client, gateway: Gateway) -> dict[str, Any]:
 
 
 def _notes(found: Client, gateway: Gateway) -> tuple[str, ...]:
-    return tuple(gateway.fill(note).replace("`", "'") for note in found.notes)
+    # Not around a command that has quotation marks itself.
+    return tuple(re.sub(r"`([^`']*)`", r"'\1'", gateway.fill(note)).replace("`", "") for note in found.notes)
 
 
 def _print(found: Client, gateway: Gateway) -> Report:
