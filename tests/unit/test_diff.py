@@ -80,6 +80,8 @@ def test_secrets_are_masked(line: str, canary: str) -> None:
         "KeyringMode=private",
         "  max_tokens: 100",
         "  input_cost_per_token: 0.000003",
+        '  "cache_read_input_token_cost": 0,',
+        "api_key_model_discovery = true",
         "  custom_tokenizer: {identifier: deepseek-ai/DeepSeek-V3}",
         "  key_management_system: aws_secret_manager",
         "  litellm_key_header_name: X-Litellm-Key",

@@ -26,7 +26,7 @@ from litellm_systemd.env.variables import SECRET_NAMES, TABLE
 MASK = "***"
 
 _SECRET_NAME = re.compile(
-    r"key(?!ring|word|id\b|_management_s|_header_name)|secret|(?<!per_)token(?!s|izer|_limit)|passw|pwd|credential|salt|auth(?!or)|cookie|dsn"
+    r"key(?!ring|word|id\b|_management_s|_header_name)|secret|(?<!per_)token(?!s|izer|_limit|_cost)|passw|pwd|credential|salt|auth(?!or)|cookie|dsn"
     r"|connection(?!s|_?(?:pool|limit|timeout))|webhook|signature|authorization",
     re.IGNORECASE,
 )
@@ -55,8 +55,8 @@ _HARMLESS = re.compile(
 LOGIN = re.compile(r"(?<=://)(?:[^/\s\"'<>]+|[^/@:\s\"'<>]*:(?!\d{1,5}/)[^\s\"'<>]+)(?=@)")
 #: Before the value, in a form: Python's bytes, or the type that hides a value from `repr`.
 _WRAPPED = r"(?:b(?=[\"'])|SecretStr\()?[\"'\\]*"
-#: A value that is none: a key that is missing is a cause to look for.
-_IS_NONE = r"(?:None|null)(?![^\s\"',;)}\]])"
+#: A value that is none, since a key that is missing is a cause to look for, or a switch.
+_IS_NONE = r"(?:None|null|true|false)(?![^\s\"',;)}\]])"
 #: What looks like a secret in any position: the group `it`, or the whole match.
 _FORMS = tuple(
     re.compile(pattern, re.IGNORECASE)
