@@ -146,7 +146,9 @@ def _converse_route(config: GatewayConfig) -> Iterator[LintFinding]:
     models = [model for model in config.models if _CONVERSE_CLAUDE.match(model.provider_model) and not model.mocked]
     if models:
         more = f" ({len(models)} models)" if len(models) > 1 else ""
-        message = f"loses Claude Code's prompt cache, and a streamed /v1/messages takes four times the CPU{more}"
+        message = (
+            f"loses Claude Code's prompt cache, and a streamed /v1/messages takes two to four times the CPU{more}"
+        )
         path = (*models[0].key, "litellm_params", "model")
         remedy = f"Write it as {models[0].provider_model.replace('converse/', '', 1)}. See docs/routes.md."
         yield config.warning("converse-route", path, message, remedy)
@@ -161,7 +163,7 @@ def _guardrail(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
     names = [str(name).lower() for name in headers] if isinstance(headers, Mapping) else []
     if _GUARDRAIL_HEADER.lower() not in names:
         path = (*model.key, "litellm_params", "guardrailConfig")
-        remedy = f"Name it under extra_headers too, as {_GUARDRAIL_HEADER}: see docs/routes.md."
+        remedy = f"Name it under extra_headers too, as {_GUARDRAIL_HEADER} and -GuardrailVersion: see docs/routes.md."
         message = "is not applied to /v1/messages: LiteLLM drops it there"
         yield config.warning("guardrail-not-applied", path, message, remedy)
 
