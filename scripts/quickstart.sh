@@ -166,7 +166,7 @@ show_next() {
 Next:
   litellmctl status            show versions, workers and health (or: systemctl status litellm)
   litellmctl logs -f           follow the log (or: journalctl -u litellm -f)
-  litellmctl verify            verify the service again
+  sudo litellmctl verify       verify the service again
   litellmctl client            list the clients whose settings it prints or writes
   litellmctl --help            list all commands
   cp configs/env.example .env  use your own models: edit .env and run this script again

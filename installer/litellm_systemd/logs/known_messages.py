@@ -165,7 +165,7 @@ _LITELLM = (
         "litellm",
         r"Invalid model name passed in|no healthy deployments for this model",
         "A client requests a model that is not configured",
-        "correct the client, or add the model or an alias to the configuration: litellmctl models",
+        "correct the client, or add the model or an alias to the configuration: sudo litellmctl models",
         min_count=0,
     ),
     Signature(

@@ -53,7 +53,7 @@ _CHAT_MODES = (None, "", "chat", "completion", "responses")
 #: Default number of simultaneous requests.
 CONCURRENCY = 8
 
-_NO_CACHE = "it answers without a provider, so no prompt is cached"
+_NO_CACHE = "the model answers without a provider, so no prompt is cached"
 
 #: For each setting: its name for people, and the parameter that simulates the matching failure.
 KINDS: Mapping[str, tuple[str, str]] = {
@@ -63,7 +63,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "content_policy_fallbacks": ("content policy fallback", "mock_testing_content_policy_fallbacks"),
 }
 
-_OTHER_HINT = "Check the named model alone: litellmctl verify --model NAME"
+_OTHER_HINT = "Check the named model alone: sudo litellmctl verify --model NAME"
 _NONE_HINT = "LiteLLM did not use the fallback chain: check the names in it."
 
 
