@@ -96,6 +96,8 @@ model_list:
     assert (models[0].context, models[0].input_cost) == (5000, None)
     assert models[1].context == 200_000
     assert Gateway("http://h", models).small.name == "haiku"
+    free = tuple(replace(each, input_cost=0.0, output_cost=0.0) for each in models)
+    assert Gateway("http://h", free).small.name == "haiku"
     assert Gateway("http://h", models[:1]).small.name == "own"
 
 

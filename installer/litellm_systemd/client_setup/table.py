@@ -57,9 +57,13 @@ class Gateway:
 
     @property
     def small(self) -> ClientModel:
-        """The cheapest model, for titles and summaries; the main one if no price is known."""
+        """The cheapest model, for titles and summaries; of equal ones Haiku, and without prices the main one."""
         priced = [each for each in self.models if each.input_cost is not None and each.output_cost is not None]
-        return min(priced, key=lambda each: (each.input_cost or 0) + (each.output_cost or 0), default=self.main)
+
+        def rank(model: ClientModel) -> tuple[float, bool]:
+            return (model.input_cost or 0) + (model.output_cost or 0), "haiku" not in model.name
+
+        return min(priced, key=rank, default=self.main)
 
     def fill(self, template: str) -> str:
         """A template with the values of this gateway; `$$` is a dollar."""

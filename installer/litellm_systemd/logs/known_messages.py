@@ -161,6 +161,14 @@ _LITELLM = (
         min_count=0,
     ),
     Signature(
+        "client-feature",
+        "litellm",
+        r"has no web search: the tool|Previous response with id '.*' not found",
+        "A client requested a web search or a stored response, which this gateway does not have",
+        "deny WebSearch in the client, and let it send the whole conversation",
+        min_count=0,
+    ),
+    Signature(
         "client-model",
         "litellm",
         r"Invalid model name passed in|no healthy deployments for this model",
