@@ -122,6 +122,14 @@ def test_a_layout_that_cannot_be_edited() -> None:
             merge(text, Format.YAML, {"c": {"b": 2}}, "f")
 
 
+@pytest.mark.parametrize("text", ['{"a"\n: 1}', '{"a": "\x7f"}'])
+def test_json_that_is_not_yaml(text: str) -> None:
+    """JSON that the editor of files cannot parse is refused with what to do."""
+    with pytest.raises(InputError, match="can't be edited without a loss") as caught:
+        merge(text, Format.JSON, {"c": {"b": 2}}, "f")
+    assert "Add the settings by hand" in caught.value.hint
+
+
 def test_initial_settings() -> None:
     """An initial setting is added where the file has none, and replaces nothing."""
     initial = {"name": "gateway", "update": False}

@@ -10,6 +10,7 @@ tomlkit.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -98,6 +99,7 @@ def _merge(text: str, form: Format, wanted: Any, source: str, *, keep: bool) -> 
     after = wanted if before is None else combine(before, wanted, source, keep=keep)
     if after == before:
         return text
+    merged: str | None = None
     if before is None:
         merged = (f"{text.rstrip()}\n" if text.strip() else "") + render(wanted, form)
     elif form is Format.TOML:
@@ -105,8 +107,10 @@ def _merge(text: str, form: Format, wanted: Any, source: str, *, keep: bool) -> 
         _combine_toml(document, wanted, keep=keep)
         merged = tomlkit.dumps(document)
     else:
-        merged = _Editor(text, form, keep=keep).edit(wanted)
-    if not _is_same(merged, form, source, after):
+        # JSON that YAML's parser rejects, such as a key on another line than its colon
+        with contextlib.suppress(yaml.YAMLError):
+            merged = _Editor(text, form, keep=keep).edit(wanted)
+    if merged is None or not _is_same(merged, form, source, after):
         raise InputError(
             f"{source}: its layout can't be edited without a loss",
             "Nothing was changed. Add the settings by hand: run the command without --write.",
