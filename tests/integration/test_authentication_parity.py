@@ -103,15 +103,18 @@ def test_configured_header(litellm: LiteLLM) -> None:
     requests = [
         Request(headers={"X-My-Key": f"Bearer {KEY}"}),
         Request(headers={"x-my-key": f"Bearer {KEY}", **WRONG_BEARER}),
+        # Two headers of one name
+        Request(headers={"X-My-Key": f"Bearer {WRONG}", "x-my-key": f"Bearer {KEY}"}),
+        Request(headers={"X-My-Key": f"Bearer {KEY}", "x-my-key": f"Bearer {WRONG}"}),
         Request(headers=RIGHT_BEARER),
         Request(headers={"X-My-Key": KEY}),
         Request(headers={"X-My-Key": f"Bearer {WRONG}"}),
         Request(),
     ]
     decisions = litellm.ask(requests, settings="  litellm_key_header_name: X-My-Key")
-    assert [decision.gate for decision in decisions] == [PASSED, PASSED, 401, 401, 401, 401]
-    assert [decision.litellm for decision in decisions][:2] == [200, 200]
-    assert all(map(is_refused, decisions[2:]))
+    assert [decision.gate for decision in decisions] == [PASSED] * 3 + [401] * 5
+    assert [decision.litellm for decision in decisions][:3] == [200] * 3
+    assert all(map(is_refused, decisions[3:]))
 
 
 def test_key_in_the_query(litellm: LiteLLM) -> None:

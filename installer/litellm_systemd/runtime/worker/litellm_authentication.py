@@ -133,7 +133,8 @@ class MasterKeyAuthentication:
         )
         if (name := settings.get("litellm_key_header_name")) is not None:
             # LiteLLM's function for this logs an error with a traceback if the header is missing.
-            sent = dict(request.headers).get(name.lower())
+            # Of several headers with this name LiteLLM reads the last one.
+            sent = dict(request.headers.items()).get(name.lower())
             key = authentication.get_bearer_token(sent) if sent else ""
         # Pass-through endpoints may have a header of their own, or need no key.
         found = await authentication.check_api_key_for_custom_headers_or_pass_through_endpoints(
