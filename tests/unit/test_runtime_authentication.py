@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.channel import Refusals
+from litellm_systemd.runtime.channel import OTHER_ADDRESSES, Refusals
 from litellm_systemd.runtime.http import authentication
 from litellm_systemd.runtime.http.authentication import (
     LOCAL,
     MAX_ADDRESSES,
-    OTHERS,
     AuthenticationGate,
     Refusal,
     RefusalCounter,
@@ -154,7 +153,7 @@ def test_counting() -> None:
     taken = counter.take()
     assert taken is not None
     assert (taken.wrong, taken.missing, len(taken.clients)) == (MAX_ADDRESSES + 10, 1, MAX_ADDRESSES + 1)
-    assert (taken.clients[OTHERS], taken.clients["2001:db8::1"]) == (10, 2)
+    assert (taken.clients[OTHER_ADDRESSES], taken.clients["2001:db8::1"]) == (10, 2)
     assert counter.take() is None
 
 
@@ -194,7 +193,7 @@ def test_kinds_and_addresses() -> None:
     """The line names the kinds and the three addresses with the most requests, and counts the others."""
     log = Log()
     log.add(1.0, wrong=30, missing=1, a=20, b=9, c=1, d=1)
-    log.add(1.0, wrong=0, missing=2, c=1, **{OTHERS: 1})
+    log.add(1.0, wrong=0, missing=2, c=1, **{OTHER_ADDRESSES: 1})
     log.log.flush()
     assert log.lines == [
         "refused 30 requests with a wrong key and 3 requests without a key, from a (20), b (9), c (2), "
@@ -208,6 +207,13 @@ def test_address_of_a_proxy() -> None:
     log.add(1.0, wrong=0, missing=1, **{"x\n<3>forged": 1})
     log.log.flush()
     assert log.lines == ["refused 1 request without a key, from x\\n<3>forged (1)"]
+
+
+def test_long_address() -> None:
+    """An address has a bounded length, since a proxy may pass on a whole header."""
+    taken = Exchange(WRONG, client=("x" * 60_000, 0)).counter.take()
+    assert taken is not None
+    assert [len(client) for client in taken.clients] == [64]
 
 
 def test_many_addresses() -> None:

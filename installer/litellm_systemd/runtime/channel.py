@@ -11,6 +11,9 @@ import socket
 from dataclasses import asdict, dataclass
 from typing import Any
 
+#: Stands for the clients whose refusals are not counted by address.
+OTHER_ADDRESSES = "other addresses"
+
 _MAX_MESSAGE_SIZE = 262144
 
 

@@ -13,14 +13,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.runtime.channel import Refusals
+from litellm_systemd.runtime.channel import OTHER_ADDRESSES, Refusals
 from litellm_systemd.runtime.http.errors import ApiError, build_response
 
 #: Seconds to receive the rest of a refused request. nginx has the same limit (lingering_time).
 _LINGER = 30.0
-#: A worker names this many addresses per second, and counts the requests of further ones under `OTHERS`.
+#: A worker names this many addresses per second, and counts the requests of further ones under `OTHER_ADDRESSES`.
 MAX_ADDRESSES = 100
-OTHERS = "other addresses"
+#: Characters of an address. A trusted proxy passes on what its client sent as one, up to the limit of a header.
+_MAX_ADDRESS = 64
 #: The name of a client that connected to a UNIX socket.
 LOCAL = "a local socket"
 
@@ -44,7 +45,9 @@ class RefusalCounter:
 
     def add(self, client: str, refusal: Refusal) -> None:
         """Count one request."""
-        self._clients[client if client in self._clients or len(self._clients) < MAX_ADDRESSES else OTHERS] += 1
+        address = client[:_MAX_ADDRESS]
+        is_named = address in self._clients or len(self._clients) < MAX_ADDRESSES
+        self._clients[address if is_named else OTHER_ADDRESSES] += 1
         self._with_key += refusal.has_key
 
     def take(self) -> Refusals | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from litellm_systemd.runtime.channel import Refusals
+from litellm_systemd.runtime.channel import OTHER_ADDRESSES, Refusals
 from litellm_systemd.runtime.master.status import render_count
 
 #: Seconds without a refusal that end a burst, and the seconds after which a longer one is logged.
@@ -14,7 +14,6 @@ _QUIET, _LONGEST = 5.0, 60.0
 _NAMED = 3
 #: Addresses that are counted separately. An attacker has as many as it likes.
 _MAX_ADDRESSES = 1000
-_OTHERS = "other addresses"
 
 
 class RefusalLog:
@@ -35,7 +34,7 @@ class RefusalLog:
         self._missing += refusals.missing
         for client, count in refusals.clients.items():
             known = client in self._clients or len(self._clients) < _MAX_ADDRESSES
-            self._clients[client if known else _OTHERS] += count
+            self._clients[client if known else OTHER_ADDRESSES] += count
 
     def tick(self, now: float) -> None:
         """Log a burst that has ended, or that has lasted long enough."""
@@ -54,10 +53,10 @@ class RefusalLog:
         return f"refused {kinds}, from {self._render_clients()}"
 
     def _render_clients(self) -> str:
-        others = self._clients.pop(_OTHERS, 0)
+        others = self._clients.pop(OTHER_ADDRESSES, 0)
         ranked = self._clients.most_common()
         # A trusted proxy passes on what its client sent as an address: it may contain control characters.
         named = [f"{client.encode('unicode_escape').decode()} ({count})" for client, count in ranked[:_NAMED]]
         if others := others + sum(count for _, count in ranked[_NAMED:]):
-            named.append(f"{_OTHERS} ({others})")
+            named.append(f"{OTHER_ADDRESSES} ({others})")
         return ", ".join(named)
