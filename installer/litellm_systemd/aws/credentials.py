@@ -69,9 +69,7 @@ class AuthMethod(Enum):
 
 def bedrock_models(config: GatewayConfig) -> tuple[Model, ...]:
     """The models that are called on Bedrock."""
-    return tuple(
-        model for model in config.models if (model.provider or "").startswith("bedrock") and not model.mocked
-    )
+    return tuple(model for model in config.models if model.calls_bedrock)
 
 
 def auth_method_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> AuthMethod:

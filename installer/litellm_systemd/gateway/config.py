@@ -21,7 +21,7 @@ import yaml
 
 from litellm_systemd.bedrock.models import localize as localize
 from litellm_systemd.bedrock.models import profiles_outside_geography as profiles_outside_geography
-from litellm_systemd.contract import CONFIG_FILE, DEMO_PROVIDER
+from litellm_systemd.contract import CONFIG_FILE
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, UsageError
 from litellm_systemd.gateway.config_types import (
     REFERENCE,
@@ -32,6 +32,7 @@ from litellm_systemd.gateway.config_types import (
     Replaced,
     config_error,
     find_place,
+    is_mocked,
     render_key,
 )
 from litellm_systemd.gateway.config_types import ConfigError as ConfigError
@@ -506,7 +507,7 @@ def _model(document: Document, entry: object, path: KeyPath) -> Model:
     return Model(
         name=name,
         provider_model=model,
-        mocked=bool(params.get("mock_response")) or model.startswith(f"{DEMO_PROVIDER}/"),
+        mocked=is_mocked(params),
         region=region if isinstance(region, str) and region else None,
         key=path,
     )

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.contract import DEMO_PROVIDER
 from litellm_systemd.contract import REFERENCE as REFERENCE
 from litellm_systemd.errors import InputError
 
@@ -30,6 +31,11 @@ def render_key(path: KeyPath) -> str:
 def mappings(value: object) -> list[Mapping[str, object]]:
     """The mappings in a list; an empty list if `value` is not a list."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def is_mocked(params: Mapping[str, Any]) -> bool:
+    """Whether a model with these `litellm_params` responds without a provider: `mock_response`, or the demo model."""
+    return bool(params.get("mock_response")) or str(params.get("model")).startswith(f"{DEMO_PROVIDER}/")
 
 
 def resolve_reference(value: object, environ: Mapping[str, str]) -> str | None:
@@ -121,8 +127,8 @@ class Model:
     """One entry of `model_list`; `key` is its path.
 
     `name` is the name that clients request (entries with the same name share the load), `provider_model` what LiteLLM
-    calls (`bedrock/us.anthropic.…`), `mocked` whether it responds without a call of a provider: with `mock_response`
-    or by the demo model, `region` the model's own `aws_region_name` as written, None if the environment decides.
+    calls (`bedrock/us.anthropic.…`), `mocked` what `is_mocked` says, `region` the model's own `aws_region_name` as
+    written, None if the environment decides.
     """
 
     name: str
@@ -136,6 +142,11 @@ class Model:
         """The part of `provider_model` before the first slash, such as `bedrock`; None if there is no slash."""
         head, slash, _ = self.provider_model.partition("/")
         return head if slash else None
+
+    @property
+    def calls_bedrock(self) -> bool:
+        """Whether it is called on Bedrock."""
+        return (self.provider or "").startswith("bedrock") and not self.mocked
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
     for model in config.models:
         yield from _provider(config, model, environ)
         yield from _aws_params(config, model)
-        if _on_bedrock(model):
+        if model.calls_bedrock:
             yield from _route(config, model)
             yield from _guardrail(config, model)
             yield from _region(config, model, environ)
@@ -81,10 +81,6 @@ def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
     yield from _converse_route(config)
     yield from _sampling_params(config, environ)
     yield from _duplicates(config)
-
-
-def _on_bedrock(model: Model) -> bool:
-    return (model.provider or "").startswith("bedrock") and not model.mocked
 
 
 def with_own_variables(config: GatewayConfig, environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -183,7 +179,7 @@ def _aws_params(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
 
 def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     variable = next((name for name in REGION_VARIABLES if environ.get(name)), None)
-    if variable is not None and any(_on_bedrock(model) and model.region is None for model in config.models):
+    if variable is not None and any(model.calls_bedrock and model.region is None for model in config.models):
         yield from _bad_region(config, (), f"{variable}={environ[variable]}", environ[variable])
 
 
@@ -223,7 +219,7 @@ def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Li
     without = [
         model
         for model in config.models
-        if _on_bedrock(model) and model.region is None and called_region(config, model, environ) is None
+        if model.calls_bedrock and model.region is None and called_region(config, model, environ) is None
     ]
     if not without:
         return

@@ -16,8 +16,7 @@ from functools import partial
 from typing import Any
 
 from litellm_systemd.client.gateway import Gateway, GatewayError
-from litellm_systemd.contract import DEMO_PROVIDER
-from litellm_systemd.gateway.config_types import Fallback, GatewayConfig
+from litellm_systemd.gateway.config_types import Fallback, GatewayConfig, is_mocked
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import CheckResult, FailureScope, build_question, failed_result
 from litellm_systemd.verify.checks import (
@@ -222,17 +221,13 @@ def read_known(gateway: Gateway) -> dict[str, ModelInfo]:
         return {
             one["model_name"]: ModelInfo(
                 one["model_info"].get("mode"),
-                _is_mocked(one.get("litellm_params", {})),
+                is_mocked(one.get("litellm_params", {})),
                 _read_prices(one["model_info"]),
             )
             for one in rows
         }
     except (GatewayError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _is_mocked(params: Mapping[str, Any]) -> bool:
-    return "mock_response" in params or str(params.get("model")).startswith(f"{DEMO_PROVIDER}/")
 
 
 def _read_prices(info: Mapping[str, Any]) -> Prices | None:
