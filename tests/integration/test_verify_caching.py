@@ -78,7 +78,9 @@ def test_the_converse_route_fails_the_check(bedrock: Cloud, tmp_path: Path) -> N
         report = verify(Gateway(f"http://127.0.0.1:{running.port}", KEY), Scope(models=(MODEL,), caching=True))
     outcomes = {path: check.outcome for path, check in caching_checks(report).items()}
     assert outcomes == {CHAT: Outcome.OK, MESSAGES: Outcome.FAILED, RESPONSES: Outcome.OK}
-    assert "leave converse/ out" in caching_checks(report)[MESSAGES].hint
+    hint = caching_checks(report)[MESSAGES].hint
+    assert "leave converse/ out" in hint
+    assert "changes regions" in hint
 
 
 def test_a_mocked_model_is_skipped(tmp_path: Path, server: Stub) -> None:

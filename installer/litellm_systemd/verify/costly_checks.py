@@ -55,7 +55,8 @@ _UNREAD_HINT = (
 _BILLING_HEADER = "x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli; cch={};"
 _HEADER_HINT = (
     "The prompt began with a billing header that changes, as Claude Code's does. LiteLLM removes it for models of"
-    " bedrock/ and keeps it for those of bedrock/converse/: leave converse/ out."
+    " bedrock/ and keeps it for those of bedrock/converse/: leave converse/ out. If the model has no converse/: "
+    f"{_UNREAD_HINT[0].lower()}{_UNREAD_HINT[1:]}"
 )
 _NO_USAGE_HINT = "A proxy in front of LiteLLM removes `usage`: give the gateway's own address as --base-url."
 
