@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,7 +20,9 @@ from litellm_systemd.runtime.http.authentication import (
     RefusalCounter,
 )
 from litellm_systemd.runtime.master.refusals import RefusalLog
+from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
 
+_MODULES = ("litellm.proxy.proxy_server", "litellm.proxy.auth.user_api_key_auth", "litellm.proxy._types")
 WRONG, MISSING = Refusal("wrong", has_key=True), Refusal("missing", has_key=False)
 
 
@@ -224,3 +228,16 @@ def test_many_addresses() -> None:
     assert len(log.log._clients) <= 1001
     log.log.flush()
     assert log.lines[0].endswith("other addresses (4997)")
+
+
+def test_a_gate_that_fails_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a LiteLLM whose internals have other names, LiteLLM decides, and the journal says so once."""
+    for name in ("litellm", "litellm.proxy", "litellm.proxy.auth", *_MODULES):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    authentication = MasterKeyAuthentication(object())
+    for _ in range(2):
+        assert asyncio.run(authentication.find_refusal({"type": "http"})) is None
+    (record,) = caplog.records
+    assert "LiteLLM decides on wrong keys" in record.message

@@ -12,6 +12,7 @@ import functools
 import hmac
 import importlib
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 
 from litellm_systemd.runtime.http.authentication import Application, Refusal
 
+_LOGGER = logging.getLogger(__name__)
 _SERVER = "litellm.proxy.proxy_server"
 _AUTHENTICATION = "litellm.proxy.auth.user_api_key_auth"
 _TYPES = "litellm.proxy._types"
@@ -73,6 +75,7 @@ class MasterKeyAuthentication:
         self._requests: Any = importlib.import_module("starlette.requests")
         self._routes: tuple[_Route, ...] = ()
         self._routes_version: tuple[int, int] = (-1, -1)
+        self._failed = False
 
     async def find_refusal(self, scope: Any) -> Refusal | None:
         """Why LiteLLM would refuse a request, or None if LiteLLM accepts it or has to decide itself."""
@@ -80,7 +83,10 @@ class MasterKeyAuthentication:
             if not self._is_sole_credential():
                 return None
             return await self._find_refusal({**scope, "root_path": self._application.root_path or ""})
-        except Exception:  # LiteLLM differs from what this module knows
+        except Exception as error:  # LiteLLM differs from what this module knows
+            if not self._failed:
+                _LOGGER.warning("LiteLLM decides on wrong keys, because the authentication gate failed: %r", error)
+            self._failed = True
             return None
 
     def wrap(self, application: Application) -> Application:
