@@ -48,17 +48,23 @@ _CONFIG = CONFIG % "hello" + "litellm_settings:\n  callbacks: stress.handler\n"
 
 def test_worker_survives_garbage_that_sets_context_variables(tmp_path: Path) -> None:
     """A worker serves on when garbage sets context variables; with the automatic collector it crashes."""
-    (tmp_path / "stress.py").write_text(_CALLBACK)
-    # With PYTHONMALLOC=debug, freed memory is overwritten.
-    with Service(tmp_path, _CONFIG, PYTHONMALLOC="debug") as service:
-        service.await_ready()
-        connection = service.connect()
-        assert [service.chat(connection)[0] for _ in range(20)] == [200] * 20
-        assert _crashes_with_automatic_collector(service)
+    # One service in ten does not crash: it depends on where objects are in memory.
+    for number in range(4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "stress.py").write_text(_CALLBACK)
+        # With PYTHONMALLOC=debug, freed memory is overwritten.
+        with Service(folder, _CONFIG, PYTHONMALLOC="debug") as service:
+            service.await_ready()
+            connection = service.connect()
+            assert [service.chat(connection)[0] for _ in range(20)] == [200] * 20
+            if _crashes_with_automatic_collector(service):
+                return
+    pytest.fail("no service crashed with the automatic collector: this test proves nothing")
 
 
 def _crashes_with_automatic_collector(service: Service) -> bool:
-    for _ in range(200):
+    for _ in range(100):
         try:
             post_chat(service.connect(), "demo", user="automatic").read()
         except (OSError, http.client.HTTPException):  # the connection of a dead process
