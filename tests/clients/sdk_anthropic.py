@@ -1,13 +1,12 @@
-"""A program with Anthropic's SDK: see sdk_openai.py."""
+"""A program with Anthropic's SDK: see sdk_main.py."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import anthropic
+import sdk_main
 
 MODEL = "claude-sonnet-5-5"
 TOKENS = 1000
@@ -57,27 +56,5 @@ def loop(client: anthropic.Anthropic, prompt: str) -> None:
             messages.append({"role": "user", "content": results})
 
 
-MODES: dict[str, Callable[[anthropic.Anthropic, str], None]] = {
-    "chat": chat,
-    "prefill": prefill,
-    "stream": stream,
-    "loop": loop,
-}
-
-
-def main() -> int:
-    mode, *prompts = sys.argv[1:]
-    client, code = anthropic.Anthropic(), 0
-    for prompt in prompts:
-        try:
-            MODES[mode](client, prompt)
-            code = 0
-        except (Exception, KeyboardInterrupt) as error:
-            print(f"{type(error).__name__}: {error}")
-            code = 1
-        print(flush=True)
-    return code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sdk_main.run(anthropic.Anthropic(), chat, prefill, stream, loop)

@@ -1,18 +1,13 @@
-"""A program with OpenAI's SDK: `python sdk_openai.py MODE PROMPT...`. Each prompt is one conversation.
-
-It prints each answer, or the class of the error. Ctrl-C cancels the running prompt. It exits with 1 if the last
-prompt failed. The other programs sdk_* do the same.
-"""
+"""A program with OpenAI's SDK: see sdk_main.py."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import openai
+import sdk_main
 
 MODEL = "claude-sonnet-5-5"
 TOOL: Any = {
@@ -81,28 +76,5 @@ def loop(client: openai.OpenAI, prompt: str) -> None:
             messages.append({"role": "tool", "tool_call_id": each["id"], "content": result.stdout or "done"})
 
 
-MODES: dict[str, Callable[[openai.OpenAI, str], None]] = {
-    "chat": chat,
-    "prefill": prefill,
-    "stream": stream,
-    "responses": responses,
-    "loop": loop,
-}
-
-
-def main() -> int:
-    mode, *prompts = sys.argv[1:]
-    client, code = openai.OpenAI(), 0
-    for prompt in prompts:
-        try:
-            MODES[mode](client, prompt)
-            code = 0
-        except (Exception, KeyboardInterrupt) as error:
-            print(f"{type(error).__name__}: {error}")
-            code = 1
-        print(flush=True)
-    return code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sdk_main.run(openai.OpenAI(), chat, prefill, stream, responses, loop)
