@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from anthropic import Anthropic
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.gateway.config import read_config
@@ -105,6 +105,14 @@ def test_chat_tools(openai: Any, stream: bool) -> None:
     messages += [assistant, {"role": "tool", "tool_call_id": call.id, "content": RESULT}]
     end = openai.chat.completions.create(model=MODEL, messages=messages, tools=CHAT_TOOLS).choices[0]
     assert (end.finish_reason, RESULT in (end.message.content or "")) == ("stop", True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_malformed_tool(openai: Any, stream: bool) -> None:
+    """A tool whose schema is no schema is the fault of the client: 400."""
+    tool = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": ["q"]}}}
+    with pytest.raises(BadRequestError, match="form of chat completions"):
+        openai.chat.completions.create(model=MODEL, messages=[user("Use the find tool")], tools=[tool], stream=stream)
 
 
 def test_messages(anthropic: Any) -> None:

@@ -26,7 +26,8 @@ def ctl(*arguments: str, cwd: Path, code: int = 0) -> dict[str, Any]:
     """Run litellmctl as a program, with --json and without a network. Returns the report."""
     env = {**os.environ, "UV_OFFLINE": "1", "AWS_EC2_METADATA_DISABLED": "true"}
     argv = (sys.executable, "-m", "litellm_systemd", *arguments, "--json")
-    done = subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run(argv, env=env, cwd=cwd, **options, timeout=300, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -134,6 +135,13 @@ def test_a_removed_configuration_link(image: Path) -> None:
     planned = ctl("install", "--root", str(image), cwd=image / "work")
     assert planned["data"]["actions"] == ["write /etc/litellm/config.yaml (new)"]
     assert link.readlink() == Path("configs/demo.yml")
+
+
+def test_uninstall_without_terminal(image: Path) -> None:
+    """Without a terminal, `uninstall` names --yes and removes nothing."""
+    report = ctl("uninstall", "--root", str(image), cwd=image, code=64)
+    assert "--yes" in json.dumps(report)
+    assert (image / "etc/litellm/litellm.env").exists()
 
 
 def test_prefix_cannot_change(image: Path) -> None:

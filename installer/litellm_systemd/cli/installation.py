@@ -207,9 +207,15 @@ def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
     Configurations and keys are kept without --purge.
     """
     from litellm_systemd.commands import install
+    from litellm_systemd.errors import UsageError
 
     def confirm(question: str) -> bool:
-        return yes or click.confirm(question, err=True)
+        try:
+            return yes or click.confirm(question, err=True)
+        except click.Abort:  # Ctrl-C, or the end of the input
+            if sys.stdin.isatty():
+                raise
+            raise UsageError("there is no terminal to ask for consent", "Use --yes.") from None
 
     return install.uninstall(layout_of(root), purge=purge, confirm=confirm, wait=wait, say=say)
 

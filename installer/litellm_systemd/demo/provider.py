@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import litellm
+from litellm.exceptions import BadRequestError
 from litellm.llms.custom_llm import CustomLLM
 
 from litellm_systemd.demo.answer import Answer, build_answer
@@ -26,22 +27,25 @@ class DemoModel(CustomLLM):
     """Answers chats. LiteLLM translates Anthropic's Messages and OpenAI's Responses to chats and back."""
 
     def completion(self, *_: Any, **request: Any) -> Any:
-        """Answer as a whole: a `ModelResponse`."""
-        answer = _answer(request)
+        """Answer as a whole: a `ModelResponse`. Raises BadRequestError like `streaming`."""
+        answer, usage = _answer(request)
         message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
         if answer.call is not None:
             message["tool_calls"] = [_tool_call(answer, json.dumps(answer.call.arguments))]
         choice = {"index": 0, "finish_reason": answer.finish_reason, "message": message}
-        usage = _usage(request, answer)
         return litellm.ModelResponse(model=request["model"], choices=[choice], usage=usage)
 
     async def acompletion(self, *_: Any, **request: Any) -> Any:
-        """Answer as a whole: a `ModelResponse`."""
-        return self.completion(**request)
+        """Answer as a whole: a `ModelResponse`. Raises BadRequestError like `streaming`."""
+        return await asyncio.to_thread(self.completion, **request)  # it counts tokens, which takes processor time
 
     def streaming(self, *_: Any, **request: Any) -> Iterator[Any]:
-        """Answer in pieces, without pauses: `GenericStreamingChunk`s."""
-        answer = _answer(request)
+        """Answer in pieces, without pauses: `GenericStreamingChunk`s.
+
+        Raises:
+            BadRequestError: a tool or a message does not have the form of OpenAI's chat completions.
+        """
+        answer, usage = _answer(request)
         for piece in answer.pieces:
             yield _chunk(text=piece)
         if answer.call is not None:
@@ -50,11 +54,11 @@ class DemoModel(CustomLLM):
             for start in range(0, len(arguments), 24):
                 function = {"name": None, "arguments": arguments[start : start + 24]}
                 yield _chunk(tool_use={"id": None, "index": 0, "type": "function", "function": function})
-        yield _chunk(finish_reason=answer.finish_reason, usage=_usage(request, answer))
+        yield _chunk(finish_reason=answer.finish_reason, usage=usage)
 
     async def astreaming(self, *_: Any, **request: Any) -> AsyncIterator[Any]:  # type: ignore[override]
         """Answer in pieces: `GenericStreamingChunk`s."""
-        for chunk in self.streaming(**request):
+        for chunk in await asyncio.to_thread(list, self.streaming(**request)):
             yield chunk
             await asyncio.sleep(PAUSE)
 
@@ -62,8 +66,15 @@ class DemoModel(CustomLLM):
 demo_model = DemoModel()
 
 
-def _answer(request: Any) -> Answer:
-    return build_answer(request["model"], request["messages"], request["optional_params"], request["encoding"])
+def _answer(request: Any) -> tuple[Answer, dict[str, int]]:
+    """The answer and its usage."""
+    given = request["model"], request["messages"], request["optional_params"], request["encoding"]
+    try:
+        answer = build_answer(*given)
+        return answer, _usage(request, answer)
+    except (AttributeError, KeyError, TypeError) as error:
+        text = f"a tool or a message does not have the form of chat completions: {error!r}"
+        raise BadRequestError(text, request["model"], "demo") from error
 
 
 def _usage(request: Any, answer: Answer) -> dict[str, int]:
