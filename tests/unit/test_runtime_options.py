@@ -29,6 +29,7 @@ def test_variables() -> None:
         {
             "HOST": "::1",
             "PORT": "80",
+            "TRUSTED_PROXIES": "10.0.1.7, 10.0.2.0/24,2001:DB8::/32",
             "NUM_WORKERS": " 3 ",
             "KEEPALIVE_TIMEOUT": "10",
             "START_TIMEOUT": "20",
@@ -47,6 +48,7 @@ def test_variables() -> None:
         config=Path("/etc/c.yaml"),
         host="::1",
         port=80,
+        trusted_proxies=("10.0.1.7/32", "10.0.2.0/24", "2001:db8::/32"),
         workers=3,
         keepalive_timeout=10,
         start_timeout=20,
@@ -82,6 +84,10 @@ def test_variables() -> None:
         ("ACCESS_LOG", "2"),
         ("PORT", "0"),
         ("HOST", "gateway.example"),
+        ("TRUSTED_PROXIES", "*"),
+        ("TRUSTED_PROXIES", "10.0.0.1,proxy.example"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "fe80::1%eth0"),
         ("LITELLM_LOG", "LOUD"),
     ],
 )

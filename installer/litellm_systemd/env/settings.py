@@ -94,6 +94,7 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     warnings += _key_warnings(dotenv, key, host)
     mocks = variables.allows_mock_testing(values, dotenv.where)
     warnings += [variables.MOCK_TESTING_WARNING] if mocks else []
+    warnings += _proxy_warnings(dotenv, values)
     direct, notes = spare_metadata(values)
     warnings += notes
     environment = {**values, MASTER_KEY.name: key, **direct}
@@ -172,6 +173,13 @@ def _key_warnings(dotenv: Dotenv, key: str, host: str) -> list[str]:
             f"Remove {name} and a strong key is generated, or set HOST=127.0.0.1.",
         )
     return [f"{name} is the example key {EXAMPLE_KEY}: anyone on this host knows it."]
+
+
+def _proxy_warnings(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:
+    name, ours = "FORWARDED_ALLOW_IPS", variables.TRUSTED_PROXIES.name
+    if name not in values or ours in values:
+        return []
+    return [f"{dotenv.where(name)}: {name}, a variable of uvicorn, has no effect here. Use {ours}."]
 
 
 def _check_environment(dotenv: Dotenv, environment: Mapping[str, str]) -> None:

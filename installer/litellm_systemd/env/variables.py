@@ -101,6 +101,12 @@ def _parse_address(text: str) -> str:
     return str(address)
 
 
+def _parse_networks(text: str) -> tuple[str, ...]:
+    if "%" in text:  # a zone, as in fe80::1%eth0, which no peer address has
+        raise ValueError(text)
+    return tuple(str(ipaddress.ip_network(each.strip())) for each in text.split(",") if each.strip())
+
+
 def _parse_path(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError(text)
@@ -119,6 +125,12 @@ ADDRESS = ValueType(
     "is not an IP address",
     _parse_address,
     "Use 127.0.0.1 for this machine alone, 0.0.0.0 for every interface, or the address of one interface",
+)
+NETWORKS = ValueType(
+    "addresses and networks",
+    "is not a list of IP addresses and networks",
+    _parse_networks,
+    "Write addresses such as 10.0.1.7 and networks such as 10.0.0.0/16, separated by commas",
 )
 PATH = ValueType("absolute path", "is not an absolute path", _parse_path, "Write the whole path", strips=False)
 #: LiteLLM looks the word up in Python's logging module and does not start with any other.
@@ -285,6 +297,18 @@ HOST = Variable(
 )
 PORT = Variable(
     "PORT", whole_number(1, 65_535), "The TCP port.", 4000, Section.GATEWAY, runtime=True, sample="4000", active=True
+)
+TRUSTED_PROXIES: Variable[tuple[str, ...]] = Variable(
+    "TRUSTED_PROXIES",
+    NETWORKS,
+    "The proxies and load balancers in front of the gateway: the addresses of clients are read from their"
+    " X-Forwarded-For.",
+    (),
+    Section.GATEWAY,
+    runtime=True,
+    unset="this machine alone",
+    more="A header of any other client is ignored. A proxy on this machine needs no entry.",
+    sample="10.0.0.0/16",
 )
 
 # --- Amazon Bedrock ------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class Options:
     config: Path
     host: str = variables.HOST.default
     port: int = variables.PORT.default
+    trusted_proxies: tuple[str, ...] = variables.TRUSTED_PROXIES.default
     workers: int = 1
     keepalive_timeout: int = variables.KEEPALIVE_TIMEOUT.default
     start_timeout: float = variables.START_TIMEOUT.default
@@ -76,6 +77,7 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         config=config.absolute(),
         host=variables.HOST.read(environ),
         port=variables.PORT.read(environ),
+        trusted_proxies=variables.TRUSTED_PROXIES.read(environ),
         workers=workers or len(os.sched_getaffinity(0)),
         keepalive_timeout=variables.KEEPALIVE_TIMEOUT.read(environ),
         start_timeout=variables.START_TIMEOUT.read(environ),

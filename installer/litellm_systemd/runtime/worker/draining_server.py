@@ -21,6 +21,8 @@ from typing import Any
 
 import uvicorn
 
+from litellm_systemd.runtime.http.addresses import trusted_networks
+
 READINESS = "/health/readiness"
 LIVELINESS = "/health/liveliness"
 
@@ -137,8 +139,13 @@ _TICK = 0.1
 _CANCEL_TIMEOUT = 2.0
 
 
-def build_config(application: Callable[..., Awaitable[None]], keepalive_timeout: int) -> uvicorn.Config:
-    """The uvicorn settings of LiteLLM's own command (proxy_cli.py), without uvicorn's access log."""
+def build_config(
+    application: Callable[..., Awaitable[None]], keepalive_timeout: int, trusted_proxies: Sequence[str] = ()
+) -> uvicorn.Config:
+    """The uvicorn settings of LiteLLM's own command (proxy_cli.py), without uvicorn's access log.
+
+    Only `trusted_proxies`, which are networks, and peers on this host set the address of a client.
+    """
     return uvicorn.Config(
         application,
         interface="asgi3",
@@ -148,6 +155,7 @@ def build_config(application: Callable[..., Awaitable[None]], keepalive_timeout:
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=trusted_networks(trusted_proxies),
         timeout_keep_alive=keepalive_timeout,
         workers=1,
     )

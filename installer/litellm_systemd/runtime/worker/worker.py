@@ -142,7 +142,7 @@ class _Worker:
         self._serving = False
         self._orphaned = False
         self._server = Server(
-            build_config(application, options.keepalive_timeout),
+            build_config(application, options.keepalive_timeout, options.trusted_proxies),
             job.listeners,
             lame_duck_timeout=options.lame_duck_timeout,
             drain_timeout=options.drain_timeout,
