@@ -149,7 +149,7 @@ def test_interrupted_install_is_undone(shared_box: Box, number: int, code: int) 
     shared_box.wait_until(
         lambda: shared_box.show(standby, "ActiveState")["ActiveState"] == "activating", 60, "the standby starts"
     )
-    holder = json.loads(shared_box.read("/run/litellm-systemd.lock"))
+    holder = json.loads(shared_box.read("/run/litellm-systemd/lock"))
     second = shared_box.run(("litellmctl", "config", "use", "demo"), check=False)
     shared_box.run(("kill", f"-{number}", str(holder["pid"])))
     assert run.wait(timeout=300) == code

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import signal
+import stat
 from pathlib import Path
 
 import pytest
 
 from litellm_systemd.errors import Busy
 from litellm_systemd.host.files import write_file
-from litellm_systemd.host.install_lock import hold_lock
+from litellm_systemd.host.install_lock import find_holder, hold_lock
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileState
 
@@ -113,3 +116,54 @@ def test_lock_without_details(tmp_path: Path) -> None:
             pass
     finally:
         holder.kill()
+
+
+def test_other_users_cannot_hold_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root can open the lock, in a folder of root's alone; neither is left."""
+    monkeypatch.setattr(Layout, "is_host", True)
+    layout = Layout(root=tmp_path)
+    path = layout.real(layout.lock)
+    with hold_lock(layout, "install"):
+        modes = [stat.S_IMODE(each.stat().st_mode) for each in (path.parent, path)]
+    assert modes == [0o700, 0o600]
+    assert not path.parent.exists()
+
+
+def test_dead_holder_is_not_named(tmp_path: Path) -> None:
+    """A lock that another process holds is not reported as that of the run that was killed."""
+    layout = Layout(root=tmp_path)
+    holder = Holder(layout)
+    holder.kill()
+    with layout.real(layout.lock).open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Busy) as refused, hold_lock(layout, "uninstall"):
+            pass
+        assert find_holder(layout) == refused.value.message == "another litellmctl is running"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the holder is a process of root")
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_lock_of_an_earlier_version(*, is_alive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change by an earlier version is waited for. Its file, which any user can lock, blocks nothing without it."""
+    monkeypatch.setattr(Layout, "is_host", True)
+    layout = Layout(root=tmp_path)
+    pid = os.getpid()
+    if not is_alive:
+        holder = Holder(Layout(root=tmp_path / "other"))
+        holder.kill()
+        pid = holder.pid
+    earlier = layout.real(layout.earlier_lock)
+    earlier.parent.mkdir()
+    earlier.write_text(json.dumps({"verb": "install", "pid": pid, "since": 1.0}), encoding="utf-8")
+    with earlier.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        if is_alive:
+            with (
+                pytest.raises(Busy, match=rf"earlier version of litellmctl \(pid {pid}\)"),
+                hold_lock(layout, "install"),
+            ):
+                pass
+            return
+        assert find_holder(layout) is None
+        with hold_lock(layout, "install"):
+            assert not earlier.exists()

@@ -47,6 +47,8 @@ class Layout:
     pristine = "/var/lib/litellm-systemd/pristine"
     failed = "/var/lib/litellm-systemd/failed"
     edited = "/etc/litellm/edited"
+    #: The lock of earlier versions, which every user could open.
+    earlier_lock = "/run/litellm-systemd.lock"
 
     @property
     def releases(self) -> str:
@@ -61,7 +63,7 @@ class Layout:
     @property
     def lock(self) -> str:
         """The file that a run which changes something locks."""
-        return "/run/litellm-systemd.lock" if self.is_host else f"{self.own_state}/lock"
+        return "/run/litellm-systemd/lock" if self.is_host else f"{self.own_state}/lock"
 
     @property
     def current(self) -> str:
