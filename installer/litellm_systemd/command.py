@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +17,10 @@ from typing import Any
 
 from litellm_systemd.contract import RUNTIME
 from litellm_systemd.errors import CommandError, Interrupted, MissingError
+
+#: Bytes of the output of a program. Some print what the service wrote, which may be endless.
+_MAX_OUTPUT = 64 * 1024 * 1024
+_READ_SIZE = 65536
 
 
 def interruptible() -> AbstractContextManager[None]:
@@ -43,12 +49,16 @@ def _on_signals(handler: Any) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The exit code, standard output and standard error of a program, decoded."""
+    """The exit code, standard output and standard error of a program, decoded.
+
+    `is_cut`: it printed more than was to be kept, and was killed.
+    """
 
     argv: tuple[str, ...]
     returncode: int
     stdout: str = field(default="", repr=False)
     stderr: str = field(default="", repr=False)
+    is_cut: bool = False
 
 
 def module_argv(module: str, *arguments: str, python: str = sys.executable) -> tuple[str, ...]:
@@ -84,6 +94,8 @@ def run(
     environment: Mapping[str, str] | None = None,
     timeout: float | None = 120,
     hint: str = "",
+    limit: int = _MAX_OUTPUT,
+    may_cut: bool = False,
 ) -> Result:
     """Run a program and wait until it exits.
 
@@ -93,23 +105,73 @@ def run(
         environment: the whole environment; `minimal_environment` if None.
         timeout: seconds; None for no limit.
         hint: the remedy in the error.
+        limit: bytes of its output that are kept. A program that prints more is killed.
+        may_cut: whether that is no error.
 
     Raises:
-        CommandError: it failed and `check` is set, or it did not exit in time.
+        CommandError: it failed and `check` is set, it did not exit in time, or it printed too much.
         MissingError: the program is not installed.
     """
     env = minimal_environment() if environment is None else dict(environment)
     try:
-        done = subprocess.run(
-            argv, env=env, timeout=timeout, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
+        done = _capture(argv, env, timeout, limit)
     except FileNotFoundError:
         raise MissingError(f"{argv[0]} is not installed", hint or f"Install {argv[0]}.") from None
     except subprocess.TimeoutExpired:
         raise CommandError(argv, 124, f"it did not exit within {timeout:.0f} s", hint) from None
-    if check and done.returncode != 0:
+    if done.is_cut and not may_cut:
+        raise CommandError(argv, done.returncode, f"it printed more than {limit >> 20} MiB", hint)
+    if check and done.returncode != 0 and not done.is_cut:
         raise CommandError(argv, done.returncode, done.stderr or done.stdout, hint)
-    return Result(argv, done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def _capture(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | None, limit: int) -> Result:
+    """Run a program and keep at most `limit` bytes of what it prints. It is killed if it prints more.
+
+    Raises:
+        FileNotFoundError: it is not installed.
+        subprocess.TimeoutExpired: it did not exit in time.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    outputs: dict[int, bytearray] = {}
+    is_cut = False
+
+    def left() -> float | None:
+        rest = None if deadline is None else deadline - time.monotonic()
+        if rest is not None and rest <= 0:
+            raise subprocess.TimeoutExpired(argv, timeout or 0)
+        return rest
+
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with (
+        subprocess.Popen(argv, env=env, stdin=nothing, stdout=pipe, stderr=pipe) as process,
+        selectors.DefaultSelector() as selector,
+    ):
+        try:
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    outputs[stream.fileno()] = bytearray()
+                    selector.register(stream, selectors.EVENT_READ)
+            while selector.get_map() and not is_cut:
+                for key, _ in selector.select(left()):
+                    part = os.read(key.fd, _READ_SIZE)
+                    outputs[key.fd] += part[: max(limit - len(outputs[key.fd]), 0)]
+                    is_cut = is_cut or len(outputs[key.fd]) >= limit
+                    if not part:
+                        selector.unregister(key.fileobj)
+            if is_cut:
+                process.kill()
+            process.wait(left())
+        except BaseException:
+            process.kill()
+            raise
+    out, err = (_decode(output) for output in outputs.values())
+    return Result(argv, process.returncode, out, err, is_cut)
+
+
+def _decode(output: bytearray) -> str:
+    return output.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def replace_process(argv: tuple[str, ...], environment: Mapping[str, str] | None = None) -> None:

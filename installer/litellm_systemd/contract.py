@@ -51,6 +51,7 @@ class ExitCode(IntEnum):
     OS_ERROR = 71
     CANT_CREATE = 73
     TEMPORARY = 75
+    PROTOCOL = 76
     NO_PERMISSION = 77
     CONFIG = 78
     INTERRUPTED = 130

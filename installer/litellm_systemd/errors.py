@@ -66,6 +66,17 @@ class Unavailable(InstallerError):
     code = ExitCode.UNAVAILABLE
 
 
+class InvalidAnswer(InstallerError):
+    """A running service answers what it should not: another program answers, or the service is compromised."""
+
+    code = ExitCode.PROTOCOL
+
+    def __init__(
+        self, message: str, hint: str = "If a restart does not help, examine the host: sudo litellmctl restart"
+    ) -> None:
+        super().__init__(message, hint)
+
+
 class Busy(InstallerError):
     """Another process is changing the same host."""
 

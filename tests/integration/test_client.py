@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,47 @@ def test_a_trickle(server: Stub) -> None:
 
     server.faults["*"] = trickle
     assert request_error(Gateway(server.url, KEY, timeout=0.3)).kind is FailureKind.TIMEOUT
+
+
+def drip_head(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+    while not handler.server.released.wait(0.05):
+        handler.wfile.write(b"a")
+
+
+def repeat_interim_responses(handler: Handler) -> None:
+    while not handler.server.released.wait(0.001):
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def drip_size_of_chunk(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    while not handler.server.released.wait(0.05):
+        handler.wfile.write(b"0")
+
+
+def send_endless_trailers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+    while not handler.server.released.wait(0.001):
+        handler.wfile.write(b"x-more: 1\r\n")
+
+
+def drip_body_without_length(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")
+    while not handler.server.released.wait(0.05):
+        handler.wfile.write(b" ")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [drip_head, repeat_interim_responses, drip_size_of_chunk, send_endless_trailers, drip_body_without_length],
+)
+def test_no_part_of_a_response_lasts_forever(server: Stub, attack: Callable[[Handler], None]) -> None:
+    """A response that never ends is abandoned at the timeout, in whichever part the server is slow."""
+    server.faults["*"] = attack
+    began = time.monotonic()
+    assert request_error(Gateway(server.url, KEY, timeout=0.3)).kind is FailureKind.TIMEOUT
+    assert time.monotonic() - began < 5
 
 
 def test_an_endless_response(server: Stub) -> None:

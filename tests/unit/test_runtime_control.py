@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from litellm_systemd.contract import CONTROL_SOCKET
+from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
+from litellm_systemd.errors import InvalidAnswer
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, query, reload_main, status_main
 from litellm_systemd.runtime.master.event_loop import EventLoop
 
@@ -129,3 +133,104 @@ def test_status_is_printed(master: Master, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out) == {"pid": 71}
     assert status_main({"RUNTIME_DIRECTORY": "/nonexistent"}) == 1
     assert "cannot connect to the service" in capsys.readouterr().err
+
+
+class Impostor:
+    """What a compromised service puts in the place of its control socket. `pour` answers one connection."""
+
+    def __init__(self, folder: Path, pour: Callable[[socket.socket], None]) -> None:
+        self.path = folder / CONTROL_SOCKET
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen(1)
+        self._pour = pour
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            self._pour(connection)
+
+    def close(self) -> None:
+        self._listener.close()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+def pour_without_end(connection: socket.socket) -> None:
+    for _ in range(4096):
+        connection.sendall(b"x" * 65536)
+
+
+def drip(connection: socket.socket) -> None:
+    for _ in range(500):
+        connection.sendall(b" ")
+        time.sleep(0.02)
+
+
+def test_endless_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an answer without an end, root reads a MiB and reports it."""
+    impostor = Impostor(tmp_path, pour_without_end)
+    tracemalloc.start()
+    try:
+        assert status_main({"RUNTIME_DIRECTORY": str(tmp_path)}) == ExitCode.PROTOCOL
+        assert tracemalloc.get_traced_memory()[1] < 8 * 1024**2
+    finally:
+        tracemalloc.stop()
+    assert "longer than 1024 KiB" in capsys.readouterr().err
+    impostor.close()
+
+
+def test_slow_answer(tmp_path: Path) -> None:
+    """An answer that arrives byte by byte is abandoned when the time is over."""
+    impostor = Impostor(tmp_path, drip)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        query(impostor.path, "status", 0.3)
+    assert time.monotonic() - began < 5
+    impostor.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"hello\n", b"[]\n", b"7\n", b"\xff\n", b"[" * 100_000, b"\n", b'{"a": '],
+    ids=lambda answer: str(answer[:9]),
+)
+def test_answer_that_is_no_object(tmp_path: Path, answer: bytes) -> None:
+    """An answer that is not one JSON object is refused in words."""
+    impostor = Impostor(tmp_path, lambda connection: connection.sendall(answer))
+    with pytest.raises(InvalidAnswer, match="is not a JSON object"):
+        query(impostor.path, "status", 10)
+    impostor.close()
+
+
+def test_link_to_another_socket(master: Master, tmp_path: Path) -> None:
+    """A link to the socket of another program, or another file, in the place of the control socket is not used."""
+    for name in ("link", "file"):
+        (tmp_path / name).mkdir()
+    link, file = tmp_path / "link" / CONTROL_SOCKET, tmp_path / "file" / CONTROL_SOCKET
+    link.symlink_to(master.path)
+    file.touch()
+    for path in (link, file):
+        with pytest.raises(InvalidAnswer, match="is not the socket of the service"):
+            query(path, "status", 10)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_socket_of_another_user(master: Master) -> None:
+    """A socket of another user than the owner of its folder is not used."""
+    os.chown(master.path, 12345, 12345)
+    with pytest.raises(InvalidAnswer, match="is not the socket of the service"):
+        query(master.path, "status", 10)
+
+
+@pytest.mark.parametrize("result", [{}, {"ok": "yes"}, {"ok": 1}])
+def test_reload_with_an_odd_answer(
+    master: Master, result: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ExecReload= fails if the answer does not say that the reload succeeded."""
+    master.result = result
+    assert reload_main(None, {"RUNTIME_DIRECTORY": str(master.path.parent)}) == 1
+    assert "reload failed" in capsys.readouterr().err

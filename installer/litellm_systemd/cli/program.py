@@ -18,6 +18,7 @@ import click
 
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError, Interrupted, MissingError
+from litellm_systemd.report.report import printable
 
 if TYPE_CHECKING:
     from litellm_systemd.commands.resolve import Request
@@ -93,9 +94,9 @@ def _refuse(message: str, hint: str, code: ExitCode, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"ok": False, "exit_code": int(code), "error": message, "hint": hint}, indent=2))
     else:
-        click.echo(f"litellmctl: {message}", err=True)
+        click.echo(f"litellmctl: {printable(message)}", err=True)
         if hint:
-            click.echo(f"  {hint}", err=True)
+            click.echo(f"  {printable(hint)}", err=True)
     return int(code)
 
 
@@ -134,28 +135,28 @@ def _print(report: Report, *, as_json: bool) -> None:
         show_diff(difference)
     # Without rich: it imports parts of itself late, and after an uninstall they are gone.
     for note in report.notes:
-        click.echo(f"  {note}")
+        click.echo(f"  {printable(note)}")
     if report.title:
-        click.secho(report.title, bold=True)
+        click.secho(printable(report.title), bold=True)
 
 
 def _show_lines(report: Report) -> None:
     for check in report.checks:
-        click.secho(check.detail, fg={"failed": "red", "warning": "yellow"}.get(check.outcome.value))
+        click.secho(printable(check.detail), fg={"failed": "red", "warning": "yellow"}.get(check.outcome.value))
         if check.hint:
-            click.echo(f"    {check.hint}")
+            click.echo(f"    {printable(check.hint)}")
 
 
 def show_diff(difference: str, *, err: bool = False) -> None:
     """Print a unified diff in colour."""
     colours = {"+": "green", "-": "red", "@": "cyan"}
     for line in difference.splitlines():
-        click.secho(line, fg=colours.get(line[:1]), err=err)
+        click.secho(printable(line), fg=colours.get(line[:1]), err=err)
 
 
 def say(line: str) -> None:
     """Print progress on standard error. Standard output holds the report only."""
-    click.echo(f"  {line}", err=True)
+    click.echo(f"  {printable(line)}", err=True)
 
 
 def layout_of(root: Path = Path("/"), prefix: str | None = None) -> Layout:

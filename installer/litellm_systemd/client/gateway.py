@@ -9,12 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import os
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -160,27 +162,79 @@ def extract_error(body: Any, text: str) -> str:
     return text
 
 
-class UnixAdapter(HTTPAdapter):
-    """Sends every request to one UNIX socket, not to the host of the URL, and never through a proxy."""
+class _Deadline:
+    """Cuts the connections of one request when its time is over, whatever arrives on them until then.
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    The timeouts of requests are for single reads, and a head that arrives byte by byte, interim responses and
+    trailers have no limit of their own.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._sockets: list[socket.socket] = []
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self.is_over = False
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._timer.cancel()
+
+    def _cut(self) -> None:
+        self.is_over = True
+        for each in self._sockets:
+            # Not the method of SSLSocket, which another thread is using.
+            with suppress(OSError):
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+    def watched(self, kind: type[HTTPConnection]) -> type[HTTPConnection]:
+        """The same kind of connection, which ends at the deadline."""
+        watch = self._sockets.append
+
+        class Watched(kind):  # type: ignore[misc, valid-type]
+            def connect(self) -> None:
+                super().connect()
+                watch(self.sock)
+
+        return Watched
+
+
+class _Adapter(HTTPAdapter):
+    """Sends requests until a deadline. `direct`: not through a proxy, for which loopback would be its own host."""
+
+    def __init__(self, deadline: _Deadline, *, direct: bool) -> None:
+        self._deadline, self._direct = deadline, direct
         super().__init__()
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        return super().send(request, *args, **{**kwargs, "proxies": {}})
+        return super().send(request, *args, **{**kwargs, **({"proxies": {}} if self._direct else {})})
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = self._deadline.watched(pool.ConnectionCls)
+        return pool
+
+
+class _UnixAdapter(_Adapter):
+    """Sends every request to one UNIX socket, not to the host of the URL."""
+
+    def __init__(self, deadline: _Deadline, path: str) -> None:
+        self._path = path
+        super().__init__(deadline, direct=True)
 
     def get_connection_with_tls_context(self, *_args: Any, **_kwargs: Any) -> _Pool:
-        return _Pool(self._path)
+        return _Pool(self._path, self._deadline)
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, deadline: _Deadline) -> None:
+        self._path, self._kind = path, deadline.watched(_Connection)
         super().__init__("localhost")
 
-    def _new_conn(self) -> _Connection:
-        return _Connection(self._path)
+    def _new_conn(self) -> HTTPConnection:
+        return self._kind(self._path)
 
 
 class _Connection(HTTPConnection):
@@ -192,7 +246,12 @@ class _Connection(HTTPConnection):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(self.timeout if isinstance(self.timeout, (int, float)) else None)
-            connection.connect(self._path)
+            # Not through a link: the folder belongs to the service.
+            handle = os.open(self._path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                connection.connect(f"/proc/self/fd/{handle}")
+            finally:
+                os.close(handle)
         except BaseException:
             connection.close()
             raise
@@ -258,8 +317,7 @@ class Gateway:
 
     `socket`: path of a UNIX socket to connect to instead of the host in the URL.
     `key_header`: the header for the key; OpenAI's clients use Authorization, Anthropic's x-api-key.
-    `timeout`: seconds for one whole response. It is checked between reads, each of which may take as long, so a
-    server that sends a byte now and then is abandoned after twice the time at most.
+    `timeout`: seconds for one whole response, however slowly it arrives.
     UsageError if the URL or the key is invalid, or the timeout is not a positive number.
     """
 
@@ -347,13 +405,12 @@ class Gateway:
     ) -> Iterator[requests.Response]:
         """The head of the response; GatewayError for any failure up to the end of the block."""
         try:
-            with requests.Session() as session:
+            with _Deadline(limit) as deadline, requests.Session() as session:
                 session.auth = _Key(self.api_key, self.key_header)
-                if self.socket:
-                    session.mount("http://", UnixAdapter(self.socket))
-                elif is_local_target(urlsplit(self.base_url).hostname or ""):
-                    session.mount("http://", _Direct())
-                    session.mount("https://", _Direct())
+                local = is_local_target(urlsplit(self.base_url).hostname or "")
+                adapter = _UnixAdapter(deadline, self.socket) if self.socket else _Adapter(deadline, direct=local)
+                session.mount("http://", adapter)
+                session.mount("https://", adapter)
                 with session.request(
                     method,
                     self.base_url + path,
@@ -366,7 +423,7 @@ class Gateway:
                 ) as response:
                     yield response
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise classify(error, self.where, limit) from error
+            raise classify(TimeoutError() if deadline.is_over else error, self.where, limit) from error
 
 
 class _Key(AuthBase):
@@ -380,13 +437,6 @@ class _Key(AuthBase):
             bearer = self._header == "Authorization"
             request.headers[self._header] = f"Bearer {self._key}" if bearer else self._key
         return request
-
-
-class _Direct(HTTPAdapter):
-    """Connects without a proxy: for a proxy, loopback would be its own host."""
-
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        return super().send(request, *args, **{**kwargs, "proxies": {}})
 
 
 def is_local_target(host: str) -> bool:
@@ -434,8 +484,9 @@ def _chunks(response: requests.Response, deadline: float) -> Iterator[bytes]:
         if size > MAX_BODY:
             raise GatewayError(FailureKind.GARBLED, f"the response is longer than {MAX_BODY} bytes")
         yield chunk
-        if time.monotonic() > deadline:
-            raise TimeoutError
+    # At the deadline the connection is cut, which looks like the end of some bodies.
+    if time.monotonic() >= deadline:
+        raise TimeoutError
 
 
 def _text(chunks: Iterable[bytes]) -> str:

@@ -33,6 +33,7 @@ from litellm_systemd.host.observe import find_layout, observe_host, require_root
 from litellm_systemd.host.state import Action, DesiredState, Plan, Running
 from litellm_systemd.install.apply import Executor, Say, apply_install, changing
 from litellm_systemd.install.plan import in_order
+from litellm_systemd.logs.events import message_text
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 
@@ -404,14 +405,9 @@ def _journal(snapshot: Snapshot) -> str:
     # PermissionDenied ends it: secrets that are not known can't be removed.
     with contextlib.suppress(MissingError):
         _ = snapshot.environment
-    entries = snapshot.systemctl.entries(since=_SINCE, timeout=30)[-_LINES:]
+    entries = snapshot.systemctl.entries(since=_SINCE, timeout=30).entries[-_LINES:]
     return "".join(
         f"{int(each.get('__REALTIME_TIMESTAMP', 0)) / 1e6:.6f} <{each.get('PRIORITY', '')}>"
-        f" {each.get('SYSLOG_IDENTIFIER', '')}[{each.get('_PID', '')}]: {_message(each.get('MESSAGE'))}\n"
+        f" {each.get('SYSLOG_IDENTIFIER', '')}[{each.get('_PID', '')}]: {message_text(each.get('MESSAGE'))}\n"
         for each in entries
     )
-
-
-def _message(message: Any) -> str:
-    # journalctl gives a message with bytes that are not UTF-8 as a list of numbers.
-    return bytes(message).decode(errors="replace") if isinstance(message, list) else str(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import datetime
 
 from litellm_systemd.command import replace_process
@@ -17,6 +18,7 @@ from litellm_systemd.report.report import Check, Outcome, Report, render_count
 _DAY = "-1d"
 _LAST_DAY = "in the last day"
 _NOTHING = "A successful request has a line only with ACCESS_LOG=true in .env."
+_CUT = "The journal of that time is too large: only its newest part was read. For another part: --since"
 
 
 def show_logs(
@@ -55,7 +57,9 @@ def errors(
         PermissionDenied: this user can't read the journal.
         InputError: journalctl refuses a time, a boot or a priority.
     """
-    return build_errors(group_events(_events(layout, priority or "warning", since, boot)), _span(since, boot))
+    events, notes = _events(layout, priority or "warning", since, boot)
+    report = build_errors(group_events(events), _span(since, boot))
+    return replace(report, notes=(*notes, *report.notes))
 
 
 def build_errors(groups: tuple[Group, ...], span: str) -> Report:
@@ -83,7 +87,9 @@ def request(layout: Layout, name: str, *, since: str | None = None, boot: str | 
         raise UsageError(
             f"{name!r} is too short to identify a request", "Use at least 8 characters of x-litellm-call-id."
         )
-    return build_request(tuple(filter_by_request(_events(layout, None, since, boot), name)), name, _span(since, boot))
+    events, notes = _events(layout, None, since, boot)
+    report = build_request(tuple(filter_by_request(events, name)), name, _span(since, boot))
+    return replace(report, notes=(*notes, *report.notes))
 
 
 def build_request(found: tuple[LogEvent, ...], name: str, span: str) -> Report:
@@ -96,15 +102,18 @@ def build_request(found: tuple[LogEvent, ...], name: str, span: str) -> Report:
     )
 
 
-def _events(layout: Layout, priority: str | None, since: str | None, boot: str | None) -> tuple[LogEvent, ...]:
+def _events(
+    layout: Layout, priority: str | None, since: str | None, boot: str | None
+) -> tuple[tuple[LogEvent, ...], tuple[str, ...]]:
+    """The events of a period, and a note if these are not all."""
     start = since if since or boot else _DAY
     try:
-        entries = Systemctl(layout).entries(since=start, boot=boot, priority=priority)
+        journal = Systemctl(layout).entries(since=start, boot=boot, priority=priority)
     except CommandError as error:
         raise InputError(f"journalctl: {(error.stderr or error.message).strip()}", "man journalctl") from None
-    if not entries and os.geteuid() != 0:
+    if not journal.entries and os.geteuid() != 0:
         raise PermissionDenied("only root and the group systemd-journal can read the journal", "Run it with sudo.")
-    return read_events(entries)
+    return read_events(journal.entries), (_CUT,) if journal.is_cut else ()
 
 
 def _span(since: str | None, boot: str | None) -> str:

@@ -17,7 +17,7 @@ from litellm_systemd.command import run
 from litellm_systemd.contract import VERIFY_TIMER, ExitCode
 from litellm_systemd.env.aws import judge_end
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING, MOCK_TESTING_WARNING
-from litellm_systemd.errors import InstallerError, NotInstalled
+from litellm_systemd.errors import InstallerError, InvalidAnswer, NotInstalled
 from litellm_systemd.gateway.config import read_document
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import UNITS, Layout
@@ -104,7 +104,8 @@ def status(layout: Layout) -> Report:
     """State, release and configuration of the service, and for root its workers, reloads and backlog.
 
     Root also sees whether the configuration was edited since it was loaded, and when temporary AWS credentials end.
-    The exit code is UNAVAILABLE if the service isn't active, FAILED if its credentials have ended, else OK.
+    The exit code is UNAVAILABLE if the service isn't active, FAILED if its credentials have ended or what it reports
+    is invalid, else OK.
 
     Raises:
         InstallerError: systemd is not running here, or nothing is installed.
@@ -128,14 +129,14 @@ def status(layout: Layout) -> Report:
     title = f"{contract.SERVICE} is {data['active']} ({data['sub']})"
     facts = tuple((name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None))
     is_active = data["active"] in ("active", "reloading")
-    runtime = _runtime() if is_active else {}
+    runtime, invalid = _runtime() if is_active else ({}, ())
     loaded = observe_loaded(layout, runtime) if runtime else None
-    credentials = _credentials(layout)
-    failed = ExitCode.FAILED if any(check.outcome is Outcome.FAILED for check in credentials) else ExitCode.OK
+    checks = (*invalid, *_credentials(layout))
+    failed = ExitCode.FAILED if any(check.outcome is Outcome.FAILED for check in checks) else ExitCode.OK
     return Report(
         f"{title}: {data['status']}" if data["status"] else title,
-        credentials,
-        facts=(*facts, *_runtime_facts(runtime, loaded)),
+        checks,
+        facts=(*facts, *build_runtime_facts(runtime, loaded)),
         notes=(
             *edited_notes(layout, loaded),
             *_python_notes(data["missing_python"], data["release"]),
@@ -199,16 +200,19 @@ def _backlog(listen: str) -> int | None:
     return int(fields[1]) if len(fields) > 1 else None
 
 
-def _runtime() -> dict[str, Any]:
-    """The status of the main process; empty if it does not answer this user."""
-    found = ask_service()
+def _runtime() -> tuple[dict[str, Any], tuple[Check, ...]]:
+    """The status of the main process, empty if it does not answer this user; a failed check if it is invalid."""
+    try:
+        found = ask_service()
+    except InvalidAnswer as error:
+        return {}, (Check("main process", Outcome.FAILED, error.message, error.hint),)
     for worker in found.get("workers", ()):
         # The proportional set size: shared pages are divided among the processes.
         worker["pss_mib"] = memory_field(Path(f"/proc/{worker['pid']}/smaps_rollup"), "Pss")
-    return found
+    return found, ()
 
 
-def _runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Iterable[tuple[str, str]]:
+def build_runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Iterable[tuple[str, str]]:
     if not runtime:
         return
     if loaded is not None:

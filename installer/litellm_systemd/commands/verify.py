@@ -19,7 +19,7 @@ from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service import installed_settings
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.commands.status import Loaded, edited_notes, observe_file_now, observe_loaded
-from litellm_systemd.errors import CannotCreate, UsageError, remedy_of
+from litellm_systemd.errors import CannotCreate, InvalidAnswer, UsageError, remedy_of
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import ask_service, is_booted
@@ -130,6 +130,7 @@ def _require_place(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
+    invalid: tuple[Check, ...] = ()
     content = text.encode()
     try:
         if _is_written_through(path):
@@ -142,6 +143,7 @@ def _write(path: Path, text: str) -> None:
                 # It has no secrets, and other users read it.
                 os.fchmod(stream.fileno(), 0o644)
                 Path(stream.name).replace(path)
+        checks=(*report.checks, *invalid),
             except BaseException:
                 Path(stream.name).unlink()
                 raise
@@ -168,7 +170,10 @@ def describe_target(report: Report, layout: Layout, now: datetime, origin: Verif
         identifier = current_release(layout)
         release = None if identifier is None else read_release(layout, identifier)
         versions["litellm"] = reported or (release.litellm if release is not None else "") or None
-        config = _config(layout, origin)
+        try:
+            config = _config(layout, origin)
+        except InvalidAnswer as error:
+            invalid = (Check("main process", Outcome.FAILED, error.message, error.hint),)
     at = now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     described = None if config is None else config.as_dict()
     return replace(

@@ -221,7 +221,8 @@ def parse_results(text: str) -> tuple[ConnectionResult, ...]:
     """
     try:
         found: list[dict[str, Any]] = json.loads(text)
-        return tuple(ConnectionResult(each["url"], each["stage"], each["host"], each["error"]) for each in found)
+        names = ("url", "stage", "host", "error")
+        return tuple(ConnectionResult(*(str(each[name]) for name in names)) for each in found)
     except (ValueError, LookupError, TypeError):
         raise Unavailable(
             "the active release does not support the connection test", "sudo litellmctl upgrade"

@@ -18,7 +18,7 @@ from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import Settings
-from litellm_systemd.errors import PermissionDenied
+from litellm_systemd.errors import InvalidAnswer, PermissionDenied
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, read_events
 from litellm_systemd.releases.inventory import current_release, releases_of
 from litellm_systemd.report.report import Outcome
@@ -27,8 +27,8 @@ _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed"
 
 SILENT = Cause(
     "service-silent",
-    "The main process does not respond: it hangs, or a signal stopped it. Its workers may continue to serve; the"
-    " watchdog kills it after WATCHDOG_TIMEOUT seconds.",
+    "The main process does not respond as it should: it hangs, a signal stopped it, or another program answers in its"
+    " place. Its workers may continue to serve; the watchdog kills it after WATCHDOG_TIMEOUT seconds.",
     "sudo systemctl restart litellm",
     requires=_REQUIRES,
 )
@@ -36,8 +36,13 @@ SILENT = Cause(
 
 @detects(SILENT)
 def detect_service_silent(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a main process that does not respond on its control socket."""
-    if snapshot.is_active and not snapshot.runtime:
+    """Detect a main process that does not respond on its control socket, or with an invalid answer."""
+    try:
+        is_silent = snapshot.is_active and not snapshot.runtime
+    except InvalidAnswer as error:
+        yield SILENT.finding(error.message)
+        return
+    if is_silent:
         process = f"the main process {snapshot.service['MainPID']} is {_state(snapshot)}"
         yield SILENT.finding(f"no response on /run/litellm/control.sock; {process}")
 
@@ -173,10 +178,10 @@ def _observe(snapshot: Snapshot) -> tuple[Group, ...]:
     since = snapshot.service.get("InactiveExitTimestamp", "")
     if not since:
         return ()  # not started since this boot
-    entries = snapshot.systemctl.entries(since=since, priority="warning", timeout=2.5)
-    if not entries and not snapshot.is_root:
+    journal = snapshot.systemctl.entries(since=since, priority="warning", timeout=2.5)
+    if not journal.entries and not snapshot.is_root:
         raise PermissionDenied("only root and the group systemd-journal can read the journal")
-    return group_events(recent_events(read_events(entries), time.time()))
+    return group_events(recent_events(read_events(journal.entries), time.time()))
 
 
 def recent_events(events: tuple[LogEvent, ...], now: float) -> tuple[LogEvent, ...]:

@@ -15,11 +15,13 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.command import run, runtime_argv
+from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.dotenv import parse_environment_file
 from litellm_systemd.errors import (
     CommandError,
     InputError,
     InstallerError,
+    InvalidAnswer,
     MissingError,
     PermissionDenied,
     Unavailable,
@@ -27,6 +29,7 @@ from litellm_systemd.errors import (
 )
 from litellm_systemd.host.files import group_exists, observe_file, user_exists
 from litellm_systemd.host.layout import UNITS, Layout, layout_files
+from litellm_systemd.host.service_status import check_status
 from litellm_systemd.host.state import FileKind, HostState, Record, UnitState
 from litellm_systemd.host.systemctl import Systemctl
 
@@ -241,13 +244,20 @@ def active_config(layout: Layout) -> str | None:
 
 
 def ask_service(timeout: float = 20) -> dict[str, Any]:
-    """The status that the main process reports; empty if it does not answer this user within `timeout` seconds."""
+    """The status that the main process reports; empty if it does not answer this user within `timeout` seconds.
+
+    Raises:
+        InvalidAnswer: what answers is not the service, or not as it should be.
+    """
     try:
         answer = run(runtime_argv("status"), timeout=timeout)
+    except CommandError as error:
+        if error.returncode == ExitCode.PROTOCOL:
+            raise InvalidAnswer(error.stderr.strip()) from None
+        return {}
     except InstallerError:
         return {}
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
+    return check_status(json.loads(answer.stdout))
 
 
 def port_trouble(listen: str) -> str:

@@ -19,6 +19,9 @@ from litellm_systemd.host.state import UnitState
 NO_LIMIT = None
 #: Exit code of systemctl for a unit that is not loaded (systemctl(1)).
 _NOT_LOADED = 5
+#: Bytes of journal entries that are read, and the fields that are used. The service writes what it wants.
+_MAX_JOURNAL = 16 * 1024 * 1024
+_FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_PID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,14 @@ class Event:
     when: float
     message: str
     fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Journal entries, oldest first. `is_cut`: there were too many, and these are the newest."""
+
+    entries: tuple[Mapping[str, Any], ...] = ()
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +103,8 @@ class Systemctl:
 
     def entries(
         self, *, since: str | None = None, boot: str | None = None, priority: str | None = None, timeout: float = 60
-    ) -> tuple[Mapping[str, Any], ...]:
-        """Journal entries of the units, and of systemd on them, oldest first (systemd.journal-fields(7)).
+    ) -> Journal:
+        """Journal entries of the units, and of systemd on them (systemd.journal-fields(7)).
 
         None if this user can't read the journal.
 
@@ -102,14 +113,18 @@ class Systemctl:
         """
         argv = journal_argv(since=since, boot=boot, priority=priority, quiet=True, output="json")
         # Without --all a field of more than 4 KiB is null.
+        options = ("--all", "--reverse", f"--output-fields={_FIELDS}")
         try:
-            answer = run((*argv, "--all"), timeout=timeout)
+            answer = run((*argv, *options), timeout=timeout, limit=_MAX_JOURNAL, may_cut=True)
         except CommandError as error:
             # Only for a user who has no journal of their own. For the others journalctl is silent.
             if "insufficient permissions" in error.stderr:
-                return ()
+                return Journal()
             raise
-        return tuple(json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{"))
+        lines = answer.stdout.split("\n")
+        # The last line may have been cut.
+        entries = [json.loads(line) for line in lines[:-1] if line.startswith("{")]
+        return Journal(tuple(reversed(entries)), answer.is_cut)
 
     def kernel_lines(self, lines: int) -> tuple[str, ...]:
         """The last lines of the kernel and its audit since boot, as far as this user can read them."""

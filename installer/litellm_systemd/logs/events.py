@@ -11,6 +11,9 @@ from typing import Any
 from litellm_systemd.logs.known_messages import Signature, find_signature
 
 ERROR, WARNING, INFO = 3, 4, 6
+_PRIORITIES = tuple("01234567")
+#: Characters of a message. A traceback has a few thousand.
+_MAX_TEXT = 64 * 1024
 _TRACEBACK = "Traceback (most recent call last):"
 #: Lines that continue an event; the last two begin paragraphs of LiteLLM. journald drops the empty lines between.
 _CONTINUATIONS = (
@@ -113,7 +116,8 @@ def read_events(entries: Iterable[Mapping[str, Any]]) -> tuple[LogEvent, ...]:
         line = _line(entry)
         at = latest.get(line.pid)
         if at is not None and not line.from_systemd and _continues(found[at], line):
-            found[at] = replace(found[at], text=f"{found[at].text}\n{line.text}")
+            if len(found[at].text) < _MAX_TEXT:
+                found[at] = replace(found[at], text=f"{found[at].text}\n{line.text}")
         else:
             latest[line.pid] = len(found)
             found.append(line)
@@ -121,12 +125,12 @@ def read_events(entries: Iterable[Mapping[str, Any]]) -> tuple[LogEvent, ...]:
 
 
 def _line(entry: Mapping[str, Any]) -> LogEvent:
-    message = _text(entry.get("MESSAGE"))
+    message = message_text(entry.get("MESSAGE"))
     pid = str(entry.get("_PID", ""))
     text, call = _unwrap(message)
     return LogEvent(
         int(entry.get("__REALTIME_TIMESTAMP", 0)) / 1e6,
-        int(entry.get("PRIORITY", INFO)),
+        _priority(entry.get("PRIORITY")),
         pid,
         text,
         from_systemd=pid == "1",
@@ -134,11 +138,16 @@ def _line(entry: Mapping[str, Any]) -> LogEvent:
     )
 
 
-def _text(message: Any) -> str:
+def _priority(value: Any) -> int:
+    """The priority of an entry; a process can write any text there, or several (systemd.journal-fields(7))."""
+    return int(value) if value in _PRIORITIES else INFO
+
+
+def message_text(message: Any) -> str:
     """A message as text: journalctl prints one that is not UTF-8 as a list of numbers, a large one as null."""
-    if isinstance(message, list) and all(isinstance(each, int) for each in message):
-        return bytes(message).decode(errors="replace")
-    return message if isinstance(message, str) else ""
+    if isinstance(message, list) and all(isinstance(each, int) and 0 <= each < 256 for each in message):
+        message = bytes(message).decode(errors="replace")
+    return message[:_MAX_TEXT] if isinstance(message, str) else ""
 
 
 def _unwrap(message: str) -> tuple[str, str]:
@@ -147,7 +156,7 @@ def _unwrap(message: str) -> tuple[str, str]:
         return message, ""
     try:
         found = dict(json.loads(message))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return message, ""
     trace = str(found.get("stacktrace") or "").rstrip()
     return "\n".join(part for part in (str(found.get("message", "")), trace) if part), str(

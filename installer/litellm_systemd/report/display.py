@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from litellm_systemd.report import report as reports
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.report import Check, Outcome, Report, printable
 
 _MARKS = {
     Outcome.OK: "[green]ok[/]",
@@ -35,12 +35,16 @@ def render_tables(report: Report, console: Console | None = None) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
+def _escape(text: str) -> str:
+    return escape(printable(text))
+
+
 def _table(found: reports.Table) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column in found.columns:
         table.add_column(column, overflow="fold")
     for row in found.rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(_escape, row))
     return table
 
 
@@ -49,7 +53,7 @@ def _facts(report: Report) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in report.facts:
-        table.add_row(f"  {escape(name)}", escape(value))
+        table.add_row(f"  {_escape(name)}", _escape(value))
     return table
 
 
@@ -62,7 +66,7 @@ def _checks(checks: tuple[Check, ...]) -> Table:
         table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
     for check in checks:
-        detail = escape(check.detail) + (f"\n[yellow]{escape(check.hint)}[/]" if check.hint else "")
+        detail = _escape(check.detail) + (f"\n[yellow]{_escape(check.hint)}[/]" if check.hint else "")
         seconds = [] if not timed else ["" if check.seconds is None else f"{check.seconds * 1000:.0f} ms"]
-        table.add_row(f"  {_MARKS[check.outcome]}", escape(check.name), *seconds, detail)
+        table.add_row(f"  {_MARKS[check.outcome]}", _escape(check.name), *seconds, detail)
     return table

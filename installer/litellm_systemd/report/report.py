@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -34,6 +35,14 @@ class Check:
     hint: str = ""
     seconds: float | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A text of the service or of another program without what a terminal acts on; lines and tabs stay."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def render_count(number: int, noun: str) -> str:

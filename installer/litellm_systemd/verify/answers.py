@@ -127,7 +127,7 @@ def read_deltas(stream: Stream) -> Deltas:
     for event in stream.events:
         try:
             body = json.loads(event.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(body, dict) and body.get("error"):
             deltas.error = deltas.error or extract_error(body, "")

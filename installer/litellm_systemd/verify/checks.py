@@ -291,7 +291,7 @@ def _bodies(stream: Stream) -> Iterator[tuple[ServerSentEvent, Mapping[str, Any]
     for event in stream.events:
         try:
             body = json.loads(event.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(body, dict):
             yield event, body

@@ -220,11 +220,12 @@ def read_known(gateway: Gateway) -> dict[str, ModelInfo]:
         rows = gateway.get(MODEL_INFO).json()["data"]
         return {
             one["model_name"]: ModelInfo(
-                one["model_info"].get("mode"),
+                mode if isinstance(mode := one["model_info"].get("mode"), str) else None,
                 is_mocked(one.get("litellm_params", {})),
                 _read_prices(one["model_info"]),
             )
             for one in rows
+            if isinstance(one["model_name"], str)
         }
     except (GatewayError, KeyError, TypeError, AttributeError):
         return {}
@@ -232,7 +233,7 @@ def read_known(gateway: Gateway) -> dict[str, ModelInfo]:
 
 def _read_prices(info: Mapping[str, Any]) -> Prices | None:
     names = ("input_cost_per_token", "cache_creation_input_token_cost", "cache_read_input_token_cost")
-    full, written, read = (info.get(name) for name in names)
+    full, written, read = (price if isinstance(price := info.get(name), (int, float)) else 0 for name in names)
     return Prices(full, written, read) if full and written and read else None
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, ExitCode
+from litellm_systemd.errors import InvalidAnswer
 from litellm_systemd.runtime.master.event_loop import EventLoop
 
 
@@ -85,6 +87,9 @@ class Reloads:
 
 
 _MAX_REQUEST_SIZE = 4096
+#: Bytes: room for the status of a thousand workers.
+_MAX_ANSWER_SIZE = 1024 * 1024
+_READ_SIZE = 65536
 
 Handler = Callable[[str, "ControlClient"], None]
 
@@ -177,18 +182,52 @@ class ControlSocket:
 def query(path: Path, command: str, timeout: float | None) -> dict[str, Any]:
     """Send one command and return the answer.
 
-    Raises OSError if no process listens at `path`, or if the answer takes longer than `timeout` seconds.
+    The other side is not trusted: root asks, and a compromised service could answer without an end, byte by byte, or
+    put a link to another program's socket in the place of its own.
+
+    Raises:
+        OSError: no process listens at `path`, or the answer takes longer than `timeout` seconds.
+        InvalidAnswer: that is not the socket of the service, or the answer is too long or not a JSON object.
     """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    answer, part = bytearray(), b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
-        connection.connect(str(path))
+        _connect(connection, path)
         connection.sendall(json.dumps({"command": command}).encode() + b"\n")
-        with connection.makefile("rb") as answers:
-            line = answers.readline()
-    if not line:
+        while b"\n" not in part:
+            if deadline is not None:
+                if (left := deadline - time.monotonic()) <= 0:
+                    raise TimeoutError(f"no complete answer within {timeout:g} s")
+                connection.settimeout(left)
+            part = connection.recv(_READ_SIZE)
+            if not part:
+                break
+            answer += part
+            if len(answer) > _MAX_ANSWER_SIZE:
+                raise InvalidAnswer(f"the answer at {path} is longer than {_MAX_ANSWER_SIZE // 1024} KiB")
+    if not answer:
         raise ConnectionResetError("the service closed the connection without an answer")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+    try:
+        found = json.loads(answer.partition(b"\n")[0])
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidAnswer(f"the answer at {path} is not a JSON object")
+    return found
+
+
+def _connect(connection: socket.socket, path: Path) -> None:
+    """Connect to the socket file itself: not through a link, and only if it belongs to the owner of its folder."""
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != path.parent.stat().st_uid:
+            raise InvalidAnswer(f"{path} is not the socket of the service")
+        # What was checked, whatever is at the path by now.
+        connection.connect(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
 
 
 def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
@@ -198,28 +237,36 @@ def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
         return _report_error("RUNTIME_DIRECTORY is not set. This command is for ExecReload= of the unit.")
     path = Path(directory) / CONTROL_SOCKET
     try:
-        if pid is not None and (answering := query(path, "status", 10)["pid"]) != pid:
+        if pid is not None and (answering := query(path, "status", 10).get("pid")) != pid:
             return _report_error(f"process {answering} answers at {path}, not {pid}. Restart the service.")
         # No timeout here: the service enforces START_TIMEOUT itself, and systemd limits this command.
         result = query(path, "reload", None)
     except OSError as error:
         return _report_error(f"cannot connect to the service at {path}: {error.strerror or error}. Is it running?")
-    if result["ok"]:
+    except InvalidAnswer as error:
+        return _report_error(f"{error.message}. {error.hint}")
+    if result.get("ok") is True:
         return ExitCode.OK
     from litellm_systemd.runtime.journal import open_journal  # imported here because it imports asyncio
 
     if open_journal(environ).prefixed:
         return ExitCode.FAILED  # the service itself has logged the reason
-    return _report_error(f"reload failed: {result['error']}")
+    return _report_error(f"reload failed: {result.get('error')}")
 
 
 def status_main(environ: Mapping[str, str]) -> int:
-    """Print the status of the running service as a line of JSON. Returns 1 and prints the reason if that fails."""
+    """Print the status of the running service as a line of JSON.
+
+    Returns 1 and prints the reason if the service does not answer, PROTOCOL if its answer is invalid.
+    """
     path = Path(environ.get("RUNTIME_DIRECTORY", RUNTIME_DIRECTORY)) / CONTROL_SOCKET
     try:
         print(json.dumps(query(path, "status", 10)))  # noqa: T201 - the output of a command
     except OSError as error:
         return _report_error(f"cannot connect to the service at {path}: {error.strerror or error}. Is it running?")
+    except InvalidAnswer as error:
+        _report_error(error.message)
+        return error.code
     return ExitCode.OK
 
 

@@ -1,0 +1,111 @@
+"""The status that the main process reports is checked before root uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from litellm_systemd.commands.status import Loaded, build_runtime_facts
+from litellm_systemd.errors import InvalidAnswer
+from litellm_systemd.host.service_status import check_status
+
+STATUS: dict[str, Any] = {
+    "ok": True,
+    "state": "serving",
+    "status": "serving on 127.0.0.1:4000 with 1 model, 1 worker",
+    "pid": 71,
+    "generation": 2,
+    "config": "/etc/litellm/configs/demo.yml",
+    "config_name": "demo.yml",
+    "sha256": "0" * 64,
+    "models": 1,
+    "restarts": 0,
+    "last_reload": {"ok": False, "at": 1.0, "generation": 2, "seconds": 0.5, "error": "no model_list"},
+    "workers": [
+        {
+            "worker": 1,
+            "pid": 72,
+            "generation": 2,
+            "state": "serving",
+            "age": 1.5,
+            "answered": 0.1,
+            "inflight": 0,
+            "requests": 3,
+        }
+    ],
+}
+WRONG: tuple[Any, ...] = (
+    None,
+    "",
+    "x",
+    "x" * 5000,
+    -1,
+    2**70,
+    0.5,
+    float("inf"),
+    float("nan"),
+    True,
+    [],
+    [None],
+    [[]],
+    {},
+    {"a": 1},
+)
+PLACES = (
+    *((key,) for key in STATUS),
+    *(("last_reload", key) for key in STATUS["last_reload"]),
+    *(("workers", 0, key) for key in STATUS["workers"][0]),
+    ("workers", 0),
+)
+
+
+def facts_of(status: Any) -> list[tuple[str, str]]:
+    """What `status` prints."""
+    found = check_status(status)
+    for worker in found["workers"]:
+        worker["pss_mib"] = None
+    return list(build_runtime_facts(found, Loaded("demo.yml", "0" * 64, None)))
+
+
+def test_good_status() -> None:
+    """The status of a service is printed, also without what a starting one does not know."""
+    assert ("workers replaced", "0") in facts_of(copy.deepcopy(STATUS))
+    starting = {**STATUS, "generation": None, "sha256": None, "last_reload": None, "workers": [], "more": [1]}
+    assert ("generation", "None") in facts_of(starting)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place)))
+def test_wrong_values(place: tuple[Any, ...]) -> None:
+    """A value of another type, or a missing one, is an error in words or is printed: never another error."""
+    refused = 0
+    for value in (*WRONG, KeyError):
+        status = copy.deepcopy(STATUS)
+        parent = status
+        for key in place[:-1]:
+            parent = parent[key]
+        if value is KeyError:
+            del parent[place[-1]]
+        else:
+            parent[place[-1]] = value
+        with contextlib.suppress(InvalidAnswer):
+            facts_of(status)
+            continue
+        refused += 1
+    assert refused or place[-1] in ("ok", "at", "generation")
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "null", '"x"', "{}", '{"workers": {}}'])
+def test_other_documents(text: str) -> None:
+    """Another JSON document than a status is an error in words."""
+    with pytest.raises(InvalidAnswer, match="status"):
+        check_status(json.loads(text))
+
+
+def test_too_many_workers() -> None:
+    """A list of workers that no service has is refused."""
+    with pytest.raises(InvalidAnswer, match="no usable list of workers"):
+        check_status({**STATUS, "workers": STATUS["workers"] * 1001})
