@@ -154,10 +154,10 @@ def test_names_of_profiles(home: Path) -> None:
 def test_credentials_that_cannot_be_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of another user, as after `sudo aws configure`, is reported as unreadable, not as a missing profile."""
 
-    def refuse(path: Path, _mode: str) -> None:
+    def refuse(path: Path) -> bytes:
         raise PermissionError(path)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("litellm_systemd.aws.sources.read_trusted", refuse)
     with pytest.raises(PermissionDenied, match="can't be read by this user"):
         read_profile("cline", home)
 

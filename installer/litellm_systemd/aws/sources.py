@@ -19,6 +19,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from litellm_systemd.env.aws import parse_moment, render_moment
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.user_files import read_trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +126,13 @@ def _profiles(path: Path, *, headed: bool = False) -> dict[str, dict[str, Any]]:
     from botocore.exceptions import ConfigNotFound, ConfigParseError
 
     try:
-        path.open("rb").close()  # botocore ignores a file that can't be read
+        read_trusted(path)  # botocore ignores a file that can't be read
         found: dict[str, dict[str, Any]] = raw_config_parse(str(path))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ConfigNotFound):
         return {}
     except PermissionError:
         raise PermissionDenied(f"{path}: can't be read by this user", "Run it as the user who owns it.") from None
-    except ConfigParseError:
+    except (ConfigParseError, ValueError):
         raise InputError(
             f"{path}: not in the format of the AWS CLI", "Fix it, or run 'aws configure' again."
         ) from None

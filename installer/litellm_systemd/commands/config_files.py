@@ -27,6 +27,7 @@ from litellm_systemd.host.observe import read_manifest
 from litellm_systemd.host.state import FileKind, Record, is_edited
 from litellm_systemd.resources import USER_FILE, config_names, shared_names
 from litellm_systemd.resources import read_config as read_shipped
+from litellm_systemd.user_files import read_trusted
 
 #: Texts by their path below /etc/litellm/configs.
 Texts = Mapping[str, bytes]
@@ -176,7 +177,7 @@ def _given(
     layout: Layout, path: Path, texts: Texts, installed: Lookup, files: dict[str, bytes], take: Container[str]
 ) -> Lookup:
     """Look up the user's file and what it includes next to it, before what is installed; `files` collects them."""
-    text, folder, configs = read_text(path, str(path)), real_path(path).parent, _real(layout, "")
+    text, folder, configs = _read_given(path), real_path(path).parent, _real(layout, "")
     files[path.name] = text.encode()
 
     def lookup(file: Path) -> FileText | None:
@@ -194,6 +195,11 @@ def _given(
     return lookup
 
 
+def _read_given(path: Path) -> str:
+    """A file that the user names, or that such a file includes."""
+    return read_text(path, str(path), read=read_trusted)
+
+
 def _require_installed(layout: Layout, path: Path, file: Path) -> None:
     if not (file.is_relative_to(layout.real(layout.etc).absolute()) and path_exists(file)):
         raise InputError(
@@ -206,7 +212,7 @@ def _take_along(
     layout: Layout, own: Path, name: str, texts: Texts, files: dict[str, bytes], take: Container[str]
 ) -> FileText | None:
     """Add an included file to those to install; None if the installed file is used in its place."""
-    text = read_text(own, str(own))
+    text = _read_given(own)
     stays = _stays(layout, name, read_manifest(layout))
     if name in texts and text.encode() in (texts[name], read_shipped(name).encode()):
         return None

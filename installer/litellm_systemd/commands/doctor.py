@@ -36,6 +36,7 @@ from litellm_systemd.install.plan import in_order
 from litellm_systemd.logs.events import message_text
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
+from litellm_systemd.user_files import require_output, write_output
 
 #: At most this many checks that were skipped for the same reason are named to people; JSON lists all of them.
 _NAMED = 5
@@ -285,8 +286,10 @@ def require_place(path: Path) -> None:
         raise _exists(path)
     if not path.parent.is_dir():
         raise CannotCreate(f"{path}: there is no folder {path.parent}", "Create it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise CannotCreate(f"{path}: {path.parent} is not writable", "Name another path.")
+    try:
+        require_output(path)
+    except OSError as error:
+        raise CannotCreate(f"{path}: {error.strerror}", "Name another path.") from None
 
 
 def _exists(path: Path) -> CannotCreate:
@@ -319,18 +322,19 @@ def write_bundle(report: Report, path: Path) -> Report:
 
 
 def _write(path: Path, parts: dict[str, str]) -> None:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise _exists(path) from None
-    except OSError as error:
-        raise CannotCreate(f"{path}: {error.strerror}", "Name another path.") from None
-    with os.fdopen(handle, "wb") as stream, tarfile.open(fileobj=stream, mode="w:gz") as archive:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, text in sorted(parts.items()):
             content = text.encode()
             member = tarfile.TarInfo(f"{_NAME}/{name}")
             member.size, member.mode, member.mtime = len(content), 0o600, int(time.time())
             archive.addfile(member, io.BytesIO(content))
+    try:
+        write_output(path, packed.getvalue(), 0o600, replace=False)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError as error:
+        raise CannotCreate(f"{path}: {error.strerror}", "Name another path.") from None
 
 
 def _parts(snapshot: Snapshot, scrubber: Scrubber) -> Iterator[tuple[str, Callable[[], str]]]:

@@ -20,6 +20,7 @@ from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.errors import InputError, InstallerError, PermissionDenied, UsageError
 from litellm_systemd.report.report import Report
 from litellm_systemd.resources import EXAMPLE_ENV, read_config
+from litellm_systemd.user_files import write_output
 
 _AS_AWS = "Write it as AWS does: us-east-1, eu-central-1."
 
@@ -140,15 +141,11 @@ def _exists(path: Path) -> InstallerError:
 
 
 def _write(path: Path, text: str, invoker: Invoker, *, force: bool) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL) | os.O_NOFOLLOW
+    if force and path.is_symlink():
+        raise InputError(f"{path} is a link", "Name the file itself: --env-file FILE")
     try:
-        handle = os.open(path, flags, 0o600)
+        write_output(path, text.encode(), 0o600, replace=force, owner=(invoker.uid, invoker.gid))
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
         raise PermissionDenied(f"{path}: {error.strerror}", "Choose a folder that you can write to.") from None
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        os.fchmod(handle, 0o600)
-        if os.geteuid() == 0:
-            os.fchown(handle, invoker.uid, invoker.gid)
-        stream.write(text)

@@ -13,9 +13,10 @@ from litellm_systemd.aws.credentials import needs_metadata, uses_pair
 from litellm_systemd.aws.sources import Credentials
 from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, PAIR, PROFILE, PROFILE_NAME, SECRET, TOKEN
 from litellm_systemd.env.dotenv import Dotenv
-from litellm_systemd.errors import InputError, Unavailable
+from litellm_systemd.errors import InputError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.user_files import require_trusted
 
 _BUNDLES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 NOT_ASKED = "The credentials were not checked with AWS. To check them: litellmctl verify"
@@ -125,11 +126,14 @@ def _require_file(dotenv: Dotenv, name: str, path: Path) -> None:
         )
     if name in _BUNDLES and path.is_file():
         try:
+            require_trusted(path)
             ssl.create_default_context(cafile=str(path))
         except ssl.SSLError:
             raise InputError(
                 f"{place} has no certificate in PEM", "PEM has lines like -----BEGIN CERTIFICATE-----."
             ) from None
+        except PermissionDenied as error:
+            raise PermissionDenied(f"{dotenv.where(name)}: {name}: {error.message}", error.hint) from None
 
 
 def _service_reads(path: Path) -> bool:

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.command import replace_process
-from litellm_systemd.errors import InputError, InstallerError, NotInstalled, Unavailable, UsageError
+from litellm_systemd.errors import (
+    CannotCreate,
+    InputError,
+    InstallerError,
+    NotInstalled,
+    Unavailable,
+    UsageError,
+    remedy_of,
+)
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import require_root
 from litellm_systemd.install.apply import changing
@@ -27,6 +35,7 @@ from litellm_systemd.releases.inventory import (
 )
 from litellm_systemd.releases.source import Source, fetch_litellm, fetch_package, find_source
 from litellm_systemd.report.report import Report, render_count
+from litellm_systemd.user_files import require_output
 
 Say = Callable[[str], None]
 
@@ -187,12 +196,17 @@ def bundle(out: Path | None, target: Target, *, wheels: Path | None = None, say:
 
     Raises:
         InputError: litellm-systemd does not run on that Python.
+        CannotCreate: the file can't be written.
         CommandError: a package can't be downloaded.
     """
     if target.python not in ("3.10", "3.11", "3.12", "3.13", "3.14"):
         raise InputError(f"litellm-systemd does not run on Python {target.python}", "It runs on 3.10 to 3.14.")
     source = find_source()
     path = out or Path(f"litellm-systemd-{source.version}-cp{target.python.replace('.', '')}-{target.machine}.tar")
+    try:
+        require_output(path, is_strict=True)
+    except OSError as error:
+        raise CannotCreate(f"{path}: {error.strerror}", remedy_of(error)) from error
     manifest = write_bundle(source, path, target, wheels=wheels, say=say)
     size = path.stat().st_size
     return Report(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -29,6 +26,7 @@ from litellm_systemd.instances.throwaway import throwaway_process, throwaway_uni
 from litellm_systemd.releases.inventory import current_release, read_release
 from litellm_systemd.report.exports import render_junit
 from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.user_files import require_output, write_output
 from litellm_systemd.verify.run import verify_fallbacks
 
 _UNIT_NOTE = "Tried on a throwaway unit with the service's release, environment, configuration, user and sandbox."
@@ -91,7 +89,7 @@ class Files:
             if not path.parent.is_dir():
                 raise CannotCreate(f"{path}: there is no folder {path.parent}", "Create it first.")
             try:
-                _require_place(path)
+                require_output(path)
             except OSError as error:
                 raise CannotCreate(f"{path}: {error.strerror}", remedy_of(error)) from error
 
@@ -109,44 +107,10 @@ class Files:
             _write(self.html, render_page(report))
 
 
-def _is_written_through(path: Path) -> bool:
-    """Whether it is /dev/stdout, a pipe or a link, which must not be replaced by a file."""
-    return path.is_symlink() or (path.exists() and not path.is_file())
-
-
-def _require_place(path: Path) -> None:
-    """Raise OSError if `_write` would fail, as far as can be checked without leaving a file."""
-    if _is_written_through(path):
-        if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-        pass
-    if path.exists():
-        folder, user = path.parent.stat(), os.geteuid()
-        # As in /tmp, where a user can't replace a file of another user (rename(2)).
-        if folder.st_mode & stat.S_ISVTX and user not in (0, folder.st_uid, path.stat().st_uid):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
 def _write(path: Path, text: str) -> None:
-    invalid: tuple[Check, ...] = ()
-    content = text.encode()
     try:
-        if _is_written_through(path):
-            path.write_bytes(content)
-            return
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            try:
-                stream.write(content)
-                stream.flush()
-                # It has no secrets, and other users read it.
-                os.fchmod(stream.fileno(), 0o644)
-                Path(stream.name).replace(path)
-        checks=(*report.checks, *invalid),
-            except BaseException:
-                Path(stream.name).unlink()
-                raise
+        # It has no secrets, and other users read it.
+        write_output(path, text.encode(), 0o644)
     except OSError as error:
         raise CannotCreate(f"{path}: {error.strerror}", remedy_of(error)) from error
 
@@ -166,6 +130,7 @@ def describe_target(report: Report, layout: Layout, now: datetime, origin: Verif
     """Add time and target: checked_at, versions and config in the data, and a note if the configuration is old."""
     reported = report.data.get("litellm_version")
     versions, config = {"litellm_systemd": version("litellm-systemd"), "litellm": reported}, None
+    invalid: tuple[Check, ...] = ()
     if origin.is_own:
         identifier = current_release(layout)
         release = None if identifier is None else read_release(layout, identifier)
@@ -178,6 +143,7 @@ def describe_target(report: Report, layout: Layout, now: datetime, origin: Verif
     described = None if config is None else config.as_dict()
     return replace(
         report,
+        checks=(*report.checks, *invalid),
         notes=(*edited_notes(layout, config), *report.notes),
         data={"checked_at": at, "versions": versions, "config": described, **report.data},
     )

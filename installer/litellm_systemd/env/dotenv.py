@@ -18,6 +18,7 @@ from dotenv.parser import parse_stream
 
 from litellm_systemd.contract import TRIAL_SOCKET
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.user_files import read_trusted
 
 #: execve(2): the kernel refuses one string of more than 32 pages, and by default a quarter of an 8 MiB stack in all.
 MAX_ASSIGNMENT_BYTES = 131_071
@@ -64,11 +65,13 @@ def read_dotenv(path: Path) -> Dotenv:
 
     Raises:
         MissingError: there is no such file.
-        PermissionDenied: it can't be read.
-        InputError: it isn't UTF-8, or a line isn't an assignment (python-dotenv would skip it silently).
+        PermissionDenied: it can't be read, or another user could have written what root would read.
+        InputError: it isn't UTF-8, is too large or no regular file, or a line isn't an assignment (python-dotenv
+            would skip it silently).
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # In text mode, so that each form of line break counts as one.
+        text = io.TextIOWrapper(io.BytesIO(read_trusted(path)), encoding="utf-8-sig").read()
     except FileNotFoundError:
         raise MissingError(
             f"{path}: no such file", "Name your file with --env-file, or create one: litellmctl init"
@@ -84,6 +87,8 @@ def read_dotenv(path: Path) -> Dotenv:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{path}:{line}: not UTF-8 text", "Save the file as UTF-8.") from None
+    except ValueError as error:
+        raise InputError(f"{path} {error}", "Name a file of assignments: NAME=value.") from None
     return parse_dotenv(text, str(path))
 
 

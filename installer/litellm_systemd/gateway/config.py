@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -42,6 +41,7 @@ from litellm_systemd.gateway.config_types import Model as Model
 from litellm_systemd.gateway.config_types import Severity as Severity
 from litellm_systemd.gateway.installed_litellm import read_model_map
 from litellm_systemd.gateway.lint import lint as lint
+from litellm_systemd.user_files import read_regular
 
 try:  # libyaml's loader is ten times faster; some builds of PyYAML come without it.
     from yaml import CSafeLoader as _Loader
@@ -50,8 +50,6 @@ except ImportError:  # pragma: no cover
 
 Marks = dict[KeyPath, Mark]
 
-#: The largest file that is read, in bytes: room for ten thousand models.
-_MAX_BYTES = 4 * 1024 * 1024
 #: How deep values may be nested, and how many there may be if each alias counts as a copy: code that walks a
 #: configuration, LiteLLM's too, calls itself for each level and visits each alias.
 _MAX_DEPTH = 100
@@ -210,13 +208,15 @@ def _read(path: Path, lookup: Lookup, shown: str, by: str) -> tuple[str, str]:
     return (found.text, found.shown) if found is not None else (read_text(path, shown, by), shown)
 
 
-def read_text(path: Path, shown: str, by: str = "") -> str:
+def read_text(path: Path, shown: str, by: str = "", read: Callable[[Path], bytes] = read_regular) -> str:
     """The text of a configuration file. `shown` names it in messages, `by` names the file that includes it.
+
+    `read` returns the content; for a file that the user names it is `read_trusted`.
 
     Raises MissingError, PermissionDenied, or InputError for one that isn't UTF-8, too large, or no regular file.
     """
     try:
-        return _read_regular(path).decode()
+        return read(path).decode()
     except FileNotFoundError:
         hint = "Give the path of a LiteLLM configuration."
         raise MissingError(f"{shown}{by} doesn't exist", hint) from None
@@ -231,20 +231,6 @@ def read_text(path: Path, shown: str, by: str = "") -> str:
         raise InputError(
             f"{shown}{by} can't be read: {reason}", "Give the path of a LiteLLM configuration."
         ) from None
-
-
-def _read_regular(path: Path) -> bytes:
-    # A pipe would block until it has a writer, and a device may never end.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if stat.S_ISDIR(mode):
-            raise ValueError("is a directory")
-        if not stat.S_ISREG(mode):
-            raise ValueError("is not a regular file")
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"is larger than {_MAX_BYTES // 1024**2} MiB")
-    return content
 
 
 def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, Any], Marks]:

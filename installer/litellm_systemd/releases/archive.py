@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from litellm_systemd.errors import InputError, InstallerError, MissingError
+from litellm_systemd.user_files import require_trusted
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -138,12 +139,13 @@ def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Pat
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Manifest, dict[str, tarfile.TarInfo], tarfile.TarFile]]:
     try:
+        require_trusted(path)
         with tarfile.open(path, "r:") as archive:
             manifest = _manifest(path, archive)
             yield manifest, _members(path, archive, manifest), archive
     except FileNotFoundError:
         raise MissingError(f"{path} doesn't exist", "To create a bundle, run: litellmctl bundle") from None
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise _damaged(path, str(error)) from None
     except OSError as error:
         raise InstallerError(f"{path}: {error.strerror}", "Fix that and run it again.") from error

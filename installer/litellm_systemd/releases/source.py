@@ -41,6 +41,7 @@ from litellm_systemd.releases.requirements_lock import (
 )
 from litellm_systemd.releases.venvs import find_uv, index_environment, install_argv, pip_argv
 from litellm_systemd.resources import read_lock
+from litellm_systemd.user_files import require_trusted
 
 if TYPE_CHECKING:
     from packaging.version import Version
@@ -291,8 +292,10 @@ def read_wheel(path: Path) -> tuple[str, dict[str, bytes]]:
     Raises:
         MissingError: there is no such file.
         InputError: it is not a wheel of this package.
+        PermissionDenied: another user could have written what root would install.
     """
     try:
+        require_trusted(path)
         with zipfile.ZipFile(path) as archive:
             entries = {item.filename: archive.read(item) for item in archive.infolist() if not item.is_dir()}
     except FileNotFoundError:
