@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import os
 import socket
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.worker import draining_server
-from litellm_systemd.runtime.worker.draining_server import Acceptor
+from litellm_systemd.runtime.worker import acceptor
+from litellm_systemd.runtime.worker.acceptor import Acceptor, ConnectionCounts
 from litellm_systemd.runtime.worker.worker import asyncio_run
 
 DEADLINE = 30.0
@@ -22,9 +23,9 @@ DEADLINE = 30.0
 class Worker:
     """A worker that keeps the connections that it accepts."""
 
-    def __init__(self, listener: socket.socket, *, alone: bool = False) -> None:
+    def __init__(self, listener: socket.socket, counts: ConnectionCounts, seat: int = 0) -> None:
         self.connections: list[socket.socket] = []
-        self.acceptor = Acceptor(listener, self._keep, lambda: len(self.connections), alone=alone)
+        self.acceptor = Acceptor(listener, self._keep, lambda: len(self.connections), counts, seat)
 
     async def _keep(self, connection: socket.socket) -> None:
         self.connections.append(connection)
@@ -48,7 +49,8 @@ def test_simultaneous_clients_are_distributed() -> None:
     """If sixteen clients connect together, all are accepted, and each of two workers accepts at least five."""
 
     async def scenario(listener: socket.socket) -> None:
-        workers = Worker(listener), Worker(listener.dup())
+        counts = ConnectionCounts(2)
+        workers = Worker(listener, counts), Worker(listener.dup(), counts, 1)
         clients = [socket.create_connection(listener.getsockname()) for _ in range(16)]
         await _until(lambda: sum(len(worker.connections) for worker in workers) == len(clients))
         assert min(len(worker.connections) for worker in workers) >= 5
@@ -57,13 +59,26 @@ def test_simultaneous_clients_are_distributed() -> None:
 
 
 def test_a_single_worker_accepts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker without others accepts simultaneous clients without a delay."""
-    monkeypatch.setattr(draining_server, "_DELAY_PER_CONNECTION", DEADLINE)
-    monkeypatch.setattr(draining_server, "_MAX_DELAY", DEADLINE)
+    """A worker without others accepts simultaneous clients without a pause, more of them than in one batch."""
+    monkeypatch.setattr(acceptor, "_PAUSE", DEADLINE)
 
     async def scenario(listener: socket.socket) -> None:
-        worker = Worker(listener, alone=True)
-        clients = [socket.create_connection(listener.getsockname()) for _ in range(16)]
+        worker = Worker(listener, ConnectionCounts(4))
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(40)]
+        await _until(lambda: len(worker.connections) == len(clients))
+
+    _run(scenario)
+
+
+def test_the_worker_with_fewest_connections_accepts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of open connections the worker with the fewest accepts without a pause."""
+    monkeypatch.setattr(acceptor, "_PAUSE", DEADLINE)
+
+    async def scenario(listener: socket.socket) -> None:
+        counts = ConnectionCounts(3)
+        counts.set(1, 3000)
+        worker = Worker(listener, counts)
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(40)]
         await _until(lambda: len(worker.connections) == len(clients))
 
     _run(scenario)
@@ -73,15 +88,42 @@ def test_idle_worker_accepts_first() -> None:
     """A new client gets the worker without connections, not the one that has eight."""
 
     async def scenario(listener: socket.socket) -> None:
-        busy = Worker(listener)
+        counts = ConnectionCounts(2)
+        busy = Worker(listener, counts)
         clients = [socket.create_connection(listener.getsockname()) for _ in range(8)]
         await _until(lambda: len(busy.connections) == len(clients))
-        idle = Worker(listener.dup())
+        idle = Worker(listener.dup(), counts, 1)
         clients.append(socket.create_connection(listener.getsockname()))
         await _until(lambda: len(idle.connections) == 1)
         assert len(busy.connections) == 8
 
     _run(scenario)
+
+
+def test_a_hung_worker_is_not_awaited() -> None:
+    """If the worker with the fewest connections hangs, another one accepts, and soon many at a time."""
+
+    async def scenario(listener: socket.socket) -> None:
+        counts = ConnectionCounts(2)
+        counts.set(1, 0)
+        worker = Worker(listener, counts)
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(60)]
+        sizes = [0]
+
+        def is_complete() -> bool:
+            sizes.append(len(worker.connections))
+            return sizes[-1] == len(clients)
+
+        await _until(is_complete)
+        assert max(after - before for before, after in itertools.pairwise(sizes)) >= 8
+
+    _run(scenario)
+
+
+def test_seats() -> None:
+    """Each worker has a seat of its own; workers beyond the last seat share that one."""
+    counts = ConnectionCounts(3)
+    assert [counts.find_seat(taken) for taken in ((), (0,), (1, 0), (0, 1, 2), (1, 2))] == [0, 1, 2, 2, 0]
 
 
 class FailingSocket(socket.socket):
@@ -103,7 +145,7 @@ def test_accept_error(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(listener: socket.socket) -> None:
         with FailingSocket(fileno=listener.dup().detach()) as failing:
             failing.setblocking(False)
-            worker = Worker(failing)
+            worker = Worker(failing, ConnectionCounts(1))
             client = socket.create_connection(listener.getsockname())
             await _until(lambda: len(worker.connections) == 1)
             worker.acceptor.close()
@@ -116,20 +158,22 @@ def test_accept_error(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.slow
 def test_closed_acceptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A closed acceptor accepts no connection, not even one that was waiting for its delay."""
+    """A closed acceptor accepts no connection, not even one that it left to others first."""
     delay = 1.0  # long enough for the next lines on a busy machine
-    monkeypatch.setattr(draining_server, "_DELAY_PER_CONNECTION", delay)
-    monkeypatch.setattr(draining_server, "_MAX_DELAY", delay)
+    monkeypatch.setattr(acceptor, "_PAUSE", delay)
 
     async def scenario(listener: socket.socket) -> None:
-        closed = Worker(listener.dup())
+        counts = ConnectionCounts(2)
+        counts.set(1, 1)
+        closed = Worker(listener.dup(), counts)
         first = socket.create_connection(listener.getsockname())
         await _until(lambda: len(closed.connections) == 1)
+        counts.set(1, 0)
         second = socket.create_connection(listener.getsockname())
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
         closed.acceptor.close()
         await asyncio.sleep(1.5 * delay)
-        other = Worker(listener)
+        other = Worker(listener, counts, 1)
         await _until(lambda: len(other.connections) == 1)
         assert len(closed.connections) == 1
         first.close()

@@ -20,6 +20,7 @@ from litellm_systemd.runtime.channel import Channel, Heartbeat, Message, Serve, 
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.event_loop import EventLoop, signals_blocked
 from litellm_systemd.runtime.options import Configuration, Options
+from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
 from litellm_systemd.runtime.worker.worker import Job, reset_process, run
 
 #: Seconds between SIGABRT, on which a hung worker prints its stack, and SIGKILL.
@@ -341,6 +342,9 @@ class WorkerPool:
         self._on_message = on_message
         self._on_exit = on_exit
         self._running: dict[int, tuple[Generation, WorkerHandle]] = {}
+        #: With room for generations that drain.
+        self._counts = ConnectionCounts(4 * job.options.workers + 4)
+        self._seats: dict[int, int] = {}
 
     @property
     def workers(self) -> list[WorkerHandle]:
@@ -349,11 +353,18 @@ class WorkerPool:
 
     def fork(self, slot: int, generation: Generation) -> WorkerHandle:
         """Fork a worker for a slot of a generation."""
+        seat = self._counts.find_seat(self._seats.values())
         job = replace(
-            self._job, slot=slot, configuration=generation.configuration, environment=generation.environment
+            self._job,
+            slot=slot,
+            configuration=generation.configuration,
+            environment=generation.environment,
+            counts=self._counts,
+            seat=seat,
         )
         worker = spawn(job, self._journal, self._close_in_child, time.monotonic())
         self._running[worker.pid] = generation, worker
+        self._seats[worker.pid] = seat
         self._events.watch(worker.channel, lambda: self._read_messages(worker))
         return worker
 
@@ -373,6 +384,7 @@ class WorkerPool:
     def _remove(self, pid: int, status: int) -> None:
         self._read_messages(self._running[pid][1])  # its last messages; they may move it to another generation
         generation, worker = self._running.pop(pid)
+        self._counts.clear(self._seats.pop(pid))
         self._events.unwatch(worker.channel)
         worker.channel.close()
         self._on_exit(generation, worker, worker.render_exit(status), status == 0)

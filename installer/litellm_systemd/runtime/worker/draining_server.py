@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
 
 from litellm_systemd.runtime.http.addresses import trusted_networks
+from litellm_systemd.runtime.worker.acceptor import Acceptor, ConnectionCounts
 
 READINESS = "/health/readiness"
 LIVELINESS = "/health/liveliness"
@@ -54,83 +54,6 @@ async def _get(connection: socket.socket, path: str) -> int:
     with contextlib.suppress(IndexError):
         return int(answer.split(b" ", 2)[1])
     raise ValueError("not an HTTP answer")
-
-
-_LOGGER = logging.getLogger(__name__)
-#: Before a worker accepts a connection it waits this many seconds per open connection, up to the maximum.
-_DELAY_PER_CONNECTION = 0.001
-_MAX_DELAY = 0.005
-#: Seconds before the next accept after an error such as EMFILE or ENOBUFS.
-_RETRY_DELAY = 1.0
-
-
-class Acceptor:
-    """Accepts one connection at a time, and later the more connections are open: idle workers come first.
-
-    The server of an event loop accepts all waiting connections at once (uv__server_io in libuv, the backlog loop in
-    asyncio). If many clients connect together, the worker that wakes first would accept nearly all of them, and they
-    stay with it: their requests would wait for each other while another worker is idle.
-
-    `count` returns the number of open connections, `connect` serves one connection. A worker that is `alone` does
-    not wait for others.
-    """
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        connect: Callable[[socket.socket], Coroutine[Any, Any, None]],
-        count: Callable[[], int],
-        *,
-        alone: bool = False,
-    ) -> None:
-        self._alone = alone
-        self._listener = listener
-        self._connect = connect
-        self._count = count
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._connecting: set[asyncio.Task[None]] = set()
-        self._loop.add_reader(listener, self._on_readable)
-
-    def close(self) -> None:
-        """Stop accepting."""
-        self._loop.remove_reader(self._listener)
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _on_readable(self) -> None:
-        open_connections = self._count() + len(self._connecting)
-        if open_connections and not self._alone:
-            self._resume_in(min(open_connections * _DELAY_PER_CONNECTION, _MAX_DELAY), self._accept)
-        else:
-            self._accept()
-
-    def _resume_in(self, seconds: float, then: Callable[[], None]) -> None:
-        self._loop.remove_reader(self._listener)
-        self._timer = self._loop.call_later(seconds, self._resume, then)
-
-    def _resume(self, then: Callable[[], None]) -> None:
-        self._timer = None
-        self._loop.add_reader(self._listener, self._on_readable)
-        then()
-
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return  # another worker has accepted it, or the client has disconnected
-        except OSError as error:
-            _LOGGER.error("cannot accept a connection: %s", error.strerror)
-            self._resume_in(_RETRY_DELAY, lambda: None)
-            return
-        connection.setblocking(False)
-        task = self._loop.create_task(self._serve(connection))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    async def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the client has disconnected
-            await self._connect(connection)
 
 
 #: Seconds between two checks whether the drain is complete, as in uvicorn's main loop.
@@ -166,7 +89,8 @@ class Server(uvicorn.Server):
 
     During a drain an idle connection stays open for `lame_duck_timeout` seconds and an in-flight request may run for
     `drain_timeout` seconds. After the drain `cut` is the number of force-closed requests and `drain_seconds` the
-    duration of the drain. `alone`: no other worker accepts from `listeners`.
+    duration of the drain. `counts` holds the number of connections of all workers that accept from `listeners`, this
+    one's at `seat`.
     """
 
     def __init__(
@@ -176,10 +100,12 @@ class Server(uvicorn.Server):
         *,
         lame_duck_timeout: float,
         drain_timeout: float,
-        alone: bool = False,
+        counts: ConnectionCounts | None = None,
+        seat: int = 0,
     ) -> None:
         super().__init__(config)
-        self._alone = alone
+        self._counts = counts or ConnectionCounts(1)
+        self._seat = seat
         self.cut = 0
         self.drain_seconds = 0.0
         self._listeners = tuple(listeners)
@@ -202,7 +128,8 @@ class Server(uvicorn.Server):
         """Accept connections, unless a drain has started. Call it in the event loop."""
         if not self.should_exit:
             self._acceptors = [
-                Acceptor(each, self.connect, lambda: self.connections, alone=self._alone) for each in self._listeners
+                Acceptor(each, self.connect, lambda: self.connections, self._counts, self._seat)
+                for each in self._listeners
             ]
 
     async def connect(self, connection: socket.socket) -> None:

@@ -12,7 +12,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter
+from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
 from litellm_systemd.runtime.worker.draining_server import Server, build_config
 from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
 
@@ -37,7 +38,8 @@ class Job:
     """The parameters of a worker.
 
     `environment` is what LiteLLM's set-up added to the environment of the generation's first worker. It is None for
-    that first worker, which runs the set-up.
+    that first worker, which runs the set-up. `counts` holds the number of connections of each worker, this one's at
+    `seat`.
     """
 
     slot: int
@@ -45,6 +47,8 @@ class Job:
     configuration: Configuration
     listeners: tuple[socket.socket, ...]
     environment: Mapping[str, str] | None
+    counts: ConnectionCounts = field(default_factory=lambda: ConnectionCounts(1))
+    seat: int = 0
 
 
 def run(job: Job, channel: Channel, journal: Journal) -> int:
@@ -146,7 +150,8 @@ class _Worker:
             job.listeners,
             lame_duck_timeout=options.lame_duck_timeout,
             drain_timeout=options.drain_timeout,
-            alone=options.workers == 1,
+            counts=job.counts,
+            seat=job.seat,
         )
 
     async def serve(self) -> None:
