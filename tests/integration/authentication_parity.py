@@ -142,7 +142,8 @@ def main() -> None:
 
 
 def _run(job: Job, folder: Path) -> list[Decision]:
-    from litellm_systemd.runtime.http.authentication import AuthenticationGate, RefusalCounter
+    from litellm_systemd.runtime.http.authentication import AuthenticationGate
+    from litellm_systemd.runtime.http.refuse import RefusalCounter
     from litellm_systemd.runtime.worker import litellm_adapter
     from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
 

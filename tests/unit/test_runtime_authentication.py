@@ -10,15 +10,10 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.channel import OTHER_ADDRESSES, Refusals
-from litellm_systemd.runtime.http import authentication
-from litellm_systemd.runtime.http.authentication import (
-    LOCAL,
-    MAX_ADDRESSES,
-    AuthenticationGate,
-    Refusal,
-    RefusalCounter,
-)
+from litellm_systemd.runtime.channel import CONNECTION, OTHER_ADDRESSES, REQUEST, Refusals
+from litellm_systemd.runtime.http import refuse
+from litellm_systemd.runtime.http.authentication import AuthenticationGate, Refusal
+from litellm_systemd.runtime.http.refuse import LOCAL, MAX_ADDRESSES, Reason, RefusalCounter
 from litellm_systemd.runtime.master.refusals import RefusalLog
 from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
 
@@ -77,7 +72,7 @@ def test_passed_request() -> None:
     """A request that is not refused reaches LiteLLM unchanged and is not counted."""
     exchange = Exchange(None)
     assert exchange.passed == [exchange.scope]
-    assert (exchange.sent, exchange.received, exchange.counter.take()) == ([], 0, None)
+    assert (exchange.sent, exchange.received, exchange.counter.take()) == ([], 0, ())
 
 
 def test_lifespan_passes() -> None:
@@ -123,7 +118,7 @@ def test_body_is_read_after_the_response(framing: tuple[bytes, bytes]) -> None:
 
 def test_endless_body(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate does not wait for the end of a body longer than the limit."""
-    monkeypatch.setattr(authentication, "_LINGER", 0.05)
+    monkeypatch.setattr(refuse, "_LINGER", 0.05)
     exchange = Exchange(WRONG, headers=[(b"content-length", b"3")])
     assert exchange.sent[-1]["more_body"] is False
 
@@ -147,18 +142,18 @@ def test_websocket() -> None:
 
 
 def test_counting() -> None:
-    """Refusals are counted by address and kind, and each is reported once."""
-    assert Exchange(WRONG).counter.take() == Refusals(1, 0, {"192.0.2.7": 1})
-    assert Exchange(MISSING, client=None).counter.take() == Refusals(0, 1, {LOCAL: 1})
+    """Refusals are counted by address and reason, and each is reported once."""
+    wrong, missing = Reason.WRONG_KEY.value[1], Reason.NO_KEY.value[1]
+    assert Exchange(WRONG).counter.take() == (Refusals(REQUEST, {wrong: 1}, {"192.0.2.7": 1}),)
+    assert Exchange(MISSING, client=None).counter.take() == (Refusals(REQUEST, {missing: 1}, {LOCAL: 1}),)
     counter = RefusalCounter()
     for number in range(MAX_ADDRESSES + 10):
-        counter.add(f"2001:db8::{number:x}", WRONG)
-    counter.add("2001:db8::1", MISSING)
-    taken = counter.take()
-    assert taken is not None
-    assert (taken.wrong, taken.missing, len(taken.clients)) == (MAX_ADDRESSES + 10, 1, MAX_ADDRESSES + 1)
+        counter.add((f"2001:db8::{number:x}", 5), Reason.WRONG_KEY)
+    counter.add(("2001:db8::1", 5), Reason.NO_KEY)
+    (taken,) = counter.take()
+    assert (taken.reasons, len(taken.clients)) == ({wrong: MAX_ADDRESSES + 10, missing: 1}, MAX_ADDRESSES + 1)
     assert (taken.clients[OTHER_ADDRESSES], taken.clients["2001:db8::1"]) == (10, 2)
-    assert counter.take() is None
+    assert counter.take() == ()
 
 
 class Log:
@@ -169,7 +164,9 @@ class Log:
         self.log = RefusalLog(self.lines.append)
 
     def add(self, now: float, *, wrong: int = 1, missing: int = 0, **clients: int) -> None:
-        self.log.add(Refusals(wrong, missing, clients or {"192.0.2.7": wrong + missing}), now)
+        reasons = {"with a wrong key": wrong, "without a key": missing}
+        counted = {reason: count for reason, count in reasons.items() if count}
+        self.log.add(Refusals(REQUEST, counted, clients or {"192.0.2.7": wrong + missing}), now)
 
 
 def test_one_line_per_burst() -> None:
@@ -205,6 +202,21 @@ def test_kinds_and_addresses() -> None:
     ]
 
 
+def test_connections() -> None:
+    """Closed connections have a line of their own, with one reason after the other."""
+    log = Log()
+    log.add(1.0)
+    reasons = {reason.value[1]: count for reason, count in ((Reason.ADDRESS, 2), (Reason.SILENT, 500))}
+    log.log.add(Refusals(CONNECTION, {**reasons, "that x": 1}, {"192.0.2.8": 503}), 3.0)
+    log.log.tick(6.0)
+    log.log.tick(8.0)
+    assert log.lines == [
+        "refused 1 request with a wrong key, from 192.0.2.7 (1)",
+        "closed 500 connections that sent no request, 2 connections above MAX_CONNECTIONS_PER_ADDRESS and"
+        " 1 connection that x, from 192.0.2.8 (503)",
+    ]
+
+
 def test_address_of_a_proxy() -> None:
     """A proxy may pass on any text as an address, and cannot forge a line with it."""
     log = Log()
@@ -215,8 +227,7 @@ def test_address_of_a_proxy() -> None:
 
 def test_long_address() -> None:
     """An address has a bounded length, since a proxy may pass on a whole header."""
-    taken = Exchange(WRONG, client=("x" * 60_000, 0)).counter.take()
-    assert taken is not None
+    (taken,) = Exchange(WRONG, client=("x" * 60_000, 0)).counter.take()
     assert [len(client) for client in taken.clients] == [64]
 
 
@@ -225,7 +236,7 @@ def test_many_addresses() -> None:
     log = Log()
     for number in range(50):
         log.add(1.0, wrong=100, **{f"{number}-{each}": 1 for each in range(100)})
-    assert len(log.log._clients) <= 1001
+    assert len(log.log._bursts[REQUEST]._clients) <= 1001
     log.log.flush()
     assert log.lines[0].endswith("other addresses (4997)")
 

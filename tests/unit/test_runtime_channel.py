@@ -20,7 +20,7 @@ MESSAGES: tuple[Message, ...] = (
     Environment({"DATABASE_URL": "x" * 100_000, "é": "\n"}),
     StartFailed("no\nsuch 'model'"),
     Drained(0, 0.0),
-    Refusals(2, 1, {"192.0.2.7": 3}),
+    Refusals("request", {"with a wrong key": 3}, {"192.0.2.7": 3}),
     Serve(),
 )
 

@@ -8,6 +8,7 @@ import pytest
 
 from litellm_systemd.env import variables
 from litellm_systemd.errors import InputError
+from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.options import Options, read_options
 
 
@@ -39,6 +40,12 @@ def test_variables() -> None:
             "MAX_REQUESTS_BEFORE_RESTART": "1000",
             "MAX_REQUESTS_BEFORE_RESTART_JITTER": "50",
             "WORKER_MEMORY_LIMIT": "700",
+            "MAX_REQUEST_SIZE": "5",
+            "MAX_HEADER_SIZE": "6",
+            "HEADER_TIMEOUT": "7.5",
+            "MIN_UPLOAD_RATE": "8",
+            "MAX_CONNECTIONS": "9",
+            "MAX_CONNECTIONS_PER_ADDRESS": "0",
             "JSON_LOGS": "True",
             "ACCESS_LOG": "yes",
             "RUNTIME_DIRECTORY": "/run/litellm:/run/other",
@@ -58,6 +65,7 @@ def test_variables() -> None:
         max_requests=1000,
         jitter=50,
         memory_limit=700,
+        limits=Limits(5 * 1024**2, 6 * 1024, 7.5, 8, 9, 0),
         json_logs=True,
         access_log=True,
         runtime_directory=Path("/run/litellm"),

@@ -159,6 +159,10 @@ class Section(Enum):
     )
     NETWORK = "Network path to AWS", "For hosts that do not reach AWS over the open internet."
     SERVICE = "Processes and time limits", "The defaults suit most hosts."
+    LIMITS = (
+        "Limits for clients",
+        "They hold before the key is checked. The defaults suit coding agents and load balancers. 0 is no limit.",
+    )
     LOGS = "Logs", ""
     LITELLM = "LiteLLM and other providers", ""
     DEVELOPMENT = "Development", ""
@@ -674,6 +678,73 @@ WORKER_MEMORY_LIMIT = Variable(
     unset="never",
     unit="MiB",
     sample="1024",
+)
+
+# --- Limits for clients --------------------------------------------------------------------------------------------
+
+MAX_REQUEST_SIZE = Variable(
+    "MAX_REQUEST_SIZE",
+    whole_number(0, 4096),
+    "The size of the body of a request, above which the answer is 413.",
+    32,
+    Section.LIMITS,
+    runtime=True,
+    unit="MiB",
+    more="A request without the key that needs none may have 1 MiB.",
+    sample="32",
+)
+MAX_HEADER_SIZE = Variable(
+    "MAX_HEADER_SIZE",
+    whole_number(0, 4096),
+    "The size of the request line and all headers of a request, above which the answer is 431.",
+    64,
+    Section.LIMITS,
+    runtime=True,
+    unit="KiB",
+    more="The request line and each header may have a quarter of it, and a request may have 100 headers.",
+    sample="64",
+)
+HEADER_TIMEOUT: Variable[float] = Variable(
+    "HEADER_TIMEOUT",
+    seconds(0),
+    "How long a client may take for the headers of a request, before the answer is 408.",
+    30,
+    Section.LIMITS,
+    runtime=True,
+    unit="seconds",
+    more="A connection without a request is closed after KEEPALIVE_TIMEOUT.",
+    sample="30",
+)
+MIN_UPLOAD_RATE = Variable(
+    "MIN_UPLOAD_RATE",
+    whole_number(0, _NINE_DIGITS),
+    "How fast the body of a request must arrive on average, after the first HEADER_TIMEOUT seconds; the answer to a"
+    " slower one is 408.",
+    500,
+    Section.LIMITS,
+    runtime=True,
+    unit="bytes per second",
+    sample="500",
+)
+MAX_CONNECTIONS = Variable(
+    "MAX_CONNECTIONS",
+    whole_number(0, 1_000_000),
+    "The number of connections of a worker, above which it closes the oldest one that has not sent the right key.",
+    2000,
+    Section.LIMITS,
+    runtime=True,
+    more="No connection is refused, so that a client with the key still gets in.",
+    sample="2000",
+)
+MAX_CONNECTIONS_PER_ADDRESS = Variable(
+    "MAX_CONNECTIONS_PER_ADDRESS",
+    whole_number(0, 1_000_000),
+    "The same for the connections of one address (of one /64 with IPv6) that have not sent the right key.",
+    100,
+    Section.LIMITS,
+    runtime=True,
+    more="Connections of this machine and of TRUSTED_PROXIES do not count.",
+    sample="100",
 )
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from typing import Any
 
 #: Stands for the clients whose refusals are not counted by address.
 OTHER_ADDRESSES = "other addresses"
+#: What refusals are about.
+REQUEST, CONNECTION = "request", "connection"
 
 _MAX_MESSAGE_SIZE = 262144
 
@@ -55,13 +57,14 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """A worker has refused requests since its last message of this kind: `wrong` with a wrong key, `missing` without.
+    """A worker has refused requests, or closed connections, since its last message of this kind.
 
-    `clients` counts them by address.
+    `subject` is `REQUEST` or `CONNECTION`. `reasons` counts them by reason, in the words of the journal ("with a
+    wrong key"), and `clients` by address.
     """
 
-    wrong: int
-    missing: int
+    subject: str
+    reasons: dict[str, int]
     clients: dict[str, int]
 
 

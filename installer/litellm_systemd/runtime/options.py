@@ -16,6 +16,7 @@ from litellm_systemd import contract
 from litellm_systemd.env import variables
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import check, read_config, read_text, real_path, render_document
+from litellm_systemd.runtime.http.limits import Limits, read_limits
 
 #: LiteLLM's switch for mock testing, in general_settings (litellm/proxy/route_llm_request.py).
 MOCK_TESTING_SETTING = "dangerously_allow_mock_testing_request_params"
@@ -39,6 +40,7 @@ class Options:
     #: A worker may answer up to this many requests more than `max_requests`, so that not all are due at once.
     jitter: int = 0
     memory_limit: int = variables.WORKER_MEMORY_LIMIT.default
+    limits: Limits = field(default_factory=Limits)
     json_logs: bool = variables.JSON_LOGS.default
     access_log: bool = variables.ACCESS_LOG.default
     runtime_directory: Path | None = None
@@ -87,6 +89,7 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         max_requests=max_requests,
         jitter=max_requests // 10 if jitter is None else jitter,
         memory_limit=variables.WORKER_MEMORY_LIMIT.read(environ),
+        limits=read_limits(environ),
         json_logs=variables.JSON_LOGS.read(environ),
         access_log=variables.ACCESS_LOG.read(environ),
         runtime_directory=Path(directories.split(":")[0]) if directories else None,

@@ -6,24 +6,16 @@ Without a database LiteLLM answers a wrong key with `400 No connected db.`, whic
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.runtime.channel import OTHER_ADDRESSES, Refusals
 from litellm_systemd.runtime.http.errors import ApiError, build_response
+from litellm_systemd.runtime.http.refuse import Reason, RefusalCounter, refuse
 
-#: Seconds to receive the rest of a refused request. nginx has the same limit (lingering_time).
-_LINGER = 30.0
-#: A worker names this many addresses per second, and counts the requests of further ones under `OTHER_ADDRESSES`.
-MAX_ADDRESSES = 100
-#: Characters of an address. A trusted proxy passes on what its client sent as one, up to the limit of a header.
-_MAX_ADDRESS = 64
-#: The name of a client that connected to a UNIX socket.
-LOCAL = "a local socket"
+#: The key in the `state` of an ASGI scope for whether the request has the right key. It is missing if LiteLLM
+#: decides.
+HAS_RIGHT_KEY = "litellm_systemd.has_right_key"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -36,34 +28,12 @@ class Refusal:
     has_key: bool
 
 
-class RefusalCounter:
-    """The refused requests of this process since the last call of `take`."""
-
-    def __init__(self) -> None:
-        self._clients: Counter[str] = Counter()
-        self._with_key = 0
-
-    def add(self, client: str, refusal: Refusal) -> None:
-        """Count one request."""
-        address = client[:_MAX_ADDRESS]
-        is_named = address in self._clients or len(self._clients) < MAX_ADDRESSES
-        self._clients[address if is_named else OTHER_ADDRESSES] += 1
-        self._with_key += refusal.has_key
-
-    def take(self) -> Refusals | None:
-        """The numbers for the main process, or None if no request was refused. Starts again at zero."""
-        if not self._clients:
-            return None
-        taken = Refusals(self._with_key, self._clients.total() - self._with_key, dict(self._clients))
-        self._clients, self._with_key = Counter(), 0
-        return taken
-
-
 class AuthenticationGate:
     """Passes requests to `application`, except those for which `find_refusal` returns a refusal.
 
     `wrap` adds what LiteLLM adds to each of its responses, such as the CORS headers without which a browser hides the
-    response from its page.
+    response from its page. `body_limit` is the number of bytes of a refused body that are received and dropped, 0 for
+    all of it.
     """
 
     def __init__(
@@ -72,11 +42,13 @@ class AuthenticationGate:
         find_refusal: Callable[[Any], Awaitable[Refusal | None]],
         counter: RefusalCounter,
         wrap: Callable[[Application], Application] = lambda application: application,
+        body_limit: int = 0,
     ) -> None:
         self._application = application
         self._find_refusal = find_refusal
         self._counter = counter
         self._wrap = wrap
+        self._body_limit = body_limit
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve a request."""
@@ -86,14 +58,14 @@ class AuthenticationGate:
             await self._application(scope, receive, send)
             return
 
-        async def refuse(scope: Any, receive: Any, send: Any) -> None:
-            self._counter.add(scope["client"][0] if scope["client"] else LOCAL, refusal)
-            await _refuse(scope, receive, send, refusal)
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            self._counter.add(scope["client"], Reason.WRONG_KEY if refusal.has_key else Reason.NO_KEY)
+            await _refuse(scope, receive, send, refusal, self._body_limit)
 
-        await self._wrap(refuse)(scope, receive, send)
+        await self._wrap(answer)(scope, receive, send)
 
 
-async def _refuse(scope: Any, receive: Any, send: Any, refusal: Refusal) -> None:
+async def _refuse(scope: Any, receive: Any, send: Any, refusal: Refusal, body_limit: int) -> None:
     error = ApiError(401, refusal.message, "invalid_request_error", "invalid_api_key", "authentication_error")
     # RFC 9110, 11.6.1: a 401 has a challenge. The SDKs of OpenAI and Anthropic obey x-should-retry: without it,
     # Claude Code repeats a request with a wrong ANTHROPIC_AUTH_TOKEN ten times, for more than three minutes.
@@ -101,18 +73,7 @@ async def _refuse(scope: Any, receive: Any, send: Any, refusal: Refusal) -> None
     if scope["type"] == "websocket":
         await _refuse_handshake(scope, receive, send, build_response(scope, error, *headers))
         return
-    sent = {name: value.lower() for name, value in scope["headers"]}
-    waits = sent.get(b"expect") == b"100-continue"
-    if waits:
-        # The client may still send the body, or may never do so. Only a closed connection is clear to both sides
-        # (RFC 9110, 10.1.1).
-        headers.append((b"connection", b"close"))
-    start, body = build_response(scope, error, *headers)
-    await send(start)
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    if not waits and (sent.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in sent):
-        await _discard_body(receive)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await refuse(scope, receive, send, error, *headers, body_limit=body_limit)
 
 
 async def _refuse_handshake(scope: Any, receive: Any, send: Any, response: tuple[dict[str, Any], bytes]) -> None:
@@ -124,18 +85,3 @@ async def _refuse_handshake(scope: Any, receive: Any, send: Any, response: tuple
     start, body = response
     await send({**start, "type": "websocket.http.response.start"})
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
-
-
-async def _discard_body(receive: Any) -> None:
-    """Receive the rest of the body, piece by piece, and drop it.
-
-    The client has the complete response already. If the connection closed while the client still sends, the kernel
-    would reset it, and the client could lose the response (RFC 9112, 9.6).
-    """
-
-    async def discard() -> None:
-        while (await receive()).get("more_body", False):
-            pass
-
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(discard(), _LINGER)

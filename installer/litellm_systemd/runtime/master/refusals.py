@@ -1,11 +1,11 @@
-"""One journal line for each burst of requests without the right key, for all workers together."""
+"""One journal line for each burst of refused requests or closed connections, for all workers together."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from litellm_systemd.runtime.channel import OTHER_ADDRESSES, Refusals
+from litellm_systemd.runtime.channel import CONNECTION, OTHER_ADDRESSES, REQUEST, Refusals
 from litellm_systemd.runtime.master.status import render_count
 
 #: Seconds without a refusal that end a burst, and the seconds after which a longer one is logged.
@@ -14,6 +14,7 @@ _QUIET, _LONGEST = 5.0, 60.0
 _NAMED = 3
 #: Addresses that are counted separately. An attacker has as many as it likes.
 _MAX_ADDRESSES = 1000
+_VERBS = {REQUEST: "refused", CONNECTION: "closed"}
 
 
 class RefusalLog:
@@ -21,42 +22,53 @@ class RefusalLog:
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
-        self._clients: Counter[str] = Counter()
-        self._wrong = self._missing = 0
-        self._first_at = self._last_at = 0.0
+        self._bursts: dict[str, _Burst] = {}
 
     def add(self, refusals: Refusals, now: float) -> None:
         """Count what a worker has refused."""
-        if not self._clients:
-            self._first_at = now
-        self._last_at = now
-        self._wrong += refusals.wrong
-        self._missing += refusals.missing
+        self._bursts.setdefault(refusals.subject, _Burst(refusals.subject, now)).add(refusals, now)
+
+    def tick(self, now: float) -> None:
+        """Log each burst that has ended, or that has lasted long enough."""
+        for subject, burst in tuple(self._bursts.items()):
+            if now - burst.last_at >= _QUIET or now - burst.first_at >= _LONGEST:
+                del self._bursts[subject]
+                self._log(burst.render())
+
+    def flush(self) -> None:
+        """Log what is counted."""
+        for burst in self._bursts.values():
+            self._log(burst.render())
+        self._bursts.clear()
+
+
+class _Burst:
+    """The refusals of one subject."""
+
+    def __init__(self, subject: str, now: float) -> None:
+        self.first_at = self.last_at = now
+        self._subject = subject
+        self._reasons: Counter[str] = Counter()
+        self._clients: Counter[str] = Counter()
+
+    def add(self, refusals: Refusals, now: float) -> None:
+        self.last_at = now
+        self._reasons.update(refusals.reasons)
         for client, count in refusals.clients.items():
             known = client in self._clients or len(self._clients) < _MAX_ADDRESSES
             self._clients[client if known else OTHER_ADDRESSES] += count
 
-    def tick(self, now: float) -> None:
-        """Log a burst that has ended, or that has lasted long enough."""
-        if now - self._last_at >= _QUIET or now - self._first_at >= _LONGEST:
-            self.flush()
+    def render(self) -> str:
+        counts = [f"{render_count(count, self._subject)} {reason}" for reason, count in self._reasons.most_common()]
+        listed = " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
+        return f"{_VERBS[self._subject]} {listed}, from {_render_clients(self._clients)}"
 
-    def flush(self) -> None:
-        """Log what is counted."""
-        if self._clients:
-            self._log(self._render())
-            self._clients, self._wrong, self._missing = Counter(), 0, 0
 
-    def _render(self) -> str:
-        counts = ((self._wrong, "with a wrong key"), (self._missing, "without a key"))
-        kinds = " and ".join(f"{render_count(count, 'request')} {kind}" for count, kind in counts if count)
-        return f"refused {kinds}, from {self._render_clients()}"
-
-    def _render_clients(self) -> str:
-        others = self._clients.pop(OTHER_ADDRESSES, 0)
-        ranked = self._clients.most_common()
-        # A trusted proxy passes on what its client sent as an address: it may contain control characters.
-        named = [f"{client.encode('unicode_escape').decode()} ({count})" for client, count in ranked[:_NAMED]]
-        if others := others + sum(count for _, count in ranked[_NAMED:]):
-            named.append(f"{OTHER_ADDRESSES} ({others})")
-        return ", ".join(named)
+def _render_clients(clients: Mapping[str, int]) -> str:
+    others = clients.get(OTHER_ADDRESSES, 0)
+    ranked = Counter({client: count for client, count in clients.items() if client != OTHER_ADDRESSES}).most_common()
+    # A trusted proxy passes on what its client sent as an address: it may contain control characters.
+    named = [f"{client.encode('unicode_escape').decode()} ({count})" for client, count in ranked[:_NAMED]]
+    if others := others + sum(count for _, count in ranked[_NAMED:]):
+        named.append(f"{OTHER_ADDRESSES} ({others})")
+    return ", ".join(named)

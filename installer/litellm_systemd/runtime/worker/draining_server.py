@@ -1,8 +1,7 @@
-"""uvicorn's server with three changes: it accepts only on request, takes a fair part of the connections, and drains.
+"""uvicorn's server with changes: it accepts only on request, limits clients, and drains.
 
-It uses internals of uvicorn: `Server.startup`, `main_loop` and `shutdown`, `cycle` and the keep-alive timer of the
-HTTP protocols. They are the same in both protocols since uvicorn 0.33; tests/unit/test_runtime_draining_server.py
-checks them.
+It uses internals of uvicorn: `Server.startup`, `main_loop`, `on_tick` and `shutdown`, `cycle` and the keep-alive
+timer of the HTTP protocol. tests/unit/test_runtime_draining_server.py checks them.
 
 `get_status` is the health check of a worker by itself: one end of a socket pair goes to the HTTP protocol that serves
 the port, on the same event loop, and the request to the other end. No other process can answer it, and the answer
@@ -21,6 +20,10 @@ from typing import Any
 import uvicorn
 
 from litellm_systemd.runtime.http.addresses import trusted_networks
+from litellm_systemd.runtime.http.connections import Connections
+from litellm_systemd.runtime.http.limits import Limits
+from litellm_systemd.runtime.http.protocol import LimitedProtocol
+from litellm_systemd.runtime.http.refuse import RefusalCounter
 from litellm_systemd.runtime.worker.acceptor import Acceptor, ConnectionCounts
 
 READINESS = "/health/readiness"
@@ -58,6 +61,8 @@ async def _get(connection: socket.socket, path: str) -> int:
 
 #: Seconds between two checks whether the drain is complete, as in uvicorn's main loop.
 _TICK = 0.1
+#: The ticks after which slow clients are looked for, and the seconds of these ticks.
+_SWEEP_TICKS, _SWEEP_TIME = 10, 1.0
 #: Seconds for the tasks of force-closed requests to send a last response and to run their `finally`.
 _CANCEL_TIMEOUT = 2.0
 
@@ -73,7 +78,7 @@ def build_config(
         application,
         interface="asgi3",
         loop="uvloop",
-        http="auto",  # httptools, a dependency of this package
+        http="httptools",  # see `Server._protocol`
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -89,8 +94,10 @@ class Server(uvicorn.Server):
 
     During a drain an idle connection stays open for `lame_duck_timeout` seconds and an in-flight request may run for
     `drain_timeout` seconds. After the drain `cut` is the number of force-closed requests and `drain_seconds` the
-    duration of the drain. `counts` holds the number of connections of all workers that accept from `listeners`, this
-    one's at `seat`.
+    duration of the drain.
+
+    `counts` holds the number of connections of all workers that accept from `listeners`, this one's at `seat`.
+    `counter` counts clients that exceed `limits`.
     """
 
     def __init__(
@@ -100,12 +107,16 @@ class Server(uvicorn.Server):
         *,
         lame_duck_timeout: float,
         drain_timeout: float,
+        limits: Limits | None = None,
+        counter: RefusalCounter | None = None,
         counts: ConnectionCounts | None = None,
         seat: int = 0,
     ) -> None:
         super().__init__(config)
+        self._limits = limits or Limits()
         self._counts = counts or ConnectionCounts(1)
         self._seat = seat
+        self._connections = Connections(self._limits, counter or RefusalCounter(), self._is_trusted, self._on_close)
         self.cut = 0
         self.drain_seconds = 0.0
         self._listeners = tuple(listeners)
@@ -169,9 +180,23 @@ class Server(uvicorn.Server):
         """Install no signal handlers: the worker has its own for a drain and a force-close."""
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        """Look for slow clients. uvicorn calls this every 0.1 seconds."""
+        if counter % _SWEEP_TICKS == 0:
+            self._connections.sweep(_SWEEP_TIME)
+        return await super().on_tick(counter)
+
     def _protocol(self) -> asyncio.Protocol:
-        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return LimitedProtocol(self.config, self.server_state, self.lifespan.state, self._limits, self._connections)
+
+    def _is_trusted(self, address: str) -> bool:
+        """Whether many clients may share this address: it is a proxy."""
+        return address in self.config.loaded_app.trusted_hosts
+
+    def _on_close(self) -> None:
+        if not self.should_exit:
+            for acceptor in self._acceptors:
+                acceptor.publish()
 
     def _announce_close(self) -> None:
         """Send `Connection: close` with the next response of each connection (RFC 9112, 9.6).

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.runtime.http.authentication import Application, Refusal
+from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, Application, Refusal
 
 _LOGGER = logging.getLogger(__name__)
 _SERVER = "litellm.proxy.proxy_server"
@@ -116,9 +116,16 @@ class MasterKeyAuthentication:
         route = self._authentication.get_request_route(request)
         is_websocket = scope["type"] == "websocket"
         keys = self._websocket_keys(request) if is_websocket else await self._http_keys(request, route)
-        if keys is None or any(self._is_right(key) for key in keys):
+        if keys is None:
             return None
-        if self._is_public(route) or not await self._needs_key(scope, route):
+        state = scope.get("state", {})
+        if any(self._is_right(key) for key in keys):
+            state[HAS_RIGHT_KEY] = True
+            return None
+        if self._is_public(route):
+            state[HAS_RIGHT_KEY] = False
+            return None
+        if not await self._needs_key(scope, route):
             return None
         return self._describe(keys)
 

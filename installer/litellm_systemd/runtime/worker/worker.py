@@ -18,8 +18,10 @@ from typing import Any
 
 from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
 from litellm_systemd.runtime.http.access_log import AccessLog
-from litellm_systemd.runtime.http.authentication import AuthenticationGate, RefusalCounter
+from litellm_systemd.runtime.http.authentication import AuthenticationGate
 from litellm_systemd.runtime.http.cut_requests import CutRequests
+from litellm_systemd.runtime.http.refuse import RefusalCounter
+from litellm_systemd.runtime.http.request_size import RequestSizeLimit
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter
@@ -61,7 +63,7 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
     try:
         with litellm_adapter.suppress_stdout():
             _set_up(job, channel)
-            application.inner = _build_gate(refusals)
+            application.inner = _build_gate(refusals, job.options.limits.body_size)
             redirect_loggers(journal)
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
@@ -75,10 +77,11 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
     return 0
 
 
-def _build_gate(refusals: RefusalCounter) -> AuthenticationGate:
+def _build_gate(refusals: RefusalCounter, body_limit: int) -> AuthenticationGate:
     litellm = litellm_adapter.application()
     authentication = MasterKeyAuthentication(litellm)
-    return AuthenticationGate(CutRequests(litellm), authentication.find_refusal, refusals, authentication.wrap)
+    limited = CutRequests(RequestSizeLimit(litellm, body_limit, refusals))
+    return AuthenticationGate(limited, authentication.find_refusal, refusals, authentication.wrap, body_limit)
 
 
 def asyncio_run(main: Any) -> None:
@@ -150,6 +153,8 @@ class _Worker:
             job.listeners,
             lame_duck_timeout=options.lame_duck_timeout,
             drain_timeout=options.drain_timeout,
+            limits=options.limits,
+            counter=refusals,
             counts=job.counts,
             seat=job.seat,
         )
@@ -229,7 +234,7 @@ class _Worker:
             signal.alarm(math.ceil(seconds))
 
     def _send_refusals(self) -> None:
-        if (refusals := self._refusals.take()) is not None:
+        for refusals in self._refusals.take():
             self._channel.send(refusals)
 
     def _send_heartbeat(self) -> None:

@@ -1,0 +1,118 @@
+"""A `Server` in the event loop of a test, and clients that read the raw bytes of its responses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litellm_systemd.runtime.http.limits import Limits
+from litellm_systemd.runtime.http.refuse import RefusalCounter
+from litellm_systemd.runtime.worker.draining_server import Server, build_config
+from litellm_systemd.runtime.worker.worker import asyncio_run
+
+#: Seconds: no test waits longer.
+DEADLINE = 30.0
+
+
+class Application:
+    """/ answers at once. /stream sends a first part, and the last part when `finish` is set."""
+
+    def __init__(self) -> None:
+        self.finish = asyncio.Event()
+        self.events: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/stream":
+            await send({"type": "http.response.body", "body": b"first ", "more_body": True})
+            await self.finish.wait()
+        await send({"type": "http.response.body", "body": b"last"})
+
+    async def _lifespan(self, receive: Any, send: Any) -> None:
+        for _ in range(2):
+            event = (await receive())["type"]
+            self.events.append(event)
+            await send({"type": f"{event}.complete"})
+
+
+class Peer:
+    """A client that reads the raw bytes of responses."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def request(self, path: str = "/", *headers: str, method: str = "GET", body: bytes = b"") -> None:
+        head = "\r\n".join((f"{method} {path} HTTP/1.1", "Host: x", *headers, "", ""))
+        self.writer.write(head.encode() + body)
+
+    async def read_until(self, text: bytes) -> bytes:
+        return await asyncio.wait_for(self.reader.readuntil(text), DEADLINE)
+
+    async def read_rest(self) -> bytes:
+        return await asyncio.wait_for(self.reader.read(), DEADLINE)
+
+
+class World:
+    """A server for `serve`, which passes requests to `wrap(application)`."""
+
+    def __init__(
+        self,
+        lame_duck_timeout: float,
+        drain_timeout: float,
+        *,
+        limits: Limits | None = None,
+        trusts_loopback: bool = True,
+        wrap: Callable[[Any], Callable[..., Awaitable[None]]] = lambda application: application,
+    ) -> None:
+        self.application = Application()
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.address = listener.getsockname()
+        config = build_config(wrap(self.application), 75)
+        if not trusts_loopback:
+            config.forwarded_allow_ips = []
+        self.counter = RefusalCounter()
+        self.server = Server(
+            config,
+            (listener,),
+            lame_duck_timeout=lame_duck_timeout,
+            drain_timeout=drain_timeout,
+            limits=limits,
+            counter=self.counter,
+        )
+        self.served: asyncio.Task[None]
+
+    async def start(self) -> None:
+        """Start the server. It accepts no connections yet."""
+        self.served = asyncio.create_task(self.server.serve())
+        while not self.server.started:
+            await asyncio.sleep(0.01)
+
+    async def connect(self) -> Peer:
+        return Peer(*await asyncio.open_connection(*self.address[:2]))
+
+    async def wait_closed(self) -> int:
+        """Wait until the server has exited. Returns the number of force-closed requests."""
+        await asyncio.wait_for(self.served, DEADLINE)
+        assert self.application.events[-1] == "lifespan.shutdown"
+        return self.server.cut
+
+
+@asynccontextmanager
+async def serve(*, lame_duck: float = 20.0, drain: float = 20.0, **options: Any) -> AsyncIterator[World]:
+    world = World(lame_duck, drain, **options)
+    await world.start()
+    world.server.start_accepting()
+    yield world
+    world.server.force_close(0)
+    await world.wait_closed()
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio_run(scenario())

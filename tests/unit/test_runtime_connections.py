@@ -1,0 +1,128 @@
+"""The limits of the number of connections, in a running server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from litellm_systemd.runtime.channel import CONNECTION, Refusals
+from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
+from litellm_systemd.runtime.http.limits import Limits
+from tests.unit.running_server import Peer, World, run, serve
+
+
+def authenticate(application: Any) -> Any:
+    """The authentication gate: a request with the header `key: right` has the right key."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and (b"key", b"right") in scope["headers"]:
+            scope["state"][HAS_RIGHT_KEY] = True
+        await application(scope, receive, send)
+
+    return serve
+
+
+async def connect(world: World, number: int = 1) -> list[Peer]:
+    """Open connections, and wait until the server has accepted each of them."""
+    peers = []
+    for _ in range(number):
+        before = world.server.connections
+        peers.append(await world.connect())
+        while world.server.connections == before and not world.counter._counts:
+            await asyncio.sleep(0.001)
+    return peers
+
+
+async def is_closed(peer: Peer) -> bool:
+    """Whether the server has closed the connection, after what it has done so far."""
+    try:
+        return await asyncio.wait_for(peer.reader.read(), 0.05) == b""
+    except asyncio.TimeoutError:
+        return False
+
+
+async def answer(peer: Peer, *headers: str) -> bytes:
+    peer.request("/", *headers)
+    return await peer.read_until(b"last\r\n0\r\n\r\n")
+
+
+def test_oldest_connection_without_the_key_is_closed() -> None:
+    """Above the limit a new client is served, and the oldest connection closed that has not sent the right key.
+
+    Connections with the key, and those whose response is being sent, stay open.
+    """
+
+    async def scenario() -> None:
+        async with serve(limits=Limits(connections=5), wrap=authenticate) as world:
+            keyed, streaming, silent, half, wrong = await connect(world, 5)
+            await answer(keyed, "key: right")
+            streaming.request("/stream")
+            await streaming.read_until(b"first ")
+            half.writer.write(b"GET / HT")
+            await answer(wrong)
+            (new,) = await connect(world)
+            assert await answer(new)
+            assert [await is_closed(each) for each in (keyed, streaming, silent, half, wrong, new)] == [
+                *(False, False, True, False, False, False)
+            ]
+            for closed in (half, wrong):
+                (new,) = await connect(world)
+                assert await answer(new, "key: right")
+                assert await is_closed(closed)
+            assert await answer(keyed, "key: right")
+            world.application.finish.set()
+            await streaming.read_until(b"last\r\n0\r\n\r\n")
+            reason = {"above MAX_CONNECTIONS": 3}
+            assert world.counter.take() == (Refusals(CONNECTION, reason, {"127.0.0.1": 3}),)
+
+    run(scenario)
+
+
+def test_no_client_with_the_key_is_refused() -> None:
+    """If all connections have sent the right key, a further one is served too."""
+
+    async def scenario() -> None:
+        async with serve(limits=Limits(connections=3), wrap=authenticate) as world:
+            peers = []
+            for _ in range(6):
+                peers += await connect(world)
+                await answer(peers[-1], "key: right")
+            assert [await is_closed(each) for each in peers] == [False] * 6
+
+    run(scenario)
+
+
+def test_limit_of_an_address() -> None:
+    """The connections of one address are limited, unless they have sent the right key or many clients share it."""
+
+    async def scenario() -> None:
+        limits = Limits(connections_per_address=3)
+        async with serve(limits=limits, wrap=authenticate, trusts_loopback=False) as world:
+            team = await connect(world, 3)
+            for each in team:
+                await answer(each, "key: right")
+            attacker = await connect(world, 5)
+            team += await connect(world)
+            await answer(team[-1], "key: right")
+            closed = [await is_closed(each) for each in (*team, *attacker)]
+            assert closed == [*(False,) * 4, *(True,) * 3, *(False,) * 2]
+            assert world.counter.take()[0].reasons == {"above MAX_CONNECTIONS_PER_ADDRESS": 3}
+        async with serve(limits=limits) as world:
+            assert not any([await is_closed(each) for each in await connect(world, 8)])
+
+    run(scenario)
+
+
+def test_drain_closes_what_is_slow() -> None:
+    """The limits do not delay a drain: silent and incomplete connections end with it."""
+
+    async def scenario() -> None:
+        async with serve(lame_duck=0.2) as world:
+            _silent, half, refused = await connect(world, 3)
+            half.writer.write(b"GET / HT")
+            refused.writer.write(b"nonsense\r\n\r\n")
+            assert b" 400 " in await refused.read_until(b"\r\n")
+            world.server.start_drain()
+            assert await world.wait_closed() == 0
+
+    run(scenario)
