@@ -245,7 +245,7 @@ def write_output(
     if replace and _is_stream(path):
         path.write_bytes(content)
         return
-    folder, name = _open_output(path)
+    folder, name = _open_output(path, is_new=not replace)
     new = _temporary(name) if replace else name
     try:
         handle = os.open(new, _CREATE, 0o600, dir_fd=folder)
@@ -289,14 +289,15 @@ def _temporary(name: str) -> str:
     return f".{name[:200]}.{os.urandom(8).hex()}"
 
 
-def _open_output(path: Path, *, is_strict: bool = False) -> tuple[int, str]:
+def _open_output(path: Path, *, is_strict: bool = False, is_new: bool = False) -> tuple[int, str]:
     is_root = os.geteuid() == 0
     if is_root:
         folder, name = _open_folder(path, follow=False, is_strict=is_strict)
     else:
         folder, name = os.open(path.absolute().parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), path.name
     try:
-        _require_replaceable(folder, name, path, is_root=is_root)
+        if not is_new:  # otherwise O_EXCL refuses whatever is there
+            _require_replaceable(folder, name, path, is_root=is_root)
     except BaseException:
         os.close(folder)
         raise

@@ -23,6 +23,7 @@ import tomlkit
 import tomlkit.exceptions
 import yaml
 
+from litellm_systemd.bounded_yaml import TooLarge, load_yaml
 from litellm_systemd.errors import InputError
 
 #: A string of JSON, or a comment as editors allow it.
@@ -55,7 +56,7 @@ def parse(text: str, form: Format, source: str) -> Any:
         if form is Format.TOML:
             return tomlkit.parse(text).unwrap()
         if form is Format.YAML:
-            return yaml.safe_load(text)
+            return load_yaml(text)
         plain = _without_comments(text)
         return json.loads(_STRING_OR_TRAILING_COMMA.sub(_keep_string, plain)) if plain.strip() else None
     except (json.JSONDecodeError, tomlkit.exceptions.ParseError) as error:
@@ -65,7 +66,13 @@ def parse(text: str, form: Format, source: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = source if mark is None else f"{source}:{mark.line + 1}"
+        if isinstance(error, TooLarge):
+            raise InputError(
+                f"{where}: {error.problem}", "Nothing was changed. Use fewer levels and aliases."
+            ) from None
         raise _unreadable(where, form, str(getattr(error, "problem", None) or "it can't be read")) from None
+    except RecursionError:
+        raise _unreadable(source, form, "it is nested too deeply") from None
 
 
 def _unreadable(where: str, form: Format, reason: str) -> InputError:

@@ -19,6 +19,7 @@ from urllib.parse import quote, quote_plus, unquote
 
 import yaml
 
+from litellm_systemd.bounded_yaml import check_size
 from litellm_systemd.contract import REFERENCE
 from litellm_systemd.env.variables import SECRET_NAMES, TABLE
 
@@ -182,6 +183,7 @@ def find_yaml_secrets(text: str) -> tuple[SecretScalar, ...]:
     Raises:
         yaml.YAMLError: the text is not YAML.
     """
+    check_size(text)
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     found = {} if root is None else {each.start: each for each in _walk(root, "", set())}
     return tuple(found.values())

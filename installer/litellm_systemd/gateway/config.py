@@ -20,6 +20,7 @@ import yaml
 
 from litellm_systemd.bedrock.models import localize as localize
 from litellm_systemd.bedrock.models import profiles_outside_geography as profiles_outside_geography
+from litellm_systemd.bounded_yaml import FastLoader, TooLarge, check_size
 from litellm_systemd.contract import CONFIG_FILE
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, UsageError
 from litellm_systemd.gateway.config_types import (
@@ -43,17 +44,7 @@ from litellm_systemd.gateway.installed_litellm import read_model_map
 from litellm_systemd.gateway.lint import lint as lint
 from litellm_systemd.user_files import read_regular
 
-try:  # libyaml's loader is ten times faster; some builds of PyYAML come without it.
-    from yaml import CSafeLoader as _Loader
-except ImportError:  # pragma: no cover
-    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
-
 Marks = dict[KeyPath, Mark]
-
-#: How deep values may be nested, and how many there may be if each alias counts as a copy: code that walks a
-#: configuration, LiteLLM's too, calls itself for each level and visits each alias.
-_MAX_DEPTH = 100
-_MAX_NODES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,14 +228,20 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
     """The mapping and the lines of its keys. `empty`: whether a file without content counts as `{}`."""
     marks: Marks = {}
     try:
-        loader = _Loader(text)
+        check_size(text)
+        loader = FastLoader(text)
         try:
             node = loader.get_single_node()
             if node is not None:
-                _mark(node, (), source, marks, {})
+                _mark(node, (), source, marks, set())
             data = None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
+    except TooLarge as error:
+        mark = error.problem_mark
+        place = Place(source, mark.line + 1, mark.column + 1, error.key) if mark else Place(source)
+        remedy = "Use fewer levels and fewer aliases (*NAME)."
+        raise config_error("not-yaml", place, str(error.problem), remedy) from None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text, source) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -273,39 +270,21 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> Config
     return config_error("not-yaml", place, f"this isn't YAML: {said}", remedy)
 
 
-def _mark(node: yaml.Node, path: KeyPath, source: str, marks: Marks, sizes: dict[int, int]) -> int:
-    """Record the places of the keys at and below a node; returns the number of values, an alias's included.
-
-    `sizes` holds that number by the id of each node; 0 for those that the node is in.
-    """
-    size = sizes.get(id(node))
-    if size == 0:
-        raise _refused(node, path, source, "contains itself")
-    if size is not None:  # an alias: its anchor was marked
-        return size
-    if len(path) > _MAX_DEPTH:
-        raise _refused(node, path, source, f"is nested more than {_MAX_DEPTH} levels deep")
-    sizes[id(node)], size = 0, 1
+def _mark(node: yaml.Node, path: KeyPath, source: str, marks: Marks, seen: set[int]) -> None:
+    """Record the places of the keys at and below a node, of an anchor only where it is defined."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             marks[(*path, index)] = (source, item.start_mark.line + 1, item.start_mark.column + 1)
-            size += _mark(item, (*path, index), source, marks, sizes)
+            _mark(item, (*path, index), source, marks, seen)
     elif isinstance(node, yaml.MappingNode):
-        size += _mark_mapping(node, path, source, marks, sizes)
-    if size > _MAX_NODES:
-        raise _refused(node, path, source, f"has more than {_MAX_NODES:,} values, aliases included")
-    sizes[id(node)] = size
-    return size
+        _mark_mapping(node, path, source, marks, seen)
 
 
-def _refused(node: yaml.Node, path: KeyPath, source: str, what: str) -> ConfigError:
-    place = Place(source, node.start_mark.line + 1, node.start_mark.column + 1, render_key(path[:1]))
-    return config_error("not-yaml", place, what, "Use fewer levels and fewer aliases (*NAME).")
-
-
-def _mark_mapping(node: yaml.MappingNode, path: KeyPath, source: str, marks: Marks, sizes: dict[int, int]) -> int:
+def _mark_mapping(node: yaml.MappingNode, path: KeyPath, source: str, marks: Marks, seen: set[int]) -> None:
     first: dict[str, int] = {}
-    size = 0
     for key, value in node.value:
         if isinstance(key, yaml.ScalarNode):
             name, mark = str(key.value), key.start_mark
@@ -316,8 +295,7 @@ def _mark_mapping(node: yaml.MappingNode, path: KeyPath, source: str, marks: Mar
                 raise config_error("duplicate-key", Place(*place, render_key((*path, name))), message, remedy)
             first[name] = mark.line + 1
             marks[(*path, name)] = place
-            size += _mark(value, (*path, name), source, marks, sizes)
-    return size
+            _mark(value, (*path, name), source, marks, seen)
 
 
 _SUFFIXES = (".yml", ".yaml")
