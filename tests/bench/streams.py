@@ -25,6 +25,7 @@ import uvloop
 
 from tests.integration.litellm_process import OFFLINE, run_litellm
 from tests.integration.runtime_service import KEY, Service
+from tests.processes import descendants, processor
 
 from .inside.chat import Connection, build_request
 from .peers import PLAIN, TWO, Peer
@@ -292,26 +293,6 @@ async def _settle(processes: list[int]) -> float:
         before, now = now, processor(processes)
         quiet = quiet + 1 if now - before < 0.03 else 0
     return now
-
-
-# --- /proc ---
-
-
-def descendants(pid: int) -> list[int]:
-    """A process and all its children (proc_pid_task_tid_children(5))."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in children for each in descendants(int(child)))]
-
-
-def processor(pids: list[int]) -> float:
-    """The processor seconds of processes (proc_pid_stat(5), utime and stime)."""
-    ticks = sum(int(value) for pid in pids for value in _read_stat(Path(f"/proc/{pid}"))[11:13])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _read_stat(folder: Path) -> list[str]:
-    """The fields of proc_pid_stat(5) from the third one, the state."""
-    return (folder / "stat").read_text().rpartition(")")[2].split()
 
 
 if __name__ == "__main__":
