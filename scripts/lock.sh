@@ -1,5 +1,6 @@
 #!/bin/bash
 # Write installer/litellm_systemd/requirements.lock: every package of a release, at one version, with its hashes.
+# Also write the day on which its LiteLLM was uploaded, into releases/advisories.yml.
 #
 #   scripts/lock.sh                            apply changes of setup.cfg; all other packages keep their version
 #   scripts/lock.sh --upgrade                  upgrade all packages but LiteLLM
@@ -18,6 +19,7 @@ readonly CHECKOUT
 . "$CHECKOUT/scripts/lib.sh"
 
 readonly LOCK=$CHECKOUT/installer/litellm_systemd/requirements.lock
+readonly ADVISORIES=$CHECKOUT/installer/litellm_systemd/releases/advisories.yml
 # The oldest glibc of the systems that are supported: Amazon Linux 2023 has 2.34.
 readonly PLATFORMS=(x86_64-manylinux_2_34 aarch64-manylinux_2_34)
 # The one package that has no wheel: see installer/litellm_systemd/releases/source.py.
@@ -64,9 +66,20 @@ for python in 3.10 3.11 3.12 3.13 3.14; do
             --python-version "$python" --python-platform "$platform" --requirements "$scratch/requirements.lock"
     done
 done
+version=$(sed -n 's/^litellm==\([^ ]*\).*/\1/p' "$scratch/requirements.lock")
+PYTHONPATH=$CHECKOUT/installer "$(find_python)" -B -m litellm_systemd.releases.bad_versions "$version" ||
+    die "choose another LiteLLM in setup.cfg"
 if grep -nE '://|^--' "$scratch/requirements.lock"; then
     die "the lock contains a URL or an option, but it must work with any package index"
 fi
+# Of the files that uv writes only uv.lock has the times of uploads. doctor reports an old LiteLLM.
+mkdir "$scratch/dated"
+printf '[project]\nname = "dated"\nversion = "0"\nrequires-python = ">=3.10,<3.15"\ndependencies = ["litellm==%s"]\n' \
+    "$version" >"$scratch/dated/pyproject.toml"
+"$UV" lock --quiet --project "$scratch/dated"
+released=$(sed -n '/^name = "litellm"$/,/^\[\[/s/.*upload-time = "\([0-9-]*\)T.*/\1/p' "$scratch/dated/uv.lock" | sort | head -n 1)
+[[ -n $released ]] || die "the package index does not say when LiteLLM $version was uploaded"
+
 install -m 0644 "$scratch/requirements.lock" "$LOCK"
-printf '%s: %s entries, LiteLLM %s\n' "${LOCK#"$CHECKOUT"/}" "$(grep -c '==' "$LOCK")" \
-    "$(sed -n 's/^litellm==\([^ ]*\).*/\1/p' "$LOCK")"
+sed -i "s/^litellm: .*/litellm: $version/; s/^released: .*/released: $released/" "$ADVISORIES"
+printf '%s: %s entries, LiteLLM %s\n' "${LOCK#"$CHECKOUT"/}" "$(grep -c '==' "$LOCK")" "$version"

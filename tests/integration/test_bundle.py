@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -27,9 +28,11 @@ from litellm_systemd.releases.requirements_lock import (
     render_lock,
     target_environment,
 )
+from litellm_systemd.releases.sbom import SBOM
 from litellm_systemd.releases.source import find_source
 from litellm_systemd.releases.venvs import find_uv
 from tests.bundle import own_bundle
+from tests.cyclonedx import assert_valid
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,22 @@ def test_release_matches_the_lock(bundle: Path, release: Path) -> None:
     assert versions(release) == wanted
     assert list(release.glob("lib/python*/site-packages/litellm/proxy/__pycache__/proxy_server.*.pyc"))
     assert str(release.parent).encode() not in (release / "bin/litellmctl").read_bytes()
+
+
+def test_bill_of_materials(bundle: Path, release: Path) -> None:
+    """A release and a bundle list exactly their packages in valid CycloneDX: a bundle with the hash of each wheel, a
+    release with those that the lock allows.
+    """
+    manifest, _ = read_manifest(bundle)
+    installed = json.loads((release / SBOM).read_text(encoding="utf-8"))
+    for document in (installed, manifest.sbom):
+        assert_valid(document)
+        found = {each["name"]: each["version"] for each in document["components"]}
+        assert found == {name: value for name, value in versions(release).items() if name != "litellm-systemd"}
+    packed = {each["hashes"][0]["content"] for each in manifest.sbom["components"]}
+    assert packed == {digest for name, (digest, _) in manifest.files.items() if name.startswith("wheels/")}
+    allowed = [each.get("hashes") or each["externalReferences"][0]["hashes"] for each in installed["components"]]
+    assert packed <= {each["content"] for hashes in allowed for each in hashes}
 
 
 @pytest.mark.parametrize("package", ["litellm_systemd/runtime", "litellm"])

@@ -132,6 +132,7 @@ def test_wheel_has_one_package(built: Path) -> None:
 READ = """
 import json
 from litellm_systemd import resources
+from litellm_systemd.releases.advisories import list_advisories
 from litellm_systemd.releases.source import sdnotify_wheel
 print(json.dumps({
     "configs": list(resources.config_names()),
@@ -139,6 +140,7 @@ print(json.dumps({
     "stack": len(resources.read_config(%r)),
     "templates": {name: len(resources.read_template(name)) for name in %r},
     "page": len(resources.read_page()),
+    "advisories": len(list(list_advisories())),
     "sdnotify": sdnotify_wheel().stat().st_size,
     "typed": (resources.files("litellm_systemd") / "py.typed").is_file(),
 }))
@@ -159,7 +161,7 @@ def test_installed_wheel_reads_its_resources(built: Path, tmp_path: Path) -> Non
     found = json.loads(run(python, "-I", "-c", READ % (STACK, sorted(TEMPLATES)), cwd=tmp_path))
     assert set(found["configs"]) == CONFIGS
     assert set(found["templates"]) == TEMPLATES
-    assert min(found["example"], found["stack"], found["page"], found["sdnotify"]) > 0
+    assert min(found["example"], found["stack"], found["page"], found["advisories"], found["sdnotify"]) > 0
     assert min(found["templates"].values()) > 0
     assert found["typed"] is True
     version = distribution("litellm-systemd").version

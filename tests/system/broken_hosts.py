@@ -52,6 +52,8 @@ UNFINISHED = (
     ' "host": {"paths": [], "units": {}, "user": true}}'
 )
 UNIT = "/etc/systemd/system/litellm.service"
+MARK = "/opt/litellm-systemd/current/release.json"
+PACKAGES = "/opt/litellm-systemd/current/lib/python*/site-packages"
 CONFIG = "/etc/litellm/configs/demo.yml"
 TYPO, NO_TYPO = f"sed -i s/^model_list/modellist/ {CONFIG}", f"sed -i s/^modellist/model_list/ {CONFIG}"
 
@@ -88,6 +90,20 @@ BROKEN = {
         "files-release-gone",
         "/opt/litellm-systemd/releases contains no release",
         "umount /opt/litellm-systemd",
+    ),
+    # --- the release ---
+    "compromised LiteLLM": BrokenHost(
+        f"mkdir $(echo {PACKAGES})/litellm-1.107.0.dist-info",
+        "release-compromised",
+        "LiteLLM 1.107.0: it is reported as compromised",
+        f"rmdir {PACKAGES}/litellm-1.107.0.dist-info",
+    ),
+    "old LiteLLM": BrokenHost(
+        f'cp -p {MARK} /root; sed -Ei \'s/("litellm_released": )"[^"]*"/\\1"2026-01-01"/\' {MARK}',
+        "release-old",
+        "days ago, on 2026-01-01",
+        f"cp -p /root/release.json {MARK}",
+        outcome="warning",
     ),
     # --- files ---
     "environment file deleted": BrokenHost("rm /etc/litellm/litellm.env", "files-gone", "litellm.env is missing"),

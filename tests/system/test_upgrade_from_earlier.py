@@ -8,6 +8,7 @@ from pathlib import Path
 
 import earlier_version
 from box import Bind
+from box_images import renew_litellm
 from load import loaded
 from service import chat, ctl, state
 from tests.bundle import own_bundle
@@ -45,6 +46,7 @@ def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dic
         assert box.read("/opt/litellm-systemd/current/release.json") != installed
         assert chat(box) == 200
         box.run(("systemctl", "reload", "litellm"), timeout=120)
+        renew_litellm(box)
         assert json.loads(ctl(box, "doctor", "--json"))["data"]["findings"] == []
         assert ctl(box, "diff", "--json")
         environ = Path("/proc", state(box)["MainPID"], "environ")

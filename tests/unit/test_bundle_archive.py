@@ -100,7 +100,7 @@ def refused(path: Path, folder: Path) -> str:
     with pytest.raises(InputError) as caught:
         unpack(path, folder)
     assert list(folder.rglob("*")) == []
-    assert str(path) in caught.value.message
+    assert str(path) in f"{caught.value.message} {caught.value.hint}"
     assert caught.value.hint
     return caught.value.message
 
@@ -135,6 +135,14 @@ def test_member_that_is_no_file(bundle: Path, tmp_path: Path, kind: bytes) -> No
         members[-1] = (item, b"")
 
     refused(rewrite(bundle, swap), tmp_path / "out")
+
+
+def test_compromised_wheel(bundle: Path, tmp_path: Path) -> None:
+    """A bundle with a compromised LiteLLM is refused by its name, before anything is unpacked or run."""
+    files = json.loads(subprocess.run(("tar", "xOf", str(bundle), MANIFEST), capture_output=True, check=True).stdout)
+    name = f"{WHEELS}/litellm-1.107.0-cp310-abi3-manylinux_2_28_x86_64.whl"
+    listed = rewrite_manifest(bundle, files={**files["files"], name: ["0" * 64, 4]})
+    assert "LiteLLM 1.107.0 is refused" in refused(listed, tmp_path / "out")
 
 
 def test_changed_content(bundle: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import socket
 import threading
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,14 +17,16 @@ from litellm_systemd.doctor.check_configuration import changed_variables, detect
 from litellm_systemd.doctor.check_files import is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
 from litellm_systemd.doctor.check_network import listen_addresses
+from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
 from litellm_systemd.doctor.check_service import is_short_of_workers
 from litellm_systemd.doctor.check_unit import ServiceExit, find_line, hit_start_limit, read_exit
-from litellm_systemd.doctor.engine import Finding
+from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import render_manifest
 from litellm_systemd.host.state import FileKind, FileState, Record, Verb, folder, record_of
 from litellm_systemd.host.systemctl import Event
+from litellm_systemd.releases.inventory import Release
 from litellm_systemd.report.report import Outcome
 
 EXITED = "98e322203f7a4ed290d09fe03c09fe15"
@@ -254,3 +256,58 @@ def test_temporary_credentials(tmp_path: Path, minutes: int, outcome: Outcome | 
     path.write_text(f'AWS_SESSION_TOKEN="token"\nAWS_CREDENTIAL_EXPIRATION="{end.isoformat()}"\n', encoding="utf-8")
     findings = detect_environment_credentials.detect(Snapshot(layout))
     assert [each.outcome for each in findings if isinstance(each, Finding)] == ([outcome] if outcome else [])
+
+
+# --- the release ---
+
+
+def installed(root: Path, litellm: str) -> Snapshot:
+    """A host whose release has the files of that LiteLLM."""
+    layout = Layout(root=root)
+    folder = layout.real(layout.release("0.1.0-aaa"))
+    (folder / f"lib/python3.11/site-packages/litellm-{litellm}.dist-info").mkdir(parents=True)
+    (folder / "lib/python3.11/site-packages/litellm_enterprise-1.82.7.dist-info").mkdir()
+    mark = Release("0.1.0-aaa", litellm="1.106.2", made="2026-10-30T00:00:00Z")
+    (folder / "release.json").write_text(mark.as_mark(), encoding="utf-8")
+    layout.real(layout.current).symlink_to("releases/0.1.0-aaa")
+    return Snapshot(layout)
+
+
+def evidence(check: DoctorCheck, snapshot: Snapshot) -> list[str]:
+    return [each.evidence for each in check.detect(snapshot) if isinstance(each, Finding)]
+
+
+@pytest.mark.parametrize(("litellm", "number"), [("1.107.0", 1), ("1.82.8", 1), ("1.106.2", 0), ("1.107.1", 0)])
+def test_compromised_litellm(tmp_path: Path, litellm: str, number: int) -> None:
+    """A LiteLLM with malicious code is found in the release, also if release.json has another version."""
+    found = evidence(detect_release_compromised, installed(tmp_path, litellm))
+    assert len(found) == number
+    assert all(f"LiteLLM {litellm}" in text and "https://" in text for text in found)
+
+
+def test_litellm_with_an_advisory(tmp_path: Path) -> None:
+    """A LiteLLM with known advisories is reported with their ids, the version that fixes each, and the source."""
+    found = evidence(detect_release_advisory, installed(tmp_path, "1.102.1"))
+    assert len(found) == 1
+    assert "GHSA-7hp6-4w63-5g45; fixed in 1.102.2; https://" in found[0]
+    injection = [
+        text for text in evidence(detect_release_advisory, installed(tmp_path / "b", "1.83.6")) if "SQL" in text
+    ]
+    assert "CVE-2026-42208; fixed in 1.83.7" in injection[0]
+    assert evidence(detect_release_advisory, installed(tmp_path / "c", "1.106.2")) == []
+
+
+@pytest.mark.parametrize(
+    ("day", "published", "said"),
+    [
+        (date(2026, 12, 20), "2026-10-21", ""),
+        (date(2026, 12, 21), "2026-10-21", "was published 61 days ago, on 2026-10-21"),
+        (date(2026, 12, 29), "", ""),
+        (date(2026, 12, 30), "", "was installed 61 days ago, on 2026-10-30"),
+    ],
+)
+def test_old_litellm(day: date, published: str, said: str) -> None:
+    """A LiteLLM is old 60 days after its publication, or after its installation if that day is unknown."""
+    release = Release("0.1.0-aaa", litellm="1.106.2", made="2026-10-30T00:00:00Z", litellm_released=published)
+    found = assess_age(release, day)
+    assert (said in found) if said else found == ""

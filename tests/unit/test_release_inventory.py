@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from litellm_systemd.commands import releases as verbs
-from litellm_systemd.errors import UsageError
+from litellm_systemd.commands.install import choose_release
+from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases.inventory import (
     Release,
@@ -76,6 +78,20 @@ def test_no_rollback_to(layout: Layout, asked: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         choose_rollback(layout, asked)
     assert "releases list" in caught.value.hint
+
+
+def test_no_rollback_to_a_compromised_litellm(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback to a release with a compromised LiteLLM is refused, and so is an install from such a release."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for name in ("0.1.2-ddd", "0.1.1-ccc"):
+        (layout.real(layout.release(name)) / "lib/python3.11/site-packages/litellm-1.82.8.dist-info").mkdir(
+            parents=True
+        )
+    with pytest.raises(InputError, match=r"LiteLLM 1\.82\.8 is refused"):
+        verbs.rollback(layout)
+    monkeypatch.setattr(sys, "prefix", str(layout.real(layout.release("0.1.1-ccc"))))
+    with pytest.raises(InputError, match=r"LiteLLM 1\.82\.8 is refused"):
+        choose_release(layout, None)
 
 
 def test_rollback_with_one_release(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from litellm_systemd.host.observe import observe_releases
 from litellm_systemd.releases import build
 from litellm_systemd.releases import source as sources
 from litellm_systemd.releases.build import Trial, build_release, try_configuration, try_release
+from litellm_systemd.releases.bundle import Target, write_bundle
 from litellm_systemd.releases.inventory import read_release
 from litellm_systemd.releases.requirements_lock import parse_lock, pinned_version
 from litellm_systemd.releases.source import Materials, Source, find_source, wheel_source
@@ -67,11 +68,23 @@ def left(layout: Layout) -> list[str]:
     return sorted(path.name for path in layout.real(layout.releases).iterdir())
 
 
-def test_release_with_a_compromised_litellm(layout: Layout) -> None:
-    """A bundle or package whose lock has a compromised LiteLLM becomes no release, and nothing is written."""
-    with pytest.raises(InputError, match=r"LiteLLM 1\.107\.0, which is refused: it is reported as compromised"):
-        build_release(layout, replace(SOURCE, lock=LOCK.replace("1.106.2", "1.107.0")))
-    assert not layout.real(layout.releases).exists()
+@pytest.mark.parametrize(
+    "lock",
+    [
+        LOCK.replace("1.106.2", "1.107.0"),
+        LOCK.replace("litellm==1.106.2", "LiteLLM==1.107.0+mine"),
+        LOCK.replace("1.106.2", "1.106.2 ; python_version<'3.12'") + LOCK.replace("1.106.2", "v1.107"),
+    ],
+    ids=["plain", "spelling", "second"],
+)
+def test_release_with_a_compromised_litellm(layout: Layout, tmp_path: Path, lock: str) -> None:
+    """Neither a release nor a bundle is made of a lock that has a compromised LiteLLM, and nothing is written."""
+    source = replace(SOURCE, lock=lock)
+    with pytest.raises(InputError, match=r"LiteLLM 1\.107\.0 is refused: it is reported as compromised.*https://"):
+        build_release(layout, source)
+    with pytest.raises(InputError, match=r"LiteLLM 1\.107\.0 is refused"):
+        write_bundle(source, tmp_path / "bundle.tar", Target())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_release_is_complete(layout: Layout) -> None:
@@ -287,8 +300,9 @@ def test_nothing_installed_yet(layout: Layout, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("1.82.7", "trojaned"),
-        ("1.82.8", "trojaned"),
+        ("1.82.7", "steals AWS keys"),
+        ("1.82.8", "steals AWS keys"),
+        ("1.82.08", "steals AWS keys"),
         ("1.107.0", "compromised"),
         ("1.50.0", "works with LiteLLM"),
         ("9.0", "works with LiteLLM"),

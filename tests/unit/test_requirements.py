@@ -5,19 +5,25 @@ from __future__ import annotations
 import ast
 import configparser
 import hashlib
+import json
 import sys
 import zipfile
 from collections.abc import Iterator
+from datetime import date
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from litellm_systemd.releases.requirements_lock import BAD_LITELLM, SUPPORTED_LITELLM, pinned_version
+from litellm_systemd.releases.advisories import list_advisories, published_day
+from litellm_systemd.releases.bad_versions import find_bad
+from litellm_systemd.releases.requirements_lock import SUPPORTED_LITELLM, pinned_version
 from litellm_systemd.releases.source import sdnotify_wheel
 from litellm_systemd.resources import read_lock
+from tests.unit.litellm_advisories import convert, render
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: What setup.cfg lists for others: LiteLLM is imported by names in strings and imports prisma, uvicorn httptools.
@@ -59,7 +65,14 @@ def test_pip_and_a_release_give_the_same_litellm() -> None:
     version = pinned_version(read_lock(), "litellm")
     assert str(declared()["litellm"].specifier) == f"=={version}"
     assert SpecifierSet(SUPPORTED_LITELLM).contains(version)
-    assert version not in BAD_LITELLM
+    assert find_bad(version) is None
+
+
+def test_locked_litellm_has_a_day_and_no_advisory() -> None:
+    """doctor knows when the LiteLLM of the lock was published, and no advisory that covers it."""
+    version = pinned_version(read_lock(), "litellm")
+    assert date.fromisoformat(published_day(version)) <= date.today(), "run scripts/lock.sh"
+    assert [advisory.id for advisory in list_advisories() if advisory.fix_for(version) is not None] == []
 
 
 def test_sdnotify_is_the_upstream_code_at_the_declared_version() -> None:
@@ -72,3 +85,34 @@ def test_sdnotify_is_the_upstream_code_at_the_declared_version() -> None:
     assert {item: hashlib.sha256(content).hexdigest() for item, content in code.items()} == {
         "sdnotify/__init__.py": "9d966498789f704ff2fac75fa3b44f7fa127da9ef8a81c89447edb5ffd62fecc"
     }
+
+
+OSV_RECORDS = json.loads("""[
+    {"id": "PYSEC-2026-1", "aliases": ["GHSA-a", "CVE-1"], "published": "2026-01-01T00:00:00Z", "affected": [
+        {"package": {"name": "litellm"}, "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}]}]},
+    {"id": "GHSA-a", "aliases": ["CVE-1"], "summary": "A", "published": "2026-01-02T00:00:00Z", "affected": [
+        {"package": {"name": "litellm"}, "ranges": [
+            {"type": "GIT", "events": [{"introduced": "0"}]},
+            {"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.2"}]},
+            {"type": "ECOSYSTEM", "events": [{"introduced": "1.3"}, {"last_affected": "1.4"}]}]}]},
+    {"id": "PYSEC-2026-2", "summary": "B", "published": "2026-02-01T00:00:00Z", "affected": [
+        {"package": {"name": "other"}, "versions": ["9"]}, {"package": {"name": "litellm"}, "versions": ["1.9"]}]},
+    {"id": "PYSEC-2026-3", "summary": "C", "withdrawn": "2026-02-01T00:00:00Z", "affected": [
+        {"package": {"name": "litellm"}, "versions": ["1.9"]}]}
+]""")
+
+
+def test_advisories_are_those_of_osv() -> None:
+    """The records of OSV become one entry for each vulnerability, with its ranges of versions, the newest first."""
+    entries = convert(OSV_RECORDS)
+    assert [(each["id"], each["affected"]) for each in entries] == [
+        ("PYSEC-2026-2", ["==1.9"]),
+        ("GHSA-a", ["<1.2", ">=1.3,<=1.4"]),
+    ]
+    text = render(
+        "# comment\nlitellm: 1.2.3\nreleased: 2026-01-01\nchecked: x\nadvisories: []\n", entries, date(2026, 3, 1)
+    )
+    assert text.startswith(
+        "# comment\nlitellm: 1.2.3\nreleased: 2026-01-01\nchecked: 2026-03-01\nadvisories:\n- id: PYSEC"
+    )
+    assert yaml.safe_load(text)["advisories"] == entries

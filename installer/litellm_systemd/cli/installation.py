@@ -261,7 +261,7 @@ def rollback(release: str | None) -> Report:
 
 @cli.group("releases")
 def group() -> None:
-    """List and remove releases."""
+    """List, describe and remove releases."""
 
 
 @group.command("list")
@@ -271,6 +271,18 @@ def list_() -> Report:
     from litellm_systemd.commands import releases
 
     return releases.list_all(layout_of())
+
+
+@group.command("sbom")
+@click.argument("name", required=False)
+def sbom(name: str | None) -> None:
+    """Print the packages of a release or a bundle (CycloneDX).
+
+    NAME is a release or the file of a bundle. Default: the current release.
+    """
+    from litellm_systemd.commands import releases
+
+    click.echo(releases.read_sbom(layout_of(), name))
 
 
 @group.command("prune")

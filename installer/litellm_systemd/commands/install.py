@@ -53,7 +53,8 @@ from litellm_systemd.install.render import (
     render_verify_service,
     render_verify_timer,
 )
-from litellm_systemd.releases.inventory import running_release
+from litellm_systemd.releases.bad_versions import refuse_bad_litellm
+from litellm_systemd.releases.inventory import installed_litellm, running_release
 from litellm_systemd.releases.source import Source, find_source, installed_version
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.resources import USER_FILE, read_config
@@ -261,7 +262,7 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
         require_normal_state(systemctl)
     request = replace(options.request, take=installed_paths(layout) if options.take_ours else frozenset())
     service = resolve_service(request)
-    release, source = _release(layout, options.bundle)
+    release, source = choose_release(layout, options.bundle)
     host = observe_host(layout, systemctl, [layout.config(name) for name in service.configs])
     build = partial(
         build_desired,
@@ -291,7 +292,8 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
     return InstallPlan(service, source, host, desired, plan)
 
 
-def _release(layout: Layout, bundle: Path | None) -> tuple[str, Source | None]:
+def choose_release(layout: Layout, bundle: Path | None) -> tuple[str, Source | None]:
+    """The release to install, and its source if it must be built: a bundle, the running release or this package."""
     if bundle is not None:
         # A late import: it loads what the other verbs do not need.
         from litellm_systemd.releases.bundle import open_own_bundle
@@ -300,6 +302,7 @@ def _release(layout: Layout, bundle: Path | None) -> tuple[str, Source | None]:
         return source.identifier, source
     running = running_release(layout)
     if running is not None:
+        refuse_bad_litellm(installed_litellm(layout, running), "Install another release: sudo litellmctl upgrade")
         return running, None
     source = find_source()
     return source.identifier, source

@@ -1,7 +1,8 @@
-"""upgrade, rollback, releases list, releases prune and bundle."""
+"""upgrade, rollback, releases list, sbom and prune, and bundle."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from litellm_systemd.errors import (
     CannotCreate,
     InputError,
     InstallerError,
+    MissingError,
     NotInstalled,
     Unavailable,
     UsageError,
@@ -22,17 +24,22 @@ from litellm_systemd.errors import (
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import require_root
 from litellm_systemd.install.apply import changing
+from litellm_systemd.releases.archive import read_manifest
+from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.bundle import Target, open_source, write_bundle
 from litellm_systemd.releases.inventory import (
     Release,
     choose_rollback,
     current_release,
+    find_release,
+    installed_litellm,
     list_releases,
     missing_python,
     releases_in_use,
     running_release,
 )
+from litellm_systemd.releases.sbom import SBOM
 from litellm_systemd.releases.source import Source, fetch_litellm, fetch_package, find_source
 from litellm_systemd.report.report import Report, render_count
 from litellm_systemd.user_files import require_output
@@ -94,10 +101,14 @@ def rollback(
 
     Raises:
         UsageError: there is no such release.
+        InputError: it has a LiteLLM that is refused.
         Unavailable: its Python was removed.
     """
     require_root("litellmctl rollback")
     chosen = choose_rollback(layout, identifier)
+    refuse_bad_litellm(
+        installed_litellm(layout, chosen.identifier), "Name another release: 'litellmctl releases list' shows them."
+    )
     if (python := missing_python(layout, chosen.identifier)) is not None:
         raise Unavailable(
             f"release {chosen.identifier} needs {python}, which was removed",
@@ -155,6 +166,29 @@ def _describe(layout: Layout, release: Release, current: str | None, used: froze
         f"its Python {gone} was removed" if gone else "",
     )
     return ", ".join(filter(None, parts))
+
+
+def read_sbom(layout: Layout, name: str | None) -> str:
+    """Return the bill of materials (CycloneDX, JSON) of a release, by default the current one, or of a bundle.
+
+    Raises:
+        UsageError: there is no such release.
+        InputError: the bundle is damaged.
+        MissingError: an earlier version of this package made it, without a bill of materials.
+    """
+    if name is not None and Path(name).is_file():
+        manifest, _ = read_manifest(Path(name))
+        text = json.dumps(manifest.sbom, indent=1) if manifest.sbom else ""
+    else:
+        name = find_release(list_releases(layout), name).identifier if name else _require_current(layout)
+        path = layout.real(layout.release(name)) / SBOM
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if not text:
+        raise MissingError(
+            f"{name} has no bill of materials: an earlier litellm-systemd made it",
+            "A new release has one: sudo litellmctl upgrade. So has a new bundle: litellmctl bundle",
+        )
+    return text.rstrip()
 
 
 def prune(layout: Layout, keep: int, *, wait: bool = False, say: Say = lambda _line: None) -> Report:

@@ -18,6 +18,7 @@ from litellm_systemd.doctor import (
     check_files,
     check_host,
     check_network,
+    check_release,
     check_service,
     check_unit,
 )
@@ -29,7 +30,7 @@ from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.state import FileKind, is_edited
 
 _MODULES = (
-    *(check_host, check_files, check_configuration, check_unit),
+    *(check_host, check_release, check_files, check_configuration, check_unit),
     *(check_network, check_aws, check_service),
 )
 

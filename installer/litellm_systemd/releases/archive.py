@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from litellm_systemd.errors import InputError, InstallerError, MissingError
+from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.user_files import require_trusted
 
 FORMAT = 1
@@ -26,9 +27,10 @@ MANIFEST = "manifest.json"
 LOCK = "requirements.lock"
 WHEELS = "wheels"
 
-#: Bytes; a manifest has about 20 KiB.
+#: Bytes; a manifest has about 100 KiB.
 _LARGEST_MANIFEST = 4 << 20
 _NAME = re.compile(r"requirements\.lock|(wheels/)?[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
+_LITELLM = re.compile(rf"(?i){WHEELS}/litellm-([^-]+)-")
 _REMEDY = "Copy it again and compare both files with sha256sum, or make a new one with 'litellmctl bundle'."
 
 
@@ -38,6 +40,7 @@ class Manifest:
 
     `python` is a version such as 3.11, `machine` that of uname(2), `code` the `source.code_digest` of our wheel.
     `files` maps each file to its SHA-256 and its size in bytes.
+    `sbom` is its bill of materials in CycloneDX, see `releases.sbom`; empty in bundles of earlier versions.
     """
 
     version: str
@@ -47,6 +50,7 @@ class Manifest:
     code: str
     made: str
     files: Mapping[str, tuple[str, int]] = field(repr=False)
+    sbom: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def wheel(self) -> str:
@@ -176,7 +180,9 @@ def _parse_manifest(path: Path, found: dict[str, Any]) -> Manifest:
             raise _damaged(path, f"{name!r} doesn't belong in a bundle")
     if LOCK not in files or sum("/" not in name for name in files) != 2:
         raise _damaged(path, "it must contain one lock and one wheel of litellm-systemd")
-    return Manifest(**texts, files=files)
+    packed = [version for name in files for version in _LITELLM.findall(name)]
+    refuse_bad_litellm(packed, f"Use another bundle than {path}.")
+    return Manifest(**texts, files=files, sbom=dict(found.get("sbom", {})))
 
 
 def _members(path: Path, archive: tarfile.TarFile, manifest: Manifest) -> dict[str, tarfile.TarInfo]:

@@ -23,19 +23,23 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.command import Result, minimal_environment, run, runtime_argv
 from litellm_systemd.env.dotenv import parse_environment_file
-from litellm_systemd.errors import InputError, InstallerError, Unavailable
+from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.host.files import plain_umask, remove_path, user_exists
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases
+from litellm_systemd.releases.advisories import published_day
+from litellm_systemd.releases.archive import file_entry
+from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.inventory import Release
 from litellm_systemd.releases.requirements_lock import (
-    BAD_LITELLM,
     LOCK,
+    litellm_versions,
     lock_digest,
     parse_lock,
     pinned_version,
     pinned_versions,
 )
+from litellm_systemd.releases.sbom import SBOM, build_sbom, installed_packages, packed_package
 from litellm_systemd.releases.source import Source, sdnotify_wheel
 from litellm_systemd.releases.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
 
@@ -78,11 +82,13 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
         InputError: the lock has a LiteLLM that is refused.
         InstallerError: the finished venv doesn't work, or a file can't be written.
     """
+    refuse_bad_litellm(
+        litellm_versions(parse_lock(source.lock)),
+        "Choose a bundle, or a version of litellm-systemd, with another LiteLLM.",
+    )
     identifier = source.identifier
     if identifier in observe_releases(layout):
         return identifier
-    parse_lock(source.lock)
-    _refuse_bad_litellm(pinned_version(source.lock, "litellm"))
     try:
         with plain_umask(), _staging(layout, identifier) as staging:
             venv, trial = _build(layout, source, staging, say, starts=starts)
@@ -92,14 +98,6 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
             f"the release can't be built: {error.strerror}: {error.filename}", "Fix that and run it again."
         ) from error
     return identifier
-
-
-def _refuse_bad_litellm(version: str) -> None:
-    if version in BAD_LITELLM:
-        raise InputError(
-            f"the release would contain LiteLLM {version}, which is refused: {BAD_LITELLM[version]}",
-            "Choose a bundle, or a version of litellm-systemd, with another LiteLLM.",
-        )
 
 
 def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: bool) -> tuple[Venv, Trial]:
@@ -124,17 +122,22 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
 
 
 def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
-    """Write release.json into the venv and rename it to its final name. From then on it is a release."""
+    """Write release.json and the bill of materials, and rename the venv to its final name: now it is a release."""
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    sbom = build_sbom(source.version, installed_packages(venv.folder, _hashes(source.lock)), made, source.identifier)
+    (venv.folder / SBOM).write_text(json.dumps(sbom, indent=1) + "\n", encoding="utf-8")
+    litellm = pinned_version(source.lock, "litellm")
     mark = Release(
         identifier=source.identifier,
         version=source.version,
-        litellm=pinned_version(source.lock, "litellm"),
+        litellm=litellm,
         python=str(source.python),
         python_version=trial.python,
         lock=lock_digest(source.lock),
-        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        made=made,
         made_by=venv.maker,
         size=size_of(venv.folder),
+        litellm_released=published_day(litellm),
     )
     (venv.folder / RELEASE_MARK).write_text(mark.as_mark(), encoding="utf-8")
     # After a power failure the name must not exist without the files; rename(2) promises no such order.
@@ -143,6 +146,13 @@ def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
     target = layout.real(layout.release(source.identifier))
     venv.folder.rename(target)
     run(("sync", "--file-system", str(target.parent)), timeout=600)
+
+
+def _hashes(lock: str) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The hashes that each package of a release may have: those of the lock, and that of our wheel of sdnotify."""
+    known = {(pin.name, pin.version): pin.hashes for pin in parse_lock(lock)}
+    own = packed_package(sdnotify_wheel(), file_entry(sdnotify_wheel())[0])
+    return known | {(own.name, own.version): own.hashes}
 
 
 @contextmanager

@@ -27,7 +27,17 @@ from litellm_systemd.releases.archive import (
     unpack,
     write_archive,
 )
-from litellm_systemd.releases.requirements_lock import Pin, parse_lock, pinned_version, pins_for, render_lock
+from litellm_systemd.releases.bad_versions import refuse_bad_litellm
+from litellm_systemd.releases.requirements_lock import (
+    Pin,
+    litellm_versions,
+    lock_digest,
+    parse_lock,
+    pinned_version,
+    pins_for,
+    render_lock,
+)
+from litellm_systemd.releases.sbom import build_sbom, packed_package
 from litellm_systemd.releases.source import (
     Materials,
     Source,
@@ -121,18 +131,21 @@ def write_bundle(
         say: called with each line of progress.
 
     Raises:
+        InputError: the lock has a LiteLLM that is refused.
         CommandError: a package can't be fetched, or doesn't match its hash.
     """
+    pins = parse_lock(source.lock)
+    refuse_bad_litellm(litellm_versions(pins), "Make the bundle with another version of litellm-systemd.")
     try:
         with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.absolute().parent) as name:
             scratch = Path(name)
             folder = wheels or scratch / "fetched"
             say("preparing the packages")
             materials = source.origin.prepare(_made(scratch / "package"))
-            pins = pins_for(parse_lock(source.lock), target.python, target.machine)
-            if not (found := _find_wheels(folder, pins, target)):
-                _fetch(pins, target, folder, pip_argv(source.python, scratch), say)
-                found = _find_wheels(folder, pins, target)
+            wanted = pins_for(pins, target.python, target.machine)
+            if not (found := _find_wheels(folder, wanted, target)):
+                _fetch(wanted, target, folder, pip_argv(source.python, scratch), say)
+                found = _find_wheels(folder, wanted, target)
             say(f"writing {out} (about 170 MB)")
             return _pack(source, out, target, (materials.wheel, sdnotify_wheel(), *found), scratch)
     except OSError as error:
@@ -194,14 +207,19 @@ def _pack(source: Source, out: Path, target: Target, wheels: tuple[Path, ...], s
     names = [LOCK, wheels[0].name, *(f"{WHEELS}/{path.name}" for path in wheels[1:])]
     for name, path in zip(names[1:], wheels, strict=True):
         (folder / name).symlink_to(path.absolute())
+    files = {name: file_entry(folder / name) for name in sorted(names)}
+    packages = [packed_package(path, files[name][0]) for name, path in zip(names[1:], wheels, strict=True)]
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_now()))
+    identity = " ".join((source.code, lock_digest(source.lock), target.python, target.machine))
     manifest = Manifest(
         version=source.version,
         litellm=pinned_version(source.lock, "litellm"),
         python=target.python,
         machine=target.machine,
         code=source.code,
-        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_now())),
-        files={name: file_entry(folder / name) for name in sorted(names)},
+        made=made,
+        files=files,
+        sbom=build_sbom(source.version, packages, made, identity),
     )
     write_archive(scratch / "bundle.tar", manifest, folder)
     (scratch / "bundle.tar").replace(out)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,10 +15,15 @@ from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, previous_release
 
+_LIST = "'litellmctl releases list' shows all of them."
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release as release.json describes it. `made` is UTC (ISO 8601), `size` in bytes; unknown fields are empty."""
+    """A release as release.json describes it. Unknown fields are empty.
+
+    `made` is UTC (ISO 8601), `litellm_released` the day on which that LiteLLM was published, `size` in bytes.
+    """
 
     identifier: str
     version: str = ""
@@ -29,6 +34,7 @@ class Release:
     made: str = ""
     made_by: str = ""
     size: int = 0
+    litellm_released: str = ""
 
     def as_mark(self) -> str:
         """Return the text of its release.json."""
@@ -44,7 +50,7 @@ def read_release(layout: Layout, identifier: str) -> Release:
     known = found if isinstance(found, dict) else {}
     texts = {
         name: str(known.get(name, ""))
-        for name in ("version", "litellm", "python", "python_version", "lock", "made", "made_by")
+        for name in ("version", "litellm", "python", "python_version", "lock", "made", "made_by", "litellm_released")
     }
     size = known.get("size", 0)
     return Release(identifier, **texts, size=size if isinstance(size, int) else 0)
@@ -54,6 +60,12 @@ def list_releases(layout: Layout) -> tuple[Release, ...]:
     """Return the complete releases, the newest first."""
     found = [read_release(layout, name) for name in observe_releases(layout) if not name.startswith(".")]
     return tuple(sorted(found, key=lambda release: (release.made, release.identifier), reverse=True))
+
+
+def installed_litellm(layout: Layout, identifier: str) -> tuple[str, ...]:
+    """Return the versions of LiteLLM in the folder of a release, also one that was installed there by hand."""
+    found = layout.real(layout.release(identifier)).glob("lib/python*/site-packages/litellm-*.dist-info")
+    return tuple(sorted({path.name.removeprefix("litellm-").removesuffix(".dist-info") for path in found}))
 
 
 def current_release(layout: Layout) -> str | None:
@@ -68,6 +80,19 @@ def running_release(layout: Layout) -> str | None:
     return prefix.name if prefix.parent == layout.real(layout.releases).resolve() else None
 
 
+def find_release(releases: Iterable[Release], identifier: str) -> Release:
+    """Return the release whose name is `identifier` or begins so.
+
+    Raises:
+        UsageError: no release matches, or several.
+    """
+    named = [release for release in releases if release.identifier.startswith(identifier)]
+    if len(named) != 1:
+        reason = "is not unique" if named else "doesn't exist"
+        raise UsageError(f"release {identifier} {reason}", _LIST)
+    return named[0]
+
+
 def choose_rollback(layout: Layout, identifier: str | None) -> Release:
     """Return the release to roll back to: the named one, otherwise the one that was in use before.
 
@@ -77,16 +102,14 @@ def choose_rollback(layout: Layout, identifier: str | None) -> Release:
     """
     current = current_release(layout)
     others = [release for release in list_releases(layout) if release.identifier != current]
-    named = [release for release in others if identifier is not None and release.identifier.startswith(identifier)]
-    if identifier is not None and len(named) != 1:
-        reason = "is in use already" if current == identifier else "is not unique" if named else "doesn't exist"
-        raise UsageError(f"release {identifier} {reason}", "'litellmctl releases list' shows all of them.")
-    if named:
-        return named[0]
+    if identifier is not None and identifier == current:
+        raise UsageError(f"release {identifier} is in use already", _LIST)
+    if identifier is not None:
+        return find_release(others, identifier)
     if not others and current is None:
         raise NotInstalled
     if not others:
-        raise UsageError("there is no other release to roll back to", "'litellmctl releases list' shows all of them.")
+        raise UsageError("there is no other release to roll back to", _LIST)
     return _before(layout, others)
 
 

@@ -16,12 +16,6 @@ LOCK = "requirements.lock"
 
 #: Versions of LiteLLM that `upgrade --litellm` accepts. setup.cfg pins the one of the lock.
 SUPPORTED_LITELLM = ">=1.106.2,<1.110"
-#: Versions of LiteLLM that no release may contain, and why.
-BAD_LITELLM = {
-    "1.82.7": "it is trojaned and steals AWS keys (BerriAI/litellm#24512)",
-    "1.82.8": "it is trojaned and steals AWS keys (BerriAI/litellm#24512)",
-    "1.107.0": "it is reported as compromised and was removed from PyPI",
-}
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
@@ -93,6 +87,11 @@ def pinned_version(text: str, name: str) -> str:
 def pinned_versions(pins: Iterable[Pin], environment: Mapping[str, str]) -> dict[str, str]:
     """Return name and version of every package that an environment gets."""
     return {pin.name: pin.version for pin in pins if pin.holds(environment)}
+
+
+def litellm_versions(pins: Iterable[Pin]) -> tuple[str, ...]:
+    """Return each version of LiteLLM that an environment may get: markers can give one lock several."""
+    return tuple(pin.version for pin in pins if pin.name == "litellm")
 
 
 def pins_for(pins: Iterable[Pin], python: str, machine: str) -> tuple[Pin, ...]:

@@ -29,8 +29,8 @@ from urllib.parse import unquote, urlparse
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, Unavailable, UsageError
 from litellm_systemd.host.observe import RELEASE_MARK
+from litellm_systemd.releases.bad_versions import find_bad
 from litellm_systemd.releases.requirements_lock import (
-    BAD_LITELLM,
     LOCK,
     SUPPORTED_LITELLM,
     Pin,
@@ -405,8 +405,8 @@ def _requirements(version: str) -> list[str]:
     declared = [Requirement(text) for text in requires(DISTRIBUTION) or ()]
     own = [item for item in declared if item.marker is None or "extra" not in str(item.marker)]
     litellm = next(item for item in own if item.name == "litellm")
-    if version in BAD_LITELLM:
-        raise UsageError(f"LiteLLM {version} is refused: {BAD_LITELLM[version]}", "Choose another version.")
+    if bad := find_bad(version):
+        raise UsageError(str(bad), "Choose another version.")
     if not SpecifierSet(SUPPORTED_LITELLM).contains(version, prereleases=True):
         raise UsageError(
             f"this litellm-systemd works with LiteLLM {SUPPORTED_LITELLM}, not {version}",

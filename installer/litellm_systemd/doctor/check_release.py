@@ -1,0 +1,96 @@
+"""The LiteLLM of the active release: is it compromised, vulnerable or old? Answered without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+
+from litellm_systemd.doctor.engine import Cause, Finding, detects
+from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.releases.advisories import list_advisories
+from litellm_systemd.releases.bad_versions import find_bad
+from litellm_systemd.releases.inventory import Release, current_release, installed_litellm, read_release
+from litellm_systemd.report.report import Outcome
+
+#: Days. Advisories for LiteLLM came every few weeks in 2026, and only the last four minor versions get fixes.
+_MAX_AGE = 60
+_UPGRADE = "sudo litellmctl upgrade    # or, for LiteLLM alone: sudo litellmctl upgrade --litellm VERSION"
+
+
+def _versions(snapshot: Snapshot) -> tuple[str, ...]:
+    current = current_release(snapshot.layout)
+    return () if current is None else installed_litellm(snapshot.layout, current)
+
+
+COMPROMISED = Cause(
+    "release-compromised",
+    "The release contains a LiteLLM that was published with malicious code. Each secret that it could read may be"
+    " stolen.",
+    "sudo litellmctl upgrade    # then replace the master key, the AWS keys and every other secret of this host",
+)
+
+
+@detects(COMPROMISED)
+def detect_release_compromised(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a version that no release may contain, also if it was installed by hand."""
+    for bad in filter(None, map(find_bad, _versions(snapshot))):
+        yield COMPROMISED.finding(f"LiteLLM {bad.version}: {bad.reason} ({bad.source})")
+
+
+ADVISORY = Cause(
+    "release-advisory",
+    "A security advisory covers the installed LiteLLM. litellm-systemd knows those that were published before its own"
+    " release.",
+    _UPGRADE,
+    Outcome.WARNING,
+    skipped_if=("release-compromised",),
+)
+
+
+@detects(ADVISORY)
+def detect_release_advisory(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect versions with a known advisory."""
+    for version in _versions(snapshot):
+        for advisory in list_advisories():
+            fix = advisory.fix_for(version)
+            if fix is not None:
+                names = ", ".join((advisory.id, *advisory.aliases))
+                fixed = f"fixed in {fix}" if fix else "without a fix"
+                yield ADVISORY.finding(f"LiteLLM {version}: {advisory.summary} ({names}; {fixed}; {advisory.source})")
+
+
+OLD = Cause(
+    "release-old",
+    f"The installed LiteLLM is more than {_MAX_AGE} days old, so fixes for later advisories are missing.",
+    _UPGRADE,
+    Outcome.WARNING,
+    skipped_if=("release-compromised",),
+)
+
+
+@detects(OLD)
+def detect_release_old(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect an old LiteLLM by the day that the release records."""
+    current = current_release(snapshot.layout)
+    if current is not None:
+        release = read_release(snapshot.layout, current)
+        evidence = assess_age(release, date.today())
+        if evidence and release.litellm in _versions(snapshot):
+            yield OLD.finding(evidence)
+
+
+def assess_age(release: Release, today: date) -> str:
+    """Return the age of a release's LiteLLM as evidence; empty if it is not old.
+
+    If the day of its publication is unknown, as after `upgrade --litellm`, it is at least as old as the release.
+    """
+    known = release.litellm_released
+    try:
+        day = date.fromisoformat(known or release.made[:10])
+    except ValueError:
+        return ""
+    age = (today - day).days
+    if age <= _MAX_AGE:
+        return ""
+    verb = "published" if known else "installed"
+    return f"LiteLLM {release.litellm} was {verb} {age} days ago, on {day}"
