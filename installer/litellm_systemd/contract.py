@@ -20,6 +20,10 @@ SERVICE_USER = "litellm"
 #: Fixed paths of the service (file-hierarchy(7)).
 ENV_FILE = "/etc/litellm/litellm.env"
 CONFIG_FILE = "/etc/litellm/config.yaml"
+#: The encrypted credential with the secrets of the environment (`install --encrypt-secrets`). Its name is that of the
+#: file, as systemd-creds(1) expects it.
+SECRETS_FILE = "/etc/litellm/litellm.secrets"
+SECRETS_CREDENTIAL = "litellm.secrets"
 
 #: In a configuration, LiteLLM replaces this prefix and the name after it by the value of that environment variable.
 REFERENCE = "os.environ/"

@@ -126,6 +126,16 @@ def is_secret_variable(name: str, value: str) -> bool:
     return _PUBLIC_NAME.fullmatch(name) is None and _HARMLESS.fullmatch(value) is None
 
 
+def holds_secret(name: str, value: str) -> bool:
+    """Whether the value of an environment variable must be encrypted: it is a secret, or a part of it is."""
+    return is_secret_variable(name, value) or redact(value) != value
+
+
+def mask_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables with MASK for each value that holds a secret."""
+    return {name: MASK if holds_secret(name, value) else value for name, value in variables.items()}
+
+
 def _looks_secret(value: str) -> bool:
     if _UUID.search(value):
         return True

@@ -44,8 +44,10 @@ def main(argv: Sequence[str]) -> int:
 
         return check_main(arguments.config, os.environ)
     if command == "reach":
+        from litellm_systemd.env.service_credential import add_secrets
         from litellm_systemd.runtime.connectivity import main as reach
 
+        add_secrets(os.environ)  # a proxy may have a password
         return reach(arguments.urls, os.environ)
     from litellm_systemd.runtime.serve import main as serve
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.service_credential import add_secrets
 from litellm_systemd.env.variables import JSON_LOGS, MOCK_TESTING_WARNING
 from litellm_systemd.errors import InputError, InstallerError, Unavailable
 from litellm_systemd.runtime.channel import Heartbeat, StartFailed
@@ -44,6 +45,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
+        add_secrets(environ)
         options = read_options(config, environ)
         configuration = load_configuration(options.config, environ)
         listeners = take_listeners(environ, options.host, options.port, options.trial_socket)
@@ -85,6 +87,7 @@ def check_main(config: Path, environ: MutableMapping[str, str] = os.environ) -> 
 
 
 def _check(config: Path, environ: MutableMapping[str, str], journal: Journal) -> None:
+    add_secrets(environ)
     options = replace(read_options(config, environ), workers=1)
     configuration = load_configuration(options.config, environ)
     litellm_adapter.preload(environ)
