@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from litellm_systemd.contract import RUNTIME
 from litellm_systemd.errors import CommandError, Interrupted, MissingError
@@ -96,6 +96,7 @@ def run(
     hint: str = "",
     limit: int = _MAX_OUTPUT,
     may_cut: bool = False,
+    text: str = "",
 ) -> Result:
     """Run a program and wait until it exits.
 
@@ -107,6 +108,7 @@ def run(
         hint: the remedy in the error.
         limit: bytes of its output that are kept. A program that prints more is killed.
         may_cut: whether that is no error.
+        text: what the program reads from its standard input.
 
     Raises:
         CommandError: it failed and `check` is set, it did not exit in time, or it printed too much.
@@ -114,7 +116,7 @@ def run(
     """
     env = minimal_environment() if environment is None else dict(environment)
     try:
-        done = _capture(argv, env, timeout, limit)
+        done = _capture(argv, env, timeout, limit, text)
     except FileNotFoundError:
         raise MissingError(f"{argv[0]} is not installed", hint or f"Install {argv[0]}.") from None
     except subprocess.TimeoutExpired:
@@ -126,7 +128,7 @@ def run(
     return done
 
 
-def _capture(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | None, limit: int) -> Result:
+def _capture(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | None, limit: int, text: str) -> Result:
     """Run a program and keep at most `limit` bytes of what it prints. It is killed if it prints more.
 
     Raises:
@@ -143,9 +145,10 @@ def _capture(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | Non
             raise subprocess.TimeoutExpired(argv, timeout or 0)
         return rest
 
-    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    pipe = subprocess.PIPE
     with (
-        subprocess.Popen(argv, env=env, stdin=nothing, stdout=pipe, stderr=pipe) as process,
+        _input_file(text) if text else contextlib.nullcontext(subprocess.DEVNULL) as stdin,
+        subprocess.Popen(argv, env=env, stdin=stdin, stdout=pipe, stderr=pipe) as process,
         selectors.DefaultSelector() as selector,
     ):
         try:
@@ -168,6 +171,14 @@ def _capture(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | Non
             raise
     out, err = (_decode(output) for output in outputs.values())
     return Result(argv, process.returncode, out, err, is_cut)
+
+
+def _input_file(text: str) -> BinaryIO:
+    """A file in memory with that text. Unlike a pipe it never fills up, and unlike a disk it keeps no secret."""
+    file = os.fdopen(os.memfd_create("input"), "w+b")
+    file.write(text.encode())
+    file.seek(0)
+    return file
 
 
 def _decode(output: bytearray) -> str:

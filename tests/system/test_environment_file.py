@@ -81,7 +81,7 @@ def accepted(value: str) -> bool:
 def test_service_gets_the_mapping(dump: Box, environment: dict[str, str]) -> None:
     """A service gets exactly the mapping that python-dotenv read, whatever the values are."""
     asked = build_settings(Dotenv(".env", environment), installed={}, new_key=lambda: "sk-made")
-    assert carried(dump, render_environment(asked)) == environment
+    assert carried(dump, render_environment(asked.environment)) == environment
 
 
 @given(st.text(st.sampled_from("XYZ=ab \t\"'\\$#;\n")))
@@ -113,7 +113,7 @@ def test_edits_are_read_as_systemd_reads_them(dump: Box, text: str) -> None:
 def test_known_traps(dump: Box, value: str) -> None:
     """Values that other installers get wrong arrive unchanged, one of them with 80 kB."""
     asked = build_settings(Dotenv(".env", {"XA": value, "XB": "next"}), installed={}, new_key=lambda: "sk-made")
-    assert carried(dump, render_environment(asked)) == {"XA": value, "XB": "next"}
+    assert carried(dump, render_environment(asked.environment)) == {"XA": value, "XB": "next"}
 
 
 DOTENV = """
@@ -137,7 +137,7 @@ def test_dotenv_file_reaches_the_service(dump: Box) -> None:
         "XE": "line one\nline two",
         "XF": "",
     }
-    assert carried(dump, render_environment(asked)) == wanted
+    assert carried(dump, render_environment(asked.environment)) == wanted
 
 
 @pytest.mark.parametrize("value", ["\ufdd0", "a\uffff", "\U0001fffe"])

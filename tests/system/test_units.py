@@ -10,6 +10,7 @@ import pytest
 from box import Box, Image, Namespaces
 
 from litellm_systemd.env.settings import build_settings, parse_dotenv
+from litellm_systemd.host.encrypted_secrets import OLDEST_SYSTEMD
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import folder
 from litellm_systemd.install.render import (
@@ -34,9 +35,11 @@ def write_units(box: Box, env: str = "") -> None:
     layout = Layout()
     version = int(box.systemctl("--version").split()[1])
     asked = build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-made")
-    box.write(layout.service, render_service(layout, asked, version, "1.0"))
+    # With the directives that --encrypt-secrets adds, where systemd knows them.
+    encrypted = version >= OLDEST_SYSTEMD
+    box.write(layout.service, render_service(layout, asked, version, "1.0", encrypted=encrypted))
     box.write(layout.socket, render_socket(layout, asked))
-    box.write(layout.verify_service, render_verify_service(layout, "1.0"))
+    box.write(layout.verify_service, render_verify_service(layout, "1.0", encrypted=encrypted))
     box.write(layout.verify_timer, render_verify_timer("15min"))
     box.write(f"{layout.current}/bin/python", "#!/bin/sh\n", 0o755)
     box.write(layout.sysusers, render_sysusers())

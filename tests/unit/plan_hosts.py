@@ -42,13 +42,13 @@ def make_layout(case: dict[str, Any]) -> Layout:
     )
 
 
-def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> DesiredState:
+def make_service(asked: dict[str, Any]) -> ServiceConfig:
     settings = build_settings(
         parse_dotenv(asked.get("env", ""), ".env"), installed={}, new_key=lambda: "sk-made-for-the-case"
     )
     name = asked.get("config", "demo.yml")
     configs = {**CONFIGS, **{key: text.encode() for key, text in asked.get("configs", {}).items()}}
-    wanted = ServiceConfig(
+    return ServiceConfig(
         settings=settings,
         choice=ConfigChoice(name, ConfigOrigin(asked.get("origin", "shipped")), None),
         gateway=parse_config(configs.get(name, MODEL.encode()).decode(), name),
@@ -56,9 +56,12 @@ def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> Desi
         keeps_environment=False,
         loads=tuple(asked.get("loads", (name,))),
     )
+
+
+def make_desired(layout: Layout, asked: dict[str, Any], host: HostState) -> DesiredState:
     return build_desired(
         layout,
-        wanted,
+        make_service(asked),
         host,
         release=asked.get("release", "r1"),
         systemd=asked.get("systemd", 252),

@@ -105,13 +105,13 @@ def test_prefix_is_used_throughout() -> None:
 
 def test_environment_is_quoted_for_systemd() -> None:
     """A value with a dollar sign, a quote and a newline is written as systemd.exec(5) requires."""
-    text = render_environment(settings("A='$x \"y\"\nz'"))
+    text = render_environment(settings("A='$x \"y\"\nz'").environment)
     assert 'A="\\$x \\"y\\"\nz"\n' in text
 
 
 def test_template_syntax_in_a_value_is_text() -> None:
     """A value that looks like a template is not evaluated."""
-    assert 'A="{{ 7 * 7 }}"' in render_environment(settings("A='{{ 7 * 7 }}'"))
+    assert 'A="{{ 7 * 7 }}"' in render_environment(settings("A='{{ 7 * 7 }}'").environment)
 
 
 def test_missing_value_is_an_error() -> None:

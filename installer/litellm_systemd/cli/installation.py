@@ -69,6 +69,12 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
 @click.option("--no-spend", is_flag=True, help="Verify without calling a model, so that nothing is billed.")
 @click.option("--offline", is_flag=True, help="Do not check credentials with instance metadata or STS.")
 @click.option("--verify-every", metavar="TIME", help="Verify by a timer at no cost: 15min, 1h, off.")
+@click.option(
+    "--encrypt-secrets/--no-encrypt-secrets",
+    "encrypt",
+    default=None,
+    help="Encrypt keys for this host (systemd 250). Default: as installed.",
+)
 @click.option("--region", help="Use this AWS region if .env has none. Default: the instance's.")
 @click.option("--prefix", help="Keep releases in this folder. Default: /opt/litellm-systemd.")
 @eol_option
@@ -87,6 +93,7 @@ def install(
     no_spend: bool,
     offline: bool,
     verify_every: str | None,
+    encrypt: bool | None,
     region: str | None,
     prefix: str | None,
     allow_eol: bool,
@@ -113,6 +120,7 @@ def install(
         take_ours=edits == "ours",
         bundle=bundle,
         verify_every=None if verify_every is None else check_interval(verify_every),
+        encrypt=encrypt,
     )
     if edits is None and not dry_run and sys.stdin.isatty() and sys.stderr.isatty():
         options = replace(options, ask=_ask)

@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd import contract
 from litellm_systemd.client_setup.merge import merge
 from litellm_systemd.client_setup.table import CLIENTS, Client, ClientModel, Gateway, SettingsFile, new_text
 from litellm_systemd.commands.config_files import read_gateway
@@ -33,6 +32,7 @@ from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.installed_litellm import map_values
 from litellm_systemd.host.files import observe_file, write_file
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import key_command
 from litellm_systemd.host.state import FileKind, FileState, render_diff
 from litellm_systemd.report.report import Check, Outcome, Report, Table, render_count
 
@@ -119,7 +119,7 @@ def client(
     gateway = Gateway(selection.settings.base_url, models)
     if write or show_key:
         gateway = Gateway(gateway.base_url, models, _key(selection))
-    report = _write(found, gateway, find_invoker(environ), now) if write else _print(found, gateway)
+    report = _write(found, gateway, find_invoker(environ), now) if write else _print(request.layout, found, gateway)
     return replace(report, notes=(*report.notes, *_url_notes(selection)))
 
 
@@ -210,7 +210,7 @@ def _notes(found: Client, gateway: Gateway) -> tuple[str, ...]:
     return tuple(re.sub(r"`([^`']*)`", r"'\1'", gateway.fill(note)).replace("`", "") for note in found.notes)
 
 
-def _print(found: Client, gateway: Gateway) -> Report:
+def _print(layout: Layout, found: Client, gateway: Gateway) -> Report:
     files = [(f"~/{each.paths[-1]}", each.form.value, new_text(each, gateway)) for each in found.files]
     code = gateway.fill(found.code)
     checks = [Check(path, Outcome.OK, f"# {path}\n{text}") for path, _form, text in files]
@@ -218,7 +218,7 @@ def _print(found: Client, gateway: Gateway) -> Report:
         checks.append(Check(found.title, Outcome.OK, code))
     notes = list(_notes(found, gateway))
     if any(each.has_key for each in found.files) or "key" in found.code or "authorization" in found.code:
-        notes.append(f"The key: --show-key prints it here, or: sudo grep {MASTER_KEY.name} {contract.ENV_FILE}")
+        notes.append(f"The key: --show-key prints it here, or: {key_command(layout)}")
     title = f"To write them to your files: sudo litellmctl client {found.name} --write" if files else ""
     return Report(
         title,

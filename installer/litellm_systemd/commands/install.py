@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,14 @@ from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.resolve import Request, build_config_link, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, prove_service, resolve_service
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.secrets import holds_secret
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import Unavailable
+from litellm_systemd.host.encrypted_secrets import encrypt_secrets, read_secrets, require_encryption
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import (
+    key_command,
     observe_host,
     port_trouble,
     require_booted,
@@ -37,6 +40,7 @@ from litellm_systemd.host.state import (
     folder,
     link,
     render_diff,
+    variables_of,
 )
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say, apply_install, apply_uninstall, changing
@@ -184,7 +188,8 @@ def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | 
         *service.notes,
         *_access_notes(options, service),
         *_kept_notes(options.request.layout, plan),
-        *_key_notes(service.settings),
+        *_key_notes(options.request.layout, service.settings),
+        *_encryption_notes(options.request.layout, prepared),
     )
     where = f"LiteLLM with {service.choice.name}"
     if not _is_served(options):
@@ -203,13 +208,24 @@ def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | 
     )
 
 
-def _key_notes(settings: Settings) -> tuple[str, ...]:
+def _key_notes(layout: Layout, settings: Settings) -> tuple[str, ...]:
     if settings.generated_key is None:
         return ()
     return (
         f"{MASTER_KEY.name}={settings.generated_key} was generated for this service and is shown only once. To"
-        f" read it again: sudo grep {MASTER_KEY.name} {contract.ENV_FILE}",
+        f" read it again: {key_command(layout)}",
     )
+
+
+def _encryption_notes(layout: Layout, prepared: InstallPlan) -> Iterator[str]:
+    steps = {(action.verb, action.target) for action in prepared.plan.actions}
+    if (Verb.WRITE, layout.secrets) in steps:
+        yield (
+            f"The secrets are in {layout.secrets} only, encrypted for this host. The service does not need .env any"
+            " more: delete it, or keep it elsewhere in case the key of this host is lost."
+        )
+    if (Verb.TAKE_AWAY, layout.secrets) in steps:
+        yield f"The secrets are in {layout.environment_file} again, not encrypted."
 
 
 def keep_mine(_question: str, _difference: str) -> bool:
@@ -223,6 +239,7 @@ class InstallOptions:
 
     `offline`: query neither the instance metadata nor STS. `take_ours`: replace files that the user edited, without a
     question. `spend`: `verify` may call a model. `verify_every`: the interval of the verify timer, None to keep it.
+    `encrypt`: whether to encrypt the secrets of the environment, None to keep them as they are.
     """
 
     request: Request
@@ -235,6 +252,7 @@ class InstallOptions:
     take_ours: bool = False
     bundle: Path | None = None
     verify_every: str | None = None
+    encrypt: bool | None = None
     ask: Ask = keep_mine
 
 
@@ -274,8 +292,12 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
         running=Running.STARTED if options.start else Running.UNTOUCHED,
         verify_every=options.verify_every or find_interval(layout, host),
     )
+    encrypts = layout.secrets in host.manifest if options.encrypt is None else options.encrypt
+    if encrypts:
+        require_encryption(layout, systemd)
+    encrypt = partial(_encrypted, layout, host, dry_run=options.dry_run) if encrypts else _unencrypted
     take: frozenset[str] = frozenset(host.files) if options.take_ours else frozenset()
-    desired = build(service, take=take)
+    desired = build(service, take=take, encrypted=encrypt(service))
     require_no_conflicts(layout, desired, host)
     plan = plan_install(layout, desired, host)
     given_up = {kept.path for kept in plan.kept if kept.is_news and options.ask(*_question(kept))}
@@ -283,13 +305,41 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
     if kept_environment is not None:
         # The edited environment file stays, so that nothing may be made from .env.
         request = replace(request, env_file=None, installed_only=True)
+        if encrypts is not (layout.secrets in host.manifest) or _holds_secrets(kept_environment.found):
+            # Its variables are kept, but not the file: secrets move into it or out of it.
+            take |= {layout.environment_file}
     if given_up or kept_environment is not None:
         service = resolve_service(replace(request, take=request.take | given_up))
-        desired = build(service, take=take | given_up)
+        desired = build(service, take=take | given_up, encrypted=encrypt(service))
         plan = plan_install(layout, desired, host)
     if kept_environment is not None:
         plan = replace(plan, kept=(*plan.kept, kept_environment))
     return InstallPlan(service, source, host, desired, plan)
+
+
+def _unencrypted(_service: ServiceConfig) -> None:
+    """Encrypt nothing."""
+
+
+def _encrypted(layout: Layout, host: HostState, service: ServiceConfig, *, dry_run: bool) -> FileState:
+    """The file with the encrypted secrets: the installed one if it has the same, since each encryption differs."""
+    wanted = _split(service.settings.environment)[1]
+    found = host.files.get(layout.secrets)
+    if found is not None and read_secrets(layout) == wanted:
+        return FileState(layout.secrets, found.content, mode=0o600)
+    # The encryption may create the key of the host.
+    content = b"not encrypted yet\n" if dry_run else encrypt_secrets(wanted)
+    return FileState(layout.secrets, content, mode=0o600)
+
+
+def _split(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables of an environment that hold no secret, and those that do."""
+    secrets = {name: value for name, value in environment.items() if holds_secret(name, value)}
+    return {name: value for name, value in environment.items() if name not in secrets}, secrets
+
+
+def _holds_secrets(file: FileState) -> bool:
+    return bool(_split(variables_of(file))[1])
 
 
 def choose_release(layout: Layout, bundle: Path | None) -> tuple[str, Source | None]:
@@ -333,10 +383,12 @@ def build_desired(
     running: Running,
     take: Container[str] = (),
     verify_every: str = OFF,
+    encrypted: FileState | None = None,
 ) -> DesiredState:
     """The desired state of the host: folders, files, release, and the service enabled and running.
 
     `take`: files to write although the user edited them. `verify_every`: the interval of the verify timer.
+    `encrypted`: the file with the secrets, which are then not in the environment file.
     """
     folders = (
         folder(layout.etc, 0o750, group=contract.SERVICE_USER),
@@ -345,13 +397,13 @@ def build_desired(
     )
     settings = service.settings
     texts = {
-        layout.service: render_service(layout, settings, systemd, version),
+        layout.service: render_service(layout, settings, systemd, version, encrypted=encrypted is not None),
         layout.socket: render_socket(layout, settings),
         layout.sysusers: render_sysusers(),
         layout.tmpfiles: render_tmpfiles(folders),
     }
     checks = {
-        layout.verify_service: render_verify_service(layout, version),
+        layout.verify_service: render_verify_service(layout, version, encrypted=encrypted is not None),
         layout.verify_timer: render_verify_timer(verify_every),
     }
     if verify_every != OFF:
@@ -359,24 +411,28 @@ def build_desired(
     command = FileState(layout.command, render_command(layout, version).encode(), mode=0o755, keep_edits=True)
     files = (
         *(FileState(path, text.encode(), keep_edits=True) for path, text in texts.items()),
-        _environment_file(layout, service, host),
+        _environment_file(layout, service, host, encrypted=encrypted is not None),
+        *(() if encrypted is None else (encrypted,)),
         *(build_config_file(layout, service, name, host) for name in service.configs),
         build_config_link(layout, service.choice.name),
         link(layout.current, f"releases/{release}"),
         command,
     )
     taken = frozenset(file.path for file in files if file.path in take)
-    absent = tuple(checks) if verify_every == OFF else ()
+    absent = (*(checks if verify_every == OFF else ()), *((layout.secrets,) if encrypted is None else ()))
     loads = tuple(layout.config(name) for name in service.loads)
     return DesiredState(release, folders, files, running=running, take=taken, absent=absent, loads=loads)
 
 
-def _environment_file(layout: Layout, service: ServiceConfig, host: HostState) -> FileState:
+def _environment_file(layout: Layout, service: ServiceConfig, host: HostState, *, encrypted: bool) -> FileState:
     """The rendered file; without new variables the installed one, with the user's comments."""
+    variables = service.settings.environment
+    if encrypted:
+        variables = _split(variables)[0]
     found = host.files.get(layout.environment_file)
-    if service.keeps_environment and found is not None:
+    if service.keeps_environment and found is not None and variables_of(found) == variables:
         return FileState(layout.environment_file, found.content, mode=0o600)
-    text = render_environment(service.settings)
+    text = render_environment(variables, encrypted=encrypted)
     return FileState(layout.environment_file, text.encode(), mode=0o600, keep_edits=True)
 
 

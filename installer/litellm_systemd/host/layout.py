@@ -24,6 +24,8 @@ class Layout:
     prefix: str = "/opt/litellm-systemd"
 
     environment_file = contract.ENV_FILE
+    #: The encrypted secrets of the environment; exists only in that mode.
+    secrets = contract.SECRETS_FILE
     config_link = contract.CONFIG_FILE
     etc = "/etc/litellm"
     configs = "/etc/litellm/configs"

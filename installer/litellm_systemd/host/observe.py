@@ -17,6 +17,7 @@ from litellm_systemd import contract
 from litellm_systemd.command import run, runtime_argv
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.dotenv import parse_environment_file
+from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import (
     CommandError,
     InputError,
@@ -27,6 +28,7 @@ from litellm_systemd.errors import (
     Unavailable,
     UsageError,
 )
+from litellm_systemd.host.encrypted_secrets import read_secrets
 from litellm_systemd.host.files import group_exists, observe_file, user_exists
 from litellm_systemd.host.layout import UNITS, Layout, layout_files
 from litellm_systemd.host.service_status import check_status
@@ -54,7 +56,7 @@ def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()
     ours = (layout.prefix, layout.releases, layout.bootstrap, layout.etc, layout.configs)
     states = (layout.state, layout.cache, layout.own_state)
     parents = (str(parent) for path in layout_files(layout) for parent in PurePosixPath(path).parents)
-    optional = (layout.verify_service, layout.verify_timer)
+    optional = (layout.verify_service, layout.verify_timer, layout.secrets)
     wanted = (*layout_files(layout), *optional, *parents, *ours, *states, *manifest, *paths)
     found = {path: observe_file(layout, path) for path in dict.fromkeys(wanted)}
     return HostState(
@@ -100,11 +102,19 @@ def _record(found: Mapping[str, Any]) -> Record:
 
 
 def read_installed(layout: Layout) -> dict[str, str]:
-    """The installed environment; empty if there is none.
+    """The installed environment, with the secrets that are encrypted; empty if there is none.
 
     Raises:
         PermissionDenied: this user cannot read it.
+        Unavailable: the secrets cannot be decrypted.
     """
+    # A secret that the administrator writes into the file overrides the encrypted one, in the service as well.
+    found = read_environment_file(layout)
+    return {**read_secrets(layout), **found}
+
+
+def read_environment_file(layout: Layout) -> dict[str, str]:
+    """The variables of the environment file alone; see `read_installed`."""
     path = layout.real(layout.environment_file)
     try:
         # Bytes, since text mode would turn a carriage return in a value into a newline.
@@ -117,6 +127,15 @@ def read_installed(layout: Layout) -> dict[str, str]:
         raise PermissionDenied(
             f"{path} is readable by root only, since it holds keys", "Run the command with sudo."
         ) from None
+
+
+def key_command(layout: Layout) -> str:
+    """The command that prints the installed master key."""
+    # Any user can read the unit, but not the folder of the file.
+    unit = observe_file(layout, layout.service)
+    if unit is not None and f"LoadCredentialEncrypted={contract.SECRETS_CREDENTIAL}:" in unit.content.decode():
+        return f"sudo systemd-creds decrypt {layout.secrets}"
+    return f"sudo grep {MASTER_KEY.name} {layout.environment_file}"
 
 
 def previous_release(layout: Layout) -> str | None:

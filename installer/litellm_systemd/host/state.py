@@ -9,11 +9,12 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from litellm_systemd.env.dotenv import parse_environment_file
-from litellm_systemd.env.secrets import MASK, is_secret_variable, mask_lines, mask_yaml, redact
+from litellm_systemd.contract import SECRETS_FILE
+from litellm_systemd.env.dotenv import parse_environment_file, render_assignments
+from litellm_systemd.env.secrets import MASK, is_secret_variable, mask_environment, mask_lines, mask_yaml, redact
 
 
 class FileKind(Enum):
@@ -181,7 +182,8 @@ class Verb(Enum):
 class Action:
     """One step of a plan: verb, target and reason.
 
-    `after` is the state to write (WRITE), or the mode and owner to set (SET_ACCESS).
+    `after` is the state to write (WRITE), the mode and owner to set (SET_ACCESS), or what to save in place of the
+    edited file (SAVE_EDITED).
     """
 
     verb: Verb
@@ -236,6 +238,16 @@ _EFFECTS = {
     Verb.RELOAD: "the service is reloaded",
     Verb.STOP: "the service is stopped",
 }
+
+
+def variables_of(file: FileState) -> dict[str, str]:
+    """The variables of an environment file."""
+    return parse_environment_file(file.content.decode(errors="replace"))
+
+
+def mask_secrets(file: FileState) -> FileState:
+    """An environment file with its secrets masked, and without comments, which may have secrets in them."""
+    return replace(file, content=render_assignments(mask_environment(variables_of(file))).encode())
 
 
 def describe_drift(found: FileState | None, record: Record) -> str:
@@ -298,6 +310,8 @@ def _lines(state: FileState | None) -> Iterator[tuple[str, str]]:
     text = state.content.decode(errors="replace")
     if state.kind is FileKind.LINK:
         yield f"link to {text}", text
+    elif state.path == SECRETS_FILE:
+        yield "encrypted secrets", text
     elif state.path.endswith(".env"):
         # A value can have several lines, and all but the first would look harmless.
         for name, value in parse_environment_file(text).items():

@@ -37,6 +37,7 @@ from litellm_systemd.host.state import (
     Record,
     Verb,
     folder,
+    mask_secrets,
     record_of,
 )
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
@@ -96,9 +97,10 @@ def _save_edited(executor: Executor, action: Action) -> None:
     layout = executor.layout
     found = observe_file(layout, action.target)
     if found is not None:
+        content = found.content if action.after is None else action.after.content
         # The digest in the name makes a second save harmless.
-        aside = f"{layout.edited}/{action.target.strip('/').replace('/', '-')}.{found.digest[:8]}"
-        write_file(layout, FileState(aside, found.content, mode=0o600))
+        aside = f"{layout.edited}/{copy_name(action.target)}.{found.digest[:8]}"
+        write_file(layout, FileState(aside, content, mode=0o600))
         executor.say(f"saved the edited file as {aside}")
 
 
@@ -201,9 +203,13 @@ def keep_attempt(executor: Executor, plan: Plan, error: BaseException) -> str:
     folder = f"{layout.failed}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     story = "\n".join([f"{type(error).__name__}: {error}", "", "The plan was:", *map(str, plan.actions), ""])
     texts = {"error.txt": story.encode(), "journal.txt": _last_lines(executor)}
+    # On a host that encrypts its secrets, or is about to, a copy may not hold them.
+    masks = layout.secrets in {action.target for action in plan.actions}
     for action in plan.actions:
         if action.after is not None and action.after.kind is FileKind.FILE:
-            texts[action.target.strip("/").replace("/", "-")] = action.after.content
+            masked = masks and action.target == layout.environment_file
+            state = mask_secrets(action.after) if masked else action.after
+            texts[copy_name(action.target)] = state.content
     try:
         for name, content in texts.items():
             write_file(layout, FileState(f"{folder}/{name}", content, mode=0o600))
@@ -213,6 +219,11 @@ def keep_attempt(executor: Executor, plan: Plan, error: BaseException) -> str:
     except (OSError, InstallerError):
         return ""
     return f"The failed attempt is kept in {folder}."
+
+
+def copy_name(path: str) -> str:
+    """The name of the copy of a file in the folder of a failed attempt, or of an edited file without its digest."""
+    return path.strip("/").replace("/", "-")
 
 
 def _last_lines(executor: Executor) -> bytes:
@@ -349,7 +360,19 @@ def _undo_steps(
 def _finish(layout: Layout, taken: tuple[Action, ...], manifest: str) -> None:
     write_file(layout, FileState(layout.manifest, manifest.encode(), mode=0o600))
     _drop_stale_pristine(layout, manifest)
+    if f'"{layout.secrets}"' in manifest:
+        _mask_copies(layout)
     _forget(layout, taken)
+
+
+def _mask_copies(layout: Layout) -> None:
+    """Mask the secrets in each copy of the environment file that an earlier run kept."""
+    name = copy_name(layout.environment_file)
+    for parent, pattern in ((layout.failed, f"*/{name}"), (layout.edited, f"{name}.*")):
+        for path in layout.real(parent).glob(pattern):
+            state = FileState(f"{parent}/{path.relative_to(layout.real(parent))}", path.read_bytes(), mode=0o600)
+            if mask_secrets(state) != state:
+                write_file(layout, mask_secrets(state))
 
 
 def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:

@@ -9,7 +9,18 @@ from pathlib import PurePosixPath
 from litellm_systemd import contract
 from litellm_systemd.errors import CannotCreate, Unavailable
 from litellm_systemd.host.layout import UNITS, Layout
-from litellm_systemd.host.state import Action, DesiredState, FileKind, FileState, HostState, Kept, Plan, Running, Verb
+from litellm_systemd.host.state import (
+    Action,
+    DesiredState,
+    FileKind,
+    FileState,
+    HostState,
+    Kept,
+    Plan,
+    Running,
+    Verb,
+    mask_secrets,
+)
 
 NEW, CHANGED, BY_HAND = "new", "changed", "edited by hand"
 
@@ -65,7 +76,7 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
     writes = tuple(file for file in files if host.files.get(file.path) != file)
     actions = [
         *_release_actions(layout, desired, host),
-        *_save_actions(writes, host),
+        *_save_actions(layout, desired, writes, host),
         *_user_actions(layout, writes, host),
         *_folder_actions(layout, desired, writes, host),
         *(Action(Verb.WRITE, file.path, _why(file, host), file) for file in writes),
@@ -225,11 +236,18 @@ def _release_actions(layout: Layout, desired: DesiredState, host: HostState) -> 
         yield Action(Verb.BUILD_RELEASE, layout.release(desired.release))
 
 
-def _save_actions(writes: tuple[FileState, ...], host: HostState) -> Iterable[Action]:
-    """Save each edited file before it is overwritten."""
+def _save_actions(
+    layout: Layout, desired: DesiredState, writes: tuple[FileState, ...], host: HostState
+) -> Iterable[Action]:
+    """Save each edited file before it is overwritten. No copy holds a secret that is encrypted, before or after."""
+    encrypts = layout.secrets in host.manifest or layout.secrets in {file.path for file in desired.files}
     for file in writes:
         found = host.files.get(file.path)
-        if found is not None and found.content != file.content and _is_edited_file(file.path, host):
+        if found is None or found.content == file.content or not _is_edited_file(file.path, host):
+            continue
+        if file.path == layout.environment_file and encrypts:
+            yield Action(Verb.SAVE_EDITED, file.path, BY_HAND, mask_secrets(found))
+        elif file.path != layout.secrets:
             yield Action(Verb.SAVE_EDITED, file.path, BY_HAND)
 
 
@@ -275,7 +293,8 @@ def _removals(desired: DesiredState, host: HostState) -> Iterable[Action]:
     """Remove what an earlier install wrote and this one does not need. An edit is saved first."""
     for path in desired.absent:
         if path in host.manifest and path in host.files:
-            if _is_edited_file(path, host):
+            # What an administrator has encrypted again is decrypted, and so not lost.
+            if _is_edited_file(path, host) and path != Layout.secrets:
                 yield Action(Verb.SAVE_EDITED, path, BY_HAND)
             yield Action(Verb.TAKE_AWAY, path, "not needed any more")
 
@@ -309,7 +328,7 @@ def _restart_or_reload(
         # A socket unit does not start while its service runs, so both restart together.
         yield Action(Verb.RESTART, f"{contract.SOCKET} {contract.SERVICE}", layout.socket)
         return
-    read_once = sorted(changed & {layout.service, layout.environment_file, layout.current})
+    read_once = sorted(changed & {layout.service, layout.environment_file, layout.secrets, layout.current})
     if read_once or stale:
         yield Action(Verb.RESTART, contract.SERVICE, ", ".join(read_once) or "units changed on disk")
     elif reloaded := sorted(changed & {layout.config_link, *_active_config(layout, desired, host)}):

@@ -6,11 +6,12 @@ Templates hold every line that is the same on all hosts, and only substitute the
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 from jinja2 import Environment, StrictUndefined
 
+from litellm_systemd import contract
 from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import is_loopback
@@ -37,6 +38,10 @@ NEWER_SANDBOX = (
     (249, "SocketBindDeny=any"),
 )
 
+#: What litellm.env says of the secrets.
+_PLAIN_NOTE = "It holds keys: root only."
+_ENCRYPTED_NOTE = f"The keys are in {contract.SECRETS_FILE}, encrypted."
+
 OFF = "off"
 #: Seconds. A check takes one or two.
 _SHORTEST, _LONGEST = 60, 31 * 86_400
@@ -57,8 +62,11 @@ def render_template(name: str, **values: object) -> str:
     return environment.from_string(read_template(name)).render(values)
 
 
-def render_service(layout: Layout, settings: Settings, systemd: int, version: str) -> str:
-    """Return the text of litellm.service for that version of systemd (247 or later)."""
+def render_service(layout: Layout, settings: Settings, systemd: int, version: str, *, encrypted: bool = False) -> str:
+    """Return the text of litellm.service for that version of systemd (247 or later).
+
+    `encrypted`: the secrets are in an encrypted credential.
+    """
     start_limit = ceil(settings.start_timeout) + START_MARGIN
     delay = LONGEST_RESTART_DELAY if systemd >= 254 else RESTART_DELAY
     text = render_template(
@@ -71,9 +79,14 @@ def render_service(layout: Layout, settings: Settings, systemd: int, version: st
         watchdog_timeout=ceil(settings.watchdog_timeout),
         start_limit_interval=START_LIMIT_BURST * (delay + start_limit) + 1,
         restart_backoff=_restart_backoff(systemd),
+        credential=_credential(layout, encrypted=encrypted),
         newer_sandbox="\n".join(line for since, line in NEWER_SANDBOX if systemd >= since),
     )
     return _without_gaps(text)
+
+
+def _credential(layout: Layout, *, encrypted: bool) -> str:
+    return f"LoadCredentialEncrypted={contract.SECRETS_CREDENTIAL}:{layout.secrets}" if encrypted else ""
 
 
 def _restart_backoff(systemd: int) -> str:
@@ -96,14 +109,16 @@ def render_socket(layout: Layout, settings: Settings) -> str:
     return _without_gaps(text)
 
 
-def render_verify_service(layout: Layout, version: str) -> str:
-    """Return the text of litellm-verify.service, which checks the service once."""
-    return render_template(
+def render_verify_service(layout: Layout, version: str, *, encrypted: bool = False) -> str:
+    """Return the text of litellm-verify.service, which checks the service once. `encrypted`: see `render_service`."""
+    text = render_template(
         "litellm-verify.service.j2",
         version=version,
         prefix=layout.prefix,
         python=f"{layout.current}/bin/python",
+        credential=_credential(layout, encrypted=encrypted),
     )
+    return _without_gaps(text)
 
 
 def render_verify_timer(every: str) -> str:
@@ -122,10 +137,15 @@ def render_tmpfiles(folders: Sequence[FileState]) -> str:
     return render_template("tmpfiles.conf.j2", folders="\n".join(lines))
 
 
-def render_environment(settings: Settings) -> str:
-    """Return the text of litellm.env: every variable of the settings, quoted for systemd."""
-    assignments = render_assignments(settings.environment).rstrip("\n")
-    return render_template("litellm.env.j2", assignments=assignments)
+def render_environment(variables: Mapping[str, str], *, encrypted: bool = False) -> str:
+    """Return the text of litellm.env: these variables, quoted for systemd.
+
+    `encrypted`: the secrets are not among them.
+    """
+    assignments = render_assignments(variables).rstrip("\n")
+    return render_template(
+        "litellm.env.j2", assignments=assignments, note=_ENCRYPTED_NOTE if encrypted else _PLAIN_NOTE
+    )
 
 
 def render_command(layout: Layout, version: str) -> str:

@@ -22,11 +22,10 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.command import Result, minimal_environment, run, runtime_argv
-from litellm_systemd.env.dotenv import parse_environment_file
 from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.host.files import plain_umask, remove_path, user_exists
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import RELEASE_MARK, observe_releases
+from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, read_installed
 from litellm_systemd.releases.advisories import published_day
 from litellm_systemd.releases.archive import file_entry
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
@@ -277,11 +276,9 @@ def _check(layout: Layout, python: str) -> str | None:
 
 
 def _service_environment(layout: Layout) -> dict[str, str]:
-    path = layout.real(layout.environment_file)
-    given = parse_environment_file(path.read_bytes().decode(errors="replace")) if path.is_file() else {}
     # As in the unit.
     own = {"HOME": layout.state, "XDG_CACHE_HOME": layout.cache}
-    return {**minimal_environment(), **own, **given}
+    return {**minimal_environment(), **own, **read_installed(layout)}
 
 
 def _last_line(done: Result) -> str:
