@@ -28,6 +28,7 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.dotenv import parse_environment_file
 from litellm_systemd.env.secrets import Scrubber, is_secret_variable
 from litellm_systemd.errors import CannotCreate, InputError, InstallerError, MissingError
+from litellm_systemd.host.encrypted_secrets import read_secrets
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import find_layout, observe_host, require_root
 from litellm_systemd.host.state import Action, DesiredState, Plan, Running
@@ -235,6 +236,8 @@ def learn_secrets(snapshot: Snapshot) -> Scrubber:
     failed = layout.real(layout.failed).glob("*/" + layout.environment_file.strip("/").replace("/", "-"))
     for path in (environment, *sorted(failed)):
         scrubber.learn_variables(parse_environment_file(_text(path)))
+    with contextlib.suppress(InstallerError, OSError):
+        scrubber.learn_variables(read_secrets(layout))
     for path in _configurations(snapshot):
         scrubber.learn_yaml(_text(path))
     for path in unit_files(layout):

@@ -11,8 +11,10 @@ from litellm_systemd.doctor.check_files import is_readable
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import FILE_VARIABLES, judge_end
+from litellm_systemd.env.service_credential import add_secrets
 from litellm_systemd.errors import InputError, InstallerError, MissingError
 from litellm_systemd.gateway.config import ConfigError, Severity, lint
+from litellm_systemd.host.encrypted_secrets import HOST_KEY, Undecryptable
 from litellm_systemd.host.state import FileKind
 from litellm_systemd.report.report import Outcome
 
@@ -56,11 +58,29 @@ def detect_environment_credentials(snapshot: Snapshot) -> Iterator[Finding]:
         yield CREDENTIALS.finding(f"{snapshot.layout.environment_file}: they {found.detail}", outcome=found.outcome)
 
 
+UNDECRYPTABLE = Cause(
+    "environment-undecryptable",
+    "This host cannot decrypt the secrets of the environment: its key was lost or changed, or they were encrypted on"
+    " another host. The service cannot start (243/CREDENTIALS).",
+    "sudo rm {path} && sudo litellmctl install    # restore {key} instead, or write the keys into .env first",
+    requires=("files-not-installed",),
+)
+
+
+@detects(UNDECRYPTABLE)
+def detect_environment_undecryptable(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect encrypted secrets that systemd-creds cannot decrypt."""
+    try:
+        _ = snapshot.environment
+    except Undecryptable as error:
+        yield UNDECRYPTABLE.finding(error.message, path=snapshot.layout.secrets, key=HOST_KEY)
+
+
 ENVIRONMENT = Cause(
     "environment-unusable",
     "The environment file has an invalid value: the service exits with code 78 at its next start.",
     "sudoedit {path} && sudo litellmctl restart    # {remedy}",
-    requires=("files-not-installed",),
+    requires=("files-not-installed", "environment-undecryptable"),
 )
 
 
@@ -90,6 +110,8 @@ def detect_environment_stale(snapshot: Snapshot) -> Iterator[Finding]:
     if not snapshot.is_active or not last.startswith(f"{snapshot.layout.environment_file} "):
         return
     running = read_environ(Path(f"/proc/{snapshot.service['MainPID']}/environ"))
+    # The main process adds what systemd passes to it encrypted, which proc(5) does not show.
+    add_secrets(running)
     changed = changed_variables(snapshot.environment, running)
     if changed:
         path = snapshot.layout.environment_file

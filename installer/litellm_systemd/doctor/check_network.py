@@ -141,7 +141,7 @@ _TIMEOUT = 2.8
 #: The settings of a unit that decide what its processes can connect to and read. Settings that create or remove
 #: something (StateDirectory=, RemoveIPC=) and those about starting and stopping are left out.
 _SANDBOX = re.compile(
-    r"(?:User|Group|SupplementaryGroups|Environment|EnvironmentFile|PassEnvironment|UnsetEnvironment"
+    r"(?:User|Group|SupplementaryGroups|Environment|EnvironmentFile|PassEnvironment|UnsetEnvironment|LoadCredentialEncrypted"
     r"|NoNewPrivileges|CapabilityBoundingSet|AmbientCapabilities|Protect\w+|Private\w+|Restrict\w+|ProcSubset"
     r"|DevicePolicy|DeviceAllow|LockPersonality|MemoryDenyWriteExecute|KeyringMode|SystemCall\w+|UMask|IPAddress\w+"
     r"|SocketBind\w+|NetworkNamespacePath|RootDirectory|InaccessiblePaths|ReadOnlyPaths|TemporaryFileSystem"
@@ -256,7 +256,7 @@ def sandbox_lines(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 #: Without these the sandbox cannot be created, or the endpoints are unknown.
 _REQUIRES = (
     *("files-not-installed", "files-release-gone", "files-gone", "files-user-gone", "host-python-gone"),
-    *("environment-unusable", "configuration-unusable", "unit-masked", "unit-bad"),
+    *("environment-undecryptable", "environment-unusable", "configuration-unusable", "unit-masked", "unit-bad"),
 )
 #: Appended to remedies that only a second run can confirm.
 _AGAIN = "; to test it: sudo litellmctl doctor"
