@@ -21,10 +21,12 @@ from litellm_systemd.command import interruptible, module_argv
 from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.resolve import Request, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
-from litellm_systemd.contract import SERVICE, ExitCode
+from litellm_systemd.contract import SECRETS_CREDENTIAL, SERVICE, ExitCode
+from litellm_systemd.env.service_credential import render_secrets
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import CannotCreate, InstallerError, MissingError, Unavailable
 from litellm_systemd.gateway.config import real_path
+from litellm_systemd.host.encrypted_secrets import read_secrets
 from litellm_systemd.host.files import plain_umask, remove_path
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
@@ -109,6 +111,11 @@ def boot_clone(clone: Box, layout: Layout) -> Check:
     """
     # Other units of the host may fail in a clone, which does not matter here.
     clone.boot(degraded=True, deadline=600)
+    if secrets := read_secrets(layout):
+        # A clone has an own machine id, with which systemd uses no key of another machine.
+        encrypt = ("systemd-creds", "encrypt", f"--name={SECRETS_CREDENTIAL}", "-", layout.secrets)
+        clone.run(encrypt, input=render_secrets(secrets))
+        clone.run(("systemctl", "reset-failed", SERVICE), check=False)
     runs_here = is_booted() and Systemctl(layout).unit_state(SERVICE).is_active
     if runs_here and not _is_active(clone):
         clone.run(("systemctl", "start", SERVICE), check=False, timeout=600)

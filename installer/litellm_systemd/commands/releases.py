@@ -21,6 +21,7 @@ from litellm_systemd.errors import (
     UsageError,
     remedy_of,
 )
+from litellm_systemd.host import encrypted_secrets
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import require_root
 from litellm_systemd.install.apply import changing
@@ -119,6 +120,7 @@ def rollback(
 
 def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> Report:
     """Become the litellmctl of the release: only it knows its units and files."""
+    _require_encryption(layout, identifier)
     say(f"release {identifier} takes over")
     if leaves_timer(layout, identifier):
         say(
@@ -128,6 +130,18 @@ def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> R
     program = layout.real(layout.release(identifier)) / "bin" / "litellmctl"
     replace_process((str(program), "install", "--installed", *(("--json",) if as_json else ())))
     raise AssertionError("exec doesn't return")  # pragma: no cover
+
+
+def _require_encryption(layout: Layout, identifier: str) -> None:
+    """Check that the release knows encrypted secrets, if there are any: it would generate another master key."""
+    module = f"lib/python*/site-packages/{encrypted_secrets.__name__.replace('.', '/')}.py"
+    knows = any(layout.real(layout.release(identifier)).glob(module))
+    if not knows and layout.real(layout.secrets).exists():
+        raise Unavailable(
+            f"release {identifier} does not know encrypted secrets",
+            "Write them back into the environment file first: sudo litellmctl install --installed"
+            " --no-encrypt-secrets",
+        )
 
 
 def leaves_timer(layout: Layout, identifier: str) -> bool:
