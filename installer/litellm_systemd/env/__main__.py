@@ -38,7 +38,8 @@ service with exit code 78.
   has no meaning.
 - A time is in seconds, with decimals or without, and has no unit.
 - A switch is on with `true`, `yes`, `on` or `1`, and off with `false`, `no`, `off` or `0`, in any case.
-- A secret is masked wherever its value would be shown.
+- A secret is masked wherever its value would be shown. `install --encrypt-secrets` encrypts it
+  ([operations.md](operations.md#secrets-at-rest)).
 - Any other variable passes through to LiteLLM as it is.
 """
 _CHECKS_HEAD = """
