@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any
+
+import pytest
 
 from litellm_systemd.runtime.channel import CONNECTION, Refusals
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
@@ -88,6 +91,18 @@ def test_no_client_with_the_key_is_refused() -> None:
                 peers += await connect(world)
                 await answer(peers[-1], "key: right")
             assert [await is_closed(each) for each in peers] == [False] * 6
+
+    run(scenario)
+
+
+def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a process may open few files, silent clients take half of them at most."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (6, 6))
+
+    async def scenario() -> None:
+        async with serve() as world:
+            first, *others = await connect(world, 4)
+            assert [await is_closed(each) for each in (first, *others)] == [True, False, False, False]
 
     run(scenario)
 

@@ -733,7 +733,8 @@ MAX_CONNECTIONS = Variable(
     2000,
     Section.LIMITS,
     runtime=True,
-    more="No connection is refused, so that a client with the key still gets in.",
+    more="No connection is refused, so that a client with the key still gets in. At most half of the files that the"
+    " process may open (LimitNOFILE=).",
     sample="2000",
 )
 MAX_CONNECTIONS_PER_ADDRESS = Variable(

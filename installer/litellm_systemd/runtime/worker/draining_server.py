@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import uvicorn
@@ -89,6 +91,17 @@ def build_config(
     )
 
 
+def _fit_open_files(limits: Limits) -> Limits:
+    """The limits with room for as many other files, such as connections to models, as for connections of clients.
+
+    Without a free descriptor a worker would accept no client. Outside of systemd a process often may open 1024 files.
+    """
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if open_files == resource.RLIM_INFINITY or not limits.connections:
+        return limits
+    return replace(limits, connections=min(limits.connections, open_files // 2))
+
+
 class Server(uvicorn.Server):
     """Accepts connections from `listeners` between `start_accepting` and `start_drain`.
 
@@ -113,7 +126,7 @@ class Server(uvicorn.Server):
         seat: int = 0,
     ) -> None:
         super().__init__(config)
-        self._limits = limits or Limits()
+        self._limits = _fit_open_files(limits or Limits())
         self._counts = counts or ConnectionCounts(1)
         self._seat = seat
         self._connections = Connections(self._limits, counter or RefusalCounter(), self._is_trusted, self._on_close)
@@ -139,7 +152,14 @@ class Server(uvicorn.Server):
         """Accept connections, unless a drain has started. Call it in the event loop."""
         if not self.should_exit:
             self._acceptors = [
-                Acceptor(each, self.connect, lambda: self.connections, self._counts, self._seat)
+                Acceptor(
+                    each,
+                    self.connect,
+                    lambda: self.connections,
+                    self._counts,
+                    self._seat,
+                    max_handshakes=self._limits.connections,
+                )
                 for each in self._listeners
             ]
 
