@@ -741,11 +741,11 @@ MAX_CONNECTIONS_PER_ADDRESS = Variable(
     "MAX_CONNECTIONS_PER_ADDRESS",
     whole_number(0, 1_000_000),
     "The same for the connections of one address (of one /64 with IPv6) that have not sent the right key.",
-    100,
+    500,
     Section.LIMITS,
     runtime=True,
     more="Connections of this machine and of TRUSTED_PROXIES do not count.",
-    sample="100",
+    sample="500",
 )
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

@@ -52,13 +52,14 @@ class RequestSizeLimit:
         except asyncio.CancelledError:
             if not body.is_too_large:
                 raise
+        if body.is_too_large and not body.has_response:
             body.uncancel()
             await self._refuse(scope, body.receive_rest, send, limit, self._limit)
 
     async def _refuse(self, scope: Any, receive: Any, send: Any, limit: int, discarded: int) -> None:
         self._counter.add(scope["client"], Reason.BODY_SIZE)
-        size = f"{limit // _MIB} MiB"
-        message = f"The body of this request is larger than {size}, the limit of this gateway (MAX_REQUEST_SIZE)."
+        whose = "this gateway (MAX_REQUEST_SIZE)" if limit == self._limit else "requests without a key"
+        message = f"The body of this request is larger than {limit // _MIB} MiB, the limit of {whose}."
         error = ApiError(413, message, "invalid_request_error", "request_too_large", "request_too_large")
         await refuse(scope, receive, send, error, body_limit=discarded, close=True)
 
@@ -73,14 +74,14 @@ class _Body:
         self._limit = limit
         self._size = 0
         self._has_more = True
-        self._has_response = False
+        self.has_response = False
         self._task = asyncio.current_task()
 
     async def receive(self) -> Any:
         message = await self._receive()
         self._has_more = message.get("more_body", False)
         self._size += len(message.get("body", b""))
-        if self._size > self._limit and not self._has_response and self._task is not None:
+        if self._size > self._limit and not self.has_response and self._task is not None:
             # Not an exception: LiteLLM would answer 500 to it. And the application may have called this in a task of
             # its own.
             self.is_too_large = True
@@ -94,7 +95,7 @@ class _Body:
         return await self._receive()
 
     def send(self, message: Any) -> Awaitable[None]:
-        self._has_response = True
+        self.has_response = True
         passed: Awaitable[None] = self._send(message)
         return passed
 
