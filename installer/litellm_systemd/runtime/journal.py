@@ -40,6 +40,8 @@ _COMPONENT = "litellm_systemd.runtime"
 #: Loggers and modules whose messages are logged as information: LiteLLM warns at each start about the sign-in of the
 #: Admin UI, which needs a database, and uvicorn logs that a start failed just before the main process logs the cause.
 _DOWNGRADED = frozenset({("LiteLLM Proxy", "login_throttle"), ("uvicorn.error", "on")})
+#: The module of LiteLLM that reads the bodies of requests.
+_BODY_READER = "http_parsing_utils"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +144,17 @@ def _downgrade(record: logging.LogRecord, level: int) -> logging.LogRecord:
 def _is_client_error(record: logging.LogRecord) -> bool:
     """Whether the record is about an error in a client's request, such as a wrong key or a missing parameter.
 
-    LiteLLM logs these as errors (log_llm_api_exception in proxy/common_request_processing.py and
-    auth/auth_exception_handler.py), so that any client could fill `journalctl -p err`. For a missing key it logs a
-    plain Exception with a traceback. Any other traceback is an error of LiteLLM itself.
+    LiteLLM logs these as errors (log_llm_api_exception in proxy/common_request_processing.py, and in
+    auth/auth_exception_handler.py and common_utils/http_parsing_utils.py), so that any client could fill
+    `journalctl -p err`. It logs a traceback for a missing key, a plain Exception, and for a client that disconnects
+    within the body. Any other traceback is an error of LiteLLM itself.
     """
     about_a_request = hasattr(record, "requester_ip") or hasattr(record, "litellm_call_id")
-    if record.levelno != logging.ERROR or not about_a_request:
+    if record.levelno != logging.ERROR or not (about_a_request or record.module == _BODY_READER):
         return False
     error = record.exc_info[1] if record.exc_info else None
-    return error is None or (record.module == "auth_exception_handler" and type(error) is Exception)
+    is_missing_key = record.module == "auth_exception_handler" and type(error) is Exception
+    return error is None or is_missing_key or type(error).__name__ == "ClientDisconnect"
 
 
 def priority_of(level: int) -> int:

@@ -6,6 +6,8 @@ Without a database LiteLLM answers a wrong key with `400 No connected db.`, whic
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,8 @@ from litellm_systemd.runtime.http.refuse import Reason, RefusalCounter, refuse
 #: The key in the `state` of an ASGI scope for whether the request has the right key. It is missing if LiteLLM
 #: decides.
 HAS_RIGHT_KEY = "litellm_systemd.has_right_key"
+#: Seconds to close the connection of a refused WebSocket.
+_CLOSE_TIMEOUT = 1.0
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -85,3 +89,8 @@ async def _refuse_handshake(scope: Any, receive: Any, send: Any, response: tuple
     start, body = response
     await send({**start, "type": "websocket.http.response.start"})
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+    # uvicorn logs an error if the application returns before the connection is closed. The response and the closing
+    # put a `websocket.disconnect` each into its queue.
+    with contextlib.suppress(asyncio.TimeoutError):
+        for _ in range(2):
+            await asyncio.wait_for(receive(), _CLOSE_TIMEOUT)
