@@ -24,6 +24,8 @@ KEY = "sk-right-0123456789abcdef"
 WRONG = "sk-wrong-fedcba9876543210"
 #: Stands in a header for the token that LiteLLM's sign-in gives to an administrator.
 SESSION_TOKEN = "SESSION-TOKEN"
+#: Stands in a header for the token that LiteLLM gives to a browser for a realtime call.
+REALTIME_TOKEN = "REALTIME-TOKEN"
 #: What the gate's inner application answers: the gate has passed the request on.
 PASSED = 299
 #: Some routes that need no key stream for ever.
@@ -60,7 +62,8 @@ class Decision:
 class Job:
     """`requests` are sent with this LiteLLM configuration. None stands for every route and method, with `headers`.
 
-    `files` are next to the configuration, `environment` is set when LiteLLM has started.
+    `files` are next to the configuration, `environment` is set when LiteLLM has started. `gate_only`: LiteLLM itself
+    does not get the requests.
     """
 
     config: str
@@ -68,6 +71,7 @@ class Job:
     headers: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    gate_only: bool = False
 
 
 class LiteLLM:
@@ -85,11 +89,12 @@ class LiteLLM:
         headers: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
+        gate_only: bool = False,
     ) -> list[Decision]:
         """Send requests to a LiteLLM with `settings` below general_settings and `more` at the end of its file."""
         config = f"general_settings:\n  master_key: {KEY}\n{settings}\n{more}\n"
         sent = None if requests is None else tuple(requests)
-        job = Job(config, sent, headers or {}, environment or {}, files or {})
+        job = Job(config, sent, headers or {}, environment or {}, files or {}, gate_only)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asdict(job)) + "\n")
@@ -143,23 +148,31 @@ def main() -> None:
 
 def _run(job: Job, folder: Path) -> list[Decision]:
     from litellm_systemd.runtime.http.authentication import AuthenticationGate
+    from litellm_systemd.runtime.http.pages import Pages
     from litellm_systemd.runtime.http.refuse import RefusalCounter
     from litellm_systemd.runtime.worker import litellm_adapter
     from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
+    from litellm_systemd.runtime.worker.litellm_routes import LiteLLMRoutes
 
     for name, text in {**job.files, "config.yaml": job.config}.items():
         (folder / name).write_text(text)
     litellm_adapter.set_up(folder / "config.yaml", {}, 1)
     logging.disable(logging.CRITICAL)
     litellm = litellm_adapter.application()
-    authentication = MasterKeyAuthentication(litellm)
+    routes = LiteLLMRoutes(litellm, None, catalogues=False)
+    authentication = MasterKeyAuthentication(litellm, routes.is_public)
     gate = AuthenticationGate(_pass, authentication.find_refusal, RefusalCounter(), authentication.wrap)
+    gateway = Pages(gate, routes.find_page, authentication.wrap)
+
+    async def decide_one(request: Request) -> Decision:
+        answer = (0, "") if job.gate_only else await _send(litellm, request)
+        return Decision(request, (await _send(gateway, request))[0], *answer)
 
     async def decide() -> list[Decision]:
         async with litellm.router.lifespan_context(litellm):
             os.environ.update(job.environment)
             requests = job.requests if job.requests is not None else await _every_route(litellm, job.headers)
-            return [Decision(each, (await _send(gate, each))[0], *(await _send(litellm, each))) for each in requests]
+            return [await decide_one(each) for each in requests]
 
     return asyncio.run(decide())
 
@@ -180,6 +193,14 @@ async def _every_route(litellm: Any, headers: Mapping[str, str]) -> tuple[Reques
     return tuple(found)
 
 
+def _fill_in(value: str) -> str:
+    from litellm.proxy.common_utils.encrypt_decrypt_utils import encrypt_value_helper
+
+    if REALTIME_TOKEN in value:
+        value = value.replace(REALTIME_TOKEN, encrypt_value_helper("{}"))
+    return value.replace(SESSION_TOKEN, _session_token()) if SESSION_TOKEN in value else value
+
+
 def _session_token() -> str:
     from litellm.proxy._types import LiteLLM_UserTable, LitellmUserRoles
     from litellm.proxy.auth.auth_checks import ExperimentalUIJWTToken
@@ -190,10 +211,7 @@ def _session_token() -> str:
 
 
 async def _send(application: Any, request: Request) -> tuple[int, str]:
-    headers = [
-        (name.lower().encode(), value.replace(SESSION_TOKEN, _session_token()).encode())
-        for name, value in request.headers.items()
-    ]
+    headers = [(name.lower().encode(), _fill_in(value).encode()) for name, value in request.headers.items()]
     scope: dict[str, Any] = {
         "type": request.kind,
         "path": request.path,

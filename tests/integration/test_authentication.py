@@ -17,7 +17,7 @@ import anthropic
 import openai
 import pytest
 
-from tests.integration.runtime_service import DEADLINE, KEY, Service, wait_for
+from tests.integration.runtime_service import DEADLINE, KEY, Service, processor_time, wait_for
 
 WRONG = "sk-wrong-9f8e7d6c5b4a3210"
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
@@ -116,11 +116,40 @@ def test_missing_key(service: Service, path: str, kind: str) -> None:
 
 
 def test_public_routes(service: Service) -> None:
-    """Health checks and public catalogues answer without a key."""
-    for path in ("/health/liveliness", "/health/readiness", "/public/model_hub"):
+    """Health checks and `/` answer without a key. `/` says what this is."""
+    for path in ("/health/liveliness", "/health/liveness", "/health/readiness", "/"):
         connection = service.connect()
         connection.request("GET", path)
-        assert connection.getresponse().status == 200
+        response = connection.getresponse()
+        text = response.read().decode()
+        assert response.status == 200
+    assert "gateway" in text
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": f"Bearer {KEY}"}], ids=["no key", "right key"])
+@pytest.mark.parametrize(
+    "path",
+    ["/openapi.json", "/docs", "/redoc", "/swagger/swagger-ui.css", "/public/model_hub", "/ui/", "/login"],
+)
+def test_pages_that_are_off(service: Service, path: str, headers: dict[str, str]) -> None:
+    """The documentation, the catalogues and the Admin UI are off. The 404 says what turns them on."""
+    connection = service.connect()
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    error = json.loads(response.read())["error"]
+    assert (response.status, error["code"]) == (404, "not_found")
+    assert ("database" if path in ("/ui/", "/login") else "API_DOCS=true") in error["message"]
+
+
+def test_requests_without_a_key_are_cheap(service: Service) -> None:
+    """A hundred requests without a key take the workers less than a fifth of a second of processor time."""
+    before = processor_time(service.workers())
+    for path in ("/openapi.json", "/", "/redoc", "/ui/", "/v1/agents") * 20:
+        connection = service.connect()
+        connection.request("GET", path)
+        connection.getresponse().read()
+        connection.close()
+    assert processor_time(service.workers()) - before < 0.2
 
 
 def test_refusal_does_not_wait_for_the_body(service: Service) -> None:
@@ -191,15 +220,18 @@ def test_curl(service: Service, tmp_path: Path, more: tuple[str, ...]) -> None:
 
 
 def test_browser(service: Service) -> None:
-    """A page in a browser can read the 401, and its preflight request needs no key, as with LiteLLM."""
+    """No web page of another origin can read a response, unless LITELLM_CORS_ORIGINS names its origin."""
     connection = service.connect()
     origin = {"Origin": "https://example.com"}
-    connection.request("POST", CHAT, "{}", {**origin, "Authorization": f"Bearer {WRONG}"})
-    response = connection.getresponse()
-    response.read()
-    assert (response.status, response.headers["access-control-allow-origin"]) == (401, "*")
+    for key in (KEY, WRONG):
+        connection.request("GET", "/v1/models", headers={**origin, "Authorization": f"Bearer {key}"})
+        response = connection.getresponse()
+        response.read()
+        assert not [name for name in response.headers if name.startswith("access-control-allow")]
     connection.request("OPTIONS", CHAT, headers={**origin, "Access-Control-Request-Method": "POST"})
-    assert connection.getresponse().status == 200
+    response = connection.getresponse()
+    assert response.status == 400
+    assert response.headers["access-control-allow-origin"] is None
 
 
 def test_websocket(service: Service) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import random
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from tests.integration.authentication_parity import (
     KEY,
     PASSED,
+    REALTIME_TOKEN,
     SESSION_TOKEN,
     WRONG,
     Decision,
@@ -31,11 +31,7 @@ HEADERS = (
     "Ocp-Apim-Subscription-Key",
     "x-litellm-api-key",
 )
-#: These read a key of their own in their handlers: of Google, Deepgram, MCP and OAuth, of a session, of a sign-in.
-OWN_AUTHENTICATION = re.compile(
-    r"/gemini/|/vertex_ai/discovery/|/langfuse/|/deepgram/|(/x)?/mcp\b|/toolset/x/mcp|/v1/mcp/(server/)?oauth/"
-    r"|(/openai)?(/v1)?/realtime/calls|/(v2/|v3/)?login|/lens/|/claude_code_gateway/oauth/|/fallback/login"
-)
+HEALTH_CHECKS = {"/health/liveliness", "/health/liveness", "/health/readiness"}
 NO_DATABASE = "No connected db"
 
 
@@ -54,22 +50,95 @@ def is_refused(decision: Decision) -> bool:
     )
 
 
-def test_every_route(litellm: LiteLLM) -> None:
-    """On every route and method a wrong key gets 401 exactly where LiteLLM would refuse it."""
-    decisions = litellm.ask(None, headers=WRONG_BEARER)
+@pytest.fixture(scope="module")
+def without_key(litellm: LiteLLM) -> list[Decision]:
+    """The decisions on every route and method with a wrong key."""
+    return litellm.ask(None, headers=WRONG_BEARER, gate_only=True)
+
+
+def test_every_route(without_key: list[Decision]) -> None:
+    """Without the right key every route and method gets 401, or 404 if it is off, except the few public ones."""
+    decisions = without_key
     assert len(decisions) > 1000
-    for decision in decisions:
-        request = decision.request
-        if decision.is_passed:
-            assert not is_refused(decision) or OWN_AUTHENTICATION.match(request.path), decision
-        else:
-            assert decision.gate == 401, decision
-            disabled = decision.litellm == 404 and request.path.startswith("/claude_code_gateway/")
-            assert is_refused(decision) or disabled, decision
-    refused = {decision.request.path for decision in decisions if not decision.is_passed}
-    assert refused >= {"/v1/models", CHAT, MESSAGES, RESPONSES, "/v1/realtime", "/key/generate", "/health"}
-    passed = {decision.request.path for decision in decisions if decision.is_passed}
-    assert passed >= {"/health/liveliness", "/health/readiness", "/public/model_hub", "/", "/sso/callback"}
+    assert {decision.request.path for decision in decisions if decision.is_passed} == HEALTH_CHECKS
+    assert {decision.request.path for decision in decisions if decision.gate == 200} == {
+        "/",
+        "/api/event_logging/batch",
+    }
+    assert {decision.gate for decision in decisions} == {PASSED, 200, 401, 404}
+    off = {decision.request.path for decision in decisions if decision.gate == 404}
+    assert off >= {"/public/model_hub", "/ui/x", "/swagger/x", "/sso/key/generate", "/fallback/login"}
+    assert not [path for path in off if path.startswith(("/v1/", "/health", "/key/", "/mcp"))]
+
+
+def test_every_route_with_the_right_key(litellm: LiteLLM, without_key: list[Decision]) -> None:
+    """With the right key LiteLLM gets each request, except those for a page that is off."""
+    decisions = litellm.ask(None, headers=RIGHT_BEARER, gate_only=True)
+    assert {decision.gate for decision in decisions} == {PASSED, 404, 200}
+    off = [decision.request for decision in decisions if decision.gate == 404]
+    assert {each.path for each in off} == {each.request.path for each in without_key if each.gate == 404}
+
+
+def test_database_turns_the_admin_ui_on(litellm: LiteLLM) -> None:
+    """With a database the Admin UI, its sign-in and the catalogues that it shows are LiteLLM's again."""
+    paths = ("/ui/", "/sso/key/generate", "/login", "/public/model_hub", "/get_image", "/_next/x")
+    decisions = litellm.ask(
+        [Request(path) for path in paths], environment={"DATABASE_URL": "postgresql://x/y"}, gate_only=True
+    )
+    assert all(decision.is_passed for decision in decisions)
+
+
+def test_public_routes_of_the_configuration(litellm: LiteLLM) -> None:
+    """What `public_routes` names needs no key, also if it would be off."""
+    settings = "  public_routes: [/v1/models, /public/*, LiteLLMRoutes.public_routes]"
+    paths = ("/v1/models", "/public/model_hub", "/v1/models/x", "/ui/")
+    decisions = litellm.ask([Request(path) for path in paths], settings=settings, gate_only=True)
+    assert [decision.gate for decision in decisions] == [PASSED, PASSED, 401, 404]
+
+
+def test_mcp_servers(litellm: LiteLLM) -> None:
+    """With MCP servers LiteLLM decides on their routes and on the sign-in to them; without any they need the key."""
+    more = "mcp_servers: {local: {url: 'http://127.0.0.1:1/mcp', transport: http}}"
+    paths = ("/mcp", "/mcp/x", "/local/mcp", "/.well-known/oauth-protected-resource/local/mcp", "/register", "/token")
+    requests = [Request(path, "POST") for path in paths]
+    with_servers = litellm.ask([*requests, Request("/v1/mcp/server")], more=more, gate_only=True)
+    assert [decision.gate for decision in with_servers] == [PASSED] * len(paths) + [401]
+    assert {decision.gate for decision in litellm.ask(requests, gate_only=True)} == {401}
+
+
+def test_metrics(litellm: LiteLLM) -> None:
+    """/metrics needs the key, unless `require_auth_for_metrics_endpoint: false` opens it."""
+    requests = [Request("/metrics"), Request("/metrics/")]
+    opened = "litellm_settings: {require_auth_for_metrics_endpoint: false}"
+    assert {decision.gate for decision in litellm.ask(requests, gate_only=True)} == {401}
+    assert {decision.gate for decision in litellm.ask(requests, more=opened, gate_only=True)} == {PASSED}
+
+
+def test_keys_of_single_routes(litellm: LiteLLM) -> None:
+    """Where a route reads the key in a form of its own, the right key passes in that form alone."""
+    gemini, langfuse, realtime = "/gemini/v1beta/models", "/langfuse/api/public", "/v1/realtime/calls"
+
+    def basic(key: str) -> dict[str, str]:
+        return {"Authorization": f"Basic {base64.b64encode(f'any:{key}'.encode()).decode()}"}
+
+    right = [
+        Request(gemini, query=f"key={KEY}"),
+        Request(gemini, headers={"x-goog-api-key": KEY, **WRONG_BEARER}),
+        Request(langfuse, headers=basic(KEY)),
+        Request(realtime, "POST", {"Authorization": f"Bearer {REALTIME_TOKEN}"}),
+    ]
+    wrong = [
+        Request(gemini),
+        Request(gemini, query=f"key={WRONG}"),
+        Request(langfuse, headers=basic(WRONG)),
+        Request(langfuse, headers={"Authorization": "Basic x"}),
+        Request(realtime, "POST"),
+        Request(realtime, "POST", {"Authorization": f"Bearer x{REALTIME_TOKEN}"}),
+        Request(realtime, "POST", WRONG_BEARER),
+        Request("/v1/models", headers=basic(KEY)),
+    ]
+    decisions = litellm.ask([*right, *wrong], gate_only=True)
+    assert [decision.gate for decision in decisions] == [PASSED] * len(right) + [401] * len(wrong)
 
 
 def test_every_combination_of_headers(litellm: LiteLLM) -> None:
@@ -171,7 +240,7 @@ def test_pass_through_endpoints(litellm: LiteLLM) -> None:
 
 
 def test_custom_authentication(litellm: LiteLLM) -> None:
-    """With `custom_auth` the user's function alone decides on keys."""
+    """With `custom_auth` the user's function alone decides on keys that can be read."""
     code = """
 from litellm.proxy._types import UserAPIKeyAuth
 
@@ -181,9 +250,10 @@ async def check(request, api_key):
     return UserAPIKeyAuth(api_key=api_key)
 """
     requests = [Request(headers={"Authorization": f"Bearer {key}"}) for key in ("mine", WRONG)]
+    requests += [Request("/langfuse/x"), Request("/v1/realtime/calls", "POST", WRONG_BEARER)]
     decisions = litellm.ask(requests, settings="  custom_auth: mine.check", files={"mine.py": code})
-    assert [decision.gate for decision in decisions] == [PASSED, PASSED]
-    assert [decision.litellm for decision in decisions] == [200, 401]
+    assert [decision.gate for decision in decisions] == [PASSED, PASSED, 401, 401]
+    assert [decision.litellm for decision in decisions[:2]] == [200, 401]
 
 
 def test_fallback_without_a_database(litellm: LiteLLM) -> None:
@@ -208,9 +278,10 @@ def test_database(litellm: LiteLLM) -> None:
 
 
 def test_paths_of_no_route(litellm: LiteLLM) -> None:
-    """Unknown paths and methods get LiteLLM's 404 and 405, and a trailing slash gets its redirect."""
+    """With the key, unknown paths and methods get LiteLLM's 404 and 405, and a trailing slash gets its redirect."""
     requests = [Request("/no/such/path"), Request("/v1/models", "PATCH"), Request("/v1/models/")]
-    decisions = litellm.ask([Request(each.path, each.method, WRONG_BEARER) for each in requests])
+    assert {decision.gate for decision in litellm.ask(requests, gate_only=True)} == {401}
+    decisions = litellm.ask([Request(each.path, each.method, RIGHT_BEARER) for each in requests])
     assert [decision.gate for decision in decisions] == [PASSED] * 3
     assert [decision.litellm for decision in decisions] == [404, 405, 307]
 

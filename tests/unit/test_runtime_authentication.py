@@ -247,7 +247,7 @@ def test_a_gate_that_fails_is_reported_once(
     """With a LiteLLM whose internals have other names, LiteLLM decides, and the journal says so once."""
     for name in ("litellm", "litellm.proxy", "litellm.proxy.auth", *_MODULES):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    authentication = MasterKeyAuthentication(object())
+    authentication = MasterKeyAuthentication(object(), lambda _: False)
     for _ in range(2):
         assert asyncio.run(authentication.find_refusal({"type": "http"})) is None
     (record,) = caplog.records

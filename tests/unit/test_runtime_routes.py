@@ -122,3 +122,31 @@ def test_unknown_fastapi(monkeypatch: pytest.MonkeyPatch, field_class: Any) -> N
     monkeypatch.delattr(utils, "get_typed_signature")
     with litellm_adapter.cached_signatures():
         assert not hasattr(utils, "get_typed_signature")
+
+
+@pytest.mark.parametrize(
+    ("variables", "on"),
+    [
+        ({}, set()),
+        ({"NO_DOCS": "", "NO_OPENAPI": " "}, set()),
+        ({"NO_DOCS": "True"}, set()),
+        ({"API_DOCS": "true"}, {"docs", "redoc", "document"}),
+        ({"API_DOCS": "true", "NO_REDOC": "true"}, {"docs", "document"}),
+        ({"DOCS_URL": "/docs"}, {"docs", "document"}),
+        ({"REDOC_URL": "/reference"}, {"redoc", "document"}),
+        ({"NO_DOCS": "false"}, {"docs", "document"}),
+        ({"OPENAPI_URL": "/api.json"}, {"document"}),
+        ({"DOCS_URL": "/docs", "NO_OPENAPI": "true"}, {"docs"}),
+    ],
+)
+def test_variables_of_the_documentation(variables: dict[str, str], on: set[str]) -> None:
+    """LiteLLM's documentation is off, unless API_DOCS or a variable of LiteLLM itself turns it on."""
+    environ = {**variables, **litellm_adapter.closed_defaults(variables)}
+    # As LiteLLM decides (get_docs_url and the next functions of proxy/utils.py, whose import takes seconds).
+    pages = {"docs": "DOCS", "redoc": "REDOC", "document": "OPENAPI"}
+    shown = {
+        name
+        for name, part in pages.items()
+        if environ.get(f"{part}_URL") or environ.get(f"NO_{part}", "").lower() != "true"
+    }
+    assert shown == on

@@ -22,7 +22,7 @@ _EXAMPLE_TAIL = """\
 
 # DATABASE_URL, POSTGRES_*, DB_*, STORE_MODEL_IN_DB: this gateway runs without a database, and LiteLLM does not start
 # if DATABASE_URL is set and Prisma's engine is missing. UI_USERNAME and UI_PASSWORD: the login of the Admin UI needs
-# the database. SERVE_OPENAI_SWAGGER: LiteLLM has no such variable. OPENAI_API_BASE: only models of OpenAI read it.
+# the database. SERVE_OPENAI_SWAGGER: use API_DOCS. OPENAI_API_BASE: only models of OpenAI read it.
 """
 
 _PAGE_HEAD = """\

@@ -314,6 +314,27 @@ TRUSTED_PROXIES: Variable[tuple[str, ...]] = Variable(
     more="A header of any other client is ignored. A proxy on this machine needs no entry.",
     sample="10.0.0.0/16",
 )
+API_DOCS = Variable(
+    "API_DOCS",
+    SWITCH,
+    "Serve LiteLLM's API documentation (/, /redoc, /openapi.json) and its public catalogues (/public) without a key.",
+    False,
+    Section.GATEWAY,
+    runtime=True,
+    more="LiteLLM's DOCS_URL, REDOC_URL and OPENAPI_URL move the pages.",
+    sample="true",
+)
+CORS_ORIGINS = Variable(
+    "LITELLM_CORS_ORIGINS",
+    TEXT,
+    "The origins of web pages that may call the gateway from a browser, separated by commas.",
+    None,
+    Section.GATEWAY,
+    unset="none",
+    more="A page needs the key as well.",
+    sample="https://chat.example.com",
+)
+
 
 # --- Amazon Bedrock ------------------------------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ _AUTH_SWITCH = re.compile(r"disable_\w*auth\w*")
 
 #: Settings that LiteLLM never had or has removed, with the setting that has the intended effect.
 _RETIRED: Mapping[KeyPath, str] = {
-    ("openapi",): "Remove it: LiteLLM always serves its API description at /openapi.json.",
+    ("openapi",): "Remove it. API_DOCS=true in .env serves LiteLLM's API description at /openapi.json.",
     ("general_settings", "disable_user_auth"): "Remove it: no setting disables the key check.",
     ("general_settings", "log_level"): "Remove it and set LITELLM_LOG=INFO in .env.",
     ("general_settings", "openai_api_base"): "Set api_base in the litellm_params of the model.",

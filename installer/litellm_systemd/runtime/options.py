@@ -48,6 +48,8 @@ class Options:
     trial_socket: Path | None = None
     #: Clients may make models fail, for tests.
     mock_testing: bool = False
+    #: Anyone may read LiteLLM's catalogues. LiteLLM itself reads whether it serves its documentation.
+    api_docs: bool = variables.API_DOCS.default
 
     @property
     def hang_limit(self) -> float:
@@ -95,6 +97,7 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         runtime_directory=Path(directories.split(":")[0]) if directories else None,
         trial_socket=Path(trial) if trial else None,
         mock_testing=variables.allows_mock_testing(environ),
+        api_docs=variables.API_DOCS.read(environ),
     )
 
 

@@ -9,8 +9,9 @@ import faulthandler
 import os
 import selectors
 import signal
+import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from litellm_systemd.runtime.options import load_configuration, read_options
 from litellm_systemd.runtime.systemd.notify import Notifier
 from litellm_systemd.runtime.systemd.port import take_listeners
 from litellm_systemd.runtime.worker import litellm_adapter
+from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.worker import Job
 
 
@@ -71,8 +73,19 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         notifier,
         journal,
         started_at,
+        _start_document(listeners, journal),
     )
     return master.run()
+
+
+def _start_document(listeners: Sequence[socket.socket], journal: Journal) -> ApiDocument | None:
+    """Start to build LiteLLM's API document, if it is on."""
+    render = litellm_adapter.api_renderer()
+    if render is None:
+        return None
+    document = ApiDocument()
+    document.build(render, listeners, journal)
+    return document
 
 
 def check_main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:

@@ -33,7 +33,22 @@ async def refuse(
     body_limit: int,
     close: bool = False,
 ) -> None:
-    """Send the error, then receive and drop the body, up to `body_limit` bytes (0: no limit).
+    """Answer with the error; see `respond`."""
+    start, body = build_response(scope, error, *headers)
+    await respond(scope, receive, send, start, body, body_limit=body_limit, close=close)
+
+
+async def respond(
+    scope: Any,
+    receive: Any,
+    send: Any,
+    start: dict[str, Any],
+    body: bytes,
+    *,
+    body_limit: int,
+    close: bool = False,
+) -> None:
+    """Send a response, then receive and drop the body of the request, up to `body_limit` bytes (0: no limit).
 
     The client has the complete response already. If the connection closed while the client still sends, the kernel
     would reset it, and the client could lose the response (RFC 9112, 9.6). The connection closes afterwards if more
@@ -44,8 +59,7 @@ async def refuse(
     # (RFC 9110, 10.1.1).
     waits = sent.get(b"expect") == b"100-continue"
     if close or waits or content_length(scope) > body_limit > 0:
-        headers = (*headers, (b"connection", b"close"))
-    start, body = build_response(scope, error, *headers)
+        start = {**start, "headers": [*start["headers"], (b"connection", b"close")]}
     await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": True})
     if not waits and (content_length(scope) or b"transfer-encoding" in sent):

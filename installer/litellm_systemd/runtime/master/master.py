@@ -21,6 +21,7 @@ from litellm_systemd.runtime.master.refusals import RefusalLog
 from litellm_systemd.runtime.master.worker_pool import Generation, Recycling, WorkerHandle, WorkerPool
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.systemd.notify import Notifier, Watchdog
+from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.worker import Job
 
 #: Seconds between two checks of the timeouts.
@@ -44,6 +45,7 @@ class Master:
         notifier: Notifier,
         journal: Journal,
         started_at: float,
+        document: ApiDocument | None = None,
     ) -> None:
         self.options = options
         self.started_at = started_at
@@ -62,7 +64,7 @@ class Master:
         self._events = EventLoop()
         self._control: ControlSocket | None = None
         self._initial_configuration = configuration
-        job = Job(0, options, configuration, listeners, None)
+        job = Job(0, options, configuration, listeners, None, document=document)
         self._pool = WorkerPool(self._events, journal, job, self._close_in_child, self._on_message, self._on_exit)
         self.recycling = Recycling(options, journal, self._pool.move, self._drain)
         self._refusals = RefusalLog(journal.notice)

@@ -1,4 +1,4 @@
-"""The adapter to LiteLLM: no other module but `litellm_authentication` and `litellm_fixes` uses LiteLLM's modules.
+"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes` and `_fixes` use LiteLLM's modules.
 
 It imports them by name at run time, because the import takes seconds and only a serving process needs it.
 
@@ -16,10 +16,11 @@ import importlib
 import inspect
 import io
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, ForwardRef
 
+from litellm_systemd.env.variables import API_DOCS, CORS_ORIGINS, is_on
 from litellm_systemd.runtime.worker import litellm_fixes
 
 _UTILS = "fastapi.dependencies.utils"
@@ -187,6 +188,7 @@ def preload(environ: MutableMapping[str, str]) -> None:
     """
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
+    environ.update(closed_defaults(environ))
     gc.disable()
     with suppress_stdout(), lazy_declaration():
         for module in _PRELOAD:
@@ -202,6 +204,25 @@ def preload(environ: MutableMapping[str, str]) -> None:
     _reserve_for_forking()
     gc.freeze()
     gc.enable()
+
+
+def closed_defaults(environ: Mapping[str, str]) -> dict[str, str]:
+    """LiteLLM's variables that turn off the documentation and CORS. What is set in `environ` stays."""
+
+    def is_set(name: str) -> bool:
+        return bool(environ.get(name, "").strip())
+
+    closed: dict[str, str] = {}
+    if not is_set(CORS_ORIGINS.name):  # LiteLLM takes a missing or empty value for any origin
+        closed |= {CORS_ORIGINS.name: ",", "LITELLM_CORS_ALLOW_CREDENTIALS": "false"}
+    if not is_on(environ, API_DOCS):
+        switches = {name: environ.get(name, "").strip() or "true" for name in ("NO_DOCS", "NO_REDOC")}
+        has_page = (
+            is_set("DOCS_URL") or is_set("REDOC_URL") or any(each.lower() != "true" for each in switches.values())
+        )
+        # A page needs the document.
+        closed |= switches if has_page or is_set("NO_OPENAPI") else {**switches, "NO_OPENAPI": "true"}
+    return closed
 
 
 def use_frozen_credentials() -> None:
@@ -251,6 +272,12 @@ def apply_environment(texts: Mapping[str, str], environment: Mapping[str, str]) 
 def application() -> Any:
     """LiteLLM's ASGI application. It loads the configuration at its startup."""
     return importlib.import_module(_SERVER).app
+
+
+def api_renderer() -> Callable[[], Any] | None:
+    """What makes LiteLLM's OpenAPI document, in 3 to 4 s of CPU; None if it is off."""
+    litellm = application()
+    return litellm.openapi if litellm.openapi_url else None
 
 
 def render_cause(error: BaseException) -> str:

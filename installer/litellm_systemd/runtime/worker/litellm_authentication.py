@@ -1,21 +1,23 @@
-"""What LiteLLM's authentication would refuse, decided from the head of a request.
+"""Which requests need the master key and lack it, decided from the head of a request.
 
-LiteLLM decides in `user_api_key_auth` (litellm/proxy/auth/user_api_key_auth.py), after it has read the body. These
-are the same decisions for the case that the master key is the only credential, with LiteLLM's own functions, lists
-and settings as they are at that moment. In every other case, and after any error, LiteLLM decides: a request that
-passes here is authenticated by LiteLLM as without this module.
+LiteLLM decides in `user_api_key_auth` (litellm/proxy/auth/user_api_key_auth.py), after it has read the body. If the
+master key is the only credential, a request has it or not: this module looks where LiteLLM looks, with LiteLLM's own
+functions and settings as they are at that moment. A request without it reaches no route of LiteLLM, except the public
+ones (litellm_routes.py). In every other case, and after any error, LiteLLM decides. A request that passes here is
+authenticated by LiteLLM as without this module.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import functools
 import hmac
 import importlib
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, Application, Refusal
@@ -23,7 +25,7 @@ from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, Applicati
 _LOGGER = logging.getLogger(__name__)
 _SERVER = "litellm.proxy.proxy_server"
 _AUTHENTICATION = "litellm.proxy.auth.user_api_key_auth"
-_TYPES = "litellm.proxy._types"
+_ENCRYPTION = "litellm.proxy.common_utils.encrypt_decrypt_utils"
 #: Settings with which LiteLLM accepts other credentials, or a request whose key it cannot look up.
 _OTHER_CREDENTIALS = (
     "enable_jwt_auth",
@@ -33,8 +35,6 @@ _OTHER_CREDENTIALS = (
     "custom_auth",
     "database_url",
 )
-#: It makes LiteLLM register the routes of a feature when their path is first requested.
-_LAZY_FEATURES = "LazyFeatureMiddleware"
 #: With SERVER_ROOT_PATHS it changes the path per request.
 _ROOT_PATHS = "PerRequestRootPathMiddleware"
 #: LiteLLM adds their headers to each response.
@@ -42,6 +42,8 @@ _RESPONSE_HEADERS = ("CORSMiddleware", "SecurityHeadersMiddleware")
 #: In this header a browser sends the key of a WebSocket, as one of the subprotocols.
 _SUBPROTOCOL = "openai-insecure-api-key."
 _BEARER = "Bearer "
+#: Routes that read a key in their handlers: as the key of Google, as the secret key of Langfuse, as a token.
+_GEMINI, _LANGFUSE, _REALTIME_CALLS = "/gemini/", "/langfuse/", "/realtime/calls"
 
 _WRONG = "Incorrect API key provided. This gateway accepts its master key only: the LITELLM_MASTER_KEY of its .env."
 _MISSING = "No API key provided. Send the gateway's key in the header {}."
@@ -49,40 +51,22 @@ _WITHOUT_BEARER = "The API key is not readable. Send it in the header {}."
 _USUAL_HEADERS = "`Authorization: Bearer KEY`, or in `x-api-key: KEY`"
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """A route of the application. `kind` is http, websocket or, for a mounted application, both."""
-
-    matches: Callable[[str], object]
-    kinds: tuple[str, ...]
-    methods: frozenset[str]
-    is_authenticated: bool
-
-    def serves(self, scope: Any, path: str) -> bool:
-        """Whether the router would choose this route, if no earlier one serves the request."""
-        has_method = not self.methods or scope.get("method") in self.methods
-        return scope["type"] in self.kinds and has_method and bool(self.matches(path))
-
-
 class MasterKeyAuthentication:
-    """Finds requests that LiteLLM would refuse because they lack the master key."""
+    """Finds requests that lack the master key and need it. `is_public` returns whether a route needs none."""
 
-    def __init__(self, application: Any) -> None:
+    def __init__(self, application: Any, is_public: Callable[[str], bool]) -> None:
         self._application = application
         self._server: Any = importlib.import_module(_SERVER)
         self._authentication: Any = importlib.import_module(_AUTHENTICATION)
-        self._types: Any = importlib.import_module(_TYPES)
         self._requests: Any = importlib.import_module("starlette.requests")
-        self._routes: tuple[_Route, ...] = ()
-        self._routes_version: tuple[int, int] = (-1, -1)
+        self._is_public = is_public
         self._failed = False
 
     async def find_refusal(self, scope: Any) -> Refusal | None:
         """Why LiteLLM would refuse a request, or None if LiteLLM accepts it or has to decide itself."""
         try:
-            if not self._is_sole_credential():
-                return None
-            return await self._find_refusal({**scope, "root_path": self._application.root_path or ""})
+            scope = {**scope, "root_path": self._application.root_path or ""}
+            return await self._find_refusal(scope) if self._is_sole_credential() else self._find_unreadable(scope)
         except Exception as error:  # LiteLLM differs from what this module knows
             if not self._failed:
                 _LOGGER.warning("LiteLLM decides on wrong keys, because the authentication gate failed: %r", error)
@@ -119,13 +103,11 @@ class MasterKeyAuthentication:
         if keys is None:
             return None
         state = scope.get("state", {})
-        if any(self._is_right(key) for key in keys):
+        if any(self._is_right(key) for key in keys) or self._has_key_of_route(request, route):
             state[HAS_RIGHT_KEY] = True
             return None
         if self._is_public(route):
             state[HAS_RIGHT_KEY] = False
-            return None
-        if not await self._needs_key(scope, route):
             return None
         return self._describe(keys)
 
@@ -169,6 +151,29 @@ class MasterKeyAuthentication:
         )
         return tuple(each.strip() for each in sent if each.strip())
 
+    def _find_unreadable(self, scope: Any) -> Refusal | None:
+        """A credential that cannot be any: LiteLLM's handlers of these routes would log a traceback about it."""
+        request = self._requests.HTTPConnection(scope)
+        route = self._authentication.get_request_route(request)
+        is_unreadable = (route.startswith(_LANGFUSE) and not _langfuse_key(request)) or (
+            route.endswith(_REALTIME_CALLS) and not self._has_realtime_token(request)
+        )
+        return self._describe(("",)) if is_unreadable else None
+
+    def _has_key_of_route(self, request: Any, route: str) -> bool:
+        """Whether the request has the key in a form that its route alone reads, in LiteLLM's handler."""
+        if route.startswith(_GEMINI):
+            return self._is_right(request.query_params.get("key") or request.headers.get("x-goog-api-key", ""))
+        if route.startswith(_LANGFUSE):
+            return self._is_right(_langfuse_key(request))
+        return route.endswith(_REALTIME_CALLS) and self._has_realtime_token(request)
+
+    def _has_realtime_token(self, request: Any) -> bool:
+        """Whether the request has a token that LiteLLM has encrypted for a browser."""
+        token = request.headers.get("authorization", "").removeprefix(_BEARER).strip()
+        decrypt = importlib.import_module(_ENCRYPTION).decrypt_value_helper
+        return bool(decrypt(token, "realtime", exception_type="debug"))
+
     def _is_right(self, key: str) -> bool:
         """Whether the key is the master key, or the token of a session that LiteLLM has encrypted with it."""
         if hmac.compare_digest(key.encode(), self._server.master_key.encode()):
@@ -185,48 +190,13 @@ class MasterKeyAuthentication:
             if hasattr(parameter.default, "dependency")
         }
 
-    def _is_public(self, route: str) -> bool:
-        public = self._types.LiteLLMRoutes.public_routes.value
-        return route in public or self._authentication.route_in_additonal_public_routes(current_route=route)
-
-    async def _needs_key(self, scope: Any, path: str) -> bool:
-        """Whether the route that would serve the request depends on LiteLLM's authentication."""
-        if (lazy := self._find_middleware(_LAZY_FEATURES)) is not None:
-            await lazy.cls(_do_nothing, *lazy.args, **lazy.kwargs)(dict(scope), None, None)
-        state = self._application.state
-        version = len(self._application.router.routes), len(getattr(state, "lazy_loaded", ()))
-        if version != self._routes_version:
-            self._routes, self._routes_version = tuple(self._read_routes()), version
-        serving = next((route for route in self._routes if route.serves(scope, path)), None)
-        return serving is not None and serving.is_authenticated
-
-    def _read_routes(self) -> Iterator[_Route]:
-        routing: Any = importlib.import_module("fastapi.routing")
-        dependencies = {
-            self._authentication.user_api_key_auth,
-            self._authentication.user_api_key_auth_websocket,
-        }
-        for each in routing.iter_route_contexts(self._application.router.routes):
-            is_websocket = isinstance(each.original_route, routing.routing.WebSocketRoute)
-            is_mount = isinstance(each.original_route, routing.routing.Mount)
-            yield _Route(
-                each.path_regex.match,
-                ("http", "websocket") if is_mount else ("websocket",) if is_websocket else ("http",),
-                frozenset(getattr(each, "methods", None) or ()),
-                not dependencies.isdisjoint(_calls(getattr(each, "dependant", None))),
-            )
-
     def _find_middleware(self, name: str) -> Any:
         return next((each for each in self._application.user_middleware if each.cls.__name__ == name), None)
 
 
-def _calls(dependant: Any) -> Iterator[Any]:
-    """All functions that FastAPI calls for a route."""
-    if dependant is not None:
-        yield dependant.call
-        for each in dependant.dependencies:
-            yield from _calls(each)
-
-
-async def _do_nothing(_scope: Any, _receive: Any, _send: Any) -> None:
-    """An application for a middleware that is needed for its side effect."""
+def _langfuse_key(request: Any) -> str:
+    """The password of the basic authentication, empty if there is none."""
+    with contextlib.suppress(ValueError):
+        text = base64.b64decode(request.headers.get("authorization", "").removeprefix("Basic ")).decode()
+        return text.partition(":")[2]
+    return ""

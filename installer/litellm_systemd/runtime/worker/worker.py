@@ -20,14 +20,17 @@ from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heart
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.authentication import AuthenticationGate
 from litellm_systemd.runtime.http.cut_requests import CutRequests
+from litellm_systemd.runtime.http.pages import Pages
 from litellm_systemd.runtime.http.refuse import RefusalCounter
 from litellm_systemd.runtime.http.request_size import RequestSizeLimit
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
+from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.draining_server import Server, build_config
 from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
+from litellm_systemd.runtime.worker.litellm_routes import LiteLLMRoutes
 
 #: Seconds that in-flight requests get after the main process has died.
 ORPHAN_DRAIN_TIMEOUT = 5.0
@@ -51,6 +54,7 @@ class Job:
     environment: Mapping[str, str] | None
     counts: ConnectionCounts = field(default_factory=lambda: ConnectionCounts(1))
     seat: int = 0
+    document: ApiDocument | None = None
 
 
 def run(job: Job, channel: Channel, journal: Journal) -> int:
@@ -63,7 +67,7 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
     try:
         with litellm_adapter.suppress_stdout():
             _set_up(job, channel)
-            application.inner = _build_gate(refusals, job.options.limits.body_size)
+            application.inner = _build_application(job, refusals)
             redirect_loggers(journal)
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
@@ -77,11 +81,14 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
     return 0
 
 
-def _build_gate(refusals: RefusalCounter, body_limit: int) -> AuthenticationGate:
+def _build_application(job: Job, refusals: RefusalCounter) -> Pages:
     litellm = litellm_adapter.application()
-    authentication = MasterKeyAuthentication(litellm)
+    routes = LiteLLMRoutes(litellm, job.document, catalogues=job.options.api_docs)
+    authentication = MasterKeyAuthentication(litellm, routes.is_public)
+    body_limit = job.options.limits.body_size
     limited = CutRequests(RequestSizeLimit(litellm, body_limit, refusals))
-    return AuthenticationGate(limited, authentication.find_refusal, refusals, authentication.wrap, body_limit)
+    gate = AuthenticationGate(limited, authentication.find_refusal, refusals, authentication.wrap, body_limit)
+    return Pages(gate, routes.find_page, authentication.wrap, body_limit)
 
 
 def asyncio_run(main: Any) -> None:

@@ -1,0 +1,69 @@
+"""LiteLLM's OpenAPI document, built once by a process of its own.
+
+FastAPI would build it in the event loop of each worker: 3 to 4 s of CPU, in which the worker serves no other request,
+and again whenever LiteLLM loads another of its features.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from litellm_systemd.runtime.journal import Journal
+
+#: Seconds that the build may take. It takes about 5 of an idle processor.
+_BUILD_TIMEOUT = 120
+#: Seconds between two looks at an unfinished document.
+_INTERVAL = 0.1
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
+
+
+class ApiDocument:
+    """The document in memory that the main process shares with all workers (memfd_create(2)).
+
+    The builder seals it at the end, also if it failed: then it is empty.
+    """
+
+    def __init__(self) -> None:
+        self._file = os.memfd_create("openapi.json", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+    def build(self, render: Callable[[], Any], listeners: Iterable[socket.socket], journal: Journal) -> None:
+        """Fork a process that writes what `render` returns, as JSON. It does not keep the `listeners`.
+
+        The main process must not have started other threads. It reaps the process with its workers.
+        """
+        if os.fork() > 0:
+            return
+        try:
+            signal.alarm(_BUILD_TIMEOUT)  # its default action ends this process
+            for listener in listeners:
+                listener.close()
+            with contextlib.suppress(OSError):  # the sandbox of the service may forbid it
+                os.nice(19)
+            logging.disable(logging.CRITICAL)
+            text = memoryview(json.dumps(render(), separators=(",", ":")).encode())
+            while text:
+                text = text[os.write(self._file, text) :]
+        except Exception as error:
+            journal.warning(f"the API document is off, because LiteLLM cannot describe its API: {error!r}")
+        finally:
+            fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _SEALS)
+            os._exit(0)
+
+    async def read(self, timeout: float) -> bytes | None:
+        """The document, empty if it cannot be built, or None if it is not complete after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while fcntl.fcntl(self._file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            if time.monotonic() >= deadline:
+                return None
+            await asyncio.sleep(_INTERVAL)
+        return os.pread(self._file, os.fstat(self._file).st_size, 0)
