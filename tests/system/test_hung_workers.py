@@ -56,7 +56,9 @@ def test_blocked_worker_and_slow_upstream(idle_box: Box) -> None:
     assert len(before & workers(idle_box)) == 1
     idle_box.wait_until(lambda: said(idle_box, "warning", start), 30, "a line about it")
     assert re.search(
-        r"failed its health check for \d+ s and was killed, replaced in", said(idle_box, "warning", start)[-1]
+        r"was blocked for \d+ s in POST /v1/chat/completions \(mine.py:\d+ async_pre_call_hook < .*\)"
+        r" and was killed, replaced in",
+        said(idle_box, "warning", start)[-1],
     )
     # The journal contains the stack of the hung worker.
     assert any('mine.py", line' in line and "async_pre_call_hook" in line for line in said(idle_box, since=start))

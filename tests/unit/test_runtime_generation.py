@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.runtime.activity import Activity
 from litellm_systemd.runtime.channel import Heartbeat, open_channel
 from litellm_systemd.runtime.master.worker_pool import Generation, Phase, WorkerHandle
 from litellm_systemd.runtime.options import Configuration
@@ -22,7 +23,7 @@ class FakeWorker(WorkerHandle):
     """Records the signals that it gets."""
 
     def __init__(self, slot: int, pid: int, now: float) -> None:
-        super().__init__(slot, pid, open_channel()[0], now)
+        super().__init__(slot, pid, open_channel()[0], Activity(), now)
         self.signals: list[str] = []
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -190,13 +191,14 @@ def signals_at(worker: FakeWorker, *times: float) -> list[str]:
 
 
 def test_hung_worker() -> None:
-    """A hung worker gets SIGABRT, so that it prints its stack, and a second later SIGKILL, each once."""
+    """A hung worker gets SIGUSR1 and later SIGABRT, on which it prints its stack, then SIGKILL, each once."""
     worker = FakeWorker(1, 70, 0.0)
     worker.record(SERVING, 10.0)
-    assert signals_at(worker, 25.0) == []
-    assert signals_at(worker, 25.5, 26.0) == ["SIGABRT"]
-    assert signals_at(worker, 26.5, 27.0, 28.0) == ["SIGABRT", "SIGKILL"]
-    assert worker.render_exit(9) == "worker 1 (pid 70) failed its health check for 16 s and was killed"
+    assert signals_at(worker, 11.0, 17.5) == []
+    assert signals_at(worker, 18.0, 20.0, 25.0) == ["SIGUSR1"]
+    assert signals_at(worker, 25.5, 26.0) == ["SIGUSR1", "SIGABRT"]
+    assert signals_at(worker, 26.5, 27.0, 28.0) == ["SIGUSR1", "SIGABRT", "SIGKILL"]
+    assert worker.render_exit(9) == "worker 1 (pid 70) was blocked for 16 s and was killed"
     assert worker.phase is Phase.SERVING  # so that it is replaced at once
 
 

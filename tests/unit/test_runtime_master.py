@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from litellm_systemd.errors import InputError
+from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity
 from litellm_systemd.runtime.channel import Environment, Heartbeat, Message, StartFailed, open_channel
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import master as module
@@ -64,7 +65,7 @@ class Worker(WorkerHandle):
     """A worker whose behaviour the test decides. `accepting` is whether it takes connections from the kernel."""
 
     def __init__(self, slot: int, pid: int, now: float) -> None:
-        super().__init__(slot, pid, open_channel()[0], now)
+        super().__init__(slot, pid, open_channel()[0], Activity(), now)
         self.accepting = False
         self.draining = False
         self.killed = False
@@ -74,6 +75,8 @@ class Worker(WorkerHandle):
         self.accepting = not self.draining
 
     def send_signal(self, number: signal.Signals) -> None:
+        if number == STACK_SIGNAL:
+            return
         self.draining = True
         self.accepting = False
         self.killed = self.killed or number in (signal.SIGKILL, signal.SIGABRT)

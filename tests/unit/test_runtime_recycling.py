@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.runtime.activity import Activity
 from litellm_systemd.runtime.channel import Heartbeat, open_channel
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.worker_pool import (
@@ -23,7 +24,7 @@ CONFIG = Path("/etc/litellm/config.yaml")
 def worker(
     requests: int = 0, memory: int = 300, *, initial: int = 300, started_at: float = 0.0, jitter: float = 0.0
 ) -> WorkerHandle:
-    process = WorkerHandle(1, 71, open_channel()[0], started_at)
+    process = WorkerHandle(1, 71, open_channel()[0], Activity(), started_at)
     process.record(Heartbeat(True, 0, 0, 0, initial), started_at)
     process.record(Heartbeat(True, 0, 0, requests, memory), started_at)
     process.jitter_fraction = jitter
@@ -54,6 +55,14 @@ def test_request_limit(requests: int, jitter: float, reason: str) -> None:
 def test_memory_limit(memory: int, initial: int, reason: str) -> None:
     """A worker is due above the limit, unless it started above it: its successor would be as large."""
     assert render_reason(worker(0, memory, initial=initial), Options(config=CONFIG, memory_limit=500)) == reason
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(60.0, ""), (61.0, "after failing its health check for 61 s")])
+def test_failed_health_checks(seconds: float, reason: str) -> None:
+    """A worker whose event loop runs but that passes no health check is recycled, not killed."""
+    unhealthy = worker()
+    unhealthy.record(Heartbeat(True, 0, 0, 0, 300, seconds), 0.0)
+    assert render_reason(unhealthy, Options(config=CONFIG, watchdog_timeout=30)) == reason
 
 
 def test_no_limits() -> None:

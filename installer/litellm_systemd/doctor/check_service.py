@@ -91,7 +91,7 @@ WORKERS = Cause(
     requires=(*_REQUIRES, "service-silent"),
     caused_by=STARTUP_BLOCKERS,
 )
-#: Seconds for a worker to start, and between its heartbeats.
+#: Seconds for a worker to start, and since it last passed its health check.
 _MAX_START, _MAX_SILENCE = 60, 30
 
 
@@ -106,7 +106,7 @@ def detect_service_workers(snapshot: Snapshot) -> Iterator[Finding]:
     for worker in snapshot.runtime.get("workers", ()):
         late = worker["state"] == "starting" and worker["age"] > _MAX_START
         if late or (worker["state"] == "serving" and worker["answered"] > _MAX_SILENCE):
-            silence = f"no heartbeat for {worker['answered']:.0f} s"
+            silence = f"no health check passed for {worker['answered']:.0f} s"
             yield WORKERS.finding(f"worker {worker['worker']} (pid {worker['pid']}) is {worker['state']}; {silence}")
 
 

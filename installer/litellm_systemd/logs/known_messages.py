@@ -69,6 +69,14 @@ _SERVICE = (
         min_count=3,
     ),
     Signature(
+        "blocked",
+        "service",
+        r"worker \d+ \(pid \d+\) was blocked for \d+ s.*Its other requests waited",
+        "Code of one request kept a worker busy for seconds, and the other requests of the worker waited",
+        "the message names the request and the function: fix the callback if it is yours",
+        min_count=3,
+    ),
+    Signature(
         "memory-limit-too-low",
         "service",
         r"WORKER_MEMORY_LIMIT=\d+ has no effect|is too low to recycle anything",

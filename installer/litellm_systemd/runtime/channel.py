@@ -21,9 +21,10 @@ _MAX_MESSAGE_SIZE = 262144
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A worker passed its own health check. `connections` counts open ones, `inflight` requests without an answer.
+    """The event loop of a worker runs. `connections` counts open ones, `inflight` requests without an answer.
 
-    `memory` is the resident memory in MiB, shared pages included; 0 if unknown.
+    `memory` is the resident memory in MiB, shared pages included; 0 if unknown. `unhealthy` is the number of seconds
+    since the worker last passed its own health check.
     """
 
     serving: bool
@@ -31,6 +32,7 @@ class Heartbeat:
     connections: int
     requests: int
     memory: int = 0
+    unhealthy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,15 +53,23 @@ class Options:
 
     @property
     def hang_limit(self) -> float:
-        """A worker that answers nothing for this long is hung.
+        """A worker whose event loop is blocked for this long is hung, and is killed.
 
         Half of WatchdogSec=: the master replaces that one worker before systemd would restart the service.
         """
         return self.watchdog_timeout / 2
 
     @property
+    def unhealthy_limit(self) -> float:
+        """A worker that passes no health check for this long, although its event loop runs, is recycled.
+
+        Many expensive requests can delay a health check, so this is longer than `hang_limit`.
+        """
+        return self.watchdog_timeout * 2
+
+    @property
     def beat_interval(self) -> float:
-        """Time between two probes of a worker by itself. A few may get lost within `hang_limit`."""
+        """Time between two heartbeats of a worker. A few may be late within `hang_limit`."""
         return min(1.0, self.hang_limit / 4)
 
 

@@ -291,7 +291,8 @@ class Master:
         self._pool.reap()
         self._refusals.tick(now)
         for worker in self.workers:
-            worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit)
+            if block := worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit):
+                self._journal.warning(f"{block}. Its other requests waited")
         if self.current is not None and len(self.generations) == 1 and not self.reloads.running:
             self.recycling.begin(self.current, now)
         for generation in self.generations:

@@ -72,7 +72,7 @@ def build_status(master: MasterState) -> dict[str, Any]:
     """The answer to {"command": "status"}.
 
     `since` and `at` are Unix times. The other times are in seconds: `age` since the start of a process, `answered`
-    since the last heartbeat of a worker. Names of keys and states are published and do not change.
+    since the last health check that a worker passed. Names of keys and states are published and do not change.
     """
     generation = master.current or master.candidate
     configuration = generation.configuration if generation else None
@@ -113,7 +113,7 @@ def _build_worker(worker: WorkerHandle, generation: Generation, now: float) -> d
         "state": worker.phase.value,
         "serving": worker.heartbeat.serving,
         "age": round(now - worker.started_at, 3),
-        "answered": round(now - worker.heartbeat_at, 3),
+        "answered": round(now - worker.heartbeat_at + worker.heartbeat.unhealthy, 3),
         "inflight": worker.heartbeat.inflight,
         "connections": worker.heartbeat.connections,
         "requests": worker.heartbeat.requests,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from litellm_systemd.env.variables import WORKER_MEMORY_LIMIT
+from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity, render_record
 from litellm_systemd.runtime.channel import Channel, Heartbeat, Message, Serve, open_channel
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.event_loop import EventLoop, signals_blocked
@@ -23,8 +24,10 @@ from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
 from litellm_systemd.runtime.worker.worker import Job, reset_process, run
 
-#: Seconds between SIGABRT, on which a hung worker prints its stack, and SIGKILL.
+#: Seconds between SIGABRT, on which a hung worker prints the stacks of all its threads, and SIGKILL.
 _STACK_DUMP_TIME = 1.0
+#: The share of the hang limit after which a blocked worker gets a line in the journal.
+_BLOCKED_SHARE = 1 / 2
 
 
 class Phase(Enum):
@@ -39,10 +42,11 @@ class Phase(Enum):
 class WorkerHandle:
     """One worker. Times are seconds of the monotonic clock."""
 
-    def __init__(self, slot: int, pid: int, channel: Channel, now: float) -> None:
+    def __init__(self, slot: int, pid: int, channel: Channel, activity: Activity, now: float) -> None:
         self.slot = slot
         self.pid = pid
         self.channel = channel
+        self.activity = activity
         self.started_at = now
         self.phase = Phase.STARTING
         self.heartbeat = Heartbeat(serving=False, inflight=0, connections=0, requests=0)
@@ -61,6 +65,11 @@ class WorkerHandle:
         #: Whether the main process killed it because it was no longer needed.
         self.discarded = False
         self._kill_at: float | None = None
+        #: When its event loop was last seen to proceed: by a heartbeat, or by the step of another request.
+        self.progress_at = now
+        self._record = activity.read()
+        #: Since when which request has blocked the event loop, once the stack was requested.
+        self._blocked: tuple[float, bytes] | None = None
 
     def __str__(self) -> str:
         return f"worker {self.slot} (pid {self.pid})"
@@ -79,7 +88,8 @@ class WorkerHandle:
     def record(self, heartbeat: Heartbeat, now: float) -> bool:
         """Record a heartbeat. Returns whether it is the first one that reports the worker as serving."""
         before = self.phase
-        self.heartbeat, self.heartbeat_at = heartbeat, now
+        self.heartbeat = heartbeat
+        self.heartbeat_at = self.progress_at = now
         self.initial_memory = self.initial_memory or heartbeat.memory
         if self.phase in (Phase.STARTING, Phase.READY):
             self.phase = Phase.SERVING if heartbeat.serving else Phase.READY
@@ -111,20 +121,49 @@ class WorkerHandle:
         self.discarded = True
         self.send_signal(signal.SIGKILL)
 
-    def enforce_limits(self, now: float, start_timeout: float, hang_limit: float) -> None:
-        """Kill the worker if it hangs or does not exit in time.
+    def enforce_limits(self, now: float, start_timeout: float, hang_limit: float) -> str:
+        """Kill the worker if it hangs or does not exit in time. Returns how long it was blocked if a block has ended.
 
         Read its messages first: otherwise a busy main process looks like a worker without a heartbeat.
         """
-        silence = now - self.heartbeat_at
+        ended_block = self._observe_progress(now, hang_limit)
+        silence = now - self.progress_at
         if self._kill_at is not None and now >= self._kill_at:
             self.kill_reason = self.kill_reason or "did not exit in time"
             self._kill_at = None
             self.send_signal(signal.SIGKILL)
         elif not self.kill_reason and silence > (start_timeout if self.phase is Phase.STARTING else hang_limit):
-            self.kill_reason = f"failed its health check for {silence:.0f} s"
+            is_starting = self.phase is Phase.STARTING
+            self.kill_reason = f"was not ready after {silence:.0f} s" if is_starting else self._render_block(silence)
             self._kill_at = now + _STACK_DUMP_TIME
             self.send_signal(signal.SIGABRT)
+        return ended_block
+
+    def _observe_progress(self, now: float, hang_limit: float) -> str:
+        if self.phase is Phase.STARTING:
+            return ""  # it has no handler of the signal yet
+        if (record := self.activity.read()) != self._record:
+            self._record, self.progress_at = record, now
+        if self._blocked is None:
+            if now - self.progress_at > hang_limit * _BLOCKED_SHARE:
+                self._blocked = self.progress_at, record
+                self.activity.reset_stack()
+                self.send_signal(STACK_SIGNAL)
+        elif self.progress_at > self._blocked[0]:
+            ended_block = f"{self} {self._render_block(self.progress_at - self._blocked[0])}"
+            self._blocked = None
+            return ended_block
+        return ""
+
+    def _render_block(self, seconds: float) -> str:
+        request = render_record(self._blocked[1]) if self._blocked is not None else ""
+        stack = self.activity.read_stack() if self._blocked is not None else ""
+        return f"was blocked for {seconds:.0f} s" + f" in {request}" * bool(request) + f" ({stack})" * bool(stack)
+
+    def close(self) -> None:
+        """Close the descriptors: of a worker that has exited, or in a sibling of the worker."""
+        self.channel.close()
+        self.activity.close()
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal. The pid cannot belong to another process: the worker is a child that is not reaped yet."""
@@ -146,23 +185,26 @@ def spawn(job: Job, journal: Journal, close_inherited: Callable[[], None], now: 
     `close_inherited` runs in the child and closes what only the main process may hold. Raises OSError if the system
     cannot create a process.
     """
+    activity = Activity()
     master_end, worker_end = open_channel()
     try:
         with signals_blocked() as before:
             pid = os.fork()
             if pid == 0:
-                _run_child(job, worker_end, journal, (close_inherited, master_end.close), before)
+                _run_child(job, worker_end, activity, journal, (close_inherited, master_end.close), before)
     except OSError:
         master_end.close()
+        activity.close()
         raise
     finally:
         worker_end.close()
-    return WorkerHandle(job.slot, pid, master_end, now)
+    return WorkerHandle(job.slot, pid, master_end, activity, now)
 
 
 def _run_child(
     job: Job,
     channel: Channel,
+    activity: Activity,
     journal: Journal,
     close_inherited: tuple[Callable[[], None], ...],
     mask: set[signal.Signals],
@@ -174,7 +216,7 @@ def _run_child(
         for close in close_inherited:
             close()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        code = run(job, channel, journal)
+        code = run(job, channel, activity, journal)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
@@ -284,9 +326,9 @@ class Generation:
                 worker.serve()
 
     def is_responsive(self, now: float, hang_limit: float) -> bool:
-        """Whether at least one worker has passed its health check within the last `hang_limit` seconds."""
-        heartbeats = (worker.heartbeat_at for worker in self.workers if worker.phase is not Phase.STARTING)
-        return any(now - at < hang_limit for at in heartbeats)
+        """Whether the event loop of at least one worker has proceeded within the last `hang_limit` seconds."""
+        times = (worker.progress_at for worker in self.workers if worker.phase is not Phase.STARTING)
+        return any(now - at < hang_limit for at in times)
 
     def drain(self, deadline: float, warn: Callable[[str], None]) -> None:
         """Drain all workers, and kill those that have never served.
@@ -386,7 +428,7 @@ class WorkerPool:
         generation, worker = self._running.pop(pid)
         self._counts.clear(self._seats.pop(pid))
         self._events.unwatch(worker.channel)
-        worker.channel.close()
+        worker.close()
         self._on_exit(generation, worker, worker.render_exit(status), status == 0)
 
     def _read_messages(self, worker: WorkerHandle) -> None:
@@ -400,7 +442,7 @@ class WorkerPool:
         # If a sibling kept the master's end of a channel open, that worker would not notice the master's death.
         self._close_inherited()
         for worker in self.workers:
-            worker.channel.close()
+            worker.close()
 
 
 def render_reason(worker: WorkerHandle, options: Options) -> str:
@@ -408,6 +450,8 @@ def render_reason(worker: WorkerHandle, options: Options) -> str:
     requests = worker.heartbeat.requests
     if options.max_requests and requests >= options.max_requests + int(worker.jitter_fraction * (options.jitter + 1)):
         return f"after {requests} request{'s' * (requests != 1)}"
+    if worker.heartbeat.unhealthy > options.unhealthy_limit:
+        return f"after failing its health check for {worker.heartbeat.unhealthy:.0f} s"
     # A limit below the initial memory is ignored: each successor would be due for recycling at once.
     if worker.initial_memory < options.memory_limit < worker.heartbeat.memory:
         return f"at {worker.heartbeat.memory} MiB of memory"

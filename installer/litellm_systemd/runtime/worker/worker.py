@@ -10,12 +10,14 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.runtime.activity import Activity
 from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.authentication import AuthenticationGate
@@ -57,12 +59,12 @@ class Job:
     document: ApiDocument | None = None
 
 
-def run(job: Job, channel: Channel, journal: Journal) -> int:
+def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int:
     """Run a worker, from the fork to its exit code. It reports a failure to the main process, in one line."""
     # Before the main process kills a hung worker it sends SIGABRT, on which the worker prints its stack.
     faulthandler.enable()
     garbage_collection.disable_automatic()
-    application = _Application()
+    application = _Application(activity)
     refusals = RefusalCounter()
     try:
         with litellm_adapter.suppress_stdout():
@@ -71,7 +73,7 @@ def run(job: Job, channel: Channel, journal: Journal) -> int:
             redirect_loggers(journal)
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
-        asyncio_run(_Worker(job, channel, journal, application, refusals).serve())
+        asyncio_run(_Worker(job, channel, activity, journal, application, refusals).serve())
     except BaseException as error:  # SystemExit included: LiteLLM and uvicorn use it for bad configurations
         cause = application.failure or error
         # The last frames show the cause. The hundreds before them are nested lifespans.
@@ -118,15 +120,15 @@ def _set_up(job: Job, channel: Channel) -> None:
 class _Application:
     """LiteLLM's application. It stores the exception that ended the startup, which uvicorn only logs."""
 
-    def __init__(self) -> None:
+    def __init__(self, activity: Activity) -> None:
         self.inner: Any = None
         self.failure: BaseException | None = None
+        self._activity = activity
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
-        request: Awaitable[None] = self.inner(scope, receive, send)
-        return request
+        return self._activity.record(scope, self.inner(scope, receive, send))
 
     async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
         async def send_without_traceback(message: Any) -> None:
@@ -143,15 +145,24 @@ class _Application:
 
 class _Worker:
     def __init__(
-        self, job: Job, channel: Channel, journal: Journal, application: _Application, refusals: RefusalCounter
+        self,
+        job: Job,
+        channel: Channel,
+        activity: Activity,
+        journal: Journal,
+        application: _Application,
+        refusals: RefusalCounter,
     ) -> None:
         options = job.options
         self._refusals = refusals
         self._channel = channel
+        self._activity = activity
         self._journal = journal
         self._is_first = job.environment is None
         self._interval = options.beat_interval
-        self._hang_limit = options.hang_limit
+        self._check_timeout = options.unhealthy_limit / 2
+        #: When LiteLLM last answered a health check, on the monotonic clock.
+        self._healthy_at = 0.0
         self._probes = 0
         self._serving = False
         self._orphaned = False
@@ -169,11 +180,12 @@ class _Worker:
     async def serve(self) -> None:
         """Serve until the drain is complete."""
         loop = asyncio.get_running_loop()
+        self._activity.start(loop)
         loop.add_signal_handler(signal.SIGTERM, self._drain)
         loop.add_signal_handler(signal.SIGQUIT, self._force_close, 0.0)
         loop.add_reader(self._channel.fileno(), self._on_message)
         garbage_collection.Collector().start(loop)
-        health_checks = loop.create_task(self._run_health_checks())
+        health = loop.create_task(self._report_health())
         # LiteLLM logs the same messages about the configuration in each worker. Only the first worker passes them on.
         logging.disable(logging.NOTSET if self._is_first else logging.WARNING)
         with litellm_adapter.suppress_stdout():
@@ -183,7 +195,7 @@ class _Worker:
         logging.disable(logging.NOTSET)
         redirect_loggers(self._journal)  # again: the configuration may have added loggers
         await serving
-        health_checks.cancel()
+        health.cancel()
         self._send_refusals()
         self._channel.send(Drained(self._server.cut, self._server.drain_seconds))
 
@@ -213,22 +225,35 @@ class _Worker:
             self._orphaned = True
             self._force_close(ORPHAN_DRAIN_TIMEOUT)
 
-    async def _run_health_checks(self) -> None:
-        """Check readiness until it succeeds, then liveness at regular intervals. Each success sends a heartbeat."""
+    async def _report_health(self) -> None:
+        """Check readiness until it succeeds. Then send heartbeats, and check liveness next to them.
+
+        A heartbeat proves that the event loop runs, however late the answer to a health check is under load.
+        """
         while not self._server.started:
             await asyncio.sleep(_START_INTERVAL)
         while await self._check(draining_server.READINESS) != 200:
             await asyncio.sleep(_START_INTERVAL)
-        while True:
-            # LiteLLM answers 503 during its shutdown. That counts as alive.
-            if await self._check(draining_server.LIVELINESS) in (200, 503):
+        checks = asyncio.get_running_loop().create_task(self._check_liveness())
+        try:
+            while True:
                 self._send_heartbeat()
-            self._send_refusals()
+                self._send_refusals()
+                await asyncio.sleep(self._interval)
+        finally:
+            checks.cancel()
+
+    async def _check_liveness(self) -> None:
+        while True:
             await asyncio.sleep(self._interval)
+            await self._check(draining_server.LIVELINESS)
 
     async def _check(self, path: str) -> int | None:
-        status = await draining_server.get_status(self._server.connect, path, self._hang_limit)
+        status = await draining_server.get_status(self._server.connect, path, self._check_timeout)
         self._probes += status is not None
+        # LiteLLM answers 503 during its shutdown. That counts as alive.
+        if status in (200, 503):
+            self._healthy_at = time.monotonic()
         return status
 
     def _set_alarm(self, seconds: float) -> None:
@@ -245,11 +270,12 @@ class _Worker:
             self._channel.send(refusals)
 
     def _send_heartbeat(self) -> None:
-        self._set_alarm(self._hang_limit * 4)
+        self._set_alarm(self._check_timeout * 4)
         server = self._server
         requests = max(0, server.server_state.total_requests - self._probes)
+        unhealthy = time.monotonic() - self._healthy_at
         self._channel.send(
-            Heartbeat(self._serving, server.inflight, server.connections, requests, _resident_memory())
+            Heartbeat(self._serving, server.inflight, server.connections, requests, _resident_memory(), unhealthy)
         )
 
 

@@ -1,0 +1,161 @@
+"""What a worker does at this moment, in memory and a file that it shares with the main process.
+
+The main process thereby knows whether a worker is slow or hung, and which request blocks its event loop, even while C
+code holds the GIL, so that no Python code of the worker runs:
+
+- Each step of a request's tasks starts by writing the request into shared memory. While many requests keep the loop
+  busy this changes, and while one request blocks the loop it does not.
+- On `STACK_SIGNAL` faulthandler writes the stack of the main thread into the file, from a signal handler in C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import mmap
+import os
+import re
+import signal
+from collections.abc import Coroutine
+from contextvars import Context, ContextVar
+from typing import Any
+
+#: The signal on which a worker writes its stack.
+STACK_SIGNAL = signal.SIGUSR1
+#: Bytes of the record of a request: its number in the worker, then method and path, filled up with zeros.
+_SIZE, _NUMBER = 256, 8
+_RECORD = slice(0, _SIZE)
+_IDLE = bytes(_NUMBER)
+#: Bytes of a stack: faulthandler writes 100 frames at most.
+_MAX_STACK = 65536
+#: A line of faulthandler (Python/traceback.c).
+_FRAME = re.compile(r'^  File "(?:.*/)?([^/"]+)", line (\d+) in (.+)$', re.MULTILINE)
+#: The innermost frames that a line in the journal shows.
+_SHOWN_FRAMES = 6
+
+
+class Activity:
+    """The record of one worker. The main process creates it before the fork."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _SIZE)
+        self._stack = os.fdopen(os.memfd_create("litellm-stack"), "r+b", buffering=0)
+        self._count = 0
+
+    def close(self) -> None:
+        """Release it in the main process, or in a sibling of the worker."""
+        self._memory.close()
+        self._stack.close()
+
+    # In the worker.
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Record the requests of this loop from now on, and write the stack on `STACK_SIGNAL`."""
+        faulthandler.register(STACK_SIGNAL, file=self._stack, all_threads=False)
+        loop.set_task_factory(self._create_task)
+
+    async def record(self, scope: Any, serving: Coroutine[Any, Any, None]) -> None:
+        """Await `serving`, which serves the request of an ASGI scope."""
+        self._count += 1
+        request = _Request(self._count, scope)
+        _REQUEST.set(request)
+        try:
+            await _Steps(serving, request, self._memory)
+        finally:
+            request.end()
+
+    def _create_task(self, loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        """Create a task like asyncio. A task that a request starts, such as that of a stream, has the same record."""
+        context: Context | None = options.get("context")
+        request = _REQUEST.get(None) if context is None else context.get(_REQUEST)
+        if request is not None:
+            coroutine = _Steps(coroutine, request, self._memory)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    # In the main process.
+
+    def read(self) -> bytes:
+        """The request whose code runs now. Two reads are equal if the loop has stayed in one request, or idle."""
+        return self._memory[_RECORD]
+
+    def reset_stack(self) -> None:
+        """Drop the last stack. Call it before `STACK_SIGNAL` is sent."""
+        self._stack.truncate(0)
+        self._stack.seek(0)  # for the worker too: it has the same open file
+
+    def read_stack(self) -> str:
+        """The innermost frames of the last stack in one line, such as "mine.py:7 hook < utils.py:90 call"."""
+        text = os.pread(self._stack.fileno(), _MAX_STACK, 0).decode(errors="replace")
+        return " < ".join(
+            f"{file}:{line} {function}" for file, line, function in _FRAME.findall(text)[:_SHOWN_FRAMES]
+        )
+
+
+def render_record(record: bytes) -> str:
+    """The request of a record, such as "POST /v1/messages"; empty if the loop was not in a request."""
+    return record[_NUMBER:].rstrip(b"\0").decode(errors="replace") if record[:_NUMBER] != _IDLE else ""
+
+
+class _Request:
+    """The record of a request. It has no query string, in which LiteLLM accepts keys."""
+
+    __slots__ = ("_number", "_text", "record")
+
+    def __init__(self, number: int, scope: Any) -> None:
+        self._number = number.to_bytes(_NUMBER, "big")
+        # The raw path, because a decoded one can contain a newline.
+        path = scope["raw_path"].decode("latin-1").encode("unicode_escape")
+        self._text = scope.get("method", "WebSocket").encode() + b" " + path
+        self.record = self._build(b"")
+
+    def end(self) -> None:
+        """The request is answered. Its tasks may go on, such as callbacks that log it."""
+        self.record = self._build(b"after ")
+
+    def _build(self, prefix: bytes) -> bytes:
+        record: bytes = self._number + prefix + self._text
+        return record[:_SIZE].ljust(_SIZE, b"\0")
+
+
+_REQUEST: ContextVar[_Request] = ContextVar("litellm_systemd_request")
+
+
+class _Steps(Coroutine[Any, Any, Any]):
+    """A coroutine that writes the record of its request before each step, and removes it afterwards."""
+
+    __slots__ = ("_coroutine", "_memory", "_request")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], request: _Request, memory: mmap.mmap) -> None:
+        self._coroutine = coroutine
+        self._request = request
+        self._memory = memory
+
+    def send(self, value: Any) -> Any:
+        self._memory[_RECORD] = self._request.record
+        try:
+            return self._coroutine.send(value)
+        finally:
+            self._memory[:_NUMBER] = _IDLE
+
+    def throw(self, *error: Any) -> Any:
+        self._memory[_RECORD] = self._request.record
+        try:
+            return self._coroutine.throw(*error)
+        finally:
+            self._memory[:_NUMBER] = _IDLE
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Any:
+        return self
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def __getattr__(self, name: str) -> Any:
+        # Debuggers and anyio read attributes of the coroutine such as cr_frame and __qualname__.
+        return getattr(self._coroutine, name)
