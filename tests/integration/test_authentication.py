@@ -6,9 +6,11 @@ import contextlib
 import http.client
 import json
 import re
+import select
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -281,6 +283,40 @@ def test_stop_logs_the_burst(tmp_path: Path) -> None:
         connection.close()
         assert service.stop() == 0
         assert NOTICE.findall(service.log()) == ["<5>refused 1 request without a key, from 127.0.0.1 (1)"]
+
+
+def test_guesses_are_delayed(service: Service) -> None:
+    """A client that guesses keys waits for each refusal, while a request with the right key from the same address is
+    answered at once. The journal and the status name the address.
+    """
+    address = {"X-Forwarded-For": "198.51.100.9"}
+    guessing = service.connect()  # one connection, so one worker
+
+    def guess(number: int) -> None:
+        guessing.request("GET", "/v1/models", headers={**address, "x-api-key": f"sk-guess-{number}"})
+
+    for number in range(12):
+        guess(number)
+        start = time.monotonic()
+        response = guessing.getresponse()
+        response.read()
+        assert response.status == 401
+    assert time.monotonic() - start >= 1
+    guess(12)
+    guess_at = time.monotonic()
+    team = service.connect()
+    for _ in range(3):
+        team.request("GET", "/v1/models", headers={**address, "x-api-key": KEY})
+        response = team.getresponse()
+        response.read()
+        assert response.status == 200
+    assert not select.select([guessing.sock], [], [], 0)[0], f"refused after {time.monotonic() - guess_at} s"
+    assert guessing.getresponse().status == 401
+    warning = service.await_log("guessed keys after 10 wrong ones, from 198.51.100.9 (")
+    assert warning.startswith("<4>refused 3 ")
+    assert "sk-guess" not in service.log()
+    [known] = service.query("status")["guesses"]
+    assert (known["client"], known["refused"]) == ("198.51.100.9", 3)
 
 
 @contextlib.contextmanager

@@ -51,6 +51,11 @@ UNFINISHED = (
     '{"format": 1, "verb": "install", "pid": 1, "began": 1, "purge": false,'
     ' "host": {"paths": [], "units": {}, "user": true}}'
 )
+#: On one connection, so that one worker counts them all. The main process knows it with the next heartbeat.
+GUESS_KEYS = (
+    "curl -s http://127.0.0.1:4000/health/liveliness $(for n in $(seq 12); do echo"
+    " --next -s -o /dev/null -H x-api-key:sk-$n http://127.0.0.1:4000/v1/models; done); sleep 1.5"
+)
 UNIT = "/etc/systemd/system/litellm.service"
 MARK = "/opt/litellm-systemd/current/release.json"
 PACKAGES = "/opt/litellm-systemd/current/lib/python*/site-packages"
@@ -232,6 +237,13 @@ BROKEN = {
         f" until systemctl is-failed -q litellm; do sleep 0.2; done; {NO_DROP_IN}",
         "unit-start-limit",
         "Start request repeated too quickly",
+    ),
+    "keys guessed": BrokenHost(
+        GUESS_KEYS,
+        "service-guessing",
+        "127.0.0.1: 2 guesses",
+        "systemctl restart litellm",
+        outcome="warning",
     ),
     "failed reload": BrokenHost(
         f"{TYPO}; ! systemctl reload litellm; {NO_TYPO}",

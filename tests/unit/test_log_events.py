@@ -126,6 +126,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("ModuleNotFoundError: No module named 'prometheus_client'", "module-missing"),
         ("refused 15 requests with a wrong key and 1 request without a key, from 192.0.2.7 (16)", "client-key"),
         ("refused 1 request without a key, from 127.0.0.1 (1)", "client-key"),
+        ("refused 5 guessed keys after 10 wrong ones, from 192.0.2.7 (5)", "key-guessing"),
         ("litellm.proxy.proxy_server.user_api_key_auth(): Exception occured - No connected db.", "database-missing"),
         ("LiteLLM Proxy: Previous response with id 'resp_1' not found. This gateway stores", "client-feature"),
         ("LiteLLM Proxy: Amazon Bedrock has no web search: the tool web_search is not available", "client-feature"),

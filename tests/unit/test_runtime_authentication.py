@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.channel import CONNECTION, OTHER_ADDRESSES, REQUEST, Refusals
+from litellm_systemd.runtime.channel import CONNECTION, GUESSED_KEY, OTHER_ADDRESSES, REQUEST, Refusals
 from litellm_systemd.runtime.http import refuse
 from litellm_systemd.runtime.http.authentication import AuthenticationGate, Refusal
 from litellm_systemd.runtime.http.refuse import LOCAL, MAX_ADDRESSES, Reason, RefusalCounter
@@ -161,7 +161,8 @@ class Log:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.log = RefusalLog(self.lines.append)
+        self.warnings: list[str] = []
+        self.log = RefusalLog(self.lines.append, self.warnings.append)
 
     def add(self, now: float, *, wrong: int = 1, missing: int = 0, **clients: int) -> None:
         reasons = {"with a wrong key": wrong, "without a key": missing}
@@ -182,12 +183,29 @@ def test_one_line_per_burst() -> None:
 
 
 def test_long_burst() -> None:
-    """A burst that does not stop has one line per minute."""
+    """A burst that does not stop has a line after a minute, and then more and more rarely: five in half an hour."""
     log = Log()
-    for second in range(122):
+    for second in range(1864):
         log.add(float(second))
         log.log.tick(float(second))
-    assert [line.split()[1] for line in log.lines] == ["61", "61"]
+    assert [line.split()[1] for line in log.lines] == ["61", "120", "240", "480", "960"]
+    log.log.tick(1900.0)
+    for second in range(2000, 2062):
+        log.add(float(second))
+        log.log.tick(float(second))
+    assert log.lines[-1].split()[1] == "61"
+
+
+def test_guesses_are_a_warning() -> None:
+    """Guessed keys are a warning with the address and their number, and stay in the status for an hour."""
+    log = Log()
+    for now, count in ((100.0, 15), (103.0, 5)):
+        log.log.add(Refusals(GUESSED_KEY, {"after 10 wrong ones": count}, {"192.0.2.7": count}), now)
+    log.log.tick(110.0)
+    assert log.lines == []
+    assert log.warnings == ["refused 20 guessed keys after 10 wrong ones, from 192.0.2.7 (20)"]
+    assert log.log.build_guesses(110.0) == [{"client": "192.0.2.7", "refused": 20, "age": 7.0}]
+    assert log.log.build_guesses(103.0 + 3600) == []
 
 
 def test_kinds_and_addresses() -> None:

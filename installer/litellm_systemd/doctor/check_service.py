@@ -115,6 +115,28 @@ def is_short_of_workers(status: str) -> bool:
     return re.search(r"\d+ of \d+ workers?\b|cannot start a worker|a worker can't start", status) is not None
 
 
+GUESSING = Cause(
+    "service-guessing",
+    "A client guessed keys within the last hour: it sent many different wrong keys. Its refusals are delayed, and"
+    " requests with the right key are not. A generated key is too long to be guessed.",
+    "Block the address in the firewall or the security group. If you chose the key yourself, write a longer"
+    " LITELLM_MASTER_KEY in .env, then: sudo litellmctl install",
+    outcome=Outcome.WARNING,
+    requires=(*_REQUIRES, "service-silent"),
+)
+
+
+@detects(GUESSING)
+def detect_service_guessing(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect clients that guess keys."""
+    guesses = snapshot.runtime.get("guesses", ()) if snapshot.is_active else ()
+    for each in guesses[:1]:
+        others = f"; {len(guesses) - 1} more clients guess keys" if len(guesses) > 1 else ""
+        yield GUESSING.finding(
+            f"{each['client']}: {each['refused']} guesses, the last {each['age']:.0f} s ago{others}"
+        )
+
+
 RELOAD = Cause(
     "service-reload-failed",
     "The last reload failed, and the service keeps serving with the previous configuration.",

@@ -160,6 +160,14 @@ _LITELLM = (
         "remove that callback or feature, or put the file next to the configuration: docs/operations.md",
     ),
     Signature(
+        "key-guessing",
+        "service",
+        r"refused \d+ guessed keys? after",
+        "A client guesses keys: it sent many different wrong keys",
+        "block the address in the firewall or the security group",
+        min_count=0,
+    ),
+    Signature(
         "client-key",
         "litellm",
         r"refused \d+ requests? with(?:out)? a|Invalid proxy server token|Malformed API Key|No api key passed in"

@@ -14,7 +14,7 @@ from typing import Any
 #: Stands for the clients whose refusals are not counted by address.
 OTHER_ADDRESSES = "other addresses"
 #: What refusals are about.
-REQUEST, CONNECTION = "request", "connection"
+REQUEST, GUESSED_KEY, CONNECTION = "request", "guessed key", "connection"
 
 _MAX_MESSAGE_SIZE = 262144
 
@@ -61,8 +61,8 @@ class Drained:
 class Refusals:
     """A worker has refused requests, or closed connections, since its last message of this kind.
 
-    `subject` is `REQUEST` or `CONNECTION`. `reasons` counts them by reason, in the words of the journal ("with a
-    wrong key"), and `clients` by address.
+    `subject` is `REQUEST`, `GUESSED_KEY` or `CONNECTION`. `reasons` counts them by reason, in the words of the journal
+    ("with a wrong key"), and `clients` by address.
     """
 
     subject: str

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from litellm_systemd.runtime.http.errors import ApiError, build_response
-from litellm_systemd.runtime.http.refuse import Reason, RefusalCounter, refuse
+from litellm_systemd.runtime.http.guessing import Guesses
+from litellm_systemd.runtime.http.refuse import LOCAL, Reason, RefusalCounter, refuse
 
 #: The key in the `state` of an ASGI scope for whether the request has the right key. It is missing if LiteLLM
 #: decides.
@@ -26,10 +28,11 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is refused. `has_key` is False if it has no key at all."""
+    """Why a request is refused. `has_key` is False if it has no key at all; `key` is a hash of the wrong key."""
 
     message: str
     has_key: bool
+    key: int = 0
 
 
 class AuthenticationGate:
@@ -51,6 +54,7 @@ class AuthenticationGate:
         self._application = application
         self._find_refusal = find_refusal
         self._counter = counter
+        self._guesses = Guesses()
         self._wrap = wrap
         self._body_limit = body_limit
 
@@ -63,13 +67,20 @@ class AuthenticationGate:
             return
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
-            self._counter.add(scope["client"], Reason.WRONG_KEY if refusal.has_key else Reason.NO_KEY)
-            await _refuse(scope, receive, send, refusal, self._body_limit)
+            client = scope["client"]
+            if not refusal.has_key:
+                reason, delay = Reason.NO_KEY, 0.0
+            else:
+                delay = self._guesses.count(client[0] if client else LOCAL, refusal.key, time.monotonic())
+                reason = Reason.GUESS if delay else Reason.WRONG_KEY
+            self._counter.add(client, reason)
+            close = delay > 0 and not await self._guesses.delay(delay)
+            await _refuse(scope, receive, send, refusal, self._body_limit, close=close)
 
         await self._wrap(answer)(scope, receive, send)
 
 
-async def _refuse(scope: Any, receive: Any, send: Any, refusal: Refusal, body_limit: int) -> None:
+async def _refuse(scope: Any, receive: Any, send: Any, refusal: Refusal, body_limit: int, *, close: bool) -> None:
     error = ApiError(401, refusal.message, "invalid_request_error", "invalid_api_key", "authentication_error")
     # RFC 9110, 11.6.1: a 401 has a challenge. The SDKs of OpenAI and Anthropic obey x-should-retry: without it,
     # Claude Code repeats a request with a wrong ANTHROPIC_AUTH_TOKEN ten times, for more than three minutes.
@@ -77,7 +88,7 @@ async def _refuse(scope: Any, receive: Any, send: Any, refusal: Refusal, body_li
     if scope["type"] == "websocket":
         await _refuse_handshake(scope, receive, send, build_response(scope, error, *headers))
         return
-    await refuse(scope, receive, send, error, *headers, body_limit=body_limit)
+    await refuse(scope, receive, send, error, *headers, body_limit=body_limit, close=close)
 
 
 async def _refuse_handshake(scope: Any, receive: Any, send: Any, response: tuple[dict[str, Any], bytes]) -> None:

@@ -8,8 +8,9 @@ from collections import Counter
 from enum import Enum
 from typing import Any
 
-from litellm_systemd.runtime.channel import CONNECTION, OTHER_ADDRESSES, REQUEST, Refusals
+from litellm_systemd.runtime.channel import CONNECTION, GUESSED_KEY, OTHER_ADDRESSES, REQUEST, Refusals
 from litellm_systemd.runtime.http.errors import ApiError, build_response
+from litellm_systemd.runtime.http.guessing import FREE_KEYS
 
 #: Seconds to receive the rest of a refused request. nginx has the same limit (lingering_time).
 _LINGER = 30.0
@@ -93,6 +94,7 @@ class Reason(Enum):
     SLOW_HEADER = REQUEST, "slower than HEADER_TIMEOUT"
     SLOW_BODY = REQUEST, "slower than MIN_UPLOAD_RATE"
     SILENT = CONNECTION, "that sent no request"
+    GUESS = GUESSED_KEY, f"after {FREE_KEYS} wrong ones"
     CONNECTIONS = CONNECTION, "above MAX_CONNECTIONS"
     ADDRESS = CONNECTION, "above MAX_CONNECTIONS_PER_ADDRESS"
 

@@ -67,7 +67,7 @@ class Master:
         job = Job(0, options, configuration, listeners, None, document=document)
         self._pool = WorkerPool(self._events, journal, job, self._close_in_child, self._on_message, self._on_exit)
         self.recycling = Recycling(options, journal, self._pool.move, self._drain)
-        self._refusals = RefusalLog(journal.notice)
+        self.refusals = RefusalLog(journal.notice, journal.warning)
         self._last_number = 0
         self._start_deadline = started_at + options.start_timeout
         self._watchdog = Watchdog(notifier)
@@ -88,7 +88,7 @@ class Master:
                 self._events.wait(_TICK)
                 self._tick(time.monotonic())
         finally:
-            self._refusals.flush()
+            self.refusals.flush()
             if self._control is not None:
                 self._control.close()
             self._events.close()
@@ -229,7 +229,7 @@ class Master:
         elif isinstance(message, StartFailed):
             worker.start_error = message.cause
         elif isinstance(message, Refusals):
-            self._refusals.add(message, time.monotonic())
+            self.refusals.add(message, time.monotonic())
         elif isinstance(message, Environment):
             generation.environment = message.variables
             self._fill(generation)
@@ -289,7 +289,7 @@ class Master:
 
     def _tick(self, now: float) -> None:
         self._pool.reap()
-        self._refusals.tick(now)
+        self.refusals.tick(now)
         for worker in self.workers:
             if block := worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit):
                 self._journal.warning(f"{block}. Its other requests waited")

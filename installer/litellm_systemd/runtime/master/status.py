@@ -15,6 +15,13 @@ from litellm_systemd.runtime.options import Options
 from litellm_systemd.runtime.systemd.port import render_listener, render_listeners
 
 
+class GuessCounter(Protocol):
+    """What is known of clients that guess keys."""
+
+    def build_guesses(self, now: float) -> list[dict[str, Any]]:
+        """The clients that guessed keys within the last hour."""
+
+
 class MasterState(Protocol):
     """The attributes of `Master` that the status is made from."""
 
@@ -29,6 +36,7 @@ class MasterState(Protocol):
     restarts: int
     stopping: bool
     serving_since: float
+    refusals: GuessCounter
 
     @property
     def generations(self) -> list[Generation]:
@@ -94,6 +102,7 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "workers": [_build_worker(worker, each, now) for each in master.generations for worker in each.workers],
         "restarts": master.restarts,
         "last_reload": _build_reload(master.reloads.last),
+        "guesses": master.refusals.build_guesses(now),
     }
 
 

@@ -116,7 +116,8 @@ class MasterKeyAuthentication:
         headers = f"`{name}: {_BEARER}KEY`" if name else _USUAL_HEADERS
         if not keys:
             return Refusal(_MISSING.format(headers), has_key=False)
-        return Refusal(_WRONG if any(keys) else _WITHOUT_BEARER.format(headers), has_key=True)
+        message = _WRONG if any(keys) else _WITHOUT_BEARER.format(headers)
+        return Refusal(message, has_key=True, key=hash(keys))
 
     async def _http_keys(self, request: Any, route: str) -> tuple[str, ...] | None:
         """The key of a request as LiteLLM reads it: empty if unreadable, no item if missing, None if not needed."""
