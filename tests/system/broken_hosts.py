@@ -71,6 +71,14 @@ BROKEN = {
         "/var/cache/litellm has",
         "umount /var/cache/litellm",
     ),
+    "too many workers": BrokenHost(
+        "printf 'MemTotal: 600000 kB\\nMemAvailable: 300000 kB\\n' > /root/meminfo;"
+        " mount --bind /root/meminfo /proc/meminfo",
+        "host-workers",
+        "MemTotal: 585 MiB",
+        "umount /proc/meminfo",
+        outcome="warning",
+    ),
     "read-only /etc": BrokenHost(
         "mount --bind /etc /etc && mount -o remount,ro,bind /etc",
         "host-read-only",

@@ -66,6 +66,11 @@ def test_units_match_the_code() -> None:
     assert f'u {contract.SERVICE_USER} - "LiteLLM Proxy" {Layout.state} ' in render_sysusers()
 
 
+def test_memory_limit() -> None:
+    """The kernel ends a runaway service before it takes the memory of the host."""
+    assert directives(render_service(Layout(), settings(), 247, "1.0"))["MemoryMax"] == "90%"
+
+
 def test_stop_outlasts_the_drain() -> None:
     """systemd's stop timeout is longer than the drain timeout."""
     found = directives(render_service(Layout(), settings("DRAIN_TIMEOUT=100"), 252, "1.0"))

@@ -223,6 +223,8 @@ def build_runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Itera
         outcome = "done" if reload["ok"] else f"failed: {reload['error']}"
         yield "last reload", f"{outcome}, took {reload['seconds']:.1f} s"
     yield "workers replaced", str(runtime["restarts"])
+    if "memory_limit" in runtime:  # a release from before that field may run
+        yield "memory limit", f"{runtime['memory_limit']} MiB for each worker"
     for worker in runtime["workers"]:
         memory = "" if worker["pss_mib"] is None else f", {worker['pss_mib']} MiB"
         yield (

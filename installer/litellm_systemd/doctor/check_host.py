@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from litellm_systemd.aws.sources import proxies_for
 from litellm_systemd.command import run
 from litellm_systemd.doctor.check_network import endpoints_of
+from litellm_systemd.doctor.check_unit import find_line
 from litellm_systemd.doctor.engine import REINSTALL, Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import PermissionDenied, Unavailable
@@ -30,6 +31,8 @@ from litellm_systemd.report.report import Outcome
 
 #: MiB of memory that should be available.
 _MIN_MEMORY = 128
+#: MiB that a worker and the main process need, and the share of the memory that is for them.
+_WORKER, _MAIN_PROCESS, _USABLE = 250, 300, 0.75
 
 ABSENT = Cause(
     "host-systemd-absent",
@@ -97,7 +100,8 @@ def detect_host_systemd_old(snapshot: Snapshot) -> Iterator[Finding]:
 
 NO_MEMORY_CONTROLLER = Cause(
     "host-cgroup-memory",
-    "The kernel has no memory controller for control groups: systemd accepts the memory limit without enforcing it.",
+    "A drop-in limits the memory, but the kernel has no memory controller for control groups: systemd accepts the"
+    " limit without enforcing it.",
     "Set WORKER_MEMORY_LIMIT=MIB in .env, which the service enforces itself; then: sudo litellmctl install",
     outcome=Outcome.WARNING,
     requires=("host-systemd-absent", "host-systemd-silent"),
@@ -111,10 +115,13 @@ def detect_host_cgroup_memory(snapshot: Snapshot) -> Iterator[Finding]:
     has_controller = Path("/sys/fs/cgroup/memory").is_dir() or (
         controllers.exists() and "memory" in controllers.read_text(encoding="ascii").split()
     )
+    # Without a drop-in the service's own limit of its workers is enough.
+    drop_ins = tuple(snapshot.layout.real(path) for path in snapshot.service.get("DropInPaths", "").split())
     for name in ("MemoryMax", "MemoryHigh"):
-        value = snapshot.service.get(name, "infinity")
-        if value not in ("infinity", "") and not has_controller:
-            yield NO_MEMORY_CONTROLLER.finding(f"{name}={value}, but /sys/fs/cgroup has no memory controller")
+        where = find_line(drop_ins, name)
+        if where.rpartition(":")[2].isdigit() and not has_controller:
+            limit = f"{name}={snapshot.service.get(name, '')}"
+            yield NO_MEMORY_CONTROLLER.finding(f"{where}: {limit}, but /sys/fs/cgroup has no memory controller")
 
 
 MEMORY = Cause(
@@ -132,6 +139,24 @@ def detect_host_memory(_snapshot: Snapshot) -> Iterator[Finding]:
     left = memory_field(Path("/proc/meminfo"), "MemAvailable")
     if left is not None and left < _MIN_MEMORY:
         yield MEMORY.finding(f"MemAvailable: {left} MiB")
+
+
+FEW = Cause(
+    "host-workers",
+    "The host has too little memory for its number of workers: each needs about 250 MB, and the main process 300 MB."
+    " The kernel may kill workers under load, and a reload, which runs new and old workers together, may fail.",
+    "Set a smaller NUM_WORKERS in .env, or add memory; then: sudo litellmctl install",
+    outcome=Outcome.WARNING,
+)
+
+
+@detects(FEW)
+def detect_host_workers(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect more workers than the memory of the host is enough for."""
+    total = memory_field(Path("/proc/meminfo"), "MemTotal")
+    workers = len([each for each in snapshot.runtime.get("workers", ()) if each["state"] == "serving"])
+    if total is not None and workers and total * _USABLE < _MAIN_PROCESS + workers * _WORKER:
+        yield FEW.finding(f"MemTotal: {total} MiB, {workers} workers")
 
 
 DENIED = Cause(

@@ -689,15 +689,16 @@ MAX_REQUESTS_JITTER: Variable[int | None] = Variable(
     unset="a tenth of MAX_REQUESTS_BEFORE_RESTART",
     sample="1000",
 )
-WORKER_MEMORY_LIMIT = Variable(
+WORKER_MEMORY_LIMIT: Variable[int | None] = Variable(
     "WORKER_MEMORY_LIMIT",
     whole_number(64, 1_048_576),
     "The memory (RSS, shared memory included) above which a worker is replaced in the same way.",
-    0,
+    None,
     Section.SERVICE,
     runtime=True,
-    unset="never",
+    unset="80 % of the memory, divided by NUM_WORKERS + 1, and at least 512 MiB",
     unit="MiB",
+    more="The memory is that of the host, or MemoryMax= of the service if that is less.",
     sample="1024",
 )
 

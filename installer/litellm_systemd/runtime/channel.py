@@ -61,8 +61,8 @@ class Drained:
 class Refusals:
     """A worker has refused requests, or closed connections, since its last message of this kind.
 
-    `subject` is `REQUEST`, `GUESSED_KEY` or `CONNECTION`. `reasons` counts them by reason, in the words of the journal
-    ("with a wrong key"), and `clients` by address.
+    `subject` is `REQUEST`, `GUESSED_KEY` or `CONNECTION`. `reasons` counts them by reason, in the words of the
+    journal ("with a wrong key"), and `clients` by address.
     """
 
     subject: str

@@ -17,6 +17,7 @@ from litellm_systemd.env import variables
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import check, read_config, read_text, real_path, render_document
 from litellm_systemd.runtime.http.limits import Limits, read_limits
+from litellm_systemd.runtime.memory import default_memory_limit, read_total_memory
 
 #: LiteLLM's switch for mock testing, in general_settings (litellm/proxy/route_llm_request.py).
 MOCK_TESTING_SETTING = "dangerously_allow_mock_testing_request_params"
@@ -39,7 +40,7 @@ class Options:
     max_requests: int = variables.MAX_REQUESTS.default
     #: A worker may answer up to this many requests more than `max_requests`, so that not all are due at once.
     jitter: int = 0
-    memory_limit: int = variables.WORKER_MEMORY_LIMIT.default
+    memory_limit: int = 0
     limits: Limits = field(default_factory=Limits)
     json_logs: bool = variables.JSON_LOGS.default
     access_log: bool = variables.ACCESS_LOG.default
@@ -84,13 +85,14 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
     jitter = variables.MAX_REQUESTS_JITTER.read(environ)
     trial = environ.get(contract.TRIAL_SOCKET)
     workers = 1 if trial else variables.NUM_WORKERS.read(environ)
+    workers = workers or len(os.sched_getaffinity(0))
     directories = environ.get("RUNTIME_DIRECTORY", "")  # colon-separated if there are several (systemd.exec(5))
     return Options(
         config=config.absolute(),
         host=variables.HOST.read(environ),
         port=variables.PORT.read(environ),
         trusted_proxies=variables.TRUSTED_PROXIES.read(environ),
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=workers,
         keepalive_timeout=variables.KEEPALIVE_TIMEOUT.read(environ),
         start_timeout=variables.START_TIMEOUT.read(environ),
         drain_timeout=variables.DRAIN_TIMEOUT.read(environ),
@@ -98,7 +100,8 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         watchdog_timeout=variables.WATCHDOG_TIMEOUT.read(environ),
         max_requests=max_requests,
         jitter=max_requests // 10 if jitter is None else jitter,
-        memory_limit=variables.WORKER_MEMORY_LIMIT.read(environ),
+        memory_limit=variables.WORKER_MEMORY_LIMIT.read(environ)
+        or default_memory_limit(workers, read_total_memory()),
         limits=read_limits(environ),
         json_logs=variables.JSON_LOGS.read(environ),
         access_log=variables.ACCESS_LOG.read(environ),

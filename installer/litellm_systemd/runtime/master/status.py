@@ -36,7 +36,10 @@ class MasterState(Protocol):
     restarts: int
     stopping: bool
     serving_since: float
-    refusals: GuessCounter
+
+    @property
+    def refusals(self) -> GuessCounter:
+        """What was refused."""
 
     @property
     def generations(self) -> list[Generation]:
@@ -80,7 +83,8 @@ def build_status(master: MasterState) -> dict[str, Any]:
     """The answer to {"command": "status"}.
 
     `since` and `at` are Unix times. The other times are in seconds: `age` since the start of a process, `answered`
-    since the last health check that a worker passed. Names of keys and states are published and do not change.
+    since the last health check that a worker passed. `memory_limit` is that of a worker in MiB. Names of keys and
+    states are published and do not change.
     """
     generation = master.current or master.candidate
     configuration = generation.configuration if generation else None
@@ -92,6 +96,7 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "pid": os.getpid(),
         "age": round(now - master.started_at, 3),
         "mock_testing": master.options.mock_testing,
+        "memory_limit": master.options.memory_limit,
         "listen": [render_listener(each) for each in master.listeners],
         "generation": generation.number if generation else None,
         "since": round(master.serving_since, 3) or None,
