@@ -25,6 +25,8 @@ STATUS: dict[str, Any] = {
     "models": 1,
     "restarts": 0,
     "last_reload": {"ok": False, "at": 1.0, "generation": 2, "seconds": 0.5, "error": "no model_list"},
+    "memory_limit": 1024,
+    "guesses": [{"client": "192.0.2.7", "refused": 20, "age": 1.5}],
     "workers": [
         {
             "worker": 1,
@@ -59,6 +61,8 @@ PLACES = (
     *((key,) for key in STATUS),
     *(("last_reload", key) for key in STATUS["last_reload"]),
     *(("workers", 0, key) for key in STATUS["workers"][0]),
+    *(("guesses", 0, key) for key in STATUS["guesses"][0]),
+    ("guesses", 0),
     ("workers", 0),
 )
 
@@ -73,7 +77,8 @@ def facts_of(status: Any) -> list[tuple[str, str]]:
 
 def test_good_status() -> None:
     """The status of a service is printed, also without what a starting one does not know."""
-    assert ("workers replaced", "0") in facts_of(copy.deepcopy(STATUS))
+    facts = facts_of(copy.deepcopy(STATUS))
+    assert {("workers replaced", "0"), ("memory limit", "1024 MiB for each worker")} <= set(facts)
     starting = {**STATUS, "generation": None, "sha256": None, "last_reload": None, "workers": [], "more": [1]}
     assert ("generation", "None") in facts_of(starting)
 

@@ -53,6 +53,13 @@ _STATUS: Mapping[str, tuple[_Test, bool]] = {
     "models": (_or_none(_is_count), True),
     "restarts": (_is_count, True),
     "last_reload": (lambda value: value is None or isinstance(value, dict), True),
+    "memory_limit": (_is_count, False),
+    "guesses": (lambda value: isinstance(value, list) and len(value) <= _MAX_WORKERS, False),
+}
+_GUESSES: Mapping[str, tuple[_Test, bool]] = {
+    "client": (_is_text, True),
+    "refused": (_is_count, True),
+    "age": (_is_time, True),
 }
 _WORKER: Mapping[str, tuple[_Test, bool]] = {
     "worker": (_is_count, True),
@@ -82,6 +89,8 @@ def check_status(found: Any) -> dict[str, Any]:
         raise InvalidAnswer("the status of the service has no usable list of workers")
     for each in workers:
         _checked(each, _WORKER, "a worker in the status of the service")
+    for each in status.get("guesses", ()):
+        _checked(each, _GUESSES, "a client that guesses keys in the status of the service")
     if status.get("last_reload") is not None:
         _checked(status["last_reload"], _RELOAD, "the last reload in the status of the service")
     return status
