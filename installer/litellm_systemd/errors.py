@@ -72,7 +72,9 @@ class InvalidAnswer(InstallerError):
     code = ExitCode.PROTOCOL
 
     def __init__(
-        self, message: str, hint: str = "If a restart does not help, examine the host: sudo litellmctl restart"
+        self,
+        message: str,
+        hint: str = "Restart the service, and examine the host if that does not help: sudo litellmctl restart",
     ) -> None:
         super().__init__(message, hint)
 

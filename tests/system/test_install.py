@@ -224,11 +224,20 @@ def test_config_use_is_a_reload(shared_box: Box) -> None:
     assert chat(shared_box) == 200
 
 
+def denied(box: Box) -> str:
+    return box.show("litellm.service", "IPAddressDeny").get("IPAddressDeny", "")
+
+
 def test_switched_configuration_survives_a_rerun(idle_box: Box) -> None:
-    """A configuration that was selected with -c stays active when install runs again with the old .env."""
+    """A configuration that was selected with -c stays active when install runs again with the old .env. The unit
+    denies the instance metadata until a configuration needs them.
+    """
     write_env(idle_box, "CONFIG_FILE=demo.yml\nAWS_REGION_NAME=eu-central-1\n")
     ctl(idle_box, "install", "--env-file", "/root/.env", "--no-start")
+    assert {"169.254.169.254/32", "fd00:ec2::254/128"} <= set(denied(idle_box).split())
     ctl(idle_box, "restart", "-c", "prompt_caching.yml")
+    assert denied(idle_box) == ""
+    assert "nothing differs" in ctl(idle_box, "diff")
     ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify", "--offline")
     assert idle_box.run(("readlink", "/etc/litellm/config.yaml")).stdout == "configs/prompt_caching.yml\n"
 

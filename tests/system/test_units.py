@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from box import Box, Image, Namespaces
 
+from litellm_systemd.aws.credentials import METADATA_ADDRESSES
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.host.encrypted_secrets import OLDEST_SYSTEMD
 from litellm_systemd.host.layout import Layout
@@ -22,6 +23,7 @@ from litellm_systemd.install.render import (
     render_verify_timer,
 )
 
+DBUS = "/run/dbus/system_bus_socket"
 SETTINGS = [
     "",
     "HOST=::1\nPORT=8080\nDRAIN_TIMEOUT=30",
@@ -37,7 +39,8 @@ def write_units(box: Box, env: str = "") -> None:
     asked = build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-made")
     # With the directives that --encrypt-secrets adds, where systemd knows them.
     encrypted = version >= OLDEST_SYSTEMD
-    box.write(layout.service, render_service(layout, asked, version, "1.0", encrypted=encrypted))
+    text = render_service(layout, asked, version, "1.0", METADATA_ADDRESSES, encrypted=encrypted)
+    box.write(layout.service, text)
     box.write(layout.socket, render_socket(layout, asked))
     box.write(layout.verify_service, render_verify_service(layout, "1.0", encrypted=encrypted))
     box.write(layout.verify_timer, render_verify_timer("15min"))
@@ -108,7 +111,7 @@ def test_exposure(box: Box) -> None:
 
 
 def test_sandbox_is_in_force(shared_box: Box) -> None:
-    """Inside the service's sandbox the system is read-only, homes are hidden, and no device can be created."""
+    """Inside the service's sandbox the system is read-only, homes and D-Bus are hidden, no device can be created."""
     pid = shared_box.show("litellm.service", "MainPID")["MainPID"]
 
     def inside(script: str) -> Any:
@@ -129,5 +132,72 @@ def test_sandbox_is_in_force(shared_box: Box) -> None:
     assert inside("touch /etc/litellm/x") != 0
     assert inside("touch /var/lib/x") != 0
     assert inside("ls /root/* /home/*") != 0
+    assert shared_box.run(("test", "-S", DBUS), check=False).returncode == 0
+    assert inside(f"test -e {DBUS}") != 0
     assert inside("cat /etc/litellm/litellm.env") != 0
     assert inside("test -e /dev/mem || test -e /dev/sda || test -e /dev/vda") != 0
+
+
+#: What a compromised service can do: it owns the folder of its control socket.
+IMPOSTOR = """
+import json, os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/litellm/control.sock")
+listener.listen()
+with open("/run/litellm/impostor", "w") as file:
+    file.write(str(os.getpid()))
+while True:
+    connection, _ = listener.accept()
+    try:
+        connection.recv(4096)
+        while sys.argv[1] == "endless":
+            connection.sendall(b"x" * 65536)
+        connection.sendall(json.dumps({"status": 1, "workers": [{"pid": "../../etc"}]}).encode() + b"\\n")
+    except OSError:
+        pass
+    connection.close()
+"""
+#: Runs a command and prints its largest resident set (KiB) after its output.
+MEASURED = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+print(done.stdout, done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("endless", "longer than 1024 KiB"), ("wrong", "has an unusable value of status")],
+)
+def test_root_survives_a_compromised_service(shared_box: Box, answer: str, said: str) -> None:
+    """A service that answers root without an end, or with wrong types, is a finding and takes no memory of root."""
+    shared_box.write("/run/impostor.py", IMPOSTOR)
+    shared_box.run(("mv", "/run/litellm/control.sock", "/run/litellm/aside"))
+    user = ("setpriv", "--reuid=litellm", "--regid=litellm", "--clear-groups")
+    impostor = shared_box.popen((*user, "python3", "/run/impostor.py", answer))
+    try:
+        shared_box.wait_until(lambda: shared_box.exists("/run/litellm/impostor"), 60, "the impostor listens")
+        for verb in ("status", "doctor"):
+            printed = shared_box.run(("python3", "-c", MEASURED, "litellmctl", verb), check=False).stdout
+            code, memory = printed.split()[-2:]
+            assert (code, said in printed) == ("1", True), printed
+            assert int(memory) < 256 * 1024
+    finally:
+        shared_box.run(("kill", shared_box.read("/run/litellm/impostor")))
+        impostor.wait()
+        shared_box.run(("rm", "/run/litellm/impostor"))
+        shared_box.run(("mv", "/run/litellm/aside", "/run/litellm/control.sock"))
+    assert "main process" not in shared_box.run(("litellmctl", "status")).stdout
+
+
+def test_root_survives_an_endless_journal(shared_box: Box) -> None:
+    """Of a journal that the service fills, root reads the newest part, and says so."""
+    # The standby is a unit of the service too, and writes what it wants.
+    lines = "head -c 24000000 /dev/zero | tr '\\0' x | fold -w 40000; echo; echo the newest of all lines"
+    run = ("systemd-run", "--wait", "--quiet", "--unit=litellm-standby", "-p", "SyslogLevel=warning")
+    shared_box.run((*run, "-p", "LogRateLimitIntervalSec=0", "sh", "-c", lines))
+    shared_box.run(("journalctl", "--sync"))
+    printed = shared_box.run(("python3", "-c", MEASURED, "litellmctl", "logs", "--errors")).stdout
+    assert "the newest of all lines" in printed
+    assert "only its newest part was read" in printed
+    assert int(printed.split()[-1]) < 256 * 1024

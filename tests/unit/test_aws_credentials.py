@@ -10,11 +10,13 @@ from litellm_systemd.aws.credentials import (
     bedrock_models,
     callers,
     environ_of,
+    may_use_metadata,
     needs_metadata,
     require_one_identity,
     uses_pair,
 )
 from litellm_systemd.commands.config_files import shipped_config
+from litellm_systemd.doctor.check_aws import denies_metadata
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import GatewayConfig, parse_config
 from litellm_systemd.gateway.models import build_served
@@ -65,6 +67,84 @@ def test_credentials_of_a_model(params: str, environ: dict[str, str], method: Au
 def test_metadata_are_needed(environ: dict[str, str], needed: bool) -> None:
     """The instance metadata are needed if nothing else signs, also to assume another role."""
     assert needs_metadata(config_of(), environ) is needed
+
+
+@pytest.mark.parametrize(
+    ("params", "environ", "may"),
+    [
+        ("", {}, True),
+        ("", KEYS, False),
+        ("", {**KEYS, **ROLE}, False),
+        ("", ROLE, True),
+        (OWN, {}, False),
+        ("", {"AWS_BEARER_TOKEN_BEDROCK": "ABSK"}, False),
+        ("", {"AWS_BEARER_TOKEN_BEDROCK": "ABSK", "LITELLM_MASTER_KEY": "aws-secretsmanager:arn"}, True),
+        # A profile may name the instance as the source of its credentials.
+        ("", {"AWS_PROFILE": "p"}, True),
+        ("aws_profile_name: p", KEYS, True),
+        ("", {**KEYS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/x"}, True),
+    ],
+)
+def test_metadata_may_be_denied(params: str, environ: dict[str, str], *, may: bool) -> None:
+    """The instance metadata are denied only to a service that has other credentials for each model."""
+    assert may_use_metadata(config_of(params), environ) is may
+
+
+@pytest.mark.parametrize(
+    ("more", "with_key"),
+    [
+        ("litellm_settings: {success_callback: [s3_v2]}", False),
+        ("litellm_settings: {cache_params: {type: s3}}", False),
+        ("litellm_settings: {callbacks: [a, mine.handler]}", False),
+        ("general_settings: {custom_auth: mine.check}", False),
+        ("general_settings: {key_management_system: aws_secret_manager}", False),
+        ("litellm_settings: {callbacks: [gcs_bucket]}", True),
+        ("general_settings: {key_management_system: google_kms}", True),
+    ],
+)
+def test_what_else_may_need_metadata(more: str, with_key: bool) -> None:
+    """Callbacks, caches and key management may need them as well; those of AWS use an access key first."""
+    model = "model_list: [{model_name: m, litellm_params: {model: openai/x, api_key: os.environ/X}}]\n"
+    assert may_use_metadata(parse_config(model + more, "x"), {}) is True
+    assert may_use_metadata(parse_config(model + more, "x"), KEYS) is with_key
+    assert may_use_metadata(parse_config(model, "x"), {}) is False
+
+
+@pytest.mark.parametrize("name", ["vertex_ai/gemini", "azure/gpt", "sagemaker/x"])
+def test_models_of_other_services_may_need_metadata(name: str) -> None:
+    """Other clouds serve credentials at the same address."""
+    text = f"model_list: [{{model_name: m, litellm_params: {{model: {name}}}}}]"
+    assert may_use_metadata(parse_config(text, "x"), {}) is True
+
+
+@pytest.mark.parametrize(
+    ("name", "environ", "may"),
+    [
+        ("demo.yml", {}, False),
+        ("access_key_config.yml", KEYS, False),
+        ("prompt_caching.yml", KEYS, False),
+        ("iam_role_config.yml", {}, True),
+    ],
+)
+def test_shipped_configurations_and_metadata(name: str, environ: dict[str, str], *, may: bool) -> None:
+    """Of the shipped configurations, the one for a role alone uses the instance metadata."""
+    assert may_use_metadata(shipped_config(name, "us-east-1"), environ) is may
+
+
+@pytest.mark.parametrize(
+    ("denied", "allowed", "denies"),
+    [
+        ("", "", False),
+        ("169.254.169.254/32 fd00:ec2::254/128", "", True),
+        ("0.0.0.0/0 ::/0", "", True),
+        ("169.254.169.254/32", "169.254.0.0/16", False),
+        ("10.0.0.0/8 fd00:ec2::254/128", "", False),
+    ],
+)
+def test_unit_that_denies_metadata(denied: str, allowed: str, *, denies: bool) -> None:
+    """`doctor` knows whether a unit may connect to the instance metadata, drop-ins included."""
+    assert denies_metadata({"IPAddressDeny": denied, "IPAddressAllow": allowed}) is denies
+    assert denies_metadata({}) is False
 
 
 def test_demo_needs_nothing() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
 
 from litellm_systemd import contract
+from litellm_systemd.aws.credentials import METADATA_ADDRESSES
 from litellm_systemd.env.settings import Settings, build_settings, parse_dotenv
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.install.render import (
@@ -17,6 +19,7 @@ from litellm_systemd.install.render import (
     render_sysusers,
     render_template,
     render_verify_timer,
+    without_denial,
 )
 
 
@@ -43,6 +46,19 @@ def test_directives_by_version(systemd: int, present: list[str], absent: list[st
     found = directives(render_service(Layout(), settings(), systemd, "1.0"))
     assert [name for name in present if name not in found] == []
     assert [name for name in absent if name in found] == []
+
+
+def test_denied_addresses() -> None:
+    """The unit denies the addresses of the instance metadata and no others, and nothing if they are needed."""
+    plain = render_service(Layout(), settings(), 252, "1.0")
+    denying = render_service(Layout(), settings(), 252, "1.0", METADATA_ADDRESSES)
+    denied = directives(denying)["IPAddressDeny"].split()
+    assert set(denied) >= {"169.254.169.254", "fd00:ec2::254"}
+    # DNS and time of a VPC.
+    assert not {"169.254.169.253", "169.254.169.123"} & {str(each) for net in denied for each in ip_network(net)}
+    assert "IPAddressDeny" not in directives(plain)
+    assert without_denial(denying.encode()).decode().split() == plain.split()
+    assert directives(plain)["InaccessiblePaths"] == "-/run/dbus"
 
 
 @pytest.mark.parametrize("systemd", [247, 252, 254, 257])

@@ -6,6 +6,7 @@ overrides the variable of its name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -127,6 +128,39 @@ def _is_ambient(config: GatewayConfig, model: Model, environ: Mapping[str, str])
     if method is AuthMethod.ROLE:
         return not environ_of(config, model, environ).get(KEY_ID)
     return method is AuthMethod.AMBIENT
+
+
+#: Where clouds serve credentials to an instance: EC2 and others; then ECS, and EKS. Not all of 169.254.0.0/16, where
+#: DNS (169.254.169.253) and time (169.254.169.123) of a VPC are too.
+METADATA_ADDRESSES = ("169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "fd00:ec2::23")
+_CONTAINER = tuple(name for name in _BEFORE_METADATA if "_CONTAINER_" in name)
+#: Parts of settings and models for which LiteLLM may need such credentials: of other clouds, and of AWS.
+_OTHER_CLOUDS = re.compile(r"vertex|google|gcs|gcp|azure", re.IGNORECASE)
+_AWS = re.compile(r"aws|s3|sqs|sagemaker|bedrock|dynamo|polly|secret_manager", re.IGNORECASE)
+#: Settings that name Python code of the user, as MODULE.NAME.
+_OWN_CODE = re.compile(r"'(?:\w*callbacks?|custom_\w+)': \[?[^\]]*?'(?!litellm_systemd)\w+(?:\.\w+)+'")
+
+
+def may_use_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
+    """Whether the service may need the credentials of an instance or a container; in doubt, it does.
+
+    Unlike `needs_metadata`, which is for a check whether they are there.
+    """
+    if any(environ.get(name) for name in _CONTAINER):
+        return True
+    for model in bedrock_models(config):
+        if _is_ambient(config, model, environ) or auth_method_of(config, model, environ) is AuthMethod.PROFILE:
+            return True
+    # Of models there are names alone in the settings of the router.
+    settings = {key: value for key, value in config.document.items() if key not in ("model_list", "router_settings")}
+    others = [config.params(model) for model in config.models if not model.calls_bedrock]
+    text = f"{settings} {others}"
+    if _OTHER_CLOUDS.search(text):
+        return True
+    if all(environ.get(name) for name in PAIR):
+        return False  # boto3 uses it before it queries an instance
+    values = (value for value in environ.values() if value.startswith("aws-"))
+    return any(values) or _AWS.search(text) is not None or _OWN_CODE.search(text) is not None
 
 
 def uses_pair(config: GatewayConfig, environ: Mapping[str, str]) -> bool:

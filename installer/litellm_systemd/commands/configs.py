@@ -14,16 +14,22 @@ from litellm_systemd.commands.resolve import (
     resolve,
     skipped_note,
 )
-from litellm_systemd.commands.service_config import prove_service, resolve_service
+from litellm_systemd.commands.service_config import (
+    ServiceConfig,
+    denied_addresses,
+    prove_service,
+    resolve_service,
+)
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import NotInstalled
 from litellm_systemd.gateway.config import lint
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, observe_host, read_manifest
-from litellm_systemd.host.state import DesiredState, HostState, Running, Verb, is_edited
+from litellm_systemd.host.state import DesiredState, FileState, HostState, Running, Verb, is_edited
 from litellm_systemd.install.apply import Executor, Say, apply_install, changing
 from litellm_systemd.install.plan import plan_install, require_no_conflicts
+from litellm_systemd.install.render import without_denial
 from litellm_systemd.report.report import Report, render_count
 from litellm_systemd.resources import config_names
 
@@ -68,7 +74,7 @@ def show_config(request: Request) -> Report:
 
 
 def use_config(request: Request, say: Say = lambda _line: None, *, wait: bool = False) -> Report:
-    """Make a configuration the active one; a running service reloads it.
+    """Make a configuration the active one; a running service reloads it, or restarts if its unit changes.
 
     Raises:
         InstallerError: nothing was changed, or each change was undone.
@@ -88,6 +94,7 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
         files=(
             *(build_config_file(layout, service, name, host) for name in written),
             build_config_link(layout, service.choice.name),
+            *_unit_that_allows(layout, service, host),
         ),
         loads=tuple(layout.config(name) for name in service.loads),
         enabled=False,
@@ -107,6 +114,15 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
             "actions": [str(action) for action in plan.actions],
         },
     )
+
+
+def _unit_that_allows(layout: Layout, service: ServiceConfig, host: HostState) -> tuple[FileState, ...]:
+    """The unit without its denial of the instance metadata, if the new configuration needs them."""
+    found, written = host.files.get(layout.service), host.manifest.get(layout.service)
+    if found is None or written is None or is_edited(found, written) or denied_addresses(service):
+        return ()
+    content = without_denial(found.content)
+    return () if content == found.content else (FileState(layout.service, content),)
 
 
 def _current_release(layout: Layout, host: HostState) -> str:

@@ -13,7 +13,12 @@ from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.commands.config_files import edited_note, installed_paths
 from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.resolve import Request, build_config_link, is_given
-from litellm_systemd.commands.service_config import ServiceConfig, prove_service, resolve_service
+from litellm_systemd.commands.service_config import (
+    ServiceConfig,
+    denied_addresses,
+    prove_service,
+    resolve_service,
+)
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.secrets import holds_secret
 from litellm_systemd.env.settings import Settings
@@ -397,7 +402,9 @@ def build_desired(
     )
     settings = service.settings
     texts = {
-        layout.service: render_service(layout, settings, systemd, version, encrypted=encrypted is not None),
+        layout.service: render_service(
+            layout, settings, systemd, version, denied_addresses(service), encrypted=encrypted is not None
+        ),
         layout.socket: render_socket(layout, settings),
         layout.sysusers: render_sysusers(),
         layout.tmpfiles: render_tmpfiles(folders),

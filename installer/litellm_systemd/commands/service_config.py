@@ -9,7 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from litellm_systemd.aws.credentials import bedrock_models, require_one_identity
+from litellm_systemd.aws.credentials import (
+    METADATA_ADDRESSES,
+    bedrock_models,
+    may_use_metadata,
+    require_one_identity,
+)
 from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.commands.config_check import check_ends
@@ -147,6 +152,12 @@ def _geography_notes(settings: Settings, texts: list[str]) -> tuple[str, ...]:
         return ()
     names = profiles_outside_geography("\n".join(texts), settings.region)
     return tuple(f"{name} may answer from any AWS region." for name in names)
+
+
+def denied_addresses(service: ServiceConfig) -> tuple[str, ...]:
+    """The addresses that the service has no use for: those of credentials of instances, if it needs none."""
+    needs_them = may_use_metadata(service.gateway, service.settings.environment)
+    return () if needs_them else METADATA_ADDRESSES
 
 
 def prove_service(service: ServiceConfig) -> Report:

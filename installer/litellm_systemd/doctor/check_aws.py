@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from ipaddress import ip_address, ip_network
 
 from litellm_systemd.aws.client import (
     KeyOwner,
@@ -19,7 +20,7 @@ from litellm_systemd.aws.client import (
     try_model,
     whoami,
 )
-from litellm_systemd.aws.credentials import Caller, callers, needs_metadata, uses_pair
+from litellm_systemd.aws.credentials import METADATA_ADDRESSES, Caller, callers, needs_metadata, uses_pair
 from litellm_systemd.aws.sources import DISABLED_HERE, DISABLED_VARIABLE, Credentials, observe_instance
 from litellm_systemd.bedrock.models import ENOUGH_TOKENS, Quota, applies_to, has_quota, is_too_small
 from litellm_systemd.bedrock.refusals import find_refusal
@@ -30,6 +31,7 @@ from litellm_systemd.env.aws import ROLE as ROLE_NAME
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.gateway.config_types import Severity
 from litellm_systemd.gateway.models import build_served, end_findings
+from litellm_systemd.host.observe import is_booted
 from litellm_systemd.report.report import Outcome
 
 _CONFIGURED = ("files-not-installed", "files-gone", "environment-unusable", "configuration-unusable")
@@ -40,7 +42,7 @@ _NETWORK = (
 
 ROLE = Cause(
     "aws-role",
-    "The service uses the IAM role of the EC2 instance, but the instance provides no credentials: every call fails.",
+    "The service uses the IAM role of the EC2 instance, but gets no credentials from the instance: every call fails.",
     "{remedy}",
     requires=(*_CONFIGURED, "environment-credentials"),
     caused_by=("host-clock",),
@@ -52,11 +54,26 @@ def detect_aws_role(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect an instance that provides no credentials of a role, if the configuration needs them."""
     if not needs_metadata(snapshot.gateway, snapshot.environment):
         return
+    if is_booted() and denies_metadata(snapshot.service):
+        evidence = f"its unit denies it the instance metadata: IPAddressDeny={snapshot.service['IPAddressDeny']}"
+        yield ROLE.finding(evidence, remedy="sudo litellmctl install --installed    # or remove the drop-in's line")
+        return
     problem = observe_instance(snapshot.environment).trouble
     if problem is not None and problem.code == DISABLED_HERE:
         raise Unavailable(f"{DISABLED_VARIABLE}=true is set in this shell but not for the service")
     if problem is not None:
         yield ROLE.finding(problem.message, remedy=problem.hint)
+
+
+def denies_metadata(properties: Mapping[str, str]) -> bool:
+    """Whether a unit with these properties may not connect to the instance metadata (systemd.resource-control(5))."""
+    denied, allowed = (_has_metadata(properties.get(name, "")) for name in ("IPAddressDeny", "IPAddressAllow"))
+    return denied and not allowed
+
+
+def _has_metadata(networks: str) -> bool:
+    address = ip_address(METADATA_ADDRESSES[0])
+    return any(address in ip_network(each, strict=False) for each in networks.split())
 
 
 KEY = Cause(

@@ -39,6 +39,8 @@ PROPERTIES = (
         "WatchdogUSec",
         "MemoryMax",
         "MemoryHigh",
+        "IPAddressDeny",
+        "IPAddressAllow",
     ),
 )
 

@@ -21,6 +21,7 @@ NO_LIMIT = None
 _NOT_LOADED = 5
 #: Bytes of journal entries that are read, and the fields that are used. The service writes what it wants.
 _MAX_JOURNAL = 16 * 1024 * 1024
+_MAX_LINE = 16 * 1024
 _FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_PID"
 
 
@@ -99,7 +100,7 @@ class Systemctl:
     def last_error(self, since: str) -> str:
         """The last line at error level from the processes of the units; `since` is a systemd time stamp."""
         argv = journal_argv(lines=1, priority="err", quiet=True, since=since or None, output="cat", own_lines=True)
-        return run(argv, check=False, timeout=20).stdout.strip()
+        return _line(argv)
 
     def entries(
         self, *, since: str | None = None, boot: str | None = None, priority: str | None = None, timeout: float = 60
@@ -205,11 +206,16 @@ def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: floa
     argv = journal_argv(
         lines=1, priority="err", quiet=True, since=f"@{began:.6f}", output="cat", own_lines=True, more=units
     )
-    cause = run(argv, check=False).stdout.strip() or error.message
+    cause = _line(argv) or error.message
     return Unavailable(
         f"systemctl {verb} {' '.join(units)} failed: {cause}",
         f"More lines: journalctl -u {contract.SERVICE} -u {contract.SOCKET} -n 50",
     )
+
+
+def _line(argv: tuple[str, ...]) -> str:
+    """The line that journalctl prints. A process can write one of any length."""
+    return run(argv, check=False, timeout=20, limit=_MAX_LINE, may_cut=True).stdout.strip()
 
 
 def journal_argv(

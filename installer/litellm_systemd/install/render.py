@@ -41,6 +41,7 @@ NEWER_SANDBOX = (
 #: What litellm.env says of the secrets.
 _PLAIN_NOTE = "It holds keys: root only."
 _ENCRYPTED_NOTE = f"The keys are in {contract.SECRETS_FILE}, encrypted."
+_DENIAL = "IPAddressDeny="
 
 OFF = "off"
 #: Seconds. A check takes one or two.
@@ -62,10 +63,18 @@ def render_template(name: str, **values: object) -> str:
     return environment.from_string(read_template(name)).render(values)
 
 
-def render_service(layout: Layout, settings: Settings, systemd: int, version: str, *, encrypted: bool = False) -> str:
+def render_service(
+    layout: Layout,
+    settings: Settings,
+    systemd: int,
+    version: str,
+    denied: Sequence[str] = (),
+    *,
+    encrypted: bool = False,
+) -> str:
     """Return the text of litellm.service for that version of systemd (247 or later).
 
-    `encrypted`: the secrets are in an encrypted credential.
+    `denied`: addresses that the service may not connect to. `encrypted`: the secrets are in an encrypted credential.
     """
     start_limit = ceil(settings.start_timeout) + START_MARGIN
     delay = LONGEST_RESTART_DELAY if systemd >= 254 else RESTART_DELAY
@@ -80,6 +89,7 @@ def render_service(layout: Layout, settings: Settings, systemd: int, version: st
         start_limit_interval=START_LIMIT_BURST * (delay + start_limit) + 1,
         restart_backoff=_restart_backoff(systemd),
         credential=_credential(layout, encrypted=encrypted),
+        denied_addresses=f"{_DENIAL}{' '.join(denied)}" if denied else "",
         newer_sandbox="\n".join(line for since, line in NEWER_SANDBOX if systemd >= since),
     )
     return _without_gaps(text)
@@ -87,6 +97,11 @@ def render_service(layout: Layout, settings: Settings, systemd: int, version: st
 
 def _credential(layout: Layout, *, encrypted: bool) -> str:
     return f"LoadCredentialEncrypted={contract.SECRETS_CREDENTIAL}:{layout.secrets}" if encrypted else ""
+
+
+def without_denial(unit: bytes) -> bytes:
+    """Return the text of litellm.service without the addresses that it denies."""
+    return b"".join(line for line in unit.splitlines(keepends=True) if not line.startswith(_DENIAL.encode()))
 
 
 def _restart_backoff(systemd: int) -> str:
