@@ -170,11 +170,12 @@ def _refused(path: Path, reason: str, fix: str) -> PermissionDenied:
 
 def _trusted_ids() -> tuple[set[int], set[int]]:
     """The users that root trusts, and the groups that may write their files: root, and who called sudo(8)."""
-    found: tuple[set[int], set[int]] = ({0}, {0})
-    for ids, name in zip(found, ("SUDO_UID", "SUDO_GID"), strict=True):
-        if os.environ.get(name, "").isdecimal():
-            ids.add(int(os.environ[name]))
-    return found
+    users, groups = {0}, {0}
+    with suppress(KeyError):
+        invoker = pwd.getpwnam(os.environ["SUDO_USER"])
+        users.add(invoker.pw_uid)
+        groups.add(invoker.pw_gid)
+    return users, groups
 
 
 def _has_acl(handle: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 import tempfile
 from collections.abc import Callable
@@ -31,14 +32,15 @@ from litellm_systemd.user_files import (
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="it is about what root does")
 
-MALLORY, ALICE, BOB = 12345, 23456, 34567
+#: A user and a group without a name; the user who calls sudo, and their group, which each system has.
+MALLORY, OTHERS, CALLER = 12345, 34567, "daemon"
+ALICE, ALICES = pwd.getpwnam(CALLER)[2:4]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of root, who is not called by sudo."""
-    for name in ("SUDO_UID", "SUDO_GID", "SUDO_USER"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SUDO_USER", raising=False)
     path = tmp_path / "project"
     path.mkdir(mode=0o755)
     return path
@@ -52,20 +54,19 @@ def text(path: Path, owner: int = 0, group: int = 0, mode: int = 0o644) -> Path:
 
 
 def sudo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUDO_UID", str(ALICE))
-    monkeypatch.setenv("SUDO_GID", str(ALICE))
+    monkeypatch.setenv("SUDO_USER", CALLER)
 
 
 @pytest.mark.parametrize(
     ("owner", "group", "mode", "said", "fix"),
     [
         (MALLORY, 0, 0o600, "it belongs to the user 12345", "sudo chown root {path}"),
-        (ALICE, ALICE, 0o600, None, ""),
-        (ALICE, ALICE, 0o664, None, ""),
+        (ALICE, ALICES, 0o600, None, ""),
+        (ALICE, ALICES, 0o664, None, ""),
         (0, 0, 0o660, None, ""),
-        (ALICE, BOB, 0o664, "the group 34567 can write to it", "sudo chmod g-w {path}"),
+        (ALICE, OTHERS, 0o664, "the group 34567 can write to it", "sudo chmod g-w {path}"),
         (0, 0, 0o666, "every user can write to it", "sudo chmod o-w {path}"),
-        (ALICE, ALICE, 0o602, "every user can write to it", "sudo chmod o-w {path}"),
+        (ALICE, ALICES, 0o602, "every user can write to it", "sudo chmod o-w {path}"),
     ],
 )
 def test_owner_and_mode(
@@ -85,7 +86,7 @@ def test_owner_and_mode(
 
 def test_without_sudo_a_file_of_another_user(folder: Path) -> None:
     """Without sudo(8), no other user than root is trusted."""
-    with pytest.raises(PermissionDenied, match="belongs to the user 23456"):
+    with pytest.raises(PermissionDenied, match=f"belongs to {CALLER}"):
         read_trusted(text(folder / ".env", ALICE))
 
 
@@ -241,7 +242,7 @@ def test_files_of_the_invoking_user(folder: Path, monkeypatch: pytest.MonkeyPatc
     path = text(folder / ".env", ALICE, ALICE, 0o644)
     monkeypatch.setattr("pwd.getpwnam", lambda _name: _Entry(str(folder), ALICE, ALICE))
     init(path, environ={"SUDO_USER": "alice"}, force=True)
-    assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (ALICE, ALICE, 0o600)
+    assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (ALICE, ALICES, 0o600)
 
 
 class _Entry:
