@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from box import Box
 from doctor_helpers import INSTALLED, doctor, ids
 from service import chat, ctl, set_env
-from test_transaction import attempts, mend_start, refuse_start
+from test_transaction import STRIDE, attempts, kill_at_steps, mend_start, refuse_start
 from tests.canaries import forms
 
 SECRETS, ENVIRONMENT = "/etc/litellm/litellm.secrets", "/etc/litellm/litellm.env"
@@ -97,3 +97,21 @@ def test_secrets_are_encrypted_and_back(idle_box: Box) -> None:
         str(PurePosixPath(path).parent) for path in found if path.startswith("/proc/")
     }
     assert holders(box, KEY) == set()
+
+
+def test_killed_encryption_converges(idle_box: Box) -> None:
+    """An install that encrypts the secrets, or writes them back, and is killed at any step reaches the same state."""
+    box = idle_box
+    set_env(box, ENV, "--no-start")
+    box.write(START, "")
+    command = ["install", "--installed", "--no-start"]
+    # No two encryptions of the same secrets are equal, and neither are their digests.
+    ignored = (SECRETS, f"{STATE}/manifest.json", f"{STATE}/pristine")
+    directions = ([*command, "--encrypt-secrets"], [*command, "--no-encrypt-secrets"])
+    results = kill_at_steps(box, *directions, stride=STRIDE, ignored=ignored)
+    assert [result["wrong"] for result in results] == [[], []]
+    assert all(result["kills"] * STRIDE > 20 for result in results)
+    assert not box.exists(SECRETS)
+    box.run(("rm", "/root/.env"))
+    ctl(box, *directions[0])
+    assert holders(box, KEY, OTHER) == set()

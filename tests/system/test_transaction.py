@@ -21,14 +21,22 @@ STRIDE = int(os.environ.get("KILL_STRIDE", "7"))
 
 
 def kill_at_steps(
-    box: Box, *commands: list[str], stride: int, first: int = 1, alternate: bool = False
+    box: Box,
+    *commands: list[str],
+    stride: int,
+    first: int = 1,
+    alternate: bool = False,
+    ignored: tuple[str, ...] = (),
 ) -> list[dict[str, Any]]:
-    """Kill litellmctl at steps of these two command lines: of both at each step, or of one in turn."""
+    """Kill litellmctl at steps of these two command lines: of both at each step, or of one in turn.
+
+    `ignored` are the beginnings of paths that are not compared.
+    """
     task = {
         "commands": commands,
         "warm": ["diff"],
         "trees": ["/etc", "/var/lib/litellm-systemd", "/usr/local/bin", "/opt/litellm-systemd/current"],
-        "ignored": ["/etc/machine-id"],
+        "ignored": ["/etc/machine-id", *ignored],
         "stride": stride,
         "first": first,
         "alternate": alternate,
@@ -65,7 +73,7 @@ def test_killed_install_converges_under_load(installed_box: Box) -> None:
     commands = [["install", "--no-verify", "--env-file", f"/root/{number}.env"] for number in (1, 2)]
     # Each kill costs six starts of the service. So: one kill of the first command while it writes files, one of the
     # second command during the restart.
-    step = {"stride": STRIDE * 8, "first": STRIDE * 4} if STRIDE > 1 else {"stride": 1}
+    step: dict[str, Any] = {"stride": STRIDE * 8, "first": STRIDE * 4} if STRIDE > 1 else {"stride": 1}
     with loaded(installed_box, clients=4, pause=0.5) as load:
         results = kill_at_steps(installed_box, *commands, **step, alternate=STRIDE > 1)
     assert all(result["kills"] for result in results)

@@ -49,7 +49,7 @@ from litellm_systemd.host.state import (
 )
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say, apply_install, apply_uninstall, changing
-from litellm_systemd.install.plan import plan_install, plan_uninstall, require_no_conflicts
+from litellm_systemd.install.plan import CHANGED, NEW, plan_install, plan_uninstall, require_no_conflicts
 from litellm_systemd.install.render import (
     OFF,
     find_interval,
@@ -223,13 +223,13 @@ def _key_notes(layout: Layout, settings: Settings) -> tuple[str, ...]:
 
 
 def _encryption_notes(layout: Layout, prepared: InstallPlan) -> Iterator[str]:
-    steps = {(action.verb, action.target) for action in prepared.plan.actions}
-    if (Verb.WRITE, layout.secrets) in steps:
+    reasons = {action.verb: action.reason for action in prepared.plan.actions if action.target == layout.secrets}
+    if reasons.get(Verb.WRITE) in (NEW, CHANGED):
         yield (
             f"The secrets are in {layout.secrets} only, encrypted for this host. The service does not need .env any"
             " more: delete it, or keep it elsewhere in case the key of this host is lost."
         )
-    if (Verb.TAKE_AWAY, layout.secrets) in steps:
+    if Verb.TAKE_AWAY in reasons:
         yield f"The secrets are in {layout.environment_file} again, not encrypted."
 
 

@@ -112,9 +112,10 @@ def boot_clone(clone: Box, layout: Layout) -> Check:
     # Other units of the host may fail in a clone, which does not matter here.
     clone.boot(degraded=True, deadline=600)
     if secrets := read_secrets(layout):
-        # A clone has an own machine id, with which systemd uses no key of another machine.
+        # A clone has another machine id than the host, and systemd binds the key of a host to its machine id.
         encrypt = ("systemd-creds", "encrypt", f"--name={SECRETS_CREDENTIAL}", "-", layout.secrets)
         clone.run(encrypt, input=render_secrets(secrets))
+        clone.run(("chmod", "0600", layout.secrets))
         clone.run(("systemctl", "reset-failed", SERVICE), check=False)
     runs_here = is_booted() and Systemctl(layout).unit_state(SERVICE).is_active
     if runs_here and not _is_active(clone):
