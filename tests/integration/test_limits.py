@@ -208,7 +208,7 @@ def test_key_in_a_trailer(service: Service) -> None:
 
 
 def test_journal(service: Service) -> None:
-    """The journal has a notice for each burst, and no line for each client."""
+    """The journal has a notice for each burst, and no error."""
     for text in (
         "requests slower than HEADER_TIMEOUT",
         "requests slower than MIN_UPLOAD_RATE",
@@ -219,4 +219,4 @@ def test_journal(service: Service) -> None:
     ):
         assert re.match("<5>(refused|closed) .* from 127.0.0.1 ", service.await_log(text))
     assert len(re.findall("^<5>(?:refused|closed) ", service.log(), re.MULTILINE)) < 10
-    assert "Invalid HTTP request" not in service.log()
+    assert not re.search("^<[0-3]>", service.log(), re.MULTILINE), service.log()
