@@ -21,6 +21,7 @@ import yaml
 
 from litellm_systemd.bounded_yaml import check_size
 from litellm_systemd.contract import REFERENCE
+from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.variables import SECRET_NAMES, TABLE
 
 #: Replaces a secret.
@@ -119,7 +120,7 @@ def is_secret_variable(name: str, value: str) -> bool:
     The table decides for the variables that it has. LiteLLM knows many others, and so may the user's own code: their
     values are secret unless they are harmless.
     """
-    if value.strip().lower() in _NO_VALUE or name in _PUBLIC_VARIABLES:
+    if value.strip().lower() in _NO_VALUE or name in _PUBLIC_VARIABLES or is_reference(value):
         return False
     if name in SECRET_NAMES or is_secret_name(name) or _looks_secret(value):
         return True
@@ -128,7 +129,7 @@ def is_secret_variable(name: str, value: str) -> bool:
 
 def holds_secret(name: str, value: str) -> bool:
     """Whether the value of an environment variable must be encrypted: it is a secret, or a part of it is."""
-    return is_secret_variable(name, value) or redact(value) != value
+    return is_secret_variable(name, value) or (redact(value) != value and not is_reference(value))
 
 
 def mask_environment(variables: Mapping[str, str]) -> dict[str, str]:

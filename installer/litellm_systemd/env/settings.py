@@ -13,6 +13,7 @@ from litellm_systemd.env.dotenv import MAX_TOTAL_BYTES, check_assignment
 from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
 from litellm_systemd.env.dotenv import read_dotenv as read_dotenv
+from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.env.variables import (
     AWS_REGION_NAME,
     CONFIG_FILE,
@@ -88,6 +89,8 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     check_runtime_variables(values, dotenv.where)
     host = variables.HOST.read(values)
     region = _region(dotenv, values)
+    # Any region: install may complete it later.
+    find_references({AWS_REGION_NAME.name: "any", **values}, dotenv.where)
     warnings += check_aws(dotenv, values)
     warnings += check_network(dotenv, values, region)
     key, generated = _master_key(dotenv, values, installed, new_key)

@@ -272,6 +272,7 @@ MASTER_KEY = Variable(
     Section.GATEWAY,
     secret=True,
     unset="generated at the first install and shown once",
+    more="For one key on several instances: aws-secretsmanager:NAME#KEY or aws-ssm:/NAME (docs/operations.md).",
     install_check=f"the key is not {REFUSED_KEY}, is ASCII without spaces around it, and is not the example key"
     f" {EXAMPLE_KEY} where other machines reach HOST",
     sample="",
@@ -516,6 +517,15 @@ AWS_ENDPOINT_URL = Variable(
     None,
     Section.NETWORK,
     aliases=("AWS_ENDPOINT_URL_STS",),
+    install_check="the value is the URL of an endpoint",
+)
+AWS_ENDPOINT_URL_SECRETS_MANAGER = Variable(
+    "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+    ENDPOINT_URL,
+    "A VPC endpoint of Secrets Manager or SSM, for secrets that are kept there.",
+    None,
+    Section.NETWORK,
+    aliases=("AWS_ENDPOINT_URL_SSM",),
     install_check="the value is the URL of an endpoint",
 )
 _PROXY_CHECK = "the value is the URL of a proxy, and the upper-case and lower-case names do not differ"
