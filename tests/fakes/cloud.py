@@ -20,6 +20,7 @@ from tests.fakes.metadata import Metadata
 from tests.fakes.quotas import Quotas
 from tests.fakes.refusals import Refused
 from tests.fakes.runtime import Runtime
+from tests.fakes.secrets import TARGETS, Secrets
 
 #: The prefix of the control paths (see `control`). No AWS service uses it.
 CONTROL = "/-/"
@@ -46,6 +47,7 @@ class Cloud:
     catalogue: Catalogue
     runtime: Runtime
     quotas: Quotas
+    secrets: Secrets
     seen: list[Seen] = field(default_factory=list)
     api_url: str = ""
     metadata_url: str = ""
@@ -56,7 +58,14 @@ class Cloud:
         account = Account()
         catalogue = Catalogue(account, region)
         quotas = Quotas.of(account, region, catalogue.models)
-        return cls(account, Metadata(account, region, role), catalogue, Runtime(account, catalogue), quotas)
+        return cls(
+            account,
+            Metadata(account, region, role),
+            catalogue,
+            Runtime(account, catalogue),
+            quotas,
+            Secrets(account, region),
+        )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -67,6 +76,8 @@ class Cloud:
             "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": self.api_url,
             "AWS_BEDROCK_RUNTIME_ENDPOINT": self.api_url,
             "AWS_ENDPOINT_URL_SERVICE_QUOTAS": self.api_url,
+            "AWS_ENDPOINT_URL_SECRETS_MANAGER": self.api_url,
+            "AWS_ENDPOINT_URL_SSM": self.api_url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.metadata_url,
             "AWS_EC2_METADATA_DISABLED": "false",
         }
@@ -82,8 +93,8 @@ class Cloud:
             key, arn = signer.access_key, signer.arn
         except Refused as error:
             refusal = error.refusal
-            forms = {"sts": refusal.as_xml, "servicequotas": refusal.as_typed_json}
-            reply, code = forms.get(service, refusal.as_json)(), refusal.code
+            forms = {"sts": refusal.as_xml, "bedrock": refusal.as_json}
+            reply, code = forms.get(service, refusal.as_typed_json)(), refusal.code
             key = _named_key(request)
         self._note(Seen(service, f"{request.method} {request.target}", key, reply.status, code, arn))
         return reply
@@ -98,6 +109,8 @@ class Cloud:
             return sts.answer(request, self.account, (self.catalogue.region,))
         if service == "servicequotas":
             return self.quotas.answer(request)
+        if service in TARGETS.values():
+            return self.secrets.answer(request)
         if request.segments[0] == "model":
             return self.runtime.answer(request)
         return self.catalogue.answer(request)
@@ -118,7 +131,10 @@ def _service_of(request: Request) -> str:
     """The service of a request. The JSON services name their operation in a header."""
     if request.path != "/":
         return "bedrock"
-    return "servicequotas" if "x-amz-target" in request.headers else "sts"
+    target = request.headers.get("x-amz-target")
+    if target is None:
+        return "sts"
+    return next((service for prefix, service in TARGETS.items() if target.startswith(prefix)), "servicequotas")
 
 
 def _named_key(request: Request) -> str:

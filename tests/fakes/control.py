@@ -88,6 +88,14 @@ def _quota(cloud: Cloud, given: Given) -> Any:
     return {}
 
 
+def _secrets(cloud: Cloud, given: Given) -> Any:
+    """Set `values`, `parameters` or `busy`."""
+    for name, value in given.items():
+        getattr(cloud.secrets, name)
+        setattr(cloud.secrets, name, value)
+    return {}
+
+
 def _script(cloud: Cloud, given: Given) -> Any:
     cloud.runtime.scripts = {model: Script(**script) for model, script in given.items()}
     return {}
@@ -108,4 +116,5 @@ CONTROLS: dict[str, Callable[[Cloud, Given], Any]] = {
     "end": _end,
     "quota": _quota,
     "script": _script,
+    "secrets": _secrets,
 }
