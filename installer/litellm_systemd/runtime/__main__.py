@@ -43,6 +43,10 @@ def main(argv: Sequence[str]) -> int:
         from litellm_systemd.runtime.serve import check_main
 
         return check_main(arguments.config, os.environ)
+    if command == "secrets":
+        from litellm_systemd.runtime.secret_store import main as secrets
+
+        return secrets(os.environ)
     if command == "reach":
         from litellm_systemd.env.service_credential import add_secrets
         from litellm_systemd.runtime.connectivity import main as reach
@@ -74,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="print the status of the running service as JSON")
     reach = commands.add_parser("reach", help="for doctor: test the connection to each URL")
     reach.add_argument("urls", metavar="URL", nargs="*")
+    commands.add_parser("secrets", help="for litellmctl: print the secrets that variables refer to in AWS")
     commands.add_parser("stopping", help="for ExecStop=: keep clients from undoing the stop")
     commands.add_parser("stopped", help="for ExecStopPost=: close the port if the service stays stopped")
     return parser

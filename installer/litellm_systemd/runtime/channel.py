@@ -44,9 +44,10 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class StartFailed:
-    """A worker cannot start. `cause` is one line."""
+    """A worker cannot start. `cause` is one line; `by_litellm`: LiteLLM refuses its configuration."""
 
     cause: str
+    by_litellm: bool = True
 
 
 @dataclass(frozen=True, slots=True)

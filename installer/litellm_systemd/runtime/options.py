@@ -14,6 +14,7 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.env import variables
+from litellm_systemd.env.secret_references import SecretReference, find_references
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import check, read_config, read_text, real_path, render_document
 from litellm_systemd.runtime.http.limits import Limits, read_limits
@@ -51,6 +52,8 @@ class Options:
     mock_testing: bool = False
     #: Anyone may read LiteLLM's catalogues. LiteLLM itself reads whether it serves its documentation.
     api_docs: bool = variables.API_DOCS.default
+    #: The variables whose values are in AWS.
+    references: tuple[SecretReference, ...] = ()
 
     @property
     def hang_limit(self) -> float:
@@ -109,6 +112,7 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         trial_socket=Path(trial) if trial else None,
         mock_testing=variables.allows_mock_testing(environ),
         api_docs=variables.API_DOCS.read(environ),
+        references=find_references(environ),
     )
 
 

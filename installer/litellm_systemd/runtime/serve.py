@@ -25,6 +25,7 @@ from litellm_systemd.runtime.master.master import Master
 from litellm_systemd.runtime.master.status import render_error
 from litellm_systemd.runtime.master.worker_pool import WorkerHandle, spawn
 from litellm_systemd.runtime.options import load_configuration, read_options
+from litellm_systemd.runtime.secret_store import get_secrets
 from litellm_systemd.runtime.systemd.notify import Notifier
 from litellm_systemd.runtime.systemd.port import take_listeners
 from litellm_systemd.runtime.worker import litellm_adapter
@@ -36,7 +37,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     """Serve until the service is stopped. Returns the exit code.
 
     It is 78 (EX_CONFIG) if the configuration or the environment is invalid, 69 (EX_UNAVAILABLE) if another process
-    listens on the port.
+    listens on the port, or if secrets in AWS are not available now.
     """
     started_at = time.monotonic()
     faulthandler.enable()  # prints the stack when systemd's watchdog sends SIGABRT
@@ -49,6 +50,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     try:
         add_secrets(environ)
         options = read_options(config, environ)
+        environ.update(get_secrets(options.references, environ))
         configuration = load_configuration(options.config, environ)
         listeners = take_listeners(environ, options.host, options.port, options.trial_socket)
     except InstallerError as error:
@@ -102,6 +104,7 @@ def check_main(config: Path, environ: MutableMapping[str, str] = os.environ) -> 
 def _check(config: Path, environ: MutableMapping[str, str], journal: Journal) -> None:
     add_secrets(environ)
     options = replace(read_options(config, environ), workers=1)
+    environ.update(get_secrets(options.references, environ))
     configuration = load_configuration(options.config, environ)
     litellm_adapter.preload(environ)
     redirect_loggers(journal)

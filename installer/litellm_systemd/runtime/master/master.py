@@ -227,7 +227,7 @@ class Master:
         if isinstance(message, Heartbeat):
             self._on_heartbeat(generation, worker, message)
         elif isinstance(message, StartFailed):
-            worker.start_error = message.cause
+            worker.start_error, worker.failed_by_litellm = message.cause, message.by_litellm
         elif isinstance(message, Refusals):
             self.refusals.add(message, time.monotonic())
         elif isinstance(message, Environment):
@@ -258,7 +258,9 @@ class Master:
         if generation is self.candidate:
             generation.workers.remove(worker)
             if worker.start_error:
-                error = f"LiteLLM rejects {generation.configuration.path}: {worker.start_error}"
+                error = worker.start_error
+                if worker.failed_by_litellm:
+                    error = f"LiteLLM rejects {generation.configuration.path}: {error}"
                 self._reject(generation, error, ExitCode.CONFIG)
             else:
                 self._reject(generation, f"{reason} before it was ready", ExitCode.TEMPORARY)

@@ -58,8 +58,9 @@ class WorkerHandle:
         self.jitter_fraction = random.random()  # noqa: S311 - no secret
         #: Whether it was allowed to accept connections, and so may have requests in flight.
         self.may_serve = False
-        #: Why it could not start, in LiteLLM's words.
+        #: Why it could not start, and whether these are LiteLLM's words.
         self.start_error = ""
+        self.failed_by_litellm = True
         #: Why the main process killed it: which limit it exceeded.
         self.kill_reason = ""
         #: Whether the main process killed it because it was no longer needed.
@@ -403,6 +404,7 @@ class WorkerPool:
             environment=generation.environment,
             counts=self._counts,
             seat=seat,
+            renews_secrets=generation.number > 1,
         )
         worker = spawn(job, self._journal, self._close_in_child, time.monotonic())
         self._running[worker.pid] = generation, worker

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.runtime.activity import Activity
+from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.authentication import AuthenticationGate
@@ -27,6 +28,7 @@ from litellm_systemd.runtime.http.refuse import RefusalCounter
 from litellm_systemd.runtime.http.request_size import RequestSizeLimit
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Configuration, Options
+from litellm_systemd.runtime.secret_store import get_secrets
 from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
 from litellm_systemd.runtime.worker.api_document import ApiDocument
@@ -57,6 +59,8 @@ class Job:
     counts: ConnectionCounts = field(default_factory=lambda: ConnectionCounts(1))
     seat: int = 0
     document: ApiDocument | None = None
+    #: Whether the first worker gets the secrets in AWS again, as at a reload. The main process got them at the start.
+    renews_secrets: bool = False
 
 
 def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int:
@@ -78,9 +82,15 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
         cause = application.failure or error
         # The last frames show the cause. The hundreds before them are nested lifespans.
         journal.line(DEBUG, "".join(traceback.format_exception(cause, limit=-4)).rstrip())
-        channel.send(StartFailed(litellm_adapter.render_cause(cause)))
+        channel.send(_start_failed(cause))
         return 1
     return 0
+
+
+def _start_failed(cause: BaseException) -> StartFailed:
+    if isinstance(cause, InstallerError):
+        return StartFailed(f"{cause.message}. {cause.hint}", by_litellm=False)
+    return StartFailed(litellm_adapter.render_cause(cause))
 
 
 def _build_application(job: Job, refusals: RefusalCounter) -> Pages:
@@ -110,9 +120,11 @@ def _set_up(job: Job, channel: Channel) -> None:
     # Callbacks are looked for next to the configuration itself, and then next to the link to it.
     sys.path.append(str(job.options.config.absolute().parent))
     if job.environment is None:
-        channel.send(
-            Environment(litellm_adapter.set_up(configuration.path, configuration.texts, job.options.workers))
-        )
+        # In this process, because AWS may be slow. Workers that are replaced later get the same values.
+        secrets = get_secrets(job.options.references, os.environ) if job.renews_secrets else {}
+        os.environ.update(secrets)
+        added = litellm_adapter.set_up(configuration.path, configuration.texts, job.options.workers)
+        channel.send(Environment({**secrets, **added}))
     else:
         litellm_adapter.apply_environment(configuration.texts, job.environment)
 

@@ -1,0 +1,135 @@
+"""Secrets in AWS Secrets Manager and SSM Parameter Store, with both on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.commands.client import client
+from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.service_config import resolve_service
+from litellm_systemd.errors import InstallerError
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.stored_secrets import find_key
+from tests.fakes import ACCOUNT, Cloud, run_cloud
+from tests.fakes.http import utc_now
+from tests.integration.doctor_snapshot import BASE, causes, diagnose, pair
+from tests.integration.runtime_service import KEY, Service, run_runtime
+
+KEY_REFERENCE = "aws-secretsmanager:litellm/gateway#master_key"
+ARN = f"arn:aws:secretsmanager:eu-central-1:{ACCOUNT}:secret:litellm/gateway"
+
+
+@pytest.fixture
+def aws() -> Iterator[Cloud]:
+    with run_cloud("eu-central-1") as cloud:
+        store(cloud, KEY)
+        cloud.secrets.parameters["/gateway/openai"] = "canary-openai-key"
+        yield cloud
+
+
+def store(cloud: Cloud, key: str) -> None:
+    cloud.secrets.values["litellm/gateway"] = json.dumps({"master_key": key, "other": "x"})
+
+
+def variables(cloud: Cloud, **more: str) -> dict[str, str]:
+    return {
+        **cloud.environment,
+        **pair(),
+        "AWS_REGION_NAME": "eu-central-1",
+        "LITELLM_MASTER_KEY": KEY_REFERENCE,
+        "OPENAI_API_KEY": "aws-ssm:/gateway/openai",
+        **more,
+    }
+
+
+def status_with(service: Service, key: str) -> int:
+    connection = service.connect()
+    connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
+    return connection.getresponse().status
+
+
+def test_service_reads_secrets_at_start_and_reload(aws: Cloud, tmp_path: Path) -> None:
+    """The service reads its secrets at the start and at each reload; a reload that cannot keeps the earlier ones.
+
+    No value is in the journal, at the level DEBUG either.
+    """
+    with Service(tmp_path, **variables(aws, NUM_WORKERS="1", LITELLM_LOG="DEBUG")) as service:
+        service.await_ready()
+        assert service.chat() == (200, "hello")
+        store(aws, "sk-after-the-rotation-0123")
+        assert service.reload().returncode == 0
+        assert [status_with(service, key) for key in (KEY, "sk-after-the-rotation-0123")] == [401, 200]
+
+        aws.account.denied = {"secretsmanager:GetSecretValue"}
+        failed = service.reload()
+        assert failed.returncode == 1
+        assert "LITELLM_MASTER_KEY: AWS Secrets Manager in eu-central-1, litellm/gateway#master_key" in failed.stderr
+        assert "Allow secretsmanager:GetSecretValue" in failed.stderr
+        assert status_with(service, "sk-after-the-rotation-0123") == 200
+        log = service.log()
+        assert not [value for value in (KEY, "sk-after-the-rotation", "canary-openai") if value in log]
+
+
+@pytest.mark.parametrize(
+    ("broken", "code", "said"),
+    [
+        ({"denied": {"ssm:GetParameter"}}, 69, "Allow ssm:GetParameter on it, and kms:Decrypt"),
+        (
+            {"parameters": {}},
+            78,
+            "OPENAI_API_KEY: SSM Parameter Store in eu-central-1, /gateway/openai: ParameterNotFound",
+        ),
+        ({"values": {}}, 78, "litellm/gateway#master_key: ResourceNotFoundException"),
+        ({"values": {"litellm/gateway": "{}"}}, 78, "not a JSON object with a text of that key"),
+        ({"busy": 9}, 69, "ThrottlingException"),
+    ],
+)
+def test_start_without_a_secret(aws: Cloud, broken: dict[str, object], code: int, said: str) -> None:
+    """Without a secret the service exits, with 78 if a restart cannot fix that, else 69, and one line says why."""
+    aws.account.denied = broken.pop("denied", set())  # type: ignore[assignment]
+    for name, value in broken.items():
+        setattr(aws.secrets, name, value)
+    done = run_runtime("--config", "/nowhere.yml", **variables(aws))
+    assert done.returncode == code
+    [line] = done.stderr.splitlines()
+    assert said in line
+
+
+def test_busy_service_is_asked_again(aws: Cloud) -> None:
+    """A request that AWS throttles is repeated."""
+    aws.secrets.busy = 1
+    done = run_runtime("secrets", **variables(aws))
+    assert json.loads(done.stdout) == {"LITELLM_MASTER_KEY": KEY, "OPENAI_API_KEY": "canary-openai-key"}
+    assert aws.secrets.busy == 0
+
+
+def test_install_checks_secrets_and_stores_no_value(aws: Cloud, tmp_path: Path) -> None:
+    """install reads the secrets once before it changes anything, and keeps the references."""
+    lines = variables(aws, LITELLM_MASTER_KEY=f"aws-secretsmanager:{ARN}#master_key")
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()), encoding="utf-8")
+    request = Request(Layout(root=tmp_path / "root"), config="demo.yml", cwd=tmp_path, prove_access=True)
+    found = resolve_service(request)
+    assert KEY not in found.settings.environment.values()
+    assert any(note.startswith("LITELLM_MASTER_KEY, OPENAI_API_KEY: the service reads") for note in found.notes)
+    assert find_key(found.settings) == KEY
+    shown = client(request, "curl", environ={"HOME": str(tmp_path)}, now=utc_now(), show_key=True)
+    assert KEY in str(shown.data)
+
+    aws.account.denied = {"secretsmanager:GetSecretValue"}
+    with pytest.raises(InstallerError) as refused:
+        resolve_service(request)
+    assert refused.value.message.startswith("LITELLM_MASTER_KEY: AWS Secrets Manager in eu-central-1, arn:aws:")
+    assert "litellmctl iam-policy" in refused.value.hint
+
+
+def test_doctor_reports_an_unreadable_secret(aws: Cloud, tmp_path: Path) -> None:
+    """doctor reports a secret that cannot be read, and nothing while it can."""
+    environment = {**BASE, **variables(aws)}
+    config = "model_list: [{model_name: m, litellm_params: {model: openai/m, mock_response: hi}}]\n"
+    assert "environment-secrets" not in causes(diagnose(tmp_path, environment, config))
+    aws.secrets.parameters.clear()
+    assert "environment-secrets" in causes(diagnose(tmp_path, environment, config))
