@@ -22,6 +22,7 @@ from litellm_systemd.aws.policy import (
     render_terraform,
 )
 from litellm_systemd.commands.config_files import shipped_config
+from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.gateway.models import build_served
 
@@ -231,6 +232,32 @@ def test_a_guardrail() -> None:
     arn = build_guardrail("abc123", "eu-west-1", account="123456789012")
     assert APPLY_GUARDRAIL in _actions_on(arn)
     assert build_guardrail(arn, "us-east-1") == arn
+
+
+def test_policy_allows_to_read_the_secrets() -> None:
+    """iam-policy allows exactly the referenced secrets, and to decrypt through these services alone."""
+    secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:gateway-a1B2c3"
+    environ = {
+        "LITELLM_MASTER_KEY": f"aws-secretsmanager:{secret}#key",
+        "OPENAI_API_KEY": "aws-secretsmanager:openai",
+        "UI_PASSWORD": "aws-ssm:/gateway/ui",
+        "AWS_REGION_NAME": "us-east-1",
+    }
+    policy = build_policy((), (), find_references(environ), account="123456789012")
+    found = parliament.analyze_policy_string(json.dumps(policy)).findings
+    assert [str(finding) for finding in found if finding.issue != "RESOURCE_MISMATCH"] == []
+    by_sid = {each["Sid"]: each for each in policy["Statement"]}
+    assert all(each["Action"] in _actions_on(arn) for each in by_sid.values() for arn in each["Resource"])
+    assert by_sid["ReadSecrets"]["Action"] == "secretsmanager:GetSecretValue"
+    assert by_sid["ReadSecrets"]["Resource"] == [
+        secret,
+        "arn:aws:secretsmanager:us-east-1:123456789012:secret:openai-??????",
+    ]
+    assert by_sid["ReadParameters"]["Resource"] == ["arn:aws:ssm:us-east-1:123456789012:parameter/gateway/ui"]
+    assert by_sid["DecryptParameters"]["Condition"] == {
+        "StringEquals": {"kms:ViaService": "ssm.us-east-1.amazonaws.com"}
+    }
+    assert set(by_sid) == {"ReadSecrets", "ReadParameters", "DecryptSecrets", "DecryptParameters"}
 
 
 def test_other_partitions_and_one_account() -> None:

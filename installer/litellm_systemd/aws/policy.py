@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.bedrock.models import DESTINATIONS, IdKind, partition
+from litellm_systemd.bedrock.models import DESTINATIONS, IdKind, default_endpoint, partition
+from litellm_systemd.env.secret_references import SecretReference
 from litellm_systemd.gateway.models import ServedModel
 
 #: For Converse, ConverseStream and InvokeModel of LiteLLM (Service Authorization Reference, Amazon Bedrock).
@@ -27,6 +28,9 @@ READ_MODEL, READ_PROFILE = "bedrock:GetFoundationModel", "bedrock:GetInferencePr
 #: For the queries of `doctor` to Service Quotas. They can't be restricted to the quotas of one service (Service
 #: Authorization Reference, Service Quotas).
 READ_QUOTAS = ("servicequotas:GetAWSDefaultServiceQuota", "servicequotas:ListServiceQuotas")
+
+#: For secrets that are kept in AWS.
+READ_SECRET, READ_PARAMETER, DECRYPT = "secretsmanager:GetSecretValue", "ssm:GetParameter", "kms:Decrypt"
 
 Document = dict[str, Any]
 
@@ -90,11 +94,43 @@ def build_guardrail(identifier: str, region: str, *, account: str = "*") -> str:
     return identifier if is_arn else f"arn:{partition(region)}:bedrock:{region}:{account}:guardrail/{identifier}"
 
 
-def build_policy(grants: tuple[Grant, ...], guardrails: tuple[str, ...] = ()) -> Document:
-    """Return the policy document, with separate statements for the queries of `models`, `doctor` and `iam-policy`."""
+def build_policy(
+    grants: tuple[Grant, ...],
+    guardrails: tuple[str, ...] = (),
+    references: tuple[SecretReference, ...] = (),
+    *,
+    account: str = "*",
+) -> Document:
+    """Return the policy document, with separate statements for the queries of `models`, `doctor` and `iam-policy`.
+
+    `references` are the secrets that the service reads, `account` is the AWS account of those without an ARN.
+    """
     guarding = _allow("ApplyGuardrails", (APPLY_GUARDRAIL,), guardrails)
     counting = _allow("CountTokens", (COUNT,), _models_here(grants))
-    return {"Version": "2012-10-17", "Statement": [*_calling(grants), *counting, *guarding, *_reading(grants)]}
+    calling = [*_calling(grants), *counting, *guarding, *_secrets(references, account)]
+    return {"Version": "2012-10-17", "Statement": [*calling, *_reading(grants)]}
+
+
+def _secrets(references: tuple[SecretReference, ...], account: str) -> Iterator[Document]:
+    for service, name, action in (("secretsmanager", "Secrets", READ_SECRET), ("ssm", "Parameters", READ_PARAMETER)):
+        found = [each for each in references if each.service == service]
+        yield from _allow(f"Read{name}", (action,), (_secret_arn(each, account) for each in found))
+        # A key of AWS needs no permission; which key of the customer encrypts a secret is not known here.
+        regions = {each.region for each in found}
+        hosts = _one_or_all(default_endpoint(each, service).removeprefix("https://") for each in regions)
+        keys = (f"arn:{partition(each)}:kms:{each}:{account}:key/*" for each in regions)
+        yield from _allow(f"Decrypt{name}", (DECRYPT,), keys, {"StringEquals": {"kms:ViaService": hosts}})
+
+
+def _secret_arn(reference: SecretReference, account: str) -> str:
+    if reference.name.startswith("arn:"):
+        # Secrets Manager accepts an ARN without the six random characters at its end.
+        whole = reference.service == "ssm" or re.search(r"-\w{6}$", reference.name)
+        return reference.name if whole else f"{reference.name}-??????"
+    prefix = f"arn:{partition(reference.region)}:{reference.service}:{reference.region}:{account}"
+    if reference.service == "ssm":
+        return f"{prefix}:parameter/{reference.name.lstrip('/')}"
+    return f"{prefix}:secret:{reference.name}-??????"
 
 
 def _calling(grants: tuple[Grant, ...]) -> Iterator[Document]:

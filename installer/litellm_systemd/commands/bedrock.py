@@ -24,6 +24,7 @@ from litellm_systemd.commands.config_check import environment_check
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.env.aws import BEARER_VARIABLE, ROLE
+from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.env.settings import REGION_VARIABLES
 from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
@@ -201,9 +202,10 @@ def iam_policy(request: Request, form: str = "json", *, offline: bool = False, a
     subject = _read_subject(request)
     answers = {} if offline else _query_bedrock(subject)
     grants = tuple(_grants(subject, answers, account or "*"))
-    if not grants:
+    references = find_references(subject.environ)
+    if not grants and not references:
         raise InputError(f"{subject.gateway.source} calls no model on Bedrock", "It needs no policy.")
-    policy = build_policy(grants, tuple(_guardrails(subject, account or "*")))
+    policy = build_policy(grants, tuple(_guardrails(subject, account or "*")), references, account=account or "*")
     return Report(
         f"the policy for {subject.gateway.source}",
         notes=tuple(_notes(subject, answers)),
@@ -300,7 +302,9 @@ def _notes(subject: _Subject, answers: Mapping[str, BedrockCatalogue]) -> Iterat
 
 def _roles(subject: _Subject) -> Iterator[str]:
     role = subject.environ.get(ROLE)
-    if role:
+    if role and find_references(subject.environ):
+        yield f"The secrets are read by the identity that assumes {role}, which needs the statements for them."
+    elif role:
         yield f"It is for {role}; the identity that assumes this role needs sts:AssumeRole on it and nothing else."
     for caller in callers(subject.gateway, subject.served, subject.environ):
         own = caller.environ.get(ROLE)
