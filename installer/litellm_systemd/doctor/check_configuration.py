@@ -12,10 +12,11 @@ from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import FILE_VARIABLES, judge_end
 from litellm_systemd.env.service_credential import add_secrets
-from litellm_systemd.errors import InputError, InstallerError, MissingError
+from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable
 from litellm_systemd.gateway.config import ConfigError, Severity, lint
 from litellm_systemd.host.encrypted_secrets import HOST_KEY, Undecryptable
 from litellm_systemd.host.state import FileKind
+from litellm_systemd.host.stored_secrets import with_stored_secrets
 from litellm_systemd.report.report import Outcome
 
 FILE = Cause(
@@ -91,6 +92,24 @@ def detect_environment_unusable(snapshot: Snapshot) -> Iterator[Finding]:
         _ = snapshot.settings
     except InputError as error:
         yield ENVIRONMENT.finding(error.message, path=snapshot.layout.environment_file, remedy=error.hint)
+
+
+SECRETS = Cause(
+    "environment-secrets",
+    "A secret that the environment refers to in AWS cannot be read: the service does not start again after a stop,"
+    " and a reload fails.",
+    "sudo systemctl reload-or-restart litellm    # after this: {remedy}",
+    requires=("files-not-installed", "environment-unusable"),
+)
+
+
+@detects(SECRETS)
+def detect_environment_secrets(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect secrets in AWS Secrets Manager or SSM Parameter Store that the service cannot read."""
+    try:
+        with_stored_secrets(snapshot.environment, timeout=snapshot.optional_timeout)
+    except (InputError, Unavailable) as error:
+        yield SECRETS.finding(error.message, remedy=error.hint)
 
 
 ENVIRONMENT_STALE = Cause(
