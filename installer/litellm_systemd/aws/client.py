@@ -30,10 +30,12 @@ from litellm_systemd.env.aws import (
     TOKEN,
     WEB_IDENTITY,
 )
-from litellm_systemd.errors import InputError, Unavailable
+from litellm_systemd.env.secret_references import is_reference
+from litellm_systemd.errors import InputError, InstallerError, Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.installed_litellm import Lifecycle, find_entry
 from litellm_systemd.gateway.models import ServedModel
+from litellm_systemd.host.stored_secrets import with_stored_secrets
 
 #: GetCallerIdentity gives the same answer in every region of a partition.
 _ANY_REGION = "us-east-1"
@@ -152,6 +154,7 @@ def connect(environ: Mapping[str, str], region: str, service: str = "bedrock") -
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
+    environ = _with_api_key(environ)
     session = _session(environ)
     try:
         if environ.get(ROLE) and not environ.get(BEARER_VARIABLE):
@@ -162,6 +165,16 @@ def connect(environ: Mapping[str, str], region: str, service: str = "bedrock") -
         raise RoleRefused(f"the service's role can't be assumed: {said}") from None
     except (BotoCoreError, ValueError) as error:
         raise Refused(describe_error(error)) from None
+
+
+def _with_api_key(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with the API key itself, if that is kept in AWS."""
+    if not is_reference(environ.get(BEARER_VARIABLE, "")):
+        return environ
+    try:
+        return with_stored_secrets(environ)
+    except InstallerError as error:
+        raise Refused(error.message) from None
 
 
 def whoami(environ: Mapping[str, str], region: str) -> str:

@@ -24,6 +24,7 @@ from litellm_systemd.env.aws import (
     TOKEN,
     WEB_IDENTITY,
 )
+from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Identity, Model, resolve_reference
 from litellm_systemd.gateway.models import ServedModel, with_own_variables
@@ -117,9 +118,11 @@ def callers(config: GatewayConfig, served: Iterable[ServedModel], environ: Mappi
 
 
 def needs_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
-    """Whether a model gets its credentials, or those to assume its role with, from the instance metadata alone."""
+    """Whether credentials come from the instance metadata alone: for a model, to assume its role, or for a secret."""
     if any(environ.get(name) for name in _BEFORE_METADATA):
         return False
+    if any(map(is_reference, environ.values())) and not environ.get(KEY_ID):
+        return True
     return any(_is_ambient(config, model, environ) for model in bedrock_models(config))
 
 
@@ -159,8 +162,9 @@ def may_use_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
         return True
     if all(environ.get(name) for name in PAIR):
         return False  # boto3 uses it before it queries an instance
-    values = (value for value in environ.values() if value.startswith("aws-"))
-    return any(values) or _AWS.search(text) is not None or _OWN_CODE.search(text) is not None
+    if any(map(is_reference, environ.values())):
+        return True
+    return _AWS.search(text) is not None or _OWN_CODE.search(text) is not None
 
 
 def uses_pair(config: GatewayConfig, environ: Mapping[str, str]) -> bool:

@@ -34,6 +34,7 @@ from litellm_systemd.host.files import observe_file, write_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import key_command
 from litellm_systemd.host.state import FileKind, FileState, render_diff
+from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.report.report import Check, Outcome, Report, Table, render_count
 
 #: Modes of LiteLLM's map that an agent can use. A model without a mode is one that the map does not have.
@@ -154,7 +155,7 @@ def _key(selection: Selection) -> str:
             f"the key of the gateway is not known: {reason}",
             "The install generates it and writes it down. Then run this again with sudo.",
         )
-    return settings.master_key
+    return find_key(settings)
 
 
 def _url_notes(selection: Selection) -> Iterator[str]:

@@ -28,10 +28,10 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.dotenv import parse_environment_file
 from litellm_systemd.env.secrets import Scrubber, is_secret_variable
 from litellm_systemd.errors import CannotCreate, InputError, InstallerError, MissingError
-from litellm_systemd.host.encrypted_secrets import read_secrets
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import find_layout, observe_host, require_root
+from litellm_systemd.host.observe import find_layout, observe_host, read_installed, require_root
 from litellm_systemd.host.state import Action, DesiredState, Plan, Running
+from litellm_systemd.host.stored_secrets import with_stored_secrets
 from litellm_systemd.install.apply import Executor, Say, apply_install, changing
 from litellm_systemd.install.plan import in_order
 from litellm_systemd.logs.events import message_text
@@ -237,7 +237,7 @@ def learn_secrets(snapshot: Snapshot) -> Scrubber:
     for path in (environment, *sorted(failed)):
         scrubber.learn_variables(parse_environment_file(_text(path)))
     with contextlib.suppress(InstallerError, OSError):
-        scrubber.learn_variables(read_secrets(layout))
+        scrubber.learn_variables(with_stored_secrets(read_installed(layout), timeout=snapshot.optional_timeout))
     for path in _configurations(snapshot):
         scrubber.learn_yaml(_text(path))
     for path in unit_files(layout):

@@ -47,6 +47,7 @@ from litellm_systemd.host.state import (
     render_diff,
     variables_of,
 )
+from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say, apply_install, apply_uninstall, changing
 from litellm_systemd.install.plan import CHANGED, NEW, plan_install, plan_uninstall, require_no_conflicts
@@ -201,7 +202,7 @@ def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | 
         return Report(f"installed {where}" if plan else NOTHING_TO_DO, notes=notes, data=data, diffs=diffs)
     if not options.verify:
         return Report(f"{where} serves on {service.settings.base_url}", notes=notes, data=data, diffs=diffs)
-    gateway = Gateway(service.settings.base_url, api_key=service.settings.master_key)
+    gateway = Gateway(service.settings.base_url, api_key=find_key(service.settings))
     scope = Scope(service.gateway.names, spend=options.spend, mocked=service.gateway.mocked_names)
     proof = verify(gateway, scope, proven=proven)
     return Report(

@@ -13,9 +13,11 @@ from litellm_systemd.aws.credentials import needs_metadata, uses_pair
 from litellm_systemd.aws.sources import Credentials
 from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, PAIR, PROFILE, PROFILE_NAME, SECRET, TOKEN
 from litellm_systemd.env.dotenv import Dotenv
+from litellm_systemd.env.secret_references import SecretReference
 from litellm_systemd.errors import InputError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.stored_secrets import with_stored_secrets
 from litellm_systemd.user_files import require_trusted
 
 _BUNDLES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
@@ -90,6 +92,20 @@ def prove_pair(credentials: Credentials, environ: Mapping[str, str], where: str)
     if found.is_root_user:
         notes.append("That is the root user of the account, with all privileges: create an IAM user for the gateway.")
     return tuple(notes)
+
+
+def require_secrets(references: tuple[SecretReference, ...], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Get the secrets that are kept in AWS once, and return a note for the user. The values are not stored.
+
+    Raises:
+        InputError: a secret does not exist.
+        Unavailable: AWS cannot be reached, or refuses access.
+    """
+    if not references:
+        return ()
+    with_stored_secrets(environment)
+    names = ", ".join(each.variable for each in references)
+    return (f"{names}: the service reads the value from AWS at each start and reload. It is stored nowhere here.",)
 
 
 def require_files(dotenv: Dotenv, environment: Mapping[str, str], layout: Layout) -> None:

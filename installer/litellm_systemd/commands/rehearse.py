@@ -22,6 +22,7 @@ from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.resolve import Request, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.contract import SECRETS_CREDENTIAL, SERVICE, ExitCode
+from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.env.service_credential import render_secrets
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import CannotCreate, InstallerError, MissingError, Unavailable
@@ -32,6 +33,7 @@ from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import OLDEST_SYSTEMD, is_booted, observe_releases, port_trouble, require_root
 from litellm_systemd.host.state import FileKind, FileState, HostState, Running
+from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
 from litellm_systemd.install.apply import Say
 from litellm_systemd.instances.foreground import Folders, check_units, find_folders, find_home, foreground_service
@@ -184,6 +186,7 @@ def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
     # The host's files must not change below the clone's view of them (undefined, says overlayfs).
     with hold_lock(layout, "rehearse", wait=options.wait, say=say), interruptible():
         service = resolve_service(options.request)
+        _require_values(service)
         _require_own(options.bundle)
         say("booting a clone of this host")
         inputs = _inputs(options, service)
@@ -191,6 +194,15 @@ def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
             seen = _perform(options, service, clone, say)
             say("removing the clone")
     return build_report(seen)
+
+
+def _require_values(service: ServiceConfig) -> None:
+    """Check that no secret is in AWS, which a service in a clone cannot reach."""
+    for each in find_references(service.settings.environment):
+        raise Unavailable(
+            f"{each.variable} is kept in {each.place}, and a clone has no network",
+            "Rehearse on this host's network: litellmctl rehearse --foreground",
+        )
 
 
 def _require_own(bundle: Path | None) -> None:
@@ -366,7 +378,7 @@ def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: S
     release = _build(options, layout, say)
     checks = [_describe(layout, release), _render(service, layout, release, say)]
     say(f"starting the service in the foreground (its log: {folders.log})")
-    gateway = Gateway(service.settings.base_url, api_key=service.settings.master_key)
+    gateway = Gateway(service.settings.base_url, api_key=find_key(service.settings))
     with foreground_service(layout, folders) as process:
         seconds = process.await_ready(lambda status: say(f"  {status}"))
         checks.append(Check("start", Outcome.OK, "READY=1", seconds=seconds))

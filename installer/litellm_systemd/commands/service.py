@@ -28,6 +28,7 @@ from litellm_systemd.host.observe import (
     require_root,
     require_systemd,
 )
+from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say, changing
 from litellm_systemd.install.undo_log import read_undo_log
@@ -112,7 +113,7 @@ def verify_service(
         gateway_config = read_config(layout.real(layout.config_link))
         scope = replace(scope, expected=gateway_config.names, mocked=gateway_config.mocked_names)
     gateway = Gateway(
-        base_url or _given(settings).base_url, api_key=api_key or _given(settings).master_key, timeout=timeout
+        base_url or _given(settings).base_url, api_key=api_key or find_key(_given(settings)), timeout=timeout
     )
     if scope.caching:
         say(f"--caching sends each model six to nine prompts of about {PROMPT_TOKENS:,} tokens, which are billed")

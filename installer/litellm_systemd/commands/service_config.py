@@ -19,8 +19,15 @@ from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.commands.config_check import check_ends
 from litellm_systemd.commands.config_files import loaded_names, read_for_install, shipped_texts
-from litellm_systemd.commands.preflight import find_instance_region, require_files, require_pair, require_role
+from litellm_systemd.commands.preflight import (
+    find_instance_region,
+    require_files,
+    require_pair,
+    require_role,
+    require_secrets,
+)
 from litellm_systemd.commands.resolve import Request, Selection, is_given, resolve, skipped_note
+from litellm_systemd.env.secret_references import find_references, is_reference
 from litellm_systemd.env.settings import REGION_VARIABLES, Settings
 from litellm_systemd.errors import Unavailable, UsageError
 from litellm_systemd.gateway.config import (
@@ -34,6 +41,7 @@ from litellm_systemd.gateway.config import (
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.observe import read_manifest
 from litellm_systemd.host.state import is_edited
+from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.report.report import Outcome, Report
 from litellm_systemd.verify.run import Scope, verify
 
@@ -72,6 +80,7 @@ def resolve_service(request: Request) -> ServiceConfig:
     require_one_identity(chosen, selection.settings.environment, dotenv.where)
     proven = _check_before_region(request, selection, chosen)
     settings = _with_region(selection.settings, chosen, request, installed)
+    references = find_references(settings.environment, dotenv.where)
     configs = shipped_texts(settings.region)
     own = _own_file(request, choice, configs)
     gateway, given = read_for_install(request.layout, choice, configs, take=request.take)
@@ -81,6 +90,7 @@ def resolve_service(request: Request) -> ServiceConfig:
     ends = _end_of_life_notes(request, gateway, settings)
     if request.prove_access:
         proven += require_pair(gateway, dotenv, settings.environment, installed)
+        proven += require_secrets(references, settings.environment)
     return ServiceConfig(
         settings=settings,
         choice=choice,
@@ -109,11 +119,12 @@ def _check_before_region(request: Request, selection: Selection, chosen: Gateway
 def _with_region(
     settings: Settings, chosen: GatewayConfig, request: Request, installed: Mapping[str, str]
 ) -> Settings:
-    """Settings with a region, if the environment has none and the configuration calls Bedrock.
+    """Settings with a region, if the environment has none and the configuration calls Bedrock, or secrets are in AWS.
 
     It is that of the request, else the instance's, or, without a query to the instance, the installed one.
     """
-    if settings.region is not None or not bedrock_models(chosen):
+    needs_region = bedrock_models(chosen) or any(map(is_reference, settings.environment.values()))
+    if settings.region is not None or not needs_region:
         return settings
     region = request.region
     if region is None and request.ask_instance:
@@ -167,7 +178,7 @@ def prove_service(service: ServiceConfig) -> Report:
         Unavailable: a check failed.
     """
     settings = service.settings
-    gateway = Gateway(settings.base_url, api_key=settings.master_key)
+    gateway = Gateway(settings.base_url, api_key=find_key(settings))
     proof = verify(gateway, Scope(service.gateway.names, spend=False))
     failed = next((check for check in proof.checks if check.outcome is Outcome.FAILED), None)
     if failed is not None:

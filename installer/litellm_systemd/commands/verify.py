@@ -20,6 +20,7 @@ from litellm_systemd.errors import CannotCreate, InvalidAnswer, UsageError, reme
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import ask_service, is_booted
+from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say
 from litellm_systemd.instances.throwaway import throwaway_process, throwaway_unit
@@ -48,7 +49,7 @@ def prove_fallbacks(
     if _is_of_service(request) and systemctl.unit_state(contract.SERVICE).load == "loaded":
         settings, config = installed_settings(layout), read_config(layout.real(layout.config_link))
         say("starting a throwaway instance next to the service")
-        with throwaway_unit(layout, systemctl, settings.master_key, timeout) as gateway:
+        with throwaway_unit(layout, systemctl, find_key(settings), timeout) as gateway:
             report = verify_fallbacks(gateway, config)
         return replace(report, notes=(_UNIT_NOTE, *report.notes))
     service = resolve_service(request)
@@ -56,7 +57,7 @@ def prove_fallbacks(
     with throwaway_process(
         standalone(service.own, service.gateway),
         {**environ, **service.settings.environment},
-        key=service.settings.master_key,
+        key=find_key(service.settings),
         timeout=timeout,
         start_timeout=service.settings.start_timeout,
     ) as gateway:

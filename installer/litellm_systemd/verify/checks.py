@@ -37,7 +37,8 @@ PROMPT = "Reply with the single word: pong"
 LONGER_PROMPT = "Count from 1 to 20, the numbers separated by spaces, and say nothing else."
 
 _KEY_HINT = (
-    "The service runs with another key. After an edit of /etc/litellm/litellm.env: `sudo systemctl restart litellm`."
+    "The service runs with another key. After an edit of /etc/litellm/litellm.env, or a change of the key in AWS:"
+    " `sudo systemctl restart litellm`."
     " After an edit of .env: `sudo litellmctl install`. For another gateway, use --api-key."
 )
 _OPEN_HINT = "Anyone who can connect can call models: set LITELLM_MASTER_KEY in .env and install again."

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.runtime.activity import Activity
 from litellm_systemd.errors import InstallerError
+from litellm_systemd.runtime.activity import Activity
 from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.authentication import AuthenticationGate
