@@ -43,12 +43,13 @@ def load_yaml(text: str) -> Any:
 
 @dataclass(slots=True)
 class _Collection:
-    """A list or mapping that has not ended yet: the values in it so far, and whether the next one is a key."""
+    """A list or mapping that has not ended yet: its values and levels so far, and whether the next value is a key."""
 
     mark: Any
     anchor: str | None
     is_mapping: bool
     size: int = 1
+    levels: int = 1
     is_key: bool = True
 
 
@@ -60,11 +61,14 @@ def check_size(text: str) -> None:
         TooLarge: it is nested too deeply, or has too many values.
     """
     open_ones: list[_Collection] = []
-    sizes: dict[str, int] = {}
+    anchors: dict[str, tuple[int, int]] = {}
     key = ""
     for event in _events(text):
         if isinstance(event, yaml.NodeEvent):
-            if len(open_ones) > MAX_DEPTH:
+            size, levels = (1, 0)
+            if isinstance(event, yaml.AliasEvent):
+                size, levels = anchors.get(event.anchor or "", (1, 0))
+            if len(open_ones) + levels > MAX_DEPTH:
                 raise TooLarge(f"is nested more than {MAX_DEPTH} levels deep", event.start_mark, key)
             if isinstance(event, yaml.CollectionStartEvent):
                 is_mapping = isinstance(event, yaml.MappingStartEvent)
@@ -74,29 +78,27 @@ def check_size(text: str) -> None:
                 containing = next((each for each in open_ones if each.anchor == event.anchor), None)
                 if containing is not None:
                     raise TooLarge("contains itself", containing.mark, key)
-                size = sizes.get(event.anchor or "", 1)
-            else:
-                size = 1
-                if event.anchor is not None:
-                    sizes[event.anchor] = size
+            elif event.anchor is not None:
+                anchors[event.anchor] = size, levels
             is_top = len(open_ones) == 1 and open_ones[0].is_mapping and open_ones[0].is_key
             if is_top and isinstance(event, yaml.ScalarEvent):
                 key = event.value
         elif isinstance(event, yaml.CollectionEndEvent):
             ended = open_ones.pop()
-            size = ended.size
+            size, levels = ended.size, ended.levels
             if ended.anchor is not None:
-                sizes[ended.anchor] = size
+                anchors[ended.anchor] = size, levels
             if size > MAX_NODES:
                 raise TooLarge(f"has more than {MAX_NODES:,} values, aliases included", ended.mark, key)
         else:
             continue
         if open_ones:
-            _add(open_ones[-1], size)
+            _add(open_ones[-1], size, levels)
 
 
-def _add(parent: _Collection, size: int) -> None:
+def _add(parent: _Collection, size: int, levels: int) -> None:
     """Add a value, or a key, to its collection."""
+    parent.levels = max(parent.levels, levels + 1)
     if not parent.is_mapping:
         parent.size += size
         return

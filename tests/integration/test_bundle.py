@@ -89,7 +89,7 @@ def test_bill_of_materials(bundle: Path, release: Path) -> None:
     """
     manifest, _ = read_manifest(bundle)
     installed = json.loads((release / SBOM).read_text(encoding="utf-8"))
-    for document in (installed, manifest.sbom):
+    for document in (installed, dict(manifest.sbom)):
         assert_valid(document)
         found = {each["name"]: each["version"] for each in document["components"]}
         assert found == {name: value for name, value in versions(release).items() if name != "litellm-systemd"}

@@ -34,9 +34,11 @@ def bomb(form: str, levels: int = 10) -> str:
 
 
 FORMS = ("list", "mapping", "merge", "keys")
-DEEP = ("[" * 100_000, "{a: " * 50_000, "[" * 200 + "]" * 200)
+#: Each line is one level deeper than the line before, through an alias.
+LADDER = "&a0 [x]\n" + "".join(f"a{level}: &a{level} [*a{level - 1}]\n" for level in range(1, 1000))
+DEEP = ("[" * 100_000, "{a: " * 50_000, "[" * 200 + "]" * 200, LADDER)
 HOSTILE = (*(bomb(form) for form in FORMS), *(f"a: {text}\n" for text in DEEP))
-IDS = (*FORMS, "deep list", "deep mapping", "closed list")
+IDS = (*FORMS, "deep list", "deep mapping", "closed list", "ladder")
 
 
 @pytest.fixture

@@ -8,13 +8,15 @@ src/basic/env-file.c (the parser) and src/basic/env-util.c (valid names and valu
 from __future__ import annotations
 
 import io
+import os
 import re
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dotenv import dotenv_values
 from dotenv.parser import parse_stream
+from dotenv.variables import parse_variables
 
 from litellm_systemd.contract import TRIAL_SOCKET
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
@@ -23,6 +25,8 @@ from litellm_systemd.user_files import read_trusted
 #: execve(2): the kernel refuses one string of more than 32 pages, and by default a quarter of an 8 MiB stack in all.
 MAX_ASSIGNMENT_BYTES = 131_071
 MAX_TOTAL_BYTES = 1_572_864
+#: The steps that python-dotenv may take for one value: it looks for the end of the name after each ${.
+_MAX_STEPS = 50_000_000
 #: Variables that systemd, litellmctl or the runtime sets. A file that overrides them breaks readiness, the watchdog
 #: or Python, or turns the service into a throwaway instance, whose clients may make models fail.
 RESERVED = frozenset(
@@ -37,11 +41,16 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # SHELL_NEED_ESCAPE: inside double quotes, a backslash escapes these characters and a newline.
 _ESCAPED = re.compile(r'(["\\`$])')
 _SPACE = " \t"
+# A repeated group remembers each of its matches: the runs of plain characters are outside of the groups or one match.
 # One statement: a comment, a line without "=" (dropped, as systemd does), or a name up to its "=".
-_HEAD = re.compile(r"\s*(?:[#;](?:\\.|[^\n\r\\])*\\?|(?P<name>[^=\n\r]*)=|[^=\n\r]*)", re.DOTALL)
-_QUOTED = re.compile(r"[ \t]*(?:'(?P<single>[^']*)'?|\"(?P<double>(?:\\.|[^\"\\])*)\"?)", re.DOTALL)
-_BARE = re.compile(r"[ \t]*((?:\\.|[^ \t\n\r\\]|[ \t]+(?=[^ \t\n\r]))*)[ \t]*\\?", re.DOTALL)
+_HEAD = re.compile(r"\s*(?:[#;][^\n\r\\]*(?:\\.[^\n\r\\]*)*\\?|(?P<name>[^=\n\r]*)=|[^=\n\r]*)", re.DOTALL)
+_QUOTED = re.compile(r"[ \t]*(?:'(?P<single>[^']*)'?|\"(?P<double>[^\"\\]*(?:\\.[^\"\\]*)*)\"?)", re.DOTALL)
+_BARE = re.compile(r"[ \t]*((?:\\.|[^ \t\n\r\\]+|[ \t]+(?=[^ \t\n\r]))*)[ \t]*\\?", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+#: More blanks in a row take python-dotenv quadratic time: its search for a comment starts at each of them.
+_MAX_BLANKS = 500
+_BLANKS = re.compile(r"[^\S\r\n]+")
 
 _TEXT_HINT = "Use UTF-8 text without NUL and noncharacters. Encode other values, for example as base64."
 
@@ -94,7 +103,14 @@ def read_dotenv(path: Path) -> Dotenv:
 
 def parse_dotenv(text: str, source: str) -> Dotenv:
     """Parse the text of a `.env`; see `read_dotenv`."""
-    lines = {}
+    for blanks in _BLANKS.finditer(text):
+        if len(blanks[0]) > _MAX_BLANKS:
+            line = text.count("\n", 0, blanks.start()) + 1
+            raise InputError(f"{source}:{line}: more than {_MAX_BLANKS} blanks in a row", "Remove them.")
+    lines: dict[str, int] = {}
+    values: dict[str, str | None] = {}
+    environment = ChainMap(values, dict[str, str | None](os.environ))
+    expanded = 0
     for binding in parse_stream(io.StringIO(text)):
         blank = len(binding.original.string) - len(binding.original.string.lstrip())
         line = binding.original.line + binding.original.string[:blank].count("\n")
@@ -105,8 +121,28 @@ def parse_dotenv(text: str, source: str) -> Dotenv:
             )
         if binding.key is not None:
             lines[binding.key] = line
-    values = dotenv_values(stream=io.StringIO(text))
+            value = binding.value
+            if value is not None and "${" in value:
+                value = _expand(value, environment, f"{source}:{line}", MAX_TOTAL_BYTES - expanded)
+                expanded += len(value)
+            values[binding.key] = value
     return Dotenv(source, {name: value for name, value in values.items() if value is not None}, lines)
+
+
+def _expand(value: str, environment: Mapping[str, str | None], where: str, room: int) -> str:
+    """Replace ${NAME} as python-dotenv does (dotenv.main.resolve_variables), up to `room` characters.
+
+    Without a limit a few lines that double the one before fill the memory.
+    """
+    found = ""
+    if value.count("${") * len(value) <= _MAX_STEPS:
+        for atom in parse_variables(value):
+            found += atom.resolve(environment)
+            if len(found) > room:
+                break
+        else:
+            return found
+    raise InputError(f"{where}: the value is too long once each ${{NAME}} is replaced", "Use fewer references.")
 
 
 def _masked_line(text: str) -> str:

@@ -34,6 +34,7 @@ from litellm_systemd.host.layout import UNITS, Layout, layout_files
 from litellm_systemd.host.service_status import check_status
 from litellm_systemd.host.state import FileKind, HostState, Record, UnitState
 from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.user_files import read_regular
 
 #: The last file that the build of a release writes. A folder without it is an interrupted build.
 RELEASE_MARK = "release.json"
@@ -86,16 +87,26 @@ def read_manifest(layout: Layout) -> dict[str, Record]:
     """
     found = _manifest(layout).get("files", {})
     try:
-        return {str(path): _record(each) for path, each in found.items()}
+        return {_plain(path): _record(each) for path, each in found.items()}
     except (TypeError, ValueError, KeyError):
         raise _not_a_manifest(layout) from None
 
 
+def _plain(path: str) -> str:
+    # An uninstall removes what is named here.
+    if not path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(path)
+    return path
+
+
 def _record(found: Mapping[str, Any]) -> Record:
+    mode = int(found["mode"], 8)
+    if not 0 <= mode <= 0o7777:
+        raise ValueError(mode)
     return Record(
         digest=str(found["sha256"]),
         kind=FileKind(found["kind"]),
-        mode=int(found["mode"], 8),
+        mode=mode,
         owner=str(found["owner"]),
         group=str(found["group"]),
     )
@@ -118,7 +129,9 @@ def read_environment_file(layout: Layout) -> dict[str, str]:
     path = layout.real(layout.environment_file)
     try:
         # Bytes, since text mode would turn a carriage return in a value into a newline.
-        return parse_environment_file(path.read_bytes().decode(errors="replace"))
+        return parse_environment_file(read_regular(path).decode(errors="replace"))
+    except ValueError as error:
+        raise InputError(f"{path} {error}", "Write it again: sudo litellmctl install") from None
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except IsADirectoryError:
@@ -185,7 +198,7 @@ def _manifest(layout: Layout) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("files"), dict) or found.get("version") != _VERSION:
         raise _not_a_manifest(layout)

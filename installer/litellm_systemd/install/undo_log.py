@@ -84,7 +84,7 @@ def read_undo_log(layout: Layout) -> Unfinished | None:
         return Unfinished("change", path.stat().st_mtime, HostState())
     try:
         return _unfinished([json.loads(line) for line in complete])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is not an undo log that this version can read ({type(error).__name__})",
             "Run the litellmctl that wrote it. Or move the file away and check the host with: litellmctl diff",
@@ -96,13 +96,14 @@ def _unfinished(lines: list[Any]) -> Unfinished:
     if head["format"] != _FORMAT:
         raise ValueError(head["format"])
     steps = [line["step"] for line in rest if "step" in line]
+    manifest = next((line["manifest"] for line in rest if "manifest" in line), None)
     return Unfinished(
-        verb=head["verb"],
-        began=head["began"],
+        verb=str(head["verb"]),
+        began=float(head["began"]),
         host=_read_host(head["host"]),
-        taken=tuple(Action(Verb(step["verb"]), step["target"], step["reason"]) for step in steps),
-        manifest=next((line["manifest"] for line in rest if "manifest" in line), None),
-        purge=head["purge"],
+        taken=tuple(Action(Verb(step["verb"]), str(step["target"]), str(step["reason"])) for step in steps),
+        manifest=None if manifest is None else str(manifest),
+        purge=bool(head["purge"]),
     )
 
 
@@ -115,7 +116,11 @@ def _host_facts(host: HostState) -> dict[str, Any]:
 
 def _read_host(facts: Mapping[str, Any]) -> HostState:
     return HostState(
-        files={path: FileState(path) for path in facts["paths"]},
-        units={name: UnitState(name, **unit) for name, unit in facts["units"].items()},
-        user_exists=facts["user"],
+        files={str(path): FileState(str(path)) for path in facts["paths"]},
+        units={name: _read_unit(name, unit) for name, unit in facts["units"].items()},
+        user_exists=bool(facts["user"]),
     )
+
+
+def _read_unit(name: str, facts: Mapping[str, Any]) -> UnitState:
+    return UnitState(name, load=str(facts["load"]), active=str(facts["active"]), enabled=str(facts["enabled"]))

@@ -19,7 +19,8 @@ _CAUSED_BY_CLIENTS = ("prompt-too-long", "parameter-refused")
 class Signature:
     """One known kind of message.
 
-    `area`: its source or subject, one of aws, litellm, service and systemd. `regex`: matches the message. `means`:
+    `area`: its source or subject, one of aws, litellm, service and systemd. `regex`: matches the message, which may
+    contain what a client sent: a search must take linear time, so a gap between two words has a limit. `means`:
     one sentence without a full stop. `remedy`: what to do. `min_count`: how often the message must appear for doctor
     to report it; 0 for never, because a client caused it, it is normal, or another check of doctor covers it.
     """
@@ -63,7 +64,7 @@ _SERVICE = (
     Signature(
         "worker-killed",
         "service",
-        r"worker \d+ \(pid \d+\) (?:was killed|.* and was killed|exited with code [1-9]|ended).*replaced in",
+        r"worker \d+ \(pid \d+\) (?:was killed|.{0,99} and was killed|exited with code [1-9]|ended).{0,99}replaced",
         "A worker was killed, hung or crashed, and was replaced; its requests were lost",
         "check the messages before this one, and the kernel log for memory: journalctl -k",
         min_count=3,
@@ -86,7 +87,7 @@ _SERVICE = (
     Signature(
         "port-taken",
         "service",
-        r"cannot listen on .* (?:is|are) listening there|is held by .* or give another PORT",
+        r"cannot listen on .{0,200} (?:is|are) listening there|is held by .{0,200} or give another PORT",
         "Another program listens on the port, so the service cannot",
         "stop that program, then: sudo litellmctl start; or set another PORT in .env, then: sudo litellmctl install",
         min_count=0,
@@ -140,7 +141,7 @@ _LITELLM = (
     Signature(
         "database-missing",
         "litellm",
-        r"No connected db|prisma.*(?:not connected|isn't connected)|DB not connected",
+        r"No connected db|prisma.{0,200}(?:not connected|isn't connected)|DB not connected",
         "A request needs a database, as for virtual keys or the Admin UI, and there is none",
         "use the master key, or see DATABASE_URL in docs/linter.md#database",
         min_count=0,
@@ -148,7 +149,7 @@ _LITELLM = (
     Signature(
         "redis",
         "litellm",
-        r"redis\.exceptions|Redis(?:Cache|\.set|\.get|.* connect).*(?:error|exception|refused)",
+        r"redis\.exceptions|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)",
         "The configured Redis does not respond: cache and limits are not shared",
         "check REDIS_HOST, REDIS_PORT, REDIS_PASSWORD and the network",
     ),
@@ -179,7 +180,7 @@ _LITELLM = (
     Signature(
         "client-feature",
         "litellm",
-        r"has no web search: the tool|Previous response with id '.*' not found",
+        r"has no web search: the tool|Previous response with id '[^']*' not found",
         "A client requested a web search or a stored response, which this gateway does not have",
         "deny WebSearch in the client, and let it send the whole conversation",
         min_count=0,
@@ -252,7 +253,7 @@ _SYSTEMD = (
     Signature(
         "cannot-execute",
         "systemd",
-        r"Failed at step \w+ spawning|Failed to set up .*namespac",
+        r"Failed at step \w+ spawning|Failed to set up .{0,200}namespac",
         "systemd could not set up the sandbox or run the Python of the release",
         "find the cause: sudo litellmctl doctor",
         min_count=0,
@@ -268,7 +269,7 @@ _SYSTEMD = (
     Signature(
         "start-timeout",
         "systemd",
-        r"(?:start|reload|stop-\w+).* operation timed out",
+        r"(?:start|reload|stop-\w+).{0,200} operation timed out",
         "The service did not become ready, or did not stop, within its timeout",
         "set a larger START_TIMEOUT or DRAIN_TIMEOUT in .env, then: sudo litellmctl install",
         min_count=0,
@@ -284,7 +285,7 @@ _SYSTEMD = (
     Signature(
         "unit-line-ignored",
         "systemd",
-        r"(?:Unknown key(?: name)?|Unknown lvalue|Failed to parse|Invalid).*ignoring",
+        r"(?:Unknown key(?: name)?|Unknown lvalue|Failed to parse|Invalid).{0,200}ignoring",
         "systemd ignores a line of the unit or of a drop-in",
         "correct that line, then: sudo systemctl daemon-reload && sudo litellmctl restart",
     ),

@@ -30,6 +30,12 @@ WHEELS = "wheels"
 #: Bytes; a manifest has about 100 KiB.
 _LARGEST_MANIFEST = 4 << 20
 _NAME = re.compile(r"requirements\.lock|(wheels/)?[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
+#: Bytes of an extended header, which has the long name of a file; of a lock, which has about 200 KiB.
+_LARGEST_HEADER, _LARGEST_LOCK = 64 << 10, 16 << 20
+_EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 _LITELLM = re.compile(rf"(?i){WHEELS}/litellm-([^-]+)-")
 _REMEDY = "Copy it again and compare both files with sha256sum, or make a new one with 'litellmctl bundle'."
 
@@ -140,16 +146,28 @@ def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Pat
             shutil.copyfileobj(content, out, 1 << 20)
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header. tarfile reads extended headers and maps of sparse files into memory, whatever their size."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """Called by tarfile for each header."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type == tarfile.GNUTYPE_SPARSE or (found.type in _EXTENDED and found.size > _LARGEST_HEADER):
+            raise tarfile.ReadError("it has a header that no bundle needs")
+        return found
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Manifest, dict[str, tarfile.TarInfo], tarfile.TarFile]]:
     try:
         require_trusted(path)
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", tarinfo=_Header) as archive:
             manifest = _manifest(path, archive)
             yield manifest, _members(path, archive, manifest), archive
     except FileNotFoundError:
         raise MissingError(f"{path} doesn't exist", "To create a bundle, run: litellmctl bundle") from None
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise _damaged(path, str(error)) from None
     except OSError as error:
         raise InstallerError(f"{path}: {error.strerror}", "Fix that and run it again.") from error
@@ -163,7 +181,7 @@ def _manifest(path: Path, archive: tarfile.TarFile) -> Manifest:
     try:
         found = json.loads(b"" if content is None else content.read())
         return _parse_manifest(path, found)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise _damaged(path, f"{MANIFEST} can't be read") from None
 
 
@@ -180,6 +198,8 @@ def _parse_manifest(path: Path, found: dict[str, Any]) -> Manifest:
             raise _damaged(path, f"{name!r} doesn't belong in a bundle")
     if LOCK not in files or sum("/" not in name for name in files) != 2:
         raise _damaged(path, "it must contain one lock and one wheel of litellm-systemd")
+    if files[LOCK][1] > _LARGEST_LOCK:
+        raise _damaged(path, f"{LOCK} has {files[LOCK][1]} bytes")
     packed = [version for name in files for version in _LITELLM.findall(name)]
     refuse_bad_litellm(packed, f"Use another bundle than {path}.")
     return Manifest(**texts, files=files, sbom=dict(found.get("sbom", {})))

@@ -45,7 +45,7 @@ def read_release(layout: Layout, identifier: str) -> Release:
     """Read the release.json of a release. Missing fields, and a file that can't be read, give empty values."""
     try:
         found = json.loads((layout.real(layout.release(identifier)) / RELEASE_MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         found = {}
     known = found if isinstance(found, dict) else {}
     texts = {

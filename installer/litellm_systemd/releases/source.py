@@ -16,8 +16,10 @@ import io
 import json
 import re
 import shutil
+import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions, requires
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 SDNOTIFY = "sdnotify"
 _SDNOTIFY_WHEEL = "sdnotify-0.3.2-py3-none-any.whl"
 
+#: Bytes of all files of our own wheel, which has about 2 MiB.
+_LARGEST_WHEEL = 64 << 20
 _WHEEL = re.compile(r"litellm_systemd-([^-/]+)\.dist-info/METADATA")
 #: Files that an installation adds to those of a wheel.
 _ADDED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"})
@@ -262,6 +266,8 @@ def _lock_among(entries: Mapping[str, bytes], where: Path) -> str:
         return entries[f"{PACKAGE}/{LOCK}"].decode()
     except KeyError:
         raise InputError(f"{where} has no {LOCK}", "Use a later version of litellm-systemd.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: {LOCK} isn't UTF-8 text", "Fetch or build it again.") from None
 
 
 def sdnotify_wheel() -> Path:
@@ -297,10 +303,12 @@ def read_wheel(path: Path) -> tuple[str, dict[str, bytes]]:
     try:
         require_trusted(path)
         with zipfile.ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > _LARGEST_WHEEL:
+                raise ValueError(f"its files have more than {_LARGEST_WHEEL >> 20} MiB")
             entries = {item.filename: archive.read(item) for item in archive.infolist() if not item.is_dir()}
     except FileNotFoundError:
         raise MissingError(f"{path} doesn't exist", "Give a wheel of litellm-systemd, or a bundle.") from None
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise InputError(f"{path} is not a readable wheel: {error}", "Fetch or build it again.") from None
     versions = [found[1] for name in entries if (found := _WHEEL.fullmatch(name))]
     if len(versions) != 1:

@@ -166,7 +166,7 @@ class ControlSocket:
     def _handle(self, client: ControlClient) -> None:
         try:
             command = json.loads(client.request)["command"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             client.answer({"ok": False, "error": 'expected {"command": "status"} or {"command": "reload"}'})
             return
         client.request = b""
