@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from litellm_systemd.runtime.http.connections import Connections
@@ -440,3 +442,57 @@ def test_slow_body_after_100_continue() -> None:
         assert client.statuses == [100, 200]
 
     run(scenario)
+
+
+#: What heads and bodies are made of, right and wrong.
+FRAGMENTS = (
+    *(
+        b"GET / HTTP/1.1\r\n",
+        b"POST /early HTTP/1.1\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /\xff\0 HTTP/1.1\r\n",
+    ),
+    *(b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Content-Length: 99999999999999999999\r\n"),
+    *(
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: x\r\n",
+        b"Expect: 100-continue\r\n",
+        b"Connection: close\r\n",
+    ),
+    *(
+        b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+        b"X: " + b"y" * 9 * KIB,
+        b"X: y\r\n" * 150,
+        b": \r\n",
+        b" x\r\n",
+    ),
+    *(
+        b"\r\n",
+        b"hello",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b"0\r\nX: y\r\n\r\n",
+        b"ffffffffffffffffff\r\n",
+        b"\n",
+        b"\0",
+    ),
+)
+
+
+@settings(max_examples=150, derandomize=True, database=None)
+@given(st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=20), max_size=10), st.integers(1, 300))
+@example([b"GET / HTTP/1.1\r\n\r\n", b"\0", b"GET / HTTP/1.1\r\n\r\n"], 300)
+def test_any_bytes(fragments: list[bytes], step: int) -> None:
+    """Whatever arrives, in pieces of any size, each request gets at most one response, with a status of ours."""
+    data = b"".join(fragments)
+
+    async def converse() -> None:
+        client = Client()
+        await client.send(*(data[start : start + step] for start in range(0, len(data), step)))
+        assert set(client.statuses) <= {100, 200, 400, 413, 414, 431}, client.transport.sent
+        final = [status for status in client.statuses if status != 100]
+        assert len(final) <= data.count(b"HTTP/") + 1
+        client.protocol.wait(10_000)
+        client.protocol.connection_lost(None)
+
+    asyncio.run(converse())
