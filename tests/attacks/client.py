@@ -24,8 +24,8 @@ from .__main__ import KEY_VARIABLE
 _REPOSITORY = Path(__file__).resolve().parents[2]
 #: The attack comes from another address than the client, as an attacker does.
 SOURCE = "127.0.0.66"
-#: Requests a second: a tenth of what one processor answers.
-_RATE = 20
+#: Requests a second: a twentieth of what one processor answers.
+_RATE = 10.0
 #: Seconds that the client keeps an idle connection: like every client's, it is less than the service does.
 _KEEP = 0.5
 #: Seconds that the client goes on after the attack, whose effects may last.
@@ -89,12 +89,12 @@ class Measured:
         return {name for name, outcome in self.outcomes.items() if outcome["succeeded"]}
 
 
-def watch(service: Service, is_over: Callable[[], bool]) -> Noticed:
-    """Send requests at a constant rate until `is_over`: half of them on kept connections, half on new ones."""
-    return uvloop.run(_watch(service, is_over))
+def watch(service: Service, is_over: Callable[[], bool], rate: float = _RATE) -> Noticed:
+    """Send `rate` requests a second until `is_over`: half of them on kept connections, half on new ones."""
+    return uvloop.run(_watch(service, is_over, rate))
 
 
-def attack(service: Service, names: Iterable[str], *options: str) -> Measured:
+def attack(service: Service, names: Iterable[str], *options: str, rate: float = _RATE) -> Measured:
     """Run `python -m tests.attacks` in a process of its own, and a client with a key meanwhile."""
     pids = service.processes()
     forget_peak_memory(pids)
@@ -114,7 +114,7 @@ def attack(service: Service, names: Iterable[str], *options: str) -> Measured:
                 ended.append(time.monotonic())
             return bool(ended) and time.monotonic() > ended[0] + _AFTER
 
-        noticed = watch(service, is_over)
+        noticed = watch(service, is_over, rate)
         text, _ = process.communicate()
     outcomes = json.loads(text)
     after = peak_memory(service.processes())
@@ -122,7 +122,7 @@ def attack(service: Service, names: Iterable[str], *options: str) -> Measured:
     return Measured(outcomes, noticed, growth, sum(after.values()))
 
 
-async def _watch(service: Service, is_over: Callable[[], bool]) -> Noticed:
+async def _watch(service: Service, is_over: Callable[[], bool], rate: float) -> Noticed:
     noticed = Noticed()
     kept: list[tuple[float, Connection]] = []
     tasks: set[asyncio.Task[None]] = set()
@@ -133,7 +133,7 @@ async def _watch(service: Service, is_over: Callable[[], bool]) -> Noticed:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         number += 1
-        await asyncio.sleep(max(0.0, begin + number / _RATE - time.monotonic()))
+        await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
     await asyncio.gather(*tasks)
     for _, connection in kept:
         connection.close()

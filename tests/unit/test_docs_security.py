@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.attacks.attacks import ATTACKS
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/security.md").read_text(encoding="utf-8")
 #: Such as `tests/integration/test_attacks.py::test_attack[silent]`.
@@ -31,3 +33,10 @@ def test_protection_names_its_tests(row: str) -> None:
     assert named
     for path, function, _ in named:
         assert re.search(rf"^(?:async )?def {function}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_attacks_are_named() -> None:
+    """Each attack proves a protection of the page."""
+    found = TEST.findall("".join(rows()))
+    proven = {name for _, function, case in found if function == "test_attack" for name in case.split("+")}
+    assert proven == set(ATTACKS)
