@@ -38,6 +38,12 @@ RUNTIME = "litellm_systemd.runtime"
 RUNTIME_DIRECTORY = "/run/litellm"
 CONTROL_SOCKET = "control.sock"
 
+#: The names of the certificate and the private key of HTTPS in $CREDENTIALS_DIRECTORY (LoadCredential= of the unit).
+TLS_CERTIFICATE = "tls.crt"
+TLS_KEY = "tls.key"
+#: How the status line of a service with HTTPS begins.
+SERVING_HTTPS = "serving HTTPS"
+
 #: The UNIX socket of a throwaway instance, which has no port; see `instances.throwaway`. Not a setting of `.env`.
 TRIAL_SOCKET = "LITELLM_SYSTEMD_TRIAL_SOCKET"
 

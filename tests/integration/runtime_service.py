@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -207,10 +207,10 @@ class Service:
         return connection
 
     def reload(self) -> subprocess.CompletedProcess[str]:
-        """Run the command of ExecReload=."""
-        return run_runtime(
-            "reload", "--pid", str(self.process.pid), RUNTIME_DIRECTORY=self.environment["RUNTIME_DIRECTORY"]
-        )
+        """Run the command of ExecReload=, with the variables that systemd gives it."""
+        names = ("RUNTIME_DIRECTORY", "TLS_CERT_FILE", "TLS_KEY_FILE")
+        variables = {name: self.environment[name] for name in names if name in self.environment}
+        return run_runtime("reload", "--pid", str(self.process.pid), **variables)
 
     def workers(self, state: str = "serving") -> list[int]:
         """The pids of workers in a state."""
@@ -240,6 +240,47 @@ class Service:
         response = post_chat(connection, model)
         body = json.loads(response.read())
         return response.status, body["choices"][0]["message"]["content"] if response.status == 200 else str(body)
+
+
+class Load:
+    """Clients with and without keep-alive that send requests continuously. `failures` must stay empty."""
+
+    def __init__(self, service: Service, clients: int = 6) -> None:
+        self.answers = 0
+        self.failures: list[str] = []
+        self._service = service
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(number % 2 == 0,)) for number in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, keep_alive: bool) -> None:
+        connection = self._service.connect()
+        while not self._over.is_set():
+            try:
+                response = post_chat(connection, "demo")
+                body = response.read()
+                if response.status != 200:
+                    self.failures.append(f"{response.status} {body[:200]!r}")
+                self.answers += 1
+            except (OSError, HTTPException) as error:
+                self.failures.append(repr(error))
+            if not keep_alive:
+                connection.close()
+        connection.close()
+
+    def await_answers(self, more: int) -> None:
+        """Wait for this many more responses, so that the service is under load."""
+        goal = self.answers + more
+        wait_for("answers", lambda: self.answers >= goal or self.failures)
 
 
 def read_answer(connection: socket.socket) -> dict[str, Any]:

@@ -6,16 +6,14 @@ import contextlib
 import os
 import signal
 import stat
-import threading
 import time
 from collections.abc import Iterator
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.runtime_service import CONFIG, KEY, Service, is_alive, post_chat, read_answer, wait_for
+from tests.integration.runtime_service import CONFIG, KEY, Load, Service, is_alive, read_answer, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -39,47 +37,6 @@ def service(started: tuple[Service, tuple[int, str], list[str]]) -> Iterator[Ser
     service.forget_notices()
     yield service
     assert service.process.poll() is None, service.log()
-
-
-class Load:
-    """Clients with and without keep-alive that send requests continuously. `failures` must stay empty."""
-
-    def __init__(self, service: Service, clients: int = 6) -> None:
-        self.answers = 0
-        self.failures: list[str] = []
-        self._service = service
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number % 2 == 0,)) for number in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, keep_alive: bool) -> None:
-        connection = self._service.connect()
-        while not self._over.is_set():
-            try:
-                response = post_chat(connection, "demo")
-                body = response.read()
-                if response.status != 200:
-                    self.failures.append(f"{response.status} {body[:200]!r}")
-                self.answers += 1
-            except (OSError, HTTPException) as error:
-                self.failures.append(repr(error))
-            if not keep_alive:
-                connection.close()
-        connection.close()
-
-    def await_answers(self, more: int) -> None:
-        """Wait for this many more responses, so that the service is under load."""
-        goal = self.answers + more
-        wait_for("answers", lambda: self.answers >= goal or self.failures)
 
 
 def test_first_request(started: tuple[Service, tuple[int, str], list[str]]) -> None:

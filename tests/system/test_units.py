@@ -29,6 +29,7 @@ SETTINGS = [
     "HOST=::1\nPORT=8080\nDRAIN_TIMEOUT=30",
     "HOST=10.1.2.3\nSTART_TIMEOUT=60",
     "DRAIN_TIMEOUT=0\nSTART_TIMEOUT=2.5",
+    "TLS_CERT_FILE='/srv/100% own/tls.crt'\nTLS_KEY_FILE=/root/tls.key",
 ]
 
 
@@ -42,7 +43,7 @@ def write_units(box: Box, env: str = "") -> None:
     text = render_service(layout, asked, version, "1.0", METADATA_ADDRESSES, encrypted=encrypted)
     box.write(layout.service, text)
     box.write(layout.socket, render_socket(layout, asked))
-    box.write(layout.verify_service, render_verify_service(layout, "1.0", encrypted=encrypted))
+    box.write(layout.verify_service, render_verify_service(layout, asked, "1.0", encrypted=encrypted))
     box.write(layout.verify_timer, render_verify_timer("15min"))
     box.write(f"{layout.current}/bin/python", "#!/bin/sh\n", 0o755)
     box.write(layout.sysusers, render_sysusers())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -68,6 +69,7 @@ class World:
         drain_timeout: float,
         *,
         limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
         trusts_loopback: bool = True,
         wrap: Callable[[Any], Callable[..., Awaitable[None]]] = lambda application: application,
     ) -> None:
@@ -85,6 +87,7 @@ class World:
             drain_timeout=drain_timeout,
             limits=limits,
             counter=self.counter,
+            tls=tls,
         )
         self.served: asyncio.Task[None]
 

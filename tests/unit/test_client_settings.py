@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+import trustme
 
 from litellm_systemd.cli import run_command
 from litellm_systemd.client_setup.__main__ import SAMPLE, replace_clients
@@ -23,6 +24,7 @@ from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.host.files import write_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileState
+from tests.certificates import issue_pair, write_pair
 
 PAGE = Path(__file__).parents[2] / "docs" / "ec2.md"
 KEY = "sk-canary-7Qe2"
@@ -267,6 +269,22 @@ def test_the_url(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = Request(Layout(home / "root"), config="demo.yml", cwd=home)
     notes = client(nothing, "curl", environ={}, now=datetime.now(timezone.utc)).notes
     assert any(note.startswith("The URL is the default one: there is no .env here") for note in notes)
+
+
+def test_the_url_with_https(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With HTTPS, the URL has a name for which the certificate is valid, and a self-signed one needs trust."""
+    authority = trustme.CA()
+    files = write_pair(tmp_path, issue_pair(authority, "*.example", "gateway.example"))
+    Path(".env").write_text(f"TLS_CERT_FILE={files.certificate}\nTLS_KEY_FILE={files.key}\n", encoding="utf-8")
+    out, _ = run(capsys, "curl")
+    assert "https://gateway.example:4000/v1" in out
+    assert "self-signed" not in out
+    write_pair(tmp_path, issue_pair(authority, "gateway.example", "127.0.0.1"))
+    assert "https://127.0.0.1:4000/v1" in run(capsys, "curl")[0]
+    files.certificate.write_bytes(authority.cert_pem.bytes())
+    assert f"NODE_EXTRA_CA_CERTS={files.certificate}" in run(capsys, "curl")[0]
+    files.certificate.unlink()
+    assert "which is not known: TLS_CERT_FILE=" in run(capsys, "curl")[0]
 
 
 def test_an_unknown_key(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

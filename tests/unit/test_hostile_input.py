@@ -299,7 +299,7 @@ def control(scratch: Path) -> Iterator[Path]:
     """The path of a control socket that answers, as the main process does, in its event loop."""
     events, stop = EventLoop(), threading.Event()
 
-    def answer(command: str, client: ControlClient) -> None:
+    def answer(command: str, client: ControlClient, _pair: object) -> None:
         client.answer({"ok": True, "command": command[:100]})
 
     served = ControlSocket(scratch / "control.sock", events, answer)

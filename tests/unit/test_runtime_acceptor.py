@@ -120,27 +120,6 @@ def test_a_hung_worker_is_not_awaited() -> None:
     _run(scenario)
 
 
-def test_handshakes() -> None:
-    """Of TLS handshakes that never end, as many as allowed stay, and the oldest are closed for later clients."""
-
-    async def scenario(listener: socket.socket) -> None:
-        handshakes: list[socket.socket] = []
-
-        async def connect(connection: socket.socket) -> None:
-            with connection:
-                handshakes.append(connection)
-                await asyncio.sleep(DEADLINE)
-
-        Acceptor(listener, connect, lambda: 0, ConnectionCounts(1), 0, max_handshakes=3)
-        for _ in range(5):
-            clients.append(socket.create_connection(listener.getsockname()))
-            await _until(lambda: len(handshakes) == len(clients))
-        await _until(lambda: [each.fileno() < 0 for each in handshakes] == [True, True, False, False, False])
-
-    clients: list[socket.socket] = []
-    _run(scenario)
-
-
 def test_seats() -> None:
     """Each worker has a seat of its own; workers beyond the last seat share that one."""
     counts = ConnectionCounts(3)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 
 import pytest
+import trustme
 
+from litellm_systemd.env.tls import load_pair
+from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.worker.draining_server import get_status
-from tests.unit.running_server import DEADLINE, World, run, serve
+from tests.certificates import issue_pair
+from tests.unit.running_server import DEADLINE, Peer, World, run, serve
+
+AUTHORITY = trustme.CA()
+TLS = load_pair(issue_pair(AUTHORITY, "127.0.0.1")).context
+TRUST = ssl.create_default_context()
+AUTHORITY.configure_trust(TRUST)
 
 
 @pytest.mark.slow
@@ -79,6 +89,49 @@ def test_last_response_of_idle_connection() -> None:
             assert await world.wait_closed() == 0
 
     run(scenario)
+
+
+def test_handshake_during_drain() -> None:
+    """A client that was in its TLS handshake when the drain began still gets its response."""
+
+    async def scenario() -> None:
+        async with serve(tls=TLS) as world:
+            plain = await connect_plainly(world)
+            world.server.start_drain()
+            await asyncio.sleep(0.3)
+            assert not world.served.done()
+            peer = Peer(*await asyncio.open_connection(sock=plain, ssl=TRUST, server_hostname="127.0.0.1"))
+            peer.request()
+            assert b"connection: close\r\n" in await peer.read_rest()
+            assert await world.wait_closed() == 0
+
+    run(scenario)
+
+
+def test_handshakes_count_as_connections() -> None:
+    """Clients in their TLS handshake count for the limit of connections: the oldest one is disconnected."""
+
+    async def scenario() -> None:
+        async with serve(tls=TLS, limits=Limits(connections=2), trusts_loopback=False) as world:
+            loop = asyncio.get_running_loop()
+            oldest, *others = [await connect_plainly(world) for _ in range(3)]
+            # Long before the timeout of a handshake.
+            assert await asyncio.wait_for(loop.sock_recv(oldest, 1), 5) == b""
+            peer = Peer(*await asyncio.open_connection(sock=others[1], ssl=TRUST, server_hostname="127.0.0.1"))
+            peer.request()
+            await peer.read_until(b"last\r\n0\r\n\r\n")
+            others[0].close()
+
+    run(scenario)
+
+
+async def connect_plainly(world: World) -> socket.socket:
+    """A connection that the server has accepted, and on which the client has not begun the handshake."""
+    plain = socket.create_connection(world.address)
+    plain.setblocking(False)
+    await asyncio.sleep(0.1)
+    assert world.server._acceptors[0].is_connecting
+    return plain
 
 
 def test_idle_connections_close_after_lame_duck_timeout() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from litellm_systemd.env.tls import TlsPair
 from litellm_systemd.runtime.master.control import Reloads
 
 
@@ -57,3 +58,19 @@ def test_reload_without_a_client() -> None:
     reloads = Reloads()
     reloads.request()
     assert reloads.begin()
+
+
+def test_the_last_certificate_counts() -> None:
+    """Of several certificates that arrive during a reload, the next one serves the last, and a later one keeps it."""
+    reloads = Reloads()
+    first, second = TlsPair("a", "a"), TlsPair("b", "b")
+    reloads.request(Client(), pair=first)
+    reloads.request(Client(), pair=second)
+    reloads.request()  # a signal
+    assert reloads.begin()
+    assert reloads.pair == second
+    reloads.finish(2, "")
+    assert reloads.pair is None
+    reloads.request(Client())
+    assert reloads.begin()
+    assert reloads.pair is None

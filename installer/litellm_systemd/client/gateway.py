@@ -29,6 +29,8 @@ from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection
 
 from litellm_systemd.env.secrets import redact
+from litellm_systemd.env.settings import Settings
+from litellm_systemd.env.tls import find_credentials, read_certificate
 from litellm_systemd.env.variables import is_loopback
 from litellm_systemd.errors import Unavailable, UsageError
 
@@ -54,6 +56,7 @@ class FailureKind(Enum):
     UNREACHABLE = "unreachable"
     PROXY = "proxy"
     TLS = "tls"
+    CERTIFICATE = "certificate"
     TIMEOUT = "timeout"
     DROPPED = "dropped"
     GARBLED = "garbled"
@@ -61,7 +64,13 @@ class FailureKind(Enum):
     @property
     def is_permanent(self) -> bool:
         """Whether the next request to the same address will fail in the same way."""
-        return self in (FailureKind.REFUSED, FailureKind.UNREACHABLE, FailureKind.PROXY, FailureKind.TLS)
+        return self in (
+            FailureKind.REFUSED,
+            FailureKind.UNREACHABLE,
+            FailureKind.PROXY,
+            FailureKind.TLS,
+            FailureKind.CERTIFICATE,
+        )
 
 
 _HINTS = {
@@ -69,6 +78,7 @@ _HINTS = {
     FailureKind.UNREACHABLE: "Check --base-url and the network.",
     FailureKind.PROXY: "Correct HTTP_PROXY and HTTPS_PROXY in the environment, or add the host to NO_PROXY.",
     FailureKind.TLS: "Check http or https in --base-url; for a private CA, set REQUESTS_CA_BUNDLE.",
+    FailureKind.CERTIFICATE: "Renewed files take effect with: sudo systemctl reload litellm",
     FailureKind.TIMEOUT: f"Allow more time with --timeout. To see what the service is doing: {JOURNAL}",
     FailureKind.DROPPED: f"Look for a crash or a restart: {JOURNAL}",
     FailureKind.GARBLED: "To see which program owns the port: `sudo ss -ltnp`",
@@ -117,6 +127,9 @@ def classify(error: BaseException, where: str, limit: float) -> GatewayError:
         return GatewayError(FailureKind.UNREACHABLE, f"{where} cannot be resolved or reached")
     if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
         return GatewayError(FailureKind.TIMEOUT, f"no complete response from {where} within {limit:g} s")
+    # urllib3 has no class of its own for this.
+    if any(isinstance(cause, urllib3.exceptions.SSLError) and "ingerprint" in str(cause) for cause in causes):
+        return GatewayError(FailureKind.CERTIFICATE, f"{where} serves another certificate than the one in its file")
     if caused_by(ssl.SSLError, requests.exceptions.SSLError):
         return GatewayError(FailureKind.TLS, f"no TLS connection to {where}: {_tls_reason(causes)}")
     if caused_by(http.client.BadStatusLine) and not caused_by(ConnectionError):
@@ -202,18 +215,27 @@ class _Deadline:
 
 
 class _Adapter(HTTPAdapter):
-    """Sends requests until a deadline. `direct`: not through a proxy, for which loopback would be its own host."""
+    """Sends requests until a deadline.
 
-    def __init__(self, deadline: _Deadline, *, direct: bool) -> None:
-        self._deadline, self._direct = deadline, direct
+    `direct`: not through a proxy, for which loopback would be its own host. With a `fingerprint` it trusts the
+    certificate that has it, and no other.
+    """
+
+    def __init__(self, deadline: _Deadline, *, direct: bool, fingerprint: str = "") -> None:
+        self._deadline, self._direct, self._fingerprint = deadline, direct, fingerprint
         super().__init__()
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        return super().send(request, *args, **{**kwargs, **({"proxies": {}} if self._direct else {})})
+        own: dict[str, Any] = {"proxies": {}} if self._direct else {}
+        if self._fingerprint:
+            own["verify"] = False
+        return super().send(request, *args, **{**kwargs, **own})
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         pool.ConnectionCls = self._deadline.watched(pool.ConnectionCls)
+        if self._fingerprint:
+            pool.assert_fingerprint = self._fingerprint
         return pool
 
 
@@ -318,6 +340,7 @@ class Gateway:
     `socket`: path of a UNIX socket to connect to instead of the host in the URL.
     `key_header`: the header for the key; OpenAI's clients use Authorization, Anthropic's x-api-key.
     `timeout`: seconds for one whole response, however slowly it arrives.
+    `fingerprint`: the SHA-256 in hex of the only certificate to trust; empty to trust the CAs of this host.
     UsageError if the URL or the key is invalid, or the timeout is not a positive number.
     """
 
@@ -326,6 +349,7 @@ class Gateway:
     timeout: float = DEFAULT_TIMEOUT
     socket: str = ""
     key_header: str = "Authorization"
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", _checked_url(self.base_url))
@@ -407,8 +431,12 @@ class Gateway:
         try:
             with _Deadline(limit) as deadline, requests.Session() as session:
                 session.auth = _Key(self.api_key, self.key_header)
-                local = is_local_target(urlsplit(self.base_url).hostname or "")
-                adapter = _UnixAdapter(deadline, self.socket) if self.socket else _Adapter(deadline, direct=local)
+                local = bool(self.fingerprint) or is_local_target(urlsplit(self.base_url).hostname or "")
+                adapter = (
+                    _UnixAdapter(deadline, self.socket)
+                    if self.socket
+                    else _Adapter(deadline, direct=local, fingerprint=self.fingerprint)
+                )
                 session.mount("http://", adapter)
                 session.mount("https://", adapter)
                 with session.request(
@@ -424,6 +452,23 @@ class Gateway:
                     yield response
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise classify(TimeoutError() if deadline.is_over else error, self.where, limit) from error
+
+
+def own_gateway(
+    settings: Settings, api_key: str, *, timeout: float = DEFAULT_TIMEOUT, environ: Mapping[str, str] = os.environ
+) -> Gateway:
+    """The gateway with these settings on this host.
+
+    With HTTPS it must serve the certificate in the file of the settings, or in its copy in $CREDENTIALS_DIRECTORY: a
+    name in it, or a CA that this host trusts, is not needed on loopback.
+
+    Raises:
+        InputError: the file cannot be read, or has no certificate.
+    """
+    fingerprint = ""
+    if settings.tls is not None:
+        fingerprint = read_certificate(find_credentials(settings.tls, environ).certificate).sha256
+    return Gateway(settings.base_url, api_key, timeout, fingerprint=fingerprint)
 
 
 class _Key(AuthBase):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from litellm_systemd.client_setup.merge import merge
 from litellm_systemd.client_setup.table import CLIENTS, Client, ClientModel, Gateway, SettingsFile, new_text
@@ -20,6 +21,8 @@ from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.init import Invoker, find_invoker
 from litellm_systemd.commands.resolve import Request, Selection, resolve
 from litellm_systemd.env.secrets import redact
+from litellm_systemd.env.settings import Settings
+from litellm_systemd.env.tls import read_certificate
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import (
     CannotCreate,
@@ -117,11 +120,12 @@ def client(
     models = build_models(config)
     if not models:
         raise InputError(f"{config.source} serves no model that {found.title} can use", "Add a model to it.")
-    gateway = Gateway(selection.settings.base_url, models)
+    base_url, certificate_notes = _find_url(selection.settings)
+    gateway = Gateway(base_url, models)
     if write or show_key:
-        gateway = Gateway(gateway.base_url, models, _key(selection))
+        gateway = Gateway(base_url, models, _key(selection))
     report = _write(found, gateway, find_invoker(environ), now) if write else _print(request.layout, found, gateway)
-    return replace(report, notes=(*report.notes, *_url_notes(selection)))
+    return replace(report, notes=(*report.notes, *_url_notes(selection), *certificate_notes))
 
 
 def _prefer_installed(request: Request) -> Request:
@@ -158,11 +162,32 @@ def _key(selection: Selection) -> str:
     return find_key(settings)
 
 
+def _find_url(settings: Settings) -> tuple[str, tuple[str, ...]]:
+    """The URL for clients, and notes. With HTTPS it has a name for which the certificate is valid."""
+    if settings.tls is None:
+        return settings.base_url, ()
+    try:
+        certificate = read_certificate(settings.tls.certificate)
+    except InputError as error:
+        return settings.base_url, (f"The URL needs a name of the certificate, which is not known: {error.message}.",)
+    host = urlsplit(settings.base_url).hostname or ""
+    names = [each for each in certificate.names if "*" not in each]
+    notes = []
+    if certificate.is_self_signed:
+        trust = f"NODE_EXTRA_CA_CERTS={settings.tls.certificate} (Node.js), SSL_CERT_FILE (Python)"
+        notes.append(f"The certificate is self-signed. A client trusts it with a copy of its file and {trust}.")
+    if host in names or not names:
+        return settings.base_url, tuple(notes)
+    notes.append(f"The certificate is valid for {', '.join(names)}: the name in the URL must lead to this host.")
+    name = f"[{names[0]}]" if ":" in names[0] else names[0]
+    return f"https://{name}:{settings.port}", tuple(notes)
+
+
 def _url_notes(selection: Selection) -> Iterator[str]:
     """What to know of the URL in the settings."""
     if selection.unknown:
         yield f"The URL is the default one: {selection.unknown}."
-    elif selection.settings.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+    elif selection.settings.host in ("0.0.0.0", "::") and selection.settings.tls is None:  # noqa: S104 - compared
         yield "The URL is for clients on this host. On another machine, use the name of this host in it."
 
 

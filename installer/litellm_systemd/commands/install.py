@@ -9,7 +9,7 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.aws.credentials import bedrock_models
-from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.client.gateway import own_gateway
 from litellm_systemd.commands.config_files import edited_note, installed_paths
 from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.resolve import Request, build_config_link, is_given
@@ -202,7 +202,7 @@ def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | 
         return Report(f"installed {where}" if plan else NOTHING_TO_DO, notes=notes, data=data, diffs=diffs)
     if not options.verify:
         return Report(f"{where} serves on {service.settings.base_url}", notes=notes, data=data, diffs=diffs)
-    gateway = Gateway(service.settings.base_url, api_key=find_key(service.settings))
+    gateway = own_gateway(service.settings, find_key(service.settings))
     scope = Scope(service.gateway.names, spend=options.spend, mocked=service.gateway.mocked_names)
     proof = verify(gateway, scope, proven=proven)
     return Report(
@@ -411,7 +411,7 @@ def build_desired(
         layout.tmpfiles: render_tmpfiles(folders),
     }
     checks = {
-        layout.verify_service: render_verify_service(layout, version, encrypted=encrypted is not None),
+        layout.verify_service: render_verify_service(layout, settings, version, encrypted=encrypted is not None),
         layout.verify_timer: render_verify_timer(verify_every),
     }
     if verify_every != OFF:

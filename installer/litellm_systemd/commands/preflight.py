@@ -1,4 +1,4 @@
-"""Check that the service can use AWS, before anything is changed."""
+"""Check that the service can use AWS and its certificate, before anything is changed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import os
 import pwd
 import ssl
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.aws.credentials import needs_metadata, uses_pair
 from litellm_systemd.aws.sources import Credentials
+from litellm_systemd.client.certificate import judge_certificate
 from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, PAIR, PROFILE, PROFILE_NAME, SECRET, TOKEN
 from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.env.secret_references import SecretReference
+from litellm_systemd.env.settings import Settings
+from litellm_systemd.env.tls import load_pair, read_pair
+from litellm_systemd.env.variables import TLS_CERT_FILE, TLS_KEY_FILE
 from litellm_systemd.errors import InputError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.stored_secrets import with_stored_secrets
+from litellm_systemd.report.report import Outcome
 from litellm_systemd.user_files import require_trusted
 
 _BUNDLES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
@@ -125,6 +131,40 @@ def require_files(dotenv: Dotenv, environment: Mapping[str, str], layout: Layout
             f"'litellmctl init --from-profile {environment[profile]}' writes the key of the profile to .env. Or name"
             " a file of profiles for the service: AWS_SHARED_CREDENTIALS_FILE=/etc/litellm/NAME",
         )
+
+
+def require_tls(dotenv: Dotenv, settings: Settings, now: datetime) -> tuple[str, ...]:
+    """Check the certificate and the key with which the service is to serve HTTPS; return warnings for the user.
+
+    Nothing is checked for a user who may not read them: only root can install.
+
+    Raises:
+        InputError: the service could not serve with them, or clients would refuse the certificate.
+        PermissionDenied: another user could replace one, and have root pass any file of this host to the service.
+    """
+    files = settings.tls
+    if files is None:
+        return ()
+    place = dotenv.where(TLS_CERT_FILE.name)
+    try:
+        certificate = load_pair(read_pair(files)).certificate
+        for path in (files.certificate, files.key):
+            require_trusted(path)
+    except PermissionDenied as error:
+        raise PermissionDenied(f"{place}: {error.message}", error.hint) from None
+    except InputError as error:
+        if os.geteuid() != 0 and not all(os.access(path, os.R_OK) for path in (files.certificate, files.key)):
+            return (f"{TLS_CERT_FILE.name} and {TLS_KEY_FILE.name} were not checked: this user can't read them.",)
+        raise InputError(f"{place}: {error.message}", error.hint) from None
+    end = judge_certificate(certificate.not_after, now)
+    if end.outcome is Outcome.FAILED:
+        raise InputError(f"{place}: the certificate in {files.certificate} {end.detail}", "Renew it, then install.")
+    warnings = [f"The certificate is {end.detail}. {end.hint}"] if end.outcome is Outcome.WARNING else []
+    if not certificate.names:
+        warnings.append("The certificate has no subjectAltName: clients refuse it whatever name they connect to.")
+    if files.key.stat().st_mode & 0o004:
+        warnings.append(f"Every user of this host can read {files.key}. Run: sudo chmod o-rwx {files.key}")
+    return tuple(warnings)
 
 
 def _require_file(dotenv: Dotenv, name: str, path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.box import Bind, Box, Image, Namespaces, is_hidden, outermost, require_boxes
-from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.client.gateway import own_gateway
 from litellm_systemd.command import interruptible, module_argv
 from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.resolve import Request, is_given
@@ -378,7 +378,7 @@ def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: S
     release = _build(options, layout, say)
     checks = [_describe(layout, release), _render(service, layout, release, say)]
     say(f"starting the service in the foreground (its log: {folders.log})")
-    gateway = Gateway(service.settings.base_url, api_key=find_key(service.settings))
+    gateway = own_gateway(service.settings, find_key(service.settings))
     with foreground_service(layout, folders) as process:
         seconds = process.await_ready(lambda status: say(f"  {status}"))
         checks.append(Check("start", Outcome.OK, "READY=1", seconds=seconds))

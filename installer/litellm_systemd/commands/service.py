@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from litellm_systemd import contract
-from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_local_target
+from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_local_target, own_gateway
 from litellm_systemd.command import replace_process, runtime_argv
 from litellm_systemd.commands.config_check import active_ends
 from litellm_systemd.commands.config_files import standalone
@@ -112,9 +112,10 @@ def verify_service(
     if not base_url and settings is not None:
         gateway_config = read_config(layout.real(layout.config_link))
         scope = replace(scope, expected=gateway_config.names, mocked=gateway_config.mocked_names)
-    gateway = Gateway(
-        base_url or _given(settings).base_url, api_key=api_key or find_key(_given(settings)), timeout=timeout
-    )
+    if base_url:
+        gateway = Gateway(base_url, api_key or find_key(_given(settings)), timeout)
+    else:
+        gateway = own_gateway(_given(settings), api_key or find_key(_given(settings)), timeout=timeout)
     if scope.caching:
         say(f"--caching sends each model six to nine prompts of about {PROMPT_TOKENS:,} tokens, which are billed")
     report = verify(gateway, scope, wait=wait)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from litellm_systemd.aws.credentials import (
@@ -16,7 +17,7 @@ from litellm_systemd.aws.credentials import (
     require_one_identity,
 )
 from litellm_systemd.bedrock.models import looks_like_region
-from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.client.gateway import own_gateway
 from litellm_systemd.commands.config_check import check_ends
 from litellm_systemd.commands.config_files import loaded_names, read_for_install, shipped_texts
 from litellm_systemd.commands.preflight import (
@@ -25,6 +26,7 @@ from litellm_systemd.commands.preflight import (
     require_pair,
     require_role,
     require_secrets,
+    require_tls,
 )
 from litellm_systemd.commands.resolve import Request, Selection, is_given, resolve, skipped_note
 from litellm_systemd.env.secret_references import find_references, is_reference
@@ -113,7 +115,8 @@ def _check_before_region(request: Request, selection: Selection, chosen: Gateway
         return ()
     environ = selection.settings.environment
     require_files(selection.dotenv, environ, request.layout)
-    return require_role(chosen, environ, request.layout)
+    warnings = require_tls(selection.dotenv, selection.settings, datetime.now(timezone.utc))
+    return (*warnings, *require_role(chosen, environ, request.layout))
 
 
 def _with_region(
@@ -177,8 +180,7 @@ def prove_service(service: ServiceConfig) -> Report:
     Raises:
         Unavailable: a check failed.
     """
-    settings = service.settings
-    gateway = Gateway(settings.base_url, api_key=find_key(settings))
+    gateway = own_gateway(service.settings, find_key(service.settings))
     proof = verify(gateway, Scope(service.gateway.names, spend=False))
     failed = next((check for check in proof.checks if check.outcome is Outcome.FAILED), None)
     if failed is not None:

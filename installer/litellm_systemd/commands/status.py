@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd import contract
+from litellm_systemd.client.certificate import judge_certificate
 from litellm_systemd.command import run
 from litellm_systemd.contract import VERIFY_TIMER, ExitCode
 from litellm_systemd.env.aws import judge_end
@@ -104,8 +105,8 @@ def status(layout: Layout) -> Report:
     """State, release and configuration of the service, and for root its workers, reloads and backlog.
 
     Root also sees whether the configuration was edited since it was loaded, and when temporary AWS credentials end.
-    The exit code is UNAVAILABLE if the service isn't active, FAILED if its credentials have ended or what it reports
-    is invalid, else OK.
+    The exit code is UNAVAILABLE if the service isn't active, FAILED if its credentials or its certificate have ended
+    or what it reports is invalid, else OK.
 
     Raises:
         InstallerError: systemd is not running here, or nothing is installed.
@@ -131,7 +132,7 @@ def status(layout: Layout) -> Report:
     is_active = data["active"] in ("active", "reloading")
     runtime, invalid = _runtime() if is_active else ({}, ())
     loaded = observe_loaded(layout, runtime) if runtime else None
-    checks = (*invalid, *_credentials(layout))
+    checks = (*invalid, *_credentials(layout), *_certificate(runtime))
     failed = ExitCode.FAILED if any(check.outcome is Outcome.FAILED for check in checks) else ExitCode.OK
     return Report(
         f"{title}: {data['status']}" if data["status"] else title,
@@ -154,6 +155,14 @@ def _credentials(layout: Layout) -> tuple[Check, ...]:
     except InstallerError:
         return ()
     return () if found is None else (found,)
+
+
+def _certificate(runtime: dict[str, Any]) -> tuple[Check, ...]:
+    """Whether the certificate that the service serves expires soon; empty with plain HTTP, or if it is unknown."""
+    served = runtime.get("tls")
+    if not served:
+        return ()
+    return (judge_certificate(datetime.fromtimestamp(served["not_after"], timezone.utc), datetime.now(timezone.utc)),)
 
 
 def _target(layout: Layout, path: str) -> str:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
+from litellm_systemd.contract import SERVING_HTTPS
 from litellm_systemd.doctor.check_network import listen_addresses
 from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.engine import Cause, Finding, detects
@@ -73,11 +77,16 @@ def detect_service_not_ready(snapshot: Snapshot) -> Iterator[Finding]:
     if not snapshot.is_active or not addresses:
         return
     host, _, port = addresses[0].rpartition(":")
-    gateway = Gateway(Settings({}, host=host.strip("[]") or "::", port=int(port)).base_url, timeout=2.0)
+    url = Settings({}, host=host.strip("[]") or "::", port=int(port)).base_url
     try:
+        gateway = Gateway(url, timeout=2.0)
+        if snapshot.service.get("StatusText", "").startswith(SERVING_HTTPS):
+            # Any certificate will do for a request without a key. check_tls compares it with the file.
+            fingerprint = served_certificate(urlsplit(url).hostname or "", int(port), 2.0).sha256
+            gateway = replace(gateway, base_url=url.replace("http:", "https:"), fingerprint=fingerprint)
         answer = gateway.get(READINESS)
-    except GatewayError as error:
-        yield NOT_READY.finding(error.message)
+    except (GatewayError, OSError) as error:
+        yield NOT_READY.finding(str(error))
         return
     if not answer.ok:
         yield NOT_READY.finding(f"{gateway.base_url}{READINESS}: HTTP {answer.status}, {gateway.explain(answer)}")

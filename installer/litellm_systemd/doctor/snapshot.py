@@ -27,7 +27,7 @@ T = TypeVar("T")
 PROPERTIES = (
     *("LoadState", "LoadError", "ActiveState", "SubState", "UnitFileState", "FragmentPath", "DropInPaths"),
     *("NeedDaemonReload", "Result", "NRestarts", "MainPID", "ExecMainCode", "ExecMainStatus", "Listen"),
-    *("InactiveExitTimestamp", "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"),
+    *("InactiveExitTimestamp", "StatusText", "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"),
     *("User", "DynamicUser", "NoNewPrivileges", "ProtectSystem", "CapabilityBoundingSet", "AmbientCapabilities"),
     *(
         "EnvironmentFiles",

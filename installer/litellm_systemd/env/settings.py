@@ -14,6 +14,7 @@ from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
 from litellm_systemd.env.dotenv import read_dotenv as read_dotenv
 from litellm_systemd.env.secret_references import find_references
+from litellm_systemd.env.tls import TlsFiles, find_files
 from litellm_systemd.env.variables import (
     AWS_REGION_NAME,
     CONFIG_FILE,
@@ -37,8 +38,8 @@ class Settings:
     """The settings of one `.env`.
 
     `environment` is the whole environment of the service, in the order of the file; the other fields are those of
-    its values that the installer acts on. Times are seconds. `workers` is None for "one for each CPU". Secrets don't
-    show in `repr`.
+    its values that the installer acts on. Times are seconds. `workers` is None for "one for each CPU", `tls` is None
+    for plain HTTP. Secrets don't show in `repr`.
     """
 
     environment: Mapping[str, str] = field(repr=False)
@@ -50,6 +51,7 @@ class Settings:
     start_timeout: float = variables.START_TIMEOUT.default
     drain_timeout: float = variables.DRAIN_TIMEOUT.default
     watchdog_timeout: float = variables.WATCHDOG_TIMEOUT.default
+    tls: TlsFiles | None = None
     allows_mock_testing: bool = False
     generated_key: str | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
@@ -70,7 +72,7 @@ class Settings:
         address = ipaddress.ip_address(self.host)
         if address.is_unspecified:
             address = ipaddress.ip_address("::1" if address.version == 6 else "127.0.0.1")
-        return f"http://{replace(self, host=str(address)).listen}"
+        return f"{'https' if self.tls else 'http'}://{replace(self, host=str(address)).listen}"
 
 
 def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Callable[[], str]) -> Settings:
@@ -95,6 +97,7 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     warnings += check_network(dotenv, values, region)
     key, generated = _master_key(dotenv, values, installed, new_key)
     warnings += _key_warnings(dotenv, key, host)
+    warnings += [exposed] if (exposed := exposure_warning(values)) else []
     mocks = variables.allows_mock_testing(values, dotenv.where)
     warnings += [variables.MOCK_TESTING_WARNING] if mocks else []
     warnings += _proxy_warnings(dotenv, values)
@@ -114,9 +117,22 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
         start_timeout=variables.START_TIMEOUT.read(values),
         drain_timeout=variables.DRAIN_TIMEOUT.read(values),
         watchdog_timeout=variables.WATCHDOG_TIMEOUT.read(values),
+        tls=find_files(values),
         allows_mock_testing=mocks,
         generated_key=generated,
         warnings=tuple(warnings),
+    )
+
+
+def exposure_warning(values: Mapping[str, str]) -> str:
+    """A warning if other machines reach the port over plain HTTP and no proxy is named; else an empty string."""
+    host = variables.HOST.read(values)
+    if is_loopback(host) or find_files(values) or variables.TRUSTED_PROXIES.read(values):
+        return ""
+    return (
+        f"HOST={host} lets other machines connect over plain HTTP: keys and prompts cross the network unencrypted."
+        f" Set {variables.TLS_CERT_FILE.name} and {variables.TLS_KEY_FILE.name}, or {variables.TRUSTED_PROXIES.name}"
+        " to the proxy that adds HTTPS (docs/tls.md)."
     )
 
 

@@ -10,6 +10,7 @@ The runtime imports this module, so it needs nothing but the standard library an
 from __future__ import annotations
 
 import ipaddress
+import os.path
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -113,6 +114,15 @@ def _parse_path(text: str) -> str:
     return text
 
 
+def _parse_credential_path(text: str) -> str:
+    # A line of the unit has this path: no line break, no continuation, and only the form that systemd accepts.
+    if not text.startswith("/") or text.startswith("//") or text != os.path.normpath(text):
+        raise ValueError(text)
+    if not text.isprintable() or text.endswith("\\"):
+        raise ValueError(text)
+    return text
+
+
 def _parse_level(text: str) -> str:
     if text.upper() not in _LOG_LEVELS:
         raise ValueError(text)
@@ -133,6 +143,10 @@ NETWORKS = ValueType(
     "Write addresses such as 10.0.1.7 and networks such as 10.0.0.0/16, separated by commas",
 )
 PATH = ValueType("absolute path", "is not an absolute path", _parse_path, "Write the whole path", strips=False)
+#: A file that systemd reads as root and passes to the service, which needs no access to the path itself.
+CREDENTIAL_PATH = ValueType(
+    "absolute path", "is not an absolute path", _parse_credential_path, "Write the whole path, without . and .."
+)
 #: LiteLLM looks the word up in Python's logging module and does not start with any other.
 LOG_LEVEL = ValueType(
     "ERROR, WARNING, INFO or DEBUG",
@@ -336,6 +350,28 @@ CORS_ORIGINS = Variable(
     sample="https://chat.example.com",
 )
 
+
+TLS_CERT_FILE: Variable[str | None] = Variable(
+    "TLS_CERT_FILE",
+    CREDENTIAL_PATH,
+    "Serve HTTPS with this certificate: a PEM file with that of the host first, then the intermediate ones.",
+    None,
+    Section.GATEWAY,
+    runtime=True,
+    unset="plain HTTP",
+    more="systemd passes the file to the service, so root alone may be able to read it. After a renewal:"
+    " systemctl reload litellm",
+    sample="/etc/letsencrypt/live/gateway.example.com/fullchain.pem",
+)
+TLS_KEY_FILE: Variable[str | None] = Variable(
+    "TLS_KEY_FILE",
+    CREDENTIAL_PATH,
+    "The private key of that certificate, as PEM without a passphrase.",
+    None,
+    Section.GATEWAY,
+    runtime=True,
+    sample="/etc/letsencrypt/live/gateway.example.com/privkey.pem",
+)
 
 # --- Amazon Bedrock ------------------------------------------------------------------------------------------------
 
@@ -876,6 +912,8 @@ GENERAL_INSTALL_CHECKS = (
     "The name is one that a service's environment can hold, and systemd does not set the variable itself.",
     "The value is UTF-8 text without NUL and noncharacters, and fits: 128 KiB for one variable, 1.5 MiB in all.",
     "Files that variables name exist, and the service may read them.",
+    "The files of TLS_CERT_FILE and TLS_KEY_FILE are a pair in PEM, the certificate has not expired, and the key has"
+    " no passphrase.",
     "AWS accepts a new key pair.",
 )
 
@@ -907,6 +945,12 @@ def check_runtime_variables(values: Mapping[str, str], where: Callable[[str], st
     """
     for each in RUNTIME_VARIABLES:
         each.read(values, where)
+    for given, missing in ((TLS_CERT_FILE, TLS_KEY_FILE), (TLS_KEY_FILE, TLS_CERT_FILE)):
+        if (path := given.read(values)) and not missing.read(values):
+            position = "" if where is None else f"{where(given.name)}: "
+            raise InputError(
+                f"{position}{given.name}={path} needs {missing.name} as well", f"Set both, or remove {given.name}."
+            )
 
 
 def is_on(values: Mapping[str, str], switch: Variable[bool]) -> bool:

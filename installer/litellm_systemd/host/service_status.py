@@ -75,6 +75,12 @@ _RELOAD: Mapping[str, tuple[_Test, bool]] = {
     "seconds": (_is_time, True),
     "error": (_is_text, True),
 }
+#: The last second that X.509 can express, 9999-12-31T23:59:59Z (RFC 5280, 4.1.2.5), in Unix time.
+_LAST_END = 253_402_300_799
+_TLS: Mapping[str, tuple[_Test, bool]] = {
+    "not_after": (lambda value: _is_time(value) and 0 <= value <= _LAST_END, True),
+    "sha256": (_is_text, True),
+}
 
 
 def check_status(found: Any) -> dict[str, Any]:
@@ -93,6 +99,8 @@ def check_status(found: Any) -> dict[str, Any]:
         _checked(each, _GUESSES, "a client that guesses keys in the status of the service")
     if status.get("last_reload") is not None:
         _checked(status["last_reload"], _RELOAD, "the last reload in the status of the service")
+    if status.get("tls") is not None:
+        _checked(status["tls"], _TLS, "the certificate in the status of the service")
     return status
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from math import ceil
+from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
 from litellm_systemd import contract
 from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.settings import Settings
+from litellm_systemd.env.tls import TlsFiles
 from litellm_systemd.env.variables import is_loopback
 from litellm_systemd.errors import UsageError
 from litellm_systemd.host.layout import Layout
@@ -88,15 +90,27 @@ def render_service(
         watchdog_timeout=ceil(settings.watchdog_timeout),
         start_limit_interval=START_LIMIT_BURST * (delay + start_limit) + 1,
         restart_backoff=_restart_backoff(systemd),
-        credential=_credential(layout, encrypted=encrypted),
+        as_root="+" if settings.tls else "",
+        credentials=_credentials(layout, settings.tls, encrypted=encrypted),
         denied_addresses=f"{_DENIAL}{' '.join(denied)}" if denied else "",
         newer_sandbox="\n".join(line for since, line in NEWER_SANDBOX if systemd >= since),
     )
     return _without_gaps(text)
 
 
-def _credential(layout: Layout, *, encrypted: bool) -> str:
-    return f"LoadCredentialEncrypted={contract.SECRETS_CREDENTIAL}:{layout.secrets}" if encrypted else ""
+def _credentials(layout: Layout, files: TlsFiles | None, *, encrypted: bool) -> str:
+    lines = [f"LoadCredentialEncrypted={contract.SECRETS_CREDENTIAL}:{layout.secrets}"] if encrypted else []
+    if files is not None:
+        lines.append(
+            "# Of HTTPS. A reload passes renewed files to the service, as root (+), which alone may read them."
+        )
+        lines += [_credential(contract.TLS_CERTIFICATE, files.certificate), _credential(contract.TLS_KEY, files.key)]
+    return "\n".join(lines)
+
+
+def _credential(name: str, path: Path) -> str:
+    # % starts a specifier (systemd.unit(5)).
+    return f"LoadCredential={name}:{str(path).replace('%', '%%')}"
 
 
 def without_denial(unit: bytes) -> bytes:
@@ -124,14 +138,17 @@ def render_socket(layout: Layout, settings: Settings) -> str:
     return _without_gaps(text)
 
 
-def render_verify_service(layout: Layout, version: str, *, encrypted: bool = False) -> str:
+def render_verify_service(layout: Layout, settings: Settings, version: str, *, encrypted: bool = False) -> str:
     """Return the text of litellm-verify.service, which checks the service once. `encrypted`: see `render_service`."""
+    credentials = [_credentials(layout, None, encrypted=encrypted)]
+    if settings.tls is not None:
+        credentials.append(_credential(contract.TLS_CERTIFICATE, settings.tls.certificate))
     text = render_template(
         "litellm-verify.service.j2",
         version=version,
         prefix=layout.prefix,
         python=f"{layout.current}/bin/python",
-        credential=_credential(layout, encrypted=encrypted),
+        credentials="\n".join(filter(None, credentials)),
     )
     return _without_gaps(text)
 

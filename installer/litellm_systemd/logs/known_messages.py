@@ -97,7 +97,7 @@ _SERVICE = (
         "service",
         r"Invalid HTTP request received",
         "A client uses another protocol than HTTP on the port, usually https:// instead of http://",
-        "correct the client's URL, or put a TLS proxy in front of the gateway",
+        "correct the client's URL, or serve HTTPS: docs/tls.md",
         min_count=20,
     ),
     Signature(

@@ -15,6 +15,7 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.env import variables
 from litellm_systemd.env.secret_references import SecretReference, find_references
+from litellm_systemd.env.tls import Tls, TlsFiles, find_credentials, find_files
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import check, read_config, read_text, real_path, render_document
 from litellm_systemd.runtime.http.limits import Limits, read_limits
@@ -46,6 +47,8 @@ class Options:
     json_logs: bool = variables.JSON_LOGS.default
     access_log: bool = variables.ACCESS_LOG.default
     runtime_directory: Path | None = None
+    #: The certificate and the key of HTTPS, where systemd has copied them; None for plain HTTP.
+    tls_files: TlsFiles | None = None
     #: A temporary instance listens here, with one worker, and on no port.
     trial_socket: Path | None = None
     #: Clients may make models fail, for tests.
@@ -87,6 +90,8 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
     max_requests = variables.MAX_REQUESTS.read(environ)
     jitter = variables.MAX_REQUESTS_JITTER.read(environ)
     trial = environ.get(contract.TRIAL_SOCKET)
+    # A temporary instance on a UNIX socket serves plain HTTP.
+    tls_files = None if trial else find_files(environ)
     workers = 1 if trial else variables.NUM_WORKERS.read(environ)
     workers = workers or len(os.sched_getaffinity(0))
     directories = environ.get("RUNTIME_DIRECTORY", "")  # colon-separated if there are several (systemd.exec(5))
@@ -109,6 +114,7 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         json_logs=variables.JSON_LOGS.read(environ),
         access_log=variables.ACCESS_LOG.read(environ),
         runtime_directory=Path(directories.split(":")[0]) if directories else None,
+        tls_files=tls_files and find_credentials(tls_files, environ),
         trial_socket=Path(trial) if trial else None,
         mock_testing=variables.allows_mock_testing(environ),
         api_docs=variables.API_DOCS.read(environ),
@@ -122,7 +128,8 @@ class Configuration:
 
     `path` is the file itself, not a link to it: LiteLLM looks for callbacks next to the path that it is given.
     `texts` holds what LiteLLM reads, as it was when it was checked, by path: a worker that is replaced hours later
-    gets that, not an unfinished edit of an administrator. `name` is that of the file in its folder.
+    gets that, not an unfinished edit of an administrator. `name` is that of the file in its folder. `tls` is the
+    certificate that the workers of this configuration serve, None for plain HTTP.
     """
 
     path: Path
@@ -130,6 +137,7 @@ class Configuration:
     models: int
     texts: Mapping[str, str] = field(repr=False)
     name: str = ""
+    tls: Tls | None = None
 
 
 def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.service_credential import add_secrets
+from litellm_systemd.env.tls import load_pair, read_pair
 from litellm_systemd.env.variables import JSON_LOGS, MOCK_TESTING_WARNING
 from litellm_systemd.errors import InputError, InstallerError, Unavailable
 from litellm_systemd.runtime.channel import Heartbeat, StartFailed
@@ -52,6 +53,8 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         options = read_options(config, environ)
         environ.update(get_secrets(options.references, environ))
         configuration = load_configuration(options.config, environ)
+        if options.tls_files is not None:
+            configuration = replace(configuration, tls=load_pair(read_pair(options.tls_files)))
         listeners = take_listeners(environ, options.host, options.port, options.trial_socket)
     except InstallerError as error:
         journal.error(render_error(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -11,11 +10,23 @@ from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import Reason, RefusalCounter
 
 
-class Connection(Protocol):
-    """What this module needs of an HTTP connection."""
+class Transport(Protocol):
+    """What can be closed."""
 
-    client: tuple[str, int] | None
-    transport: asyncio.Transport
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Connection(Protocol):
+    """What this module needs of an HTTP connection, or of one in its TLS handshake."""
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """The address of the peer; None for a local socket."""
+
+    @property
+    def transport(self) -> Transport:
+        """What the connection is closed by."""
 
     @property
     def has_right_key(self) -> bool:

@@ -1,6 +1,9 @@
 """The control socket of the main process: queries of its status, and reloads that wait for their result.
 
-A request is one JSON object in one line, {"command": "status"} or {"command": "reload"}, and so is the answer.
+A request is one JSON object in one line, {"command": "status"} or {"command": "reload"}, and so is the answer. With
+{"command": "reload", "certificate": PEM, "key": PEM} the service serves this certificate from the reload on: systemd
+gives a process that runs no new credentials.
+
 SIGHUP alone cannot report how a reload ended. Type=notify-reload needs systemd 253, and with it a failed reload still
 counts as successful.
 """
@@ -15,13 +18,17 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, ExitCode
-from litellm_systemd.errors import InvalidAnswer
+from litellm_systemd.env.tls import MAX_SIZE, TlsPair, find_files, read_pair
+from litellm_systemd.errors import InputError, InvalidAnswer
 from litellm_systemd.runtime.master.event_loop import EventLoop
+
+if TYPE_CHECKING:
+    from litellm_systemd.runtime.journal import Journal
 
 
 class ReloadClient(Protocol):
@@ -50,19 +57,24 @@ class Reloads:
     def __init__(self) -> None:
         self.last: ReloadResult | None = None
         self.running = False
+        #: The new certificate and key of the running reload; None to keep those that are served.
+        self.pair: TlsPair | None = None
+        self._next_pair: TlsPair | None = None
         self._started_at = 0.0
         self._waiting: list[ReloadClient] = []
         self._next: list[ReloadClient] | None = None
 
-    def request(self, *clients: ReloadClient) -> None:
-        """Request a reload on behalf of any number of clients. `begin` starts it."""
+    def request(self, *clients: ReloadClient, pair: TlsPair | None = None) -> None:
+        """Request a reload on behalf of any number of clients. `begin` starts it. The last `pair` counts."""
         self._next = [*(self._next or []), *clients]
+        self._next_pair = pair or self._next_pair
 
     def begin(self) -> bool:
         """Start the requested reload. Returns False if there is no request or a reload is running."""
         if self.running or self._next is None:
             return False
         self._waiting, self._next = self._next, None
+        self.pair, self._next_pair = self._next_pair, None
         self._started_at = time.monotonic()
         self.running = True
         return True
@@ -70,7 +82,7 @@ class Reloads:
     def finish(self, generation: int, error: str) -> ReloadResult:
         """Record the end of the running reload. `notify` sends the result to the clients."""
         self.last = ReloadResult(time.time(), generation, time.monotonic() - self._started_at, error)
-        self.running = False
+        self.running, self.pair = False, None
         return self.last
 
     def notify(self, result: ReloadResult) -> None:
@@ -86,12 +98,13 @@ class Reloads:
         self._waiting, self._next, self.running = [], None, False
 
 
-_MAX_REQUEST_SIZE = 4096
+#: Bytes. A certificate and its key are the largest request.
+_MAX_REQUEST_SIZE = 4 * MAX_SIZE
 #: Bytes: room for the status of a thousand workers.
 _MAX_ANSWER_SIZE = 1024 * 1024
 _READ_SIZE = 65536
 
-Handler = Callable[[str, "ControlClient"], None]
+Handler = Callable[[str, "ControlClient", "TlsPair | None"], None]
 
 
 class ControlClient:
@@ -152,7 +165,7 @@ class ControlSocket:
 
     def _on_data(self, client: ControlClient) -> None:
         try:
-            data = client.connection.recv(_MAX_REQUEST_SIZE)
+            data = client.connection.recv(_READ_SIZE)
         except BlockingIOError:
             return
         except OSError:
@@ -165,12 +178,14 @@ class ControlSocket:
 
     def _handle(self, client: ControlClient) -> None:
         try:
-            command = json.loads(client.request)["command"]
+            fields = json.loads(client.request)
+            command = str(fields["command"])
+            pair = TlsPair(str(fields["certificate"]), str(fields["key"])) if "certificate" in fields else None
         except (ValueError, KeyError, TypeError, RecursionError):
             client.answer({"ok": False, "error": 'expected {"command": "status"} or {"command": "reload"}'})
             return
         client.request = b""
-        self._handler(str(command), client)
+        self._handler(command, client, pair)
 
     def _drop(self, client: ControlClient) -> None:
         if client in self._clients:
@@ -179,8 +194,8 @@ class ControlSocket:
             client.connection.close()
 
 
-def query(path: Path, command: str, timeout: float | None) -> dict[str, Any]:
-    """Send one command and return the answer.
+def query(path: Path, command: str, timeout: float | None, **fields: str) -> dict[str, Any]:
+    """Send one command with its other fields, and return the answer.
 
     The other side is not trusted: root asks, and a compromised service could answer without an end, byte by byte, or
     put a link to another program's socket in the place of its own.
@@ -194,7 +209,7 @@ def query(path: Path, command: str, timeout: float | None) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         _connect(connection, path)
-        connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+        connection.sendall(json.dumps({"command": command, **fields}).encode() + b"\n")
         while b"\n" not in part:
             if deadline is not None:
                 if (left := deadline - time.monotonic()) <= 0:
@@ -231,7 +246,10 @@ def _connect(connection: socket.socket, path: Path) -> None:
 
 
 def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
-    """Reload the running service. Returns 0 when the new configuration serves; else prints the reason, returns 1."""
+    """Reload the running service, and pass it the files of TLS_CERT_FILE and TLS_KEY_FILE as they are now.
+
+    Returns 0 when the new configuration serves; else prints the reason, returns 1.
+    """
     directory = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if not directory:
         return _report_error("RUNTIME_DIRECTORY is not set. This command is for ExecReload= of the unit.")
@@ -239,19 +257,30 @@ def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
     try:
         if pid is not None and (answering := query(path, "status", 10).get("pid")) != pid:
             return _report_error(f"process {answering} answers at {path}, not {pid}. Restart the service.")
+        files = find_files(environ)
+        fields = {} if files is None else asdict(read_pair(files))
         # No timeout here: the service enforces START_TIMEOUT itself, and systemd limits this command.
-        result = query(path, "reload", None)
+        result = query(path, "reload", None, **fields)
+    except InputError as error:
+        _open_journal(environ).error(
+            f"reload failed, the previous certificate stays active: {error.message}. {error.hint}"
+        )
+        return ExitCode.FAILED
     except OSError as error:
         return _report_error(f"cannot connect to the service at {path}: {error.strerror or error}. Is it running?")
     except InvalidAnswer as error:
         return _report_error(f"{error.message}. {error.hint}")
     if result.get("ok") is True:
         return ExitCode.OK
-    from litellm_systemd.runtime.journal import open_journal  # imported here because it imports asyncio
-
-    if open_journal(environ).prefixed:
+    if _open_journal(environ).prefixed:
         return ExitCode.FAILED  # the service itself has logged the reason
     return _report_error(f"reload failed: {result.get('error')}")
+
+
+def _open_journal(environ: Mapping[str, str]) -> Journal:
+    from litellm_systemd.runtime.journal import open_journal  # imported here because it imports asyncio
+
+    return open_journal(environ)
 
 
 def status_main(environ: Mapping[str, str]) -> int:

@@ -9,9 +9,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
 
 from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
-from litellm_systemd.errors import InstallerError
+from litellm_systemd.env.tls import Tls, TlsPair, load_pair
+from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, Refusals, StartFailed
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
@@ -161,7 +164,7 @@ class Master:
 
     # Reload.
 
-    def _on_command(self, command: str, client: ControlClient) -> None:
+    def _on_command(self, command: str, client: ControlClient, pair: TlsPair | None = None) -> None:
         if command == "status":
             client.answer(status.build_status(self))
         elif command != "reload":
@@ -169,17 +172,31 @@ class Master:
         elif self.stopping:
             client.answer({"ok": False, "error": _STOPPING})
         else:
-            self.reloads.request(client)
+            self.reloads.request(client, pair=pair)
 
     def _begin_reload(self) -> None:
         self._start_deadline = time.monotonic() + self.options.start_timeout
         self._notifier.reloading("reloading: checking the configuration")
         try:
-            configuration = self._load()
+            configuration = replace(self._load(), tls=self._renew_tls())
         except InstallerError as error:
             self._finish_reload(status.render_error(error))
         else:
             self._start(configuration)
+
+    def _renew_tls(self) -> Tls | None:
+        """The certificate for the next generation: that of the reload, else the one that is served.
+
+        Raises:
+            InputError: the new one cannot be used, or has expired and so is no improvement.
+        """
+        served = self.current.configuration.tls if self.current else None
+        if served is None or self.reloads.pair is None:
+            return served  # another protocol on the port needs a restart
+        new = load_pair(self.reloads.pair)
+        if new.certificate.is_expired(datetime.now(timezone.utc)) and new.certificate != served.certificate:
+            raise InputError(f"the new certificate has expired: {new.certificate}", "Renew it, and reload again.")
+        return new
 
     def _is_switched(self) -> bool:
         """Whether every new connection reaches the current generation and none an older one."""

@@ -7,6 +7,8 @@ import socket
 import time
 from typing import Any, Protocol
 
+from litellm_systemd.contract import SERVING_HTTPS
+from litellm_systemd.env.tls import Tls
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime.master.control import ReloadResult, Reloads
@@ -82,9 +84,9 @@ def render_error(error: InstallerError) -> str:
 def build_status(master: MasterState) -> dict[str, Any]:
     """The answer to {"command": "status"}.
 
-    `since` and `at` are Unix times. The other times are in seconds: `age` since the start of a process, `answered`
-    since the last health check that a worker passed. `memory_limit` is that of a worker in MiB. Names of keys and
-    states are published and do not change.
+    `since`, `at` and `not_after` are Unix times. The other times are in seconds: `age` since the start of a process,
+    `answered` since the last health check that a worker passed. `memory_limit` is that of a worker in MiB. Names of
+    keys and states are published and do not change.
     """
     generation = master.current or master.candidate
     configuration = generation.configuration if generation else None
@@ -104,6 +106,7 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "config_name": configuration.name if configuration else None,
         "sha256": configuration.digest if configuration else None,
         "models": configuration.models if configuration else None,
+        "tls": _build_tls(configuration.tls) if configuration and configuration.tls else None,
         "workers": [_build_worker(worker, each, now) for each in master.generations for worker in each.workers],
         "restarts": master.restarts,
         "last_reload": _build_reload(master.reloads.last),
@@ -134,6 +137,15 @@ def _build_worker(worker: WorkerHandle, generation: Generation, now: float) -> d
     }
 
 
+def _build_tls(tls: Tls) -> dict[str, Any]:
+    certificate = tls.certificate
+    return {
+        "names": list(certificate.names),
+        "not_after": round(certificate.not_after.timestamp()),
+        "sha256": certificate.sha256,
+    }
+
+
 def _build_reload(result: ReloadResult | None) -> dict[str, Any] | None:
     if result is None:
         return None
@@ -149,8 +161,10 @@ def _build_reload(result: ReloadResult | None) -> dict[str, Any] | None:
 def _render_serving(master: MasterState, generation: Generation) -> str:
     serving, size = generation.count(Phase.SERVING), generation.size
     workers = render_count(size, "worker") if serving == size else f"{serving} of {render_count(size, 'worker')}"
-    models = render_count(generation.configuration.models, "model")
-    return f"serving on {render_listeners(master.listeners)} with {models}, {workers}"
+    configuration = generation.configuration
+    models = render_count(configuration.models, "model")
+    what = f"{SERVING_HTTPS} ({configuration.tls.certificate})" if configuration.tls else "serving"
+    return f"{what} on {render_listeners(master.listeners)} with {models}, {workers}"
 
 
 def _count_inflight(workers: list[WorkerHandle]) -> int:

@@ -66,8 +66,8 @@ class Acceptor:
     stay with it: their requests would wait for each other while another worker is idle. Open connections are counted
     and not requests, because a request arrives only after its connection is accepted.
 
-    `connect` serves one connection; it returns when a TLS handshake is complete. Above `max_handshakes` (0: no limit)
-    the oldest handshake is cancelled. `count` returns the number of open connections.
+    `connect` serves one connection; it returns when a TLS handshake is complete. `count` returns the number of open
+    connections.
     """
 
     def __init__(
@@ -77,8 +77,6 @@ class Acceptor:
         count: Callable[[], int],
         counts: ConnectionCounts,
         seat: int,
-        *,
-        max_handshakes: int = 0,
     ) -> None:
         self._listener = listener
         self._connect = connect
@@ -90,11 +88,14 @@ class Acceptor:
         self._pauses = self._bursts = 0
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._max_handshakes = max_handshakes
-        #: The tasks that run `connect`, the oldest first.
-        self._connecting: dict[asyncio.Task[None], None] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
         self.publish()
         self._loop.add_reader(listener, self._on_readable)
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether an accepted connection is not open yet: its TLS handshake is in progress."""
+        return bool(self._connecting)
 
     def close(self) -> None:
         """Stop accepting."""
@@ -154,10 +155,8 @@ class Acceptor:
             return False
         connection.setblocking(False)
         task = self._loop.create_task(self._serve(connection))
-        self._connecting[task] = None
-        task.add_done_callback(self._connecting.pop)
-        if 0 < self._max_handshakes < len(self._connecting):
-            next(iter(self._connecting)).cancel()
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
         return True
 
     async def _serve(self, connection: socket.socket) -> None:

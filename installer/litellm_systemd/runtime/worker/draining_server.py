@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
@@ -65,6 +66,10 @@ async def _get(connection: socket.socket, path: str) -> int:
 _TICK = 0.1
 #: The ticks after which slow clients are looked for, and the seconds of these ticks.
 _SWEEP_TICKS, _SWEEP_TIME = 10, 1.0
+#: Seconds for a TLS handshake. A client that is silent for so long sends no request either.
+_HANDSHAKE_TIMEOUT = 10.0
+#: Seconds to wait for the client's half of the end of a TLS connection.
+_SHUTDOWN_TIMEOUT = 5.0
 #: Seconds for the tasks of force-closed requests to send a last response and to run their `finally`.
 _CANCEL_TIMEOUT = 2.0
 
@@ -110,7 +115,7 @@ class Server(uvicorn.Server):
     duration of the drain.
 
     `counts` holds the number of connections of all workers that accept from `listeners`, this one's at `seat`.
-    `counter` counts clients that exceed `limits`.
+    `counter` counts clients that exceed `limits`. With `tls` it serves HTTPS on `listeners`.
     """
 
     def __init__(
@@ -124,8 +129,10 @@ class Server(uvicorn.Server):
         counter: RefusalCounter | None = None,
         counts: ConnectionCounts | None = None,
         seat: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(config)
+        self._tls = tls
         self._limits = _fit_open_files(limits or Limits())
         self._counts = counts or ConnectionCounts(1)
         self._seat = seat
@@ -152,20 +159,31 @@ class Server(uvicorn.Server):
         """Accept connections, unless a drain has started. Call it in the event loop."""
         if not self.should_exit:
             self._acceptors = [
-                Acceptor(
-                    each,
-                    self.connect,
-                    lambda: self.connections,
-                    self._counts,
-                    self._seat,
-                    max_handshakes=self._limits.connections,
-                )
+                Acceptor(each, self._accept, lambda: self.connections, self._counts, self._seat)
                 for each in self._listeners
             ]
 
     async def connect(self, connection: socket.socket) -> None:
-        """Serve a connected socket like a connection that was accepted from the port."""
+        """Serve a connected socket like a connection that was accepted from the port, but never with TLS."""
         await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    async def _accept(self, connection: socket.socket) -> None:
+        """Serve a connection from the port. With TLS, returns or raises OSError when the handshake is over."""
+        if self._tls is None:
+            await self.connect(connection)
+            return
+        handshake = _Handshake(connection)
+        self._connections.add(handshake)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
+                ssl_shutdown_timeout=_SHUTDOWN_TIMEOUT,
+            )
+        finally:
+            self._connections.discard(handshake)
 
     def start_drain(self) -> None:
         """Stop accepting at once, and exit when every in-flight request is answered."""
@@ -256,6 +274,9 @@ class Server(uvicorn.Server):
         if self.server_state.tasks:
             return True
         keeps_idle = time.monotonic() < idle_deadline
+        # A client in its TLS handshake sends its request afterwards, like one with an idle connection.
+        if keeps_idle and any(acceptor.is_connecting for acceptor in self._acceptors):
+            return True
         # An idle connection without a timer has sent a part of a request. It has the same deadline as the others.
         return any(
             keeps_idle or _has_request(connection) or connection.timeout_keep_alive_task is not None
@@ -271,6 +292,25 @@ class Server(uvicorn.Server):
             await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT)
         for connection in list(self.server_state.connections):
             connection.transport.close()
+
+
+class _Handshake:
+    """A connection during its TLS handshake. It counts for the limits of connections like any idle one."""
+
+    has_right_key = has_complete_request = False
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.client: tuple[str, int] = connection.getpeername()[:2]
+        self.transport = self
+        self._task = asyncio.current_task()
+
+    def wait(self, seconds: float) -> None:
+        """Do nothing: the event loop has a timer for the handshake."""
+
+    def close(self) -> None:
+        """Close the connection, because there are too many."""
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _has_request(connection: Any) -> bool:

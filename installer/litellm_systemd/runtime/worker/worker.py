@@ -187,6 +187,7 @@ class _Worker:
             counter=refusals,
             counts=job.counts,
             seat=job.seat,
+            tls=job.configuration.tls.context if job.configuration.tls else None,
         )
 
     async def serve(self) -> None:
