@@ -19,6 +19,7 @@ _TITLES = {
     "files": "Files",
     "environment": "Environment",
     "configuration": "Configuration",
+    "tls": "HTTPS",
     "unit": "Units",
     "port": "Port",
     "network": "Network",

@@ -20,6 +20,7 @@ from litellm_systemd.doctor import (
     check_network,
     check_release,
     check_service,
+    check_tls,
     check_unit,
 )
 from litellm_systemd.doctor.engine import DoctorCheck
@@ -30,7 +31,7 @@ from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.state import FileKind, is_edited
 
 _MODULES = (
-    *(check_host, check_release, check_files, check_configuration, check_unit),
+    *(check_host, check_release, check_files, check_configuration, check_tls, check_unit),
     *(check_network, check_aws, check_service),
 )
 

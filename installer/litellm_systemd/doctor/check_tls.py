@@ -1,0 +1,139 @@
+"""HTTPS: are the certificate and the key usable, do they end soon, and does the service serve what is in the files?
+
+And the absence of HTTPS, where other machines reach the port.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from urllib.parse import urlsplit
+
+from litellm_systemd.client.certificate import RELOAD, judge_certificate, served_certificate
+from litellm_systemd.doctor.engine import Cause, Finding, detects
+from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.env.settings import exposure_warning
+from litellm_systemd.env.tls import Certificate, load_pair, read_certificate, read_pair
+from litellm_systemd.errors import InputError, Unavailable
+from litellm_systemd.report.report import Outcome
+
+_REQUIRES = ("files-not-installed", "environment-unusable")
+
+UNUSABLE = Cause(
+    "tls-unusable",
+    "The files of TLS_CERT_FILE and TLS_KEY_FILE cannot be used: the service keeps the previous certificate until its"
+    " next start, which fails.",
+    f"ls -lL {{certificate}} {{key}}    # replace the files by a pair, then: {RELOAD}",
+    requires=_REQUIRES,
+)
+
+
+@detects(UNUSABLE)
+def detect_tls_unusable(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect files that are missing, or that are no certificate and its key."""
+    files = snapshot.settings.tls
+    if files is None:
+        return
+    try:
+        load_pair(read_pair(files))
+    except InputError as error:
+        yield UNUSABLE.finding(error.message, certificate=str(files.certificate), key=str(files.key))
+
+
+EXPIRY = Cause(
+    "tls-expiry",
+    "The certificate has expired, so clients refuse the connection, or it expires within 14 days (a warning): its"
+    " renewal does not work.",
+    f"{{renew}}    # then: {RELOAD}",
+    requires=_REQUIRES,
+    caused_by=("tls-not-reloaded",),
+)
+
+
+@detects(EXPIRY)
+def detect_tls_expiry(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect the end of the certificate that the service serves or, if it does not run, of the one in the file."""
+    files = snapshot.settings.tls
+    if files is None:
+        return
+    certificate = served(snapshot) if snapshot.is_active else read_certificate(files.certificate)
+    found = judge_certificate(certificate.not_after, datetime.fromtimestamp(time.time(), timezone.utc))
+    if found.outcome is not Outcome.OK:
+        uses_certbot = str(files.certificate).startswith("/etc/letsencrypt/")
+        renew = "sudo certbot renew" if uses_certbot else f"Renew {files.certificate}"
+        yield EXPIRY.finding(f"{certificate}: {found.detail}", outcome=found.outcome, renew=renew)
+
+
+NOT_RELOADED = Cause(
+    "tls-not-reloaded",
+    "The service serves another certificate than the one in TLS_CERT_FILE: the file was renewed, and the service was"
+    " not reloaded.",
+    f"{RELOAD}    # certbot does it after each renewal: see docs/tls.md",
+    outcome=Outcome.WARNING,
+    requires=(*_REQUIRES, "tls-unusable"),
+)
+
+
+@detects(NOT_RELOADED)
+def detect_tls_not_reloaded(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a certificate file that the service has not loaded."""
+    files = snapshot.settings.tls
+    if files is None or not snapshot.is_active:
+        return
+    file, current = read_certificate(files.certificate), served(snapshot)
+    if file.sha256 != current.sha256:
+        yield NOT_RELOADED.finding(f"served: {current}; in {files.certificate}: {file}")
+
+
+KEY = Cause(
+    "tls-key-readable",
+    "Every user of this host can read the private key, and with it pose as the gateway.",
+    "sudo chmod o-rwx {path}",
+    outcome=Outcome.WARNING,
+    requires=(*_REQUIRES, "tls-unusable"),
+)
+
+
+@detects(KEY)
+def detect_tls_key_readable(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a private key that other users can read."""
+    files = snapshot.settings.tls
+    if files is not None and (mode := files.key.stat().st_mode) & 0o004:
+        yield KEY.finding(f"{files.key}: mode {mode & 0o7777:04o}", path=str(files.key))
+
+
+OFF = Cause(
+    "tls-off",
+    "Other machines reach the port over plain HTTP: keys and prompts cross the network unencrypted.",
+    "Set TLS_CERT_FILE and TLS_KEY_FILE in .env, or TRUSTED_PROXIES to the proxy that adds HTTPS (docs/tls.md), then:"
+    " sudo litellmctl install",
+    outcome=Outcome.WARNING,
+    requires=_REQUIRES,
+    # Then the service does not listen on HOST.
+    skipped_if=("port-address", "port-mismatch"),
+)
+
+
+@detects(OFF)
+def detect_tls_off(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect plain HTTP on an address that other machines reach, without a proxy in front."""
+    if exposure_warning(snapshot.environment):
+        yield OFF.finding(f"HOST={snapshot.settings.host}")
+
+
+def served(snapshot: Snapshot) -> Certificate:
+    """The certificate that the service serves on its port.
+
+    Raises:
+        Unavailable: it does not serve HTTPS there.
+    """
+
+    def fetch() -> Certificate:
+        url = urlsplit(snapshot.settings.base_url)
+        try:
+            return served_certificate(url.hostname or "", url.port or 0, 2.0)
+        except OSError as error:
+            raise Unavailable(f"no certificate from {url.netloc}: {error.strerror or error}") from None
+
+    return snapshot.cached("served certificate", fetch)  # type: ignore[no-any-return]

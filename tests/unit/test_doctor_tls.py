@@ -1,0 +1,84 @@
+"""What doctor finds about HTTPS, with a server that serves a certificate on loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+from litellm_systemd.doctor.check_tls import (
+    detect_tls_expiry,
+    detect_tls_key_readable,
+    detect_tls_not_reloaded,
+    detect_tls_off,
+    detect_tls_unusable,
+)
+from litellm_systemd.doctor.engine import DoctorCheck, Finding
+from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.env.settings import build_settings, parse_dotenv
+from litellm_systemd.env.tls import TlsFiles, TlsPair
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.report.report import Outcome
+from tests.certificates import issue_pair, serving, write_pair
+
+AUTHORITY = trustme.CA()
+PAIR = issue_pair(AUTHORITY, "gateway.example")
+
+
+class Host(Snapshot):
+    """A host with these settings, whose service runs and serves HTTPS on a port of the test, or does not run."""
+
+    environment: Any = None
+    settings: Any = None
+    is_active: Any = None
+
+    def __init__(self, files: TlsFiles, port: int | None) -> None:
+        super().__init__(Layout())
+        dotenv = parse_dotenv(
+            f"TLS_CERT_FILE={files.certificate}\nTLS_KEY_FILE={files.key}\nPORT={port or 4000}", ".env"
+        )
+        self.environment = dotenv.values
+        self.settings = build_settings(dotenv, installed={}, new_key=str)
+        self.is_active = port is not None
+
+
+def find(check: DoctorCheck, host: Snapshot) -> list[Finding]:
+    return [each for each in check.detect(host) if isinstance(each, Finding)]
+
+
+def test_doctor_with_a_good_pair(tmp_path: Path) -> None:
+    """A usable pair that the service serves is no finding."""
+    with serving(PAIR) as port:
+        host = Host(write_pair(tmp_path, PAIR), port)
+        for each in (
+            detect_tls_unusable,
+            detect_tls_expiry,
+            detect_tls_not_reloaded,
+            detect_tls_key_readable,
+            detect_tls_off,
+        ):
+            assert find(each, host) == []
+
+
+def test_doctor_compares_file_and_service(tmp_path: Path) -> None:
+    """A renewed file that the service has not loaded is found, and the end that counts is that of the served one."""
+    old = issue_pair(AUTHORITY, "gateway.example", days=3)
+    with serving(old) as port:
+        host = Host(write_pair(tmp_path, PAIR), port)
+        (stale,) = find(detect_tls_not_reloaded, host)
+        assert stale.remedy.startswith("sudo systemctl reload litellm")
+        (ends,) = find(detect_tls_expiry, host)
+        assert ends.outcome is Outcome.WARNING
+
+
+def test_doctor_before_a_start(tmp_path: Path) -> None:
+    """Without a running service the files are checked: an expired certificate, a wrong key, an open key."""
+    expired = issue_pair(AUTHORITY, "gateway.example", days=-1)
+    host = Host(write_pair(tmp_path, TlsPair(expired.certificate, PAIR.key)), None)
+    (tmp_path / "tls.key").chmod(0o604)
+    assert find(detect_tls_expiry, host)[0].outcome is Outcome.FAILED
+    assert "is not that of the certificate" in find(detect_tls_unusable, host)[0].evidence
+    assert find(detect_tls_key_readable, host)[0].remedy == f"sudo chmod o-rwx {tmp_path / 'tls.key'}"
+    (tmp_path / "tls.key").unlink()
+    assert "No such file" in find(detect_tls_unusable, host)[0].evidence
