@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from litellm_systemd.runtime.channel import CONNECTION, Refusals
-from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
+from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, AuthenticationGate, Refusal
 from litellm_systemd.runtime.http.limits import Limits
+from litellm_systemd.runtime.http.refuse import RefusalCounter
 from tests.unit.running_server import Peer, World, run, serve
 
 
@@ -124,6 +125,33 @@ def test_limit_of_an_address() -> None:
             assert world.counter.take()[0].reasons == {"above MAX_CONNECTIONS_PER_ADDRESS": 3}
         async with serve(limits=limits) as world:
             assert not any([await is_closed(each) for each in await connect(world, 8)])
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("pipelined", [1, 2])
+def test_delayed_refusals_make_room(pipelined: int) -> None:
+    """Connections that wait for the delayed refusal of a guessed key are closed before those of other clients."""
+
+    def guard(application: Any) -> Any:
+        return AuthenticationGate(application, find_refusal, RefusalCounter(), body_limit=0)
+
+    async def find_refusal(scope: Any) -> Refusal | None:
+        keys = [value for name, value in scope["headers"] if name == b"key"]
+        return Refusal("wrong", has_key=True, key=hash(keys[0])) if keys and keys[0] != b"right" else None
+
+    async def scenario() -> None:
+        async with serve(limits=Limits(connections=5), wrap=guard) as world:
+            guesses = await connect(world, 5)
+            for number, each in enumerate(guesses * 2):
+                each.request("/", f"key: {number}")
+                await each.read_until(b'"}}')
+            for number, each in enumerate(guesses * pipelined):
+                each.request("/", f"key: later {number}")
+            await asyncio.sleep(0.1)
+            early, late = await connect(world, 2)
+            assert b"200 OK" in await answer(early, "key: right")
+            assert b"200 OK" in await answer(late, "key: right")
 
     run(scenario)
 

@@ -20,6 +20,8 @@ from litellm_systemd.runtime.http.refuse import LOCAL, Reason, RefusalCounter, r
 #: The key in the `state` of an ASGI scope for whether the request has the right key. It is missing if LiteLLM
 #: decides.
 HAS_RIGHT_KEY = "litellm_systemd.has_right_key"
+#: The same for whether the request is refused: its connection may be closed before the client gets the refusal.
+IS_REFUSED = "litellm_systemd.is_refused"
 #: Seconds to close the connection of a refused WebSocket.
 _CLOSE_TIMEOUT = 1.0
 
@@ -65,6 +67,8 @@ class AuthenticationGate:
         if refusal is None:
             await self._application(scope, receive, send)
             return
+
+        scope.get("state", {})[IS_REFUSED] = True
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             client = scope["client"]

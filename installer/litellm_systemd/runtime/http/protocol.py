@@ -17,7 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
+from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, IS_REFUSED
 from litellm_systemd.runtime.http.connections import Connections
 from litellm_systemd.runtime.http.errors import ApiError, build_response
 from litellm_systemd.runtime.http.limits import Limits
@@ -99,8 +99,13 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def has_complete_request(self) -> bool:
-        """Whether a request has arrived completely whose response is not complete yet."""
-        return self._is_responding and self._phase is not _Phase.BODY
+        """Whether a request has arrived completely whose response is not complete yet, unless it is refused.
+
+        Which of several pipelined requests is refused is not known here: no client but an attacker sends such.
+        """
+        if not self._is_responding or self._phase is _Phase.BODY or self.pipeline:
+            return False
+        return IS_REFUSED not in self.cycle.scope["state"]
 
     @property
     def _is_responding(self) -> bool:
