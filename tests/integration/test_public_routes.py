@@ -40,9 +40,11 @@ def get(service: Service, path: str, **headers: str) -> HTTPResponse:
 
 @pytest.fixture(scope="module")
 def document(service: Service) -> Any:
-    """LiteLLM's API document."""
-    response = get(service, "/openapi.json")
-    assert (response.status, response.headers["content-type"]) == (200, "application/json")
+    """LiteLLM's API document. It is complete a while after the start."""
+    response = wait_for(
+        "the document", lambda: found if (found := get(service, "/openapi.json")).status == 200 else None
+    )
+    assert response.headers["content-type"] == "application/json"
     return json.loads(response.read())
 
 

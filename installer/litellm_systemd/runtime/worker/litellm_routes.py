@@ -59,6 +59,7 @@ _DOCUMENTATION_IS_OFF = (
     "The API documentation and the public catalogues are off. API_DOCS=true in .env turns them on."
 )
 _ADMIN_UI_IS_OFF = "The Admin UI and its sign-in are off: they need a database."
+_IS_BUILT = "The API document is still being built. Try again in a few seconds."
 _NO_DOCUMENT = "The API document is not available. The journal of the service has the cause."
 _NO_BODY = "This page takes no request body."
 _KINDS = {400: "invalid_request", 404: "not_found", 503: "service_unavailable"}
@@ -164,7 +165,9 @@ def _find_off(route: str) -> str:
 
 async def _read_document(scope: Any, document: ApiDocument) -> Page:
     text = await document.read(_DOCUMENT_TIMEOUT)
-    return Page(200, "application/json", text) if text else _refuse(scope, 503, _NO_DOCUMENT)
+    if not text:
+        return _refuse(scope, 503, _IS_BUILT if text is None else _NO_DOCUMENT)
+    return Page(200, "application/json", text)
 
 
 def _refuse(scope: Any, status: int, message: str) -> Page:
