@@ -52,7 +52,7 @@ _ADMIN_UI = (
 #: LiteLLM's names of the features that are an MCP server, or a sign-in (OAuth) to one.
 _MCP_FEATURES = frozenset({"mcp_app", "mcp_byok_oauth", "mcp_discoverable"})
 #: Seconds that a request waits for the API document. It is complete a few seconds after the start.
-_DOCUMENT_TIMEOUT = 30.0
+_DOCUMENT_TIMEOUT = 10.0
 
 _ROOT = "This is a gateway for large language models. With its key, GET /v1/models lists them.\n"
 _DOCUMENTATION_IS_OFF = (
