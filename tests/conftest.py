@@ -21,6 +21,7 @@ _LONGEST = (
     "test_killed_processes.py",
     "test_zero_downtime.py",
     "test_doctor_aws.py",
+    "test_attacks.py",
     "test_install_edge_cases.py::test_uninstall_and_purge",
     "test_doctor_logs.py",
     "test_rehearse_foreground.py",

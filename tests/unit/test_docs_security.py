@@ -23,7 +23,7 @@ def rows() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("row", rows())
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.split("|")[1].strip()[:40])
 def test_protection_names_its_tests(row: str) -> None:
     """Each protection has a default, a setting and a test, and the test exists."""
     cells = [cell.strip() for cell in row.strip("|").split(" | ")]
