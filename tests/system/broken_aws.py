@@ -89,6 +89,12 @@ ON_ROLE = {
         f"no instance metadata answers at http://{METADATA}",
         METADATA_AGAIN,
     ),
+    "metadata denied to the service": BrokenHost(
+        drop_in(f"IPAddressDeny={METADATA}"),
+        "aws-role",
+        f"its unit denies it the instance metadata: IPAddressDeny={METADATA}",
+        NO_DROP_IN,
+    ),
     "expired role credentials": BrokenHost(
         f"{control('metadata', lifetime=-60)}; {control('rotate')}",
         "aws-role",
