@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -171,6 +173,21 @@ def test_short_block_is_reported(service: Service) -> None:
     assert " in POST /v1/chat/completions (mine.py:" in line
     assert " async_pre_call_hook < " in line
     assert service.workers() == before
+
+
+def test_paused_service_continues(service: Service) -> None:
+    """A pause of all processes, as of a virtual machine that is moved, costs no worker."""
+    workers = sorted(service.workers())
+    everything = (service.process.pid, *workers)
+    for pid in everything:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(WATCHDOG * 0.75)
+    for pid in everything:
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.3)  # the main process may run first, and then sees no heartbeat
+    assert Client(service, "hello").finish() == 200
+    time.sleep(1.5)
+    assert sorted(service.workers()) == workers
 
 
 def test_hung_workers_are_replaced(service: Service, upstream: Upstream) -> None:

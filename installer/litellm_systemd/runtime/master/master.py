@@ -29,6 +29,9 @@ from litellm_systemd.runtime.worker.worker import Job
 
 #: Seconds between two checks of the timeouts.
 _TICK = 0.25
+#: Seconds without a check of the timeouts after which the whole service was paused, as by `systemctl freeze` or with
+#: its virtual machine. The workers could send no heartbeat either.
+_PAUSE = 1.0
 #: Seconds for a worker to exit after its last request: LiteLLM flushes its buffers then.
 _EXIT_TIMEOUT = 15.0
 #: The service exits if a serving generation has no worker left after this many failed starts in a row.
@@ -73,6 +76,7 @@ class Master:
         self.refusals = RefusalLog(journal.notice, journal.warning)
         self._last_number = 0
         self._start_deadline = started_at + options.start_timeout
+        self._ticked_at = started_at
         self._watchdog = Watchdog(notifier)
         self._exit_code = ExitCode.OK
         self._fatal_error = ""
@@ -309,7 +313,10 @@ class Master:
     def _tick(self, now: float) -> None:
         self._pool.reap()
         self.refusals.tick(now)
+        paused, self._ticked_at = now - self._ticked_at, now
         for worker in self.workers:
+            if paused > _PAUSE:
+                worker.excuse(paused)
             if block := worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit):
                 self._journal.warning(f"{block}. Its other requests waited")
         if self.current is not None and len(self.generations) == 1 and not self.reloads.running:

@@ -122,6 +122,10 @@ class WorkerHandle:
         self.discarded = True
         self.send_signal(signal.SIGKILL)
 
+    def excuse(self, seconds: float) -> None:
+        """Do not count time in which no process of the service ran."""
+        self.progress_at += seconds
+
     def enforce_limits(self, now: float, start_timeout: float, hang_limit: float) -> str:
         """Kill the worker if it hangs or does not exit in time. Returns how long it was blocked if a block has ended.
 
