@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
 import socket
 import ssl
 import subprocess
+import warnings
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import hypothesis
 import pytest
 import trustme
+from hypothesis import strategies as st
 
 from litellm_systemd.client.certificate import judge_certificate
 from litellm_systemd.commands.preflight import require_tls
@@ -60,6 +65,7 @@ def test_a_pair_is_read() -> None:
         pytest.param(TlsPair(PAIR.certificate, "hello"), "TLS_KEY_FILE has no private key in PEM", id="no key"),
         pytest.param(TlsPair(PAIR.certificate, PAIR.certificate), "has no private key", id="twice the certificate"),
         pytest.param(TlsPair(PAIR.key, PAIR.certificate), "TLS_CERT_FILE has no certificate", id="exchanged"),
+        pytest.param(TlsPair(PAIR.certificate, "\ud800"), "has no private key", id="not ASCII"),
         pytest.param(TlsPair("", ""), "TLS_CERT_FILE has no certificate", id="empty"),
         pytest.param(
             TlsPair(PAIR.certificate.replace("MII", "AAA", 1), PAIR.key), "has no certificate", id="damaged"
@@ -72,6 +78,30 @@ def test_an_unusable_pair(pair: TlsPair, said: str) -> None:
         load_pair(pair)
     assert said in refused.value.message
     assert refused.value.hint
+
+
+def damage(pem: str, changes: list[tuple[int, int]]) -> str:
+    """PEM with other bytes at some places of its content."""
+    first, *lines, last = pem.strip().splitlines()
+    content = bytearray(base64.b64decode("".join(lines)))
+    for at, value in changes:
+        content[at % len(content)] = value
+    return f"{first}\n{base64.b64encode(content).decode()}\n{last}\n"
+
+
+@hypothesis.settings(max_examples=200, derandomize=True, database=None)
+@hypothesis.given(
+    st.booleans(), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=3)
+)
+def test_a_damaged_pair(is_key: bool, changes: list[tuple[int, int]]) -> None:
+    """Any damage to a certificate or a key is refused with one clear error, or does no harm."""
+    pair = TlsPair(
+        PAIR.certificate if is_key else damage(PAIR.certificate, changes),
+        damage(PAIR.key, changes) if is_key else PAIR.key,
+    )
+    with contextlib.suppress(InputError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        load_pair(pair)
 
 
 def test_old_protocols_are_off() -> None:

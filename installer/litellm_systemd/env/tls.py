@@ -154,7 +154,7 @@ def _in_memory(text: str) -> Iterator[Path]:
     descriptor = os.memfd_create("tls")
     try:
         path = Path(f"/proc/self/fd/{descriptor}")
-        path.write_text(text, encoding="ascii")
+        path.write_text(text, encoding="ascii", errors="replace")
         yield path
     finally:
         os.close(descriptor)
@@ -196,17 +196,17 @@ def parse_certificate(pem: str) -> Certificate:
 
     try:
         found = x509.load_pem_x509_certificate(pem.encode())
-        names = _names(found)
-    except ValueError:
+        # What cryptography does not parse before it is read raises these here.
+        return Certificate(
+            names=_names(found),
+            not_after=found.not_valid_after_utc,
+            is_self_signed=found.issuer == found.subject,
+            sha256=found.fingerprint(SHA256()).hex(),
+        )
+    except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise InputError(
             f"{_CERT} has no certificate in PEM", "PEM has lines like -----BEGIN CERTIFICATE-----. Name such a file."
         ) from None
-    return Certificate(
-        names=names,
-        not_after=found.not_valid_after_utc,
-        is_self_signed=found.issuer == found.subject,
-        sha256=found.fingerprint(SHA256()).hex(),
-    )
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
