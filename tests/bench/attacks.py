@@ -85,12 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if missing := [each for each in options.peer if each in _PROGRAMS and shutil.which(each) is None]:
         parser.exit(69, f"no benchmark: not in PATH: {', '.join(missing)}. To install them: {_INSTALL}\n")
-    results = {}
+    busy, results = os.getloadavg()[0], {}
     for name in options.peer:
         _say(f"* {name}")
         with PEERS[name]() as service:
             results[name] = _measure(service, options.attack, options.seconds)
-    text = f"{here_and_now()}; each attack {options.seconds:g} s.\n\n{render(results)}"
+    load = f"Load of the machine before: {busy:.1f}, after: {os.getloadavg()[0]:.1f}."
+    text = f"{here_and_now()}; each attack {options.seconds:g} s. {load}\n\n{render(results)}"
     sys.stdout.write(f"{text}\n")
     if options.record:
         write_between_markers(_PAGE, text, "attacks")
