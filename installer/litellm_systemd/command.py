@@ -21,6 +21,8 @@ from litellm_systemd.errors import CommandError, Interrupted, MissingError
 #: Bytes of the output of a program. Some print what the service wrote, which may be endless.
 _MAX_OUTPUT = 64 * 1024 * 1024
 _READ_SIZE = 65536
+#: The exit code that stands for a program that did not exit in time, as in timeout(1).
+TIMED_OUT = 124
 
 
 def interruptible() -> AbstractContextManager[None]:
@@ -120,7 +122,7 @@ def run(
     except FileNotFoundError:
         raise MissingError(f"{argv[0]} is not installed", hint or f"Install {argv[0]}.") from None
     except subprocess.TimeoutExpired:
-        raise CommandError(argv, 124, f"it did not exit within {timeout:.0f} s", hint) from None
+        raise CommandError(argv, TIMED_OUT, f"it did not exit within {timeout:.0f} s", hint) from None
     if done.is_cut and not may_cut:
         raise CommandError(argv, done.returncode, f"it printed more than {limit >> 20} MiB", hint)
     if check and done.returncode != 0 and not done.is_cut:

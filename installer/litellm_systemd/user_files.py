@@ -174,7 +174,9 @@ def _trusted_ids() -> tuple[set[int], set[int]]:
     with suppress(KeyError):
         invoker = pwd.getpwnam(os.environ["SUDO_USER"])
         users.add(invoker.pw_uid)
-        groups.add(invoker.pw_gid)
+        group = grp.getgrgid(invoker.pw_gid)
+        if group.gr_name == invoker.pw_name and set(group.gr_mem) <= {invoker.pw_name}:
+            groups.add(invoker.pw_gid)  # a group of its own; others, such as `users`, have more members
     return users, groups
 
 

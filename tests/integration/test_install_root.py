@@ -137,6 +137,17 @@ def test_a_removed_configuration_link(image: Path) -> None:
     assert link.readlink() == Path("configs/demo.yml")
 
 
+def test_edited_environment_file_stays(image: Path) -> None:
+    """An install neither overwrites an edited environment file nor plans to, comments included."""
+    path = image / "etc/litellm/litellm.env"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before + '# mine\nHTTPS_PROXY="http://proxy:3128"\n', encoding="utf-8")
+    report = ctl("install", "--root", str(image), "--dry-run", cwd=image / "work")
+    assert "litellm.env" not in " ".join(report["data"]["actions"])
+    assert "litellm.env was edited" in " ".join(report["notes"])
+    path.write_text(before, encoding="utf-8")
+
+
 def test_uninstall_without_terminal(image: Path) -> None:
     """Without a terminal, `uninstall` names --yes and removes nothing."""
     report = ctl("uninstall", "--root", str(image), cwd=image, code=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 from litellm_systemd.commands.client import client
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
-from litellm_systemd.errors import InstallerError
+from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.stored_secrets import find_key
+from litellm_systemd.host.stored_secrets import find_key, with_stored_secrets
 from tests.fakes import ACCOUNT, Cloud, run_cloud
 from tests.fakes.http import utc_now
 from tests.integration.doctor_snapshot import BASE, causes, diagnose, pair
@@ -124,6 +125,25 @@ def test_install_checks_secrets_and_stores_no_value(aws: Cloud, tmp_path: Path) 
         resolve_service(request)
     assert refused.value.message.startswith("LITELLM_MASTER_KEY: AWS Secrets Manager in eu-central-1, arn:aws:")
     assert "litellmctl iam-policy" in refused.value.hint
+
+
+def test_home_of_the_service_runs_nothing_as_root(
+    aws: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the service has no key pair, root runs no program that a file in the service's home names."""
+    monkeypatch.setattr(Layout, "state", str(tmp_path))
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text(f"[default]\ncredential_process = touch {tmp_path}/ran\n", encoding="utf-8")
+    environment = {name: value for name, value in variables(aws).items() if name not in pair()}
+    with contextlib.suppress(InstallerError):
+        with_stored_secrets(environment)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_late_answer(aws: Cloud) -> None:
+    """If AWS does not answer in time, the error names the variables."""
+    with pytest.raises(Unavailable, match=r"AWS did not answer within .* LITELLM_MASTER_KEY, OPENAI_API_KEY"):
+        with_stored_secrets(variables(aws), timeout=0.01)
 
 
 def test_doctor_reports_an_unreadable_secret(aws: Cloud, tmp_path: Path) -> None:

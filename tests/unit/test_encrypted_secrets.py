@@ -6,6 +6,7 @@ tests/system/test_encrypted_secrets.py runs it on a real systemd.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,13 @@ def test_saved_edit_holds_no_secret() -> None:
 def test_what_is_encrypted(name: str, value: str, expected: bool) -> None:
     """Secrets are encrypted, a password in the URL of a proxy too; addresses, regions and numbers are not."""
     assert holds_secret(name, value) is expected
+
+
+def test_credential_that_is_no_file(tmp_path: Path) -> None:
+    """A pipe in place of the credential is an error and not waited for."""
+    os.mkfifo(tmp_path / "litellm.secrets")
+    with pytest.raises(InputError, match="is not a regular file"):
+        add_secrets({"CREDENTIALS_DIRECTORY": str(tmp_path)})
 
 
 def test_service_reads_the_credential(tmp_path: Path) -> None:

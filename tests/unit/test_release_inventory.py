@@ -10,7 +10,7 @@ import pytest
 
 from litellm_systemd.commands import releases as verbs
 from litellm_systemd.commands.install import choose_release
-from litellm_systemd.errors import InputError, UsageError
+from litellm_systemd.errors import InputError, Unavailable, UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases.inventory import (
     Release,
@@ -143,3 +143,26 @@ def test_prune(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
         ("0.1.1-ccc", True, False),
         ("0.1.0-aaa", False, True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('LITELLM_MASTER_KEY="aws-ssm:/litellm/key"', "does not know secrets in AWS"),
+        ('TLS_CERT_FILE="/etc/gateway.pem"', "would serve plain HTTP"),
+        ('PORT="4000"', None),
+    ],
+)
+def test_release_that_lacks_a_feature_in_use(
+    layout: Layout, line: str, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rollback refuses a release that would read the environment differently."""
+    path = layout.real(layout.environment_file)
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{line}\n", encoding="utf-8")
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr(verbs, "replace_process", started.append)
+    monkeypatch.setattr(verbs, "require_root", lambda *_: None)
+    with pytest.raises(AssertionError if said is None else Unavailable, match=said or "exec"):
+        verbs.rollback(layout, None, say=lambda _: None)
+    assert bool(started) is (said is None)

@@ -84,6 +84,14 @@ def test_owner_and_mode(
     assert refused.value.hint.endswith(f": {fix.format(path=path)}")
 
 
+def test_shared_group(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group that is not the caller's alone is not trusted, though it is their primary group."""
+    monkeypatch.setenv("SUDO_USER", "sync")
+    user, group = pwd.getpwnam("sync")[2:4]
+    with pytest.raises(PermissionDenied, match="the group nogroup can write to it"):
+        read_trusted(text(folder / ".env", user, group, 0o664))
+
+
 def test_without_sudo_a_file_of_another_user(folder: Path) -> None:
     """Without sudo(8), no other user than root is trusted."""
     with pytest.raises(PermissionDenied, match=f"belongs to {CALLER}"):

@@ -237,7 +237,9 @@ def learn_secrets(snapshot: Snapshot) -> Scrubber:
     for path in (environment, *sorted(failed)):
         scrubber.learn_variables(parse_environment_file(_text(path)))
     with contextlib.suppress(InstallerError, OSError):
-        scrubber.learn_variables(with_stored_secrets(read_installed(layout), timeout=snapshot.optional_timeout))
+        installed = read_installed(layout)
+        scrubber.learn_variables(installed)
+        scrubber.learn_variables(with_stored_secrets(installed, timeout=snapshot.optional_timeout))
     for path in _configurations(snapshot):
         scrubber.learn_yaml(_text(path))
     for path in unit_files(layout):

@@ -311,14 +311,15 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
     if kept_environment is not None:
         # The edited environment file stays, so that nothing may be made from .env.
         request = replace(request, env_file=None, installed_only=True)
-        if encrypts is not (layout.secrets in host.manifest) or _holds_secrets(kept_environment.found):
+        moves = encrypts is not (layout.secrets in host.manifest)
+        if moves or (encrypts and _holds_secrets(kept_environment.found)):
             # Its variables are kept, but not the file: secrets move into it or out of it.
             take |= {layout.environment_file}
     if given_up or kept_environment is not None:
         service = resolve_service(replace(request, take=request.take | given_up))
         desired = build(service, take=take | given_up, encrypted=encrypt(service))
         plan = plan_install(layout, desired, host)
-    if kept_environment is not None:
+    if kept_environment is not None and layout.environment_file not in take:
         plan = replace(plan, kept=(*plan.kept, kept_environment))
     return InstallPlan(service, source, host, desired, plan)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.command import replace_process
+from litellm_systemd.env import secret_references, tls
+from litellm_systemd.env.variables import TLS_CERT_FILE
 from litellm_systemd.errors import (
     CannotCreate,
     InputError,
@@ -23,7 +25,7 @@ from litellm_systemd.errors import (
 )
 from litellm_systemd.host import encrypted_secrets
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import require_root
+from litellm_systemd.host.observe import read_environment_file, require_root
 from litellm_systemd.install.apply import changing
 from litellm_systemd.releases.archive import read_manifest
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
@@ -103,7 +105,7 @@ def rollback(
     Raises:
         UsageError: there is no such release.
         InputError: it has a LiteLLM that is refused.
-        Unavailable: its Python was removed.
+        Unavailable: its Python was removed, or it does not know what the environment uses.
     """
     require_root("litellmctl rollback")
     chosen = choose_rollback(layout, identifier)
@@ -120,7 +122,7 @@ def rollback(
 
 def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> Report:
     """Become the litellmctl of the release: only it knows its units and files."""
-    _require_encryption(layout, identifier)
+    _require_features(layout, identifier)
     say(f"release {identifier} takes over")
     if leaves_timer(layout, identifier):
         say(
@@ -132,16 +134,38 @@ def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> R
     raise AssertionError("exec doesn't return")  # pragma: no cover
 
 
-def _require_encryption(layout: Layout, identifier: str) -> None:
-    """Check that the release knows encrypted secrets, if there are any: it would generate another master key."""
-    module = f"lib/python*/site-packages/{encrypted_secrets.__name__.replace('.', '/')}.py"
-    knows = any(layout.real(layout.release(identifier)).glob(module))
-    if not knows and layout.real(layout.secrets).exists():
-        raise Unavailable(
-            f"release {identifier} does not know encrypted secrets",
+def _require_features(layout: Layout, identifier: str) -> None:
+    """Check that the release knows what the environment uses.
+
+    Another one would generate a new master key, take a reference for the key itself, or serve plain HTTP.
+    """
+    variables = read_environment_file(layout)
+    features = (
+        (
+            encrypted_secrets,
+            layout.real(layout.secrets).exists(),
+            "encrypted secrets",
             "Write them back into the environment file first: sudo litellmctl install --installed"
             " --no-encrypt-secrets",
-        )
+        ),
+        (
+            secret_references,
+            any(map(secret_references.is_reference, variables.values())),
+            "secrets in AWS",
+            "Write the secrets themselves into .env first, then: sudo litellmctl install",
+        ),
+        (
+            tls,
+            TLS_CERT_FILE.name in variables,
+            f"{TLS_CERT_FILE.name} and would serve plain HTTP",
+            f"Remove {TLS_CERT_FILE.name} and TLS_KEY_FILE from .env first, then: sudo litellmctl install",
+        ),
+    )
+    folder = layout.real(layout.release(identifier))
+    for module, is_used, what, fix in features:
+        path = f"lib/python*/site-packages/{module.__name__.replace('.', '/')}.py"
+        if is_used and not any(folder.glob(path)):
+            raise Unavailable(f"release {identifier} does not know {what}", fix)
 
 
 def leaves_timer(layout: Layout, identifier: str) -> bool:

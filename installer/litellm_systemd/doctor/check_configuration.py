@@ -11,7 +11,7 @@ from litellm_systemd.doctor.check_files import is_readable
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import FILE_VARIABLES, judge_end
-from litellm_systemd.env.service_credential import add_secrets
+from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
 from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable
 from litellm_systemd.gateway.config import ConfigError, Severity, lint
 from litellm_systemd.host.encrypted_secrets import HOST_KEY, Undecryptable
@@ -129,7 +129,9 @@ def detect_environment_stale(snapshot: Snapshot) -> Iterator[Finding]:
     if not snapshot.is_active or not last.startswith(f"{snapshot.layout.environment_file} "):
         return
     running = read_environ(Path(f"/proc/{snapshot.service['MainPID']}/environ"))
-    # The main process adds what systemd passes to it encrypted, which proc(5) does not show.
+    # The main process adds what systemd passes to it encrypted, which proc(5) does not show. It could change what
+    # proc(5) shows, and so does not choose the folder that root reads.
+    running[CREDENTIALS_FOLDER] = f"/run/credentials/{contract.SERVICE}"
     add_secrets(running)
     changed = changed_variables(snapshot.environment, running)
     if changed:

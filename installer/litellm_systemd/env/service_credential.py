@@ -11,8 +11,10 @@ from pathlib import Path
 
 from litellm_systemd.contract import SECRETS_CREDENTIAL
 from litellm_systemd.errors import InputError
+from litellm_systemd.user_files import read_regular
 
-_FOLDER = "CREDENTIALS_DIRECTORY"
+#: The variable with the folder of the credentials.
+CREDENTIALS_FOLDER = "CREDENTIALS_DIRECTORY"
 
 
 def read_credential(environ: Mapping[str, str], name: str) -> bytes | None:
@@ -21,15 +23,17 @@ def read_credential(environ: Mapping[str, str], name: str) -> bytes | None:
     Raises:
         InputError: it cannot be read.
     """
-    if not (folder := environ.get(_FOLDER)):
+    if not (folder := environ.get(CREDENTIALS_FOLDER)):
         return None
     path = Path(folder, name)
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputError(f"the credential {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"the credential {path} {error}") from None
 
 
 def render_secrets(variables: Mapping[str, str]) -> str:

@@ -5,17 +5,22 @@ The runtime gets them, as a program (docs/adr/0002), in the way in which the ser
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
-from litellm_systemd.command import minimal_environment, run, runtime_argv
+from litellm_systemd.command import TIMED_OUT, minimal_environment, run, runtime_argv
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import CommandError, InputError, Unavailable
-from litellm_systemd.host.layout import Layout
+from litellm_systemd.user_files import require_trusted
 
+#: The files in which boto3 finds programs to run, as well as keys.
+CONFIG_FILE, SHARED_FILE = "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"
 #: Seconds for all secrets, with the start of Python.
 _TIMEOUT = 60
 
@@ -28,10 +33,24 @@ def with_stored_secrets(environment: Mapping[str, str], timeout: float = _TIMEOU
         Unavailable: AWS cannot be reached, or refuses access.
         CommandError: there is no answer within `timeout` seconds.
     """
-    if not any(map(is_reference, environment.values())):
+    names = [name for name, value in environment.items() if is_reference(value)]
+    if not names:
         return dict(environment)
-    own = {**minimal_environment(), "HOME": Layout.state}
-    done = run(runtime_argv("secrets"), check=False, environment={**own, **environment}, timeout=timeout)
+    # Not the service's home: its user could name a program there that boto3 runs as root (credential_process).
+    own = {**minimal_environment(), CONFIG_FILE: os.devnull, SHARED_FILE: os.devnull}
+    for name in (CONFIG_FILE, SHARED_FILE):
+        if path := environment.get(name):
+            with contextlib.suppress(FileNotFoundError):
+                require_trusted(Path(path))
+    try:
+        done = run(runtime_argv("secrets"), check=False, environment={**own, **environment}, timeout=timeout)
+    except CommandError as error:
+        if error.returncode != TIMED_OUT:
+            raise
+        raise Unavailable(
+            f"AWS did not answer within {timeout:g} s, which holds {', '.join(names)}",
+            "The network, or the VPC endpoint of Secrets Manager or SSM, drops the connection.",
+        ) from None
     if not done.stdout:
         raise CommandError(done.argv, done.returncode, done.stderr)
     answer: dict[str, str] = json.loads(done.stdout)
