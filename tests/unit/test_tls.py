@@ -202,17 +202,29 @@ def test_install_accepts_a_pair(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "line", "said"),
     [
-        pytest.param(TlsPair(PAIR.certificate, OTHER.key), "the key in TLS_KEY_FILE is not that", id="mismatch"),
-        pytest.param(issue_pair(AUTHORITY, "a.example", days=-1), "expired on", id="expired"),
+        pytest.param(TlsPair("hello", PAIR.key), 1, "TLS_CERT_FILE has no certificate", id="no certificate"),
+        pytest.param(issue_pair(AUTHORITY, "a.example", days=-1), 1, "expired on", id="expired"),
+        pytest.param(TlsPair(PAIR.certificate, OTHER.key), 2, "the key in TLS_KEY_FILE is not that", id="mismatch"),
+        pytest.param(TlsPair(PAIR.certificate, encrypt(PAIR.key)), 2, "has a passphrase", id="passphrase"),
+        pytest.param(TlsPair(PAIR.certificate, "hello"), 2, "TLS_KEY_FILE has no private key", id="no key"),
     ],
 )
-def test_install_refuses(tmp_path: Path, pair: TlsPair, said: str) -> None:
-    """A pair that no client or no start could use is refused with the line of .env."""
-    with pytest.raises(InputError, match=r"^\.env:1: ") as refused:
+def test_install_refuses(tmp_path: Path, pair: TlsPair, line: int, said: str) -> None:
+    """A pair that no client or no start could use is refused with the line of the file's variable in .env."""
+    with pytest.raises(InputError, match=rf"^\.env:{line}: ") as refused:
         check(tmp_path, pair)
     assert said in refused.value.message
+
+
+@pytest.mark.parametrize(("line", "name", "file"), [(1, "TLS_CERT_FILE", "tls.crt"), (2, "TLS_KEY_FILE", "tls.key")])
+def test_install_refuses_a_missing_file(tmp_path: Path, line: int, name: str, file: str) -> None:
+    """A file that does not exist is refused with the line of its own variable."""
+    dotenv = parse_dotenv(naming(write_pair(tmp_path, PAIR)), ".env")
+    (tmp_path / file).unlink()
+    with pytest.raises(InputError, match=rf"^\.env:{line}: {name}=.*/{file}: No such file"):
+        require_tls(dotenv, build_settings(dotenv, installed={}, new_key=str), NOW)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -221,7 +233,7 @@ def test_install_refuses_files_of_others(tmp_path: Path) -> None:
     files = write_pair(tmp_path, PAIR)
     os.chown(files.key, 65534, 65534)
     dotenv = parse_dotenv(naming(files), ".env")
-    with pytest.raises(PermissionDenied, match=r"^\.env:1: .*tls\.key is not safe for root to use"):
+    with pytest.raises(PermissionDenied, match=r"^\.env:2: .*tls\.key is not safe for root to use"):
         require_tls(dotenv, build_settings(dotenv, installed={}, new_key=str), NOW)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, PAIR, PROFILE, PROFI
 from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.env.secret_references import SecretReference
 from litellm_systemd.env.settings import Settings
-from litellm_systemd.env.tls import load_pair, read_pair
+from litellm_systemd.env.tls import load_pair, read_certificate, read_pair
 from litellm_systemd.env.variables import TLS_CERT_FILE, TLS_KEY_FILE
 from litellm_systemd.errors import InputError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
@@ -139,32 +140,45 @@ def require_tls(dotenv: Dotenv, settings: Settings, now: datetime) -> tuple[str,
     Nothing is checked for a user who may not read them: only root can install.
 
     Raises:
-        InputError: the service could not serve with them, or clients would refuse the certificate.
+        InputError: the service could not serve with them, or clients would refuse the certificate. The message has
+            the line of the file.
         PermissionDenied: another user could replace one, and have root pass any file of this host to the service.
     """
     files = settings.tls
     if files is None:
         return ()
-    place = dotenv.where(TLS_CERT_FILE.name)
     try:
-        certificate = load_pair(read_pair(files)).certificate
-        for path in (files.certificate, files.key):
-            require_trusted(path)
-    except PermissionDenied as error:
-        raise PermissionDenied(f"{place}: {error.message}", error.hint) from None
-    except InputError as error:
+        with _locating(dotenv, TLS_CERT_FILE.name):
+            certificate = read_certificate(files.certificate)
+            require_trusted(files.certificate)
+        with _locating(dotenv, TLS_KEY_FILE.name):
+            load_pair(read_pair(files))
+            require_trusted(files.key)
+    except InputError:
         if os.geteuid() != 0 and not all(os.access(path, os.R_OK) for path in (files.certificate, files.key)):
             return (f"{TLS_CERT_FILE.name} and {TLS_KEY_FILE.name} were not checked: this user can't read them.",)
-        raise InputError(f"{place}: {error.message}", error.hint) from None
+        raise
     end = judge_certificate(certificate.not_after, now)
     if end.outcome is Outcome.FAILED:
-        raise InputError(f"{place}: the certificate in {files.certificate} {end.detail}", "Renew it, then install.")
+        raise InputError(
+            f"{dotenv.where(TLS_CERT_FILE.name)}: the certificate in {files.certificate} {end.detail}",
+            "Renew it, then install.",
+        )
     warnings = [f"The certificate is {end.detail}. {end.hint}"] if end.outcome is Outcome.WARNING else []
     if not certificate.names:
         warnings.append("The certificate has no subjectAltName: clients refuse it whatever name they connect to.")
     if files.key.stat().st_mode & 0o004:
         warnings.append(f"Every user of this host can read {files.key}. Run: sudo chmod o-rwx {files.key}")
     return tuple(warnings)
+
+
+@contextlib.contextmanager
+def _locating(dotenv: Dotenv, name: str) -> Iterator[None]:
+    """Add the line of a variable to an error about its file."""
+    try:
+        yield
+    except (InputError, PermissionDenied) as error:
+        raise type(error)(f"{dotenv.where(name)}: {error.message}", error.hint) from None
 
 
 def _require_file(dotenv: Dotenv, name: str, path: Path) -> None:
