@@ -272,7 +272,7 @@ def test_the_url(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_url_with_https(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With HTTPS, the URL has a name for which the certificate is valid, and a self-signed one needs trust."""
+    """With HTTPS, the URL has a name of the certificate; a note says if there is none, or if it is self-signed."""
     authority = trustme.CA()
     files = write_pair(tmp_path, issue_pair(authority, "*.example", "gateway.example"))
     Path(".env").write_text(f"TLS_CERT_FILE={files.certificate}\nTLS_KEY_FILE={files.key}\n", encoding="utf-8")
@@ -281,6 +281,10 @@ def test_the_url_with_https(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "self-signed" not in out
     write_pair(tmp_path, issue_pair(authority, "gateway.example", "127.0.0.1"))
     assert "https://127.0.0.1:4000/v1" in run(capsys, "curl")[0]
+    write_pair(tmp_path, issue_pair(authority, "*.example.com"))
+    assert "valid for *.example.com only: use such a name in the URL" in run(capsys, "curl")[0]
+    write_pair(tmp_path, issue_pair(authority))
+    assert "no subjectAltName: clients refuse it" in run(capsys, "curl")[0]
     files.certificate.write_bytes(authority.cert_pem.bytes())
     assert f"NODE_EXTRA_CA_CERTS={files.certificate}" in run(capsys, "curl")[0]
     files.certificate.unlink()

@@ -176,6 +176,10 @@ def _find_url(settings: Settings) -> tuple[str, tuple[str, ...]]:
     if certificate.is_self_signed:
         trust = f"NODE_EXTRA_CA_CERTS={settings.tls.certificate} (Node.js), SSL_CERT_FILE (Python)"
         notes.append(f"The certificate is self-signed. A client trusts it with a copy of its file and {trust}.")
+    if not certificate.names:
+        notes.append("The certificate has no subjectAltName: clients refuse it whatever name they connect to.")
+    elif not names:
+        notes.append(f"The certificate is valid for {', '.join(certificate.names)} only: use such a name in the URL.")
     if host in names or not names:
         return settings.base_url, tuple(notes)
     notes.append(f"The certificate is valid for {', '.join(names)}: the name in the URL must lead to this host.")
