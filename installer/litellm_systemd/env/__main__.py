@@ -40,7 +40,6 @@ service with exit code 78.
 - A switch is on with `true`, `yes`, `on` or `1`, and off with `false`, `no`, `off` or `0`, in any case.
 - A secret is masked wherever its value would be shown. `install --encrypt-secrets` encrypts it
   ([operations.md](operations.md#secrets-at-rest)).
-- A secret is masked wherever its value would be shown.
 - A secret may be a reference to AWS Secrets Manager or SSM Parameter Store, such as `aws-secretsmanager:NAME#KEY` or
   `aws-ssm:/NAME` ([operations.md](operations.md#secrets-in-aws)).
 - Any other variable passes through to LiteLLM as it is.
