@@ -31,8 +31,10 @@ from litellm_systemd.report.report import Outcome
 
 #: MiB of memory that should be available.
 _MIN_MEMORY = 128
-#: MiB that a worker and the main process need, and the share of the memory that is for them.
-_WORKER, _MAIN_PROCESS, _USABLE = 250, 300, 0.75
+#: MB of a worker that it does not share, and MB of the main process, as docs/profile.md measures them.
+_WORKER, _MAIN_PROCESS = 100, 375
+#: The share of the memory of a host that is for the service.
+_USABLE = 0.75
 
 ABSENT = Cause(
     "host-systemd-absent",
@@ -126,8 +128,8 @@ def detect_host_cgroup_memory(snapshot: Snapshot) -> Iterator[Finding]:
 
 MEMORY = Cause(
     "host-memory",
-    "Memory is nearly exhausted: the kernel may kill a worker, and a restart may fail. A worker needs about 100 MB,"
-    " the main process 300 MB.",
+    "Memory is nearly exhausted: the kernel may kill a worker, and a restart may fail. The main process takes about"
+    f" {_MAIN_PROCESS} MB, and each worker about {_WORKER} MB more.",
     "Set NUM_WORKERS=1 in .env, or add memory; then: sudo litellmctl install",
     outcome=Outcome.WARNING,
 )
@@ -143,8 +145,9 @@ def detect_host_memory(_snapshot: Snapshot) -> Iterator[Finding]:
 
 FEW = Cause(
     "host-workers",
-    "The host has too little memory for its number of workers: each needs about 250 MB, and the main process 300 MB."
-    " The kernel may kill workers under load, and a reload, which runs new and old workers together, may fail.",
+    "The host has too little memory for its number of workers. The main process takes about"
+    f" {_MAIN_PROCESS} MB, and each worker about {_WORKER} MB more. A reload runs new and old workers together, so it"
+    " needs memory for twice as many: it may fail, or the kernel may kill workers.",
     "Set a smaller NUM_WORKERS in .env, or add memory; then: sudo litellmctl install",
     outcome=Outcome.WARNING,
 )
@@ -155,7 +158,8 @@ def detect_host_workers(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect more workers than the memory of the host is enough for."""
     total = memory_field(Path("/proc/meminfo"), "MemTotal")
     workers = len([each for each in snapshot.runtime.get("workers", ()) if each["state"] == "serving"])
-    if total is not None and workers and total * _USABLE < _MAIN_PROCESS + workers * _WORKER:
+    # Twice, for a reload.
+    if total is not None and workers and total * _USABLE < _MAIN_PROCESS + 2 * workers * _WORKER:
         yield FEW.finding(f"MemTotal: {total} MiB, {workers} workers")
 
 
