@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from litellm_systemd.env.aws import render_left
-from litellm_systemd.env.tls import WARN_BEFORE, Certificate, parse_certificate
+from litellm_systemd.env.tls import WARN_BEFORE, Certificate, is_expired, parse_certificate
 from litellm_systemd.report.report import Check, Outcome
 
 #: What makes renewed files take effect.
@@ -29,7 +29,7 @@ def judge_certificate(not_after: datetime, now: datetime) -> Check:
     """
     left, end = not_after - now, f"{not_after:%Y-%m-%d %H:%M} UTC"
     remedy = f"Renew it, then run: {RELOAD}"
-    if left <= timedelta():
+    if is_expired(not_after, now):
         return Check("certificate", Outcome.FAILED, f"expired on {end}: clients refuse it", remedy)
     detail = f"valid until {end}, {render_left(left)}"
     return Check("certificate", Outcome.WARNING if left <= WARN_BEFORE else Outcome.OK, detail, remedy)

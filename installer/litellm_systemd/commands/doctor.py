@@ -32,7 +32,7 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import find_layout, observe_host, read_installed, require_root
 from litellm_systemd.host.state import Action, DesiredState, Plan, Running
 from litellm_systemd.host.stored_secrets import with_stored_secrets
-from litellm_systemd.install.apply import Executor, Say, apply_install, changing
+from litellm_systemd.install.apply import Executor, Say, apply_install, changing, copy_name
 from litellm_systemd.install.plan import in_order
 from litellm_systemd.logs.events import message_text
 from litellm_systemd.releases.inventory import current_release
@@ -233,7 +233,7 @@ def learn_secrets(snapshot: Snapshot) -> Scrubber:
     """
     scrubber, layout = Scrubber(), snapshot.layout
     environment = layout.real(layout.environment_file)
-    failed = layout.real(layout.failed).glob("*/" + layout.environment_file.strip("/").replace("/", "-"))
+    failed = layout.real(layout.failed).glob(f"*/{copy_name(layout.environment_file)}")
     for path in (environment, *sorted(failed)):
         scrubber.learn_variables(parse_environment_file(_text(path)))
     with contextlib.suppress(InstallerError, OSError):

@@ -17,15 +17,21 @@ from litellm_systemd.user_files import read_regular
 CREDENTIALS_FOLDER = "CREDENTIALS_DIRECTORY"
 
 
+def credential_path(environ: Mapping[str, str], name: str) -> Path | None:
+    """Where a credential is if this process was started with it; None if it was started without credentials."""
+    folder = environ.get(CREDENTIALS_FOLDER)
+    return Path(folder, name) if folder else None
+
+
 def read_credential(environ: Mapping[str, str], name: str) -> bytes | None:
     """The content of a credential; None if this process was started without it.
 
     Raises:
         InputError: it cannot be read.
     """
-    if not (folder := environ.get(CREDENTIALS_FOLDER)):
+    path = credential_path(environ, name)
+    if path is None:
         return None
-    path = Path(folder, name)
     try:
         return read_regular(path)
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litellm_systemd.contract import TLS_CERTIFICATE, TLS_KEY
+from litellm_systemd.env.service_credential import credential_path
 from litellm_systemd.env.variables import TLS_CERT_FILE, TLS_KEY_FILE
 from litellm_systemd.errors import InputError
 from litellm_systemd.user_files import read_regular
@@ -61,10 +62,6 @@ class Certificate:
     def __str__(self) -> str:
         return f"{self.names[0] if self.names else 'no name'}, valid until {self.not_after:%Y-%m-%d %H:%M} UTC"
 
-    def is_expired(self, now: datetime) -> bool:
-        """Whether its end is before `now`, which has a time zone."""
-        return self.not_after <= now
-
 
 @dataclass(frozen=True, slots=True)
 class Tls:
@@ -75,6 +72,11 @@ class Tls:
 
     context: ssl.SSLContext = field(repr=False)
     certificate: Certificate
+
+
+def is_expired(not_after: datetime, now: datetime) -> bool:
+    """Whether clients refuse a certificate because of its end. Both times have a time zone."""
+    return not_after <= now
 
 
 def find_files(values: Mapping[str, str]) -> TlsFiles | None:
@@ -90,11 +92,14 @@ def find_files(values: Mapping[str, str]) -> TlsFiles | None:
 def find_credentials(files: TlsFiles, environ: Mapping[str, str]) -> TlsFiles:
     """The copies that systemd has made for this process; a file without a copy stays as it is.
 
-    $CREDENTIALS_DIRECTORY of `environ` is the folder of the copies (systemd.exec(5)).
+    `environ` has the folder of the copies.
     """
-    folder = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"))
-    certificate, key = folder / TLS_CERTIFICATE, folder / TLS_KEY
-    return TlsFiles(certificate if certificate.exists() else files.certificate, key if key.exists() else files.key)
+
+    def find(name: str, original: Path) -> Path:
+        copy = credential_path(environ, name)
+        return copy if copy is not None and copy.exists() else original
+
+    return TlsFiles(find(TLS_CERTIFICATE, files.certificate), find(TLS_KEY, files.key))
 
 
 def read_pair(files: TlsFiles) -> TlsPair:

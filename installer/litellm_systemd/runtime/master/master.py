@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
-from litellm_systemd.env.tls import Tls, TlsPair, load_pair
+from litellm_systemd.env.tls import Tls, TlsPair, is_expired, load_pair
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, Refusals, StartFailed
 from litellm_systemd.runtime.journal import Journal
@@ -198,7 +198,10 @@ class Master:
         if served is None or self.reloads.pair is None:
             return served  # another protocol on the port needs a restart
         new = load_pair(self.reloads.pair)
-        if new.certificate.is_expired(datetime.now(timezone.utc)) and new.certificate != served.certificate:
+        if (
+            is_expired(new.certificate.not_after, datetime.now(timezone.utc))
+            and new.certificate != served.certificate
+        ):
             raise InputError(f"the new certificate has expired: {new.certificate}", "Renew it, and reload again.")
         return new
 
