@@ -248,14 +248,8 @@ def test_files_of_the_invoking_user(folder: Path, monkeypatch: pytest.MonkeyPatc
     sudo(monkeypatch)
     os.chown(folder, ALICE, ALICE)
     path = text(folder / ".env", ALICE, ALICE, 0o644)
-    monkeypatch.setattr("pwd.getpwnam", lambda _name: _Entry(str(folder), ALICE, ALICE))
-    init(path, environ={"SUDO_USER": "alice"}, force=True)
+    init(path, environ={"SUDO_USER": CALLER}, force=True)
     assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (ALICE, ALICES, 0o600)
-
-
-class _Entry:
-    def __init__(self, home: str, uid: int, gid: int) -> None:
-        self.pw_dir, self.pw_uid, self.pw_gid = home, uid, gid
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/null", "/dev/fd/1"])
