@@ -183,17 +183,34 @@ def test_one_line_per_burst() -> None:
 
 
 def test_long_burst() -> None:
-    """A burst that does not stop has a line after a minute, and then more and more rarely: five in half an hour."""
+    """A burst that does not stop has a line after a minute, and then more and more rarely: at last one an hour."""
     log = Log()
-    for second in range(1864):
+    for second in range(24 * 3600):
         log.add(float(second))
         log.log.tick(float(second))
-    assert [line.split()[1] for line in log.lines] == ["61", "120", "240", "480", "960"]
-    log.log.tick(1900.0)
-    for second in range(2000, 2062):
-        log.add(float(second))
-        log.log.tick(float(second))
-    assert log.lines[-1].split()[1] == "61"
+    counts = [int(line.split()[1]) for line in log.lines]
+    assert (counts[0], counts[-1]) == (61, 3600)
+    assert len(counts) < 36
+
+
+def test_repeated_bursts() -> None:
+    """An attack with pauses has few lines too, and they count each refusal. The first line after an hour without a
+    refusal is prompt again.
+    """
+    log, now = Log(), 0.0
+    for _ in range(16_000):  # a day
+        log.add(now)
+        for _ in range(10):
+            now += 0.53
+            log.log.tick(now)
+    assert log.lines[0] == "refused 1 request with a wrong key, from 192.0.2.7 (1)"
+    assert len(log.lines) < 36
+    log.log.tick(now + 3600)
+    assert sum(int(line.split()[1]) for line in log.lines) == 16_000
+    log.log.tick(now + 7200)
+    log.add(now + 7201, wrong=7)
+    log.log.tick(now + 7206)
+    assert log.lines[-1] == "refused 7 requests with a wrong key, from 192.0.2.7 (7)"
 
 
 def test_guesses_are_a_warning() -> None:
@@ -254,7 +271,7 @@ def test_many_addresses() -> None:
     log = Log()
     for number in range(50):
         log.add(1.0, wrong=100, **{f"{number}-{each}": 1 for each in range(100)})
-    assert len(log.log._bursts[REQUEST]._clients) <= 1001
+    assert len(log.log._subjects[REQUEST].clients) <= 1001
     log.log.flush()
     assert log.lines[0].endswith("other addresses (4997)")
 

@@ -9,9 +9,13 @@ from typing import Any
 from litellm_systemd.runtime.channel import CONNECTION, GUESSED_KEY, OTHER_ADDRESSES, REQUEST, Refusals
 from litellm_systemd.runtime.master.status import render_count
 
-#: Seconds without a refusal that end a burst, and the seconds after which a longer one is logged. That time doubles
-#: with each line, up to the last one, so that an attack of any length has few lines.
-_QUIET, _LONG, _LONGEST = 5.0, 60.0, 86_400.0
+#: Seconds without a refusal that end a burst, and the seconds after which a longer one is logged.
+_QUIET, _LONG = 5.0, 60.0
+#: The fewest seconds between two lines about one subject: first and longest. They double with each line, also across
+#: bursts, so that an attack of any length has few lines.
+_FIRST_INTERVAL, _LONGEST_INTERVAL = 10.0, 3600.0
+#: Seconds without a refusal after which the interval is the first one again.
+_FORGET = 3600.0
 #: Seconds for which the status has a client that guessed a key.
 _REMEMBERED = 3600.0
 #: The number of addresses in a line; the others are counted.
@@ -23,39 +27,39 @@ _VERBS = {REQUEST: "refused", GUESSED_KEY: "refused", CONNECTION: "closed"}
 
 class RefusalLog:
     """Adds up the refusals of a burst, and logs one line when it ends: with `warn` about guessed keys, or else with
-    `notice`. Times are in seconds.
+    `notice`. Further bursts within an hour share lines, which become rarer. Times are in seconds.
     """
 
     def __init__(self, notice: Callable[[str], None], warn: Callable[[str], None]) -> None:
         self._notice = notice
         self._warn = warn
-        self._bursts: dict[str, _Burst] = {}
+        self._subjects: dict[str, _Subject] = {}
         #: By client, the number of guessed keys and the time of the last one.
         self._guesses: dict[str, tuple[int, float]] = {}
 
     def add(self, refusals: Refusals, now: float) -> None:
         """Count what a worker has refused."""
-        self._bursts.setdefault(refusals.subject, _Burst(refusals.subject, now)).add(refusals, now)
+        self._subjects.setdefault(refusals.subject, _Subject(refusals.subject)).add(refusals, now)
         if refusals.subject == GUESSED_KEY:
             for client, count in refusals.clients.items():
                 name = _name(client, self._guesses)
                 self._guesses[name] = self._guesses.get(name, (0, now))[0] + count, now
 
     def tick(self, now: float) -> None:
-        """Log each burst that has ended, or that has lasted long enough."""
-        for subject, burst in tuple(self._bursts.items()):
-            if now - burst.last_at >= _QUIET:
-                del self._bursts[subject]
-                self._log(subject, burst)
-            elif now - burst.first_at >= burst.longest:
-                self._bursts[subject] = _Burst(subject, now, min(burst.longest * 2, _LONGEST))
-                self._log(subject, burst)
+        """Log each burst that has ended or lasted long enough, unless the last line is too recent."""
+        for name, subject in tuple(self._subjects.items()):
+            if subject.is_due(now):
+                self._log(subject)
+                subject.start_again(now)
+            elif subject.is_forgotten(now):
+                del self._subjects[name]
 
     def flush(self) -> None:
         """Log what is counted."""
-        for subject, burst in self._bursts.items():
-            self._log(subject, burst)
-        self._bursts.clear()
+        for subject in self._subjects.values():
+            if subject.clients:
+                self._log(subject)
+        self._subjects.clear()
 
     def build_guesses(self, now: float) -> list[dict[str, Any]]:
         """For the status: the clients that guessed keys within the last hour, the most active ones first."""
@@ -66,36 +70,47 @@ class RefusalLog:
             for client, (count, last_at) in ranked[:_NAMED]
         ]
 
-    def _log(self, subject: str, burst: _Burst) -> None:
-        if burst.is_empty:
-            return
-        (self._warn if subject == GUESSED_KEY else self._notice)(burst.render())
+    def _log(self, subject: _Subject) -> None:
+        (self._warn if subject.name == GUESSED_KEY else self._notice)(subject.render())
 
 
-class _Burst:
-    """The refusals of one subject."""
+class _Subject:
+    """The refusals of one subject since the last line about it."""
 
-    def __init__(self, subject: str, now: float, longest: float = _LONG) -> None:
-        self.first_at = self.last_at = now
-        self.longest = longest
-        self._subject = subject
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.clients: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._clients: Counter[str] = Counter()
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._clients
+        self._first_at = self._last_at = 0.0
+        #: When the next line may be logged, and how long after it the one that follows.
+        self._next_at, self._interval = 0.0, _FIRST_INTERVAL
 
     def add(self, refusals: Refusals, now: float) -> None:
-        self.last_at = now
+        if not self.clients:
+            self._first_at = now
+        self._last_at = now
         self._reasons.update(refusals.reasons)
         for client, count in refusals.clients.items():
-            self._clients[_name(client, self._clients)] += count
+            self.clients[_name(client, self.clients)] += count
+
+    def is_due(self, now: float) -> bool:
+        has_waited = now - self._last_at >= _QUIET or now - self._first_at >= _LONG
+        return bool(self.clients) and has_waited and now >= self._next_at
+
+    def is_forgotten(self, now: float) -> bool:
+        return not self.clients and now - self._last_at >= _FORGET
+
+    def start_again(self, now: float) -> None:
+        """Count from zero after a line."""
+        self.clients.clear()
+        self._reasons.clear()
+        self._next_at = now + self._interval
+        self._interval = min(self._interval * 2, _LONGEST_INTERVAL)
 
     def render(self) -> str:
-        counts = [f"{render_count(count, self._subject)} {reason}" for reason, count in self._reasons.most_common()]
+        counts = [f"{render_count(count, self.name)} {reason}" for reason, count in self._reasons.most_common()]
         listed = " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
-        return f"{_VERBS[self._subject]} {listed}, from {_render_clients(self._clients)}"
+        return f"{_VERBS[self.name]} {listed}, from {_render_clients(self.clients)}"
 
 
 def _name(client: str, counted: Mapping[str, object]) -> str:
