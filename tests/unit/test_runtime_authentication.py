@@ -225,6 +225,15 @@ def test_guesses_are_a_warning() -> None:
     assert log.log.build_guesses(103.0 + 3600) == []
 
 
+def test_former_guesses() -> None:
+    """A client that guesses keys now has its name in the status, however many others guessed before the last hour."""
+    log = Log()
+    for number in range(1000):
+        log.log.add(Refusals(GUESSED_KEY, {"after 10 wrong ones": 1}, {str(number): 1}), 0.0)
+    log.log.add(Refusals(GUESSED_KEY, {"after 10 wrong ones": 2}, {"192.0.2.7": 2}), 3600.0)
+    assert log.log.build_guesses(3600.0) == [{"client": "192.0.2.7", "refused": 2, "age": 0.0}]
+
+
 def test_kinds_and_addresses() -> None:
     """The line names the kinds and the three addresses with the most requests, and counts the others."""
     log = Log()

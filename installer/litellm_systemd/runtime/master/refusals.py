@@ -41,6 +41,8 @@ class RefusalLog:
         """Count what a worker has refused."""
         self._subjects.setdefault(refusals.subject, _Subject(refusals.subject)).add(refusals, now)
         if refusals.subject == GUESSED_KEY:
+            if len(self._guesses) >= _MAX_ADDRESSES:
+                self._forget_guesses(now)  # so that a current attacker keeps its name
             for client, count in refusals.clients.items():
                 name = _name(client, self._guesses)
                 self._guesses[name] = self._guesses.get(name, (0, now))[0] + count, now
@@ -63,12 +65,15 @@ class RefusalLog:
 
     def build_guesses(self, now: float) -> list[dict[str, Any]]:
         """For the status: the clients that guessed keys within the last hour, the most active ones first."""
-        self._guesses = {each: found for each, found in self._guesses.items() if now - found[1] < _REMEMBERED}
+        self._forget_guesses(now)
         ranked = sorted(self._guesses.items(), key=lambda item: -item[1][0])
         return [
             {"client": client, "refused": count, "age": round(now - last_at, 3)}
             for client, (count, last_at) in ranked[:_NAMED]
         ]
+
+    def _forget_guesses(self, now: float) -> None:
+        self._guesses = {each: found for each, found in self._guesses.items() if now - found[1] < _REMEMBERED}
 
     def _log(self, subject: _Subject) -> None:
         (self._warn if subject.name == GUESSED_KEY else self._notice)(subject.render())
