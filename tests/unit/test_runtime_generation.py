@@ -202,6 +202,27 @@ def test_hung_worker() -> None:
     assert worker.phase is Phase.SERVING  # so that it is replaced at once
 
 
+def test_hang_after_a_pause() -> None:
+    """A pause of the whole service does not count, and a worker that hangs right after it is killed in time."""
+    worker = FakeWorker(1, 70, 0.0)
+    worker.record(SERVING, 10.0)
+    worker.record(SERVING, 611.0)  # read before the main process notices the pause
+    worker.excuse(600.0, 611.0)
+    assert signals_at(worker, 618.0) == []
+    assert signals_at(worker, 619.0, 626.5) == ["SIGUSR1", "SIGABRT"]
+
+
+def test_pause_of_a_blocked_worker() -> None:
+    """The time for which a worker was blocked does not include a pause of the whole service."""
+    worker = FakeWorker(1, 70, 0.0)
+    worker.record(SERVING, 10.0)
+    assert signals_at(worker, 18.0) == ["SIGUSR1"]
+    worker.excuse(600.0, 619.0)
+    assert worker.enforce_limits(619.0, 60, 15) == ""
+    worker.record(SERVING, 622.0)
+    assert worker.enforce_limits(622.0, 60, 15) == "worker 1 (pid 70) was blocked for 12 s"
+
+
 def test_slow_start_is_no_hang() -> None:
     """A starting worker is not killed before START_TIMEOUT."""
     assert signals_at(FakeWorker(1, 70, 0.0), 59.0) == []

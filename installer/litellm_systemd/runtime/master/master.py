@@ -319,7 +319,7 @@ class Master:
         paused, self._ticked_at = now - self._ticked_at, now
         for worker in self.workers:
             if paused > _PAUSE:
-                worker.excuse(paused)
+                worker.excuse(paused, now)
             if block := worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit):
                 self._journal.warning(f"{block}. Its other requests waited")
         if self.current is not None and len(self.generations) == 1 and not self.reloads.running:

@@ -122,9 +122,15 @@ class WorkerHandle:
         self.discarded = True
         self.send_signal(signal.SIGKILL)
 
-    def excuse(self, seconds: float) -> None:
-        """Do not count time in which no process of the service ran."""
-        self.progress_at += seconds
+    def excuse(self, seconds: float, now: float) -> None:
+        """Do not count the last `seconds`, in which no process of the service ran.
+
+        A heartbeat that arrived after them counts as it is: `progress_at` is never in the future.
+        """
+        self.progress_at = min(now, self.progress_at + seconds)
+        if self._blocked is not None:
+            since, record = self._blocked
+            self._blocked = min(now, since + seconds), record
 
     def enforce_limits(self, now: float, start_timeout: float, hang_limit: float) -> str:
         """Kill the worker if it hangs or does not exit in time. Returns how long it was blocked if a block has ended.
