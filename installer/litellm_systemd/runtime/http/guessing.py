@@ -2,8 +2,9 @@
 
 A client that repeats one wrong key, such as an agent with an old key, guesses nothing. A client that sends many
 different keys does. The refusals of its address are then delayed, longer and longer. A request with the right key is
-never delayed, because a team may share the address. So the number of guesses is limited by the number of connections:
-each of them waits for its refusal. The state is that of one worker.
+never delayed, because a team may share the address. A limited number of refusals wait; further ones are sent at once,
+and their connections close. So delays slow down a client that waits for its refusals, and not one that opens many
+connections. The state is that of one worker.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Guesses:
         return min(_FIRST_DELAY * 2.0 ** min(client.guesses - 1, 16), _LONGEST_DELAY)
 
     async def delay(self, seconds: float) -> bool:
-        """Wait. Returns False at once if too many refusals wait already: the connection should close then."""
+        """Wait. Returns False at once if too many refusals wait already: the connection should then close after the
+        refusal.
+        """
         if self._delayed >= MAX_DELAYED:
             return False
         self._delayed += 1
