@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +186,27 @@ def test_no_part_of_a_response_lasts_forever(server: Stub, attack: Callable[[Han
     began = time.monotonic()
     assert request_error(Gateway(server.url, KEY, timeout=0.3)).kind is FailureKind.TIMEOUT
     assert time.monotonic() - began < 5
+
+
+def test_a_connection_after_the_timeout(server: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is established only after the timeout, as to the second address of a host, ends at once."""
+
+    def drip_for_a_while(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+        for _ in range(60):
+            if not handler.server.released.wait(0.05):
+                handler.wfile.write(b"a")
+
+    def resolve_slowly(*arguments: Any) -> Any:
+        time.sleep(0.4)
+        return resolve(*arguments)
+
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_slowly)
+    server.faults["*"] = drip_for_a_while
+    began = time.monotonic()
+    assert request_error(Gateway(server.url, KEY, timeout=0.2)).kind is FailureKind.TIMEOUT
+    assert time.monotonic() - began < 2
 
 
 def test_an_endless_response(server: Stub) -> None:

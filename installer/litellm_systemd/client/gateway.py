@@ -204,12 +204,14 @@ class _Deadline:
 
     def watched(self, kind: type[HTTPConnection]) -> type[HTTPConnection]:
         """The same kind of connection, which ends at the deadline."""
-        watch = self._sockets.append
+        deadline = self
 
         class Watched(kind):  # type: ignore[misc, valid-type]
             def connect(self) -> None:
                 super().connect()
-                watch(self.sock)
+                deadline._sockets.append(self.sock)
+                if deadline.is_over:  # it was over before the connection was there to be cut
+                    raise TimeoutError
 
         return Watched
 
