@@ -184,10 +184,12 @@ class WorkerHandle:
         """How the worker ended, as a sentence, from the status of waitpid(2)."""
         if self.kill_reason:
             return f"{self} {self.kill_reason} and was killed"
-        code = os.waitstatus_to_exitcode(status)
-        if code < 0:
-            return f"{self} was killed by {signal.Signals(-code).name}"
-        return f"{self} exited with code {code}"
+        return f"{self} {_render_outcome(status)}"
+
+
+def _render_outcome(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
 def spawn(job: Job, journal: Journal, close_inherited: Callable[[], None], now: float) -> WorkerHandle:
@@ -427,13 +429,15 @@ class WorkerPool:
         self._running[worker.pid] = generation, worker
 
     def reap(self) -> None:
-        """Reap all workers that have exited."""
+        """Reap all workers that have exited, and the builder of the API document."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
             if pid in self._running:
                 self._remove(pid, status)
+            elif self._job.document is not None:
+                self._job.document.on_exit(pid, _render_outcome(status), self._journal)
 
     def _remove(self, pid: int, status: int) -> None:
         self._read_messages(self._running[pid][1])  # its last messages; they may move it to another generation

@@ -29,18 +29,22 @@ _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 class ApiDocument:
     """The document in memory that the main process shares with all workers (memfd_create(2)).
 
-    The builder seals it at the end, also if it failed: then it is empty.
+    It is sealed at the end, by the builder, or by the main process if the builder was killed. It is empty then, as
+    after an error.
     """
 
     def __init__(self) -> None:
+        self._builder = 0
         self._file = os.memfd_create("openapi.json", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
     def build(self, render: Callable[[], Any], listeners: Iterable[socket.socket], journal: Journal) -> None:
         """Fork a process that writes what `render` returns, as JSON. It does not keep the `listeners`.
 
-        The main process must not have started other threads. It reaps the process with its workers.
+        The main process must not have started other threads. It reaps the process with its workers, and calls
+        `on_exit` then.
         """
-        if os.fork() > 0:
+        self._builder = os.fork()
+        if self._builder > 0:
             return
         try:
             signal.setitimer(signal.ITIMER_PROF, _CPU_LIMIT)  # its default action ends this process
@@ -56,10 +60,20 @@ class ApiDocument:
             fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _SEALS)
             os._exit(0)
 
+    def on_exit(self, pid: int, outcome: str, journal: Journal) -> None:
+        """In the main process: a child is reaped. Seal the document if the child was its builder and left it open."""
+        if pid == self._builder and not self._is_sealed():
+            os.ftruncate(self._file, 0)
+            fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _SEALS)
+            journal.warning(f"the API document is off, because the process that builds it {outcome}")
+
+    def _is_sealed(self) -> bool:
+        return fcntl.fcntl(self._file, fcntl.F_GET_SEALS) & _SEALS == _SEALS
+
     async def read(self, timeout: float) -> bytes | None:
         """The document, empty if it cannot be built, or None if it is not complete after `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        while fcntl.fcntl(self._file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+        while not self._is_sealed():
             if time.monotonic() >= deadline:
                 return None
             await asyncio.sleep(_INTERVAL)
