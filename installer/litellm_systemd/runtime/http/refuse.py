@@ -63,7 +63,7 @@ async def respond(
         start = {**start, "headers": [*start["headers"], (b"connection", b"close")]}
     await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    if not waits and (content_length(scope) or b"transfer-encoding" in sent):
+    if not waits and has_body(scope):
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(_discard_body(receive, body_limit), _LINGER)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -72,6 +72,16 @@ async def respond(
 def content_length(scope: Any) -> int:
     """The length of the body that the client has announced; 0 if it has announced none."""
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+
+
+def is_chunked(scope: Any) -> bool:
+    """Whether the client sends a body without announcing its length."""
+    return any(name == b"transfer-encoding" for name, _ in scope["headers"])
+
+
+def has_body(scope: Any) -> bool:
+    """Whether the client sends a body."""
+    return content_length(scope) > 0 or is_chunked(scope)
 
 
 async def _discard_body(receive: Any, limit: int) -> None:

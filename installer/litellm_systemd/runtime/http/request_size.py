@@ -9,7 +9,7 @@ from typing import Any
 
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
 from litellm_systemd.runtime.http.errors import ApiError
-from litellm_systemd.runtime.http.refuse import Reason, RefusalCounter, content_length, refuse
+from litellm_systemd.runtime.http.refuse import Reason, RefusalCounter, content_length, is_chunked, refuse
 
 _MIB = 1024 * 1024
 #: Bytes of a request that needs no key and has none. LiteLLM keeps the whole body in memory.
@@ -40,7 +40,7 @@ class RequestSizeLimit:
         if content_length(scope) > limit:
             # So that a client with a slightly larger body gets the response.
             await self._refuse(scope, receive, send, limit, 2 * self._limit)
-        elif any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+        elif is_chunked(scope):
             await self._serve_chunked(scope, receive, send, limit)
         else:
             await self._application(scope, receive, send)

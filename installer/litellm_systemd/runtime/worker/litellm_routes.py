@@ -15,7 +15,7 @@ from typing import Any
 
 from litellm_systemd.runtime.http.errors import ApiError, render_error
 from litellm_systemd.runtime.http.pages import Page
-from litellm_systemd.runtime.http.refuse import content_length
+from litellm_systemd.runtime.http.refuse import has_body
 from litellm_systemd.runtime.worker.api_document import ApiDocument
 
 _SERVER = "litellm.proxy.proxy_server"
@@ -92,7 +92,7 @@ class LiteLLMRoutes:
         route = scope["path"]
         if self._root_path and route.startswith(self._root_path):
             route = route[len(self._root_path) :] or "/"
-        if _is_below(route, self._documentation) and _has_body(scope):
+        if _is_below(route, self._documentation) and has_body(scope):
             return _refuse(scope, 400, _NO_BODY)
         if self._document is not None and route == self._document_url:
             return await _read_document(scope, self._document)
@@ -150,10 +150,6 @@ def _documentation(application: Any) -> Iterator[str]:
 
 def _is_below(route: str, paths: Iterable[str]) -> bool:
     return any(route == path or route.startswith(path + "/") for path in paths)
-
-
-def _has_body(scope: Any) -> bool:
-    return content_length(scope) > 0 or any(name == b"transfer-encoding" for name, _ in scope["headers"])
 
 
 def _find_off(route: str) -> str:
