@@ -21,6 +21,10 @@ class InstallerError(Exception):
         self.message = message
         self.hint = hint
 
+    def render(self) -> str:
+        """The failure and what to do, in one line."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
 
 def remedy_of(error: OSError) -> str:
     """What to do about an error of the kernel. For root, EPERM means an immutable file."""

@@ -277,3 +277,9 @@ def test_nothing_is_installed(
         monkeypatch.setattr(f"litellm_systemd.cli.{module}.layout_of", lambda *_arguments: layout)
     assert run_command([*arguments, *(["--yes"] if arguments == ["uninstall"] else [])]) == code
     assert capsys.readouterr().err.splitlines()[0] == f"litellmctl: {message}"
+
+
+@pytest.mark.parametrize(("hint", "line"), [("make it good", "it is bad. make it good"), ("", "it is bad")])
+def test_error_in_one_line(hint: str, line: str) -> None:
+    """An error in a line of the journal has its remedy after it; without a remedy nothing follows."""
+    assert InputError("it is bad", hint).render() == line

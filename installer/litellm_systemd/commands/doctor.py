@@ -115,7 +115,7 @@ def _fix(layout: Layout, diagnosis: Diagnosis, say: Say) -> _FixResult:
         with changing(layout, "doctor --fix", say) as executor:
             _apply(executor, tuple(action for finding in fixable for action in finding.actions))
     except InstallerError as error:
-        return _FixResult(error=f"--fix failed: {error.message}. {error.hint}")
+        return _FixResult(error=f"--fix failed: {error.render()}")
     return _FixResult(fixable)
 
 

@@ -23,7 +23,6 @@ from litellm_systemd.errors import InputError, InstallerError, Unavailable
 from litellm_systemd.runtime.channel import Heartbeat, StartFailed
 from litellm_systemd.runtime.journal import Journal, install_exception_hooks, open_journal, redirect_loggers
 from litellm_systemd.runtime.master.master import Master
-from litellm_systemd.runtime.master.status import render_error
 from litellm_systemd.runtime.master.worker_pool import WorkerHandle, spawn
 from litellm_systemd.runtime.options import load_configuration, read_options
 from litellm_systemd.runtime.secret_store import get_secrets
@@ -57,8 +56,8 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
             configuration = replace(configuration, tls=load_pair(read_pair(options.tls_files)))
         listeners = take_listeners(environ, options.host, options.port, options.trial_socket)
     except InstallerError as error:
-        journal.error(render_error(error))
-        notifier.status(render_error(error))
+        journal.error(error.render())
+        notifier.status(error.render())
         # A restart cannot fix a file or a variable, so systemd does not try (RestartPreventExitStatus=78).
         return error.code if isinstance(error, Unavailable) else ExitCode.CONFIG
     if options.mock_testing and options.trial_socket is None:
@@ -99,7 +98,7 @@ def check_main(config: Path, environ: MutableMapping[str, str] = os.environ) -> 
     try:
         _check(config, environ, journal)
     except InstallerError as error:
-        journal.error(render_error(error))
+        journal.error(error.render())
         return ExitCode.CONFIG
     return ExitCode.OK
 

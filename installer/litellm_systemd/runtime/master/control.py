@@ -262,14 +262,12 @@ def reload_main(pid: int | None, environ: Mapping[str, str]) -> int:
         # No timeout here: the service enforces START_TIMEOUT itself, and systemd limits this command.
         result = query(path, "reload", None, **fields)
     except InputError as error:
-        _open_journal(environ).error(
-            f"reload failed, the previous certificate stays active: {error.message}. {error.hint}"
-        )
+        _open_journal(environ).error(f"reload failed, the previous certificate stays active: {error.render()}")
         return ExitCode.FAILED
     except OSError as error:
         return _report_error(f"cannot connect to the service at {path}: {error.strerror or error}. Is it running?")
     except InvalidAnswer as error:
-        return _report_error(f"{error.message}. {error.hint}")
+        return _report_error(error.render())
     if result.get("ok") is True:
         return ExitCode.OK
     if _open_journal(environ).prefixed:

@@ -184,7 +184,7 @@ class Master:
         try:
             configuration = replace(self._load(), tls=self._renew_tls())
         except InstallerError as error:
-            self._finish_reload(status.render_error(error))
+            self._finish_reload(error.render())
         else:
             self._start(configuration)
 

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from litellm_systemd.contract import SERVING_HTTPS
 from litellm_systemd.env.tls import Tls
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
-from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime.master.control import ReloadResult, Reloads
 from litellm_systemd.runtime.master.worker_pool import Generation, Phase, Recycling, WorkerHandle
 from litellm_systemd.runtime.options import Options
@@ -74,11 +73,6 @@ def render_status(master: MasterState) -> str:
         if generation is not None and generation.start_error:
             parts.append(f"cannot start a worker: {generation.start_error}")
     return "; ".join(parts)
-
-
-def render_error(error: InstallerError) -> str:
-    """An error and its remedy in one line."""
-    return f"{error.message}. {error.hint}" if error.hint else error.message
 
 
 def build_status(master: MasterState) -> dict[str, Any]:

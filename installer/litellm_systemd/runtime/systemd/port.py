@@ -111,7 +111,7 @@ def main(address: str) -> int:
 
 
 def _report_error(error: InstallerError, code: ExitCode) -> int:
-    print(f"{error.message}. {error.hint}", file=sys.stderr)  # noqa: T201 - the output of a command
+    print(error.render(), file=sys.stderr)  # noqa: T201 - the output of a command
     return code
 
 

@@ -89,7 +89,7 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
 
 def _start_failed(cause: BaseException) -> StartFailed:
     if isinstance(cause, InstallerError):
-        return StartFailed(f"{cause.message}. {cause.hint}", by_litellm=False)
+        return StartFailed(cause.render(), by_litellm=False)
     return StartFailed(litellm_adapter.render_cause(cause))
 
 
