@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from litellm_systemd.runtime.http.refuse import Application
 from litellm_systemd.runtime.journal import Journal, JournalHandler, render_object
 
 NAME = "litellm_systemd.access"
@@ -21,8 +21,6 @@ _CALL_ID = b"x-litellm-call-id"
 #: The server address of a worker's own health check: a socket pair has no name. Clients connect to an address or
 #: path.
 _HEALTH_CHECK = ("", None)
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class AccessLog:

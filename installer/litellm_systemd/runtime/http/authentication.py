@@ -15,7 +15,7 @@ from typing import Any
 
 from litellm_systemd.runtime.http.errors import ApiError, build_response
 from litellm_systemd.runtime.http.guessing import Guesses
-from litellm_systemd.runtime.http.refuse import LOCAL, Reason, RefusalCounter, refuse
+from litellm_systemd.runtime.http.refuse import LOCAL, Application, Reason, RefusalCounter, refuse
 
 #: The key in the `state` of an ASGI scope for whether the request has the right key. It is missing if LiteLLM
 #: decides.
@@ -24,8 +24,6 @@ HAS_RIGHT_KEY = "litellm_systemd.has_right_key"
 IS_REFUSED = "litellm_systemd.is_refused"
 #: Seconds to close the connection of a refused WebSocket.
 _CLOSE_TIMEOUT = 1.0
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 from litellm_systemd.runtime.http.errors import ApiError, build_response, is_anthropic, render_error
+from litellm_systemd.runtime.http.refuse import Application
 
 _MESSAGE = "The gateway ended this request because it is restarting. Please try again."
 _ERROR = ApiError(503, _MESSAGE, "service_unavailable", "503", "overloaded_error")
 _EVENT_STREAM = b"text/event-stream"
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class CutRequests:

@@ -6,9 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.runtime.http.refuse import respond
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
+from litellm_systemd.runtime.http.refuse import Application, respond
 
 
 @dataclass(frozen=True, slots=True)

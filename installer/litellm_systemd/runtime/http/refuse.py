@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any
 
 from litellm_systemd.runtime.channel import CONNECTION, GUESSED_KEY, OTHER_ADDRESSES, REQUEST, Refusals
 from litellm_systemd.runtime.http.errors import ApiError, build_response
 from litellm_systemd.runtime.http.guessing import FREE_KEYS
+
+#: An ASGI application: it gets scope, receive and send.
+Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 #: Seconds to receive the rest of a refused request. nginx has the same limit (lingering_time).
 _LINGER = 30.0

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
 from litellm_systemd.runtime.http.errors import ApiError
-from litellm_systemd.runtime.http.refuse import Reason, RefusalCounter, content_length, is_chunked, refuse
+from litellm_systemd.runtime.http.refuse import (
+    Application,
+    Reason,
+    RefusalCounter,
+    content_length,
+    is_chunked,
+    refuse,
+)
 
 _MIB = 1024 * 1024
 #: Bytes of a request that needs no key and has none. LiteLLM keeps the whole body in memory.
 _PUBLIC_LIMIT = _MIB
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class RequestSizeLimit:

@@ -20,7 +20,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, Application, Refusal
+from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, Refusal
+from litellm_systemd.runtime.http.refuse import Application
 
 _LOGGER = logging.getLogger(__name__)
 _SERVER = "litellm.proxy.proxy_server"
