@@ -54,10 +54,10 @@ def get_secrets(references: Iterable[SecretReference], environ: Mapping[str, str
     texts: dict[tuple[str, str, str], str] = {}
     values = {}
     for each in references:
-        place = (each.service, each.region, each.name)
-        if place not in texts:
-            texts[place] = _request(each, environ)
-        values[each.variable] = _pick(each, texts[place])
+        source = (each.service, each.region, each.name)
+        if source not in texts:
+            texts[source] = _request(each, environ)
+        values[each.variable] = _pick(each, texts[source])
     return values
 
 
