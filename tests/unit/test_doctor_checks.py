@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.doctor.check_configuration import changed_variables, detect_environment_credentials, read_environ
+from litellm_systemd.doctor.check_configuration import (
+    changed_variables,
+    detect_environment_credentials,
+    detect_environment_key_short,
+    read_environ,
+)
 from litellm_systemd.doctor.check_files import is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
 from litellm_systemd.doctor.check_network import listen_addresses
@@ -311,3 +316,13 @@ def test_old_litellm(day: date, published: str, said: str) -> None:
     release = Release("0.1.0-aaa", litellm="1.106.2", made="2026-10-30T00:00:00Z", litellm_released=published)
     found = assess_age(release, day)
     assert (said in found) if said else found == ""
+
+
+@pytest.mark.parametrize(("key", "number"), [("sk-short", 1), ("sk-0123456789abcdefghij", 0), ("aws-ssm:/key", 0)])
+def test_short_key(tmp_path: Path, key: str, number: int) -> None:
+    """A master key that can be guessed is reported; a reference to one in AWS is none."""
+    layout = Layout(root=tmp_path)
+    path = layout.real(layout.environment_file)
+    path.parent.mkdir(parents=True)
+    path.write_text(f'LITELLM_MASTER_KEY="{key}"\nPORT="4000"\n', encoding="utf-8")
+    assert len(evidence(detect_environment_key_short, Snapshot(layout))) == number

@@ -11,7 +11,9 @@ from litellm_systemd.doctor.check_files import is_readable
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import FILE_VARIABLES, judge_end
+from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
+from litellm_systemd.env.variables import MASTER_KEY, SHORT_KEY
 from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable
 from litellm_systemd.gateway.config import ConfigError, Severity, lint
 from litellm_systemd.host.encrypted_secrets import HOST_KEY, Undecryptable
@@ -63,7 +65,7 @@ UNDECRYPTABLE = Cause(
     "environment-undecryptable",
     "This host cannot decrypt the secrets of the environment: its key was lost or changed, or they were encrypted on"
     " another host. The service cannot start (243/CREDENTIALS).",
-    "sudo rm {path} && sudo litellmctl install    # restore {key} instead, or write the keys into .env first",
+    "Restore {key}. If it is lost, write the keys into .env, then: sudo rm {path} && sudo litellmctl install",
     requires=("files-not-installed",),
 )
 
@@ -110,6 +112,24 @@ def detect_environment_secrets(snapshot: Snapshot) -> Iterator[Finding]:
         with_stored_secrets(snapshot.environment, timeout=snapshot.optional_timeout)
     except (InputError, Unavailable) as error:
         yield SECRETS.finding(error.message, remedy=error.hint)
+
+
+KEY_SHORT = Cause(
+    "environment-key-short",
+    "The master key is so short that it can be guessed.",
+    f"Write a longer {MASTER_KEY.name} into .env, such as the output of 'openssl rand -hex 24', then: sudo litellmctl"
+    " install",
+    outcome=Outcome.WARNING,
+    requires=("files-not-installed", "environment-unusable"),
+)
+
+
+@detects(KEY_SHORT)
+def detect_environment_key_short(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a master key that can be guessed."""
+    key = snapshot.settings.master_key
+    if len(key) < SHORT_KEY and not is_reference(key):
+        yield KEY_SHORT.finding(f"{MASTER_KEY.name} has fewer than {SHORT_KEY} characters")
 
 
 ENVIRONMENT_STALE = Cause(

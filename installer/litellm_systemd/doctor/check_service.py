@@ -126,8 +126,8 @@ def is_short_of_workers(status: str) -> bool:
 
 GUESSING = Cause(
     "service-guessing",
-    "A client guessed keys within the last hour: it sent many different wrong keys. Its refusals are delayed, and"
-    " requests with the right key are not. A generated key is too long to be guessed.",
+    "A client guessed keys within the last hour, since the last start: it sent many different wrong keys. Its"
+    " refusals are delayed, and requests with the right key are not. A generated key is too long to be guessed.",
     "Block the address in the firewall or the security group. If you chose the key yourself, write a longer"
     " LITELLM_MASTER_KEY in .env, then: sudo litellmctl install",
     outcome=Outcome.WARNING,

@@ -22,9 +22,10 @@ _REQUIRES = ("files-not-installed", "environment-unusable")
 
 UNUSABLE = Cause(
     "tls-unusable",
-    "The files of TLS_CERT_FILE and TLS_KEY_FILE cannot be used: the service keeps the previous certificate until its"
-    " next start, which fails.",
-    f"ls -lL {{certificate}} {{key}}    # replace the files by a pair, then: {RELOAD}",
+    "The files of TLS_CERT_FILE and TLS_KEY_FILE cannot be used: the service does not start with them. If it runs, it"
+    " keeps the previous certificate.",
+    f"ls -lL {{certificate}} {{key}}    # replace the files by a pair, then: {RELOAD}, or if it does not run: sudo"
+    " litellmctl start",
     requires=_REQUIRES,
 )
 

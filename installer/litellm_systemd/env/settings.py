@@ -13,7 +13,7 @@ from litellm_systemd.env.dotenv import MAX_TOTAL_BYTES, check_assignment
 from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
 from litellm_systemd.env.dotenv import read_dotenv as read_dotenv
-from litellm_systemd.env.secret_references import find_references
+from litellm_systemd.env.secret_references import find_references, is_reference
 from litellm_systemd.env.tls import TlsFiles, find_files
 from litellm_systemd.env.variables import (
     AWS_REGION_NAME,
@@ -21,6 +21,7 @@ from litellm_systemd.env.variables import (
     EXAMPLE_KEY,
     MASTER_KEY,
     REFUSED_KEY,
+    SHORT_KEY,
     Section,
     check_runtime_variables,
     drop_unset,
@@ -96,7 +97,7 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     warnings += check_aws(dotenv, values)
     warnings += check_network(dotenv, values, region)
     key, generated = _master_key(dotenv, values, installed, new_key)
-    warnings += _key_warnings(dotenv, key, host)
+    warnings += _key_warnings(dotenv, key, host, is_given=bool(values.get(MASTER_KEY.name)))
     warnings += [exposed] if (exposed := exposure_warning(values)) else []
     mocks = variables.allows_mock_testing(values, dotenv.where)
     warnings += [variables.MOCK_TESTING_WARNING] if mocks else []
@@ -181,10 +182,15 @@ def _master_key(
     return key, None
 
 
-def _key_warnings(dotenv: Dotenv, key: str, host: str) -> list[str]:
-    if key != EXAMPLE_KEY:
-        return []
+def _key_warnings(dotenv: Dotenv, key: str, host: str, *, is_given: bool) -> list[str]:
     name = MASTER_KEY.name
+    if key != EXAMPLE_KEY:
+        if not is_given or len(key) >= SHORT_KEY or is_reference(key):
+            return []
+        return [
+            f"{dotenv.where(name)}: {name} has fewer than {SHORT_KEY} characters: it can be guessed. Write a longer"
+            " one, such as the output of: openssl rand -hex 24"
+        ]
     if not is_loopback(host):
         raise InputError(
             f"{dotenv.where(name)}: the example key {EXAMPLE_KEY} can't guard HOST={host}, which other machines"

@@ -283,6 +283,14 @@ _SYSTEMD = (
         min_count=0,
     ),
     Signature(
+        "socket-replaced",
+        "systemd",
+        r"litellm\.socket: Socket unit configuration has changed while unit has been running",
+        "An install changed HOST or PORT and restarted the socket; this is normal",
+        "nothing to do",
+        min_count=0,
+    ),
+    Signature(
         "unit-line-ignored",
         "systemd",
         r"(?:Unknown key(?: name)?|Unknown lvalue|Failed to parse|Invalid).{0,200}ignoring",
