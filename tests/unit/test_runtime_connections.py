@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
+import ssl
 from typing import Any
 
 import pytest
+import trustme
 
+from litellm_systemd.env.tls import load_pair
 from litellm_systemd.runtime.channel import CONNECTION, Refusals
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, AuthenticationGate, Refusal
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import RefusalCounter
+from tests.certificates import issue_pair
 from tests.unit.running_server import Peer, World, run, serve
+
+AUTHORITY = trustme.CA()
+TLS = load_pair(issue_pair(AUTHORITY, "127.0.0.1")).context
+TRUST = ssl.create_default_context()
+AUTHORITY.configure_trust(TRUST)
 
 
 def authenticate(application: Any) -> Any:
@@ -35,6 +45,10 @@ async def connect(world: World, number: int = 1) -> list[Peer]:
         while world.server.connections == before and not world.counter._counts:
             await asyncio.sleep(0.001)
     return peers
+
+
+async def connect_encrypted(world: World) -> Peer:
+    return Peer(*await asyncio.open_connection(*world.address, ssl=TRUST))
 
 
 async def is_closed(peer: Peer) -> bool:
@@ -125,6 +139,40 @@ def test_limit_of_an_address() -> None:
             assert world.counter.take()[0].reasons == {"above MAX_CONNECTIONS_PER_ADDRESS": 3}
         async with serve(limits=limits) as world:
             assert not any([await is_closed(each) for each in await connect(world, 8)])
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("limits", [Limits(connections=2), Limits(connections_per_address=1)])
+def test_tls_client_at_the_limit(limits: Limits) -> None:
+    """With HTTPS a client with the key gets in, although all connections that the limit allows are taken."""
+
+    async def scenario() -> None:
+        async with serve(limits=limits, wrap=authenticate, trusts_loopback=False, tls=TLS) as world:
+            peers = []
+            for _ in range(5):
+                peers.append(await connect_encrypted(world))
+                assert b"200 OK" in await answer(peers[-1], "key: right")
+            assert [await is_closed(each) for each in peers] == [False] * 5
+
+    run(scenario)
+
+
+def test_end_of_a_tls_handshake_closes_no_other_connection() -> None:
+    """A connection counts once: when its handshake is complete, no other connection is closed for it."""
+
+    async def scenario() -> None:
+        limits = Limits(connections=2, connections_per_address=2)
+        async with serve(limits=limits, wrap=authenticate, trusts_loopback=False, tls=TLS) as world:
+            early = socket.create_connection(world.address)
+            early.setblocking(False)
+            await asyncio.sleep(0.1)
+            late = await connect_encrypted(world)
+            await answer(late)
+            peer = Peer(*await asyncio.open_connection(sock=early, ssl=TRUST, server_hostname="127.0.0.1"))
+            await answer(peer)
+            assert [await is_closed(each) for each in (late, peer)] == [False, False]
+            assert not world.counter.take()
 
     run(scenario)
 

@@ -72,22 +72,23 @@ class Connections:
         self._all[connection] = None
         if connection.client is None:
             return
-        address = connection.client[0]
-        unit = "" if self._is_exempt(address) else client_network(address)
-        self._unproven[connection] = unit
-        if unit:
-            peers = self._by_address.setdefault(unit, {})
-            peers[connection] = None
-            if 0 < self._limits.connections_per_address < len(peers):
-                self._close_oldest(peers, connection, Reason.ADDRESS)
+        peers = self._count_unproven(connection)
+        if 0 < self._limits.connections_per_address < len(peers):
+            self._close_oldest(peers, connection, Reason.ADDRESS)
         if 0 < self._limits.connections < len(self._all):
             self._close_oldest(self._unproven, connection, Reason.CONNECTIONS)
+
+    def replace(self, handshake: Connection, connection: Connection) -> None:
+        """Count a connection instead of its TLS handshake, which was counted. No other one is closed for it."""
+        if handshake in self._all:
+            self._forget(handshake)
+        self._all[connection] = None
+        self._count_unproven(connection)
 
     def discard(self, connection: Connection) -> None:
         """Forget a connection that has closed, or that has become a WebSocket."""
         if connection in self._all:
-            del self._all[connection]
-            self._prove(connection)
+            self._forget(connection)
             self._on_close()
 
     def report(self, connection: Connection, reason: Reason) -> None:
@@ -108,6 +109,23 @@ class Connections:
                 self.discard(each)
                 each.transport.close()
                 return
+
+    def _count_unproven(self, connection: Connection) -> dict[Connection, None]:
+        """Count for its address. Returns the connections that count for it."""
+        if connection.client is None:
+            return {}
+        address = connection.client[0]
+        unit = "" if self._is_exempt(address) else client_network(address)
+        self._unproven[connection] = unit
+        if not unit:
+            return {}
+        peers = self._by_address.setdefault(unit, {})
+        peers[connection] = None
+        return peers
+
+    def _forget(self, connection: Connection) -> None:
+        del self._all[connection]
+        self._prove(connection)
 
     def _prove(self, connection: Connection) -> None:
         """Never close a connection because there are too many."""

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, IS_REFUSED
-from litellm_systemd.runtime.http.connections import Connections
+from litellm_systemd.runtime.http.connections import Connection, Connections
 from litellm_systemd.runtime.http.errors import ApiError, build_response
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import Reason
@@ -66,7 +66,7 @@ class _Exceeded(Exception):
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """The HTTP protocol of one connection. `connections` has all of this process."""
+    """The HTTP protocol of one connection. `connections` has all of this process, with TLS also its `handshake`."""
 
     def __init__(
         self,
@@ -75,10 +75,12 @@ class LimitedProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         limits: Limits,
         connections: Connections,
+        handshake: Connection | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state)
         self._limits = limits
         self._registry = connections
+        self._handshake = handshake
         self._has_right_key = False
         self._phase = _Phase.NEW
         #: The error of the callback that ended the parsing.
@@ -116,7 +118,12 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Register the connection."""
         super().connection_made(transport)
-        self._registry.add(self)
+        if self._handshake is None:
+            self._registry.add(self)
+        else:
+            # uvloop calls this before it reports that the handshake is complete.
+            self._registry.replace(self._handshake, self)
+            self._handshake = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""

@@ -23,7 +23,7 @@ from typing import Any
 import uvicorn
 
 from litellm_systemd.runtime.http.addresses import trusted_networks
-from litellm_systemd.runtime.http.connections import Connections
+from litellm_systemd.runtime.http.connections import Connection, Connections
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.protocol import LimitedProtocol
 from litellm_systemd.runtime.http.refuse import RefusalCounter
@@ -176,7 +176,7 @@ class Server(uvicorn.Server):
         self._connections.add(handshake)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._protocol,
+                lambda: self._protocol(handshake),
                 connection,
                 ssl=self._tls,
                 ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
@@ -224,8 +224,10 @@ class Server(uvicorn.Server):
             self._connections.sweep(_SWEEP_TIME)
         return await super().on_tick(counter)
 
-    def _protocol(self) -> asyncio.Protocol:
-        return LimitedProtocol(self.config, self.server_state, self.lifespan.state, self._limits, self._connections)
+    def _protocol(self, handshake: Connection | None = None) -> asyncio.Protocol:
+        return LimitedProtocol(
+            self.config, self.server_state, self.lifespan.state, self._limits, self._connections, handshake
+        )
 
     def _is_trusted(self, address: str) -> bool:
         """Whether many clients may share this address: it is a proxy."""
