@@ -7,19 +7,25 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
+from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import RefusalCounter
-from litellm_systemd.runtime.worker.draining_server import Server, build_config
+from litellm_systemd.runtime.worker.draining_server import Server, _http_connections, build_config
 from litellm_systemd.runtime.worker.worker import asyncio_run
 
 #: Seconds: no test waits longer.
 DEADLINE = 30.0
+#: Bytes of a response: more than the kernel keeps for a client that does not read.
+LARGE, PIECE = 16 * 1024**2, 64 * 1024
 
 
 class Application:
-    """/ answers at once. /stream sends a first part, and the last part when `finish` is set."""
+    """/ answers at once. /stream sends a first part, and the last part when `finish` is set.
+
+    /large sends `LARGE` bytes at once, /long as many in pieces before its last part.
+    """
 
     def __init__(self) -> None:
         self.finish = asyncio.Event()
@@ -33,7 +39,9 @@ class Application:
         if scope["path"] == "/stream":
             await send({"type": "http.response.body", "body": b"first ", "more_body": True})
             await self.finish.wait()
-        await send({"type": "http.response.body", "body": b"last"})
+        for _ in range(LARGE // PIECE if scope["path"] == "/long" else 0):
+            await send({"type": "http.response.body", "body": b"x" * PIECE, "more_body": True})
+        await send({"type": "http.response.body", "body": b"x" * LARGE if scope["path"] == "/large" else b"last"})
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         for _ in range(2):
@@ -42,12 +50,27 @@ class Application:
             await send({"type": f"{event}.complete"})
 
 
+def authenticate(application: Any) -> Any:
+    """The authentication gate: a request with the header `key: right` has the right key."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and (b"key", b"right") in scope["headers"]:
+            scope["state"][HAS_RIGHT_KEY] = True
+        await application(scope, receive, send)
+
+    return serve
+
+
 class Peer:
     """A client that reads the raw bytes of responses."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        return cast("asyncio.Transport", self.writer.transport)
 
     def request(self, path: str = "/", *headers: str, method: str = "GET", body: bytes = b"") -> None:
         head = "\r\n".join((f"{method} {path} HTTP/1.1", "Host: x", *headers, "", ""))
@@ -97,8 +120,26 @@ class World:
         while not self.server.started:
             await asyncio.sleep(0.01)
 
-    async def connect(self) -> Peer:
-        return Peer(*await asyncio.open_connection(*self.address[:2]))
+    async def connect(self, **options: Any) -> Peer:
+        return Peer(*await asyncio.open_connection(*self.address[:2], limit=64 * LARGE, **options))
+
+    async def request_unread(self, path: str, *headers: str, **options: Any) -> Peer:
+        """A client that sends a request, and does not read the response although the server waits for it."""
+        known = set(self.server.server_state.connections)
+        peer = await self.connect(**options)
+        peer.transport.pause_reading()
+        peer.request(path, *headers)
+        paused = 0
+        while paused < 10:  # the kernel may still take more
+            await asyncio.sleep(0.01)
+            new = _http_connections(self.server.server_state.connections - known)
+            paused = paused + 1 if any(each.flow.write_paused for each in new) else 0
+        return peer
+
+    def pass_time(self, seconds: int) -> None:
+        """Look for slow clients as if so many seconds had passed."""
+        for _ in range(seconds):
+            self.server._connections.sweep(1.0)
 
     async def wait_closed(self) -> int:
         """Wait until the server has exited. Returns the number of force-closed requests."""

@@ -13,27 +13,16 @@ import trustme
 
 from litellm_systemd.env.tls import load_pair
 from litellm_systemd.runtime.channel import CONNECTION, Refusals
-from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, AuthenticationGate, Refusal
+from litellm_systemd.runtime.http.authentication import AuthenticationGate, Refusal
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import RefusalCounter
 from tests.certificates import issue_pair
-from tests.unit.running_server import Peer, World, run, serve
+from tests.unit.running_server import LARGE, Peer, World, authenticate, run, serve
 
 AUTHORITY = trustme.CA()
 TLS = load_pair(issue_pair(AUTHORITY, "127.0.0.1")).context
 TRUST = ssl.create_default_context()
 AUTHORITY.configure_trust(TRUST)
-
-
-def authenticate(application: Any) -> Any:
-    """The authentication gate: a request with the header `key: right` has the right key."""
-
-    async def serve(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and (b"key", b"right") in scope["headers"]:
-            scope["state"][HAS_RIGHT_KEY] = True
-        await application(scope, receive, send)
-
-    return serve
 
 
 async def connect(world: World, number: int = 1) -> list[Peer]:
@@ -45,10 +34,6 @@ async def connect(world: World, number: int = 1) -> list[Peer]:
         while world.server.connections == before and not world.counter._counts:
             await asyncio.sleep(0.001)
     return peers
-
-
-async def connect_encrypted(world: World) -> Peer:
-    return Peer(*await asyncio.open_connection(*world.address, ssl=TRUST))
 
 
 async def is_closed(peer: Peer) -> bool:
@@ -151,7 +136,7 @@ def test_tls_client_at_the_limit(limits: Limits) -> None:
         async with serve(limits=limits, wrap=authenticate, trusts_loopback=False, tls=TLS) as world:
             peers = []
             for _ in range(5):
-                peers.append(await connect_encrypted(world))
+                peers.append(await world.connect(ssl=TRUST))
                 assert b"200 OK" in await answer(peers[-1], "key: right")
             assert [await is_closed(each) for each in peers] == [False] * 5
 
@@ -167,7 +152,7 @@ def test_end_of_a_tls_handshake_closes_no_other_connection() -> None:
             early = socket.create_connection(world.address)
             early.setblocking(False)
             await asyncio.sleep(0.1)
-            late = await connect_encrypted(world)
+            late = await world.connect(ssl=TRUST)
             await answer(late)
             peer = Peer(*await asyncio.open_connection(sock=early, ssl=TRUST, server_hostname="127.0.0.1"))
             await answer(peer)
@@ -175,6 +160,66 @@ def test_end_of_a_tls_handshake_closes_no_other_connection() -> None:
             assert not world.counter.take()
 
     run(scenario)
+
+
+@pytest.mark.parametrize(("path", "tls"), [("/large", None), ("/long", None), ("/long", TLS)])
+def test_client_that_reads_no_response(path: str, tls: ssl.SSLContext | None) -> None:
+    """A connection whose client does not read closes for others: the server keeps no more of them than the limit."""
+
+    async def scenario() -> None:
+        async with serve(limits=Limits(connections=2), wrap=authenticate, tls=tls) as world:
+            trust = TRUST if tls else None
+            _unread = await world.request_unread(path, ssl=trust)
+            keyed = await world.request_unread(path, "key: right", ssl=trust)
+            world.pass_time(4)
+            assert world.server.connections == 2
+            world.pass_time(4)
+            new = await world.connect(ssl=trust)
+            assert await answer(new)
+            assert world.server.connections == 2
+            assert world.counter.take()[0].reasons == {"above MAX_CONNECTIONS": 1}
+            keyed.transport.resume_reading()
+            assert (await keyed.read_until(b"\r\n0\r\n\r\n")).count(b"x") == LARGE
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("headers", [(), ("Connection: close",)])
+@pytest.mark.parametrize("path", ["/large", "/long"])
+def test_time_to_read_a_response(path: str, headers: tuple[str, ...]) -> None:
+    """A client without the key has a minute to go on reading its response, one with the key any time."""
+
+    async def scenario() -> None:
+        async with serve(wrap=authenticate) as world:
+            _unread = await world.request_unread(path, *headers)
+            keyed = await world.request_unread(path, "key: right", *headers)
+            world.pass_time(55)
+            await asyncio.sleep(0.05)
+            assert world.server.connections == 2
+            world.pass_time(10_000)
+            await asyncio.sleep(0.05)
+            assert world.server.connections == 1
+            assert world.counter.take()[0].reasons == {"that read no responses": 1}
+            keyed.transport.resume_reading()
+            assert (await keyed.read_until(b"\r\n0\r\n\r\n")).count(b"x") == LARGE
+
+    run(scenario)
+
+
+def test_pipelined_requests_whose_client_reads_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The end of a connection with several requests is no error in the log."""
+
+    async def scenario() -> None:
+        async with serve() as world:
+            peer = await world.request_unread("/long")
+            peer.request()
+            await asyncio.sleep(0.1)
+            world.pass_time(65)
+            await asyncio.sleep(0.1)
+            assert world.server.connections == 0
+
+    run(scenario)
+    assert not [each for each in caplog.records if each.levelname in {"WARNING", "ERROR"}]
 
 
 @pytest.mark.parametrize("pipelined", [1, 2])

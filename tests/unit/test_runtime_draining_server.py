@@ -14,7 +14,7 @@ from litellm_systemd.env.tls import load_pair
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.worker.draining_server import get_status
 from tests.certificates import issue_pair
-from tests.unit.running_server import DEADLINE, Peer, World, run, serve
+from tests.unit.running_server import DEADLINE, LARGE, Peer, World, authenticate, run, serve
 
 AUTHORITY = trustme.CA()
 TLS = load_pair(issue_pair(AUTHORITY, "127.0.0.1")).context
@@ -185,6 +185,46 @@ def test_stream_is_cut_at_drain_timeout() -> None:
             world.server.start_drain()
             assert not (await peer.read_rest()).endswith(b"0\r\n\r\n")
             assert await world.wait_closed() == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("path", ["/large", "/long"])
+def test_client_that_reads_no_response_does_not_delay_a_drain(path: str) -> None:
+    """A drain does not wait for a client without the key that reads nothing, and a minute for one with the key."""
+
+    async def scenario() -> None:
+        async with serve(lame_duck=0.1, wrap=authenticate) as world:
+            _peers = [await world.request_unread(path, key) for key in ("key: wrong", "key: right")]
+            world.server.start_drain()
+            world.pass_time(8)
+            await asyncio.sleep(0.5)
+            assert world.server.connections == 1
+            assert not world.served.done()
+            world.pass_time(60)
+            assert await world.wait_closed() == 0
+            assert world.server.drain_seconds < 5
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("key", ["right", "wrong"])
+def test_drain_waits_until_the_response_is_read(key: str) -> None:
+    """A client that reads its response slowly gets all of it during a drain."""
+
+    async def scenario() -> None:
+        async with serve(lame_duck=0.3, wrap=authenticate) as world:
+            peer = await world.connect()
+            peer.request()
+            await peer.read_until(b"last\r\n0\r\n\r\n")
+            world.server.start_drain()
+            peer.transport.pause_reading()
+            peer.request("/large", f"key: {key}")
+            await asyncio.sleep(0.8)
+            assert not world.served.done()
+            peer.transport.resume_reading()
+            assert (await peer.read_rest()).count(b"x") == LARGE
+            assert await world.wait_closed() == 0
 
     run(scenario)
 

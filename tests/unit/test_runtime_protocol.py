@@ -31,6 +31,8 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.sent = b""
+        #: Bytes that the client has not read yet.
+        self.unread = 0
         self.closing = self.at_eof = self.paused = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -50,6 +52,12 @@ class Transport(asyncio.Transport):
 
     def close(self) -> None:
         self.closing = True
+
+    def abort(self) -> None:
+        self.closing = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def pause_reading(self) -> None:
         self.paused = True
@@ -411,6 +419,26 @@ def test_time_of_the_gateway_does_not_count() -> None:
         client.finish.set()
         await client.send(b"TP/1.1\r\nHost: x\r\n\r\n")
         assert client.statuses == [200, 200, 200]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("rate", "closed"), [(10_000, False), (600, False), (400, True), (0, True)])
+def test_slow_reader(rate: int, closed: bool) -> None:
+    """A client without the key may read slowly, such as over a bad line, but not stop reading."""
+
+    async def scenario() -> None:
+        client = Client()
+        await client.send(head(path="/stream"))
+        client.transport.unread = 16 * 1024 * KIB
+        client.protocol.pause_writing()
+        for _ in range(100):
+            client.connections.sweep(10)
+            client.transport.unread -= rate * 10
+        assert client.transport.closing == closed
+        assert client.reasons == ["that read no responses"] * closed
+        client.finish.set()
+        await client.send()
 
     run(scenario)
 

@@ -13,8 +13,8 @@ from litellm_systemd.runtime.http.refuse import Reason, RefusalCounter
 class Transport(Protocol):
     """What can be closed."""
 
-    def close(self) -> None:
-        """Close the connection."""
+    def abort(self) -> None:
+        """Close the connection at once. `close` would wait until the client has read what is sent."""
 
 
 class Connection(Protocol):
@@ -34,7 +34,7 @@ class Connection(Protocol):
 
     @property
     def has_complete_request(self) -> bool:
-        """Whether a request has arrived completely whose response is not complete yet."""
+        """Whether a request has arrived completely whose response the client has not read yet, but is reading."""
 
     def wait(self, seconds: float) -> None:
         """Count time that has passed, and close the connection if its client is too slow."""
@@ -66,6 +66,8 @@ class Connections:
         #: since are removed when one must be closed.
         self._unproven: dict[Connection, str] = {}
         self._by_address: dict[str, dict[Connection, None]] = {}
+        #: Whether the worker drains: then clients that read no responses have less time.
+        self.is_draining = False
 
     def add(self, connection: Connection) -> None:
         """Count a new connection, and close an older one if there are too many."""
@@ -95,6 +97,12 @@ class Connections:
         """Count a request that was refused, or a connection that was closed, for the journal."""
         self._counter.add(connection.client, reason)
 
+    def abort(self, connection: Connection, reason: Reason) -> None:
+        """Close a connection at once, and count it for the journal."""
+        self.report(connection, reason)
+        self.discard(connection)
+        connection.transport.abort()
+
     def sweep(self, seconds: float) -> None:
         """Close the connections of slow clients. `seconds` have passed since the last call."""
         for each in tuple(self._all):
@@ -105,9 +113,7 @@ class Connections:
             if each.has_right_key:
                 self._prove(each)
             elif each is not new and not each.has_complete_request:
-                self.report(each, reason)
-                self.discard(each)
-                each.transport.close()
+                self.abort(each, reason)
                 return
 
     def _count_unproven(self, connection: Connection) -> dict[Connection, None]:

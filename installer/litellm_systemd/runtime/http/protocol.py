@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, IS_REFUSED
@@ -22,6 +22,9 @@ from litellm_systemd.runtime.http.connections import Connection, Connections
 from litellm_systemd.runtime.http.errors import ApiError, build_response
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import Reason
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 #: As many as Envoy, gunicorn and HAProxy allow.
 _MAX_HEADERS = 100
@@ -31,6 +34,11 @@ _MAX_PIPELINED = 32
 _MAX_OVERHEAD = 256 * 1024
 #: What a client may still send after an error, in bytes and seconds: it reads the error when it has sent its request.
 _MAX_DISCARDED, _DISCARD_TIME = 1024 * 1024, 5.0
+#: Seconds for which a client may read nothing while the server waits to send, as in nginx (send_timeout), and the
+#: bytes that it must read for each further second: Apache's mod_reqtimeout requires as many of one that sends.
+_SEND_TIMEOUT, _SEND_RATE = 60.0, 500
+#: The same for a client without the right key that a drain waits for, or that takes the connection of another client.
+_SHORT_SEND_TIMEOUT = 5.0
 
 
 def _error(status: int, message: str, code: str) -> ApiError:
@@ -82,11 +90,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._registry = connections
         self._handshake = handshake
         self._has_right_key = False
+        #: The request that the application answers. uvicorn's `cycle` is the newest one of pipelined requests.
+        self._running: RequestResponseCycle | None = None
         self._phase = _Phase.NEW
         #: The error of the callback that ended the parsing.
         self._error: ApiError | None = None
         #: Seconds in this phase in which the client could send.
         self._waited = 0.0
+        #: Seconds for which the client has read too little, and the bytes that waited for it at the last look.
+        self._unread_time = 0.0
+        self._unread_size = 0
         self._head_size = 0
         self._header_count = self._headers_size = 0
         #: Bytes of the body as it was sent, of its content, and of what `_MAX_OVERHEAD` limits.
@@ -95,19 +108,27 @@ class LimitedProtocol(HttpToolsProtocol):
     @property
     def has_right_key(self) -> bool:
         """Whether any request of this connection had the right key."""
-        if not self._has_right_key and self.cycle is not None:
-            self._has_right_key = self.cycle.scope["state"].get(HAS_RIGHT_KEY, False)
+        if not self._has_right_key and self._running is not None:
+            self._has_right_key = self._running.scope["state"].get(HAS_RIGHT_KEY, False)
         return self._has_right_key
 
     @property
     def has_complete_request(self) -> bool:
-        """Whether a request has arrived completely whose response is not complete yet, unless it is refused.
+        """Whether a request has arrived completely whose response the client has not read yet, unless it is refused.
 
-        Which of several pipelined requests is refused is not known here: no client but an attacker sends such.
+        It is False for a client that has stopped reading. Which of several pipelined requests is refused is not known
+        here: no client but an attacker sends such.
         """
-        if not self._is_responding or self._phase is _Phase.BODY or self.pipeline:
+        if self._phase is _Phase.BODY or self.pipeline or self._unread_time > _SHORT_SEND_TIMEOUT:
+            return False
+        if self.cycle is None or not (self._is_responding or self.is_sending):
             return False
         return IS_REFUSED not in self.cycle.scope["state"]
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a part of a response waits until the client reads."""
+        return self.transport.get_write_buffer_size() > 0
 
     @property
     def _is_responding(self) -> bool:
@@ -127,6 +148,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        if self._running is not None:
+            self._running.disconnected = True  # its application may wait to send
+            self._running.message_event.set()
         super().connection_lost(exc)
         self._registry.discard(self)
 
@@ -235,6 +259,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._enter(_Phase.BODY)
         self._body_size = self._content_size = self._overhead = 0
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_body(self, body: bytes) -> None:
         """Add a piece of the body."""
         self._content_size += len(body)
@@ -259,6 +287,9 @@ class LimitedProtocol(HttpToolsProtocol):
         Only time counts in which the client could send: not while uvicorn reads no more, or a response is sent. Call
         this at regular intervals with these: then the client of a worker that was busy for long loses no time.
         """
+        if self._is_unread(seconds):
+            self._registry.abort(self, Reason.UNREAD)
+            return
         if self.transport.is_closing() or not self._is_waiting():
             return
         self._waited += seconds
@@ -273,6 +304,23 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse(_SLOW_BODY, Reason.SLOW_BODY)
         elif self._phase is _Phase.DISCARD and self._waited > _DISCARD_TIME:
             self.transport.close()
+
+    def _is_unread(self, seconds: float) -> bool:
+        """Count time in which the client reads no response. Returns whether it had enough.
+
+        `close` of a transport has no timeout, nor has an application that waits to send. A client with the right key
+        may take any time for a response, except during a drain.
+        """
+        size = self.transport.get_write_buffer_size()
+        if not size or not (self.flow.write_paused or self.transport.is_closing()):
+            self._unread_time = 0.0
+        else:
+            read = max(0, self._unread_size - size)
+            self._unread_time = max(0.0, self._unread_time + seconds - read / _SEND_RATE)
+        self._unread_size = size
+        if self.has_right_key:
+            return self._registry.is_draining and self._unread_time > _SEND_TIMEOUT
+        return self._unread_time > (_SHORT_SEND_TIMEOUT if self._registry.is_draining else _SEND_TIMEOUT)
 
     def _is_waiting(self) -> bool:
         """Whether the worker can do nothing before the client sends more."""

@@ -188,7 +188,7 @@ class Server(uvicorn.Server):
     def start_drain(self) -> None:
         """Stop accepting at once, and exit when every in-flight request is answered."""
         if not self.should_exit:
-            self.should_exit = True
+            self.should_exit = self._connections.is_draining = True
             for acceptor in self._acceptors:
                 acceptor.close()
             # Without systemd no other process may hold them. Then a refused connection is better than one that waits
@@ -281,7 +281,10 @@ class Server(uvicorn.Server):
             return True
         # An idle connection without a timer has sent a part of a request. It has the same deadline as the others.
         return any(
-            keeps_idle or _has_request(connection) or connection.timeout_keep_alive_task is not None
+            keeps_idle
+            or _has_request(connection)
+            or connection.is_sending
+            or connection.timeout_keep_alive_task is not None
             for connection in _http_connections(self.server_state.connections)
         )
 
@@ -309,7 +312,7 @@ class _Handshake:
     def wait(self, seconds: float) -> None:
         """Do nothing: the event loop has a timer for the handshake."""
 
-    def close(self) -> None:
+    def abort(self) -> None:
         """Close the connection, because there are too many."""
         if self._task is not None:
             self._task.cancel()
