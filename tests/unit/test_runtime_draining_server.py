@@ -152,6 +152,25 @@ def test_idle_connections_close_after_lame_duck_timeout() -> None:
     run(scenario)
 
 
+def test_unused_connection_has_its_time_in_a_drain() -> None:
+    """A connection that a client has opened long before its first request can still send it during a drain."""
+
+    async def scenario() -> None:
+        async with serve(lame_duck=1.0) as world:
+            peers = [await world.connect() for _ in range(2)]
+            while world.server.connections < 2:
+                await asyncio.sleep(0.01)
+            world.pass_time(60)
+            world.server.start_drain()
+            await asyncio.sleep(0.5)
+            peers[0].request()
+            assert b"connection: close\r\n" in await peers[0].read_rest()
+            assert await world.wait_closed() == 0
+            assert not world.counter.take()
+
+    run(scenario)
+
+
 def test_stream_completes() -> None:
     """A stream completes during a drain, and its connection accepts one more request after it."""
 
