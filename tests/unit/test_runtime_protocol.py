@@ -301,6 +301,35 @@ def test_small_chunks() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("size", [1, 50, 256_000])
+@pytest.mark.parametrize("path", ["/", "/hold"])
+def test_unsupported_upgrade(path: str, size: int) -> None:
+    """A request that offers HTTP/2, as those of Java's HttpClient do, is served with HTTP/1.1 and its body."""
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAA", "a: b")
+
+    async def scenario() -> None:
+        client = Client()
+        client.finish.set()
+        requests = (
+            head(*offer, "Content-Length: 9", path=path, method="POST") + b'{"a":"b"}',
+            head(*offer, "Transfer-Encoding: chunked", path=path, method="POST") + b"4\r\nbody\r\n0\r\n\r\n",
+            head(*offer, path=path),
+            head(*offer, "Connection: close", path=path),
+        )
+        await client.send(*cut(b"".join(requests), size), rounds=50)
+        assert client.statuses == [200] * 4
+        sizes = [json.loads(part.partition(b"}")[0] + b"}")["size"] for part in split_bodies(client.transport.sent)]
+        assert sizes == [9, 4, 0, 0]
+        assert all((b"a", b"b") in headers and b"upgrade" not in dict(headers) for headers in client.seen)
+        assert client.transport.closing
+
+    run(scenario)
+
+
+def split_bodies(data: bytes) -> list[bytes]:
+    return [b"{" + part for part in data.split(b"\r\n\r\n{")[1:]]
+
+
 def test_pipelining() -> None:
     """A client that sends requests without reading the responses is cut off."""
 
@@ -489,6 +518,7 @@ FRAGMENTS = (
     ),
     *(
         b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+        b"Upgrade: h2c\r\nConnection: upgrade\r\n",
         b"X: " + b"y" * 9 * KIB,
         b"X: y\r\n" * 150,
         b": \r\n",

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: As many as Envoy, gunicorn and HAProxy allow.
 _MAX_HEADERS = 100
+#: The headers and the connection options of a request for an upgrade.
+_UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 #: Requests that wait on one connection for the response to an earlier one. Clients that do so at all send a few.
 _MAX_PIPELINED = 32
 #: Bytes of a chunked body that are not content (chunk sizes, chunk extensions, trailers) beyond the bytes of content.
@@ -93,6 +95,8 @@ class LimitedProtocol(HttpToolsProtocol):
         #: The request that the application answers. uvicorn's `cycle` is the newest one of pipelined requests.
         self._running: RequestResponseCycle | None = None
         self._phase = _Phase.NEW
+        #: Whether the parser has found an upgrade in this request that the server does not support.
+        self._ignores_upgrade = False
         #: The error of the callback that ended the parsing.
         self._error: ApiError | None = None
         #: Seconds in this phase in which the client could send.
@@ -178,15 +182,15 @@ class LimitedProtocol(HttpToolsProtocol):
             self._enter(_Phase.HEAD)
         size = min(len(data), limit - self._head_size) if limit else len(data)
         self._head_size += size
-        self._feed(data[:size])
+        parsed = self._feed(data[:size])
         if limit and self._phase is _Phase.HEAD and self._head_size >= limit:
             self._refuse(_LARGE_HEADERS, Reason.HEADER_SIZE)
-        return data[size:]
+        return data[parsed:]
 
     def _parse_body(self, data: memoryview) -> memoryview:
         cycle, content = self.cycle, self._content_size
         self._body_size += len(data)
-        self._feed(data)
+        parsed = self._feed(data)
         if self._phase is _Phase.BODY and self.cycle is cycle:
             gained = self._content_size - content
             self._overhead = max(0, self._overhead + len(data) - 2 * gained)
@@ -194,7 +198,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse(_OVERHEAD, Reason.INVALID)
             elif self._is_endless():
                 self.transport.close()
-        return data[len(data) :]
+        return data[parsed:]
 
     def _is_endless(self) -> bool:
         """Whether a body is larger than what is read for the sake of a client that was refused.
@@ -206,16 +210,40 @@ class LimitedProtocol(HttpToolsProtocol):
         allowed = limit if self.cycle.response_complete else 2 * limit
         return bool(limit) and self._body_size > allowed + _MAX_OVERHEAD
 
-    def _feed(self, data: memoryview) -> None:
+    def _feed(self, data: memoryview | bytes) -> int:
+        """Parse. Returns the number of bytes that are parsed."""
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._ignores_upgrade:
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)  # the other one may have ended
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn
+                self._feed(head)
+                return int(upgrade.args[0])
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
                 self._enter(_Phase.DISCARD)
         except httptools.HttpParserError:
             error = self._error or _INVALID
             self._refuse(error, Reason.HEADER_SIZE if error.status in (414, 431) else Reason.INVALID)
+        return len(data)
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head of this request without what asks for an upgrade.
+
+        A server may ignore that (RFC 9110, 7.8). Java's HttpClient sends `Upgrade: h2c` with each request.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s\r\n" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = (each.strip() for each in value.split(b","))
+                kept = b", ".join(each for each in options if each.lower() not in _UPGRADE_HEADERS)
+                lines.append(b"connection: %s\r\n" % kept)
+            elif name not in _UPGRADE_HEADERS:
+                lines.append(b"%s: %s\r\n" % (name, value))
+        return b"".join((*lines, b"\r\n"))
 
     def _exceed(self, error: ApiError) -> None:
         self._error = error
@@ -228,6 +256,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _MAX_PIPELINED and self._limits.header_size:
             self._exceed(_PIPELINED)
         super().on_message_begin()
+        self._ignores_upgrade = False
         self._enter(_Phase.HEAD)
         self._header_count = self._headers_size = 0
 
@@ -255,6 +284,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the application."""
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            # The parser would take the body for the next request.
+            self._ignores_upgrade = any(name == b"upgrade" for name, _ in self.headers)
+            if self._ignores_upgrade:
+                return
         super().on_headers_complete()
         self._enter(_Phase.BODY)
         self._body_size = self._content_size = self._overhead = 0
@@ -270,6 +304,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the request."""
+        if self._ignores_upgrade:
+            return
         super().on_message_complete()
         self._head_size = 0
         self._enter(_Phase.IDLE)
