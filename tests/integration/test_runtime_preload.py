@@ -31,7 +31,7 @@ recorder = Recorder()
 
 
 def test_event_loop_and_parser(tmp_path: Path) -> None:
-    """Every worker uses uvloop and httptools."""
+    """Every worker uses uvloop, and httptools with our limits."""
     (tmp_path / "recorder.py").write_text(_RECORDER)
     with Service(tmp_path, CONFIG % "x" + "litellm_settings: {callbacks: recorder.recorder}\n") as service:
         service.await_ready()
@@ -45,7 +45,7 @@ def test_event_loop_and_parser(tmp_path: Path) -> None:
     for file in tmp_path.glob("seen.*"):
         seen = json.loads(file.read_text())
         assert seen["loop"].split(".")[0] == "uvloop"
-        assert seen["protocols"] == ["uvicorn.protocols.http.httptools_impl.HttpToolsProtocol"]
+        assert seen["protocols"] == ["litellm_systemd.runtime.http.protocol.LimitedProtocol"]
 
 
 _PRELOADED = """

@@ -102,8 +102,8 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
     )
     require_no_conflicts(layout, desired, host)
     plan = plan_install(layout, desired, host)
-    reloads = any(action.verb is Verb.RELOAD for action in plan.actions)
-    apply_install(executor, plan, desired, host, partial(prove_service, service) if reloads else lambda: None)
+    takes_effect = any(action.verb in (Verb.RELOAD, Verb.RESTART) for action in plan.actions)
+    apply_install(executor, plan, desired, host, partial(prove_service, service) if takes_effect else lambda: None)
     return Report(
         f"{service.choice.name} is the active configuration",
         notes=service.notes,

@@ -113,7 +113,8 @@ class _Subject:
         self._interval = min(self._interval * 2, _LONGEST_INTERVAL)
 
     def render(self) -> str:
-        counts = [f"{render_count(count, self.name)} {reason}" for reason, count in self._reasons.most_common()]
+        ranked = sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))
+        counts = [f"{render_count(count, self.name)} {reason}" for reason, count in ranked]
         listed = " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
         return f"{_VERBS[self.name]} {listed}, from {_render_clients(self.clients)}"
 
