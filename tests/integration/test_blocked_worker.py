@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.runtime_service import KEY, Service, post_chat, wait_for
-from tests.integration.test_runtime_stop import Upstream
+from tests.integration.test_runtime_stop import Upstream, run_upstream
 
 #: The last word of a conversation is a command to this callback.
 CALLBACK = """
@@ -67,13 +67,8 @@ WATCHDOG = 8.0
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    with Upstream() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with run_upstream() as server:
         yield server
-        server.finish.set()
-        server.shutdown()
-        thread.join()
 
 
 def start(folder: Path, upstream: Upstream, **variables: str) -> Service:

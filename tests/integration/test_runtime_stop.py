@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -66,8 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
+@contextmanager
+def run_upstream() -> Iterator[Upstream]:
+    """Run the upstream in a thread."""
     with Upstream() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -75,6 +77,12 @@ def upstream() -> Iterator[Upstream]:
         server.finish.set()
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with run_upstream() as server:
+        yield server
 
 
 def test_stop_completes_a_stream(tmp_path: Path, upstream: Upstream) -> None:

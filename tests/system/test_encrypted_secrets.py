@@ -59,8 +59,8 @@ def test_secrets_are_encrypted_and_back(idle_box: Box) -> None:
     assert KEY not in box.read(f"{STATE}/failed/{attempt}/etc-litellm-litellm.env")
     mend_start(box)
 
-    told = ctl(box, "install", "--encrypt-secrets", "--verify-every", "1h")
-    assert SECRETS in told
+    output = ctl(box, "install", "--encrypt-secrets", "--verify-every", "1h")
+    assert SECRETS in output
     assert holders(box, KEY, OTHER) == set()
     assert 'MINE="1"' in box.read(ENVIRONMENT)
     box.systemctl("start", "litellm-verify.service")

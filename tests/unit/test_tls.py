@@ -73,7 +73,7 @@ def test_a_pair_is_read() -> None:
     ],
 )
 def test_an_unusable_pair(pair: TlsPair, said: str) -> None:
-    """A pair with which no service could start is refused with the variable at fault and a remedy, and no prompt."""
+    """A pair with which no service could start is refused with its variable and a remedy, and no prompt."""
     with pytest.raises(InputError) as refused:
         load_pair(pair)
     assert said in refused.value.message
