@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -80,6 +81,39 @@ def test_the_worker_with_fewest_connections_accepts_at_once(monkeypatch: pytest.
         worker = Worker(listener, counts)
         clients = [socket.create_connection(listener.getsockname()) for _ in range(40)]
         await _until(lambda: len(worker.connections) == len(clients))
+
+    _run(scenario)
+
+
+def test_workers_do_not_take_turns_with_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker with a few more of many connections accepts without a pause, one with many more does not."""
+    monkeypatch.setattr(acceptor, "_PAUSE", DEADLINE)
+
+    async def scenario(listener: socket.socket) -> None:
+        counts = ConnectionCounts(2)
+        counts.set(1, 160)
+        worker = Worker(listener, counts)
+        worker.connections = [listener] * 165
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(40)]
+        await _until(lambda: len(worker.connections) > 180)
+        await asyncio.sleep(0.1)
+        assert len(worker.connections) == 181
+        assert len(clients) == 40
+
+    _run(scenario)
+
+
+def test_a_closed_connection_is_not_served() -> None:
+    """A connection that its client has reset, or closed without a request, never reaches the server."""
+
+    async def scenario(listener: socket.socket) -> None:
+        for linger in (False, True):
+            with socket.create_connection(listener.getsockname()) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", linger, 0))
+        worker = Worker(listener, ConnectionCounts(1))
+        client = socket.create_connection(listener.getsockname())
+        await _until(lambda: bool(worker.connections))
+        assert [each.getpeername() for each in worker.connections] == [client.getsockname()]
 
     _run(scenario)
 
