@@ -171,7 +171,7 @@ BAD = {
     "YAML": "model_list: [",
     "no models": "model_list: []",
     "a variable that isn't set": CONFIG.replace("none", "os.environ/NO_SUCH_VARIABLE"),
-    "a callback that isn't there": CONFIG % "x" + "litellm_settings: {callbacks: no_such_module.handler}\n",
+    "a callback that isn't there": CONFIG % "x" + "litellm_settings: {callbacks: litellm.proxy.proxy_cli.absent}\n",
 }
 
 
@@ -192,6 +192,36 @@ def test_failed_reload(service: Service, why: str) -> None:
     assert service.chat() == (200, "hello")
     assert "the last reload failed" in service.statuses()[-1]
     assert service.read_notices().count("RELOADING=1") == service.read_notices().count("READY=1") == 1
+
+
+_MODEL = CONFIG.replace("mock_response", "max_agentic_loops: many, mock_response")
+#: What LiteLLM rejects and the linter accepts: the configuration, and the beginning of the cause.
+REJECTED = {
+    "a model": (_MODEL % "x", "model demo: "),
+    "a policy": (
+        CONFIG % "x" + "router_settings: {retry_policy: {BadRequestErrorRetries: many}}\n",
+        "router_settings.retry_policy: BadRequestErrorRetries: Input should be a valid integer",
+    ),
+    "an unknown key": (
+        CONFIG % "x" + "  litellm_jwtauth: {admin_scop: x}\n",
+        "general_settings.litellm_jwtauth: Invalid arguments provided: admin_scop. Allowed",
+    ),
+    "a class": (
+        CONFIG % "x" + "litellm_settings: {callbacks: litellm.integrations.custom_logger.CustomLogger}\n",
+        "litellm_settings.callbacks entry 'litellm.integrations.custom_logger.CustomLogger' resolved to the class",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REJECTED)
+def test_a_rejected_configuration_is_explained(service: Service, what: str) -> None:
+    """A reload that LiteLLM rejects reports the model or the setting, and LiteLLM's own error."""
+    text, cause = REJECTED[what]
+    service.config.write_text(text)
+    done = service.reload()
+    service.config.write_text(CONFIG % "hello")
+    assert done.stderr.startswith(f"reload failed: LiteLLM rejects {service.config}: {cause}")
+    assert len(done.stderr) < 800
 
 
 def test_replaced_worker_keeps_its_configuration(service: Service) -> None:

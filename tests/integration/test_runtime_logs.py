@@ -82,12 +82,12 @@ def test_no_secrets(log: list[str]) -> None:
 
 def test_json_of_a_failed_start(tmp_path: Path) -> None:
     """A failed start logs only JSON objects: the traceback in one of them, the cause in the last."""
-    broken = CONFIG % "x" + "litellm_settings: {callbacks: no_such_module.handler}\n"
+    broken = CONFIG % "x" + "litellm_settings: {callbacks: litellm.proxy.proxy_cli.absent}\n"
     with Service(tmp_path, broken, JSON_LOGS="true") as service:
         assert service.process.wait(DEADLINE) == 78, service.log()
     events = [parse(line) for line in service.log().splitlines()]
     assert any("Traceback" in str(event) for event in events)
-    assert events[-1]["message"].endswith("Could not import handler from no_such_module")
+    assert events[-1]["message"].endswith("has no attribute 'absent'")
 
 
 def test_invalid_switch(tmp_path: Path) -> None:

@@ -280,14 +280,10 @@ def api_renderer() -> Callable[[], Any] | None:
     return litellm.openapi if litellm.openapi_url else None
 
 
-def render_cause(error: BaseException) -> str:
-    """Why LiteLLM could not start, in one line and without secrets."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, SystemExit):
-        text = f"LiteLLM exited with code {error.code}"
-    text = text.removesuffix(" The fix is printed once the server exits.")
+def redact(text: str) -> str:
+    """A text without the secrets that LiteLLM recognizes."""
     with contextlib.suppress(Exception):
-        text = str(importlib.import_module("litellm._logging").redact_secrets(text))
+        return str(importlib.import_module("litellm._logging").redact_secrets(text))
     return text
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.bounded_yaml import load_yaml
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.runtime.activity import Activity
 from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
@@ -35,6 +36,7 @@ from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.draining_server import Server, build_config
 from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
 from litellm_systemd.runtime.worker.litellm_routes import LiteLLMRoutes
+from litellm_systemd.runtime.worker.load_errors import render_cause
 
 #: Seconds that in-flight requests get after the main process has died.
 ORPHAN_DRAIN_TIMEOUT = 5.0
@@ -82,15 +84,17 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
         cause = application.failure or error
         # The last frames show the cause. The hundreds before them are nested lifespans.
         journal.line(DEBUG, "".join(traceback.format_exception(cause, limit=-4)).rstrip())
-        channel.send(_start_failed(cause))
+        channel.send(_start_failed(cause, job.configuration))
         return 1
     return 0
 
 
-def _start_failed(cause: BaseException) -> StartFailed:
+def _start_failed(cause: BaseException, configuration: Configuration) -> StartFailed:
     if isinstance(cause, InstallerError):
         return StartFailed(cause.render(), by_litellm=False)
-    return StartFailed(litellm_adapter.render_cause(cause))
+    document = load_yaml(configuration.texts[str(configuration.path)])
+    code = frozenset(path for path in configuration.texts if path.endswith(".py"))
+    return StartFailed(litellm_adapter.redact(render_cause(cause, document, code)))
 
 
 def _build_application(job: Job, refusals: RefusalCounter) -> Pages:
