@@ -17,9 +17,10 @@ MINE = "model_list:\n  - {model_name: %s, litellm_params: {model: openai/x, api_
 CALLBACK = """
 from pathlib import Path
 from litellm.integrations.custom_logger import CustomLogger
+import near_helper
 class Mine(CustomLogger): pass
 handler = Mine()
-Path({mark!r}).touch()
+Path({mark!r}).write_text(near_helper.VERSION)
 """
 
 
@@ -29,6 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("includes")
     (folder / "configs/shared").mkdir(parents=True)
     (folder / "configs/shared/mine.yml").write_text(MINE % "first")
+    (folder / "configs/near_helper.py").write_text("VERSION = 'one'\n")
     (folder / "configs/near.py").write_text(CALLBACK.format(mark=str(folder / "near.seen")))
     (folder / "old.py").write_text(CALLBACK.format(mark=str(folder / "old.seen")))
     running = Service(folder, "")
@@ -97,3 +99,43 @@ def test_a_replaced_worker_needs_no_included_file(service: Service) -> None:
     done = service.reload()
     assert f"{service.folder}/configs/main.yml:1:11 includes shared/mine.yml, which doesn't exist" in done.stderr
     mine.with_suffix(".away").rename(mine)
+
+
+def test_a_python_file_is_loaded_by_a_reload(service: Service) -> None:
+    """An edited Python file, also one that a callback imports, counts as an edit, and takes effect at a reload.
+
+    Until then a worker that is replaced runs the code that was loaded, even if the file is invalid now.
+    """
+    seen, helper = service.folder / "near.seen", service.folder / "configs/near_helper.py"
+    assert seen.read_text() == "one"
+    helper.write_text("VERSION = 'two'\n")
+    assert service.query("status")["sha256"] != read_document(service.config).digest
+    helper.write_text("VERSION = \n")
+    seen.unlink()
+    victim = service.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    service.await_workers(without=victim)
+    assert seen.read_text() == "one"
+    helper.write_text("VERSION = 'two'\n")
+    done = service.reload()
+    assert done.returncode == 0, done.stderr
+    assert seen.read_text() == "two"
+
+
+def test_a_failing_python_file_is_named(service: Service) -> None:
+    """A reload fails with the setting, LiteLLM's error, its cause and its line, and the service goes on."""
+    path = service.folder / "configs/near.py"
+    before = path.read_text()
+    path.write_text("import no_such_package\nhandler = None\n")
+    done = service.reload()
+    assert done.returncode != 0
+    cause = (
+        f"LiteLLM rejects {service.folder}/configs/main.yml: litellm_settings.callbacks[0]: Could not import handler"
+        f" from near: ModuleNotFoundError: No module named 'no_such_package' ({path}:1)"
+    )
+    assert cause in done.stderr
+    path.write_text("")
+    done = service.reload()
+    assert "main.yml:8:32: litellm_settings.callbacks[0] is near.handler, but near.py does not define" in done.stderr
+    path.write_text(before)
+    assert models(service) == ["demo", "second"]

@@ -40,7 +40,8 @@ class InvalidConfiguration:
 
 
 def with_callback(name: str, cause: str, code: str) -> InvalidConfiguration:
-    return InvalidConfiguration(name, f"{CONFIG}litellm_settings: {{callbacks: [{name}.handler]}}\n", cause, code)
+    text = f"{CONFIG}litellm_settings: {{callbacks: [{name}.handler]}}\n"
+    return InvalidConfiguration(name, text, cause, f"{code}handler = None\n")
 
 
 MODEL = "model_list:\n  - model_name: m\n    litellm_params: {{model: {}, api_key: {}}}\n"

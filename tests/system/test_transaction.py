@@ -143,6 +143,32 @@ def test_failed_verification_is_rolled_back(shared_box: Box) -> None:
     assert chat(shared_box) == 200
 
 
+HOOK = "from litellm.integrations.custom_logger import CustomLogger\nimport tools\nhandler = CustomLogger()\n"
+
+
+def test_python_files_are_part_of_a_change(shared_box: Box) -> None:
+    """`config use FILE` installs its Python files, not writable for the service, and rolls them back too."""
+    box, folder = shared_box, "/etc/litellm/configs"
+    text = box.read(f"{folder}/demo.yml").replace("litellm_settings:", "litellm_settings:\n  callbacks: hook.handler")
+    box.write("/root/hooked/hooked.yml", text)
+    box.write("/root/hooked/hook.py", "handler = \n")
+    done = box.run(("litellmctl", "config", "use", "/root/hooked/hooked.yml"), check=False)
+    assert (done.returncode, "/root/hooked/hook.py:1:11: this isn't Python" in done.stderr) == (78, True), done.stderr
+    box.write("/root/hooked/hook.py", HOOK)
+    box.write("/root/hooked/tools.py", "")
+    ctl(box, "config", "use", "/root/hooked/hooked.yml")
+    found = box.run(("stat", "-c", "%n %a %U:%G", "hook.py", "tools.py"), cwd=folder).stdout.splitlines()
+    assert found == ["hook.py 640 root:litellm", "tools.py 640 root:litellm"]
+    box.write("/root/hooked/tools.py", "import no_such_package\n")
+    done = box.run(("litellmctl", "config", "use", "/root/hooked/hooked.yml"), check=False, timeout=300)
+    assert done.returncode != 0
+    assert "Could not import handler from hook: ModuleNotFoundError: No module named 'no_such_package'" in done.stderr
+    assert f"({folder}/tools.py:1)" in done.stderr
+    assert box.read(f"{folder}/tools.py") == ""
+    assert chat(box) == 200
+    ctl(box, "config", "use", "demo")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_install_is_undone(shared_box: Box, number: int, code: int) -> None:
     """A signal during an install undoes all changes; the service continues, and the exit code is that of

@@ -11,7 +11,9 @@ from litellm_systemd.commands.config_files import edited_note, installed_paths, 
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.errors import InputError, MissingError
+from litellm_systemd.gateway.config import read_config as read_config_file
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.instances.throwaway import write_configuration
 from litellm_systemd.resources import USER_FILE, config_names, read_config, shared_names
 
 THREE = ("iam_role_config.yml", "access_key_config.yml", "prompt_caching.yml")
@@ -84,7 +86,7 @@ def test_included_files_are_installed(tmp_path: Path) -> None:
     assert {name: found.configs[name] for name in taken} == {name: path.read_bytes() for name, path in taken.items()}
     assert found.loads == tuple(taken)
     assert found.gateway.names == ("own", "deep")
-    assert standalone(found.own, found.gateway) == tmp_path / "mine/my.yml"
+    assert standalone(found.choice.name, found.own, found.gateway) == tmp_path / "mine/my.yml"
 
 
 def test_a_given_file_may_include_installed_files(tmp_path: Path) -> None:
@@ -93,10 +95,11 @@ def test_a_given_file_may_include_installed_files(tmp_path: Path) -> None:
     put(tmp_path / "my.yml", f"include: [shared/models.yml, {USER_FILE}]\n")
     found = wanted(tmp_path, "./my.yml")
     assert found.gateway.names == ("claude-sonnet-5-5", "claude-sonnet-4-6", "claude-haiku-5-5", "own")
-    merged = standalone(found.own, found.gateway)
-    assert isinstance(merged, bytes)
-    assert b"include" not in merged
-    assert b"model_name: own" in merged
+    texts = standalone(found.choice.name, found.own, found.gateway)
+    assert not isinstance(texts, Path)
+    assert list(texts) == ["my.yml"]
+    assert b"include" not in texts["my.yml"]
+    assert b"model_name: own" in texts["my.yml"]
 
 
 @pytest.mark.parametrize("entry", ["../other.yml", "/srv/other.yml", "../../other.yml"])
@@ -200,3 +203,75 @@ def test_an_included_pipe_is_refused_before_an_install(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "more.yml")
     with pytest.raises(InputError, match=rf"{tmp_path}/more\.yml can't be read: is not a regular file"):
         wanted(tmp_path, "./mine.yml")
+
+
+HOOKED = f"{OWN}litellm_settings: {{callbacks: [my_hooks.handler, hooks.audit.log]}}\n"
+#: What HOOKED names, with what that imports; and a file that it does not import.
+HOOKS = {
+    "my_hooks.py": "import json\nfrom helpers import say\nhandler = say\n",
+    "hooks/audit.py": "from . import store\nfrom .more.deep import x\ndef log(): ...\n",
+    "helpers.py": "def say():\n    import later\n",
+    "hooks/store.py": "",
+    "hooks/more/deep.py": "x = 1\n",
+    "later.py": "",
+    "json.py": "raise SystemExit\n",
+    "other.py": "",
+}
+
+
+def put_hooks(folder: Path) -> dict[str, bytes]:
+    """Write `HOOKED` as my.yml with its files; the texts that an install is to take along."""
+    put(folder / "my.yml", HOOKED)
+    for name, text in HOOKS.items():
+        put(folder / name, text)
+    return {name: text.encode() for name, text in HOOKS.items() if name not in ("json.py", "other.py")}
+
+
+def test_python_files_are_installed(tmp_path: Path) -> None:
+    """`-c FILE` installs the Python files that it names and those that they import, and no other file."""
+    files = put_hooks(tmp_path / "mine")
+    found = wanted(tmp_path, "./mine/my.yml")
+    assert {name: text for name, text in found.configs.items() if name.endswith(".py")} == files
+    assert set(found.loads) == {"my.yml", *files}
+
+
+def test_python_files_are_read_where_the_service_finds_them(tmp_path: Path) -> None:
+    """An installed configuration finds its Python files next to it and to the link; an edit changes its digest."""
+    put_hooks(tmp_path / "etc/litellm/configs")
+    (tmp_path / "etc/litellm/configs/later.py").rename(tmp_path / "etc/litellm/later.py")
+    path = tmp_path / "etc/litellm/configs/my.yml"
+    before = read_config_file(path)
+    assert len(before.python_files) == 6
+    put(tmp_path / "etc/litellm/later.py", "x = 1\n")
+    assert read_config_file(path).digest != before.digest
+    copy = put(tmp_path / "etc/litellm/config.yaml", HOOKED)
+    assert len(read_config_file(copy).python_files) == 6
+
+
+def test_an_edited_python_file_is_kept(tmp_path: Path) -> None:
+    """A Python file that was edited on the host stays, and is the one that is checked."""
+    put_hooks(tmp_path / "mine")
+    put(installed(tmp_path, "my_hooks.py"), "edited = 1\n")
+    with pytest.raises(InputError, match=r"is my_hooks\.handler, but my_hooks\.py does not define handler"):
+        wanted(tmp_path, "./mine/my.yml")
+
+
+def test_a_missing_python_file_stops_an_install(tmp_path: Path) -> None:
+    """A Python file that is nowhere is refused with its key, before anything is changed."""
+    put(tmp_path / "my.yml", HOOKED)
+    with pytest.raises(InputError) as caught:
+        wanted(tmp_path, "./my.yml")
+    assert "litellm_settings.callbacks[0] names my_hooks, but there is no my_hooks.py next to my.yml" in str(
+        caught.value
+    )
+
+
+def test_a_merged_copy_has_its_python_files(tmp_path: Path) -> None:
+    """A configuration that includes an installed file runs elsewhere too, with its Python files next to it."""
+    files = put_hooks(tmp_path)
+    put(tmp_path / "my.yml", f"include: [shared/models.yml]\n{HOOKED}")
+    found = wanted(tmp_path, "./my.yml")
+    texts = standalone(found.choice.name, found.own, found.gateway)
+    assert not isinstance(texts, Path)
+    path = write_configuration(tmp_path / "copy", texts)
+    assert {str(each.path.relative_to(path.parent)) for each in read_config_file(path).python_files} == set(files)

@@ -37,7 +37,7 @@ def block(kind: str, text: str) -> str | None:
 
 def read(config: str) -> GatewayConfig:
     """An example: one file, or several, each below a comment with its name."""
-    parts = re.split(r"^# (\S+\.yml)\n", config, flags=re.MULTILINE)
+    parts = re.split(r"^# (\S+\.(?:yml|py))\n", config, flags=re.MULTILINE)
     files = {Path("/docs") / name: FileText(text, name) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
     if not files:
         return parse_config(config, "f.yml")

@@ -28,6 +28,7 @@ from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Identity, Model, resolve_reference
 from litellm_systemd.gateway.models import ServedModel, with_own_variables
+from litellm_systemd.gateway.python_files import find_references
 
 #: The shipped configuration for an access key.
 KEY_CONFIG = "access_key_config.yml"
@@ -140,8 +141,6 @@ _CONTAINER = tuple(name for name in _BEFORE_METADATA if "_CONTAINER_" in name)
 #: Parts of settings and models for which LiteLLM may need such credentials: of other clouds, and of AWS.
 _OTHER_CLOUDS = re.compile(r"vertex|google|gcs|gcp|azure", re.IGNORECASE)
 _AWS = re.compile(r"aws|s3|sqs|sagemaker|bedrock|dynamo|polly|secret_manager", re.IGNORECASE)
-#: Settings that name Python code of the user, as MODULE.NAME.
-_OWN_CODE = re.compile(r"'(?:\w*callbacks?|custom_\w+)': \[?[^\]]*?'(?!litellm_systemd)\w+(?:\.\w+)+'")
 
 
 def may_use_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
@@ -164,7 +163,8 @@ def may_use_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
         return False  # boto3 uses it before it queries an instance
     if any(map(is_reference, environ.values())):
         return True
-    return _AWS.search(text) is not None or _OWN_CODE.search(text) is not None
+    own_code = (value for _, value in find_references(config.document) if not value.startswith("litellm_systemd."))
+    return _AWS.search(text) is not None or any(own_code)
 
 
 def uses_pair(config: GatewayConfig, environ: Mapping[str, str]) -> bool:

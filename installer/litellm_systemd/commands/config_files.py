@@ -106,19 +106,27 @@ def installed_paths(layout: Layout) -> frozenset[str]:
 
 
 def loaded_names(layout: Layout, name: str, gateway: GatewayConfig) -> tuple[str, ...]:
-    """The configuration and the files that it includes, by their paths below /etc/litellm/configs."""
+    """The configuration and the files that it includes or imports, by their paths below /etc/litellm/configs."""
     folder = _real(layout, "")
-    included = (str(path.relative_to(folder)) for path in gateway.includes if path.is_relative_to(folder))
-    return (name, *included)
+    others = (str(path.relative_to(folder)) for path in gateway.other_files if path.is_relative_to(folder))
+    return (name, *others)
 
 
-def standalone(own: Path | None, gateway: GatewayConfig) -> Path | bytes:
-    """What another runtime than the service can read: the user's file if that is enough, or one merged text."""
+def standalone(name: str, own: Path | None, gateway: GatewayConfig) -> Path | Texts:
+    """What another runtime than the service can read: the user's file if that is enough.
+
+    Otherwise the files to write into one folder: the configuration with the included files merged in, by that name,
+    and then its Python files.
+    """
     if own is not None:
         with contextlib.suppress(InstallerError):
             if read_config(own).digest == gateway.digest:
                 return own
-    return render_document(gateway.document).encode()
+    texts = {name: render_document(gateway.document).encode()}
+    for file in gateway.python_files:
+        folder = next(each for each in gateway.folders if file.path.is_relative_to(each))
+        texts[str(file.path.relative_to(folder))] = file.text.encode()
+    return texts
 
 
 def edited_note(layout: Layout, path: str, text: bytes) -> str | None:

@@ -263,7 +263,7 @@ def _configurations(snapshot: Snapshot) -> Iterator[Path]:
     layout = snapshot.layout
     yield layout.real(layout.config_link)
     with contextlib.suppress(InstallerError, OSError):
-        yield from snapshot.gateway.includes
+        yield from snapshot.gateway.other_files
     yield from sorted(path for path in layout.real(layout.configs).rglob("*") if path.is_file())
 
 

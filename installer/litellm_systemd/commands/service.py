@@ -33,6 +33,7 @@ from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say, changing
 from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.instances.temporary_unit import restart_without_pause
+from litellm_systemd.instances.throwaway import write_configuration
 from litellm_systemd.report.report import Outcome, Report
 from litellm_systemd.verify.costly_checks import PROMPT_TOKENS
 from litellm_systemd.verify.run import Scope, verify
@@ -165,15 +166,8 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
     if service.settings.generated_key:
         key = service.settings.generated_key
         say(f"{MASTER_KEY.name}={key} was generated for this run. To keep it, set it in .env.")
-    alone = standalone(service.own, service.gateway)
-    if isinstance(alone, bytes):
-        alone = _private_copy(service.choice.name, alone, find_invoker(environ).home)
+    alone = standalone(service.choice.name, service.own, service.gateway)
+    if not isinstance(alone, Path):
+        # Permanent files: they are read again at each reload.
+        alone = write_configuration(find_invoker(environ).home / ".cache" / "litellm-systemd", alone)
     replace_process(runtime_argv("--config", str(alone.absolute())), {**environ, **service.settings.environment})
-
-
-def _private_copy(name: str, content: bytes, home: Path) -> Path:
-    """A configuration as a permanent file: it is read again at each reload."""
-    path = home / ".cache" / "litellm-systemd" / name
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_bytes(content)
-    return path

@@ -55,7 +55,7 @@ def prove_fallbacks(
     service = resolve_service(request)
     say("starting a throwaway instance as a process")
     with throwaway_process(
-        standalone(service.own, service.gateway),
+        standalone(service.choice.name, service.own, service.gateway),
         {**environ, **service.settings.environment},
         key=find_key(service.settings),
         timeout=timeout,

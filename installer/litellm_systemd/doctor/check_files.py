@@ -131,12 +131,15 @@ def _active_config(snapshot: Snapshot) -> str | None:
 
 
 def _loaded(snapshot: Snapshot) -> tuple[str, ...]:
-    """The files that the service loads: the active configuration and what it includes, a missing one too."""
+    """The files that the service loads: the active configuration and what it includes or imports.
+
+    A missing included file counts too.
+    """
     active, layout = _active_config(snapshot), snapshot.layout
     if active is None:
         return ()
     try:
-        found = [path for path in snapshot.gateway.includes if path.is_relative_to(layout.root)]
+        found = [path for path in snapshot.gateway.other_files if path.is_relative_to(layout.root)]
         included = [f"/{path.relative_to(layout.root)}" for path in found]
     except MissingError as error:
         included = [path for path in snapshot.records if str(layout.real(path)) in error.message]
@@ -232,7 +235,7 @@ def detect_files_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _config_paths(snapshot: Snapshot) -> tuple[str, ...]:
-    """The active configuration, the files that it includes, and the folders that lead to them."""
+    """The active configuration, the files that it includes or imports, and the folders that lead to them."""
     layout, loaded = snapshot.layout, _loaded(snapshot)
     folders = (str(parent) for path in loaded for parent in PurePosixPath(path).parents)
     inside = (folder for folder in folders if folder.startswith(f"{layout.configs}/"))

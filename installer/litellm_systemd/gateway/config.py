@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from litellm_systemd.gateway.config_types import (
     KeyPath,
     Mark,
     Place,
+    PythonFile,
     Replaced,
     config_error,
     find_place,
@@ -42,6 +44,7 @@ from litellm_systemd.gateway.config_types import Model as Model
 from litellm_systemd.gateway.config_types import Severity as Severity
 from litellm_systemd.gateway.installed_litellm import read_model_map
 from litellm_systemd.gateway.lint import lint as lint
+from litellm_systemd.gateway.python_files import find_python_files, python_folders
 from litellm_systemd.user_files import read_regular
 
 Marks = dict[KeyPath, Mark]
@@ -61,7 +64,10 @@ Lookup = Callable[[Path], FileText | None]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A mapping, the positions of its keys, the files it was merged from, and the SHA-256 of their texts in hex."""
+    """A mapping, the positions of its keys, the files it was merged from, and the SHA-256 of their texts in hex.
+
+    `python_files` and `folders` are those of `GatewayConfig`. The digest covers the Python files, too.
+    """
 
     source: str
     data: dict[str, Any]
@@ -69,6 +75,8 @@ class Document:
     includes: tuple[Path, ...]
     digest: str
     replaced: tuple[Replaced, ...] = ()
+    python_files: tuple[PythonFile, ...] = ()
+    folders: tuple[Path, ...] = ()
 
 
 def parse_document(text: str, source: str) -> Document:
@@ -117,7 +125,20 @@ def read_document(path: Path, lookup: Lookup = lambda _path: None) -> Document:
         more, more_marks = _parse(text, shown, empty=True)
         pending += [(entry, file, place) for entry, place in _includes(more, more_marks, shown)]
         replaced += _merge(data, marks, more, more_marks)
-    return Document(source, data, marks, tuple(loaded), digest.hexdigest(), tuple(replaced))
+    folders = python_folders(root)
+    python_files = find_python_files(data, folders, partial(_read_python, folders[0], lookup))
+    for each in python_files:
+        digest.update(each.text.encode())
+    return Document(source, data, marks, tuple(loaded), digest.hexdigest(), tuple(replaced), python_files, folders)
+
+
+def _read_python(folder: Path, lookup: Lookup, path: Path) -> tuple[str, str] | None:
+    """The text of a Python file and how messages name it; None if there is no such file."""
+    # A file next to the link to the active configuration is never installed, so it is on the disk.
+    found = lookup(path) if path.is_relative_to(folder) else None
+    if found is not None:
+        return found.text, found.shown
+    return (read_text(path, str(path)), str(path)) if os.path.isfile(path) else None  # noqa: PTH113 - may raise
 
 
 def render_document(data: Mapping[str, Any]) -> str:
@@ -419,6 +440,8 @@ def _build(document: Document) -> GatewayConfig:
         document=document.data,
         marks=document.marks,
         replaced=document.replaced,
+        python_files=document.python_files,
+        folders=document.folders,
     )
 
 

@@ -169,14 +169,24 @@ class Replaced:
 
 
 @dataclass(frozen=True, slots=True)
+class PythonFile:
+    """A Python file that a configuration names, or that such a file imports. `shown` names it in messages."""
+
+    path: Path
+    shown: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """A usable LiteLLM configuration: it has models, and each has a name and a model to call.
 
     `source` names it in messages. `aliases` are pairs (alias, model name) of `model_group_alias`; `hidden_aliases`
     can be requested but are not listed. `references` are all `os.environ/VARIABLE` as pairs (key path, variable).
-    `digest` is the hexadecimal SHA-256 of the file, followed by its included files. `includes` are the files of
-    `include:`. `document` is the whole mapping, excluded from `repr` because it may contain keys; `marks` are the
-    positions of its keys. `replaced` are the sections that an included file replaced.
+    `digest` is the hexadecimal SHA-256 of the file, followed by its included files and its Python files. `includes`
+    are the files of `include:`, `python_files` those that LiteLLM imports, and `folders` is where it looks for them;
+    empty if the configuration is no file. `document` is the whole mapping, excluded from `repr` because it may
+    contain keys; `marks` are the positions of its keys. `replaced` are the sections that an included file replaced.
     """
 
     source: str
@@ -190,6 +200,13 @@ class GatewayConfig:
     document: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     marks: Mapping[KeyPath, Mark] = field(default_factory=dict, repr=False, compare=False)
     replaced: tuple[Replaced, ...] = ()
+    python_files: tuple[PythonFile, ...] = ()
+    folders: tuple[Path, ...] = field(default=(), compare=False)
+
+    @property
+    def other_files(self) -> tuple[Path, ...]:
+        """The files that the service loads with the configuration: included ones, then Python files."""
+        return (*self.includes, *(file.path for file in self.python_files))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from litellm_systemd.gateway.config_types import (
 from litellm_systemd.gateway.installed_litellm import Part, caches_prompts, is_known_to_litellm
 from litellm_systemd.gateway.known import GENERAL, LITELLM, ROUTER, TOP_LEVEL
 from litellm_systemd.gateway.models import model_findings, with_own_variables
+from litellm_systemd.gateway.python_files import python_findings
 
 PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -331,7 +332,7 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
         _hazards,
         _plain_secrets,
     )
-    rules = (*settings, identity_findings, model_findings, route_findings)
+    rules = (*settings, identity_findings, model_findings, route_findings, python_findings)
     found = [finding for rule in rules for finding in rule(config, environ or {})]
     if environ is None:
         found = [finding for finding in found if finding.code not in _DEPENDS_ON_ENVIRONMENT]

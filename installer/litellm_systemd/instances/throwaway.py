@@ -63,17 +63,22 @@ def throwaway_unit(layout: Layout, systemctl: Systemctl, key: str, timeout: floa
 
 @contextmanager
 def throwaway_process(
-    config: Path | bytes, environment: Mapping[str, str], *, key: str, timeout: float, start_timeout: float
+    config: Path | Mapping[str, bytes],
+    environment: Mapping[str, str],
+    *,
+    key: str,
+    timeout: float,
+    start_timeout: float,
 ) -> Iterator[Gateway]:
-    """An instance with that configuration, a file or its text, and environment, for the time of the block.
+    """An instance with that environment and configuration, for the time of the block.
+
+    The configuration is a file, or the texts of `write_configuration`.
 
     Raises:
         Unavailable: it does not become ready; the message is the last line that it printed.
     """
     folder = Path(tempfile.mkdtemp(prefix="litellm-fallbacks-"))
-    path = folder / "config.yaml" if isinstance(config, bytes) else config.absolute()
-    if isinstance(config, bytes):
-        path.write_bytes(config)
+    path = config.absolute() if isinstance(config, Path) else write_configuration(folder, config)
     companion = _guard("process", str(folder), str(path), environment=environment)
     try:
         gateway = Gateway(BASE_URL, key, timeout, str(folder / "gateway.sock"))
@@ -83,6 +88,14 @@ def throwaway_process(
         companion.close()
         # The companion has removed it, unless it was killed.
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_configuration(folder: Path, texts: Mapping[str, bytes]) -> Path:
+    """Write the files of a configuration, by their paths in a folder; returns the path of the first one."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / name).write_bytes(text)
+    return folder / next(iter(texts))
 
 
 def _guard(*arguments: str, environment: Mapping[str, str] | None = None) -> Companion:

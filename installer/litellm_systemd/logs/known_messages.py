@@ -158,7 +158,7 @@ _LITELLM = (
         "litellm",
         r"ModuleNotFoundError|No module named|ImportError: (?:cannot import|Could not import)",
         "A callback or feature needs a Python package or file that the release does not contain",
-        "remove that callback or feature, or put the file next to the configuration: docs/operations.md",
+        "remove that callback or feature, or put the file next to the configuration: docs/configurations.md",
     ),
     Signature(
         "key-guessing",

@@ -126,10 +126,10 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
 class Configuration:
     """A checked LiteLLM configuration.
 
-    `path` is the file itself, not a link to it: LiteLLM looks for callbacks next to the path that it is given.
-    `texts` holds what LiteLLM reads, as it was when it was checked, by path: a worker that is replaced hours later
-    gets that, not an unfinished edit of an administrator. `name` is that of the file in its folder. `tls` is the
-    certificate that the workers of this configuration serve, None for plain HTTP.
+    `path` is the file itself, not a link to it: LiteLLM looks for Python files next to the path that it is given.
+    `texts` holds what LiteLLM reads, as it was when it was checked, by path, and the Python files that it imports: a
+    worker that is replaced hours later gets these, not an unfinished edit of an administrator. `name` is that of the
+    file in its folder. `tls` is the certificate that the workers of this configuration serve, None for plain HTTP.
     """
 
     path: Path
@@ -153,12 +153,13 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
         config = read_config(file)
         check(config, environ)
         texts = {str(each): read_text(each, str(each)) for each in (file, *config.includes)}
-        if hashlib.sha256("".join(texts.values()).encode()).hexdigest() == config.digest:
+        code = {str(each.path): each.text for each in config.python_files}
+        if hashlib.sha256("".join([*texts.values(), *code.values()]).encode()).hexdigest() == config.digest:
             if allows:
                 texts = {str(file): render_document(_allow_mock_testing(config.document))}
             elif config.includes:
                 texts = {str(file): render_document(config.document)}
-            return Configuration(file, config.digest, len(config.names), texts, entry.name)
+            return Configuration(file, config.digest, len(config.names), texts | code, entry.name)
     raise InputError(f"{path} changes while it is read", "Try again when the edit is complete.")
 
 

@@ -13,9 +13,11 @@ import dataclasses
 import functools
 import gc
 import importlib
+import importlib.machinery
 import inspect
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, ForwardRef
@@ -190,7 +192,7 @@ def preload(environ: MutableMapping[str, str]) -> None:
         environ.setdefault(name, value)
     environ.update(closed_defaults(environ))
     gc.disable()
-    with suppress_stdout(), lazy_declaration():
+    with suppress_stdout(), lazy_declaration(), unchanged_import_path():
         for module in _PRELOAD:
             if module == _TOKENS and environ.get(_TOKENS_FOLDER):
                 continue  # it could access the network
@@ -204,6 +206,20 @@ def preload(environ: MutableMapping[str, str]) -> None:
     _reserve_for_forking()
     gc.freeze()
     gc.enable()
+
+
+@contextlib.contextmanager
+def unchanged_import_path() -> Iterator[None]:
+    """Undo what LiteLLM adds to `sys.path` when it is imported: the current folder, and the one two levels up.
+
+    The current folder of the service is its state, which a compromised worker can write. A file there could replace
+    one that a user's callback imports.
+    """
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def closed_defaults(environ: Mapping[str, str]) -> dict[str, str]:
@@ -255,7 +271,7 @@ def set_up(config: Path, texts: Mapping[str, str], workers: int) -> dict[str, st
     --num_workers` this runs once, in the first worker of a generation. The others use `apply_environment`.
     """
     before = dict(os.environ)
-    _override_open(texts)
+    _override_files(texts)
     arguments = ["--config", str(config), "--num_workers", str(workers), "--skip_server_startup"]
     # Not port 4000: LiteLLM would try to connect to it, and the service itself listens there.
     arguments += ["--port", "1"]
@@ -265,7 +281,7 @@ def set_up(config: Path, texts: Mapping[str, str], workers: int) -> dict[str, st
 
 def apply_environment(texts: Mapping[str, str], environment: Mapping[str, str]) -> None:
     """Apply the result of `set_up` in another process to this one."""
-    _override_open(texts)
+    _override_files(texts)
     os.environ.update(environment)
 
 
@@ -308,7 +324,7 @@ def _reserve_for_forking() -> None:
         guard.reserve_process_for_forking("litellm-systemd's main process")
 
 
-def _override_open(texts: Mapping[str, str]) -> None:
+def _override_files(texts: Mapping[str, str]) -> None:
     """Make LiteLLM read the checked text of its files instead of the current files on disk.
 
     A copy of the files in another folder is no option, because LiteLLM searches for callbacks and includes next to
@@ -321,3 +337,17 @@ def _override_open(texts: Mapping[str, str]) -> None:
         return open(file, mode, *rest, **options) if text is None else io.StringIO(text)  # noqa: PTH123
 
     vars(importlib.import_module(_SERVER))["open"] = open_text
+    _override_python_files(texts)
+
+
+def _override_python_files(texts: Mapping[str, str]) -> None:
+    """The same for the Python files: `import` compiles the checked text, without the cache in __pycache__."""
+    loader: Any = importlib.machinery.SourceFileLoader
+    original: Any = loader.get_code
+
+    def get_code(self: Any, name: str) -> Any:
+        path = self.get_filename(name)
+        text = texts.get(path)
+        return original(self, name) if text is None else self.source_to_code(text.encode(), path)
+
+    loader.get_code = get_code

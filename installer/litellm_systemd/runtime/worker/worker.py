@@ -19,6 +19,7 @@ from typing import Any
 
 from litellm_systemd.bounded_yaml import load_yaml
 from litellm_systemd.errors import InstallerError
+from litellm_systemd.gateway.python_files import python_folders
 from litellm_systemd.runtime.activity import Activity
 from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
 from litellm_systemd.runtime.http.access_log import AccessLog
@@ -121,8 +122,8 @@ def asyncio_run(main: Any) -> None:
 
 def _set_up(job: Job, channel: Channel) -> None:
     configuration = job.configuration
-    # Callbacks are looked for next to the configuration itself, and then next to the link to it.
-    sys.path.append(str(job.options.config.absolute().parent))
+    # LiteLLM finds Python files next to the configuration by itself, and only there. What these import is there too.
+    sys.path += [str(folder) for folder in python_folders(configuration.path)]
     if job.environment is None:
         # In this process, because AWS may be slow. Workers that are replaced later get the same values.
         secrets = get_secrets(job.options.references, os.environ) if job.renews_secrets else {}

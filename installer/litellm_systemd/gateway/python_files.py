@@ -1,0 +1,304 @@
+"""The Python files that a configuration names, such as `callbacks: my_hooks.handler`, and those that they import.
+
+LiteLLM looks for my_hooks.py next to the configuration, then among the importable modules (`get_instance_fn` in
+litellm/proxy/types_utils/utils.py). The service makes the folder of the configuration importable too. Nothing here
+runs or imports such a file.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.machinery
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from litellm_systemd.contract import CONFIG_FILE
+from litellm_systemd.gateway.config_types import (
+    GatewayConfig,
+    KeyPath,
+    LintFinding,
+    Place,
+    PythonFile,
+    Severity,
+    mappings,
+)
+
+#: This package, which is not in site-packages when it runs from a checkout.
+_OWN = Path(__file__).parents[1]
+#: Settings whose value LiteLLM loads, by their section. Each key of general_settings that begins with custom_ is one
+#: too: LiteLLM adds some with most releases.
+_SETTINGS: tuple[KeyPath, ...] = (
+    ("litellm_settings", "post_call_rules"),
+    ("general_settings", "litellm_jwtauth", "custom_validate"),
+    ("general_settings", "key_management_settings", "custom_secret_manager"),
+)
+#: Lists of callbacks. A name without a dot is one of LiteLLM's own callbacks. LiteLLM loads no file for those of
+#: service_callback and input_callback.
+LOADED_CALLBACKS = ("callbacks", "success_callback", "failure_callback", "audit_log_callbacks")
+#: Modules of the user's own in a bucket. LiteLLM downloads them at each start.
+_REMOTE = ("s3://", "gcs://")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+#: Reads a file, if it exists: its text, and how messages name it.
+Read = Callable[[Path], tuple[str, str] | None]
+
+
+def python_folders(root: Path) -> tuple[Path, ...]:
+    """The folders in which a configuration's Python files are found, the first first; `root` is the file itself.
+
+    They are the folder of the file and, on a host, the one of the link to the active configuration.
+    """
+    folder = root.parent
+    if root.parts[-3:] == Path(CONFIG_FILE).parts[-3:]:
+        return (folder, folder / "configs")  # an editor replaced the link with a copy
+    return (folder, folder.parent) if folder.name == "configs" else (folder,)
+
+
+def find_references(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
+    """The settings for which LiteLLM loads an object of a Python module: key path, and MODULE.NAME as written."""
+    for path, value in _find_values(data):
+        if isinstance(value, str) and not value.startswith(_REMOTE):
+            yield path, value
+
+
+def _find_values(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, object]]:
+    litellm, general = _section(data, "litellm_settings"), _section(data, "general_settings")
+    for name in LOADED_CALLBACKS:
+        yield from ((path, value) for path, value in _entries(litellm, name) if "." in str(value))
+    for index, item in enumerate(mappings(litellm.get("custom_provider_map"))):
+        yield ("litellm_settings", "custom_provider_map", index, "custom_handler"), item.get("custom_handler")
+    yield from ((("general_settings", str(key)), general[key]) for key in general if _is_custom(str(key)))
+    for path in _SETTINGS:
+        yield path, _get(data, path)
+    for index, item in enumerate(mappings(data.get("guardrails"))):
+        path = ("guardrails", index, "litellm_params", "guardrail")
+        value = _get(item, path[2:])
+        yield path, value if "." in str(value) else None
+    for index, item in enumerate(mappings(data.get("mcp_tools"))):
+        yield ("mcp_tools", index, "handler"), item.get("handler")
+    yield from _plugins(data)
+
+
+def _plugins(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, object]]:
+    yield from _items(data, ("router_settings", "plugins"))
+    for index, item in enumerate(mappings(data.get("model_list"))):
+        path: KeyPath = ("litellm_params", "complexity_router_config")
+        for key, value in _items(item, (*path, "plugins")):
+            yield ("model_list", index, *key), value
+        yield ("model_list", index, *path, "classifier_plugin"), _get(item, (*path, "classifier_plugin"))
+
+
+def _is_custom(key: str) -> bool:
+    return key.startswith("custom_") and key != "custom_auth_run_common_checks"
+
+
+def _section(data: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = data.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _entries(litellm: Mapping[str, object], name: str) -> Iterator[tuple[KeyPath, object]]:
+    value = litellm.get(name)
+    if isinstance(value, list):
+        yield from ((("litellm_settings", name, index), each) for index, each in enumerate(value))
+    elif name == "callbacks":  # the others must be lists
+        yield ("litellm_settings", name), value
+
+
+def _get(data: object, path: KeyPath) -> object:
+    for step in path:
+        data = data.get(step) if isinstance(data, Mapping) else None
+    return data
+
+
+def _items(data: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:
+    value = _get(data, path)
+    yield from (((*path, index), each) for index, each in enumerate(value if isinstance(value, list) else ()))
+
+
+def find_python_files(data: Mapping[str, object], folders: tuple[Path, ...], read: Read) -> tuple[PythonFile, ...]:
+    """The files that a configuration names and that exist, with the local files that they import, and so on."""
+    found: dict[Path, PythonFile] = {}
+    targets = _find_targets(data)
+    pending = [path for _, value in find_references({**data}) if (path := _find_file(value, folders, read))]
+    pending += [path for value in targets if (path := _find_file(value, folders, read))]
+    while pending:
+        path = pending.pop(0)
+        text = None if path in found else read(path)
+        if text is not None:
+            found[path] = PythonFile(path, text[1], text[0])
+            folder = next(each for each in folders if path.is_relative_to(each))
+            pending += _imported_files(found[path], folder, folders, read)
+    return tuple(found.values())
+
+
+def _find_targets(data: Mapping[str, object]) -> Iterator[str]:
+    """Targets of pass-through endpoints, which are URLs or adapters: LiteLLM tries to import each one."""
+    for item in mappings(_section(data, "general_settings").get("pass_through_endpoints")):
+        target = item.get("target")
+        if isinstance(target, str) and _DOTTED.fullmatch(target):
+            yield target
+
+
+def _find_file(reference: str, folders: tuple[Path, ...], read: Read) -> Path | None:
+    if not _DOTTED.fullmatch(reference):
+        return None
+    file = module_file(reference.rpartition(".")[0])
+    return next((folder / file for folder in folders if read(folder / file) is not None), None)
+
+
+def module_file(module: str) -> str:
+    """The file of a module, relative to the folder that contains it: hooks.audit is hooks/audit.py."""
+    return f"{module.replace('.', '/')}.py"
+
+
+def _imported_files(file: PythonFile, folder: Path, folders: tuple[Path, ...], read: Read) -> Iterator[Path]:
+    """The local files that a file imports, whether they are modules or packages."""
+    for level, name in _imports(file):
+        if level:
+            # A relative import starts at the folder of the file, and each further dot is one folder up.
+            starts = [Path(os.path.abspath(file.path.joinpath(*[".."] * level)))]  # noqa: PTH100 - links are not followed
+            starts = [start for start in starts if start.is_relative_to(folder)]
+        else:
+            starts = [] if name.partition(".")[0] in sys.stdlib_module_names else [*folders]
+        for start in starts:
+            if files := [each for each in _candidates(start, name) if read(each) is not None]:
+                yield from files
+                break
+
+
+def _candidates(start: Path, name: str) -> Iterator[Path]:
+    steps = name.split(".") if name else []
+    for length in range(1, len(steps) + 1):
+        base = start.joinpath(*steps[:length])
+        yield from (base.parent / f"{base.name}.py", base / "__init__.py")
+    if not steps:
+        yield start / "__init__.py"
+
+
+def _imports(file: PythonFile) -> Iterator[tuple[int, str]]:
+    """Each imported module with the number of its leading dots; with names that may be modules themselves."""
+    tree = _parse(file)
+    for node in () if isinstance(tree, SyntaxError) else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            yield from (
+                (node.level, f"{module}.{alias.name}".lstrip(".")) for alias in node.names if alias.name != "*"
+            )
+            yield node.level, module
+
+
+def _parse(file: PythonFile) -> ast.Module | SyntaxError:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # As bytes, so that a coding cookie and a byte order mark count.
+            return ast.parse(file.text.encode())
+    except SyntaxError as error:
+        return error
+    except (ValueError, RecursionError, MemoryError) as error:  # a NUL; nested too deeply
+        return SyntaxError(str(error) or "nested too deeply")
+
+
+def python_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """Python files that are missing, that are no Python, or that do not define the name."""
+    del environ
+    trees = {file.path: _parse(file) for file in config.python_files}
+    for file in config.python_files:
+        error = trees[file.path]
+        if isinstance(error, SyntaxError):
+            # Without the key: the position in the file is what helps.
+            place = Place(file.shown, error.lineno, error.offset)
+            message = f"this isn't Python: {error.msg}"
+            yield LintFinding(Severity.ERROR, "bad-python-file", place, message, "Correct the file.")
+    for path, value in find_references(config.document):
+        yield from _reference(config, path, value, trees)
+
+
+def _reference(
+    config: GatewayConfig, path: KeyPath, value: str, trees: Mapping[Path, ast.Module | SyntaxError]
+) -> Iterator[LintFinding]:
+    module, _, name = value.rpartition(".")
+    if not _DOTTED.fullmatch(value):
+        message = f"is {value}, and not the name of something in a Python file"
+        remedy = "Write it as MODULE.NAME: my_hooks.handler is handler in my_hooks.py."
+        yield config.error("bad-python-file", path, message, remedy)
+        return
+    if not config.folders:
+        return  # a text without a file: where its Python files would be is not known
+    files = (folder / module_file(module) for folder in config.folders)
+    file = next((file for file in files if file in trees), None)
+    if file is None:
+        yield from _missing(config, path, module)
+        return
+    tree = trees[file]
+    names = None if isinstance(tree, SyntaxError) else _defined(tree)
+    if names is not None and name not in names:
+        close = difflib.get_close_matches(name, sorted(names), n=1)
+        guess = f": did you mean {close[0]}?" if close else ""
+        message = f"is {value}, but {file.name} does not define {name}{guess}"
+        remedy = f"Write it as {module}.{close[0]}." if close else f"Define {name} at the top level of the file."
+        yield config.error("bad-python-file", path, message, remedy)
+
+
+def _missing(config: GatewayConfig, path: KeyPath, module: str) -> Iterator[LintFinding]:
+    if is_importable(module):
+        return
+    file = PurePosixPath(module_file(module))
+    source = Path(config.source).name
+    message = f"names {module}, but there is no {file} next to {source}, where LiteLLM looks for it"
+    remedy = f"Put {file} next to {source}: an install with -c takes it along."
+    yield config.error("missing-python-file", path, message, remedy)
+
+
+def is_importable(module: str) -> bool:
+    """Whether a module is installed with LiteLLM; True too if LiteLLM is not installed with this package."""
+    # What is not installed, such as the current folder, the service does not see.
+    folders = [each for each in sys.path if each.endswith(("site-packages", "dist-packages"))]
+    if importlib.machinery.PathFinder.find_spec("litellm", folders) is None:
+        return True
+    names, prefix = module.split("."), ""
+    if names[0] == _OWN.name:
+        folders, prefix = [str(_OWN)], f"{names.pop(0)}."
+    for name in names:
+        # Unlike importlib.util.find_spec() this imports no package on the way.
+        spec = importlib.machinery.PathFinder.find_spec(prefix + name, folders)
+        if spec is None:
+            return False
+        folders, prefix = list(spec.submodule_search_locations or []), f"{prefix}{name}."
+    return True
+
+
+def _defined(tree: ast.Module) -> frozenset[str] | None:
+    """The names that a module defines at its top level; None if it may define others, as with `import *`."""
+    names: set[str] = set()
+    pending: list[ast.AST] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+            continue  # what is inside is not at the top level
+        if isinstance(node, ast.Lambda):
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+        pending += ast.iter_child_nodes(node)
+    is_open = names & {"*", "__getattr__"} or any(_sets_names(node) for node in ast.walk(tree))
+    return None if is_open else frozenset(names)
+
+
+def _sets_names(node: ast.AST) -> bool:
+    # global NAME in a function, or globals()[NAME] = …
+    calls = ("globals", "exec", "setattr")
+    return isinstance(node, ast.Global) or (isinstance(node, ast.Name) and node.id in calls)
