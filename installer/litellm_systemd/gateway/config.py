@@ -45,6 +45,7 @@ from litellm_systemd.gateway.config_types import Severity as Severity
 from litellm_systemd.gateway.installed_litellm import read_model_map
 from litellm_systemd.gateway.lint import lint as lint
 from litellm_systemd.gateway.python_files import find_python_files, python_folders
+from litellm_systemd.gateway.references import is_header
 from litellm_systemd.user_files import read_regular
 
 Marks = dict[KeyPath, Mark]
@@ -555,8 +556,8 @@ def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[
 
 
 def _references(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(value, str) and value.startswith(REFERENCE):
-        yield path, value.removeprefix(REFERENCE)
+    if isinstance(value, str) and (value.startswith(REFERENCE) or (REFERENCE in value and is_header(path))):
+        yield path, value.partition(REFERENCE)[2]
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _references(item, (*path, str(key)))

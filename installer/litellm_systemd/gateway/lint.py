@@ -25,6 +25,7 @@ from litellm_systemd.gateway.installed_litellm import Part, caches_prompts, is_k
 from litellm_systemd.gateway.known import GENERAL, LITELLM, ROUTER, TOP_LEVEL
 from litellm_systemd.gateway.models import model_findings, with_own_variables
 from litellm_systemd.gateway.python_files import python_findings
+from litellm_systemd.gateway.references import reference_findings
 
 PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -325,6 +326,7 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
     settings = (
         name_findings,
         _replaced_sections,
+        reference_findings,
         _references,
         _master_key,
         _environment,
@@ -334,6 +336,13 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
     )
     rules = (*settings, identity_findings, model_findings, route_findings, python_findings)
     found = [finding for rule in rules for finding in rule(config, environ or {})]
+    # A text that LiteLLM takes for a value has one cause. What it breaks is not reported again.
+    unresolved = {finding.place.key for finding in found if finding.code.endswith("-reference")}
+    found = [
+        finding
+        for finding in found
+        if finding.place.key not in unresolved or finding.code.endswith(("-reference", "-setting"))
+    ]
     if environ is None:
         found = [finding for finding in found if finding.code not in _DEPENDS_ON_ENVIRONMENT]
     return tuple(sorted(found, key=lambda finding: finding.severity is Severity.WARNING))
