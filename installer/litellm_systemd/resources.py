@@ -26,6 +26,11 @@ def read_config(name: str) -> str:
     return (files("litellm_systemd.configs") / name).read_text(encoding="utf-8")
 
 
+def read_linter_docs() -> str:
+    """The text of docs/linter.md, which explains the codes of the linter."""
+    return (files("litellm_systemd.gateway") / "linter.md").read_text(encoding="utf-8")
+
+
 def read_lock() -> str:
     """The text of requirements.lock, the packages that this version was tested with."""
     return (files("litellm_systemd") / "requirements.lock").read_text(encoding="utf-8")

@@ -247,3 +247,70 @@ def test_models_near_their_end_of_life(here: Path) -> None:
     early = check_config(replace(elsewhere, today=date(2026, 3, 1)))
     assert "model-ends" in codes(early)
     assert "model-ended" not in codes(check_config(replace(elsewhere, today=date(2025, 3, 1))))
+
+
+WARNING = """\
+model_list:
+  - {model_name: a, litellm_params: {model: openai/x, mock_response: hi}}
+colour: red
+"""
+
+
+@pytest.mark.usefixtures("here")
+def test_strict_makes_warnings_fail() -> None:
+    """With --strict a warning alone exits with 1, an error still with 78, and a valid configuration with 0."""
+    Path("warning.yaml").write_text(WARNING)
+    Path("valid.yaml").write_text(WARNING.replace("colour", "x-colour"))
+    arguments = ["config", "check", "-e", "env", "--strict"]
+    assert run_command([*arguments, "warning.yaml"]) == 1
+    assert run_command([*arguments, "bad.yaml"]) == 78
+    assert run_command([*arguments, "valid.yaml"]) == 0
+
+
+def test_github_annotations(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """--format github prints a workflow command for each finding, with a path in the repository, escaped."""
+    folder = here / "sub, 100%"
+    folder.mkdir()
+    (folder / "bad.yaml").write_text(BAD.replace("colour", "'colour: 1%'"))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(here))
+    assert run_command(["config", "check", "-e", "../env", "./bad.yaml", "--format", "github"]) == 78
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "::error file=sub%2C 100%25/bad.yaml,title=unset-variable,line=5,col=7"
+        "::model_list[0].litellm_params.api_key refers to KEY, which is not set. Set KEY in .env, or remove the key."
+    )
+    assert lines[2].startswith(
+        "::warning file=sub%2C 100%25/bad.yaml,title=unknown-setting,line=6,col=1::colour: 1%25 is not a"
+    )
+    assert lines[-1].endswith("2 errors, 1 warning")
+
+
+@pytest.mark.usefixtures("here")
+def test_sarif(capsys: pytest.CaptureFixture[str]) -> None:
+    """--format sarif prints a SARIF log: results with level, message and region, and the docs of each rule."""
+    Path("env").write_text(ENVIRONMENT + "LITELLM_LOG=DEBUG\n")
+    assert run_command(["config", "check", "-e", "env", "./bad.yaml", "--format", "sarif"]) == 78
+    log = json.loads(capsys.readouterr().out)
+    assert log["version"] == "2.1.0"
+    (run,) = log["runs"]
+    rules = run["tool"]["driver"]["rules"]
+    assert [run["tool"]["driver"]["name"], *(rule["id"] for rule in rules)] == [
+        *("litellmctl", "unset-variable", "unknown-provider", "unknown-setting", "debug-log"),
+    ]
+    assert all("```yaml" in rule["help"]["markdown"] for rule in rules)
+    assert rules[0]["fullDescription"]["text"].startswith("LiteLLM starts, and the model fails")
+    results = run["results"]
+    assert [rules[result["ruleIndex"]]["id"] for result in results] == [result["ruleId"] for result in results]
+    assert results[0]["level"] == "error"
+    assert results[0]["locations"] == [
+        {"physicalLocation": {"artifactLocation": {"uri": "bad.yaml"}, "region": {"startLine": 5, "startColumn": 7}}}
+    ]
+    # What is wrong in the environment has no line: it is attached to the configuration.
+    assert results[-1]["locations"] == [{"physicalLocation": {"artifactLocation": {"uri": "bad.yaml"}}}]
+
+
+@pytest.mark.usefixtures("here")
+def test_one_format() -> None:
+    """--format and --json cannot be combined."""
+    assert run_command(["config", "check", "bad.yaml", "--json", "--format", "sarif"]) == 64

@@ -16,10 +16,12 @@ from litellm_systemd.cli.program import (
     config_option,
     env_file_option,
     eol_option,
+    json_option,
     layout_of,
     reports,
     request_of,
     say,
+    show,
     wait_option,
 )
 from litellm_systemd.errors import UsageError
@@ -67,8 +69,14 @@ def _one_of(file: str | None, config: str | None) -> str | None:
 @click.argument("file", required=False)
 @env_file_option
 @config_option
-@reports
-def config_check(file: str | None, env_file: Path | None, config: str | None) -> Report:
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning and no error.")
+@click.option(
+    "--format", "form", type=click.Choice(["github", "sarif"]), help="Annotate in GitHub Actions, or print SARIF."
+)
+@json_option
+def config_check(
+    file: str | None, env_file: Path | None, config: str | None, strict: bool, form: str | None, as_json: bool
+) -> int:
     """Check a configuration and print each problem with its line.
 
     FILE is a path or a name from 'litellmctl config list', as with -c. Exit code 78: the configuration cannot work.
@@ -76,7 +84,13 @@ def config_check(file: str | None, env_file: Path | None, config: str | None) ->
     """
     from litellm_systemd.commands import config_check
 
-    return config_check.check_config(request_of(layout_of(), env_file, _one_of(file, config)))
+    if form is not None and as_json:
+        raise click.UsageError("--format and --json cannot be combined")
+    request = request_of(layout_of(), env_file, _one_of(file, config))
+    report = config_check.check_config(request, strict=strict)
+    # GitHub knows a file by its path in the repository.
+    root = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd())
+    return show(report, as_json=as_json, text=None if form is None else config_check.render(report, form, root))
 
 
 @config.command("use")

@@ -111,10 +111,13 @@ def reports(verb: Command) -> Command:
     return command  # type: ignore[return-value]
 
 
-def show(report: Report, *, as_json: bool) -> int:
-    """Print a report and return its exit code."""
+def show(report: Report, *, as_json: bool, text: str | None = None) -> int:
+    """Print a report, or `text` in place of it, and return its exit code."""
     try:
-        _print(report, as_json=as_json)
+        if text is None:
+            _print(report, as_json=as_json)
+        else:
+            click.echo(text)
     except BrokenPipeError:
         # The reader closed the pipe, as `| head` does. Redirect the rest, so that closing stdout cannot fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from litellm_systemd.commands.config_files import read_gateway
@@ -18,13 +19,16 @@ from litellm_systemd.gateway.config import ConfigError, GatewayConfig, LintFindi
 from litellm_systemd.gateway.models import build_served, end_findings
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config
+from litellm_systemd.releases.source import installed_version
+from litellm_systemd.report.annotations import render_github, render_sarif
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
+from litellm_systemd.resources import read_linter_docs
 
 _OUTCOMES = {Severity.ERROR: Outcome.FAILED, Severity.WARNING: Outcome.WARNING}
 
 
-def check_config(request: Request) -> Report:
-    """Check a configuration; exit code 78 if there is an error.
+def check_config(request: Request, *, strict: bool = False) -> Report:
+    """Check a configuration; exit code 78 if there is an error, or 1 for a warning if `strict`.
 
     Without an environment, the checks that depend on variables are skipped.
 
@@ -48,9 +52,22 @@ def check_config(request: Request) -> Report:
             "environment": None if selection.unknown else selection.dotenv.source,
             "findings": [_as_data(finding) for finding in findings],
         },
-        code=ExitCode.CONFIG if any(finding.severity is Severity.ERROR for finding in findings) else None,
+        code=_exit_code(findings, strict=strict),
         plain=True,
     )
+
+
+def _exit_code(findings: tuple[LintFinding, ...], *, strict: bool) -> ExitCode:
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        return ExitCode.CONFIG
+    return ExitCode.FAILED if strict and findings else ExitCode.OK
+
+
+def render(report: Report, form: str, root: Path) -> str:
+    """A report of `check_config` as `github` or `sarif`, with paths relative to `root`."""
+    if form == "github":
+        return render_github(report, root)
+    return render_sarif(report, root, installed_version(), read_linter_docs())
 
 
 def environment_check(selection: Selection) -> tuple[Check, ...]:

@@ -71,7 +71,7 @@ HIDDEN = ("/home/", "/root/", "/run/user/")
 
 #: The files that count as code, in a checkout as in a wheel.
 _SUFFIXES = frozenset({".py", ".j2", ".yml", ".lock"})
-_NAMES = frozenset({"py.typed", "env.example"})
+_NAMES = frozenset({"py.typed", "env.example", "linter.md"})
 
 _INDEX_HINT = (
     "Does the package index have it? PIP_INDEX_URL and UV_INDEX_URL name another index, PIP_FIND_LINKS a folder."
