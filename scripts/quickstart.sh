@@ -156,6 +156,8 @@ run_litellmctl() {
     [[ -z $BUNDLE ]] || options+=(--bundle "$BUNDLE")
     ensure_python
     ensure_litellmctl
+    # `litellmctl upgrade` names the checkout (installer/litellm_systemd/releases/source.py).
+    if [[ -n $BUNDLE ]]; then rm -f "$BOOTSTRAP/checkout"; else printf '%s\n' "$CHECKOUT" >"$BOOTSTRAP/checkout"; fi
     step "litellmctl $verb ${options[*]}${*:+ $*}"
     "$BOOTSTRAP/bin/litellmctl" "$verb" "${options[@]}" "$@"
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from litellm_systemd.releases.requirements_lock import Pin
@@ -30,14 +30,15 @@ def reversion(wheel: Path, folder: Path, version: str, added: Mapping[str, str] 
     return target
 
 
-def stand_in(folder: Path, pin: Pin) -> Path:
-    """Write an empty wheel with the name and version of an entry of a lock, for its Pythons."""
+def stand_in(folder: Path, pin: Pin, requires: Iterable[str] = ()) -> Path:
+    """Write an empty wheel with the name and version of an entry of a lock, for its Pythons, and with requirements."""
     name, version = pin.name.replace("-", "_"), pin.version
     info = f"{name}-{version}.dist-info/"
     since = re.search(r"python_full_version >= ['\"]([\d.]+)", pin.marker)
     python = f"Requires-Python: >={since[1]}\n" if since else ""
+    needs = "".join(f"Requires-Dist: {text}\n" for text in requires)
     files = {
-        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{python}",
+        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{python}{needs}",
         "WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     target = folder / f"{name}-{version}-py3-none-any.whl"

@@ -241,7 +241,13 @@ def _as_json() -> bool:
     metavar="FILE",
     help="Use this wheel of litellm-systemd, or this bundle.",
 )
-@click.option("--litellm", metavar="VERSION", help="Change the version of LiteLLM only.")
+@click.option(
+    "--litellm",
+    metavar="[VERSION]",
+    is_flag=False,
+    flag_value="newest",
+    help="Change LiteLLM only. Default: the newest that can be installed.",
+)
 @wait_option
 @reports
 def upgrade(version: str | None, file: Path | None, litellm: str | None, wait: bool) -> Report:

@@ -64,7 +64,9 @@ from litellm_systemd.install.render import (
     render_verify_timer,
 )
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
-from litellm_systemd.releases.inventory import installed_litellm, running_release
+from litellm_systemd.releases.changes import list_changes
+from litellm_systemd.releases.inventory import current_release, installed_litellm, read_release, running_release
+from litellm_systemd.releases.requirements_lock import pinned_version
 from litellm_systemd.releases.source import Source, find_source, installed_version
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.resources import USER_FILE, read_config
@@ -145,7 +147,12 @@ def _planned(options: InstallOptions, prepared: InstallPlan) -> Report:
     return Report(
         title=title,
         checks=steps,
-        notes=(*service.notes, *_access_notes(options, service), *_kept_notes(options.request.layout, plan)),
+        notes=(
+            *prepared.changes,
+            *service.notes,
+            *_access_notes(options, service),
+            *_kept_notes(options.request.layout, plan),
+        ),
         data=_data(prepared),
         diffs=(*diffs, *_kept_diffs(plan)),
         code=ExitCode.CHANGES if plan else ExitCode.OK,
@@ -191,6 +198,7 @@ def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | 
     plan, service = prepared.plan, prepared.service
     data, diffs = _data(prepared), _kept_diffs(plan)
     notes = (
+        *prepared.changes,
         *service.notes,
         *_access_notes(options, service),
         *_kept_notes(options.request.layout, plan),
@@ -264,13 +272,17 @@ class InstallOptions:
 
 @dataclass(frozen=True, slots=True)
 class InstallPlan:
-    """A plan, and what it was made from. `source` is None if the release exists already."""
+    """A plan, and what it was made from. `source` is None if the release exists already.
+
+    `changes`: a line about each change of LiteLLM since the current release.
+    """
 
     service: ServiceConfig
     source: Source | None
     host: HostState
     desired: DesiredState
     plan: Plan
+    changes: tuple[str, ...] = ()
 
 
 def prepare_install(options: InstallOptions) -> InstallPlan:
@@ -321,7 +333,16 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
         plan = plan_install(layout, desired, host)
     if kept_environment is not None and layout.environment_file not in take:
         plan = replace(plan, kept=(*plan.kept, kept_environment))
-    return InstallPlan(service, source, host, desired, plan)
+    return InstallPlan(service, source, host, desired, plan, _litellm_changes(layout, release, source))
+
+
+def _litellm_changes(layout: Layout, release: str, source: Source | None) -> tuple[str, ...]:
+    """What users notice of the LiteLLM of a release, compared with the one of the current release."""
+    current = current_release(layout)
+    if current is None:
+        return ()
+    new = read_release(layout, release).litellm if source is None else pinned_version(source.lock, "litellm")
+    return tuple(list_changes(read_release(layout, current).litellm, new))
 
 
 def _unencrypted(_service: ServiceConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -39,20 +40,33 @@ from litellm_systemd.releases.inventory import (
     installed_litellm,
     list_releases,
     missing_python,
+    read_release,
     releases_in_use,
     running_release,
 )
+from litellm_systemd.releases.newest import fetch_newest_litellm
+from litellm_systemd.releases.requirements_lock import pinned_version
 from litellm_systemd.releases.sbom import SBOM
-from litellm_systemd.releases.source import Source, fetch_litellm, fetch_package, find_source
+from litellm_systemd.releases.source import Source, current_lock, fetch_litellm, fetch_package, find_source
 from litellm_systemd.report.report import Report, render_count
 from litellm_systemd.user_files import require_output
 
 Say = Callable[[str], None]
 
+#: As the version of LiteLLM: the newest that can be installed.
+NEWEST = "newest"
+
+_OTHER_SOURCES = (
+    "From a bundle: sudo litellmctl upgrade --from FILE. From a checkout: git pull && sudo ./scripts/quickstart.sh"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class UpgradeTarget:
-    """The target of an upgrade: a version of this package (None: the newest), a file with it, or a LiteLLM."""
+    """The target of an upgrade: a version of this package (None: the newest), a file with it, or a LiteLLM.
+
+    `litellm`: its version, `NEWEST` for the newest that can be installed.
+    """
 
     version: str | None = None
     file: Path | None = None
@@ -69,12 +83,21 @@ def upgrade(
 
     Raises:
         InstallerError: the release can't be fetched or built, or does not work. The service was not changed.
+        Unavailable: no version was given, and the current release was installed from a checkout.
     """
     if len([value for value in asdict(target).values() if value is not None]) > 1:
         raise UsageError("VERSION, --from and --litellm cannot be combined", "Use one of them.")
     current = _require_current(layout)
     with changing(layout, "upgrade", say, wait=wait), tempfile.TemporaryDirectory(prefix="litellmctl-") as scratch:
-        source = _source(target, Path(scratch), say)
+        if target.litellm == NEWEST:
+            litellm = read_release(layout, current).litellm or pinned_version(current_lock(), "litellm")
+            newest = fetch_newest_litellm(litellm, Path(scratch), say)
+            if newest.source is None:
+                title = f"nothing to do: no LiteLLM after {litellm} can be installed"
+                return Report(title, notes=newest.skipped, data={"changed": False})
+            source = newest.source
+        else:
+            source = _source(target, read_release(layout, current).checkout, Path(scratch), say)
         if source.identifier == current:
             return Report(f"nothing to do: release {current} is in use", data={"changed": False})
         say(f"release {source.identifier}")
@@ -89,12 +112,18 @@ def _require_current(layout: Layout) -> str:
     return current
 
 
-def _source(target: UpgradeTarget, scratch: Path, say: Say) -> Source:
+def _source(target: UpgradeTarget, checkout: str, scratch: Path, say: Say) -> Source:
     if target.file is not None:
         return open_source(target.file)
     if target.litellm is not None:
         return fetch_litellm(target.litellm, scratch, say)
-    return fetch_package(target.version, scratch, say)
+    if not checkout:
+        return fetch_package(target.version, scratch, say, hint=_OTHER_SOURCES)
+    fix = f"To upgrade it, run: cd {shlex.quote(checkout)} && git pull && sudo ./scripts/quickstart.sh"
+    if target.version is None:
+        # Not from the index: there the name may belong to another project.
+        raise Unavailable(f"the current release was installed from the checkout {checkout}", fix)
+    return fetch_package(target.version, scratch, say, hint=fix)
 
 
 def rollback(

@@ -137,6 +137,7 @@ def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
         made_by=venv.maker,
         size=size_of(venv.folder),
         litellm_released=published_day(litellm),
+        checkout=source.checkout,
     )
     (venv.folder / RELEASE_MARK).write_text(mark.as_mark(), encoding="utf-8")
     # After a power failure the name must not exist without the files; rename(2) promises no such order.

@@ -22,7 +22,8 @@ _LIST = "'litellmctl releases list' shows all of them."
 class Release:
     """A release as release.json describes it. Unknown fields are empty.
 
-    `made` is UTC (ISO 8601), `litellm_released` the day on which that LiteLLM was published, `size` in bytes.
+    `made` is UTC (ISO 8601), `litellm_released` the day on which that LiteLLM was published, `size` in bytes,
+    `checkout` the folder of the checkout that it was installed from.
     """
 
     identifier: str
@@ -35,6 +36,7 @@ class Release:
     made_by: str = ""
     size: int = 0
     litellm_released: str = ""
+    checkout: str = ""
 
     def as_mark(self) -> str:
         """Return the text of its release.json."""
@@ -50,7 +52,10 @@ def read_release(layout: Layout, identifier: str) -> Release:
     known = found if isinstance(found, dict) else {}
     texts = {
         name: str(known.get(name, ""))
-        for name in ("version", "litellm", "python", "python_version", "lock", "made", "made_by", "litellm_released")
+        for name in (
+            *("version", "litellm", "python", "python_version", "lock"),
+            *("made", "made_by", "litellm_released", "checkout"),
+        )
     }
     size = known.get("size", 0)
     return Release(identifier, **texts, size=size if isinstance(size, int) else 0)

@@ -63,6 +63,10 @@ _WHEEL = re.compile(r"litellm_systemd-([^-/]+)\.dist-info/METADATA")
 #: Files that an installation adds to those of a wheel.
 _ADDED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"})
 
+#: In the venv that quickstart.sh makes: a file with the path of its checkout.
+CHECKOUT_MARK = "checkout"
+_QUICKSTART = "scripts/quickstart.sh"
+
 DISTRIBUTION = "litellm-systemd"
 PACKAGE = "litellm_systemd"
 
@@ -73,7 +77,8 @@ HIDDEN = ("/home/", "/root/", "/run/user/")
 _SUFFIXES = frozenset({".py", ".j2", ".yml", ".lock"})
 _NAMES = frozenset({"py.typed", "env.example", "linter.md"})
 
-_INDEX_HINT = (
+#: What to do if a package can't be fetched.
+INDEX_HINT = (
     "Does the package index have it? PIP_INDEX_URL and UV_INDEX_URL name another index, PIP_FIND_LINKS a folder."
 )
 
@@ -95,13 +100,17 @@ class PackageOrigin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source of a release. `code` is the digest of the package's own files, see `code_digest`."""
+    """The source of a release. `code` is the digest of the package's own files, see `code_digest`.
+
+    `checkout`: the folder of the checkout that the package was installed from, empty if there is none.
+    """
 
     version: str
     code: str
     lock: str = field(repr=False)
     python: Path
     origin: PackageOrigin = field(repr=False)
+    checkout: str = ""
 
     @property
     def identifier(self) -> str:
@@ -162,7 +171,8 @@ def find_source() -> Source:
         Unavailable: the service can't reach this Python.
     """
     found = _distribution()
-    return Source(found.version, code_digest(_own_files()), current_lock(), reachable_python(), _origin(found))
+    code = code_digest(_own_files())
+    return Source(found.version, code, current_lock(), reachable_python(), _origin(found), _checkout(found))
 
 
 def wheel_source(path: Path) -> Source:
@@ -236,6 +246,18 @@ def _origin(found: Distribution) -> PackageOrigin:
     if origin.get("dir_info", {}).get("editable"):
         return Checkout(Path(unquote(urlparse(origin["url"]).path)))
     return Installed(found)
+
+
+def _checkout(found: Distribution) -> str:
+    """Return the checkout that this package was installed from: by the mark of a release, by quickstart.sh or by pip."""
+    prefix = Path(sys.prefix)
+    if (prefix / RELEASE_MARK).is_file():
+        return str(json.loads((prefix / RELEASE_MARK).read_text(encoding="utf-8")).get("checkout", ""))
+    if (prefix / CHECKOUT_MARK).is_file():
+        return (prefix / CHECKOUT_MARK).read_text(encoding="utf-8").strip()
+    origin = json.loads(found.read_text("direct_url.json") or "{}")
+    folder = Path(unquote(urlparse(origin["url"]).path)) if "dir_info" in origin else None
+    return str(folder) if folder is not None and (folder / _QUICKSTART).is_file() else ""
 
 
 def _own_files() -> dict[str, bytes]:
@@ -343,13 +365,16 @@ def _record(entries: list[tuple[str, bytes]], metadata: str) -> bytes:
     return text.getvalue().encode()
 
 
-def fetch_package(version: str | None, scratch: Path, say: Callable[[str], None] = lambda _line: None) -> Source:
+def fetch_package(
+    version: str | None, scratch: Path, say: Callable[[str], None] = lambda _line: None, *, hint: str = ""
+) -> Source:
     """Fetch this package from the user's package index and return it as the source of a release.
 
     Args:
         version: the version to fetch; None for the newest.
         scratch: an empty folder, which must exist until the release is built.
         say: called with each line of progress.
+        hint: what else to do if it can't be fetched.
 
     Raises:
         UsageError: `version` is not a version.
@@ -362,7 +387,7 @@ def fetch_package(version: str | None, scratch: Path, say: Callable[[str], None]
     # Without dependencies: the release gets those of its own lock, checked by their hashes.
     options = ("--upgrade", "--no-deps", "--only-binary", ":all:", "--target", str(folder))
     argv = (*install_argv(python, scratch), *options, wanted)
-    run(argv, environment=index_environment(), timeout=600, hint=_INDEX_HINT)
+    run(argv, environment=index_environment(), timeout=600, hint=f"{INDEX_HINT} {hint}".strip())
     return folder_source(folder)
 
 
@@ -447,7 +472,7 @@ def _by_uv(source: Source, requirements: list[str], scratch: Path) -> str:
         ),
         environment=index_environment(),
         timeout=600,
-        hint=_INDEX_HINT,
+        hint=INDEX_HINT,
     )
     return lock.read_text(encoding="utf-8")
 
@@ -457,7 +482,7 @@ def _by_pip(source: Source, requirements: list[str], scratch: Path) -> str:
     report = scratch / "report.json"
     options = ("--quiet", "--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", str(report))
     argv = (*pip_argv(source.python, scratch), "install", *options, *requirements)
-    run(argv, environment=inherited_environment(), timeout=900, hint=f"pip 22.2 or later is needed. {_INDEX_HINT}")
+    run(argv, environment=inherited_environment(), timeout=900, hint=f"pip 22.2 or later is needed. {INDEX_HINT}")
     found = json.loads(report.read_text(encoding="utf-8"))["install"]
     return render_lock(
         Pin(item["metadata"]["name"], item["metadata"]["version"], (_sha256(item),))
@@ -466,4 +491,19 @@ def _by_pip(source: Source, requirements: list[str], scratch: Path) -> str:
 
 
 def _sha256(item: dict[str, Any]) -> str:
-    return str(item["download_info"]["archive_info"]["hashes"]["sha256"])
+    """Return the SHA-256 of a file in pip's report, which has none for a file in a folder (PIP_FIND_LINKS).
+
+    Raises:
+        InstallerError: the index gives no SHA-256.
+    """
+    info = item["download_info"]
+    if found := info["archive_info"].get("hashes", {}).get("sha256"):
+        return str(found)
+    url = urlparse(info["url"])
+    if url.scheme != "file":
+        name, version = item["metadata"]["name"], item["metadata"]["version"]
+        raise InstallerError(
+            f"the package index gives no SHA-256 for {name} {version}, which a lock needs",
+            "Use another index: PIP_INDEX_URL names it; or put the file into a folder: PIP_FIND_LINKS",
+        )
+    return hashlib.sha256(Path(unquote(url.path)).read_bytes()).hexdigest()
