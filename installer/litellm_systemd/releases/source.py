@@ -427,7 +427,7 @@ def parse_version(text: str) -> Version:
     try:
         return Version(text)
     except InvalidVersion:
-        raise UsageError(f"{text} is not a version", "A version looks like 1.106.2.") from None
+        raise UsageError(f"{text} is not a version", "A version looks like 1.108.7.") from None
 
 
 def _requirements(version: str) -> list[str]:
