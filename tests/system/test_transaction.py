@@ -166,6 +166,9 @@ def test_python_files_are_part_of_a_change(shared_box: Box) -> None:
     assert f"({folder}/tools.py:1)" in done.stderr
     assert box.read(f"{folder}/tools.py") == ""
     assert chat(box) == 200
+    box.write(f"{folder}/tools.py", "edited = 1\n", 0o640, "root:litellm")
+    done = box.run(("litellmctl", "config", "use", "/root/hooked/hooked.yml"))
+    assert f"{folder}/tools.py was edited here and is kept" in " ".join(done.stdout.split())
     ctl(box, "config", "use", "demo")
 
 

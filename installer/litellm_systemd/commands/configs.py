@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from litellm_systemd.commands.config_check import environment_check, finding_checks
 from litellm_systemd.commands.config_files import read_gateway
-from litellm_systemd.commands.install import build_config_file
+from litellm_systemd.commands.install import build_config_file, kept_notes
 from litellm_systemd.commands.resolve import (
     Request,
     build_config_link,
@@ -104,9 +105,10 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
     plan = plan_install(layout, desired, host)
     takes_effect = any(action.verb in (Verb.RELOAD, Verb.RESTART) for action in plan.actions)
     apply_install(executor, plan, desired, host, partial(prove_service, service) if takes_effect else lambda: None)
+    news = replace(plan, kept=tuple(each for each in plan.kept if each.is_news))
     return Report(
         f"{service.choice.name} is the active configuration",
-        notes=service.notes,
+        notes=(*service.notes, *kept_notes(layout, news)),
         data={
             "config": service.choice.name,
             "changed": bool(plan),

@@ -151,7 +151,7 @@ def _planned(options: InstallOptions, prepared: InstallPlan) -> Report:
             *prepared.changes,
             *service.notes,
             *_access_notes(options, service),
-            *_kept_notes(options.request.layout, plan),
+            *kept_notes(options.request.layout, plan),
         ),
         data=_data(prepared),
         diffs=(*diffs, *_kept_diffs(plan)),
@@ -163,13 +163,16 @@ def _access_notes(options: InstallOptions, service: ServiceConfig) -> tuple[str,
     return () if options.request.prove_access or not bedrock_models(service.gateway) else (NOT_ASKED,)
 
 
-def _kept_notes(layout: Layout, plan: Plan) -> tuple[str, ...]:
+def kept_notes(layout: Layout, plan: Plan) -> tuple[str, ...]:
+    """The files that the user edited and that the plan keeps."""
     notes = (edited_note(layout, kept.path, kept.found.content) or _kept_note(kept) for kept in plan.kept)
     return tuple(notes)
 
 
 def _kept_note(kept: Kept) -> str:
-    news = ", although there is a new version. To write that and save yours: --take-ours" if kept.is_news else "."
+    news = (
+        ", although there is a new version. To take it and save yours: install --take-ours" if kept.is_news else "."
+    )
     return f"{kept.path} was edited here and is kept{news}"
 
 
@@ -201,7 +204,7 @@ def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | 
         *prepared.changes,
         *service.notes,
         *_access_notes(options, service),
-        *_kept_notes(options.request.layout, plan),
+        *kept_notes(options.request.layout, plan),
         *_key_notes(options.request.layout, service.settings),
         *_encryption_notes(options.request.layout, prepared),
     )
