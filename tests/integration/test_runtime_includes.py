@@ -104,18 +104,20 @@ def test_a_replaced_worker_needs_no_included_file(service: Service) -> None:
 def test_a_python_file_is_loaded_by_a_reload(service: Service) -> None:
     """An edited Python file, also one that a callback imports, counts as an edit, and takes effect at a reload.
 
-    Until then a worker that is replaced runs the code that was loaded, even if the file is invalid now.
+    Until then a worker that is replaced runs the code that was loaded, even if a file is gone or invalid now.
     """
     seen, helper = service.folder / "near.seen", service.folder / "configs/near_helper.py"
     assert seen.read_text() == "one"
     helper.write_text("VERSION = 'two'\n")
     assert service.query("status")["sha256"] != read_document(service.config).digest
     helper.write_text("VERSION = \n")
+    near = (service.folder / "configs/near.py").rename(service.folder / "away.py")
     seen.unlink()
     victim = service.workers()[0]
     os.kill(victim, signal.SIGKILL)
     service.await_workers(without=victim)
     assert seen.read_text() == "one"
+    near.rename(service.folder / "configs/near.py")
     helper.write_text("VERSION = 'two'\n")
     done = service.reload()
     assert done.returncode == 0, done.stderr

@@ -14,15 +14,18 @@ import functools
 import gc
 import importlib
 import importlib.machinery
+import importlib.util
 import inspect
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, ForwardRef
 
 from litellm_systemd.env.variables import API_DOCS, CORS_ORIGINS, is_on
+from litellm_systemd.gateway.python_files import module_file
 from litellm_systemd.runtime.worker import litellm_fixes
 
 _UTILS = "fastapi.dependencies.utils"
@@ -351,3 +354,17 @@ def _override_python_files(texts: Mapping[str, str]) -> None:
         return original(self, name) if text is None else self.source_to_code(text.encode(), path)
 
     loader.get_code = get_code
+    sys.meta_path.append(_CheckedFiles(texts))
+
+
+class _CheckedFiles:
+    """Finds the Python files that are no longer on disk. Python asks it last."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = texts
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        """Called by Python (importlib.abc.MetaPathFinder)."""
+        paths = (f"{folder}/{module_file(name)}" for folder in sys.path)
+        path = next((path for path in paths if path in self._texts), None)
+        return None if path is None else importlib.util.spec_from_file_location(name, path)
