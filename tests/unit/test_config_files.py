@@ -257,13 +257,11 @@ def test_an_edited_python_file_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_missing_python_file_stops_an_install(tmp_path: Path) -> None:
-    """A Python file that is nowhere is refused with its key, before anything is changed."""
-    put(tmp_path / "my.yml", HOOKED)
+    """A Python file that is nowhere is refused once, with its first key, before anything is changed."""
+    put(tmp_path / "my.yml", f"{OWN}litellm_settings: {{callbacks: [my_hooks.a], success_callback: [my_hooks.b]}}\n")
     with pytest.raises(InputError) as caught:
         wanted(tmp_path, "./my.yml")
-    assert "litellm_settings.callbacks[0] names my_hooks, but there is no my_hooks.py next to my.yml" in str(
-        caught.value
-    )
+    assert "callbacks[0] names my_hooks (2 keys do), but there is no my_hooks.py next to my.yml" in str(caught.value)
 
 
 def test_a_merged_copy_has_its_python_files(tmp_path: Path) -> None:

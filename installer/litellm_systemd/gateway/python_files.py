@@ -15,7 +15,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from litellm_systemd.contract import CONFIG_FILE
 from litellm_systemd.gateway.config_types import (
@@ -218,12 +218,21 @@ def python_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterat
             place = Place(file.shown, error.lineno, error.offset)
             message = f"this isn't Python: {error.msg}"
             yield LintFinding(Severity.ERROR, "bad-python-file", place, message, "Correct the file.")
+    missing: dict[str, list[KeyPath]] = {}
     for path, value in find_references(config.document):
-        yield from _reference(config, path, value, trees)
+        module = value.rpartition(".")[0]
+        files = (folder / module_file(module) for folder in config.folders)
+        tree = next((trees[file] for file in files if file in trees), None)
+        if tree is not None or not _DOTTED.fullmatch(value):
+            yield from _reference(config, path, value, tree)
+        elif config.folders and not is_importable(module):
+            missing.setdefault(module, []).append(path)
+    for module, paths in missing.items():
+        yield _missing(config, module, paths)
 
 
 def _reference(
-    config: GatewayConfig, path: KeyPath, value: str, trees: Mapping[Path, ast.Module | SyntaxError]
+    config: GatewayConfig, path: KeyPath, value: str, tree: ast.Module | SyntaxError | None
 ) -> Iterator[LintFinding]:
     module, _, name = value.rpartition(".")
     if not _DOTTED.fullmatch(value):
@@ -231,31 +240,21 @@ def _reference(
         remedy = "Write it as MODULE.NAME: my_hooks.handler is handler in my_hooks.py."
         yield config.error("bad-python-file", path, message, remedy)
         return
-    if not config.folders:
-        return  # a text without a file: where its Python files would be is not known
-    files = (folder / module_file(module) for folder in config.folders)
-    file = next((file for file in files if file in trees), None)
-    if file is None:
-        yield from _missing(config, path, module)
-        return
-    tree = trees[file]
-    names = None if isinstance(tree, SyntaxError) else _defined(tree)
+    names = _defined(tree) if isinstance(tree, ast.Module) else None
     if names is not None and name not in names:
         close = difflib.get_close_matches(name, sorted(names), n=1)
         guess = f": did you mean {close[0]}?" if close else ""
-        message = f"is {value}, but {file.name} does not define {name}{guess}"
+        message = f"is {value}, but {module_file(module)} does not define {name}{guess}"
         remedy = f"Write it as {module}.{close[0]}." if close else f"Define {name} at the top level of the file."
         yield config.error("bad-python-file", path, message, remedy)
 
 
-def _missing(config: GatewayConfig, path: KeyPath, module: str) -> Iterator[LintFinding]:
-    if is_importable(module):
-        return
-    file = PurePosixPath(module_file(module))
-    source = Path(config.source).name
-    message = f"names {module}, but there is no {file} next to {source}, where LiteLLM looks for it"
+def _missing(config: GatewayConfig, module: str, paths: list[KeyPath]) -> LintFinding:
+    file, source = module_file(module), Path(config.source).name
+    more = f" ({len(paths)} keys do)" if len(paths) > 1 else ""
+    message = f"names {module}{more}, but there is no {file} next to {source}, where LiteLLM looks for it"
     remedy = f"Put {file} next to {source}: an install with -c takes it along."
-    yield config.error("missing-python-file", path, message, remedy)
+    return config.error("missing-python-file", paths[0], message, remedy)
 
 
 def is_importable(module: str) -> bool:
