@@ -205,10 +205,12 @@ def test_an_included_pipe_is_refused_before_an_install(tmp_path: Path) -> None:
         wanted(tmp_path, "./mine.yml")
 
 
-HOOKED = f"{OWN}litellm_settings: {{callbacks: [my_hooks.handler, hooks.audit.log]}}\n"
+HOOKED = f"{OWN}litellm_settings: {{callbacks: [my_hooks.handler, hooks.audit.log, packed.made]}}\n"
 #: What HOOKED names, with what that imports; and a file that it does not import.
 HOOKS = {
     "my_hooks.py": "import json\nfrom helpers import say\nhandler = say\n",
+    "packed/__init__.py": "from packed.inner import made\n",
+    "packed/inner.py": "made = 1\n",
     "hooks/audit.py": "from . import store\nfrom .more.deep import x\ndef log(): ...\n",
     "helpers.py": "def say():\n    import later\n",
     "hooks/store.py": "",
@@ -241,11 +243,11 @@ def test_python_files_are_read_where_the_service_finds_them(tmp_path: Path) -> N
     (tmp_path / "etc/litellm/configs/later.py").rename(tmp_path / "etc/litellm/later.py")
     path = tmp_path / "etc/litellm/configs/my.yml"
     before = read_config_file(path)
-    assert len(before.python_files) == 6
+    assert len(before.python_files) == 8
     put(tmp_path / "etc/litellm/later.py", "x = 1\n")
     assert read_config_file(path).digest != before.digest
     copy = put(tmp_path / "etc/litellm/config.yaml", HOOKED)
-    assert len(read_config_file(copy).python_files) == 6
+    assert len(read_config_file(copy).python_files) == 8
 
 
 def test_an_edited_python_file_is_kept(tmp_path: Path) -> None:
@@ -262,6 +264,17 @@ def test_a_missing_python_file_stops_an_install(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         wanted(tmp_path, "./my.yml")
     assert "callbacks[0] names my_hooks (2 keys do), but there is no my_hooks.py next to my.yml" in str(caught.value)
+
+
+def test_a_python_file_with_a_missing_package(tmp_path: Path) -> None:
+    """A package that the release lacks is a note with its line, unless it may be optional."""
+    code = "try:\n    import may_be\nexcept ImportError:\n    pass\nimport yaml, json, near, lacking.part\nx = 1\n"
+    put(tmp_path / "near.py", "def f():\n    import later\n")
+    put(tmp_path / "hook.py", code)
+    put(tmp_path / "my.yml", f"{OWN}litellm_settings: {{callbacks: [hook.x]}}\n")
+    notes = [note for note in wanted(tmp_path, "./my.yml").notes if "imports" in note]
+    assert [note.partition(",")[0] for note in notes] == [f"{tmp_path}/hook.py:5:1: this imports lacking"]
+    assert notes[0].endswith("sudo litellmctl install --with lacking")
 
 
 def test_a_merged_copy_has_its_python_files(tmp_path: Path) -> None:

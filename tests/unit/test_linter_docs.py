@@ -20,7 +20,10 @@ model_list:
 """
 VALID = {"AWS_REGION_NAME": "us-east-1", "OPENAI_API_KEY": "x", "ONE": "x", "TWO": "x"}
 #: The form of a rule in the source: the code is the first string of the call.
-RULE = re.compile(r"\b(?:error|warning|make|config_error|_wrong|_unset\(config\))\(\s*(?:document, )?\"([a-z-]+)\"")
+RULE = re.compile(
+    r"\b(?:error|warning|make|config_error|LintFinding|_wrong|_unset\(config\))"
+    r"\(\s*(?:document, |Severity\.\w+, )?\"([a-z-]+)\""
+)
 
 
 def codes() -> set[str]:

@@ -124,9 +124,8 @@ def _items(data: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:
 def find_python_files(data: Mapping[str, object], folders: tuple[Path, ...], read: Read) -> tuple[PythonFile, ...]:
     """The files that a configuration names and that exist, with the local files that they import, and so on."""
     found: dict[Path, PythonFile] = {}
-    targets = _find_targets(data)
-    pending = [path for _, value in find_references({**data}) if (path := _find_file(value, folders, read))]
-    pending += [path for value in targets if (path := _find_file(value, folders, read))]
+    references = [*(value for _, value in find_references(data)), *_find_targets(data)]
+    pending = [path for value in references for path in _named_files(value, folders, read)]
     while pending:
         path = pending.pop(0)
         text = None if path in found else read(path)
@@ -145,11 +144,20 @@ def _find_targets(data: Mapping[str, object]) -> Iterator[str]:
             yield target
 
 
-def _find_file(reference: str, folders: tuple[Path, ...], read: Read) -> Path | None:
-    if not _DOTTED.fullmatch(reference):
-        return None
-    file = module_file(reference.rpartition(".")[0])
-    return next((folder / file for folder in folders if read(folder / file) is not None), None)
+def _named_files(reference: str, folders: tuple[Path, ...], read: Read) -> list[Path]:
+    """The file of MODULE.NAME, and the packages that it is in; empty if there is none."""
+    module = reference.rpartition(".")[0]
+    for folder in folders if _DOTTED.fullmatch(reference) else ():
+        files = [path for path in _candidates(folder, module) if read(path) is not None]
+        if set(files) & {*_own_files(folder, module)}:
+            return files
+    return []
+
+
+def _own_files(folder: Path, module: str) -> tuple[Path, Path]:
+    """A module as a file, and as a package."""
+    file = folder / module_file(module)
+    return file, file.with_suffix("") / "__init__.py"
 
 
 def module_file(module: str) -> str:
@@ -212,19 +220,21 @@ def python_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterat
     del environ
     trees = {file.path: _parse(file) for file in config.python_files}
     for file in config.python_files:
-        error = trees[file.path]
-        if isinstance(error, SyntaxError):
+        tree = trees[file.path]
+        if isinstance(tree, SyntaxError):
             # Without the key: the position in the file is what helps.
-            place = Place(file.shown, error.lineno, error.offset)
-            message = f"this isn't Python: {error.msg}"
+            place = Place(file.shown, tree.lineno, tree.offset)
+            message = f"this isn't Python: {tree.msg}"
             yield LintFinding(Severity.ERROR, "bad-python-file", place, message, "Correct the file.")
+        else:
+            yield from _missing_imports(config, file, tree)
     missing: dict[str, list[KeyPath]] = {}
     for path, value in find_references(config.document):
         module = value.rpartition(".")[0]
-        files = (folder / module_file(module) for folder in config.folders)
-        tree = next((trees[file] for file in files if file in trees), None)
-        if tree is not None or not _DOTTED.fullmatch(value):
-            yield from _reference(config, path, value, tree)
+        files = (file for folder in config.folders for file in _own_files(folder, module))
+        found = next((trees[file] for file in files if file in trees), None)
+        if found is not None or not _DOTTED.fullmatch(value):
+            yield from _reference(config, path, value, found)
         elif config.folders and not is_importable(module):
             missing.setdefault(module, []).append(path)
     for module, paths in missing.items():
@@ -247,6 +257,27 @@ def _reference(
         message = f"is {value}, but {module_file(module)} does not define {name}{guess}"
         remedy = f"Write it as {module}.{close[0]}." if close else f"Define {name} at the top level of the file."
         yield config.error("bad-python-file", path, message, remedy)
+
+
+def _missing_imports(config: GatewayConfig, file: PythonFile, tree: ast.Module) -> Iterator[LintFinding]:
+    """Packages that a file imports when it is loaded, and that are not installed."""
+    local = {path.relative_to(folder).parts[0] for path, folder in _local_files(config)}
+    for node in tree.body:  # an import in a function, or in a `try`, may be optional
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names = [node.module]
+        for name in dict.fromkeys(each.partition(".")[0] for each in names):
+            if name not in sys.stdlib_module_names and not {name, f"{name}.py"} & local and not is_importable(name):
+                place = Place(file.shown, node.lineno, node.col_offset + 1)
+                message = f"this imports {name}, which this release of LiteLLM does not contain"
+                remedy = f"Add the package that contains it: sudo litellmctl install --with {name.replace('_', '-')}"
+                yield LintFinding(Severity.WARNING, "missing-import", place, message, remedy)
+
+
+def _local_files(config: GatewayConfig) -> Iterator[tuple[Path, Path]]:
+    """Each Python file with the folder in which it is found."""
+    for file in config.python_files:
+        yield file.path, next(folder for folder in config.folders if file.path.is_relative_to(folder))
 
 
 def _missing(config: GatewayConfig, module: str, paths: list[KeyPath]) -> LintFinding:
