@@ -1,0 +1,193 @@
+"""The settings of each section of a configuration, with the kinds of values that LiteLLM declares for them.
+
+Asked of LiteLLM itself: fields of its pydantic models and typed dictionaries, arguments of its functions, values of
+its module. Names that it only looks up come from its source (`litellm_source`).
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from litellm_systemd.gateway.snapshot import Setting
+from litellm_systemd.releases.litellm_source import Lookups
+
+Settings = dict[str, Setting]
+
+_SECTIONS = frozenset({"model_list", "general_settings", "litellm_settings", "router_settings"})
+
+_KINDS: Mapping[Any, str] = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "integer number",
+    list: "array",
+    tuple: "array",
+    set: "array",
+    frozenset: "array",
+    dict: "object",
+    type(None): "null",
+}
+
+
+def build_sections(
+    lookups: Lookups, models: Lookups, caches: Lookups, readers: Iterable[tuple[tuple[str, ...], Lookups]]
+) -> dict[str, Settings]:
+    """The settings of all sections, by the names that Snapshot.sections has.
+
+    Args:
+        lookups: what LiteLLM looks up in its settings.
+        models: what its providers look up in the parameters of a model.
+        caches: what it looks up in the options of Redis.
+        readers: the arguments of functions that may read a configuration, and what each looks up.
+
+    Raises:
+        ImportError, AttributeError: LiteLLM has moved something that declares settings.
+    """
+    keys = lookups.keys
+    found = [each for arguments, each in readers if "config" in arguments or each.keys["config"] & _SECTIONS]
+    # What the loader treats in its own way may have other kinds than the value of the module, except a switch.
+    treated = {key for each in found if "litellm_settings" in each.keys["config"] for key in each.compared["key"]}
+    proxy, router, utils = (
+        importlib.import_module(f"litellm.{name}") for name in ("proxy._types", "types.router", "types.utils")
+    )
+    guardrails, caching = (
+        importlib.import_module("litellm.types.guardrails"),
+        importlib.import_module("litellm.caching"),
+    )
+    helper = importlib.import_module("litellm.litellm_core_utils.model_param_helper").ModelParamHelper
+    constants: Any = importlib.import_module("litellm.constants")
+    redis: Any = importlib.import_module("litellm._redis")
+    litellm: Any = importlib.import_module("litellm")
+    prices = {key for values in litellm.model_cost.values() for key in values}
+    return {
+        "": {"include": Setting(frozenset({"array"}))}
+        | _named(*(each.keys["config"] for each in found))
+        | _fields(proxy.ConfigYAML),
+        "general_settings": _named(keys["general_settings"], lookups.calls["general_settings"])
+        | _fields(proxy.ConfigGeneralSettings),
+        "litellm_settings": _named(keys["litellm"], keys["litellm_settings"], treated)
+        | {name: each for name, each in _values(litellm).items() if name not in treated or each.kinds <= {"boolean"}},
+        "router_settings": {
+            name: each
+            for name, each in (_fields(router.UpdateRouterConfig) | _arguments(litellm.Router.__init__)).items()
+            if name not in constants.ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG
+            and name in litellm.Router.get_valid_args()
+        },
+        "litellm_params": _named(
+            models.keys["optional_params"],
+            models.keys["litellm_params"],
+            models.fields,
+            constants.DEFAULT_CHAT_COMPLETION_PARAM_VALUES,
+        )
+        | _named(utils.all_litellm_params, helper.get_all_llm_api_params())
+        | _arguments(litellm.completion)
+        | _fields(importlib.import_module("litellm.types.llms.bedrock").CommonRequestObject)
+        | _fields(router.LiteLLMParamsTypedDict)
+        | _fields(router.LiteLLM_Params),
+        "model_info": _named(keys["model_info"], prices) | _fields(utils.ModelInfo) | _fields(router.ModelInfo),
+        "guardrail": _fields(guardrails.LitellmParams),
+        # What the cache does not know goes to the client of Redis.
+        "cache_params": _named(
+            caches.keys["redis_kwargs"], redis._get_redis_kwargs(), redis._get_redis_cluster_kwargs()
+        )
+        | _arguments(caching.RedisCache.__init__)
+        | _arguments(caching.Cache.__init__),
+    }
+
+
+def _named(*names: Iterable[str]) -> Settings:
+    return {name: Setting() for group in names for name in group if re.fullmatch(r"[a-z]\w*", name)}
+
+
+def _fields(model: Any) -> Settings:
+    """The fields of a pydantic model or a typed dictionary."""
+    hints = {name: field.annotation for name, field in getattr(model, "model_fields", {}).items()}
+    return {name: describe(hint) for name, hint in (hints or _hints(model)).items()}
+
+
+def _arguments(function: Any) -> Settings:
+    hints = _hints(function)
+    found = inspect.signature(function).parameters.values()
+    named = [each for each in found if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    return {each.name: _lenient(describe(hints.get(each.name, Any))) for each in named if each.name.isidentifier()}
+
+
+def _lenient(setting: Setting) -> Setting:
+    """An argument that is text may be a number too, such as a port: nothing checks it."""
+    if "string" in setting.kinds and not setting.values:
+        return Setting(setting.kinds | {"integer", "number"})
+    return setting
+
+
+def _hints(subject: Any) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(subject)
+    except (NameError, TypeError):
+        return getattr(subject, "__annotations__", {})
+
+
+def _values(module: Any) -> Settings:
+    """The values of LiteLLM's module that a configuration may set: no functions, classes, tables of model names."""
+    declared = getattr(module, "__annotations__", {})
+    return {
+        name: describe(_resolve(declared.get(name, type(value)), module))
+        for name, value in vars(module).items()
+        if re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        and not name.endswith("_models")
+        and isinstance(value, (str, bool, int, float, list, tuple, set, frozenset, dict, type(None)))
+    }
+
+
+def _resolve(hint: Any, module: Any) -> Any:
+    try:
+        return typing.get_type_hints(types.SimpleNamespace(__annotations__={"x": hint}), vars(module))["x"]
+    except Exception:  # a hint may be any expression
+        return Any
+
+
+def describe(hint: Any) -> Setting:
+    """The kinds of JSON values, and the strings, that a type hint accepts; any, if it accepts no JSON type."""
+    parts = list(_parts(hint))
+    plain = {kind for part in parts if not isinstance(part, str) for kind in _kind(part).split()}
+    if Any in parts or object in parts:
+        return Setting()
+    values = tuple(part for part in parts if isinstance(part, str))
+    kinds = frozenset(plain | ({"string"} if values else set()))
+    return Setting(kinds, () if "string" in plain else values) if kinds - {"null"} else Setting()
+
+
+def _parts(hint: Any) -> Iterable[Any]:
+    """The members of a union, flat; the strings of a Literal or an enumeration."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Union or isinstance(hint, types.UnionType):
+        return [part for each in typing.get_args(hint) for part in _parts(each)]
+    if origin is typing.Literal:
+        return [each.value if isinstance(each, enum.Enum) else each for each in typing.get_args(hint)]
+    if origin is typing.Annotated or str(origin) in (
+        "typing.Required",
+        "typing.NotRequired",
+        "typing_extensions.ReadOnly",
+    ):
+        return _parts(typing.get_args(hint)[0])
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return [each.value for each in hint]
+    return [hint]
+
+
+def _kind(hint: Any) -> str:
+    """The kinds of one type; "" for one that YAML has no value of, such as a function."""
+    origin = typing.get_origin(hint) or hint
+    if origin in _KINDS:
+        return _KINDS[origin]
+    if not isinstance(origin, type):
+        return ""
+    if hasattr(origin, "model_fields") or hasattr(origin, "__total__") or issubclass(origin, Mapping):
+        return "object"
+    return "array" if issubclass(origin, Sequence) else ""
