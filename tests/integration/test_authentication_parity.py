@@ -168,22 +168,23 @@ def test_keys_that_are_almost_right(litellm: LiteLLM) -> None:
 
 
 def test_configured_header(litellm: LiteLLM) -> None:
-    """With `litellm_key_header_name` only that header counts, as in LiteLLM."""
+    """With `litellm_key_header_name` that header counts alone, and the usual ones if it is missing, as in LiteLLM."""
     requests = [
         Request(headers={"X-My-Key": f"Bearer {KEY}"}),
         Request(headers={"x-my-key": f"Bearer {KEY}", **WRONG_BEARER}),
         # Two headers of one name
         Request(headers={"X-My-Key": f"Bearer {WRONG}", "x-my-key": f"Bearer {KEY}"}),
-        Request(headers={"X-My-Key": f"Bearer {KEY}", "x-my-key": f"Bearer {WRONG}"}),
         Request(headers=RIGHT_BEARER),
+        Request(headers={"X-My-Key": f"Bearer {KEY}", "x-my-key": f"Bearer {WRONG}"}),
+        Request(headers={"X-My-Key": f"Bearer {WRONG}", **RIGHT_BEARER}),
         Request(headers={"X-My-Key": KEY}),
         Request(headers={"X-My-Key": f"Bearer {WRONG}"}),
         Request(),
     ]
     decisions = litellm.ask(requests, settings="  litellm_key_header_name: X-My-Key")
-    assert [decision.gate for decision in decisions] == [PASSED] * 3 + [401] * 5
-    assert [decision.litellm for decision in decisions][:3] == [200] * 3
-    assert all(map(is_refused, decisions[3:]))
+    assert [decision.gate for decision in decisions] == [PASSED] * 4 + [401] * 5
+    assert [decision.litellm for decision in decisions][:4] == [200] * 4
+    assert all(map(is_refused, decisions[4:]))
 
 
 def test_key_in_the_query(litellm: LiteLLM) -> None:

@@ -22,7 +22,7 @@ from litellm_systemd.releases.source import find_source
 
 MakeBox = Callable[..., Box]
 #: A working litellm-systemd, one that does not start, and another LiteLLM.
-GOOD, BROKEN, LITELLM = "0.1.1", "0.1.2", "1.106.99"
+GOOD, BROKEN, LITELLM = "0.1.1", "0.1.2", "1.108.99"
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from litellm_systemd.releases.requirements_lock import parse_lock, pinned_versio
 from litellm_systemd.releases.source import Materials, Source, find_source, wheel_source
 from litellm_systemd.releases.venvs import Venv, make_movable
 
-LOCK = "litellm==1.106.2 --hash=sha256:" + "a" * 64 + "\n"
+LOCK = "litellm==1.108.7 --hash=sha256:" + "a" * 64 + "\n"
 
 
 class Nowhere:
@@ -71,9 +71,9 @@ def left(layout: Layout) -> list[str]:
 @pytest.mark.parametrize(
     "lock",
     [
-        LOCK.replace("1.106.2", "1.107.0"),
-        LOCK.replace("litellm==1.106.2", "LiteLLM==1.107.0+mine"),
-        LOCK.replace("1.106.2", "1.106.2 ; python_version<'3.12'") + LOCK.replace("1.106.2", "v1.107"),
+        LOCK.replace("1.108.7", "1.107.0"),
+        LOCK.replace("litellm==1.108.7", "LiteLLM==1.107.0+mine"),
+        LOCK.replace("1.108.7", "1.108.7 ; python_version<'3.12'") + LOCK.replace("1.108.7", "v1.107"),
     ],
     ids=["plain", "spelling", "second"],
 )
@@ -96,7 +96,7 @@ def test_release_is_complete(layout: Layout) -> None:
         os.umask(before)
     folder = layout.real(layout.release(identifier))
     mark = read_release(layout, identifier)
-    assert (mark.version, mark.litellm, mark.python) == ("0.1.0", "1.106.2", "/usr/bin/python3")
+    assert (mark.version, mark.litellm, mark.python) == ("0.1.0", "1.108.7", "/usr/bin/python3")
     assert (mark.python_version, mark.made_by, mark.identifier) == ("3.11.2", "pip", identifier)
     assert (folder / "requirements.lock").read_text(encoding="utf-8") == LOCK
     assert (folder / "bin/litellmctl").read_text(encoding="utf-8") == f"#!{layout.release(identifier)}/bin/python\n"
@@ -222,8 +222,8 @@ def probe(**versions: str) -> Result:
 
 def test_release_that_matches_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A venv that can import LiteLLM and has the versions of the lock passes."""
-    answering(monkeypatch, probe(litellm="1.106.2"))
-    assert try_release("python", LOCK, "0.1.0").versions["litellm"] == "1.106.2"
+    answering(monkeypatch, probe(litellm="1.108.7"))
+    assert try_release("python", LOCK, "0.1.0").versions["litellm"] == "1.108.7"
 
 
 @pytest.mark.parametrize(
@@ -231,8 +231,8 @@ def test_release_that_matches_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Result((), 1, "", "Traceback\nImportError: no x\n"), "doesn't work: ImportError: no x"),
         (Result((), -9), "doesn't work: exit code -9"),
-        (probe(litellm="1.106.3"), "has litellm 1.106.3, and the lock 1.106.2"),
-        (probe(), "has litellm not at all, and the lock 1.106.2"),
+        (probe(litellm="1.108.8"), "has litellm 1.108.8, and the lock 1.108.7"),
+        (probe(), "has litellm not at all, and the lock 1.108.7"),
     ],
 )
 def test_release_that_does_not_work(monkeypatch: pytest.MonkeyPatch, answer: Result, said: str) -> None:
@@ -317,17 +317,17 @@ def test_litellm_that_is_refused(tmp_path: Path, version: str, said: str) -> Non
 
 
 def locking(version: str) -> Callable[..., str]:
-    return lambda *_: LOCK.replace("1.106.2", version)
+    return lambda *_: LOCK.replace("1.108.7", version)
 
 
 @pytest.mark.parametrize("by", ["_by_uv", "_by_pip"])
 def test_litellm_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     """Another LiteLLM is the current package with another lock, so another release."""
     monkeypatch.setattr(sources, "find_uv", lambda: "uv" if by == "_by_uv" else None)
-    monkeypatch.setattr(sources, by, locking("1.106.5"))
-    source, present = sources.fetch_litellm("1.106.5", tmp_path), find_source()
+    monkeypatch.setattr(sources, by, locking("1.108.10"))
+    source, present = sources.fetch_litellm("1.108.10", tmp_path), find_source()
     assert (source.version, source.code) == (present.version, present.code)
-    assert pinned_version(source.lock, "litellm") == "1.106.5"
+    assert pinned_version(source.lock, "litellm") == "1.108.10"
     assert source.identifier != present.identifier
 
 
@@ -337,21 +337,21 @@ def test_lock_is_asked_for_what_it_can_name(tmp_path: Path, monkeypatch: pytest.
 
     def remember(_source: Source, requirements: list[str], _scratch: Path) -> str:
         asked.extend(Requirement(text).name for text in requirements)
-        return LOCK.replace("1.106.2", "1.106.5")
+        return LOCK.replace("1.108.7", "1.108.10")
 
     monkeypatch.setattr(sources, "_by_uv", remember)
     monkeypatch.setattr(sources, "_by_pip", remember)
-    sources.fetch_litellm("1.106.5", tmp_path)
+    sources.fetch_litellm("1.108.10", tmp_path)
     assert asked[0] == "litellm"
     assert {canonicalize_name(name) for name in asked} <= {pin.name for pin in parse_lock(find_source().lock)}
 
 
 def test_lock_without_the_wanted_litellm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new lock with another LiteLLM than the requested one is refused."""
-    monkeypatch.setattr(sources, "_by_uv", locking("1.106.4"))
-    monkeypatch.setattr(sources, "_by_pip", locking("1.106.4"))
-    with pytest.raises(InstallerError, match=r"1\.106\.4, not 1\.106\.5"):
-        sources.fetch_litellm("1.106.5", tmp_path)
+    monkeypatch.setattr(sources, "_by_uv", locking("1.108.9"))
+    monkeypatch.setattr(sources, "_by_pip", locking("1.108.9"))
+    with pytest.raises(InstallerError, match=r"1\.108\.9, not 1\.108\.10"):
+        sources.fetch_litellm("1.108.10", tmp_path)
 
 
 def test_litellm_that_goes_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,8 +364,8 @@ def test_litellm_that_goes_with_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(sources, "_by_uv", fail)
     monkeypatch.setattr(sources, "_by_pip", fail)
-    with pytest.raises(InstallerError, match=r"no lock for LiteLLM 1\.106\.5: Because x needs y"):
-        sources.fetch_litellm("1.106.5", tmp_path)
+    with pytest.raises(InstallerError, match=r"no lock for LiteLLM 1\.108\.10: Because x needs y"):
+        sources.fetch_litellm("1.108.10", tmp_path)
 
 
 def test_pip_report_becomes_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,15 +376,15 @@ def test_pip_report_becomes_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return {"metadata": {"name": name, "version": version}, "download_info": {"archive_info": hashes}}
 
     def run(_argv: tuple[str, ...], **_: object) -> None:
-        found = {"install": [item("PyYAML", "6.0.3", "b" * 64), item("litellm", "1.106.5", "a" * 64)]}
+        found = {"install": [item("PyYAML", "6.0.3", "b" * 64), item("litellm", "1.108.10", "a" * 64)]}
         (tmp_path / "report.json").write_text(json.dumps(found), encoding="utf-8")
 
     monkeypatch.setattr(sources, "run", run)
     monkeypatch.setattr(sources, "find_uv", lambda: None)
     monkeypatch.setattr(sources, "pip_argv", lambda *_: ("pip",))
-    lock = sources.fetch_litellm("1.106.5", tmp_path).lock
+    lock = sources.fetch_litellm("1.108.10", tmp_path).lock
     pins = {pin.name: (pin.version, pin.hashes) for pin in parse_lock(lock)}
-    assert pins == {"litellm": ("1.106.5", ("a" * 64,)), "pyyaml": ("6.0.3", ("b" * 64,))}
+    assert pins == {"litellm": ("1.108.10", ("a" * 64,)), "pyyaml": ("6.0.3", ("b" * 64,))}
 
 
 def test_unavailable_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,10 +52,6 @@ _ROUTES = ("converse", "invoke", "converse_like", "async_invoke")
 #: Claude with the route that the APIs of OpenAI use anyway. An ARN needs a route.
 _CONVERSE_CLAUDE = re.compile(r"bedrock/converse/([a-z]+\.)?anthropic\.")
 
-#: Claude without a route: /v1/messages calls it by InvokeModel, which takes a guardrail as a header.
-_INVOKED_CLAUDE = re.compile(r"bedrock/(invoke/)?([a-z]+\.)?anthropic\.")
-_GUARDRAIL_HEADER = "X-Amzn-Bedrock-GuardrailIdentifier"
-
 #: Names whose provider LiteLLM derives from their form: fine-tuned models, OpenAI's image models.
 _PROVIDER_BY_FORM = re.compile(r"ft:|gpt-image|amazon_nova")
 
@@ -75,7 +71,6 @@ def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
         yield from _aws_params(config, model)
         if model.calls_bedrock:
             yield from _route(config, model)
-            yield from _guardrail(config, model)
             yield from _region(config, model, environ)
     yield from _no_region(config, environ)
     yield from _converse_route(config)
@@ -148,20 +143,6 @@ def _converse_route(config: GatewayConfig) -> Iterator[LintFinding]:
         path = (*models[0].key, "litellm_params", "model")
         remedy = f"Write it as {models[0].provider_model.replace('converse/', '', 1)}. See docs/routes.md."
         yield config.warning("converse-route", path, message, remedy)
-
-
-def _guardrail(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
-    """A guardrail that LiteLLM drops at /v1/messages, where it calls Claude by InvokeModel (docs/routes.md)."""
-    params = config.params(model)
-    if "guardrailConfig" not in params or not _INVOKED_CLAUDE.match(model.provider_model):
-        return
-    headers = params.get("extra_headers")
-    names = [str(name).lower() for name in headers] if isinstance(headers, Mapping) else []
-    if _GUARDRAIL_HEADER.lower() not in names:
-        path = (*model.key, "litellm_params", "guardrailConfig")
-        remedy = f"Name it under extra_headers too, as {_GUARDRAIL_HEADER} and -GuardrailVersion: see docs/routes.md."
-        message = "is not applied to /v1/messages: LiteLLM drops it there"
-        yield config.warning("guardrail-not-applied", path, message, remedy)
 
 
 def _aws_params(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:

@@ -15,7 +15,7 @@ from litellm_systemd.errors import InputError
 LOCK = "requirements.lock"
 
 #: Versions of LiteLLM that `upgrade --litellm` accepts. setup.cfg pins the one of the lock.
-SUPPORTED_LITELLM = ">=1.106.2,<1.111"
+SUPPORTED_LITELLM = ">=1.108.7,<1.111"
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 

@@ -128,8 +128,9 @@ class MasterKeyAuthentication:
         key, sent = authentication.get_api_key(
             **values, pass_through_endpoints=endpoints, route=route, request=request
         )
-        if (name := settings.get("litellm_key_header_name")) is not None:
-            # LiteLLM's function for this logs an error with a traceback if the header is missing.
+        name = settings.get("litellm_key_header_name")
+        if name is not None and name in request.headers:
+            # Without it the usual headers count.
             # Of several headers with this name LiteLLM reads the last one.
             sent = dict(request.headers.items()).get(name.lower())
             key = authentication.get_bearer_token(sent) if sent else ""

@@ -16,8 +16,8 @@ from typing import Any
 _SERVER = "litellm.proxy.proxy_server"
 _COUNTER = "litellm.llms.bedrock.count_tokens.bedrock_token_counter"
 _INTERCEPTION = "websearch_interception"
-#: The provider, in LiteLLM's map, of models that only Bedrock's other endpoint counts tokens for.
-_MANTLE = "bedrock_mantle"
+#: Before the name of a model that only Bedrock's other endpoint counts tokens for.
+_MANTLE = "bedrock_mantle/"
 #: Decides whether to ask that endpoint after Bedrock's runtime has refused.
 _ASKS_MANTLE = "is_mantle_claude_model"
 #: Seconds that Bedrock has to count tokens. Then LiteLLM estimates.
@@ -146,16 +146,16 @@ def limit_token_counts() -> None:
     """
     module: Any = importlib.import_module(_COUNTER)
     counter: Any = module.BedrockTokenCounter
-    costs: Any = importlib.import_module("litellm").model_cost
     original: Any = counter.count_tokens
 
     @functools.wraps(original)
     async def count_tokens(self: Any, model_to_use: str, *args: Any, **options: Any) -> Any:
-        counted_by = (costs.get(model_to_use) or {}).get("token_count_model") or {}
-        if counted_by.get("litellm_provider") == _MANTLE:
+        if model_to_use.startswith(_MANTLE):
             return None  # LiteLLM estimates
         with contextlib.suppress(asyncio.TimeoutError):
-            return await asyncio.wait_for(original(self, model_to_use, *args, **options), COUNT_LIMIT)
+            counted = await asyncio.wait_for(original(self, model_to_use, *args, **options), COUNT_LIMIT)
+            # LiteLLM answers with an error of Bedrock instead of an estimate.
+            return None if getattr(counted, "error", False) else counted
         return None
 
     setattr(module, _ASKS_MANTLE, lambda _: False)
