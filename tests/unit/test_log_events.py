@@ -133,6 +133,36 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("LiteLLM Proxy: Authentication Error, Invalid proxy server token passed", "client-key"),
         ("botocore.exceptions.NoCredentialsError: Unable to locate credentials", "no-credentials"),
         ("redis.exceptions.ConnectionError: Error 111 connecting to 127.0.0.1:6379. Connection refused.", "redis"),
+        ("LiteLLM: Redis circuit breaker OPENED, fast-failing Redis calls", "redis"),
+        (
+            "LiteLLM Proxy: Success callback shutdown budget exhausted with 3 unfinished callbacks; accounting may be"
+            " incomplete",
+            "callbacks-lost",
+        ),
+        ("LiteLLM: LoggingWorker shutdown: 7 queued callbacks discarded", "callbacks-lost"),
+        ("LiteLLM: LoggingWorker shutdown: 2 tasks still alive after cancellation", "callbacks-lost"),
+        ("LiteLLM: Ignoring disk_cache_dir, the disk cache backend was removed", "cache-on-disk"),
+        ("ValueError: Fallbacks for 'a' must be a list of model names, got 'b'. Use ['b']", "fallback-is-no-list"),
+        (
+            "LiteLLM Proxy: Bedrock Guardrail x: letting 1 unscannable attachment(s) through unscanned because",
+            "attachment-not-scanned",
+        ),
+        ("LiteLLM: Vertex: cannot read the credentials file at /root/key.json: denied", "vertex-credentials"),
+        ("LiteLLM: Vertex: the credentials file at /etc/key.json is not JSON", "vertex-credentials"),
+        (
+            "LiteLLM: Dropped 2 cache_control hint(s) from the oldest messages because drop_params is on and the",
+            "parameter-dropped",
+        ),
+        ("LiteLLM: Dropping service_tier='flex' for x, since Bedrock does not serve it.", "parameter-dropped"),
+        (
+            "LiteLLM: Bedrock rejected native structured output for model=x, so litellm sent the request again",
+            "parameter-dropped",
+        ),
+        (
+            "LiteLLM: Bedrock denied bedrock:InvokeModelWithResponseStream for model=x, so litellm sent the"
+            " structured output request again as a buffered stream.",
+            "stream-denied",
+        ),
     ],
 )
 def test_signatures(text: str, name: str) -> None:

@@ -149,7 +149,8 @@ _LITELLM = (
     Signature(
         "redis",
         "litellm",
-        r"redis\.exceptions|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)",
+        r"redis\.exceptions|Redis circuit breaker OPENED"
+        r"|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)",
         "The configured Redis does not respond: cache and limits are not shared",
         "check REDIS_HOST, REDIS_PORT, REDIS_PASSWORD and the network",
     ),
@@ -214,6 +215,52 @@ _LITELLM = (
         r"Max parallel request limit reached|Crossed TPM / RPM / Max Parallel|LiteLLM Rate Limit Handler",
         "A client has reached a limit in LiteLLM's configuration",
         "raise rpm, tpm or max_parallel_requests in the configuration, or slow the client down",
+        min_count=0,
+    ),
+    Signature(
+        "callbacks-lost",
+        "litellm",
+        r"Success callback shutdown budget exhausted|LoggingWorker shutdown: \d+ \w+ (?:callbacks disc|still alive)"
+        r"|Timed out draining logging tasks on shutdown",
+        "A worker stopped before its callbacks had finished: logs and costs of its last requests may be missing",
+        "check that the target of the callback answers, and how long it takes",
+    ),
+    Signature(
+        "cache-on-disk",
+        "litellm",
+        r"the disk cache backend was removed|Unsupported cache type 'disk'",
+        "LiteLLM has no cache on disk any more",
+        "set type to local or redis under cache_params, and remove disk_cache_dir",
+    ),
+    Signature(
+        "fallback-is-no-list",
+        "litellm",
+        r"must be a list of model names, got '",
+        "The target of a fallback is a string, which LiteLLM rejects",
+        "write it as a list in the configuration, such as default_fallbacks: [NAME]",
+        min_count=0,
+    ),
+    Signature(
+        "attachment-not-scanned",
+        "litellm",
+        r"letting \d+ unscannable attachment\(s\) through",
+        "A guardrail let attachments through that it cannot scan, since skip_unscannable_attachments is set",
+        "remove that setting from the guardrail, to refuse such requests",
+    ),
+    Signature(
+        "vertex-credentials",
+        "litellm",
+        r"Vertex: (?:cannot read )?the credentials file at",
+        "The service cannot read the credentials file of Vertex AI, or it is not valid",
+        "check the path, and that the user litellm can read it; the service does not see /home and /root",
+    ),
+    Signature(
+        "parameter-dropped",
+        "litellm",
+        r"because drop_params is on|\(drop_params=True\)|under drop_params|Dropping service_tier="
+        r"|Bedrock rejected (?:native|the strict)",
+        "LiteLLM left out a parameter that the model does not accept",
+        "nothing to do, or remove the parameter in the client",
         min_count=0,
     ),
     Signature(
@@ -299,16 +346,25 @@ _SYSTEMD = (
     ),
 )
 
-_AWS = tuple(
+_AWS = (
     Signature(
-        one.name,
+        "stream-denied",
         "aws",
-        one.regex,
-        one.cause,
-        one.remedy.removesuffix("."),
-        min_count=0 if one.name in _CAUSED_BY_CLIENTS else 1,
-    )
-    for one in REFUSALS
+        r"Bedrock denied bedrock:InvokeModelWithResponseStream",
+        "The credentials may not stream, so LiteLLM sent a request again without streaming",
+        "allow bedrock:InvokeModelWithResponseStream; to print the policy: litellmctl iam-policy",
+    ),
+    *(
+        Signature(
+            one.name,
+            "aws",
+            one.regex,
+            one.cause,
+            one.remedy.removesuffix("."),
+            min_count=0 if one.name in _CAUSED_BY_CLIENTS else 1,
+        )
+        for one in REFUSALS
+    ),
 )
 
 #: Tried in this order. A message that contains the text of another one comes after it.
