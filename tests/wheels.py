@@ -31,7 +31,7 @@ def reversion(wheel: Path, folder: Path, version: str, added: Mapping[str, str] 
 
 
 def stand_in(folder: Path, pin: Pin, requires: Iterable[str] = ()) -> Path:
-    """Write an empty wheel with the name and version of an entry of a lock, for its Pythons, and with requirements."""
+    """Write an empty wheel with the name and version of an entry of a lock, for its Pythons, that requires others."""
     name, version = pin.name.replace("-", "_"), pin.version
     info = f"{name}-{version}.dist-info/"
     since = re.search(r"python_full_version >= ['\"]([\d.]+)", pin.marker)

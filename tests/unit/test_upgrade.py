@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_checkout_of_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     """A release records the checkout that it was installed from, and so do the releases that are made from it."""
     (tmp_path / mark).write_text(text, encoding="utf-8")
     (tmp_path / "requirements.lock").write_text(find_source().lock, encoding="utf-8")
-    monkeypatch.setattr(source.sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     assert find_source().checkout == "/srv/checkout"
 
 

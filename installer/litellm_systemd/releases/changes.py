@@ -11,9 +11,8 @@ def list_changes(old: str, new: str) -> Iterator[str]:
 
     Nothing is returned for a version that is unknown or older than `old`.
     """
-    from packaging.version import InvalidVersion, Version
-
     import yaml
+    from packaging.version import InvalidVersion, Version
 
     try:
         before, after = Version(old), Version(new)

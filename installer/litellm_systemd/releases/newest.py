@@ -35,12 +35,13 @@ def fetch_newest_litellm(current: str, scratch: Path, say: Say = lambda _line: N
     Raises:
         CommandError: the index can't be reached, or has no LiteLLM.
     """
-    skipped = []
+    say("looking for the newest LiteLLM that can be installed")
+    skipped: list[str] = []
     for version in _versions(scratch):
         if parse_version(version) <= parse_version(current):
             break
         try:
-            return Newest(fetch_litellm(version, scratch, say), tuple(skipped))
+            return Newest(fetch_litellm(version, scratch), tuple(skipped))
         except InstallerError as error:
             skipped.append(f"skipped: {error.message}")
             say(skipped[-1])
@@ -62,8 +63,8 @@ def _newest(specifier: str, scratch: Path) -> str:
     """Return the newest LiteLLM on the index that a specifier allows, whatever it depends on. Raises CommandError."""
     wanted = f"litellm{specifier}"
     if uv := find_uv():
-        argv = (uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "--no-annotate", "-")
-        done = run(argv, environment=index_environment(), timeout=600, hint=INDEX_HINT, text=f"{wanted}\n")
+        compile_argv = (uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "--no-annotate", "-")
+        done = run(compile_argv, environment=index_environment(), timeout=600, hint=INDEX_HINT, text=f"{wanted}\n")
         return done.stdout.strip().removeprefix("litellm==")
     report = scratch / "newest.json"
     options = ("--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:")

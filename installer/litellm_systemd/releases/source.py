@@ -75,7 +75,7 @@ HIDDEN = ("/home/", "/root/", "/run/user/")
 
 #: The files that count as code, in a checkout as in a wheel.
 _SUFFIXES = frozenset({".py", ".j2", ".yml", ".lock"})
-_NAMES = frozenset({"py.typed", "env.example", "linter.md"})
+_NAMES = frozenset({"py.typed", "env.example"})
 
 #: What to do if a package can't be fetched.
 INDEX_HINT = (
@@ -249,7 +249,7 @@ def _origin(found: Distribution) -> PackageOrigin:
 
 
 def _checkout(found: Distribution) -> str:
-    """Return the checkout that this package was installed from: by the mark of a release, by quickstart.sh or by pip."""
+    """Return the checkout that this package was installed from: as a release, quickstart.sh or pip recorded it."""
     prefix = Path(sys.prefix)
     if (prefix / RELEASE_MARK).is_file():
         return str(json.loads((prefix / RELEASE_MARK).read_text(encoding="utf-8")).get("checkout", ""))
@@ -417,7 +417,7 @@ def _cause(error: CommandError) -> str:
     """Return the reason of a failed resolution, which is rarely the last line of uv or pip."""
     lines = [line.strip() for line in error.stderr.splitlines()]
     reasons = [line for mark in ("Because", "ERROR:", "error:") for line in lines if mark in line]
-    return (reasons or [error.message])[0].removeprefix("cause: ")
+    return (reasons or [error.message])[0].removeprefix("cause: ").partition(", we can conclude")[0]
 
 
 def parse_version(text: str) -> Version:
