@@ -19,7 +19,7 @@ _CONSTANT = r"(?P<name>[A-Z][A-Z0-9_]+)"
 _WHOLE = tuple(
     re.compile(pattern)
     for pattern in (
-        rf"\$\{{(?:env[:.])?{_NAME}(?::[^}}]*)?\}}",
+        rf"\${{1,2}}\{{(?:env[:.])?{_NAME}(?::[^}}]*)?\}}",
         rf"\${_CONSTANT}",
         rf"\$\({_CONSTANT}\)",
         rf"\$?\{{\{{-? *(?:[.$]?(?:env|Env|environ|secrets|vars|Values)\.)?{_CONSTANT}(?: *\|[^}}]*)? *-?\}}\}}",
@@ -28,6 +28,9 @@ _WHOLE = tuple(
         rf"(?:os\.)?environ\[ *[\"']?{_NAME}[\"']? *\]",
         rf"(?:os\.)?(?:environ\.get|getenv)\( *[\"']?{_NAME}[\"']?(?: *,[^)]*)?\)",
         rf"process\.env\.{_NAME}",
+        rf"{REFERENCE}[${{(%\"' ]+{_NAME}.*",
+        rf"{REFERENCE}{_NAME}:[-=?].*",
+        rf"([\"'`]){REFERENCE}{_NAME}\1",
     )
 )
 
@@ -42,9 +45,12 @@ _PART = re.compile(rf"(?:\$\{{(?:env[:.])?|{REFERENCE}|os\.environ\[[\"']){_NAME
 _PROSE = frozenset(
     (
         *("content", "custom_code", "description", "instructions", "mock_response", "pattern", "patterns", "prompt"),
-        *("prompts", "regex", "system_prompt", "template", "text"),
+        *("prompts", "regex", "system_prompt", "tags", "template", "text"),
     )
 )
+
+#: Keys that often refer to a variable: `env:PROD` is a label elsewhere.
+_USUAL_KEY = re.compile(r"(key|token|secret|password|credentials?|base|url|host|port|endpoint)$", re.IGNORECASE)
 
 #: A password may begin with a dollar sign, so the rest must look like the name of a variable.
 _PASSWORD_KEY = re.compile(r"passw(or)?d$", re.IGNORECASE)
@@ -57,6 +63,8 @@ def reference_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Ite
     for path, value in _texts(config.document, ()):
         if "$" not in value and "env" not in value.lower() and value[:1] not in ("{", "%"):
             continue
+        if str(path[0]).startswith(("x-", ".")):
+            continue  # an anchor: its uses are checked
         if not _PROSE.intersection(path) and not _is_resolved(config, path, value):
             yield from _finding(config, path, value.strip())
 
@@ -80,7 +88,7 @@ def is_header(path: KeyPath) -> bool:
 def _is_resolved(config: GatewayConfig, path: KeyPath, value: str) -> bool:
     """Whether LiteLLM resolves the value: as a whole, or where it looks for references itself."""
     if REFERENCE in value:
-        is_whole = value.startswith(REFERENCE) and isinstance(path[-1], str)
+        is_whole = value.startswith(REFERENCE) and isinstance(path[-1], str) and _whole(value, "") is None
         return is_whole or is_header(path) or "alert_to_webhook_url" in path
     if path[0] != "mcp_servers" or len(path) < 2:
         return False
@@ -92,7 +100,7 @@ def _is_resolved(config: GatewayConfig, path: KeyPath, value: str) -> bool:
 def _finding(config: GatewayConfig, path: KeyPath, value: str) -> Iterator[LintFinding]:
     key = next((step for step in reversed(path) if isinstance(step, str)), "")
     in_list = "Write the value itself: LiteLLM resolves no variable in a list."
-    name = _whole(value)
+    name = _whole(value, key)
     if name is not None:
         if _may_be_password(key, value, name):
             return
@@ -103,7 +111,7 @@ def _finding(config: GatewayConfig, path: KeyPath, value: str) -> Iterator[LintF
     found = _PART.search(value)
     if found is None or len(value.split()) > 2:  # more words than "Bearer ${KEY}" are prose
         return
-    where = "in a list" if value.startswith(REFERENCE) else "within a value"
+    where = "in a list" if value.startswith(REFERENCE) and isinstance(path[-1], int) else "within a value"
     message = f"refers to {found['name']} {where}, which LiteLLM does not resolve: it uses the text as it is"
     variable = re.sub(r"\W", "_", key).upper()
     remedy = f"Set {variable} in .env to the whole value, and write {key}: {REFERENCE}{variable}"
@@ -114,17 +122,15 @@ def _finding(config: GatewayConfig, path: KeyPath, value: str) -> Iterator[LintF
     yield config.error("partial-reference", path, message, remedy)
 
 
-def _whole(value: str) -> str | None:
-    """The variable that a value refers to in the syntax of another program; None if it is no such reference."""
-    if value.startswith(REFERENCE):
-        return None
+def _whole(value: str, key: str) -> str | None:
+    """The variable that the value of a key refers to in another program's syntax; None if it is no such reference."""
     if found := next((found for pattern in _WHOLE if (found := pattern.fullmatch(value))), None):
         return found["name"]
     found = _MISSPELT.fullmatch(value)
-    if found is None:
+    if found is None or value.startswith(REFERENCE):
         return None
     word = found["word"].lower()
-    is_short = word in _SHORT and (found["separator"] in ":/" or "_" in found["name"])
+    is_short = word in _SHORT and bool("_" in found["name"] or _USUAL_KEY.search(key))
     return found["name"] if is_short or difflib.get_close_matches(word, ["os.environ"], cutoff=0.8) else None
 
 
