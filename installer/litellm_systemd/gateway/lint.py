@@ -21,11 +21,13 @@ from litellm_systemd.gateway.config_types import (
     mappings,
     resolve_reference,
 )
+from litellm_systemd.gateway.guardrails import guardrail_findings
 from litellm_systemd.gateway.installed_litellm import Part, caches_prompts, is_known_to_litellm
 from litellm_systemd.gateway.known import GENERAL, LITELLM, ROUTER, TOP_LEVEL
 from litellm_systemd.gateway.models import model_findings, with_own_variables
 from litellm_systemd.gateway.python_files import python_findings
 from litellm_systemd.gateway.references import reference_findings
+from litellm_systemd.gateway.settings import budget_findings, value_findings
 
 PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -312,7 +314,7 @@ _EMPTY_IS_A_VALUE = (
 
 #: Codes that depend on the variables of the environment.
 _DEPENDS_ON_ENVIRONMENT = frozenset(
-    {"unset-variable", "no-master-key", "no-region", "no-database", "missing-access-key"}
+    {"unset-variable", "no-master-key", "no-region", "no-database", "no-redis", "missing-access-key"}
 )
 
 
@@ -327,10 +329,13 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
         name_findings,
         _replaced_sections,
         reference_findings,
+        value_findings,
+        guardrail_findings,
         _references,
         _master_key,
         _environment,
         _database,
+        budget_findings,
         _hazards,
         _plain_secrets,
     )

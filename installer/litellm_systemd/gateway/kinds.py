@@ -1,0 +1,140 @@
+"""Values of the wrong kind: a word for a number, a text for a boolean, a misspelt choice. Pure.
+
+LiteLLM validates the parameters of models and guardrails with pydantic, which converts texts and drops an entry that
+it cannot convert. It takes the other sections as they are: a word for a number fails at its first use, and a text in
+place of true or false counts as true, or as neither.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+
+from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding
+from litellm_systemd.gateway.snapshot import Setting
+
+#: The texts that pydantic takes for a boolean, except numbers.
+_TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
+_FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
+
+#: The sections whose values pydantic validates.
+_VALIDATED = ("model_list", "guardrails")
+
+_NUMBERS = frozenset(("integer", "number"))
+_CONTAINERS = frozenset(("array", "object"))
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)[a-z]*")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_NOUNS = {"string": "a text", "integer": "a number", "number": "a number", "boolean": "true or false"}
+_NOUNS |= {"array": "a list", "object": "a mapping"}
+
+
+def kind_findings(
+    config: GatewayConfig, path: KeyPath, mapping: Mapping[str, object], settings: Mapping[str, Setting]
+) -> Iterator[LintFinding]:
+    """Errors and warnings for the values of `mapping`, which is at `path`, according to LiteLLM's own `settings`.
+
+    References and empty values pass, and so do values that LiteLLM converts, such as "3" for a number. A choice that
+    does not exist, and a value that no code can use, are errors; a text for a boolean is a warning.
+    """
+    for key, value in mapping.items():
+        setting = settings.get(str(key))
+        if setting is not None and not (isinstance(value, str) and (not value or value.startswith(REFERENCE))):
+            yield from _value(config, (*path, str(key)), value, setting)
+
+
+def _value(config: GatewayConfig, path: KeyPath, value: object, setting: Setting) -> Iterator[LintFinding]:
+    kind, kinds = _kind(value), setting.kinds - {"null"}
+    if isinstance(value, str) and setting.values:
+        if value not in setting.values:
+            yield unknown_value(config, path, value, setting.values)
+    elif not kinds or kind is None or _fits(kind, kinds):
+        return
+    elif isinstance(value, str) and kinds - _CONTAINERS:
+        yield from _text(config, path, value.strip(), kinds)
+    elif kind in _CONTAINERS or kinds <= _CONTAINERS:
+        # Code that takes a section as it is may work with either: `alerting: slack`.
+        fails = len(path) == 1 or path[0] in (*_VALIDATED, "router_settings")
+        make = config.error if fails else config.warning
+        yield make("wrong-kind", path, f"is {_NOUNS[kind]}, not {_nouns(kinds)}", f"Write {_nouns(kinds)}.")
+    elif kinds == {"string"} and path[0] in _VALIDATED:
+        message = "is not a text, and LiteLLM does not convert it: it drops the entry"
+        yield config.error("wrong-kind", path, message, f"Write the value of {path[-1]} in quotes.")
+
+
+def _kind(value: object) -> str | None:
+    """The JSON kind of a value; None for no value, and for one that has no kind."""
+    if isinstance(value, bool):
+        return "boolean"
+    # YAML makes a date of 2024-06-01, which counts as a number that is not in quotes.
+    kinds = ((str, "string"), (int, "integer"), ((float, date), "number"), (list, "array"), (Mapping, "object"))
+    return next((kind for types, kind in kinds if isinstance(value, types)), None)
+
+
+def _fits(kind: str, kinds: frozenset[str]) -> bool:
+    """Whether Python code takes one kind for another: true and false are numbers, 0 and 1 are false and true."""
+    return kind in kinds or bool(kind in (*_NUMBERS, "boolean") and kinds & {*_NUMBERS, "boolean"})
+
+
+def _text(config: GatewayConfig, path: KeyPath, text: str, kinds: frozenset[str]) -> Iterator[LintFinding]:
+    """Findings for a text where LiteLLM expects a number, a boolean or one of several kinds without a text."""
+    word = text.lower()
+    if kinds & _NUMBERS and _is_number(text):
+        # Seconds and ports are converted at their use. A count is compared, which fails.
+        if path[0] not in _VALIDATED and "number" not in kinds and not str(path[-1]).endswith(("port", "db")):
+            message = "is a text, which LiteLLM does not convert to a number"
+            yield config.warning("wrong-kind", path, message, f"Write {path[-1]}: {text} without quotes.")
+        return
+    if "boolean" in kinds and path[0] not in _VALIDATED:
+        right = "true" if word in _TRUE else "false" if word in _FALSE else "true or false"
+        message = f'is the text "{text[:30]}", not true or false'
+        yield config.warning("wrong-kind", path, message, f"Write {path[-1]}: {right} without quotes.")
+        return
+    if "boolean" in kinds and word in _TRUE | _FALSE:
+        return
+    remedy = f"Write {_nouns(kinds)}."
+    if kinds & _NUMBERS and (found := _DURATION.fullmatch(word)):
+        seconds = float(found[1]) * _SECONDS[found[2]]
+        remedy = f"Write the number of seconds: {path[-1]}: {seconds:g}"
+    yield config.error("wrong-kind", path, f"is the text {text[:30]}, not {_nouns(kinds)}", remedy)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _nouns(kinds: frozenset[str]) -> str:
+    return " or ".join(dict.fromkeys(noun for kind, noun in _NOUNS.items() if kind in kinds))
+
+
+def misspelt_findings(
+    config: GatewayConfig, path: KeyPath, mapping: Mapping[str, object], known: Iterable[str]
+) -> Iterator[LintFinding]:
+    """Warnings for keys that resemble a known one, where LiteLLM also passes on keys that it does not know itself."""
+    names = sorted(known)
+    for key in map(str, mapping):
+        close = difflib.get_close_matches(key, names, n=1, cutoff=0.85)
+        if close and key not in names:
+            message = f"is not a setting of LiteLLM: did you mean {close[0]}?"
+            yield config.warning("misspelt-setting", (*path, key), message, f"Write it as {close[0]}.")
+
+
+def unknown_value(config: GatewayConfig, path: KeyPath, value: str, choices: tuple[str, ...]) -> LintFinding:
+    """The error for a text that is none of the allowed ones, with the closest of them."""
+    message = f"is {value[:60]}, which LiteLLM does not know{closest(value, choices)}"
+    return config.error("unknown-value", path, message, f"Write one of: {', '.join(choices)}.")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The end of a message that says which known name was probably meant, such as ": did you mean redis?"."""
+    names = sorted(known)
+    starts = [each for each in names if each.startswith(name.lower())]
+    close = starts or difflib.get_close_matches(name.lower(), names, n=1)
+    return f": did you mean {close[0]}?" if close else ""

@@ -1,0 +1,120 @@
+"""Values of the settings of a configuration: their kinds, the cache, and what only a database enforces. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding, Severity
+from litellm_systemd.gateway.kinds import kind_findings, misspelt_findings, unknown_value
+from litellm_systemd.gateway.models import with_own_variables
+from litellm_systemd.gateway.snapshot import Setting, load_snapshot
+
+_SECTIONS = ("general_settings", "litellm_settings", "router_settings")
+
+_NUMBER, _BOOLEAN = Setting(frozenset(("number",))), Setting(frozenset(("boolean",)))
+_LIST = Setting(frozenset(("array",)))
+
+#: Settings that LiteLLM reads in another way than it declares them, or does not declare (load_config in
+#: proxy/proxy_server.py).
+_READ_AS: Mapping[str, Mapping[str, Setting]] = {
+    "general_settings": {"ui_access_mode": Setting()},
+    "litellm_settings": {
+        **dict.fromkeys(("audit_log_callbacks", "failure_callback", "success_callback"), _LIST),
+        **dict.fromkeys(
+            ("max_budget", "max_internal_user_budget", "max_ui_session_budget", "request_timeout"), _NUMBER
+        ),
+        **dict.fromkeys(("drop_params", "json_logs"), _BOOLEAN),
+        "default_max_internal_user_budget": _NUMBER,
+        "cache_params": Setting(frozenset(("object",))),
+    },
+}
+
+#: Settings that LiteLLM compares with what its database says was spent, or writes into rows of its database.
+_BUDGETS = (
+    *("budget_duration", "default_internal_user_params", "default_key_generate_params"),
+    *(
+        "default_max_internal_user_budget",
+        "default_soft_budget",
+        "default_team_params",
+        "internal_user_budget_duration",
+    ),
+    *("max_budget", "max_end_user_budget", "max_end_user_budget_id", "max_internal_user_budget", "max_user_budget"),
+    *("store_audit_logs", "upperbound_key_generate_params"),
+)
+
+#: What says where Redis is: keys of cache_params, and variables.
+_REDIS = ("host", "url", "startup_nodes", "redis_startup_nodes", "sentinel_nodes")
+_REDIS_VARIABLES = ("REDIS_HOST", "REDIS_URL", "REDIS_CLUSTER_NODES", "REDIS_STARTUP_NODES", "REDIS_SENTINEL_NODES")
+
+_LOG_LEVEL = ("environment_variables", "LITELLM_LOG")
+
+
+def value_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """Values that LiteLLM cannot use as they are, or does not know."""
+    known = load_snapshot().sections
+    top = {key: value for key, value in config.document.items() if key not in _SECTIONS}
+    yield from kind_findings(config, (), top, known[""])
+    for section in _SECTIONS:
+        settings = {**known[section], **_READ_AS.get(section, {})}
+        yield from kind_findings(config, (section,), config.section(section), settings)
+    yield from _cache(config, environ)
+    yield from _log_level(config)
+
+
+def _cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    path: KeyPath = ("litellm_settings", "cache_params")
+    settings = config.section("litellm_settings")
+    # LiteLLM sets up a cache for `true`, and calls any other value as the cache itself.
+    if settings.get("cache") not in (None, True, False):
+        message = "is neither true nor false, and every request fails"
+        yield config.error("wrong-kind", ("litellm_settings", "cache"), message, "Write cache: true without quotes.")
+    params = settings.get("cache_params") or {}
+    if not isinstance(params, Mapping):
+        return
+    yield from _redis(config, params, environ)
+    snapshot = load_snapshot()
+    others = {key: value for key, value in params.items() if key != "type"}
+    known = snapshot.sections["cache_params"]
+    yield from kind_findings(config, path, others, known)
+    yield from misspelt_findings(config, path, others, known)
+    kind, kinds = params.get("type"), tuple(sorted(snapshot.cache_types))
+    if kind == "disk":
+        message = "is disk, which newer versions of LiteLLM do not have"
+        make = config.warning if kind in kinds else config.error
+        yield make(
+            "disk-cache", (*path, "type"), message, "Write type: redis, or local for the memory of each worker."
+        )
+    elif isinstance(kind, str) and kind not in kinds and not kind.startswith(REFERENCE):
+        yield unknown_value(config, (*path, "type"), kind, kinds)
+
+
+def _redis(config: GatewayConfig, params: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """A cache in Redis without an address, which stops the start (get_redis_url_from_environment in _redis.py)."""
+    is_used = config.section("litellm_settings").get("cache") is True and params.get("type", "redis") == "redis"
+    own = with_own_variables(config, environ)
+    if is_used and not any(params.get(key) for key in _REDIS) and not any(own.get(name) for name in _REDIS_VARIABLES):
+        message = "is a cache in Redis, and nothing says where Redis is: LiteLLM does not start"
+        remedy = "Set REDIS_HOST and REDIS_PORT in .env, or write cache_params: {type: local}"
+        yield config.error("no-redis", ("litellm_settings", "cache"), message, remedy)
+
+
+def _log_level(config: GatewayConfig) -> Iterator[LintFinding]:
+    level = config.section(_LOG_LEVEL[0]).get(_LOG_LEVEL[1])
+    levels = load_snapshot().log_levels
+    if isinstance(level, str) and level.upper() not in levels and not level.startswith(REFERENCE):
+        # Set too late for a start to fail by it.
+        yield replace(unknown_value(config, _LOG_LEVEL, level, levels), severity=Severity.WARNING)
+
+
+def budget_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """Budgets, and defaults for keys and teams, that LiteLLM keeps in a database."""
+    del environ
+    for key, value in config.section("litellm_settings").items():
+        if value and key in _BUDGETS:
+            path, limit = ("litellm_settings", str(key)), "max_budget and budget_duration in its litellm_params"
+            if "budget" in key:
+                remedy = f"Remove it. A model can have a limit: {limit}."
+                yield config.warning("not-enforced", path, "is not enforced without a database", remedy)
+            else:
+                yield config.warning("not-enforced", path, "has no effect without a database", "Remove it.")
