@@ -10,9 +10,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 
-from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding
+from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding, Severity
 from litellm_systemd.gateway.snapshot import Setting
 
 #: The texts that pydantic takes for a boolean, except numbers.
@@ -49,8 +50,7 @@ def kind_findings(
 def _value(config: GatewayConfig, path: KeyPath, value: object, setting: Setting) -> Iterator[LintFinding]:
     kind, kinds = _kind(value), setting.kinds - {"null"}
     if isinstance(value, str) and setting.values:
-        if value not in setting.values:
-            yield unknown_value(config, path, value, setting.values)
+        yield from _choice(config, path, value, setting.values)
     elif not kinds or kind is None or _fits(kind, kinds):
         return
     elif isinstance(value, str) and kinds - _CONTAINERS:
@@ -63,6 +63,15 @@ def _value(config: GatewayConfig, path: KeyPath, value: object, setting: Setting
     elif kinds == {"string"} and path[0] in _VALIDATED:
         message = "is not a text, and LiteLLM does not convert it: it drops the entry"
         yield config.error("wrong-kind", path, message, f"Write the value of {path[-1]} in quotes.")
+
+
+def _choice(config: GatewayConfig, path: KeyPath, value: str, choices: tuple[str, ...]) -> Iterator[LintFinding]:
+    # Some guardrails convert the case before pydantic compares.
+    if value in choices or (path[0] == "guardrails" and value.lower() in map(str.lower, choices)):
+        return
+    found = unknown_value(config, path, value, choices)
+    # LiteLLM does not compare values of litellm_settings when it starts.
+    yield replace(found, severity=Severity.WARNING) if path[0] == "litellm_settings" else found
 
 
 def _kind(value: object) -> str | None:

@@ -52,11 +52,14 @@ _LOG_LEVEL = ("environment_variables", "LITELLM_LOG")
 
 def value_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Values that LiteLLM cannot use as they are, or does not know."""
-    known = load_snapshot().sections
+    snapshot = load_snapshot()
+    known = snapshot.sections
     top = {key: value for key, value in config.document.items() if key not in _SECTIONS}
     yield from kind_findings(config, (), top, known[""])
     for section in _SECTIONS:
         settings = {**known[section], **_READ_AS.get(section, {})}
+        if section == "router_settings":
+            settings["routing_strategy"] = Setting(frozenset(("string",)), snapshot.routing_strategies)
         yield from kind_findings(config, (section,), config.section(section), settings)
     yield from _cache(config, environ)
     yield from _log_level(config)
