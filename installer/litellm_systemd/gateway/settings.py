@@ -69,7 +69,8 @@ def _cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFi
     path: KeyPath = ("litellm_settings", "cache_params")
     settings = config.section("litellm_settings")
     # LiteLLM sets up a cache for `true`, and calls any other value as the cache itself.
-    if settings.get("cache") not in (None, True, False):
+    cache = settings.get("cache")
+    if cache not in (None, True, False) and not str(cache).startswith(REFERENCE):
         message = "is neither true nor false, and every request fails"
         yield config.error("wrong-kind", ("litellm_settings", "cache"), message, "Write cache: true without quotes.")
     params = settings.get("cache_params") or {}

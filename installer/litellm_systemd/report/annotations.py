@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from litellm_systemd.report.report import Report
+from litellm_systemd.report.report import Outcome, Report
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -22,8 +22,10 @@ _SECTION = re.compile(r"^### ([a-z-]+)\n(.*?)(?=^#{2,3} |\Z)", re.DOTALL | re.MU
 
 
 def render_github(report: Report, root: Path) -> str:
-    """One workflow command for each finding, with the path relative to `root`, and the title of the report."""
-    return "\n".join((*(_command(report, finding, root) for finding in report.data["findings"]), report.title))
+    """One workflow command for each finding, with the path relative to `root`; for the log what was not checked."""
+    skipped = (check.detail for check in report.checks if check.outcome is Outcome.SKIPPED)
+    commands = (_command(report, finding, root) for finding in report.data["findings"])
+    return "\n".join((*commands, *skipped, report.title))
 
 
 def _command(report: Report, finding: Mapping[str, Any], root: Path) -> str:
