@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from litellm_systemd.env.variables import EXAMPLE_KEY, MASTER_KEY, REFUSED_KEY
+from litellm_systemd.gateway.callbacks import callback_findings
 from litellm_systemd.gateway.config_types import (
     IDENTITY,
     REFERENCE,
@@ -339,7 +340,7 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
         _hazards,
         _plain_secrets,
     )
-    rules = (*settings, identity_findings, model_findings, route_findings, python_findings)
+    rules = (*settings, identity_findings, model_findings, route_findings, python_findings, callback_findings)
     found = [finding for rule in rules for finding in rule(config, environ or {})]
     # A text that LiteLLM takes for a value has one cause. What it breaks is not reported again.
     unresolved = {finding.place.key for finding in found if finding.code.endswith("-reference")}

@@ -85,15 +85,17 @@ class Snapshot:
     `sections` has the settings of each section by its name: "" for the top level, general_settings,
     litellm_settings, router_settings, litellm_params, model_info, guardrail (the `litellm_params` of a guardrail),
     cache_params. `callbacks`, `guardrails`, `cache_types` and `provider_needs` have each known name, with what it
-    needs in addition. `guardrail_hooks` are the modes that a guardrail supports; one that is missing supports all
-    of `guardrail_modes`. `variables` are the environment variables that LiteLLM reads. `models` is the model map:
-    limits, prices, regions, end dates by name.
+    needs in addition. `proxy_callbacks` are the callbacks that the setting `callbacks` accepts: LiteLLM takes any
+    other name there for a Python file. `guardrail_hooks` are the modes that a guardrail supports; one that is missing
+    supports all of `guardrail_modes`. `variables` are the environment variables that LiteLLM reads. `models` is the
+    model map: limits, prices, regions, end dates by name.
     """
 
     version: str
     sections: Mapping[str, Mapping[str, Setting]]
     providers: frozenset[str]
     callbacks: Mapping[str, Need]
+    proxy_callbacks: frozenset[str]
     guardrails: Mapping[str, Need]
     cache_types: Mapping[str, Need]
     provider_needs: Mapping[str, Need]
@@ -217,6 +219,7 @@ def _parse(data: dict[str, Any]) -> Snapshot:
         },
         providers=frozenset(data["providers"]),
         callbacks=_parse_needs(data["callbacks"]),
+        proxy_callbacks=frozenset(data["proxy_callbacks"]),
         guardrails=_parse_needs(data["guardrails"]),
         cache_types=_parse_needs(data["cache_types"]),
         provider_needs=_parse_needs(data["provider_needs"]),

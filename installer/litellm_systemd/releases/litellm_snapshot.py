@@ -98,6 +98,7 @@ def build_snapshot() -> str:
         "sections": {name: _render(settings) for name, settings in sections.items()},
         "providers": sorted(resolver.providers),
         "callbacks": _needs(features.callbacks(imports, lookups)),
+        "proxy_callbacks": features.proxy_callbacks(),
         "guardrails": _needs(features.guardrails(imports)),
         "cache_types": _needs(features.cache_types(imports)),
         "provider_needs": _needs(features.providers(imports, resolver.providers)),
@@ -158,7 +159,6 @@ class _Features:
             "litellm.litellm_core_utils.custom_logger_registry"
         ).CustomLoggerRegistry
         classes = dict(registry.CALLBACK_CLASS_STR_TO_CLASS_TYPE)
-        generic = self._folder / "integrations" / "generic_api" / "generic_api_compatible_callbacks.json"
         code: dict[str, list[ast.stmt]] = {}
         for name in ("_service_logger", "litellm_core_utils.litellm_logging", "proxy.common_utils.callback_utils"):
             module = importlib.import_module(f"litellm.{name}")
@@ -168,11 +168,22 @@ class _Features:
                     code.setdefault(key, []).extend(_with_modules(body, vars(module)))
         names = {*code, *classes, *litellm._known_custom_logger_compatible_callbacks}
         names |= {name for group in _CALLBACK_LISTS for name in lookups.keys[group]}
-        names |= set(json.loads(generic.read_text(encoding="utf-8"))) if generic.is_file() else set()
+        names |= self._generic_callbacks()
         return {
             name: imports.need([classes[name].__module__] if name in classes else [], code.get(name, ()))
             for name in sorted(names)
         }
+
+    def proxy_callbacks(self) -> list[str]:
+        """The names that initialize_callbacks_on_proxy does not take for a Python file of the user."""
+        litellm: Any = importlib.import_module("litellm")
+        module = importlib.import_module("litellm.proxy.common_utils.callback_utils")
+        names = branches(ast.parse(inspect.getsource(module.initialize_callbacks_on_proxy)), "callback")
+        return sorted({*names, *litellm._known_custom_logger_compatible_callbacks, *self._generic_callbacks()})
+
+    def _generic_callbacks(self) -> set[str]:
+        path = self._folder / "integrations" / "generic_api" / "generic_api_compatible_callbacks.json"
+        return set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
 
     def guardrails(self, imports: Imports) -> dict[str, Need]:
         """The names in the enumeration of guardrails and in their registries."""

@@ -1,0 +1,48 @@
+"""The names of LiteLLM's own callbacks."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+
+from litellm_systemd.gateway.config_types import GatewayConfig, KeyPath, LintFinding
+from litellm_systemd.gateway.python_files import LOADED_CALLBACKS
+from litellm_systemd.gateway.snapshot import load_snapshot
+
+#: The settings of litellm_settings that are lists of callbacks.
+_LISTS = (*LOADED_CALLBACKS, "service_callback", "input_callback")
+
+
+#: LiteLLM takes an unknown name of this setting for a Python file, and does not start. It ignores those of others.
+_STRICT = "callbacks"
+
+
+def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """Callbacks that LiteLLM does not know, with the intended name. Those of the user have a dot in their name."""
+    del environ
+    snapshot, settings = load_snapshot(), config.section("litellm_settings")
+    single = settings.get(_STRICT)
+    if isinstance(single, str) and "." not in single:
+        message = f"is {single} alone, which LiteLLM takes for a Python file, so that it would not start"
+        remedy = f"Write it as a list: {_STRICT}: [{single}]"
+        yield config.error("unknown-callback", ("litellm_settings", _STRICT), message, remedy)
+    for setting in _LISTS:
+        known = snapshot.proxy_callbacks if setting == _STRICT else snapshot.callbacks.keys()
+        value = settings.get(setting)
+        for index, name in enumerate(value if isinstance(value, list) else ()):
+            if isinstance(name, str) and "." not in name and name not in known:
+                path: KeyPath = ("litellm_settings", setting, index)
+                yield _unknown(config, path, name, in_others=name in snapshot.callbacks, known=sorted(known))
+
+
+def _unknown(config: GatewayConfig, path: KeyPath, name: str, *, in_others: bool, known: list[str]) -> LintFinding:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    guess = f": did you mean {close[0]}?" if close else ""
+    remedy = f"Write it as {close[0]}." if close else "Remove it. A Python file of yours is MODULE.NAME."
+    if path[1] != _STRICT:
+        message = f"is {name}, which is no callback of LiteLLM, and is ignored{guess}"
+        return config.warning("unknown-callback", path, message, remedy)
+    if in_others:
+        remedy, guess = "Move it to success_callback and failure_callback.", ""
+    message = f"is {name}, which LiteLLM takes for a Python file here, so that it would not start{guess}"
+    return config.error("unknown-callback", path, message, remedy)
