@@ -124,6 +124,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),
         ("litellm.types.router.RouterRateLimitError: No deployments available for selected model", "cooldown"),
         ("ModuleNotFoundError: No module named 'prometheus_client'", "module-missing"),
+        ("Skipping guardrail 'pii': invalid configuration, proxy is starting WITHOUT it: x", "guardrail-skipped"),
         ("refused 15 requests with a wrong key and 1 request without a key, from 192.0.2.7 (16)", "client-key"),
         ("refused 1 request without a key, from 127.0.0.1 (1)", "client-key"),
         ("refused 5 guessed keys after 10 wrong ones, from 192.0.2.7 (5)", "key-guessing"),

@@ -162,6 +162,13 @@ _LITELLM = (
         "remove that callback or feature, or put the file next to the configuration: docs/configurations.md",
     ),
     Signature(
+        "guardrail-skipped",
+        "litellm",
+        r"Skipping guardrail '.{0,200}': invalid configuration",
+        "LiteLLM could not load a guardrail and serves without it: requests are not checked",
+        "the message names the guardrail and the error: correct it, then: sudo systemctl reload litellm",
+    ),
+    Signature(
         "key-guessing",
         "service",
         r"refused \d+ guessed keys? after",
