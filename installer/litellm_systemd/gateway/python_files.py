@@ -30,12 +30,17 @@ from litellm_systemd.gateway.config_types import (
 
 #: This package, which is not in site-packages when it runs from a checkout.
 _OWN = Path(__file__).parents[1]
-#: Settings whose value LiteLLM loads, by their section. Each key of general_settings that begins with custom_ is one
-#: too: LiteLLM adds some with most releases.
+#: Settings of general_settings whose value LiteLLM loads.
+_CUSTOM = (
+    *("custom_auth", "custom_key_generate", "custom_key_policy", "custom_key_update", "custom_sso"),
+    *("custom_team_metadata_validate", "custom_ui_sso_sign_in_handler"),
+)
+#: All settings whose value LiteLLM loads, except for lists.
 _SETTINGS: tuple[KeyPath, ...] = (
-    ("litellm_settings", "post_call_rules"),
-    ("general_settings", "litellm_jwtauth", "custom_validate"),
+    *(("general_settings", name) for name in _CUSTOM),
     ("general_settings", "key_management_settings", "custom_secret_manager"),
+    ("general_settings", "litellm_jwtauth", "custom_validate"),
+    ("litellm_settings", "post_call_rules"),
 )
 #: Lists of callbacks. A name without a dot is one of LiteLLM's own callbacks. LiteLLM loads no file for those of
 #: service_callback and input_callback.
@@ -67,12 +72,11 @@ def find_references(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]
 
 
 def _find_values(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, object]]:
-    litellm, general = _section(data, "litellm_settings"), _section(data, "general_settings")
+    litellm = _section(data, "litellm_settings")
     for name in LOADED_CALLBACKS:
         yield from ((path, value) for path, value in _entries(litellm, name) if "." in str(value))
     for index, item in enumerate(mappings(litellm.get("custom_provider_map"))):
         yield ("litellm_settings", "custom_provider_map", index, "custom_handler"), item.get("custom_handler")
-    yield from ((("general_settings", str(key)), general[key]) for key in general if _is_custom(str(key)))
     for path in _SETTINGS:
         yield path, _get(data, path)
     for index, item in enumerate(mappings(data.get("guardrails"))):
@@ -91,10 +95,6 @@ def _plugins(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, object]]:
         for key, value in _items(item, (*path, "plugins")):
             yield ("model_list", index, *key), value
         yield ("model_list", index, *path, "classifier_plugin"), _get(item, (*path, "classifier_plugin"))
-
-
-def _is_custom(key: str) -> bool:
-    return key.startswith("custom_") and key != "custom_auth_run_common_checks"
 
 
 def _section(data: Mapping[str, object], name: str) -> Mapping[str, object]:
@@ -124,7 +124,7 @@ def _items(data: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:
 def find_python_files(data: Mapping[str, object], folders: tuple[Path, ...], read: Read) -> tuple[PythonFile, ...]:
     """The files that a configuration names and that exist, with the local files that they import, and so on."""
     found: dict[Path, PythonFile] = {}
-    references = [*(value for _, value in find_references(data)), *_find_targets(data)]
+    references = [*(value for _, value in find_references(data)), *_find_candidates(data)]
     pending = [path for value in references for path in _named_files(value, folders, read)]
     while pending:
         path = pending.pop(0)
@@ -136,12 +136,15 @@ def find_python_files(data: Mapping[str, object], folders: tuple[Path, ...], rea
     return tuple(found.values())
 
 
-def _find_targets(data: Mapping[str, object]) -> Iterator[str]:
-    """Targets of pass-through endpoints, which are URLs or adapters: LiteLLM tries to import each one."""
-    for item in mappings(_section(data, "general_settings").get("pass_through_endpoints")):
-        target = item.get("target")
-        if isinstance(target, str) and _DOTTED.fullmatch(target):
-            yield target
+def _find_candidates(data: Mapping[str, object]) -> Iterator[str]:
+    """Values that may be MODULE.NAME: custom_ settings that a later LiteLLM adds, and targets of endpoints.
+
+    LiteLLM tries to import a target, and takes it for a URL if that fails.
+    """
+    general = _section(data, "general_settings")
+    values = [value for key, value in general.items() if str(key).startswith("custom_")]
+    values += [item.get("target") for item in mappings(general.get("pass_through_endpoints"))]
+    yield from (value for value in values if isinstance(value, str))
 
 
 def _named_files(reference: str, folders: tuple[Path, ...], read: Read) -> list[Path]:
