@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +16,14 @@ from tests.integration.runtime_service import CONFIG, KEY, Service
 MAIN = f"include: [shared/mine.yml]\n{CONFIG % 'hello'}litellm_settings: {{callbacks: [near.handler, old.handler]}}\n"
 MINE = "model_list:\n  - {model_name: %s, litellm_params: {model: openai/x, api_key: none, mock_response: hi}}\n"
 CALLBACK = """
+import sys
 from pathlib import Path
 from litellm.integrations.custom_logger import CustomLogger
 import near_helper
 class Mine(CustomLogger): pass
 handler = Mine()
 Path({mark!r}).write_text(near_helper.VERSION)
+Path({mark!r} + ".path").write_text("\\n".join(sys.path))
 """
 
 
@@ -63,6 +66,14 @@ def test_callbacks_are_found_next_to_the_file_and_to_the_link(service: Service) 
     """A callback is loaded from the folder of the configuration, or from that of the link, as in earlier versions."""
     assert (service.folder / "near.seen").exists()
     assert (service.folder / "old.seen").exists()
+
+
+def test_the_current_folder_is_not_searched_for_modules(service: Service) -> None:
+    """LiteLLM's additions to sys.path are undone: in the service, they are a folder that workers can write."""
+    folders = (service.folder / "near.seen.path").read_text().splitlines()
+    assert folders[-2:] == [str(service.folder / "configs"), str(service.folder)]
+    # `python -m` adds the current folder in this test; the service runs `python -I`.
+    assert [str(Path.cwd())] == [each for each in folders if each in map(str, (Path.cwd(), Path.cwd().parents[1]))]
 
 
 def test_reload_of_an_edited_included_file(service: Service) -> None:
