@@ -11,8 +11,6 @@ from litellm_systemd.gateway.snapshot import load_snapshot
 
 #: The settings of litellm_settings that are lists of callbacks.
 _LISTS = (*LOADED_CALLBACKS, "service_callback", "input_callback")
-
-
 #: LiteLLM takes an unknown name of this setting for a Python file, and does not start. It ignores those of others.
 _STRICT = "callbacks"
 
@@ -30,7 +28,8 @@ def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iter
         known = snapshot.proxy_callbacks if setting == _STRICT else snapshot.callbacks.keys()
         value = settings.get(setting)
         for index, name in enumerate(value if isinstance(value, list) else ()):
-            if isinstance(name, str) and "." not in name and name not in known:
+            is_own = setting in LOADED_CALLBACKS and "." in str(name)
+            if isinstance(name, str) and not is_own and name not in known:
                 path: KeyPath = ("litellm_settings", setting, index)
                 yield _unknown(config, path, name, in_others=name in snapshot.callbacks, known=sorted(known))
 
