@@ -10,6 +10,7 @@ import enum
 import importlib
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,9 +71,11 @@ def build_sections(
         "": {"include": Setting(frozenset({"array"}))}
         | _named(*(each.keys["config"] for each in found))
         | _fields(proxy.ConfigYAML),
-        "general_settings": _named(keys["general_settings"], lookups.calls["general_settings"])
+        "general_settings": _named(*_below(keys, "general_setting"), *_below(lookups.calls, "general_setting"))
         | _fields(proxy.ConfigGeneralSettings),
-        "litellm_settings": _named(keys["litellm"], keys["litellm_settings"], treated)
+        "litellm_settings": _named(
+            keys["litellm"], lookups.calls["litellm"], *_below(keys, "litellm_settings"), treated
+        )
         | {name: each for name, each in _values(litellm).items() if name not in treated or each.kinds <= {"boolean"}},
         "router_settings": {
             name: each
@@ -106,6 +109,11 @@ def _named(*names: Iterable[str]) -> Settings:
     return {name: Setting() for group in names for name in group if re.fullmatch(r"[a-z]\w*", name)}
 
 
+def _below(keys: Mapping[str, Iterable[str]], word: str) -> Iterable[Iterable[str]]:
+    """What is looked up in any mapping with this word in its name, such as `proxy_general_settings`."""
+    return [found for name, found in keys.items() if word in name]
+
+
 def _fields(model: Any) -> Settings:
     """The fields of a pydantic model or a typed dictionary."""
     hints = {name: field.annotation for name, field in getattr(model, "model_fields", {}).items()}
@@ -116,7 +124,8 @@ def _arguments(function: Any) -> Settings:
     hints = _hints(function)
     found = inspect.signature(function).parameters.values()
     named = [each for each in found if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    return {each.name: _lenient(describe(hints.get(each.name, Any))) for each in named if each.name.isidentifier()}
+    # A signature that LiteLLM sets itself has hints of its own.
+    return {each.name: _lenient(describe(hints.get(each.name, each.annotation))) for each in named}
 
 
 def _lenient(setting: Setting) -> Setting:
@@ -130,7 +139,9 @@ def _hints(subject: Any) -> Mapping[str, Any]:
     try:
         return typing.get_type_hints(subject)
     except (NameError, TypeError):
-        return getattr(subject, "__annotations__", {})
+        # A name that only type checkers import: the other hints are good.
+        module = sys.modules[subject.__module__]
+        return {name: _resolve(hint, module) for name, hint in getattr(subject, "__annotations__", {}).items()}
 
 
 def _values(module: Any) -> Settings:
@@ -156,7 +167,7 @@ def describe(hint: Any) -> Setting:
     """The kinds of JSON values, and the strings, that a type hint accepts; any, if it accepts no JSON type."""
     parts = list(_parts(hint))
     plain = {kind for part in parts if not isinstance(part, str) for kind in _kind(part).split()}
-    if Any in parts or object in parts:
+    if Any in parts or object in parts or inspect.Parameter.empty in parts:
         return Setting()
     values = tuple(part for part in parts if isinstance(part, str))
     kinds = frozenset(plain | ({"string"} if values else set()))

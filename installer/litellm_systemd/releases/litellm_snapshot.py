@@ -42,13 +42,13 @@ _MODEL_FIELDS = (
 #: The words of the top-level statements that look up a setting or a variable.
 _LOOKED_UP = "|".join(
     (
-        *("general_settings", "litellm_settings", r"model_info(\.get\(|\[\")", r"getattr\(litellm"),
+        *("general_settings", "litellm_settings", r"model_info(\.get\(|\[\")", r"\(litellm, "),
         *("environ", "getenv", "get_secret", "envvar", r"in litellm\.\w*callback"),
     )
 )
 
 #: The lists of callbacks, in which LiteLLM looks for names.
-_CALLBACK_LISTS = ("callbacks", "success_callback", "failure_callback", "service_callback", "input_callback")
+_CALLBACK_LISTS = ("success_callback", "failure_callback", "service_callback", "input_callback")
 
 #: Before the import: no download, and no file of the machine that runs this.
 _ENVIRONMENT = {
@@ -118,7 +118,18 @@ def build_snapshot() -> str:
         },
         "routes": resolver.build(),
     }
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    return _dump(data, 3) + "\n"
+
+
+def _dump(value: Any, depth: int) -> str:
+    """JSON with one name per line, so that a difference of two versions can be read."""
+    match value:
+        case dict() if depth > 1 or (depth and len(value) > 20):
+            lines = [f"{json.dumps(name)}:{_dump(each, depth - 1)}" for name, each in sorted(value.items())]
+            return "{\n" + ",\n".join(lines) + "\n}"
+        case list() if depth and len(value) > 20:
+            return "[\n" + ",\n".join(_dump(each, 0) for each in value) + "\n]"
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _refuse_connections() -> None:
@@ -220,6 +231,9 @@ class _Features:
 
 
 def _chat_modules(folder: Path, provider: str) -> Iterator[str]:
+    if not (folder / provider).is_dir() and "_" in provider:
+        # `vertex_ai_beta` is in the folder `vertex_ai`.
+        yield from _chat_modules(folder, provider.rpartition("_")[0])
     for path in (folder / provider).rglob("*.py"):
         if path.parent.name in ("chat", "completion") or re.search(r"^(base|common)_|_base\.py$", path.name):
             yield ".".join(path.relative_to(folder).with_suffix("").parts)

@@ -52,7 +52,7 @@ class Lookups(ast.NodeVisitor):
             self._add(node.args[0], node.args[1])
         elif "env" in name or "secret" in name:
             self.variables.update(each for arg in node.args[:1] for each in self._values(arg))
-        for owner in {_last_name(each) for each in node.args} - {""}:
+        for owner in {_last_name(each) for each in (node.func, *node.args)} - {""}:
             self.calls[owner].update(each for arg in node.args for each in self._values(arg))
         for keyword in node.keywords:
             if keyword.arg == "envvar":
@@ -95,7 +95,7 @@ class Lookups(ast.NodeVisitor):
 
 
 def _last_name(node: ast.expr) -> str:
-    """The last name of `a.b.c`, also in `(a.b.c or {})` and `cast(T, a.b.c)`; "" if there is none."""
+    """The last name of `a.b.c`, also in `(a.b.c or {})`, `cast(T, a.b.c)` and `a.b.get("c")`; "" if there is none."""
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name.lstrip("_")
@@ -103,6 +103,12 @@ def _last_name(node: ast.expr) -> str:
             return _last_name(first)
         case ast.Call(func=ast.Name(id="cast" | "dict"), args=[*_, last]):
             return _last_name(last)
+        case ast.Call(func=ast.Attribute(attr="validate_python"), args=[first, *_]):
+            return _last_name(first)
+        case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=str(name)), *_]):
+            return name
+        case ast.Call(func=function):
+            return _last_name(function)
     return ""
 
 
