@@ -121,6 +121,17 @@ add_to_venv() {
     "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --constraints "$VENV/constraints.txt" --editable "$1"
 }
 
+# A later LiteLLM without its dependencies, which do not resolve: the snapshot is tested with two versions. semver is
+# the one that the venv lacks.
+make_later_litellm() {
+    local folder=.cache/litellm-later wanted='litellm==1.110.2 semver==3.1.2'
+    [[ $(cat "$folder/done" 2>/dev/null) != "$wanted" ]] || return 0
+    rm -rf "$folder"
+    # shellcheck disable=SC2086  # two requirements
+    "$VENV/bin/uv" pip install --quiet --no-deps --python "$VENV/bin/python" --target "$folder" $wanted
+    echo "$wanted" >"$folder/done"
+}
+
 # checkov pins sixty packages, so it gets a separate venv, where the tests find it.
 make_checkov() {
     local folder=.cache/checkov
@@ -258,6 +269,7 @@ main() {
         return
     fi
     stage "checkov" make_checkov
+    stage "later LiteLLM" make_later_litellm
     no_system=$("$VENV/bin/python" -c 'from litellm_systemd.box import why_not; print(why_not() or "")')
     if [[ $# -gt 0 ]]; then
         [[ "$*" != *system* ]] || stage "images" build_images

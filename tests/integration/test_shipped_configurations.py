@@ -16,9 +16,8 @@ from urllib.parse import unquote
 import pytest
 
 from litellm_systemd.gateway.config import GatewayConfig, read_config
-from litellm_systemd.gateway.known import PROVIDERS
+from litellm_systemd.gateway.snapshot import read_shipped
 from tests.integration.litellm_process import OFFLINE, Gateway, run_litellm
-from tests.unit.litellm_names import model_map
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 REGION = "eu-west-3"
@@ -242,7 +241,9 @@ def test_models_with_an_unknown_provider() -> None:
     """
     # Prices of images have size or quality before the slash; they are no names of models.
     price = re.compile(r"[\dmax]+-x-[\dmax]+/|(low|medium|high|standard|hd)/")
-    doubted = [name for name in model_map() if "/" in name and name.split("/")[0] not in PROVIDERS]
+    doubted = [
+        name for name in read_shipped().models if "/" in name and name.split("/")[0] not in read_shipped().providers
+    ]
     doubted = [name for name in doubted if not price.match(name)]
     done = subprocess.run(
         (sys.executable, "-c", RESOLVE),

@@ -21,8 +21,8 @@ from litellm_systemd.bedrock.models import (
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import lint, localize, profiles_outside_geography
+from litellm_systemd.gateway.snapshot import read_shipped
 from litellm_systemd.resources import config_names
-from tests.unit.litellm_names import model_map
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(path for path in CONFIGS.rglob("*.yml") if "bedrock/us.anthropic." in path.read_text())
@@ -107,7 +107,7 @@ def test_a_model_that_is_missing_in_govcloud() -> None:
 
 def test_each_profile_is_in_litellms_model_map() -> None:
     """LiteLLM's map contains every id that `localize` can write, as a chat model that caches prompts."""
-    known = model_map()
+    known = read_shipped().models
     ids = {f"{prefix}.{model}" for model, prefixes in PROFILES.items() for prefix in prefixes}
     assert ids - known.keys() == set()
     assert all(known[name]["mode"] == "chat" and known[name]["supports_prompt_caching"] for name in ids)
@@ -122,7 +122,7 @@ def test_a_shipped_file_fits_every_region(path: Path, region: str) -> None:
     local = localize(text, region)
     ids, before = MODEL_ID.findall(local), MODEL_ID.findall(text)
     assert ids
-    assert set(ids) <= model_map().keys()
+    assert set(ids) <= read_shipped().models.keys()
     assert {each.split(".", 1)[0] for each in ids} <= {geography(region), "global"}
     assert [each.split(".", 1)[1] for each in ids] == [each.split(".", 1)[1] for each in before]
     assert MODEL_ID.sub("", local) == MODEL_ID.sub("", text)

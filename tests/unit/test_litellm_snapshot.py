@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from litellm_systemd.gateway import snapshot as reader
+from litellm_systemd.gateway.config import lint, parse_config
 from litellm_systemd.gateway.snapshot import (
     SHIPPED,
     Resolved,
@@ -170,6 +171,55 @@ def test_the_snapshot_of_the_release_is_used(release: Path) -> None:
     """A release with another LiteLLM is checked against what that LiteLLM knows."""
     release.write_text(SHIPPED.read_text().replace(f'"version":"{read_shipped().version}"', '"version":"9.9"'))
     assert load_snapshot().version == "9.9"
+
+
+NEWER = """\
+model_list: [{model_name: a, litellm_params: {model: new_provider/x, mock_response: hi}}]
+new_section: {}
+general_settings: {new_guard: 1}
+router_settings: {new_strategy: 1}
+"""
+
+
+def test_names_of_another_litellm_are_those_of_its_snapshot(release: Path) -> None:
+    """A setting, section or provider that only the LiteLLM of a release has is accepted there, and nowhere else."""
+    config = parse_config(NEWER, "f.yml")
+    environ = {"LITELLM_MASTER_KEY": "sk-good"}
+    codes = [finding.code for finding in lint(config, environ)]
+    assert codes == ["unknown-provider", "unknown-setting", "unknown-setting", "unknown-setting"]
+    data = json.loads(SHIPPED.read_text())
+    data["providers"].append("new_provider")
+    for section, name in (
+        ("", "new_section"),
+        ("general_settings", "new_guard"),
+        ("router_settings", "new_strategy"),
+    ):
+        data["sections"][section][name] = ["", []]
+    release.write_text(json.dumps(data))
+    load_snapshot.cache_clear()
+    assert lint(config, environ) == ()
+
+
+def test_every_name_in_use_passes_the_linter() -> None:
+    """No setting that documentation or public configurations use is unknown, wherever LiteLLM reads it."""
+    settings = {
+        name: dict.fromkeys(IN_USE[name]) for name in ("general_settings", "litellm_settings", "router_settings")
+    }
+    model = {"model_name": "a", "litellm_params": {"model": "openai/x", "mock_response": "hi"}}
+    text = yaml.safe_dump({"model_list": [model], **settings})
+    unknown = [str(each) for each in lint(parse_config(text, "f.yml"), {}) if "setting" in each.code]
+    assert unknown == []
+
+
+def test_a_check_imports_no_litellm() -> None:
+    """Checking a configuration imports neither LiteLLM nor any other slow module."""
+    code = (
+        "import sys; from litellm_systemd.gateway.config import lint, parse_config;"
+        f"lint(parse_config({NEWER!r}, 'f.yml'), {{}});"
+        "print(sorted({'litellm', 'boto3', 'botocore', 'requests', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"format": 0}', SHIPPED.read_text()[:-9]])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from datetime import date
-from pathlib import Path
 
 import pytest
 
 from litellm_systemd.bedrock.models import GEOGRAPHIES, BedrockId, IdKind, parse_bedrock_id
-from litellm_systemd.gateway.installed_litellm import ENDED, MapEntry, find_entry, read_model_map
-from tests.unit.litellm_names import model_map
+from litellm_systemd.gateway.installed_litellm import ENDED, MapEntry, find_entry
+from litellm_systemd.gateway.snapshot import read_shipped
 
 SONNET = "anthropic.claude-sonnet-4-6"
 NOVA = "amazon.nova-lite-v1:0"
@@ -67,7 +64,7 @@ def test_model_id_replaces_the_id() -> None:
 
 def test_the_geographies_are_those_of_the_map() -> None:
     """Every prefix of a profile in LiteLLM's map is known, and none is the name of a vendor."""
-    names = [key.split(".") for key in model_map() if "/" not in key]
+    names = [key.split(".") for key in read_shipped().models if "/" not in key]
     makers = {parts[-2] for parts in names if len(parts) > 1}
     prefixed = {parts[0] for parts in names if len(parts) > 2 and parts[1] in makers and parts[0] not in makers}
     assert prefixed <= GEOGRAPHIES
@@ -76,7 +73,7 @@ def test_the_geographies_are_those_of_the_map() -> None:
 
 def test_entries_of_the_map() -> None:
     """Limits and prompt caching are those of LiteLLM's map, for every form of the id."""
-    expected = model_map()[SONNET]
+    expected = read_shipped().models[SONNET]
     for called in (f"bedrock/converse/us.{SONNET}", f"bedrock/us-east-1/{SONNET}", f"bedrock/{PROFILE_ARN}"):
         entry = find(called)
         assert entry is not None
@@ -120,28 +117,12 @@ def test_the_end_date_of_a_model(called: str, ends: date | None) -> None:
 
 def test_the_table_of_ended_models_is_needed() -> None:
     """LiteLLM's map still has no date for each model of our table; otherwise the entry can be removed."""
-    assert [name for name in ENDED if model_map().get(name, {}).get("deprecation_date")] == []
+    assert [name for name in ENDED if read_shipped().models.get(name, {}).get("deprecation_date")] == []
 
 
-@pytest.mark.parametrize("content", [None, "", "[1, 2]", "{broken"])
-def test_a_missing_or_damaged_map(content: str | None, tmp_path: Path) -> None:
-    """With a missing or damaged map, every model is unknown, and nothing fails."""
-    path = tmp_path / "map.json"
-    if content is not None:
-        path.write_text(content)
-    assert read_model_map(path) == {}
+def test_a_damaged_entry_of_the_map() -> None:
+    """Values of the map that are no dates or numbers are ignored."""
     found = parse_bedrock_id(f"bedrock/{SONNET}")
     assert found is not None
-    assert find_entry(found, None, {SONNET: {"deprecation_date": "soon", "max_input_tokens": "many"}}) == MapEntry(
-        SONNET, caches=False
-    )
-
-
-def test_the_map_is_read_without_litellm() -> None:
-    """Reading the map imports neither LiteLLM nor any other slow module."""
-    code = (
-        "import sys; from litellm_systemd.gateway.installed_litellm import read_model_map; assert read_model_map();"
-        "print(sorted({'litellm', 'boto3', 'botocore', 'requests', 'yaml'} & set(sys.modules)))"
-    )
-    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"
+    damaged = {SONNET: {"deprecation_date": "soon", "max_input_tokens": "many"}}
+    assert find_entry(found, None, damaged) == MapEntry(SONNET, caches=False)

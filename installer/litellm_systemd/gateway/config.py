@@ -42,10 +42,10 @@ from litellm_systemd.gateway.config_types import GatewayConfig as GatewayConfig
 from litellm_systemd.gateway.config_types import LintFinding as LintFinding
 from litellm_systemd.gateway.config_types import Model as Model
 from litellm_systemd.gateway.config_types import Severity as Severity
-from litellm_systemd.gateway.installed_litellm import read_model_map
 from litellm_systemd.gateway.lint import lint as lint
 from litellm_systemd.gateway.python_files import find_python_files, python_folders
 from litellm_systemd.gateway.references import is_header
+from litellm_systemd.gateway.snapshot import load_snapshot
 from litellm_systemd.user_files import read_regular
 
 Marks = dict[KeyPath, Mark]
@@ -421,8 +421,8 @@ def parse_config(text: str, source: str) -> GatewayConfig:
 def check(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     """Raise ConfigError for the first error that `lint` finds; warnings pass. `environ` is the service's own."""
     findings = lint(config, environ)
-    # The service's main process checks too, and is forked: it has no use for the megabytes of the map afterwards.
-    read_model_map.cache_clear()
+    # The service's main process checks too, and is forked: it has no use for the megabytes of the snapshot.
+    load_snapshot.cache_clear()
     for finding in findings:
         if finding.severity is Severity.ERROR:
             raise ConfigError(finding)

@@ -1,86 +1,14 @@
-"""What the installed LiteLLM knows, read from its files, because importing LiteLLM takes seconds.
-
-Its model map has limits, prompt caching and end of life of models on Bedrock. Reading it takes about 20 ms.
-
-The lists of names in gateway.known are those of one version. A setting or provider that they do not contain may
-belong to a newer LiteLLM. Before lint reports it, the files in which LiteLLM would define it are searched for that
-name. This takes a millisecond, or about 100 for general_settings and litellm_settings, and only for unknown names
-(docs/adr/0008).
-"""
+"""The entries of models in LiteLLM's model map: limits, prices, prompt caching, end of life on Bedrock."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
-from enum import Enum
-from functools import cache
-from pathlib import Path
 
 from litellm_systemd.bedrock.models import PROVIDERS, BedrockId, parse_bedrock_id
 from litellm_systemd.gateway.config_types import GatewayConfig, Model
-
-
-class Part(Enum):
-    """The role of a name in LiteLLM: the files that define such names, and the form of a definition."""
-
-    #: `config.get("NAME")` of `ProxyConfig`
-    TOP_LEVEL = (("proxy/proxy_server.py",), r"config\.get\(\s*[\"']{name}[\"']|[\"']{name}[\"'] in config\b")
-    #: a field of `ConfigGeneralSettings`, or `general_settings.get("NAME")` anywhere in the proxy
-    GENERAL = (
-        ("proxy/_types.py", "proxy/**/*.py"),
-        r"general_settings(?:\.get\(\s*|\[\s*)[\"']{name}[\"']|^    {name}: |[\"']{name}[\"'] in general_settings\b",
-    )
-    #: a value of the module, a key that `load_config` has a branch for, or `litellm_settings.get("NAME")`
-    LITELLM = (
-        ("__init__.py", "proxy/**/*.py"),
-        r"^{name}\s*[:=]|key == [\"']{name}[\"']|litellm_settings(?:\.get\(\s*|\[\s*)[\"']{name}[\"']",
-    )
-    #: an argument of `Router`
-    ROUTER = (("router*.py",), r"^(?: {{4}}| {{8}}){name}: ")
-    #: a member of `LlmProviders`, or a key of the JSON file
-    PROVIDER = (
-        ("types/utils.py", "llms/openai_like/providers.json"),
-        r"^    [A-Z0-9_]+ = [\"']{name}[\"']|^  [\"']{name}[\"']:",
-    )
-    #: a parameter of a model
-    AWS_PARAMETER = (
-        ("llms/bedrock/base_aws_llm.py", "types/router.py", "llms/bedrock/**/*.py", "llms/sagemaker/**/*.py"),
-        r"\b{name}\b",
-    )
-
-
-@cache
-def is_known_to_litellm(part: Part, name: str) -> bool:
-    """Whether the installed LiteLLM defines this name; False if LiteLLM is not installed with this package."""
-    folder = find_package()
-    if folder is None or not re.fullmatch(r"[\w-]+", name):
-        return False
-    patterns, definition = part.value
-    defines = re.compile(definition.format(name=re.escape(name)).encode(), re.MULTILINE)
-    # Searching for the name is much faster than for the definition.
-    bare = name.encode()
-    return any(bare in text and defines.search(text) is not None for text in _texts(folder, patterns))
-
-
-@cache
-def find_package() -> Path | None:
-    """The folder of the installed LiteLLM; None if it is not installed."""
-    # Finding the spec of a top-level package does not import the package.
-    spec = importlib.util.find_spec("litellm")
-    return Path(spec.origin).parent if spec is not None and spec.origin else None
-
-
-def _texts(folder: Path, patterns: tuple[str, ...]) -> Iterator[bytes]:
-    for pattern in patterns:
-        for path in sorted(folder.glob(pattern)):
-            try:
-                yield path.read_bytes()
-            except OSError:
-                continue
+from litellm_systemd.gateway.snapshot import load_snapshot
 
 
 def map_values(config: GatewayConfig, model: Model) -> Mapping[str, object]:
@@ -102,7 +30,7 @@ def caches_prompts(config: GatewayConfig, model: Model) -> bool | None:
 
 
 def _values(name: str, config: GatewayConfig, model: Model) -> Mapping[str, object]:
-    entries = read_model_map()
+    entries = load_snapshot().models
     bedrock = parse_bedrock_id(name, config.params(model).get("model_id"))
     if bedrock is not None:
         entry = find_entry(bedrock, bedrock.region)
@@ -115,8 +43,6 @@ def foundation_model(config: GatewayConfig, model: Model) -> str | None:
     bedrock: BedrockId | None = parse_bedrock_id(model.provider_model, config.params(model).get("model_id"))
     return None if bedrock is None else bedrock.model
 
-
-_FILE = "model_prices_and_context_window_backup.json"
 
 #: Models that Bedrock has ended (except in GovCloud) although the map has no date for them (user guide of Bedrock,
 #: "Model lifecycle"). A test fails when the map has caught up.
@@ -157,32 +83,13 @@ class MapEntry:
     ends: date | None = None
 
 
-@cache
-def read_model_map(path: Path | None = None) -> Mapping[str, Mapping[str, object]]:
-    """The map of the installed LiteLLM, or the one at `path`: entries by model name.
-
-    Empty if the file is missing or invalid; every model is then unknown.
-    """
-    file = path or _bundled()
-    try:
-        loaded = json.loads(file.read_bytes()) if file is not None else {}
-    except (OSError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
-
-
-def _bundled() -> Path | None:
-    folder = find_package()
-    return folder / _FILE if folder is not None else None
-
-
 def find_entry(found: BedrockId, region: str | None, entries: Mapping[str, object] | None = None) -> MapEntry | None:
     """The map's entry of a model that is called in `region`; None if nothing is known about it.
 
     The limits are those of the inference profile if the map has it, else those of the model. `entries` defaults to
-    the map of the installed LiteLLM.
+    the map of the snapshot.
     """
-    entries = read_model_map() if entries is None else entries
+    entries = load_snapshot().models if entries is None else entries
     # GovCloud has its own end dates: those of other regions do not apply there.
     in_govcloud = found.geography == "us-gov" or (region or "").startswith("us-gov-")
     ended = None if in_govcloud else ENDED.get(found.model or "")

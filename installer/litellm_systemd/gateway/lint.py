@@ -23,12 +23,12 @@ from litellm_systemd.gateway.config_types import (
     resolve_reference,
 )
 from litellm_systemd.gateway.guardrails import guardrail_findings
-from litellm_systemd.gateway.installed_litellm import Part, caches_prompts, is_known_to_litellm
-from litellm_systemd.gateway.known import GENERAL, LITELLM, ROUTER, TOP_LEVEL
+from litellm_systemd.gateway.installed_litellm import caches_prompts
 from litellm_systemd.gateway.models import model_findings, with_own_variables
 from litellm_systemd.gateway.python_files import python_findings
 from litellm_systemd.gateway.references import reference_findings
 from litellm_systemd.gateway.settings import budget_findings, value_findings
+from litellm_systemd.gateway.snapshot import load_snapshot
 
 PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -82,19 +82,8 @@ def _access_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[L
             yield config.error("other-identity", (IDENTITY,), message, f"Remove {variable} from .env.")
 
 
-SECTIONS: Mapping[str, frozenset[str]] = {
-    "general_settings": GENERAL,
-    "litellm_settings": LITELLM,
-    "router_settings": ROUTER,
-}
-
-#: The part of LiteLLM that defines the keys of a section.
-_PARTS: Mapping[KeyPath, Part] = {
-    (): Part.TOP_LEVEL,
-    ("general_settings",): Part.GENERAL,
-    ("litellm_settings",): Part.LITELLM,
-    ("router_settings",): Part.ROUTER,
-}
+#: The sections whose keys are checked.
+_SECTIONS = ("general_settings", "litellm_settings", "router_settings")
 
 _AUTH_SWITCH = re.compile(r"disable_\w*auth\w*")
 
@@ -124,13 +113,14 @@ _MISPLACED: Mapping[KeyPath, str] = {
 def name_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Sections and settings that LiteLLM does not know, or not in that section, with the intended name."""
     del environ
+    known = load_snapshot().sections[""]
     for name, value in config.document.items():
         path: KeyPath = (str(name),)
-        if name not in TOP_LEVEL:
+        if name not in known:
             # By convention, x-… keys in YAML hold anchors.
             if path in _MISPLACED or not str(name).startswith(("x-", ".")):
-                yield from _unknown_setting(config, path, TOP_LEVEL)
-        elif name in SECTIONS and value is not None:
+                yield from _unknown_setting(config, path)
+        elif name in _SECTIONS and value is not None:
             if isinstance(value, Mapping):
                 yield from _unknown_in(config, str(name))
             else:
@@ -140,10 +130,11 @@ def name_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator
 
 
 def _unknown_in(config: GatewayConfig, section: str) -> Iterator[LintFinding]:
+    known = load_snapshot().sections[section]
     for key in config.section(section):
         path = (section, str(key))
-        if path in _MISPLACED or (key not in SECTIONS[section] and not _is_feature_switch(section, str(key))):
-            yield from _unknown_setting(config, path, SECTIONS[section])
+        if path in _MISPLACED or (key not in known and not _is_feature_switch(section, str(key))):
+            yield from _unknown_setting(config, path)
 
 
 def _is_feature_switch(section: str, key: str) -> bool:
@@ -154,19 +145,19 @@ def _is_feature_switch(section: str, key: str) -> bool:
     )
 
 
-def _unknown_setting(config: GatewayConfig, path: KeyPath, known: frozenset[str]) -> Iterator[LintFinding]:
+def _unknown_setting(config: GatewayConfig, path: KeyPath) -> Iterator[LintFinding]:
     name = str(path[-1])
+    sections = load_snapshot().sections
+    known = sections[str(path[0]) if len(path) > 1 else ""]
     unknown = "is not a LiteLLM setting and is ignored"
     if path in _MISPLACED:
         yield config.error("misplaced-setting", path, f"{_MISPLACED[path]} here", "Move it to general_settings.")
     elif path in _RETIRED:
         yield config.warning("retired-setting", path, "is not a LiteLLM setting", _RETIRED[path])
-    elif is_known_to_litellm(_PARTS[path[:-1]], name):
-        return  # a setting of a newer LiteLLM
     elif _AUTH_SWITCH.fullmatch(name):
         remedy = "Remove it: no setting disables the key check."
         yield config.warning("retired-setting", path, "is not a LiteLLM setting", remedy)
-    elif home := next((section for section, names in SECTIONS.items() if name in names), None):
+    elif home := next((section for section in _SECTIONS if name in sections[section]), None):
         message = f"is ignored here: it belongs to {home}"
         yield config.warning("misplaced-setting", path, message, f"Move it to {home}.")
     elif close := difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8):

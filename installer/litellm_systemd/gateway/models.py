@@ -21,39 +21,17 @@ from litellm_systemd.gateway.config_types import (
     mappings,
     resolve_reference,
 )
-from litellm_systemd.gateway.installed_litellm import (
-    Lifecycle,
-    MapEntry,
-    Part,
-    find_entry,
-    foundation_model,
-    is_known_to_litellm,
-    map_values,
-    read_model_map,
-)
-from litellm_systemd.gateway.known import PROVIDERS
+from litellm_systemd.gateway.installed_litellm import Lifecycle, MapEntry, find_entry, foundation_model, map_values
+from litellm_systemd.gateway.snapshot import load_snapshot
 
 #: The variables for a region in LiteLLM's order (llms/bedrock/base_aws_llm.py); its default is us-west-2.
 REGION_VARIABLES = AWS_REGION_NAME.names
-
-#: The aws_ parameters of a model that LiteLLM uses (llms/bedrock, types/router.py).
-AWS_PARAMS = frozenset(
-    (
-        *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region_name", "aws_session_name"),
-        *("aws_profile_name", "aws_role_name", "aws_web_identity_token", "aws_sts_endpoint", "aws_external_id"),
-        *("aws_bedrock_runtime_endpoint", "aws_session_tags", "aws_bedrock_project_id", "aws_batch_role_arn"),
-        *("aws_workspace_id", "aws_partition", "aws_sagemaker_allow_zero_temp"),
-    )
-)
 
 #: The routes that may precede the id of a model (get_bedrock_route in llms/bedrock/common_utils.py).
 _ROUTES = ("converse", "invoke", "converse_like", "async_invoke")
 
 #: Claude with the route that the APIs of OpenAI use anyway. An ARN needs a route.
 _CONVERSE_CLAUDE = re.compile(r"bedrock/converse/([a-z]+\.)?anthropic\.")
-
-#: Names whose provider LiteLLM derives from their form: fine-tuned models, OpenAI's image models.
-_PROVIDER_BY_FORM = re.compile(r"ft:|gpt-image|amazon_nova")
 
 #: Parameters that distribute requests among entries with the same name: an order, a share, tags.
 _ROUTED_BY = frozenset({"order", "weight", "tags", "rpm", "tpm"})
@@ -93,16 +71,16 @@ def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -
     called = resolve_reference(model.provider_model, environ) or ""
     provider, slash, rest = called.partition("/")
     custom = mappings(config.section("litellm_settings").get("custom_provider_map"))
-    if provider in PROVIDERS or provider in [entry.get("provider") for entry in custom]:
+    if provider in load_snapshot().providers or provider in [entry.get("provider") for entry in custom]:
         return
     if params.get("custom_llm_provider") or params.get("api_base"):
         return  # the model name may then be anything, such as the name of a repository
     if not slash:
         yield from _no_provider(config, model, called)
         return
-    if called in read_model_map() or is_known_to_litellm(Part.PROVIDER, provider):
+    if load_snapshot().resolve(called) is not None:
         return
-    close = difflib.get_close_matches(provider, sorted(PROVIDERS), n=1)
+    close = difflib.get_close_matches(provider, sorted(load_snapshot().providers), n=1)
     guess = f": did you mean {close[0]}?" if close else ""
     path = (*model.key, "litellm_params", "model")
     message = f"names the provider {provider}, which LiteLLM does not know{guess}"
@@ -110,9 +88,7 @@ def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -
 
 
 def _no_provider(config: GatewayConfig, model: Model, called: str) -> Iterator[LintFinding]:
-    # LiteLLM finds the provider of a name without one in its model map (get_llm_provider_logic.py).
-    known = read_model_map()
-    if not called or "*" in called or model.mocked or not known or called in known or _PROVIDER_BY_FORM.match(called):
+    if not called or "*" in called or model.mocked or load_snapshot().resolve(called) is not None:
         return
     path = (*model.key, "litellm_params", "model")
     message = f"names no provider, and LiteLLM knows none for {called}"
@@ -146,13 +122,10 @@ def _converse_route(config: GatewayConfig) -> Iterator[LintFinding]:
 
 
 def _aws_params(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
+    known = [name for name in load_snapshot().sections["litellm_params"] if name.startswith("aws_")]
     for key in config.params(model):
-        if (
-            str(key).startswith("aws_")
-            and key not in AWS_PARAMS
-            and not is_known_to_litellm(Part.AWS_PARAMETER, str(key))
-        ):
-            close = difflib.get_close_matches(str(key), sorted(AWS_PARAMS), n=1)
+        if str(key).startswith("aws_") and key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
             remedy = f"Write it as {close[0]}, or remove it." if close else "Remove it."
             path = (*model.key, "litellm_params", str(key))
             yield config.error("unknown-aws-parameter", path, "is not a LiteLLM parameter", remedy)

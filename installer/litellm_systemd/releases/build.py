@@ -23,6 +23,7 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.command import Result, minimal_environment, run, runtime_argv
 from litellm_systemd.errors import InstallerError, Unavailable
+from litellm_systemd.gateway.snapshot import SNAPSHOT
 from litellm_systemd.host.files import plain_umask, remove_path, user_exists
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, read_installed
@@ -115,6 +116,7 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
     make_movable(venv, layout.release(source.identifier))
     say("trying the new release")
     trial = try_release(venv.python, source.lock, source.version)
+    take_snapshot(venv.python, venv.folder / SNAPSHOT, say)
     if not try_configuration(layout, venv.python, say) and not starts:
         try_import(venv.python)
     return venv, trial
@@ -220,6 +222,19 @@ def try_release(python: str, lock: str, version: str) -> Trial:
                 f"the new release has {name} {versions.get(name, 'not at all')}, and the lock {value}", _REMEDY
             )
     return Trial(str(found["python"]), versions)
+
+
+def take_snapshot(python: str, target: Path, say: Say) -> None:
+    """Write what the release's LiteLLM knows, for the checks of configurations.
+
+    It takes no time if the release's package ships the snapshot of that version, and otherwise half a minute. Without
+    it, the checks use the shipped one.
+    """
+    module = "litellm_systemd.releases.litellm_snapshot"
+    done = run((python, "-I", "-m", module, str(target)), check=False, timeout=600)
+    # An earlier version of this package has no snapshot.
+    if done.returncode != 0 and f"No module named {module}" not in done.stderr:
+        say(f"the checks use the names of another LiteLLM, because this one can't be asked: {_last_line(done)}")
 
 
 def try_import(python: str) -> None:
