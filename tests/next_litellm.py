@@ -1,8 +1,8 @@
 """`python -m tests.next_litellm`: how this code works with the newest LiteLLM that the package index can install.
 
-In a copy of the last commit it locks that LiteLLM, takes a snapshot of it and runs tests. It prints a report: tests that
-fail, names that came and went, start and memory of both, packages that changed. This checkout stays as it is. It needs
-`scripts/test.sh --setup`.
+In a copy of the last commit it locks that LiteLLM, takes a snapshot of it and runs tests. It prints a report: tests
+that fail, names that came and went, start and memory of both, packages that changed. Nothing changes here. Run
+`scripts/test.sh --setup` before it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _PACKAGE = Path("installer/litellm_systemd")
 _SNAPSHOT = _PACKAGE / "gateway/litellm.json"
 #: Parts of .cache that take minutes to download, and that depend on no LiteLLM.
 _DOWNLOADS = ("clients", "wheels", "checkov")
+#: Parts of a snapshot that have no names, or those of another part.
+_NO_NAMES = ("routes", "provider_needs", "guardrail_hooks")
 #: Names of one kind in the report.
 _MOST = 60
 
@@ -129,8 +131,7 @@ def _skipped(newest: str, scratch: Path) -> tuple[str, ...]:
 
 def _names_of_new(copy: Path) -> Names:
     """Write the snapshot of the copy's LiteLLM into its package, for its tests, and return the names in it."""
-    text = _call(copy, ".venv/bin/python", "-m", "litellm_systemd.releases.litellm_snapshot")
-    (copy / _SNAPSHOT).write_text(text, encoding="utf-8")
+    _call(copy, ".venv/bin/python", "-m", "litellm_systemd.releases.litellm_snapshot", "--shipped")
     return _names(copy)
 
 
@@ -143,7 +144,7 @@ def flatten(snapshot: Mapping[str, Any]) -> Iterator[tuple[str, frozenset[str]]]
     for kind, found in snapshot.items():
         if kind == "sections":
             yield from ((f"settings of {name or 'the top level'}", frozenset(keys)) for name, keys in found.items())
-        elif isinstance(found, dict | list):
+        elif isinstance(found, dict | list) and kind not in _NO_NAMES:
             yield kind, frozenset(map(str, found))
 
 
@@ -175,7 +176,11 @@ def render_tests(runs: Sequence[Run]) -> Iterator[str]:
     """A table of the runs, and the tests that failed."""
     yield from ("", "## Tests", "", "| tests | passed | failed | skipped |", "|---|---|---|---|")
     for run in runs:
-        yield f"| {run.path} | " + " | ".join(str(run.counts.get(k, "")) for k in ("passed", "failed", "skipped")) + " |"
+        yield (
+            f"| {run.path} | "
+            + " | ".join(str(run.counts.get(k, "")) for k in ("passed", "failed", "skipped"))
+            + " |"
+        )
     yield from ("", *(f"- {line}" for run in runs for line in run.failed))
 
 
@@ -216,11 +221,17 @@ def _pss(pid: int) -> float:
     return memory_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss") or 0
 
 
-def render_starts(old: str, new: str, starts: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> Iterator[str]:
+def render_starts(
+    old: str, new: str, starts: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
+) -> Iterator[str]:
     """The medians of both, side by side."""
     yield from ("", "## Start and memory", "", f"| medians of {len(starts)} | {old} | {new} |", "|---|---|---|")
     for what in starts[0][0] if starts else ():
-        yield f"| {what} | " + " | ".join(f"{statistics.median(pair[i][what] for pair in starts):.1f}" for i in (0, 1)) + " |"
+        yield (
+            f"| {what} | "
+            + " | ".join(f"{statistics.median(pair[i][what] for pair in starts):.1f}" for i in (0, 1))
+            + " |"
+        )
 
 
 def render_packages(old: str, new: str) -> Iterator[str]:

@@ -16,7 +16,8 @@ SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def test_quickstart(box: Box, install_environment: dict[str, str]) -> None:
-    """A checkout alone gives a verified service; the second run changes and restarts nothing.
+    """A checkout alone gives a verified service; the second run changes and restarts nothing, and `upgrade` gives the
+    commands for that checkout.
 
     Under a umask that would lock the service's user out of its own release.
     """
@@ -32,6 +33,10 @@ def test_quickstart(box: Box, install_environment: dict[str, str]) -> None:
     assert "checks passed" in second.stdout
     assert "installing litellmctl" not in second.stderr
     assert box.show("litellm.service", "ActiveState", "InvocationID") == before
+
+    upgrade = box.run(("/usr/local/bin/litellmctl", "upgrade"), env=environment, check=False)
+    commands = f"cd {SCRIPTS.parent} && git pull && sudo ./scripts/quickstart.sh"
+    assert (upgrade.returncode, commands in upgrade.stderr) == (69, True), upgrade.stderr
 
 
 def test_quickstart_from_a_bundle(box: Box) -> None:
