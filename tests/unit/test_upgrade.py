@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.cli import run_command
 from litellm_systemd.commands.releases import NEWEST, UpgradeTarget, upgrade
 from litellm_systemd.errors import CommandError, InstallerError, Unavailable
 from litellm_systemd.host.layout import Layout
@@ -17,6 +18,7 @@ from litellm_systemd.releases.inventory import Release
 from litellm_systemd.releases.newest import fetch_newest_litellm
 from litellm_systemd.releases.requirements_lock import Pin, parse_lock
 from litellm_systemd.releases.source import find_source
+from litellm_systemd.report.report import Report
 from tests.wheels import stand_in
 
 #: Later than each real one that this version supports; the next two need packages that the index lacks.
@@ -91,6 +93,7 @@ def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("tool", ["uv"], indirect=True)
 @pytest.mark.usefixtures("as_root", "tool")
 def test_no_newer_litellm(tmp_path: Path) -> None:
     """If no newer LiteLLM resolves, `upgrade --litellm` changes nothing, and says why for each newer one."""
@@ -101,6 +104,31 @@ def test_no_newer_litellm(tmp_path: Path) -> None:
         True,
         True,
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [
+        (["--litellm"], UpgradeTarget(litellm=NEWEST)),
+        (["--litellm", "--json"], UpgradeTarget(litellm=NEWEST)),
+        (["--litellm", "1.108.7"], UpgradeTarget(litellm="1.108.7")),
+        (["0.2.0"], UpgradeTarget(version="0.2.0")),
+    ],
+    ids=["newest", "json", "number", "package"],
+)
+def test_version_of_litellm_is_optional(
+    arguments: list[str], target: UpgradeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--litellm` takes a version, or none for the newest."""
+    found: list[UpgradeTarget] = []
+
+    def remember(_layout: Layout, wanted: UpgradeTarget, **_: object) -> Report:
+        found.append(wanted)
+        return Report("done")
+
+    monkeypatch.setattr("litellm_systemd.commands.releases.upgrade", remember)
+    assert run_command(["upgrade", *arguments]) == 0
+    assert found == [target]
 
 
 @pytest.mark.usefixtures("as_root")

@@ -132,7 +132,8 @@ def pip_argv(python: Path, scratch: Path) -> tuple[str, ...]:
     if importlib.util.find_spec("pip"):
         found = sys.executable
     else:
-        run((str(python), "-m", "venv", str(folder)), environment=inherited_environment(), hint=_VENV_HINT)
+        if not folder.exists():
+            run((str(python), "-m", "venv", str(folder)), environment=inherited_environment(), hint=_VENV_HINT)
         found = str(folder / "bin" / "python")
     return (found, "-m", "pip", "--disable-pip-version-check", "--no-input")
 
