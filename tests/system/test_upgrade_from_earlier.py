@@ -20,7 +20,7 @@ SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dict[str, str]) -> None:
     """A host of the earlier version upgrades, reloads and rolls back without a failed request, and keeps its
-    settings.
+    settings. The upgrade reports what the new LiteLLM changes.
     """
     if not earlier_version.BUNDLE.exists():
         refuse(f"{earlier_version.BUNDLE} does not exist. To make it, run: ./scripts/test.sh --setup")
@@ -42,7 +42,7 @@ def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dic
             check=False,
             timeout=400,
         )
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, "New in LiteLLM 1.108.1: " in done.stdout) == (0, True), done.stdout + done.stderr
         assert box.read("/opt/litellm-systemd/current/release.json") != installed
         assert chat(box) == 200
         box.run(("systemctl", "reload", "litellm"), timeout=120)
