@@ -12,9 +12,11 @@ class InstallerError(Exception):
     """A failure in one sentence, with a `hint` that says what to do.
 
     `code` is the exit code; only `cli` exits with it.
+    `others` are further problems of the same file, one sentence each.
     """
 
     code: ExitCode = ExitCode.FAILED
+    others: tuple[str, ...] = ()
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

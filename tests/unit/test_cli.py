@@ -283,3 +283,26 @@ def test_nothing_is_installed(
 def test_error_in_one_line(hint: str, line: str) -> None:
     """An error in a line of the journal has its remedy after it; without a remedy nothing follows."""
     assert InputError("it is bad", hint).render() == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["models", "-x"], ["-e FILE", "-c CONFIG", "--offline", "See: litellmctl models --help"]),
+        (
+            ["config", "use", "a.yml", "-e", ".env"],
+            ["uses the installed environment", "install -e FILE", "-c CONFIG"],
+        ),
+        (["-e", ".env", "models"], ["Write it after the verb: litellmctl models -e"]),
+        (["--frob"], ["See: litellmctl --help"]),
+    ],
+    ids=lambda each: " ".join(each),
+)
+def test_an_unknown_option_shows_those_of_the_verb(
+    arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error for an option that a verb does not have lists the options that it has."""
+    assert run_command(arguments) == 64
+    error = capsys.readouterr().err
+    assert "No such option" in error
+    assert [part for part in parts if part not in error] == []

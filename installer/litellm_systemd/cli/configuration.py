@@ -94,13 +94,21 @@ def config_check(
 
 
 @config.command("use")
-@click.argument("name")
+@click.argument("file", required=False)
+@config_option
 @eol_option
 @wait_option
 @reports
-def config_use(name: str, allow_eol: bool, wait: bool) -> Report:
-    """Activate a configuration and reload the running service."""
+def config_use(file: str | None, config: str | None, allow_eol: bool, wait: bool) -> Report:
+    """Activate a configuration and reload the running service.
+
+    FILE is a path or a name from 'litellmctl config list', as with -c.
+    """
     from litellm_systemd.commands import configs
+
+    name = _one_of(file, config)
+    if name is None:
+        raise click.MissingParameter(param_hint="'FILE'", param_type="argument")
 
     request = replace(request_of(layout_of(), None, name, installed_only=True), allow_ended=allow_eol)
     return configs.use_config(request, say, wait=wait)

@@ -58,7 +58,7 @@ def run_command(arguments: list[str]) -> int:
         if debug:
             raise
         hint = f"{error.hint} {help_hint(arguments)}".lstrip() if error.code is ExitCode.USAGE else error.hint
-        return _refuse(error.message, hint, error.code, as_json=as_json)
+        return _refuse(error.message, hint, error.code, as_json=as_json, others=error.others)
     except Interrupted as error:
         return _refuse(error.message, error.hint, error.code, as_json=as_json)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -67,7 +67,7 @@ def run_command(arguments: list[str]) -> int:
     except click.ClickException as error:
         # click lists choices on lines of their own.
         message = " ".join(error.format_message().split())
-        return _refuse(message, help_hint(arguments), ExitCode.USAGE, as_json=as_json)
+        return _refuse(message, _usage_hint(error, arguments), ExitCode.USAGE, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         click.echo("litellmctl: interrupted", err=True)
         return 128 + 2
@@ -82,21 +82,55 @@ def run_command(arguments: list[str]) -> int:
 
 def help_hint(arguments: list[str]) -> str:
     """The sentence that names the help of the verb in a command line."""
+    return f"See: {_find_verb(arguments)[0]} --help"
+
+
+def _find_verb(arguments: list[str]) -> tuple[str, click.Command]:
+    """The verb in a command line, or the deepest group, with its full name."""
     path, command = ["litellmctl"], cast("click.Command", cli)
     for word in arguments:
         if isinstance(command, click.Group) and word in command.commands:
             path.append(word)
             command = command.commands[word]
-    return f"See: {' '.join((*path, '--help'))}"
+    return " ".join(path), command
 
 
-def _refuse(message: str, hint: str, code: ExitCode, *, as_json: bool) -> int:
+def _usage_hint(error: click.ClickException, arguments: list[str]) -> str:
+    """What to do about an invalid command line: for an unknown option, which ones the verb has."""
+    name, verb = _find_verb(arguments)
+    if not isinstance(error, click.NoSuchOption):
+        return help_hint(arguments)
+    options = [each for each in verb.params if isinstance(each, click.Option)]
+    known = {spelling for each in options for spelling in (*each.opts, *each.secondary_opts)}
+    if error.option_name in known:
+        return f"Write it after the verb: {name} {error.option_name}"
+    note = ""
+    if error.option_name in ENV_FILE:
+        note = f"{name} uses the installed environment. To change that: sudo litellmctl install -e FILE. "
+    if isinstance(verb, click.Group):
+        return help_hint(arguments)
+    shown = ", ".join(_render_option(each) for each in options)
+    return f"{note}The options of {name}: {shown}. {help_hint(arguments)}"
+
+
+def _render_option(option: click.Option) -> str:
+    """An option as the help shows it: `-c CONFIG`, `--offline`."""
+    value = "" if option.is_flag else f" {option.metavar or option.type.name.upper()}"
+    return f"{option.opts[0]}{value}"
+
+
+def _refuse(message: str, hint: str, code: ExitCode, *, as_json: bool, others: tuple[str, ...] = ()) -> int:
     if as_json:
-        click.echo(json.dumps({"ok": False, "exit_code": int(code), "error": message, "hint": hint}, indent=2))
+        more = {"others": list(others)} if others else {}
+        click.echo(
+            json.dumps({"ok": False, "exit_code": int(code), "error": message, "hint": hint, **more}, indent=2)
+        )
     else:
         click.echo(f"litellmctl: {printable(message)}", err=True)
         if hint:
             click.echo(f"  {printable(hint)}", err=True)
+        for other in others:
+            click.echo(f"  {printable(other)}", err=True)
     return int(code)
 
 
