@@ -116,12 +116,21 @@ def test_each_refusal_has_its_message(aws: Cloud, tmp_path: Path) -> None:
         ({"AWS_BEARER_TOKEN_BEDROCK": API_KEY}, "requires an HTTPS endpoint"),
         ({**PAIR, "AWS_ENDPOINT_URL_BEDROCK": "not a url"}, "not a url"),
         ({**PAIR, "AWS_ROLE_NAME": "arn:aws:iam::123456789012:role/x"}, "role can't be assumed: User: arn:aws:iam"),
-        ({"AWS_PROFILE": "mine"}, "uses a profile"),
+        ({"AWS_PROFILE": "mine"}, "there is no profile mine in /var/lib/litellm/.aws/credentials"),
     ]
     for environ, said in cases:
         report = look(tmp_path, service(aws, AWS_ENDPOINT_URL_STS=aws.api_url) | environ, f"us.{SONNET}")
         assert said in report.notes[0], environ
         assert lifecycles(report)[0]["source"] == "map"
+
+
+def test_the_keys_of_a_profile_are_used(aws: Cloud, tmp_path: Path) -> None:
+    """With AWS_PROFILE, Bedrock is queried with the keys of that profile in the file that the service reads."""
+    file = tmp_path / "profiles"
+    file.write_text(USER.profile("mine"), encoding="utf-8")
+    environ = service(aws, AWS_PROFILE="mine", AWS_SHARED_CREDENTIALS_FILE=str(file))
+    assert ask_bedrock(environ, "us-east-1", models=(SONNET,)).refusal is None
+    assert "no profile other" in str(ask_bedrock({**environ, "AWS_PROFILE": "other"}, "us-east-1").refusal)
 
 
 def test_an_environment_that_install_refuses_is_refused(aws: Cloud, tmp_path: Path) -> None:

@@ -11,11 +11,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from litellm_systemd.aws.credentials import callers
-from litellm_systemd.aws.sources import Credentials, blank_session, observe_instance, proxies_for
+from litellm_systemd.aws.sources import (
+    Credentials,
+    blank_session,
+    observe_instance,
+    proxies_for,
+    read_service_profile,
+)
 from litellm_systemd.bedrock.models import IdKind, Quota, default_endpoint, parse_bedrock_id
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.env.aws import (
@@ -35,6 +42,7 @@ from litellm_systemd.errors import InputError, InstallerError, Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.installed_litellm import Lifecycle, find_entry
 from litellm_systemd.gateway.models import ServedModel
+from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.stored_secrets import with_stored_secrets
 
 #: GetCallerIdentity gives the same answer in every region of a partition.
@@ -300,10 +308,13 @@ def _session(environ: Mapping[str, str]) -> Any:
     session.register_component("token_provider", TokenProviderChain([ScopedEnvTokenProvider(session, environ)]))
     if environ.get(BEARER_VARIABLE):
         return session
-    if any(environ.get(name) for name in (PROFILE, PROFILE_NAME, WEB_IDENTITY)):
-        raise Refused("the service uses a profile or a web identity, which litellmctl doesn't support")
+    if environ.get(WEB_IDENTITY):
+        raise Refused("the service uses a web identity, which litellmctl doesn't support")
     access, secret = (environ.get(name) for name in PAIR)
-    if access and secret:
+    if profile := environ.get(PROFILE_NAME) or environ.get(PROFILE):
+        keys = _profile(profile, environ)
+        session.set_credentials(keys.access_key, keys.secret_key, keys.session_token)
+    elif access and secret:
         session.set_credentials(access, secret, environ.get(TOKEN) or None)
     elif access or secret:
         raise Refused("the service's environment has half a key pair")
@@ -311,6 +322,13 @@ def _session(environ: Mapping[str, str]) -> Any:
         keys = _instance_role(environ)
         session.set_credentials(keys.access_key, keys.secret_key, keys.session_token)
     return session
+
+
+def _profile(name: str, environ: Mapping[str, str]) -> Credentials:
+    try:
+        return read_service_profile(name, environ, Path(Layout().state))
+    except InstallerError as error:
+        raise Refused(error.message) from None
 
 
 def _instance_role(environ: Mapping[str, str]) -> Credentials:

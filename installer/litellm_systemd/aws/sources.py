@@ -72,7 +72,17 @@ def read_profile(name: str, home: Path) -> Credentials:
         InputError: the profile has no key pair; the message says what it has instead.
         PermissionDenied: a file can't be read.
     """
-    credentials, config = home / ".aws" / "credentials", home / ".aws" / "config"
+    return _read_profile(name, home / ".aws" / "credentials", home / ".aws" / "config")
+
+
+def read_service_profile(name: str, environ: Mapping[str, str], home: Path) -> Credentials:
+    """The same from the files that the service reads: those that its environment names, else those in its home."""
+    credentials, config = (environ.get(each) for each in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"))
+    folder = home / ".aws"
+    return _read_profile(name, Path(credentials or folder / "credentials"), Path(config or folder / "config"))
+
+
+def _read_profile(name: str, credentials: Path, config: Path) -> Credentials:
     of_config, of_credentials = _profiles(config, headed=True), _profiles(credentials)
     found = {**_texts(of_config.get(name, {})), **_texts(of_credentials.get(name, {}))}
     if not found:
@@ -82,7 +92,7 @@ def read_profile(name: str, home: Path) -> Credentials:
             f"Found: {known}. 'aws configure --profile {name}' adds it.",
         )
     if not found.get("aws_access_key_id") or not found.get("aws_secret_access_key"):
-        raise InputError(f"the profile {name} in {home / '.aws'} {_what_it_is(found)}", _KEY_PAIR_HINT)
+        raise InputError(f"the profile {name} in {credentials.parent} {_what_it_is(found)}", _KEY_PAIR_HINT)
     return Credentials(
         found["aws_access_key_id"],
         found["aws_secret_access_key"],
