@@ -87,8 +87,9 @@ class Snapshot:
     cache_params. `callbacks`, `guardrails`, `cache_types` and `provider_needs` have each known name, with what it
     needs in addition. `proxy_callbacks` are the callbacks that the setting `callbacks` accepts: LiteLLM takes any
     other name there for a Python file. `guardrail_hooks` are the modes that a guardrail supports; one that is missing
-    supports all of `guardrail_modes`. `variables` are the environment variables that LiteLLM reads. `models` is the
-    model map: limits, prices, regions, end dates by name.
+    supports all of `guardrail_modes`. `variables` are the environment variables that LiteLLM reads; `variable_kinds`
+    has what it converts their values to (boolean, integer, number, true, True, text), and whether a bad one stops its
+    start. `models` is the model map: limits, prices, regions, end dates by name.
     """
 
     version: str
@@ -105,6 +106,7 @@ class Snapshot:
     log_levels: tuple[str, ...]
     routing_strategies: tuple[str, ...]
     variables: frozenset[str]
+    variable_kinds: Mapping[str, tuple[str, bool]]
     models: Mapping[str, Mapping[str, object]]
     routes: _Routes
 
@@ -229,6 +231,7 @@ def _parse(data: dict[str, Any]) -> Snapshot:
         log_levels=tuple(data["log_levels"]),
         routing_strategies=tuple(data["routing_strategies"]),
         variables=frozenset(data["variables"]),
+        variable_kinds={name: (str(each[0]), bool(each[1])) for name, each in data.get("variable_kinds", {}).items()},
         models=dict(data["models"]),
         routes=_parse_routes(data["routes"]),
     )

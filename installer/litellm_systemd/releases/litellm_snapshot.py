@@ -29,6 +29,7 @@ from litellm_systemd.releases.litellm_needs import Imports
 from litellm_systemd.releases.litellm_routes import Resolver
 from litellm_systemd.releases.litellm_sections import build_sections
 from litellm_systemd.releases.litellm_source import Lookups, Source, branches
+from litellm_systemd.releases.litellm_variables import find_variable_kinds
 
 #: The fields of the model map that are used: limits, prices, regions, ends and what the rules of the linter ask.
 _MODEL_FIELDS = (
@@ -112,6 +113,7 @@ def build_snapshot() -> str:
         "log_levels": ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
         "routing_strategies": sections["router_settings"]["routing_strategy"].values,
         "variables": sorted(each for each in lookups.variables if each.isupper()),
+        "variable_kinds": find_variable_kinds(),
         "models": {
             name: {field: values[field] for field in _MODEL_FIELDS if values.get(field) is not None}
             for name, values in litellm.model_cost.items()
