@@ -282,7 +282,9 @@ def test_certificates(content: str | None, mode: int, said: str, aws: Cloud) -> 
 
 def test_profile_of_a_user(tmp_path: Path, aws: Cloud) -> None:
     """A profile in .env, which the service cannot read, is refused with the verb that copies its key."""
-    with pytest.raises(InputError, match=r"\.env:1: AWS_PROFILE=cline, but the service reads no ~/\.aws") as caught:
+    with pytest.raises(
+        InputError, match=r"\.env:1: AWS_PROFILE is cline, but the service reads no ~/\.aws"
+    ) as caught:
         wanted(tmp_path, "AWS_PROFILE=cline\nAWS_REGION_NAME=us-east-1\n", "prompt_caching.yml")
     assert "init --from-profile cline" in caught.value.hint
     assert aws.seen == []

@@ -184,6 +184,14 @@ BROKEN = {
         OLD_ENV,
         outcome="warning",
     ),
+    "variable that nothing reads": BrokenHost(
+        KEEP_ENV + "echo 'LITELLM_PORT=\"4005\"' >> /etc/litellm/litellm.env",
+        "environment-doubtful",
+        "LITELLM_PORT has no effect",
+        OLD_ENV,
+        also=("environment-stale",),
+        outcome="warning",
+    ),
     "configuration typo": BrokenHost(TYPO, "configuration-unusable", "did you mean model_list", NO_TYPO),
     "not YAML": BrokenHost(
         f"cp -p {CONFIG} /root; echo '\"' >> {CONFIG}",

@@ -306,11 +306,88 @@ def test_sarif(capsys: pytest.CaptureFixture[str]) -> None:
     assert results[0]["locations"] == [
         {"physicalLocation": {"artifactLocation": {"uri": "bad.yaml"}, "region": {"startLine": 5, "startColumn": 7}}}
     ]
-    # What is wrong in the environment has no line: it is attached to the configuration.
-    assert results[-1]["locations"] == [{"physicalLocation": {"artifactLocation": {"uri": "bad.yaml"}}}]
+    # What is wrong with a variable is in the file of the environment.
+    assert results[-1]["locations"] == [
+        {"physicalLocation": {"artifactLocation": {"uri": "env"}, "region": {"startLine": 3}}}
+    ]
 
 
 @pytest.mark.usefixtures("here")
 def test_one_format() -> None:
     """--format and --json cannot be combined."""
     assert run_command(["config", "check", "bad.yaml", "--json", "--format", "sarif"]) == 64
+
+
+VARIABLES = """\
+LITELLM_MASTER_KEY=sk-0123456789abcdef0123456789abcdef
+LITELLM_PORT=4005
+LITELLM_HOST=0.0.0.0
+
+OPENAI_API_KEY=<your-api-key>
+MY_OWN=1
+{}
+"""
+INSTALL = ("install", "--dry-run", "--root", "root", "-c", "demo.yml", "-e", "v")
+
+
+def test_mistakes_in_variables_have_the_line_of_the_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`config check` and `install --dry-run` report names that nothing reads and placeholders, with their lines."""
+    (here / "v").write_text(VARIABLES.format(""))
+    assert run_command(["config", "check", "-e", "v", "demo.yml"]) == 0
+    printed = capsys.readouterr().out
+    assert "v:2: warning: LITELLM_PORT has no effect" in printed
+    assert "v:5: warning: OPENAI_API_KEY is a placeholder" in printed
+    assert "Neither LiteLLM nor the service reads these variables of v: MY_OWN." in printed
+    assert run_command([*INSTALL]) == 2
+    printed = capsys.readouterr().out
+    assert "v:3: LITELLM_HOST has no effect: neither LiteLLM nor the service reads it. Write it as HOST" in printed
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("DEBUG=release", "v:7: DEBUG is release, which is no boolean"),
+        ("DEBUG=app:*", "v:7: DEBUG is app:*"),
+        ("LITELLM_LOG=TRACE", "v:7: LITELLM_LOG=TRACE is not a log level"),
+        ("PROMETHEUS_METRICS_PORT=a", "v:7: PROMETHEUS_METRICS_PORT is a, which is no integer"),
+        (
+            "GOOGLE_APPLICATION_CREDENTIALS=/home/me/key.json",
+            "v:7: GOOGLE_APPLICATION_CREDENTIALS is /home/me/key.json",
+        ),
+    ],
+)
+def test_a_value_that_stops_the_gateway_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], line: str, cause: str
+) -> None:
+    """`install` refuses it before any change, with the line; what else is wrong in the file is reported as well."""
+    (here / "v").write_text(VARIABLES.format(line))
+    assert run_command([*INSTALL]) == 78
+    refused = capsys.readouterr().err
+    assert refused.startswith(f"litellmctl: {cause}")
+    assert "v:2: LITELLM_PORT has no effect" in refused
+    assert not (here / "root").exists()
+    assert run_command(["config", "check", "-e", "v", "demo.yml", "--json"]) == 78
+    printed = json.loads(capsys.readouterr().out)
+    assert "LITELLM_PORT" in json.dumps(printed)
+
+
+def test_a_hidden_file_that_the_configuration_refers_to(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that a variable names, to which a key for files refers, is reported with the line of the variable."""
+    model = "{model_name: a, litellm_params: {model: vertex_ai/gemini-2.5-pro, vertex_credentials: os.environ/MINE}}"
+    (here / "vertex.yaml").write_text(f"model_list:\n  - {model}\n")
+    (here / "v").write_text(f"{ENVIRONMENT}MINE=/home/me/key.json\n")
+    assert run_command(["config", "check", "-e", "v", "vertex.yaml"]) == 78
+    assert "v:3: error: MINE is /home/me/key.json, which the sandbox" in capsys.readouterr().out
+
+
+def test_a_drop_in_that_shows_hidden_files(here: Path) -> None:
+    """A file that the sandbox hides is an error, and a warning if a drop-in of the unit changes the sandbox."""
+    model = "{model_name: a, litellm_params: {model: vertex_ai/gemini-2.5-pro, vertex_credentials: /root/key.json}}"
+    layout = host(here, ENVIRONMENT, active=f"model_list:\n  - {model}\n")
+    report = check_config(Request(layout, cwd=here / "host"))
+    assert (codes(report), report.exit_code) == (["hidden-file"], ExitCode.CONFIG)
+    drop_ins = layout.real(f"{layout.service}.d")
+    drop_ins.mkdir(parents=True)
+    (drop_ins / "home.conf").write_text("[Service]\nBindReadOnlyPaths=/root/key.json\n")
+    report = check_config(Request(layout, cwd=here / "host"))
+    assert (codes(report), report.exit_code) == (["hidden-file"], ExitCode.OK)

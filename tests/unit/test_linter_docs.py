@@ -10,6 +10,7 @@ import pytest
 from litellm_systemd import gateway
 from litellm_systemd.env.settings import parse_dotenv
 from litellm_systemd.gateway.config import ConfigError, FileText, GatewayConfig, lint, parse_config, read_config
+from litellm_systemd.gateway.environment import hidden_file_findings, profile_findings
 
 TEXT = (Path(__file__).parents[2] / "docs/linter.md").read_text()
 SECTIONS = {section.partition("\n")[0]: section for section in re.split(r"^### ", TEXT, flags=re.MULTILINE)[1:]}
@@ -56,7 +57,12 @@ def found_in(text: str | None, environment: str | None) -> set[str]:
         config = MODELS + text
     given = VALID if environment is None else dict(parse_dotenv(environment, ".env").values)
     try:
-        return {each.code for each in lint(read(config), {"LITELLM_MASTER_KEY": "sk-good", **given})}
+        gateway_config, environ = read(config), {"LITELLM_MASTER_KEY": "sk-good", **given}
+        here = (
+            *hidden_file_findings(gateway_config, environ),
+            *profile_findings(gateway_config, environ, has_profiles=False),
+        )
+        return {each.code for each in (*lint(gateway_config, environ), *here)}
     except ConfigError as error:
         return {each.code for each in error.findings}
 

@@ -202,7 +202,7 @@ def test_the_same_options_in_all_verbs() -> None:
         "verify",
         "client",
     }
-    assert taking == reading | {"start", "restart", "reload"}
+    assert taking == reading | {"config use", "start", "restart", "reload"}
     assert {verb for verb in VERBS if "env_file" in options_of(verb)} == reading | {"init"}
     assert all(options_of(verb)["env_file"].opts == ["-e", "--env-file"] for verb in other)
 
@@ -241,3 +241,23 @@ def test_usage_errors_name_the_help_of_the_verb(
     """A usage error refers to the help of its own verb."""
     assert run_command(arguments) == 64
     assert capsys.readouterr().err.endswith(f"See: {named}\n")
+
+
+def test_a_short_option_means_the_same_in_every_verb() -> None:
+    """A short option has one long form in all verbs, and a verb with that long form has the short one too."""
+    spellings = [each.opts for verb in VERBS for each in options_of(verb).values()]
+    pairs = {(each[0], each[1]) for each in spellings if len(each) == 2}
+    assert len({short for short, _ in pairs}) == len(pairs) > 5
+    longs = {long: short for short, long in pairs}
+    assert all(each == [longs[each[-1]], each[-1]] for each in spellings if each[-1] in longs)
+
+
+def test_the_region_of_a_profile_counts_in_every_verb(scene: Scene) -> None:
+    """With AWS_PROFILE and no variable for the region, each verb uses the region of that profile."""
+    aws = scene.layout.real(scene.layout.state) / ".aws"
+    aws.mkdir(parents=True)
+    (aws / "config").write_text(f"[default]\nregion = us-east-1\n[profile work]\nregion = {HERE}\n")
+    (scene.folder / ".env").write_text(render_assignments({**KEY, "AWS_PROFILE": "work"}))
+    assert {(name, region) for _, name, region in scene.seen(config="./given.yml")} == {("given", HERE)}
+    (scene.folder / ".env").write_text(render_assignments({**KEY, "AWS_PROFILE": "work", "AWS_REGION": OPTION}))
+    assert {region for _, _, region in scene.seen(config="./given.yml")} == {OPTION}

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.cli.program import run_command
+from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.commands.doctor import require_place
 from litellm_systemd.commands.init import init
 from litellm_systemd.commands.preflight import require_files
 from litellm_systemd.commands.verify import Files
 from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.errors import CannotCreate, InputError, InstallerError, PermissionDenied
-from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases.bundle import open_source
 from litellm_systemd.report.report import Report
 from litellm_systemd.user_files import (
@@ -317,4 +317,4 @@ def test_certificates_of_others() -> None:
         text(Path(name) / "ca.pem", MALLORY)
         environment = {"SSL_CERT_FILE": f"{name}/ca.pem"}
         with pytest.raises(PermissionDenied, match=r"\.env: SSL_CERT_FILE: .*ca\.pem is not safe"):
-            require_files(Dotenv(".env", environment), environment, Layout())
+            require_files(Dotenv(".env", environment), environment, shipped_config("demo.yml"))

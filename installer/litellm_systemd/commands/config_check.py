@@ -16,9 +16,11 @@ from litellm_systemd.commands.resolve import Request, Selection, resolve, skippe
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.gateway.config import ConfigError, GatewayConfig, LintFinding, Severity, lint, read_config
+from litellm_systemd.gateway.environment import unread_names
 from litellm_systemd.gateway.models import build_served, end_findings
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config
+from litellm_systemd.host.sandbox import host_findings
 from litellm_systemd.releases.source import installed_version
 from litellm_systemd.report.annotations import render_github, render_sarif
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
@@ -37,16 +39,18 @@ def check_config(request: Request, *, strict: bool = False) -> Report:
     """
     selection = resolve(request, read_only=True)
     choice = selection.config
+    unread: tuple[str, ...] = ()
     try:
         config = read_gateway(request.layout, choice, selection.settings.region)
-        findings = (*_lint(config, selection), *_end_of_life(request, config, selection))
+        findings = (*_lint(request.layout, config, selection), *_end_of_life(request, config, selection))
+        unread = _unread_note(config, selection)
     except ConfigError as error:
         findings = error.findings
     source = str(choice.path or choice.name)
     return Report(
         f"{source}: {_count(findings)}",
         (*_lines(findings), *environment_check(selection)),
-        notes=(*(() if selection.unknown else selection.settings.warnings), *skipped_note(choice)),
+        notes=(*(() if selection.unknown else selection.settings.warnings), *unread, *skipped_note(choice)),
         data={
             "source": source,
             "environment": None if selection.unknown else selection.dotenv.source,
@@ -70,6 +74,16 @@ def render(report: Report, form: str, root: Path) -> str:
     return render_sarif(report, root, installed_version(), read_linter_docs())
 
 
+def _unread_note(config: GatewayConfig, selection: Selection) -> tuple[str, ...]:
+    """A note about variables of a .env that may be for other programs, or for code of the user's own."""
+    names = () if selection.unknown or selection.is_installed else unread_names(config, selection.dotenv.values)
+    if not names:
+        return ()
+    return (
+        f"Neither LiteLLM nor the service reads these variables of {selection.dotenv.source}: {', '.join(names)}.",
+    )
+
+
 def environment_check(selection: Selection) -> tuple[Check, ...]:
     """A skipped check with the reason if no environment is known."""
     if not selection.unknown:
@@ -91,10 +105,11 @@ def _lines(findings: Iterable[LintFinding]) -> Iterator[Check]:
         yield Check(item.code, _OUTCOMES[item.severity], detail, item.remedy)
 
 
-def _lint(config: GatewayConfig, selection: Selection) -> tuple[LintFinding, ...]:
+def _lint(layout: Layout, config: GatewayConfig, selection: Selection) -> tuple[LintFinding, ...]:
     if selection.unknown:
         return lint(config, None)
-    findings = lint(config, selection.environ)
+    here = host_findings(layout, config, selection.environ)
+    findings = selection.locate((*lint(config, selection.environ), *here))
     if selection.is_installed:
         return findings
     # An install gets the region from the EC2 instance metadata; a check does not wait two seconds for them.

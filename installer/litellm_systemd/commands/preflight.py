@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.aws.credentials import needs_metadata, uses_pair
+from litellm_systemd.aws.credentials import bedrock_models, needs_metadata, uses_pair
 from litellm_systemd.aws.sources import Credentials
 from litellm_systemd.client.certificate import judge_certificate
 from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, PAIR, PROFILE, PROFILE_NAME, SECRET, TOKEN
@@ -19,21 +19,19 @@ from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.env.secret_references import SecretReference
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.tls import load_pair, read_certificate, read_pair
-from litellm_systemd.env.variables import TLS_CERT_FILE, TLS_KEY_FILE
-from litellm_systemd.errors import InputError, PermissionDenied, Unavailable
+from litellm_systemd.env.variables import HIDDEN, TLS_CERT_FILE, TLS_KEY_FILE
+from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
+from litellm_systemd.gateway.config_types import ENVIRONMENT
+from litellm_systemd.gateway.environment import named_files
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.sandbox import own_profiles
 from litellm_systemd.host.stored_secrets import with_stored_secrets
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.user_files import require_trusted
 
 _BUNDLES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 NOT_ASKED = "The credentials were not checked with AWS. To check them: litellmctl verify"
-
-
-def own_profiles(layout: Layout) -> bool:
-    """Whether the home of the service has AWS profiles, which boto3 prefers to the role of the instance."""
-    return any(layout.real(f"{layout.state}/.aws/{name}").exists() for name in ("credentials", "config"))
 
 
 def find_instance_region(environment: Mapping[str, str]) -> str | None:
@@ -70,11 +68,14 @@ def require_role(gateway: GatewayConfig, environment: Mapping[str, str], layout:
 def require_pair(
     gateway: GatewayConfig, dotenv: Dotenv, environment: Mapping[str, str], installed: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """If a key pair is used that is not installed yet, check it with STS; return notes for the user.
+    """If a key pair or a profile is used that is not installed yet, check it with STS; return notes for the user.
 
     Raises:
-        InputError: AWS refuses it.
+        InputError: AWS refuses it, or there is no such profile.
     """
+    profile = next((name for name in (PROFILE_NAME, PROFILE) if environment.get(name)), None)
+    if profile is not None and environment[profile] != installed.get(profile) and bedrock_models(gateway):
+        return _require_profile(profile, dotenv, environment)
     names = (*PAIR, TOKEN)
     same = all(environment.get(name) == installed.get(name) for name in names)
     if same or not uses_pair(gateway, environment):
@@ -82,6 +83,18 @@ def require_pair(
     region = environment.get("AWS_REGION_NAME")
     credentials = Credentials(environment[KEY_ID], environment[SECRET], environment.get(TOKEN), region)
     return prove_pair(credentials, {**os.environ, **environment}, dotenv.where(KEY_ID))
+
+
+def _require_profile(variable: str, dotenv: Dotenv, environment: Mapping[str, str]) -> tuple[str, ...]:
+    from litellm_systemd.aws.sources import read_service_profile
+
+    try:
+        credentials = read_service_profile(environment[variable], environment, Path(Layout.state))
+    except MissingError as error:
+        raise InputError(f"{dotenv.where(variable)}: {error.message}", error.hint) from None
+    except InstallerError as error:
+        return (f"The AWS profile could not be checked: {error.message}. To call a model: litellmctl verify",)
+    return prove_pair(credentials, {**os.environ, **environment}, dotenv.where(variable))
 
 
 def prove_pair(credentials: Credentials, environ: Mapping[str, str], where: str) -> tuple[str, ...]:
@@ -115,23 +128,20 @@ def require_secrets(references: tuple[SecretReference, ...], environment: Mappin
     return (f"{names}: the service reads the value from AWS at each start and reload. It is stored nowhere here.",)
 
 
-def require_files(dotenv: Dotenv, environment: Mapping[str, str], layout: Layout) -> None:
-    """Check that the files in `.env` exist, that the service can read them, and that certificates are valid.
+def require_files(dotenv: Dotenv, environment: Mapping[str, str], gateway: GatewayConfig) -> None:
+    """Check that the files in `.env` and in the configuration exist and are readable, and certificates valid.
 
     Raises:
         InputError: one is not usable, with the line of the variable and the remedy.
     """
     for name in FILE_VARIABLES:
         if name in environment:
-            _require_file(dotenv, name, Path(environment[name]))
-    profile = next((name for name in (PROFILE_NAME, PROFILE) if name in environment), None)
-    shared = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
-    if profile and not any(name in environment for name in shared) and not own_profiles(layout):
-        raise InputError(
-            f"{dotenv.where(profile)}: {profile}={environment[profile]}, but the service reads no ~/.aws",
-            f"'litellmctl init --from-profile {environment[profile]}' writes the key of the profile to .env. Or name"
-            " a file of profiles for the service: AWS_SHARED_CREDENTIALS_FILE=/etc/litellm/NAME",
-        )
+            _require_file(f"{dotenv.where(name)}: {name}", Path(environment[name]), is_bundle=name in _BUNDLES)
+    for each in named_files(gateway, environment):
+        if each.must_exist and not HIDDEN.match(each.path):
+            name = str(each.key[-1])
+            place = f"{dotenv.where(name)}: {name}" if each.key[0] == ENVIRONMENT else str(gateway.place(each.key))
+            _require_file(place, Path(each.path))
 
 
 def require_tls(dotenv: Dotenv, settings: Settings, now: datetime) -> tuple[str, ...]:
@@ -181,8 +191,8 @@ def _locating(dotenv: Dotenv, name: str) -> Iterator[None]:
         raise type(error)(f"{dotenv.where(name)}: {error.message}", error.hint) from None
 
 
-def _require_file(dotenv: Dotenv, name: str, path: Path) -> None:
-    place = f"{dotenv.where(name)}: {name}={path}"
+def _require_file(key: str, path: Path, *, is_bundle: bool = False) -> None:
+    place = f"{key}={path}"
     try:
         is_readable = _service_reads(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -194,7 +204,7 @@ def _require_file(dotenv: Dotenv, name: str, path: Path) -> None:
             f"{place} can't be read by the user {contract.SERVICE_USER}, as which the service runs",
             f"Make it readable for all users (chmod o+r) or for the group: sudo chgrp {contract.SERVICE_USER} {path}",
         )
-    if name in _BUNDLES and path.is_file():
+    if is_bundle and path.is_file():
         try:
             require_trusted(path)
             ssl.create_default_context(cafile=str(path))
@@ -203,7 +213,7 @@ def _require_file(dotenv: Dotenv, name: str, path: Path) -> None:
                 f"{place} has no certificate in PEM", "PEM has lines like -----BEGIN CERTIFICATE-----."
             ) from None
         except PermissionDenied as error:
-            raise PermissionDenied(f"{dotenv.where(name)}: {name}: {error.message}", error.hint) from None
+            raise PermissionDenied(f"{key}: {error.message}", error.hint) from None
 
 
 def _service_reads(path: Path) -> bool:

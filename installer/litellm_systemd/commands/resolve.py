@@ -7,20 +7,33 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatch
 from pathlib import Path
 
+from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.contract import SERVICE_USER
-from litellm_systemd.env.settings import CONFIG_VARIABLE, Dotenv, Settings, build_settings, read_dotenv
-from litellm_systemd.errors import InputError, MissingError, NotInstalled, PermissionDenied
+from litellm_systemd.env.settings import (
+    CONFIG_VARIABLE,
+    REGION_VARIABLES,
+    Dotenv,
+    Settings,
+    build_settings,
+    read_dotenv,
+)
+from litellm_systemd.env.variables import drop_unset
+from litellm_systemd.errors import InputError, InstallerError, MissingError, NotInstalled, PermissionDenied
 from litellm_systemd.gateway.config import (
     ConfigChoice,
     ConfigOrigin,
+    LintFinding,
     resolve_name,
 )
+from litellm_systemd.gateway.config_types import Place
+from litellm_systemd.gateway.environment import environment_findings
+from litellm_systemd.host.aws_profile import find_profile_region
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, read_installed, read_manifest
@@ -77,6 +90,16 @@ class Selection:
         """The environment of the service; empty if none is known."""
         return {} if self.unknown else self.settings.environment
 
+    def locate(self, findings: Iterable[LintFinding]) -> tuple[LintFinding, ...]:
+        """The findings, each about a variable with the file and the line that set it."""
+        return tuple(_locate(each, self.dotenv) for each in findings)
+
+
+def _locate(finding: LintFinding, dotenv: Dotenv) -> LintFinding:
+    if finding.place.file is not None or finding.place.key not in dotenv.values:
+        return finding
+    return replace(finding, place=Place(dotenv.source, dotenv.lines.get(finding.place.key), key=finding.place.key))
+
 
 def resolve(request: Request, *, read_only: bool = False) -> Selection:
     """Choose the environment and the configuration. Changes nothing.
@@ -96,7 +119,12 @@ def resolve(request: Request, *, read_only: bool = False) -> Selection:
     if dotenv is None:
         _require_config(request, refusal)
         dotenv, unknown = Dotenv(request.layout.environment_file, {}), _no_environment(request, refusal)
-    settings = build_settings(dotenv, installed=installed, new_key=lambda: f"sk-{secrets.token_urlsafe(32)}")
+    try:
+        settings = build_settings(dotenv, installed=installed, new_key=lambda: f"sk-{secrets.token_urlsafe(32)}")
+    except InputError as error:
+        error.others = _other_findings(request, dotenv, error.message)
+        raise
+    settings = _with_profile_region(request.layout, settings, read_only=read_only)
     return Selection(
         dotenv=dotenv,
         settings=settings,
@@ -105,6 +133,32 @@ def resolve(request: Request, *, read_only: bool = False) -> Selection:
         is_installed=dotenv.values is installed,
         unknown=unknown,
     )
+
+
+def _with_profile_region(layout: Layout, settings: Settings, *, read_only: bool) -> Settings:
+    """Settings with the region of the AWS profile, if no variable names one.
+
+    The service has a home of its own. A verb that only reads also looks into the ~/.aws of the user who runs it.
+    """
+    if settings.region is not None:
+        return settings
+    homes = (layout.real(layout.state), *((Path.home(),) if read_only else ()))
+    region = find_profile_region(settings.environment, *homes)
+    if region is None:
+        return settings
+    return replace(settings, region=region, environment={**settings.environment, REGION_VARIABLES[0]: region})
+
+
+def _other_findings(request: Request, dotenv: Dotenv, reported: str) -> tuple[str, ...]:
+    """What else the linter finds in a .env, so that the user can fix all of it at once."""
+    try:
+        name = request.config or dotenv.values.get(CONFIG_VARIABLE) or find_active_config(request.layout)
+        gateway = read_gateway(request.layout, find_config(request, name or DEFAULT_CONFIG))
+    except InstallerError:
+        return ()  # without the configuration, it is not known which variables it refers to
+    found = (_locate(each, dotenv) for each in environment_findings(gateway, drop_unset(dotenv.values)))
+    others = (each for each in found if not reported.startswith(f"{each.place.position}: {each.place.key}"))
+    return tuple(f"{each}. {each.remedy}" for each in others)
 
 
 def _read_installed(layout: Layout, *, read_only: bool) -> tuple[Mapping[str, str], PermissionDenied | None]:

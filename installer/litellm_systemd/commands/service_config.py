@@ -34,14 +34,18 @@ from litellm_systemd.env.settings import REGION_VARIABLES, Settings
 from litellm_systemd.errors import Unavailable, UsageError
 from litellm_systemd.gateway.config import (
     ConfigChoice,
+    ConfigError,
     GatewayConfig,
     Severity,
     check,
     lint,
     profiles_outside_geography,
+    require_no_errors,
 )
+from litellm_systemd.gateway.environment import environment_findings
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.observe import read_manifest
+from litellm_systemd.host.sandbox import host_findings
 from litellm_systemd.host.state import is_edited
 from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.report.report import Outcome, Report
@@ -88,7 +92,7 @@ def resolve_service(request: Request) -> ServiceConfig:
     gateway, given = read_for_install(request.layout, choice, configs, take=request.take)
     configs |= given
     loads = loaded_names(request.layout, choice.name, gateway)
-    check(gateway, settings.environment)
+    _check(request, selection, gateway, settings)
     ends = _end_of_life_notes(request, gateway, settings)
     if request.prove_access:
         proven += require_pair(gateway, dotenv, settings.environment, installed)
@@ -102,19 +106,34 @@ def resolve_service(request: Request) -> ServiceConfig:
         own=own,
         loads=loads,
         notes=(
-            *(*settings.warnings, *proven, *_notes(choice, gateway, settings)),
+            *(*settings.warnings, *proven, *_notes(request, selection, gateway, settings)),
             *_geography_notes(settings, [configs[name].decode() for name in loads if name in configs]),
             *ends,
         ),
     )
 
 
+def _check(request: Request, selection: Selection, gateway: GatewayConfig, settings: Settings) -> None:
+    """Raise ConfigError for the first error of the linter, with the line of .env if it is about a variable."""
+    environ = settings.environment
+    try:
+        check(gateway, environ)
+        require_no_errors(host_findings(request.layout, gateway, environ))
+    except ConfigError as error:
+        found = selection.locate(error.findings)
+        others = selection.locate(environment_findings(gateway, environ))
+        raised = ConfigError(*found)
+        raised.others = tuple(f"{each}. {each.remedy}" for each in others if each != found[0])
+        raise raised from None
+
+
 def _check_before_region(request: Request, selection: Selection, chosen: GatewayConfig) -> tuple[str, ...]:
     """Check files and role first: outside EC2 the cause to report is the missing role, not the missing region."""
+    environ = selection.settings.environment
+    if request.prove_access or request.layout.is_host:
+        require_files(selection.dotenv, environ, chosen)
     if not request.prove_access:
         return ()
-    environ = selection.settings.environment
-    require_files(selection.dotenv, environ, request.layout)
     warnings = require_tls(selection.dotenv, selection.settings, datetime.now(timezone.utc))
     return (*warnings, *require_role(chosen, environ, request.layout))
 
@@ -155,10 +174,11 @@ def _end_of_life_notes(request: Request, gateway: GatewayConfig, settings: Setti
     return check_ends(request.layout, gateway, environ, request.today, allow=request.allow_ended)
 
 
-def _notes(choice: ConfigChoice, gateway: GatewayConfig, settings: Settings) -> tuple[str, ...]:
-    findings = lint(gateway, settings.environment)
+def _notes(request: Request, selection: Selection, gateway: GatewayConfig, settings: Settings) -> tuple[str, ...]:
+    environ = settings.environment
+    findings = selection.locate((*lint(gateway, environ), *host_findings(request.layout, gateway, environ)))
     warnings = (f"{item}. {item.remedy}" for item in findings if item.severity is Severity.WARNING)
-    return (*warnings, *skipped_note(choice))
+    return (*warnings, *skipped_note(selection.config))
 
 
 def _geography_notes(settings: Settings, texts: list[str]) -> tuple[str, ...]:

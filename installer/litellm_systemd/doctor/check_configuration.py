@@ -15,8 +15,9 @@ from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
 from litellm_systemd.env.variables import MASTER_KEY, SHORT_KEY
 from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable
-from litellm_systemd.gateway.config import ConfigError, Severity, lint
+from litellm_systemd.gateway.config import ConfigError, LintFinding, Severity, lint
 from litellm_systemd.host.encrypted_secrets import HOST_KEY, Undecryptable
+from litellm_systemd.host.sandbox import host_findings
 from litellm_systemd.host.state import FileKind
 from litellm_systemd.host.stored_secrets import with_stored_secrets
 from litellm_systemd.report.report import Outcome
@@ -94,6 +95,44 @@ def detect_environment_unusable(snapshot: Snapshot) -> Iterator[Finding]:
         _ = snapshot.settings
     except InputError as error:
         yield ENVIRONMENT.finding(error.message, path=snapshot.layout.environment_file, remedy=error.hint)
+    for item in _find_in_variables(snapshot):
+        if item.severity is Severity.ERROR:
+            yield ENVIRONMENT.finding(str(item), path=snapshot.layout.environment_file, remedy=item.remedy)
+
+
+def _find_in_variables(snapshot: Snapshot) -> tuple[LintFinding, ...]:
+    """What the linter finds in the variables; nothing if there is no configuration to check them with."""
+    try:
+        found = _findings(snapshot)
+    except (InputError, MissingError):
+        return ()
+    return tuple(item for item in found if _is_about_variable(item))
+
+
+def _findings(snapshot: Snapshot) -> tuple[LintFinding, ...]:
+    gateway, environ = snapshot.gateway, snapshot.environment
+    return (*lint(gateway, environ), *host_findings(snapshot.layout, gateway, environ))
+
+
+def _is_about_variable(item: LintFinding) -> bool:
+    return item.place.file is None
+
+
+DOUBTFUL_VARIABLE = Cause(
+    "environment-doubtful",
+    "LiteLLM starts with these variables, but a value is a placeholder, or a name is one that nothing reads.",
+    "sudoedit {path} && sudo litellmctl restart    # {remedy}",
+    outcome=Outcome.WARNING,
+    requires=("files-not-installed", "environment-unusable"),
+)
+
+
+@detects(DOUBTFUL_VARIABLE)
+def detect_environment_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect warnings of the linter about the variables of the environment file."""
+    for item in _find_in_variables(snapshot):
+        if item.severity is Severity.WARNING:
+            yield DOUBTFUL_VARIABLE.finding(str(item), path=snapshot.layout.environment_file, remedy=item.remedy)
 
 
 SECRETS = Cause(
@@ -185,13 +224,15 @@ def detect_configuration_unusable(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a configuration that cannot be read, or that the linter finds an error in."""
     path = snapshot.layout.config_link
     try:
-        gateway = snapshot.gateway
+        _ = snapshot.gateway
     except (InputError, MissingError) as error:
         yield UNUSABLE.finding(error.message, path=_file_of(error) or path, remedy=error.hint)
         return
     reported = _key_is_reported(snapshot)
-    for item in lint(gateway, snapshot.environment):
-        if item.severity is Severity.ERROR and not (reported and item.code == "weak-master-key"):
+    for item in _findings(snapshot):
+        if item.severity is not Severity.ERROR or _is_about_variable(item):
+            continue
+        if not (reported and item.code == "weak-master-key"):
             yield UNUSABLE.finding(str(item), path=item.place.file or path, remedy=item.remedy)
 
 
@@ -220,8 +261,8 @@ DOUBTFUL = Cause(
 @detects(DOUBTFUL)
 def detect_configuration_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect warnings of the linter about the active configuration."""
-    for item in lint(snapshot.gateway, snapshot.environment):
-        if item.severity is Severity.WARNING:
+    for item in _findings(snapshot):
+        if item.severity is Severity.WARNING and not _is_about_variable(item):
             path = item.place.file or snapshot.layout.config_link
             yield DOUBTFUL.finding(str(item), path=path, remedy=item.remedy)
 

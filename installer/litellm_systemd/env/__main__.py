@@ -42,7 +42,8 @@ service with exit code 78.
   ([operations.md](operations.md#secrets-at-rest)).
 - A secret may be a reference to AWS Secrets Manager or SSM Parameter Store, such as `aws-secretsmanager:NAME#KEY` or
   `aws-ssm:/NAME` ([operations.md](operations.md#secrets-in-aws)).
-- Any other variable passes through to LiteLLM as it is.
+- Any other variable passes through to LiteLLM as it is. `config check` and `install` report placeholders, names that
+  nothing reads, and values that stop LiteLLM ([linter.md](linter.md#variables-and-the-master-key)).
 """
 _CHECKS_HEAD = """
 ## What only install checks

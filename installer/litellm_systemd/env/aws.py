@@ -17,6 +17,7 @@ from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.env.variables import (
     AWS_BEDROCK_RUNTIME_ENDPOINT,
     ENDPOINT_URL,
+    HIDDEN,
     PATH,
     PROXY_URL,
     TABLE,
@@ -66,8 +67,6 @@ PROXY_VARIABLES = names_of_type(PROXY_URL)
 FILE_VARIABLES = names_of_type(PATH)
 #: botocore sends even requests for the instance metadata through a proxy, which would answer for its own host.
 NEVER_PROXIED = ("169.254.169.254", "fd00:ec2::254", "127.0.0.1", "localhost")
-#: What the service's sandbox hides: ProtectHome=yes and PrivateTmp=yes in units/litellm.service.j2.
-_HIDDEN = re.compile(r"/(home|root|run/user|tmp|var/tmp)(/|$)")
 _ENDPOINT_REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.(?:vpce\.)?amazonaws\.com")
 
 
@@ -180,8 +179,8 @@ def _check_text(dotenv: Dotenv, values: Mapping[str, str]) -> None:
 
 def _check_shapes(dotenv: Dotenv, values: Mapping[str, str]) -> None:
     key_id, secret = values.get(KEY_ID), values.get(SECRET)
-    if key_id is None or secret is None:
-        return
+    if key_id is None or secret is None or "AWS_ENDPOINT_URL" in values:
+        return  # keys of another service, such as MinIO, have any form
     if _SECRET.fullmatch(key_id) and _KEY_ID.fullmatch(secret):
         raise InputError(f"{dotenv.where(KEY_ID)}: {KEY_ID} and {SECRET} are swapped", "Swap their values.")
     if not _KEY_ID.fullmatch(key_id):
@@ -352,7 +351,7 @@ def _check_proxy(dotenv: Dotenv, values: Mapping[str, str], name: str) -> None:
 
 def _check_path(dotenv: Dotenv, values: Mapping[str, str], variable: Variable[str | None]) -> None:
     name, path = variable.name, variable.read(values, dotenv.where)
-    if path is not None and _HIDDEN.match(path):
+    if path is not None and HIDDEN.match(path):
         raise InputError(
             f"{dotenv.where(name)}: the sandbox of the service hides {name}={path} (/home, /root, /tmp)",
             f"Copy the file to /etc/litellm, readable by the group litellm, and set {name}=/etc/litellm/NAME",

@@ -13,6 +13,7 @@ from litellm_systemd.env.dotenv import MAX_TOTAL_BYTES, check_assignment
 from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
 from litellm_systemd.env.dotenv import read_dotenv as read_dotenv
+from litellm_systemd.env.placeholders import is_known_key
 from litellm_systemd.env.secret_references import find_references, is_reference
 from litellm_systemd.env.tls import TlsFiles, find_files
 from litellm_systemd.env.variables import (
@@ -172,6 +173,12 @@ def _master_key(
     if key == REFUSED_KEY:
         raise InputError(
             f"{dotenv.where(name)}: {name}={key} is the key of every LiteLLM tutorial",
+            "Remove the line, and a strong key is generated.",
+        )
+    # A key that is installed already stays: the doctor reports it.
+    if name in dotenv.lines and is_known_key(key):
+        raise InputError(
+            f"{dotenv.where(name)}: {name} is a placeholder or a key of tutorials, which protects nothing",
             "Remove the line, and a strong key is generated.",
         )
     if key != key.strip() or not key.isascii() or not key.isprintable():

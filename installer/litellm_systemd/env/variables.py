@@ -29,6 +29,8 @@ _NINE_DIGITS = 999_999_999
 #: LiteLLM refuses the first one itself (proxy/auth/master_key_boot_check.py). The second one is the workshop's.
 REFUSED_KEY = "sk-1234"
 EXAMPLE_KEY = "sk-litellm-test-key"
+#: What the sandbox of the service hides: ProtectHome=yes and PrivateTmp=yes in units/litellm.service.j2.
+HIDDEN = re.compile(r"/(home|root|run/user|tmp|var/tmp)(?:/|$)")
 #: Characters. A client that guesses keys finds a shorter one; a generated key has 46.
 SHORT_KEY = 20
 

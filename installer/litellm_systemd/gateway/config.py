@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -423,6 +423,13 @@ def check(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     findings = lint(config, environ)
     # The service's main process checks too, and is forked: it has no use for the megabytes of the snapshot.
     load_snapshot.cache_clear()
+    # The service's main process checks too, and is forked: it has no use for the megabytes of the map afterwards.
+    read_model_map.cache_clear()
+    require_no_errors(findings)
+
+
+def require_no_errors(findings: Iterable[LintFinding]) -> None:
+    """Raise ConfigError for the first error; warnings pass."""
     for finding in findings:
         if finding.severity is Severity.ERROR:
             raise ConfigError(finding)

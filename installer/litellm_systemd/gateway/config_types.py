@@ -21,6 +21,9 @@ Mark = tuple[str, int, int]
 #: Our own key at the top of a configuration, which LiteLLM ignores: the identity that must call Bedrock.
 IDENTITY = "x-identity"
 
+#: The first step of the path of a finding about a variable of the environment; the second one is its name.
+ENVIRONMENT = "environment"
+
 
 def render_key(path: KeyPath) -> str:
     """A key path as text: `model_list[2].litellm_params.model`."""
@@ -243,15 +246,16 @@ class GatewayConfig:
         return value if isinstance(value, Mapping) else {}
 
     def error(self, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
-        """An error at a key of this configuration; the empty path means the service's environment."""
+        """An error at a key of this configuration, or at `(ENVIRONMENT, VARIABLE)`; (): the environment."""
         return self._finding(Severity.ERROR, code, path, message, remedy)
 
     def warning(self, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
-        """A warning at a key of this configuration; the empty path means the service's environment."""
+        """A warning at a key of this configuration, or at `(ENVIRONMENT, VARIABLE)`; (): the environment."""
         return self._finding(Severity.WARNING, code, path, message, remedy)
 
     def _finding(self, severity: Severity, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
-        return LintFinding(severity, code, self.place(path) if path else Place(), message, remedy)
+        place = Place(key=str(path[1])) if path[:1] == (ENVIRONMENT,) else self.place(path) if path else Place()
+        return LintFinding(severity, code, place, message, remedy)
 
     def place(self, path: KeyPath) -> Place:
         """The position of a key, or of its closest parent in the file."""

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from litellm_systemd.env.variables import EXAMPLE_KEY, MASTER_KEY, REFUSED_KEY
 from litellm_systemd.gateway.callbacks import callback_findings
 from litellm_systemd.gateway.config_types import (
+    ENVIRONMENT,
     IDENTITY,
     REFERENCE,
     Fallback,
@@ -22,6 +23,7 @@ from litellm_systemd.gateway.config_types import (
     mappings,
     resolve_reference,
 )
+from litellm_systemd.gateway.environment import environment_findings
 from litellm_systemd.gateway.guardrails import guardrail_findings
 from litellm_systemd.gateway.installed_litellm import caches_prompts
 from litellm_systemd.gateway.models import model_findings, with_own_variables
@@ -331,7 +333,15 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
         _hazards,
         _plain_secrets,
     )
-    rules = (*settings, identity_findings, model_findings, route_findings, python_findings, callback_findings)
+    rules = (
+        *settings,
+        environment_findings,
+        identity_findings,
+        model_findings,
+        route_findings,
+        python_findings,
+        callback_findings,
+    )
     found = [finding for rule in rules for finding in rule(config, environ or {})]
     # A text that LiteLLM takes for a value has one cause. What it breaks is not reported again.
     unresolved = {finding.place.key for finding in found if finding.code.endswith("-reference")}
@@ -405,7 +415,9 @@ def _environment(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[
     for name in _EMPTY_IS_A_VALUE:
         if environ.get(name) == "":
             remedy = f"Remove {name} from .env, or give it a value."
-            yield config.error("empty-variable", (), f"{name} is empty, and LiteLLM uses the empty value", remedy)
+            yield config.error(
+                "empty-variable", (ENVIRONMENT, name), "is empty, and LiteLLM uses the empty value", remedy
+            )
     trio = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     if all(environ.get(name) == "" for name in trio):
         message = f"{', '.join(trio)} are empty: LiteLLM would sign with the empty values"
@@ -420,7 +432,8 @@ def _database(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Lin
     if resolve_reference(general.get("database_url"), environ):
         yield config.error("database", path, needs, remedy)
     elif environ.get("DATABASE_URL") or environ.get("DIRECT_URL"):
-        yield config.error("database", (), f"DATABASE_URL {needs}", remedy)
+        name = "DATABASE_URL" if environ.get("DATABASE_URL") else "DIRECT_URL"
+        yield config.error("database", (ENVIRONMENT, name), needs, remedy)
     elif general.get("database_url"):
         yield config.warning(
             "no-database", path, "refers to a variable that is not set: there is no database", remedy
@@ -456,8 +469,8 @@ def _debug(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFi
             yield config.warning("debug-log", (section, key), "writes prompts to the journal", remedy)
     own = config.section("environment_variables").get("LITELLM_LOG")
     if str(own or environ.get("LITELLM_LOG")).upper() == "DEBUG":
-        path: KeyPath = ("environment_variables", "LITELLM_LOG") if own else ()
-        message = "writes prompts to the journal" if own else "LITELLM_LOG=DEBUG writes prompts to the journal"
+        path: KeyPath = ("environment_variables" if own else ENVIRONMENT, "LITELLM_LOG")
+        message = "writes prompts to the journal" if own else "is DEBUG, which writes prompts to the journal"
         yield config.warning("debug-log", path, message, "Set LITELLM_LOG=INFO outside of a test.")
 
 
