@@ -26,7 +26,7 @@ _VALIDATED = ("model_list", "guardrails")
 _NUMBERS = frozenset(("integer", "number"))
 _CONTAINERS = frozenset(("array", "object"))
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)[a-z]*")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)(?:ecs?|econds?|ins?|inutes?|rs?|ours?|ays?)?")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _NOUNS = {"string": "a text", "integer": "a number", "number": "a number", "boolean": "true or false"}
@@ -143,7 +143,7 @@ def unknown_value(config: GatewayConfig, path: KeyPath, value: str, choices: tup
 
 def closest(name: str, known: Iterable[str]) -> str:
     """The end of a message that says which known name was probably meant, such as ": did you mean redis?"."""
-    names = sorted(known)
+    names = {each.lower(): each for each in sorted(known)}
     starts = [each for each in names if each.startswith(name.lower())]
     close = starts or difflib.get_close_matches(name.lower(), names, n=1)
-    return f": did you mean {close[0]}?" if close else ""
+    return f": did you mean {names[close[0]]}?" if close else ""

@@ -283,7 +283,7 @@ _SECRET = re.compile(
 )
 #: Placeholder keys for servers that need none, as in LiteLLM's examples.
 _PLACEHOLDER = re.compile(
-    r"\b(fake|dummy|none|null|empty|anything|not[-_ ]?needed|no[-_ ]?key|ollama)\b", re.IGNORECASE
+    r"\b(fake|dummy|none|null|empty|anything|not[-_ ]?needed|no[-_ ]?key|ollama|lm[-_ ]?studio|x+)\b", re.IGNORECASE
 )
 
 #: Settings for detailed debugging: LiteLLM then logs whole requests.

@@ -44,8 +44,9 @@ _PART = re.compile(rf"(?:\$\{{(?:env[:.])?|{REFERENCE}|os\.environ\[[\"']){_NAME
 #: Keys whose values are texts or patterns, in which these characters have other meanings.
 _PROSE = frozenset(
     (
-        *("content", "custom_code", "description", "instructions", "mock_response", "pattern", "patterns", "prompt"),
-        *("prompts", "regex", "system_prompt", "tags", "template", "text"),
+        *("blocked_words", "content", "custom_code", "description", "instructions", "keyword", "keywords"),
+        *("mock_response", "pattern", "patterns", "prompt", "prompts", "regex", "system_prompt", "tags", "template"),
+        *("text",),
     )
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding, Severity
-from litellm_systemd.gateway.kinds import kind_findings, misspelt_findings, unknown_value
+from litellm_systemd.gateway.kinds import closest, kind_findings, misspelt_findings, unknown_value
 from litellm_systemd.gateway.models import with_own_variables
 from litellm_systemd.gateway.snapshot import Setting, load_snapshot
 
@@ -18,7 +18,6 @@ _LIST = Setting(frozenset(("array",)))
 #: Settings that LiteLLM reads in another way than it declares them, or does not declare (load_config in
 #: proxy/proxy_server.py).
 _READ_AS: Mapping[str, Mapping[str, Setting]] = {
-    "general_settings": {"ui_access_mode": Setting()},
     "litellm_settings": {
         **dict.fromkeys(("audit_log_callbacks", "failure_callback", "success_callback"), _LIST),
         **dict.fromkeys(
@@ -26,7 +25,7 @@ _READ_AS: Mapping[str, Mapping[str, Setting]] = {
         ),
         **dict.fromkeys(("drop_params", "json_logs"), _BOOLEAN),
         "default_max_internal_user_budget": _NUMBER,
-        "cache_params": Setting(frozenset(("object",))),
+        **dict.fromkeys(("cache_params", "default_internal_user_params"), Setting(frozenset(("object",)))),
     },
 }
 
@@ -47,6 +46,9 @@ _BUDGETS = (
 _REDIS = ("host", "url", "startup_nodes", "redis_startup_nodes", "sentinel_nodes")
 _REDIS_VARIABLES = ("REDIS_HOST", "REDIS_URL", "REDIS_CLUSTER_NODES", "REDIS_STARTUP_NODES", "REDIS_SENTINEL_NODES")
 
+#: Receivers of alerts that are no callbacks (proxy/utils.py).
+_RECEIVERS = ("slack", "ms_teams", "email", "webhook", "sentry")
+
 _LOG_LEVEL = ("environment_variables", "LITELLM_LOG")
 
 
@@ -60,9 +62,49 @@ def value_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
         settings = {**known[section], **_READ_AS.get(section, {})}
         if section == "router_settings":
             settings["routing_strategy"] = Setting(frozenset(("string",)), snapshot.routing_strategies)
+        elif section == "general_settings":  # a mapping names a group of the single sign-on
+            settings["ui_access_mode"] = Setting(frozenset(("object",)), known[section]["ui_access_mode"].values)
         yield from kind_findings(config, (section,), config.section(section), settings)
+    yield from _policies(config)
+    yield from _alerts(config)
     yield from _cache(config, environ)
     yield from _log_level(config)
+
+
+def _policies(config: GatewayConfig) -> Iterator[LintFinding]:
+    """Numbers of retries and failures for each kind of error, whose names LiteLLM reads and others not."""
+    router = config.section("router_settings")
+    groups = router.get("model_group_retry_policy")
+    for key in ("retry_policy", "allowed_fails_policy"):
+        yield from _policy(config, ("router_settings", key), router.get(key), key)
+    for name, policy in groups.items() if isinstance(groups, Mapping) else ():
+        yield from _policy(config, ("router_settings", "model_group_retry_policy", str(name)), policy, "retry_policy")
+
+
+def _policy(config: GatewayConfig, path: KeyPath, policy: object, kind: str) -> Iterator[LintFinding]:
+    known = load_snapshot().sections[kind]
+    if not isinstance(policy, Mapping):
+        if policy is not None and path[-1] != kind:  # the kind of the setting itself is known
+            yield config.error("wrong-kind", path, "is not a mapping", f"Write it like this: {{{min(known)}: 3}}")
+        return
+    yield from kind_findings(config, path, policy, known)
+    for name in map(str, policy):
+        if name not in known:
+            remedy = f"Write one of: {', '.join(known)}."
+            yield config.warning("unknown-setting", (*path, name), f"is ignored{closest(name, known)}", remedy)
+
+
+def _alerts(config: GatewayConfig) -> Iterator[LintFinding]:
+    """Receivers and kinds of alerts that do not exist: LiteLLM ignores them."""
+    snapshot = load_snapshot()
+    known = {"alerting": (*_RECEIVERS, *snapshot.callbacks), "alert_types": tuple(snapshot.sections["alert_types"])}
+    for key, choices in known.items():
+        values = config.section("general_settings").get(key)
+        for index, name in enumerate(values if isinstance(values, list) else ()):
+            if isinstance(name, str) and name not in choices:
+                message = f"is {name[:60]}, which LiteLLM does not know{closest(name, choices)}"
+                remedy = f"Write one of: {', '.join(_RECEIVERS if key == 'alerting' else choices)}."
+                yield config.warning("unknown-value", ("general_settings", key, index), message, remedy)
 
 
 def _cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:

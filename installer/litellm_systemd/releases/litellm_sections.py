@@ -62,6 +62,7 @@ def build_sections(
         importlib.import_module("litellm.types.guardrails"),
         importlib.import_module("litellm.caching"),
     )
+    alerts = importlib.import_module("litellm.types.integrations.slack_alerting")
     helper = importlib.import_module("litellm.litellm_core_utils.model_param_helper").ModelParamHelper
     constants: Any = importlib.import_module("litellm.constants")
     redis: Any = importlib.import_module("litellm._redis")
@@ -96,6 +97,9 @@ def build_sections(
         | _fields(router.LiteLLM_Params),
         "model_info": _named(keys["model_info"], prices) | _fields(utils.ModelInfo) | _fields(router.ModelInfo),
         "guardrail": _fields(guardrails.LitellmParams),
+        "retry_policy": _fields(router.RetryPolicy),
+        "allowed_fails_policy": _fields(router.AllowedFailsPolicy),
+        "alert_types": _named(each.value for each in alerts.AlertType),
         # What the cache does not know goes to the client of Redis.
         "cache_params": _named(
             caches.keys["redis_kwargs"], redis._get_redis_kwargs(), redis._get_redis_cluster_kwargs()
