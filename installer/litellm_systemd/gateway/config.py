@@ -423,8 +423,6 @@ def check(config: GatewayConfig, environ: Mapping[str, str]) -> None:
     findings = lint(config, environ)
     # The service's main process checks too, and is forked: it has no use for the megabytes of the snapshot.
     load_snapshot.cache_clear()
-    # The service's main process checks too, and is forked: it has no use for the megabytes of the map afterwards.
-    read_model_map.cache_clear()
     require_no_errors(findings)
 
 
