@@ -34,7 +34,7 @@ def answer(call: dict[str, Any]) -> list[str] | None:
 
 if __name__ == "__main__":
     calls = json.load(sys.stdin)
+    snapshot = build_snapshot()
     with contextlib.redirect_stdout(sys.stderr):
-        snapshot = build_snapshot()
         answers = [answer(dict(call)) for call in calls]
     sys.stdout.write(json.dumps({"snapshot": snapshot, "answers": answers}))

@@ -94,7 +94,7 @@ FORMS = (
         "us.anthropic.claude-opus-9",
         "anthropic.claude-next-v9:0",
         "claude-newfamily-9",
-        "claude-3-nobody",
+        "claude-3-other",
         "amazon_nova/x",
     ),
     *("us.NAME", "owner/model:" + 64 * "a", "owner/model:latest", "azure/NAME", "cohere/NAME", "anthropic/NAME"),
@@ -242,7 +242,7 @@ def test_without_a_usable_snapshot_the_shipped_one_is_used(release: Path, conten
     ],
 )
 def test_resolving_a_name(model: str, expected: Resolved | None) -> None:
-    """A name resolves without LiteLLM, by its prefix or by itself; a name of nobody resolves to nothing."""
+    """A name resolves without LiteLLM, by its prefix or by itself; a name that no provider has does not."""
     assert read_shipped().resolve(model) == expected
 
 

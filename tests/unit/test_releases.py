@@ -62,6 +62,7 @@ def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "install_wheel", lambda *_: None)
     monkeypatch.setattr(build, "try_release", lambda *_: Trial("3.11.2", {}))
     monkeypatch.setattr(build, "try_import", lambda *_: None)
+    monkeypatch.setattr(build, "take_snapshot", lambda *_: None)
 
 
 def left(layout: Layout) -> list[str]:

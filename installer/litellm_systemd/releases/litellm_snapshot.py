@@ -1,6 +1,7 @@
 """Write what the installed LiteLLM knows to a file, for `gateway.snapshot`: `python -m …litellm_snapshot FILE`.
 
-`--shipped` instead of a file writes the one in this package, after the LiteLLM of the lock has changed.
+`--shipped` instead of a file writes the one in this package, after the LiteLLM of the lock has changed. Without an
+argument it is printed.
 
 The trial of a release runs it with the release's Python. LiteLLM is imported, which takes seconds, unless its version
 is that of the snapshot in this package: then that is copied.
@@ -9,6 +10,7 @@ is that of the snapshot in this package: then that is copied.
 from __future__ import annotations
 
 import ast
+import contextlib
 import enum
 import importlib
 import inspect
@@ -44,7 +46,7 @@ _MODEL_FIELDS = (
 _LOOKED_UP = "|".join(
     (
         *("general_settings", "litellm_settings", r"model_info(\.get\(|\[\")", r"\(litellm, "),
-        *("environ", "getenv", "get_secret", "envvar", r"in litellm\.\w*callback"),
+        *("environ", "getenv", "get_secret", "envvar", r"env\w*\(\s*\"[A-Z]", r"in litellm\.\w*callback"),
     )
 )
 
@@ -79,6 +81,11 @@ def write_snapshot(path: Path) -> None:
 def build_snapshot() -> str:
     """The snapshot of the LiteLLM that this Python has, as JSON: the same text for the same version."""
     os.environ.update(_ENVIRONMENT)
+    with contextlib.redirect_stdout(sys.stderr):
+        return _dump(_collect(), 3) + "\n"
+
+
+def _collect() -> dict[str, Any]:
     _refuse_connections()
     importlib.import_module("litellm.proxy.proxy_server")
     litellm: Any = importlib.import_module("litellm")
@@ -88,12 +95,16 @@ def build_snapshot() -> str:
     lookups = source.find_lookups(_LOOKED_UP)
     models = source.find_lookups(r"optional_params|litellm_params|class \w+Config\b", folder / "llms")
     caches = source.find_lookups("redis_kwargs", folder / "_redis.py")
-    configuration = tuple(source.find_functions(r"\bconfig(\.get\(|\[)\"(model_list|\w+_settings)", folder / "proxy"))
+    configuration = tuple(
+        source.find_functions(
+            r"^class ProxyConfig\b|\bconfig(\.get\(|\[)\"(model_list|\w+_settings)", folder / "proxy"
+        )
+    )
     imports, features = Imports(), _Features(folder)
     litellm.model_cost.pop("sample_spec", None)
     resolver = Resolver()
     sections = build_sections(lookups, models, caches, configuration)
-    data = {
+    return {
         "format": FORMAT,
         "version": metadata.version("litellm"),
         "sections": {name: _render(settings) for name, settings in sections.items()},
@@ -120,7 +131,6 @@ def build_snapshot() -> str:
         },
         "routes": resolver.build(),
     }
-    return _dump(data, 3) + "\n"
 
 
 def _dump(value: Any, depth: int) -> str:
@@ -255,5 +265,7 @@ def _with_modules(body: Iterable[ast.stmt], names: Mapping[str, Any]) -> Iterato
 if __name__ == "__main__":
     if sys.argv[1:] == ["--shipped"]:
         SHIPPED.write_text(build_snapshot(), encoding="utf-8")
-    else:
+    elif sys.argv[1:]:
         write_snapshot(Path(sys.argv[1]))
+    else:
+        sys.stdout.write(build_snapshot())

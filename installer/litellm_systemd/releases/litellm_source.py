@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 #: A top-level statement starts in the first column, unless it closes a bracket or continues a statement.
 _STATEMENT = re.compile(r"^(?=[^\s)\]}#])", re.MULTILINE)
+
+#: The same in a class or a condition.
+_INNER = re.compile(r"^ {4}(?=[^\s)\]}#])", re.MULTILINE)
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w-]*")
 
@@ -163,13 +167,29 @@ def _constants(texts: Iterable[str]) -> dict[str, frozenset[str]]:
 
 
 def _statements(text: str, wanted: re.Pattern[str]) -> Iterator[ast.Module]:
-    """The trees of the top-level statements that mention a wanted word; of the whole text if they cannot be split."""
-    starts = [match.start() for match in _STATEMENT.finditer(text)]
-    parts = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    """The trees of the top-level statements that mention a wanted word; of the whole text if they cannot be split.
+
+    Of a class or a condition, the statements in it that do, unless its own line mentions a word.
+    """
     try:
-        yield from [ast.parse(part) for part in parts if wanted.search(part)]
+        yield from [tree for part in _split(text, _STATEMENT) if wanted.search(part) for tree in _parse(part, wanted)]
     except SyntaxError:
         yield ast.parse(text)
+
+
+def _parse(statement: str, wanted: re.Pattern[str]) -> list[ast.Module]:
+    first, _, rest = statement.partition("\n")
+    if not first.startswith(("class ", "if ")) or wanted.search(first):
+        return [ast.parse(statement)]
+    try:
+        return [ast.parse(textwrap.dedent(part)) for part in _split(rest, _INNER) if wanted.search(part)]
+    except SyntaxError:
+        return [ast.parse(statement)]
+
+
+def _split(text: str, start: re.Pattern[str]) -> list[str]:
+    starts = [match.start() for match in start.finditer(text)]
+    return [text[begin:end] for begin, end in zip(starts, [*starts[1:], len(text)], strict=True)]
 
 
 def branches(tree: ast.AST, variable: str) -> dict[str, list[ast.stmt]]:
