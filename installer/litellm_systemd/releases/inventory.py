@@ -45,8 +45,13 @@ class Release:
 
 def read_release(layout: Layout, identifier: str) -> Release:
     """Read the release.json of a release. Missing fields, and a file that can't be read, give empty values."""
+    return read_mark(layout.real(layout.release(identifier)), identifier)
+
+
+def read_mark(folder: Path, identifier: str) -> Release:
+    """Read the release.json in a folder, as `read_release` does."""
     try:
-        found = json.loads((layout.real(layout.release(identifier)) / RELEASE_MARK).read_text(encoding="utf-8"))
+        found = json.loads((folder / RELEASE_MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         found = {}
     known = found if isinstance(found, dict) else {}

@@ -32,6 +32,7 @@ from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, Unavailable, UsageError
 from litellm_systemd.host.observe import RELEASE_MARK
 from litellm_systemd.releases.bad_versions import find_bad
+from litellm_systemd.releases.inventory import read_mark
 from litellm_systemd.releases.requirements_lock import (
     LOCK,
     SUPPORTED_LITELLM,
@@ -252,7 +253,7 @@ def _checkout(found: Distribution) -> str:
     """Return the checkout that this package was installed from: as a release, quickstart.sh or pip recorded it."""
     prefix = Path(sys.prefix)
     if (prefix / RELEASE_MARK).is_file():
-        return str(json.loads((prefix / RELEASE_MARK).read_text(encoding="utf-8")).get("checkout", ""))
+        return read_mark(prefix, prefix.name).checkout
     if (prefix / CHECKOUT_MARK).is_file():
         return (prefix / CHECKOUT_MARK).read_text(encoding="utf-8").strip()
     origin = json.loads(found.read_text("direct_url.json") or "{}")
