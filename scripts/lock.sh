@@ -1,5 +1,7 @@
 #!/bin/bash
 # Write installer/litellm_systemd/requirements.lock: every package of a release, at one version, with its hashes.
+# Write groups.lock next to it: what each group adds to that. The groups are the extras of setup.cfg except bench and
+# test. All are resolved together with the base, so that a release may have any of them.
 # Also write the day on which its LiteLLM was uploaded, into releases/advisories.yml.
 #
 #   scripts/lock.sh                            apply changes of setup.cfg; all other packages keep their version
@@ -19,6 +21,7 @@ readonly CHECKOUT
 . "$CHECKOUT/scripts/lib.sh"
 
 readonly LOCK=$CHECKOUT/installer/litellm_systemd/requirements.lock
+readonly GROUPS_LOCK=$CHECKOUT/installer/litellm_systemd/groups.lock
 readonly ADVISORIES=$CHECKOUT/installer/litellm_systemd/releases/advisories.yml
 # The oldest glibc of the systems that are supported: Amazon Linux 2023 has 2.34.
 readonly PLATFORMS=(x86_64-manylinux_2_34 aarch64-manylinux_2_34)
@@ -40,13 +43,18 @@ if [[ ${1:-} == --newest-litellm ]]; then
 fi
 
 # Not setup.cfg itself: uv would build the package to learn what it needs.
-"$(find_python)" - "$CHECKOUT/setup.cfg" >"$scratch/requirements.in" <<'PYTHON'
-import configparser, sys
+mkdir "$scratch/groups"
+"$(find_python)" - "$CHECKOUT/setup.cfg" "$scratch" <<'PYTHON'
+import configparser, pathlib, sys
 
 setup = configparser.ConfigParser(comment_prefixes=("#",))
 setup.read(sys.argv[1], encoding="utf-8")
+scratch = pathlib.Path(sys.argv[2])
 wanted = setup["options"]["install_requires"].splitlines()
-print("\n".join(line for line in wanted if not line.startswith("sdnotify")))
+(scratch / "requirements.in").write_text("\n".join(line for line in wanted if not line.startswith("sdnotify")) + "\n")
+for name, lines in setup["options.extras_require"].items():
+    if name not in ("bench", "test"):
+        (scratch / "groups" / f"{name}.in").write_text(f"{lines}\n")
 PYTHON
 
 if [[ ! -e $SDNOTIFY_WHEEL ]]; then
@@ -56,20 +64,50 @@ if [[ ! -e $SDNOTIFY_WHEEL ]]; then
         --wheel-dir "$(dirname "$SDNOTIFY_WHEEL")" --requirement "$scratch/sdnotify.in"
 fi
 
-[[ ! -e $LOCK ]] || cp "$LOCK" "$scratch/requirements.lock"
-(cd "$scratch" && "$UV" pip compile --quiet --universal --python-version 3.10 --no-build --generate-hashes \
-    --no-header --no-annotate --output-file requirements.lock requirements.in "$@")
+# compile OUT ARGUMENTS...: resolve for every Python. uv prefers the versions that OUT has.
+compile() {
+    "$UV" pip compile --quiet --universal --python-version 3.10 --no-build --generate-hashes --no-header --no-annotate \
+        --output-file "$scratch/$1" "${@:2}"
+}
+
+sed '/^#/d' "$LOCK" "$GROUPS_LOCK" >"$scratch/all.lock"
+compile all.lock "$scratch/requirements.in" "$scratch"/groups/*.in "$@"
+sed -n 's/^\([a-z0-9].*[^ \\]\) *\\*$/\1/p' "$scratch/all.lock" >"$scratch/constraints.txt"
+# Offline: the cache has what was just resolved, and the index is not asked again.
+compile requirements.lock --offline --constraint "$scratch/constraints.txt" "$scratch/requirements.in"
+for group in "$scratch"/groups/*.in; do
+    compile "groups/$(basename "$group" .in).lock" --offline --constraint "$scratch/constraints.txt" \
+        "$scratch/requirements.in" "$group"
+done
+# A section for each group: what it is for, and the entries that the base lacks.
+"$(find_python)" - "$scratch" <<'PYTHON'
+import pathlib, re, sys
+
+scratch = pathlib.Path(sys.argv[1])
+
+
+def entries(path):
+    return re.findall(r"^[a-z0-9].*(?:\n +--hash.*)*\n", path.read_text(), re.MULTILINE)
+
+
+base = set(entries(scratch / "requirements.lock"))
+with open(scratch / "groups.lock", "w") as out:
+    for path in sorted((scratch / "groups").glob("*.lock")):
+        needs = re.findall(r"^[a-z0-9-]+", path.with_suffix(".in").read_text(), re.MULTILINE)
+        out.write(f"# with: {path.stem}\n# needs: {' '.join(needs)}\n")
+        out.writelines(each for each in entries(path) if each not in base)
+PYTHON
 
 for python in 3.10 3.11 3.12 3.13 3.14; do
     for platform in "${PLATFORMS[@]}"; do
         "$UV" pip install --quiet --dry-run --target "$scratch/nowhere" --no-build --require-hashes \
-            --python-version "$python" --python-platform "$platform" --requirements "$scratch/requirements.lock"
+            --python-version "$python" --python-platform "$platform" --requirements "$scratch/all.lock"
     done
 done
 version=$(sed -n 's/^litellm==\([^ ]*\).*/\1/p' "$scratch/requirements.lock")
 PYTHONPATH=$CHECKOUT/installer "$(find_python)" -B -m litellm_systemd.releases.bad_versions "$version" ||
     die "choose another LiteLLM in setup.cfg"
-if grep -nE '://|^--' "$scratch/requirements.lock"; then
+if grep -nE '://|^--' "$scratch/all.lock"; then
     die "the lock contains a URL or an option, but it must work with any package index"
 fi
 # Of the files that uv writes only uv.lock has the times of uploads. doctor reports an old LiteLLM.
@@ -81,5 +119,7 @@ released=$(sed -n '/^name = "litellm"$/,/^\[\[/s/.*upload-time = "\([0-9-]*\)T.*
 [[ -n $released ]] || die "the package index does not say when LiteLLM $version was uploaded"
 
 install -m 0644 "$scratch/requirements.lock" "$LOCK"
+install -m 0644 "$scratch/groups.lock" "$GROUPS_LOCK"
 sed -i "s/^litellm: .*/litellm: $version/; s/^released: .*/released: $released/" "$ADVISORIES"
 printf '%s: %s entries, LiteLLM %s\n' "${LOCK#"$CHECKOUT"/}" "$(grep -c '==' "$LOCK")" "$version"
+printf '%s: %s groups\n' "${GROUPS_LOCK#"$CHECKOUT"/}" "$(grep -c '^# with:' "$GROUPS_LOCK")"

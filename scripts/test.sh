@@ -166,6 +166,11 @@ build_images() {
 # The bundle that tests without a network install from. Downloads are kept: the next run fetches only new packages.
 make_bundle() {
     mkdir -p .cache
+    local addition
+    # For the tests of additions: into the folder of wheels, and into uv's cache.
+    "$VENV/bin/litellmctl" bundle --with prometheus --wheels .cache/wheels --output .cache/bundle.tar
+    addition=$(sed -n 's/^\(prometheus-client==[^ ]*\).*/\1/p' installer/litellm_systemd/groups.lock)
+    "$VENV/bin/uv" pip install --quiet --no-deps --target .cache/additions "$addition"
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
     # An earlier version to upgrade from.
     "$VENV/bin/python" tests/system/earlier_version.py

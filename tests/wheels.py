@@ -52,3 +52,26 @@ def stand_in(folder: Path, pin: Pin, requires: Iterable[str] = ()) -> Path:
 def _record(names: list[str], info: str) -> str:
     # Hashes and sizes may be left out.
     return "".join(f"{name},,\n" for name in (*names, f"{info}RECORD"))
+
+
+def own_wheel(folder: Path, name: str, version: str, *needs: str, summary: str = "") -> Path:
+    """Write the wheel of a package of a user, with one module of its name, and its requirements."""
+    folder.mkdir(exist_ok=True)
+    info = f"{name}-{version}.dist-info/"
+    lines = [
+        f"Name: {name}",
+        f"Version: {version}",
+        f"Summary: {summary}",
+        *(f"Requires-Dist: {need}" for need in needs),
+    ]
+    files = {
+        f"{name}.py": f'"""{summary}"""\n',
+        f"{info}METADATA": "\n".join(["Metadata-Version: 2.1", *lines, ""]),
+        f"{info}WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    target = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(target, "w") as out:
+        for file, content in files.items():
+            out.writestr(file, content)
+        out.writestr(f"{info}RECORD", _record(list(files), info))
+    return target

@@ -18,9 +18,10 @@ from litellm_systemd.errors import CommandError, InputError, InstallerError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases import bundle as bundles
 from litellm_systemd.releases import venvs
+from litellm_systemd.releases.additions import extend
 from litellm_systemd.releases.archive import read_manifest
 from litellm_systemd.releases.build import build_release, try_import, try_release
-from litellm_systemd.releases.bundle import Target, open_bundle, open_own_bundle, open_source
+from litellm_systemd.releases.bundle import Target, open_bundle, open_own_bundle, open_source, write_bundle
 from litellm_systemd.releases.requirements_lock import (
     Pin,
     parse_lock,
@@ -29,15 +30,34 @@ from litellm_systemd.releases.requirements_lock import (
     target_environment,
 )
 from litellm_systemd.releases.sbom import SBOM
-from litellm_systemd.releases.source import find_source
+from litellm_systemd.releases.source import Source, find_source
 from litellm_systemd.releases.venvs import find_uv
-from tests.bundle import own_bundle
+from tests.bundle import WHEELS, own_bundle
 from tests.cyclonedx import assert_valid
+from tests.wheels import own_wheel
+
+#: Additions to the release: a group, and a package of the user's own.
+OWN = "my_callback-1.2-py3-none-any.whl"
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Path:
-    return own_bundle()
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """This package with additions."""
+    own_bundle()  # without the wheels of test.sh, the tests are skipped
+    wheel = own_wheel(tmp_path_factory.mktemp("own"), "my_callback", "1.2", "click")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UV_OFFLINE", "1")
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(WHEELS))
+        return extend(find_source(), ["prometheus", str(wheel)])
+
+
+@pytest.fixture(scope="module")
+def bundle(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with additions, of the wheels that test.sh downloaded."""
+    out = tmp_path_factory.mktemp("bundle") / "bundle.tar"
+    write_bundle(source, out, Target(), wheels=WHEELS)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +89,20 @@ def versions(release: Path) -> dict[str, str]:
     return {item.name.lower().replace("_", "-").replace(".", "-"): item.version for item in found}
 
 
-def test_release_matches_the_lock(bundle: Path, release: Path) -> None:
-    """A release of a bundle has exactly the versions of the lock, is compiled, and contains its final path."""
-    source = open_bundle(bundle)
-    assert source.identifier == find_source().identifier
+def test_release_matches_the_lock(bundle: Path, release: Path, source: Source) -> None:
+    """A release of a bundle has exactly the versions of the lock, additions included, is compiled, and contains its
+    final path.
+    """
+    assert open_bundle(bundle).identifier == source.identifier
     environment = target_environment(Target().python, sys.version_info[2], Target().machine)
     wanted = pinned_versions(parse_lock(source.lock), environment) | {
         "litellm-systemd": source.version,
         "sdnotify": "0.3.2",
     }
     assert versions(release) == wanted
+    assert {"prometheus-client", "my-callback"} < wanted.keys()
+    assert json.loads((release / "release.json").read_text(encoding="utf-8"))["additions"] == ["prometheus", OWN]
+    assert (release / "wheels" / OWN).is_file()
     assert list(release.glob("lib/python*/site-packages/litellm/proxy/__pycache__/proxy_server.*.pyc"))
     assert str(release.parent).encode() not in (release / "bin/litellmctl").read_bytes()
 
@@ -148,18 +172,18 @@ def test_damaged_bundle_builds_nothing(bundle: Path, tmp_path: Path) -> None:
     assert list(layout.real(layout.releases).iterdir()) == []
 
 
-def test_manifest_describes_the_bundle(bundle: Path) -> None:
+def test_manifest_describes_the_bundle(bundle: Path, source: Source) -> None:
     """The manifest has the versions, the target, and each file with its hash; LiteLLM's wheel is one of them."""
     manifest, lock = read_manifest(bundle)
     assert (manifest.python, manifest.machine) == (Target().python, Target().machine)
     assert any(name.startswith(f"wheels/litellm-{manifest.litellm}-") for name in manifest.files)
-    assert lock == find_source().lock
+    assert lock == source.lock
 
 
-def test_bundle_of_another_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundle_of_another_version(bundle: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """install accepts only a bundle of its own version, and names `upgrade --from` for another one."""
-    assert open_own_bundle(bundle).identifier == find_source().identifier
-    monkeypatch.setattr(bundles, "find_source", lambda: replace(find_source(), code="0" * 64))
+    assert open_own_bundle(bundle).identifier == source.identifier
+    monkeypatch.setattr(bundles, "find_source", lambda: replace(source, code="0" * 64))
     with pytest.raises(InputError, match="contains another litellm-systemd") as caught:
         open_own_bundle(bundle)
     assert f"upgrade --from {bundle}" in caught.value.hint

@@ -23,6 +23,16 @@ from litellm_systemd.releases.source import find_source
 MakeBox = Callable[..., Box]
 #: A working litellm-systemd, one that does not start, and another LiteLLM.
 GOOD, BROKEN, LITELLM = "0.1.1", "0.1.2", "1.108.99"
+#: A configuration that needs a package which the release does not have.
+PROMETHEUS = f"""\
+model_list: [{{model_name: {MODEL}, litellm_params: {{model: litellm-systemd-demo/{MODEL}}}}}]
+litellm_settings:
+  callbacks: [prometheus]
+  custom_provider_map: [{{provider: litellm-systemd-demo, custom_handler: litellm_systemd.demo.provider.demo_model}}]
+  drop_params: true
+  disable_hf_tokenizer_download: true
+general_settings: {{master_key: os.environ/LITELLM_MASTER_KEY}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +72,10 @@ def box_with_index(make_box: MakeBox, installed_image: Image, index: Path) -> Bo
 
 
 def releases(box: Box) -> dict[str, dict[str, Any]]:
-    """The releases, as the version of this package, and that of LiteLLM if it is not the lock's."""
+    """The releases, as the version of this package, that of LiteLLM if it is not the lock's, and the additions."""
     found = json.loads(ctl(box, "releases", "list", "--json"))["data"]["releases"]
-    return {f"{row['version']} {LITELLM}" if row["litellm"] == LITELLM else row["version"]: row for row in found}
+    names = ((row["version"], *[LITELLM] * (row["litellm"] == LITELLM), *row["additions"]) for row in found)
+    return {" ".join(name): row for name, row in zip(names, found, strict=True)}
 
 
 def current(box: Box) -> str:
@@ -85,10 +96,19 @@ def served(box: Box) -> str:
     return answer.headers["x-litellm-version"]
 
 
+def metrics(box: Box) -> tuple[int, int]:
+    """The status of /metrics without and with the key."""
+    bearer = {"Authorization": f"Bearer {key(box)}"}
+    answers = [box.http("GET", f"{BASE}/metrics/", headers=headers) for headers in ({}, bearer)]
+    assert "litellm_" in answers[1].text
+    return answers[0].status, answers[1].status
+
+
 def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[str, str]) -> None:
     """While clients chat, upgrade switches to a new release and to another LiteLLM, and rollback switches back: no
     request fails. A release that does not start leaves the old one running; an unavailable or existing version
-    changes nothing. The releases may be on another file system than the rest.
+    changes nothing. An install adds the package that a new configuration needs to the release, and upgrades and
+    rollbacks keep it. The releases may be on another file system than the rest.
     """
     box, shipped = box_with_index, served(box_with_index)
     with loaded(box, clients=4, pause=0.5) as load:
@@ -101,19 +121,31 @@ def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[
         assert (missing.returncode, "PIP_INDEX_URL" in missing.stderr) == (71, True), missing.stderr
         assert state(box)["MainPID"] == before
 
+        box.write("/root/prometheus.yml", PROMETHEUS)
+        argv = ("/usr/local/bin/litellmctl", "install", "-c", "/root/prometheus.yml", "--no-verify")
+        done = box.run(argv, env=upgrading, check=False, timeout=400)
+        assert (done.returncode, current(box)) == (0, "0.1.0 prometheus"), done.stderr
+        assert "Added to the release: the group prometheus" in done.stderr + done.stdout
+        assert metrics(box) == (401, 200)
+
         done = upgrade(box, upgrading, GOOD)
-        assert (done.returncode, "takes over" in done.stderr, current(box)) == (0, True, GOOD), done.stderr
+        kept = f"{GOOD} prometheus"
+        assert (done.returncode, "takes over" in done.stderr, current(box)) == (0, True, kept), done.stderr
         before = state(box)["MainPID"]
         again = upgrade(box, upgrading, "--from", f"/srv/index/litellm_systemd-{GOOD}-py3-none-any.whl", "--json")
         assert json.loads(again.stdout)["data"]["changed"] is False
         assert state(box)["MainPID"] == before
 
         done = upgrade(box, upgrading, "--litellm", LITELLM)
-        assert (done.returncode, current(box), served(box)) == (0, f"{GOOD} {LITELLM}", LITELLM), done.stderr
+        assert (done.returncode, current(box), served(box)) == (
+            0,
+            f"{GOOD} {LITELLM} prometheus",
+            LITELLM,
+        ), done.stderr
         ctl(box, "rollback")
-        assert (current(box), served(box)) == (GOOD, shipped)
-        ctl(box, "rollback", "0.1.0-")
-        assert current(box) == "0.1.0"
+        assert (current(box), served(box)) == (kept, shipped)
+        ctl(box, "rollback", releases(box)["0.1.0"]["identifier"])
+        assert (current(box), metrics(box)) == ("0.1.0 prometheus", (401, 200))
     assert load.failed == []
     assert load.answered > 0
     assert_pruned(box)
@@ -122,12 +154,12 @@ def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[
 def assert_pruned(box: Box) -> None:
     """prune removes every release except the one in use, after the standby of the last restart has drained."""
     found = releases(box)
-    others = {row["identifier"] for version, row in found.items() if version != "0.1.0"}
-    assert len(others) == 3
+    others = {row["identifier"] for version, row in found.items() if version != "0.1.0 prometheus"}
+    assert len(others) == 4
     box.wait_until(lambda: not any(row["in_use"] for row in releases(box).values() if not row["current"]), 60, "idle")
     removed = json.loads(ctl(box, "releases", "prune", "--keep", "0", "--json"))["data"]["removed"]
     assert set(removed) == others
-    assert (set(releases(box)), chat(box)) == ({"0.1.0"}, 200)
+    assert (set(releases(box)), chat(box)) == ({"0.1.0 prometheus"}, 200)
     assert json.loads(ctl(box, "doctor", "--json"))["data"]["findings"] == []
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.commands import releases as verbs
-from litellm_systemd.commands.install import choose_release
+from litellm_systemd.commands.additions import choose_release
 from litellm_systemd.errors import InputError, Unavailable, UsageError
+from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases.inventory import (
     Release,
@@ -80,6 +81,9 @@ def test_no_rollback_to(layout: Layout, asked: str, said: str) -> None:
     assert "releases list" in caught.value.hint
 
 
+MODEL = "model_list: [{model_name: a, litellm_params: {model: openai/x, api_key: none}}]\n"
+
+
 def test_no_rollback_to_a_compromised_litellm(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollback to a release with a compromised LiteLLM is refused, and so is an install from such a release."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -91,7 +95,7 @@ def test_no_rollback_to_a_compromised_litellm(layout: Layout, monkeypatch: pytes
         verbs.rollback(layout)
     monkeypatch.setattr(sys, "prefix", str(layout.real(layout.release("0.1.1-ccc"))))
     with pytest.raises(InputError, match=r"LiteLLM 1\.82\.8 is refused"):
-        choose_release(layout, None)
+        choose_release(layout, parse_config(MODEL, "f.yml"))
 
 
 def test_rollback_with_one_release(tmp_path: Path) -> None:

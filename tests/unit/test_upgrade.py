@@ -185,5 +185,5 @@ def test_hashless_index(monkeypatch: pytest.MonkeyPatch) -> None:
         "download_info": {"url": "https://index.example/x-1.whl", "archive_info": {}},
     }
     with pytest.raises(InstallerError, match="gives no SHA-256 for x 1") as caught:
-        source._sha256(item)
+        source.wheel_hash(item)
     assert "PIP_INDEX_URL" in caught.value.hint

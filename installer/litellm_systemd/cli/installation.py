@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from litellm_systemd.report.report import Report
 
 
+with_option = click.option(
+    "--with", "wanted", multiple=True, metavar="NAME", help="Add a group, NAME==VERSION or the path of a wheel."
+)
 bundle_option = click.option(
     "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Install from this bundle, without a network."
 )
@@ -64,6 +67,8 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
 )
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited, without a question.")
 @bundle_option
+@with_option
+@click.option("--without", "dropped", multiple=True, metavar="NAME", help="Remove an addition of the release.")
 @click.option("--no-start", is_flag=True, help="Write and enable the units only.")
 @click.option("--no-verify", is_flag=True, help="Do not verify the endpoints at the end.")
 @click.option("--no-spend", is_flag=True, help="Verify without calling a model, so that nothing is billed.")
@@ -88,6 +93,8 @@ def install(
     dry_run: bool,
     edits: str | None,
     bundle: Path | None,
+    wanted: tuple[str, ...],
+    dropped: tuple[str, ...],
     no_start: bool,
     no_verify: bool,
     no_spend: bool,
@@ -119,6 +126,8 @@ def install(
         wait=wait,
         take_ours=edits == "ours",
         bundle=bundle,
+        wanted=wanted,
+        dropped=dropped,
         verify_every=None if verify_every is None else check_interval(verify_every),
         encrypt=encrypt,
     )
@@ -141,6 +150,7 @@ def _ask(question: str, difference: str) -> bool:
 )
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited (default).")
 @bundle_option
+@with_option
 @click.option("--foreground", is_flag=True, help="Run the service here, without a clone, systemd or root.")
 @click.option("--no-verify", is_flag=True, help="Do not verify the endpoints at the end.")
 @click.option("--no-spend", is_flag=True, help="Verify without calling a model, so that nothing is billed.")
@@ -155,6 +165,7 @@ def rehearse(
     config: str | None,
     edits: str | None,
     bundle: Path | None,
+    wanted: tuple[str, ...],
     no_verify: bool,
     no_spend: bool,
     offline: bool,
@@ -183,6 +194,7 @@ def rehearse(
         wait=wait,
         take_ours=edits == "ours",
         bundle=bundle,
+        wanted=wanted,
     )
     if foreground:
         request = replace(options.request, prove_access=not offline)
@@ -329,12 +341,25 @@ def prune(keep: int, wait: bool) -> Report:
 @click.option(
     "--wheels", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep downloaded packages in this folder."
 )
+@with_option
+@config_option
 @reports
-def bundle(output: Path | None, python: str | None, platform: str | None, wheels: Path | None) -> Report:
-    """Write one file for an install without a network."""
+def bundle(
+    output: Path | None,
+    python: str | None,
+    platform: str | None,
+    wheels: Path | None,
+    wanted: tuple[str, ...],
+    config: str | None,
+) -> Report:
+    """Write one file for an install without a network.
+
+    With -c it has the groups of packages that the configuration needs.
+    """
     from litellm_systemd.commands import releases
     from litellm_systemd.releases.bundle import Target
 
     here = Target()
     target = Target(python or here.python, platform or here.machine)
-    return releases.bundle(output, target, wheels=wheels, say=say)
+    request = request_of(layout_of(), None, config)
+    return releases.bundle(output, target, request, wanted=wanted, wheels=wheels, say=say)

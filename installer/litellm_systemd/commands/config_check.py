@@ -21,6 +21,7 @@ from litellm_systemd.gateway.models import build_served, end_findings
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config
 from litellm_systemd.host.sandbox import host_findings
+from litellm_systemd.releases.needs import package_findings
 from litellm_systemd.releases.source import installed_version
 from litellm_systemd.report.annotations import render_github, render_sarif
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
@@ -42,15 +43,21 @@ def check_config(request: Request, *, strict: bool = False) -> Report:
     unread: tuple[str, ...] = ()
     try:
         config = read_gateway(request.layout, choice, selection.settings.region)
-        findings = (*_lint(request.layout, config, selection), *_end_of_life(request, config, selection))
+        lacking, needs = package_findings(request.layout, config)
+        findings = (*_lint(request.layout, config, selection), *lacking, *_end_of_life(request, config, selection))
         unread = _unread_note(config, selection)
     except ConfigError as error:
-        findings = error.findings
+        findings, needs = error.findings, ()
     source = str(choice.path or choice.name)
     return Report(
         f"{source}: {_count(findings)}",
         (*_lines(findings), *environment_check(selection)),
-        notes=(*(() if selection.unknown else selection.settings.warnings), *unread, *skipped_note(choice)),
+        notes=(
+            *(() if selection.unknown else selection.settings.warnings),
+            *needs,
+            *unread,
+            *skipped_note(choice),
+        ),
         data={
             "source": source,
             "environment": None if selection.unknown else selection.dotenv.source,

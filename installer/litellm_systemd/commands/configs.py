@@ -31,6 +31,7 @@ from litellm_systemd.host.state import DesiredState, FileState, HostState, Runni
 from litellm_systemd.install.apply import Executor, Say, apply_install, changing
 from litellm_systemd.install.plan import plan_install, require_no_conflicts
 from litellm_systemd.install.render import without_denial
+from litellm_systemd.releases.needs import package_findings, require_packages
 from litellm_systemd.report.report import Report, render_count
 from litellm_systemd.resources import config_names
 
@@ -64,11 +65,12 @@ def show_config(request: Request) -> Report:
     selection = resolve(request, read_only=True)
     gateway = read_gateway(request.layout, selection.config, selection.settings.region)
     findings = lint(gateway, None if selection.unknown else selection.environ)
+    lacking, needs = package_findings(request.layout, gateway)
     return Report(
         f"{gateway.source} serves {render_count(len(gateway.names), 'model')}",
-        (*finding_checks(findings), *environment_check(selection)),
+        (*finding_checks((*findings, *lacking)), *environment_check(selection)),
         facts=(*((model.name, model.provider_model) for model in gateway.models), *gateway.aliases),
-        notes=skipped_note(selection.config),
+        notes=(*needs, *skipped_note(selection.config)),
         data={"source": gateway.source, "digest": gateway.digest, "models": list(gateway.names)},
         code=ExitCode.OK,
     )
@@ -88,6 +90,7 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
     """The same within a transaction that has begun; without `take_up` a running service is not reloaded."""
     layout = request.layout
     service = resolve_service(request)
+    require_packages(layout, service.gateway, f"sudo litellmctl install -c {service.own or service.choice.name}")
     written = [name for name in service.loads if name in service.configs]
     host = observe_host(layout, executor.systemctl, [layout.config(name) for name in written])
     desired = DesiredState(

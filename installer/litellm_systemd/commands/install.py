@@ -10,6 +10,7 @@ from pathlib import Path
 from litellm_systemd import contract
 from litellm_systemd.aws.credentials import bedrock_models
 from litellm_systemd.client.gateway import own_gateway
+from litellm_systemd.commands.additions import choose_release
 from litellm_systemd.commands.config_files import edited_note, installed_paths
 from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.resolve import Request, build_config_link, is_given
@@ -63,11 +64,10 @@ from litellm_systemd.install.render import (
     render_verify_service,
     render_verify_timer,
 )
-from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.changes import list_changes
-from litellm_systemd.releases.inventory import current_release, installed_litellm, read_release, running_release
+from litellm_systemd.releases.inventory import current_release, read_release
 from litellm_systemd.releases.requirements_lock import pinned_version
-from litellm_systemd.releases.source import Source, find_source, installed_version
+from litellm_systemd.releases.source import Source, installed_version
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.resources import USER_FILE, read_config
 from litellm_systemd.verify.run import Scope, verify
@@ -91,9 +91,9 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
     layout = options.request.layout
     options = replace(options, request=_with_queries(options))
     if options.dry_run:
-        return _planned(options, prepare_install(options))
+        return _planned(options, prepare_install(options, say))
     with changing(layout, "install", say, wait=options.wait) as executor:
-        prepared = prepare_install(options)
+        prepared = prepare_install(options, say)
         _check_port(prepared)
         proofs: list[Report] = []
 
@@ -255,8 +255,9 @@ class InstallOptions:
     """The options of `install`.
 
     `offline`: query neither the instance metadata nor STS. `take_ours`: replace files that the user edited, without a
-    question. `spend`: `verify` may call a model. `verify_every`: the interval of the verify timer, None to keep it.
-    `encrypt`: whether to encrypt the secrets of the environment, None to keep them as they are.
+    question. `spend`: `verify` may call a model. `wanted` and `dropped`: additions to the release, see
+    `releases.additions`. `verify_every`: the interval of the verify timer, None to keep it. `encrypt`: whether to
+    encrypt the secrets of the environment, None to keep them as they are.
     """
 
     request: Request
@@ -268,6 +269,8 @@ class InstallOptions:
     wait: bool = False
     take_ours: bool = False
     bundle: Path | None = None
+    wanted: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
     verify_every: str | None = None
     encrypt: bool | None = None
     ask: Ask = keep_mine
@@ -288,7 +291,7 @@ class InstallPlan:
     changes: tuple[str, ...] = ()
 
 
-def prepare_install(options: InstallOptions) -> InstallPlan:
+def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> InstallPlan:
     """Observe the host, work out its desired state, and plan.
 
     Raises:
@@ -301,13 +304,21 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
         require_normal_state(systemctl)
     request = replace(options.request, take=installed_paths(layout) if options.take_ours else frozenset())
     service = resolve_service(request)
-    release, source = choose_release(layout, options.bundle)
+    choice = choose_release(
+        layout,
+        service.gateway,
+        bundle=options.bundle,
+        wanted=options.wanted,
+        dropped=options.dropped,
+        say=say,
+    )
+    service = replace(service, notes=(*service.notes, *choice.notes))
     host = observe_host(layout, systemctl, [layout.config(name) for name in service.configs])
     build = partial(
         build_desired,
         layout,
         host=host,
-        release=release,
+        release=choice.identifier,
         systemd=systemd,
         version=installed_version(),
         running=Running.STARTED if options.start else Running.UNTOUCHED,
@@ -331,12 +342,15 @@ def prepare_install(options: InstallOptions) -> InstallPlan:
             # Its variables are kept, but not the file: secrets move into it or out of it.
             take |= {layout.environment_file}
     if given_up or kept_environment is not None:
-        service = resolve_service(replace(request, take=request.take | given_up))
+        again = resolve_service(replace(request, take=request.take | given_up))
+        service = replace(again, notes=(*again.notes, *choice.notes))
         desired = build(service, take=take | given_up, encrypted=encrypt(service))
         plan = plan_install(layout, desired, host)
     if kept_environment is not None and layout.environment_file not in take:
         plan = replace(plan, kept=(*plan.kept, kept_environment))
-    return InstallPlan(service, source, host, desired, plan, _litellm_changes(layout, release, source))
+    return InstallPlan(
+        service, choice.source, host, desired, plan, _litellm_changes(layout, choice.identifier, choice.source)
+    )
 
 
 def _litellm_changes(layout: Layout, release: str, source: Source | None) -> tuple[str, ...]:
@@ -371,22 +385,6 @@ def _split(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, st
 
 def _holds_secrets(file: FileState) -> bool:
     return bool(_split(variables_of(file))[1])
-
-
-def choose_release(layout: Layout, bundle: Path | None) -> tuple[str, Source | None]:
-    """The release to install, and its source if it must be built: a bundle, the running release or this package."""
-    if bundle is not None:
-        # A late import: it loads what the other verbs do not need.
-        from litellm_systemd.releases.bundle import open_own_bundle
-
-        source = open_own_bundle(bundle)
-        return source.identifier, source
-    running = running_release(layout)
-    if running is not None:
-        refuse_bad_litellm(installed_litellm(layout, running), "Install another release: sudo litellmctl upgrade")
-        return running, None
-    source = find_source()
-    return source.identifier, source
 
 
 def _kept_environment(layout: Layout, plan: Plan, take: Container[str]) -> Kept | None:

@@ -18,6 +18,7 @@ from typing import Any
 from litellm_systemd.box import Bind, Box, Image, Namespaces, is_hidden, outermost, require_boxes
 from litellm_systemd.client.gateway import own_gateway
 from litellm_systemd.command import interruptible, module_argv
+from litellm_systemd.commands.additions import ReleaseChoice, choose_release
 from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.resolve import Request, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
@@ -39,7 +40,7 @@ from litellm_systemd.install.apply import Say
 from litellm_systemd.instances.foreground import Folders, check_units, find_folders, find_home, foreground_service
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.inventory import read_release
-from litellm_systemd.releases.source import Checkout, Source, find_source, installed_version
+from litellm_systemd.releases.source import Checkout, find_source, installed_version
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.verify.run import Scope, verify
 
@@ -147,6 +148,7 @@ class RehearseOptions:
     wait: bool = False
     take_ours: bool = False
     bundle: Path | None = None
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,8 @@ def _require_own(bundle: Path | None) -> None:
 
 def _inputs(options: RehearseOptions, service: ServiceConfig) -> tuple[Path, ...]:
     request = options.request
-    named = [request.env_file, request.cwd / ".env", service.choice.path, options.bundle]
+    wheels = (Path(name) for name in options.wanted if name.endswith(".whl"))
+    named = [request.env_file, request.cwd / ".env", service.choice.path, options.bundle, *wheels]
     if is_given(service.choice) and service.choice.path is not None:
         folder = real_path(request.cwd / service.choice.path).parent
         named += [folder / name for name in service.loads if (folder / name).is_file()]
@@ -248,6 +251,7 @@ def build_install(options: RehearseOptions, *, region: str | None, calls_models:
     argv += ["--installed"] if request.installed_only else []
     argv += ["--allow-eol"] if request.allow_ended else []
     argv += ["--bundle", str(options.bundle)] if options.bundle is not None else []
+    argv += [word for name in options.wanted for word in ("--with", name)]
     argv += ["--take-ours" if options.take_ours else "--keep-mine"]
     argv += [] if options.verify else ["--no-verify"]
     argv += [] if calls_models else ["--no-spend"]
@@ -375,7 +379,10 @@ def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: S
     service = resolve_service(replace(options.request, layout=layout))
     if trouble := port_trouble(service.settings.listen):
         raise Unavailable(trouble, "PORT is set in .env.")
-    release = _build(options, layout, say)
+    # Nor its additions for those of an installation.
+    remove_path(layout, layout.current)
+    choice = choose_release(layout, service.gateway, bundle=options.bundle, wanted=options.wanted, say=say)
+    release = _build(choice, layout, say)
     checks = [_describe(layout, release), _render(service, layout, release, say)]
     say(f"starting the service in the foreground (its log: {folders.log})")
     gateway = own_gateway(service.settings, find_key(service.settings))
@@ -394,26 +401,18 @@ def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: S
     return Report(
         title=f"rehearsed in the foreground: {proof.title}{errors}",
         checks=(*checks, _NOT_REHEARSED),
-        notes=(*service.notes, *proof.notes),
+        notes=(*service.notes, *choice.notes, *proof.notes),
         data={**proof.data, "root": str(layout.root), "log": str(folders.log)},
     )
 
 
-def _build(options: RehearseOptions, layout: Layout, say: Say) -> str:
+def _build(choice: ReleaseChoice, layout: Layout, say: Say) -> str:
     """The identifier of the release, built unless it exists. Those of earlier rehearsals are removed."""
-    identifier = build_release(layout, _source(options), say, starts=True)
-    for other in set(observe_releases(layout)) - {identifier}:
+    if choice.source is not None:
+        build_release(layout, choice.source, say, starts=True)
+    for other in set(observe_releases(layout)) - {choice.identifier}:
         remove_path(layout, layout.release(other))
-    return identifier
-
-
-def _source(options: RehearseOptions) -> Source:
-    if options.bundle is None:
-        return find_source()
-    # Late: it loads what the other verbs don't need.
-    from litellm_systemd.releases.bundle import open_own_bundle
-
-    return open_own_bundle(options.bundle)
+    return choice.identifier
 
 
 def _describe(layout: Layout, release: str) -> Check:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.command import replace_process
+from litellm_systemd.commands.additions import bundle_source, kept_additions
+from litellm_systemd.commands.config_files import read_gateway
+from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.env import secret_references, tls
 from litellm_systemd.env.variables import TLS_CERT_FILE
 from litellm_systemd.errors import (
@@ -24,10 +27,12 @@ from litellm_systemd.errors import (
     UsageError,
     remedy_of,
 )
+from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.host import encrypted_secrets
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import read_environment_file, require_root
 from litellm_systemd.install.apply import changing
+from litellm_systemd.releases.additions import extend, require_additions
 from litellm_systemd.releases.archive import read_manifest
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.build import build_release
@@ -45,9 +50,9 @@ from litellm_systemd.releases.inventory import (
     running_release,
 )
 from litellm_systemd.releases.newest import fetch_newest_litellm
-from litellm_systemd.releases.requirements_lock import pinned_version
+from litellm_systemd.releases.requirements_lock import additions_of, pinned_version
 from litellm_systemd.releases.sbom import SBOM
-from litellm_systemd.releases.source import Source, current_lock, fetch_litellm, fetch_package, find_source
+from litellm_systemd.releases.source import Source, current_lock, fetch_litellm, fetch_package
 from litellm_systemd.report.report import Report, render_count
 from litellm_systemd.user_files import require_output
 
@@ -98,6 +103,7 @@ def upgrade(
             source = newest.source
         else:
             source = _source(target, read_release(layout, current).checkout, Path(scratch), say)
+        source = _with_additions(layout, source, target.file, say)
         if source.identifier == current:
             return Report(f"nothing to do: release {current} is in use", data={"changed": False})
         say(f"release {source.identifier}")
@@ -124,6 +130,15 @@ def _source(target: UpgradeTarget, checkout: str, scratch: Path, say: Say) -> So
         # Not from the index: there the name may belong to another project.
         raise Unavailable(f"the current release was installed from the checkout {checkout}", fix)
     return fetch_package(target.version, scratch, say, hint=fix)
+
+
+def _with_additions(layout: Layout, source: Source, file: Path | None, say: Say) -> Source:
+    """The source with the additions of the release in use. Raises InputError if it is a bundle without them."""
+    kept = kept_additions(layout, current_release(layout))
+    if file is not None and file.suffix != ".whl":
+        require_additions(file, source.lock, kept.names)
+        return source
+    return extend(source, kept.names, kept, say=say) if kept.names else source
 
 
 def rollback(
@@ -228,6 +243,7 @@ def _describe(layout: Layout, release: Release, current: str | None, used: froze
         f"Python {release.python_version or 'unknown'}",
         f"made {release.made or 'at an unknown time'}" + (f" by {release.made_by}" if release.made_by else ""),
         f"{release.size >> 20} MiB" if release.size else "",
+        f"with {' '.join(release.additions)}" if release.additions else "",
         "current" if release.identifier == current else "",
         "in use" if release.identifier in used else "",
         f"its Python {gone} was removed" if gone else "",
@@ -292,8 +308,19 @@ def _remove(layout: Layout, identifier: str) -> None:
         raise InstallerError(f"{error.filename}: {error.strerror}", "Fix that and run it again.") from error
 
 
-def bundle(out: Path | None, target: Target, *, wheels: Path | None = None, say: Say = lambda _line: None) -> Report:
+def bundle(
+    out: Path | None,
+    target: Target,
+    request: Request,
+    *,
+    wanted: tuple[str, ...] = (),
+    wheels: Path | None = None,
+    say: Say = lambda _line: None,
+) -> Report:
     """Write one file with everything that a release needs, for `install --bundle` on a host without a network.
+
+    It has the additions of the release that this process runs from, those in `wanted`, and if the request names a
+    configuration, those that it needs.
 
     Raises:
         InputError: litellm-systemd does not run on that Python.
@@ -302,17 +329,33 @@ def bundle(out: Path | None, target: Target, *, wheels: Path | None = None, say:
     """
     if target.python not in ("3.10", "3.11", "3.12", "3.13", "3.14"):
         raise InputError(f"litellm-systemd does not run on Python {target.python}", "It runs on 3.10 to 3.14.")
-    source = find_source()
+    gateway = _chosen(request)
+    source = bundle_source(target, gateway, wanted, say)
     path = out or Path(f"litellm-systemd-{source.version}-cp{target.python.replace('.', '')}-{target.machine}.tar")
     try:
         require_output(path, is_strict=True)
     except OSError as error:
         raise CannotCreate(f"{path}: {error.strerror}", remedy_of(error)) from error
     manifest = write_bundle(source, path, target, wheels=wheels, say=say)
-    size = path.stat().st_size
+    size, additions = path.stat().st_size, additions_of(source.lock)
+    added = f", {', '.join(additions)}" if additions else ""
     return Report(
-        f"{path}: litellm-systemd {manifest.version} with LiteLLM {manifest.litellm} for Python {manifest.python} on"
-        f" {manifest.machine}, {size >> 20} MiB",
+        f"{path}: litellm-systemd {manifest.version} with LiteLLM {manifest.litellm}{added} for"
+        f" Python {manifest.python} on {manifest.machine}, {size >> 20} MiB",
         notes=(f"On that host: sudo litellmctl install --bundle {path.name}",),
-        data={"file": str(path), "size": size, "python": manifest.python, "machine": manifest.machine},
+        data={
+            "file": str(path),
+            "size": size,
+            "python": manifest.python,
+            "machine": manifest.machine,
+            "additions": list(additions),
+        },
     )
+
+
+def _chosen(request: Request) -> GatewayConfig | None:
+    """The configuration that the command line names."""
+    if request.config is None:
+        return None
+    selection = resolve(request, read_only=True)
+    return read_gateway(request.layout, selection.config, selection.settings.region)

@@ -34,6 +34,7 @@ from litellm_systemd.install.apply import Say, changing
 from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.instances.temporary_unit import restart_without_pause
 from litellm_systemd.instances.throwaway import write_configuration
+from litellm_systemd.releases.needs import active_needs, require_active_packages
 from litellm_systemd.report.report import Outcome, Report
 from litellm_systemd.verify.costly_checks import PROMPT_TOKENS
 from litellm_systemd.verify.run import Scope, verify
@@ -57,6 +58,8 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
                 switch_config(request, executor, take_up=False)
             _act(verb, layout, systemctl, say)
     else:
+        if verb == "reload":
+            require_active_packages(layout)
         # No lock, since no file changes: systemd serializes its jobs itself.
         _act(verb, layout, systemctl, say)
     return _acted(verb, request, systemctl)
@@ -76,7 +79,7 @@ def _acted(verb: str, request: Request, systemctl: Systemctl) -> Report:
     state = systemctl.unit_state(contract.SERVICE)
     return Report(
         f"{contract.SERVICE} is {state.active}, {state.enabled}",
-        notes=_ends(request) if verb in ("start", "restart", "reload") else (),
+        notes=(*active_needs(request.layout), *_ends(request)) if verb in ("start", "restart", "reload") else (),
         data={"active": state.active, "enabled": state.enabled, "config": active_config(request.layout)},
     )
 

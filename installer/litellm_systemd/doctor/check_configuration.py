@@ -20,6 +20,7 @@ from litellm_systemd.host.encrypted_secrets import HOST_KEY, Undecryptable
 from litellm_systemd.host.sandbox import host_findings
 from litellm_systemd.host.state import FileKind
 from litellm_systemd.host.stored_secrets import with_stored_secrets
+from litellm_systemd.releases.needs import package_findings
 from litellm_systemd.report.report import Outcome
 
 FILE = Cause(
@@ -260,8 +261,9 @@ DOUBTFUL = Cause(
 
 @detects(DOUBTFUL)
 def detect_configuration_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect warnings of the linter about the active configuration."""
-    for item in _findings(snapshot):
+    """Detect warnings about the active configuration: of the linter, and about packages that the release lacks."""
+    lacking, _ = package_findings(snapshot.layout, snapshot.gateway)
+    for item in (*_findings(snapshot), *lacking):
         if item.severity is Severity.WARNING and not _is_about_variable(item):
             path = item.place.file or snapshot.layout.config_link
             yield DOUBTFUL.finding(str(item), path=path, remedy=item.remedy)

@@ -28,16 +28,18 @@ from litellm_systemd.host.files import plain_umask, remove_path, user_exists
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, read_installed
 from litellm_systemd.releases.advisories import published_day
-from litellm_systemd.releases.archive import file_entry
+from litellm_systemd.releases.archive import WHEELS, file_entry
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.inventory import Release
 from litellm_systemd.releases.requirements_lock import (
     LOCK,
+    additions_of,
     litellm_versions,
     lock_digest,
     parse_lock,
     pinned_version,
     pinned_versions,
+    render_lock,
 )
 from litellm_systemd.releases.sbom import SBOM, build_sbom, installed_packages, packed_package
 from litellm_systemd.releases.source import Source, sdnotify_wheel
@@ -106,11 +108,13 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
     say("preparing the packages")
     materials = source.origin.prepare(scratch)
     venv = make_venv(staging / "venv", source.python)
-    lock = venv.folder / LOCK
-    lock.write_text(source.lock, encoding="utf-8")
+    (venv.folder / LOCK).write_text(source.lock, encoding="utf-8")
+    wanted = scratch / LOCK
+    wanted.write_text(render_lock(parse_lock(source.lock)), encoding="utf-8")
+    given = _keep_wheels(source, venv.folder, materials.others)
     pace = "seconds, or a minute when packages must be fetched" if venv.uv else "a minute or more"
     say(f"building the release with {venv.maker} (about 700 MB; {pace})")
-    install_lock(venv, lock, materials.others)
+    install_lock(venv, wanted, materials.others, given)
     install_wheel(venv, sdnotify_wheel())
     install_wheel(venv, materials.wheel)
     make_movable(venv, layout.release(source.identifier))
@@ -120,6 +124,18 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
     if not try_configuration(layout, venv.python, say) and not starts:
         try_import(venv.python)
     return venv, trial
+
+
+def _keep_wheels(source: Source, release: Path, others: Path | None) -> Path | None:
+    """Copy the wheels that the user gave to a folder of the release, for later releases. None if there are none."""
+    bundled = () if others is None else (others / name for name in additions_of(source.lock) if name.endswith(".whl"))
+    wheels = (*source.wheels, *bundled)
+    if not wheels:
+        return None
+    (release / WHEELS).mkdir()
+    for wheel in wheels:
+        shutil.copyfile(wheel, release / WHEELS / wheel.name)
+    return release / WHEELS
 
 
 def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
@@ -140,6 +156,7 @@ def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
         size=size_of(venv.folder),
         litellm_released=published_day(litellm),
         checkout=source.checkout,
+        additions=additions_of(source.lock),
     )
     (venv.folder / RELEASE_MARK).write_text(mark.as_mark(), encoding="utf-8")
     # After a power failure the name must not exist without the files; rename(2) promises no such order.

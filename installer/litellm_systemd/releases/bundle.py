@@ -143,22 +143,22 @@ def write_bundle(
             say("preparing the packages")
             materials = source.origin.prepare(_made(scratch / "package"))
             wanted = pins_for(pins, target.python, target.machine)
-            if not (found := _find_wheels(folder, wanted, target)):
-                _fetch(wanted, target, folder, pip_argv(source.python, scratch), say)
-                found = _find_wheels(folder, wanted, target)
+            found = _find_wheels(folder, source.wheels, wanted, target)
+            if missing := tuple(pin for pin in wanted if pin not in found):
+                _fetch(missing, target, folder, pip_argv(source.python, scratch), say)
+                found = _find_wheels(folder, source.wheels, wanted, target)
             say(f"writing {out} (about 170 MB)")
-            return _pack(source, out, target, (materials.wheel, sdnotify_wheel(), *found), scratch)
+            return _pack(source, out, target, (materials.wheel, sdnotify_wheel(), *found.values()), scratch)
     except OSError as error:
         raise InstallerError(f"{error.filename or out}: {error.strerror}", "Fix that and run it again.") from error
 
 
-def _find_wheels(folder: Path, pins: tuple[Pin, ...], target: Target) -> tuple[Path, ...]:
-    """Return a wheel with a hash of each pin that fits the target; empty if one is missing."""
-    usable = {
-        file_entry(path)[0]: path for path in sorted(folder.glob("*.whl")) if _supported(target) & _tags_of(path)
-    }
-    found = [next((usable[value] for value in pin.hashes if value in usable), None) for pin in pins]
-    return tuple(path for path in found if path is not None) if None not in found else ()
+def _find_wheels(folder: Path, given: tuple[Path, ...], pins: tuple[Pin, ...], target: Target) -> dict[Pin, Path]:
+    """Return the pins for which there is a wheel with one of their hashes that fits the target, with that wheel."""
+    wheels = (*given, *sorted(folder.glob("*.whl")))
+    usable = {file_entry(path)[0]: path for path in wheels if _supported(target) & _tags_of(path)}
+    found = {pin: next((usable[value] for value in pin.hashes if value in usable), None) for pin in pins}
+    return {pin: path for pin, path in found.items() if path is not None}
 
 
 def _tags_of(wheel: Path) -> frozenset[Tag]:

@@ -14,6 +14,7 @@ from litellm_systemd.errors import NotInstalled, UsageError
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, previous_release
+from litellm_systemd.releases.archive import LOCK
 
 _LIST = "'litellmctl releases list' shows all of them."
 
@@ -23,7 +24,8 @@ class Release:
     """A release as release.json describes it. Unknown fields are empty.
 
     `made` is UTC (ISO 8601), `litellm_released` the day on which that LiteLLM was published, `size` in bytes,
-    `checkout` the folder of the checkout that it was installed from.
+    `checkout` the folder of the checkout that it was installed from, `additions`
+    the groups and packages that were added to its requirements lock.
     """
 
     identifier: str
@@ -37,6 +39,7 @@ class Release:
     size: int = 0
     litellm_released: str = ""
     checkout: str = ""
+    additions: tuple[str, ...] = ()
 
     def as_mark(self) -> str:
         """Return the text of its release.json."""
@@ -63,7 +66,21 @@ def read_mark(folder: Path, identifier: str) -> Release:
         )
     }
     size = known.get("size", 0)
-    return Release(identifier, **texts, size=size if isinstance(size, int) else 0)
+    additions = known.get("additions")
+    return Release(
+        identifier,
+        **texts,
+        size=size if isinstance(size, int) else 0,
+        additions=tuple(map(str, additions)) if isinstance(additions, list) else (),
+    )
+
+
+def read_release_lock(layout: Layout, identifier: str) -> str:
+    """Return the lock of a release; empty if it can't be read."""
+    try:
+        return (layout.real(layout.release(identifier)) / LOCK).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def list_releases(layout: Layout) -> tuple[Release, ...]:

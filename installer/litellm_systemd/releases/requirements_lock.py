@@ -1,5 +1,10 @@
 """The requirements lock: every package of a release at one version, with its hashes. `scripts/lock.sh` writes it.
 
+A release may have additions: groups of packages for callbacks and the like, and packages of the user's own. Its lock
+then has a section for each after the base. A section begins with the line `# with: NAME`, and has what it needs and
+the base lacks. Two sections may have the same entry. So each can be removed, and what reads a lock without sections
+reads this one too.
+
 `packaging` is imported where it is needed: all verbs import this module, and few of them read a lock.
 """
 
@@ -11,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from litellm_systemd.errors import InputError
+from litellm_systemd.gateway.packages import SECTION
 
 LOCK = "requirements.lock"
 
@@ -29,6 +35,13 @@ class Pin:
     hashes: tuple[str, ...] = field(repr=False)
     marker: str = ""
 
+    def merged(self, other: Pin) -> Pin:
+        """Return the entry for the environments of either."""
+        markers = {self.marker, other.marker}
+        marker = "" if "" in markers else " or ".join(f"({each})" for each in sorted(markers))
+        hashes = tuple(dict.fromkeys((*self.hashes, *other.hashes)))
+        return replace(self, hashes=hashes, marker=self.marker if len(markers) == 1 else marker)
+
     def everywhere(self) -> Pin:
         """Return the entry without its marker."""
         return replace(self, marker="")
@@ -41,12 +54,33 @@ class Pin:
 
 
 def parse_lock(text: str, where: str = LOCK) -> tuple[Pin, ...]:
-    """Return the entries of a lock, in order.
+    """Return the entries of a lock, in order, and one for each version of a package.
 
     Raises:
         InputError: an entry is not `name==version` with hashes, or names a URL.
     """
-    return tuple(_parse_entry(line, where) for line in _logical_lines(text))
+    found: dict[tuple[str, str], Pin] = {}
+    for line in _logical_lines(text):
+        pin = _parse_entry(line, where)
+        key = (pin.name, pin.version)
+        found[key] = found[key].merged(pin) if key in found else pin
+    return tuple(found.values())
+
+
+def split_lock(text: str) -> tuple[str, dict[str, str]]:
+    """Return the base of a lock, and each addition with the entries of its section."""
+    base, *rest = SECTION.split(text)
+    return base, dict(zip(rest[::2], rest[1::2], strict=True))
+
+
+def additions_of(lock: str) -> tuple[str, ...]:
+    """Return the names of the additions of a lock."""
+    return tuple(split_lock(lock)[1])
+
+
+def join_lock(base: str, sections: Mapping[str, str]) -> str:
+    """Return the text of a lock with these sections."""
+    return base + "".join(f"# with: {name}\n{entries}" for name, entries in sections.items())
 
 
 def _logical_lines(text: str) -> Iterator[str]:

@@ -30,6 +30,7 @@ from urllib.parse import unquote, urlparse
 
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, Unavailable, UsageError
+from litellm_systemd.gateway.packages import read_groups
 from litellm_systemd.host.observe import RELEASE_MARK
 from litellm_systemd.releases.bad_versions import find_bad
 from litellm_systemd.releases.inventory import read_mark
@@ -41,6 +42,7 @@ from litellm_systemd.releases.requirements_lock import (
     parse_lock,
     pinned_version,
     render_lock,
+    split_lock,
 )
 from litellm_systemd.releases.venvs import find_uv, index_environment, install_argv, pip_argv
 from litellm_systemd.resources import read_lock
@@ -101,8 +103,10 @@ class PackageOrigin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source of a release. `code` is the digest of the package's own files, see `code_digest`.
+    """The source of a release.
 
+    `code` is the digest of the package's own files, see `code_digest`. `groups` is the text of groups.lock, empty if
+    it does not fit the lock. `wheels` are the files of packages that the user gave as wheels.
     `checkout`: the folder of the checkout that the package was installed from, empty if there is none.
     """
 
@@ -112,6 +116,8 @@ class Source:
     python: Path
     origin: PackageOrigin = field(repr=False)
     checkout: str = ""
+    groups: str = field(default="", repr=False)
+    wheels: tuple[Path, ...] = ()
 
     @property
     def identifier(self) -> str:
@@ -172,8 +178,16 @@ def find_source() -> Source:
         Unavailable: the service can't reach this Python.
     """
     found = _distribution()
-    code = code_digest(_own_files())
-    return Source(found.version, code, current_lock(), reachable_python(), _origin(found), _checkout(found))
+    lock = current_lock()
+    return Source(
+        version=found.version,
+        code=code_digest(_own_files()),
+        lock=lock,
+        python=reachable_python(),
+        origin=_origin(found),
+        checkout=_checkout(found),
+        groups=read_groups() if split_lock(lock)[0] == read_lock() else "",
+    )
 
 
 def wheel_source(path: Path) -> Source:
@@ -184,7 +198,8 @@ def wheel_source(path: Path) -> Source:
         InputError: it is not a wheel of this package, or it has no lock.
     """
     version, entries = read_wheel(path)
-    return Source(version, code_digest(entries), _lock_among(entries, path), reachable_python(), WheelFile(path))
+    lock, groups = _lock_among(entries, path), _groups_among(entries)
+    return Source(version, code_digest(entries), lock, reachable_python(), WheelFile(path), groups=groups)
 
 
 def folder_source(folder: Path) -> Source:
@@ -198,7 +213,8 @@ def folder_source(folder: Path) -> Source:
         raise InputError(f"{folder} doesn't contain {DISTRIBUTION}", "Try again.")
     entries = _read_tree({PACKAGE: folder / PACKAGE})
     lock = _lock_among(entries, folder)
-    return Source(found.version, code_digest(entries), lock, reachable_python(), Installed(found))
+    groups = _groups_among(entries)
+    return Source(found.version, code_digest(entries), lock, reachable_python(), Installed(found), groups=groups)
 
 
 def current_lock() -> str:
@@ -291,6 +307,11 @@ def _lock_among(entries: Mapping[str, bytes], where: Path) -> str:
         raise InputError(f"{where} has no {LOCK}", "Use a later version of litellm-systemd.") from None
     except UnicodeDecodeError:
         raise InputError(f"{where}: {LOCK} isn't UTF-8 text", "Fetch or build it again.") from None
+
+
+def _groups_among(entries: Mapping[str, bytes]) -> str:
+    """The text of groups.lock; empty in earlier versions."""
+    return entries.get(f"{PACKAGE}/groups.lock", b"").decode(errors="replace")
 
 
 def sdnotify_wheel() -> Path:
@@ -405,16 +426,16 @@ def fetch_litellm(version: str, scratch: Path, say: Callable[[str], None] = lamb
     try:
         lock = (_by_uv if find_uv() else _by_pip)(source, requirements, scratch)
     except CommandError as error:
-        raise InstallerError(f"no lock for LiteLLM {version}: {_cause(error)}", error.hint) from error
+        raise InstallerError(f"no lock for LiteLLM {version}: {find_cause(error)}", error.hint) from error
     if (found := pinned_version(lock, "litellm")) != version:
         raise InstallerError(
             f"the new lock has {f'LiteLLM {found}' if found else 'no LiteLLM'}, not {version}", "Report this."
         )
     parse_lock(lock)
-    return replace(source, lock=lock)
+    return replace(source, lock=lock, groups="")
 
 
-def _cause(error: CommandError) -> str:
+def find_cause(error: CommandError) -> str:
     """Return the reason of a failed resolution, which is rarely the last line of uv or pip."""
     lines = [line.strip() for line in error.stderr.splitlines()]
     reasons = [line for mark in ("Because", "ERROR:", "error:") for line in lines if mark in line]
@@ -486,12 +507,12 @@ def _by_pip(source: Source, requirements: list[str], scratch: Path) -> str:
     run(argv, environment=inherited_environment(), timeout=900, hint=f"pip 22.2 or later is needed. {INDEX_HINT}")
     found = json.loads(report.read_text(encoding="utf-8"))["install"]
     return render_lock(
-        Pin(item["metadata"]["name"], item["metadata"]["version"], (_sha256(item),))
+        Pin(item["metadata"]["name"], item["metadata"]["version"], (wheel_hash(item),))
         for item in sorted(found, key=lambda item: str(item["metadata"]["name"]).lower())
     )
 
 
-def _sha256(item: dict[str, Any]) -> str:
+def wheel_hash(item: dict[str, Any]) -> str:
     """Return the SHA-256 of a file in pip's report, which has none for a file in a folder (PIP_FIND_LINKS).
 
     Raises:

@@ -61,18 +61,19 @@ def make_venv(folder: Path, python: Path) -> Venv:
     return Venv(folder, uv)
 
 
-def install_lock(venv: Venv, lock: Path, others: Path | None = None) -> None:
+def install_lock(venv: Venv, lock: Path, others: Path | None = None, given: Path | None = None) -> None:
     """Install the packages of a lock by their hashes. Wheels only: a build would bring in tools that no hash pins.
 
     Args:
         venv: the venv to install into.
         lock: the lock.
         others: a folder with the wheels; None for the user's package index.
+        given: a folder with wheels that the index need not have.
 
     Raises:
         CommandError: a package can't be fetched, or doesn't match its hash.
     """
-    sources = () if others is None else ("--no-index", "--find-links", str(others))
+    sources = links_to(given) if others is None else ("--no-index", "--find-links", str(others))
     wanted = ("--require-hashes", "--only-binary", ":all:", *sources, "--requirement", str(lock))
     later = () if venv.uv else ("--no-compile",)
     hint = _LOCK_HINT if others is None else "Fix that and run it again."
@@ -98,6 +99,15 @@ def index_environment() -> dict[str, str]:
     if "PIP_FIND_LINKS" in found and "UV_FIND_LINKS" not in found:
         found["UV_FIND_LINKS"] = found["PIP_FIND_LINKS"].replace(" ", ",")
     return found
+
+
+def links_to(folder: Path | None) -> tuple[str, ...]:
+    """Return options for uv or pip that add a folder of wheels to the user's package index."""
+    if folder is None:
+        return ()
+    # For uv, options replace the variable.
+    others = index_environment().get("UV_FIND_LINKS", "").split(",") if find_uv() else []
+    return tuple(word for each in (str(folder), *filter(None, others)) for word in ("--find-links", each))
 
 
 def install_wheel(venv: Venv, wheel: Path) -> None:

@@ -1,0 +1,249 @@
+"""Additions to a release: groups of packages, and packages of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.commands.additions import choose_release
+from litellm_systemd.errors import InputError, InstallerError, MissingError, UsageError
+from litellm_systemd.gateway.config import GatewayConfig, parse_config
+from litellm_systemd.gateway.packages import group_names, locked_names, missing_packages
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import RELEASE_MARK
+from litellm_systemd.releases import additions as module
+from litellm_systemd.releases.additions import Additions, Kept, choose_additions, extend, require_additions
+from litellm_systemd.releases.needs import package_findings, require_packages
+from litellm_systemd.releases.requirements_lock import LOCK, additions_of, parse_lock, split_lock
+from litellm_systemd.releases.source import find_source
+from litellm_systemd.resources import read_lock
+from tests.wheels import own_wheel
+
+MODEL = "model_list: [{model_name: a, litellm_params: {model: openai/gpt-4o, api_key: none, mock_response: hi}}]\n"
+
+
+def gateway(text: str) -> GatewayConfig:
+    return parse_config(MODEL + text, "config.yaml")
+
+
+@pytest.fixture(autouse=True)
+def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv and pip have no package index."""
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+
+# --- what a configuration needs ---
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        ('litellm_settings: {callbacks: ["prometheus"]}', {("litellm_settings", "callbacks", 0): "prometheus"}),
+        (
+            'litellm_settings: {success_callback: ["langfuse"], failure_callback: langfuse}',
+            {("litellm_settings", "success_callback", 0): "langfuse"},
+        ),
+        ("litellm_settings: {cache: true, cache_params: {type: redis}}", {}),
+        ("litellm_settings: {cache: false, cache_params: {type: redis-semantic}}", {}),
+        ('litellm_settings: {callbacks: ["my_hooks.handler"], success_callback: ["s3"]}', {}),
+        (
+            "guardrails: [{guardrail_name: g, litellm_params: {guardrail: hide-secrets, mode: pre_call}}]",
+            {("guardrails", 0, "litellm_params", "guardrail"): "secret-detection"},
+        ),
+        (
+            "general_settings: {key_management_system: azure_key_vault}",
+            {("general_settings", "key_management_system"): "azure"},
+        ),
+        (
+            "litellm_settings: {callbacks: [arize, lunary]}",
+            {("litellm_settings", "callbacks", 0): "opentelemetry", ("litellm_settings", "callbacks", 1): None},
+        ),
+    ],
+)
+def test_groups_that_a_configuration_needs(text: str, needed: dict[tuple[str | int, ...], str | None]) -> None:
+    """A configuration needs the groups of its callbacks, guardrails and cache, at the key that needs them."""
+    found = missing_packages(gateway(text), locked_names(read_lock()))
+    assert {each.path: each.group for each in found} == needed
+
+
+def test_provider_that_needs_a_group() -> None:
+    """A model of Vertex AI needs the group google, and a mocked one does not."""
+    model = "model_list: [{model_name: a, litellm_params: {model: vertex_ai/gemini-3-pro}}]\n"
+    [found] = missing_packages(parse_config(model, "f.yml"), locked_names(read_lock()))
+    assert (found.group, found.path) == ("google", ("model_list", 0, "litellm_params", "model"))
+    assert missing_packages(gateway(""), locked_names(read_lock())) == ()
+
+
+# --- choosing ---
+
+
+@pytest.mark.parametrize(
+    ("additions", "chosen"),
+    [
+        (Additions(), ("langfuse", "my-callback==1.2")),
+        (Additions(wanted=("prometheus",)), ("langfuse", "my-callback==1.2", "prometheus")),
+        (Additions(wanted=("My_Callback==1.3",)), ("langfuse", "My_Callback==1.3")),
+        (
+            Additions(wanted=("dist/my_callback-1.4-py3-none-any.whl",)),
+            ("langfuse", "dist/my_callback-1.4-py3-none-any.whl"),
+        ),
+        (Additions(dropped=("my_callback",), needed=("langfuse",)), ("langfuse",)),
+    ],
+)
+def test_additions_are_kept(additions: Additions, chosen: tuple[str, ...]) -> None:
+    """A release keeps the additions of the one before, a new version replaces one, and --without removes one."""
+    assert choose_additions(("langfuse", "my-callback==1.2"), additions) == chosen
+
+
+@pytest.mark.parametrize(
+    ("additions", "said"),
+    [
+        (Additions(dropped=("prometheus",)), "prometheus: the release has no such addition"),
+        (Additions(dropped=("langfuse",), needed=("langfuse",)), "langfuse: the configuration needs it"),
+        (Additions(wanted=("--index-url=x",)), "neither a group, nor a package"),
+        (Additions(wanted=("x @ https://example.invalid/x.tar.gz",)), "neither a group, nor a package"),
+        (Additions(wanted=("odd.whl",)), "not the name of a wheel"),
+    ],
+)
+def test_additions_that_are_refused(additions: Additions, said: str) -> None:
+    """A name that can't be added or removed is refused with the reason."""
+    with pytest.raises(UsageError, match=said):
+        choose_additions(("langfuse",), additions)
+
+
+# --- building the lock ---
+
+
+def test_each_group_fits_the_lock() -> None:
+    """Any groups can be added without a network: the lock gets their sections, and loses them again."""
+    source = find_source()
+    extended = extend(source, group_names())
+    assert additions_of(extended.lock) == group_names()
+    assert extended.identifier != source.identifier
+    one = extend(extended, ["prometheus"], Kept(extended.lock))
+    assert additions_of(one.lock) == ("prometheus",)
+    assert {pin.name for pin in parse_lock(one.lock)} - {pin.name for pin in parse_lock(source.lock)} == {
+        "prometheus-client"
+    }
+    assert extend(one, [], Kept(one.lock)).identifier == source.identifier
+
+
+@pytest.mark.parametrize("has_uv", [True, False], ids=["uv", "pip"])
+def test_wheel_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_uv: bool) -> None:
+    """A wheel of the user's own is in the lock with its hash and what it needs, is kept by later releases, and can be
+    removed.
+    """
+    if not has_uv:
+        monkeypatch.setattr(module, "find_uv", lambda: None)
+    helper = own_wheel(tmp_path / "index", "my_helper", "2.0")
+    wheel = own_wheel(tmp_path, "my_callback", "1.2", "my-helper>=1", "requests")
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    source = replace(find_source(), lock="requests==9.9 --hash=sha256:" + "a" * 64 + "\n")
+    own_wheel(tmp_path / "index", "requests", "9.9")
+    own_wheel(tmp_path / "index", "requests", "10.0")
+    extended = extend(source, [str(wheel)])
+    assert additions_of(extended.lock) == (wheel.name,)
+    [section] = split_lock(extended.lock)[1].values()
+    pins = {pin.name: pin for pin in parse_lock(section)}
+    assert set(pins) == {"my-callback", "my-helper"}
+    assert pins["my-callback"].hashes == (hashlib.sha256(wheel.read_bytes()).hexdigest(),)
+    assert pins["my-helper"].hashes == (hashlib.sha256(helper.read_bytes()).hexdigest(),)
+
+    kept = Kept(extended.lock, {wheel.name: wheel})
+    monkeypatch.delenv("UV_FIND_LINKS")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    assert extend(source, choose_additions(kept.names, Additions()), kept).lock == extended.lock
+    changed = own_wheel(tmp_path / "other", "my_callback", "1.2", summary="changed")
+    assert extend(source, [str(changed)], kept).lock != extended.lock
+
+
+def test_package_that_conflicts(tmp_path: Path) -> None:
+    """A package that needs another version of a locked package is refused with that reason."""
+    wheel = own_wheel(tmp_path, "my_callback", "1.2", "click<1")
+    with pytest.raises(InstallerError, match=r"my_callback-1\.2.* can't be added to the release: .*click") as caught:
+        extend(find_source(), [str(wheel)])
+    assert caught.value.code == 1
+
+
+def test_wheel_that_does_not_exist(tmp_path: Path) -> None:
+    """A wheel that does not exist is refused with its name."""
+    with pytest.raises(MissingError, match=r"my_callback-1\.2-py3-none-any\.whl doesn't exist"):
+        extend(find_source(), [str(tmp_path / "my_callback-1.2-py3-none-any.whl")])
+
+
+def test_unknown_group_is_not_taken_for_a_package() -> None:
+    """A group that another version had is no package of that name from the index."""
+    kept = Kept(read_lock() + "# with: gone\nx==1 --hash=sha256:" + "a" * 64 + "\n")
+    other = replace(find_source(), lock="litellm==1 --hash=sha256:" + "a" * 64 + "\n", groups="")
+    with pytest.raises(InputError, match="has no group gone") as caught:
+        extend(other, kept.names, kept)
+    assert "--without gone" in caught.value.hint
+
+
+def test_bundle_without_an_addition() -> None:
+    """A bundle that lacks an addition is refused with the command that makes another one."""
+    require_additions(Path("b.tar"), read_lock() + "# with: prometheus\n", ["prometheus"])
+    with pytest.raises(InputError, match=r"b\.tar does not have langfuse") as caught:
+        require_additions(Path("b.tar"), read_lock() + "# with: prometheus\n", ["prometheus", "langfuse"])
+    assert "litellmctl bundle --with langfuse" in caught.value.hint
+
+
+# --- a host ---
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A host with a release in use that has prometheus."""
+    layout = Layout(root=tmp_path)
+    release = layout.real(layout.release("0.1.0-aaa"))
+    release.mkdir(parents=True)
+    (release / RELEASE_MARK).write_text("{}", encoding="utf-8")
+    (release / LOCK).write_text(extend(find_source(), ["prometheus"]).lock, encoding="utf-8")
+    layout.real(layout.current).symlink_to("releases/0.1.0-aaa")
+    return layout
+
+
+LANGFUSE = gateway('litellm_settings: {success_callback: ["langfuse"], callbacks: ["prometheus"]}')
+
+
+def test_install_adds_what_the_configuration_needs(layout: Layout) -> None:
+    """An install builds a release with the groups that the configuration needs and those of the release in use, and
+    says so; then it builds none for the same.
+    """
+    choice = choose_release(layout, LANGFUSE)
+    assert choice.source is not None
+    assert set(additions_of(choice.source.lock)) == {"langfuse", "prometheus"}
+    assert choice.notes == (
+        "Added to the release: the group langfuse. litellm_settings.success_callback[0]: langfuse needs the package"
+        " langfuse.",
+    )
+    plain = choose_release(layout, gateway(""), dropped=("prometheus",))
+    assert plain.identifier == find_source().identifier
+
+
+def test_check_names_what_the_release_lacks(layout: Layout, tmp_path: Path) -> None:
+    """`config check` names the package that the release in use lacks, its group and the command that adds it; without
+    a release it is a note, since the install will add it.
+    """
+    [finding], notes = package_findings(layout, LANGFUSE)
+    assert (finding.code, finding.place.key, notes) == ("missing-package", "litellm_settings.success_callback[0]", ())
+    assert "langfuse needs the package langfuse, which the release in use does not have" in finding.message
+    assert finding.remedy == "To add the group langfuse, run: sudo litellmctl install"
+    findings, notes = package_findings(Layout(root=tmp_path / "fresh"), LANGFUSE)
+    assert findings == ()
+    assert "langfuse needs the package langfuse. An install adds it, with the group langfuse." in notes[1]
+    assert "prometheus needs the package prometheus-client" in notes[0]
+
+
+def test_reload_needs_the_group(layout: Layout) -> None:
+    """`config use` and `reload` refuse a configuration whose group the release lacks, with the command to run."""
+    require_packages(layout, gateway('litellm_settings: {callbacks: ["prometheus"]}'), "sudo litellmctl install")
+    with pytest.raises(InputError, match=r"config\.yaml:\d+:\d+: .*langfuse needs the package langfuse") as caught:
+        require_packages(layout, LANGFUSE, "sudo litellmctl install -c mine.yml")
+    assert caught.value.hint == "To add the group langfuse, run: sudo litellmctl install -c mine.yml"
