@@ -83,13 +83,14 @@ class Snapshot:
     """What one version of LiteLLM knows.
 
     `sections` has the settings of each section by its name: "" for the top level, general_settings,
-    litellm_settings, router_settings, litellm_params, model_info, guardrail (the `litellm_params` of a guardrail),
-    cache_params. `callbacks`, `guardrails`, `cache_types` and `provider_needs` have each known name, with what it
-    needs in addition. `proxy_callbacks` are the callbacks that the setting `callbacks` accepts: LiteLLM takes any
-    other name there for a Python file. `guardrail_hooks` are the modes that a guardrail supports; one that is missing
-    supports all of `guardrail_modes`. `variables` are the environment variables that LiteLLM reads; `variable_kinds`
-    has what it converts their values to (boolean, integer, number, true, True, text), and whether a bad one stops its
-    start. `models` is the model map: limits, prices, regions, end dates by name.
+    litellm_settings, router_settings, litellm_params, bedrock_params (those that LiteLLM does not send to Bedrock as
+    they are), model_info, guardrail (the `litellm_params` of a guardrail), cache_params. `callbacks`, `guardrails`,
+    `cache_types` and `provider_needs` have each known name, with what it needs in addition. `proxy_callbacks` are the
+    callbacks that the setting `callbacks` accepts: LiteLLM takes any other name there for a Python file.
+    `guardrail_hooks` are the modes that a guardrail supports; one that is missing supports all of `guardrail_modes`.
+    `variables` are the environment variables that LiteLLM reads; `variable_kinds` has what it converts their values
+    to (boolean, integer, number, true, True, text), and whether a bad one stops its start. `models` is the model map:
+    limits, prices, regions, end dates by name.
     """
 
     version: str

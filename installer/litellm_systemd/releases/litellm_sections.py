@@ -13,7 +13,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from litellm_systemd.gateway.snapshot import Setting
@@ -38,13 +38,18 @@ _KINDS: Mapping[Any, str] = {
 
 
 def build_sections(
-    lookups: Lookups, models: Lookups, caches: Lookups, readers: Iterable[tuple[tuple[str, ...], Lookups]]
+    lookups: Lookups,
+    models: Lookups,
+    bedrock: Lookups,
+    caches: Lookups,
+    readers: Iterable[tuple[tuple[str, ...], Lookups]],
 ) -> dict[str, Settings]:
     """The settings of all sections, by the names that Snapshot.sections has.
 
     Args:
         lookups: what LiteLLM looks up in its settings.
         models: what its providers look up in the parameters of a model.
+        bedrock: what those of Bedrock look up there.
         caches: what it looks up in the options of Redis.
         readers: the arguments of functions that may read a configuration, and what each looks up.
 
@@ -87,10 +92,12 @@ def build_sections(
         "litellm_params": _named(
             models.keys["optional_params"],
             models.keys["litellm_params"],
+            models.keys["non_default_params"],
             models.fields,
             constants.DEFAULT_CHAT_COMPLETION_PARAM_VALUES,
         )
-        | _named(utils.all_litellm_params, helper.get_all_llm_api_params())
+        | _named(utils.all_litellm_params, helper.get_all_llm_api_params(), models.keys["kwargs"])
+        | _named(utils.DynamicPromptManagementParamLiteral.list_all_params(), *_calls(litellm))
         | _arguments(litellm.completion)
         | _fields(importlib.import_module("litellm.types.llms.bedrock").CommonRequestObject)
         | _fields(router.LiteLLMParamsTypedDict)
@@ -100,6 +107,7 @@ def build_sections(
         "retry_policy": _fields(router.RetryPolicy),
         "allowed_fails_policy": _fields(router.AllowedFailsPolicy),
         "alert_types": _named(each.value for each in alerts.AlertType),
+        "bedrock_params": _bedrock_params(bedrock),
         # What the cache does not know goes to the client of Redis.
         "cache_params": _named(
             caches.keys["redis_kwargs"], redis._get_redis_kwargs(), redis._get_redis_cluster_kwargs()
@@ -107,6 +115,39 @@ def build_sections(
         | _arguments(caching.RedisCache.__init__)
         | _arguments(caching.Cache.__init__),
     }
+
+
+def _bedrock_params(bedrock: Lookups) -> Settings:
+    """The parameters of a model on Bedrock that LiteLLM keeps, converts, or has a field of the request for.
+
+    It sends any other as it is, and Bedrock refuses it.
+    """
+    utils, router, requests, messages = (
+        importlib.import_module(f"litellm.types.{name}")
+        for name in ("utils", "router", "llms.bedrock", "llms.anthropic")
+    )
+    constants, litellm = (importlib.import_module(name) for name in ("litellm.constants", "litellm"))
+    bodies = [
+        each
+        for name, each in vars(requests).items()
+        if name.endswith(("Request", "RequestObject")) and hasattr(each, "__total__")
+    ]
+    keys = bedrock.keys
+    found = _named(
+        *(utils.all_litellm_params, constants.OPENAI_CHAT_COMPLETION_PARAMS),
+        *(constants.DEFAULT_CHAT_COMPLETION_PARAM_VALUES, router.LiteLLM_Params.model_fields),
+        *(utils.DynamicPromptManagementParamLiteral.list_all_params(), *_calls(litellm)),
+        *(keys["optional_params"], keys["litellm_params"], keys["inference_params"], bedrock.fields),
+        *(_hints(each) for each in (*bodies, messages.AnthropicMessagesRequestOptionalParams)),
+    )
+    # An argument of these functions that has a meaning for OpenAI's API alone.
+    return {name: each for name, each in found.items() if name != "extra_body"}
+
+
+def _calls(litellm: Any) -> Iterator[Iterable[str]]:
+    """The arguments of LiteLLM's functions for models that do not chat."""
+    for name in ("embedding", "image_generation", "image_edit", "transcription", "speech", "rerank", "moderation"):
+        yield inspect.signature(getattr(litellm, name)).parameters
 
 
 def _named(*names: Iterable[str]) -> Settings:

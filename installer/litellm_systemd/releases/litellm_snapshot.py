@@ -93,7 +93,14 @@ def _collect() -> dict[str, Any]:
     enterprise = Path(importlib.import_module("litellm_enterprise").__file__ or "").parent
     source = Source(folder, enterprise)
     lookups = source.find_lookups(_LOOKED_UP)
-    models = source.find_lookups(r"optional_params|litellm_params|class \w+Config\b", folder / "llms")
+    models = source.find_lookups(
+        r"optional_params|litellm_params|non_default_params|class \w+Config\b", folder / "llms"
+    )
+    # Before a provider is called, completion() reads some parameters alone.
+    models.keys["kwargs"] |= source.find_lookups(r"\bkwargs\.", folder / "main.py").keys["kwargs"]
+    bedrock = source.find_lookups(
+        r"optional_params|litellm_params|inference_params|class \w+Config\b", folder / "llms" / "bedrock"
+    )
     caches = source.find_lookups("redis_kwargs", folder / "_redis.py")
     configuration = tuple(
         source.find_functions(
@@ -103,7 +110,7 @@ def _collect() -> dict[str, Any]:
     imports, features = Imports(), _Features(folder)
     litellm.model_cost.pop("sample_spec", None)
     resolver = Resolver()
-    sections = build_sections(lookups, models, caches, configuration)
+    sections = build_sections(lookups, models, bedrock, caches, configuration)
     return {
         "format": FORMAT,
         "version": metadata.version("litellm"),
