@@ -109,6 +109,7 @@ MODELS = (
         thinking=("enabled",),
     ),
     Model("amazon.nova-2-lite-v1:0", "Nova 2 Lite", ("us", "eu", "jp", "global"), on_demand=True),
+    Model("meta.llama3-3-70b-instruct-v1:0", "Llama 3.3 70B Instruct", ("us",)),
     Model("amazon.titan-embed-text-v2:0", "Titan Text Embeddings V2", on_demand=True),
 )
 

@@ -11,16 +11,20 @@ import pytest
 from litellm_systemd.bedrock.models import (
     CALLING_REGIONS,
     DESTINATIONS,
+    PROFILED,
     PROFILES,
     REGIONS,
     geography,
     looks_like_region,
+    parse_bedrock_id,
     partition,
     profile,
+    required_profiles,
 )
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import lint, localize, profiles_outside_geography
+from litellm_systemd.gateway.installed_litellm import ENDED
 from litellm_systemd.gateway.snapshot import read_shipped
 from litellm_systemd.resources import config_names
 
@@ -111,6 +115,23 @@ def test_each_profile_is_in_litellms_model_map() -> None:
     ids = {f"{prefix}.{model}" for model, prefixes in PROFILES.items() for prefix in prefixes}
     assert ids - known.keys() == set()
     assert all(known[name]["mode"] == "chat" and known[name]["supports_prompt_caching"] for name in ids)
+
+
+def test_profiles_of_models_without_on_demand() -> None:
+    """Each profile in the remedy for a model that needs one exists, and the region can call it."""
+    known = read_shipped().models
+    for model, prefixes in PROFILED.items():
+        assert model in known or not model.startswith(("anthropic.", "amazon.", "meta.", "deepseek."))
+        assert model not in ENDED
+        assert set(prefixes) >= PROFILES.get(model, frozenset()) - {"us-gov"}
+        for region in WITH_MODELS:
+            found = parse_bedrock_id(f"bedrock/{model}")
+            profiles = required_profiles(found, region) if found is not None else None
+            for each in profiles or ():
+                prefix = each.partition(".")[0]
+                assert prefix == "global" or region.startswith(CALLING_REGIONS[prefix])
+            if "global" in prefixes and profiles is not None:
+                assert profiles
 
 
 @pytest.mark.slow

@@ -368,6 +368,13 @@ def test_unknown_fields(aws: Cloud) -> None:
     assert invoke(messages("hi", **managed, metadata={"user_id": "x"}, output_config={"effort": "high"}))
     with pytest.raises(ClientError, match=r"errors: Malformed input request: #: extraneous key \[chat_id\]"):
         converse(additionalModelRequestFields={"chat_id": "x"})
+    for model in (
+        "us.anthropic.claude-sonnet-4-6",
+        "us.amazon.nova-2-lite-v1:0",
+        "us.meta.llama3-3-70b-instruct-v1:0",
+    ):
+        with pytest.raises(ClientError, match=r"#: extraneous key \[max_token\] is not permitted"):
+            converse(model, additionalModelRequestFields={"max_token": 4000})
     assert converse(additionalModelRequestFields={"top_k": 5})
     prefilled = messages("hi", {"role": "assistant", "content": "The"})
     assert invoke(prefilled, "us.anthropic.claude-haiku-4-5-20251001-v1:0")

@@ -43,6 +43,54 @@ PROFILES: dict[str, frozenset[str]] = {
     "anthropic.claude-haiku-5-5": frozenset({"us", "eu", "jp", "au", "us-gov", "global"}),
 }
 
+#: Models that are called through inference profiles, by the geographies of these: ListFoundationModels in all
+#: commercial regions, in October 2026. Left out are models that have ended or that several regions offer on demand,
+#: and those of OpenAI, which LiteLLM also calls by other endpoints.
+# fmt: off
+_PROFILED = {
+    "us": (
+        "anthropic.claude-opus-4-1-20250805-v1:0", "deepseek.r1-v1:0", "meta.llama4-maverick-17b-instruct-v1:0",
+        "meta.llama4-scout-17b-instruct-v1:0", "stability.stable-conservative-upscale-v1:0",
+        "stability.stable-creative-upscale-v1:0", "stability.stable-fast-upscale-v1:0",
+        "stability.stable-image-control-sketch-v1:0", "stability.stable-image-control-structure-v1:0",
+        "stability.stable-image-erase-object-v1:0", "stability.stable-image-inpaint-v1:0",
+        "stability.stable-image-remove-background-v1:0", "stability.stable-image-search-recolor-v1:0",
+        "stability.stable-image-search-replace-v1:0", "stability.stable-image-style-guide-v1:0",
+        "stability.stable-outpaint-v1:0", "stability.stable-style-transfer-v1:0", "writer.palmyra-x4-v1:0",
+        "writer.palmyra-x5-v1:0",
+    ),
+    "us eu": ("mistral.pixtral-large-2502-v1:0",),
+    "us eu apac": ("twelvelabs.marengo-embed-2-7-v1:0",),
+    "us eu au global": ("anthropic.claude-opus-4-6-v1", "anthropic.claude-sonnet-5-5"),
+    "us eu au in global": ("anthropic.claude-opus-5", "anthropic.claude-sonnet-5"),
+    "us eu global": ("anthropic.claude-opus-4-5-20251101-v1:0",),
+    "us eu jp au global": (
+        "anthropic.claude-haiku-5-5", "anthropic.claude-opus-4-7", "anthropic.claude-opus-4-8",
+        "anthropic.claude-opus-5-5", "anthropic.claude-sonnet-4-5-20250929-v1:0", "anthropic.claude-sonnet-4-6",
+    ),
+    "us eu jp au in global": ("anthropic.claude-haiku-4-5-20251001-v1:0",),
+    "us eu jp global": ("amazon.nova-2-lite-v1:0",),
+    "us global": (
+        "anthropic.claude-fable-5", "anthropic.claude-fable-5-1", "twelvelabs.pegasus-1-5-v1:0", "xai.grok-4.6",
+        "xai.grok-4.7", "zai.glm-5.3",
+    ),
+    "us in global": ("moonshotai.kimi-k3",),
+}
+# fmt: on
+PROFILED: dict[str, tuple[str, ...]] = {
+    model: tuple(geographies.split()) for geographies, models in _PROFILED.items() for model in models
+}
+
+#: The one region that offers some of them on demand as well, and which (the same source).
+_LONDON = "eu-west-2"
+_IN_LONDON = frozenset(f"anthropic.claude-{name}" for name in ("opus-4-6-v1", "opus-5-5", "sonnet-4-6", "sonnet-5"))
+
+#: Fields of the requests of models on Bedrock that LiteLLM passes on without a name for them (user guide of Bedrock,
+#: "Anthropic Claude Messages API", and of Nova, "Complete request schema").
+REQUEST_FIELDS = frozenset(
+    ("anthropic_beta", "anthropic_version", "context_management", "inferenceConfig", "reasoningConfig", "top_k")
+)
+
 #: The prefixes of the regions that can call the profiles of a geography. Wider than what AWS documents, so that only
 #: combinations that can never work are excluded.
 CALLING_REGIONS: dict[str, tuple[str, ...]] = {
@@ -51,6 +99,7 @@ CALLING_REGIONS: dict[str, tuple[str, ...]] = {
     "jp": ("ap-northeast-",),
     "au": ("ap-southeast-",),
     "apac": ("ap-",),
+    "in": ("ap-south-",),
     "us-gov": ("us-gov-",),
 }
 
@@ -165,8 +214,8 @@ def _global_profiles(text: str) -> Iterator[str]:
 #: The providers (the part before the first slash) of models that LiteLLM calls at Bedrock's runtime.
 PROVIDERS = ("bedrock", "bedrock_converse")
 
-#: The prefixes of the ids of system-defined inference profiles. `in` occurs in LiteLLM's model map.
-GEOGRAPHIES = frozenset({*CALLING_REGIONS, "global", "in"})
+#: The prefixes of the ids of system-defined inference profiles.
+GEOGRAPHIES = frozenset({*CALLING_REGIONS, "global"})
 
 #: Routes that do not call a model by its id (get_bedrock_route in litellm/llms/bedrock/common_utils.py).
 _OTHER_SERVICES = frozenset({"agent", "agentcore", "claude_platform", "mantle"})
@@ -251,6 +300,25 @@ def _read(text: str, routes: list[str]) -> BedrockId:
 def _split(name: str) -> tuple[str | None, str]:
     prefix, dot, model = name.partition(".")
     return (prefix, model) if dot and prefix in GEOGRAPHIES else (None, name)
+
+
+def required_profiles(found: BedrockId, region: str | None) -> tuple[str, ...] | None:
+    """The inference profiles that `region` can call in place of this id, the closest first; empty if there is none.
+
+    None if the id itself can be called, as far as this release knows. `region` is None if it is not known.
+    """
+    if found.kind is not IdKind.MODEL or (region or "").startswith(("us-gov-", *_ISOLATED)):
+        return None  # other partitions are not in the table
+    if found.model not in PROFILED or (found.model in _IN_LONDON and region in (None, _LONDON)):
+        return None
+    offered = [each for each in PROFILED[found.model] if region is None or _can_call(region, each)]
+    closest = geography(region) if region is not None and looks_like_region(region) else ""
+    ordered = sorted(offered, key=lambda each: (each != closest, each == "global"))
+    return tuple(f"{each}.{found.model}" for each in ordered)
+
+
+def _can_call(region: str, prefix: str) -> bool:
+    return prefix == "global" or region.startswith(CALLING_REGIONS[prefix])
 
 
 #: Tokens per minute. A coding agent sends tens of thousands of tokens with each request, and Bedrock also counts
