@@ -150,7 +150,7 @@ def test_unit_that_denies_metadata(denied: str, allowed: str, *, denies: bool) -
 def test_demo_needs_nothing() -> None:
     """The demo configuration needs neither instance metadata nor an access key."""
     config = shipped_config("demo.yml")
-    assert not bedrock_models(config)
+    assert not bedrock_models(config, {})
     assert not needs_metadata(config, {})
     assert not uses_pair(config, KEYS)
 
@@ -202,6 +202,28 @@ def test_the_environment_of_a_model() -> None:
     environ = {**KEYS, **ROLE, "OTHER": "arn:aws:iam::1:role/x", "AWS_EXTERNAL_ID": "of-all"}
     own = {"AWS_ROLE_NAME": "arn:aws:iam::1:role/x", "AWS_SESSION_NAME": "mine"}
     assert environ_of(config, config.models[0], environ) == {**environ, **own}
+
+
+def test_the_credential_of_a_model() -> None:
+    """The values of a credential count for the models that name it; a model's own parameters take precedence."""
+    values = "aws_access_key_id: os.environ/ID, aws_secret_access_key: os.environ/SECRET, aws_region_name: eu-west-1"
+    named = (
+        f"credential_list: [{{credential_name: main, credential_info: {{}}, credential_values: {{{values}}}}}]\n"
+        "model_list:\n"
+        "- {model_name: a, litellm_params: {model: eu.anthropic.claude-sonnet-4-6, litellm_credential_name: main}}\n"
+        "- model_name: b\n"
+        "  litellm_params: {model: bedrock/us.x, aws_region_name: us-east-1, litellm_credential_name: main}\n"
+    )
+    misspelt = "- {model_name: c, litellm_params: {model: bedrock/us.x, litellm_credential_name: mian}}\n"
+    config = parse_config(named + misspelt, "c.yml")
+    environ = {"ID": "AKIA", "SECRET": "s", "AWS_REGION_NAME": "us-west-2"}
+    served = build_served(config, environ)
+    assert [each.region for each in served] == ["eu-west-1", "us-east-1", "us-west-2"]
+    methods = [auth_method_of(config, model, environ) for model in config.models]
+    assert methods == [AuthMethod.KEYS, AuthMethod.KEYS, AuthMethod.AMBIENT]
+    assert environ_of(config, config.models[0], environ)["AWS_ACCESS_KEY_ID"] == "AKIA"
+    assert not may_use_metadata(parse_config(named, "c.yml"), environ)
+    assert may_use_metadata(config, environ)
 
 
 def test_callers() -> None:

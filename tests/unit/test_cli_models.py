@@ -168,6 +168,32 @@ def test_refusals(arguments: list[str], code: int, said: str, here: Path, capsys
     assert said in err
 
 
+CREDENTIALS = """\
+credential_list:
+  - credential_name: main
+    credential_info: {}
+    credential_values: {aws_region_name: os.environ/MAIN_REGION}
+model_list:
+  - {model_name: a, litellm_params: {model: eu.anthropic.claude-sonnet-4-6, litellm_credential_name: main}}
+  - {model_name: b, litellm_params: {model: us.anthropic.claude-sonnet-4-6, litellm_credential_name: mian}}
+"""
+
+
+def test_bare_ids_and_credentials(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ids without `bedrock/` are Bedrock's, and the region may be in a credential; a misspelt one is a note."""
+    (here / ".env").write_text("MAIN_REGION=eu-west-1\n", encoding="utf-8")
+    (here / "mine.yml").write_text(CREDENTIALS, encoding="utf-8")
+    out, err = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml", "--account", "123456789012")
+    assert "arn:aws:bedrock:eu-west-1:123456789012:inference-profile/eu.anthropic.claude-sonnet-4-6" in out
+    assert "inference-profile/us." not in out
+    assert "b is not in it: it names the credential mian, which is not in credential_list: did you mean main?" in err
+    out, _ = ask(capsys, "models", "--offline", "-c", "./mine.yml", "--json")
+    assert [(each["id"], each["region"]) for each in json.loads(out)["data"]["models"]] == [
+        ("eu.anthropic.claude-sonnet-4-6", "eu-west-1"),
+        ("us.anthropic.claude-sonnet-4-6", None),
+    ]
+
+
 def test_no_region(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a region no ARN can be written, and the error says how to give one."""
     (here / ".env").write_text("", encoding="utf-8")

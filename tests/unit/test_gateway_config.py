@@ -89,7 +89,7 @@ router_settings:
     config = read_config(path)
     assert [(model.name, model.provider, model.mocked, model.region) for model in config.models] == [
         ("a", "bedrock", False, "os.environ/REGION"),
-        ("b", None, True, None),
+        ("b", "openai", True, None),
         ("a", "openai", False, None),
     ]
     assert config.names == ("a", "b", "old")
@@ -134,6 +134,36 @@ def test_includes_are_followed_as_litellm_follows_them(tmp_path: Path) -> None:
     texts = b"".join(path.read_bytes() for path in (root, *config.includes))
     assert config.digest == hashlib.sha256(texts).hexdigest()
     assert [each.where for each in lint(config, VALID)] == [f"{one}:4:38: model_list[1].litellm_params.model"]
+
+
+def test_a_credential_in_an_included_file_counts(tmp_path: Path) -> None:
+    """A model finds its credential, with the region, in an included file; a wrong region is reported there."""
+    root = write(
+        tmp_path,
+        "root.yml",
+        "include: [secret.yml]\nmodel_list:\n"
+        "  - {model_name: a, litellm_params: {model: bedrock/eu.x.y, litellm_credential_name: main}}\n",
+    )
+    entry = "{credential_name: main, credential_info: {}, credential_values: {aws_region_name: %s}}"
+    text = f"credential_list:\n  - {entry}\n"
+    secret = write(tmp_path, "secret.yml", text % "eu-west-1")
+    environ = {"LITELLM_MASTER_KEY": "sk-good"}
+    assert lint(read_config(root), environ) == ()
+    secret.write_text(text % "eu_west_1")
+    assert [each.where.partition(": ")[0] for each in lint(read_config(root), environ)][:1] == [f"{secret}:2:70"]
+
+
+def test_a_configuration_without_models() -> None:
+    """A configuration that serves something else needs no model; one that serves nothing is rejected."""
+    for section in (
+        "mcp_servers: {ours: {url: 'http://127.0.0.1/mcp'}}",
+        "model_list:\nagent_list: [{agent_name: a}]",
+        "general_settings: {pass_through_endpoints: [{path: /a, target: 'https://example.com'}]}\nmodel_list: []",
+    ):
+        config = parse_config(section, "f.yml")
+        assert (config.models, config.names, lint(config, VALID)) == ((), (), ())
+    with pytest.raises(ConfigError, match="it would serve nothing"):
+        parse_config("general_settings: {pass_through_endpoints: []}", "f.yml")
 
 
 def test_a_missing_include_names_both_files(tmp_path: Path) -> None:

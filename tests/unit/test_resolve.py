@@ -24,7 +24,7 @@ from litellm_systemd.host.layout import Layout
 #: One region for each source of an environment, by which the source is recognized in a report.
 OPTION, HERE, INSTALLED = "eu-west-1", "eu-west-2", "eu-west-3"
 KEY = {"LITELLM_MASTER_KEY": "sk-0123456789abcdef0123456789abcdef"}
-CONFIG = "model_list:\n  - model_name: {}\n    litellm_params: {{model: bedrock/anthropic.claude-sonnet-5-5}}\n"
+CONFIG = "model_list:\n  - model_name: {}\n    litellm_params: {{model: bedrock/amazon.titan-embed-text-v2:0}}\n"
 
 
 class Scene:

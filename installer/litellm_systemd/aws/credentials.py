@@ -27,7 +27,7 @@ from litellm_systemd.env.aws import (
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Identity, Model, resolve_reference
-from litellm_systemd.gateway.models import ServedModel, with_own_variables
+from litellm_systemd.gateway.models import ServedModel, with_own_variables, with_references
 from litellm_systemd.gateway.python_files import find_references
 
 #: The shipped configuration for an access key.
@@ -70,9 +70,9 @@ class AuthMethod(Enum):
     AMBIENT = "ambient credentials"
 
 
-def bedrock_models(config: GatewayConfig) -> tuple[Model, ...]:
+def bedrock_models(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[Model, ...]:
     """The models that are called on Bedrock."""
-    return tuple(model for model in config.models if model.calls_bedrock)
+    return tuple(model for model in with_references(config, environ).models if model.calls_bedrock)
 
 
 def auth_method_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> AuthMethod:
@@ -89,8 +89,8 @@ def auth_method_of(config: GatewayConfig, model: Model, environ: Mapping[str, st
 
 
 def environ_of(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment for the calls of a model: its own parameters override the variables."""
-    params = config.params(model)
+    """The environment for the calls of a model: its parameters and its credential override the variables."""
+    params = config.called_params(model)
     given = {variable: resolve_reference(params.get(name), environ) for name, variable in _PARAMETERS.items()}
     own = {variable: value for variable, value in given.items() if value is not None}
     return {**with_own_variables(config, environ), **own}
@@ -124,7 +124,7 @@ def needs_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
         return False
     if any(map(is_reference, environ.values())) and not environ.get(KEY_ID):
         return True
-    return any(_is_ambient(config, model, environ) for model in bedrock_models(config))
+    return any(_is_ambient(config, model, environ) for model in bedrock_models(config, environ))
 
 
 def _is_ambient(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> bool:
@@ -150,12 +150,13 @@ def may_use_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
     """
     if any(environ.get(name) for name in _CONTAINER):
         return True
-    for model in bedrock_models(config):
+    for model in bedrock_models(config, environ):
         if _is_ambient(config, model, environ) or auth_method_of(config, model, environ) is AuthMethod.PROFILE:
             return True
-    # Of models there are names alone in the settings of the router.
-    settings = {key: value for key, value in config.document.items() if key not in ("model_list", "router_settings")}
-    others = [config.params(model) for model in config.models if not model.calls_bedrock]
+    # Of models there are names alone in the settings of the router; credentials count where a model names them.
+    elsewhere = ("credential_list", "model_list", "router_settings")
+    settings = {key: value for key, value in config.document.items() if key not in elsewhere}
+    others = [config.called_params(model) for model in config.models if not model.calls_bedrock]
     text = f"{settings} {others}"
     if _OTHER_CLOUDS.search(text):
         return True
@@ -169,7 +170,7 @@ def may_use_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
 
 def uses_pair(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
     """Whether a model's calls are signed with the key pair of the environment, or it assumes a role by it."""
-    methods = {auth_method_of(config, model, environ) for model in bedrock_models(config)}
+    methods = {auth_method_of(config, model, environ) for model in bedrock_models(config, environ)}
     return KEY_ID in environ and bool(methods & {AuthMethod.KEYS, AuthMethod.ROLE})
 
 
@@ -184,7 +185,7 @@ def require_one_identity(config: GatewayConfig, environ: Mapping[str, str], wher
     Raises:
         InputError: the first of these, with its position and the remedy.
     """
-    if config.identity is Identity.IAM_ROLE and KEY_ID in environ and bedrock_models(config):
+    if config.identity is Identity.IAM_ROLE and KEY_ID in environ and bedrock_models(config, environ):
         raise InputError(
             f"{where(KEY_ID)}: {KEY_ID} is set, and {config.source} is for the instance's role: LiteLLM would"
             " silently use the key",
@@ -197,16 +198,16 @@ def require_one_identity(config: GatewayConfig, environ: Mapping[str, str], wher
 def _double_pairs(
     config: GatewayConfig, environ: Mapping[str, str], where: Callable[[str], str]
 ) -> Iterator[InputError]:
-    for model in bedrock_models(config):
-        params = config.params(model)
+    for model in bedrock_models(config, environ):
+        params = config.called_params(model)
         present = [variable.lower() for variable in PAIR if params.get(variable.lower())]
         literal = next((key for key in present if not str(params[key]).startswith(REFERENCE)), None)
         if len(present) == 1:
             missing = next(variable.lower() for variable in PAIR if variable.lower() not in present)
-            place = config.place((*model.key, "litellm_params", present[0]))
+            place = config.place(config.param_path(model, present[0]))
             yield InputError(f"{place} is set, but {missing} is not", f"Set {missing} too, or remove both.")
         elif literal is not None and KEY_ID in environ:
-            place = config.place((*model.key, "litellm_params", literal))
+            place = config.place(config.param_path(model, literal))
             yield InputError(
                 f"{place} has its own key, and {where(KEY_ID)} sets one too: LiteLLM would mix them",
                 f"Keep the pair in .env and write {literal}: {REFERENCE}{literal.upper()}, or remove it from .env.",

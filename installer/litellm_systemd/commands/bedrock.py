@@ -29,7 +29,7 @@ from litellm_systemd.env.settings import REGION_VARIABLES
 from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
 from litellm_systemd.gateway.config_types import resolve_reference
-from litellm_systemd.gateway.models import ServedModel, build_served, end_findings
+from litellm_systemd.gateway.models import ServedModel, build_served, end_findings, missing_credential
 from litellm_systemd.report.report import Check, Outcome, Report, Table, render_count
 
 _COLUMNS = ("MODEL AND ITS ID", "REGION", "IN", "OUT", "CACHE", "LIFECYCLE")
@@ -229,6 +229,7 @@ def _grants(subject: _Subject, answers: Mapping[str, BedrockCatalogue], account:
             and served.region is None
             and served.found
             and served.found.kind is not IdKind.OTHER_SERVICE
+            and missing_credential(subject.gateway, served.model, subject.environ) is None
         ):
             hint = "Set AWS_REGION_NAME in .env, or use --region."
             raise InputError(f"{served.model.name} is on Bedrock, and no region is set", hint)
@@ -243,7 +244,7 @@ def _guardrails(subject: _Subject, account: str) -> Iterator[str]:
     """The guardrails that models name themselves, and those that LiteLLM applies on its own."""
     gateway, environ = subject.gateway, subject.environ
     for served in subject.served:
-        own = gateway.params(served.model).get("guardrailConfig")
+        own = gateway.called_params(served.model).get("guardrailConfig")
         name = resolve_reference(own.get("guardrailIdentifier"), environ) if isinstance(own, Mapping) else None
         if served.is_called and served.region is not None and name is not None:
             yield build_guardrail(name, served.region, account=account)
@@ -297,6 +298,9 @@ def _notes(subject: _Subject, answers: Mapping[str, BedrockCatalogue]) -> Iterat
             yield f"{served.model.name} is not in it: {served.model.provider_model} is not called like a model."
         elif served.is_called and served.found is not None and "*" in served.found.text:
             yield f"{served.model.name} lets clients name the model: inference profiles that they name are not in it."
+        missing = missing_credential(subject.gateway, served.model, subject.environ)
+        if missing is not None and served.is_called and served.region is None:
+            yield f"{served.model.name} is not in it: it names the credential {missing}"
     yield from _roles(subject)
 
 

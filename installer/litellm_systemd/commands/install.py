@@ -160,7 +160,8 @@ def _planned(options: InstallOptions, prepared: InstallPlan) -> Report:
 
 
 def _access_notes(options: InstallOptions, service: ServiceConfig) -> tuple[str, ...]:
-    return () if options.request.prove_access or not bedrock_models(service.gateway) else (NOT_ASKED,)
+    calls_bedrock = bedrock_models(service.gateway, service.settings.environment)
+    return () if options.request.prove_access or not calls_bedrock else (NOT_ASKED,)
 
 
 def kept_notes(layout: Layout, plan: Plan) -> tuple[str, ...]:

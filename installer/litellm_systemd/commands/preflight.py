@@ -74,7 +74,11 @@ def require_pair(
         InputError: AWS refuses it, or there is no such profile.
     """
     profile = next((name for name in (PROFILE_NAME, PROFILE) if environment.get(name)), None)
-    if profile is not None and environment[profile] != installed.get(profile) and bedrock_models(gateway):
+    if (
+        profile is not None
+        and environment[profile] != installed.get(profile)
+        and bedrock_models(gateway, environment)
+    ):
         return _require_profile(profile, dotenv, environment)
     names = (*PAIR, TOKEN)
     same = all(environment.get(name) == installed.get(name) for name in names)

@@ -145,7 +145,9 @@ def _with_region(
 
     It is that of the request, else the instance's, or, without a query to the instance, the installed one.
     """
-    needs_region = bedrock_models(chosen) or any(map(is_reference, settings.environment.values()))
+    needs_region = bedrock_models(chosen, settings.environment) or any(
+        map(is_reference, settings.environment.values())
+    )
     if settings.region is not None or not needs_region:
         return settings
     region = request.region

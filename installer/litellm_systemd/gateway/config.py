@@ -33,9 +33,11 @@ from litellm_systemd.gateway.config_types import (
     PythonFile,
     Replaced,
     config_error,
+    find_credential,
     find_place,
     is_mocked,
     render_key,
+    resolve_called,
 )
 from litellm_systemd.gateway.config_types import ConfigError as ConfigError
 from litellm_systemd.gateway.config_types import GatewayConfig as GatewayConfig
@@ -455,15 +457,33 @@ def _wrong(document: Document, code: str, path: KeyPath, what: str, remedy: str)
     return config_error(code, find_place(document.source, document.marks, path), what, remedy)
 
 
+#: Keys of a configuration whose services need no entry in model_list (ProxyConfig in proxy/proxy_server.py).
+_OTHER_SERVICES = (
+    *("agent_list", "agents", "assistant_settings", "default_vertex_config", "files_settings", "finetune_settings"),
+    *("mcp_servers", "mcp_tools", "search_tools", "vector_store_registry"),
+)
+
+
+def _serves_without_models(data: Mapping[str, Any]) -> bool:
+    settings = data.get("general_settings")
+    passes_through = isinstance(settings, Mapping) and bool(settings.get("pass_through_endpoints"))
+    return passes_through or any(data.get(name) for name in _OTHER_SERVICES)
+
+
 def _models(document: Document) -> tuple[Model, ...]:
     if "model_list" not in document.data:
-        close = difflib.get_close_matches("model_list", [str(key) for key in document.data], n=1)
+        unknown = [str(key) for key in document.data if key not in load_snapshot().sections[""]]
+        close = difflib.get_close_matches("model_list", unknown, n=1)
         if close:
             what = "is not a setting: did you mean model_list?"
             raise _wrong(document, "misspelt-setting", (close[0],), what, "Write it as model_list.")
+        if _serves_without_models(document.data):
+            return ()
         place = Place(document.source)
         raise config_error("no-models", place, "there is no model_list: it would serve nothing", _EXAMPLE)
     entries = document.data["model_list"]
+    if not entries and _serves_without_models(document.data):
+        return ()
     if not isinstance(entries, list):
         remedy = f"Start each model with a dash. {_EXAMPLE}"
         raise _wrong(document, "bad-model", ("model_list",), "is not a list", remedy)
@@ -496,21 +516,24 @@ def _model(document: Document, entry: object, path: KeyPath) -> Model:
     if not isinstance(model, str) or not model:
         what = f"({name}) has no model, or one that isn't text"
         raise _wrong(document, "bad-model", (*path, "litellm_params"), what, _EXAMPLE)
-    region = params.get("aws_region_name")
+    region = {**find_credential(document.data, params)[1], **params}.get("aws_region_name")
     return Model(
         name=name,
         provider_model=model,
         mocked=is_mocked(params),
         region=region if isinstance(region, str) and region else None,
         key=path,
+        resolved=resolve_called(document.data, params, model),
     )
 
 
 def _require_spelling(document: Document, found: Mapping[str, Any], path: KeyPath, names: tuple[str, ...]) -> None:
     """Raise ConfigError if a name is missing and another key is a misspelling of it."""
     for name in names:
+        if name in found:
+            continue
         close = difflib.get_close_matches(name, [str(key) for key in found], n=1, cutoff=0.8)
-        if name not in found and close:
+        if close:
             what = f"is not a key of a model: did you mean {name}?"
             raise _wrong(document, "bad-model", (*path, close[0]), what, f"Write it as {name}.")
 

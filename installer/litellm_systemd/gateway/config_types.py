@@ -11,12 +11,16 @@ from typing import Any
 from litellm_systemd.contract import DEMO_PROVIDER
 from litellm_systemd.contract import REFERENCE as REFERENCE
 from litellm_systemd.errors import InputError
+from litellm_systemd.gateway.snapshot import Resolved, load_snapshot
 
 #: One step into a YAML document: a key of a mapping, or an index of a list.
 KeyPath = tuple[str | int, ...]
 
 #: The position of a key: file, line and column, the latter two counted from 1.
 Mark = tuple[str, int, int]
+
+#: The parameter by which a model names an entry of `credential_list`.
+CREDENTIAL_NAME = "litellm_credential_name"
 
 #: Our own key at the top of a configuration, which LiteLLM ignores: the identity that must call Bedrock.
 IDENTITY = "x-identity"
@@ -48,6 +52,40 @@ def resolve_reference(value: object, environ: Mapping[str, str]) -> str | None:
     if value.startswith(REFERENCE):
         value = environ.get(value.removeprefix(REFERENCE), "")
     return value or None
+
+
+def resolve_called(document: Mapping[str, Any], params: Mapping[str, Any], called: str) -> Resolved | None:
+    """The provider and the model that LiteLLM calls for `called`; None if it finds no provider.
+
+    `params` are the `litellm_params` with the name. LiteLLM then drops the entry, and logs it alone (Router).
+    """
+    settings = document.get("litellm_settings")
+    own = mappings(settings.get("custom_provider_map") if isinstance(settings, Mapping) else None)
+    provider, api_base = (_text(params.get(name)) for name in ("custom_llm_provider", "api_base"))
+    return load_snapshot().resolve(
+        called,
+        provider=provider,
+        api_base=api_base,
+        custom_providers=tuple(str(entry.get("provider")) for entry in own),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def find_credential(document: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[KeyPath, Mapping[str, Any]]:
+    """The credential of `credential_list` that a model names: the path of its values, and these; empty without one.
+
+    LiteLLM adds them to the parameters of each call; the model's own take precedence (load_credentials_from_list in
+    litellm/utils.py).
+    """
+    name, entries = params.get(CREDENTIAL_NAME), document.get("credential_list")
+    for index, entry in enumerate(entries if isinstance(entries, list) and name else ()):
+        if isinstance(entry, Mapping) and entry.get("credential_name") == name:
+            values = entry.get("credential_values")
+            return ("credential_list", index, "credential_values"), values if isinstance(values, Mapping) else {}
+    return (), {}
 
 
 class Identity(Enum):
@@ -129,9 +167,10 @@ def config_error(code: str, place: Place, message: str, remedy: str) -> ConfigEr
 class Model:
     """One entry of `model_list`; `key` is its path.
 
-    `name` is the name that clients request (entries with the same name share the load), `provider_model` what LiteLLM
-    calls (`bedrock/us.anthropic.…`), `mocked` what `is_mocked` says, `region` the model's own `aws_region_name` as
-    written, None if the environment decides.
+    `name` is the name that clients request (entries with the same name share the load), `provider_model` what
+    LiteLLM calls, as written (`bedrock/us.anthropic.…`), and `resolved` what LiteLLM makes of that, None if it drops
+    the entry or if it is a reference to a variable. `mocked` is what `is_mocked` says, `region` the `aws_region_name`
+    of the model or of its credential as written, None if the environment decides.
     """
 
     name: str
@@ -139,12 +178,17 @@ class Model:
     mocked: bool
     region: str | None
     key: KeyPath
+    resolved: Resolved | None = None
 
     @property
     def provider(self) -> str | None:
-        """The part of `provider_model` before the first slash, such as `bedrock`; None if there is no slash."""
-        head, slash, _ = self.provider_model.partition("/")
-        return head if slash else None
+        """The provider that LiteLLM calls, such as `bedrock`, whether it is written or follows from the name."""
+        return None if self.resolved is None else self.resolved.provider
+
+    @property
+    def called(self) -> str:
+        """What LiteLLM calls, with its provider: `bedrock/us.anthropic.…`; as written if LiteLLM drops it."""
+        return self.provider_model if self.resolved is None else f"{self.resolved.provider}/{self.resolved.model}"
 
     @property
     def calls_bedrock(self) -> bool:
@@ -239,6 +283,16 @@ class GatewayConfig:
         """The `litellm_params` of a model."""
         params: Mapping[str, Any] = self.document["model_list"][model.key[1]]["litellm_params"]
         return params
+
+    def called_params(self, model: Model) -> Mapping[str, Any]:
+        """The parameters of its calls: its `litellm_params`, and the values of the credential that it names."""
+        return {**find_credential(self.document, self.params(model))[1], **self.params(model)}
+
+    def param_path(self, model: Model, name: str) -> KeyPath:
+        """The path of a parameter, which may be in the credential that the model names."""
+        path, values = find_credential(self.document, self.params(model))
+        own = name in self.params(model) or name not in values
+        return (*model.key, "litellm_params", name) if own else (*path, name)
 
     def info(self, model: Model) -> Mapping[str, Any]:
         """The `model_info` of a model; empty if it has none."""

@@ -14,7 +14,7 @@ from litellm_systemd.gateway.snapshot import load_snapshot
 def map_values(config: GatewayConfig, model: Model) -> Mapping[str, object]:
     """The map's entry for a model, or that of its `base_model`; empty if the map has neither."""
     base = config.info(model).get("base_model") or config.params(model).get("base_model")
-    names = [base, model.provider_model] if isinstance(base, str) else [model.provider_model]
+    names = [base, model.called] if isinstance(base, str) else [model.called]
     found = (_values(name, config, model) for name in names)
     return next((values for values in found if values), {})
 
@@ -31,7 +31,7 @@ def caches_prompts(config: GatewayConfig, model: Model) -> bool | None:
 
 def _values(name: str, config: GatewayConfig, model: Model) -> Mapping[str, object]:
     entries = load_snapshot().models
-    bedrock = parse_bedrock_id(name, config.params(model).get("model_id"))
+    bedrock = parse_bedrock_id(name, config.called_params(model).get("model_id"))
     if bedrock is not None:
         entry = find_entry(bedrock, bedrock.region)
         return {} if entry is None else entries.get(entry.key, {})
@@ -40,7 +40,7 @@ def _values(name: str, config: GatewayConfig, model: Model) -> Mapping[str, obje
 
 def foundation_model(config: GatewayConfig, model: Model) -> str | None:
     """The foundation model that a model of the configuration calls; None if it cannot be determined."""
-    bedrock: BedrockId | None = parse_bedrock_id(model.provider_model, config.params(model).get("model_id"))
+    bedrock: BedrockId | None = parse_bedrock_id(model.called, config.called_params(model).get("model_id"))
     return None if bedrock is None else bedrock.model
 
 

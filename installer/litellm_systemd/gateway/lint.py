@@ -69,7 +69,7 @@ def _spelling(config: GatewayConfig) -> Iterator[LintFinding]:
 
 
 def _uses_it(config: GatewayConfig, model: Model) -> bool:
-    return model.calls_bedrock and not any(config.params(model).get(name) for name in _OWN)
+    return model.calls_bedrock and not any(config.called_params(model).get(name) for name in _OWN)
 
 
 def _access_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:

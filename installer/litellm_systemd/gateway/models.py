@@ -8,20 +8,36 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
-from litellm_systemd.bedrock.models import CALLING_REGIONS, REGIONS, BedrockId, looks_like_region, parse_bedrock_id
+from litellm_systemd.bedrock.models import (
+    CALLING_REGIONS,
+    REGIONS,
+    BedrockId,
+    looks_like_region,
+    parse_bedrock_id,
+    required_profiles,
+)
 from litellm_systemd.env.variables import AWS_REGION_NAME
 from litellm_systemd.gateway.config_types import (
+    CREDENTIAL_NAME,
+    REFERENCE,
     GatewayConfig,
     KeyPath,
     LintFinding,
     Model,
     mappings,
+    resolve_called,
     resolve_reference,
 )
-from litellm_systemd.gateway.installed_litellm import Lifecycle, MapEntry, find_entry, foundation_model, map_values
+from litellm_systemd.gateway.installed_litellm import (
+    Lifecycle,
+    MapEntry,
+    find_entry,
+    foundation_model,
+    map_values,
+)
 from litellm_systemd.gateway.snapshot import load_snapshot
 
 #: The variables for a region in LiteLLM's order (llms/bedrock/base_aws_llm.py); its default is us-west-2.
@@ -36,6 +52,9 @@ _CONVERSE_CLAUDE = re.compile(r"bedrock/converse/([a-z]+\.)?anthropic\.")
 #: Parameters that distribute requests among entries with the same name: an order, a share, tags.
 _ROUTED_BY = frozenset({"order", "weight", "tags", "rpm", "tpm"})
 
+#: The variable for the present environment (router.py).
+_ENVIRONMENT = "LITELLM_ENVIRONMENT"
+
 #: The environment variable for drop_params (litellm/__init__.py).
 _DROP_PARAMS = "LITELLM_DROP_PARAMS"
 
@@ -43,13 +62,17 @@ _DROP_PARAMS = "LITELLM_DROP_PARAMS"
 def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Unknown providers and parameters, missing or invalid regions, and entries that conflict with each other."""
     environ = with_own_variables(config, environ)
+    config = with_references(config, environ)
     yield from _bad_environment_region(config, environ)
+    yield from _bad_credentials(config)
     for model in config.models:
         yield from _provider(config, model, environ)
-        yield from _aws_params(config, model)
+        yield from _credential(config, model, environ)
+        yield from _environments(config, model, environ)
         if model.calls_bedrock:
             yield from _route(config, model)
             yield from _region(config, model, environ)
+            yield from _profile_only(config, model, environ)
     yield from _no_region(config, environ)
     yield from _converse_route(config)
     yield from _sampling_params(config, environ)
@@ -66,38 +89,99 @@ def with_own_variables(config: GatewayConfig, environ: Mapping[str, str]) -> Map
     return {**environ, **{name: resolve_reference(value, environ) or "" for name, value in own.items()}}
 
 
+def with_references(config: GatewayConfig, environ: Mapping[str, str]) -> GatewayConfig:
+    """The configuration with the models whose `model` is a reference (`os.environ/X`) as LiteLLM calls them."""
+    models = tuple(_with_reference(config, model, environ) for model in config.models)
+    return config if models == config.models else replace(config, models=models)
+
+
+def _with_reference(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Model:
+    called = resolve_reference(model.provider_model, environ)
+    if called is None or called == model.provider_model:
+        return model
+    found = resolve_called(config.document, config.params(model), called)
+    return replace(model, provider_model=called, resolved=found)
+
+
 def _provider(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[LintFinding]:
-    params = config.params(model)
-    called = resolve_reference(model.provider_model, environ) or ""
+    """A model for which LiteLLM finds no provider: it drops the entry, mocked or not, and serves the others."""
+    called, params = model.provider_model, config.params(model)
+    resolved = {name: resolve_reference(params.get(name), environ) for name in ("custom_llm_provider", "api_base")}
+    if called.startswith(REFERENCE) or any(name in params and not resolved[name] for name in resolved):
+        return  # a reference to an unset variable has its own finding
+    if model.resolved or resolve_called(config.document, {**params, **resolved}, called):
+        return
+    known = load_snapshot().providers
     provider, slash, rest = called.partition("/")
-    custom = mappings(config.section("litellm_settings").get("custom_provider_map"))
-    if provider in load_snapshot().providers or provider in [entry.get("provider") for entry in custom]:
-        return
-    if params.get("custom_llm_provider") or params.get("api_base"):
-        return  # the model name may then be anything, such as the name of a repository
-    if not slash:
-        yield from _no_provider(config, model, called)
-        return
-    if load_snapshot().resolve(called) is not None:
-        return
-    close = difflib.get_close_matches(provider, sorted(load_snapshot().providers), n=1)
+    path = (*model.key, "litellm_params", "model")
+    if named := resolved["custom_llm_provider"]:
+        path, provider, slash, rest = (*path[:-1], "custom_llm_provider"), named, "/", called
+    close = difflib.get_close_matches(provider, sorted(known), n=1) if slash else []
     guess = f": did you mean {close[0]}?" if close else ""
-    path = (*model.key, "litellm_params", "model")
-    message = f"names the provider {provider}, which LiteLLM does not know{guess}"
-    yield config.error("unknown-provider", path, message, f"Write it as PROVIDER/{rest}, such as bedrock/{rest}.")
+    if slash and provider not in known:
+        remedy = f"Write {close[0]}/{rest}." if close else "Write one of LiteLLM's providers there."
+        remedy += f" For a server with OpenAI's API: openai/{rest} with its api_base."
+        message = f"names the provider {provider}, which LiteLLM does not know: it drops the model{guess}"
+        yield config.error("unknown-provider", path, message, remedy)
+    else:
+        message = f"names no provider, and LiteLLM knows none for {called}: it drops the model"
+        head, colon, tail = called.partition(":")
+        right = f"{head}/{tail}" if colon and head in known else f"PROVIDER/{called}, such as bedrock/{called}"
+        remedy = f"Write it as {right}."
+        yield config.error("no-provider", path, message, remedy)
 
 
-def _no_provider(config: GatewayConfig, model: Model, called: str) -> Iterator[LintFinding]:
-    if not called or "*" in called or model.mocked or load_snapshot().resolve(called) is not None:
+def _environments(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """A model for certain environments, without the variable for the present one."""
+    if config.info(model).get("supported_environments") and not environ.get(_ENVIRONMENT):
+        path = (*model.key, "model_info", "supported_environments")
+        message = f"needs {_ENVIRONMENT}, which is not set: LiteLLM drops the model"
+        remedy = f"Set {_ENVIRONMENT} in .env to development, staging or production, or remove the key."
+        yield config.error("unset-variable", path, message, remedy)
+
+
+def _bad_credentials(config: GatewayConfig) -> Iterator[LintFinding]:
+    """Entries of credential_list with which LiteLLM does not start (CredentialItem in models/credentials.py)."""
+    entries = config.document.get("credential_list") or ()
+    if not isinstance(entries, list):
+        if entries:
+            remedy = "Start each credential with a dash: - credential_name: NAME"
+            yield config.error("bad-credential", ("credential_list",), "is not a list", remedy)
         return
-    path = (*model.key, "litellm_params", "model")
-    message = f"names no provider, and LiteLLM knows none for {called}"
-    yield config.warning("no-provider", path, message, f"Write it as PROVIDER/{called}, such as bedrock/{called}.")
+    for index, entry in enumerate(entries):
+        given = entry if isinstance(entry, Mapping) else {}
+        missing = [
+            name for name in ("credential_info", "credential_values") if not isinstance(given.get(name), Mapping)
+        ]
+        if not isinstance(given.get("credential_name"), str):
+            missing.insert(0, "credential_name")
+        if missing:
+            message = f"has no {' and no '.join(missing)}, or of another kind: LiteLLM does not start with it"
+            examples = {"credential_name": "NAME", "credential_info": "{}", "credential_values": "{api_key: …}"}
+            remedy = f"Add {', '.join(f'{name}: {examples[name]}' for name in missing)}."
+            yield config.error("bad-credential", ("credential_list", index), message, remedy)
+
+
+def missing_credential(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> str | None:
+    """The credential that a model names and that does not exist, as a part of a message with what was meant."""
+    name = resolve_reference(config.params(model).get(CREDENTIAL_NAME), environ)
+    known = [str(entry.get("credential_name")) for entry in mappings(config.document.get("credential_list"))]
+    if name is None or name in known:
+        return None
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{name}, which is not in credential_list" + (f": did you mean {close[0]}?" if close else "")
+
+
+def _credential(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    if (missing := missing_credential(config, model, environ)) is not None:
+        path = (*model.key, "litellm_params", CREDENTIAL_NAME)
+        remedy = "Write it as in credential_list, or add it there. LiteLLM calls the model without it."
+        yield config.error("unknown-credential", path, f"names the credential {missing}", remedy)
 
 
 def _route(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
     """A misspelt route, which LiteLLM treats as a part of the model's id."""
-    route, slash, rest = model.provider_model.partition("/")[2].partition("/")
+    route, slash, rest = model.called.partition("/")[2].partition("/")
     close = difflib.get_close_matches(route, _ROUTES, n=1, cutoff=0.75) if slash else []
     if close and route not in _ROUTES:
         path = (*model.key, "litellm_params", "model")
@@ -110,25 +194,15 @@ def _converse_route(config: GatewayConfig) -> Iterator[LintFinding]:
 
     LiteLLM's get_bedrock_route then still calls chats and responses by Converse (docs/routes.md).
     """
-    models = [model for model in config.models if _CONVERSE_CLAUDE.match(model.provider_model) and not model.mocked]
+    models = [model for model in config.models if _CONVERSE_CLAUDE.match(model.called) and not model.mocked]
     if models:
         more = f" ({len(models)} models)" if len(models) > 1 else ""
         message = (
             f"loses Claude Code's prompt cache, and a streamed /v1/messages takes two to four times the CPU{more}"
         )
         path = (*models[0].key, "litellm_params", "model")
-        remedy = f"Write it as {models[0].provider_model.replace('converse/', '', 1)}. See docs/routes.md."
+        remedy = f"Write it as {models[0].called.replace('converse/', '', 1)}. See docs/routes.md."
         yield config.warning("converse-route", path, message, remedy)
-
-
-def _aws_params(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
-    known = [name for name in load_snapshot().sections["litellm_params"] if name.startswith("aws_")]
-    for key in config.params(model):
-        if str(key).startswith("aws_") and key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            remedy = f"Write it as {close[0]}, or remove it." if close else "Remove it."
-            path = (*model.key, "litellm_params", str(key))
-            yield config.error("unknown-aws-parameter", path, "is not a LiteLLM parameter", remedy)
 
 
 def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
@@ -153,7 +227,7 @@ def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> 
     if region is None:
         return  # see _no_region
     if model.region is not None:
-        yield from _bad_region(config, (*model.key, "litellm_params", "aws_region_name"), region, region)
+        yield from _bad_region(config, config.param_path(model, "aws_region_name"), region, region)
     yield from _profile_out_of_reach(config, model, region)
 
 
@@ -169,11 +243,14 @@ def called_region(config: GatewayConfig, model: Model, environ: Mapping[str, str
 
 
 def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
-    # A reference to an unset variable has its own finding.
+    # A reference to an unset variable has its own finding, and so has a credential that does not exist.
     without = [
         model
         for model in config.models
-        if model.calls_bedrock and model.region is None and called_region(config, model, environ) is None
+        if model.calls_bedrock
+        and called_region(config, model, environ) is None
+        and model.region is None
+        and missing_credential(config, model, environ) is None
     ]
     if not without:
         return
@@ -188,7 +265,7 @@ def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Li
 
 
 def _region_in_name(config: GatewayConfig, model: Model) -> str | None:
-    found = parse_bedrock_id(model.provider_model, config.params(model).get("model_id"))
+    found = parse_bedrock_id(model.called, config.called_params(model).get("model_id"))
     if found is not None:
         return found.region
     # Another Bedrock service, such as bedrock_mantle/us-gov-west-1/MODEL.
@@ -202,6 +279,24 @@ def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> I
         message = f"calls the inference profile {prefix}., which is not available in {region}"
         remedy = f"Use the profile of that region, or global., or set another region for {model.name}."
         yield config.error("profile-out-of-reach", (*model.key, "litellm_params", "model"), message, remedy)
+
+
+def _profile_only(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """A model that is called by its own id, although Bedrock offers it through inference profiles alone."""
+    model_id = resolve_reference(config.called_params(model).get("model_id"), environ)
+    found = parse_bedrock_id(model.called, model_id)
+    region = called_region(config, model, environ)
+    profiles = required_profiles(found, region) if found is not None else None
+    if found is None or profiles is None or "/async_invoke/" in model.called:
+        return
+    written = model_id or model.provider_model
+    ids = [f"bedrock/{each}" if found.is_arn else written.replace(found.text, each) for each in profiles]
+    remedy = (
+        f"Write it as {' or '.join(ids)}." if ids else f"{region} has none of these: use another region or model."
+    )
+    message = f"calls {found.model} on demand, which Bedrock offers through inference profiles alone"
+    path = config.param_path(model, "model_id" if model_id else "model")
+    yield config.error("profile-only", path, message, remedy)
 
 
 def _sampling_params(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
@@ -292,12 +387,12 @@ class ServedModel:
 def build_served(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[ServedModel, ...]:
     """The entries of `model_list` in their order; `environ` is the service's own environment."""
     environ = with_own_variables(config, environ)
+    config = with_references(config, environ)
     return tuple(_served(config, model, environ) for model in config.models)
 
 
 def _served(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> ServedModel:
-    called = resolve_reference(model.provider_model, environ) or ""
-    found = parse_bedrock_id(called, resolve_reference(config.params(model).get("model_id"), environ))
+    found = parse_bedrock_id(model.called, resolve_reference(config.called_params(model).get("model_id"), environ))
     if found is None:
         return ServedModel(model)
     region = called_region(config, model, environ)
