@@ -38,6 +38,7 @@ from litellm_systemd.gateway.installed_litellm import (
     foundation_model,
     map_values,
 )
+from litellm_systemd.gateway.parameters import entry_findings
 from litellm_systemd.gateway.snapshot import load_snapshot
 
 #: The variables for a region in LiteLLM's order (llms/bedrock/base_aws_llm.py); its default is us-west-2.
@@ -69,6 +70,7 @@ def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
         yield from _provider(config, model, environ)
         yield from _credential(config, model, environ)
         yield from _environments(config, model, environ)
+        yield from entry_findings(config, model)
         if model.calls_bedrock:
             yield from _route(config, model)
             yield from _region(config, model, environ)
