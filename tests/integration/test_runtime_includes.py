@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.gateway.config import read_document
+from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.contract import ExitCode
+from litellm_systemd.gateway.config import read_config, read_document
+from litellm_systemd.verify.run import Scope, verify
 from tests.integration.runtime_service import CONFIG, KEY, Service
+from tests.integration.stub_gateway import stub
 
 MAIN = f"include: [shared/mine.yml]\n{CONFIG % 'hello'}litellm_settings: {{callbacks: [near.handler, old.handler]}}\n"
 MINE = "model_list:\n  - {model_name: %s, litellm_params: {model: openai/x, api_key: none, mock_response: hi}}\n"
@@ -152,3 +156,21 @@ def test_a_failing_python_file_is_named(service: Service) -> None:
     assert "main.yml:8:32: litellm_settings.callbacks[0] is near.handler, but near.py does not define" in done.stderr
     path.write_text(before)
     assert models(service) == served
+
+
+def test_a_configuration_without_models(service: Service) -> None:
+    """A configuration that only passes requests through is served, and verify passes."""
+    with stub() as upstream:
+        target = f"http://127.0.0.1:{upstream.server_port}/health/liveliness"
+        endpoint = {"path": "/our/rerank", "target": target, "methods": ["GET"]}
+        settings = {"master_key": "os.environ/LITELLM_MASTER_KEY", "pass_through_endpoints": [endpoint]}
+        (service.folder / "configs/main.yml").write_text(json.dumps({"general_settings": settings}))
+        done = service.reload()
+        assert done.returncode == 0, done.stderr
+        gateway = Gateway(f"http://127.0.0.1:{service.port}", KEY)
+        report = verify(gateway, Scope(read_config(service.config).names))
+        assert report.exit_code is ExitCode.OK, report.as_json()
+        assert next(each.detail for each in report.checks if each.name == "models") == (
+            "none listed, and none is configured"
+        )
+        assert gateway.get("/our/rerank").json() == "I'm alive!"

@@ -23,7 +23,9 @@ OK, FAILED, SKIPPED, WARNING = Outcome.OK, Outcome.FAILED, Outcome.SKIPPED, Outc
 @pytest.mark.parametrize(
     ("expected", "listed", "outcome", "detail"),
     [
-        ((), ("a", "b"), OK, "2 listed: a, b"),
+        (None, ("a", "b"), OK, "2 listed: a, b"),
+        ((), (), OK, "none listed, and none is configured"),
+        ((), ("a",), WARNING, "not in the configuration: a"),
         (("a", "b"), ("b", "a"), OK, "2 listed: b, a"),
         (("a", "a"), ("a",), OK, "1 listed: a"),
         (("a", "c", "b"), ("b",), FAILED, "missing: a, c"),
@@ -33,7 +35,7 @@ OK, FAILED, SKIPPED, WARNING = Outcome.OK, Outcome.FAILED, Outcome.SKIPPED, Outc
         (("bedrock/*", "a"), ("bedrock/x",), FAILED, "missing: a"),
     ],
 )
-def test_names(expected: tuple[str, ...], listed: tuple[str, ...], outcome: Outcome, detail: str) -> None:
+def test_names(expected: tuple[str, ...] | None, listed: tuple[str, ...], outcome: Outcome, detail: str) -> None:
     """A name that is missing from the list is a failure, an additional one a warning."""
     assert compare_names(expected, listed) == (outcome, detail)
 

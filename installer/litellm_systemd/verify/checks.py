@@ -90,8 +90,8 @@ def check_readiness(gateway: Gateway) -> CheckResult:
     return CheckResult(Outcome.OK, gateway.line(str(body.get("status", ""))) if isinstance(body, dict) else "")
 
 
-def check_models(gateway: Gateway, expected: tuple[str, ...]) -> CheckResult:
-    """The gateway accepts the key and lists each `expected` name, or at least one name if none is expected.
+def check_models(gateway: Gateway, expected: tuple[str, ...] | None) -> CheckResult:
+    """The gateway accepts the key and lists each `expected` name, or at least one name if that is None.
 
     Patterns (`*`) are not looked for. Additional names are a warning: a database may add some.
     """
@@ -102,7 +102,7 @@ def check_models(gateway: Gateway, expected: tuple[str, ...]) -> CheckResult:
         hint = _KEY_HINT if answer.status in (400, 401, 403) else hint_for(answer)
         return CheckResult(Outcome.FAILED, describe_failure(gateway, answer), hint)
     listed = _listed(answer)
-    if not listed:
+    if not listed and (expected != () or not isinstance(answer.json(), dict)):
         detail = "it lists no model" if isinstance(answer.json(), dict) else describe_failure(gateway, answer)
         return CheckResult(Outcome.FAILED, detail, "Add a model_list to the configuration.")
     outcome, detail = compare_names(expected, listed)
@@ -111,13 +111,14 @@ def check_models(gateway: Gateway, expected: tuple[str, ...]) -> CheckResult:
     return CheckResult(outcome, gateway.line(detail), hint, FailureScope.NOTHING, {"models": len(listed)}, facts)
 
 
-def compare_names(expected: tuple[str, ...], listed: tuple[str, ...]) -> tuple[Outcome, str]:
+def compare_names(expected: tuple[str, ...] | None, listed: tuple[str, ...]) -> tuple[Outcome, str]:
     """Compare the listed names with the expected ones; the outcome and a sentence."""
-    patterns = any("*" in name for name in expected)
-    missing = [name for name in dict.fromkeys(expected) if "*" not in name and name not in listed]
+    patterns = any("*" in name for name in expected or ())
+    missing = [name for name in dict.fromkeys(expected or ()) if "*" not in name and name not in listed]
     # LiteLLM decides what a pattern expands to.
-    further = [name for name in listed if expected and not patterns and name not in expected]
-    parts = [f"{len(listed)} listed: {', '.join(listed)}"] if not (missing or further) else []
+    further = [name for name in listed if expected is not None and not patterns and name not in expected]
+    whole = f"{len(listed)} listed: {', '.join(listed)}" if listed else "none listed, and none is configured"
+    parts = [whole] if not (missing or further) else []
     parts += [f"missing: {', '.join(missing)}"] if missing else []
     parts += [f"not in the configuration: {', '.join(further)}"] if further else []
     outcome = Outcome.FAILED if missing else Outcome.WARNING if further else Outcome.OK

@@ -70,7 +70,7 @@ _NONE_HINT = "LiteLLM did not use the fallback chain: check the names in it."
 class Scope:
     """What to check.
 
-    `expected`: the names that the configuration gives, primary first; empty if it isn't known. `models`: chat
+    `expected`: the names that the configuration gives, primary first; None if it isn't known. `models`: chat
     with these; if empty, the primary, or with `all_models` each that is expected, else each that is listed.
     `spend`: without it, no request reaches a model. `full`: also checks that cost more than one word, and each of the
     models at every API. `concurrency`: the number of simultaneous requests; 0 for none, or CONCURRENCY with `full`.
@@ -78,7 +78,7 @@ class Scope:
     `mocked`: names that answer without a provider, so without a charge.
     """
 
-    expected: tuple[str, ...] = ()
+    expected: tuple[str, ...] | None = None
     models: tuple[str, ...] = ()
     all_models: bool = False
     spend: bool = True
@@ -107,7 +107,7 @@ class ModelInfo:
     prices: Prices | None = None
 
 
-def service_steps(gateway: Gateway, expected: tuple[str, ...]) -> tuple[Step, ...]:
+def service_steps(gateway: Gateway, expected: tuple[str, ...] | None) -> tuple[Step, ...]:
     """Return the steps that call no model."""
     without, wrong = gateway.with_key(""), gateway.with_key(WRONG_KEY)
     return (
