@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,14 @@ def metrics(box: Box) -> tuple[int, int]:
     bearer = {"Authorization": f"Bearer {key(box)}"}
     answers = [box.http("GET", f"{BASE}/metrics/", headers=headers) for headers in ({}, bearer)]
     assert "litellm_" in answers[1].text
+    # Each connection may reach another worker: all of them count together.
+    texts = [box.http("GET", f"{BASE}/metrics/", headers=bearer).text for _ in range(8)]
+    counts = [
+        sum(map(float, re.findall(r"^litellm_proxy_total_requests_metric_total.* (\S+)$", text, re.M)))
+        for text in texts
+    ]
+    assert counts == sorted(counts)
+    assert counts[0] > 0
     return answers[0].status, answers[1].status
 
 

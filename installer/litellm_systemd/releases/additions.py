@@ -246,7 +246,8 @@ class _Resolver:
         try:
             pins = (self._by_uv if find_uv() else self._by_pip)(folder, requirements, options)
         except CommandError as error:
-            raise InstallerError(f"{name} can't be added to the release: {find_cause(error)}", error.hint) from error
+            hint = f"The other packages of the release keep their versions. {error.hint}"
+            raise InstallerError(f"{name} can't be added to the release: {find_cause(error)}", hint) from error
         # An index may have another file of the same version.
         digest = () if wheel is None else (file_entry(wheel)[0],)
         return tuple(

@@ -24,6 +24,7 @@ from litellm_systemd.runtime.channel import Heartbeat, StartFailed
 from litellm_systemd.runtime.journal import Journal, install_exception_hooks, open_journal, redirect_loggers
 from litellm_systemd.runtime.master.master import Master
 from litellm_systemd.runtime.master.worker_pool import WorkerHandle, spawn
+from litellm_systemd.runtime.metrics import share_metrics
 from litellm_systemd.runtime.options import load_configuration, read_options
 from litellm_systemd.runtime.secret_store import get_secrets
 from litellm_systemd.runtime.systemd.notify import Notifier
@@ -65,6 +66,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     notifier.status("importing LiteLLM")
     if options.json_logs:
         environ[JSON_LOGS.name] = "true"  # LiteLLM accepts no other value
+    share_metrics(environ, options.runtime_directory, options.workers)
     litellm_adapter.preload(environ)
     redirect_loggers(journal)
     install_exception_hooks(journal)  # again, because LiteLLM sets sys.excepthook with JSON_LOGS
