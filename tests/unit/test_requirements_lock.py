@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from litellm_systemd.errors import InputError
+from litellm_systemd.gateway.packages import find_group, group_names, read_groups
 from litellm_systemd.releases.requirements_lock import (
     Pin,
     lock_digest,
@@ -19,6 +20,7 @@ from litellm_systemd.releases.requirements_lock import (
     pinned_versions,
     pins_for,
     render_lock,
+    split_lock,
     target_environment,
 )
 from litellm_systemd.releases.source import SDNOTIFY
@@ -78,6 +80,29 @@ def test_lock_has_one_version_for_each_environment() -> None:
         environment = target_environment(python, 5, "x86_64")
         names = [pin.name for pin in pins if pin.holds(environment)]
         assert sorted(set(names)) == sorted(names)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_groups_match_setup(python: str) -> None:
+    """groups.lock has each extra of setup.cfg that is for users, at versions that it allows, next to the lock. Any
+    groups together have one version of each package. docs/operations.md has a row for each.
+    """
+    setup = configparser.ConfigParser(comment_prefixes=("#",))
+    setup.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    extras = {name: lines for name, lines in setup["options.extras_require"].items() if name not in ("bench", "test")}
+    assert tuple(sorted(extras)) == group_names()
+    environment = target_environment(python, 5, "aarch64")
+    pins = parse_lock(read_lock() + read_groups())
+    names = [pin.name for pin in pins if pin.holds(environment)]
+    assert sorted(set(names)) == sorted(names)
+    table = (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8").partition("| group | for |")[2]
+    for name, lines in extras.items():
+        versions = pinned_versions(parse_lock(read_lock() + split_lock(read_groups())[1][name]), environment)
+        for wanted in (Requirement(line) for line in lines.split("\n") if line):
+            found = versions[canonicalize_name(wanted.name)]
+            assert wanted.specifier.contains(found), f"{wanted} has {found}: run scripts/lock.sh"
+            assert find_group(canonicalize_name(wanted.name)) == name
+        assert f"`{name}`" in table
 
 
 def test_round_trip() -> None:
