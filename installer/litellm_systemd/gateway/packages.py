@@ -129,7 +129,9 @@ def _needs(config: GatewayConfig) -> Iterator[tuple[KeyPath, str, tuple[str, ...
     if isinstance(manager, str) and manager in _KEY_MANAGERS:
         yield ("general_settings", "key_management_system"), manager, (_KEY_MANAGERS[manager],)
     for model in config.models:
-        resolved = None if model.mocked else snapshot.resolve(model.provider_model)
+        provider = config.params(model).get("custom_llm_provider")
+        given = provider if isinstance(provider, str) else None
+        resolved = None if model.mocked else snapshot.resolve(model.provider_model, provider=given)
         if resolved is not None and resolved.provider in snapshot.provider_needs:
             packages = _packages(snapshot.provider_needs[resolved.provider])
             # Others are for few requests: pillow for images to Ollama, databricks-sdk for those without a key.

@@ -128,7 +128,8 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
 
 def _keep_wheels(source: Source, release: Path, others: Path | None) -> Path | None:
     """Copy the wheels that the user gave to a folder of the release, for later releases. None if there are none."""
-    bundled = () if others is None else (others / name for name in additions_of(source.lock) if name.endswith(".whl"))
+    given = (Path(each).name for each in additions_of(source.lock) if each.endswith(".whl"))
+    bundled = () if others is None else (others / name for name in given)
     wheels = (*source.wheels, *bundled)
     if not wheels:
         return None
