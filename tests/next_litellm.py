@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     (REPOSITORY / ".cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=REPOSITORY / ".cache", prefix="next-litellm-") as scratch:
+        # Tests run programs as other users, who must reach the copy.
+        Path(scratch).chmod(0o755)
         report, runs = _compare(Path(scratch), options.tests, options.rounds)
     sys.stdout.write(report)
     if options.output:
@@ -91,7 +93,7 @@ def _compare(scratch: Path, tests: Sequence[str], rounds: int) -> tuple[str, lis
     starts = [(json.loads(_measured(REPOSITORY)), json.loads(_measured(copy))) for _ in range(rounds)]
     parts = (
         *(f"# LiteLLM {new}, compared with {old} of the lock", ""),
-        *(skipped or ("There is no newer LiteLLM on the package index.",)),
+        *(f"- {line}" for line in skipped or ("There is no newer LiteLLM on the package index.",)),
         *render_tests(runs),
         *render_names(*names),
         *render_starts(old, new, starts),
