@@ -394,6 +394,7 @@ def test_unavailable_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(CommandError) as caught:
         sources.fetch_package("0.0.1", tmp_path)
+    assert caught.value.message.startswith("litellm-systemd==0.0.1 can't be fetched: ")
     assert "PIP_INDEX_URL" in caught.value.hint
 
 

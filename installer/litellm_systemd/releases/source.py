@@ -409,7 +409,11 @@ def fetch_package(
     # Without dependencies: the release gets those of its own lock, checked by their hashes.
     options = ("--upgrade", "--no-deps", "--only-binary", ":all:", "--target", str(folder))
     argv = (*install_argv(python, scratch), *options, wanted)
-    run(argv, environment=index_environment(), timeout=600, hint=f"{INDEX_HINT} {hint}".strip())
+    try:
+        run(argv, environment=index_environment(), timeout=600, hint=f"{INDEX_HINT} {hint}".strip())
+    except CommandError as error:
+        error.message = f"{wanted} can't be fetched: {find_cause(error)}"
+        raise
     return folder_source(folder)
 
 
