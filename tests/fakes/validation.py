@@ -39,6 +39,8 @@ _BETAS = frozenset(
         *("tool-search-tool-2025-10-19",),
         # LiteLLM's list for Bedrock (anthropic_beta_headers_config.json) has them; Claude Code 2.1 sends both.
         *("mid-conversation-output-config-2026-07-01", "mid-conversation-tool-changes-2026-07-01"),
+        # LiteLLM sends it from Claude Code to models with supports_per_turn_control in its model map, Claude 4.5 on.
+        "per-turn-control-2026-07-01",
     }
 )
 _TOOL_KEYS = frozenset({"type", "name", "description", "input_schema", "cache_control"})
