@@ -25,8 +25,9 @@ CREDENTIAL_NAME = "litellm_credential_name"
 #: Our own key at the top of a configuration, which LiteLLM ignores: the identity that must call Bedrock.
 IDENTITY = "x-identity"
 
-#: The first step of the path of a finding about a variable of the environment; the second one is its name.
-ENVIRONMENT = "environment"
+#: The first step of the path of a finding about a variable of the environment; no key of a file can be it. The second
+#: one is the variable's name.
+ENVIRONMENT = -1
 
 
 def render_key(path: KeyPath) -> str:
