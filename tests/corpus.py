@@ -32,7 +32,6 @@ _REFERENCE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
 _VALUES = {
     "AWS_ACCESS_KEY_ID": "AKIA" + "QZ7M2XKD" * 2,
     "AWS_SECRET_ACCESS_KEY": "u8Wq3Zt6Yb" * 4,
-    "AWS_BEARER_TOKEN_BEDROCK": "",
     "AWS_ROLE": "arn:aws:iam::123456789012:role/gateway",
     "REGION": "us-east-1",
     "PORT": "6379",
