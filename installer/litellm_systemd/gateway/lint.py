@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
+from litellm_systemd.env.placeholders import is_known_key
 from litellm_systemd.env.variables import EXAMPLE_KEY, MASTER_KEY, REFUSED_KEY
 from litellm_systemd.gateway.callbacks import callback_findings
 from litellm_systemd.gateway.config_types import (
@@ -409,6 +410,10 @@ def _master_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[L
         yield config.warning(
             "weak-master-key", path, f"is {EXAMPLE_KEY}, the example key of the documentation", remedy
         )
+    elif written and general["master_key"] != f"{REFERENCE}{MASTER_KEY.name}" and is_known_key(str(key)):
+        # For the variable itself, an install refuses it with the line of .env.
+        message = "is a placeholder or a key of tutorials, which protects nothing"
+        yield config.error("weak-master-key", path, message, remedy)
 
 
 def _environment(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
