@@ -43,6 +43,7 @@ def build_sections(
     bedrock: Lookups,
     caches: Lookups,
     readers: Iterable[tuple[tuple[str, ...], Lookups]],
+    validators: Iterable[Any],
 ) -> dict[str, Settings]:
     """The settings of all sections, by the names that Snapshot.sections has.
 
@@ -52,6 +53,7 @@ def build_sections(
         bedrock: what those of Bedrock look up there.
         caches: what it looks up in the options of Redis.
         readers: the arguments of functions that may read a configuration, and what each looks up.
+        validators: the pydantic models that validate general_settings.
 
     Raises:
         ImportError, AttributeError: LiteLLM has moved something that declares settings.
@@ -78,6 +80,7 @@ def build_sections(
         | _named(*(each.keys["config"] for each in found))
         | _fields(proxy.ConfigYAML),
         "general_settings": _named(*_below(keys, "general_setting"), *_below(lookups.calls, "general_setting"))
+        | {name: each for model in validators for name, each in _fields(model).items()}
         | _fields(proxy.ConfigGeneralSettings),
         "litellm_settings": _named(
             keys["litellm"], lookups.calls["litellm"], *_below(keys, "litellm_settings"), treated

@@ -107,10 +107,14 @@ def _collect() -> dict[str, Any]:
             r"^class ProxyConfig\b|\bconfig(\.get\(|\[)\"(model_list|\w+_settings)", folder / "proxy"
         )
     )
+    # This function gets the models of general_settings as `settings`.
+    bodies = source.find_lookups(r"\bsettings\.get\(", folder / "proxy/common_utils/http_parsing_utils.py")
+    lookups.keys["general_settings"] |= bodies.keys["settings"]
+    validators = [_find_class(folder, path, name) for path, name in source.find_validators("general_settings")]
     imports, features = Imports(), _Features(folder)
     litellm.model_cost.pop("sample_spec", None)
     resolver = Resolver()
-    sections = build_sections(lookups, models, bedrock, caches, configuration)
+    sections = build_sections(lookups, models, bedrock, caches, configuration, validators)
     return {
         "format": FORMAT,
         "version": metadata.version("litellm"),
@@ -129,7 +133,7 @@ def _collect() -> dict[str, Any]:
         "guardrail_modes": _members("litellm.types.guardrails", "GuardrailEventHooks"),
         "model_modes": sorted({str(each["mode"]) for each in litellm.model_cost.values() if each.get("mode")}),
         "log_levels": ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
-        "routing_strategies": sections["router_settings"]["routing_strategy"].values,
+        "routing_strategies": _routing_strategies() or sections["router_settings"]["routing_strategy"].values,
         "variables": sorted(each for each in lookups.variables if each.isupper()),
         "variable_kinds": find_variable_kinds(),
         "models": {
@@ -164,6 +168,17 @@ def _refuse_connections() -> None:
 def _members(module: str, name: str) -> list[str]:
     found: type[enum.Enum] = getattr(importlib.import_module(module), name)
     return [str(each.value) for each in found]
+
+
+def _find_class(folder: Path, path: Path, name: str) -> Any:
+    parts = path.relative_to(folder.parent).with_suffix("").parts
+    return getattr(importlib.import_module(".".join(parts)), name)
+
+
+def _routing_strategies() -> list[str]:
+    """What the Router compares with, which is more than the type of its argument says; empty if it has moved."""
+    groups = importlib.import_module("litellm.router_utils.routing_groups")
+    return list(getattr(groups, "VALID_ROUTING_STRATEGIES", ()))
 
 
 def _render(settings: Mapping[str, Setting]) -> dict[str, list[Any]]:

@@ -131,6 +131,11 @@ class Source:
         self._texts = {path: path.read_text(encoding="utf-8") for path in paths}
         self._constants = _constants(self._texts.values())
 
+    def find_validators(self, name: str) -> Iterator[tuple[Path, str]]:
+        """The pydantic models that validate a mapping of this name: the file, and the class."""
+        call = re.compile(rf"\b(\w+)\.model_validate\({name}\)")
+        return ((path, each) for path, text in self._texts.items() for each in call.findall(text))
+
     def find_lookups(self, pattern: str, below: Path | None = None) -> Lookups:
         """All that is looked up in the top-level statements that match a pattern; in a file, or below a folder."""
         found = Lookups(self._constants)
