@@ -146,9 +146,9 @@ class Snapshot:
             model = f"{provider}/{model}"
             if model in routes.joined:
                 return Resolved(*routes.joined[model])
-        elif slash and provider in routes.whole and "/" not in rest:
-            return Resolved(str(provider), model)
         head, slash, rest = model.partition("/")
+        if slash and provider in routes.whole and "/" not in rest:
+            return Resolved(str(provider), model)
         if head in self.providers:
             region, _, name = rest.partition("/")
             rest = name if head in routes.regional and name and looks_like_region(region) else rest

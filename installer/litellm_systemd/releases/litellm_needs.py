@@ -58,7 +58,7 @@ class Imports:
         """What modules and code of LiteLLM need in addition to its dependencies."""
         found = {name for each in code for name in _imported(each) if not name.startswith(".")}
         pending, done = [*modules, *found], set[str]()
-        parts = {_part(name) for name in pending} if follow else set()
+        parts = {part for name in pending if follow and (part := _part(name))}
         while pending:
             name = pending.pop()
             if name not in done and (name in modules or (follow and (_part(name) in parts or _BASE.match(name)))):
@@ -108,9 +108,9 @@ _NAMESPACES = frozenset({"azure", "google", "opentelemetry"})
 
 
 def _part(module: str) -> str:
-    """The part of LiteLLM that a module belongs to; the module itself if it belongs to none."""
+    """The part of LiteLLM that a module belongs to; "" if it belongs to none."""
     found = _PART.match(module)
-    return found.group() if found else module
+    return found.group() if found else ""
 
 
 def _source(module: str) -> Path | None:

@@ -208,9 +208,12 @@ class _Features:
         for name in ("_service_logger", "litellm_core_utils.litellm_logging", "proxy.common_utils.callback_utils"):
             module = importlib.import_module(f"litellm.{name}")
             tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+            functions = [each for each in tree.body if isinstance(each, ast.FunctionDef)]
             for variable in ("callback", "logging_integration", "service_callback"):
                 for key, body in branches(tree, variable).items():
                     code.setdefault(key, []).extend(_with_modules(body, vars(module)))
+                    # Such as `initialize_sentry`.
+                    code[key].extend(each for each in functions if each.name.endswith(f"_{key}"))
         names = {*code, *classes, *litellm._known_custom_logger_compatible_callbacks}
         names |= {name for group in _CALLBACK_LISTS for name in lookups.keys[group]}
         names |= self._generic_callbacks()
