@@ -156,7 +156,7 @@ class Source:
         wanted = re.compile(pattern, re.MULTILINE)
         for path, text in self._texts.items():
             if (below is None or path.is_relative_to(below)) and wanted.search(text):
-                yield from _statements(text, wanted)
+                yield from parse_statements(text, wanted)
 
 
 def _constants(texts: Iterable[str]) -> dict[str, frozenset[str]]:
@@ -171,7 +171,7 @@ def _constants(texts: Iterable[str]) -> dict[str, frozenset[str]]:
     return {name: frozenset(values) for name, values in found.items()}
 
 
-def _statements(text: str, wanted: re.Pattern[str]) -> Iterator[ast.Module]:
+def parse_statements(text: str, wanted: re.Pattern[str]) -> Iterator[ast.Module]:
     """The trees of the top-level statements that mention a wanted word; of the whole text if they cannot be split.
 
     Of a class or a condition, the statements in it that do, unless its own line mentions a word.

@@ -14,11 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from litellm_systemd.releases.litellm_source import parse_statements
+
 #: The kind, as `gateway.snapshot` has it, and whether a bad value stops LiteLLM's start.
 Kind = tuple[str, bool]
 
 _READS = re.compile(r"getenv|environ|get_secret|get_env_")
-_STATEMENT = re.compile(r"^(?=[^\s)\]}#])", re.MULTILINE)
 #: A name in capitals that stands for the name of a variable.
 _CONSTANT = re.compile(r"^([A-Z_]+)(?:: ?[\w\[\]. ]+)? = [\"']([A-Z][A-Z0-9_]+)[\"']$", re.MULTILINE)
 _CONVERSIONS = {"int": "integer", "float": "number", "str_to_bool": "true", "_str_to_bool": "true", "bool": "text"}
@@ -62,13 +63,7 @@ def _one_of(kinds: set[Kind | None]) -> Kind | None:
 
 def read_kinds(text: str, constants: Mapping[str, str], *, is_imported: bool) -> Iterator[tuple[str, Kind | None]]:
     """The variables that a module reads, with what it converts their values to; None if to nothing."""
-    starts = [match.start() for match in _STATEMENT.finditer(text)]
-    parts = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
-    try:
-        trees = [ast.parse(part) for part in parts if _READS.search(part)]
-    except SyntaxError:
-        trees = [ast.parse(text)]
-    for tree in trees:
+    for tree in parse_statements(text, _READS):
         for node, above in _calls(tree, ()):
             if name := _variable(node, constants):
                 yield name, _kind(node, above, is_imported=is_imported)
