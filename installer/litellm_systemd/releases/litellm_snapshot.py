@@ -53,6 +53,8 @@ _LOOKED_UP = "|".join(
 #: The lists of callbacks, in which LiteLLM looks for names.
 _CALLBACK_LISTS = ("success_callback", "failure_callback", "service_callback", "input_callback")
 
+_STRATEGIES = "VALID_ROUTING_STRATEGIES"
+
 #: Before the import: no download, and no file of the machine that runs this.
 _ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -176,9 +178,10 @@ def _find_class(folder: Path, path: Path, name: str) -> Any:
 
 
 def _routing_strategies() -> list[str]:
-    """What the Router compares with, which is more than the type of its argument says; empty if it has moved."""
-    groups = importlib.import_module("litellm.router_utils.routing_groups")
-    return list(getattr(groups, "VALID_ROUTING_STRATEGIES", ()))
+    """What the Router compares with, which is more than the type of its argument says; empty if it is gone."""
+    # Its module is another one in LiteLLM 1.110.
+    modules = [vars(each) for name, each in list(sys.modules.items()) if name.startswith("litellm.")]
+    return next((list(each[_STRATEGIES]) for each in modules if _STRATEGIES in each), [])
 
 
 def _render(settings: Mapping[str, Setting]) -> dict[str, list[Any]]:
