@@ -69,6 +69,7 @@ def build_sections(
         importlib.import_module("litellm.types.guardrails"),
         importlib.import_module("litellm.caching"),
     )
+    registry = importlib.import_module("litellm.proxy.guardrails.guardrail_registry")
     alerts = importlib.import_module("litellm.types.integrations.slack_alerting")
     helper = importlib.import_module("litellm.litellm_core_utils.model_param_helper").ModelParamHelper
     constants: Any = importlib.import_module("litellm.constants")
@@ -106,7 +107,9 @@ def build_sections(
         | _fields(router.LiteLLMParamsTypedDict)
         | _fields(router.LiteLLM_Params),
         "model_info": _named(keys["model_info"], prices) | _fields(utils.ModelInfo) | _fields(router.ModelInfo),
-        "guardrail": _fields(guardrails.LitellmParams),
+        # The fields are those of all guardrails together. Some have more in their constructor.
+        "guardrail": _named(*(_arguments(each.__init__) for each in registry.guardrail_class_registry.values()))
+        | _fields(guardrails.LitellmParams),
         "retry_policy": _fields(router.RetryPolicy),
         "allowed_fails_policy": _fields(router.AllowedFailsPolicy),
         "alert_types": _named(each.value for each in alerts.AlertType),
