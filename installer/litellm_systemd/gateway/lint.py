@@ -484,6 +484,9 @@ def _plain_secrets(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
     sections = [((*model.key, "litellm_params"), config.params(model)) for model in config.models]
     sections += [((name,), config.section(name)) for name in ("general_settings", "router_settings")]
     sections += [(("environment_variables",), config.section("environment_variables"))]
+    for index, entry in enumerate(mappings(config.document.get("credential_list"))):
+        if isinstance(values := entry.get("credential_values"), Mapping):
+            sections.append((("credential_list", index, "credential_values"), values))
     for path, mapping in sections:
         for key in sorted(str(key) for key in mapping if _SECRET.search(str(key).lower())):
             if _is_secret(key, mapping.get(key)):
