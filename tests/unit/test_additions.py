@@ -59,6 +59,7 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
             "general_settings: {key_management_system: azure_key_vault}",
             {("general_settings", "key_management_system"): "azure"},
         ),
+        ("litellm_settings: {callbacks: [otel]}", {("litellm_settings", "callbacks", 0): "opentelemetry"}),
         (
             "litellm_settings: {callbacks: [arize, lunary]}",
             {("litellm_settings", "callbacks", 0): "opentelemetry", ("litellm_settings", "callbacks", 1): None},
