@@ -16,7 +16,10 @@ _STRICT = "callbacks"
 
 
 def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
-    """Callbacks that LiteLLM does not know, with the intended name. Those of the user have a dot in their name."""
+    """Callbacks that LiteLLM does not know, with the intended name.
+
+    Those of the user have a dot in their name, or are defined under callback_settings.
+    """
     del environ
     snapshot, settings = load_snapshot(), config.section("litellm_settings")
     single = settings.get(_STRICT)
@@ -24,14 +27,21 @@ def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iter
         message = f"is {single} alone, which LiteLLM takes for a Python file, so that it would not start"
         remedy = f"Write it as a list: {_STRICT}: [{single}]"
         yield config.error("unknown-callback", ("litellm_settings", _STRICT), message, remedy)
+    defined = {name for name, value in config.section("callback_settings").items() if _is_generic(value)}
     for setting in _LISTS:
-        known = snapshot.proxy_callbacks if setting == _STRICT else snapshot.callbacks.keys()
+        known = defined | (snapshot.proxy_callbacks if setting == _STRICT else snapshot.callbacks.keys())
         value = settings.get(setting)
         for index, name in enumerate(value if isinstance(value, list) else ()):
             is_own = setting in LOADED_CALLBACKS and "." in str(name)
             if isinstance(name, str) and not is_own and name not in known:
                 path: KeyPath = ("litellm_settings", setting, index)
                 yield _unknown(config, path, name, in_others=name in snapshot.callbacks, known=sorted(known))
+
+
+def _is_generic(value: object) -> bool:
+    # As in litellm_core_utils/logging_callback_manager.py.
+    given = value if isinstance(value, Mapping) else {}
+    return given.get("callback_type") == "generic_api" and None not in (given.get("endpoint"), given.get("headers"))
 
 
 def _unknown(config: GatewayConfig, path: KeyPath, name: str, *, in_others: bool, known: list[str]) -> LintFinding:
