@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import enum
+import gc
 import importlib
 import inspect
 import json
@@ -83,6 +84,8 @@ def write_snapshot(path: Path) -> None:
 def build_snapshot() -> str:
     """The snapshot of the LiteLLM that this Python has, as JSON: the same text for the same version."""
     os.environ.update(_ENVIRONMENT)
+    # The collector would traverse what the import made, again and again.
+    gc.disable()
     with contextlib.redirect_stdout(sys.stderr):
         return _dump(_collect(), 3) + "\n"
 
