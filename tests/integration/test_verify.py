@@ -16,7 +16,7 @@ from tests.integration.stub_gateway import Handler, stub, tool_answer
 
 KEY = "sk-canary-master-3f9a27c1"
 #: In the order of the configuration. LiteLLM lists the alias first.
-MODELS = ("primary", "second", "throttled", "covered", "unpaid", "vectors", "agent")
+MODELS = ("primary", "second", "throttled", "covered", "unpaid", "vectors", "agent", "mocked")
 NAMES = (*MODELS, "old-name")
 CONFIG = """
 model_list:
@@ -34,6 +34,8 @@ model_list:
     litellm_params: {model: openai/text-embedding-3-small, api_key: none, mock_response: [0.1, 0.2, 0.3]}
   - model_name: agent
     litellm_params: {model: openai/e, api_base: "http://127.0.0.1:%PORT%/v1", api_key: none}
+  - model_name: mocked
+    litellm_params: {model: openai/gpt-4o, api_key: none, mock_response: hi}
 router_settings:
   num_retries: 0
   fallbacks: [{covered: [second]}]
@@ -180,7 +182,7 @@ def test_a_fallback_is_detected(gateway: Gateway) -> None:
 def test_all_models(gateway: Gateway) -> None:
     """--all-models tests each model and alias one after the other; a model without chat is reported and skipped."""
     report = verify(gateway, Scope(NAMES, all_models=True))
-    rest = tuple(name for model in ("second", "agent", "old-name") for name in of(model))
+    rest = tuple(name for model in ("second", "agent", "mocked", "old-name") for name in of(model))
     assert having(report, Outcome.OK) == (*SERVICE, *PRIMARY, *rest, VECTORS)
     assert having(report, Outcome.WARNING) == of("covered")
     assert having(report, Outcome.FAILED) == (PLAIN.format("throttled"), PLAIN.format("unpaid"))
@@ -212,6 +214,13 @@ def test_tools(gateway: Gateway) -> None:
     assert found.outcome is Outcome.OK
     assert found.detail == "“The code is 7319.”"
     assert found.data == {"input_tokens": 60, "output_tokens": 10, "billed": True}
+
+
+def test_a_mock_that_litellm_does_not_stream(gateway: Gateway) -> None:
+    """A model with mock_response passes, although LiteLLM streams its text through the chat API alone."""
+    report = verify(gateway, Scope(NAMES, models=("mocked",)))
+    assert having(report, Outcome.FAILED) == (), report.as_json()
+    assert APIS[2].format("mocked") in having(report, Outcome.SKIPPED)
 
 
 def test_concurrent_requests(gateway: Gateway) -> None:

@@ -66,11 +66,19 @@ class CheckResult:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def stream_failure(gateway: Gateway, stream: Stream) -> CheckResult | None:
-    """Return the failure of an answer that is not an event stream, otherwise None."""
+def stream_failure(gateway: Gateway, stream: Stream, *, mocked: bool = False) -> CheckResult | None:
+    """Return the failure of an answer that is not an event stream, otherwise None.
+
+    If the model is `mocked`, a plain answer is no failure: LiteLLM's Responses API does not stream a `mock_response`,
+    nor do Anthropic's Messages for models of OpenAI, which use it (litellm/responses/main.py).
+    """
     if not stream.head.ok:
         return failed_result(gateway, stream.head)
-    return None if stream.is_event_stream else failed_result(gateway, stream.head, "not an event stream")
+    if stream.is_event_stream:
+        return None
+    if mocked:
+        return CheckResult(Outcome.SKIPPED, "LiteLLM does not stream a mock_response here")
+    return failed_result(gateway, stream.head, "not an event stream")
 
 
 def finish_stream(gateway: Gateway, stream: Stream, deltas: Deltas, *, done: bool, end: str) -> CheckResult:

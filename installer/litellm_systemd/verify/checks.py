@@ -185,10 +185,10 @@ def check_messages(gateway: Gateway, model: str) -> CheckResult:
     return text_result(gateway, answer, _joined(blocks, "text"), _joined(blocks, "thinking"), tokens_of(body))
 
 
-def check_messages_stream(gateway: Gateway, model: str) -> CheckResult:
+def check_messages_stream(gateway: Gateway, model: str, *, mocked: bool = False) -> CheckResult:
     """`model` answers a streamed request to Anthropic's Messages API; the stream ends with `message_stop`."""
     stream = gateway.stream(MESSAGES, {**build_question(model, LONGER_PROMPT), "stream": True})
-    if (trouble := stream_failure(gateway, stream)) is not None:
+    if (trouble := stream_failure(gateway, stream, mocked=mocked)) is not None:
         return trouble
     deltas, end = Deltas(), ""
     for event, body in _bodies(stream):
@@ -217,10 +217,10 @@ def check_responses(gateway: Gateway, model: str) -> CheckResult:
     return text_result(gateway, answer, said, "", tokens_of(body))
 
 
-def check_responses_stream(gateway: Gateway, model: str) -> CheckResult:
+def check_responses_stream(gateway: Gateway, model: str, *, mocked: bool = False) -> CheckResult:
     """`model` answers a streamed request to OpenAI's Responses API; the stream ends with `response.completed`."""
     stream = gateway.stream(RESPONSES, {**_response_question(model, LONGER_PROMPT), "stream": True})
-    if (trouble := stream_failure(gateway, stream)) is not None:
+    if (trouble := stream_failure(gateway, stream, mocked=mocked)) is not None:
         return trouble
     deltas, ends = Deltas(), set[str]()
     for event, body in _bodies(stream):

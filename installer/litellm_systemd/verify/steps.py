@@ -156,10 +156,12 @@ def _api_steps(gateway: Gateway, model: str, scope: Scope, *, mocked: bool) -> I
     table: list[tuple[str, Callable[[Gateway, str], CheckResult]]] = [
         (f"tools {model}", check_tools),
         (f"messages {model} ({MESSAGES})", check_messages),
-        (f"messages {model}, streamed ({MESSAGES})", check_messages_stream),
+        (f"messages {model}, streamed ({MESSAGES})", partial(check_messages_stream, mocked=mocked)),
         (f"responses {model} ({RESPONSES})", check_responses),
-        *([(f"responses {model}, streamed ({RESPONSES})", check_responses_stream)] if scope.full else []),
     ]
+    if scope.full:
+        streamed = partial(check_responses_stream, mocked=mocked)
+        table.append((f"responses {model}, streamed ({RESPONSES})", streamed))
     first = f"chat {model} ({CHAT_PATHS[0]})"
     for name, check in table:
         yield Step(name, partial(check, gateway, model), first, bills=not mocked)
