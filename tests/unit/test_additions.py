@@ -164,6 +164,27 @@ def test_wheel_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert extend(source, [str(changed)], kept).lock != extended.lock
 
 
+@pytest.mark.parametrize("has_uv", [True, False], ids=["uv", "pip"])
+def test_files_of_the_current_folder_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_uv: bool
+) -> None:
+    """Neither uv nor pip reads settings or Python from the current folder, which may be that of another user.
+
+    A relative path in the environment begins there all the same.
+    """
+    if not has_uv:
+        monkeypatch.setattr(module, "find_uv", lambda: None)
+    own_wheel(tmp_path / "index", "my_callback", "1.2")
+    own_wheel(tmp_path / "hostile", "my_callback", "9.9")
+    (tmp_path / "uv.toml").write_text('find-links = ["hostile"]\n', encoding="utf-8")
+    for name in ("pip", "venv", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(99)\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_FIND_LINKS", "index")
+    extended = extend(replace(find_source(), lock="", groups=""), ["my-callback"])
+    assert additions_of(extended.lock) == ("my-callback==1.2",)
+
+
 def test_package_that_conflicts(tmp_path: Path) -> None:
     """A package that needs another version of a locked package is refused with that reason."""
     wheel = own_wheel(tmp_path, "my_callback", "1.2", "click<1")

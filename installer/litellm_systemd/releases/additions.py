@@ -24,7 +24,7 @@ from litellm_systemd.gateway.packages import canonical, group_names, locked_name
 from litellm_systemd.releases.archive import file_entry
 from litellm_systemd.releases.requirements_lock import Pin, join_lock, parse_lock, render_lock, split_lock
 from litellm_systemd.releases.source import DISTRIBUTION, INDEX_HINT, Source, find_cause, wheel_hash
-from litellm_systemd.releases.venvs import find_uv, index_environment, links_to, pip_argv
+from litellm_systemd.releases.venvs import find_uv, index_environment, links_to, pip_argv, uv_argv
 from litellm_systemd.user_files import require_trusted
 
 if TYPE_CHECKING:
@@ -262,8 +262,9 @@ class _Resolver:
             machine = f"{self.target.machine}-manylinux_2_34"
             platform = ("--python-version", self.target.python, "--python-platform", machine)
         argv = (
-            *(find_uv() or "uv", "pip", "compile", "--quiet", "--no-build", "--generate-hashes", "--no-header"),
-            *("--no-annotate", "--python", str(self.source.python), *platform, *options, "--output-file", str(lock)),
+            *(*uv_argv(find_uv() or "uv"), "pip", "compile", "--quiet", "--no-build", "--generate-hashes"),
+            *("--no-header", "--no-annotate", "--python", str(self.source.python), *platform, *options),
+            *("--output-file", str(lock)),
         )
         run((*argv, str(wanted)), environment=index_environment(), timeout=600, hint=INDEX_HINT)
         return parse_lock(lock.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from litellm_systemd.command import run
 from litellm_systemd.errors import CommandError, InstallerError
 from litellm_systemd.releases.requirements_lock import SUPPORTED_LITELLM
 from litellm_systemd.releases.source import INDEX_HINT, Source, fetch_litellm, parse_version, reachable_python
-from litellm_systemd.releases.venvs import find_uv, index_environment, pip_argv
+from litellm_systemd.releases.venvs import find_uv, index_environment, pip_argv, uv_argv
 
 Say = Callable[[str], None]
 
@@ -63,8 +63,11 @@ def _newest(specifier: str, scratch: Path) -> str:
     """Return the newest LiteLLM on the index that a specifier allows, whatever it depends on. Raises CommandError."""
     wanted = f"litellm{specifier}"
     if uv := find_uv():
-        compile_argv = (uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "--no-annotate", "-")
-        done = run(compile_argv, environment=index_environment(), timeout=600, hint=INDEX_HINT, text=f"{wanted}\n")
+        argv = (
+            *(*uv_argv(uv), "pip", "compile", "--quiet", "--no-deps", "--no-build", "--no-header", "--no-annotate"),
+            *("--python", str(reachable_python()), "-"),
+        )
+        done = run(argv, environment=index_environment(), timeout=600, hint=INDEX_HINT, text=f"{wanted}\n")
         return done.stdout.strip().removeprefix("litellm==")
     report = scratch / "newest.json"
     options = ("--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:")

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlparse
 
-from litellm_systemd.command import inherited_environment, run
+from litellm_systemd.command import inherited_environment, module_argv, run
 from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, Unavailable, UsageError
 from litellm_systemd.gateway.packages import read_groups
 from litellm_systemd.host.observe import RELEASE_MARK
@@ -44,7 +44,7 @@ from litellm_systemd.releases.requirements_lock import (
     render_lock,
     split_lock,
 )
-from litellm_systemd.releases.venvs import find_uv, index_environment, install_argv, pip_argv
+from litellm_systemd.releases.venvs import find_uv, index_environment, install_argv, pip_argv, uv_argv
 from litellm_systemd.resources import read_lock
 from litellm_systemd.user_files import require_trusted
 
@@ -328,11 +328,11 @@ def build_wheel(source: Path, out: Path) -> Path:
     """Build the wheel of a source tree; the build writes to that tree. Raises CommandError."""
     argv: tuple[str, ...]
     if uv := find_uv():
-        argv = (uv, "build", "--quiet", "--wheel", "--out-dir", str(out), str(source))
+        argv = (*uv_argv(uv), "build", "--quiet", "--wheel", "--out-dir", str(out), str(source))
     else:
-        argv = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(source))
+        argv = module_argv("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(source))
     # One time for every entry, so that the same source gives the same bytes.
-    run(argv, environment=inherited_environment() | {"SOURCE_DATE_EPOCH": "946684800"}, timeout=600)
+    run(argv, environment=index_environment() | {"SOURCE_DATE_EPOCH": "946684800"}, timeout=600)
     return next(out.glob("litellm_systemd-*.whl"))
 
 
@@ -484,7 +484,7 @@ def _by_uv(source: Source, requirements: list[str], scratch: Path) -> str:
     run(
         (
             *(
-                find_uv() or "uv",
+                *uv_argv(find_uv() or "uv"),
                 "pip",
                 "compile",
                 "--quiet",

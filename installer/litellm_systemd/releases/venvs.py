@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import site
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from litellm_systemd.command import inherited_environment, run
+from litellm_systemd.command import inherited_environment, module_argv, run
 from litellm_systemd.errors import CommandError
 
 _VENV_HINT = "Debian and Ubuntu have venv in a separate package: apt-get install python3-venv"
@@ -46,6 +47,15 @@ def find_uv() -> str | None:
     return None
 
 
+def uv_argv(uv: str) -> tuple[str, ...]:
+    """Return how each command line of uv begins.
+
+    uv reads a uv.toml or pyproject.toml in the current folder and above it, which another user may have written. It
+    would name a package index for root.
+    """
+    return (uv, "--directory", "/")
+
+
 def make_venv(folder: Path, python: Path) -> Venv:
     """Create an empty venv for that Python.
 
@@ -54,10 +64,11 @@ def make_venv(folder: Path, python: Path) -> Venv:
     """
     uv = find_uv()
     if uv:
-        argv = (uv, "venv", "--quiet", "--relocatable", "--python", str(python), str(folder))
+        argv = (*uv_argv(uv), "venv", "--quiet", "--relocatable", "--python", str(python), str(folder))
         run(argv, environment=inherited_environment())
     else:
-        run((str(python), "-m", "venv", str(folder)), environment=inherited_environment(), hint=_VENV_HINT)
+        argv = module_argv("venv", str(folder), python=str(python))
+        run(argv, environment=inherited_environment(), hint=_VENV_HINT)
     return Venv(folder, uv)
 
 
@@ -98,6 +109,10 @@ def index_environment() -> dict[str, str]:
     found = inherited_environment()
     if "PIP_FIND_LINKS" in found and "UV_FIND_LINKS" not in found:
         found["UV_FIND_LINKS"] = found["PIP_FIND_LINKS"].replace(" ", ",")
+    if "UV_FIND_LINKS" in found:
+        # A relative path would begin at the folder of `uv_argv`.
+        links = (each if ":" in each else str(Path(each).absolute()) for each in found["UV_FIND_LINKS"].split(","))
+        found["UV_FIND_LINKS"] = ",".join(links)
     return found
 
 
@@ -119,8 +134,9 @@ def install_wheel(venv: Venv, wheel: Path) -> None:
 def _install(venv: Venv) -> tuple[str, ...]:
     if venv.uv:
         # Compile now, since the service can't write there; pip does so by default.
-        return (venv.uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", venv.python)
-    return (venv.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input")
+        argv = ("pip", "install", "--quiet", "--compile-bytecode", "--python", venv.python)
+        return (*uv_argv(venv.uv), *argv)
+    return module_argv("pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", python=venv.python)
 
 
 def install_argv(python: Path, scratch: Path) -> tuple[str, ...]:
@@ -128,7 +144,7 @@ def install_argv(python: Path, scratch: Path) -> tuple[str, ...]:
     if uv := find_uv():
         # Look for the newest version on the index, unless uv must not use the network.
         refresh = () if inherited_environment().get("UV_OFFLINE") else ("--refresh",)
-        return (uv, "pip", "install", "--quiet", "--python", str(python), *refresh)
+        return (*uv_argv(uv), "pip", "install", "--quiet", "--python", str(python), *refresh)
     return (*pip_argv(python, scratch), "install", "--quiet")
 
 
@@ -139,13 +155,20 @@ def pip_argv(python: Path, scratch: Path) -> tuple[str, ...]:
         CommandError: the venv module is missing as well.
     """
     folder = scratch / "pip"
-    if importlib.util.find_spec("pip"):
+    if _has_pip():
         found = sys.executable
     else:
         if not folder.exists():
-            run((str(python), "-m", "venv", str(folder)), environment=inherited_environment(), hint=_VENV_HINT)
+            argv = module_argv("venv", str(folder), python=str(python))
+            run(argv, environment=inherited_environment(), hint=_VENV_HINT)
         found = str(folder / "bin" / "python")
-    return (found, "-m", "pip", "--disable-pip-version-check", "--no-input")
+    return module_argv("pip", "--disable-pip-version-check", "--no-input", python=found)
+
+
+def _has_pip() -> bool:
+    """Whether this Python has pip, other than in the home of the user, where an isolated Python does not look."""
+    found = importlib.util.find_spec("pip")
+    return found is not None and not Path(str(found.origin)).is_relative_to(site.getusersitepackages())
 
 
 def make_movable(venv: Venv, final: str) -> None:
