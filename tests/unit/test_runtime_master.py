@@ -229,6 +229,17 @@ def test_worker_killed_at_start(world: World) -> None:
     assert world.master._exit_code == 75
 
 
+def test_metrics_of_a_killed_worker(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requests in flight of a worker that is killed do not count in Prometheus any more."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    world.settle()
+    victim, other = world.pool.workers
+    for worker in (victim, other):
+        (tmp_path / f"gauge_livesum_{worker.pid}.db").touch()
+    world.pool.exit(victim, 9)
+    assert [path.name for path in tmp_path.iterdir()] == [f"gauge_livesum_{other.pid}.db"]
+
+
 def test_start_timeout(world: World) -> None:
     """A start that takes longer than START_TIMEOUT fails with 75."""
     world.tick(181)

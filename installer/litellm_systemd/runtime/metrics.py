@@ -8,9 +8,11 @@ litellm/proxy/proxy_cli.py).
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 import shutil
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -27,3 +29,14 @@ def share_metrics(environ: MutableMapping[str, str], directory: Path | None, wor
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     environ[_VARIABLE] = str(folder)
+
+
+def forget_live_gauges(pid: int, environ: Mapping[str, str] = os.environ) -> None:
+    """Remove the gauges that count only while their process runs, such as the number of requests in flight.
+
+    prometheus_client leaves that to the parent process (`mark_process_dead` in prometheus_client/multiprocess.py).
+    """
+    if folder := environ.get(_VARIABLE):
+        for file in Path(folder).glob(f"gauge_live*_{pid}.db"):
+            with contextlib.suppress(OSError):
+                file.unlink()

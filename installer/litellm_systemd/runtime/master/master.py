@@ -22,6 +22,7 @@ from litellm_systemd.runtime.master.control import ControlClient, ControlSocket,
 from litellm_systemd.runtime.master.event_loop import EventLoop
 from litellm_systemd.runtime.master.refusals import RefusalLog
 from litellm_systemd.runtime.master.worker_pool import Generation, Recycling, WorkerHandle, WorkerPool
+from litellm_systemd.runtime.metrics import forget_live_gauges
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.systemd.notify import Notifier, Watchdog
 from litellm_systemd.runtime.worker.api_document import ApiDocument
@@ -279,6 +280,7 @@ class Master:
             self._journal.warning(f"{filled.reason}, replaced in {time.monotonic() - filled.since:.1f} s")
 
     def _on_exit(self, generation: Generation, worker: WorkerHandle, reason: str, clean: bool) -> None:
+        forget_live_gauges(worker.pid)
         if generation is self.candidate:
             generation.workers.remove(worker)
             if worker.start_error:
