@@ -77,6 +77,8 @@ def choose_additions(kept: Sequence[str], additions: Additions) -> tuple[str, ..
         UsageError: an addition is not a name, a requirement or a wheel; one that is dropped is not there, or is
             needed.
     """
+    # As a path, since a name alone is the wheel of the release.
+    wanted = [f"./{each}" if each.endswith(_WHEEL) and Path(each).name == each else each for each in additions.wanted]
     known = {addition_name(each): each for each in kept}
     for each in map(addition_name, additions.dropped):
         if each not in known:
@@ -85,7 +87,7 @@ def choose_additions(kept: Sequence[str], additions: Additions) -> tuple[str, ..
         if each in additions.needed:
             raise UsageError(f"--without {each}: the configuration needs it", "Remove its use there first.")
         del known[each]
-    for each in (*additions.needed, *additions.wanted):
+    for each in (*additions.needed, *wanted):
         known[addition_name(each)] = each
     return tuple(known.values())
 
@@ -203,9 +205,7 @@ def _requirement(text: str) -> Requirement:
 
 def _wheel(addition: str, kept: Kept) -> Path:
     """The file of a wheel: the given one, or by its name alone the one that the release in use keeps."""
-    path = Path(addition)
-    if "/" not in addition and not path.exists() and addition in kept.wheels:
-        path = kept.wheels[addition]
+    path = Path(addition) if "/" in addition else kept.wheels.get(addition, Path(addition))
     if not path.is_file():
         raise MissingError(f"{addition} doesn't exist", "Give the path of a wheel: --with ./NAME.whl")
     require_trusted(path)
