@@ -212,11 +212,15 @@ def test_unknown_group_is_not_taken_for_a_package() -> None:
 
 
 def test_bundle_without_an_addition() -> None:
-    """A bundle that lacks an addition is refused with the command that makes another one."""
+    """A bundle that lacks an addition is refused with the command that makes another one, and so is one with an
+    addition that --without names.
+    """
     require_additions(Path("b.tar"), read_lock() + "# with: prometheus\n", ["prometheus"])
     with pytest.raises(InputError, match=r"b\.tar does not have langfuse") as caught:
         require_additions(Path("b.tar"), read_lock() + "# with: prometheus\n", ["prometheus", "langfuse"])
     assert "litellmctl bundle --with langfuse" in caught.value.hint
+    with pytest.raises(UsageError, match=r"--without prometheus: b\.tar has it"):
+        require_additions(Path("b.tar"), read_lock() + "# with: prometheus\n", [], ["prometheus"])
 
 
 # --- a host ---

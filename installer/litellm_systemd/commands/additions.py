@@ -108,7 +108,8 @@ def _from_bundle(
     kept = kept_additions(layout, current_release(layout))
     missing = missing_packages(gateway, locked_names(source.lock))
     needed = tuple(each.group for each in missing if each.group is not None)
-    require_additions(bundle, source.lock, choose_additions(kept.names, Additions(wanted, dropped, needed)))
+    chosen = choose_additions(kept.names, Additions(wanted, dropped, needed))
+    require_additions(bundle, source.lock, chosen, dropped)
     return ReleaseChoice(source.identifier, source, tuple(_notes(missing, (), dropped)))
 
 

@@ -155,13 +155,19 @@ def list_packages(lock: str, additions: Iterable[str]) -> frozenset[str]:
     return frozenset(found.union(*(locked_names(known.get(each, "")) for each in additions)))
 
 
-def require_additions(path: Path, lock: str, additions: Sequence[str]) -> None:
-    """Check that the lock of a bundle has these additions.
+def require_additions(path: Path, lock: str, additions: Sequence[str], dropped: Iterable[str] = ()) -> None:
+    """Check that the lock of a bundle has these additions, and none that is dropped.
 
     Raises:
         InputError: it lacks one.
+        UsageError: it has one that is dropped.
     """
     has = {addition_name(each) for each in split_lock(lock)[1]}
+    if unwanted := [each for each in dropped if addition_name(each) in has]:
+        raise UsageError(
+            f"--without {unwanted[0]}: {path} has it, and a bundle is installed as it is",
+            "Make a bundle without it on a host whose release does not have it: litellmctl bundle",
+        )
     lacking = [each for each in additions if addition_name(each) not in has]
     if lacking:
         options = " ".join(f"--with {each}" for each in lacking)
