@@ -136,8 +136,8 @@ def test_each_group_fits_the_lock() -> None:
 
 @pytest.mark.parametrize("has_uv", [True, False], ids=["uv", "pip"])
 def test_wheel_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_uv: bool) -> None:
-    """A wheel of the user's own is in the lock with its hash and what it needs. Later releases keep it, whatever the
-    current folder has, until the user gives another one.
+    """A wheel of the user's own is in the lock with its hash and what it needs. Later releases of the same Python
+    keep that, whatever the current folder has, until the user gives another wheel.
     """
     if not has_uv:
         monkeypatch.setattr(module, "find_uv", lambda: None)
@@ -163,6 +163,8 @@ def test_wheel_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     changed = own_wheel(tmp_path / "other", "my_callback", "1.2", summary="changed")
     monkeypatch.chdir(changed.parent)
     assert extend(source, choose_additions(kept.names, Additions()), kept).lock == extended.lock
+    with pytest.raises(InstallerError, match="can't be added"):
+        extend(source, kept.names, replace(kept, python="3.9.2"))  # resolved anew, without an index
     given = choose_additions(kept.names, Additions(wanted=(changed.name,)))
     assert extend(source, given, kept).lock != extended.lock
 

@@ -26,6 +26,7 @@ from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.inventory import (
     current_release,
     installed_litellm,
+    read_mark,
     read_release_lock,
     running_release,
 )
@@ -62,7 +63,8 @@ def own_additions() -> Kept | None:
 
 
 def _kept(release: Path, lock: str) -> Kept:
-    return Kept(lock, {path.name: path for path in (release / WHEELS).glob("*.whl")})
+    wheels = {path.name: path for path in (release / WHEELS).glob("*.whl")}
+    return Kept(lock, wheels, read_mark(release, release.name).python_version)
 
 
 def choose_release(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,10 +51,19 @@ class Additions:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The lock of the release in use, and the wheels that were given to it as files, by their names."""
+    """The lock of the release in use, and the wheels that were given to it as files, by their names.
+
+    `python`: the version of its Python, empty if it is unknown.
+    """
 
     lock: str = field(default="", repr=False)
     wheels: Mapping[str, Path] = field(default_factory=dict)
+    python: str = ""
+
+    @property
+    def is_for_this_python(self) -> bool:
+        """Whether packages that were resolved for it fit the Python of this process."""
+        return not self.python or self.python.startswith("{}.{}.".format(*sys.version_info))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,7 +127,7 @@ def extend(
     base = split_lock(source.lock)[0]
     shipped = split_lock(source.groups)[1]
     kept_base, kept_sections = split_lock(kept.lock)
-    reusable = kept_sections if kept_base == base and target is None else {}
+    reusable = kept_sections if kept_base == base and kept.is_for_this_python and target is None else {}
     # Packages of the user's own are recorded with their version, so that a group that is gone is not taken for one.
     groups = {
         *group_names(),
