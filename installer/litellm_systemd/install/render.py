@@ -114,8 +114,9 @@ def _credential(name: str, path: Path) -> str:
 
 
 def without_denial(unit: bytes) -> bytes:
-    """Return the text of litellm.service without the addresses that it denies."""
-    return b"".join(line for line in unit.splitlines(keepends=True) if not line.startswith(_DENIAL.encode()))
+    """Return the text of litellm.service without the addresses that it denies, as `render_service` writes it."""
+    # The line stays, empty: with another text, the next install would restart the service.
+    return re.sub(rb"(?m)^%b.*$" % _DENIAL.encode(), b"", unit)
 
 
 def _restart_backoff(systemd: int) -> str:
