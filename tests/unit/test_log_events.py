@@ -142,6 +142,13 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ),
         ("LiteLLM: LoggingWorker shutdown: 7 queued callbacks discarded", "callbacks-lost"),
         ("LiteLLM: LoggingWorker shutdown: 2 tasks still alive after cancellation", "callbacks-lost"),
+        (
+            "LiteLLM: Langfuse export to https://cloud.langfuse.com/api/public/otel/v1/traces raised [Errno -3]"
+            " Temporary failure in name resolution",
+            "callback-export",
+        ),
+        ("LiteLLM: Langfuse export to https://x/v1/traces failed after 3 retries", "callback-export"),
+        ("LiteLLM: Datadog API error: status_code=503, will retry 4 records - Connection error", "callback-export"),
         ("LiteLLM: Ignoring disk_cache_dir, the disk cache backend was removed", "cache-on-disk"),
         ("ValueError: Fallbacks for 'a' must be a list of model names, got 'b'. Use ['b']", "fallback-is-no-list"),
         (

@@ -232,6 +232,15 @@ _LITELLM = (
         "A worker stopped before its callbacks had finished: logs and costs of its last requests may be missing",
         "check that the target of the callback answers, and how long it takes",
     ),
+    # Before those of AWS: LiteLLM quotes the error of the connection.
+    Signature(
+        "callback-export",
+        "litellm",
+        r"Langfuse export (?:to|dropped)|API error: status_code=\w{1,9}(?:, will retry| is not retryable, dropped) \d+ rec"
+        r"|network error sending \d+ records",
+        "A callback could not deliver to its target; requests of clients are not affected",
+        "check the address and the keys of that callback in .env, and that this host reaches it",
+    ),
     Signature(
         "cache-on-disk",
         "litellm",
