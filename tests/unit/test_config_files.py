@@ -274,6 +274,7 @@ def test_a_python_file_with_a_missing_package(tmp_path: Path) -> None:
     put(tmp_path / "my.yml", f"{OWN}litellm_settings: {{callbacks: [hook.x]}}\n")
     notes = [note for note in wanted(tmp_path, "./my.yml").notes if "imports" in note]
     assert [note.partition(",")[0] for note in notes] == [f"{tmp_path}/hook.py:5:1: this imports lacking"]
+    assert "Put lacking.py next to my.yml." in notes[0]  # most likely a helper of the user, and no package
     assert notes[0].endswith("sudo litellmctl install --with lacking")
 
 

@@ -272,8 +272,12 @@ def _missing_imports(config: GatewayConfig, file: PythonFile, tree: ast.Module) 
         for name in dict.fromkeys(each.partition(".")[0] for each in names):
             if name not in sys.stdlib_module_names and not {name, f"{name}.py"} & local and not is_importable(name):
                 place = Place(file.shown, node.lineno, node.col_offset + 1)
-                message = f"this imports {name}, which this release of LiteLLM does not contain"
-                remedy = f"Add the package that contains it: sudo litellmctl install --with {name.replace('_', '-')}"
+                message = f"this imports {name}, which is neither next to the configuration nor in this release"
+                package = name.replace("_", "-")
+                remedy = (
+                    f"Put {name}.py next to {Path(config.source).name}. If it is a package, add the one that contains it:"
+                    f" sudo litellmctl install --with {package}"
+                )
                 yield LintFinding(Severity.WARNING, "missing-import", place, message, remedy)
 
 
