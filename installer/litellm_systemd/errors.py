@@ -25,7 +25,13 @@ class InstallerError(Exception):
 
     def render(self) -> str:
         """The failure and what to do, in one line."""
-        return f"{self.message}. {self.hint}" if self.hint else self.message
+        return join_sentences(self.message, self.hint)
+
+
+def join_sentences(message: str, remedy: str) -> str:
+    """Both in one line. Only a message without a full stop or question mark at its end gets one."""
+    stop = "" if message.endswith((".", "?")) else "."
+    return f"{message}{stop} {remedy}" if remedy else message
 
 
 def remedy_of(error: OSError) -> str:

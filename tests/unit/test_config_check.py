@@ -21,7 +21,7 @@ from litellm_systemd.commands.config_check import check_config
 from litellm_systemd.commands.configs import list_configs
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.errors import MissingError, PermissionDenied
+from litellm_systemd.errors import MissingError, PermissionDenied, join_sentences
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.report.report import Report
 
@@ -391,3 +391,28 @@ def test_a_drop_in_that_shows_hidden_files(here: Path) -> None:
     (drop_ins / "home.conf").write_text("[Service]\nBindReadOnlyPaths=/root/key.json\n")
     report = check_config(Request(layout, cwd=here / "host"))
     assert (codes(report), report.exit_code) == (["hidden-file"], ExitCode.OK)
+
+
+WRONG_NAMES = """\
+model_list:
+  - model_name: a
+    litellm_params: {model: openai/gpt-4o, mock_response: hi, api_key: "${KEY}"}
+litellm_settings: {fallbacks: [{a: [missing]}]}
+"""
+
+
+def test_all_errors_are_reported_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`install` names every error of a configuration, so that the user fixes all of them before the next attempt."""
+    (here / "wrong.yml").write_text(WRONG_NAMES)
+    (here / "v").write_text("LITELLM_MASTER_KEY=sk-0123456789abcdef0123456789abcdef\n")
+    assert run_command(["install", "--dry-run", "--root", "root", "-c", "./wrong.yml", "-e", "v"]) == 78
+    refused = capsys.readouterr().err
+    assert refused.count("wrong.yml:3:") == 1
+    assert refused.count("wrong.yml:4:") == 1
+
+
+def test_a_question_mark_ends_a_sentence() -> None:
+    """A message and its remedy in one line have one mark between them."""
+    assert join_sentences("did you mean b?", "Write it as b.") == "did you mean b? Write it as b."
+    assert join_sentences("it is empty", "Add a line.") == "it is empty. Add a line."
+    assert join_sentences("it is empty", "") == "it is empty"

@@ -168,7 +168,7 @@ def check_ends(
     for finding in findings:
         if finding.severity is Severity.ERROR:
             raise InputError(str(finding), f"{finding.remedy} Or accept it: --allow-eol of install and config use.")
-    return tuple(f"{finding}. {finding.remedy}" for finding in findings)
+    return tuple(finding.render() for finding in findings)
 
 
 def active_ends(layout: Layout, environ: Mapping[str, str], today: date) -> tuple[str, ...]:

@@ -158,7 +158,7 @@ def _other_findings(request: Request, dotenv: Dotenv, reported: str) -> tuple[st
         return ()  # without the configuration, it is not known which variables it refers to
     found = (_locate(each, dotenv) for each in environment_findings(gateway, drop_unset(dotenv.values)))
     others = (each for each in found if not reported.startswith(f"{each.place.position}: {each.place.key}"))
-    return tuple(f"{each}. {each.remedy}" for each in others)
+    return tuple(each.render() for each in others)
 
 
 def _read_installed(layout: Layout, *, read_only: bool) -> tuple[Mapping[str, str], PermissionDenied | None]:

@@ -121,9 +121,10 @@ def _check(request: Request, selection: Selection, gateway: GatewayConfig, setti
         require_no_errors(host_findings(request.layout, gateway, environ))
     except ConfigError as error:
         found = selection.locate(error.findings)
-        others = selection.locate(environment_findings(gateway, environ))
+        errors = (each for each in lint(gateway, environ) if each.severity is Severity.ERROR)
+        others = selection.locate((*errors, *environment_findings(gateway, environ)))
         raised = ConfigError(*found)
-        raised.others = tuple(f"{each}. {each.remedy}" for each in others if each != found[0])
+        raised.others = tuple(each.render() for each in dict.fromkeys(others) if each != found[0])
         raise raised from None
 
 
@@ -179,7 +180,7 @@ def _end_of_life_notes(request: Request, gateway: GatewayConfig, settings: Setti
 def _notes(request: Request, selection: Selection, gateway: GatewayConfig, settings: Settings) -> tuple[str, ...]:
     environ = settings.environment
     findings = selection.locate((*lint(gateway, environ), *host_findings(request.layout, gateway, environ)))
-    warnings = (f"{item}. {item.remedy}" for item in findings if item.severity is Severity.WARNING)
+    warnings = (item.render() for item in findings if item.severity is Severity.WARNING)
     return (*warnings, *skipped_note(selection.config))
 
 

@@ -229,7 +229,7 @@ def build_runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Itera
     yield "generation", str(runtime["generation"])
     reload = runtime["last_reload"]
     if reload is not None:
-        outcome = "done" if reload["ok"] else f"failed: {reload['error']}"
+        outcome = "done" if reload["ok"] else f"failed: {reload['error'].rstrip('.')}"
         yield "last reload", f"{outcome}, took {reload['seconds']:.1f} s"
     yield "workers replaced", str(runtime["restarts"])
     if "memory_limit" in runtime:  # a release from before that field may run

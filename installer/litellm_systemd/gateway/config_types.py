@@ -10,7 +10,7 @@ from typing import Any
 
 from litellm_systemd.contract import DEMO_PROVIDER
 from litellm_systemd.contract import REFERENCE as REFERENCE
-from litellm_systemd.errors import InputError
+from litellm_systemd.errors import InputError, join_sentences
 from litellm_systemd.gateway.snapshot import Resolved, load_snapshot
 
 #: One step into a YAML document: a key of a mapping, or an index of a list.
@@ -149,6 +149,10 @@ class LintFinding:
     def __str__(self) -> str:
         """Position and message in one line."""
         return f"{self.place} {self.message}" if self.place.key else f"{self.place}: {self.message}"
+
+    def render(self) -> str:
+        """The problem and what to do, in one line."""
+        return join_sentences(str(self), self.remedy)
 
 
 class ConfigError(InputError):

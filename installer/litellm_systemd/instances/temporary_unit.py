@@ -134,7 +134,7 @@ def restart_without_pause(
     try:
         systemctl.restart(contract.SERVICE)
     except InstallerError as error:
-        raise Unavailable(f"{error.message}; {contract.STANDBY} continues to serve", error.hint) from None
+        raise Unavailable(f"{error.message.rstrip('.')}; {contract.STANDBY} continues to serve", error.hint) from None
     # It drains in the background until its streams have ended.
     systemctl.stop_later(contract.STANDBY)
 
@@ -155,5 +155,5 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
         systemctl.start(contract.STANDBY)
     except InstallerError as error:
         raise Unavailable(
-            f"{error.message}; {contract.SERVICE} was not changed and continues to serve", error.hint
+            f"{error.message.rstrip('.')}; {contract.SERVICE} was not changed and continues to serve", error.hint
         ) from None

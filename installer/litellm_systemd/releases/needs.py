@@ -65,7 +65,7 @@ def active_needs(layout: Layout) -> tuple[str, ...]:
     """The findings about the active configuration as notes; empty if it can't be read."""
     gateway = _read_active(layout)
     findings = () if gateway is None else package_findings(layout, gateway)[0]
-    return tuple(f"{finding}. {finding.remedy}" for finding in findings)
+    return tuple(finding.render() for finding in findings)
 
 
 def _read_active(layout: Layout) -> GatewayConfig | None:

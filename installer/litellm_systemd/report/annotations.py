@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from litellm_systemd.errors import join_sentences
 from litellm_systemd.report.report import Outcome, Report
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -41,7 +42,7 @@ def _escape(text: str, more: str = "") -> str:
 
 
 def _text(finding: Mapping[str, Any]) -> str:
-    return f"{finding['key']} {finding['message']}. {finding['remedy']}".lstrip()
+    return join_sentences(f"{finding['key']} {finding['message']}".lstrip(), finding["remedy"])
 
 
 def render_sarif(report: Report, root: Path, version: str, docs: str) -> str:
