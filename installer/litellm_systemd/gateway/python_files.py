@@ -275,8 +275,8 @@ def _missing_imports(config: GatewayConfig, file: PythonFile, tree: ast.Module) 
                 message = f"this imports {name}, which is neither next to the configuration nor in this release"
                 package = name.replace("_", "-")
                 remedy = (
-                    f"Put {name}.py next to {Path(config.source).name}. If it is a package, add the one that contains it:"
-                    f" sudo litellmctl install --with {package}"
+                    f"Put {name}.py next to {Path(config.source).name}. If it is a package, add the one that contains"
+                    f" it: sudo litellmctl install --with {package}"
                 )
                 yield LintFinding(Severity.WARNING, "missing-import", place, message, remedy)
 
