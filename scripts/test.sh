@@ -167,9 +167,11 @@ build_images() {
 make_bundle() {
     mkdir -p .cache
     local addition
-    # For the tests of additions: into the folder of wheels, and into uv's cache.
-    "$VENV/bin/litellmctl" bundle --with prometheus --wheels .cache/wheels --output .cache/bundle.tar
     addition=$(sed -n 's/^\(prometheus-client==[^ ]*\).*/\1/p' installer/litellm_systemd/groups.lock)
+    # For the tests of additions: into the folder of wheels, and into uv's cache.
+    if ! compgen -G ".cache/wheels/prometheus_client-${addition#*==}-*.whl" >/dev/null; then
+        "$VENV/bin/litellmctl" bundle --with prometheus --wheels .cache/wheels --output .cache/bundle.tar
+    fi
     "$VENV/bin/uv" pip install --quiet --no-deps --target .cache/additions "$addition"
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
     # An earlier version to upgrade from.

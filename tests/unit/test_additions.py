@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.commands.additions import choose_release
-from litellm_systemd.errors import InputError, InstallerError, MissingError, UsageError
+from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, UsageError
 from litellm_systemd.gateway.config import GatewayConfig, parse_config
 from litellm_systemd.gateway.packages import group_names, locked_names, missing_packages
 from litellm_systemd.host.layout import Layout
@@ -19,6 +19,7 @@ from litellm_systemd.releases.additions import Additions, Kept, choose_additions
 from litellm_systemd.releases.needs import package_findings, require_packages
 from litellm_systemd.releases.requirements_lock import LOCK, additions_of, parse_lock, split_lock
 from litellm_systemd.releases.source import find_source
+from litellm_systemd.releases.venvs import install_lock, make_venv
 from litellm_systemd.resources import read_lock
 from tests.wheels import own_wheel
 
@@ -223,6 +224,16 @@ def test_bundle_without_an_addition() -> None:
     assert "litellmctl bundle --with langfuse" in caught.value.hint
     with pytest.raises(UsageError, match=r"--without prometheus: b\.tar has it"):
         require_additions(Path("b.tar"), read_lock() + "# with: prometheus\n", [], ["prometheus"])
+
+
+def test_host_without_an_index(tmp_path: Path) -> None:
+    """If the packages of a lock can't be fetched, the hint has the command that makes a bundle with its additions."""
+    lock = tmp_path / LOCK
+    lock.write_text("no-such-package==1 --hash=sha256:" + "a" * 64 + "\n", encoding="utf-8")
+    with pytest.raises(CommandError) as caught:
+        install_lock(make_venv(tmp_path / "venv", find_source().python), lock, additions=["prometheus"])
+    assert "no-such-package" in caught.value.stderr
+    assert caught.value.hint.endswith("litellmctl bundle --with prometheus")
 
 
 # --- a host ---

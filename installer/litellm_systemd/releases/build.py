@@ -114,7 +114,7 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
     given = _keep_wheels(source, venv.folder, materials.others)
     pace = "seconds, or a minute when packages must be fetched" if venv.uv else "a minute or more"
     say(f"building the release with {venv.maker} (about 700 MB; {pace})")
-    install_lock(venv, wanted, materials.others, given)
+    install_lock(venv, wanted, materials.others, given, additions_of(source.lock))
     install_wheel(venv, sdnotify_wheel())
     install_wheel(venv, materials.wheel)
     make_movable(venv, layout.release(source.identifier))

@@ -7,6 +7,7 @@ import os
 import shutil
 import site
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,9 @@ def make_venv(folder: Path, python: Path) -> Venv:
     return Venv(folder, uv)
 
 
-def install_lock(venv: Venv, lock: Path, others: Path | None = None, given: Path | None = None) -> None:
+def install_lock(
+    venv: Venv, lock: Path, others: Path | None = None, given: Path | None = None, additions: Sequence[str] = ()
+) -> None:
     """Install the packages of a lock by their hashes. Wheels only: a build would bring in tools that no hash pins.
 
     Args:
@@ -80,6 +83,7 @@ def install_lock(venv: Venv, lock: Path, others: Path | None = None, given: Path
         lock: the lock.
         others: a folder with the wheels; None for the user's package index.
         given: a folder with wheels that the index need not have.
+        additions: what the lock has in addition to what every release has.
 
     Raises:
         CommandError: a package can't be fetched, or doesn't match its hash.
@@ -87,7 +91,8 @@ def install_lock(venv: Venv, lock: Path, others: Path | None = None, given: Path
     sources = links_to(given) if others is None else ("--no-index", "--find-links", str(others))
     wanted = ("--require-hashes", "--only-binary", ":all:", *sources, "--requirement", str(lock))
     later = () if venv.uv else ("--no-compile",)
-    hint = _LOCK_HINT if others is None else "Fix that and run it again."
+    bundle = "".join((_LOCK_HINT, *(f" --with {each}" for each in additions)))
+    hint = bundle if others is None else "Fix that and run it again."
     run((*_install(venv), *later, *wanted), environment=index_environment(), timeout=_LONG, hint=hint)
     if not venv.uv:
         _compile(venv)
@@ -101,7 +106,10 @@ def _compile(venv: Venv) -> None:
         raise CommandError(argv, done.returncode, done.stderr)
 
 
-_LOCK_HINT = "Is the package index reachable? PIP_INDEX_URL and UV_INDEX_URL name another one; a bundle needs none."
+_LOCK_HINT = (
+    "Is the package index reachable? PIP_INDEX_URL and UV_INDEX_URL name another one. An install from a bundle needs"
+    " none. To make one elsewhere: litellmctl bundle"
+)
 
 
 def index_environment() -> dict[str, str]:
