@@ -567,7 +567,7 @@ def _default_fallbacks(document: Document, value: object, path: KeyPath) -> Iter
 
 def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[Fallback]:
     remedy = "Write one model a line: - claude-sonnet: [claude-haiku]"
-    if value is None:
+    if not value:
         return
     if not isinstance(value, list):
         raise _wrong(document, "bad-fallback", path, "is not a list", remedy)

@@ -23,6 +23,12 @@ _FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
 #: The sections whose values pydantic validates.
 _VALIDATED = ("model_list", "guardrails")
 
+#: Other settings whose value LiteLLM compares when it starts.
+_COMPARED = (
+    *("routing_strategy", "key_management_system"),
+    "prometheus_deployment_and_latency_caller_identity",
+)
+
 _NUMBERS = frozenset(("integer", "number"))
 _CONTAINERS = frozenset(("array", "object"))
 
@@ -56,6 +62,8 @@ def _value(config: GatewayConfig, path: KeyPath, value: object, setting: Setting
     elif isinstance(value, str) and kinds - _CONTAINERS:
         yield from _text(config, path, value.strip(), kinds)
     elif kind in _CONTAINERS or kinds <= _CONTAINERS:
+        if not value and path[0] not in _VALIDATED:
+            return
         # Code that takes a section as it is may work with either: `alerting: slack`.
         fails = len(path) == 1 or path[0] in (*_VALIDATED, "router_settings")
         make = config.error if fails else config.warning
@@ -70,8 +78,8 @@ def _choice(config: GatewayConfig, path: KeyPath, value: str, choices: tuple[str
     if value in choices or (path[0] == "guardrails" and value.lower() in map(str.lower, choices)):
         return
     found = unknown_value(config, path, value, choices)
-    # LiteLLM does not compare values of litellm_settings when it starts.
-    yield replace(found, severity=Severity.WARNING) if path[0] == "litellm_settings" else found
+    stops = path[0] in _VALIDATED or path[-1] in _COMPARED
+    yield found if stops else replace(found, severity=Severity.WARNING)
 
 
 def _kind(value: object) -> str | None:

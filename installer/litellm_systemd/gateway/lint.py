@@ -29,7 +29,7 @@ from litellm_systemd.gateway.guardrails import guardrail_findings
 from litellm_systemd.gateway.installed_litellm import caches_prompts
 from litellm_systemd.gateway.models import model_findings, with_own_variables
 from litellm_systemd.gateway.python_files import python_findings
-from litellm_systemd.gateway.references import reference_findings
+from litellm_systemd.gateway.references import is_anchor, reference_findings
 from litellm_systemd.gateway.settings import budget_findings, value_findings
 from litellm_systemd.gateway.snapshot import load_snapshot
 
@@ -376,7 +376,7 @@ def _references(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[L
         if path not in (("general_settings", "master_key"), ("general_settings", "database_url")):
             places.setdefault(variable, []).append(path)
     for variable, paths in places.items():
-        if not environ.get(variable):
+        if not environ.get(variable) and not all(map(is_anchor, paths)):
             more = f" ({len(paths)} keys do)" if len(paths) > 1 else ""
             state = "empty" if variable in environ else "not set"
             message = f"refers to {variable}, which is {state}{more}"

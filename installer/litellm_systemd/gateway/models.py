@@ -230,7 +230,7 @@ def _region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> 
         return  # see _no_region
     if model.region is not None:
         yield from _bad_region(config, config.param_path(model, "aws_region_name"), region, region)
-    yield from _profile_out_of_reach(config, model, region)
+    yield from _profile_out_of_reach(config, model, region, environ)
 
 
 def called_region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> str | None:
@@ -241,7 +241,7 @@ def called_region(config: GatewayConfig, model: Model, environ: Mapping[str, str
     if model.region is not None:
         return resolve_reference(model.region, environ)
     named = (value for name in REGION_VARIABLES if (value := environ.get(name)))
-    return _region_in_name(config, model) or next(named, None)
+    return _region_in_name(config, model, environ) or next(named, None)
 
 
 def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
@@ -266,19 +266,25 @@ def _no_region(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Li
         yield config.error("no-region", path, message, "Set AWS_REGION_NAME in .env, such as us-east-1.")
 
 
-def _region_in_name(config: GatewayConfig, model: Model) -> str | None:
-    found = parse_bedrock_id(model.called, config.called_params(model).get("model_id"))
+def _bedrock_id(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> BedrockId | None:
+    return parse_bedrock_id(model.called, resolve_reference(config.called_params(model).get("model_id"), environ))
+
+
+def _region_in_name(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> str | None:
+    found = _bedrock_id(config, model, environ)
     if found is not None:
         return found.region
     # Another Bedrock service, such as bedrock_mantle/us-gov-west-1/MODEL.
     return next((part for part in model.provider_model.split("/") if part in REGIONS), None)
 
 
-def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> Iterator[LintFinding]:
-    prefix = model.provider_model.rpartition("/")[2].partition(".")[0]
-    reach = CALLING_REGIONS.get(prefix)
-    if reach is not None and not region.startswith(reach):
-        message = f"calls the inference profile {prefix}., which is not available in {region}"
+def _profile_out_of_reach(
+    config: GatewayConfig, model: Model, region: str, environ: Mapping[str, str]
+) -> Iterator[LintFinding]:
+    found = _bedrock_id(config, model, environ)
+    reach = CALLING_REGIONS.get((found and found.geography) or "")
+    if found is not None and reach is not None and not region.startswith(reach):
+        message = f"calls the inference profile {found.geography}., which is not available in {region}"
         remedy = f"Use the profile of that region, or global., or set another region for {model.name}."
         yield config.error("profile-out-of-reach", (*model.key, "litellm_params", "model"), message, remedy)
 
@@ -286,7 +292,7 @@ def _profile_out_of_reach(config: GatewayConfig, model: Model, region: str) -> I
 def _profile_only(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """A model that is called by its own id, although Bedrock offers it through inference profiles alone."""
     model_id = resolve_reference(config.called_params(model).get("model_id"), environ)
-    found = parse_bedrock_id(model.called, model_id)
+    found = _bedrock_id(config, model, environ)
     region = called_region(config, model, environ)
     profiles = required_profiles(found, region) if found is not None else None
     if found is None or profiles is None or "/async_invoke/" in model.called:
@@ -394,7 +400,7 @@ def build_served(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[Ser
 
 
 def _served(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> ServedModel:
-    found = parse_bedrock_id(model.called, resolve_reference(config.called_params(model).get("model_id"), environ))
+    found = _bedrock_id(config, model, environ)
     if found is None:
         return ServedModel(model)
     region = called_region(config, model, environ)

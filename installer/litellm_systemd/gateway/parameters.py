@@ -28,16 +28,18 @@ _STRICT = ("anthropic", "azure", "openai")
 _SIMILAR, _NEARLY_EQUAL = 0.8, 0.9
 
 #: Kinds that LiteLLM's own declarations leave open or lack: a text must be a number (completion_timeout.py) or a flag
-#: (normalize_drop_params), a list stands for several (set_model_list), the format of a transcription is a text.
+#: (normalize_drop_params), a list stands for several (set_model_list).
 _NUMBER = Setting(frozenset({"integer", "number"}))
 _KINDS: Mapping[str, Setting] = {
-    **dict.fromkeys(("timeout", "stream_timeout"), _NUMBER),
+    **dict.fromkeys(("timeout", "stream_timeout", "num_retries", "cooldown_time"), _NUMBER),
+    **dict.fromkeys(("max_parallel_requests", "order"), _NUMBER),
     "drop_params": Setting(frozenset({"boolean"})),
     "organization": Setting(frozenset({"string", "array"})),
-    "system": Setting(),
     "extra_headers": Setting(frozenset({"object"})),
-    "response_format": Setting(frozenset({"string", "object"})),
 }
+
+#: LiteLLM converts the id of a model.
+_ID = Setting(frozenset({"string", "integer"}))
 
 #: Numbers that LiteLLM sends as they are written.
 _SENT = (
@@ -146,8 +148,8 @@ def _info(config: GatewayConfig, model: Model, snapshot: Snapshot) -> Iterator[L
         if close := _closest(key, known, _NEARLY_EQUAL):
             message = f"has no effect in LiteLLM: did you mean {close}?"
             yield config.warning("unknown-model-key", (*path, key), message, f"Write it as {close}.")
-    yield from kind_findings(config, path, info, {**known, "mode": Setting()})
-    mode, modes = info.get("mode"), {*snapshot.model_modes, *known["mode"].values}
+    yield from kind_findings(config, path, info, {**known, "id": _ID})
+    mode, modes = info.get("mode"), snapshot.model_modes
     if isinstance(mode, str) and mode not in modes and (close := _closest(mode, modes, _SIMILAR)):
         message = f"is {mode}, which LiteLLM does not know: did you mean {close}?"
         yield config.warning("unknown-value", (*path, "mode"), message, f"Write it as {close}.")

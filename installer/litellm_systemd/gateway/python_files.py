@@ -19,6 +19,7 @@ from pathlib import Path
 
 from litellm_systemd.contract import CONFIG_FILE
 from litellm_systemd.gateway.config_types import (
+    REFERENCE,
     GatewayConfig,
     KeyPath,
     LintFinding,
@@ -65,9 +66,12 @@ def python_folders(root: Path) -> tuple[Path, ...]:
 
 
 def find_references(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
-    """The settings for which LiteLLM loads an object of a Python module: key path, and MODULE.NAME as written."""
+    """The settings for which LiteLLM loads an object of a Python module: key path, and MODULE.NAME as written.
+
+    Without those that refer to a variable.
+    """
     for path, value in _find_values(data):
-        if isinstance(value, str) and not value.startswith(_REMOTE):
+        if isinstance(value, str) and not value.startswith((*_REMOTE, REFERENCE)):
             yield path, value
 
 

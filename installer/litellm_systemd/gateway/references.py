@@ -64,10 +64,15 @@ def reference_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Ite
     for path, value in _texts(config.document, ()):
         if "$" not in value and "env" not in value.lower() and value[:1] not in ("{", "%"):
             continue
-        if str(path[0]).startswith(("x-", ".")):
-            continue  # an anchor: its uses are checked
+        if is_anchor(path):
+            continue
         if not _PROSE.intersection(path) and not _is_resolved(config, path, value):
             yield from _finding(config, path, value.strip())
+
+
+def is_anchor(path: KeyPath) -> bool:
+    """Whether a value is in a section that LiteLLM does not read, which by convention holds anchors."""
+    return str(path[0]).startswith(("x-", "."))
 
 
 def _texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

@@ -75,6 +75,7 @@ def build_sections(
     constants: Any = importlib.import_module("litellm.constants")
     redis: Any = importlib.import_module("litellm._redis")
     litellm: Any = importlib.import_module("litellm")
+    info = _hints(utils.ModelInfo)
     prices = {key for values in litellm.model_cost.values() for key in values}
     return {
         "": {"include": Setting(frozenset({"array"}))}
@@ -102,11 +103,14 @@ def build_sections(
         )
         | _named(utils.all_litellm_params, helper.get_all_llm_api_params(), models.keys["kwargs"])
         | _named(utils.DynamicPromptManagementParamLiteral.list_all_params(), *_calls(litellm))
-        | _arguments(litellm.completion)
-        | _fields(importlib.import_module("litellm.types.llms.bedrock").CommonRequestObject)
-        | _fields(router.LiteLLMParamsTypedDict)
+        # LiteLLM takes any value of these: a dictionary of OpenAI's may be what the type says is a text.
+        | _named(inspect.signature(litellm.completion).parameters, _hints(router.LiteLLMParamsTypedDict))
+        | _named(_hints(importlib.import_module("litellm.types.llms.bedrock").CommonRequestObject))
         | _fields(router.LiteLLM_Params),
-        "model_info": _named(keys["model_info"], prices) | _fields(utils.ModelInfo) | _fields(router.ModelInfo),
+        # Each call validates what the models of its name have together.
+        "model_info": _named(keys["model_info"], prices, info)
+        | {name: each for name, each in _fields(router.ModelGroupInfo).items() if name in info}
+        | _fields(router.ModelInfo),
         # The fields are those of all guardrails together. Some have more in their constructor.
         "guardrail": _named(*(_arguments(each.__init__) for each in registry.guardrail_class_registry.values()))
         | _fields(guardrails.LitellmParams),
