@@ -236,8 +236,8 @@ _LITELLM = (
     Signature(
         "callback-export",
         "litellm",
-        r"Langfuse export (?:to|dropped)|API error: status_code=\w{1,9}(?:, will retry| is not retryable, dropped) \d+"
-        r" rec|network error sending \d+ records",
+        r"Langfuse export (?:to|dropped)|API error: status_code=\w{1,9}(?:, will retry| is not retryable, dropped)"
+        r" \d+ rec|network error sending \d+ records",
         "A callback could not deliver to its target; requests of clients are not affected",
         "check the address and the keys of that callback in .env, and that this host reaches it",
     ),
