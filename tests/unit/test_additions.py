@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from litellm_systemd.host.observe import RELEASE_MARK
 from litellm_systemd.releases import additions as module
 from litellm_systemd.releases.additions import Additions, Kept, choose_additions, extend, require_additions
 from litellm_systemd.releases.needs import package_findings, require_packages
-from litellm_systemd.releases.requirements_lock import LOCK, additions_of, parse_lock, split_lock
-from litellm_systemd.releases.source import find_source
+from litellm_systemd.releases.requirements_lock import LOCK, Pin, additions_of, parse_lock, split_lock
+from litellm_systemd.releases.source import DISTRIBUTION, find_source
 from litellm_systemd.releases.venvs import install_lock, make_venv
 from litellm_systemd.resources import read_lock
 from tests.wheels import own_wheel
@@ -205,6 +206,21 @@ def test_wheel_that_does_not_exist(tmp_path: Path) -> None:
         extend(find_source(), [str(tmp_path / "my_callback-1.2-py3-none-any.whl")])
 
 
+def test_group_for_another_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a lock that the shipped groups don't fit, what setup.cfg requires of a group is resolved, extras too."""
+    wanted: list[str] = []
+
+    def resolve(_self: object, _name: str, requirements: list[str], *_: object) -> tuple[Pin, ...]:
+        wanted.extend(requirements)
+        return ()
+
+    monkeypatch.setattr(module._Resolver, "resolve", resolve)
+    declared = [*(requires(DISTRIBUTION) or ()), "click ; python_version > '3'"]
+    monkeypatch.setattr(module, "requires", lambda _name: declared)
+    extend(replace(find_source(), groups=""), ["google"])
+    assert wanted == ["google-auth[requests]>=2.40"]
+
+
 def test_unknown_group_is_not_taken_for_a_package() -> None:
     """A group that another version had is no package of that name from the index."""
     kept = Kept(read_lock() + "# with: gone\nx==1 --hash=sha256:" + "a" * 64 + "\n")
@@ -265,6 +281,7 @@ def test_install_adds_what_the_configuration_needs(layout: Layout) -> None:
         "Added to the release: the group langfuse. litellm_settings.success_callback[0]: langfuse needs the package"
         " langfuse.",
     )
+    assert choose_release(layout, gateway(""), wanted=("prometheus",)).notes == ()  # it has that
     plain = choose_release(layout, gateway(""), dropped=("prometheus",))
     assert plain.identifier == find_source().identifier
 

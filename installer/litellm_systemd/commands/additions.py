@@ -91,7 +91,7 @@ def choose_release(
     # Outside of a release, such as in a checkout: those that an earlier install has added.
     kept = own_additions() or kept_additions(layout, current_release(layout))
     chosen, missing = _choose(kept, gateway, wanted, dropped, kept.lock or read_lock())
-    notes = tuple(_notes(missing, wanted, dropped))
+    notes = tuple(_notes(missing, tuple(each for each in wanted if each not in kept.names), dropped))
     if running is not None and set(chosen) == set(kept.names):
         return ReleaseChoice(running, None, notes)
     source = find_source()

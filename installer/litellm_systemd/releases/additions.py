@@ -310,10 +310,12 @@ def _requirements(group: str, source: Source) -> list[str]:
     from packaging.requirements import Requirement
 
     found = [Requirement(text) for text in requires(DISTRIBUTION) or ()]
-    own = [item for item in found if item.marker is not None and item.marker.evaluate({"extra": group})]
-    texts = [
-        f"{item.name}{item.specifier}" for item in own if not item.marker or not item.marker.evaluate({"extra": ""})
-    ]
+    texts = []
+    for item in found:
+        applies = {extra: item.marker is None or item.marker.evaluate({"extra": extra}) for extra in (group, "")}
+        if applies[group] and not applies[""]:
+            item.marker = None
+            texts.append(str(item))
     if not texts:
         raise InputError(
             f"litellm-systemd {source.version} has no group {group}",
