@@ -29,6 +29,15 @@ _READ_AS: Mapping[str, Mapping[str, Setting]] = {
     },
 }
 
+#: Settings without whose value LiteLLM does not start: it converts it, or loops over it.
+_NEVER_EMPTY = (
+    *("audit_log_callbacks", "callbacks", "failure_callback", "input_callback", "service_callback"),
+    *("custom_provider_map", "default_max_internal_user_budget", "default_team_settings", "guardrails"),
+    *("max_budget", "max_internal_user_budget", "model_group_settings", "post_call_rules"),
+    *("priority_reservation_settings", "responses", "upperbound_key_generate_params"),
+    *("prometheus_deployment_and_latency_caller_identity", "success_callback"),
+)
+
 #: Settings that LiteLLM compares with what its database says was spent, or writes into rows of its database.
 _BUDGETS = (
     *("budget_duration", "default_internal_user_params", "default_key_generate_params"),
@@ -65,10 +74,20 @@ def value_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
         elif section == "general_settings":  # a mapping names a group of the single sign-on
             settings["ui_access_mode"] = Setting(frozenset(("object",)), known[section]["ui_access_mode"].values)
         yield from kind_findings(config, (section,), config.section(section), settings)
+    yield from _empty(config)
     yield from _policies(config)
     yield from _alerts(config)
     yield from _cache(config, environ)
     yield from _log_level(config)
+
+
+def _empty(config: GatewayConfig) -> Iterator[LintFinding]:
+    settings = config.section("litellm_settings")
+    names = (*_NEVER_EMPTY, *(["cache_params"] if settings.get("cache") is True else ()))
+    for path in (("litellm_settings", name) for name, value in settings.items() if value is None and name in names):
+        yield config.error(
+            "wrong-kind", path, "has no value: LiteLLM does not start with it", "Remove it, or give it one."
+        )
 
 
 def _policies(config: GatewayConfig) -> Iterator[LintFinding]:

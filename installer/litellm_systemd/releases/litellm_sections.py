@@ -161,7 +161,7 @@ def _calls(litellm: Any) -> Iterator[Iterable[str]]:
 
 
 def _named(*names: Iterable[str]) -> Settings:
-    return {name: Setting() for group in names for name in group if re.fullmatch(r"[a-z]\w*", name)}
+    return {name: Setting() for group in names for name in group if re.fullmatch(r"[a-z][\w-]*", name)}
 
 
 def _below(keys: Mapping[str, Iterable[str]], word: str) -> Iterable[Iterable[str]]:
