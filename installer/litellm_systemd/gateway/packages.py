@@ -129,14 +129,11 @@ def _needs(config: GatewayConfig) -> Iterator[tuple[KeyPath, str, tuple[str, ...
     if isinstance(manager, str) and manager in _KEY_MANAGERS:
         yield ("general_settings", "key_management_system"), manager, (_KEY_MANAGERS[manager],)
     for model in config.models:
-        provider = config.params(model).get("custom_llm_provider")
-        given = provider if isinstance(provider, str) else None
-        resolved = None if model.mocked else snapshot.resolve(model.provider_model, provider=given)
-        if resolved is not None and resolved.provider in snapshot.provider_needs:
-            packages = _packages(snapshot.provider_needs[resolved.provider])
+        need = snapshot.provider_needs.get(model.provider or "")
+        if model.provider is not None and need is not None and not model.mocked:
             # Others are for few requests: pillow for images to Ollama, databricks-sdk for those without a key.
-            known = tuple(each for each in packages if find_group(each) is not None)
-            yield (*model.key, "litellm_params", "model"), resolved.provider, known
+            known = tuple(each for each in _packages(need) if find_group(each) is not None)
+            yield (*model.key, "litellm_params", "model"), model.provider, known
 
 
 def _packages(need: Need) -> tuple[str, ...]:

@@ -99,8 +99,10 @@ def _is_resolved(config: GatewayConfig, path: KeyPath, value: str) -> bool:
     if path[0] != "mcp_servers" or len(path) < 2:
         return False
     # An MCP server has variables of its own for its headers, and takes headers of the client (mcp_server_manager.py).
-    server = config.section("mcp_servers").get(str(path[1]))
-    return value.startswith("${X-") or (isinstance(server, Mapping) and "env_vars" in server)
+    given = config.section("mcp_servers").get(str(path[1]))
+    server = given if isinstance(given, Mapping) else {}
+    is_script = path[2:3] == ("args",) and str(server.get("command")).endswith("sh")
+    return value.startswith("${X-") or "env_vars" in server or is_script
 
 
 def _finding(config: GatewayConfig, path: KeyPath, value: str) -> Iterator[LintFinding]:
