@@ -32,9 +32,12 @@ def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iter
         known = defined | (snapshot.proxy_callbacks if setting == _STRICT else snapshot.callbacks.keys())
         value = settings.get(setting)
         for index, name in enumerate(value if isinstance(value, list) else ()):
-            is_own = setting in LOADED_CALLBACKS and "." in str(name)
-            if isinstance(name, str) and not is_own and name not in known:
-                path: KeyPath = ("litellm_settings", setting, index)
+            path: KeyPath = ("litellm_settings", setting, index)
+            is_loaded = setting in LOADED_CALLBACKS
+            if is_loaded and not isinstance(name, str):
+                message = "is not a text: LiteLLM does not start with it"
+                yield config.error("unknown-callback", path, message, "Write the name of a callback, or remove it.")
+            elif isinstance(name, str) and not (is_loaded and "." in name) and name not in known:
                 yield _unknown(config, path, name, in_others=name in snapshot.callbacks, known=sorted(known))
 
 

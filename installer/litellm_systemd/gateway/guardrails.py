@@ -41,8 +41,10 @@ def guardrail_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Ite
 
 def _guardrail(config: GatewayConfig, path: KeyPath, entry: object) -> Iterator[LintFinding]:
     params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
-    if not isinstance(entry, Mapping) or not isinstance(params, Mapping) or not entry.get("guardrail_name"):
-        yield config.error("bad-guardrail", path, "has no guardrail_name or no litellm_params", _EXAMPLE)
+    name = entry.get("guardrail_name") if isinstance(entry, Mapping) else None
+    if not isinstance(name, str) or not name or not isinstance(params, Mapping):
+        message = "has no guardrail_name that is a text, or no litellm_params"
+        yield config.error("bad-guardrail", path, message, _EXAMPLE)
         return
     path = (*path, "litellm_params")
     missing = [key for key in ("guardrail", "mode") if not params.get(key)]
