@@ -106,6 +106,18 @@ def test_no_newer_litellm(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("tool")
+def test_index_without_litellm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an index the message says what can't be fetched, not which command of uv or pip failed."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "empty"))
+    with pytest.raises(CommandError) as caught:
+        fetch_newest_litellm("1.108.7", tmp_path)
+    assert caught.value.message.startswith("LiteLLM can't be fetched: ")
+    assert "--quiet" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("arguments", "target"),
     [

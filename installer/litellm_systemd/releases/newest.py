@@ -10,7 +10,14 @@ from pathlib import Path
 from litellm_systemd.command import run
 from litellm_systemd.errors import CommandError, InstallerError
 from litellm_systemd.releases.requirements_lock import SUPPORTED_LITELLM
-from litellm_systemd.releases.source import INDEX_HINT, Source, fetch_litellm, parse_version, reachable_python
+from litellm_systemd.releases.source import (
+    INDEX_HINT,
+    Source,
+    fetch_litellm,
+    find_cause,
+    parse_version,
+    reachable_python,
+)
 from litellm_systemd.releases.venvs import find_uv, index_environment, pip_argv, uv_argv
 
 Say = Callable[[str], None]
@@ -30,27 +37,34 @@ def fetch_newest_litellm(current: str, scratch: Path, say: Say = lambda _line: N
     Args:
         current: the version of LiteLLM in use.
         scratch: an empty folder.
-        say: called with each line of progress.
+        say: called with each line of progress; with the skipped versions only if there is a source.
 
     Raises:
         CommandError: the index can't be reached, or has no LiteLLM.
     """
-    say("looking for the newest LiteLLM that can be installed")
+    say("looking for the newest LiteLLM that can be installed (up to a minute)")
     skipped: list[str] = []
     for version in _versions(scratch):
         if parse_version(version) <= parse_version(current):
             break
         try:
-            return Newest(fetch_litellm(version, scratch), tuple(skipped))
+            found = fetch_litellm(version, scratch)
         except InstallerError as error:
             skipped.append(f"skipped: {error.message}")
-            say(skipped[-1])
+            continue
+        for line in skipped:
+            say(line)
+        return Newest(found, tuple(skipped))
     return Newest(None, tuple(skipped))
 
 
 def _versions(scratch: Path) -> Iterator[str]:
     """Yield the newest version on the index, then the supported ones before it, the newest first."""
-    version = _newest("", scratch)
+    try:
+        version = _newest("", scratch)
+    except CommandError as error:
+        error.message = f"LiteLLM can't be fetched: {find_cause(error)}"
+        raise
     while True:
         yield version
         try:

@@ -508,7 +508,7 @@ def _by_pip(source: Source, requirements: list[str], scratch: Path) -> str:
     report = scratch / "report.json"
     options = ("--quiet", "--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", str(report))
     argv = (*pip_argv(source.python, scratch), "install", *options, *requirements)
-    run(argv, environment=inherited_environment(), timeout=900, hint=f"pip 22.2 or later is needed. {INDEX_HINT}")
+    run(argv, environment=inherited_environment(), timeout=900, hint=f"{INDEX_HINT} pip 22.2 or later is needed.")
     found = json.loads(report.read_text(encoding="utf-8"))["install"]
     return render_lock(
         Pin(item["metadata"]["name"], item["metadata"]["version"], (wheel_hash(item),))
