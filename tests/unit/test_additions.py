@@ -306,3 +306,13 @@ def test_reload_needs_the_group(layout: Layout) -> None:
     with pytest.raises(InputError, match=r"config\.yaml:\d+:\d+: .*langfuse needs the package langfuse") as caught:
         require_packages(layout, LANGFUSE, "sudo litellmctl install -c mine.yml")
     assert caught.value.hint == "To add the group langfuse, run: sudo litellmctl install -c mine.yml"
+
+
+def test_misspelt_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that resembles a group, and that the index lacks, gets the name of the group."""
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    with pytest.raises(InstallerError) as caught:
+        extend(find_source(), ["langfus"])
+    assert caught.value.hint.startswith("Did you mean the group langfuse?")

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -262,7 +263,9 @@ class _Resolver:
         try:
             pins = (self._by_uv if find_uv() else self._by_pip)(folder, requirements, options)
         except CommandError as error:
-            hint = f"The other packages of the release keep their versions. {error.hint}"
+            close = get_close_matches(name, group_names(), n=1, cutoff=0.8)
+            guess = f"Did you mean the group {close[0]}? " if close else ""
+            hint = f"{guess}The other packages of the release keep their versions. {error.hint}"
             raise InstallerError(f"{name} can't be added to the release: {find_cause(error)}", hint) from error
         # An index may have another file of the same version.
         digest = () if wheel is None else (file_entry(wheel)[0],)
