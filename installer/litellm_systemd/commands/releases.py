@@ -342,7 +342,10 @@ def bundle(
     return Report(
         f"{path}: litellm-systemd {manifest.version} with LiteLLM {manifest.litellm}{added} for"
         f" Python {manifest.python} on {manifest.machine}, {size >> 20} MiB",
-        notes=(f"On that host: sudo litellmctl install --bundle {path.name}",),
+        notes=(
+            f"On a new host, in a checkout: sudo ./scripts/quickstart.sh --bundle {path.name}",
+            f"Where litellmctl is installed: sudo litellmctl upgrade --from {path.name}",
+        ),
         data={
             "file": str(path),
             "size": size,
