@@ -150,15 +150,17 @@ run_litellmctl() {
     if [[ -f .env ]]; then
         options=(--env-file .env)
     elif [[ $verb != install || ! -e /etc/litellm/litellm.env ]]; then
-        options=(-c demo.yml)
-        step "no .env here: using the demo configuration, whose models answer without AWS"
+        if [[ " $*" != *" -c"* && " $*" != *" --config"* ]]; then
+            options=(-c demo.yml)
+            step "no .env here: using the demo configuration, whose models answer without AWS"
+        fi
     fi
     [[ -z $BUNDLE ]] || options+=(--bundle "$BUNDLE")
     ensure_python
     ensure_litellmctl
     # `litellmctl upgrade` names the checkout (installer/litellm_systemd/releases/source.py).
     if [[ -n $BUNDLE ]]; then rm -f "$BOOTSTRAP/checkout"; else printf '%s\n' "$CHECKOUT" >"$BOOTSTRAP/checkout"; fi
-    step "litellmctl $verb ${options[*]}${*:+ $*}"
+    step "litellmctl $verb${options[*]:+ ${options[*]}}${*:+ $*}"
     "$BOOTSTRAP/bin/litellmctl" "$verb" "${options[@]}" "$@"
 }
 
