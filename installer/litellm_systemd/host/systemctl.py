@@ -207,9 +207,10 @@ def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: floa
         lines=1, priority="err", quiet=True, since=f"@{began:.6f}", output="cat", own_lines=True, more=units
     )
     cause = _line(argv) or error.message
+    # A standby that does not start logs as a unit of its own.
+    logging = " ".join(f"-u {unit}" for unit in dict.fromkeys((contract.SERVICE, contract.SOCKET, *units)))
     return Unavailable(
-        f"systemctl {verb} {' '.join(units)} failed: {cause}",
-        f"More lines: journalctl -u {contract.SERVICE} -u {contract.SOCKET} -n 50",
+        f"systemctl {verb} {' '.join(units)} failed: {cause}", f"More lines: journalctl {logging} -n 50"
     )
 
 
