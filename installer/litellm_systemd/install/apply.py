@@ -272,7 +272,8 @@ def apply_install(
                 kept = keep_attempt(executor, plan, error)
                 outcome = _roll_back(executor, tuple(taken), host)
             if isinstance(error, (InstallerError, Interrupted)):
-                error.hint = " ".join(filter(None, (error.hint, outcome, kept)))
+                # The hint last: a command may end it.
+                error.hint = " ".join(filter(None, (outcome, kept, error.hint)))
             raise
         _finish(executor.layout, tuple(taken), manifest)
 
