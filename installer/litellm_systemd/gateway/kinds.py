@@ -21,7 +21,7 @@ _TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
 _FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
 
 #: The sections whose values pydantic validates.
-_VALIDATED = ("model_list", "guardrails")
+_VALIDATED = ("model_list", "guardrails", "mcp_servers")
 
 #: Other settings whose value LiteLLM compares when it starts.
 _COMPARED = (
@@ -33,6 +33,8 @@ _NUMBERS = frozenset(("integer", "number"))
 _CONTAINERS = frozenset(("array", "object"))
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)(?:ecs?|econds?|ins?|inutes?|rs?|ours?|ays?)?")
+#: The period of a budget (litellm_core_utils/duration_parser.py).
+_PERIOD = re.compile(r"\d+(?:mo|[smhdw])|\s*(?i:hourly|daily|weekly|monthly)\s*$")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _NOUNS = {"string": "a text", "integer": "a number", "number": "a number", "boolean": "true or false"}
@@ -69,7 +71,8 @@ def _value(config: GatewayConfig, path: KeyPath, value: object, setting: Setting
         make = config.error if fails else config.warning
         yield make("wrong-kind", path, f"is {_NOUNS[kind]}, not {_nouns(kinds)}", f"Write {_nouns(kinds)}.")
     elif kinds == {"string"} and path[0] in _VALIDATED:
-        message = "is not a text, and LiteLLM does not convert it: it drops the entry"
+        effect = "does not start" if path[0] == "mcp_servers" else "drops the entry"
+        message = f"is not a text, and LiteLLM does not convert it: it {effect}"
         yield config.error("wrong-kind", path, message, f"Write the value of {path[-1]} in quotes.")
 
 
@@ -119,6 +122,13 @@ def _text(config: GatewayConfig, path: KeyPath, text: str, kinds: frozenset[str]
     yield config.error("wrong-kind", path, f"is the text {text[:30]}, not {_nouns(kinds)}", remedy)
 
 
+def period_findings(config: GatewayConfig, path: KeyPath, value: object) -> Iterator[LintFinding]:
+    """An error for the period of a budget that LiteLLM cannot read: it fails to count, and nothing is limited."""
+    if isinstance(value, str) and not value.startswith(REFERENCE) and not _PERIOD.match(value):
+        message = f"is {value[:30]}, which is no period: LiteLLM does not enforce the budget"
+        yield config.error("wrong-kind", path, message, f"Write a number and s, m, h, d, w or mo: {path[-1]}: 30d")
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -135,12 +145,30 @@ def misspelt_findings(
     config: GatewayConfig, path: KeyPath, mapping: Mapping[str, object], known: Iterable[str]
 ) -> Iterator[LintFinding]:
     """Warnings for keys that resemble a known one, where LiteLLM also passes on keys that it does not know itself."""
-    names = sorted(known)
+    names = frozenset(known)
     for key in map(str, mapping):
-        close = difflib.get_close_matches(key, names, n=1, cutoff=0.85)
-        if close and key not in names:
-            message = f"is not a setting of LiteLLM: did you mean {close[0]}?"
-            yield config.warning("misspelt-setting", (*path, key), message, f"Write it as {close[0]}.")
+        if key not in names and (close := closest_key(key, names, 0.85)):
+            message = f"is not a setting of LiteLLM: did you mean {close}?"
+            yield config.warning("misspelt-setting", (*path, key), message, f"Write it as {close}.")
+
+
+def closest_key(key: str, known: Iterable[str], cutoff: float) -> str | None:
+    """The key that was probably meant: the same in another case, with two letters swapped, or at least this similar.
+
+    Swapped letters count for more than the similarity of short words: `hots` is `host`, and `prot` is `port`.
+    """
+    names = sorted(known)
+    same = (each for each in names if each.lower() == key.lower())
+    swapped = (each for each in names if _is_swapped(key.lower(), each.lower()))
+    return next(iter((*same, *swapped, *difflib.get_close_matches(key, names, n=1, cutoff=cutoff))), None)
+
+
+def _is_swapped(word: str, other: str) -> bool:
+    """Whether two words differ in the order of two neighbouring letters."""
+    if len(word) != len(other) or word == other:
+        return False
+    at = next(index for index in range(len(word)) if word[index] != other[index])
+    return word[:at] + word[at : at + 2][::-1] + word[at + 2 :] == other
 
 
 def unknown_value(config: GatewayConfig, path: KeyPath, value: str, choices: tuple[str, ...]) -> LintFinding:

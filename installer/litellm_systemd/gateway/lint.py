@@ -30,6 +30,7 @@ from litellm_systemd.gateway.installed_litellm import caches_prompts
 from litellm_systemd.gateway.models import model_findings, with_own_variables
 from litellm_systemd.gateway.python_files import python_findings
 from litellm_systemd.gateway.references import is_anchor, reference_findings
+from litellm_systemd.gateway.services import service_findings
 from litellm_systemd.gateway.settings import budget_findings, value_findings
 from litellm_systemd.gateway.snapshot import load_snapshot
 
@@ -326,6 +327,7 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
         reference_findings,
         value_findings,
         guardrail_findings,
+        service_findings,
         _references,
         _master_key,
         _environment,
@@ -343,7 +345,8 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
         python_findings,
         callback_findings,
     )
-    found = [finding for rule in rules for finding in rule(config, environ or {})]
+    # A credential that several models name is checked with each of them.
+    found = list(dict.fromkeys(finding for rule in rules for finding in rule(config, environ or {})))
     # A text that LiteLLM takes for a value has one cause. What it breaks is not reported again.
     unresolved = {finding.place.key for finding in found if finding.code.endswith("-reference")}
     found = [

@@ -6,13 +6,12 @@ LiteLLM ignores an unknown key of an entry, keeps one of `model_info` for its ow
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 
 from litellm_systemd.bedrock.models import REQUEST_FIELDS, IdKind, parse_bedrock_id
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding, Model
-from litellm_systemd.gateway.kinds import kind_findings
+from litellm_systemd.gateway.kinds import closest_key, kind_findings, period_findings
 from litellm_systemd.gateway.snapshot import Setting, Snapshot, load_snapshot
 
 #: The keys of an entry that LiteLLM reads (Deployment in types/router.py; `deployment.get` in router.py).
@@ -63,7 +62,7 @@ def _entry_keys(
     config: GatewayConfig, model: Model, entry: Mapping[str, object], snapshot: Snapshot
 ) -> Iterator[LintFinding]:
     for key in _unknown(entry, _ENTRY):
-        close = _closest(key, _ENTRY, 0.7)
+        close = closest_key(key, _ENTRY, 0.7)
         home = next((name for name in ("model_info", "litellm_params") if key in snapshot.sections[name]), None)
         if close or home:  # any other key is a note of the user's, or of another program
             guess = f"did you mean {close}?" if close else f"it belongs to {home}"
@@ -75,7 +74,7 @@ def _entry_keys(
 def _parameters(config: GatewayConfig, model: Model, snapshot: Snapshot) -> Iterator[LintFinding]:
     if model.provider not in snapshot.providers:
         return  # a provider of the user's own may have any
-    params = config.params(model)
+    params = config.called_params(model)  # LiteLLM sends the values of its credential in the same way
     own = snapshot.sections["bedrock_params" if model.calls_bedrock else "litellm_params"]
     refuses, is_strict = _refuses(config, model), _is_strict(config, model)
     # LiteLLM reads the mode in model_info alone; `provider` is a parameter of OpenRouter.
@@ -83,7 +82,7 @@ def _parameters(config: GatewayConfig, model: Model, snapshot: Snapshot) -> Iter
     dropped = params.get("additional_drop_params")
     for key in _unknown(params, known):
         home = "model_info" if key in snapshot.sections["model_info"] else None
-        close = _closest(key, known, _SIMILAR if is_strict else _NEARLY_EQUAL)
+        close = closest_key(key, known, _SIMILAR if is_strict else _NEARLY_EQUAL)
         # A server of one's own may have parameters that only it knows.
         if (is_strict or (close and not home)) and not (isinstance(dropped, list) and key in dropped):
             yield _parameter(config, model, key, close, home, refuses=refuses)
@@ -94,7 +93,7 @@ def _parameter(
 ) -> LintFinding:
     guess = f": it belongs to {home}" if home else f": did you mean {close}?" if close else ""
     remedy = f"Move it to {home}." if home else f"Write it as {close}." if close else "Remove it."
-    path = (*model.key, "litellm_params", key)
+    path = config.param_path(model, key)
     if refuses:
         message = f"is not a parameter of LiteLLM: it is sent along, and Bedrock refuses each call{guess}"
         return config.error("unknown-parameter", path, message, remedy)
@@ -118,6 +117,7 @@ def _kinds(config: GatewayConfig, model: Model, snapshot: Snapshot) -> Iterator[
     path, params = (*model.key, "litellm_params"), config.params(model)
     converted = {key: value for key, value in params.items() if key not in _SENT}
     yield from kind_findings(config, path, converted, {**snapshot.sections["litellm_params"], **_KINDS})
+    yield from period_findings(config, (*path, "budget_duration"), params.get("budget_duration"))
     flag = params.get("drop_params")
     if isinstance(flag, str) and flag.lower() in ("true", "false"):
         message = "is a text in quotes, which LiteLLM takes for a flag here, but not everywhere"
@@ -145,12 +145,12 @@ def _info(config: GatewayConfig, model: Model, snapshot: Snapshot) -> Iterator[L
         yield config.error("bad-model", path, "is not a mapping: LiteLLM does not start with it", remedy)
     for key in _unknown(info, known):
         # Any other key is accepted: clients read it at /model/info.
-        if close := _closest(key, known, _NEARLY_EQUAL):
+        if close := closest_key(key, known, _NEARLY_EQUAL):
             message = f"has no effect in LiteLLM: did you mean {close}?"
             yield config.warning("unknown-model-key", (*path, key), message, f"Write it as {close}.")
     yield from kind_findings(config, path, info, {**known, "id": _ID})
     mode, modes = info.get("mode"), snapshot.model_modes
-    if isinstance(mode, str) and mode not in modes and (close := _closest(mode, modes, _SIMILAR)):
+    if isinstance(mode, str) and mode not in modes and (close := closest_key(mode, modes, _SIMILAR)):
         message = f"is {mode}, which LiteLLM does not know: did you mean {close}?"
         yield config.warning("unknown-value", (*path, "mode"), message, f"Write it as {close}.")
 
@@ -158,7 +158,3 @@ def _info(config: GatewayConfig, model: Model, snapshot: Snapshot) -> Iterator[L
 def _unknown(mapping: Mapping[str, object], known: Collection[str]) -> Iterator[str]:
     """The keys that are not known, except those that hold anchors."""
     return (str(key) for key in mapping if key not in known and not str(key).startswith(("x-", ".")))
-
-
-def _closest(key: str, known: Collection[str], cutoff: float) -> str | None:
-    return next(iter(difflib.get_close_matches(key, sorted(known), n=1, cutoff=cutoff)), None)

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding, Severity
-from litellm_systemd.gateway.kinds import closest, kind_findings, misspelt_findings, unknown_value
+from litellm_systemd.gateway.kinds import (
+    closest,
+    closest_key,
+    kind_findings,
+    misspelt_findings,
+    period_findings,
+    unknown_value,
+)
 from litellm_systemd.gateway.models import with_own_variables
 from litellm_systemd.gateway.snapshot import Setting, load_snapshot
 
@@ -76,6 +83,7 @@ def value_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
         yield from kind_findings(config, (section,), config.section(section), settings)
     yield from _empty(config)
     yield from _policies(config)
+    yield from _provider_budgets(config)
     yield from _alerts(config)
     yield from _cache(config, environ)
     yield from _log_level(config)
@@ -113,6 +121,18 @@ def _policy(config: GatewayConfig, path: KeyPath, policy: object, kind: str) -> 
             yield config.warning("unknown-setting", (*path, name), f"is ignored{closest(name, known)}", remedy)
 
 
+def _provider_budgets(config: GatewayConfig) -> Iterator[LintFinding]:
+    """Budgets of providers: pydantic converts their limits, and nothing checks their periods."""
+    path: KeyPath = ("router_settings", "provider_budget_config")
+    budgets = config.section("router_settings").get("provider_budget_config")
+    for provider, budget in budgets.items() if isinstance(budgets, Mapping) else ():
+        if isinstance(budget, Mapping):
+            place = (*path, str(provider))
+            yield from kind_findings(config, place, budget, dict.fromkeys(("budget_limit", "max_budget"), _NUMBER))
+            for key in ("time_period", "budget_duration"):
+                yield from period_findings(config, (*place, key), budget.get(key))
+
+
 def _alerts(config: GatewayConfig) -> Iterator[LintFinding]:
     """Receivers and kinds of alerts that do not exist: LiteLLM ignores them."""
     snapshot = load_snapshot()
@@ -137,12 +157,14 @@ def _cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFi
     params = settings.get("cache_params") or {}
     if not isinstance(params, Mapping):
         return
-    yield from _redis(config, params, environ)
+    stopping = tuple(_redis(config, params, environ))
+    yield from stopping
     snapshot = load_snapshot()
     others = {key: value for key, value in params.items() if key != "type"}
     known = snapshot.sections["cache_params"]
     yield from kind_findings(config, path, others, known)
-    yield from misspelt_findings(config, path, others, known)
+    if not any(each.code == "misspelt-setting" for each in stopping):
+        yield from misspelt_findings(config, path, others, known)
     kind, kinds = params.get("type"), tuple(sorted(snapshot.cache_types))
     if kind == "disk":
         message = "is disk, which newer versions of LiteLLM do not have"
@@ -156,12 +178,28 @@ def _cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFi
 
 def _redis(config: GatewayConfig, params: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """A cache in Redis without an address, which stops the start (get_redis_url_from_environment in _redis.py)."""
-    is_used = config.section("litellm_settings").get("cache") is True and params.get("type", "redis") == "redis"
+    if config.section("litellm_settings").get("cache") is not True:
+        return
     own = with_own_variables(config, environ)
-    if is_used and not any(params.get(key) for key in _REDIS) and not any(own.get(name) for name in _REDIS_VARIABLES):
+    address = next((key for key in _REDIS if params.get(key)), None)
+    # The type is redis if there are no parameters, and local if there are others.
+    kind = params.get("type", "local" if params else "redis")
+    if kind == "redis" and address is None and not any(own.get(name) for name in _REDIS_VARIABLES):
         message = "is a cache in Redis, and nothing says where Redis is: LiteLLM does not start"
         remedy = "Set REDIS_HOST and REDIS_PORT in .env, or write cache_params: {type: local}"
         yield config.error("no-redis", ("litellm_settings", "cache"), message, remedy)
+    elif address is not None and "type" not in params:
+        path = ("litellm_settings", "cache_params", address)
+        message = "is not used: without a type, LiteLLM caches in the memory of each worker"
+        yield config.warning("unused-redis", path, message, "Add type: redis")
+    elif kind == "redis" and address == "host":
+        known = load_snapshot().sections["cache_params"]
+        for key in (str(key) for key in params if key not in known):
+            path = ("litellm_settings", "cache_params", key)
+            close = closest_key(key, known, 0.85)
+            guess, remedy = (f": did you mean {close}?", f"Write it as {close}.") if close else ("", "Remove it.")
+            message = f"is not a parameter of LiteLLM or of Redis, and LiteLLM does not start{guess}"
+            yield config.error("misspelt-setting", path, message, remedy)
 
 
 def _log_level(config: GatewayConfig) -> Iterator[LintFinding]:

@@ -72,6 +72,7 @@ def build_sections(
     registry = importlib.import_module("litellm.proxy.guardrails.guardrail_registry")
     alerts = importlib.import_module("litellm.types.integrations.slack_alerting")
     helper = importlib.import_module("litellm.litellm_core_utils.model_param_helper").ModelParamHelper
+    tools = importlib.import_module("litellm.types.mcp_server.mcp_server_manager")
     constants: Any = importlib.import_module("litellm.constants")
     redis: Any = importlib.import_module("litellm._redis")
     litellm: Any = importlib.import_module("litellm")
@@ -117,6 +118,9 @@ def build_sections(
         "retry_policy": _fields(router.RetryPolicy),
         "allowed_fails_policy": _fields(router.AllowedFailsPolicy),
         "alert_types": _named(each.value for each in alerts.AlertType),
+        "mcp_server": _named(keys["server_config"], ("auth_value", "description")) | _fields(tools.MCPServer),
+        "pass_through_endpoint": _named(keys["endpoint_data"]) | _fields(proxy.PassThroughGenericEndpoint),
+        "search_tool": {"search_provider": describe(utils.SearchProviders)},
         "bedrock_params": _bedrock_params(bedrock),
         # What the cache does not know goes to the client of Redis.
         "cache_params": _named(

@@ -115,6 +115,8 @@ def _collect() -> dict[str, Any]:
     # This function gets the models of general_settings as `settings`.
     bodies = source.find_lookups(r"\bsettings\.get\(", folder / "proxy/common_utils/http_parsing_utils.py")
     lookups.keys["general_settings"] |= bodies.keys["settings"]
+    for name, path in (("server_config", "_experimental/mcp_server"), ("endpoint_data", "pass_through_endpoints")):
+        lookups.keys[name] |= source.find_lookups(rf"\b{name}\.get\(", folder / "proxy" / path).keys[name]
     validators = [_find_class(folder, path, name) for path, name in source.find_validators("general_settings")]
     imports, features = Imports(), _Features(folder)
     litellm.model_cost.pop("sample_spec", None)
