@@ -22,6 +22,7 @@ PLACEHOLDERS = (
     *("<random>", "<your-api-key>", "sk-<generate-something-long>", "sk-litellm-<32-char-random>", "{{ API_KEY }}"),
     *("[API_KEY]", "sk-...", "sk-ant-...", "sk-ant-api03-...", "nvapi-...", "AIzaSy...", "sk-abc...xyz", "5.....A"),
     *("xxxx", "sk-xxxx", "sk-proj-XXXXXXXXXXXXXXXX", "hf_xxxxx", "****", "AKIAXXXXXXXXXXXXXXXX", "my-secret-key"),
+    "sk-00000000000000000000",
     *("sk-my-master-key-1234", "api_key", "TODO", "placeholder", "$OPENAI_KEY", "sk-$(openssl rand -hex 32)"),
     *("os.environ/OPENAI_API_KEY", "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
     *("https://<resource>.openai.azure.com", "https://your-resource.openai.azure.com/", "to-be-set"),

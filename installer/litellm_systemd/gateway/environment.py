@@ -76,7 +76,8 @@ _MISTAKEN = {
     AWS_ACCESS_KEY_ID.name: "AWS_ACCESS_KEY AWS_KEY_ID AWS_ACCESS_ID AWS_ACCESSKEY AWS_ACCESS_KEYID",
     AWS_SECRET_ACCESS_KEY.name: "AWS_SECRET_KEY AWS_SECRET AWS_SECRET_ACCESS AWS_SECRETKEY AWS_SECRET_KEY_ID",
     AWS_SESSION_TOKEN.name: "AWS_TOKEN AWS_SESSION AWS_SESSION_KEY",
-    AWS_REGION_NAME.name: "BEDROCK_REGION BEDROCK_AWS_REGION AWS_BEDROCK_REGION BEDROCK_REGION_NAME LITELLM_REGION",
+    AWS_REGION_NAME.name: "BEDROCK_REGION BEDROCK_AWS_REGION AWS_BEDROCK_REGION BEDROCK_REGION_NAME LITELLM_REGION"
+    " AWS_DEFAULT_REGION_NAME",
     AWS_BEARER_TOKEN_BEDROCK.name: "AWS_BEARER_TOKEN AWS_BEDROCK_API_KEY BEDROCK_API_KEY BEDROCK_BEARER_TOKEN"
     " AWS_BEDROCK_BEARER_TOKEN",
 }
@@ -122,11 +123,17 @@ def environment_findings(config: GatewayConfig, environ: Mapping[str, str]) -> I
         if kind is not None and name not in _CHECKED:
             yield from _kind(config, name, value, *kind)
         if name in _OF_ITS_SERVER or (name not in _OURS and name not in names.known):
-            yield from _unread(config, name, environ, names)
+            yield from _unread(config, (ENVIRONMENT, name), environ, names)
         elif _is_placeholder(name, value):
             remedy = f"Write the value of {name}, or remove the line."
             yield config.warning("placeholder", (ENVIRONMENT, name), "is a placeholder, not a usable value", remedy)
+    for name in map(str, config.section(_SECTION)):
+        if name in _OF_ITS_SERVER or (name not in _OURS and name not in names.known):
+            yield from _unread(config, (_SECTION, name), environ, names)
 
+
+#: The section of a configuration with variables that LiteLLM sets itself.
+_SECTION = "environment_variables"
 
 #: LiteLLM loads this file in place of the one of its command line (proxy_startup_event in proxy/proxy_server.py).
 _OTHER_FILE, _OTHER_BUCKET = "CONFIG_FILE_PATH", "LITELLM_CONFIG_BUCKET_NAME"
@@ -151,13 +158,16 @@ def _is_placeholder(name: str, value: str) -> bool:
     return is_secret_name(name) or "://" in value or re.match(r"<|your[-_]|change[-_]?me", value.lower()) is not None
 
 
-def _unread(config: GatewayConfig, name: str, environ: Mapping[str, str], names: _Names) -> Iterator[LintFinding]:
+def _unread(config: GatewayConfig, path: KeyPath, environ: Mapping[str, str], names: _Names) -> Iterator[LintFinding]:
+    name = str(path[-1])
     meant = names.find_meant(name)
     is_of_another = name in _SHARED and bool(environ.get(_SHARED[name]))
     if meant is not None and not is_of_another:
-        remedy = f"Write it as {meant}, or remove it."
+        # LiteLLM sets those of the section when the service has read its own.
+        in_env = " in .env" if path[0] == _SECTION and meant in _OURS else ""
+        remedy = f"Write it as {meant}{in_env}, or remove it."
         message = "has no effect: neither LiteLLM nor the service reads it"
-        yield config.warning("unread-variable", (ENVIRONMENT, name), message, remedy)
+        yield config.warning("unread-variable", path, message, remedy)
 
 
 class _Names:
