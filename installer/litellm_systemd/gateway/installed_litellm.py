@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 
-from litellm_systemd.bedrock.models import PROVIDERS, BedrockId, parse_bedrock_id
+from litellm_systemd.bedrock.models import GEOGRAPHIES, PROFILED, PROVIDERS, BedrockId, IdKind, parse_bedrock_id
 from litellm_systemd.gateway.config_types import GatewayConfig, Model
 from litellm_systemd.gateway.snapshot import load_snapshot
 
@@ -42,6 +44,57 @@ def foundation_model(config: GatewayConfig, model: Model) -> str | None:
     """The foundation model that a model of the configuration calls; None if it cannot be determined."""
     bedrock: BedrockId | None = parse_bedrock_id(model.called, config.called_params(model).get("model_id"))
     return None if bedrock is None else bedrock.model
+
+
+#: The date and the revision at the end of an id (`-20251001-v1:0`), and a geography that is written in another way.
+_REVISION = re.compile(r"(?:-20\d{6})?(?:-v\d+)?(?::\d+)?$")
+_GEOGRAPHY = re.compile(rf"({'|'.join(sorted(GEOGRAPHIES, reverse=True))})[.-]")
+
+
+def bedrock_models() -> frozenset[str]:
+    """The foundation models on Bedrock in the map, in AWS's table of profiles, and those that Bedrock has ended."""
+    entries = load_snapshot().models.items()
+    names = (name for name, values in entries if values.get("litellm_provider") in PROVIDERS)
+    found = (parse_bedrock_id(f"bedrock/{name}") for name in names)
+    return frozenset(PROFILED) | ENDED.keys() | {each.model for each in found if each is not None and each.model}
+
+
+def misspelt_model(found: BedrockId, known: frozenset[str]) -> str | None:
+    """The id that was meant by one whose model is not in `known`; None if it resembles none.
+
+    It differs in the letters of one word, or in a missing or needless vendor, date or revision: other numbers may be
+    those of a newer model.
+    """
+    model = found.model
+    if found.kind not in (IdKind.MODEL, IdKind.PROFILE) or model is None or model in known or "*" in model:
+        return None
+    low, prefix = model.lower(), f"{found.geography}." if found.geography else ""
+    if not prefix and (written := _GEOGRAPHY.match(low)):
+        low, prefix = low[written.end() :], f"{written[1]}."
+    meant = (each for each in sorted(known) if low == each or _is_version_of(low, each) or _is_typo(low, each))
+    return next((f"{prefix}{each}" for each in meant), None)
+
+
+def _is_version_of(model: str, known: str) -> bool:
+    """Whether an id lacks the vendor or a part of the revision, or has one that the model does not have."""
+    one, other = (_REVISION.sub("", each, count=1) for each in (model, known))
+    ends = model[len(one) :], known[len(other) :]
+    return one in (other, other.partition(".")[2]) and (ends[0].startswith(ends[1]) or ends[1].startswith(ends[0]))
+
+
+def _is_typo(model: str, known: str) -> bool:
+    """Whether two ids differ in one word, which has the same digits and nearly the same letters."""
+    words = [re.split(r"[-.:]", each) for each in (model, known)]
+    different = [pair for pair in zip(*words, strict=False) if pair[0] != pair[1]]
+    if len(words[0]) != len(words[1]) or len(different) != 1:
+        return False
+    one, other = different[0]
+    same_digits = re.sub(r"\D", "", one) == re.sub(r"\D", "", other)
+    return same_digits and difflib.SequenceMatcher(None, one, other).ratio() > _ALIKE
+
+
+#: Of the letters of `sonet` and `sonnet`, but not of `mistral` and `pixtral`.
+_ALIKE = 0.8
 
 
 #: Models that Bedrock has ended (except in GovCloud) although the map has no date for them (user guide of Bedrock,

@@ -34,9 +34,11 @@ from litellm_systemd.gateway.config_types import (
 from litellm_systemd.gateway.installed_litellm import (
     Lifecycle,
     MapEntry,
+    bedrock_models,
     find_entry,
     foundation_model,
     map_values,
+    misspelt_model,
 )
 from litellm_systemd.gateway.parameters import entry_findings
 from litellm_systemd.gateway.snapshot import load_snapshot
@@ -75,6 +77,8 @@ def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
             yield from _route(config, model)
             yield from _region(config, model, environ)
             yield from _profile_only(config, model, environ)
+            yield from _arn_region(config, model, environ)
+    yield from _misspelt_ids(config, environ)
     yield from _no_region(config, environ)
     yield from _converse_route(config)
     yield from _sampling_params(config, environ)
@@ -305,6 +309,26 @@ def _profile_only(config: GatewayConfig, model: Model, environ: Mapping[str, str
     message = f"calls {found.model} on demand, which Bedrock offers through inference profiles alone"
     path = config.param_path(model, "model_id" if model_id else "model")
     yield config.error("profile-only", path, message, remedy)
+
+
+def _arn_region(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """An ARN of another region than that of the calls."""
+    found, region = _bedrock_id(config, model, environ), called_region(config, model, environ)
+    if found is not None and region not in (None, found.region) and f":{found.region}:" in found.text:
+        message = f"is {region}, and the ARN is of {found.region}: Bedrock refuses each call"
+        path = config.param_path(model, "aws_region_name")
+        yield config.error("other-region", path, message, f"Write aws_region_name: {found.region}")
+
+
+def _misspelt_ids(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    models = [model for model in config.models if model.calls_bedrock]
+    known = bedrock_models() if models else frozenset()
+    for model in models:
+        found = _bedrock_id(config, model, environ)
+        if found is not None and (meant := misspelt_model(found, known)) is not None:
+            path = config.param_path(model, "model_id" if "model_id" in config.called_params(model) else "model")
+            message = f"calls {found.text}, which is no model that this release knows: did you mean {meant}?"
+            yield config.warning("unknown-model", path, message, f"Write it as bedrock/{meant}.")
 
 
 def _sampling_params(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
