@@ -67,7 +67,7 @@ def _value(config: GatewayConfig, path: KeyPath, value: object, setting: Setting
         if not value and path[0] not in _VALIDATED:
             return
         # Code that takes a section as it is may work with either: `alerting: slack`.
-        fails = len(path) == 1 or path[0] in (*_VALIDATED, "router_settings")
+        fails = len(path) == 1 or path[0] in (*_VALIDATED, "router_settings") or path[-1] == "callbacks"
         make = config.error if fails else config.warning
         yield make("wrong-kind", path, f"is {_NOUNS[kind]}, not {_nouns(kinds)}", f"Write {_nouns(kinds)}.")
     elif kinds == {"string"} and path[0] in _VALIDATED:

@@ -287,7 +287,8 @@ def _profile_out_of_reach(
 ) -> Iterator[LintFinding]:
     found = _bedrock_id(config, model, environ)
     reach = CALLING_REGIONS.get((found and found.geography) or "")
-    if found is not None and reach is not None and not region.startswith(reach):
+    # A region that is misspelt has its own finding.
+    if found is not None and reach is not None and region in REGIONS and not region.startswith(reach):
         message = f"calls the inference profile {found.geography}., which is not available in {region}"
         remedy = f"Use the profile of that region, or global., or set another region for {model.name}."
         yield config.error("profile-out-of-reach", (*model.key, "litellm_params", "model"), message, remedy)

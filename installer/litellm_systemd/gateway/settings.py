@@ -30,6 +30,7 @@ _READ_AS: Mapping[str, Mapping[str, Setting]] = {
         **dict.fromkeys(
             ("max_budget", "max_internal_user_budget", "max_ui_session_budget", "request_timeout"), _NUMBER
         ),
+        "callbacks": Setting(frozenset(("string", "array"))),  # a mapping stops the start
         **dict.fromkeys(("drop_params", "json_logs"), _BOOLEAN),
         "default_max_internal_user_budget": _NUMBER,
         **dict.fromkeys(("cache_params", "default_internal_user_params"), Setting(frozenset(("object",)))),
