@@ -97,6 +97,8 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
     doomed = [path for path in sorted(host.manifest) if _is_ours(path, host) and not path.startswith(keep)]
     edited = () if purge else tuple(path for path in doomed if host.edited(path))
     units = UNITS if layout.service in host.manifest else ()
+    # quickstart.sh makes the prefix before an install can record it.
+    made = {*_folders_made(host), *((layout.prefix,) if layout.bootstrap in host.files else ())}
     actions = [
         *_timer_stopped(layout, host),
         *(Action(Verb.STOP, name) for name in units if host.unit(name).is_active),
@@ -104,7 +106,7 @@ def plan_uninstall(layout: Layout, host: HostState, *, purge: bool) -> Plan:
         *(Action(Verb.SAVE_EDITED, path, BY_HAND) for path in edited),
         *(Action(Verb.REMOVE, path) for path in doomed),
         *(Action(Verb.REMOVE, path) for path in _own_folders(layout, purge=purge) if path in host.files),
-        *(Action(Verb.REMOVE_EMPTY, path) for path in _folders_made(host) if not path.startswith(layout.etc)),
+        *(Action(Verb.REMOVE_EMPTY, path) for path in sorted(made) if not path.startswith(layout.etc)),
     ]
     if layout.is_host and set(_unit_files(layout)) & set(doomed):
         actions.append(Action(Verb.DAEMON_RELOAD, "systemd"))
