@@ -30,7 +30,7 @@ _SIMILAR, _NEARLY_EQUAL = 0.8, 0.9
 #: (normalize_drop_params), a list stands for several (set_model_list).
 _NUMBER = Setting(frozenset({"integer", "number"}))
 _KINDS: Mapping[str, Setting] = {
-    **dict.fromkeys(("timeout", "stream_timeout", "num_retries", "cooldown_time"), _NUMBER),
+    **dict.fromkeys(("timeout", "stream_timeout", "weight", "num_retries", "cooldown_time"), _NUMBER),
     **dict.fromkeys(("max_parallel_requests", "order"), _NUMBER),
     "drop_params": Setting(frozenset({"boolean"})),
     "organization": Setting(frozenset({"string", "array"})),
