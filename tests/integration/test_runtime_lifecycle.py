@@ -198,10 +198,6 @@ _MODEL = CONFIG.replace("mock_response", "max_agentic_loops: many, mock_response
 #: What LiteLLM rejects and the linter accepts: the configuration, and the beginning of the cause.
 REJECTED = {
     "a model": (_MODEL % "x", "model demo: "),
-    "a policy": (
-        CONFIG % "x" + "router_settings: {retry_policy: {BadRequestErrorRetries: many}}\n",
-        "router_settings.retry_policy: BadRequestErrorRetries: Input should be a valid integer",
-    ),
     "an unknown key": (
         CONFIG % "x" + "  litellm_jwtauth: {admin_scop: x}\n",
         "general_settings.litellm_jwtauth: Invalid arguments provided: admin_scop. Allowed",

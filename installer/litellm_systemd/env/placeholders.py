@@ -19,7 +19,7 @@ _WHOLE = re.compile(
       | my[-_]?(?:[a-z]+[-_])*(?:key|token|secret|password)(?:[-_]?\d{{1,4}})?   # my-secret-key
       | (?:the[-_])?api[-_]?key | (?:api|secret|master|access)[-_]key      # api_key
       | (?:some|any)[-_](?:[a-z]+[-_])*(?:key|token|secret|password|string)
-      | (?P<same>\w)(?P=same){{7,}}                                        # sk-00000000
+      | 0{{8,}}                                                            # sk-00000000
       | todo | tbd | fixme | secret[-_]?here | redacted | placeholder | example | random
     )""",
     re.VERBOSE,
