@@ -166,7 +166,7 @@ def test_wheel_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(changed.parent)
     assert extend(source, choose_additions(kept.names, Additions()), kept).lock == extended.lock
     with pytest.raises(InstallerError, match="can't be added"):
-        extend(source, kept.names, replace(kept, python="3.9.2"))  # resolved anew, without an index
+        extend(source, kept.names, replace(kept, python="3.9.2"))  # resolved again, without an index
     given = choose_additions(kept.names, Additions(wanted=(changed.name,)))
     assert extend(source, given, kept).lock != extended.lock
 
