@@ -28,6 +28,15 @@ SECRETS_CREDENTIAL = "litellm.secrets"
 #: In a configuration, LiteLLM replaces this prefix and the name after it by the value of that environment variable.
 REFERENCE = "os.environ/"
 
+#: With these variables LiteLLM uses the files that it contains. By default it downloads them at import, with retries.
+OFFLINE_VARIABLES = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
+    "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
+}
+
 #: The provider of the models in configs/demo.yml, which `litellm_systemd.demo` implements.
 DEMO_PROVIDER = "litellm-systemd-demo"
 

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 import service
 from box import Box
 
+from litellm_systemd.contract import OFFLINE_VARIABLES
+
 BIN = "/opt/litellm-systemd/current/bin"
-#: LiteLLM downloads these at each start. The box has no network, so the retries would count against the plain
-#: services. Our service sets these variables itself.
-_LOCAL = (
-    "LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOCAL_BLOG_POSTS",
-    "LITELLM_LOCAL_POLICY_TEMPLATES", "LITELLM_LOCAL_AUTOROUTER_PRESETS",
-)  # fmt: skip
 _UNIT = """\
 [Unit]
 Description=LiteLLM as most run it: {title}
@@ -107,5 +103,6 @@ def reload_command(box: Box, peer: Peer) -> list[str]:
 
 def _render_unit(peer: Peer) -> str:
     command = f"{BIN}/litellm --config /etc/litellm/config.yaml --host 127.0.0.1 --port 4000 {peer.options}"
-    environment = " ".join(f"{name}=True" for name in _LOCAL)
+    # The box has no network, so the retries would count against the plain services.
+    environment = " ".join(f"{name}={value}" for name, value in OFFLINE_VARIABLES.items())
     return _UNIT.format(title=peer.title, environment=environment, command=command)

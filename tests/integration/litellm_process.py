@@ -15,6 +15,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.contract import OFFLINE_VARIABLES
 from tests.ports import free_port
 
 KEY = "sk-litellm-test-key"  # the workshop's: the seed's commands use it
@@ -24,11 +25,7 @@ OFFLINE = {
     "AWS_EC2_METADATA_DISABLED": "true",
     # Where a test allows it, on loopback. botocore's one second may be too short on a busy machine.
     "AWS_METADATA_SERVICE_TIMEOUT": "20",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
-    "LITELLM_LOCAL_BLOG_POSTS": "True",
-    "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
-    "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
+    **OFFLINE_VARIABLES,
 }
 
 

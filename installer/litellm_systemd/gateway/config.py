@@ -38,6 +38,7 @@ from litellm_systemd.gateway.config_types import (
     is_mocked,
     render_key,
     resolve_called,
+    walk_texts,
 )
 from litellm_systemd.gateway.config_types import ConfigError as ConfigError
 from litellm_systemd.gateway.config_types import GatewayConfig as GatewayConfig
@@ -442,7 +443,7 @@ def _build(document: Document) -> GatewayConfig:
         aliases=tuple(_aliases(document.data, hidden=False)),
         hidden_aliases=tuple(_aliases(document.data, hidden=True)),
         fallbacks=tuple(_fallbacks(document)),
-        references=tuple(_references(document.data, ())),
+        references=tuple(_references(document.data)),
         digest=document.digest,
         includes=document.includes,
         document=document.data,
@@ -583,12 +584,7 @@ def _fallbacks_of(document: Document, value: object, path: KeyPath) -> Iterator[
             yield Fallback(str(path[-1]), str(model), tuple(str(name) for name in names), key)
 
 
-def _references(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(value, str) and (value.startswith(REFERENCE) or (REFERENCE in value and is_header(path))):
-        yield path, value.partition(REFERENCE)[2]
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _references(item, (*path, str(key)))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _references(item, (*path, index))
+def _references(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    for path, value in walk_texts(data):
+        if value.startswith(REFERENCE) or (REFERENCE in value and is_header(path)):
+            yield path, value.partition(REFERENCE)[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -39,6 +39,18 @@ def render_key(path: KeyPath) -> str:
 def mappings(value: object) -> list[Mapping[str, object]]:
     """The mappings in a list; an empty list if `value` is not a list."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def walk_texts(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """The texts in a YAML document with their key paths, in the order of the file. `path` is that of `value`."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from walk_texts(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from walk_texts(item, (*path, index))
 
 
 def is_mocked(params: Mapping[str, Any]) -> bool:

@@ -47,6 +47,7 @@ from litellm_systemd.gateway.config_types import (
     GatewayConfig,
     KeyPath,
     LintFinding,
+    walk_texts,
 )
 from litellm_systemd.gateway.snapshot import load_snapshot
 
@@ -298,7 +299,9 @@ class NamedFile:
 def named_files(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[NamedFile, ...]:
     """The files that the configuration and the variables outside of our table name."""
     found: dict[KeyPath, NamedFile] = {}
-    for key, value in _texts(config.document, ()):
+    for key, value in walk_texts(config.document):
+        if _URL_PATHS.intersection(key):
+            continue
         variable = value.removeprefix(REFERENCE)
         # A file that a variable names is the variable's.
         is_own = variable != value
@@ -310,19 +313,6 @@ def named_files(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[Name
             for each in _named_file((ENVIRONMENT, name), environ[name]):
                 found.setdefault(each.key, each)
     return tuple(found.values())
-
-
-def _texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """The texts below a key of a document, with their paths."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if str(key) not in _URL_PATHS:
-                yield from _texts(item, (*path, str(key)))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _texts(item, (*path, index))
 
 
 def _named_file(key: KeyPath, value: str) -> Iterator[NamedFile]:

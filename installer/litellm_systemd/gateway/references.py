@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 
-from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding
+from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding, walk_texts
 
 _NAME = r"(?P<name>[A-Za-z_]\w*)"
 _CONSTANT = r"(?P<name>[A-Z][A-Z0-9_]+)"
@@ -61,7 +61,7 @@ _PASSWORD_NAME = re.compile(r"_|PASS|PWD|KEY|TOKEN|SECRET")
 def reference_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Values that refer to a variable in a form that LiteLLM does not resolve."""
     del environ
-    for path, value in _texts(config.document, ()):
+    for path, value in walk_texts(config.document):
         if "$" not in value and "env" not in value.lower() and value[:1] not in ("{", "%"):
             continue
         if is_anchor(path):
@@ -73,17 +73,6 @@ def reference_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Ite
 def is_anchor(path: KeyPath) -> bool:
     """Whether a value is in a section that LiteLLM does not read, which by convention holds anchors."""
     return str(path[0]).startswith(("x-", "."))
-
-
-def _texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _texts(item, (*path, str(key)))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _texts(item, (*path, index))
 
 
 def is_header(path: KeyPath) -> bool:

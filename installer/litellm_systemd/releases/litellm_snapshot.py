@@ -27,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.contract import OFFLINE_VARIABLES
 from litellm_systemd.gateway.snapshot import FORMAT, SHIPPED, Need, Setting, read_snapshot
 from litellm_systemd.releases.litellm_needs import Imports
 from litellm_systemd.releases.litellm_routes import Resolver
@@ -58,11 +59,7 @@ _STRATEGIES = "VALID_ROUTING_STRATEGIES"
 
 #: Before the import: no download, and no file of the machine that runs this.
 _ENVIRONMENT = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
-    "LITELLM_LOCAL_BLOG_POSTS": "True",
-    "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
-    "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
+    **OFFLINE_VARIABLES,
     "LITELLM_MODE": "PRODUCTION",
     "AWS_EC2_METADATA_DISABLED": "true",
 }

@@ -24,6 +24,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, ForwardRef
 
+from litellm_systemd.contract import OFFLINE_VARIABLES
 from litellm_systemd.env.variables import API_DOCS, CORS_ORIGINS, is_on
 from litellm_systemd.gateway.python_files import module_file
 from litellm_systemd.runtime.worker import litellm_fixes
@@ -127,12 +128,7 @@ def _find_field_class() -> Any:
 DEFAULTS = {
     # Saves a thread in every process. A thread would not survive fork(2).
     "OPENBLAS_NUM_THREADS": "1",
-    # LiteLLM contains each of these files. By default it downloads them, with retries.
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
-    "LITELLM_LOCAL_BLOG_POSTS": "True",
-    "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
-    "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
+    **OFFLINE_VARIABLES,
     # In DEV, LiteLLM reads a .env from the parent folders. The environment of the service comes from systemd alone.
     "LITELLM_MODE": "PRODUCTION",
     "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true",
