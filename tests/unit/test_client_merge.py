@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from litellm_systemd.client_setup.merge import Format, combine, merge, parse
@@ -167,6 +167,10 @@ _MAPPINGS: st.SearchStrategy[dict[str, Any]] = st.recursive(
 )
 
 
+@example(before={"b": []}, wanted={"b": [1, 1]}, style="json")
+@example(
+    before={"b": [{"name": "x", "v": 1}]}, wanted={"b": [{"name": "x", "v": 2}, {"name": "x", "v": 3}]}, style="json"
+)
 @given(
     before=_MAPPINGS, wanted=_MAPPINGS, style=st.sampled_from(["json", "compact", "tabs", "block", "flow", "mixed"])
 )

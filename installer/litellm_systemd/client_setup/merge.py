@@ -252,7 +252,8 @@ class _Editor:
 
     def _visit_list(self, node: yaml.SequenceNode, wanted: Sequence[Any]) -> None:
         found, missing = [_plain(each) for each in node.value], []
-        for item in wanted:
+        # Wanted items merge with each other too.
+        for item in combine([], wanted, keep=self.keep):
             index = find_item(found, item)
             if index is None:
                 missing.append(item)
