@@ -50,6 +50,7 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
             'litellm_settings: {success_callback: ["langfuse"], failure_callback: langfuse}',
             {("litellm_settings", "success_callback", 0): "langfuse"},
         ),
+        ("litellm_settings: {input_callback: [sentry]}", {("litellm_settings", "input_callback", 0): "sentry"}),
         ("litellm_settings: {cache: true, cache_params: {type: redis}}", {}),
         ("litellm_settings: {cache: false, cache_params: {type: redis-semantic}}", {}),
         ('litellm_settings: {callbacks: ["my_hooks.handler"], success_callback: ["s3"]}', {}),

@@ -10,7 +10,7 @@ from litellm_systemd.gateway.python_files import LOADED_CALLBACKS
 from litellm_systemd.gateway.snapshot import load_snapshot
 
 #: The settings of litellm_settings that are lists of callbacks.
-_LISTS = (*LOADED_CALLBACKS, "service_callback", "input_callback")
+CALLBACK_SETTINGS = (*LOADED_CALLBACKS, "service_callback", "input_callback")
 #: LiteLLM takes an unknown name of this setting for a Python file, and does not start. It ignores those of others.
 _STRICT = "callbacks"
 
@@ -28,7 +28,7 @@ def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iter
         remedy = f"Write it as a list: {_STRICT}: [{single}]"
         yield config.error("unknown-callback", ("litellm_settings", _STRICT), message, remedy)
     defined = {name for name, value in config.section("callback_settings").items() if _is_generic(value)}
-    for setting in _LISTS:
+    for setting in CALLBACK_SETTINGS:
         known = defined | (snapshot.proxy_callbacks if setting == _STRICT else snapshot.callbacks.keys())
         value = settings.get(setting)
         for index, name in enumerate(value if isinstance(value, list) else ()):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from litellm_systemd.gateway.callbacks import CALLBACK_SETTINGS
 from litellm_systemd.gateway.config_types import GatewayConfig, KeyPath, mappings
 from litellm_systemd.gateway.snapshot import Need, load_snapshot
 
@@ -20,15 +21,6 @@ from litellm_systemd.gateway.snapshot import Need, load_snapshot
 SECTION = re.compile(r"^# with: (.+)\n", re.MULTILINE)
 _PURPOSE = re.compile(r"^# needs: (.+)", re.MULTILINE)
 _ENTRY = re.compile(r"^([a-zA-Z0-9._-]+)==", re.MULTILINE)
-
-#: Settings of litellm_settings with names of callbacks: a name, or a list of names.
-_CALLBACKS = (
-    "callbacks",
-    "success_callback",
-    "failure_callback",
-    "service_callback",
-    "audit_log_callbacks",
-)
 
 #: Values of general_settings.key_management_system, with what they import.
 _KEY_MANAGERS = {"azure_key_vault": "azure-keyvault-secrets", "google_kms": "google-cloud-kms"}
@@ -142,7 +134,7 @@ def _packages(need: Need) -> tuple[str, ...]:
 
 def _callback_names(config: GatewayConfig) -> Iterator[tuple[KeyPath, str]]:
     settings = config.section("litellm_settings")
-    for key in _CALLBACKS:
+    for key in CALLBACK_SETTINGS:
         value = settings.get(key)
         if isinstance(value, str):
             yield ("litellm_settings", key), value
