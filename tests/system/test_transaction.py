@@ -169,7 +169,9 @@ def test_python_files_are_part_of_a_change(shared_box: Box) -> None:
     box.write(f"{folder}/tools.py", "edited = 1\n", 0o640, "root:litellm")
     done = box.run(("litellmctl", "config", "use", "/root/hooked/hooked.yml"))
     assert f"{folder}/tools.py was edited here and is kept" in " ".join(done.stdout.split())
+    box.run(("cp", "/root/hooked/tools.py", f"{folder}/tools.py"))  # later tests expect no edited files
     ctl(box, "config", "use", "demo")
+    assert "nothing differs from what was installed" in ctl(box, "diff")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
