@@ -6,13 +6,16 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from litellm_systemd.gateway.config_types import GatewayConfig, KeyPath, LintFinding
+from litellm_systemd.gateway.models import with_own_variables
 from litellm_systemd.gateway.python_files import LOADED_CALLBACKS
-from litellm_systemd.gateway.snapshot import load_snapshot
+from litellm_systemd.gateway.snapshot import Need, load_snapshot
 
 #: The settings of litellm_settings that are lists of callbacks.
 CALLBACK_SETTINGS = (*LOADED_CALLBACKS, "service_callback", "input_callback")
 #: LiteLLM takes an unknown name of this setting for a Python file, and does not start. It ignores those of others.
 _STRICT = "callbacks"
+#: The variables of an agent on the host, which needs no key.
+_AGENTS = {"datadog": "LITELLM_DD_AGENT_HOST"}
 
 
 def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
@@ -20,8 +23,8 @@ def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iter
 
     Those of the user have a dot in their name, or are defined under callback_settings.
     """
-    del environ
     snapshot, settings = load_snapshot(), config.section("litellm_settings")
+    own, seen = with_own_variables(config, environ), set[str]()
     single = settings.get(_STRICT)
     if isinstance(single, str) and "." not in single:
         message = f"is {single} alone, which LiteLLM takes for a Python file, so that it would not start"
@@ -39,6 +42,24 @@ def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iter
                 yield config.error("unknown-callback", path, message, "Write the name of a callback, or remove it.")
             elif isinstance(name, str) and not (is_loaded and "." in name) and name not in known:
                 yield _unknown(config, path, name, in_others=name in snapshot.callbacks, known=sorted(known))
+            elif isinstance(name, str) and name not in {*seen, *config.section("callback_settings")}:
+                seen.add(name)
+                yield from _without_keys(config, path, name, own)
+
+
+def _without_keys(
+    config: GatewayConfig, path: KeyPath, name: str, environ: Mapping[str, str]
+) -> Iterator[LintFinding]:
+    """A callback without its keys: LiteLLM logs an error for each request in place of calling it."""
+    need = load_snapshot().callbacks.get(name, Need())
+    missing = [each for each in need.variables if not environ.get(each)]
+    # The keys may be those of a team or a model, or of the callback's own section.
+    elsewhere = f"{name}_params" in config.section("litellm_settings") or any(
+        each.lower() in str(config.document).lower() for each in missing
+    )
+    if missing and not elsewhere and not environ.get(_AGENTS.get(name, "")):
+        message = f"is {name}, which logs nothing without {' and '.join(missing)}"
+        yield config.warning("missing-variable", path, message, f"Write {missing[0]}= and its value in .env.")
 
 
 def _is_generic(value: object) -> bool:

@@ -10,22 +10,25 @@ from collections.abc import Iterator, Mapping
 
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding, mappings
 from litellm_systemd.gateway.kinds import closest, kind_findings, misspelt_findings
+from litellm_systemd.gateway.models import with_own_variables
 from litellm_systemd.gateway.snapshot import load_snapshot
 
 #: The consequence, as the beginning of a remedy.
 _UNGUARDED = "LiteLLM would start without this guardrail."
+#: The servers that a guardrail calls: a key of the same name in lower case, or a variable.
+_ADDRESSES = {"presidio": ("PRESIDIO_ANALYZER_API_BASE", "PRESIDIO_ANONYMIZER_API_BASE")}
 _EXAMPLE = "An entry looks like this: {guardrail_name: NAME, litellm_params: {guardrail: TYPE, mode: pre_call}}"
 
 
 def guardrail_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Guardrails that LiteLLM does not set up, and names that refer to none."""
-    del environ
+    own = with_own_variables(config, environ)
     entries = config.document.get("guardrails") or []
     if not isinstance(entries, list):
         yield config.error("bad-guardrail", ("guardrails",), "is not a list: LiteLLM does not start", _EXAMPLE)
         return
     for index, entry in enumerate(entries):
-        yield from _guardrail(config, ("guardrails", index), entry)
+        yield from _guardrail(config, ("guardrails", index), entry, own)
     for index, entry in enumerate(mappings(config.section("litellm_settings").get("guardrails"))):
         if "guardrail_name" in entry:
             path: KeyPath = ("litellm_settings", "guardrails", index)
@@ -39,7 +42,9 @@ def guardrail_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Ite
             yield config.error("unknown-guardrail", path, message, remedy)
 
 
-def _guardrail(config: GatewayConfig, path: KeyPath, entry: object) -> Iterator[LintFinding]:
+def _guardrail(
+    config: GatewayConfig, path: KeyPath, entry: object, environ: Mapping[str, str]
+) -> Iterator[LintFinding]:
     params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
     name = entry.get("guardrail_name") if isinstance(entry, Mapping) else None
     if not isinstance(name, str) or not name or not isinstance(params, Mapping):
@@ -60,6 +65,10 @@ def _guardrail(config: GatewayConfig, path: KeyPath, entry: object) -> Iterator[
         message = f"is {kind}, which LiteLLM does not know{closest(kind, snapshot.guardrails)}"
         remedy = f"{_UNGUARDED} Write a type of LiteLLM, or the class of your own: FILE.CLASS"
         yield config.error("bad-guardrail", (*path, "guardrail"), message, remedy)
+    for variable in _ADDRESSES.get(str(kind), ()):
+        if not (params.get(variable.lower()) or environ.get(variable)):
+            message = f"is {kind}, which needs {variable}"
+            yield config.error("missing-variable", (*path, "guardrail"), message, f"{_UNGUARDED} Set it in .env.")
     # A guardrail that only checks texts can log the outcome, too.
     supported = (*snapshot.guardrail_hooks.get(str(kind), modes), "logging_only")
     for mode in _modes(params.get("mode")):

@@ -310,7 +310,10 @@ _EMPTY_IS_A_VALUE = (
 
 #: Codes that depend on the variables of the environment.
 _DEPENDS_ON_ENVIRONMENT = frozenset(
-    {"unset-variable", "no-master-key", "no-region", "no-database", "no-redis", "missing-access-key"}
+    (
+        *("unset-variable", "missing-variable", "no-master-key", "no-region", "no-database", "no-redis"),
+        "missing-access-key",
+    )
 )
 
 

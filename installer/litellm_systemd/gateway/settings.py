@@ -61,6 +61,21 @@ _BUDGETS = (
 
 #: What says where Redis is: keys of cache_params, and variables.
 _REDIS = ("host", "url", "startup_nodes", "redis_startup_nodes", "sentinel_nodes")
+#: What each semantic cache needs: a key, or one of the variables.
+_SEMANTIC: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "redis-semantic": {
+        "similarity_threshold": (),
+        "host": ("REDIS_HOST",),
+        "port": ("REDIS_PORT",),
+        "password": ("REDIS_PASSWORD",),
+    },
+    "valkey-semantic": {"similarity_threshold": (), "host": ("REDIS_HOST", "VALKEY_HOST")},
+    "qdrant-semantic": {
+        "similarity_threshold": (),
+        "qdrant_collection_name": (),
+        "qdrant_api_base": ("QDRANT_API_BASE", "QDRANT_URL"),
+    },
+}
 _REDIS_VARIABLES = ("REDIS_HOST", "REDIS_URL", "REDIS_CLUSTER_NODES", "REDIS_STARTUP_NODES", "REDIS_SENTINEL_NODES")
 
 #: Receivers of alerts that are no callbacks (proxy/utils.py).
@@ -158,7 +173,7 @@ def _cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFi
     params = settings.get("cache_params") or {}
     if not isinstance(params, Mapping):
         return
-    stopping = tuple(_redis(config, params, environ))
+    stopping = (*_redis(config, params, environ), *_semantic(config, params, environ))
     yield from stopping
     snapshot = load_snapshot()
     others = {key: value for key, value in params.items() if key != "type"}
@@ -175,6 +190,26 @@ def _cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFi
         )
     elif isinstance(kind, str) and kind not in kinds and not kind.startswith(REFERENCE):
         yield unknown_value(config, (*path, "type"), kind, kinds)
+
+
+def _semantic(
+    config: GatewayConfig, params: Mapping[str, object], environ: Mapping[str, str]
+) -> Iterator[LintFinding]:
+    """What a semantic cache cannot do without: LiteLLM does not start (the classes in litellm/caching)."""
+    kind, path = str(params.get("type")), ("litellm_settings", "cache_params")
+    if config.section("litellm_settings").get("cache") is not True or kind not in _SEMANTIC:
+        return
+    own = with_own_variables(config, environ)
+    given = {key for key, value in params.items() if value}
+    given |= {"host", "port", "password"} if "redis_url" in given else set()
+    for key, variables in _SEMANTIC[kind].items():
+        if key in given or any(own.get(name) for name in variables):
+            continue
+        message = f"is a {kind} cache without {key}: LiteLLM does not start"
+        if variables:
+            yield config.error("missing-variable", path, message, f"Set {variables[0]} in .env.")
+        else:
+            yield config.error("incomplete-cache", path, message, f"Add {key}.")
 
 
 def _redis(config: GatewayConfig, params: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[LintFinding]:

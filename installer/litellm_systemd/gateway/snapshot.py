@@ -42,10 +42,12 @@ class Need:
     """What a callback, guardrail, cache or provider imports that LiteLLM itself does not depend on.
 
     `modules` are import names (`langfuse`, `azure.identity`), `packages` the distributions that contain them.
+    `variables` are the keys that it takes from the environment (`LANGFUSE_SECRET_KEY`), for callbacks.
     """
 
     modules: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,7 @@ def _parse(data: dict[str, Any]) -> Snapshot:
 
 
 def _parse_needs(data: dict[str, Any]) -> dict[str, Need]:
-    return {name: Need(tuple(modules), tuple(packages)) for name, (modules, packages) in data.items()}
+    return {name: Need(*map(tuple, parts)) for name, parts in data.items()}
 
 
 def _parse_routes(data: dict[str, Any]) -> _Routes:

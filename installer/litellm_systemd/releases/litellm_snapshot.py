@@ -22,7 +22,8 @@ import socket
 import sys
 import textwrap
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,10 @@ def _render(settings: Mapping[str, Setting]) -> dict[str, list[Any]]:
 
 
 def _needs(found: Mapping[str, Need]) -> dict[str, list[Any]]:
-    return {name: [list(each.modules), list(each.packages)] for name, each in found.items()}
+    return {
+        name: [list(each.modules), list(each.packages), *([list(each.variables)] if each.variables else [])]
+        for name, each in found.items()
+    }
 
 
 class _Features:
@@ -222,9 +226,27 @@ class _Features:
         names = {*code, *classes, *litellm._known_custom_logger_compatible_callbacks}
         names |= {name for group in _CALLBACK_LISTS for name in lookups.keys[group]}
         names |= self._generic_callbacks()
-        return {
+        needs = {
             name: imports.need([classes[name].__module__] if name in classes else [], code.get(name, ()))
             for name in sorted(names)
+        }
+        keys = self._callback_keys(lookups.variables)
+        return {name: replace(need, variables=keys.get(name, ())) for name, need in needs.items()}
+
+    def _callback_keys(self, variables: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """The keys that the Admin UI asks for, if they are variables that LiteLLM reads as well.
+
+        Addresses are left out: most callbacks have a default, or another variable for them.
+        """
+        path = self._folder / "integrations" / "callback_configs.json"
+        configs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        return {
+            each["id"]: tuple(
+                name.upper()
+                for name, field in each["dynamic_params"].items()
+                if field.get("required") and name.upper().endswith("_KEY") and name.upper() in variables
+            )
+            for each in configs
         }
 
     def proxy_callbacks(self) -> list[str]:
