@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -148,6 +149,25 @@ def test_idle_connections_close_after_lame_duck_timeout() -> None:
             world.server.start_drain()
             assert await world.wait_closed() == 0
             assert [await peer.read_rest() for peer in (fresh, used, half)] == [b"", b"", b""]
+
+    run(scenario)
+
+
+def test_stream_survives_a_pause_during_a_drain() -> None:
+    """The drain timeout does not count a pause of the process."""
+
+    async def scenario() -> None:
+        async with serve(drain=1.0) as world:
+            peer = await world.connect()
+            peer.request("/stream")
+            await peer.read_until(b"first ")
+            world.server.start_drain()
+            await asyncio.sleep(0.2)
+            time.sleep(1.5)  # nothing of this process runs
+            await asyncio.sleep(0.2)
+            world.application.finish.set()
+            assert (await peer.read_rest()).endswith(b"last\r\n0\r\n\r\n")
+            assert await world.wait_closed() == 0
 
     run(scenario)
 

@@ -212,6 +212,17 @@ def test_hang_after_a_pause() -> None:
     assert signals_at(worker, 619.0, 626.5) == ["SIGUSR1", "SIGABRT"]
 
 
+def test_pause_during_a_drain() -> None:
+    """A draining worker gets the time of a pause of the whole service in addition."""
+    worker = FakeWorker(1, 70, 0.0)
+    worker.record(SERVING, 10.0)
+    worker.drain(20.0)
+    worker.excuse(600.0, 612.0)
+    worker.record(SERVING, 619.0)
+    assert signals_at(worker, 619.9) == ["SIGTERM"]
+    assert signals_at(worker, 620.0) == ["SIGTERM", "SIGKILL"]
+
+
 def test_pause_of_a_blocked_worker() -> None:
     """The time for which a worker was blocked does not include a pause of the whole service."""
     worker = FakeWorker(1, 70, 0.0)

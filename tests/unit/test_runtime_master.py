@@ -240,9 +240,25 @@ def test_metrics_of_a_killed_worker(world: World, tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == [f"gauge_livesum_{other.pid}.db"]
 
 
+def test_pause_during_a_start(world: World) -> None:
+    """A start gets the time of a pause in addition, from systemd too, and one line reports the pause."""
+    for seconds in (170, 600):
+        world.tick(1)
+        world.tick(seconds)
+    assert not world.master.stopping
+    assert "extend" in world.notifier.sent
+    assert world.lines == [
+        f"<5>the service was paused for {seconds} s, and its timeouts do not count them" for seconds in (170, 600)
+    ]
+    for _ in range(181):
+        world.tick(1)
+    assert "START_TIMEOUT=180" in world.master._fatal_error
+
+
 def test_start_timeout(world: World) -> None:
     """A start that takes longer than START_TIMEOUT fails with 75."""
-    world.tick(181)
+    for _ in range(181):
+        world.tick(1)
     world.settle()
     assert world.exited
     assert world.master._exit_code == 75

@@ -20,6 +20,7 @@ from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
+from litellm_systemd.runtime.master.pauses import PauseDetector
 from litellm_systemd.runtime.master.refusals import RefusalLog
 from litellm_systemd.runtime.master.worker_pool import Generation, Recycling, WorkerHandle, WorkerPool
 from litellm_systemd.runtime.metrics import forget_live_gauges
@@ -30,9 +31,6 @@ from litellm_systemd.runtime.worker.worker import Job
 
 #: Seconds between two checks of the timeouts.
 _TICK = 0.25
-#: Seconds without a check of the timeouts after which the whole service was paused, as by `systemctl freeze` or with
-#: its virtual machine. The workers could send no heartbeat either.
-_PAUSE = 1.0
 #: Seconds for a worker to exit after its last request: LiteLLM flushes its buffers then.
 _EXIT_TIMEOUT = 15.0
 #: The service exits if a serving generation has no worker left after this many failed starts in a row.
@@ -77,7 +75,8 @@ class Master:
         self.refusals = RefusalLog(journal.notice, journal.warning)
         self._last_number = 0
         self._start_deadline = started_at + options.start_timeout
-        self._ticked_at = started_at
+        self._pauses = PauseDetector(time.monotonic())
+        self._was_paused = False
         self._watchdog = Watchdog(notifier)
         self._exit_code = ExitCode.OK
         self._fatal_error = ""
@@ -318,10 +317,8 @@ class Master:
     def _tick(self, now: float) -> None:
         self._pool.reap()
         self.refusals.tick(now)
-        paused, self._ticked_at = now - self._ticked_at, now
+        self._excuse_pause(now)
         for worker in self.workers:
-            if paused > _PAUSE:
-                worker.excuse(paused, now)
             if block := worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit):
                 self._journal.warning(f"{block}. Its other requests waited")
         if self.current is not None and len(self.generations) == 1 and not self.reloads.running:
@@ -339,5 +336,17 @@ class Master:
         # During a start or stop no worker may be responsive. TimeoutStartSec= and TimeoutStopSec= limit those.
         if self.current is None or self.current.is_responsive(now, self.options.hang_limit):
             self._watchdog.ping(now)
-        if self.stopping:
+        # systemd's timeout of the start has gone on during a pause.
+        if self.stopping or (self.current is None and self._was_paused):
             self._watchdog.extend(now)
+
+    def _excuse_pause(self, now: float) -> None:
+        """Extend all timeouts by the time in which this process did not run, and log one line about a long pause."""
+        pause = self._pauses.measure(now)
+        if pause.missed:
+            self._was_paused = True
+            self._start_deadline += pause.missed
+            for worker in self.workers:
+                worker.excuse(pause.missed, now)
+        if pause.text:
+            self._journal.notice(pause.text)

@@ -123,11 +123,14 @@ class WorkerHandle:
         self.send_signal(signal.SIGKILL)
 
     def excuse(self, seconds: float, now: float) -> None:
-        """Do not count the last `seconds`, in which no process of the service ran.
+        """Do not count the last `seconds`, in which the main process did not run, and this worker perhaps neither.
 
         A heartbeat that arrived after them counts as it is: `progress_at` is never in the future.
         """
         self.progress_at = min(now, self.progress_at + seconds)
+        self.heartbeat_at = min(now, self.heartbeat_at + seconds)
+        if self._kill_at is not None:
+            self._kill_at += seconds
         if self._blocked is not None:
             since, record = self._blocked
             self._blocked = min(now, since + seconds), record

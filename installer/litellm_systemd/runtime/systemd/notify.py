@@ -27,9 +27,10 @@ class Notifier:
         microseconds = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", "")
         is_ours = microseconds.isdigit() and pid in ("", str(os.getpid()))
-        #: Seconds between two WATCHDOG=1: a quarter of WatchdogSec=, half the interval that sd_watchdog_enabled(3)
-        #: recommends. None without WatchdogSec=.
-        self.watchdog_interval = int(microseconds) / 1e6 / 4 if is_ours and int(microseconds) else None
+        #: Seconds between two WATCHDOG=1: as few as a short WatchdogSec= needs, and never many. systemd's timer goes
+        #: on while the service is frozen, so what has passed since the last one shortens the pause that is survived.
+        #: None without WatchdogSec=.
+        self.watchdog_interval = min(1.0, int(microseconds) / 1e6 / 4) if is_ours and int(microseconds) else None
         self._status = ""
 
     def close(self) -> None:
@@ -92,7 +93,7 @@ class Watchdog:
         self._pinged_at = self._extended_at = float("-inf")
 
     def ping(self, now: float) -> None:
-        """Send WATCHDOG=1 if the last one was sent at least a quarter of WatchdogSec= ago."""
+        """Send WATCHDOG=1 if the last one was sent at least `watchdog_interval` ago."""
         interval = self._notifier.watchdog_interval
         if interval is not None and now - self._pinged_at >= interval:
             self._pinged_at = now

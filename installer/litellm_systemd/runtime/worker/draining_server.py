@@ -64,6 +64,8 @@ async def _get(connection: socket.socket, path: str) -> int:
 
 #: Seconds between two checks whether the drain is complete, as in uvicorn's main loop.
 _TICK = 0.1
+#: Seconds by which a tick is late after a pause of this process, as by `systemctl freeze`.
+_PAUSE = 1.0
 #: The ticks after which slow clients are looked for, and the seconds of these ticks.
 _SWEEP_TICKS, _SWEEP_TIME = 10, 1.0
 #: Seconds for a TLS handshake. A client that is silent for so long sends no request either.
@@ -264,8 +266,14 @@ class Server(uvicorn.Server):
         ticks = 0
         while not self._is_expired(start + self._drain_timeout) and self._is_busy(start + self._lame_duck_timeout):
             await self.on_tick(ticks)  # updates the Date header
+            due = time.monotonic() + _TICK
             await asyncio.sleep(_TICK)
             ticks += 1
+            if (missed := time.monotonic() - due) > _PAUSE:
+                # This process was paused: neither it nor its clients had this time.
+                start += missed
+                if self._force_close_at is not None:
+                    self._force_close_at += missed
         self.drain_seconds = time.monotonic() - start
 
     def _is_expired(self, deadline: float) -> bool:

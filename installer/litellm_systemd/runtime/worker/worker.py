@@ -257,7 +257,10 @@ class _Worker:
             while True:
                 self._send_heartbeat()
                 self._send_refusals()
+                due = time.monotonic() + self._interval
                 await asyncio.sleep(self._interval)
+                # A pause of this process, or a blocked event loop, is no failed health check.
+                self._healthy_at += time.monotonic() - due
         finally:
             checks.cancel()
 
