@@ -170,6 +170,27 @@ def test_short_block_is_reported(service: Service) -> None:
     assert service.workers() == before
 
 
+def test_repeated_short_blocks_are_reported(service: Service) -> None:
+    """Code that blocks a worker again and again, each time for less than a quarter of WATCHDOG_TIMEOUT, is named with
+    its file, its line and what it calls: in the journal and in the status.
+    """
+    before = service.workers()
+    for _ in range(3):
+        assert Client(service, f"sleep {WATCHDOG / 4 - 0.1}").finish() == 200
+    where = f"{service.folder}/mine.py:{line_of('time.sleep')} in async_pre_call_hook"
+    line = service.await_log(f"{where}, time.sleep, blocks the event loop of a worker: 3 times so far, for up to ")
+    assert line.startswith("<4>")
+    block = service.query("status")["blocks"][0]
+    assert (block["where"], block["call"], block["killed"]) == (where, "time.sleep", 0)
+    assert f"{where} has blocked workers" in service.query("status")["status"]
+    assert service.workers() == before
+
+
+def line_of(text: str) -> int:
+    """The line of the callback that has this text."""
+    return next(number for number, line in enumerate(CALLBACK.splitlines(), start=1) if text in line)
+
+
 def test_paused_service_continues(service: Service) -> None:
     """A pause of all processes, as of a virtual machine that is moved, costs no worker."""
     workers = sorted(service.workers())
@@ -203,6 +224,13 @@ def test_hung_workers_are_replaced(service: Service, upstream: Upstream) -> None
     assert isinstance(holding.finish(), str)
     after = service.await_workers(count=3)
     assert set(before) - set(after) == {sleeping, computing}
+    for pid, path, line, what in (
+        (sleeping, "/v1/chat/completions", line_of("time.sleep"), "async_pre_call_hook, time.sleep,"),
+        (computing, "/v1/messages", line_of("sum(range"), "hold_the_gil, sum,"),
+    ):
+        error = service.await_log(f"(pid {pid}) hangs in POST {path} and is killed after ")
+        assert error.startswith("<3>worker ")
+        assert error.endswith(f": {service.folder}/mine.py:{line} in {what} blocks the event loop of a worker")
 
     upstream.finish.set()
     for stream in streams:

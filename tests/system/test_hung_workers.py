@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from service import (
     CALLBACK,
     CONFIG,
     chat,
+    ctl,
     key,
     now,
     refused,
@@ -63,6 +65,16 @@ def test_blocked_worker_and_slow_upstream(idle_box: Box) -> None:
     # The journal contains the stack of the hung worker.
     assert any('mine.py", line' in line and "async_pre_call_hook" in line for line in said(idle_box, since=start))
     assert chat(idle_box, bearer=secret) == 200
+
+    # One error names the line of the callback, and so do `status` and `doctor`.
+    where = "/etc/litellm/mine.py:6 in async_pre_call_hook"
+    [error] = said(idle_box, "err", start)
+    assert f"{where}, time.sleep, blocks the event loop of a worker" in error
+    assert f"{where} has blocked workers once" in ctl(idle_box, "status")
+    found = json.loads(ctl(idle_box, "doctor", "--json", check=False))["checks"]
+    [finding] = [check for check in found if check["outcome"] in ("failed", "warning")]
+    assert (finding["name"], finding["outcome"]) == ("service-blocked", "failed")
+    assert finding["detail"].startswith(f"{where} (time.sleep): 1 time, for up to ")
 
 
 def test_memory_leak(idle_box: Box) -> None:

@@ -103,6 +103,11 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "worker 2 (pid 71) was blocked for 15 s in POST /v1/x (a.py:1 f) and was killed, replaced in 2.4 s",
             "worker-killed",
         ),
+        (
+            "worker 1 (pid 70) hangs in POST /v1/x and is killed after 15 s: /etc/litellm/a.py:1 in f, time.sleep,"
+            " blocks the event loop of a worker",
+            "blocking-code",
+        ),
         ("worker 1 (pid 70) was blocked for 6 s in POST /v1/x (a.py:1 f). Its other requests waited", "blocked"),
         ("worker 2 (pid 71) exited with code 1, replaced in 0.4 s", "worker-killed"),
         ("worker 1 (pid 9) cut 3 request(s) after 600 s", "requests-cut"),

@@ -27,6 +27,17 @@ STATUS: dict[str, Any] = {
     "last_reload": {"ok": False, "at": 1.0, "generation": 2, "seconds": 0.5, "error": "no model_list"},
     "memory_limit": 1024,
     "guesses": [{"client": "192.0.2.7", "refused": 20, "age": 1.5}],
+    "blocks": [
+        {
+            "where": "/etc/litellm/mine.py:7 in hook",
+            "call": "time.sleep",
+            "request": "POST /v1/messages",
+            "count": 3,
+            "killed": 1,
+            "longest": 15.5,
+            "age": 1.5,
+        }
+    ],
     "workers": [
         {
             "worker": 1,
@@ -62,7 +73,9 @@ PLACES = (
     *(("last_reload", key) for key in STATUS["last_reload"]),
     *(("workers", 0, key) for key in STATUS["workers"][0]),
     *(("guesses", 0, key) for key in STATUS["guesses"][0]),
+    *(("blocks", 0, key) for key in STATUS["blocks"][0]),
     ("guesses", 0),
+    ("blocks", 0),
     ("workers", 0),
 )
 

@@ -25,7 +25,7 @@ from litellm_systemd.env.settings import Settings
 from litellm_systemd.errors import InvalidAnswer, PermissionDenied
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, read_events
 from litellm_systemd.releases.inventory import current_release, releases_of
-from litellm_systemd.report.report import Outcome
+from litellm_systemd.report.report import Outcome, render_count
 
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
 
@@ -117,6 +117,34 @@ def detect_service_workers(snapshot: Snapshot) -> Iterator[Finding]:
         if late or (worker["state"] == "serving" and worker["answered"] > _MAX_SILENCE):
             silence = f"no health check passed for {worker['answered']:.0f} s"
             yield WORKERS.finding(f"worker {worker['worker']} (pid {worker['pid']}) is {worker['state']}; {silence}")
+
+
+BLOCKED = Cause(
+    "service-blocked",
+    "Code blocks the event loop of a worker: it waits or calculates without `await`. The other requests wait"
+    " meanwhile, and a worker that is blocked for half of WATCHDOG_TIMEOUT is killed with all its requests.",
+    "Let the code await: asyncio.sleep() for time.sleep(), httpx.AsyncClient for requests, asyncio.to_thread() for"
+    " any other call. Then: sudo litellmctl reload",
+    requires=(*_REQUIRES, "service-silent"),
+)
+#: How often code must have blocked workers to be reported, if no worker was killed for it.
+_MIN_BLOCKS = 3
+
+
+@detects(BLOCKED)
+def detect_service_blocked(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect code that blocks workers, by the line that runs meanwhile."""
+    for each in snapshot.runtime.get("blocks", ()) if snapshot.is_active else ():
+        if each["killed"] or each["count"] >= _MIN_BLOCKS:
+            call = f" ({each['call']})" if each["call"] else ""
+            request = f", last in {each['request']}" if each["request"] else ""
+            killed = f"; workers killed for it: {each['killed']}" if each["killed"] else ""
+            count = render_count(each["count"], "time")
+            yield BLOCKED.finding(
+                f"{each['where']}{call}: {count}, for up to {each['longest']:.0f} s{request}{killed};"
+                f" the last time {each['age']:.0f} s ago",
+                outcome=Outcome.FAILED if each["killed"] else Outcome.WARNING,
+            )
 
 
 def is_short_of_workers(status: str) -> bool:
@@ -278,7 +306,7 @@ SERVICE = Cause(
     _REMEDY,
     outcome=Outcome.WARNING,
     requires=_JOURNAL_REQUIRES,
-    caused_by=_CAUSED_BY,
+    caused_by=(*_CAUSED_BY, "service-blocked"),
 )
 
 

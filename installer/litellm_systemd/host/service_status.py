@@ -37,6 +37,10 @@ def _is_time(value: Any) -> bool:
     return is_number and math.isfinite(value) and abs(value) < _MAX_NUMBER
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= _MAX_WORKERS
+
+
 def _or_none(test: _Test) -> _Test:
     return lambda value: value is None or test(value)
 
@@ -54,12 +58,18 @@ _STATUS: Mapping[str, tuple[_Test, bool]] = {
     "restarts": (_is_count, True),
     "last_reload": (lambda value: value is None or isinstance(value, dict), True),
     "memory_limit": (_is_count, False),
-    "guesses": (lambda value: isinstance(value, list) and len(value) <= _MAX_WORKERS, False),
+    "guesses": (_is_list, False),
+    "blocks": (_is_list, False),
 }
 _GUESSES: Mapping[str, tuple[_Test, bool]] = {
     "client": (_is_text, True),
     "refused": (_is_count, True),
     "age": (_is_time, True),
+}
+_BLOCK: Mapping[str, tuple[_Test, bool]] = {
+    **dict.fromkeys(("where", "call", "request"), (_is_text, True)),
+    **dict.fromkeys(("count", "killed"), (_is_count, True)),
+    **dict.fromkeys(("longest", "age"), (_is_time, True)),
 }
 _WORKER: Mapping[str, tuple[_Test, bool]] = {
     "worker": (_is_count, True),
@@ -97,6 +107,8 @@ def check_status(found: Any) -> dict[str, Any]:
         _checked(each, _WORKER, "a worker in the status of the service")
     for each in status.get("guesses", ()):
         _checked(each, _GUESSES, "a client that guesses keys in the status of the service")
+    for each in status.get("blocks", ()):
+        _checked(each, _BLOCK, "code that blocked a worker in the status of the service")
     if status.get("last_reload") is not None:
         _checked(status["last_reload"], _RELOAD, "the last reload in the status of the service")
     if status.get("tls") is not None:

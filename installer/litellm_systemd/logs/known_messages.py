@@ -78,6 +78,14 @@ _SERVICE = (
         min_count=3,
     ),
     Signature(
+        "blocking-code",
+        "service",
+        r"blocks the event loop of a worker",
+        "Code waits or calculates without `await`, and the other requests of its worker wait meanwhile",
+        "let the code at the named line await, then: sudo litellmctl reload",
+        min_count=0,
+    ),
+    Signature(
         "memory-limit-too-low",
         "service",
         r"WORKER_MEMORY_LIMIT=\d+ has no effect|is too low to recycle anything",

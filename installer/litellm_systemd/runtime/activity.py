@@ -16,9 +16,9 @@ import mmap
 import os
 import re
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextvars import Context, ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 #: The signal on which a worker writes its stack.
 STACK_SIGNAL = signal.SIGUSR1
@@ -29,7 +29,7 @@ _IDLE = bytes(_NUMBER)
 #: Bytes of a stack: faulthandler writes 100 frames at most.
 _MAX_STACK = 65536
 #: A line of faulthandler (Python/traceback.c).
-_FRAME = re.compile(r'^  File "(?:.*/)?([^/"]+)", line (\d+) in (.+)$', re.MULTILINE)
+_FRAME = re.compile(r'^  File "([^"]+)", line (\d+) in (.+)$', re.MULTILINE)
 #: The innermost frames that a line in the journal shows.
 _SHOWN_FRAMES = 6
 
@@ -83,12 +83,24 @@ class Activity:
         self._stack.truncate(0)
         self._stack.seek(0)  # for the worker too: it has the same open file
 
-    def read_stack(self) -> str:
-        """The innermost frames of the last stack in one line, such as "mine.py:7 hook < utils.py:90 call"."""
+    def read_stack(self) -> tuple[Frame, ...]:
+        """The last stack, the innermost frame first. Empty if the worker has not written it."""
         text = os.pread(self._stack.fileno(), _MAX_STACK, 0).decode(errors="replace")
-        return " < ".join(
-            f"{file}:{line} {function}" for file, line, function in _FRAME.findall(text)[:_SHOWN_FRAMES]
-        )
+        return tuple(Frame(path, int(line), function) for path, line, function in _FRAME.findall(text))
+
+
+class Frame(NamedTuple):
+    """Where a function of a stack is: `line` runs now, or has called the frame before."""
+
+    path: str
+    line: int
+    function: str
+
+
+def render_stack(stack: Sequence[Frame]) -> str:
+    """The innermost frames in one line, such as "mine.py:7 hook < utils.py:90 call"."""
+    frames = stack[:_SHOWN_FRAMES]
+    return " < ".join(f"{path.rpartition('/')[2]}:{line} {function}" for path, line, function in frames)
 
 
 def render_record(record: bytes) -> str:

@@ -18,6 +18,7 @@ from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, Refusals, StartFailed
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
+from litellm_systemd.runtime.master.blocks import BlockLog
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
 from litellm_systemd.runtime.master.pauses import PauseDetector
@@ -73,6 +74,7 @@ class Master:
         self._pool = WorkerPool(self._events, journal, job, self._close_in_child, self._on_message, self._on_exit)
         self.recycling = Recycling(options, journal, self._pool.move, self._drain)
         self.refusals = RefusalLog(journal.notice, journal.warning)
+        self.blocks = BlockLog(journal.error, journal.warning)
         self._last_number = 0
         self._start_deadline = started_at + options.start_timeout
         self._pauses = PauseDetector(time.monotonic())
@@ -321,6 +323,10 @@ class Master:
         for worker in self.workers:
             if block := worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit):
                 self._journal.warning(f"{block}. Its other requests waited")
+        for generation in self.generations:
+            for worker in generation.workers:
+                for each in worker.take_blocks():
+                    self.blocks.add(str(worker), each, generation.configuration.texts, now)
         if self.current is not None and len(self.generations) == 1 and not self.reloads.running:
             self.recycling.begin(self.current, now)
         for generation in self.generations:

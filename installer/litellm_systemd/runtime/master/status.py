@@ -23,6 +23,13 @@ class GuessCounter(Protocol):
         """The clients that guessed keys within the last hour."""
 
 
+class BlockCounter(Protocol):
+    """What is known of code that blocks workers."""
+
+    def build(self, now: float) -> list[dict[str, Any]]:
+        """The code whose last block was within the last hour."""
+
+
 class MasterState(Protocol):
     """The attributes of `Master` that the status is made from."""
 
@@ -41,6 +48,10 @@ class MasterState(Protocol):
     @property
     def refusals(self) -> GuessCounter:
         """What was refused."""
+
+    @property
+    def blocks(self) -> BlockCounter:
+        """What has blocked workers."""
 
     @property
     def generations(self) -> list[Generation]:
@@ -72,6 +83,8 @@ def render_status(master: MasterState) -> str:
     for generation in (master.current, master.recycling.replacement):
         if generation is not None and generation.start_error:
             parts.append(f"cannot start a worker: {generation.start_error}")
+    for block in master.blocks.build(time.monotonic())[:1]:
+        parts.append(f"{block['where']} has blocked workers {_render_times(block['count'])}")
     return "; ".join(parts)
 
 
@@ -105,6 +118,7 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "restarts": master.restarts,
         "last_reload": _build_reload(master.reloads.last),
         "guesses": master.refusals.build_guesses(now),
+        "blocks": master.blocks.build(now),
     }
 
 
@@ -159,6 +173,10 @@ def _render_serving(master: MasterState, generation: Generation) -> str:
     models = render_count(configuration.models, "model")
     what = f"{SERVING_HTTPS} ({configuration.tls.certificate})" if configuration.tls else "serving"
     return f"{what} on {render_listeners(master.listeners)} with {models}, {workers}"
+
+
+def _render_times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _count_inflight(workers: list[WorkerHandle]) -> int:

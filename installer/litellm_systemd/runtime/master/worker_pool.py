@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from litellm_systemd.env.variables import WORKER_MEMORY_LIMIT
-from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity, render_record
+from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity, render_record, render_stack
 from litellm_systemd.runtime.channel import Channel, Heartbeat, Message, Serve, open_channel
 from litellm_systemd.runtime.journal import Journal
+from litellm_systemd.runtime.master.blocks import Block
 from litellm_systemd.runtime.master.event_loop import EventLoop, signals_blocked
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
@@ -26,6 +27,8 @@ from litellm_systemd.runtime.worker.worker import Job, reset_process, run
 
 #: Seconds between SIGABRT, on which a hung worker prints the stacks of all its threads, and SIGKILL.
 _STACK_DUMP_TIME = 1.0
+#: Seconds without a heartbeat after which the stack of a worker is read. Workers send one each second.
+_LATE = 1.5
 #: The share of the hang limit after which a blocked worker gets a line in the journal.
 _BLOCKED_SHARE = 1 / 2
 
@@ -71,6 +74,10 @@ class WorkerHandle:
         self._record = activity.read()
         #: Since when which request has blocked the event loop, once the stack was requested.
         self._blocked: tuple[float, bytes] | None = None
+        #: The blocks that have ended, with the death of the worker too, since the last `take_blocks`.
+        self._blocks: list[Block] = []
+        #: The request that ran when the heartbeat was late, once the stack was requested.
+        self._late: bytes | None = None
 
     def __str__(self) -> str:
         return f"worker {self.slot} (pid {self.pid})"
@@ -89,6 +96,9 @@ class WorkerHandle:
     def record(self, heartbeat: Heartbeat, now: float) -> bool:
         """Record a heartbeat. Returns whether it is the first one that reports the worker as serving."""
         before = self.phase
+        if self._late is not None and self._blocked is None:
+            self._add_block(now - self.heartbeat_at, self._late, is_short=True)
+        self._late = None
         self.heartbeat = heartbeat
         self.heartbeat_at = self.progress_at = now
         self.initial_memory = self.initial_memory or heartbeat.memory
@@ -148,6 +158,8 @@ class WorkerHandle:
             self.send_signal(signal.SIGKILL)
         elif not self.kill_reason and silence > (start_timeout if self.phase is Phase.STARTING else hang_limit):
             is_starting = self.phase is Phase.STARTING
+            if self._blocked is not None:
+                self._add_block(silence, self._blocked[1], killed=True)
             self.kill_reason = f"was not ready after {silence:.0f} s" if is_starting else self._render_block(silence)
             self._kill_at = now + _STACK_DUMP_TIME
             self.send_signal(signal.SIGABRT)
@@ -161,17 +173,33 @@ class WorkerHandle:
         if self._blocked is None:
             if now - self.progress_at > hang_limit * _BLOCKED_SHARE:
                 self._blocked = self.progress_at, record
-                self.activity.reset_stack()
-                self.send_signal(STACK_SIGNAL)
+                self._request_stack()
+            elif self._late is None and now - self.heartbeat_at > _LATE:
+                self._late = record
+                self._request_stack()
         elif self.progress_at > self._blocked[0]:
-            ended_block = f"{self} {self._render_block(self.progress_at - self._blocked[0])}"
-            self._blocked = None
+            seconds = self.progress_at - self._blocked[0]
+            ended_block = f"{self} {self._render_block(seconds)}"
+            self._add_block(seconds, self._blocked[1])
+            self._blocked = self._late = None
             return ended_block
         return ""
 
+    def _request_stack(self) -> None:
+        self.activity.reset_stack()
+        self.send_signal(STACK_SIGNAL)
+
+    def _add_block(self, seconds: float, record: bytes, *, killed: bool = False, is_short: bool = False) -> None:
+        self._blocks.append(Block(seconds, render_record(record), self.activity.read_stack(), killed, is_short))
+
+    def take_blocks(self) -> list[Block]:
+        """The blocks of the event loop that have ended since the last call."""
+        blocks, self._blocks = self._blocks, []
+        return blocks
+
     def _render_block(self, seconds: float) -> str:
         request = render_record(self._blocked[1]) if self._blocked is not None else ""
-        stack = self.activity.read_stack() if self._blocked is not None else ""
+        stack = render_stack(self.activity.read_stack()) if self._blocked is not None else ""
         return f"was blocked for {seconds:.0f} s" + f" in {request}" * bool(request) + f" ({stack})" * bool(stack)
 
     def close(self) -> None:
