@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,25 +23,29 @@ _MAX_OUTPUT = 64 * 1024 * 1024
 _READ_SIZE = 65536
 #: The exit code that stands for a program that did not exit in time, as in timeout(1).
 TIMED_OUT = 124
+#: The signals that end a command: Ctrl-C, kill(1), and a terminal that is closed.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def interruptible() -> AbstractContextManager[None]:
-    """Raise `Interrupted` on SIGINT, SIGTERM or SIGHUP, so that the change is undone."""
+    """Raise `Interrupted` on SIGINT, SIGTERM or SIGHUP. What the caller ignores stays ignored, as with nohup(1)."""
 
     def raise_interrupted(number: int, _frame: object) -> None:
         raise Interrupted(number)
 
-    return _on_signals(raise_interrupted)
+    return _on_signals(
+        raise_interrupted, [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    )
 
 
 def uninterruptible() -> AbstractContextManager[None]:
     """Ignore SIGINT, SIGTERM and SIGHUP: an interrupted undo would leave neither the old nor the new state."""
-    return _on_signals(signal.SIG_IGN)
+    return _on_signals(signal.SIG_IGN, _SIGNALS)
 
 
 @contextmanager
-def _on_signals(handler: Any) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+def _on_signals(handler: Any, numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

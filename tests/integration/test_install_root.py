@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -205,17 +206,25 @@ def test_damaged_manifest(image: Path) -> None:
     assert "not the manifest of an install" in refused["error"]
 
 
-def kill_at_steps(root: Path, *commands: list[str]) -> list[dict[str, Any]]:
-    """Kill litellmctl at each step of these two command lines in turn."""
+def kill_at_steps(root: Path, *commands: list[str], stride: int, signals: list[int]) -> list[dict[str, Any]]:
+    """Send litellmctl one of these signals at steps of these two command lines in turn."""
     plan = {
         "commands": commands,
         "trees": [str(root)],
-        # The last holder of the lock, and the release, which is not rebuilt.
-        "ignored": [str(root / name) for name in ("var/lib/litellm-systemd/lock", "opt/litellm-systemd/releases")],
+        # The last holder of the lock, failed attempts, and the release, which is not rebuilt.
+        "ignored": [
+            str(root / name)
+            for name in (
+                "var/lib/litellm-systemd/lock",
+                "var/lib/litellm-systemd/failed",
+                "opt/litellm-systemd/releases",
+            )
+        ],
         "warm": [*commands[0], "--dry-run"],
-        "stride": 1,
+        "stride": stride,
         "first": 1,
         "alternate": False,
+        "signals": signals,
     }
     # With the release's own Python nothing is built, so each run takes only the time of its steps.
     argv = (str(root / "opt/litellm-systemd/current/bin/python"), str(KILLER), json.dumps(plan))
@@ -226,13 +235,18 @@ def kill_at_steps(root: Path, *commands: list[str]) -> list[dict[str, Any]]:
     return results
 
 
-def test_killed_install_converges(image: Path) -> None:
-    """An install that is killed at any step reaches the same final state, byte for byte, when it runs again."""
+@pytest.mark.parametrize(
+    ("stride", "signals"), [(1, [signal.SIGKILL]), (5, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])]
+)
+def test_killed_install_converges(image: Path, stride: int, signals: list[int]) -> None:
+    """An install that is killed at any step reaches the same final state, byte for byte, when it runs again. After
+    SIGINT, SIGTERM or SIGHUP it undoes its changes and exits with the code of the signal.
+    """
     commands = []
     for port in (4321, 4322):
         env = image / "work" / f"{port}.env"
         env.write_text(f"PORT={port}\nLITELLM_MASTER_KEY=sk-0123456789abcdef\n", encoding="utf-8")
         commands.append(["install", "--root", str(image), "--env-file", str(env), "-c", "demo.yml", "--json"])
-    results = kill_at_steps(image, *commands)
+    results = kill_at_steps(image, *commands, stride=stride, signals=signals)
     assert [result["wrong"] for result in results] == [[], []]
-    assert all(result["kills"] > 50 for result in results)
+    assert all(result["kills"] * stride > 50 for result in results)

@@ -4,7 +4,9 @@
 
 TASK is JSON: `commands`, command lines that lead to one state and back; `warm`, a read-only one; `trees`, the folders
 to compare, except for the paths in `ignored`; `stride`, the interval of steps to kill at, and `first`, the first one;
-`alternate`, whether each of these steps kills only one of the commands, in turn.
+`alternate`, whether each of these steps kills only one of the commands, in turn; `signals`, the numbers of signals to
+send in turn. After one that is not SIGKILL, the exit code must be that of the signal and the state the one before,
+or the command must be complete.
 
 A step changes something or makes it durable: a write, rename, link, removal, chmod, chown, fsync, and the start of a
 program such as systemctl. Python reports most of them with audit events (sys.addaudithook). Each run of litellmctl is
@@ -35,10 +37,10 @@ _WRITES = os.O_WRONLY | os.O_RDWR
 
 
 class StepKiller:
-    """Kills this process before step number `at`."""
+    """Sends this process a signal before step number `at`."""
 
-    def __init__(self, at: int) -> None:
-        self.at = at
+    def __init__(self, at: int, number: int) -> None:
+        self.at, self.number = at, number
         self.count = 0
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -51,15 +53,15 @@ class StepKiller:
         """Count the next step, and kill the process if it is the one."""
         self.count += 1
         if self.count == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
 
-def run(arguments: Sequence[str], at: int = 0) -> tuple[int | None, int]:
+def run(arguments: Sequence[str], at: int = 0, number: int = signal.SIGKILL) -> tuple[int | None, int]:
     """Run litellmctl in a fork. Returns the exit code, None if it was killed, and the number of steps."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        code, killer = 70, StepKiller(at)
+        code, killer = 70, StepKiller(at, number)
         try:
             code = _litellmctl(arguments, killer)
             os.write(writer, str(killer.count).encode())
@@ -137,13 +139,25 @@ def kill_at_each_step(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kill_and_rerun(plan: dict[str, Any], result: dict[str, Any], at: int) -> None:
-    if run(result["command"], at)[0] is None:
+    number = plan["signals"][at // plan["stride"] % len(plan["signals"])]
+    before, right = tree(plan["trees"], plan["ignored"]), result["right"]
+    code, _ = run(result["command"], at, number)
+    if code != 0:
         result["kills"] += 1
+    if number != signal.SIGKILL:
+        # A signal after the last step that can be undone has no effect.
+        interrupted = 130 if number == signal.SIGINT else 143
+        now, wanted = tree(plan["trees"], plan["ignored"]), {0: right, interrupted: before}.get(code or 0)
+        if now != wanted:
+            result["wrong"].append({"at": at, "code": code, "differing": _differing(wanted or {}, now)})
     code, _ = run(result["command"])
-    now, right = tree(plan["trees"], plan["ignored"]), result["right"]
-    differing = sorted(path for path in right.keys() | now.keys() if right.get(path) != now.get(path))[:40]
+    differing = _differing(right, tree(plan["trees"], plan["ignored"]))
     if code != 0 or differing:
         result["wrong"].append({"at": at, "code": code, "differing": differing})
+
+
+def _differing(wanted: dict[str, list[str]], now: dict[str, list[str]]) -> list[str]:
+    return sorted(path for path in wanted.keys() | now.keys() if wanted.get(path) != now.get(path))[:40]
 
 
 def _must(command: Sequence[str]) -> int:

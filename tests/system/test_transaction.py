@@ -40,6 +40,7 @@ def kill_at_steps(
         "stride": stride,
         "first": first,
         "alternate": alternate,
+        "signals": [signal.SIGKILL],
     }
     box.write("/root/kill_at_each_step.py", KILLER.read_text(encoding="utf-8"))
     done = box.run(
@@ -196,3 +197,63 @@ def test_interrupted_install_is_undone(shared_box: Box, number: int, code: int) 
     assert snapshot(shared_box) == before
     assert chat(shared_box, bearer=secret) == 200
     assert "nothing differs from what was installed" in ctl(shared_box, "diff")
+
+
+STANDBY = "litellm-standby.service"
+
+
+def interrupt(box: Box, verb: str, number: int, unit: str, wanted: str) -> tuple[int, str]:
+    """Run a verb, send its litellmctl a signal as soon as a unit is in that state; its exit code and its messages."""
+    run = box.popen(("env", "--default-signal", "litellmctl", verb))
+    box.wait_until(lambda: box.show(unit, "ActiveState")["ActiveState"] == wanted, 120, f"{unit} is {wanted}")
+    box.run(("pkill", f"-{number}", "-f", f"litellmctl {verb}$"))
+    _, messages = run.communicate(timeout=60)
+    return run.returncode, messages
+
+
+def await_end(box: Box) -> None:
+    """Wait until the service serves and no standby runs."""
+
+    def ended() -> bool:
+        states = [box.show(unit, "ActiveState")["ActiveState"] for unit in ("litellm.service", STANDBY)]
+        return states == ["active", "inactive"]
+
+    box.wait_until(ended, 120, "the service serves alone")
+    assert chat(box) == 200
+
+
+def test_interrupted_restart(shared_box: Box) -> None:
+    """After SIGINT, SIGTERM or SIGKILL during a restart the service serves. litellmctl, systemd or `doctor --fix`
+    stops the standby.
+    """
+    box, before = shared_box, state(shared_box)["MainPID"]
+    # Before the restart: it is cancelled.
+    code, messages = interrupt(box, "restart", signal.SIGINT, STANDBY, "activating")
+    assert (code, messages.splitlines()[-2:]) == (
+        130,
+        ["litellmctl: interrupted by SIGINT", "  litellm.service is active."],
+    )
+    await_end(box)
+    assert state(box)["MainPID"] == before
+    # Killed: systemd completes the start of the standby, and no process is left that would stop it.
+    interrupt(box, "restart", signal.SIGKILL, STANDBY, "activating")
+    box.wait_until(lambda: box.show(STANDBY, "ActiveState")["ActiveState"] == "active", 120, "the standby serves")
+    assert "litellm-standby.service still runs" in ctl(box, "status")
+    assert "unit-standby" in box.run(("litellmctl", "doctor"), check=False).stdout
+    assert "unit-standby fixed: litellm-standby.service runs" in " ".join(ctl(box, "doctor", "--fix").split())
+    await_end(box)
+    assert state(box)["MainPID"] == before
+    # During the restart: systemd completes it, and the unit of the service stops the standby.
+    code, messages = interrupt(box, "restart", signal.SIGTERM, "litellm.service", "activating")
+    assert code == 143
+    assert "litellm.service is activating, and systemd completes the restart." in messages
+    await_end(box)
+    assert state(box)["MainPID"] != before
+
+
+def test_interrupted_start(shared_box: Box) -> None:
+    """A signal during `start` does not cancel it: litellmctl says that systemd completes the start."""
+    ctl(shared_box, "stop")
+    code, messages = interrupt(shared_box, "start", signal.SIGTERM, "litellm.service", "activating")
+    assert (code, "systemd completes the start." in messages) == (143, True), messages
+    await_end(shared_box)

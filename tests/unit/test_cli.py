@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from litellm_systemd import cli
@@ -93,7 +94,7 @@ def failing(error: Exception) -> Any:
     [
         (InputError("it is bad", "make it good"), 78, "litellmctl: it is bad\n  make it good\n"),
         (CommandError(("prog", "-x"), 3, "one\ntwo\n"), 71, "litellmctl: prog -x failed with exit code 3: two\n"),
-        (KeyboardInterrupt(), 130, "litellmctl: interrupted\n"),
+        (click.Abort(), 130, "litellmctl: interrupted\n"),
         (RuntimeError("boom"), 70, "litellmctl: this is a defect of litellmctl: RuntimeError: boom\n"),
     ],
     ids=["a refusal", "a program that failed", "interrupted", "a defect"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
 
-from litellm_systemd.command import run
-from litellm_systemd.errors import CommandError
+from litellm_systemd.command import interruptible, run
+from litellm_systemd.errors import CommandError, Interrupted
 from litellm_systemd.logs.events import read_events
 from litellm_systemd.report.display import render_tables
 from litellm_systemd.report.report import Check, Outcome, Report
@@ -70,3 +72,15 @@ def test_endless_message() -> None:
     (event,) = read_events(lines)
     assert len(event.text) < 200_000
     assert len(read_events([{"MESSAGE": "x" * 10**6, "_PID": "5"}])[0].text) == 65536
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    """A signal raises Interrupted, unless the caller ignores it, as nohup(1) does with SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(Interrupted, match="SIGTERM"):
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from litellm_systemd.command import interruptible
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError, Interrupted, MissingError
 from litellm_systemd.report.report import printable
@@ -53,7 +54,8 @@ def run_command(arguments: list[str]) -> int:
     # Read before parsing: a usage error depends on them too.
     as_json, debug = "--json" in arguments, "--debug" in arguments
     try:
-        return int(cli.main(arguments, prog_name="litellmctl", standalone_mode=False) or 0)
+        with interruptible():
+            return int(cli.main(arguments, prog_name="litellmctl", standalone_mode=False) or 0)
     except InstallerError as error:
         if debug:
             raise
@@ -68,9 +70,9 @@ def run_command(arguments: list[str]) -> int:
         # click lists choices on lines of their own.
         message = " ".join(error.format_message().split())
         return _refuse(message, _usage_hint(error, arguments), ExitCode.USAGE, as_json=as_json)
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:  # the end of the input instead of an answer
         click.echo("litellmctl: interrupted", err=True)
-        return 128 + 2
+        return int(ExitCode.INTERRUPTED)
     except Exception as error:
         if debug:
             raise

@@ -26,6 +26,7 @@ from litellm_systemd.cli.program import (
 )
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
+from litellm_systemd.errors import Interrupted
 
 if TYPE_CHECKING:
     from litellm_systemd.commands.verify import Change, Files, VerifyTarget
@@ -57,7 +58,9 @@ def watch_changes(prove: Callable[[], Report], seconds: float, *, as_json: bool)
                     _say(change, report, as_json=as_json)
             is_first = False
             time.sleep(seconds)
-    except KeyboardInterrupt:
+    except Interrupted as error:
+        if error.code is not ExitCode.INTERRUPTED:
+            raise
         # Ctrl-C is the normal end: the exit code is that of the last round.
         return int(last)
 

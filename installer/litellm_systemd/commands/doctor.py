@@ -120,8 +120,8 @@ def _fix(layout: Layout, diagnosis: Diagnosis, say: Say) -> _FixResult:
 
 
 def _is_fixable(finding: Finding) -> bool:
-    # Taking the install lock rolls an interrupted change back, so that fix needs no action of its own.
-    return bool(finding.cause.fix and (finding.actions or finding.cause.id == "files-unfinished"))
+    # `changing` itself rolls an interrupted change back and stops a standby that is left.
+    return bool(finding.cause.fix and (finding.actions or finding.cause.id in ("files-unfinished", "unit-standby")))
 
 
 def _apply(executor: Executor, actions: tuple[Action, ...]) -> None:

@@ -10,14 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from litellm_systemd.box import Bind, Box, Image, Namespaces, is_hidden, outermost, require_boxes
 from litellm_systemd.client.gateway import own_gateway
-from litellm_systemd.command import interruptible, module_argv
+from litellm_systemd.command import module_argv
 from litellm_systemd.commands.additions import ReleaseChoice, choose_release
 from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.resolve import Request, is_given
@@ -26,7 +26,7 @@ from litellm_systemd.contract import SECRETS_CREDENTIAL, SERVICE, ExitCode
 from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.env.service_credential import render_secrets
 from litellm_systemd.env.variables import MASTER_KEY
-from litellm_systemd.errors import CannotCreate, InstallerError, MissingError, Unavailable
+from litellm_systemd.errors import CannotCreate, InstallerError, Interrupted, MissingError, Unavailable
 from litellm_systemd.gateway.config import real_path
 from litellm_systemd.host.encrypted_secrets import read_secrets
 from litellm_systemd.host.files import plain_umask, remove_path
@@ -186,7 +186,7 @@ def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
     require_boxes()
     layout = options.request.layout
     # The host's files must not change below the clone's view of them (undefined, says overlayfs).
-    with hold_lock(layout, "rehearse", wait=options.wait, say=say), interruptible():
+    with hold_lock(layout, "rehearse", wait=options.wait, say=say), _after_signal("The clone was removed, and"):
         service = resolve_service(options.request)
         _require_values(service)
         _require_own(options.bundle)
@@ -196,6 +196,16 @@ def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
             seen = _perform(options, service, clone, say)
             say("removing the clone")
     return build_report(seen)
+
+
+@contextmanager
+def _after_signal(outcome: str) -> Iterator[None]:
+    """Add to an interruption of the block what it left."""
+    try:
+        yield
+    except Interrupted as error:
+        error.hint = f"{outcome} {UNTOUCHED}."
+        raise
 
 
 def _require_values(service: ServiceConfig) -> None:
@@ -363,7 +373,7 @@ def rehearse_in_foreground(
     """
     folders = find_folders(environ, find_home(environ))
     layout = Layout(root=folders.data / "litellm-systemd" / "root")
-    with plain_umask(), interruptible():
+    with plain_umask(), _after_signal("The service in the foreground was stopped, and"):
         try:
             layout.root.mkdir(parents=True, exist_ok=True)
             with hold_lock(layout, "rehearse", wait=options.wait, say=say):

@@ -21,6 +21,7 @@ from litellm_systemd.errors import (
     CannotCreate,
     InputError,
     InstallerError,
+    Interrupted,
     MissingError,
     NotInstalled,
     Unavailable,
@@ -284,9 +285,13 @@ def prune(layout: Layout, keep: int, *, wait: bool = False, say: Say = lambda _l
         held = {current_release(layout), running_release(layout), *releases_in_use(layout)}
         others = [release.identifier for release in list_releases(layout) if release.identifier not in held]
         removable = others[keep:]
-        for identifier in removable:
-            say(f"removing release {identifier}")
-            _remove(layout, identifier)
+        try:
+            for identifier in removable:
+                say(f"removing release {identifier}")
+                _remove(layout, identifier)
+        except Interrupted as error:
+            error.hint = "The next run removes the rest."
+            raise
     number = render_count(len(removable), "release")
     title = f"removed {number}" if removable else "nothing to do: no release can be removed"
     return Report(

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from litellm_systemd import contract
 from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_local_target, own_gateway
-from litellm_systemd.command import replace_process, runtime_argv
+from litellm_systemd.command import replace_process, runtime_argv, uninterruptible
 from litellm_systemd.commands.config_check import active_ends
 from litellm_systemd.commands.config_files import standalone
 from litellm_systemd.commands.configs import switch_config
@@ -18,7 +18,7 @@ from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.env.variables import MASTER_KEY, MOCK_TESTING_WARNING
-from litellm_systemd.errors import NotInstalled, UsageError
+from litellm_systemd.errors import Interrupted, NotInstalled, UsageError
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import (
@@ -32,7 +32,7 @@ from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say, changing
 from litellm_systemd.install.undo_log import read_undo_log
-from litellm_systemd.instances.temporary_unit import restart_without_pause
+from litellm_systemd.instances.temporary_unit import is_left_over, restart_without_pause
 from litellm_systemd.instances.throwaway import write_configuration
 from litellm_systemd.releases.needs import active_needs, require_active_packages
 from litellm_systemd.report.report import Outcome, Report
@@ -52,7 +52,7 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     layout, systemctl = request.layout, Systemctl(request.layout)
     require_systemd(systemctl)
     require_installed(systemctl)
-    if request.config or verb == "restart" or read_undo_log(layout) is not None:
+    if request.config or verb == "restart" or read_undo_log(layout) is not None or is_left_over(systemctl):
         with changing(layout, verb, say, wait=True) as executor:
             if request.config:
                 switch_config(request, executor, take_up=False)
@@ -65,14 +65,26 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     return _acted(verb, request, systemctl)
 
 
+def _describe_after_signal(systemctl: Systemctl, verb: str) -> str:
+    """The state after a signal: systemd continues a job whose systemctl was killed (systemctl(1), --no-block)."""
+    with uninterruptible():
+        active, has_job = systemctl.job_state(contract.SERVICE)
+    more = f", and systemd completes the {verb}. To follow it: journalctl -fu litellm" if has_job else "."
+    return f"{contract.SERVICE} is {active}{more}"
+
+
 def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
-    if verb == "restart":
-        restart_without_pause(layout, systemctl, say)
-        return
-    say(f"systemctl {verb} {contract.SERVICE}")
-    units = (contract.SOCKET, contract.SERVICE) if verb in ("stop", "enable", "disable") else (contract.SERVICE,)
-    for unit in units:
-        getattr(systemctl, verb)(unit)
+    try:
+        if verb == "restart":
+            restart_without_pause(layout, systemctl, say)
+            return
+        say(f"systemctl {verb} {contract.SERVICE}")
+        units = (contract.SOCKET, contract.SERVICE) if verb in ("stop", "enable", "disable") else (contract.SERVICE,)
+        for unit in units:
+            getattr(systemctl, verb)(unit)
+    except Interrupted as error:
+        error.hint = _describe_after_signal(systemctl, verb)
+        raise
 
 
 def _acted(verb: str, request: Request, systemctl: Systemctl) -> Report:

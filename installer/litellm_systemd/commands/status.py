@@ -21,6 +21,7 @@ from litellm_systemd.env.variables import ALLOW_MOCK_TESTING, MOCK_TESTING_WARNI
 from litellm_systemd.errors import InstallerError, InvalidAnswer, NotInstalled
 from litellm_systemd.gateway.config import read_document
 from litellm_systemd.host.files import observe_file
+from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import (
     active_config,
@@ -36,6 +37,7 @@ from litellm_systemd.host.observe import (
 )
 from litellm_systemd.host.state import FileKind, FileState, HostState, Record, describe_drift, render_diff
 from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.instances.temporary_unit import is_left_over
 from litellm_systemd.releases.inventory import current_release, missing_python
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 
@@ -141,6 +143,7 @@ def status(layout: Layout) -> Report:
         notes=(
             *edited_notes(layout, loaded),
             *_python_notes(data["missing_python"], data["release"]),
+            *_standby_notes(systemctl, is_active=is_active),
             *_mock_notes(data["status"]),
         ),
         data={**data, "loaded": None if loaded is None else loaded.as_dict(), "runtime": runtime},
@@ -182,6 +185,19 @@ def _python_notes(missing: str | None, release: str) -> tuple[str, ...]:
     return (
         f"{missing} no longer exists, and release {release} needs it: the service cannot start again. Install again"
         " with an existing Python. Configuration and keys are kept.",
+    )
+
+
+def _standby_notes(systemctl: Systemctl, *, is_active: bool) -> tuple[str, ...]:
+    """Why a standby runs: after a restart that was killed, or in place of a service that does not start."""
+    if systemctl.unit_state(contract.STANDBY).active != "active":
+        return ()
+    if not is_active:
+        return (f"{contract.STANDBY} serves until {contract.SERVICE} is active again.",)
+    if find_holder(systemctl.layout) is not None or not is_left_over(systemctl):
+        return ()
+    return (
+        f"{contract.STANDBY} still runs after a restart that was killed. To stop it: sudo litellmctl doctor --fix",
     )
 
 

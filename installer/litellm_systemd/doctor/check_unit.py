@@ -16,9 +16,11 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import PermissionDenied
+from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.state import Action, Verb
 from litellm_systemd.host.systemctl import Event
+from litellm_systemd.instances.temporary_unit import is_left_over
 from litellm_systemd.report.report import Outcome
 
 _SYSTEMD = ("host-systemd-absent", "host-systemd-silent")
@@ -133,6 +135,26 @@ def detect_unit_disabled(snapshot: Snapshot) -> Iterator[Finding]:
         if unit.load == "loaded" and not unit.is_enabled:
             evidence = f"{unit.name}: UnitFileState={unit.enabled}"
             yield DISABLED.finding(evidence, actions=(Action(Verb.ENABLE, unit.name),), unit=unit.name)
+
+
+STANDBY = Cause(
+    "unit-standby",
+    "A restart was killed before its end. Its standby still runs next to the service: it uses as much memory, and may"
+    " answer with an earlier configuration.",
+    "sudo litellmctl doctor --fix",
+    outcome=Outcome.WARNING,
+    fix="stops the standby after its requests in flight",
+    requires=(*_INSTALLED, "unit-masked"),
+)
+
+
+@detects(STANDBY)
+def detect_unit_standby(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a standby that no restart needs."""
+    if not snapshot.is_root:
+        raise PermissionDenied("only root can see whether a restart is in progress")
+    if is_left_over(snapshot.systemctl) and find_holder(snapshot.layout) is None:
+        yield STANDBY.finding(f"{contract.STANDBY} runs, {contract.SERVICE} is active, and no litellmctl is running")
 
 
 ROOT = Cause(

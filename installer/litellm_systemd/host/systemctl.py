@@ -80,6 +80,11 @@ class Systemctl:
         found = self.show(unit, "LoadState", "ActiveState", "UnitFileState", "FragmentPath", "NeedDaemonReload")
         return unit_state_of(unit, found)
 
+    def job_state(self, unit: str) -> tuple[str, bool]:
+        """ActiveState of a unit, and whether systemd has a job for it, such as its start."""
+        found = self.show(unit, "ActiveState", "Job")
+        return found.get("ActiveState", "unknown"), found.get("Job", "0") not in ("", "0")
+
     def system_state(self, timeout: float) -> str:
         """The state of the system, such as running or degraded (systemctl(1)).
 
@@ -201,6 +206,11 @@ def _event(entry: Mapping[str, Any]) -> Event:
 
 def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: float) -> InstallerError:
     """The error for a failed job: the last line at error level from the units' processes since it began."""
+    if error.stderr.rstrip().endswith("canceled."):
+        return Unavailable(
+            f"systemctl {verb} {' '.join(units)} was canceled: another command stopped or restarted it meanwhile",
+            "Run it again when the service is in the state that you want: sudo litellmctl status",
+        )
     # On a busy machine journald may lag, and the last line would be missing or that of an earlier failure.
     run(("journalctl", "--sync"), check=False)
     argv = journal_argv(

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from litellm_systemd import contract
-from litellm_systemd.command import interruptible, run, uninterruptible
+from litellm_systemd.command import run, uninterruptible
 from litellm_systemd.errors import CommandError, InstallerError, Interrupted, remedy_of
 from litellm_systemd.host.files import (
     forget_before,
@@ -43,7 +43,7 @@ from litellm_systemd.host.state import (
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
 from litellm_systemd.install.plan import missing_folders, plan_rollback, plan_uninstall
 from litellm_systemd.install.undo_log import UndoLog, Unfinished, read_undo_log
-from litellm_systemd.instances.temporary_unit import remove_standby, restart_without_pause
+from litellm_systemd.instances.temporary_unit import remove_standby, restart_without_pause, stop_left_over
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.source import Source
 
@@ -255,7 +255,7 @@ def apply_install(
     if not plan and records == dict(host.manifest):
         return
     taken: list[Action] = []
-    with plain_umask(), interruptible(), ExitStack() as stack:
+    with plain_umask(), ExitStack() as stack:
         undo_log = UndoLog(executor.layout, "install", host)
         try:
             for action in plan.actions:
@@ -335,7 +335,7 @@ def _roll_back(executor: Executor, taken: tuple[Action, ...], host: HostState) -
     executor.say("that failed; undoing all changes")
     failed = _undo_steps(executor, taken, host)
     if failed is not None:
-        return f"The roll back failed too: {failed[1].message}"
+        return f"The roll back failed too, and the next change tries it again: {failed[1].message}"
     ran = host.unit(contract.SERVICE).is_active
     if ran and not executor.systemctl.unit_state(contract.SERVICE).is_active:
         return "All changes were undone, but the service does not run."
@@ -360,7 +360,6 @@ def _undo_steps(
 
 def _finish(layout: Layout, taken: tuple[Action, ...], manifest: str) -> None:
     write_file(layout, FileState(layout.manifest, manifest.encode(), mode=0o600))
-    _drop_stale_pristine(layout, manifest)
     if f'"{layout.secrets}"' in manifest:
         _mask_copies(layout)
     _forget(layout, taken)
@@ -381,6 +380,7 @@ def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:
     for action in taken:
         if action.verb in (Verb.WRITE, Verb.TAKE_AWAY):
             forget_before(layout, action.target)
+    _drop_stale_pristine(layout)
     remove_path(layout, layout.undo_log)
 
 
@@ -418,7 +418,9 @@ def _previous_release(layout: Layout, desired: DesiredState, host: HostState) ->
     return previous_release(layout) if before in (None, desired.release) else before
 
 
-def _drop_stale_pristine(layout: Layout, manifest: str) -> None:
+def _drop_stale_pristine(layout: Layout) -> None:
+    found = observe_file(layout, layout.manifest)
+    manifest = "" if found is None else found.content.decode()
     for path in layout.real(layout.pristine).glob("*"):
         if path.name not in manifest:
             path.unlink()
@@ -443,4 +445,14 @@ def changing(layout: Layout, verb: str, say: Say, *, wait: bool = False) -> Iter
     with hold_lock(layout, verb, wait=wait, say=say):
         executor = Executor(layout, Systemctl(layout), say=say)
         recover(executor)
-        yield executor
+        try:
+            yield executor
+        except Interrupted as error:
+            unfinished = "The next run completes it." if read_undo_log(layout) is not None else "Nothing was changed."
+            error.hint = error.hint or unfinished
+            raise
+        finally:
+            # A host without systemd has no standby either.
+            if layout.is_host:
+                with uninterruptible(), contextlib.suppress(InstallerError):
+                    stop_left_over(executor.systemctl)

@@ -33,6 +33,7 @@ Description={description}
 RuntimeDirectory=
 RuntimeDirectory={name}
 Restart=no
+ExecStartPost=
 ExecStop=
 ExecStopPost=
 ExecStopPost=-+/bin/rm -rf {unit} {folder}
@@ -134,9 +135,29 @@ def restart_without_pause(
     try:
         systemctl.restart(contract.SERVICE)
     except InstallerError as error:
-        raise Unavailable(f"{error.message.rstrip('.')}; {contract.STANDBY} continues to serve", error.hint) from None
-    # It drains in the background until its streams have ended.
+        raise _with_state(error, systemctl, contract.STANDBY, "continues to serve") from None
+    # It drains in the background until its streams have ended. The unit of the service stops it too (ExecStartPost=),
+    # for a restart that systemd completes after this process was killed.
     systemctl.stop_later(contract.STANDBY)
+
+
+def is_left_over(systemctl: Systemctl) -> bool:
+    """Whether a standby runs next to a service that serves and that systemd is not about to restart.
+
+    While no process holds the install lock, no restart needs it: the litellmctl that started it was killed.
+    """
+    if systemctl.job_state(contract.STANDBY)[0] not in ("active", "activating"):
+        return False
+    return systemctl.job_state(contract.SERVICE) == ("active", False)
+
+
+def stop_left_over(systemctl: Systemctl) -> None:
+    """Stop a standby that a killed or interrupted restart left. Call it with the install lock held.
+
+    One that serves in place of the service continues: when the service is ready again, its unit stops the standby.
+    """
+    if is_left_over(systemctl):
+        systemctl.stop_later(contract.STANDBY)
 
 
 def remove_standby(layout: Layout) -> None:
@@ -154,6 +175,11 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
     try:
         systemctl.start(contract.STANDBY)
     except InstallerError as error:
-        raise Unavailable(
-            f"{error.message.rstrip('.')}; {contract.SERVICE} was not changed and continues to serve", error.hint
-        ) from None
+        raise _with_state(error, systemctl, contract.SERVICE, "was not changed and continues to serve") from None
+
+
+def _with_state(error: InstallerError, systemctl: Systemctl, unit: str, outcome: str) -> Unavailable:
+    """The error with what serves now, unless the administrator has stopped that too."""
+    active = systemctl.unit_state(unit).active
+    state = outcome if active == "active" else f"is {active}"
+    return Unavailable(f"{error.message.rstrip('.')}; {unit} {state}", error.hint)
