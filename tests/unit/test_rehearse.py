@@ -47,14 +47,14 @@ def test_same_request_in_the_clone() -> None:
     request = Request(Layout(), Path("my.env"), "demo.yml", installed_only=True)
     options = RehearseOptions(request, verify=False, take_ours=True, bundle=Path("all.tar"))
     argv = build_install(options, region="eu-west-1", calls_models=False)
-    assert argv[1:7] == ("-I", "-m", "litellm_systemd", "install", "--json", "--prefix")
+    assert argv[1:8] == ("-I", "-m", "litellm_systemd", "install", "--json", "--verbose", "--prefix")
     asked = "--env-file my.env --config demo.yml --installed --bundle all.tar --take-ours --no-verify --no-spend"
-    assert " ".join(argv[8:]) == f"{asked} --offline --region eu-west-1"
+    assert " ".join(argv[9:]) == f"{asked} --offline --region eu-west-1"
 
 
 def test_nothing_is_added_to_the_request() -> None:
     """Without options, install in the clone chooses as it would here, and asks no question about edits."""
-    assert build_install(OPTIONS, region=None, calls_models=True)[8:] == ("--keep-mine", "--offline")
+    assert build_install(OPTIONS, region=None, calls_models=True)[9:] == ("--keep-mine", "--offline")
 
 
 def test_environment_of_the_clone() -> None:

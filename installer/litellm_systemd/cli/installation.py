@@ -24,10 +24,10 @@ from litellm_systemd.cli.program import (
     show_diff,
     wait_option,
 )
+from litellm_systemd.report.report import without_passed
 
 if TYPE_CHECKING:
     from litellm_systemd.report.report import Report
-
 
 with_option = click.option(
     "--with", "wanted", multiple=True, metavar="NAME", help="Add a group, NAME==VERSION or the path of a wheel."
@@ -82,6 +82,7 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
 )
 @click.option("--region", help="Use this AWS region if .env has none. Default: the instance's.")
 @click.option("--prefix", help="Keep releases in this folder. Default: /opt/litellm-systemd.")
+@click.option("-v", "--verbose", is_flag=True, help="Show each step and each check.")
 @eol_option
 @wait_option
 @root_option
@@ -103,6 +104,7 @@ def install(
     encrypt: bool | None,
     region: str | None,
     prefix: str | None,
+    verbose: bool,
     allow_eol: bool,
     wait: bool,
     root: Path,
@@ -115,6 +117,7 @@ def install(
     from litellm_systemd.commands import install
     from litellm_systemd.install.render import check_interval
 
+    say.is_verbose = verbose
     request = request_of(layout_of(root, prefix), env_file, config, installed_only=installed)
     options = install.InstallOptions(
         replace(request, region=region, allow_ended=allow_eol),
@@ -133,10 +136,12 @@ def install(
     )
     if edits is None and not dry_run and sys.stdin.isatty() and sys.stderr.isatty():
         options = replace(options, ask=_ask)
-    return install.install(options, say)
+    report = install.install(options, say)
+    return report if verbose or dry_run or _as_json() else without_passed(report)
 
 
 def _ask(question: str, difference: str) -> bool:
+    say.close()
     show_diff(difference, err=True)
     return click.confirm(question, err=True)
 
@@ -230,6 +235,7 @@ def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
     from litellm_systemd.errors import UsageError
 
     def confirm(question: str) -> bool:
+        say.close()
         try:
             return yes or click.confirm(question, err=True)
         except click.Abort:  # Ctrl-C, or the end of the input

@@ -9,8 +9,9 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -19,6 +20,7 @@ import click
 from litellm_systemd.command import interruptible
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import InstallerError, Interrupted, MissingError
+from litellm_systemd.report.progress import Progress
 from litellm_systemd.report.report import printable
 
 if TYPE_CHECKING:
@@ -53,8 +55,9 @@ def run_command(arguments: list[str]) -> int:
     """Run litellmctl and return its exit code. Errors become a message on standard error."""
     # Read before parsing: a usage error depends on them too.
     as_json, debug = "--json" in arguments, "--debug" in arguments
+    say.is_verbose = True
     try:
-        with interruptible():
+        with interruptible(), closing(say):
             return int(cli.main(arguments, prog_name="litellmctl", standalone_mode=False) or 0)
     except InstallerError as error:
         if debug:
@@ -149,6 +152,7 @@ def reports(verb: Command) -> Command:
 
 def show(report: Report, *, as_json: bool, text: str | None = None) -> int:
     """Print a report, or `text` in place of it, and return its exit code."""
+    say.close()
     try:
         if text is None:
             _print(report, as_json=as_json)
@@ -193,9 +197,15 @@ def show_diff(difference: str, *, err: bool = False) -> None:
         click.secho(printable(line), fg=colours.get(line[:1]), err=err)
 
 
-def say(line: str) -> None:
-    """Print progress on standard error. Standard output holds the report only."""
-    click.echo(f"  {printable(line)}", err=True)
+def _is_live() -> bool:
+    """Whether standard error is a terminal that can clear a line (https://no-color.org, and TERM=dumb of Emacs)."""
+    environ = os.environ
+    plain = environ.get("NO_COLOR") or environ.get("CI") or environ.get("TERM", "dumb") == "dumb"
+    return sys.stderr.isatty() and not plain
+
+
+#: Prints progress on standard error. Standard output holds the report only.
+say = Progress(partial(click.echo, nl=False, err=True), _is_live)
 
 
 def layout_of(root: Path = Path("/"), prefix: str | None = None) -> Layout:

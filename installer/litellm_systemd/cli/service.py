@@ -27,6 +27,7 @@ from litellm_systemd.cli.program import (
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import Interrupted
+from litellm_systemd.report.progress import Step
 
 if TYPE_CHECKING:
     from litellm_systemd.commands.verify import Change, Files, VerifyTarget
@@ -116,6 +117,7 @@ def doctor(fix: bool, bundle: Path | None) -> Report:
     """
     from litellm_systemd.commands import doctor
 
+    say(Step("looking for problems", is_brief=True))
     if bundle is None:
         return doctor.doctor(fix=fix, say=say)
     doctor.require_place(bundle)
@@ -258,6 +260,7 @@ def verify(
         if not no_spend:
             say("each round calls models and may be billed; --no-spend calls none")
         return watch_changes(prove_and_keep, watch, as_json=as_json)
+    say(Step("verifying the endpoints", is_brief=True))
     report = prove_and_keep()
     return show(service.in_one_line(report) if quiet else report, as_json=as_json)
 

@@ -68,10 +68,13 @@ from litellm_systemd.releases.changes import list_changes
 from litellm_systemd.releases.inventory import current_release, read_release
 from litellm_systemd.releases.requirements_lock import pinned_version
 from litellm_systemd.releases.source import Source, installed_version
+from litellm_systemd.report.progress import Step
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.resources import USER_FILE, read_config
 from litellm_systemd.verify.run import Scope, verify
 
+#: The largest number of changed files that the report names.
+_NAMED = 3
 NOTHING_TO_DO = "nothing to do: everything is in place"
 
 #: Asks the user whether to replace a file that they edited: the question, and the difference.
@@ -103,6 +106,8 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
 
         executor = replace(executor, source=prepared.source, starts=_is_served(options))
         apply_install(executor, prepared.plan, prepared.desired, prepared.host, prove)
+    if _is_served(options) and options.verify:
+        say(Step(f"verifying {prepared.service.settings.base_url}"))
     return _installed(options, prepared, *proofs)
 
 
@@ -208,6 +213,8 @@ def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | 
         *kept_notes(options.request.layout, plan),
         *_key_notes(options.request.layout, service.settings),
         *_encryption_notes(options.request.layout, prepared),
+        *_change_notes(plan),
+        *(_next_notes(options.request.layout, prepared) if _is_served(options) else ()),
     )
     where = f"LiteLLM with {service.choice.name}"
     if not _is_served(options):
@@ -224,6 +231,25 @@ def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | 
         data={**data, "verify": dict(proof.data)},
         diffs=diffs,
     )
+
+
+def _change_notes(plan: Plan) -> Iterator[str]:
+    """What changed, in one line."""
+    built = [action.target for action in plan.actions if action.verb is Verb.BUILD_RELEASE]
+    written = [action.target for action in plan.actions if action.verb in (Verb.WRITE, Verb.TAKE_AWAY)]
+    if plan:
+        files = ", ".join(written) if len(written) <= _NAMED else render_count(len(written), "file")
+        changed = ", ".join(filter(None, (*(f"release {Path(path).name}" for path in built), files)))
+        yield f"Changed: {changed or 'the state of the units'}; {plan.effect}."
+
+
+def _next_notes(layout: Layout, prepared: InstallPlan) -> Iterator[str]:
+    """After the first install, what the user has now."""
+    if not prepared.host.manifest:
+        yield (
+            f"Base URL: {prepared.service.settings.base_url}. To print the key: {key_command(layout)}. To connect a"
+            " client: sudo litellmctl client"
+        )
 
 
 def _key_notes(layout: Layout, settings: Settings) -> tuple[str, ...]:

@@ -255,7 +255,7 @@ def _perform(options: RehearseOptions, service: ServiceConfig, clone: Box, say: 
 def build_install(options: RehearseOptions, *, region: str | None, calls_models: bool) -> tuple[str, ...]:
     """The command line of the install in the clone: this litellmctl, with the same request."""
     request = options.request
-    argv = [*module_argv("litellm_systemd", "install", "--json", "--prefix", request.layout.prefix)]
+    argv = [*module_argv("litellm_systemd", "install", "--json", "--verbose", "--prefix", request.layout.prefix)]
     argv += ["--env-file", str(request.env_file)] if request.env_file is not None else []
     argv += ["--config", request.config] if request.config is not None else []
     argv += ["--installed"] if request.installed_only else []

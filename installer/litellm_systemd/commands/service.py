@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,6 +36,7 @@ from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.instances.temporary_unit import is_left_over, restart_without_pause
 from litellm_systemd.instances.throwaway import write_configuration
 from litellm_systemd.releases.needs import active_needs, require_active_packages
+from litellm_systemd.report.progress import Step
 from litellm_systemd.report.report import Outcome, Report
 from litellm_systemd.verify.costly_checks import PROMPT_TOKENS
 from litellm_systemd.verify.run import Scope, verify
@@ -78,7 +80,7 @@ def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
         if verb == "restart":
             restart_without_pause(layout, systemctl, say)
             return
-        say(f"systemctl {verb} {contract.SERVICE}")
+        say(Step(f"systemctl {verb} {contract.SERVICE}", partial(systemctl.status_text, contract.SERVICE)))
         units = (contract.SOCKET, contract.SERVICE) if verb in ("stop", "enable", "disable") else (contract.SERVICE,)
         for unit in units:
             getattr(systemctl, verb)(unit)

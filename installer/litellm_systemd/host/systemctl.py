@@ -85,6 +85,10 @@ class Systemctl:
         found = self.show(unit, "ActiveState", "Job")
         return found.get("ActiveState", "unknown"), found.get("Job", "0") not in ("", "0")
 
+    def status_text(self, unit: str) -> str:
+        """What the main process of a unit reports about itself (sd_notify(3), STATUS=); empty without one."""
+        return self.show(unit, "StatusText").get("StatusText", "")
+
     def system_state(self, timeout: float) -> str:
         """The state of the system, such as running or degraded (systemctl(1)).
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from litellm_systemd import contract
 from litellm_systemd.command import run, uninterruptible
@@ -46,6 +47,7 @@ from litellm_systemd.install.undo_log import UndoLog, Unfinished, read_undo_log
 from litellm_systemd.instances.temporary_unit import remove_standby, restart_without_pause, stop_left_over
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.source import Source
+from litellm_systemd.report.progress import Step
 
 #: Called with a line about each step.
 Say = Callable[[str], None]
@@ -78,7 +80,8 @@ def take(executor: Executor, action: Action) -> None:
     Raises:
         InstallerError: the step failed.
     """
-    executor.say(str(action))
+    is_job = action.verb in _SERVICE_VERBS
+    executor.say(Step(str(action), partial(executor.systemctl.status_text, contract.SERVICE) if is_job else str))
     try:
         _STEPS[action.verb](executor, action)
     except OSError as error:

@@ -10,6 +10,7 @@ time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from litellm_systemd import contract
@@ -19,6 +20,7 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import memory_field
 from litellm_systemd.host.state import FileState
 from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.report.progress import Step
 
 #: MiB of an instance, if they can't be measured.
 _LEAST_MEMORY = 512
@@ -131,7 +133,8 @@ def restart_without_pause(
         return
     else:
         _start_standby(layout, systemctl, say, is_there=standby not in ("inactive", "failed"))
-    say(f"restarting {contract.SERVICE} while {contract.STANDBY} serves")
+    text = f"restarting {contract.SERVICE} while {contract.STANDBY} serves"
+    say(Step(text, partial(systemctl.status_text, contract.SERVICE)))
     try:
         systemctl.restart(contract.SERVICE)
     except InstallerError as error:
@@ -166,12 +169,13 @@ def remove_standby(layout: Layout) -> None:
 
 
 def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], None], *, is_there: bool) -> None:
+    status = partial(systemctl.status_text, contract.STANDBY)
     if is_there:
-        say(f"waiting until {contract.STANDBY} of the previous restart has drained")
+        say(Step(f"waiting until {contract.STANDBY} of the previous restart has drained", status))
         systemctl.stop(contract.STANDBY)
     write_temporary_unit(layout, _STANDBY_NAME, _STANDBY_DESCRIPTION, _STANDBY_SETTINGS)
     systemctl.daemon_reload()
-    say(f"starting {contract.STANDBY} next to the running service")
+    say(Step(f"starting {contract.STANDBY} next to the running service", status))
     try:
         systemctl.start(contract.STANDBY)
     except InstallerError as error:

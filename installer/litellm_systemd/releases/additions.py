@@ -27,6 +27,7 @@ from litellm_systemd.releases.archive import file_entry
 from litellm_systemd.releases.requirements_lock import Pin, join_lock, parse_lock, render_lock, split_lock
 from litellm_systemd.releases.source import DISTRIBUTION, INDEX_HINT, Source, find_cause, wheel_hash
 from litellm_systemd.releases.venvs import find_uv, index_environment, links_to, pip_argv, uv_argv
+from litellm_systemd.report.progress import Step
 from litellm_systemd.user_files import require_trusted
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ class _Resolver:
         self, name: str, requirements: list[str], present: Sequence[Pin], wheel: Path | None
     ) -> tuple[Pin, ...]:
         """Return an entry for each package that the requirements need, also for those that are present."""
-        self.say(f"resolving {name}")
+        self.say(Step(f"resolving {name}"))
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         constraints = folder / "constraints.txt"
         lines = (f"{pin.name}=={pin.version}" + (f" ; {pin.marker}" if pin.marker else "") for pin in present)

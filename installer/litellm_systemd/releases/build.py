@@ -44,6 +44,7 @@ from litellm_systemd.releases.requirements_lock import (
 from litellm_systemd.releases.sbom import SBOM, build_sbom, installed_packages, packed_package
 from litellm_systemd.releases.source import Source, sdnotify_wheel
 from litellm_systemd.releases.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
+from litellm_systemd.report.progress import Step
 
 _PROBE = """
 import importlib.metadata, json, platform
@@ -105,7 +106,7 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
 def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: bool) -> tuple[Venv, Trial]:
     scratch = staging / "scratch"
     scratch.mkdir()
-    say("preparing the packages")
+    say(Step("preparing the packages"))
     materials = source.origin.prepare(scratch)
     venv = make_venv(staging / "venv", source.python)
     (venv.folder / LOCK).write_text(source.lock, encoding="utf-8")
@@ -113,12 +114,12 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
     wanted.write_text(render_lock(parse_lock(source.lock)), encoding="utf-8")
     given = _keep_wheels(source, venv.folder, materials.others)
     pace = "seconds, or a minute when packages must be fetched" if venv.uv else "a minute or more"
-    say(f"building the release with {venv.maker} (about 700 MB; {pace})")
+    say(Step(f"building the release with {venv.maker} (about 700 MB; {pace})"))
     install_lock(venv, wanted, materials.others, given, additions_of(source.lock))
     install_wheel(venv, sdnotify_wheel())
     install_wheel(venv, materials.wheel)
     make_movable(venv, layout.release(source.identifier))
-    say("trying the new release")
+    say(Step("trying the new release"))
     trial = try_release(venv.python, source.lock, source.version)
     take_snapshot(venv.python, venv.folder / SNAPSHOT, say)
     if not try_configuration(layout, venv.python, say) and not starts:
@@ -284,7 +285,7 @@ def try_configuration(layout: Layout, python: str, say: Callable[[str], None]) -
     """
     if not layout.is_host or not layout.real(layout.config_link).is_file():
         return False
-    say(f"loading {layout.config_link} with the new release (some seconds)")
+    say(Step(f"loading {layout.config_link} with the new release (some seconds)"))
     failed = _check(layout, python)
     if failed is None:
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -117,3 +117,9 @@ class Report:
     def as_json(self) -> str:
         """`as_dict` as indented JSON, without a newline at the end."""
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
+
+
+def without_passed(report: Report) -> Report:
+    """The report without the checks that need no attention. Its title has their number."""
+    kept = (check for check in report.checks if check.outcome in (Outcome.WARNING, Outcome.FAILED))
+    return replace(report, checks=tuple(kept))
