@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from box import Box
 from service import chat, ctl, key, refused, state
 from test_install import REPOSITORY, snapshot, write_env
-from test_transaction import refuse_start
+from test_transaction import interrupt, refuse_start
 from tests.files import Files
 
 from litellm_systemd.box.image import quote, volumes
@@ -227,7 +228,8 @@ def check_units(box: Box) -> str:
 def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     """An uninstall keeps keys and configurations for the next install; a purge leaves the host as it was before.
 
-    The umask of the first install would let every user write, and the verify timer is installed.
+    The umask of the first install would let every user write, and the verify timer is installed. A signal interrupts
+    the purge, and the next one completes it.
     """
     before = changes(box)
     users = box.read("/etc/passwd"), box.read("/etc/group")
@@ -263,6 +265,10 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
         )
     )
     assert box.run(("systemctl", "start", "litellm-verify.service"), check=False).returncode != 0
+    code, messages = interrupt(
+        box, "uninstall --purge --yes", signal.SIGTERM, "litellm.service", "deactivating", "inactive"
+    )
+    assert (code, "The next run completes it." in messages) == (143, True), messages
     ctl(box, "uninstall", "--purge", "--yes")
     box.run(("rmdir", "/opt/litellm-systemd"))
     assert changes(box) == before

@@ -67,6 +67,7 @@ def watch_changes(prove: Callable[[], Report], seconds: float, *, as_json: bool)
 
 
 def _say(change: Change, report: Report, *, as_json: bool) -> None:
+    say.close()
     if as_json:
         click.echo(json.dumps(change.as_dict(str(report.data.get("checked_at") or "")), ensure_ascii=False))
         return
