@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from litellm_systemd.command import run
 from litellm_systemd.contract import VERIFY_TIMER, ExitCode
 from litellm_systemd.env.aws import judge_end
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING, MOCK_TESTING_WARNING
-from litellm_systemd.errors import InstallerError, InvalidAnswer, NotInstalled
+from litellm_systemd.errors import InstallerError, InvalidAnswer, NotInstalled, Unavailable, join_sentences
 from litellm_systemd.gateway.config import read_document
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.install_lock import find_holder
@@ -26,6 +26,7 @@ from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import (
     active_config,
     ask_service,
+    is_booted,
     memory_field,
     observe_host,
     read_installed,
@@ -43,8 +44,12 @@ from litellm_systemd.report.report import Check, Outcome, Report, render_count
 
 _RELOAD = "sudo systemctl reload litellm"
 
+#: States in which no process of the unit runs.
+_OVER = ("inactive", "failed")
+
 #: The properties of the unit, by the names in the report.
 _PROPERTIES = {
+    "load": "LoadState",
     "active": "ActiveState",
     "sub": "SubState",
     "since": "ActiveEnterTimestamp",
@@ -62,16 +67,17 @@ class Loaded:
     """A configuration: its name below /etc/litellm/configs, and the SHA-256 of the file and its includes, in hex.
 
     `edited`: whether the file has changed since it was loaded; None if the service does not report what it has
-    loaded, and this is the file.
+    loaded, and this is the file. `since`: the Unix time at which it was loaded, 0 if that is unknown.
     """
 
     name: str
     sha256: str
     edited: bool | None
+    since: float = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For programs: name, sha256, edited."""
-        return asdict(self)
+        return {"name": self.name, "sha256": self.sha256, "edited": self.edited}
 
 
 def observe_loaded(layout: Layout, runtime: Mapping[str, Any]) -> Loaded | None:
@@ -81,7 +87,8 @@ def observe_loaded(layout: Layout, runtime: Mapping[str, Any]) -> Loaded | None:
         return found
     # A file that can't be read any more differs from what was loaded.
     edited = found is None or found.sha256 != digest
-    return Loaded(runtime.get("config_name") or active_config(layout) or "", digest, edited)
+    name = runtime.get("config_name") or active_config(layout) or ""
+    return Loaded(name, digest, edited, runtime.get("since") or 0)
 
 
 def observe_file_now(layout: Layout) -> Loaded | None:
@@ -99,8 +106,22 @@ def edited_notes(layout: Layout, loaded: Loaded | None) -> tuple[str, ...]:
         return ()
     name = active_config(layout)
     if name in (None, loaded.name):
-        return (f"{loaded.name} was edited since the service loaded it: {_RELOAD}",)
+        files = _changed_files(layout, loaded) or (loaded.name,)
+        were = "was" if len(files) == 1 else "were"
+        return (f"{', '.join(files)} {were} edited since the service loaded it: {_RELOAD}",)
     return (f"{name} is the active configuration, but the service has loaded {loaded.name}: {_RELOAD}",)
+
+
+def _changed_files(layout: Layout, loaded: Loaded) -> tuple[str, ...]:
+    """The configuration and the files that it includes or imports, as far as they are newer than what was loaded."""
+    folder = layout.real(layout.configs)
+    try:
+        document = read_document(layout.real(layout.config_link))
+        files = (folder / loaded.name, *document.includes, *(each.path for each in document.python_files))
+        changed = [path for path in files if loaded.since and path.stat().st_mtime > loaded.since]
+    except (InstallerError, OSError):
+        return ()
+    return tuple(str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in changed)
 
 
 def status(layout: Layout) -> Report:
@@ -116,11 +137,12 @@ def status(layout: Layout) -> Report:
     systemctl = Systemctl(layout)
     require_systemd(systemctl)
     require_installed(systemctl)
-    found = systemctl.show(contract.SERVICE, *_PROPERTIES.values())
+    found = systemctl.show(contract.SERVICE, *_PROPERTIES.values(), "ExecMainStatus")
     data: dict[str, Any] = {name: found.get(prop, "") for name, prop in _PROPERTIES.items()}
     listen = systemctl.show(contract.SOCKET, "Listen").get("Listen", "")
     data |= {
         "socket": systemctl.unit_state(contract.SOCKET).active,
+        "standby": _running(systemctl.unit_state(contract.STANDBY).active),
         "listen": listen,
         "backlog": _backlog(listen),
         "version": _version(layout, "litellm_systemd"),
@@ -129,25 +151,63 @@ def status(layout: Layout) -> Report:
         "missing_python": _missing_python(layout),
         "config": active_config(layout) or "unknown to this user",
     }
-    title = f"{contract.SERVICE} is {data['active']} ({data['sub']})"
-    facts = tuple((name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None))
-    is_active = data["active"] in ("active", "reloading")
+    if (data["active"] in _OVER or data["sub"] == "auto-restart") and found.get("ExecMainStatus") != str(
+        int(ExitCode.CONFIG)
+    ):
+        data["status"] = ""  # systemd keeps the last one, such as "importing LiteLLM"
+    title = _describe(data)
+    title = f"{title}: {data['status'].rstrip('.')}" if data["status"] else title
+    facts = tuple(
+        (name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None, "loaded")
+    )
+    is_active = data["active"] in ("active", "reloading", "refreshing")
     runtime, invalid = _runtime() if is_active else ({}, ())
     loaded = observe_loaded(layout, runtime) if runtime else None
     checks = (*invalid, *_credentials(layout), *_certificate(runtime))
     failed = ExitCode.FAILED if any(check.outcome is Outcome.FAILED for check in checks) else ExitCode.OK
     return Report(
-        f"{title}: {data['status']}" if data["status"] else title,
+        join_sentences(title, _next_step(data)),
         checks,
         facts=(*facts, *build_runtime_facts(runtime, loaded)),
         notes=(
             *edited_notes(layout, loaded),
             *_python_notes(data["missing_python"], data["release"]),
             *_standby_notes(systemctl, is_active=is_active),
+            *_boot_notes(data["enabled"]),
             *_mock_notes(data["status"]),
         ),
         data={**data, "loaded": None if loaded is None else loaded.as_dict(), "runtime": runtime},
         code=failed if is_active else ExitCode.UNAVAILABLE,
+    )
+
+
+def _running(active: str) -> str:
+    return "" if active in _OVER else active
+
+
+def _describe(data: Mapping[str, Any]) -> str:
+    sub = "" if data["sub"] == data["active"] else f" ({data['sub']})"
+    return f"{contract.SERVICE} is {data['active']}{sub}"
+
+
+def _next_step(data: Mapping[str, Any]) -> str:
+    """What to do about a service that is not active; empty if there is nothing to do but to wait."""
+    if data["load"] == "masked":
+        return f"It is masked, so that it cannot start. Run: sudo systemctl unmask {contract.SERVICE}"
+    if data["load"] in ("bad-setting", "error"):
+        return f"systemd cannot load the unit. For the reason, run: systemctl status {contract.SERVICE}"
+    if data["active"] == "failed" or data["sub"] == "auto-restart":
+        return f"Its result is {data['result']}. For the cause, run: sudo litellmctl doctor"
+    if data["active"] == "inactive" and data["socket"] == "active":
+        return "The next connection starts it. To start it now, run: sudo litellmctl start"
+    return "To start it, run: sudo litellmctl start" if data["active"] == "inactive" else ""
+
+
+def _boot_notes(enabled: str) -> tuple[str, ...]:
+    return (
+        ("The service does not start at boot. To change that: sudo litellmctl enable",)
+        if enabled == "disabled"
+        else ()
     )
 
 
@@ -263,6 +323,26 @@ def _age(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def require_running(layout: Layout) -> None:
+    """Check that the installed service runs, or starts with the next connection.
+
+    Raises:
+        Unavailable: it does not; the message has the next step.
+    """
+    if not layout.is_host or not is_booted():
+        return
+    systemctl = Systemctl(layout)
+    found = systemctl.show(contract.SERVICE, "LoadState", "ActiveState", "SubState", "Result")
+    socket = systemctl.unit_state(contract.SOCKET).active
+    is_over = found.get("SubState") == "auto-restart" or (found.get("ActiveState") in _OVER and socket != "active")
+    if found.get("LoadState") == "not-found" or not is_over:
+        return
+    data = {name: found.get(_PROPERTIES[name], "") for name in ("load", "active", "sub", "result")}
+    raise Unavailable(
+        f"{contract.SERVICE} is {data['active']} ({data['sub']})", _next_step({**data, "socket": socket})
+    )
 
 
 def diff(layout: Layout) -> Report:
