@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.report.report import Check, Outcome, Report
+from litellm_systemd.report.display import render_tables
+from litellm_systemd.report.report import Check, Outcome, Report, Table
 
 
 def report(*outcomes: Outcome, code: ExitCode | None = None) -> Report:
@@ -71,3 +73,29 @@ def test_json_has_every_field_in_plain_types() -> None:
         "diffs": ["-a"],
         "data": {"models": ["m"], "port": 4000},
     }
+
+
+WIDE = Report(
+    "title",
+    (
+        Check("a check with a long name", Outcome.FAILED, "what-it-found/" * 6, "and [what] to do", 0.0123),
+        Check("b", Outcome.SKIPPED),
+    ),
+    facts=(("a-model-with-a-name-of-forty-one-letters", "its target, then another one"), ("b", "c")),
+    table=Table(("MODEL", "REGION", "LIFECYCLE"), (("sonnet\n  us.anthropic.claude-sonnet", "us-east-1", "no end"),)),
+)
+
+
+@pytest.mark.parametrize("columns", ["20", "33", "40", "60", "80", "120", "200"])
+def test_nothing_is_cut_at_any_width(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few columns, the cells of a row are below each other: no text is cut, and no line is wider."""
+    monkeypatch.setenv("COLUMNS", columns)
+    text = render_tables(WIDE)
+    assert max(map(len, text.splitlines())) <= int(columns)
+    cells = ["FAILED", "-", "12 ms", *(part for fact in WIDE.facts for part in fact)]
+    cells += [part for check in WIDE.checks for part in (check.name, check.detail, check.hint)]
+    cells += [*WIDE.table.columns, *WIDE.table.rows[0]] if WIDE.table else []
+    # Cells of a row are next to each other or below each other, and then the first column needs no name.
+    before, shown = Counter("".join("".join(cells).split())), Counter("".join(text.split()))
+    assert before - shown in (Counter(), Counter("MODEL"))
+    assert shown - before == Counter()

@@ -114,9 +114,9 @@ class Report:
             "data": dict(self.data),
         }
 
-    def as_json(self) -> str:
-        """`as_dict` as indented JSON, without a newline at the end."""
-        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
+    def as_json(self, *, escaped: bool = False) -> str:
+        """`as_dict` as indented JSON, without a newline at the end; `escaped` for an output without Unicode."""
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=escaped)
 
 
 def without_passed(report: Report) -> Report:
