@@ -243,6 +243,18 @@ def test_warnings_do_not_change_the_exit_code() -> None:
     assert (healthy.exit_code, healthy.checks, healthy.title) == (ExitCode.OK, (), "no problems found: 1 check")
 
 
+def test_checks_that_this_user_may_not_make() -> None:
+    """Without root, a host is not reported as healthy: the exit code is 77 and a note says what to run."""
+    refused = raising(cause("b-1"), PermissionDenied("only root can read it"))
+    follows = passing(cause("c-1", requires=("b-1",)))
+    report = build_report(run_checks(SNAPSHOT, [passing(cause("a-1")), refused, follows]), ())
+    assert report.exit_code is ExitCode.NO_PERMISSION
+    assert report.notes == ("Without root, 2 checks could not be made. Run: sudo litellmctl doctor",)
+    assert report.title == "not all checks could be made: 1 check found no problem, 2 skipped"
+    failed = build_report(run_checks(SNAPSHOT, [failing(cause("a-1")), refused]), ())
+    assert failed.exit_code is ExitCode.FAILED
+
+
 def test_the_json_keys_of_a_finding_are_stable() -> None:
     """Programs that read `doctor --json` find the same keys in every release."""
     report = build_report(run_checks(SNAPSHOT, [failing(cause("a-1"))]), ())

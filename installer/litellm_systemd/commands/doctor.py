@@ -22,6 +22,7 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.aws.client import load
+from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.engine import CheckRun, Diagnosis, Finding, run_checks
 from litellm_systemd.doctor.registry import CHECKS, collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -77,7 +78,8 @@ class _FixResult:
 def doctor(*, fix: bool = False, say: Say = lambda _line: None) -> Report:
     """Check this host; with `fix`, apply the safe fixes and check again.
 
-    The exit code is FAILED if there is a failure, OK if there are only warnings or nothing.
+    The exit code is FAILED if there is a failure, NO_PERMISSION if there is none, but this user may not make all
+    checks, otherwise OK.
 
     Raises:
         PermissionDenied: `fix` is set and this process is not root.
@@ -149,7 +151,7 @@ def build_report(
     return Report(
         _title(diagnosis),
         checks,
-        notes=(*([fix_error] if fix_error else []), *_consequences(diagnosis), *remarks),
+        notes=(*([fix_error] if fix_error else []), *_consequences(diagnosis), *remarks, *_refused_note(diagnosis)),
         data={
             "findings": [_finding_data(finding) for finding in causes],
             "consequences": [{**_finding_data(finding), "of": cause} for finding, cause in diagnosis.consequences],
@@ -157,7 +159,20 @@ def build_report(
             "checks": [_run_data(run) for run in diagnosis.runs],
             "remarks": list(remarks),
         },
+        code=_incomplete_code(diagnosis),
     )
+
+
+def _incomplete_code(diagnosis: Diagnosis) -> ExitCode | None:
+    """None if the findings decide: nothing else was found, or all checks could be made."""
+    is_failed = any(finding.outcome is Outcome.FAILED for finding in diagnosis.causes)
+    return ExitCode.NO_PERMISSION if diagnosis.refused and not is_failed else None
+
+
+def _refused_note(diagnosis: Diagnosis) -> Iterator[str]:
+    if diagnosis.refused:
+        number = render_count(len(diagnosis.refused), "check")
+        yield f"Without root, {number} could not be made. Run: sudo litellmctl doctor"
 
 
 def _detail(finding: Finding) -> str:
@@ -194,6 +209,8 @@ def _title(diagnosis: Diagnosis) -> str:
     )
     skipped = len(diagnosis.unchecked)
     made = render_count(len(diagnosis.runs) - skipped, "check")
+    if diagnosis.refused and not found:
+        return f"not all checks could be made: {made} found no problem, {skipped} skipped"
     return f"{found or 'no problems found'}: {made}" + (f", {skipped} skipped" if skipped else "")
 
 
@@ -264,7 +281,8 @@ def _configurations(snapshot: Snapshot) -> Iterator[Path]:
     yield layout.real(layout.config_link)
     with contextlib.suppress(InstallerError, OSError):
         yield from snapshot.gateway.other_files
-    yield from sorted(path for path in layout.real(layout.configs).rglob("*") if path.is_file())
+    with contextlib.suppress(PermissionError):
+        yield from sorted(path for path in layout.real(layout.configs).rglob("*") if path.is_file())
 
 
 def _environment_of(snapshot: Snapshot) -> Mapping[str, str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from datetime import datetime
 
 from litellm_systemd.command import replace_process
 from litellm_systemd.env.secrets import redact
-from litellm_systemd.errors import CommandError, InputError, PermissionDenied, UsageError
+from litellm_systemd.errors import CommandError, InputError, UsageError
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import require_journal
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, filter_by_request, group_events, read_events
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
@@ -33,8 +33,10 @@ def show_logs(
     """Become journalctl for all units of ours. The messages are not redacted: it is the host's own journal.
 
     Raises:
+        PermissionDenied, Unavailable: as `errors`.
         MissingError: there is no journalctl.
     """
+    require_journal()
     count = lines if lines is not None or since or boot else 100
     output = "json" if as_json else None
     replace_process(
@@ -55,6 +57,7 @@ def errors(
 
     Raises:
         PermissionDenied: this user can't read the journal.
+        Unavailable: there is no journal.
         InputError: journalctl refuses a time, a boot or a priority.
     """
     events, notes = _events(layout, priority or "warning", since, boot)
@@ -107,12 +110,11 @@ def _events(
 ) -> tuple[tuple[LogEvent, ...], tuple[str, ...]]:
     """The events of a period, and a note if these are not all."""
     start = since if since or boot else _DAY
+    require_journal()
     try:
         journal = Systemctl(layout).entries(since=start, boot=boot, priority=priority)
     except CommandError as error:
         raise InputError(f"journalctl: {(error.stderr or error.message).strip()}", "man journalctl") from None
-    if not journal.entries and os.geteuid() != 0:
-        raise PermissionDenied("only root and the group systemd-journal can read the journal", "Run it with sudo.")
     return read_events(journal.entries), (_CUT,) if journal.is_cut else ()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.errors import InstallerError
+from litellm_systemd.errors import InstallerError, PermissionDenied
 from litellm_systemd.host.state import Action
 from litellm_systemd.report.report import Outcome
 
@@ -109,8 +109,8 @@ CHECK_TIMEOUT, TOTAL_TIMEOUT = 3.0, 4.5
 class CheckRun:
     """The result of one check.
 
-    `skip_reason` says why the check was not made or did not finish; empty if it finished. `details` are observations
-    that are not problems.
+    `skip_reason` says why the check was not made or did not finish; empty if it finished. `is_refused`: because this
+    user lacks a permission. `details` are observations that are not problems.
     """
 
     cause: Cause
@@ -118,6 +118,7 @@ class CheckRun:
     skip_reason: str = ""
     seconds: float = 0.0
     details: tuple[str, ...] = ()
+    is_refused: bool = False
 
     @property
     def failed(self) -> bool:
@@ -146,6 +147,11 @@ class Diagnosis:
     def unchecked(self) -> tuple[CheckRun, ...]:
         """The checks that were skipped or did not finish."""
         return tuple(run for run in self.runs if run.skip_reason)
+
+    @property
+    def refused(self) -> tuple[CheckRun, ...]:
+        """Those of them that this user lacks a permission for."""
+        return tuple(run for run in self.unchecked if run.is_refused)
 
     def _explained(self) -> Iterator[tuple[Finding, str]]:
         failed = {run.cause.id for run in self.runs if run.failed}
@@ -176,7 +182,8 @@ def run_checks(
             del waiting[check.cause.id]
             skip_reason = _skip_reason(check.cause, done)
             if skip_reason:
-                done[check.cause.id] = CheckRun(check.cause, skip_reason=skip_reason)
+                is_refused = any(done[name].is_refused for name in check.cause.requires if name in done)
+                done[check.cause.id] = CheckRun(check.cause, skip_reason=skip_reason, is_refused=is_refused)
             else:
                 running[check.cause.id] = check, min(time.monotonic() + check_timeout, end)
                 threading.Thread(target=_run, args=(snapshot, check, results), daemon=True).start()
@@ -207,6 +214,7 @@ def _skip_reason(cause: Cause, done: Mapping[str, CheckRun]) -> str:
 
 def _run(snapshot: Snapshot, check: DoctorCheck, results: queue.SimpleQueue[CheckRun]) -> None:
     began, findings, details, skip_reason = time.monotonic(), list[Finding](), list[str](), ""
+    is_refused = False
     try:
         for found in check.detect(snapshot):
             if isinstance(found, Finding):
@@ -214,12 +222,14 @@ def _run(snapshot: Snapshot, check: DoctorCheck, results: queue.SimpleQueue[Chec
             else:
                 details.append(found)
     except InstallerError as error:
-        skip_reason = error.message
+        skip_reason, is_refused = error.message, isinstance(error, PermissionDenied)
     except OSError as error:
+        is_refused = isinstance(error, PermissionError)
         skip_reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except Exception as error:  # one defective check must not stop the others
         skip_reason = f"this check has a defect: {type(error).__name__}: {error}"
-    results.put(CheckRun(check.cause, tuple(findings), skip_reason, time.monotonic() - began, tuple(details)))
+    seconds = time.monotonic() - began
+    results.put(CheckRun(check.cause, tuple(findings), skip_reason, seconds, tuple(details), is_refused))
 
 
 def _collect(
