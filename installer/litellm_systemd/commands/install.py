@@ -546,7 +546,10 @@ def uninstall(
 
 def _removal_notes(layout: Layout, plan: Plan, *, purge: bool) -> Iterator[str]:
     if not purge:
-        yield f"Kept: {layout.etc} with the keys and configurations, and {layout.state}."
+        yield (
+            f"Kept: {layout.etc} with the keys and configurations, {layout.state}, and the user"
+            f" {contract.SERVICE_USER}. {_later_purge(layout)}"
+        )
     for action in plan.actions:
         if action.verb is Verb.SAVE_EDITED:
             yield f"{action.target} was edited here: a copy is in {layout.edited}."
@@ -556,7 +559,15 @@ def _removal_notes(layout: Layout, plan: Plan, *, purge: bool) -> Iterator[str]:
             yield f"Kept: {drop_ins} with your drop-ins."
 
 
+def _later_purge(layout: Layout) -> str:
+    """How to remove what an uninstall keeps. It removes the litellmctl of the host too."""
+    if not layout.is_host:
+        return f"To remove them later, run: sudo litellmctl uninstall --purge --root {layout.root}"
+    kept = (path for path in (layout.etc, layout.state, layout.own_state) if layout.real(path).exists())
+    return f"To remove them later, run: sudo rm -rf {' '.join(kept)} && sudo userdel {contract.SERVICE_USER}"
+
+
 def _removal_question(*, purge: bool) -> str:
     if purge:
         return "Remove the service, its configurations, its keys and its data?"
-    return "Remove the service? Its configurations and keys are kept."
+    return "Remove the service? Its configurations and keys are kept without --purge."
