@@ -69,6 +69,7 @@ class ExitCode(IntEnum):
     SOFTWARE = 70
     OS_ERROR = 71
     CANT_CREATE = 73
+    IO_ERROR = 74
     TEMPORARY = 75
     PROTOCOL = 76
     NO_PERMISSION = 77

@@ -103,6 +103,12 @@ class CannotCreate(InstallerError):
     code = ExitCode.CANT_CREATE
 
 
+class OutputError(InstallerError):
+    """Something cannot be written: the output of a verb, or a file on a full or a damaged disk."""
+
+    code = ExitCode.IO_ERROR
+
+
 class Interrupted(BaseException):
     """A signal interrupts this run. Not an InstallerError, so that no handler treats it as a failed step."""
 
@@ -114,10 +120,14 @@ class Interrupted(BaseException):
         self.code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
 
 
-class CommandError(InstallerError):
-    """A program failed, with this `argv`, `returncode` and `stderr`."""
+class ProgramError(InstallerError):
+    """A program failed; the message has the cause."""
 
     code = ExitCode.OS_ERROR
+
+
+class CommandError(ProgramError):
+    """A program failed, with this `argv`, `returncode` and `stderr`."""
 
     def __init__(self, argv: tuple[str, ...], returncode: int, stderr: str, hint: str = "") -> None:
         last = stderr.strip().splitlines()[-1:] or ["it gave no reason"]

@@ -12,6 +12,7 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
 
@@ -28,6 +29,17 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHECK = "Check its content, then run"
 #: Root owns what is here. The links lead to what this process has open already.
 _STREAMS = (Path("/dev"), Path("/dev/fd"))
+
+
+def find_home(environ: Mapping[str, str]) -> Path:
+    """HOME, or the folder of the user database where HOME is unset or relative; / for a user that is not in it."""
+    home = Path(environ.get("HOME", ""))
+    if home.is_absolute():
+        return home
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        return Path("/")
 
 
 def read_regular(path: Path, limit: int = MAX_SIZE) -> bytes:

@@ -198,7 +198,7 @@ def test_package_that_conflicts(tmp_path: Path) -> None:
     wheel = own_wheel(tmp_path, "my_callback", "1.2", "click<1")
     with pytest.raises(InstallerError, match=r"my_callback-1\.2.* can't be added to the release: .*click") as caught:
         extend(find_source(), [str(wheel)])
-    assert caught.value.code == 1
+    assert caught.value.code == 71
 
 
 def test_wheel_that_does_not_exist(tmp_path: Path) -> None:

@@ -149,10 +149,22 @@ def test_a_shipped_configuration_before_an_install(here: Path, capsys: pytest.Ca
     assert out.startswith('resource "aws_iam_policy"')
 
 
+def test_no_policy_is_needed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A configuration that calls no model on Bedrock needs no policy: a note says so, and nothing is printed."""
+    out, err = ask(capsys, "iam-policy", "--offline", "-c", "demo.yml")
+    assert (out, err) == ("", "  demo.yml calls no model on Bedrock and needs no policy.\n")
+
+
+def test_no_models(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The models of a configuration without models are no empty table."""
+    (here / "empty.yml").write_text("general_settings: {pass_through_endpoints: [{path: /a, target: http://b}]}\n")
+    out, _ = ask(capsys, "models", "--offline", "-c", "./empty.yml")
+    assert out.splitlines() == [f"{here}/empty.yml serves 0 models"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["iam-policy", "--offline", "-c", "demo.yml"], 78, "calls no model on Bedrock"),
         (
             ["iam-policy", "--offline", "-c", "./mine.yml", "--account", "12345"],
             64,

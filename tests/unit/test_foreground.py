@@ -19,9 +19,9 @@ from litellm_systemd.instances.foreground import (
     ForegroundService,
     check_units,
     find_folders,
-    find_home,
     foreground_service,
 )
+from litellm_systemd.user_files import find_home
 
 UNIT = """\
 [Unit]

@@ -75,7 +75,7 @@ def build_report(gateway: GatewayConfig, served: tuple[ServedModel, ...], refusa
         tuple(_check(finding) for finding in findings),
         facts=tuple(_chains(gateway)),
         notes=tuple(notes),
-        table=Table(_COLUMNS, rows),
+        table=Table(_COLUMNS, rows) if rows else None,
         data={
             "source": gateway.source,
             "bedrock": {"asked": refusal is None, "refusal": refusal},
@@ -186,6 +186,8 @@ class _Subject:
 def iam_policy(request: Request, form: str = "json", *, offline: bool = False, account: str | None = None) -> Report:
     """The policy for a configuration. `data["text"]` is its text, the notes are for the user.
 
+    The text is empty if the configuration needs no policy: IAM takes none without statements.
+
     Args:
         request: names the environment and the configuration.
         form: one of FORMS.
@@ -194,7 +196,7 @@ def iam_policy(request: Request, form: str = "json", *, offline: bool = False, a
 
     Raises:
         UsageError: `account` is no account number.
-        InputError: a model has no region, or no model is on Bedrock.
+        InputError: a model has no region.
         InstallerError: there is no such configuration, or it can't be read.
     """
     if account is not None and not re.fullmatch(r"\d{12}", account):
@@ -204,7 +206,8 @@ def iam_policy(request: Request, form: str = "json", *, offline: bool = False, a
     grants = tuple(_grants(subject, answers, account or "*"))
     references = find_references(subject.environ)
     if not grants and not references:
-        raise InputError(f"{subject.gateway.source} calls no model on Bedrock", "It needs no policy.")
+        title = f"{subject.gateway.source} calls no model on Bedrock and needs no policy"
+        return Report(title, notes=(f"{title}.",), data={"policy": None, "text": ""})
     policy = build_policy(grants, tuple(_guardrails(subject, account or "*")), references, account=account or "*")
     return Report(
         f"the policy for {subject.gateway.source}",

@@ -13,14 +13,28 @@ from typing import Any
 
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, Selection, resolve, skipped_note
-from litellm_systemd.contract import ExitCode
+from litellm_systemd.contract import SERVICE_USER, ExitCode
+from litellm_systemd.doctor.check_files import is_readable
 from litellm_systemd.errors import InputError, InstallerError
-from litellm_systemd.gateway.config import ConfigError, GatewayConfig, LintFinding, Severity, lint, read_config
+from litellm_systemd.gateway.config import (
+    ConfigChoice,
+    ConfigError,
+    ConfigOrigin,
+    GatewayConfig,
+    LintFinding,
+    Severity,
+    lint,
+    read_config,
+    render_grant,
+)
+from litellm_systemd.gateway.config_types import Place
 from litellm_systemd.gateway.environment import unread_names
 from litellm_systemd.gateway.models import build_served, end_findings
+from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config
 from litellm_systemd.host.sandbox import host_findings
+from litellm_systemd.host.state import FileKind
 from litellm_systemd.releases.needs import package_findings
 from litellm_systemd.releases.source import installed_version
 from litellm_systemd.report.annotations import render_github, render_sarif
@@ -63,12 +77,13 @@ def check_config(request: Request, *, strict: bool = False) -> Report:
             "environment": None if selection.unknown else selection.dotenv.source,
             "findings": [_as_data(finding) for finding in findings],
         },
-        code=_exit_code(findings, strict=strict),
+        code=exit_code_of(findings, strict=strict),
         plain=True,
     )
 
 
-def _exit_code(findings: tuple[LintFinding, ...], *, strict: bool) -> ExitCode:
+def exit_code_of(findings: tuple[LintFinding, ...], *, strict: bool = False) -> ExitCode:
+    """CONFIG if there is an error; with `strict` FAILED for a warning."""
     if any(finding.severity is Severity.ERROR for finding in findings):
         return ExitCode.CONFIG
     return ExitCode.FAILED if strict and findings else ExitCode.OK
@@ -115,7 +130,7 @@ def _lines(findings: Iterable[LintFinding]) -> Iterator[Check]:
 def _lint(layout: Layout, config: GatewayConfig, selection: Selection) -> tuple[LintFinding, ...]:
     if selection.unknown:
         return lint(config, None)
-    here = host_findings(layout, config, selection.environ)
+    here = (*host_findings(layout, config, selection.environ), *_unreadable(layout, config, selection.config))
     findings = selection.locate((*lint(config, selection.environ), *here))
     if selection.is_installed:
         return findings
@@ -125,6 +140,24 @@ def _lint(layout: Layout, config: GatewayConfig, selection: Selection) -> tuple[
         replace(finding, severity=Severity.WARNING, remedy=remedy) if finding.code == "no-region" else finding
         for finding in findings
     )
+
+
+def _unreadable(layout: Layout, config: GatewayConfig, choice: ConfigChoice) -> Iterator[LintFinding]:
+    """Files of an installed configuration that root reads, but the user of the service does not."""
+    if choice.origin is not ConfigOrigin.INSTALLED or choice.path is None:
+        return
+    for path in (choice.path, *config.other_files):
+        found = (
+            observe_file(layout, f"/{path.relative_to(layout.root)}") if path.is_relative_to(layout.root) else None
+        )
+        if found is not None and found.kind is FileKind.FILE and not is_readable(found):
+            yield LintFinding(
+                Severity.ERROR,
+                "hidden-file",
+                Place(str(path)),
+                f"the user {SERVICE_USER} of the service can't read it",
+                f"Run: {render_grant(path)}",
+            )
 
 
 def _end_of_life(request: Request, config: GatewayConfig, selection: Selection) -> tuple[LintFinding, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from litellm_systemd.commands.config_check import environment_check, finding_checks
+from litellm_systemd.commands.config_check import environment_check, exit_code_of, finding_checks
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.install import build_config_file, kept_notes
 from litellm_systemd.commands.resolve import (
@@ -21,7 +21,6 @@ from litellm_systemd.commands.service_config import (
     prove_service,
     resolve_service,
 )
-from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import NotInstalled
 from litellm_systemd.gateway.config import lint
 from litellm_systemd.host.files import observe_file
@@ -64,15 +63,15 @@ def show_config(request: Request) -> Report:
     """
     selection = resolve(request, read_only=True)
     gateway = read_gateway(request.layout, selection.config, selection.settings.region)
-    findings = lint(gateway, None if selection.unknown else selection.environ)
     lacking, needs = package_findings(request.layout, gateway)
+    findings = (*lint(gateway, None if selection.unknown else selection.environ), *lacking)
     return Report(
         f"{gateway.source} serves {render_count(len(gateway.names), 'model')}",
-        (*finding_checks((*findings, *lacking)), *environment_check(selection)),
+        (*finding_checks(findings), *environment_check(selection)),
         facts=(*((model.name, model.provider_model) for model in gateway.models), *gateway.aliases),
         notes=(*needs, *skipped_note(selection.config)),
         data={"source": gateway.source, "digest": gateway.digest, "models": list(gateway.names)},
-        code=ExitCode.OK,
+        code=exit_code_of(findings),
     )
 
 

@@ -20,7 +20,7 @@ from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.errors import InputError, InstallerError, PermissionDenied, UsageError
 from litellm_systemd.report.report import Report
 from litellm_systemd.resources import EXAMPLE_ENV, read_config
-from litellm_systemd.user_files import write_output
+from litellm_systemd.user_files import find_home, write_output
 
 _AS_AWS = "Write it as AWS does: us-east-1, eu-central-1."
 
@@ -45,8 +45,7 @@ def find_invoker(environ: Mapping[str, str]) -> Invoker:
                 f"SUDO_USER={name}: there is no such user here", "Run the command without sudo."
             ) from None
         return Invoker(Path(entry.pw_dir), entry.pw_uid, entry.pw_gid)
-    home = environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
-    return Invoker(Path(home), os.geteuid(), os.getegid())
+    return Invoker(find_home(environ), os.geteuid(), os.getegid())
 
 
 def init(

@@ -37,11 +37,12 @@ from litellm_systemd.host.state import FileKind, FileState, HostState, Running
 from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
 from litellm_systemd.install.apply import Say
-from litellm_systemd.instances.foreground import Folders, check_units, find_folders, find_home, foreground_service
+from litellm_systemd.instances.foreground import Folders, check_units, find_folders, foreground_service
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.inventory import read_release
 from litellm_systemd.releases.source import Checkout, find_source, installed_version
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
+from litellm_systemd.user_files import find_home
 from litellm_systemd.verify.run import Scope, verify
 
 #: A clone has its own: none of these is copied as a whole.
@@ -96,7 +97,7 @@ def _sort(inputs: Iterable[Path], cwd: Path) -> tuple[tuple[Path, ...], tuple[Pa
 def _needed(environ: Mapping[str, str]) -> Iterator[Path]:
     """Folders that litellmctl itself needs: its venv and Python, the checkout, uv's and pip's caches."""
     yield from (Path(sys.prefix), Path(sys.base_prefix))
-    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(environ.get("XDG_CACHE_HOME") or find_home(environ) / ".cache")
     yield from (Path(environ.get(f"{tool.upper()}_CACHE_DIR") or cache / tool) for tool in ("uv", "pip"))
     try:
         origin = find_source().origin

@@ -39,6 +39,8 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, read_installed, read_manifest
 from litellm_systemd.host.state import FileKind, FileState, link
 from litellm_systemd.resources import config_names
+from litellm_systemd.resources import read_config as read_shipped
+from litellm_systemd.user_files import find_home, read_regular
 
 DEFAULT_CONFIG = "iam_role_config.yml"
 
@@ -142,7 +144,7 @@ def _with_profile_region(layout: Layout, settings: Settings, *, read_only: bool)
     """
     if settings.region is not None:
         return settings
-    homes = (layout.real(layout.state), *((Path.home(),) if read_only else ()))
+    homes = (layout.real(layout.state), *((find_home(os.environ),) if read_only else ()))
     region = find_profile_region(settings.environment, *homes)
     if region is None:
         return settings
@@ -246,10 +248,21 @@ def find_config(request: Request, name: str) -> ConfigChoice:
 
 
 def skipped_note(choice: ConfigChoice) -> tuple[str, ...]:
-    """A note about a file in the current folder that has the name of the chosen configuration and was not used."""
-    if choice.passed_over is None:
+    """A note about a file in the current folder that has the name of the chosen configuration and was not used.
+
+    None if the two have the same content, as after an install of that file.
+    """
+    if choice.passed_over is None or _is_same(choice.passed_over, choice):
         return ()
     return (f"{choice.passed_over} was not used. To use it: -c ./{choice.passed_over.name}",)
+
+
+def _is_same(own: Path, choice: ConfigChoice) -> bool:
+    try:
+        used = read_shipped(choice.name).encode() if choice.path is None else read_regular(choice.path)
+        return read_regular(own) == used
+    except (OSError, ValueError):
+        return False
 
 
 def installed_configs(layout: Layout) -> tuple[str, ...]:

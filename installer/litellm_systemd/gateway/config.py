@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import pwd
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -22,7 +23,7 @@ import yaml
 from litellm_systemd.bedrock.models import localize as localize
 from litellm_systemd.bedrock.models import profiles_outside_geography as profiles_outside_geography
 from litellm_systemd.bounded_yaml import FastLoader, TooLarge, check_size
-from litellm_systemd.contract import CONFIG_FILE
+from litellm_systemd.contract import CONFIG_FILE, SERVICE_USER
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, UsageError
 from litellm_systemd.gateway.config_types import (
     REFERENCE,
@@ -237,7 +238,9 @@ def read_text(path: Path, shown: str, by: str = "", read: Callable[[Path], bytes
         hint = "Give the path of a LiteLLM configuration."
         raise MissingError(f"{shown}{by} doesn't exist", hint) from None
     except PermissionError:
-        hint = "Run the command with sudo, or make the file readable."
+        # The service reads it too, and has no sudo.
+        with_sudo = "Run the command with sudo, or make the file readable."
+        hint = f"Run: {render_grant(path)}" if _is_service() else with_sudo
         raise PermissionDenied(f"{shown}{by} can't be read", hint) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -247,6 +250,18 @@ def read_text(path: Path, shown: str, by: str = "", read: Callable[[Path], bytes
         raise InputError(
             f"{shown}{by} can't be read: {reason}", "Give the path of a LiteLLM configuration."
         ) from None
+
+
+def render_grant(path: Path) -> str:
+    """The command that lets the user of the service read a file."""
+    return f"sudo chgrp {SERVICE_USER} {path} && sudo chmod g+r {path}"
+
+
+def _is_service() -> bool:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name == SERVICE_USER
+    except KeyError:
+        return False
 
 
 def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, Any], Marks]:

@@ -7,7 +7,6 @@ watchdog (systemd.exec(5), sd_notify(3)). Not imitated: the user, the sandbox, t
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import shutil
 import socket
@@ -45,17 +44,6 @@ class Folders:
     def log(self) -> Path:
         """The log file of the service."""
         return self.state / "litellm" / "litellm.log"
-
-
-def find_home(environ: Mapping[str, str]) -> Path:
-    """HOME, or the folder of the user database where HOME is unset or relative; / for a user that is not in it."""
-    home = Path(environ.get("HOME", ""))
-    if home.is_absolute():
-        return home
-    try:
-        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
-    except KeyError:
-        return Path("/")
 
 
 def find_folders(environ: Mapping[str, str], home: Path) -> Folders:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litellm_systemd.command import run
-from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, UsageError
+from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, ProgramError, UsageError
 from litellm_systemd.gateway.packages import canonical, group_names, locked_names, read_groups
 from litellm_systemd.releases.archive import file_entry
 from litellm_systemd.releases.requirements_lock import Pin, join_lock, parse_lock, render_lock, split_lock
@@ -267,7 +267,7 @@ class _Resolver:
             close = get_close_matches(name, group_names(), n=1, cutoff=0.8)
             guess = f"Did you mean the group {close[0]}? " if close else ""
             hint = f"{guess}The other packages of the release keep their versions. {error.hint}"
-            raise InstallerError(f"{name} can't be added to the release: {find_cause(error)}", hint) from error
+            raise ProgramError(f"{name} can't be added to the release: {find_cause(error)}", hint) from error
         # An index may have another file of the same version.
         digest = () if wheel is None else (file_entry(wheel)[0],)
         return tuple(

@@ -29,7 +29,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlparse
 
 from litellm_systemd.command import inherited_environment, module_argv, run
-from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, Unavailable, UsageError
+from litellm_systemd.errors import (
+    CommandError,
+    InputError,
+    InstallerError,
+    MissingError,
+    ProgramError,
+    Unavailable,
+    UsageError,
+)
 from litellm_systemd.gateway.packages import read_groups
 from litellm_systemd.host.observe import RELEASE_MARK
 from litellm_systemd.releases.bad_versions import find_bad
@@ -430,7 +438,7 @@ def fetch_litellm(version: str, scratch: Path, say: Callable[[str], None] = lamb
     try:
         lock = (_by_uv if find_uv() else _by_pip)(source, requirements, scratch)
     except CommandError as error:
-        raise InstallerError(f"no lock for LiteLLM {version}: {find_cause(error)}", error.hint) from error
+        raise ProgramError(f"no lock for LiteLLM {version}: {find_cause(error)}", error.hint) from error
     if (found := pinned_version(lock, "litellm")) != version:
         raise InstallerError(
             f"the new lock has {f'LiteLLM {found}' if found else 'no LiteLLM'}, not {version}", "Report this."
