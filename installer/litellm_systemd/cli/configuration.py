@@ -12,6 +12,7 @@ import click
 
 from litellm_systemd.cli.program import (
     ENV_FILE,
+    PATH,
     cli,
     config_option,
     env_file_option,
@@ -153,14 +154,15 @@ def iam_policy(
     report = bedrock.iam_policy(request, form, offline=offline, account=account)
     for note in report.notes:
         say(note)
-    click.echo(report.data["text"])
+    if report.data["text"]:
+        click.echo(report.data["text"])
 
 
 @cli.command()
 @click.argument("name", required=False)
 @click.option(
     *ENV_FILE,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="The environment. Default: as installed, else .env here.",
 )

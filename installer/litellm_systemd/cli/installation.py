@@ -12,6 +12,7 @@ import click
 
 from litellm_systemd.cli.program import (
     ENV_FILE,
+    PATH,
     cli,
     config_option,
     env_file_option,
@@ -33,14 +34,14 @@ with_option = click.option(
     "--with", "wanted", multiple=True, metavar="NAME", help="Add a group, NAME==VERSION or the path of a wheel."
 )
 bundle_option = click.option(
-    "--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Install from this bundle, without a network."
+    "--bundle", type=PATH, metavar="FILE", help="Install from this bundle, without a network."
 )
 
 
 @cli.command()
 @click.option(
     *ENV_FILE,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     default=Path(".env"),
     help="Write this file. Default: .env.",
@@ -241,7 +242,8 @@ def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
         except click.Abort:  # Ctrl-C, or the end of the input
             if sys.stdin.isatty():
                 raise
-            raise UsageError("there is no terminal to ask for consent", "Use --yes.") from None
+            hint = f"To uninstall without a question: sudo litellmctl uninstall{' --purge' if purge else ''} --yes"
+            raise UsageError("there is no terminal to ask for consent", f"{hint}.") from None
 
     return install.uninstall(layout_of(root), purge=purge, confirm=confirm, wait=wait, say=say)
 
@@ -255,7 +257,7 @@ def _as_json() -> bool:
 @click.option(
     "--from",
     "file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Use this wheel of litellm-systemd, or this bundle.",
 )
@@ -334,7 +336,7 @@ def prune(keep: int, wait: bool) -> Report:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Write this file. Default: a name with all versions.",
 )
@@ -344,9 +346,7 @@ def prune(keep: int, wait: bool) -> Report:
     type=click.Choice(["x86_64", "aarch64"]),
     help="Build for this architecture. Default: this machine's.",
 )
-@click.option(
-    "--wheels", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep downloaded packages in this folder."
-)
+@click.option("--wheels", type=PATH, metavar="FOLDER", help="Keep downloaded packages in this folder.")
 @with_option
 @config_option
 @reports

@@ -5,6 +5,7 @@ Each verb imports what it needs when it runs, so that --help stays fast.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -17,9 +18,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from litellm_systemd.cli.streams import open_streams
 from litellm_systemd.command import interruptible
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.errors import InstallerError, Interrupted, MissingError
+from litellm_systemd.errors import (
+    InstallerError,
+    Interrupted,
+    MissingError,
+    OutputError,
+    PermissionDenied,
+    remedy_of,
+)
 from litellm_systemd.report.progress import Progress
 from litellm_systemd.report.report import printable
 
@@ -28,19 +37,23 @@ if TYPE_CHECKING:
     from litellm_systemd.host.layout import Layout
     from litellm_systemd.report.report import Report
 
+#: Errors of a file system that is full, read-only or damaged (errno(3)).
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+#: A path, whose permissions the verb checks: click's message and exit code would be those of a usage error.
+PATH = click.Path(path_type=Path, readable=False)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-root_option = click.option(
-    "--root", type=click.Path(path_type=Path), default=Path("/"), help="Use this folder as the root: for images."
-)
+root_option = click.option("--root", type=PATH, default=Path("/"), help="Use this folder as the root: for images.")
 wait_option = click.option("--wait", is_flag=True, help="Wait for another running litellmctl to end.")
 eol_option = click.option("--allow-eol", is_flag=True, help="Accept models after their end of life on Bedrock.")
 config_option = click.option("-c", "--config", metavar="CONFIG", help="A name from 'config list', or a path.")
 ENV_FILE = ("-e", "--env-file")
 env_file_option = click.option(
     *ENV_FILE,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="The environment. Default: .env here, else as installed.",
 )
@@ -48,17 +61,28 @@ env_file_option = click.option(
 
 def main() -> None:
     """Run litellmctl as the console script does."""
+    open_streams()
     sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: list[str]) -> int:
     """Run litellmctl and return its exit code. Errors become a message on standard error."""
+    try:
+        return _run(arguments)
+    except OutputError as error:
+        # Not as JSON, which would be written to the output that failed.
+        return _refuse(error.message, error.hint, error.code, as_json=False)
+
+
+def _run(arguments: list[str]) -> int:
     # Read before parsing: a usage error depends on them too.
     as_json, debug = "--json" in arguments, "--debug" in arguments
     say.is_verbose = True
     try:
         with interruptible(), closing(say):
             return int(cli.main(arguments, prog_name="litellmctl", standalone_mode=False) or 0)
+    except OutputError:
+        raise
     except InstallerError as error:
         if debug:
             raise
@@ -79,10 +103,23 @@ def run_command(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
+        refusal = _refusal_of(error)
+        if refusal is not None:
+            return _refuse(refusal.message, refusal.hint, refusal.code, as_json=as_json)
         message = f"this is a defect of litellmctl: {type(error).__name__}: {error}"
         return _refuse(
             message, "'litellmctl --debug VERB' shows where; please report it.", ExitCode.SOFTWARE, as_json=as_json
         )
+
+
+def _refusal_of(error: Exception) -> InstallerError | None:
+    """The refusal of the kernel that no verb expected: a permission, or a disk. None for a defect."""
+    if not isinstance(error, OSError):
+        return None
+    message = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    if isinstance(error, PermissionError):
+        return PermissionDenied(message, "Run the command with sudo." if os.geteuid() != 0 else remedy_of(error))
+    return OutputError(message, remedy_of(error)) if error.errno in _STORAGE else None
 
 
 def help_hint(arguments: list[str]) -> str:
@@ -93,7 +130,7 @@ def help_hint(arguments: list[str]) -> str:
 def _find_verb(arguments: list[str]) -> tuple[str, click.Command]:
     """The verb in a command line, or the deepest group, with its full name."""
     path, command = ["litellmctl"], cast("click.Command", cli)
-    for word in arguments:
+    for word in arguments[1:] if arguments[:1] == ["help"] else arguments:
         if isinstance(command, click.Group) and word in command.commands:
             path.append(word)
             command = command.commands[word]
@@ -153,20 +190,16 @@ def reports(verb: Command) -> Command:
 def show(report: Report, *, as_json: bool, text: str | None = None) -> int:
     """Print a report, or `text` in place of it, and return its exit code."""
     say.close()
-    try:
-        if text is None:
-            _print(report, as_json=as_json)
-        else:
-            click.echo(text)
-    except BrokenPipeError:
-        # The reader closed the pipe, as `| head` does. Redirect the rest, so that closing stdout cannot fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if text is None:
+        _print(report, as_json=as_json)
+    else:
+        click.echo(text)
     return int(report.exit_code)
 
 
 def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
-        click.echo(report.as_json())
+        click.echo(report.as_json(escaped=not _is_unicode()))
         return
     if report.plain:
         _show_lines(report)
@@ -181,6 +214,10 @@ def _print(report: Report, *, as_json: bool) -> None:
         click.echo(f"  {printable(note)}")
     if report.title:
         click.secho(printable(report.title), bold=True)
+
+
+def _is_unicode() -> bool:
+    return (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
 def _show_lines(report: Report) -> None:
@@ -238,7 +275,8 @@ class _Verbs(click.Group):
         ("Upgrade", ("upgrade", "rollback", "releases", "bundle")),
         ("Run", ("start", "stop", "restart", "reload", "enable", "disable", "run")),
         ("Diagnose", ("status", "verify", "doctor", "logs")),
-        ("Configure", ("config", "client", "models", "iam-policy", "completion")),
+        ("Configure", ("config", "client", "models", "iam-policy")),
+        ("Learn", ("help", "version", "completion")),
     )
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -251,11 +289,39 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="litellm-systemd", prog_name="litellmctl", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show a traceback for an error.")
-def cli(debug: bool) -> None:  # noqa: ARG001 - run_command reads it, before parsing
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:  # noqa: ARG001 - run_command reads it, before parsing
     """Run the LiteLLM Proxy as a systemd service.
 
     'litellmctl init' writes a .env file, 'sudo litellmctl install' turns it into a service, and 'litellmctl verify'
     proves that it works. For daily use, systemctl and journalctl -u litellm are enough.
     """
+    # click does not know the two (https://no-color.org).
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False
     # Before any verb: paths on the command line, uv and pip rely on the current folder.
     _require_folder()
+
+
+@cli.command("help")
+@click.argument("verb", nargs=-1)
+@click.pass_context
+def show_help(context: click.Context, verb: tuple[str, ...]) -> None:
+    """Print the help of a verb, such as 'config show'."""
+    found, command = context.find_root(), context.find_root().command
+    for name in verb:
+        below = command.get_command(found, name) if isinstance(command, click.Group) else None
+        if below is None:
+            # click's own message for `litellmctl NAME`, which names similar verbs.
+            raise click.UsageError(f"No such command '{' '.join(verb)}'.")
+        command, found = below, click.Context(below, info_name=name, parent=found)
+    click.echo(command.get_help(found))
+
+
+@cli.command("version")
+@reports
+def show_version() -> Report:
+    """Print the versions of litellmctl, LiteLLM and the host."""
+    from litellm_systemd.commands import version
+
+    return version.version(layout_of())

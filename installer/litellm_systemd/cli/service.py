@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from litellm_systemd.cli.program import (
+    PATH,
     cli,
     config_option,
     env_file_option,
@@ -75,7 +76,7 @@ def _say(change: Change, report: Report, *, as_json: bool) -> None:
     click.secho(f"{moment}  {change.as_line()}", fg=_COLOURS.get(change.check.outcome.value))
 
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, readable=False, path_type=Path)
 
 
 def _add_unit_verb(name: str, text: str, *, takes_config: bool) -> None:
@@ -108,7 +109,7 @@ def status() -> Report:
 
 @cli.command()
 @click.option("--fix", is_flag=True, help="Show and apply the repairs that carry no risk.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Write an archive for a bug report, without secrets.")
+@click.option("--bundle", type=PATH, help="Write an archive for a bug report, without secrets.")
 @reports
 def doctor(fix: bool, bundle: Path | None) -> Report:
     """Find the causes of problems and their remedies.
@@ -227,6 +228,7 @@ def verify(
     if (env_file or config) and not fallbacks:
         raise click.UsageError("-c and -e need --fallbacks: without it, the running gateway is verified")
     from litellm_systemd.commands import service, verify
+    from litellm_systemd.commands.status import require_running
 
     files = verify.Files(junit, html)
     files.require_places()
@@ -255,6 +257,8 @@ def verify(
             wait=wait,
             say=say,
         )
+        if not base_url and not watch:
+            require_running(layout_of())
     origin = verify.VerifyTarget(is_own=not (base_url or env_file or config), is_throwaway=fallbacks)
     prove_and_keep = partial(_prove_and_keep, prove, files, origin)
     if watch:
