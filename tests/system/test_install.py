@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from box import Box, BoxError
 from service import BASE, chat, ctl, key, refused, state, with_model
+from tests import every_verb
 from tests.files import Files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -324,12 +325,30 @@ def test_logs(shared_box: Box) -> None:
     assert all("MESSAGE" in json.loads(line) for line in lines)
 
 
-def test_verify_of_a_stopped_service(idle_box: Box) -> None:
-    """`verify` of a stopped service has one failure with the remedy, not ten."""
-    done = idle_box.run(("/usr/local/bin/litellmctl", "verify", "--json"), check=False)
-    outcomes = [check["outcome"] for check in json.loads(done.stdout)["checks"]]
-    assert (done.returncode, outcomes.count("failed"), set(outcomes)) == (1, 1, {"failed", "skipped"})
-    assert "systemctl status litellm" in done.stdout
+def test_every_verb_without_root(shared_box: Box) -> None:
+    """Without root on an installed host, every verb with every flag ends in a documented exit code with a message,
+    and in 74 where its output is lost. Members of the groups systemd-journal and litellm see more.
+    """
+    for group, logs, listed in (("", 77, 77), ("systemd-journal", 0, 77), ("litellm", 77, 0)):
+        number = shared_box.run(("getent", "group", group)).stdout.split(":")[2:3] if group else []
+        argv = ("/opt/litellm-systemd/current/bin/python", "-I", every_verb.__file__, "65534", *number)
+        runs = json.loads(shared_box.run(argv, timeout=600).stdout)
+        assert every_verb.mistakes(runs) == []
+        codes = {run["arguments"]: run["code"] for run in runs if run["stdout"] == "pipe"}
+        assert (codes["status"], codes["verify"], codes["doctor"], codes["stop"]) == (0, 77, 77, 77)
+        assert (codes["logs"], codes["config list"]) == (logs, listed)
+
+
+def test_a_stopped_service(idle_box: Box) -> None:
+    """`status` and `verify` of a stopped service report how to start it; `status` of a failed one has the cause."""
+    for verb in ("status", "verify"):
+        done = idle_box.run(("/usr/local/bin/litellmctl", verb), check=False)
+        assert (done.returncode, "sudo litellmctl start" in done.stdout + done.stderr) == (69, True)
+    idle_box.write("/etc/litellm/configs/demo.yml", "model_list: [\n", 0o640, "root:litellm")
+    assert idle_box.run(("/usr/local/bin/litellmctl", "start"), check=False).returncode == 69
+    last = idle_box.run(("/usr/local/bin/litellmctl", "status"), check=False).stdout.splitlines()[-1]
+    assert last.startswith("litellm.service is failed: /etc/litellm/configs/demo.yml:2:1: ")
+    assert last.endswith("For the cause, run: sudo litellmctl doctor")
 
 
 # --- taking away ---
