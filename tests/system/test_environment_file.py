@@ -11,7 +11,8 @@ from box import Box, Image, Namespaces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from litellm_systemd.env.dotenv import check_assignment, parse_environment_file
+from litellm_systemd.env.dotenv import check_assignment
+from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.env.settings import Dotenv, build_settings, parse_dotenv
 from litellm_systemd.errors import InputError
 from litellm_systemd.install.render import render_environment

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_systemd.env.dotenv import check_assignment, parse_environment_file, quote, render_assignments
+from litellm_systemd.env.dotenv import check_assignment, quote, render_assignments
+from litellm_systemd.env.environment_file import parse_environment_file, read_environment_text
 from litellm_systemd.errors import InputError
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True)
@@ -70,3 +71,42 @@ def test_not_text(value: str) -> None:
     """NUL, a surrogate or a noncharacter, which systemd rejects, is refused with the name of the variable."""
     with pytest.raises(InputError, match="X contains a character that systemd rejects"):
         check_assignment("X", value, "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said", "lost"),
+    [
+        ('A="1\nPORT="4000"\nB=2\n', 1, "A has no closing quote and goes on to line 2; PORT", ("PORT",)),
+        ("B=2\n\nA='1\nPORT=4000\n", 3, "A has no closing quote", ("PORT",)),
+        ('A="1\n', 1, "A has no closing quote", ()),
+        ("A=C:\\\nPORT=4000\n", 1, "A ends with a backslash", ("PORT",)),
+        ("# C:\\\nPORT=4000\n", 1, "the comment ends with a backslash", ("PORT",)),
+        ("B=2\nexport A=1\n", 2, "'export' makes the name of A invalid", ("A",)),
+        ("\ufeffA=1\n", 1, "a byte order mark makes the name of A invalid", ("A",)),
+        ("MY-KEY=1\n", 1, "'MY-KEY' is not a valid name", ()),
+        ("A=1\njunk\n", 2, "not an assignment", ()),
+        ("A=1\nA=2\n", 2, "A is set again, and overrides line 1", ()),
+    ],
+)
+def test_faults(text: str, line: int, said: str, lost: tuple[str, ...]) -> None:
+    """A line that systemd reads differently from how it looks is found, with the variables that are lost."""
+    (fault,) = read_environment_text(text).faults
+    assert (fault.line, fault.lost) == (line, lost)
+    assert said in fault.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("A = 'x'\r\nB=2\r\n", id="spaces and CRLF"),
+        pytest.param('A="{\n  \\"a\\": 1\n}"\nB=1\n', id="a value with several lines"),
+        pytest.param('A="one\nB=2\n"\nC=1\n', id="an assignment as a part of a value"),
+        pytest.param("A=1\nA=1\n", id="the same twice"),
+        pytest.param("A='it'\"'\"'s'\n", id="joined quotes"),
+        pytest.param('A="1\nPORT="4000"\nPORT=1\n', id="set again after it was lost"),
+        pytest.param("# it's \"fine\n\n; so\n", id="quotes in comments"),
+    ],
+)
+def test_no_faults(text: str) -> None:
+    """What systemd reads as it looks is no fault."""
+    assert read_environment_text(text).faults == ()

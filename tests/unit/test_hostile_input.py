@@ -22,7 +22,8 @@ from dotenv import dotenv_values
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from litellm_systemd.env.dotenv import check_assignment, parse_dotenv, parse_environment_file, render_assignments
+from litellm_systemd.env.dotenv import check_assignment, parse_dotenv, render_assignments
+from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import find_layout, read_manifest, render_manifest

@@ -26,7 +26,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.engine import CheckRun, Diagnosis, Finding, run_checks
 from litellm_systemd.doctor.registry import CHECKS, collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.dotenv import parse_environment_file
+from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.env.secrets import Scrubber, is_secret_variable
 from litellm_systemd.errors import CannotCreate, InputError, InstallerError, MissingError
 from litellm_systemd.host.layout import Layout

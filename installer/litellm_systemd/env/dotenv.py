@@ -1,8 +1,8 @@
-"""Files of environment variables: read a `.env` as python-dotenv does, write and read systemd's.
+"""Files of environment variables: read a `.env` as python-dotenv does, and write the EnvironmentFile of systemd.
 
 Each variable of a `.env` keeps its line for messages. The grammar of EnvironmentFile= looks like dotenv's, but
-differs: a mapping is written so that the service gets it unchanged. Sources: systemd.exec(5) "EnvironmentFile=",
-src/basic/env-file.c (the parser) and src/basic/env-util.c (valid names and values).
+differs (`environment_file`): a mapping is written so that the service gets it unchanged. Sources: systemd.exec(5)
+"EnvironmentFile=" and src/basic/env-util.c (valid names and values).
 """
 
 from __future__ import annotations
@@ -40,13 +40,6 @@ RESERVED = frozenset(
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # SHELL_NEED_ESCAPE: inside double quotes, a backslash escapes these characters and a newline.
 _ESCAPED = re.compile(r'(["\\`$])')
-_SPACE = " \t"
-# A repeated group remembers each of its matches: the runs of plain characters are outside of the groups or one match.
-# One statement: a comment, a line without "=" (dropped, as systemd does), or a name up to its "=".
-_HEAD = re.compile(r"\s*(?:[#;][^\n\r\\]*(?:\\.[^\n\r\\]*)*\\?|(?P<name>[^=\n\r]*)=|[^=\n\r]*)", re.DOTALL)
-_QUOTED = re.compile(r"[ \t]*(?:'(?P<single>[^']*)'?|\"(?P<double>[^\"\\]*(?:\\.[^\"\\]*)*)\"?)", re.DOTALL)
-_BARE = re.compile(r"[ \t]*((?:\\.|[^ \t\n\r\\]+|[ \t]+(?=[^ \t\n\r]))*)[ \t]*\\?", re.DOTALL)
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 #: More blanks in a row take python-dotenv quadratic time: its search for a comment starts at each of them.
 _MAX_BLANKS = 500
@@ -57,16 +50,21 @@ _TEXT_HINT = "Use UTF-8 text without NUL and noncharacters. Encode other values,
 
 @dataclass(frozen=True, slots=True)
 class Dotenv:
-    """The variables of one file, and the line that last set each of them."""
+    """The variables of one file, and the line that last set each of them; `files` has those that others set."""
 
     source: str
     values: Mapping[str, str] = field(repr=False)
     lines: Mapping[str, int] = field(repr=False, default_factory=dict)
+    files: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    def file_of(self, name: str) -> str:
+        """The file that set a variable last; the main one for a variable that is not set."""
+        return self.files.get(name, self.source)
 
     def where(self, name: str) -> str:
         """The position of a variable for messages: `.env:12`, or only the file."""
         line = self.lines.get(name)
-        return self.source if line is None else f"{self.source}:{line}"
+        return self.file_of(name) if line is None else f"{self.file_of(name)}:{line}"
 
 
 def read_dotenv(path: Path) -> Dotenv:
@@ -194,42 +192,3 @@ def quote(value: str) -> str:
 def render_assignments(environment: Mapping[str, str]) -> str:
     """The lines of an EnvironmentFile, one variable each (a value with newlines takes several)."""
     return "".join(f"{name}={quote(value)}\n" for name, value in environment.items())
-
-
-def parse_environment_file(text: str) -> dict[str, str]:
-    """Parse an EnvironmentFile as systemd does, including manual edits.
-
-    Lines that systemd ignores (comments, `export X=1`, an invalid name) are ignored here too.
-    """
-    found: dict[str, str] = {}
-    position = 0
-    while match := _HEAD.match(text, position):
-        position = match.end()
-        if (name := match["name"]) is not None:
-            value, position = _parse_value(text, position)
-            if _NAME.fullmatch(name.rstrip(_SPACE)):
-                found[name.rstrip(_SPACE)] = value
-        if position >= len(text):
-            break
-    return found
-
-
-def _parse_value(text: str, position: int) -> tuple[str, int]:
-    """Parse a value: any number of quoted parts, then an optional bare part. Return it and the position after it."""
-    parts = []
-    while match := _QUOTED.match(text, position):
-        position = match.end()
-        double = match["double"]
-        parts.append(match["single"] if double is None else _ESCAPE.sub(_unescape_double, double))
-    bare = _BARE.match(text, position)
-    if bare is None:  # pragma: no cover - the pattern matches the empty string
-        return "".join(parts), position
-    parts.append(_ESCAPE.sub(lambda escape: escape[1].strip("\n"), bare[1]))
-    return "".join(parts), bare.end()
-
-
-def _unescape_double(match: re.Match[str]) -> str:
-    follower = match[1]
-    if follower == "\n":
-        return ""
-    return follower if follower in '"\\`$' else match[0]

@@ -16,7 +16,7 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.command import run, runtime_argv
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env.dotenv import parse_environment_file
+from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import (
     CommandError,

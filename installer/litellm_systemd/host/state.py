@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from litellm_systemd.contract import SECRETS_FILE
-from litellm_systemd.env.dotenv import parse_environment_file, render_assignments
+from litellm_systemd.env.dotenv import render_assignments
+from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.env.secrets import MASK, is_secret_variable, mask_environment, mask_lines, mask_yaml, redact
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litellm_systemd.command import Child, minimal_environment, run
-from litellm_systemd.env.dotenv import parse_environment_file
+from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import MissingError, Unavailable
 from litellm_systemd.host.layout import Layout
 

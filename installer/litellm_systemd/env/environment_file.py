@@ -1,0 +1,136 @@
+"""systemd's EnvironmentFile=: parse it as systemd does, and find lines that it reads differently from how they look.
+
+Sources: systemd.exec(5) "EnvironmentFile=", src/basic/env-file.c (the parser).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SPACE = " \t"
+# A repeated group remembers each of its matches: the runs of plain characters are outside of the groups or one match.
+# One statement: a comment, a line without "=" (dropped, as systemd does), or a name up to its "=".
+_HEAD = re.compile(
+    r"\s*(?:(?P<comment>[#;][^\n\r\\]*(?:\\.[^\n\r\\]*)*\\?)|(?P<name>[^=\n\r]*)=|(?P<dropped>[^=\n\r]*))", re.DOTALL
+)
+_QUOTED = re.compile(
+    r"[ \t]*(?:'(?P<single>[^']*)(?P<end>'?)|\"(?P<double>[^\"\\]*(?:\\.[^\"\\]*)*)(?P<end2>\"?))", re.DOTALL
+)
+_BARE = re.compile(r"[ \t]*((?:\\.|[^ \t\n\r\\]+|[ \t]+(?=[^ \t\n\r]))*)[ \t]*\\?", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+#: An assignment on a line of its own inside quotes or a comment.
+_SWALLOWED = re.compile(r"[\n\r][ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=")
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A line that systemd reads differently from how it looks.
+
+    `text` says what is wrong, without a value; `lost` are the variables that the line seems to set and does not.
+    """
+
+    line: int
+    text: str
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentFile:
+    """The variables of a file, the line that last sets each of them, and the faults in the order of the lines."""
+
+    values: dict[str, str] = field(default_factory=dict, repr=False)
+    lines: dict[str, int] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+
+
+def parse_environment_file(text: str) -> dict[str, str]:
+    """The variables of an EnvironmentFile as systemd reads them, manual edits included.
+
+    Lines that systemd ignores (comments, `export X=1`, an invalid name) are ignored here too.
+    """
+    return read_environment_text(text).values
+
+
+def read_environment_text(text: str) -> EnvironmentFile:
+    """As `parse_environment_file`, with lines and faults."""
+    values, lines, faults = dict[str, str](), dict[str, int](), list[Fault]()
+    position, line, counted = 0, 1, 0
+    while match := _HEAD.match(text, position):
+        # Counted step by step: from the start each time would take quadratic time.
+        begin = match.end() - len(match[0].lstrip())
+        line, counted = line + text.count("\n", counted, begin), begin
+        position = match.end()
+        if match["comment"] and (lost := tuple(_SWALLOWED.findall(match["comment"]))):
+            faults.append(Fault(line, "the comment ends with a backslash and goes on in the next line", lost))
+        if match["dropped"]:
+            faults.append(Fault(line, "the line is not an assignment and is ignored"))
+        if (name := match["name"]) is not None:
+            value, position, unclosed = _parse_value(text, position)
+            name = name.rstrip(_SPACE)
+            if _NAME.fullmatch(name):
+                if values.get(name, value) != value:
+                    faults.append(Fault(line, f"{name} is set again, and overrides line {lines[name]}"))
+                values[name], lines[name] = value, line
+            else:
+                faults.append(_invalid_name(line, name))
+            if unclosed is not None:
+                faults.append(_unclosed(line, name, unclosed, line + text.count("\n", begin, position)))
+        if position >= len(text):
+            break
+    return EnvironmentFile(values, lines, tuple(each for each in faults if not _is_overridden(each, values)))
+
+
+def _is_overridden(fault: Fault, values: dict[str, str]) -> bool:
+    """Whether each variable that a line loses is set by another line, so that nothing is lost."""
+    return bool(fault.lost) and all(name in values for name in fault.lost)
+
+
+def _invalid_name(line: int, name: str) -> Fault:
+    plain = name.removeprefix(_BOM).removeprefix("export").strip()
+    lost = (plain,) if _NAME.fullmatch(plain) else ()
+    if name.startswith(_BOM):
+        return Fault(line, f"a byte order mark makes the name of {plain} invalid, and the line is ignored", lost)
+    if lost:
+        return Fault(line, f"'export' makes the name of {plain} invalid, and the line is ignored", lost)
+    return Fault(line, f"{name[:40]!r} is not a valid name of a variable, and the line is ignored")
+
+
+def _unclosed(line: int, name: str, swallowed: str, last: int) -> Fault:
+    lost = tuple(_SWALLOWED.findall(swallowed))
+    loses = f"; {', '.join(lost)} in there is not set" if lost else ""
+    end = f"line {last}" if last > line else "the end of the file"
+    why = "has no closing quote" if swallowed.lstrip()[:1] in ("'", '"') else "ends with a backslash"
+    return Fault(line, f"the value of {name} {why} and goes on to {end}{loses}", lost)
+
+
+def _parse_value(text: str, position: int) -> tuple[str, int, str | None]:
+    """Parse a value: any number of quoted parts, then an optional bare part.
+
+    Returns the value, the position after it, and the text that goes on further than it looks, None if there is none:
+    a quoted part that ends with the file, or has an assignment in a later line and is followed by more text; or a
+    bare part with an assignment after a backslash and a newline.
+    """
+    parts, unclosed = list[str](), None
+    while match := _QUOTED.match(text, position):
+        position = match.end()
+        double = match["double"]
+        parts.append(match["single"] if double is None else _ESCAPE.sub(_unescape_double, double))
+        is_closed = match["end"] or match["end2"]
+        goes_on = text[position : position + 1] not in ("", "\n", "\r", " ", "\t")
+        if not is_closed or (goes_on and _SWALLOWED.search(match[0])):
+            unclosed = match[0]
+    bare = _BARE.match(text, position)
+    if bare is None:  # pragma: no cover - the pattern matches the empty string
+        return "".join(parts), position, unclosed
+    parts.append(_ESCAPE.sub(lambda escape: escape[1].strip("\n"), bare[1]))
+    return "".join(parts), bare.end(), unclosed or (bare[0] if _SWALLOWED.search(bare[0]) else None)
+
+
+def _unescape_double(match: re.Match[str]) -> str:
+    follower = match[1]
+    if follower == "\n":
+        return ""
+    return follower if follower in '"\\`$' else match[0]
