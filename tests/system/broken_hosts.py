@@ -170,6 +170,27 @@ BROKEN = {
         "the key of every LiteLLM tutorial",
         OLD_ENV,
     ),
+    "unclosed quote": BrokenHost(
+        KEEP_ENV + "sed -i '1i MINE=\"1' /etc/litellm/litellm.env",
+        "environment-syntax",
+        "litellm.env:1: the value of MINE has no closing quote and goes on to line 4; LITELLM_MASTER_KEY in there",
+        OLD_ENV,
+    ),
+    "key in a file of a drop-in": BrokenHost(
+        "echo LITELLM_MASTER_KEY=sk-0123456789abcdefghij > /etc/mine.env; "
+        + drop_in("EnvironmentFile=/etc/mine.env"),
+        "environment-overridden",
+        "LITELLM_MASTER_KEY has no effect, since /etc/mine.env:1 sets it again",
+        NO_DROP_IN,
+        also=("environment-stale",),
+        outcome="warning",
+    ),
+    "file of a drop-in missing": BrokenHost(
+        drop_in("EnvironmentFile=/etc/none.env"),
+        "environment-unloadable",
+        "mine.conf:2: EnvironmentFile=/etc/none.env: it does not exist",
+        NO_DROP_IN,
+    ),
     "HOST of another machine": BrokenHost(
         KEEP_ENV + "echo 'HOST=\"192.0.2.7\"' >> /etc/litellm/litellm.env",
         "port-address",

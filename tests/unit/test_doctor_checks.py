@@ -15,18 +15,20 @@ import pytest
 
 from litellm_systemd.doctor.check_configuration import (
     changed_variables,
+    detect_configuration_unusable,
     detect_environment_credentials,
     detect_environment_key_short,
-    read_environ,
+    detect_environment_syntax,
+    detect_environment_unusable,
 )
 from litellm_systemd.doctor.check_files import is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
-from litellm_systemd.doctor.check_network import listen_addresses
 from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
 from litellm_systemd.doctor.check_service import is_short_of_workers
 from litellm_systemd.doctor.check_unit import ServiceExit, find_line, hit_start_limit, read_exit
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.host.effective import listen_addresses, read_environ
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import render_manifest
 from litellm_systemd.host.state import FileKind, FileState, Record, Verb, folder, record_of
@@ -196,8 +198,8 @@ def test_changed_variables(tmp_path: Path) -> None:
     environ = tmp_path / "environ"
     environ.write_bytes(b"A=1\0B=two=2\nlines\0INVOCATION_ID=x\0")
     running = read_environ(environ)
-    assert changed_variables({"A": "1", "B": "two=2\nlines"}, running) == ""
-    assert changed_variables({"A": "2", "C": "secret", "B": "two=2\nlines"}, running) == "A, C"
+    assert changed_variables({"A": "1", "B": "two=2\nlines"}, running) == ()
+    assert changed_variables({"A": "2", "C": "secret", "B": "two=2\nlines"}, running) == ("A", "C")
 
 
 # --- restoring files ---
@@ -326,3 +328,38 @@ def test_short_key(tmp_path: Path, key: str, number: int) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(f'LITELLM_MASTER_KEY="{key}"\nPORT="4000"\n', encoding="utf-8")
     assert len(evidence(detect_environment_key_short, Snapshot(layout))) == number
+
+
+MODEL = "model_list:\n  - {model_name: a, litellm_params: {model: openai/a, mock_response: b}}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("LITELLM_MASTER_KEY=", "litellm.env:2: LITELLM_MASTER_KEY is empty"),
+        ("", "litellm.env: LITELLM_MASTER_KEY is not set"),
+        ("LITELLM_MASTER_KEY=sk-1234", "litellm.env:2: LITELLM_MASTER_KEY=sk-1234 is the key of every"),
+    ],
+)
+def test_unusable_key(tmp_path: Path, line: str, said: str) -> None:
+    """A master key that is empty or missing is reported at the environment file, not at the configuration."""
+    layout = Layout(root=tmp_path)
+    for path, text in (
+        (layout.environment_file, f"PORT=4000\n{line}\n"),
+        (layout.config_link, f"{MODEL}general_settings:\n  master_key: os.environ/LITELLM_MASTER_KEY\n"),
+    ):
+        layout.real(path).parent.mkdir(parents=True, exist_ok=True)
+        layout.real(path).write_text(text, encoding="utf-8")
+    (found,) = evidence(detect_environment_unusable, Snapshot(layout))
+    assert said in found
+    assert not any("master" in text for text in evidence(detect_configuration_unusable, Snapshot(layout)))
+
+
+def test_lost_variable(tmp_path: Path) -> None:
+    """An unclosed quote is reported with its line and the variable that it swallows."""
+    layout = Layout(root=tmp_path)
+    layout.real(layout.environment_file).parent.mkdir(parents=True)
+    layout.real(layout.environment_file).write_text('A="1\nPORT="4000"\nB="2"\n', encoding="utf-8")
+    (found,) = evidence(detect_environment_syntax, Snapshot(layout))
+    assert found.startswith("/etc/litellm/litellm.env:1: the value of A has no closing quote")
+    assert "PORT in there is not set" in found

@@ -33,6 +33,7 @@ from litellm_systemd.errors import (
 )
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.installed_litellm import map_values
+from litellm_systemd.host.effective import at_socket
 from litellm_systemd.host.files import observe_file, write_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import key_command
@@ -116,6 +117,8 @@ def client(
     if write and show_key:
         raise UsageError("--write and --show-key exclude each other", "--write prints differences without the key.")
     selection = resolve(_prefer_installed(request), read_only=True)
+    if selection.is_installed:
+        selection = replace(selection, settings=at_socket(request.layout, selection.settings))
     config = read_gateway(request.layout, selection.config, selection.settings.region)
     models = build_models(config)
     if not models:

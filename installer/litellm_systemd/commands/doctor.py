@@ -29,8 +29,9 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.env.secrets import Scrubber, is_secret_variable
 from litellm_systemd.errors import CannotCreate, InputError, InstallerError, MissingError
+from litellm_systemd.host.effective import is_service_variable, read_environ
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import find_layout, observe_host, read_installed, require_root
+from litellm_systemd.host.observe import find_layout, observe_host, require_root
 from litellm_systemd.host.state import Action, DesiredState, Plan, Running
 from litellm_systemd.host.stored_secrets import with_stored_secrets
 from litellm_systemd.install.apply import Executor, Say, apply_install, changing, copy_name
@@ -42,25 +43,6 @@ from litellm_systemd.user_files import require_output, write_output
 
 #: At most this many checks that were skipped for the same reason are named to people; JSON lists all of them.
 _NAMED = 5
-
-#: Variables that systemd sets for every process (systemd.exec(5), "Environment variables in spawned processes").
-_OF_SYSTEMD = frozenset(
-    (
-        *(
-            "PATH",
-            "LANG",
-            "USER",
-            "LOGNAME",
-            "HOME",
-            "SHELL",
-            "INVOCATION_ID",
-            "SYSTEMD_EXEC_PID",
-            "MEMORY_PRESSURE_WATCH",
-        ),
-        *("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY", "CREDENTIALS_DIRECTORY", "JOURNAL_STREAM"),
-        *("NOTIFY_SOCKET", "MAINPID", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"),
-    )
-)
 
 #: The part of the journal: since when, and at most how many lines.
 _SINCE, _LINES = "-2d", 5000
@@ -254,9 +236,8 @@ def learn_secrets(snapshot: Snapshot) -> Scrubber:
     for path in (environment, *sorted(failed)):
         scrubber.learn_variables(parse_environment_file(_text(path)))
     with contextlib.suppress(InstallerError, OSError):
-        installed = read_installed(layout)
-        scrubber.learn_variables(installed)
-        scrubber.learn_variables(with_stored_secrets(installed, timeout=snapshot.optional_timeout))
+        scrubber.learn_variables(snapshot.environment)
+        scrubber.learn_variables(with_stored_secrets(snapshot.environment, timeout=snapshot.optional_timeout))
     for path in _configurations(snapshot):
         scrubber.learn_yaml(_text(path))
     for path in unit_files(layout):
@@ -288,12 +269,10 @@ def _configurations(snapshot: Snapshot) -> Iterator[Path]:
 def _environment_of(snapshot: Snapshot) -> Mapping[str, str]:
     """The variables of the running main process."""
     try:
-        pid = snapshot.service.get("MainPID", "0")
-        entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+        found = read_environ(Path(f"/proc/{snapshot.service.get('MainPID', '0')}/environ"))
     except (InstallerError, OSError):
         return {}
-    found = dict(entry.split("=", 1) for entry in entries if "=" in entry)
-    return {name: value for name, value in found.items() if name not in _OF_SYSTEMD}
+    return {name: value for name, value in found.items() if is_service_variable(name)}
 
 
 def _text(path: Path) -> str:

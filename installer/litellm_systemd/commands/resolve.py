@@ -34,6 +34,7 @@ from litellm_systemd.gateway.config import (
 from litellm_systemd.gateway.config_types import Place
 from litellm_systemd.gateway.environment import environment_findings
 from litellm_systemd.host.aws_profile import find_profile_region
+from litellm_systemd.host.effective import observe_environment
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, read_installed, read_manifest
@@ -100,7 +101,10 @@ class Selection:
 def _locate(finding: LintFinding, dotenv: Dotenv) -> LintFinding:
     if finding.place.file is not None or finding.place.key not in dotenv.values:
         return finding
-    return replace(finding, place=Place(dotenv.source, dotenv.lines.get(finding.place.key), key=finding.place.key))
+    return replace(
+        finding,
+        place=Place(dotenv.file_of(finding.place.key), dotenv.lines.get(finding.place.key), key=finding.place.key),
+    )
 
 
 def resolve(request: Request, *, read_only: bool = False) -> Selection:
@@ -115,8 +119,9 @@ def resolve(request: Request, *, read_only: bool = False) -> Selection:
         InputError: the environment is invalid, or the link to the active configuration was replaced.
         UsageError: there is no configuration with that name.
     """
-    installed, refusal = _read_installed(request.layout, read_only=read_only)
-    dotenv = _choose_environment(request, installed)
+    current, refusal = _read_installed(request.layout, read_only=read_only)
+    installed = current.values
+    dotenv = _choose_environment(request, current)
     unknown = ""
     if dotenv is None:
         _require_config(request, refusal)
@@ -163,23 +168,26 @@ def _other_findings(request: Request, dotenv: Dotenv, reported: str) -> tuple[st
     return tuple(each.render() for each in others)
 
 
-def _read_installed(layout: Layout, *, read_only: bool) -> tuple[Mapping[str, str], PermissionDenied | None]:
+def _read_installed(layout: Layout, *, read_only: bool) -> tuple[Dotenv, PermissionDenied | None]:
+    """What an install keeps: the installed file. For a verb that only reads: what the service has, with drop-ins."""
+    if not read_only:
+        return Dotenv(layout.environment_file, read_installed(layout)), None
     try:
-        return read_installed(layout), None
+        return observe_environment(layout).dotenv, None
+    except MissingError:
+        return Dotenv(layout.environment_file, {}), None
     except PermissionDenied as error:
-        if not read_only:
-            raise
-        return {}, error
+        return Dotenv(layout.environment_file, {}), error
 
 
-def _choose_environment(request: Request, installed: Mapping[str, str]) -> Dotenv | None:
+def _choose_environment(request: Request, installed: Dotenv) -> Dotenv | None:
     """The environment: -e, else .env here, else the installed one; None if there is none."""
     if request.env_file is not None:
         return read_dotenv(request.env_file)
     # A link that leads nowhere counts: what was meant is not the installed environment.
     if not request.installed_only and os.path.lexists(request.cwd / ".env"):
         return read_dotenv(request.cwd / ".env")
-    return Dotenv(request.layout.environment_file, installed) if installed else None
+    return installed if installed.values else None
 
 
 def _require_config(request: Request, refusal: PermissionDenied | None) -> None:

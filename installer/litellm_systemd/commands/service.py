@@ -19,12 +19,12 @@ from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.env.variables import MASTER_KEY, MOCK_TESTING_WARNING
-from litellm_systemd.errors import Interrupted, NotInstalled, UsageError
+from litellm_systemd.errors import Interrupted, MissingError, NotInstalled, UsageError
 from litellm_systemd.gateway.config import read_config
+from litellm_systemd.host.effective import at_socket, observe_environment
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import (
     active_config,
-    read_installed,
     require_installed,
     require_root,
     require_systemd,
@@ -100,7 +100,7 @@ def _acted(verb: str, request: Request, systemctl: Systemctl) -> Report:
 
 def _ends(request: Request) -> tuple[str, ...]:
     layout, today = request.layout, request.today
-    return () if today is None else active_ends(layout, read_installed(layout), today)
+    return () if today is None else active_ends(layout, observe_environment(layout).dotenv.values, today)
 
 
 def verify_service(
@@ -155,19 +155,22 @@ def _given(settings: Settings | None) -> Settings:
 
 
 def installed_settings(layout: Layout) -> Settings:
-    """The settings that are installed.
+    """The settings that the service runs with: its environment with drop-ins, and the address of its socket.
 
     Raises:
         NotInstalled: nothing is installed.
         PermissionDenied: this user can't read them.
     """
-    installed = read_installed(layout)
-    if not installed:
+    try:
+        dotenv = observe_environment(layout).dotenv
+    except MissingError:
+        dotenv = Dotenv(layout.environment_file, {})
+    if not dotenv.values:
         raise NotInstalled(
             "Use --base-url and --api-key to verify another gateway. To install the service, run:"
             " sudo litellmctl install"
         )
-    return build_settings(Dotenv(layout.environment_file, installed), installed={}, new_key=str)
+    return at_socket(layout, build_settings(dotenv, installed={}, new_key=str))
 
 
 def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lambda _line: None) -> None:

@@ -20,6 +20,7 @@ from litellm_systemd.env.aws import judge_end
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING, MOCK_TESTING_WARNING
 from litellm_systemd.errors import InstallerError, InvalidAnswer, NotInstalled, Unavailable, join_sentences
 from litellm_systemd.gateway.config import read_document
+from litellm_systemd.host.effective import observe_environment
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
@@ -29,7 +30,6 @@ from litellm_systemd.host.observe import (
     is_booted,
     memory_field,
     observe_host,
-    read_installed,
     read_manifest,
     require_booted,
     require_installed,
@@ -214,7 +214,7 @@ def _boot_notes(enabled: str) -> tuple[str, ...]:
 def _credentials(layout: Layout) -> tuple[Check, ...]:
     """Whether temporary AWS credentials end soon or have ended; empty for others, or if they cannot be read."""
     try:
-        found = judge_end(read_installed(layout), datetime.now(timezone.utc))
+        found = judge_end(observe_environment(layout).dotenv.values, datetime.now(timezone.utc))
     except InstallerError:
         return ()
     return () if found is None else (found,)

@@ -57,7 +57,12 @@ def _table(group: str, causes: Iterable[Cause]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for cause in causes:
         name = f'<a id="{cause.id}"></a>`{cause.id}`' + (" (warning)" if cause.outcome is Outcome.WARNING else "")
-        cells = (name, cause.explanation, f"`{cause.remedy.format_map(_Placeholders())}`", cause.fix or "–")
+        cells = (
+            name,
+            cause.explanation,
+            f"`{cause.remedy.format_map(_Placeholders(edit='sudoedit FILE'))}`",
+            cause.fix or "–",
+        )
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -102,7 +102,7 @@ def detect_aws_key(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _key_owner(snapshot: Snapshot) -> KeyOwner:
     """The identity that owns the access key of the environment, from a single request to STS."""
-    environ, where = snapshot.environment, snapshot.layout.environment_file
+    environ, where = snapshot.environment, snapshot.dotenv.where(KEY_ID)
     pair = Credentials(environ[KEY_ID], environ[PAIR[1]], environ.get(TOKEN) or None, snapshot.settings.region)
     found: KeyOwner = snapshot.cached("key owner", lambda: identify(pair, environ, where))
     return found

@@ -9,13 +9,16 @@ from pathlib import Path
 from litellm_systemd import contract
 from litellm_systemd.doctor.check_files import is_readable
 from litellm_systemd.doctor.engine import Cause, Finding, detects
-from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.aws import FILE_VARIABLES, judge_end
+from litellm_systemd.doctor.snapshot import Snapshot, edit_command
+from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, judge_end
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
 from litellm_systemd.env.variables import MASTER_KEY, SHORT_KEY
 from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable
 from litellm_systemd.gateway.config import ConfigError, LintFinding, Severity, lint
+from litellm_systemd.gateway.config_types import REFERENCE
+from litellm_systemd.gateway.environment import unread_names
+from litellm_systemd.host.effective import MANAGER, is_service_variable, read_environ, read_unit_lines
 from litellm_systemd.host.encrypted_secrets import HOST_KEY, Undecryptable
 from litellm_systemd.host.sandbox import host_findings
 from litellm_systemd.host.state import FileKind
@@ -40,10 +43,11 @@ def detect_environment_file(snapshot: Snapshot) -> Iterator[Finding]:
         if not path.startswith("/"):
             continue
         found = snapshot.file(path)
+        where = f"{snapshot.dotenv.where(name)}: {name}={path}"
         if found is None:
-            yield FILE.finding(f"{name}={path}: the file does not exist", path=path)
+            yield FILE.finding(f"{where}: the file does not exist", path=path)
         elif found.kind is not FileKind.LINK and not is_readable(found, contract.SERVICE_USER):
-            yield FILE.finding(f"{name}={path}: mode {found.mode:04o}, owner {found.owner}:{found.group}", path=path)
+            yield FILE.finding(f"{where}: mode {found.mode:04o}, owner {found.owner}:{found.group}", path=path)
 
 
 CREDENTIALS = Cause(
@@ -60,7 +64,8 @@ def detect_environment_credentials(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect temporary credentials that have expired or soon will. Install reports those without a known expiry."""
     found = judge_end(snapshot.environment, datetime.now(timezone.utc))
     if found is not None and found.outcome in (Outcome.WARNING, Outcome.FAILED):
-        yield CREDENTIALS.finding(f"{snapshot.layout.environment_file}: they {found.detail}", outcome=found.outcome)
+        where = snapshot.dotenv.where(KEY_ID)
+        yield CREDENTIALS.finding(f"{where}: they {found.detail}", outcome=found.outcome)
 
 
 UNDECRYPTABLE = Cause(
@@ -81,33 +86,94 @@ def detect_environment_undecryptable(snapshot: Snapshot) -> Iterator[Finding]:
         yield UNDECRYPTABLE.finding(error.message, path=snapshot.layout.secrets, key=HOST_KEY)
 
 
+UNLOADABLE = Cause(
+    "environment-unloadable",
+    "systemd does not load a file of variables: it is missing or not valid, so that the service does not start"
+    " (Result=resources), or a drop-in removes it from the unit.",
+    "{edit} && sudo litellmctl start    # or create the file; a dash before its path makes it optional",
+    requires=("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked"),
+)
+
+
+@detects(UNLOADABLE)
+def detect_environment_unloadable(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect environment files that are missing or that systemd rejects. `files-gone` reports our own missing one."""
+    for each in snapshot.effective.unusable:
+        lines = read_unit_lines(snapshot.layout, snapshot.service)
+        names = [line for line in lines if line.name == "EnvironmentFile" and line.value == each.path]
+        where = f"{names[-1].where}: " if names else ""
+        path = each.path if each.path == snapshot.layout.environment_file or not names else names[-1].path
+        yield UNLOADABLE.finding(f"{where}EnvironmentFile={each.path}: {each.reason}", edit=edit_command(path))
+    yield from _dropped_file(snapshot)
+
+
+def _dropped_file(snapshot: Snapshot) -> Iterator[Finding]:
+    """A drop-in that resets the list of files, so that the service has no key."""
+    own = snapshot.layout.environment_file
+    if MASTER_KEY.name in snapshot.environment or own in snapshot.service.get("EnvironmentFiles", own):
+        return
+    for each in read_unit_lines(snapshot.layout, snapshot.service):
+        if (each.name, each.value) == ("EnvironmentFile", ""):
+            evidence = f"{each.where}: EnvironmentFile= without a path removes {own} from the unit"
+            yield UNLOADABLE.finding(evidence, edit=edit_command(each.path))
+
+
+SYNTAX = Cause(
+    "environment-syntax",
+    "systemd reads a line of an environment file differently from how it looks: a variable is lost, or has another"
+    " value.",
+    'sudoedit {path} && sudo litellmctl restart    # write each variable as NAME="value" in a line of its own',
+    requires=("files-not-installed", "environment-undecryptable"),
+)
+
+
+@detects(SYNTAX)
+def detect_environment_syntax(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect unclosed quotes, invalid names and other lines that systemd ignores or joins."""
+    for path, fault in snapshot.effective.faults:
+        outcome = Outcome.FAILED if fault.lost else Outcome.WARNING
+        yield SYNTAX.finding(f"{path}:{fault.line}: {fault.text}", outcome=outcome, path=path)
+
+
 ENVIRONMENT = Cause(
     "environment-unusable",
-    "The environment file has an invalid value: the service exits with code 78 at its next start.",
-    "sudoedit {path} && sudo litellmctl restart    # {remedy}",
+    "The environment has an invalid value: the service exits with code 78 at its next start.",
+    "{edit} && sudo litellmctl restart    # {remedy}",
     requires=("files-not-installed", "environment-undecryptable"),
+    caused_by=("environment-unloadable", "environment-syntax"),
 )
 
 
 @detects(ENVIRONMENT)
 def detect_environment_unusable(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect invalid values in the environment file. The check of the files reports a missing file."""
+    """Detect invalid values in the environment. The check of the files reports a missing file."""
+    dotenv = snapshot.dotenv
     try:
         _ = snapshot.settings
     except InputError as error:
-        yield ENVIRONMENT.finding(error.message, path=snapshot.layout.environment_file, remedy=error.hint)
-    for item in _find_in_variables(snapshot):
+        wrong = (name for name in dotenv.values if error.message.startswith(f"{dotenv.where(name)}: "))
+        yield ENVIRONMENT.finding(error.message, edit=snapshot.edit_command(next(wrong, "")), remedy=error.hint)
+    for item, name in _find_in_variables(snapshot):
         if item.severity is Severity.ERROR:
-            yield ENVIRONMENT.finding(str(item), path=snapshot.layout.environment_file, remedy=item.remedy)
+            yield _variable_finding(snapshot, ENVIRONMENT, item, name)
 
 
-def _find_in_variables(snapshot: Snapshot) -> tuple[LintFinding, ...]:
-    """What the linter finds in the variables; nothing if there is no configuration to check them with."""
+def _variable_finding(snapshot: Snapshot, cause: Cause, item: LintFinding, name: str) -> Finding:
+    dotenv = snapshot.dotenv
+    if item.place.file is not None:  # the configuration only refers to the variable
+        text = f"{name} is {'empty' if name in dotenv.values else 'not set'} ({item.place.position} refers to it)"
+    else:
+        text = str(item).removeprefix("environment: ")
+    return cause.finding(f"{dotenv.where(name)}: {text}", edit=snapshot.edit_command(name), remedy=item.remedy)
+
+
+def _find_in_variables(snapshot: Snapshot) -> tuple[tuple[LintFinding, str], ...]:
+    """What the linter finds in the variables, each with its variable; nothing without a configuration to check."""
     try:
         found = _findings(snapshot)
     except (InputError, MissingError):
         return ()
-    return tuple(item for item in found if _is_about_variable(item))
+    return tuple((item, name) for item in found if (name := _variable_of(snapshot, item)) is not None)
 
 
 def _findings(snapshot: Snapshot) -> tuple[LintFinding, ...]:
@@ -115,14 +181,28 @@ def _findings(snapshot: Snapshot) -> tuple[LintFinding, ...]:
     return (*lint(gateway, environ), *host_findings(snapshot.layout, gateway, environ))
 
 
-def _is_about_variable(item: LintFinding) -> bool:
-    return item.place.file is None
+def _variable_of(snapshot: Snapshot, item: LintFinding) -> str | None:
+    """The variable that a finding is about; None if it is about the configuration.
+
+    An empty variable is wrong where it is written, and not where the configuration refers to it. The master key is
+    expected in the environment in any case.
+    """
+    if item.place.file is None:
+        return str(item.place.key)
+    if item.code == "no-master-key":
+        value = snapshot.gateway.section("general_settings").get("master_key", f"{REFERENCE}{MASTER_KEY.name}")
+        is_reference = isinstance(value, str) and value.startswith(REFERENCE)
+        return str(value).removeprefix(REFERENCE) if is_reference else None
+    if item.code == "unset-variable":
+        empty = (name for _, name in snapshot.gateway.references if snapshot.environment.get(name) == "")
+        return next((name for name in empty if f"refers to {name}, which is empty" in item.message), None)
+    return None
 
 
 DOUBTFUL_VARIABLE = Cause(
     "environment-doubtful",
     "LiteLLM starts with these variables, but a value is a placeholder, or a name is one that nothing reads.",
-    "sudoedit {path} && sudo litellmctl restart    # {remedy}",
+    "{edit} && sudo litellmctl restart    # {remedy}",
     outcome=Outcome.WARNING,
     requires=("files-not-installed", "environment-unusable"),
 )
@@ -130,10 +210,10 @@ DOUBTFUL_VARIABLE = Cause(
 
 @detects(DOUBTFUL_VARIABLE)
 def detect_environment_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect warnings of the linter about the variables of the environment file."""
-    for item in _find_in_variables(snapshot):
+    """Detect warnings of the linter about the variables of the environment."""
+    for item, name in _find_in_variables(snapshot):
         if item.severity is Severity.WARNING:
-            yield DOUBTFUL_VARIABLE.finding(str(item), path=snapshot.layout.environment_file, remedy=item.remedy)
+            yield _variable_finding(snapshot, DOUBTFUL_VARIABLE, item, name)
 
 
 SECRETS = Cause(
@@ -154,6 +234,27 @@ def detect_environment_secrets(snapshot: Snapshot) -> Iterator[Finding]:
         yield SECRETS.finding(error.message, remedy=error.hint)
 
 
+OVERRIDDEN = Cause(
+    "environment-overridden",
+    "Two files set a variable to different values, and systemd uses the later one: each EnvironmentFile= comes after"
+    " every Environment=, and a drop-in's after that of the unit.",
+    "{edit} && sudo litellmctl restart    # keep one of the two",
+    outcome=Outcome.WARNING,
+    requires=("files-not-installed", "environment-unusable"),
+)
+
+
+@detects(OVERRIDDEN)
+def detect_environment_overridden(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect an Environment= that has no effect, and a second master key. Other variables may be overridden."""
+    for each in snapshot.effective.overridden:
+        is_key = each.name == MASTER_KEY.name
+        if each.path.endswith(".conf") or is_key:
+            result = "; clients with that key are refused" if is_key else ""
+            evidence = f"{each.where}: {each.name} has no effect, since {each.by} sets it again{result}"
+            yield OVERRIDDEN.finding(evidence, edit=edit_command(each.path))
+
+
 KEY_SHORT = Cause(
     "environment-key-short",
     "The master key is so short that it can be guessed.",
@@ -168,46 +269,57 @@ KEY_SHORT = Cause(
 def detect_environment_key_short(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a master key that can be guessed."""
     key = snapshot.settings.master_key
-    if len(key) < SHORT_KEY and not is_reference(key):
-        yield KEY_SHORT.finding(f"{MASTER_KEY.name} has fewer than {SHORT_KEY} characters")
+    if key and len(key) < SHORT_KEY and not is_reference(key):
+        where = snapshot.dotenv.where(MASTER_KEY.name)
+        yield KEY_SHORT.finding(f"{where}: {MASTER_KEY.name} has fewer than {SHORT_KEY} characters")
 
 
 ENVIRONMENT_STALE = Cause(
     "environment-stale",
-    "The environment file was changed after the service read it: the change has no effect yet.",
+    "The environment was changed after the service read it, in a file or a drop-in: the change has no effect yet.",
     "sudo litellmctl restart",
     outcome=Outcome.WARNING,
     requires=("host-systemd-absent", "host-systemd-silent", "environment-unusable"),
+    caused_by=("environment-syntax",),
 )
 
 
 @detects(ENVIRONMENT_STALE)
 def detect_environment_stale(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect variables of the file that the running service does not have. Only their names are reported."""
-    # A file that a drop-in adds comes later and overrides ours; `show` returns the last one.
-    last = snapshot.service.get("EnvironmentFiles", "")
-    if not snapshot.is_active or not last.startswith(f"{snapshot.layout.environment_file} "):
+    """Detect variables that the running service has with other values. Only their names are reported."""
+    if not snapshot.is_active:
         return
     running = read_environ(Path(f"/proc/{snapshot.service['MainPID']}/environ"))
     # The main process adds what systemd passes to it encrypted, which proc(5) does not show. It could change what
     # proc(5) shows, and so does not choose the folder that root reads.
     running[CREDENTIALS_FOLDER] = f"/run/credentials/{contract.SERVICE}"
     add_secrets(running)
-    changed = changed_variables(snapshot.environment, running)
-    if changed:
-        path = snapshot.layout.environment_file
-        yield ENVIRONMENT_STALE.finding(f"{path}: the service runs with other values of: {changed}")
+    dotenv, unread = snapshot.dotenv, _unread_names(snapshot, running)
+    by_file: dict[str, list[str]] = {}
+    for name in changed_variables(dotenv.values, running):
+        path = dotenv.file_of(name)
+        # Of the user's own files only what the service reads: the rest may be for another program.
+        if path == snapshot.layout.environment_file or (path != MANAGER and name not in unread):
+            by_file.setdefault(path, []).append(name)
+    removed = [name for name in running if is_service_variable(name) and name not in {*dotenv.values, *unread}]
+    parts = [f"{path}: the service runs with other values of: {', '.join(names)}" for path, names in by_file.items()]
+    if removed:
+        parts.append(f"the service still runs with what was removed: {', '.join(sorted(removed))}")
+    if parts:
+        yield ENVIRONMENT_STALE.finding("; ".join(parts))
 
 
-def read_environ(path: Path) -> dict[str, str]:
-    """The environment with which a process was started (proc(5))."""
-    pairs = path.read_bytes().decode(errors="replace").split("\0")
-    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+def _unread_names(snapshot: Snapshot, running: Mapping[str, str]) -> frozenset[str]:
+    """The variables that nothing reads, as far as is known; none without a configuration."""
+    try:
+        return frozenset(unread_names(snapshot.gateway, {**running, **snapshot.environment}))
+    except (InputError, MissingError):
+        return frozenset()
 
 
-def changed_variables(wanted: Mapping[str, str], running: Mapping[str, str]) -> str:
-    """The names of the `wanted` variables that a process does not have with that value; systemd adds others."""
-    return ", ".join(sorted(name for name, value in wanted.items() if running.get(name) != value))
+def changed_variables(wanted: Mapping[str, str], running: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the `wanted` variables that a process does not have with that value, sorted."""
+    return tuple(sorted(name for name, value in wanted.items() if running.get(name) != value))
 
 
 UNUSABLE = Cause(
@@ -216,7 +328,7 @@ UNUSABLE = Cause(
     " start again after a stop (exit code 78).",
     "sudoedit {path} && sudo systemctl reload-or-restart litellm    # {remedy}",
     requires=("files-not-installed", "files-config-gone"),
-    caused_by=("files-gone", "files-unreadable", "files-kind"),
+    caused_by=("files-gone", "files-unreadable", "files-kind", "environment-syntax"),
 )
 
 
@@ -231,7 +343,7 @@ def detect_configuration_unusable(snapshot: Snapshot) -> Iterator[Finding]:
         return
     reported = _key_is_reported(snapshot)
     for item in _findings(snapshot):
-        if item.severity is not Severity.ERROR or _is_about_variable(item):
+        if item.severity is not Severity.ERROR or _variable_of(snapshot, item) is not None:
             continue
         if not (reported and item.code == "weak-master-key"):
             yield UNUSABLE.finding(str(item), path=item.place.file or path, remedy=item.remedy)
@@ -264,7 +376,7 @@ def detect_configuration_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect warnings about the active configuration: of the linter, and about packages that the release lacks."""
     lacking, _ = package_findings(snapshot.layout, snapshot.gateway)
     for item in (*_findings(snapshot), *lacking):
-        if item.severity is Severity.WARNING and not _is_about_variable(item):
+        if item.severity is Severity.WARNING and _variable_of(snapshot, item) is None:
             path = item.place.file or snapshot.layout.config_link
             yield DOUBTFUL.finding(str(item), path=path, remedy=item.remedy)
 

@@ -24,11 +24,13 @@ from litellm_systemd.bedrock.models import default_endpoint
 from litellm_systemd.command import minimal_environment, run, runtime_argv
 from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.engine import Cause, Finding, detects
-from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.doctor.snapshot import Snapshot, edit_command
+from litellm_systemd.env import variables
 from litellm_systemd.env.aws import ENDPOINT, STS_ENDPOINTS
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.models import build_served
+from litellm_systemd.host.effective import listen_addresses, read_unit_lines
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.observe import is_booted, port_trouble
 from litellm_systemd.report.report import Outcome
@@ -56,11 +58,6 @@ def detect_port_taken(snapshot: Snapshot) -> Iterator[Finding]:
     for listen in addresses:
         if error := port_trouble(listen):
             yield TAKEN.finding(error, port=listen.rpartition(":")[2])
-
-
-def listen_addresses(listen: str) -> tuple[str, ...]:
-    """The TCP addresses in the property Listen of a socket unit, such as `127.0.0.1:4000 (Stream)`."""
-    return tuple(re.findall(r"(\S+:\d+) \(Stream\)", listen))
 
 
 SOCKET = Cause(
@@ -98,9 +95,9 @@ def detect_port_closed(snapshot: Snapshot) -> Iterator[Finding]:
 
 MISMATCH = Cause(
     "port-mismatch",
-    "HOST or PORT was changed in the environment file, but the socket unit still has the previous address and listens"
-    " there.",
-    "sudo litellmctl install --installed    # renders the unit again",
+    "The socket unit listens on another address than HOST and PORT name: they were changed after the installation, or"
+    " a drop-in sets them, which has no effect on the socket unit.",
+    "{remedy}",
     outcome=Outcome.WARNING,
     requires=(*_PORT_REQUIRES, "environment-unusable"),
 )
@@ -110,9 +107,23 @@ MISMATCH = Cause(
 def detect_port_mismatch(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a socket unit whose address differs from the environment file."""
     wanted, addresses = snapshot.settings.listen, listen_addresses(snapshot.socket.get("Listen", ""))
-    if addresses and wanted not in addresses:
-        path = snapshot.layout.environment_file
-        yield MISMATCH.finding(f"{path} has {wanted}, {contract.SOCKET} has {', '.join(addresses)}")
+    if not addresses or wanted in addresses:
+        return
+    dotenv, own = snapshot.dotenv, snapshot.layout.environment_file
+    names = [each.name for each in (variables.HOST, variables.PORT) if each.name in dotenv.values]
+    where = " and ".join(dict.fromkeys(map(dotenv.where, names))) or own
+    lines = [each for each in read_unit_lines(snapshot.layout, snapshot.socket) if each.name == "ListenStream"]
+    remedy, drop_in = "sudo litellmctl install --installed    # renders the unit again", ""
+    if others := [name for name in names if dotenv.file_of(name) != own]:
+        remedy = (
+            f"{snapshot.edit_command(others[0])}    # write {others[0]} into .env instead: sudo litellmctl install"
+        )
+    elif lines and lines[-1].path != snapshot.socket.get("FragmentPath"):
+        drop_in = f" by {lines[-1].where}"
+        remedy = f"{edit_command(lines[-1].path)}    # remove ListenStream=, and set HOST and PORT in .env"
+    yield MISMATCH.finding(
+        f"{where} has {wanted}, {contract.SOCKET} has {', '.join(addresses)}{drop_in}", remedy=remedy
+    )
 
 
 ADDRESS = Cause(
@@ -133,7 +144,7 @@ def detect_port_address(snapshot: Snapshot) -> Iterator[Finding]:
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            yield ADDRESS.finding(f"{snapshot.layout.environment_file}: HOST={host}")
+            yield ADDRESS.finding(f"{snapshot.dotenv.where(variables.HOST.name)}: HOST={host}")
 
 
 #: Seconds for each of the two tests, including the start of Python.
@@ -331,7 +342,8 @@ def detect_network_dns(snapshot: Snapshot) -> Iterator[Finding]:
 PROXY = Cause(
     "network-proxy",
     "The configured proxy does not answer, or rejects connections to AWS.",
-    "sudoedit {path}    # HTTPS_PROXY and NO_PROXY, the same in .env; or allow the endpoint in the proxy" + _AGAIN,
+    "{edit} && sudo litellmctl restart    # HTTPS_PROXY and NO_PROXY, the same in .env; or allow the endpoint in the"
+    " proxy" + _AGAIN,
     requires=(*_REQUIRES, "network-sandbox"),
 )
 
@@ -374,6 +386,10 @@ def detect_network_certificate(snapshot: Snapshot) -> Iterator[Finding]:
     yield from _failures(snapshot, CERTIFICATE, "certificate")
 
 
+#: Variables with a proxy or an endpoint of the user's own.
+_NAMES_HOST = re.compile(r"(?<!NO)_PROXY$|ENDPOINT|URL", re.IGNORECASE)
+
+
 def _failures(snapshot: Snapshot, cause: Cause, stage: str) -> Iterator[Finding]:
     """One finding for each error at a stage: endpoints of several regions usually fail with the same one."""
     results = _test_connections(snapshot)
@@ -383,5 +399,9 @@ def _failures(snapshot: Snapshot, cause: Cause, stage: str) -> Iterator[Finding]
             by_error.setdefault(result.error, {})[result.host] = result
     for error, by_host in by_error.items():
         hosts = ", ".join(f"{host} (for {one.url})" if stage == "proxy" else host for host, one in by_host.items())
-        evidence = f"{hosts}: {error} ({results.where})"
-        yield cause.finding(evidence, host=next(iter(by_host)), path=snapshot.layout.environment_file)
+        first = next(iter(by_host))
+        named = (name for name, value in snapshot.environment.items() if first in value and _NAMES_HOST.search(name))
+        name = next(named, "")
+        origin = f"; {snapshot.dotenv.where(name)} sets {name}" if name else ""
+        evidence = f"{hosts}: {error} ({results.where}{origin})"
+        yield cause.finding(evidence, host=first, edit=snapshot.edit_command(name))

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
 from litellm_systemd.contract import SERVING_HTTPS
-from litellm_systemd.doctor.check_network import listen_addresses
 from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.errors import InvalidAnswer, PermissionDenied
+from litellm_systemd.host.effective import listen_addresses
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, read_events
 from litellm_systemd.releases.inventory import current_release, releases_of
 from litellm_systemd.report.report import Outcome, render_count

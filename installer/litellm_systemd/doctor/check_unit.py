@@ -255,7 +255,8 @@ def find_line(sources: tuple[Path, ...], name: str) -> str:
 STARTUP_BLOCKERS = (
     *("host-disk-full", "host-inodes", "host-read-only", "host-python-gone"),
     *("files-release-gone", "files-gone", "files-config-gone", "files-user-gone", "files-unreadable"),
-    *("environment-undecryptable", "environment-unusable", "configuration-unusable", "tls-unusable"),
+    *("environment-undecryptable", "environment-unloadable", "environment-syntax", "environment-unusable"),
+    *("configuration-unusable", "tls-unusable"),
     *("unit-masked", "unit-bad", "unit-foreign", "port-taken"),
 )
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")

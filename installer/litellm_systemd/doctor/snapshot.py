@@ -13,11 +13,12 @@ from typing import Any, Generic, TypeVar, overload
 
 from litellm_systemd import contract
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
-from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied
+from litellm_systemd.errors import InputError, InstallerError, PermissionDenied
 from litellm_systemd.gateway.config import GatewayConfig, read_config
+from litellm_systemd.host.effective import MANAGER, EffectiveEnvironment, observe_environment
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import ask_service, is_booted, read_installed, read_manifest
+from litellm_systemd.host.observe import ask_service, is_booted, read_manifest
 from litellm_systemd.host.state import FileState, Record, UnitState
 from litellm_systemd.host.systemctl import Event, Systemctl, unit_state_of
 
@@ -29,8 +30,8 @@ PROPERTIES = (
     *("NeedDaemonReload", "Result", "NRestarts", "MainPID", "ExecMainCode", "ExecMainStatus", "Listen"),
     *("InactiveExitTimestamp", "StatusText", "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"),
     *("User", "DynamicUser", "NoNewPrivileges", "ProtectSystem", "CapabilityBoundingSet", "AmbientCapabilities"),
+    *("Environment", "EnvironmentFiles", "PassEnvironment", "UnsetEnvironment"),
     *(
-        "EnvironmentFiles",
         "Type",
         "NotifyAccess",
         "ExecStart",
@@ -43,6 +44,11 @@ PROPERTIES = (
         "IPAddressAllow",
     ),
 )
+
+
+def edit_command(path: str) -> str:
+    """The command that opens a file, and if it is one of systemd's own, loads it again."""
+    return f"sudoedit {path}" + (" && sudo systemctl daemon-reload" if path.endswith((".conf", ".service")) else "")
 
 
 class ObservedOnce(Generic[T]):
@@ -148,17 +154,34 @@ class Snapshot:
             return {}
 
     @ObservedOnce
+    def effective(self) -> EffectiveEnvironment:
+        """The environment of the service, drop-ins included, with the origin of each variable."""
+        is_known = self.layout.is_host and is_booted()
+        return observe_environment(self.layout, self.service if is_known else None)
+
+    @property
+    def dotenv(self) -> Dotenv:
+        """The variables of `effective`."""
+        return self.effective.dotenv
+
+    @property
     def environment(self) -> Mapping[str, str]:
-        """The variables of the installed environment file, as systemd reads them."""
-        found = read_installed(self.layout)
-        if not found and self.file(self.layout.environment_file) is None:
-            raise MissingError(f"{self.layout.environment_file} is missing")
-        return found
+        """The variables of `effective`, without their origins."""
+        return self.dotenv.values
+
+    def edit_command(self, name: str) -> str:
+        """The command that opens the file with a variable, and what makes systemd read it again."""
+        path = self.dotenv.file_of(name)
+        if path == MANAGER:
+            return f"sudo systemctl unset-environment {name}"
+        if path == self.layout.secrets:
+            return f"sudo systemd-creds decrypt {path}"
+        return edit_command(path)
 
     @ObservedOnce
     def settings(self) -> Settings:
-        """The installed environment, validated."""
-        return build_settings(Dotenv(self.layout.environment_file, self.environment), installed={}, new_key=str)
+        """The environment of the service, validated."""
+        return build_settings(self.dotenv, installed={}, new_key=str)
 
     @ObservedOnce
     def gateway(self) -> GatewayConfig:

@@ -68,9 +68,19 @@ class Systemctl:
         return int(match[1])
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
-        """Properties of a unit as systemd prints them. Unknown properties are missing."""
+        """Properties of a unit as systemd prints them. Unknown properties are missing.
+
+        One that is printed several times, such as EnvironmentFiles, has a line for each.
+        """
         answer = run(self._argv("show", unit, "--property", ",".join(properties))).stdout
-        return dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+        found: dict[str, str] = {}
+        for name, _, value in (line.partition("=") for line in answer.splitlines() if "=" in line):
+            found[name] = f"{found[name]}\n{value}" if name in found else value
+        return found
+
+    def manager_environment(self) -> str:
+        """The variables that systemd gives to every service: DefaultEnvironment= and `systemctl set-environment`."""
+        return run(self._argv("show", "--property", "Environment")).stdout.partition("=")[2].strip()
 
     def unit_state(self, unit: str) -> UnitState:
         """The state of a unit; in an image, only whether it is enabled."""
