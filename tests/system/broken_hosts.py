@@ -92,6 +92,14 @@ BROKEN = {
         "minutes before the installation",
         f"touch {UNIT}; systemctl daemon-reload",
     ),
+    "journal off": BrokenHost(
+        "mkdir -p /etc/systemd/journald.conf.d; printf '[Journal]\\nStorage=none\\n'"
+        " > /etc/systemd/journald.conf.d/mine.conf; systemctl restart systemd-journald",
+        "host-journal",
+        "/etc/systemd/journald.conf.d/mine.conf:2: Storage=none",
+        "rm -r /etc/systemd/journald.conf.d; systemctl restart systemd-journald",
+        outcome="warning",
+    ),
     "Python gone": BrokenHost(
         "mv /opt/litellm-systemd/current/bin/python /root/python",
         "host-python-gone",

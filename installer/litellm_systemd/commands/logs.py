@@ -8,6 +8,7 @@ from datetime import datetime
 from litellm_systemd.command import replace_process
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.errors import CommandError, InputError, UsageError
+from litellm_systemd.host.journald import observe_gap
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import require_journal
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
@@ -62,7 +63,15 @@ def errors(
     """
     events, notes = _events(layout, priority or "warning", since, boot)
     report = build_errors(group_events(events), _span(since, boot))
-    return replace(report, notes=(*notes, *report.notes))
+    return replace(report, notes=(*notes, *report.notes, *_gaps(layout)))
+
+
+def _gaps(layout: Layout) -> tuple[str, ...]:
+    """A note if the journal lacks messages of the service: no error in it then means nothing."""
+    gap = observe_gap(layout)
+    return (
+        () if gap is None else (f"The journal lacks messages of the service: {gap.reason}. To fix it: {gap.remedy}",)
+    )
 
 
 def build_errors(groups: tuple[Group, ...], span: str) -> Report:
@@ -92,7 +101,7 @@ def request(layout: Layout, name: str, *, since: str | None = None, boot: str | 
         )
     events, notes = _events(layout, None, since, boot)
     report = build_request(tuple(filter_by_request(events, name)), name, _span(since, boot))
-    return replace(report, notes=(*notes, *report.notes))
+    return replace(report, notes=(*notes, *report.notes, *_gaps(layout)))
 
 
 def build_request(found: tuple[LogEvent, ...], name: str, span: str) -> Report:

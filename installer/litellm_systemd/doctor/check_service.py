@@ -237,6 +237,7 @@ def _observe(snapshot: Snapshot) -> tuple[Group, ...]:
     since = snapshot.service.get("InactiveExitTimestamp", "")
     if not since:
         return ()  # not started since this boot
+    snapshot.require_journal()
     journal = snapshot.systemctl.entries(since=since, priority="warning", timeout=2.5)
     if not journal.entries and not snapshot.is_root:
         raise PermissionDenied("only root and the group systemd-journal can read the journal")

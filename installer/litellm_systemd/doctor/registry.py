@@ -17,6 +17,7 @@ from litellm_systemd.doctor import (
     check_configuration,
     check_files,
     check_host,
+    check_journald,
     check_network,
     check_release,
     check_service,
@@ -31,7 +32,15 @@ from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.state import FileKind, is_edited
 
 _MODULES = (
-    *(check_host, check_release, check_files, check_configuration, check_tls, check_unit),
+    *(
+        check_host,
+        check_journald,
+        check_release,
+        check_files,
+        check_configuration,
+        check_tls,
+        check_unit,
+    ),
     *(check_network, check_aws, check_service),
 )
 

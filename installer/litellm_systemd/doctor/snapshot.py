@@ -13,10 +13,11 @@ from typing import Any, Generic, TypeVar, overload
 
 from litellm_systemd import contract
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
-from litellm_systemd.errors import InputError, InstallerError, PermissionDenied
+from litellm_systemd.errors import InputError, InstallerError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig, read_config
 from litellm_systemd.host.effective import MANAGER, EffectiveEnvironment, observe_environment
 from litellm_systemd.host.files import observe_file
+from litellm_systemd.host.journald import JournalGap, find_gap
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import ask_service, is_booted, read_manifest
 from litellm_systemd.host.state import FileState, Record, UnitState
@@ -30,6 +31,7 @@ PROPERTIES = (
     *("NeedDaemonReload", "Result", "NRestarts", "MainPID", "ExecMainCode", "ExecMainStatus", "Listen"),
     *("InactiveExitTimestamp", "StatusText", "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"),
     *("User", "DynamicUser", "NoNewPrivileges", "ProtectSystem", "CapabilityBoundingSet", "AmbientCapabilities"),
+    *("StandardOutput", "StandardError", "LogNamespace", "LogLevelMax"),
     *("Environment", "EnvironmentFiles", "PassEnvironment", "UnsetEnvironment"),
     *(
         "Type",
@@ -215,11 +217,23 @@ class Snapshot:
         return is_booted() and self.service.get("ActiveState") in ("active", "reloading", "refreshing")
 
     @ObservedOnce
+    def journal_gap(self) -> JournalGap | None:
+        """Why the journal lacks messages of the service; None if it has them."""
+        return find_gap(self.layout, self.systemctl, self.service)
+
+    def require_journal(self) -> None:
+        """Raise Unavailable if the journal lacks messages of the service: nothing can be concluded from it."""
+        if self.journal_gap is not None:
+            raise Unavailable(f"the journal has no messages of the service ({self.journal_gap.reason})")
+
+    @ObservedOnce
     def events(self) -> tuple[Event, ...]:
         """The last hundred journal entries of systemd about the service since boot, oldest first."""
         found = self.systemctl.events(contract.SERVICE, 100)
         if not found and not self.is_root:
             raise PermissionDenied("only root and the group systemd-journal can read the journal")
+        if not found:
+            self.require_journal()
         return found
 
     @ObservedOnce

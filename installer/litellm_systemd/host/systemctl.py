@@ -22,6 +22,8 @@ _NOT_LOADED = 5
 #: Bytes of journal entries that are read, and the fields that are used. The service writes what it wants.
 _MAX_JOURNAL = 16 * 1024 * 1024
 _MAX_LINE = 16 * 1024
+#: Entries of journald about dropped messages (catalog/systemd.catalog).
+_DROPPED = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"
 _FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_PID"
 
 
@@ -115,6 +117,18 @@ class Systemctl:
         argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=json", "--lines", str(lines))
         answer = run((*argv, "_PID=1", f"UNIT={unit}"), check=False, timeout=20)
         return tuple(_event(json.loads(line)) for line in answer.stdout.splitlines() if line.startswith("{"))
+
+    def newest_entry(self) -> int | None:
+        """Microseconds from boot (CLOCK_MONOTONIC) to the newest journal entry that this user can read, or None."""
+        argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--lines=1", "--output=json")
+        answer = run((*argv, "--output-fields=_PID"), check=False, timeout=20).stdout
+        return int(json.loads(answer)["__MONOTONIC_TIMESTAMP"]) if answer.startswith("{") else None
+
+    def dropped_messages(self, unit: str) -> int:
+        """How many messages of a unit journald has dropped since boot, by its rate limit (journald.conf(5))."""
+        argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=cat", "--lines=1000", _DROPPED)
+        lines = run(argv, check=False, timeout=20).stdout
+        return sum(map(int, re.findall(rf"^Suppressed (\d+) messages from {re.escape(unit)}$", lines, re.MULTILINE)))
 
     def last_error(self, since: str) -> str:
         """The last line at error level from the processes of the units; `since` is a systemd time stamp."""
