@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from box import Box, Image, Namespaces
-from broken_hosts import BROKEN, NO_DROP_IN, drop_in
+from broken_hosts import BROKEN, DROP_INS, NO_DROP_IN, START, drop_in
 from doctor_helpers import INSTALLED, OURS, assert_reported, doctor, ids, sh
 from service import chat, ctl, set_env, signal_process, state, write_config
 
@@ -84,6 +84,22 @@ def test_cause_and_consequences(host: Box) -> None:
     assert re.search(r"exit code 78 \(the configuration .* did you mean model_list", exited["seen"])
     ctl(host, "start")
     assert chat(host) == 200
+
+
+def test_drop_ins_that_prevent_the_start(host: Box) -> None:
+    """A condition, a missing dependency and a short timeout are reported with the line of the drop-in, and alone."""
+    host.systemctl("stop", "litellm")
+    for lines, cause in (
+        (("[Unit]", "ConditionPathExists=/none"), "unit-condition"),
+        (("[Unit]", "Requires=none.service"), "unit-dependency"),
+        (("Restart=no", "TimeoutStartSec=1"), "unit-drop-in"),
+    ):
+        sh(host, f"{drop_in(*lines)}; systemctl reset-failed litellm; systemctl start litellm || true")
+        (found,) = doctor(host)["data"]["findings"]
+        assert (found["id"], found["outcome"]) == (cause, "failed")
+        assert found["seen"].startswith(f"{DROP_INS}/mine.conf:3: {lines[1]}")
+    sh(host, f"{NO_DROP_IN}; {START}")
+    assert ids(doctor(host)) == []
 
 
 def test_healthy_hosts(host: Box) -> None:

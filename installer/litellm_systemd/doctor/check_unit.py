@@ -257,7 +257,7 @@ STARTUP_BLOCKERS = (
     *("files-release-gone", "files-gone", "files-config-gone", "files-user-gone", "files-unreadable"),
     *("environment-undecryptable", "environment-unloadable", "environment-syntax", "environment-unusable"),
     *("configuration-unusable", "tls-unusable"),
-    *("unit-masked", "unit-bad", "unit-foreign", "port-taken"),
+    *("unit-masked", "unit-bad", "unit-foreign", "unit-condition", "unit-dependency", "unit-drop-in", "port-taken"),
 )
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
 

@@ -15,6 +15,7 @@ from litellm_systemd import contract
 from litellm_systemd.doctor import (
     check_aws,
     check_configuration,
+    check_drop_ins,
     check_files,
     check_host,
     check_journald,
@@ -39,6 +40,7 @@ _MODULES = (
         check_files,
         check_configuration,
         check_tls,
+        check_drop_ins,
         check_unit,
     ),
     *(check_network, check_aws, check_service),

@@ -31,6 +31,7 @@ PROPERTIES = (
     *("NeedDaemonReload", "Result", "NRestarts", "MainPID", "ExecMainCode", "ExecMainStatus", "Listen"),
     *("InactiveExitTimestamp", "StatusText", "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"),
     *("User", "DynamicUser", "NoNewPrivileges", "ProtectSystem", "CapabilityBoundingSet", "AmbientCapabilities"),
+    *("ConditionResult", "ConditionTimestamp", "AssertResult", "AssertTimestamp", "Job"),
     *("StandardOutput", "StandardError", "LogNamespace", "LogLevelMax"),
     *("Environment", "EnvironmentFiles", "PassEnvironment", "UnsetEnvironment"),
     *(
