@@ -64,6 +64,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     CHANGES = 2
     USAGE = 64
+    DAMAGED = 65
     NO_INPUT = 66
     UNAVAILABLE = 69
     SOFTWARE = 70

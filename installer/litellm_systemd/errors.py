@@ -7,6 +7,12 @@ import signal
 
 from litellm_systemd.contract import ExitCode
 
+#: For a release that can no longer run: litellmctl is one of its programs. units/litellmctl.j2 prints it as well.
+REINSTALL = (
+    "/usr/bin/python3 -m venv DIR && DIR/bin/pip install litellm-systemd"
+    " && sudo DIR/bin/litellmctl install --installed    # or, in a checkout: sudo ./scripts/quickstart.sh"
+)
+
 
 class InstallerError(Exception):
     """A failure in one sentence, with a `hint` that says what to do.

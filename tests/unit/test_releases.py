@@ -116,6 +116,35 @@ def test_existing_release_is_not_changed(layout: Layout) -> None:
     assert layout.real(layout.release(identifier)).stat().st_mtime_ns == before
 
 
+def test_damaged_release_is_built_again(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged release is built again. If that fails, it is left as it was, and the error names its damage."""
+    folder = layout.real(layout.release(build_release(layout, SOURCE)))
+    (folder / "pyvenv.cfg").write_text("", encoding="utf-8")
+
+    def offline(*_: object) -> None:
+        raise CommandError(("uv",), 2, "error: no network", "Make a bundle.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "install_lock", offline)
+        with pytest.raises(CommandError) as caught:
+            build_release(layout, SOURCE)
+    message = f"release {folder.name} is damaged (pyvenv.cfg is changed) and can't be built again: error: no network"
+    assert (caught.value.message, caught.value.hint) == (message, "Make a bundle.")
+    assert (folder / "pyvenv.cfg").read_text(encoding="utf-8") == ""
+    build_release(layout, SOURCE)
+    assert (folder / "pyvenv.cfg").read_text(encoding="utf-8") != ""
+    assert left(layout) == [SOURCE.identifier]
+
+
+def test_modes_are_restored_without_a_build(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that the service's user cannot read gets its modes back, which needs no package."""
+    folder = layout.real(layout.release(build_release(layout, SOURCE)))
+    (folder / "pyvenv.cfg").chmod(0o600)
+    monkeypatch.setattr(build, "install_lock", failing)
+    build_release(layout, SOURCE)
+    assert stat.S_IMODE((folder / "pyvenv.cfg").stat().st_mode) == 0o644
+
+
 def failing(*_: object) -> Trial:
     raise InstallerError("it doesn't work")
 

@@ -295,7 +295,7 @@ def rollback(release: str | None) -> Report:
 
 @cli.group("releases")
 def group() -> None:
-    """List, describe and remove releases."""
+    """List, describe, verify and remove releases."""
 
 
 @group.command("list")
@@ -317,6 +317,19 @@ def sbom(name: str | None) -> None:
     from litellm_systemd.commands import releases
 
     click.echo(releases.read_sbom(layout_of(), name))
+
+
+@group.command("verify")
+@click.argument("name", required=False)
+@reports
+def verify_release(name: str | None) -> Report:
+    """Find missing, changed and added files of a release.
+
+    Default: the current release. Exit code 65: it is damaged.
+    """
+    from litellm_systemd.commands import releases
+
+    return releases.verify(layout_of(), name)
 
 
 @group.command("prune")

@@ -65,9 +65,10 @@ from litellm_systemd.install.render import (
     render_verify_timer,
 )
 from litellm_systemd.releases.changes import list_changes
+from litellm_systemd.releases.integrity import find_damage
 from litellm_systemd.releases.inventory import current_release, read_release
 from litellm_systemd.releases.requirements_lock import pinned_version
-from litellm_systemd.releases.source import Source, installed_version
+from litellm_systemd.releases.source import Source, installed_version, release_source
 from litellm_systemd.report.progress import Step
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.resources import USER_FILE, read_config
@@ -341,6 +342,15 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
     )
     service = replace(service, notes=(*service.notes, *choice.notes))
     host = observe_host(layout, systemctl, [layout.config(name) for name in service.configs])
+    # A service that runs or was stopped has read its files; to read all of them takes seconds.
+    is_thorough = host.unit(contract.SERVICE).active in ("failed", "activating")
+    damaged = choice.identifier in host.releases and find_damage(layout, choice.identifier, is_thorough=is_thorough)
+    if damaged:
+        note = f"The release {choice.identifier} was damaged and is built again: {damaged}."
+        source = choice.source or release_source(layout, choice.identifier)
+        choice = replace(choice, source=source, notes=(*choice.notes, note))
+        host = replace(host, releases=tuple(name for name in host.releases if name != choice.identifier))
+        service = replace(service, notes=(*service.notes, note))
     build = partial(
         build_desired,
         layout,

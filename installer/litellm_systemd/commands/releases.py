@@ -1,4 +1,4 @@
-"""upgrade, rollback, releases list, sbom and prune, and bundle."""
+"""upgrade, rollback, releases list, sbom, verify and prune, and bundle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from litellm_systemd.command import replace_process
 from litellm_systemd.commands.additions import bundle_source, kept_additions
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
+from litellm_systemd.contract import ExitCode
 from litellm_systemd.env import secret_references, tls
 from litellm_systemd.env.variables import TLS_CERT_FILE
 from litellm_systemd.errors import (
@@ -33,11 +35,13 @@ from litellm_systemd.host import encrypted_secrets
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import read_environment_file, require_root
 from litellm_systemd.install.apply import changing
+from litellm_systemd.instances.temporary_unit import restart_without_pause
 from litellm_systemd.releases.additions import extend, require_additions
 from litellm_systemd.releases.archive import read_manifest
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.build import build_release
 from litellm_systemd.releases.bundle import Target, open_source, write_bundle
+from litellm_systemd.releases.integrity import find_damage, verify_release
 from litellm_systemd.releases.inventory import (
     Release,
     choose_rollback,
@@ -53,11 +57,14 @@ from litellm_systemd.releases.inventory import (
 from litellm_systemd.releases.newest import fetch_newest_litellm
 from litellm_systemd.releases.requirements_lock import additions_of, pinned_version
 from litellm_systemd.releases.sbom import SBOM
-from litellm_systemd.releases.source import Source, current_lock, fetch_litellm, fetch_package
-from litellm_systemd.report.report import Report, render_count
+from litellm_systemd.releases.source import Source, current_lock, fetch_litellm, fetch_package, release_source
+from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.user_files import require_output
 
 Say = Callable[[str], None]
+
+#: How many files of a damaged release are printed, of each kind.
+_SHOWN = 20
 
 #: As the version of LiteLLM: the newest that can be installed.
 NEWEST = "newest"
@@ -94,7 +101,8 @@ def upgrade(
     if len([value for value in asdict(target).values() if value is not None]) > 1:
         raise UsageError("VERSION, --from and --litellm cannot be combined", "Use one of them.")
     current = _require_current(layout)
-    with changing(layout, "upgrade", say, wait=wait), tempfile.TemporaryDirectory(prefix="litellmctl-") as scratch:
+    scratch_folder = tempfile.TemporaryDirectory(prefix="litellmctl-")
+    with changing(layout, "upgrade", say, wait=wait) as executor, scratch_folder as scratch:
         if target.litellm == NEWEST:
             litellm = read_release(layout, current).litellm or pinned_version(current_lock(), "litellm")
             newest = fetch_newest_litellm(litellm, Path(scratch), say)
@@ -105,10 +113,14 @@ def upgrade(
         else:
             source = _source(target, read_release(layout, current).checkout, Path(scratch), say)
         source = _with_additions(layout, source, target.file, say)
-        if source.identifier == current:
+        is_current = source.identifier == current
+        if is_current and not find_damage(layout, current):
             return Report(f"nothing to do: release {current} is in use", data={"changed": False})
         say(f"release {source.identifier}")
         identifier = build_release(layout, source, say)
+        if is_current and executor.systemctl.unit_state(contract.SERVICE).is_active:
+            # The install does not know that the files are new.
+            restart_without_pause(layout, executor.systemctl, say)
     return _hand_over(layout, identifier, as_json=as_json, say=say)
 
 
@@ -150,7 +162,8 @@ def rollback(
     Raises:
         UsageError: there is no such release.
         InputError: it has a LiteLLM that is refused.
-        Unavailable: its Python was removed, or it does not know what the environment uses.
+        Unavailable: its Python was removed, it does not know what the environment uses, or it is damaged and cannot
+            be built again.
     """
     require_root("litellmctl rollback")
     chosen = choose_rollback(layout, identifier)
@@ -162,6 +175,9 @@ def rollback(
             f"release {chosen.identifier} needs {python}, which was removed",
             "'litellmctl upgrade' builds a new one.",
         )
+    if find_damage(layout, chosen.identifier):
+        with changing(layout, "rollback", say):
+            build_release(layout, release_source(layout, chosen.identifier), say)
     return _hand_over(layout, chosen.identifier, as_json=as_json, say=say)
 
 
@@ -273,6 +289,53 @@ def read_sbom(layout: Layout, name: str | None) -> str:
             "A new release has one: sudo litellmctl upgrade. So has a new bundle: litellmctl bundle",
         )
     return text.rstrip()
+
+
+def verify(layout: Layout, name: str | None) -> Report:
+    """Compare the files of a release, by default the current one, with the digests that its build recorded.
+
+    Raises:
+        UsageError: there is no such release.
+        MissingError: an earlier version of this package made it, without digests.
+        PermissionDenied: this user cannot read it.
+    """
+    name = find_release(list_releases(layout), name).identifier if name else _require_current(layout)
+    began = time.monotonic()
+    found = verify_release(layout, name)
+    kinds = (
+        ("missing", found.missing, Outcome.FAILED),
+        ("changed", found.changed, Outcome.FAILED),
+        ("not readable", found.unreadable, Outcome.FAILED),
+        ("added", found.added, Outcome.WARNING),
+    )
+    files = render_count(found.number, "file")
+    state = "is damaged" if found.is_damaged else "is undamaged"
+    return Report(
+        f"release {name} {state}: {files} compared in {time.monotonic() - began:.1f} s",
+        tuple(check for kind, paths, outcome in kinds for check in _file_checks(kind, paths, outcome)),
+        notes=(_repair_note(layout, name),) if found.is_damaged else (),
+        data={
+            "release": name,
+            "missing": list(found.missing),
+            "changed": list(found.changed),
+            "unreadable": list(found.unreadable),
+            "added": list(found.added),
+            "files": found.number,
+        },
+        code=ExitCode.DAMAGED if found.is_damaged else ExitCode.OK,
+    )
+
+
+def _file_checks(kind: str, paths: tuple[str, ...], outcome: Outcome) -> Iterator[Check]:
+    yield from (Check(kind, outcome, path) for path in paths[:_SHOWN])
+    if more := max(0, len(paths) - _SHOWN):
+        yield Check(kind, outcome, f"and {render_count(more, 'more file')}: --json lists all of them")
+
+
+def _repair_note(layout: Layout, name: str) -> str:
+    if name == current_release(layout):
+        return "To build it again: sudo litellmctl doctor --fix"
+    return f"To build it again and switch to it: sudo litellmctl rollback {name}"
 
 
 def prune(layout: Layout, keep: int, *, wait: bool = False, say: Say = lambda _line: None) -> Report:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.engine import REINSTALL, Cause, Finding, detects
+from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied
+from litellm_systemd.errors import REINSTALL, InputError, InstallerError, MissingError, PermissionDenied
 from litellm_systemd.host.files import group_exists, user_exists
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout

@@ -22,9 +22,9 @@ from litellm_systemd.aws.sources import proxies_for
 from litellm_systemd.command import run
 from litellm_systemd.doctor.check_network import endpoints_of
 from litellm_systemd.doctor.check_unit import find_line
-from litellm_systemd.doctor.engine import REINSTALL, Cause, Finding, detects
+from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.errors import PermissionDenied, Unavailable
+from litellm_systemd.errors import REINSTALL, PermissionDenied, Unavailable
 from litellm_systemd.host.observe import OLDEST_SYSTEMD, is_booted, memory_field
 from litellm_systemd.releases.inventory import current_release, missing_python
 from litellm_systemd.report.report import Outcome

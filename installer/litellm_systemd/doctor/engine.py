@@ -18,12 +18,6 @@ from litellm_systemd.report.report import Outcome
 
 DOCS = "docs/troubleshooting.md"
 
-#: For a release that can no longer run: litellmctl is one of its programs. units/litellmctl.j2 prints it as well.
-REINSTALL = (
-    "/usr/bin/python3 -m venv DIR && DIR/bin/pip install litellm-systemd"
-    " && sudo DIR/bin/litellmctl install --installed    # or, in a checkout: sudo ./scripts/quickstart.sh"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Cause:

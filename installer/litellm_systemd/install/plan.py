@@ -288,6 +288,8 @@ def _systemd_actions(
     else:
         # A corrected mode or owner needs no reload or restart.
         changed = {file.path for file in writes if _why(file, host) in (NEW, CHANGED) or file.kind is FileKind.LINK}
+        if desired.release not in host.releases:
+            changed.add(layout.current)  # also if it was damaged and the link stays
         yield from _restart_or_reload(layout, desired, host, changed, stale=stale)
 
 

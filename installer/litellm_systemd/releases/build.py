@@ -22,14 +22,15 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.command import Result, minimal_environment, run, runtime_argv
-from litellm_systemd.errors import InstallerError, Unavailable
+from litellm_systemd.errors import CommandError, InstallerError, Unavailable
 from litellm_systemd.gateway.snapshot import SNAPSHOT
-from litellm_systemd.host.files import plain_umask, remove_path, user_exists
+from litellm_systemd.host.files import plain_umask, user_exists
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, read_installed
 from litellm_systemd.releases.advisories import published_day
 from litellm_systemd.releases.archive import WHEELS, file_entry
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
+from litellm_systemd.releases.integrity import find_damage, restore_access, write_record
 from litellm_systemd.releases.inventory import Release
 from litellm_systemd.releases.requirements_lock import (
     LOCK,
@@ -42,7 +43,7 @@ from litellm_systemd.releases.requirements_lock import (
     render_lock,
 )
 from litellm_systemd.releases.sbom import SBOM, build_sbom, installed_packages, packed_package
-from litellm_systemd.releases.source import Source, sdnotify_wheel
+from litellm_systemd.releases.source import Source, find_cause, sdnotify_wheel
 from litellm_systemd.releases.venvs import Venv, install_lock, install_wheel, make_movable, make_venv, size_of
 from litellm_systemd.report.progress import Step
 
@@ -72,7 +73,7 @@ _STAGING = ".staging-"
 
 
 def build_release(layout: Layout, source: Source, say: Say = lambda _line: None, *, starts: bool = False) -> str:
-    """Build the release of `source` below the prefix, unless it exists, and return its identifier.
+    """Build the release of `source` below the prefix, unless it exists undamaged, and return its identifier.
 
     Args:
         layout: the paths of the host.
@@ -90,8 +91,12 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
         "Choose a bundle, or a version of litellm-systemd, with another LiteLLM.",
     )
     identifier = source.identifier
+    damage = ""
     if identifier in observe_releases(layout):
-        return identifier
+        damage = _repair_access(layout, identifier)
+        if not damage:
+            return identifier
+        say(f"release {identifier} is damaged and is built again: {damage}")
     try:
         with plain_umask(), _staging(layout, identifier) as staging:
             venv, trial = _build(layout, source, staging, say, starts=starts)
@@ -100,7 +105,19 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
         raise InstallerError(
             f"the release can't be built: {error.strerror}: {error.filename}", "Fix that and run it again."
         ) from error
+    except CommandError as error:
+        if damage:
+            cause = find_cause(error)
+            error.message = f"release {identifier} is damaged ({damage}) and can't be built again: {cause}"
+        raise
     return identifier
+
+
+def _repair_access(layout: Layout, identifier: str) -> str:
+    """Restore the modes of a release, which needs no source, and return the damage that is left."""
+    if find_damage(layout, identifier):
+        restore_access(layout, identifier)
+    return find_damage(layout, identifier)
 
 
 def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: bool) -> tuple[Venv, Trial]:
@@ -159,12 +176,17 @@ def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
         litellm_released=published_day(litellm),
         checkout=source.checkout,
         additions=additions_of(source.lock),
+        files=write_record(venv.folder),
     )
     (venv.folder / RELEASE_MARK).write_text(mark.as_mark(), encoding="utf-8")
     # After a power failure the name must not exist without the files; rename(2) promises no such order.
     run(("sync", "--file-system", str(venv.folder)), timeout=600)
-    remove_path(layout, layout.release(source.identifier))
-    target = layout.real(layout.release(source.identifier))
+    target, damaged = layout.real(layout.release(source.identifier)), venv.folder.with_name("damaged")
+    if target.exists():  # incomplete or damaged
+        try:
+            target.rename(damaged)  # the staging folder is removed with it
+        except OSError:  # EXDEV: overlayfs renames no folder of a lower layer
+            shutil.rmtree(target)
     venv.folder.rename(target)
     run(("sync", "--file-system", str(target.parent)), timeout=600)
 

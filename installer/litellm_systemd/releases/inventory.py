@@ -25,7 +25,8 @@ class Release:
 
     `made` is UTC (ISO 8601), `litellm_released` the day on which that LiteLLM was published, `size` in bytes,
     `checkout` the folder of the checkout that it was installed from, `additions`
-    the groups and packages that were added to its requirements lock.
+    the groups and packages that were added to its requirements lock, `files` the digest of the record of its files
+    (see `releases.integrity`).
     """
 
     identifier: str
@@ -40,6 +41,7 @@ class Release:
     litellm_released: str = ""
     checkout: str = ""
     additions: tuple[str, ...] = ()
+    files: str = ""
 
     def as_mark(self) -> str:
         """Return the text of its release.json."""
@@ -62,7 +64,7 @@ def read_mark(folder: Path, identifier: str) -> Release:
         name: str(known.get(name, ""))
         for name in (
             *("version", "litellm", "python", "python_version", "lock"),
-            *("made", "made_by", "litellm_released", "checkout"),
+            *("made", "made_by", "litellm_released", "checkout", "files"),
         )
     }
     size = known.get("size", 0)

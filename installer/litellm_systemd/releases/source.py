@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 import shutil
 import struct
 import sys
@@ -30,6 +31,7 @@ from urllib.parse import unquote, urlparse
 
 from litellm_systemd.command import inherited_environment, module_argv, run
 from litellm_systemd.errors import (
+    REINSTALL,
     CommandError,
     InputError,
     InstallerError,
@@ -39,9 +41,11 @@ from litellm_systemd.errors import (
     UsageError,
 )
 from litellm_systemd.gateway.packages import read_groups
+from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK
+from litellm_systemd.releases.archive import WHEELS
 from litellm_systemd.releases.bad_versions import find_bad
-from litellm_systemd.releases.inventory import read_mark
+from litellm_systemd.releases.inventory import read_mark, read_release, read_release_lock
 from litellm_systemd.releases.requirements_lock import (
     LOCK,
     SUPPORTED_LITELLM,
@@ -216,13 +220,56 @@ def folder_source(folder: Path) -> Source:
     Raises:
         InputError: it is not there, or it has no lock.
     """
-    found = next((item for item in distributions(path=[str(folder)]) if item.name == DISTRIBUTION), None)
+    found = _distribution_in(folder)
     if found is None:
         raise InputError(f"{folder} doesn't contain {DISTRIBUTION}", "Try again.")
     entries = _read_tree({PACKAGE: folder / PACKAGE})
     lock = _lock_among(entries, folder)
     groups = _groups_among(entries)
     return Source(found.version, code_digest(entries), lock, reachable_python(), Installed(found), groups=groups)
+
+
+def release_source(layout: Layout, identifier: str) -> Source:
+    """Return the source that an existing release was built from, to build it again.
+
+    Raises:
+        Unavailable: the release's own files are damaged too, and with them the source.
+    """
+    folder, mark = layout.real(layout.release(identifier)), read_release(layout, identifier)
+    packages = next(folder.glob("lib/python*/site-packages"), folder)
+    found = _distribution_in(packages)
+    if found is not None:
+        entries = _read_tree({PACKAGE: packages / PACKAGE})
+        source = Source(
+            version=found.version,
+            code=code_digest(entries),
+            lock=read_release_lock(layout, identifier),
+            python=Path(mark.python),
+            origin=Installed(found),
+            checkout=mark.checkout,
+            wheels=tuple(sorted((folder / WHEELS).glob("*.whl"))),
+        )
+        # The name of a release is a digest of its source, and the files of a wheel are packed by RECORD.
+        if source.identifier == identifier and entries.keys() <= {str(path) for path in found.files or ()}:
+            return source
+    raise Unavailable(
+        f"release {identifier} cannot be built again from its own files: those of {DISTRIBUTION} are damaged too",
+        _from_elsewhere(mark.checkout),
+    )
+
+
+def _from_elsewhere(checkout: str) -> str:
+    """How to install again without the files of the release."""
+    if checkout:
+        return f"Install again from the checkout: cd {shlex.quote(checkout)} && sudo ./scripts/quickstart.sh"
+    return (
+        "Without a network, in a checkout: sudo ./scripts/quickstart.sh --bundle FILE. Otherwise install again:"
+        f" {REINSTALL}"
+    )
+
+
+def _distribution_in(folder: Path) -> Distribution | None:
+    return next((item for item in distributions(path=[str(folder)]) if item.name == DISTRIBUTION), None)
 
 
 def current_lock() -> str:
