@@ -119,6 +119,24 @@ BROKEN = {
         "LiteLLM 1.107.0: it is reported as compromised",
         f"rmdir {PACKAGES}/litellm-1.107.0.dist-info",
     ),
+    "package removed": BrokenHost(
+        f"mv {PACKAGES}/httpx /root",
+        "release-damaged",
+        "site-packages/httpx/__init__.py is missing (and ",
+        f"mv /root/httpx $(echo {PACKAGES})",
+    ),
+    "bit flip": BrokenHost(
+        f"cp -p {PACKAGES}/litellm/main.py /root;"
+        f" printf '\\377' | dd of=$(echo {PACKAGES})/litellm/main.py bs=1 seek=9999 conv=notrunc status=none",
+        "release-damaged",
+        "site-packages/litellm/main.py is changed",
+        f"cp -p /root/main.py $(echo {PACKAGES})/litellm/",
+    ),
+    "module unreadable": BrokenHost(
+        f"chmod 0600 {PACKAGES}/litellm/main.py {PACKAGES}/boto3/*.py; chmod 0700 {PACKAGES}/httpx",
+        "release-damaged",
+        "boto3/__init__.py is not readable for litellm (and ",
+    ),
     "old LiteLLM": BrokenHost(
         f'cp -p {MARK} /root; sed -Ei \'s/("litellm_released": )"[^"]*"/\\1"2026-01-01"/\' {MARK}',
         "release-old",

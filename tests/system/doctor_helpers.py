@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from box import Box
@@ -18,10 +19,16 @@ INSTALLED = "/usr/local/bin/litellmctl"
 _TIMED_OUT = ("the check did not finish in time", " it did not exit within ")
 
 
-def doctor(box: Box, *arguments: str, program: str = OURS, user: str | None = None) -> dict[str, Any]:
+def doctor(
+    box: Box,
+    *arguments: str,
+    program: str = OURS,
+    user: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """The report of `litellmctl doctor --json`, repeated if a check timed out on a busy machine."""
     for _ in range(3):
-        report = _run(box, *arguments, program=program, user=user)
+        report = _run(box, *arguments, program=program, user=user, environment=environment)
         reasons = [each["because"] for each in report["data"]["checks"]]
         timed_out = any(text in reason for text in _TIMED_OUT for reason in reasons)
         if not timed_out or report["data"]["fixed"]:
@@ -29,8 +36,11 @@ def doctor(box: Box, *arguments: str, program: str = OURS, user: str | None = No
     return report
 
 
-def _run(box: Box, *arguments: str, program: str, user: str | None) -> dict[str, Any]:
-    done = box.run((program, "doctor", "--json", *arguments), check=False, timeout=120, user=user)
+def _run(
+    box: Box, *arguments: str, program: str, user: str | None, environment: Mapping[str, str] | None
+) -> dict[str, Any]:
+    argv = (program, "doctor", "--json", *arguments)
+    done = box.run(argv, check=False, timeout=300, user=user, env=environment)
     report: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == report["exit_code"], done.stderr
     return report

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from box import Box, Image, Namespaces
-from broken_hosts import BROKEN, DROP_INS, NO_DROP_IN, START, drop_in
+from broken_hosts import BROKEN, DROP_INS, NO_DROP_IN, PACKAGES, START, drop_in
 from doctor_helpers import INSTALLED, OURS, assert_reported, doctor, ids, sh
 from service import chat, ctl, set_env, signal_process, state, write_config
+from tests.bundle import WHEELS
 
 from litellm_systemd.doctor.registry import CHECKS
 
@@ -100,6 +101,30 @@ def test_drop_ins_that_prevent_the_start(host: Box) -> None:
         assert found["seen"].startswith(f"{DROP_INS}/mine.conf:3: {lines[1]}")
     sh(host, f"{NO_DROP_IN}; {START}")
     assert ids(doctor(host)) == []
+
+
+def test_damaged_release(host: Box, install_environment: dict[str, str]) -> None:
+    """A cut file of the release keeps the service from starting: it is the cause, and the exit its consequence. --fix
+    builds the release again and starts the service. Offline it changes nothing and says what is needed.
+    """
+    sh(host, f"truncate -s 300 {PACKAGES}/uvicorn/__pycache__/server.*.pyc")
+    sh(host, "! systemctl restart litellm")
+    verified = host.run((OURS, "releases", "verify", "--json"), check=False)
+    assert verified.returncode == 65
+    [changed] = json.loads(verified.stdout)["data"]["changed"]
+    assert "uvicorn/__pycache__/server." in changed
+    report = doctor(host)
+    assert ids(report) == ["release-damaged"]
+    assert changed in report["data"]["findings"][0]["seen"]
+    assert {each["id"] for each in report["data"]["consequences"]} <= {"unit-exit", "unit-start-limit"}
+    offline = doctor(host, "--fix", environment={"UV_OFFLINE": "1", "UV_CACHE_DIR": "/var/tmp/empty"})
+    assert "can't be built again" in offline["notes"][0]
+    assert "litellmctl bundle" in offline["notes"][0]
+    assert ids(offline) == ["release-damaged"]
+    fixed = doctor(host, "--fix", environment={**install_environment, "PIP_FIND_LINKS": str(WHEELS)})
+    assert (ids(fixed), fixed["exit_code"]) == ([], 0)
+    assert state(host)["ActiveState"] == "active"
+    assert host.run((OURS, "releases", "verify")).returncode == 0
 
 
 def test_healthy_hosts(host: Box) -> None:

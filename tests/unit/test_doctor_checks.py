@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.commands.doctor import has_failed
 from litellm_systemd.doctor.check_configuration import (
     changed_variables,
     detect_configuration_unusable,
@@ -363,3 +364,21 @@ def test_lost_variable(tmp_path: Path) -> None:
     (found,) = evidence(detect_environment_syntax, Snapshot(layout))
     assert found.startswith("/etc/litellm/litellm.env:1: the value of A has no closing quote")
     assert "PORT in there is not set" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "failed"),
+    [
+        ("ActiveState=failed SubState=failed", True),
+        ("ActiveState=activating SubState=auto-restart NRestarts=0", True),
+        ("ActiveState=activating SubState=start NRestarts=4", True),
+        ("ActiveState=activating SubState=start NRestarts=0", False),
+        ("ActiveState=inactive UnitFileState=enabled InactiveExitTimestampMonotonic=0", True),
+        ("ActiveState=inactive UnitFileState=enabled InactiveExitTimestampMonotonic=12", False),
+        ("ActiveState=inactive UnitFileState=disabled InactiveExitTimestampMonotonic=0", False),
+        ("ActiveState=active SubState=running NRestarts=4", False),
+    ],
+)
+def test_fix_starts_failed_service_only(text: str, failed: bool) -> None:
+    """--fix starts a service that failed or could not start at boot, and not one that was stopped or is starting."""
+    assert has_failed(dict(pair.split("=") for pair in text.split())) is failed

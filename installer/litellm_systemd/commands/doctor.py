@@ -23,6 +23,7 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.aws.client import load
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.doctor.check_release import DAMAGED, damage_findings
 from litellm_systemd.doctor.engine import CheckRun, Diagnosis, Finding, run_checks
 from litellm_systemd.doctor.registry import CHECKS, collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -31,13 +32,16 @@ from litellm_systemd.env.secrets import Scrubber, is_secret_variable
 from litellm_systemd.errors import CannotCreate, InputError, InstallerError, MissingError
 from litellm_systemd.host.effective import is_service_variable, read_environ
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import find_layout, observe_host, require_root
-from litellm_systemd.host.state import Action, DesiredState, Plan, Running
+from litellm_systemd.host.observe import find_layout, observe_host, observe_releases, require_root
+from litellm_systemd.host.state import Action, DesiredState, Plan, Running, Verb
 from litellm_systemd.host.stored_secrets import with_stored_secrets
+from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Executor, Say, apply_install, changing, copy_name
 from litellm_systemd.install.plan import in_order
 from litellm_systemd.logs.events import message_text
+from litellm_systemd.releases.integrity import verify_release
 from litellm_systemd.releases.inventory import current_release
+from litellm_systemd.releases.source import release_source
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.user_files import require_output, write_output
 
@@ -90,6 +94,8 @@ def find_any_layout() -> Layout:
 def _fix(layout: Layout, diagnosis: Diagnosis, say: Say) -> _FixResult:
     """Take the steps for all causes that have a safe fix, as one change: all of them or none."""
     fixable = tuple(finding for finding in diagnosis.causes if _is_fixable(finding))
+    if not fixable or any(run.cause is DAMAGED for run in diagnosis.unchecked):
+        fixable = (*_unseen_damage(layout), *fixable)
     if not fixable:
         return _FixResult()
     for finding in fixable:
@@ -97,10 +103,52 @@ def _fix(layout: Layout, diagnosis: Diagnosis, say: Say) -> _FixResult:
         say(f"  --fix {finding.cause.fix}")
     try:
         with changing(layout, "doctor --fix", say) as executor:
-            _apply(executor, tuple(action for finding in fixable for action in finding.actions))
+            actions = (action for finding in fixable for action in finding.actions)
+            _apply(executor, tuple(action for action in actions if action.verb is not Verb.START))
+            error = _restart_failed(executor)
+    except InstallerError as failure:
+        return _FixResult(error=f"--fix failed: {failure.render()}")
+    return _FixResult(fixable, error)
+
+
+def _restart_failed(executor: Executor) -> str:
+    """Start a service that had failed, now that what stopped it is fixed. Returns the error if it does not start.
+
+    After the commit, since an undo would break again what was fixed. A service that the user stopped stays stopped.
+    """
+    systemctl = executor.systemctl
+    if not executor.layout.is_host or not has_failed(systemctl.show(contract.SERVICE, *_STATE)):
+        return ""
+    executor.say(f"starting {contract.SERVICE}, which had failed")
+    systemctl.reset_failed(contract.SOCKET)
+    try:
+        # A start would wait for the pause before the next automatic restart.
+        systemctl.restart(contract.SERVICE)
     except InstallerError as error:
-        return _FixResult(error=f"--fix failed: {error.render()}")
-    return _FixResult(fixable)
+        return f"The fixes were made, but the service does not start: {error.render()}"
+    return ""
+
+
+def _unseen_damage(layout: Layout) -> tuple[Finding, ...]:
+    """The damage of the release that shows in the content of files alone: to read all of it, a check has no time."""
+    current = current_release(layout)
+    is_active = Systemctl(layout).unit_state(contract.SERVICE).active == "active"
+    if current not in observe_releases(layout):
+        return ()
+    with contextlib.suppress(MissingError):
+        return tuple(damage_findings(layout, current, verify_release(layout, current), is_active=is_active))
+    return ()
+
+
+_STATE = ("ActiveState", "SubState", "NRestarts", "UnitFileState", "InactiveExitTimestampMonotonic")
+
+
+def has_failed(service: Mapping[str, str]) -> bool:
+    """Whether a service failed, is in a loop of restarts, or could not be started at boot, by its properties."""
+    state, sub_state = service.get("ActiveState"), service.get("SubState", "")
+    in_loop = state == "activating" and ("auto-restart" in sub_state or service.get("NRestarts", "0") != "0")
+    never = state == "inactive" and service.get("InactiveExitTimestampMonotonic") == "0"
+    return state == "failed" or in_loop or (never and service.get("UnitFileState") == "enabled")
 
 
 def _is_fixable(finding: Finding) -> bool:
@@ -111,7 +159,10 @@ def _is_fixable(finding: Finding) -> bool:
 def _apply(executor: Executor, actions: tuple[Action, ...]) -> None:
     layout = executor.layout
     host = observe_host(layout, executor.systemctl, (action.target for action in actions))
-    desired = DesiredState(current_release(layout) or "", enabled=False, running=Running.UNTOUCHED)
+    current = current_release(layout) or ""
+    desired = DesiredState(current, enabled=False, running=Running.UNTOUCHED)
+    if any(action.verb is Verb.BUILD_RELEASE for action in actions):
+        executor = replace(executor, source=release_source(layout, current))
     apply_install(executor, Plan(in_order(layout, dict.fromkeys(actions))), desired, host)
 
 

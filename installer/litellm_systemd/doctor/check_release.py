@@ -1,14 +1,19 @@
-"""The LiteLLM of the active release: is it compromised, vulnerable or old? Answered without a network."""
+"""The active release: is it damaged, and is its LiteLLM compromised, vulnerable or old? Needs no network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
 
+from litellm_systemd import contract
+from litellm_systemd.doctor.check_service import is_short_of_workers
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import Action, Verb
 from litellm_systemd.releases.advisories import list_advisories
 from litellm_systemd.releases.bad_versions import find_bad
+from litellm_systemd.releases.integrity import Verification, verify_release
 from litellm_systemd.releases.inventory import Release, current_release, installed_litellm, read_release
 from litellm_systemd.report.report import Outcome
 
@@ -20,6 +25,47 @@ _UPGRADE = "sudo litellmctl upgrade    # or, for LiteLLM alone: sudo litellmctl 
 def _versions(snapshot: Snapshot) -> tuple[str, ...]:
     current = current_release(snapshot.layout)
     return () if current is None else installed_litellm(snapshot.layout, current)
+
+
+DAMAGED = Cause(
+    "release-damaged",
+    "Files of the release are missing, changed or not readable, as after a power failure or an error of the disk. A"
+    " running service degrades and cannot be restarted.",
+    "sudo litellmctl install --installed    # without a package index: add --bundle FILE",
+    fix="restores the modes of the files, or builds the release again, and starts a service that failed",
+    requires=("files-not-installed", "files-release-gone"),
+)
+#: Seconds for reading the files: less than the time for the check (`engine.CHECK_TIMEOUT`).
+_READ_TIME = 1.5
+
+
+@detects(DAMAGED)
+def detect_release_damaged(snapshot: Snapshot) -> Iterator[Finding | str]:
+    """Detect missing, changed and unreadable files. If the service does not run, the content of all is read."""
+    current = current_release(snapshot.layout)
+    if current is None:
+        return
+    is_thorough = not _is_healthy(snapshot)
+    found = verify_release(snapshot.layout, current, is_thorough=is_thorough, seconds=_READ_TIME)
+    yield from damage_findings(snapshot.layout, current, found, is_active=snapshot.is_active)
+    if is_thorough and not found.is_complete:
+        yield f"{found.number} files compared: to compare all of them, run litellmctl releases verify"
+
+
+def damage_findings(layout: Layout, release: str, found: Verification, *, is_active: bool) -> Iterator[Finding]:
+    """The finding about a damaged release; none if it is undamaged."""
+    if found.is_damaged:
+        actions = [Action(Verb.BUILD_RELEASE, layout.release(release))]
+        if is_active and (found.missing or found.changed):
+            actions.append(Action(Verb.RESTART, contract.SERVICE))
+        yield DAMAGED.finding(f"{release}: {found.render()}", actions=tuple(actions))
+
+
+def _is_healthy(snapshot: Snapshot) -> bool:
+    """Whether the service did not fail, and no worker cannot start."""
+    service = snapshot.service
+    failed = service.get("ActiveState") in ("failed", "activating") or service.get("NRestarts", "0") != "0"
+    return not failed and not is_short_of_workers(service.get("StatusText", ""))
 
 
 COMPROMISED = Cause(

@@ -254,7 +254,8 @@ def find_line(sources: tuple[Path, ...], name: str) -> str:
 #: Causes that keep the service from starting or make it exit; the exit itself is then a consequence.
 STARTUP_BLOCKERS = (
     *("host-disk-full", "host-inodes", "host-read-only", "host-python-gone"),
-    *("files-release-gone", "files-gone", "files-config-gone", "files-user-gone", "files-unreadable"),
+    *("files-release-gone", "release-damaged", "files-gone", "files-config-gone", "files-user-gone"),
+    "files-unreadable",
     *("environment-undecryptable", "environment-unloadable", "environment-syntax", "environment-unusable"),
     *("configuration-unusable", "tls-unusable"),
     *("unit-masked", "unit-bad", "unit-foreign", "unit-condition", "unit-dependency", "unit-drop-in", "port-taken"),
