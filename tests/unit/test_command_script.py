@@ -41,7 +41,7 @@ def test_script_passes_on_arguments(script: Path, tmp_path: Path) -> None:
     python.chmod(0o755)
     lines = run(script, "config", "show", "a b", "").stdout.split("\n")
     assert lines[0] == "-I"
-    assert lines[3:] == [str(script), "config", "show", "a b", "", ""]
+    assert lines[-6:] == [str(script), "config", "show", "a b", "", ""]
 
 
 def test_script_runs_litellmctl(script: Path, tmp_path: Path) -> None:
@@ -52,6 +52,18 @@ def test_script_runs_litellmctl(script: Path, tmp_path: Path) -> None:
     assert run(script, "--version").stdout.startswith("litellmctl ")
     refused = run(script, "frobnicate")
     assert (refused.returncode, refused.stderr[:12]) == (64, "litellmctl: ")
+
+
+def test_damaged_release(script: Path, tmp_path: Path) -> None:
+    """If Python cannot import litellmctl, one message names the error and how to install again, with exit code 69."""
+    python = tmp_path / "opt/current/bin/python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    done = run(script, "status", "--json")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "releases/0.1.0-abc, is damaged: ModuleNotFoundError: No module named 'litellm_systemd'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "quickstart.sh --bundle FILE" in done.stderr
 
 
 @pytest.mark.parametrize("link", ["/usr/bin/python3.99", "python3"])

@@ -22,11 +22,13 @@ from litellm_systemd.cli.streams import open_streams
 from litellm_systemd.command import interruptible
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.errors import (
+    REINSTALL,
     InstallerError,
     Interrupted,
     MissingError,
     OutputError,
     PermissionDenied,
+    Unavailable,
     remedy_of,
 )
 from litellm_systemd.report.progress import Progress
@@ -103,13 +105,29 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        refusal = _refusal_of(error)
+        refusal = _refusal_of(error) or _damage_behind(error)
         if refusal is not None:
             return _refuse(refusal.message, refusal.hint, refusal.code, as_json=as_json)
         message = f"this is a defect of litellmctl: {type(error).__name__}: {error}"
         return _refuse(
             message, "'litellmctl --debug VERB' shows where; please report it.", ExitCode.SOFTWARE, as_json=as_json
         )
+
+
+def _damage_behind(error: Exception) -> Unavailable | None:
+    """The damage of the release that litellmctl runs from, which no verb expected. None for a defect."""
+    try:
+        from litellm_systemd.releases.integrity import find_own_damage
+
+        damage = find_own_damage()
+    except Exception:  # so damaged that it cannot be verified
+        damage = "a module cannot be imported" if isinstance(error, (ImportError, SyntaxError, EOFError)) else ""
+    if not damage:
+        return None
+    text = f"{type(error).__name__}: {error}"
+    return Unavailable(
+        f"the release that litellmctl runs from is damaged: {damage} ({text})", f"Install again: {REINSTALL}"
+    )
 
 
 def _refusal_of(error: Exception) -> InstallerError | None:
