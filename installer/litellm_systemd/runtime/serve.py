@@ -19,7 +19,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.service_credential import add_secrets
 from litellm_systemd.env.tls import load_pair, read_pair
 from litellm_systemd.env.variables import JSON_LOGS, MOCK_TESTING_WARNING
-from litellm_systemd.errors import InputError, InstallerError, Unavailable
+from litellm_systemd.errors import InputError, InstallerError, PermissionDenied, Unavailable
 from litellm_systemd.runtime.channel import Heartbeat, StartFailed
 from litellm_systemd.runtime.journal import Journal, install_exception_hooks, open_journal, redirect_loggers
 from litellm_systemd.runtime.master.master import Master
@@ -32,6 +32,9 @@ from litellm_systemd.runtime.systemd.port import take_listeners
 from litellm_systemd.runtime.worker import litellm_adapter
 from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.worker import Job
+
+#: What to do if the service's user cannot read a configuration.
+_RESTORE_ACCESS = "The service runs as litellm. To restore the mode and owner: sudo litellmctl doctor --fix"
 
 
 def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
@@ -57,6 +60,8 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
             configuration = replace(configuration, tls=load_pair(read_pair(options.tls_files)))
         listeners = take_listeners(environ, options.host, options.port, options.trial_socket)
     except InstallerError as error:
+        if isinstance(error, PermissionDenied):
+            error.hint = _RESTORE_ACCESS
         journal.error(error.render())
         notifier.status(error.render())
         # A restart cannot fix a file or a variable, so systemd does not try (RestartPreventExitStatus=78).
