@@ -53,6 +53,9 @@ TLS_KEY = "tls.key"
 #: How the status line of a service with HTTPS begins.
 SERVING_HTTPS = "serving HTTPS"
 
+#: The master keys that `litellmctl rotate-key` has replaced; see `env.retired_keys`. Not a setting of `.env`.
+RETIRED_KEYS = "LITELLM_RETIRED_KEYS"
+
 #: The UNIX socket of a throwaway instance, which has no port; see `instances.throwaway`. Not a setting of `.env`.
 TRIAL_SOCKET = "LITELLM_SYSTEMD_TRIAL_SOCKET"
 

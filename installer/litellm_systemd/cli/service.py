@@ -24,6 +24,7 @@ from litellm_systemd.cli.program import (
     request_of,
     say,
     show,
+    wait_option,
 )
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
@@ -96,6 +97,25 @@ _add_unit_verb("restart", "Restart the service without a lost request.", takes_c
 _add_unit_verb("reload", "Reload the configuration without a lost request.", takes_config=True)
 _add_unit_verb("enable", "Start the service at boot.", takes_config=False)
 _add_unit_verb("disable", "Do not start the service at boot.", takes_config=False)
+
+
+@cli.command("rotate-key")
+@click.option("--overlap", default="1h", metavar="TIME", help="Accept the old key for this long: 10m, 1h, 7d; or 0.")
+@click.option("--key-file", metavar="FILE", help="Take the new key from a file, or - for standard input.")
+@env_file_option
+@wait_option
+@reports
+def rotate_key(overlap: str, key_file: str | None, env_file: Path | None, wait: bool) -> Report:
+    """Replace the master key without a lost request.
+
+    A new key is generated and not printed. Until the end of the overlap, the service accepts the old key too, also
+    after a restart or an install. A .env that has the old key gets the new one: -e FILE, else ./.env.
+    """
+    from litellm_systemd.commands import rotate_key
+
+    seconds = rotate_key.parse_overlap(overlap)
+    request = request_of(layout_of(), env_file, None)
+    return rotate_key.rotate_key(request, overlap=seconds, key_file=key_file, wait=wait, say=say)
 
 
 @cli.command()

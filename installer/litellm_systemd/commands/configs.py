@@ -93,7 +93,7 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
     written = [name for name in service.loads if name in service.configs]
     host = observe_host(layout, executor.systemctl, [layout.config(name) for name in written])
     desired = DesiredState(
-        release=_current_release(layout, host),
+        release=current_release_of(layout, host),
         files=(
             *(build_config_file(layout, service, name, host) for name in written),
             build_config_link(layout, service.choice.name),
@@ -129,7 +129,7 @@ def _unit_that_allows(layout: Layout, service: ServiceConfig, host: HostState) -
     return () if content == found.content else (FileState(layout.service, content),)
 
 
-def _current_release(layout: Layout, host: HostState) -> str:
+def current_release_of(layout: Layout, host: HostState) -> str:
     found = host.files.get(layout.current)
     if found is None:
         raise NotInstalled

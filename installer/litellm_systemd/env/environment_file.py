@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from litellm_systemd.env.dotenv import quote
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPACE = " \t"
 # A repeated group remembers each of its matches: the runs of plain characters are outside of the groups or one match.
@@ -134,3 +136,23 @@ def _unescape_double(match: re.Match[str]) -> str:
     if follower == "\n":
         return ""
     return follower if follower in '"\\`$' else match[0]
+
+
+def set_assignment(text: str, name: str, value: str) -> str:
+    """The text of an EnvironmentFile with another value of one variable. Everything else stays as it is."""
+    line = f"{name}={quote(value)}"
+    kept, position, copied = [], 0, 0
+    while match := _HEAD.match(text, position):
+        position = match.end()
+        if match["name"] is not None:
+            start = match.start("name")
+            _, position, _ = _parse_value(text, position)
+            if match["name"].rstrip(_SPACE) == name:
+                kept += [text[copied:start], line]
+                copied = position
+        if position >= len(text):
+            break
+    kept.append(text[copied:])
+    if copied:
+        return "".join(kept)
+    return f"{text.rstrip(chr(10))}\n{line}\n"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from litellm_systemd.bedrock.models import looks_like_region
+from litellm_systemd.contract import RETIRED_KEYS
 from litellm_systemd.env import variables
 from litellm_systemd.env.aws import check_aws, check_network, spare_metadata
 from litellm_systemd.env.dotenv import MAX_TOTAL_BYTES, check_assignment
@@ -14,6 +15,7 @@ from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
 from litellm_systemd.env.dotenv import read_dotenv as read_dotenv
 from litellm_systemd.env.placeholders import is_known_key
+from litellm_systemd.env.retired_keys import digest_key, read_retired_keys
 from litellm_systemd.env.secret_references import find_references, is_reference
 from litellm_systemd.env.tls import TlsFiles, find_files
 from litellm_systemd.env.variables import (
@@ -106,6 +108,8 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     direct, notes = spare_metadata(values)
     warnings += notes
     environment = {**values, MASTER_KEY.name: key, **direct}
+    if RETIRED_KEYS in installed:
+        environment[RETIRED_KEYS] = installed[RETIRED_KEYS]  # an install does not end the overlap of a rotation
     if region is not None:
         environment.setdefault(AWS_REGION_NAME.name, region)
     _check_environment(dotenv, environment)
@@ -170,6 +174,11 @@ def _master_key(
     if not key:
         key = new_key()
         return key, key
+    if digest_key(key) in {each.digest for each in read_retired_keys(installed)}:
+        raise InputError(
+            f"{dotenv.where(name)}: {name} is an old key, which 'litellmctl rotate-key' has replaced",
+            "Remove the line: the installed key stays.",
+        )
     if key == REFUSED_KEY:
         raise InputError(
             f"{dotenv.where(name)}: {name}={key} is the key of every LiteLLM tutorial",

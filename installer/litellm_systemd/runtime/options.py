@@ -14,6 +14,7 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.env import variables
+from litellm_systemd.env.retired_keys import RetiredKey, read_retired_keys
 from litellm_systemd.env.secret_references import SecretReference, find_references
 from litellm_systemd.env.tls import Tls, TlsFiles, find_credentials, find_files
 from litellm_systemd.errors import InputError
@@ -57,6 +58,8 @@ class Options:
     api_docs: bool = variables.API_DOCS.default
     #: The variables whose values are in AWS.
     references: tuple[SecretReference, ...] = ()
+    #: The master keys that `rotate-key` has replaced.
+    retired_keys: tuple[RetiredKey, ...] = ()
 
     @property
     def hang_limit(self) -> float:
@@ -119,6 +122,7 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         mock_testing=variables.allows_mock_testing(environ),
         api_docs=variables.API_DOCS.read(environ),
         references=find_references(environ),
+        retired_keys=read_retired_keys(environ) if environ.get(variables.MASTER_KEY.name) else (),
     )
 
 

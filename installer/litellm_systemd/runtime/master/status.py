@@ -8,6 +8,7 @@ import time
 from typing import Any, Protocol
 
 from litellm_systemd.contract import SERVING_HTTPS
+from litellm_systemd.env.retired_keys import RetiredKey
 from litellm_systemd.env.tls import Tls
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
 from litellm_systemd.runtime.master.control import ReloadResult, Reloads
@@ -83,6 +84,9 @@ def render_status(master: MasterState) -> str:
     for generation in (master.current, master.recycling.replacement):
         if generation is not None and generation.start_error:
             parts.append(f"cannot start a worker: {generation.start_error}")
+    if accepted := _accepted_keys(master):
+        end = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(each.until for each in accepted)))
+        parts.append(f"the old master key is accepted until {end}")
     for block in master.blocks.build(time.monotonic())[:1]:
         parts.append(f"{block['where']} has blocked workers {_render_times(block['count'])}")
     return "; ".join(parts)
@@ -92,7 +96,8 @@ def build_status(master: MasterState) -> dict[str, Any]:
     """The answer to {"command": "status"}.
 
     `since`, `at` and `not_after` are Unix times. The other times are in seconds: `age` since the start of a process,
-    `answered` since the last health check that a worker passed. `memory_limit` is that of a worker in MiB. Names of
+    `answered` since the last health check that a worker passed. `retired_keys` has the Unix time until which each old
+    master key is accepted. `memory_limit` is that of a worker in MiB. Names of
     keys and states are published and do not change.
     """
     generation = master.current or master.candidate
@@ -119,7 +124,12 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "last_reload": _build_reload(master.reloads.last),
         "guesses": master.refusals.build_guesses(now),
         "blocks": master.blocks.build(now),
+        "retired_keys": [each.until for each in _accepted_keys(master)],
     }
+
+
+def _accepted_keys(master: MasterState) -> list[RetiredKey]:
+    return [each for each in master.options.retired_keys if each.until > time.time()]
 
 
 def _state(master: MasterState) -> str:

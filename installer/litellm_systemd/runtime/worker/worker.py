@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.bounded_yaml import load_yaml
+from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.gateway.python_files import python_folders
 from litellm_systemd.runtime.activity import Activity
@@ -26,8 +27,9 @@ from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.authentication import AuthenticationGate
 from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.http.pages import Pages
-from litellm_systemd.runtime.http.refuse import RefusalCounter
+from litellm_systemd.runtime.http.refuse import Application, RefusalCounter
 from litellm_systemd.runtime.http.request_size import RequestSizeLimit
+from litellm_systemd.runtime.http.retired_keys import RetiredKeys
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.secret_store import get_secrets
@@ -98,14 +100,16 @@ def _start_failed(cause: BaseException, configuration: Configuration) -> StartFa
     return StartFailed(litellm_adapter.redact(render_cause(cause, document, code)))
 
 
-def _build_application(job: Job, refusals: RefusalCounter) -> Pages:
+def _build_application(job: Job, refusals: RefusalCounter) -> Application:
     litellm = litellm_adapter.application()
     routes = LiteLLMRoutes(litellm, job.document, catalogues=job.options.api_docs)
     authentication = MasterKeyAuthentication(litellm, routes.is_public)
     body_limit = job.options.limits.body_size
     limited = CutRequests(RequestSizeLimit(litellm, body_limit, refusals))
     gate = AuthenticationGate(limited, authentication.find_refusal, refusals, authentication.wrap, body_limit)
-    return Pages(gate, routes.find_page, authentication.wrap, body_limit)
+    pages = Pages(gate, routes.find_page, authentication.wrap, body_limit)
+    accepted = [key for key in job.options.retired_keys if key.until > time.time()]
+    return RetiredKeys(pages, accepted, os.environ[MASTER_KEY.name]) if accepted else pages
 
 
 def asyncio_run(main: Any) -> None:

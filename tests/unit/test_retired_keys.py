@@ -1,0 +1,119 @@
+"""Old master keys during and after the overlap of a rotation: in requests, in the environment, and in a .env."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import Any
+
+import pytest
+
+from litellm_systemd.commands.rotate_key import parse_overlap
+from litellm_systemd.contract import RETIRED_KEYS
+from litellm_systemd.env.environment_file import parse_environment_file, set_assignment
+from litellm_systemd.env.retired_keys import RetiredKey, digest_key, read_retired_keys, render_retired_keys
+from litellm_systemd.env.settings import build_settings, parse_dotenv
+from litellm_systemd.errors import InputError, UsageError
+from litellm_systemd.runtime.http.retired_keys import RetiredKeys
+
+OLD, NEW = "sk-the-old-key", "sk-the-new-key"
+
+
+def pass_through(seconds: int, *headers: tuple[bytes, bytes], query: bytes = b"", kind: str = "http") -> Any:
+    """The scope that LiteLLM gets, if the old key is accepted for some seconds more."""
+    passed = []
+
+    async def application(scope: Any, _receive: Any, _send: Any) -> None:
+        passed.append(scope)
+
+    keys = (RetiredKey(digest_key(OLD), int(time.time()) + seconds),)
+    scope = {"type": kind, "headers": list(headers), "query_string": query}
+    asyncio.run(RetiredKeys(application, keys, NEW)(scope, None, None))
+    return passed[0]
+
+
+def basic(key: str) -> bytes:
+    return b"Basic " + base64.b64encode(f"pk:{key}".encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        (b"authorization", b"Bearer sk-the-old-key", b"Bearer sk-the-new-key"),
+        (b"authorization", basic(OLD), basic(NEW)),
+        (b"authorization", b"Basic =", b"Basic ="),
+        (b"x-api-key", b"sk-the-old-key", b"sk-the-new-key"),
+        (b"x-api-key", b"sk-the-old-key-2", b"sk-the-old-key-2"),
+        (b"x-api-key", b"2sk-the-old-key", b"2sk-the-old-key"),
+        (
+            b"sec-websocket-protocol",
+            b"realtime, openai-insecure-api-key.sk-the-old-key",
+            b"realtime, openai-insecure-api-key.sk-the-new-key",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_old_key_in_a_request(name: bytes, value: bytes, expected: bytes, kind: str) -> None:
+    """During the overlap the old key counts as the new one wherever a client sends it, and not afterwards."""
+    assert pass_through(60, (name, value), kind=kind)["headers"] == [(name, expected)]
+    assert pass_through(0, (name, value), kind=kind)["headers"] == [(name, value)]
+
+
+def test_old_key_in_a_query() -> None:
+    """The same for a key in the query string, and a lifespan has neither."""
+    assert pass_through(60, query=b"alt=sse&key=sk-the-old-key")["query_string"] == b"alt=sse&key=sk-the-new-key"
+    assert pass_through(0, query=b"key=sk-the-old-key")["query_string"] == b"key=sk-the-old-key"
+    assert pass_through(60, (b"a", b"sk-the-old-key"), kind="lifespan")["headers"] == [(b"a", b"sk-the-old-key")]
+
+
+def test_variable() -> None:
+    """The variable holds digests and times, and no key. What is neither is skipped."""
+    keys = (RetiredKey(digest_key(OLD), 1_800_000_000), RetiredKey(digest_key("x"), 5))
+    text = render_retired_keys(keys)
+    assert OLD not in text
+    assert read_retired_keys({RETIRED_KEYS: f"{text} nonsense :x"}) == keys
+    assert read_retired_keys({}) == ()
+    assert len(read_retired_keys({RETIRED_KEYS: render_retired_keys(keys * 20)})) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('# Mine\nKEY="a"\nB=2\n', '# Mine\nKEY="new $1"\nB=2\n'),
+        ("B=2\n# KEY=a", 'B=2\n# KEY=a\nKEY="new $1"\n'),
+        ("KEY=a\\\nb\nB=2\nKEY = 'c\nd'\n", 'KEY="new $1"\nB=2\nKEY="new $1"\n'),
+        ("", '\nKEY="new $1"\n'),
+    ],
+)
+def test_set_assignment(text: str, expected: str) -> None:
+    """One variable of an EnvironmentFile gets another value, and all else stays as it is."""
+    changed = set_assignment(text, "KEY", "new $1")
+    assert changed == expected.replace("$", "\\$")
+    assert parse_environment_file(changed) == {**parse_environment_file(text), "KEY": "new $1"}
+
+
+def test_install_during_the_overlap() -> None:
+    """An install keeps the overlap, and refuses a .env that would restore the old key."""
+    installed = {"LITELLM_MASTER_KEY": NEW, RETIRED_KEYS: f"{digest_key(OLD)}:1800000000"}
+    settings = build_settings(parse_dotenv("NUM_WORKERS=2\n", ".env"), installed=installed, new_key=str)
+    assert settings.environment == {**installed, "NUM_WORKERS": "2"}
+    with pytest.raises(
+        InputError, match=r"^\.env:1: LITELLM_MASTER_KEY is an old key, which 'litellmctl rotate-key'"
+    ):
+        build_settings(parse_dotenv(f"LITELLM_MASTER_KEY={OLD}\n", ".env"), installed=installed, new_key=str)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("300", 300), ("10m", 600), ("7min", 420), ("30d", 2_592_000)]
+)
+def test_overlap(text: str, seconds: int) -> None:
+    """An overlap is a number of seconds, or has a unit."""
+    assert parse_overlap(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "299", "1w", "31d", "1h30m", "h"])
+def test_wrong_overlap(text: str) -> None:
+    """Any other overlap is refused."""
+    with pytest.raises(UsageError, match="not a time from 5 minutes to 30 days"):
+        parse_overlap(text)
