@@ -138,6 +138,28 @@ def test_a_removed_configuration_link(image: Path) -> None:
     assert link.readlink() == Path("configs/demo.yml")
 
 
+def test_link_for_sudo(image: Path) -> None:
+    """Where sudo does not search /usr/local/bin, an install links litellmctl to where it does, over no foreign file,
+    and takes the link away when it is not needed.
+    """
+    sudoers, found = image / "etc/sudoers", image / "usr/bin/litellmctl"
+    sudoers.write_text("Defaults secure_path = /sbin:/bin:/usr/sbin:/usr/bin\n", encoding="utf-8")
+    found.parent.mkdir()
+    found.write_text("of another package", encoding="utf-8")
+    assert ctl("install", "--root", str(image), "--dry-run", cwd=image / "work")["data"]["actions"] == []
+    found.unlink()
+    linked = ctl("install", "--root", str(image), cwd=image / "work")["data"]["actions"]
+    assert (linked, found.readlink()) == (
+        [f"write /{found.relative_to(image)} (new)"],
+        Path("/usr/local/bin/litellmctl"),
+    )
+    sudoers.unlink()
+    assert ctl("install", "--root", str(image), cwd=image / "work")["data"]["actions"] == [
+        "take away /usr/bin/litellmctl (not needed any more)"
+    ]
+    found.parent.rmdir()
+
+
 def test_edited_environment_file_stays(image: Path) -> None:
     """An install neither overwrites an edited environment file nor plans to, comments included."""
     path = image / "etc/litellm/litellm.env"

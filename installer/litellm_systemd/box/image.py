@@ -35,6 +35,7 @@ find /etc/systemd/system ! -type d ! -name 'dbus*' -delete
 rm -rf /etc/litellm /var/lib/litellm /var/lib/litellm-systemd /var/cache/litellm \\
     /opt/litellm-systemd/releases /opt/litellm-systemd/bootstrap /opt/litellm-systemd/current \\
     /usr/local/bin/litellmctl /etc/sysusers.d/litellm*.conf /etc/tmpfiles.d/litellm*.conf
+find /usr/bin -maxdepth 1 -lname /usr/local/bin/litellmctl -delete
 if [ -d /opt/litellm-systemd ]; then rmdir --ignore-fail-on-non-empty /opt/litellm-systemd; fi
 for file in /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
     if grep -qs '^litellm:' "$file"; then sed -i '/^litellm:/d' "$file"; fi

@@ -49,6 +49,7 @@ from litellm_systemd.host.state import (
     variables_of,
 )
 from litellm_systemd.host.stored_secrets import find_key
+from litellm_systemd.host.sudoers import sudo_misses_command
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say, apply_install, apply_uninstall, changing
 from litellm_systemd.install.plan import CHANGED, NEW, plan_install, plan_uninstall, require_no_conflicts
@@ -360,6 +361,7 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
         version=installed_version(),
         running=Running.STARTED if options.start else Running.UNTOUCHED,
         verify_every=options.verify_every or find_interval(layout, host),
+        links_for_sudo=_links_for_sudo(layout, host),
     )
     encrypts = layout.secrets in host.manifest if options.encrypt is None else options.encrypt
     if encrypts:
@@ -397,6 +399,12 @@ def _litellm_changes(layout: Layout, release: str, source: Source | None) -> tup
         return ()
     new = read_release(layout, release).litellm if source is None else pinned_version(source.lock, "litellm")
     return tuple(list_changes(read_release(layout, current).litellm, new))
+
+
+def _links_for_sudo(layout: Layout, host: HostState) -> bool:
+    """Whether sudo needs a link to find litellmctl. What is not ours stays."""
+    is_free = layout.sudo_command in host.manifest or layout.sudo_command not in host.files
+    return is_free and sudo_misses_command(layout)
 
 
 def _unencrypted(_service: ServiceConfig) -> None:
@@ -450,11 +458,13 @@ def build_desired(
     take: Container[str] = (),
     verify_every: str = OFF,
     encrypted: FileState | None = None,
+    links_for_sudo: bool = False,
 ) -> DesiredState:
     """The desired state of the host: folders, files, release, and the service enabled and running.
 
     `take`: files to write although the user edited them. `verify_every`: the interval of the verify timer.
-    `encrypted`: the file with the secrets, which are then not in the environment file.
+    `encrypted`: the file with the secrets, which are then not in the environment file. `links_for_sudo`: whether sudo
+    needs a link to find litellmctl.
     """
     folders = (
         folder(layout.etc, 0o750, group=contract.SERVICE_USER),
@@ -485,9 +495,14 @@ def build_desired(
         build_config_link(layout, service.choice.name),
         link(layout.current, f"releases/{release}"),
         command,
+        *((link(layout.sudo_command, layout.command),) if links_for_sudo else ()),
     )
     taken = frozenset(file.path for file in files if file.path in take)
-    absent = (*(checks if verify_every == OFF else ()), *((layout.secrets,) if encrypted is None else ()))
+    absent = (
+        *(checks if verify_every == OFF else ()),
+        *((layout.secrets,) if encrypted is None else ()),
+        *(() if links_for_sudo else (layout.sudo_command,)),
+    )
     loads = tuple(layout.config(name) for name in service.loads)
     return DesiredState(release, folders, files, running=running, take=taken, absent=absent, loads=loads)
 

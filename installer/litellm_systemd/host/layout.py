@@ -39,6 +39,8 @@ class Layout:
     sysusers = "/etc/sysusers.d/litellm.conf"
     tmpfiles = "/etc/tmpfiles.d/litellm.conf"
     command = "/usr/local/bin/litellmctl"
+    #: A link to it, where sudo does not search the folder of `command`.
+    sudo_command = "/usr/bin/litellmctl"
     state = "/var/lib/litellm"
     cache = "/var/cache/litellm"
     own_state = "/var/lib/litellm-systemd"

@@ -56,8 +56,10 @@ def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()
     manifest = read_manifest(layout)
     ours = (layout.prefix, layout.releases, layout.bootstrap, layout.etc, layout.configs)
     states = (layout.state, layout.cache, layout.own_state)
-    parents = (str(parent) for path in layout_files(layout) for parent in PurePosixPath(path).parents)
-    optional = (layout.verify_service, layout.verify_timer, layout.secrets)
+    parents = (
+        str(parent) for path in (*layout_files(layout), layout.sudo_command) for parent in PurePosixPath(path).parents
+    )
+    optional = (layout.verify_service, layout.verify_timer, layout.secrets, layout.sudo_command)
     wanted = (*layout_files(layout), *optional, *parents, *ours, *states, *manifest, *paths)
     found = {path: observe_file(layout, path) for path in dict.fromkeys(wanted)}
     return HostState(
