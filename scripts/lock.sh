@@ -19,6 +19,14 @@ CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly CHECKOUT
 # shellcheck source=scripts/lib.sh
 . "$CHECKOUT/scripts/lib.sh"
+explain "$CHECKOUT/scripts/lock.sh" "$@"
+
+case "$#:${1:-}" in
+    0: | 1:--upgrade | 1:--newest-litellm) ;;
+    1:--upgrade-package) misuse "--upgrade-package needs a value: --upgrade-package NAME" ;;
+    2:--upgrade-package) ;;
+    *) misuse "unknown option or more than one: $*" ;;
+esac
 
 readonly LOCK=$CHECKOUT/installer/litellm_systemd/requirements.lock
 readonly GROUPS_LOCK=$CHECKOUT/installer/litellm_systemd/groups.lock

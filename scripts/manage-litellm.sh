@@ -49,6 +49,8 @@ litellmctl=$(find_litellmctl)
 if [[ $verb == start || $verb == restart ]] &&
     [[ ${#install_options[@]} -gt 0 || ! -e /etc/systemd/system/litellm.service ]]; then
     [[ $verb == restart ]] || exec "$litellmctl" install "${install_options[@]}" "$@"
+    # With --help, litellmctl checks the other options and does nothing else.
+    "$litellmctl" restart "$@" --help >/dev/null
     # An install restarts the service only if something changed. This restarts it exactly once in any case.
     "$litellmctl" install --no-start --no-verify "${install_options[@]}"
 fi

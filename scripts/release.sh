@@ -30,15 +30,18 @@ read_options() {
         case $1 in
             --no-bundles) BUNDLES=() ;;
             --bundle | --output | --wheels)
-                [[ -n ${2:-} ]] || die "$1 needs a value"
+                [[ -n ${2:-} ]] || misuse "$1 needs a value"
                 case $1 in
-                    --bundle) chosen+=("$2") ;;
+                    --bundle)
+                        [[ $2 =~ ^3\.1[0-4]-(x86_64|aarch64)$ ]] || misuse "--bundle $2: not a target such as 3.11-x86_64"
+                        chosen+=("$2")
+                        ;;
                     --output) OUTPUT=$(realpath --canonicalize-missing "$2") ;;
                     --wheels) WHEELS=$(realpath --canonicalize-missing "$2") ;;
                 esac
                 shift
                 ;;
-            *) die "unknown option: $1" ;;
+            *) misuse "unknown option: $1" ;;
         esac
         shift
     done

@@ -13,7 +13,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
-explain scripts/test.sh "$@"
 
 readonly VENV=.venv
 # The time of each test, in a file for each stage.
@@ -257,7 +256,19 @@ report_coverage() {
     fi
 }
 
+# pytest reads its own options, but only once everything is set up.
+check_arguments() {
+    case ${1:-} in
+        "") ;;
+        -h | --help) explain scripts/test.sh "$1" ;;
+        --fast | --setup) [[ $# -eq 1 ]] || misuse "$1 takes no arguments: ${*:2}" ;;
+        -*) misuse "unknown option: $1. To pass options to pytest, name tests first, such as: $0 tests/unit $1" ;;
+        *) [[ -e ${1%%::*} ]] || fail "$NO_INPUT" "$1: there are no such tests" ;;
+    esac
+}
+
 main() {
+    check_arguments "$@"
     [[ $PWD/ != /opt/litellm-systemd/* ]] || die "the tests install a service in $PWD. Move the checkout"
     trap print_summary EXIT
     rm -rf "$TIMES"

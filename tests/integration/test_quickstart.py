@@ -125,7 +125,7 @@ def test_no_writable_folder(folder: Path) -> None:
     become = WITHOUT_ROOT if os.geteuid() == 0 else ()
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/proc/none"}
     done = subprocess.run((*become, script), env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (74, "")
     [line] = done.stderr.splitlines()
     assert line == (
         f"quickstart.sh: /proc/none/.local/share is not writable. Set XDG_DATA_HOME or HOME, or run: sudo {script}"
