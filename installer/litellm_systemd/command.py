@@ -205,6 +205,26 @@ def replace_process(argv: tuple[str, ...], environment: Mapping[str, str] | None
         raise MissingError(f"{argv[0]} is not installed", f"Install {argv[0]}.") from None
 
 
+def pass_on(argv: tuple[str, ...], write: Callable[[bytes], bool]) -> int:
+    """Run a program, pass its output on as it arrives, and return its exit code; 0 once `write` returns False.
+
+    Raises:
+        MissingError: the program is not installed.
+    """
+    try:
+        child = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    except FileNotFoundError:
+        raise MissingError(f"{argv[0]} is not installed", f"Install {argv[0]}.") from None
+    with child:
+        try:
+            while data := child.stdout.read1(_READ_SIZE) if child.stdout else b"":  # type: ignore[attr-defined]
+                if not write(data):
+                    return 0
+            return child.wait()
+        finally:
+            child.terminate()
+
+
 class Companion:
     """A child process that exits when its standard input is closed: by `close`, or when this process exits.
 

@@ -323,6 +323,8 @@ def test_logs(shared_box: Box) -> None:
     assert "serving on" not in ctl(shared_box, "logs", "-p", "err")
     lines = ctl(shared_box, "logs", "--json", "-n", "5").splitlines()
     assert all("MESSAGE" in json.loads(line) for line in lines)
+    for script, code in (("litellmctl logs >/dev/full", 74), ("litellmctl logs | head -n 1 >/dev/null", 0)):
+        assert shared_box.run(("bash", "-c", f"set -o pipefail; {script}"), check=False).returncode == code
 
 
 def test_every_verb_without_root(shared_box: Box) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -26,6 +27,7 @@ from litellm_systemd.cli.program import (
     show,
     wait_option,
 )
+from litellm_systemd.cli.streams import write_bytes
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import Interrupted
@@ -176,8 +178,9 @@ def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> in
     from litellm_systemd.commands import logs
 
     if not errors and request is None:
-        logs.show_logs(as_json=as_json, **options)
-        return 0
+        # journalctl itself notices when the reader of what it follows is gone.
+        becomes = options["follow"] or sys.stdout.isatty()
+        return logs.show_logs(as_json=as_json, write=None if becomes else write_bytes, **options)
     if errors and request is not None:
         raise click.UsageError("--errors and --request cannot be combined")
     follow, lines, priority = (options.pop(name) for name in ("follow", "lines", "priority"))

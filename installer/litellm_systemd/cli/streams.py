@@ -39,18 +39,26 @@ def _open_text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
 class _Output(io.FileIO):
     """Standard output. After an error everything is dropped, so that the exit of Python cannot fail."""
 
-    _is_over = False
+    is_over = False
 
     def write(self, data: Any, /) -> int:
-        if not self._is_over:
+        if not self.is_over:
             try:
                 return super().write(data)
             except BrokenPipeError:
-                self._is_over = True
+                self.is_over = True
             except OSError as error:
-                self._is_over = True
+                self.is_over = True
                 raise OutputError(f"standard output cannot be written: {error.strerror}") from None
         return memoryview(data).nbytes
+
+
+def write_bytes(data: bytes) -> bool:
+    """Write to standard output. Whether someone still reads it."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+    raw = getattr(sys.stdout.buffer, "raw", None)
+    return not (isinstance(raw, _Output) and raw.is_over)
 
 
 class _Messages(io.FileIO):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from litellm_systemd.command import replace_process
+from litellm_systemd.command import pass_on, replace_process
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.errors import CommandError, InputError, UsageError
 from litellm_systemd.host.journald import observe_gap
@@ -30,8 +31,12 @@ def show_logs(
     since: str | None = None,
     boot: str | None = None,
     as_json: bool = False,
-) -> None:  # pragma: no cover - it becomes journalctl
-    """Become journalctl for all units of ours. The messages are not redacted: it is the host's own journal.
+    write: Callable[[bytes], bool] | None,
+) -> int:
+    """Print what journalctl prints for all units of ours, and return its exit code.
+
+    The messages are not redacted: it is the own journal of the host. Without `write` this process becomes journalctl,
+    which does not report that it could not write.
 
     Raises:
         PermissionDenied, Unavailable: as `errors`.
@@ -40,9 +45,11 @@ def show_logs(
     require_journal()
     count = lines if lines is not None or since or boot else 100
     output = "json" if as_json else None
-    replace_process(
-        journal_argv(lines=count, follow=follow, priority=priority, since=since, boot=boot, output=output)
-    )
+    argv = journal_argv(lines=count, follow=follow, priority=priority, since=since, boot=boot, output=output)
+    if write is not None:
+        return pass_on(argv, write)
+    replace_process(argv)
+    return 0
 
 
 def errors(
