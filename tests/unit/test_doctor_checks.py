@@ -22,7 +22,7 @@ from litellm_systemd.doctor.check_configuration import (
     detect_environment_syntax,
     detect_environment_unusable,
 )
-from litellm_systemd.doctor.check_files import is_open, is_readable, restore, restore_permissions
+from litellm_systemd.doctor.check_files import detect_files_gone, is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
 from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
 from litellm_systemd.doctor.check_service import is_short_of_workers
@@ -204,6 +204,27 @@ def test_changed_variables(tmp_path: Path) -> None:
 
 
 # --- restoring files ---
+
+
+def test_a_missing_callback_is_a_missing_file(tmp_path: Path) -> None:
+    """An installed callback that was deleted is a failure of its own, which --fix repairs, and no typo in the
+    configuration.
+    """
+    layout = Layout(root=tmp_path)
+    layout.real(layout.configs).mkdir(parents=True)
+    model = "model_list: [{model_name: a, litellm_params: {model: openai/a}}]"
+    text = f"{model}\nlitellm_settings: {{callbacks: [hooks.handler]}}\n"
+    layout.real(layout.config("own.yml")).write_text(text, encoding="utf-8")
+    layout.real(layout.config_link).symlink_to("configs/own.yml")
+    mark = layout.real(layout.releases) / "0.1.0-abc/release.json"
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    snapshot = make_snapshot(
+        tmp_path, {layout.config("hooks.py"): record_of(FileState(layout.config("hooks.py"), b""))}
+    )
+    (gone,) = detect_files_gone.detect(snapshot)
+    assert isinstance(gone, Finding)
+    assert (gone.evidence, gone.outcome) == ("/etc/litellm/configs/hooks.py is missing", Outcome.FAILED)
 
 
 def make_snapshot(root: Path, records: dict[str, Record]) -> Snapshot:

@@ -10,6 +10,7 @@ from litellm_systemd import contract
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import REINSTALL, InputError, InstallerError, MissingError, PermissionDenied
+from litellm_systemd.gateway.python_files import find_references, module_file
 from litellm_systemd.host.files import group_exists, user_exists
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
@@ -133,19 +134,27 @@ def _active_config(snapshot: Snapshot) -> str | None:
 def _loaded(snapshot: Snapshot) -> tuple[str, ...]:
     """The files that the service loads: the active configuration and what it includes or imports.
 
-    A missing included file counts too.
+    A missing file that it includes or imports counts too.
     """
     active, layout = _active_config(snapshot), snapshot.layout
     if active is None:
         return ()
     try:
         found = [path for path in snapshot.gateway.other_files if path.is_relative_to(layout.root)]
-        included = [f"/{path.relative_to(layout.root)}" for path in found]
+        included = [f"/{path.relative_to(layout.root)}" for path in found] + _named_modules(snapshot)
     except MissingError as error:
         included = [path for path in snapshot.records if str(layout.real(path)) in error.message]
     except (InstallerError, OSError):
         included = []
     return (active, *included)
+
+
+def _named_modules(snapshot: Snapshot) -> list[str]:
+    """The installed Python files that the configuration names, whether they exist or not."""
+    gateway = snapshot.gateway
+    files = [module_file(name.rpartition(".")[0]) for _, name in find_references(gateway.document)]
+    named = {str(folder / file) for folder in gateway.folders for file in files}
+    return [path for path in snapshot.records if str(snapshot.layout.real(path)) in named]
 
 
 CONFIG = Cause(
