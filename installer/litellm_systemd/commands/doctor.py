@@ -30,7 +30,7 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.env.secrets import Scrubber, is_secret_variable
 from litellm_systemd.errors import CannotCreate, InputError, InstallerError, MissingError
-from litellm_systemd.host.effective import is_service_variable, read_environ
+from litellm_systemd.host.effective import find_drop_ins, is_service_variable, read_environ
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import find_layout, observe_host, observe_releases, require_root
 from litellm_systemd.host.state import Action, DesiredState, Plan, Running, Verb
@@ -302,10 +302,7 @@ def unit_files(layout: Layout) -> tuple[Path, ...]:
     """The units, then their drop-ins from each folder that systemd reads."""
     units = (contract.SERVICE, contract.SOCKET)
     paths = [layout.real(f"{layout.units}/{unit}") for unit in units]
-    for folder in (layout.units, "/run/systemd/system", "/etc/systemd/system.control"):
-        for unit in units:
-            paths += sorted(layout.real(f"{folder}/{unit}.d").glob("*.conf"))
-    return tuple(paths)
+    return (*paths, *(path for unit in units for path in find_drop_ins(layout, unit)))
 
 
 def _configurations(snapshot: Snapshot) -> Iterator[Path]:

@@ -266,6 +266,20 @@ def read_unit_lines(layout: Layout, properties: Mapping[str, str]) -> Iterator[U
             yield from read_lines(layout, path)
 
 
+#: Where systemd looks for units and their drop-ins, the least important first (systemd.unit(5)).
+_UNIT_FOLDERS = (
+    *("/usr/lib/systemd/system", "/usr/local/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system"),
+    *("/run/systemd/system.control", "/etc/systemd/system.control"),
+)
+
+
+def find_drop_ins(layout: Layout, unit: str) -> tuple[Path, ...]:
+    """The drop-ins of a unit, and those of all units of its type, such as service.d; whether systemd runs or not."""
+    names = (f"{unit.rpartition('.')[2]}.d", f"{unit}.d")
+    folders = (layout.real(f"{folder}/{name}") for name in names for folder in _UNIT_FOLDERS)
+    return tuple(path for folder in folders for path in sorted(folder.glob("*.conf")))
+
+
 def read_manager_files(layout: Layout, name: str) -> Iterator[UnitLine]:
     """The assignments of a file such as system.conf and of its drop-ins, in order (systemd-system.conf(5))."""
     folders = ("/usr/lib/systemd", "/run/systemd", "/etc/systemd")

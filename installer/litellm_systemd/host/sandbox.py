@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from litellm_systemd import contract
 from litellm_systemd.gateway.config_types import GatewayConfig, LintFinding, Severity
 from litellm_systemd.gateway.environment import hidden_file_findings, profile_findings
+from litellm_systemd.host.effective import find_drop_ins
 from litellm_systemd.host.layout import Layout
 
 #: Settings of a unit by which a drop-in can show hidden files to the service (systemd.exec(5)).
@@ -37,7 +39,5 @@ def own_profiles(layout: Layout) -> bool:
 def _has_own_sandbox(layout: Layout) -> bool:
     """Whether a drop-in changes which files the service sees."""
     with contextlib.suppress(OSError, ValueError):
-        return any(
-            _SHOWS_FILES.search(path.read_text()) for path in layout.real(f"{layout.service}.d").glob("*.conf")
-        )
+        return any(_SHOWS_FILES.search(path.read_text()) for path in find_drop_ins(layout, contract.SERVICE))
     return False
