@@ -60,6 +60,11 @@ UNIT = "/etc/systemd/system/litellm.service"
 MARK = "/opt/litellm-systemd/current/release.json"
 PACKAGES = "/opt/litellm-systemd/current/lib/python*/site-packages"
 CONFIG = "/etc/litellm/configs/demo.yml"
+#: Starts the service, and waits until the start has failed for the first time.
+FAIL = (
+    "systemctl restart --no-block litellm;"
+    " until systemctl show litellm -p NRestarts -p Result | grep -qE 'NRestarts=[1-9]|exit-code'; do sleep 0.2; done"
+)
 TYPO, NO_TYPO = f"sed -i s/^model_list/modellist/ {CONFIG}", f"sed -i s/^modellist/model_list/ {CONFIG}"
 
 BROKEN = {
@@ -217,6 +222,13 @@ BROKEN = {
         "mine.conf:2: EnvironmentFile=/etc/none.env: it does not exist",
         NO_DROP_IN,
     ),
+    "CA file without a certificate": BrokenHost(
+        KEEP_ENV + "echo 'REQUESTS_CA_BUNDLE=\"/etc/hostname\"' >> /etc/litellm/litellm.env",
+        "environment-file",
+        "/etc/hostname: the file has no usable certificate",
+        OLD_ENV,
+        also=("environment-stale",),
+    ),
     "HOST of another machine": BrokenHost(
         KEEP_ENV + "echo 'HOST=\"192.0.2.7\"' >> /etc/litellm/litellm.env",
         "port-address",
@@ -282,6 +294,18 @@ BROKEN = {
         outcome="warning",
     ),
     "unit without a command": BrokenHost(drop_in("ExecStart="), "unit-bad", "bad-setting", NO_DROP_IN),
+    "two commands": BrokenHost(
+        drop_in("ExecStart=/usr/bin/sleep 1000"), "unit-bad", "mine.conf:2: litellm.service: ", NO_DROP_IN
+    ),
+    "line that systemd ignores": BrokenHost(
+        drop_in("MemoryMaxx=1G"), "unit-line", "mine.conf:2: Unknown key", NO_DROP_IN, outcome="warning"
+    ),
+    "section header without its bracket": BrokenHost(
+        drop_in("Nice=1") + f"; sed -i 's/]//' {DROP_INS}/mine.conf; systemctl daemon-reload",
+        "unit-line",
+        "mine.conf:1: Invalid section header",
+        NO_DROP_IN,
+    ),
     "unit from elsewhere": BrokenHost(
         f"mkdir /etc/systemd/system.control; cp {UNIT} /etc/systemd/system.control; systemctl daemon-reload",
         "unit-foreign",
@@ -294,6 +318,26 @@ BROKEN = {
     ),
     # --- exits, and the port ---
     "port taken": BrokenHost(TAKE_PORT, "port-taken", "python3 (pid ", f"systemctl stop other; {START}"),
+    "socket stopped alone": BrokenHost(
+        "systemctl stop --job-mode=ignore-dependencies litellm.socket",
+        "port-closed",
+        "litellm.socket is inactive",
+        "systemctl restart litellm.socket litellm.service",
+    ),
+    "/run/litellm removed": BrokenHost(
+        "rm -r /run/litellm",
+        "service-silent",
+        "/run/litellm/control.sock was removed while the service runs",
+        "systemctl restart litellm",
+    ),
+    "callback that raises an exception": BrokenHost(
+        f"cp -p {CONFIG} /root; sed -i '/^litellm_settings:/a\\  callbacks: [mine.handler]' {CONFIG};"
+        " printf 'handler = 1\n1 / 0\n' > /etc/litellm/configs/mine.py; chmod 0644 /etc/litellm/configs/mine.py;"
+        f" {FAIL}",
+        "unit-start-error",
+        "/etc/litellm/configs/mine.py:2 raised an exception: ",
+        f"mv /root/demo.yml {CONFIG}; rm /etc/litellm/configs/mine.py; {START}",
+    ),
     "start limit": BrokenHost(
         drop_in("ExecStartPre=/bin/false") + f"; printf '[Unit]\\nStartLimitBurst=2\\n' > {DROP_INS}/limit.conf;"
         " systemctl daemon-reload; ! systemctl restart litellm;"

@@ -11,6 +11,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import certifi
 import pytest
 
 from litellm_systemd.commands.doctor import has_failed
@@ -18,17 +19,21 @@ from litellm_systemd.doctor.check_configuration import (
     changed_variables,
     detect_configuration_unusable,
     detect_environment_credentials,
+    detect_environment_file,
     detect_environment_key_short,
     detect_environment_syntax,
     detect_environment_unusable,
+    merge_items,
 )
 from litellm_systemd.doctor.check_files import detect_files_gone, is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
 from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
 from litellm_systemd.doctor.check_service import is_short_of_workers
 from litellm_systemd.doctor.check_unit import ServiceExit, find_line, hit_start_limit, read_exit
+from litellm_systemd.doctor.disk_usage import find_consumers
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.gateway.config_types import LintFinding, Place, Severity
 from litellm_systemd.host.effective import listen_addresses, read_environ
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import render_manifest
@@ -403,3 +408,42 @@ def test_lost_variable(tmp_path: Path) -> None:
 def test_fix_starts_failed_service_only(text: str, failed: bool) -> None:
     """--fix starts a service that failed or could not start at boot, and not one that was stopped or is starting."""
     assert has_failed(dict(pair.split("=") for pair in text.split())) is failed
+
+
+def test_the_same_problem_of_many_models_is_one_finding() -> None:
+    """Items of the linter with the same code and remedy are merged, and some of the others' places are named."""
+    places = [Place("/etc/litellm/models.yml", number, 7, "region") for number in range(1, 8)]
+    items = [LintFinding(Severity.WARNING, "unknown-region", place, "is unknown", "Write it.") for place in places]
+    other = LintFinding(Severity.WARNING, "unknown-region", places[0], "is unknown", "Did you mean us-east-1?")
+    merged = [text for text, _ in merge_items([*items, other])]
+    assert len(merged) == 2
+    assert merged[0].startswith(f"{items[0]}; the same at {places[1]}, ")
+    assert merged[0].endswith(" and 2 more")
+    assert merged[1] == str(other)
+
+
+def test_ca_file_without_certificates(tmp_path: Path) -> None:
+    """A CA file that OpenSSL cannot load is reported with its variable, and one with certificates is not."""
+    snapshot = make_snapshot(tmp_path, {})
+    folder = tmp_path / "etc/litellm"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "litellm.env").write_text('AWS_CA_BUNDLE="/etc/litellm/ca.pem"\n')
+    ca = folder / "ca.pem"
+    ca.write_text("no certificate")
+    ca.chmod(0o644)
+    (found,) = evidence(detect_environment_file, snapshot)
+    assert "AWS_CA_BUNDLE=/etc/litellm/ca.pem: the file has no usable certificate" in found
+    ca.write_bytes(Path(certifi.where()).read_bytes())
+    assert evidence(detect_environment_file, snapshot) == []
+
+
+def test_largest_consumers(tmp_path: Path) -> None:
+    """The largest folders and files are named, a known folder apart from what is next to it, and small ones not."""
+    for name, mib in (("log/journal/a", 3), ("log/other", 2), ("lib/x/y", 5), ("small", 0)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * mib * 2**20)
+    known = {str(tmp_path / "log/journal"): "vacuum"}
+    found = [str(each).removeprefix(f"{tmp_path}/") for each in find_consumers(tmp_path, 9, known)]
+    assert found == ["lib 5 MiB", "log/journal 3 MiB", "log/other 2 MiB"]
+    assert find_consumers(tmp_path, -1, known) == ()

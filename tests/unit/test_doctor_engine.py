@@ -116,6 +116,14 @@ def test_consequences_are_not_causes() -> None:
     assert cause_ids(run_checks(SNAPSHOT, [symptom, passing(cause("config-typo"))])) == ["service-down"]
 
 
+def test_a_consequence_of_a_consequence_has_the_first_cause() -> None:
+    """Of a chain of failures only the first is a cause, and the others are reported under it."""
+    chain = (cause("a-1"), cause("b-1", caused_by=("a-1",)), cause("c-1", caused_by=("b-1",)))
+    diagnosis = run_checks(SNAPSHOT, [failing(each) for each in chain])
+    assert cause_ids(diagnosis) == ["a-1"]
+    assert [(finding.cause.id, name) for finding, name in diagnosis.consequences] == [("b-1", "a-1"), ("c-1", "a-1")]
+
+
 def test_an_error_of_a_check_is_its_skip_reason() -> None:
     """A check that raises, even by a defect of its own, is reported as not checked; the others are made."""
     checks = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -29,8 +31,8 @@ from litellm_systemd.report.report import Outcome
 FILE = Cause(
     "environment-file",
     "A variable names a file that the service cannot read: without a CA file no TLS connection is trusted, without a"
-    " credentials file no request is signed.",
-    "sudo chgrp litellm {path} && sudo chmod 640 {path}    # create the file first if it is missing",
+    " credentials file no request is signed. A CA file with anything else than certificates stops the service.",
+    "sudo chgrp litellm {path} && sudo chmod 640 {path}    # first create the file if it is missing, or correct it",
     requires=("files-not-installed", "files-user-gone"),
 )
 
@@ -48,6 +50,23 @@ def detect_environment_file(snapshot: Snapshot) -> Iterator[Finding]:
             yield FILE.finding(f"{where}: the file does not exist", path=path)
         elif found.kind is not FileKind.LINK and not is_readable(found, contract.SERVICE_USER):
             yield FILE.finding(f"{where}: mode {found.mode:04o}, owner {found.owner}:{found.group}", path=path)
+        elif name in CA_VARIABLES and (trouble := _ca_trouble(snapshot.layout.real(path))):
+            yield FILE.finding(f"{where}: {trouble}", path=path)
+
+
+#: Variables that name a file with certificates of CAs.
+CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def _ca_trouble(path: Path) -> str:
+    """Why OpenSSL cannot load the certificates of a file; empty if it can."""
+    if path.is_dir():
+        return ""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        return f"the file has no usable certificate ({error.reason or error})"
+    return ""
 
 
 CREDENTIALS = Cause(
@@ -147,15 +166,22 @@ ENVIRONMENT = Cause(
 @detects(ENVIRONMENT)
 def detect_environment_unusable(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect invalid values in the environment. The check of the files reports a missing file."""
-    dotenv = snapshot.dotenv
+    dotenv, reported = snapshot.dotenv, ""
     try:
         _ = snapshot.settings
     except InputError as error:
+        reported = error.message
         wrong = (name for name in dotenv.values if error.message.startswith(f"{dotenv.where(name)}: "))
         yield ENVIRONMENT.finding(error.message, edit=snapshot.edit_command(next(wrong, "")), remedy=error.hint)
     for item, name in _find_in_variables(snapshot):
-        if item.severity is Severity.ERROR:
+        # The same value is not reported twice.
+        if item.severity is Severity.ERROR and not _names_same(item.message, reported):
             yield _variable_finding(snapshot, ENVIRONMENT, item, name)
+
+
+def _names_same(message: str, reported: str) -> bool:
+    """Whether two messages are about the same assignment, such as AWS_REGION_NAME=us-east1."""
+    return any(word in reported for word in re.findall(r"\b[A-Z][A-Z0-9_]+=\S+", message))
 
 
 def _variable_finding(snapshot: Snapshot, cause: Cause, item: LintFinding, name: str) -> Finding:
@@ -167,16 +193,32 @@ def _variable_finding(snapshot: Snapshot, cause: Cause, item: LintFinding, name:
     return cause.finding(f"{dotenv.where(name)}: {text}", edit=snapshot.edit_command(name), remedy=item.remedy)
 
 
+#: Places that are named next to the first one.
+_MOST = 4
+
+
+def merge_items(items: Iterable[LintFinding]) -> Iterator[tuple[str, LintFinding]]:
+    """One text for each kind of problem with one remedy, such as a wrong region of many models, and the first one."""
+    kinds: dict[tuple[str, str], list[LintFinding]] = {}
+    for item in items:
+        kinds.setdefault((item.code, item.remedy), []).append(item)
+    for first, *others in kinds.values():
+        named = ", ".join(item.where for item in others[:_MOST])
+        more = f" and {len(others) - _MOST} more" if len(others) > _MOST else ""
+        yield f"{first}; the same at {named}{more}" if others else str(first), first
+
+
 def _find_in_variables(snapshot: Snapshot) -> tuple[tuple[LintFinding, str], ...]:
     """What the linter finds in the variables, each with its variable; nothing without a configuration to check."""
     try:
-        found = _findings(snapshot)
+        found = lint_findings(snapshot)
     except (InputError, MissingError):
         return ()
     return tuple((item, name) for item in found if (name := _variable_of(snapshot, item)) is not None)
 
 
-def _findings(snapshot: Snapshot) -> tuple[LintFinding, ...]:
+def lint_findings(snapshot: Snapshot) -> tuple[LintFinding, ...]:
+    """What the linter and the sandbox of this host find in the configuration and in the variables."""
     gateway, environ = snapshot.gateway, snapshot.environment
     return (*lint(gateway, environ), *host_findings(snapshot.layout, gateway, environ))
 
@@ -205,6 +247,7 @@ DOUBTFUL_VARIABLE = Cause(
     "{edit} && sudo litellmctl restart    # {remedy}",
     outcome=Outcome.WARNING,
     requires=("files-not-installed", "environment-unusable"),
+    caused_by=("network-region",),
 )
 
 
@@ -342,11 +385,15 @@ def detect_configuration_unusable(snapshot: Snapshot) -> Iterator[Finding]:
         yield UNUSABLE.finding(error.message, path=_file_of(error) or path, remedy=error.hint)
         return
     reported = _key_is_reported(snapshot)
-    for item in _findings(snapshot):
-        if item.severity is not Severity.ERROR or _variable_of(snapshot, item) is not None:
-            continue
-        if not (reported and item.code == "weak-master-key"):
-            yield UNUSABLE.finding(str(item), path=item.place.file or path, remedy=item.remedy)
+    errors = (
+        item
+        for item in lint_findings(snapshot)
+        if item.severity is Severity.ERROR
+        and _variable_of(snapshot, item) is None
+        and not (reported and item.code == "weak-master-key")
+    )
+    for text, item in merge_items(errors):
+        yield UNUSABLE.finding(text, path=item.place.file or path, remedy=item.remedy)
 
 
 def _file_of(error: InstallerError) -> str | None:
@@ -368,6 +415,7 @@ DOUBTFUL = Cause(
     "sudoedit {path} && sudo systemctl reload litellm    # {remedy}",
     outcome=Outcome.WARNING,
     requires=("files-not-installed", "files-config-gone", "configuration-unusable"),
+    caused_by=("network-region",),
 )
 
 
@@ -375,10 +423,11 @@ DOUBTFUL = Cause(
 def detect_configuration_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect warnings about the active configuration: of the linter, and about packages that the release lacks."""
     lacking, _ = package_findings(snapshot.layout, snapshot.gateway)
-    for item in (*_findings(snapshot), *lacking):
-        if item.severity is Severity.WARNING and _variable_of(snapshot, item) is None:
-            path = item.place.file or snapshot.layout.config_link
-            yield DOUBTFUL.finding(str(item), path=path, remedy=item.remedy)
+    items = (*lint_findings(snapshot), *lacking)
+    warnings = (item for item in items if item.severity is Severity.WARNING and _variable_of(snapshot, item) is None)
+    for text, item in merge_items(warnings):
+        path = item.place.file or snapshot.layout.config_link
+        yield DOUBTFUL.finding(text, path=path, remedy=item.remedy)
 
 
 STALE = Cause(

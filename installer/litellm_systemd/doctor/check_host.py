@@ -22,6 +22,7 @@ from litellm_systemd.aws.sources import proxies_for
 from litellm_systemd.command import run
 from litellm_systemd.doctor.check_network import endpoints_of
 from litellm_systemd.doctor.check_unit import find_line
+from litellm_systemd.doctor.disk_usage import CLEANERS, find_consumers, mount_point
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import REINSTALL, PermissionDenied, Unavailable
@@ -348,9 +349,10 @@ def assess_free_space(left: int, share: float | None, failure: int, warning: int
 FULL = Cause(
     "host-disk-full",
     "The file system is full: the service cannot write its state, journald drops lines, and changes fail.",
-    "sudo du -xh --max-depth=2 {path} | sort -h | tail    # shows what uses the space; old releases can go:"
-    " sudo litellmctl releases prune",
+    "{remedy}",
 )
+#: Seconds to find out what uses the space.
+_MEASURE = 1.5
 
 
 @detects(FULL)
@@ -359,7 +361,12 @@ def detect_host_disk_full(snapshot: Snapshot) -> Iterator[Finding]:
     for space in snapshot.cached("free space", lambda: observe_free_space(snapshot)):
         outcome = assess_free_space(space.bytes, space.bytes_share, *_BYTES)
         if outcome is not None:
-            yield FULL.finding(f"{space.path} has {space.bytes // 1024} KiB free", outcome=outcome, path=space.path)
+            consumers = find_consumers(mount_point(Path(space.path)), _MEASURE)
+            largest = f"; the largest: {', '.join(map(str, consumers))}" if consumers else ""
+            cleaners = [CLEANERS[str(each.path)] for each in consumers if str(each.path) in CLEANERS]
+            remedy = "; ".join((*cleaners, f"sudo du -xh --max-depth=2 {space.path} | sort -h | tail"))
+            evidence = f"{space.path} has {space.bytes // 1024} KiB free{largest}"
+            yield FULL.finding(evidence, outcome=outcome, remedy=remedy)
 
 
 INODES = Cause(

@@ -16,12 +16,14 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.aws import credentials
 from litellm_systemd.bedrock.models import default_endpoint
 from litellm_systemd.command import minimal_environment, run, runtime_argv
+from litellm_systemd.doctor.check_configuration import lint_findings, merge_items
 from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
@@ -49,15 +51,57 @@ TAKEN = Cause(
 
 @detects(TAKEN)
 def detect_port_taken(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect another process on the port while litellm.socket should be listening there and is not."""
-    addresses = listen_addresses(snapshot.socket.get("Listen", ""))
+    """Detect another program on the port while litellm.socket should be listening there and is not."""
+    for listen, error in _listeners(snapshot):
+        if not _own_units(error):
+            yield TAKEN.finding(error, port=listen.rpartition(":")[2])
+
+
+def _listeners(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
+    """The addresses on which litellm.socket should be listening and another process is, with the error."""
     units = [snapshot.unit(name) for name in UNITS]
     is_unused = all(unit.active == "inactive" and not unit.is_enabled for unit in units)
     if snapshot.unit(contract.SOCKET).is_active or is_unused:
+        return ()
+
+    def find() -> tuple[tuple[str, str], ...]:
+        addresses = listen_addresses(snapshot.socket.get("Listen", ""))
+        return tuple((listen, error) for listen in addresses if (error := port_trouble(listen)))
+
+    return snapshot.cached("listeners", find)  # type: ignore[no-any-return]
+
+
+def _own_units(error: str) -> tuple[str, ...]:
+    """The units of this project among the processes that a message names by their pid."""
+    units = (unit_of(Path(f"/proc/{pid}/cgroup")) for pid in re.findall(r"\(pid (\d+)\)", error))
+    return tuple(unit for unit in units if unit in (contract.SERVICE, contract.STANDBY))
+
+
+def unit_of(cgroup: Path) -> str:
+    """The unit of a process by its control group (proc(5), systemd.slice(5)); empty if it has none or is gone."""
+    try:
+        found = re.findall(r"/([^/\n]+\.(?:service|scope))(?:/|$)", cgroup.read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        return ""
+    return found[-1] if found else ""
+
+
+LEFT_OVER = Cause(
+    "port-left-over",
+    "A process of an earlier run of the service still listens on the port, so litellm.socket cannot.",
+    "sudo systemctl kill --signal=SIGKILL {unit}; sudo systemctl stop {unit}; sudo litellmctl start",
+    requires=_PORT_REQUIRES,
+)
+
+
+@detects(LEFT_OVER)
+def detect_port_left_over(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect processes of the service itself, or of its standby, on the port. `port-closed` reports a running one."""
+    if snapshot.is_active:
         return
-    for listen in addresses:
-        if error := port_trouble(listen):
-            yield TAKEN.finding(error, port=listen.rpartition(":")[2])
+    for _, error in _listeners(snapshot):
+        for unit in _own_units(error)[:1]:
+            yield LEFT_OVER.finding(f"{error}; it belongs to {unit}", unit=unit)
 
 
 SOCKET = Cause(
@@ -325,11 +369,31 @@ def detect_network_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
             return
 
 
+REGION = Cause(
+    "network-region",
+    "AWS has no endpoint in the region of the calls: its name is misspelled.",
+    "sudoedit {path} && sudo systemctl reload-or-restart litellm    # {remedy}",
+    requires=(*_REQUIRES, "network-sandbox"),
+)
+
+
+@detects(REGION)
+def detect_network_region(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a region that this release does not know and whose endpoints have no address."""
+    unresolved = [result.host for result in _test_connections(snapshot).service if result.stage == "name"]
+    items = [item for item in lint_findings(snapshot) if item.code == "unknown-region"]
+    for text, item in merge_items(items) if unresolved else ():
+        if any(f".{word}." in host for host in unresolved for word in re.findall(r"[a-z0-9-]+", item.message)):
+            path = item.place.file or snapshot.layout.environment_file
+            yield REGION.finding(f"{text}: no address of {unresolved[0]}", path=path, remedy=item.remedy)
+
+
 DNS = Cause(
     "network-dns",
     "The host name of an AWS endpoint (Bedrock or STS) cannot be resolved: every call fails.",
     "resolvectl query {host}    # or: getent ahosts {host}; the name servers are in /etc/resolv.conf" + _AGAIN,
     requires=(*_REQUIRES, "network-sandbox"),
+    caused_by=("network-region",),
 )
 
 

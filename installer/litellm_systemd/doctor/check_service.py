@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
-from litellm_systemd.contract import SERVING_HTTPS
+from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, SERVING_HTTPS
 from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -48,7 +48,11 @@ def detect_service_silent(snapshot: Snapshot) -> Iterator[Finding]:
         return
     if is_silent:
         process = f"the main process {snapshot.service['MainPID']} is {_state(snapshot)}"
-        yield SILENT.finding(f"no response on /run/litellm/control.sock; {process}")
+        # Any cleaner of /run can remove it. The processes then serve on, but no command reaches them.
+        path = f"{RUNTIME_DIRECTORY}/{CONTROL_SOCKET}"
+        is_gone = not snapshot.layout.real(path).exists()
+        reason = f"{path} was removed while the service runs" if is_gone else f"no response on {path}"
+        yield SILENT.finding(f"{reason}; {process}")
 
 
 def _state(snapshot: Snapshot) -> str:
@@ -66,16 +70,26 @@ NOT_READY = Cause(
     "systemd considers the service active, but the service does not report that it is ready.",
     "journalctl -u litellm -n 50; sudo litellmctl restart",
     requires=_REQUIRES,
-    caused_by=(*STARTUP_BLOCKERS, "service-silent", "port-socket-failed", "port-closed"),
+    caused_by=(*STARTUP_BLOCKERS, "service-silent", "port-socket-failed", "port-closed", "journal-service"),
 )
 
 
 @detects(NOT_READY)
 def detect_service_not_ready(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a service that is not ready on its port. The request costs nothing and needs no key."""
+    if problem := _readiness_problem(snapshot):
+        yield NOT_READY.finding(problem)
+
+
+def _readiness_problem(snapshot: Snapshot) -> str:
+    """Why an active service is not ready on its port; empty if it is ready, or not active."""
+    return snapshot.cached("readiness", lambda: _query_readiness(snapshot))  # type: ignore[no-any-return]
+
+
+def _query_readiness(snapshot: Snapshot) -> str:
     addresses = listen_addresses(snapshot.socket.get("Listen", ""))
     if not snapshot.is_active or not addresses:
-        return
+        return ""
     host, _, port = addresses[0].rpartition(":")
     url = Settings({}, host=host.strip("[]") or "::", port=int(port)).base_url
     try:
@@ -86,10 +100,8 @@ def detect_service_not_ready(snapshot: Snapshot) -> Iterator[Finding]:
             gateway = replace(gateway, base_url=url.replace("http:", "https:"), fingerprint=fingerprint)
         answer = gateway.get(READINESS)
     except (GatewayError, OSError) as error:
-        yield NOT_READY.finding(str(error))
-        return
-    if not answer.ok:
-        yield NOT_READY.finding(f"{gateway.base_url}{READINESS}: HTTP {answer.status}, {gateway.explain(answer)}")
+        return str(error)
+    return "" if answer.ok else f"{gateway.base_url}{READINESS}: HTTP {answer.status}, {gateway.explain(answer)}"
 
 
 WORKERS = Cause(
@@ -98,7 +110,7 @@ WORKERS = Cause(
     "journalctl -u litellm -p warning -n 50; sudo litellmctl restart    # the journal shows why",
     outcome=Outcome.WARNING,
     requires=(*_REQUIRES, "service-silent"),
-    caused_by=STARTUP_BLOCKERS,
+    caused_by=(*STARTUP_BLOCKERS, "journal-service"),
 )
 #: Seconds for a worker to start, and since it last passed its health check.
 _MAX_START, _MAX_SILENCE = 60, 30
@@ -219,7 +231,7 @@ def detect_service_old_release(snapshot: Snapshot) -> Iterator[Finding]:
 _JOURNAL_REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed")
 _CAUSED_BY = (
     *STARTUP_BLOCKERS,
-    *("unit-start-limit", "unit-watchdog", "unit-oom", "unit-killed", "unit-exit"),
+    *("unit-start-error", "unit-start-limit", "unit-watchdog", "unit-oom", "unit-killed", "unit-exit"),
     *("service-silent", "service-not-ready"),
 )
 #: Seconds; older messages are not reported.
@@ -257,11 +269,20 @@ def reportable_groups(groups: tuple[Group, ...], area: str) -> Iterator[Group]:
             yield group
 
 
-def _find(snapshot: Snapshot, cause: Cause) -> Iterator[Finding]:
+def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> Iterator[Finding]:
+    """Findings of an area; those that are named in `explains` are failures if the service does not serve."""
     for group in reportable_groups(_groups(snapshot), cause.id.removeprefix("journal-")):
         if group.signature is not None:
+            fails = group.signature.name in explains and _serves_badly(snapshot)
             evidence = f"{group.signature.means} ({_times(group)}): {group.sample}"
-            yield cause.finding(evidence, remedy=group.signature.remedy)
+            outcome = Outcome.FAILED if fails else Outcome.WARNING
+            yield cause.finding(evidence, outcome=outcome, remedy=group.signature.remedy)
+
+
+def _serves_badly(snapshot: Snapshot) -> bool:
+    """Whether the active service is not ready, or short of workers."""
+    is_short = is_short_of_workers(snapshot.service.get("StatusText", ""))
+    return snapshot.is_active and (is_short or bool(_readiness_problem(snapshot)))
 
 
 def _times(group: Group) -> str:
@@ -301,20 +322,23 @@ def detect_journal_litellm(snapshot: Snapshot) -> Iterator[Finding]:
     yield from _find(snapshot, LITELLM)
 
 
+#: Known messages that say why a service is not ready, or why a worker does not start.
+_EXPLAINS = ("too-many-files", "no-space", "out-of-memory", "sandboxed", "blocked")
+
 SERVICE = Cause(
     "journal-service",
     "The service lost requests, or lacked a resource of the host, since the last start.",
     _REMEDY,
     outcome=Outcome.WARNING,
     requires=_JOURNAL_REQUIRES,
-    caused_by=(*_CAUSED_BY, "service-blocked"),
+    caused_by=(*(name for name in _CAUSED_BY if name != "service-not-ready"), "service-blocked"),
 )
 
 
 @detects(SERVICE)
 def detect_journal_service(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect known problems of the service's processes."""
-    yield from _find(snapshot, SERVICE)
+    yield from _find(snapshot, SERVICE, _EXPLAINS)
 
 
 SYSTEMD = Cause(

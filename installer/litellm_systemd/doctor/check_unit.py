@@ -5,17 +5,22 @@ And how the service exited: exit code, signal, watchdog, out of memory, start li
 
 from __future__ import annotations
 
+import math
+import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.doctor.start_errors import StartError, blamed, find_crash, find_start_error
 from litellm_systemd.errors import PermissionDenied
+from litellm_systemd.host.effective import read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.state import Action, Verb
@@ -46,7 +51,8 @@ def detect_unit_masked(snapshot: Snapshot) -> Iterator[Finding]:
 BAD = Cause(
     "unit-bad",
     "The unit or one of its drop-ins has an error, so systemd does not start it.",
-    "systemd-analyze verify {path}    # correct the line that it names, then: sudo systemctl daemon-reload",
+    "Correct {where} (see: systemd-analyze verify {unit}), then: sudo systemctl daemon-reload && sudo litellmctl"
+    " start",
     requires=(*_INSTALLED, "unit-masked"),
 )
 
@@ -57,8 +63,40 @@ def detect_unit_bad(snapshot: Snapshot) -> Iterator[Finding]:
     for name in UNITS:
         properties = _properties(snapshot, name)
         if properties.get("LoadState") in ("error", "bad-setting"):
-            evidence = f"{name}: LoadState={properties['LoadState']} {properties.get('LoadError', '')}"
-            yield BAD.finding(evidence.strip(), path=f"{snapshot.layout.units}/{name}")
+            complaints = snapshot.systemctl.verify(name).splitlines()
+            reason = next((line for line in complaints if line.startswith(f"{name}: ")), "")
+            # A setting that the message names, in the last drop-in that has it; else the first drop-in.
+            named = [where for where, setting, _ in drop_in_lines(snapshot, name) if f" {setting}=" in reason]
+            files = (*named, *properties.get("DropInPaths", "").split(), f"{snapshot.layout.units}/{name}")
+            state = f"LoadState={properties['LoadState']} {properties.get('LoadError', '')}".rstrip()
+            yield BAD.finding(f"{files[0]}: {reason or name}: {state}", where=files[0], unit=name)
+
+
+LINE = Cause(
+    "unit-line",
+    "systemd ignores a line of the unit or of a drop-in, or all of a drop-in whose section header is wrong.",
+    "Correct {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart",
+    outcome=Outcome.WARNING,
+    requires=(*_INSTALLED, "unit-masked"),
+    caused_by=("unit-bad",),
+)
+
+
+@detects(LINE)
+def detect_unit_line(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect lines of the unit and its drop-ins that systemd does not understand."""
+    for name in UNITS:
+        # Only then systemd reads nothing of the file, and later checks see the consequences.
+        outcome = Outcome.FAILED if snapshot.unit(name).enabled == "bad" else Outcome.WARNING
+        for line in unit_complaints(snapshot.systemctl.verify(name), name):
+            where, _, text = line.partition(": ")
+            yield LINE.finding(f"{where}: {text}", outcome=outcome, where=where)
+
+
+def unit_complaints(text: str, name: str) -> tuple[str, ...]:
+    """The lines of `systemd-analyze verify` about lines in the files of one unit, as `FILE:LINE: MESSAGE`."""
+    of_unit = re.compile(rf"/\S+/{re.escape(name)}(?:\.d/[^/\s]+)?:\d+: .+")
+    return tuple(dict.fromkeys(of_unit.findall(text)))
 
 
 FOREIGN = Cause(
@@ -85,7 +123,7 @@ STALE = Cause(
     outcome=Outcome.WARNING,
     fix="reloads the units (daemon-reload)",
     requires=(*_SYSTEMD, "unit-masked"),
-    caused_by=("unit-bad",),
+    caused_by=("unit-bad", "unit-line"),
 )
 
 
@@ -121,7 +159,7 @@ DISABLED = Cause(
     outcome=Outcome.WARNING,
     fix="enables the unit",
     requires=(*_INSTALLED, "unit-masked"),
-    caused_by=("files-gone",),
+    caused_by=("files-gone", "unit-line"),
 )
 
 
@@ -224,17 +262,27 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.unit(contract.SERVICE).load != "loaded":
         return
     wanted = {"Type": "notify", "NotifyAccess": "main", "ExecStart": contract.RUNTIME, "KillMode": "mixed"}
+    # What keeps the service from running is a failure.
+    outcome = Outcome.FAILED if not snapshot.is_active and find_exit(snapshot) else Outcome.WARNING
     for name, value in wanted.items():
         found = snapshot.service.get(name, value)
         if value not in found:
             where = find_line(_sources(snapshot), name)
-            yield OVERRIDDEN.finding(f"{where}: {name}={found[:80]}", where=where)
+            yield OVERRIDDEN.finding(f"{where}: {name}={found[:80]}", outcome=outcome, where=where)
 
 
 def _sources(snapshot: Snapshot) -> tuple[Path, ...]:
     """The unit file of the service and its drop-ins, in systemd's order."""
     paths = (snapshot.service.get("FragmentPath", ""), *snapshot.service.get("DropInPaths", "").split())
     return tuple(snapshot.layout.real(path) for path in paths if path)
+
+
+def drop_in_lines(snapshot: Snapshot, unit: str = contract.SERVICE) -> tuple[tuple[str, str, str], ...]:
+    """The assignments in the drop-ins of a unit as `(FILE:LINE, name, value)`, the last one first."""
+    properties = _properties(snapshot, unit)
+    lines = tuple(read_unit_lines(snapshot.layout, properties))
+    own = properties.get("FragmentPath", "")
+    return tuple((each.where, each.name, each.value) for each in reversed(lines) if each.path != own and each.value)
 
 
 def find_line(sources: tuple[Path, ...], name: str) -> str:
@@ -255,10 +303,10 @@ def find_line(sources: tuple[Path, ...], name: str) -> str:
 STARTUP_BLOCKERS = (
     *("host-disk-full", "host-inodes", "host-read-only", "host-python-gone"),
     *("files-release-gone", "release-damaged", "files-gone", "files-config-gone", "files-user-gone"),
-    "files-unreadable",
-    *("environment-undecryptable", "environment-unloadable", "environment-syntax", "environment-unusable"),
-    *("configuration-unusable", "tls-unusable"),
-    *("unit-masked", "unit-bad", "unit-foreign", "unit-condition", "unit-dependency", "unit-drop-in", "port-taken"),
+    *("files-unreadable", "environment-file", "environment-undecryptable", "environment-unloadable"),
+    *("environment-syntax", "environment-unusable", "environment-secrets", "configuration-unusable"),
+    *("tls-unusable", "unit-masked", "unit-bad", "unit-foreign", "unit-root", "unit-condition", "unit-dependency"),
+    *("unit-drop-in", "unit-overridden", "port-taken", "port-left-over"),
 )
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
 
@@ -266,6 +314,8 @@ _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed"
 _PROCESS_EXIT = "98e322203f7a4ed290d09fe03c09fe15"
 _FAILURE_RESULT = "d9b373ed55a64feb8242e02dbe79a49c"
 _OUT_OF_MEMORY = "fe6faa94e7774663a0da52717891d8ef"
+#: systemd begins to start a unit.
+_STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"
 #: Seconds after which an exit that the service has recovered from is no longer reported.
 _MAX_AGE = 86_400
 
@@ -333,7 +383,8 @@ def find_exit(snapshot: Snapshot) -> ServiceExit | None:
     service = snapshot.service
     if not snapshot.is_active and service.get("Result", "success") != "success":
         return ServiceExit(service["Result"], int(service.get("ExecMainStatus") or "0"))
-    if service.get("NRestarts", "0") == "0":
+    # A service that was stopped after a failure is not failing any more.
+    if service.get("NRestarts", "0") == "0" or service.get("ActiveState") == "inactive":
         return None
     return read_exit(snapshot.events, time.time() - _MAX_AGE)
 
@@ -348,15 +399,100 @@ def _describe(snapshot: Snapshot, found: ServiceExit) -> tuple[str, Outcome]:
 
 
 def _last_error(snapshot: Snapshot) -> str:
-    """The last error of the service, to be appended to a sentence; may be empty."""
-    error = snapshot.last_error
-    return f"; last error: {error.splitlines()[-1][:300]}" if error else ""
+    """The last error of the start that failed, to be appended to a sentence, and the drop-ins that may explain it."""
+    error = _start_error(snapshot)
+    settings = [f"{where} {name}={value}" for where, name, value in drop_in_lines(snapshot) if value][:3]
+    drop_ins = f"; drop-ins: {', '.join(settings)}" if settings else ""
+    return (f"; last error: {error}" if error else "") + _crash(snapshot) + drop_ins[:_MAX_DROP_INS]
+
+
+def _crash(snapshot: Snapshot) -> str:
+    """Where a C library crashed at the start that failed, to be appended to a sentence; may be empty."""
+    crash = find_crash(_failed_start(snapshot), snapshot.layout.etc)
+    return f"; it crashed in {crash}" if crash else ""
+
+
+#: Characters of drop-ins in a sentence.
+_MAX_DROP_INS = 300
+#: Journal entries of a start that are read: the last ones have the cause.
+_MAX_ENTRIES = 1000
+
+
+def _failed_start(snapshot: Snapshot) -> tuple[Mapping[str, Any], ...]:
+    """The journal entries of the last start that failed, oldest first; none if the service runs or did not fail."""
+
+    def find() -> tuple[Mapping[str, Any], ...]:
+        if snapshot.is_active or find_exit(snapshot) is None:
+            return ()
+        begin, end = failed_start_times(snapshot.events)
+        found = snapshot.systemctl.entries(since=f"@{begin:.6f}", lines=_MAX_ENTRIES, timeout=2.5).entries
+        return tuple(entry for entry in found if int(entry.get("__REALTIME_TIMESTAMP", 0)) / 1e6 < end)
+
+    return snapshot.cached("failed start", find)  # type: ignore[no-any-return]
+
+
+def failed_start_times(events: tuple[Event, ...]) -> tuple[float, float]:
+    """The beginning of the last start that failed, and that of the next one, as Unix times."""
+    begin, failed, end = 0.0, 0.0, math.inf
+    for event in events:
+        kind = event.fields.get("MESSAGE_ID")
+        if kind == _STARTING:
+            # A start after the failed one is in progress, or also fails.
+            end = event.when if failed else math.inf
+            begin = event.when
+        elif kind == _FAILURE_RESULT and event.fields.get("UNIT_RESULT") != "start-limit-hit":
+            failed, end = begin, math.inf
+    return failed, end
+
+
+def _start_error(snapshot: Snapshot) -> StartError | None:
+    """The error of the last start that failed; None if the service runs, or if the journal has none."""
+    return find_start_error(_failed_start(snapshot), snapshot.layout.etc)
 
 
 def hit_start_limit(result: str, events: tuple[Event, ...]) -> bool:
     """Whether systemd no longer starts a failed unit. The unit's Result may be that of the previous failure."""
     last = [event.message for event in events[-6:]]
     return result == "start-limit-hit" or any("Start request repeated too quickly" in line for line in last)
+
+
+START_ERROR = Cause(
+    "unit-start-error",
+    "The service does not start because of this error, which is the last one in the journal of that start.",
+    "{remedy}",
+    requires=_REQUIRES,
+    caused_by=STARTUP_BLOCKERS,
+)
+
+
+@detects(START_ERROR)
+def detect_unit_start_error(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a known error in the journal of a start that failed."""
+    error = _start_error(snapshot)
+    if error is None or not error.is_explained:
+        return
+    if error.file:
+        path = error.file.rpartition(":")[0]
+        remedy = f"sudoedit {path}    # correct the line, or remove the callback; then: sudo litellmctl start"
+        yield START_ERROR.finding(f"{error.file} raised an exception: {error.quote}", remedy=remedy)
+        return
+    if error.known is None:
+        return
+    where, setting = next(blamed(error.known, drop_in_lines(snapshot), error.quote), ("", ""))
+    values = {
+        "prefix": snapshot.layout.prefix,
+        "python": f"{snapshot.layout.current}/bin/python",
+        "environment_file": snapshot.layout.environment_file,
+    }
+    remedy = error.known.remedy.format_map(values | dict(error.groups))
+    means = error.known.means
+    if where:
+        means, remedy = f"{where}: {setting}: {means}", _CORRECT.format(where=where)
+    yield START_ERROR.finding(f"{means}: {error}{_crash(snapshot)}", remedy=remedy)
+
+
+#: For a line of a drop-in.
+_CORRECT = "Correct or remove {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart"
 
 
 START_LIMIT = Cause(
@@ -366,7 +502,7 @@ START_LIMIT = Cause(
     "sudo litellmctl start    # after fixing what made it fail",
     fix="resets the failure counter and starts the service",
     requires=_REQUIRES,
-    caused_by=STARTUP_BLOCKERS,
+    caused_by=(*STARTUP_BLOCKERS, "unit-start-error"),
 )
 
 
@@ -384,7 +520,7 @@ def detect_unit_start_limit(snapshot: Snapshot) -> Iterator[Finding]:
     yield START_LIMIT.finding(evidence, actions=(Action(Verb.START, contract.SERVICE),))
 
 
-_CAUSES_OF_EXIT = (*STARTUP_BLOCKERS, "unit-start-limit")
+_CAUSES_OF_EXIT = (*STARTUP_BLOCKERS, "unit-start-error", "unit-start-limit")
 
 WATCHDOG = Cause(
     "unit-watchdog",
@@ -432,7 +568,7 @@ KILLED = Cause(
     "unit-killed",
     "A signal ended the main process. SIGKILL comes from kill -9, or from the kernel when memory runs out, which it"
     " does not always report to systemd. SIGSEGV and SIGABRT mean that a C library crashed.",
-    "journalctl -k -n 50; sudo litellmctl start    # for a crash see: coredumpctl info litellm",
+    "{remedy}",
     requires=_REQUIRES,
     caused_by=(*_CAUSES_OF_EXIT, "unit-oom"),
 )
@@ -444,7 +580,25 @@ def detect_unit_killed(snapshot: Snapshot) -> Iterator[Finding]:
     found = find_exit(snapshot)
     if found is not None and found.result in ("signal", "core-dump"):
         evidence, outcome = _describe(snapshot, found)
-        yield KILLED.finding(evidence, outcome=outcome)
+        name = _SIGNALS.get(found.status, "")
+        remedy = "journalctl -k -n 50; sudo litellmctl start"
+        if name in _CRASHES:
+            remedy = "sudo litellmctl releases verify    # a damaged library crashes; so may a callback"
+        names = _SETTINGS_OF_SIGNALS.get(name, ())
+        where = next((where for where, name, _ in drop_in_lines(snapshot) if name in names), "")
+        if where:
+            evidence, remedy = f"{where}: {evidence}", _CORRECT.format(where=where)
+        yield KILLED.finding(evidence, outcome=outcome, remedy=remedy)
+
+
+#: Signals that mean that a C library crashed.
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT")
+#: Settings of a unit by the signal with which the kernel enforces them.
+_SETTINGS_OF_SIGNALS = {
+    "SIGSYS": ("SystemCallErrorNumber", "SystemCallFilter", "SystemCallArchitectures"),
+    "SIGXCPU": ("LimitCPU",),
+    "SIGXFSZ": ("LimitFSIZE",),
+}
 
 
 EXIT = Cause(

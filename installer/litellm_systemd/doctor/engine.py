@@ -148,10 +148,18 @@ class Diagnosis:
         return tuple(run for run in self.unchecked if run.is_refused)
 
     def _explained(self) -> Iterator[tuple[Finding, str]]:
-        failed = {run.cause.id for run in self.runs if run.failed}
+        failed = {run.cause.id: run.cause for run in self.runs if run.failed}
         for run in self.runs:
-            cause = next((name for name in run.cause.caused_by if name in failed), "")
+            cause = _root(run.cause, failed)
             yield from ((finding, cause) for finding in run.findings)
+
+
+def _root(cause: Cause, failed: Mapping[str, Cause]) -> str:
+    """The id of the failure that explains a cause and that no other failure explains; empty if there is none."""
+    found = ""
+    while name := next((name for name in cause.caused_by if name in failed), ""):
+        found, cause = name, failed[name]
+    return found
 
 
 def run_checks(

@@ -237,11 +237,6 @@ class Snapshot:
             self.require_journal()
         return found
 
-    @ObservedOnce
-    def last_error(self) -> str:
-        """The last error that the processes of the units logged since the last start; may be empty."""
-        return self.systemctl.last_error(self.service.get("InactiveExitTimestamp", ""))
-
     # --- the service itself ---
 
     @ObservedOnce

@@ -112,6 +112,10 @@ class Systemctl:
             raise Unavailable(f"systemd does not answer: {answer.stderr.strip() or answer.stdout.strip()}")
         return answer.stdout.strip()
 
+    def verify(self, unit: str) -> str:
+        """What systemd does not understand in the files of a unit and of those that it refers to, one line each."""
+        return run(("systemd-analyze", "--man=no", "verify", unit), check=False, timeout=2.5).stderr
+
     def events(self, unit: str, lines: int) -> tuple[Event, ...]:
         """Journal entries of systemd on a unit since boot, oldest first, as far as this user can read them."""
         argv = ("journalctl", "--no-pager", "--quiet", "--boot", "--output=json", "--lines", str(lines))
@@ -130,22 +134,23 @@ class Systemctl:
         lines = run(argv, check=False, timeout=20).stdout
         return sum(map(int, re.findall(rf"^Suppressed (\d+) messages from {re.escape(unit)}$", lines, re.MULTILINE)))
 
-    def last_error(self, since: str) -> str:
-        """The last line at error level from the processes of the units; `since` is a systemd time stamp."""
-        argv = journal_argv(lines=1, priority="err", quiet=True, since=since or None, output="cat", own_lines=True)
-        return _line(argv)
-
     def entries(
-        self, *, since: str | None = None, boot: str | None = None, priority: str | None = None, timeout: float = 60
+        self,
+        *,
+        since: str | None = None,
+        boot: str | None = None,
+        priority: str | None = None,
+        lines: int | None = None,
+        timeout: float = 60,
     ) -> Journal:
-        """Journal entries of the units, and of systemd on them (systemd.journal-fields(7)).
+        """Journal entries of the units, and of systemd on them (systemd.journal-fields(7)); the last `lines`, or all.
 
         None if this user can't read the journal.
 
         Raises:
             CommandError: journalctl refuses an argument, or takes longer than `timeout` seconds.
         """
-        argv = journal_argv(since=since, boot=boot, priority=priority, quiet=True, output="json")
+        argv = journal_argv(since=since, boot=boot, priority=priority, lines=lines, quiet=True, output="json")
         # Without --all a field of more than 4 KiB is null.
         options = ("--all", "--reverse", f"--output-fields={_FIELDS}")
         try:
@@ -155,9 +160,8 @@ class Systemctl:
             if "insufficient permissions" in error.stderr:
                 return Journal()
             raise
-        lines = answer.stdout.split("\n")
         # The last line may have been cut.
-        entries = [json.loads(line) for line in lines[:-1] if line.startswith("{")]
+        entries = [json.loads(line) for line in answer.stdout.split("\n")[:-1] if line.startswith("{")]
         return Journal(tuple(reversed(entries)), answer.is_cut)
 
     def kernel_lines(self, lines: int) -> tuple[str, ...]:

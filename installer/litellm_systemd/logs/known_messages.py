@@ -367,6 +367,7 @@ _SYSTEMD = (
         r"(?:Unknown key(?: name)?|Unknown lvalue|Failed to parse|Invalid).{0,200}ignoring",
         "systemd ignores a line of the unit or of a drop-in",
         "correct that line, then: sudo systemctl daemon-reload && sudo litellmctl restart",
+        min_count=0,
     ),
 )
 

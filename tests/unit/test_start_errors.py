@@ -1,0 +1,166 @@
+"""The error of a start that failed, from its journal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.doctor.check_network import unit_of
+from litellm_systemd.doctor.check_unit import failed_start_times, unit_complaints
+from litellm_systemd.doctor.start_errors import blamed, exception_of, find_crash, find_start_error
+from litellm_systemd.host.systemctl import Event
+
+ETC = "/etc/litellm"
+LOST = """\
+Traceback (most recent call last):
+  File "<frozen runpy>", line 198, in _run_module_as_main
+  File "/opt/litellm-systemd/current/lib/python3.11/site-packages/litellm_systemd/runtime/worker/worker.py", line 34
+    import uvicorn
+ModuleNotFoundError: No module named 'uvicorn'"""
+CALLBACK = (
+    "LiteLLM rejects /etc/litellm/configs/demo.yml: litellm_settings.callbacks[0]: broken (/etc/litellm/cb.py:2)"
+)
+
+
+def journal(*texts: str, priority: int = 6, pid: str = "42") -> tuple[Mapping[str, object], ...]:
+    """Entries as journald stores them: one for each line."""
+    lines = [line for text in texts for line in text.split("\n")]
+    return tuple({"MESSAGE": line, "PRIORITY": str(priority), "_PID": pid} for line in lines)
+
+
+SYSTEMD = journal(
+    "litellm.service: Main process exited, code=exited, status=1/FAILURE",
+    "litellm.service: Failed with result 'exit-code'.",
+    "Failed to start litellm.service - LiteLLM Proxy.",
+    priority=3,
+    pid="1",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "means", "quote"),
+    [
+        (LOST, "package or module is missing", "ModuleNotFoundError: No module named 'uvicorn'"),
+        ("OSError: [Errno 24] Too many open files", "limit of open files", "OSError: [Errno 24] Too many open files"),
+        (
+            "ImportError: /x/_y.so: failed to map segment from shared object",
+            "noexec",
+            "ImportError: /x/_y.so: failed",
+        ),
+        ("ssl.SSLError: [X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate", "A CA file", "ssl.SSLError"),
+        ("OSError: [Errno 30] Read-only file system: '/var/lib/litellm/x'", "read-only", "OSError: [Errno 30]"),
+        ("OSError: [Errno 28] No space left on device", "is full", "OSError: [Errno 28]"),
+        ("RuntimeError: can't start new thread", "limit of processes", "RuntimeError"),
+        ("EOFError: marshal data too short", "release or of its Python is missing or damaged", "EOFError"),
+        ("litellm.service: Failed at step EXEC spawning /x: Permission denied", "cannot execute the Python", ""),
+        ("Failed to set up mount namespacing: /srv/x: No such file or directory", "cannot create the sandbox", ""),
+        ("worker 1 (pid 7) was killed by SIGSEGV before it was ready", "crashed in a C library", "worker 1"),
+    ],
+)
+def test_the_cause_is_read_from_the_journal(text: str, means: str, quote: str) -> None:
+    """The last error before the exit is the cause, also at another priority, and its exception is quoted."""
+    found = find_start_error((*journal("starting", text), *SYSTEMD), ETC)
+    assert found is not None
+    assert found.known is not None
+    assert means in found.known.means
+    assert str(found).startswith(quote)
+
+
+def test_systemd_names_the_cause() -> None:
+    """A line of systemd is the cause if it reports what failed, and not if it reports the end."""
+    timed_out = journal("litellm.service: start operation timed out. Terminating.", priority=4, pid="1")
+    found = find_start_error((*timed_out, *SYSTEMD), ETC)
+    assert found is not None
+    assert found.known is not None
+    assert "start timeout" in found.known.means
+    assert find_start_error(SYSTEMD, ETC) is None
+
+
+def test_an_unknown_error_is_quoted() -> None:
+    """The last error is quoted even if its meaning is unknown; one that names its cause comes before a later one."""
+    found = find_start_error((*journal("Error: odd"), *SYSTEMD), ETC)
+    assert found is not None
+    assert (str(found), found.is_explained) == ("Error: odd", False)
+    earlier = journal("OSError: [Errno 24] Too many open files", "giving up", priority=3)
+    assert "Too many open files" in str(find_start_error((*earlier, *SYSTEMD), ETC))
+
+
+def test_code_of_the_user_is_named() -> None:
+    """For an exception in the user's own file, file and line are named: from a traceback, and from a message."""
+    trace = f"Traceback (most recent call last):\n  File \"{ETC}/cb.py\", line 7, in <module>\n    x()\nKeyError: 'a'"
+    found = find_start_error((*journal(trace), *SYSTEMD), ETC)
+    assert found is not None
+    assert (found.quote, found.file) == ("KeyError: 'a'", "/etc/litellm/cb.py:7")
+    found = find_start_error((*journal(CALLBACK, priority=3), *SYSTEMD), ETC)
+    assert found is not None
+    assert (found.quote.endswith("broken"), found.file) == (True, "/etc/litellm/cb.py:2")
+
+
+def test_crash() -> None:
+    """For a crash of a C library, the frame in it and the one in the user's file are named."""
+    dump = (
+        "Fatal Python error: Segmentation fault",
+        "Current thread 0x00007f00 (most recent call first):",
+        '  File "<frozen importlib._bootstrap>", line 241 in _call\n  File "/usr/lib/ctypes.py", line 5 in at',
+        f'  File "{ETC}/cb.py", line 3 in <module>',
+    )
+    assert find_crash(journal(*dump), ETC) == "/usr/lib/ctypes.py:5, called by /etc/litellm/cb.py:3"
+    assert find_crash(journal(LOST), ETC) == ""
+
+
+def test_exception_of() -> None:
+    """The exception follows the last frame; its message may have more lines."""
+    assert exception_of(f"x\n{LOST}\nmore") == "ModuleNotFoundError: No module named 'uvicorn'"
+    assert exception_of("one\ntwo") == "one"
+
+
+def test_a_drop_in_is_blamed() -> None:
+    """A line of a drop-in that sets what the error is about is named, first the one with the path of the message."""
+    found = find_start_error(
+        journal("Failed to set up mount namespacing: /root/srv/x: No such file", priority=3), ETC
+    )
+    assert found is not None
+    lines = [("a:2", "ReadOnlyPaths", "/etc"), ("a:3", "BindPaths", "/srv/x"), ("a:4", "Nice", "/srv/x")]
+    assert list(blamed(found.known, lines, found.quote)) == [
+        ("a:3", "BindPaths=/srv/x"),
+        ("a:2", "ReadOnlyPaths=/etc"),
+    ]
+
+
+def test_times_of_a_failed_start() -> None:
+    """The journal of the last failed start ends where the next start begins."""
+    starting, failed = "7d4958e842da4a758f6c1cdc7b36dcc5", "d9b373ed55a64feb8242e02dbe79a49c"
+    clock = itertools.count(1)
+
+    def event(kind: str) -> Event:
+        return Event(next(clock), "", {"MESSAGE_ID": kind})
+
+    loop = tuple(event(kind) for kind in (starting, failed, starting, failed, starting))
+    assert failed_start_times(loop) == (3, 5)
+    assert failed_start_times(loop[:4]) == (3, float("inf"))
+
+
+def test_lines_that_systemd_ignores() -> None:
+    """Of the output of systemd-analyze, the lines about the unit and its drop-ins count, each once."""
+    ours = "/etc/systemd/system/litellm.service.d/mine.conf:1: Assignment outside of section. Ignoring."
+    other = "/lib/systemd/system/other.service:3: Unknown key 'X' in section [Service], ignoring."
+    assert unit_complaints(
+        f"{other}\n{ours}\n{ours}\nlitellm.service: Command x is not there\n", "litellm.service"
+    ) == (ours,)
+
+
+def test_unit_of_a_process(tmp_path: Path) -> None:
+    """The unit of a process is read from its control group, of either version."""
+    path = tmp_path / "cgroup"
+    for text, unit in (
+        ("0::/system.slice/litellm.service\n", "litellm.service"),
+        ("4:pids:/x\n1:name=systemd:/system.slice/litellm-standby.service\n0::/\n", "litellm-standby.service"),
+        ("0::/user.slice/user-0.slice/session-1.scope\n", "session-1.scope"),
+        ("0::/\n", ""),
+    ):
+        path.write_text(text)
+        assert unit_of(path) == unit
+    assert unit_of(tmp_path / "none") == ""
