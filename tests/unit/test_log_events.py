@@ -185,6 +185,116 @@ def test_signatures(text: str, name: str) -> None:
     assert found.name == name
 
 
+#: Messages of LiteLLM 1.108.7 about failed requests as the service writes them, shortened.
+DENIED = 'LiteLLM Proxy: litellm.PermissionDeniedError: BedrockException - {"Message": "User: x is not authorized to'
+REDIS = "LiteLLM: Error occurred in async batch get cache: Error 111 connecting to 127.0.0.1:9. Connection refused."
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (f'{DENIED} perform: bedrock:InvokeModel"}} (AccessDeniedException; model throttling)', "aws/not-allowed"),
+        (
+            'LiteLLM Proxy: litellm.RateLimitError: BedrockException - {"message": "Too many requests"}'
+            " (ThrottlingException; model redis.exceptions)",
+            "aws/too-many-requests",
+        ),
+        (
+            "LiteLLM Proxy: litellm.APIConnectionError: BedrockException - Cannot connect to host bedrock.x:443"
+            " [Name or service not known] (gaierror: [Errno -2] Name or service not known; model claude)",
+            "upstream/unreachable",
+        ),
+        (
+            "LiteLLM Proxy: litellm.InternalServerError: InternalServerError: OpenAIException - Connection error."
+            " (ConnectionRefusedError: [Errno 111] Connect call failed ('127.0.0.1', 3128); model gpt)",
+            "upstream/unreachable",
+        ),
+        (
+            "LiteLLM Proxy: litellm.InternalServerError: InternalServerError: OpenAIException - Connection error."
+            " (ClientConnectorSSLError: Cannot connect to host x:443 [[SSL: CERTIFICATE_VERIFY_FAILED] certificate"
+            " verify failed: unable to get local issuer certificate (_ssl.c:992)]; model gpt)",
+            "upstream/untrusted",
+        ),
+        (
+            "LiteLLM Proxy: litellm.AuthenticationError: AuthenticationError: OpenAIException - Incorrect API key"
+            " provided: sk-bad. (invalid_api_key; model gpt)",
+            "upstream/provider-key",
+        ),
+        (
+            "LiteLLM Proxy: litellm.RateLimitError: RateLimitError: OpenAIException - Rate limit reached for gpt-x on"
+            " tokens per day (rate_limit_exceeded; model gpt)",
+            "upstream/provider-throttled",
+        ),
+        (REDIS, "litellm/redis"),
+        (f"{REDIS} (ConnectionRefusedError: [Errno 111] Connection refused)", "litellm/redis"),
+        (
+            "LiteLLM Proxy: 400: {'error': '/chat/completions: Invalid model name passed in model=No space left on"
+            " device. Call `/v1/models`'} (ProxyModelNotFoundError)",
+            "litellm/client-model",
+        ),
+        (
+            "LiteLLM Proxy: Invalid JSON payload received: unexpected end of data: line 1 column 63 (char 62)",
+            "litellm/client-request",
+        ),
+        (
+            'LiteLLM Proxy: litellm.BadRequestError: BedrockException - {"message": "messages.0: Too many open files,'
+            ' prompt is too long: 9 tokens"} (ValidationException; model claude)',
+            "aws/prompt-too-long",
+        ),
+        ("LiteLLM Proxy: Connection error. (gaierror: [Errno -2] Name or service not known)", "litellm/client-api"),
+        (
+            'LiteLLM: bedrock_api CountTokens API error: status=400, message={"message": "The provided model'
+            ' identifier is invalid."}',
+            "litellm/count-tokens",
+        ),
+        (
+            "LiteLLM Proxy: 500: {'error': 'DB not connected. This endpoint'} (HTTPException)",
+            "litellm/database-missing",
+        ),
+        (
+            "LiteLLM Proxy: 'list' object has no attribute 'get' (AttributeError) https://github.com/BerriAI/litellm/"
+            "issues/new?template=bug_report.yml&description=RateLimit+quota+Throttling+No+space+left+on+device",
+            None,
+        ),
+        ("LiteLLM Proxy: litellm.APIConnectionError: 'str' object has no attribute 'get' (model quota)", None),
+    ],
+)
+def test_causes_of_failed_requests(text: str, name: str | None) -> None:
+    """A failed request has the cause that its exception, provider and error code name. Words in links, in what a
+    client sent and in names of models are no cause, and other providers and Redis are not AWS.
+    """
+    found = find_signature(text)
+    assert (f"{found.area}/{found.name}" if found else None) == name
+
+
+def systemd(text: str, when: float) -> dict[str, Any]:
+    return entry(text, pid="1", priority="4", when=when)
+
+
+def test_one_event_for_a_failed_reload() -> None:
+    """A reload that fails is counted once, and not as an end of the service; a failed start is counted once too."""
+    reload_lines = [
+        entry("reload failed, the previous configuration stays active: no model_list", when=1000),
+        systemd("litellm.service: Control process exited, code=exited, status=1/FAILURE", 1001),
+        systemd("Reload failed for litellm.service - LiteLLM.", 1001),
+    ]
+    (group,) = group_events(read_events(reload_lines))
+    assert (group.signature and group.signature.name, group.count) == ("reload-failed", 1)
+    (group,) = group_events(read_events(reload_lines[1:]))
+    assert (group.signature and group.signature.name, group.count) == ("reload-command-failed", 1)
+    starts = [
+        systemd(text, 2000 + 5 * number)
+        for number in range(2)
+        for text in (
+            "litellm.service: Main process exited, code=exited, status=75/TEMPFAIL",
+            "litellm.service: Failed with result 'exit-code'.",
+            "Failed to start litellm.service - LiteLLM.",
+        )
+    ]
+    (group,) = group_events(read_events(starts))
+    assert (group.signature and group.signature.name, group.count) == ("unit-ended", 2)
+
+
 @pytest.mark.parametrize("how", ["recycled after 100 requests", "exited with code 0"])
 def test_a_worker_that_lost_no_request_is_no_problem(how: str) -> None:
     """A worker that was drained before it was replaced is not taken for one that crashed."""
@@ -203,7 +313,7 @@ def test_messages_of_systemd() -> None:
 def test_signatures_are_complete() -> None:
     """Names are unique, and meaning and remedy have no full stop, which the report adds."""
     assert len({one.name for one in SIGNATURES}) == len(SIGNATURES)
-    assert {one.area for one in SIGNATURES} == {"aws", "litellm", "service", "systemd"}
+    assert {one.area for one in SIGNATURES} == {"aws", "litellm", "service", "systemd", "upstream"}
     for one in SIGNATURES:
         assert not one.means.endswith("."), one.name
         assert not one.remedy.endswith("."), one.name

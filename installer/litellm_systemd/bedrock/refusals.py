@@ -185,6 +185,23 @@ ACCESS: tuple[BedrockRefusal, ...] = (
 )
 
 
+#: Failures of the connection, to any provider.
+UNREACHABLE = BedrockRefusal(
+    "unreachable",
+    "none: no connection",
+    r"Cannot connect to host|Could not connect to the endpoint|Name or service not known|All connection attempts"
+    r" failed|Temporary failure in name resolution|Connection refused|Connection error",
+    "The service cannot reach the provider",
+    "check DNS, proxy and routes of this host, and AWS_BEDROCK_RUNTIME_ENDPOINT if it is set.",
+)
+UNTRUSTED = BedrockRefusal(
+    "untrusted",
+    "none: no TLS",
+    r"certificate verify failed",
+    "The provider's certificate is not trusted, for example behind a proxy that inspects TLS",
+    "set SSL_CERT_FILE to a file with the proxy's CA certificates.",
+)
+
 _CALLS: tuple[BedrockRefusal, ...] = (
     # --- the model ---
     BedrockRefusal(
@@ -304,21 +321,8 @@ _CALLS: tuple[BedrockRefusal, ...] = (
         "The connection to Bedrock was closed in the middle of a response",
         "look for a proxy or firewall that closes long connections.",
     ),
-    BedrockRefusal(
-        "unreachable",
-        "none: no connection",
-        r"Cannot connect to host|Could not connect to the endpoint|Name or service not known|All connection attempts"
-        r" failed|Temporary failure in name resolution|Connection refused|Connection error",
-        "The service cannot reach the provider",
-        "check DNS, proxy and routes of this host, and AWS_BEDROCK_RUNTIME_ENDPOINT if it is set.",
-    ),
-    BedrockRefusal(
-        "untrusted",
-        "none: no TLS",
-        r"certificate verify failed",
-        "The provider's certificate is not trusted, for example behind a proxy that inspects TLS",
-        "set SSL_CERT_FILE to a file with the proxy's CA certificates.",
-    ),
+    UNREACHABLE,
+    UNTRUSTED,
     # Last, because LiteLLM's messages about other errors contain its words too.
     BedrockRefusal(
         "too-many-requests",

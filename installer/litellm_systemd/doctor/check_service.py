@@ -234,6 +234,11 @@ _CAUSED_BY = (
     *("unit-start-error", "unit-start-limit", "unit-watchdog", "unit-oom", "unit-killed", "unit-exit"),
     *("service-silent", "service-not-ready"),
 )
+_NETWORK = (
+    *("network-sandbox", "network-dns", "network-proxy", "network-unreachable", "network-certificate"),
+    "environment-credentials",
+)
+_CREDENTIALS = ("host-clock", "aws-role", "aws-key", "aws-identity", "aws-model-ended", "aws-model-refused")
 #: Seconds; older messages are not reported.
 _MAX_AGE = 86_400
 #: How often an unknown error must appear to be reported.
@@ -271,7 +276,11 @@ def reportable_groups(groups: tuple[Group, ...], area: str) -> Iterator[Group]:
 
 def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> Iterator[Finding]:
     """Findings of an area; those that are named in `explains` are failures if the service does not serve."""
-    for group in reportable_groups(_groups(snapshot), cause.id.removeprefix("journal-")):
+    groups = _groups(snapshot)
+    rejected = any(True for area in ("aws", "upstream") for _ in reportable_groups(groups, area))
+    for group in reportable_groups(groups, cause.id.removeprefix("journal-")):
+        if rejected and group.signature is not None and group.signature.name == "cooldown":
+            continue  # the rejected calls are its cause
         if group.signature is not None:
             fails = group.signature.name in explains and _serves_badly(snapshot)
             evidence = f"{group.signature.means} ({_times(group)}): {group.sample}"
@@ -296,7 +305,8 @@ AWS = Cause(
     _REMEDY,
     outcome=Outcome.WARNING,
     requires=_JOURNAL_REQUIRES,
-    caused_by=_CAUSED_BY,
+    # What AWS rejects now, with the same credentials, explains what it has rejected.
+    caused_by=(*_CAUSED_BY, *_NETWORK, *_CREDENTIALS),
 )
 
 
@@ -304,6 +314,22 @@ AWS = Cause(
 def detect_journal_aws(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect calls that AWS rejected, except for mistakes of clients."""
     yield from _find(snapshot, AWS)
+
+
+UPSTREAM = Cause(
+    "journal-upstream",
+    "The service could not reach a provider, or another provider than AWS rejected calls, since the last start.",
+    _REMEDY,
+    outcome=Outcome.WARNING,
+    requires=_JOURNAL_REQUIRES,
+    caused_by=(*_CAUSED_BY, *_NETWORK),
+)
+
+
+@detects(UPSTREAM)
+def detect_journal_upstream(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect failed connections to providers, and calls that another provider than AWS rejected."""
+    yield from _find(snapshot, UPSTREAM)
 
 
 LITELLM = Cause(

@@ -15,14 +15,26 @@ _PRIORITIES = tuple("01234567")
 #: Characters of a message. A traceback has a few thousand.
 _MAX_TEXT = 64 * 1024
 _TRACEBACK = "Traceback (most recent call last):"
-#: Lines that continue an event; the last two begin paragraphs of LiteLLM. journald drops the empty lines between.
+#: Lines that continue an event; the last ones begin paragraphs of LiteLLM. journald drops the empty lines between.
 _CONTINUATIONS = (
     _TRACEBACK,
     "During handling of the above exception",
     "The above exception was the direct cause",
     "LiteLLM: model group ",
     "Requester IP Address:",
+    "Debug Information:",
+    "Cooldown Deployments=",
+    "Deployment Info:",
+    "For more information check: ",
+    "This looks like a bug in LiteLLM",
 )
+#: How the service begins a line about further failures, and ends one about a request (runtime/master/failure_log.py).
+_MORE = re.compile(r"(\d{1,9}) more in \d+ s: ")
+_REQUEST = re.compile(r" \[request ([^\]\n]{1,256})\]$")
+#: systemd's lines about a failed command of the unit, which may be that of ExecReload=.
+_RELOAD = re.compile(r"Control process exited|Reload failed for")
+#: systemd's lines about one failure follow each other within these seconds.
+_TOGETHER = 10.0
 #: The parts in which two messages of one kind differ: ids, addresses, times, numbers.
 _VARIABLE_PARTS = re.compile(
     r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b0x[0-9a-f]+\b|\b(?=[0-9a-f]*\d)[0-9a-f]{10,}\b|\d+",
@@ -35,7 +47,8 @@ class LogEvent:
     """One log message, possibly of several lines.
 
     `when`: Unix time. `priority`: as in syslog(3), 3 is an error. `text`: all lines. `call`: the id of the request
-    (x-litellm-call-id) if the line is a JSON object that has one. `from_systemd`: logged by systemd itself.
+    (x-litellm-call-id), if the line has one. `from_systemd`: logged by systemd itself. `count`: how often it
+    happened: the service adds up failures of one kind, and systemd logs one in several lines.
     """
 
     when: float
@@ -44,6 +57,7 @@ class LogEvent:
     text: str
     from_systemd: bool = False
     call: str = ""
+    count: int = 1
 
     @property
     def head(self) -> str:
@@ -81,8 +95,8 @@ class Group:
 
     @property
     def count(self) -> int:
-        """The number of events."""
-        return len(self.events)
+        """How often it happened."""
+        return sum(event.count for event in self.events)
 
     @property
     def priority(self) -> int:
@@ -128,6 +142,10 @@ def _line(entry: Mapping[str, Any]) -> LogEvent:
     message = message_text(entry.get("MESSAGE"))
     pid = str(entry.get("_PID", ""))
     text, call = _unwrap(message)
+    if (more := _MORE.match(text)) is not None:
+        text = text[more.end() :]
+    if (request := _REQUEST.search(text)) is not None:
+        text, call = text[: request.start()], request[1]
     return LogEvent(
         int(entry.get("__REALTIME_TIMESTAMP", 0)) / 1e6,
         _priority(entry.get("PRIORITY")),
@@ -135,6 +153,7 @@ def _line(entry: Mapping[str, Any]) -> LogEvent:
         text,
         from_systemd=pid == "1",
         call=call,
+        count=int(more[1]) if more else 1,
     )
 
 
@@ -176,11 +195,39 @@ def _continues(event: LogEvent, line: LogEvent) -> bool:
 def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
     """Events by their signature, else by their text without variable parts; the latest group first."""
     found: dict[str, list[LogEvent]] = {}
-    for event in events:
+    for event in _count_once(tuple(events)):
         signature = event.signature
         found.setdefault(signature.name if signature else shape_of(event), []).append(event)
     groups = (Group(events[0].signature, tuple(events)) for events in found.values())
     return tuple(sorted(groups, key=lambda group: -group.last))
+
+
+def _count_once(events: tuple[LogEvent, ...]) -> Iterator[LogEvent]:
+    """The events without systemd's lines about a reload whose failure the service logs itself, and with one count for
+    systemd's lines about one end of the service.
+    """
+    reloads = [event.when for event in events if not event.from_systemd and _is(event, "reload-failed")]
+    ended_at = -_TOGETHER
+    for event in events:
+        if event.from_systemd and _RELOAD.search(event.text) is not None:
+            near = any(abs(event.when - when) < _TOGETHER for when in reloads)
+            reload_fails = near or any(
+                other.from_systemd and "Reload failed" in other.text and 0 <= other.when - event.when < _TOGETHER
+                for other in events
+            )
+            if near or (reload_fails and "Reload failed" not in event.text):
+                continue
+        if event.from_systemd and _is(event, "unit-ended"):
+            # A service that fails again at once has another line about its main process.
+            is_new = event.when - ended_at >= _TOGETHER or "process exited" in event.text
+            ended_at = event.when
+            yield event if is_new else replace(event, count=0)
+        else:
+            yield event
+
+
+def _is(event: LogEvent, name: str) -> bool:
+    return event.signature is not None and event.signature.name == name
 
 
 def shape_of(event: LogEvent) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from litellm_systemd.bedrock.refusals import REFUSALS
+from litellm_systemd.bedrock.refusals import REFUSALS, UNREACHABLE, UNTRUSTED
 
 #: Refusals that are caused by a client's request, not by the host.
 _CAUSED_BY_CLIENTS = ("prompt-too-long", "parameter-refused")
@@ -19,7 +19,8 @@ _CAUSED_BY_CLIENTS = ("prompt-too-long", "parameter-refused")
 class Signature:
     """One known kind of message.
 
-    `area`: its source or subject, one of aws, litellm, service and systemd. `regex`: matches the message, which may
+    `area`: its source or subject, one of aws, litellm, service, systemd
+    and upstream (the connection to a provider, and other providers than AWS). `regex`: matches the message, which may
     contain what a client sent: a search must take linear time, so a gap between two words has a limit. `means`:
     one sentence without a full stop. `remedy`: what to do. `min_count`: how often the message must appear for doctor
     to report it; 0 for never, because a client caused it, it is normal, or another check of doctor covers it.
@@ -138,52 +139,8 @@ _SERVICE = (
     ),
 )
 
-_LITELLM = (
-    Signature(
-        "cooldown",
-        "litellm",
-        r"No deployments available",
-        "All deployments of a model are in cooldown after failures, and there is no fallback",
-        "fix the failures logged before this message, or configure a fallback",
-    ),
-    Signature(
-        "database-missing",
-        "litellm",
-        r"No connected db|prisma.{0,200}(?:not connected|isn't connected)|DB not connected",
-        "A request needs a database, as for virtual keys or the Admin UI, and there is none",
-        "use the master key, or see DATABASE_URL in docs/linter.md#database",
-        min_count=0,
-    ),
-    Signature(
-        "redis",
-        "litellm",
-        r"redis\.exceptions|Redis circuit breaker OPENED"
-        r"|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)",
-        "The configured Redis does not respond: cache and limits are not shared",
-        "check REDIS_HOST, REDIS_PORT, REDIS_PASSWORD and the network",
-    ),
-    Signature(
-        "module-missing",
-        "litellm",
-        r"ModuleNotFoundError|No module named|ImportError: (?:cannot import|Could not import)",
-        "A callback or feature needs a Python package or file that the release does not contain",
-        "remove that callback or feature, or put the file next to the configuration: docs/configurations.md",
-    ),
-    Signature(
-        "guardrail-skipped",
-        "litellm",
-        r"Skipping guardrail '.{0,200}': invalid configuration",
-        "LiteLLM could not load a guardrail and serves without it: requests are not checked",
-        "the message names the guardrail and the error: correct it, then: sudo systemctl reload litellm",
-    ),
-    Signature(
-        "key-guessing",
-        "service",
-        r"refused \d+ guessed keys? after",
-        "A client guesses keys: it sent many different wrong keys",
-        "block the address in the firewall or the security group",
-        min_count=0,
-    ),
+#: Before the others: these messages quote what a client sent.
+_CLIENTS = (
     Signature(
         "client-key",
         "litellm",
@@ -215,6 +172,96 @@ _LITELLM = (
         r"client disconnected",
         "A client disconnected before it got its response",
         "nothing to do, or set a longer timeout in the client",
+        min_count=0,
+    ),
+    Signature(
+        "client-api",
+        "litellm",
+        r"^(?:LiteLLM Proxy: )?(?:Connection error\. \(|Missing credentials\. Please pass an `api_key`)",
+        "A client called an API, such as files or moderations, for which the configuration has no provider",
+        "correct the client, or configure that API: litellmctl config check",
+        min_count=0,
+    ),
+    Signature(
+        "client-request",
+        "litellm",
+        r"Invalid (?:JSON|form) payload|reading request body|Missing required parameter|Invalid Message passed in"
+        r"|UnsupportedParamsError|RequestValidationError",
+        "A client's request is no valid JSON, lacks a field, or has a parameter that the model does not have",
+        "correct the client; for unsupported parameters set drop_params: true under litellm_settings",
+        min_count=0,
+    ),
+)
+
+_LITELLM = (
+    # Claude Code asks for the number of tokens; Bedrock has it for a few models only.
+    Signature(
+        "count-tokens",
+        "litellm",
+        r"CountTokens API error",
+        "Bedrock does not count tokens for the model, and LiteLLM counts them itself",
+        "nothing to do",
+        min_count=0,
+    ),
+    Signature(
+        "request-timeout",
+        "litellm",
+        r"litellm\.Timeout: Connection timed out",
+        "The provider took longer to respond than the timeout of the request allows",
+        "set a larger timeout for the model or in the client",
+        min_count=3,
+    ),
+    Signature(
+        "cooldown",
+        "litellm",
+        r"No deployments available",
+        "All deployments of a model are in cooldown after failures, and there is no fallback",
+        "fix the failures logged before this message, or configure a fallback",
+    ),
+    Signature(
+        "database-missing",
+        "litellm",
+        r"No connected db|prisma.{0,200}(?:not connected|isn't connected)|DB not connected",
+        "A request needs a database, as for virtual keys or the Admin UI, and there is none",
+        "use the master key, or see DATABASE_URL in docs/linter.md#database",
+        min_count=0,
+    ),
+    Signature(
+        "database-unreachable",
+        "litellm",
+        r"Can't reach database server|P1001|asyncpg\.|psycopg|PrismaClient\w*Error|prisma\.errors",
+        "LiteLLM's database does not respond, or rejects the login",
+        "check DATABASE_URL, that PostgreSQL runs, and the network to it",
+    ),
+    Signature(
+        "redis",
+        "litellm",
+        r"redis\.exceptions|Redis circuit breaker OPENED|connecting to Sync Redis"
+        r"|Error -?\d{1,4} (?:while )?connecting to \S{1,99}:\d"
+        r"|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)",
+        "The configured Redis does not respond: cache and limits are not shared",
+        "check REDIS_HOST, REDIS_PORT, REDIS_PASSWORD and the network",
+    ),
+    Signature(
+        "module-missing",
+        "litellm",
+        r"ModuleNotFoundError|No module named|ImportError: (?:cannot import|Could not import)",
+        "A callback or feature needs a Python package or file that the release does not contain",
+        "remove that callback or feature, or put the file next to the configuration: docs/configurations.md",
+    ),
+    Signature(
+        "guardrail-skipped",
+        "litellm",
+        r"Skipping guardrail '.{0,200}': invalid configuration",
+        "LiteLLM could not load a guardrail and serves without it: requests are not checked",
+        "the message names the guardrail and the error: correct it, then: sudo systemctl reload litellm",
+    ),
+    Signature(
+        "key-guessing",
+        "service",
+        r"refused \d+ guessed keys? after",
+        "A client guesses keys: it sent many different wrong keys",
+        "block the address in the firewall or the security group",
         min_count=0,
     ),
     Signature(
@@ -348,9 +395,17 @@ _SYSTEMD = (
     Signature(
         "unit-ended",
         "systemd",
-        r"Main process exited|Failed with result|Failed to start|Control process exited|Reload failed",
+        r"Main process exited|Failed with result|Failed to start|Control process exited",
         "The service failed or could not be started; the messages before this one say why",
         "find the cause: sudo litellmctl doctor",
+        min_count=0,
+    ),
+    Signature(
+        "reload-command-failed",
+        "systemd",
+        r"Reload failed for",
+        "systemctl reload failed, and the service keeps serving as before",
+        "the messages before this one say why: litellmctl logs",
         min_count=0,
     ),
     Signature(
@@ -389,15 +444,109 @@ _AWS = (
             min_count=0 if one.name in _CAUSED_BY_CLIENTS else 1,
         )
         for one in REFUSALS
+        if one not in (UNREACHABLE, UNTRUSTED)
+    ),
+)
+
+_UPSTREAM = (
+    Signature(
+        "untrusted",
+        "upstream",
+        UNTRUSTED.regex + r"|\[SSL: ",
+        UNTRUSTED.cause,
+        UNTRUSTED.remedy.removesuffix("."),
+    ),
+    Signature(
+        "unreachable",
+        "upstream",
+        UNREACHABLE.regex,
+        UNREACHABLE.cause,
+        "check DNS, proxy and routes of this host, and the address in the configuration (api_base,"
+        " AWS_BEDROCK_RUNTIME_ENDPOINT)",
+    ),
+)
+
+#: Calls of other providers than AWS, by the exception of LiteLLM.
+_PROVIDERS = (
+    Signature(
+        "provider-key",
+        "upstream",
+        r"litellm\.(?:AuthenticationError|PermissionDeniedError)|invalid_api_key",
+        "The provider rejects the key of a model",
+        "correct the key in .env or in the configuration, then: sudo litellmctl install",
+    ),
+    Signature(
+        "provider-quota",
+        "upstream",
+        r"insufficient_quota|exceeded your current quota",
+        "The account at the provider has no credit left, or its quota is used up",
+        "check plan and billing at the provider",
+    ),
+    Signature(
+        "provider-throttled",
+        "upstream",
+        r"litellm\.RateLimitError",
+        "The provider throttles requests",
+        "wait, or request a higher limit from the provider",
+    ),
+    Signature(
+        "provider-model",
+        "upstream",
+        r"litellm\.NotFoundError|model_not_found",
+        "The provider does not have the model",
+        "correct the model in the configuration",
+    ),
+    Signature(
+        "provider-timeout",
+        "upstream",
+        r"litellm\.Timeout",
+        "The provider took longer to respond than the timeout allows",
+        "set a larger timeout for the model, or use another model",
+    ),
+    Signature(
+        "provider-request",
+        "upstream",
+        r"litellm\.(?:BadRequestError|UnprocessableEntityError|ContextWindowExceededError|ContentPolicyViolationError)",
+        "The provider rejects a request of a client",
+        "correct the client, or set drop_params: true under litellm_settings",
+        min_count=0,
+    ),
+    Signature(
+        "provider-failed",
+        "upstream",
+        r"litellm\.(?:InternalServerError|ServiceUnavailableError|APIError|APIConnectionError|BadGatewayError)",
+        "The provider failed on a request",
+        "try again; if it fails again, check the status page of the provider",
     ),
 )
 
 #: Tried in this order. A message that contains the text of another one comes after it.
-SIGNATURES = (*_SYSTEMD, *_SERVICE, *_LITELLM, *_AWS)
+SIGNATURES = (*_CLIENTS, *_SERVICE, *_LITELLM, *_UPSTREAM, *_AWS, *_PROVIDERS, *_SYSTEMD)
+_GENERAL = SIGNATURES[: -len((*_PROVIDERS, *_SYSTEMD))]
+
+
+#: What a pattern must not match: links, such as that of LiteLLM to report a bug, and names of models.
+_NO_MESSAGE = re.compile(
+    r"\bhttps?://[^\s'\"<>)]+|\bmodel(?: group)?(?:=| ')[\w./:@*+-]+|[;(] ?model [^()\n]{1,200}\)$", re.IGNORECASE
+)
+#: How LiteLLM introduces the message of a provider.
+_PROVIDER = re.compile(r"litellm\.\w{1,60}: (?:litellm\.)?(?:\w{1,60}: )?([A-Za-z_]{1,40})Exception\b")
+_AWS_PROVIDERS = ("bedrock", "sagemaker", "amazon")
 
 
 def find_signature(text: str, *, from_systemd: bool = False) -> Signature | None:
-    """The known message that matches; messages of systemd are matched only against its own lines."""
-    return next(
-        (one for one in SIGNATURES if (one.area == "systemd") is from_systemd and one.pattern.search(text)), None
-    )
+    """The known message that matches.
+
+    Messages of systemd are matched only against its own lines, those of AWS not against the errors of other
+    providers. What a provider sent is no message of the service or of LiteLLM.
+    """
+    text = _NO_MESSAGE.sub(" ", text)
+    if from_systemd:
+        candidates: tuple[Signature, ...] = _SYSTEMD
+    elif (provider := _PROVIDER.search(text)) is None:
+        candidates = _GENERAL
+    elif provider[1].lower().startswith(_AWS_PROVIDERS):
+        candidates = (*_UPSTREAM, *_AWS)
+    else:
+        candidates = (*_UPSTREAM, *_PROVIDERS)
+    return next((one for one in candidates if one.pattern.search(text)), None)
