@@ -6,6 +6,7 @@ environment variable, a path, an exit code) is named here and only here.
 
 from __future__ import annotations
 
+import hmac
 from enum import IntEnum
 
 SERVICE = "litellm.service"
@@ -58,6 +59,16 @@ RETIRED_KEYS = "LITELLM_RETIRED_KEYS"
 
 #: The UNIX socket of a throwaway instance, which has no port; see `instances.throwaway`. Not a setting of `.env`.
 TRIAL_SOCKET = "LITELLM_SYSTEMD_TRIAL_SOCKET"
+
+#: `verify` sends this wrong key, to see that it is refused, with a header that proves that it knows the right one.
+#: It is the key of no installation: keys that `init` generates are longer.
+REFUSED_KEY = "sk-this-key-is-wrong-on-purpose"
+REFUSAL_HEADER = "X-Litellmctl-Expects-Refusal"
+
+
+def build_refusal_code(master_key: str) -> str:
+    """The value of `REFUSAL_HEADER`."""
+    return hmac.new(master_key.encode(), REFUSAL_HEADER.encode(), "sha256").hexdigest()
 
 
 class ExitCode(IntEnum):

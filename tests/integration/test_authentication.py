@@ -19,6 +19,7 @@ import anthropic
 import openai
 import pytest
 
+from litellm_systemd.contract import REFUSAL_HEADER, REFUSED_KEY, build_refusal_code
 from tests.integration.runtime_service import DEADLINE, KEY, Service, processor_time, wait_for
 
 WRONG = "sk-wrong-9f8e7d6c5b4a3210"
@@ -274,15 +275,28 @@ def test_one_line_for_a_burst(tmp_path: Path) -> None:
 
 
 def test_stop_logs_the_burst(tmp_path: Path) -> None:
-    """A stop logs the refusals that are not logged yet."""
+    """A stop logs the refusals that are not logged yet. Those of `verify`, which prove that it knows the right key,
+    are not counted; a copy of that proof hides no other key.
+    """
+    own, copied = build_refusal_code(KEY), {REFUSAL_HEADER: build_refusal_code(KEY)}
     with Service(tmp_path) as service:
         service.await_ready()
-        connection = service.connect()
-        connection.request("GET", "/v1/models")
-        assert connection.getresponse().status == 401
-        connection.close()
+        for headers in (
+            {},
+            {REFUSAL_HEADER: build_refusal_code(WRONG), "Authorization": f"Bearer {REFUSED_KEY}"},
+            {**copied, "Authorization": f"Bearer {WRONG}"},
+            {**copied, "x-api-key": WRONG},
+            {REFUSAL_HEADER: own, "Authorization": f"Bearer {REFUSED_KEY}"},
+            {REFUSAL_HEADER: own},
+        ):
+            connection = service.connect()
+            connection.request("GET", "/v1/models", headers=headers)
+            assert connection.getresponse().status == 401
+            connection.close()
         assert service.stop() == 0
-        assert NOTICE.findall(service.log()) == ["<5>refused 1 request without a key, from 127.0.0.1 (1)"]
+        assert NOTICE.findall(service.log()) == [
+            "<5>refused 3 requests with a wrong key and 1 request without a key, from 127.0.0.1 (4)"
+        ]
 
 
 def test_guesses_are_delayed(service: Service) -> None:

@@ -51,7 +51,7 @@ def test_the_key_is_sent_as_bearer(server: Stub) -> None:
     """The key is sent in the header that LiteLLM reads; an empty key is not sent."""
     gateway = Gateway(server.url, KEY)
     gateway.get("/v1/models")
-    gateway.with_key("").get("/v1/models")
+    gateway.with_refused_key("").get("/v1/models")
     assert [authorization for _, _, authorization in server.seen] == [f"Bearer {KEY}", None]
 
 

@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.client.gateway import Gateway
+from litellm_systemd.report.report import Outcome
+from litellm_systemd.verify.run import Scope, verify
+from tests.fakes import USER, Script, run_cloud
 from tests.integration.runtime_service import CONFIG, DEADLINE, KEY, Service, post_chat, run_runtime, wait_for
 
 PROMPT = "an-unusual-prompt-8151"
@@ -105,3 +109,73 @@ def test_defaults(tmp_path: Path) -> None:
         assert service.stop() == 0, service.log()
         lines = service.log().splitlines()
     assert not [line for line in lines if line[3:].startswith("{") or "/v1/chat" in line]
+
+
+#: Models of the fake Bedrock whose calls are refused, by the name of the refusal.
+REFUSALS = ("too-many-requests", "not-allowed", "session-expired")
+
+
+def build_refused() -> str:
+    models = [
+        {
+            "model_name": name,
+            "litellm_params": {
+                "model": f"bedrock/converse/amazon.{name}",
+                "aws_region_name": "us-east-1",
+                "aws_access_key_id": USER.access_key,
+                "aws_secret_access_key": USER.secret_key,
+            },
+        }
+        for name in (*REFUSALS, "unreachable")
+    ]
+    models[-1]["litellm_params"] = {"model": "openai/x", "api_key": "none", "api_base": "http://127.0.0.1:9"}
+    settings = {"num_retries": 0, "disable_cooldowns": True}
+    general = {"master_key": "os.environ/LITELLM_MASTER_KEY"}
+    return json.dumps({"model_list": models, "router_settings": settings, "general_settings": general})
+
+
+def test_a_soak_is_few_lines(tmp_path: Path) -> None:
+    """However many requests fail in a second, each cause is one line: an error if the operator must act, a warning if
+    AWS throttles or a client sends nonsense; each request is found by its id, and verify's refused ones are not.
+    """
+    path, call = "/v1/chat/completions", 0
+    with run_cloud(role=None) as aws, Service(tmp_path, build_refused(), **aws.environment) as service:
+        aws.runtime.scripts.update({f"amazon.{name}": Script(refusal=name) for name in REFUSALS})
+        service.await_ready()
+
+        def send(body: str, name: str = "") -> int:
+            connection = service.connect()
+            headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+            connection.request("POST", path, body, {**headers, **({"x-litellm-call-id": name} if name else {})})
+            response = connection.getresponse()
+            response.read()
+            connection.close()
+            return response.status
+
+        for model in (*REFUSALS, "unreachable"):
+            text = json.dumps({"model": model, "messages": [{"role": "user", "content": PROMPT}]})
+            for _ in range(20):
+                call += 1
+                assert send(text, f"soak-{call:04}") >= 400
+        for body in ("{", '["a list"]', '{"model": "no-such-model", "messages": []}', '{"model": "unreachable"}'):
+            for _ in range(20):
+                assert send(body) >= 400
+        report = verify(Gateway(f"http://127.0.0.1:{service.port}", KEY), Scope(spend=False))
+        assert [check for check in report.checks if check.outcome is Outcome.FAILED] == []
+        assert service.stop() == 0, service.log()
+        lines = service.log().splitlines()
+    errors = [line for line in lines if line.startswith(("<2>", "<3>"))]
+    warnings = [line for line in lines if line.startswith("<4>")]
+    first = [line for line in errors if " more in " not in line]
+    for cause in ("ExpiredTokenException", "AccessDeniedException", "Connection error. (ConnectionRefusedError"):
+        assert sum(cause in line for line in first) == 1, first
+    assert len(first) == 3
+    assert sum("ThrottlingException" in line and " more in " not in line for line in warnings) == 1
+    # Numbers follow after 10, 30 and 70 s, and at the stop.
+    assert len(errors) <= 12
+    assert len(warnings) <= 20
+    assert not any(PROMPT in line for line in lines)
+    for number in range(1, call + 1):
+        assert any(f"[request soak-{number:04}]" in line for line in lines)
+    assert sum(sum(map(int, re.findall(r"^<3>(\d+) more in ", line))) for line in errors) + len(first) == 60
+    assert not any("refused" in line and "request" in line for line in lines if line[1] <= "5")

@@ -26,7 +26,7 @@ from junitparser import Failure, JUnitXml, Skipped, TestSuite
 from playwright.sync_api import Browser, sync_playwright
 
 from litellm_systemd.cli import run_command
-from litellm_systemd.verify.steps import WRONG_KEY
+from litellm_systemd.contract import REFUSED_KEY
 from tests.integration.stub_gateway import KEY, Answerer, Handler, Stub, healthy, stub
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "verify.schema.json").read_text(encoding="utf-8"))
@@ -249,7 +249,8 @@ def await_rounds(server: Stub, rounds: int, *, healthy: bool) -> None:
     begun = len(server.seen)
     deadline = time.monotonic() + 60
     while (
-        sum(WRONG_KEY in (key or "") if healthy else "live" in path for _, path, key in server.seen[begun:]) < rounds
+        sum(REFUSED_KEY in (key or "") if healthy else "live" in path for _, path, key in server.seen[begun:])
+        < rounds
     ):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -287,7 +287,7 @@ class Anything(Gateway):
             return Response(200, {}, '"alive"', 0.0)
         return cast(Response, self.draw(ANSWERS))
 
-    def with_key(self, _: str) -> Gateway:
+    def with_refused_key(self, _: str) -> Gateway:
         return self
 
     def with_key_in(self, _: str) -> Gateway:

@@ -28,6 +28,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection
 
+from litellm_systemd.contract import REFUSAL_HEADER, build_refusal_code
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.tls import find_credentials, read_certificate
@@ -343,6 +344,7 @@ class Gateway:
     `key_header`: the header for the key; OpenAI's clients use Authorization, Anthropic's x-api-key.
     `timeout`: seconds for one whole response, however slowly it arrives.
     `fingerprint`: the SHA-256 in hex of the only certificate to trust; empty to trust the CAs of this host.
+    `refusal_code`: with it, a service of ours does not count a refusal of its requests.
     UsageError if the URL or the key is invalid, or the timeout is not a positive number.
     """
 
@@ -352,6 +354,7 @@ class Gateway:
     socket: str = ""
     key_header: str = "Authorization"
     fingerprint: str = ""
+    refusal_code: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", _checked_url(self.base_url))
@@ -369,9 +372,10 @@ class Gateway:
         """Host and port as in the URL, or the path of the socket."""
         return self.socket or urlsplit(self.base_url).netloc
 
-    def with_key(self, api_key: str) -> Gateway:
-        """The same gateway with another key; an empty one sends none."""
-        return replace(self, api_key=api_key)
+    def with_refused_key(self, api_key: str) -> Gateway:
+        """The same gateway with a wrong key, or without one, whose refusals are expected."""
+        code = build_refusal_code(self.api_key) if self.api_key else ""
+        return replace(self, api_key=api_key, refusal_code=code)
 
     def with_key_in(self, header: str) -> Gateway:
         """The same gateway with the key in another header."""
@@ -439,14 +443,17 @@ class Gateway:
                     if self.socket
                     else _Adapter(deadline, direct=local, fingerprint=self.fingerprint)
                 )
+                # Compression would delay the first events of a stream.
+                headers = {"Accept-Encoding": "identity"}
+                if self.refusal_code:
+                    headers[REFUSAL_HEADER] = self.refusal_code
                 session.mount("http://", adapter)
                 session.mount("https://", adapter)
                 with session.request(
                     method,
                     self.base_url + path,
                     json=body,
-                    # Compression would delay the first events of a stream.
-                    headers={"Accept-Encoding": "identity"},
+                    headers=headers,
                     timeout=(min(limit, CONNECT_TIMEOUT), limit),
                     stream=True,
                     allow_redirects=False,

@@ -5,7 +5,6 @@ The end of the stream is a message too: it means that the process at the other e
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 from dataclasses import asdict, dataclass
@@ -72,13 +71,26 @@ class Refusals:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureReport:
+    """A worker has logged a failure in one line, `text`.
+
+    `priority`: as in syslog(3). `kind`: equal for failures with the same cause. `call`: the id of the request, or "".
+    """
+
+    priority: int
+    kind: str
+    text: str
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
 class Serve:
     """From the main process: accept connections."""
 
 
-Message = Heartbeat | Environment | StartFailed | Drained | Refusals | Serve
+Message = Heartbeat | Environment | StartFailed | Drained | Refusals | FailureReport | Serve
 _TYPES: dict[str, type[Any]] = {
-    each.__name__: each for each in (Heartbeat, Environment, StartFailed, Drained, Refusals, Serve)
+    each.__name__: each for each in (Heartbeat, Environment, StartFailed, Drained, Refusals, FailureReport, Serve)
 }
 
 
@@ -93,14 +105,16 @@ class Channel:
         """The descriptor, for selectors and event loops."""
         return self._end.fileno()
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message) -> bool:
         """Send the message, or drop it if the other process has exited or hangs and its buffer is full.
 
-        Health checks and SIGCHLD detect both, so a lost message needs no error here.
+        Health checks and SIGCHLD detect both, so a lost message needs no error here. Returns whether it was sent.
         """
         packet = json.dumps([type(message).__name__, asdict(message)]).encode()
-        with contextlib.suppress(OSError):
-            self._end.send(packet)
+        try:
+            return self._end.send(packet) > 0
+        except OSError:
+            return False
 
     def receive(self) -> Message | None:
         """The next message, or None at the end of the stream. Raises BlockingIOError if no message has arrived."""

@@ -18,13 +18,14 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from litellm_systemd.env.variables import JSON_LOGS, is_on
+from litellm_systemd.runtime.failures import Failure, build_failure, current_incident, find_error
 
 if TYPE_CHECKING:
     _StreamHandler = logging.StreamHandler[TextIO]
@@ -40,16 +41,25 @@ _COMPONENT = "litellm_systemd.runtime"
 #: Loggers and modules whose messages are logged as information: LiteLLM warns at each start about the sign-in of the
 #: Admin UI, which needs a database, and uvicorn logs that a start failed just before the main process logs the cause.
 _DOWNGRADED = frozenset({("LiteLLM Proxy", "login_throttle"), ("uvicorn.error", "on")})
-#: The module of LiteLLM that reads the bodies of requests.
-_BODY_READER = "http_parsing_utils"
+#: The log levels of the priorities of failures.
+_LOGGED = {ERROR: logging.ERROR, WARNING: logging.WARNING, INFO: logging.INFO}
+#: Seconds for which the traceback of a failure is not repeated, and the number of kinds that a process remembers.
+_DETAIL_INTERVAL, _MAX_DETAILS = 600.0, 500
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Writes events to standard error: `prefixed` with the priority for journald, `structured` as JSON."""
+    """Writes events to standard error: `prefixed` with the priority for journald, `structured` as JSON.
+
+    `report`: gets the failures that libraries log, adds up those of all workers, and returns whether it could;
+    otherwise each is written here.
+    `is_model`: whether the configuration has a model group of that name.
+    """
 
     prefixed: bool = False
     structured: bool = False
+    report: Callable[[Failure], bool] | None = None
+    is_model: Callable[[str], bool] = bool
 
     def line(self, priority: int, text: str) -> None:
         """Write one event. Each line of the text gets the priority."""
@@ -105,22 +115,69 @@ def _is_journal(stream: str) -> bool:
 
 
 class JournalHandler(_StreamHandler):
-    """Puts the priority before each line of a log record, including the lines of a traceback."""
+    """Writes a log record with its priority.
+
+    A warning or an error is one line: a failure of a request is written once, and its traceback at DEBUG.
+    """
 
     def __init__(self, journal: Journal) -> None:
         super().__init__(sys.stderr)
-        self._journal = journal
+        self.journal = journal
+        self._detailed: dict[str, float] = {}
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write the record, unless another one is about the same failure."""
+        if (record.name, record.module) in _DOWNGRADED:
+            record = _copy(record, logging.INFO)
+        if record.levelno < logging.WARNING:
+            return bool(super().handle(record))
+        error, incident = find_error(record), current_incident()
+        if incident is not None and incident.is_expected:
+            return bool(super().handle(_copy(record, logging.DEBUG)))
+        in_request = incident is not None and (not incident.ended or record.name == "uvicorn.error")
+
+        def report() -> None:
+            self._report(record, error, in_request=in_request)
+
+        if incident is None or error is None or incident.claims(record, error, report):
+            report()
+        elif logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+            super().handle(_copy(record, logging.DEBUG, keeps_trace=True))
+        return True
+
+    def _report(self, record: logging.LogRecord, error: BaseException | None, *, in_request: bool) -> None:
+        failure = build_failure(record, error, in_request=in_request, is_model=self.journal.is_model)
+        brief = _copy(record, _LOGGED[failure.priority], failure.whole)
+        if record.levelno >= logging.CRITICAL:
+            brief.levelno, brief.levelname = record.levelno, record.levelname
+        if self.journal.report is None or failure.priority == INFO:
+            super().handle(brief)
+        elif self.filter(brief):  # LiteLLM's filter removes secrets
+            text = super().format(brief)
+            message = str(json.loads(text)["message"]) if _is_structured(text) else text
+            message = message.removesuffix(f" [request {failure.call}]")
+            sent = self.journal.report(replace(failure, priority=priority_of(brief.levelno), text=message))
+            if failure.call or not sent:
+                super().handle(_copy(brief, logging.INFO if sent else brief.levelno))
+        if record.exc_info and not failure.by_client and self._is_detailed(record, failure.kind):
+            super().handle(_copy(record, logging.DEBUG, keeps_trace=True))
+
+    def _is_detailed(self, record: logging.LogRecord, kind: str) -> bool:
+        """Whether the traceback is written: once in a while for each kind, and always with LITELLM_LOG=DEBUG."""
+        now = time.monotonic()
+        if now - self._detailed.get(kind, -_DETAIL_INTERVAL) < _DETAIL_INTERVAL:
+            return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+        if len(self._detailed) >= _MAX_DETAILS:
+            self._detailed.clear()
+        self._detailed[kind] = now
+        return True
 
     def format(self, record: logging.LogRecord) -> str:
-        """The text of the record with priorities."""
-        if _is_client_error(record):
-            record = _downgrade(record, logging.WARNING)
-        elif (record.name, record.module) in _DOWNGRADED:
-            record = _downgrade(record, logging.INFO)
+        """The text of the record with the priority before each line."""
         text = super().format(record)
-        if self._journal.structured and not _is_structured(text):
+        if self.journal.structured and not _is_structured(text):
             text = render_object(text, record.levelname, record.created, component=record.name)
-        return self._journal.prefix(priority_of(record.levelno), text)
+        return self.journal.prefix(priority_of(record.levelno), text)
 
 
 def _is_structured(text: str) -> bool:
@@ -134,27 +191,16 @@ def _is_structured(text: str) -> bool:
     return {"message", "level"} <= keys
 
 
-def _downgrade(record: logging.LogRecord, level: int) -> logging.LogRecord:
+def _copy(
+    record: logging.LogRecord, level: int, text: str | None = None, *, keeps_trace: bool = False
+) -> logging.LogRecord:
     copied = copy.copy(record)
     copied.levelno, copied.levelname = level, logging.getLevelName(level)
-    copied.exc_info = copied.exc_text = None  # the place in LiteLLM's code does not help here
+    if text is not None:
+        copied.msg, copied.args = text, ()
+    if not keeps_trace:
+        copied.exc_info = copied.exc_text = None
     return copied
-
-
-def _is_client_error(record: logging.LogRecord) -> bool:
-    """Whether the record is about an error in a client's request, such as a wrong key or a missing parameter.
-
-    LiteLLM logs these as errors (log_llm_api_exception in proxy/common_request_processing.py, and in
-    auth/auth_exception_handler.py and common_utils/http_parsing_utils.py), so that any client could fill
-    `journalctl -p err`. It logs a traceback for a missing key, a plain Exception, and for a client that disconnects
-    within the body. Any other traceback is an error of LiteLLM itself.
-    """
-    about_a_request = hasattr(record, "requester_ip") or hasattr(record, "litellm_call_id")
-    if record.levelno != logging.ERROR or not (about_a_request or record.module == _BODY_READER):
-        return False
-    error = record.exc_info[1] if record.exc_info else None
-    is_missing_key = record.module == "auth_exception_handler" and type(error) is Exception
-    return error is None or is_missing_key or type(error).__name__ == "ClientDisconnect"
 
 
 def priority_of(level: int) -> int:
@@ -186,7 +232,10 @@ def redirect_loggers(journal: Journal) -> None:
 
 
 def _replace_handler(handler: logging.Handler, journal: Journal) -> logging.Handler:
-    if isinstance(handler, JournalHandler) or not isinstance(handler, logging.StreamHandler):
+    if isinstance(handler, JournalHandler):
+        handler.journal = journal
+        return handler
+    if not isinstance(handler, logging.StreamHandler):
         return handler
     if handler.stream not in (
         sys.stdout,

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from litellm_systemd.client.gateway import Gateway, GatewayError
+from litellm_systemd.contract import REFUSED_KEY
 from litellm_systemd.gateway.config_types import Fallback, GatewayConfig, is_mocked
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.verify.answers import CheckResult, FailureScope, build_question, failed_result
@@ -45,8 +46,6 @@ from litellm_systemd.verify.costly_checks import Prices, check_caching, check_co
 #: Lists models with their modes, without a charge; /v1/models lists names only.
 MODEL_INFO = "/v1/model/info"
 CHAT_PATHS = ("/chat/completions", CHAT)
-#: The key of no installation: keys that `init` generates are longer.
-WRONG_KEY = "sk-this-key-is-wrong-on-purpose"
 #: LiteLLM's `mode` of models that answer chats; None where it doesn't know the model.
 _CHAT_MODES = (None, "", "chat", "completion", "responses")
 #: Default number of simultaneous requests.
@@ -109,7 +108,7 @@ class ModelInfo:
 
 def service_steps(gateway: Gateway, expected: tuple[str, ...] | None) -> tuple[Step, ...]:
     """Return the steps that call no model."""
-    without, wrong = gateway.with_key(""), gateway.with_key(WRONG_KEY)
+    without, wrong = gateway.with_refused_key(""), gateway.with_refused_key(REFUSED_KEY)
     return (
         Step("liveliness", partial(check_liveliness, gateway)),
         Step("readiness", partial(check_readiness, gateway), "liveliness"),

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from litellm_systemd.runtime.failures import IS_EXPECTED
 from litellm_systemd.runtime.http.errors import ApiError, build_response
 from litellm_systemd.runtime.http.guessing import Guesses
 from litellm_systemd.runtime.http.refuse import LOCAL, Application, Reason, RefusalCounter, refuse
@@ -70,6 +71,9 @@ class AuthenticationGate:
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             client = scope["client"]
+            if scope.get("state", {}).get(IS_EXPECTED):
+                await _refuse(scope, receive, send, refusal, self._body_limit, close=False)
+                return
             if not refusal.has_key:
                 reason, delay = Reason.NO_KEY, 0.0
             else:

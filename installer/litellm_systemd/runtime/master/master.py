@@ -15,12 +15,21 @@ from datetime import datetime, timezone
 from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
 from litellm_systemd.env.tls import Tls, TlsPair, is_expired, load_pair
 from litellm_systemd.errors import InputError, InstallerError
-from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, Refusals, StartFailed
+from litellm_systemd.runtime.channel import (
+    Drained,
+    Environment,
+    FailureReport,
+    Heartbeat,
+    Message,
+    Refusals,
+    StartFailed,
+)
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.blocks import BlockLog
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
+from litellm_systemd.runtime.master.failure_log import FailureLog
 from litellm_systemd.runtime.master.pauses import PauseDetector
 from litellm_systemd.runtime.master.refusals import RefusalLog
 from litellm_systemd.runtime.master.worker_pool import Generation, Recycling, WorkerHandle, WorkerPool
@@ -75,6 +84,7 @@ class Master:
         self.recycling = Recycling(options, journal, self._pool.move, self._drain)
         self.refusals = RefusalLog(journal.notice, journal.warning)
         self.blocks = BlockLog(journal.error, journal.warning)
+        self._failures = FailureLog(journal.line)
         self._last_number = 0
         self._start_deadline = started_at + options.start_timeout
         self._pauses = PauseDetector(time.monotonic())
@@ -98,6 +108,7 @@ class Master:
                 self._tick(time.monotonic())
         finally:
             self.refusals.flush()
+            self._failures.flush(time.monotonic())
             if self._control is not None:
                 self._control.close()
             self._events.close()
@@ -256,6 +267,8 @@ class Master:
             worker.start_error, worker.failed_by_litellm = message.cause, message.by_litellm
         elif isinstance(message, Refusals):
             self.refusals.add(message, time.monotonic())
+        elif isinstance(message, FailureReport):
+            self._failures.add(message, time.monotonic())
         elif isinstance(message, Environment):
             generation.environment = message.variables
             self._fill(generation)
@@ -320,6 +333,7 @@ class Master:
         self._pool.reap()
         self.refusals.tick(now)
         self._excuse_pause(now)
+        self._failures.tick(now)
         for worker in self.workers:
             if block := worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit):
                 self._journal.warning(f"{block}. Its other requests waited")

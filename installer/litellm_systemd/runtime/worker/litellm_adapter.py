@@ -289,6 +289,12 @@ def application() -> Any:
     return importlib.import_module(_SERVER).app
 
 
+def is_model_group(name: str) -> bool:
+    """Whether the configuration has a model group of that name, or it is unknown whether it has."""
+    router = getattr(importlib.import_module(_SERVER), "llm_router", None)
+    return name in getattr(router, "model_names", (name,))
+
+
 def api_renderer() -> Callable[[], Any] | None:
     """What makes LiteLLM's OpenAPI document, in 3 to 4 s of CPU; None if it is off."""
     litellm = application()

@@ -20,7 +20,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from litellm_systemd.runtime.failures import IS_EXPECTED
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, Refusal
+from litellm_systemd.runtime.http.expected_refusals import has_refusal_code, is_expected_refusal
 from litellm_systemd.runtime.http.refuse import Application
 
 _LOGGER = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ class MasterKeyAuthentication:
         """Why LiteLLM would refuse a request, or None if LiteLLM accepts it or has to decide itself."""
         try:
             scope = {**scope, "root_path": self._application.root_path or ""}
+            if has_refusal_code(scope):
+                await self._find_expected_refusal(scope)
             return await self._find_refusal(scope) if self._is_sole_credential() else self._find_unreadable(scope)
         except Exception as error:  # LiteLLM differs from what this module knows
             if not self._failed:
@@ -111,6 +115,14 @@ class MasterKeyAuthentication:
             state[HAS_RIGHT_KEY] = False
             return None
         return self._describe(keys)
+
+    async def _find_expected_refusal(self, scope: Any) -> None:
+        """Mark a request of `verify` that is to be refused."""
+        request = self._requests.HTTPConnection(scope)
+        is_http = scope["type"] == "http"
+        keys = await self._http_keys(request, self._authentication.get_request_route(request)) if is_http else None
+        if keys is not None and is_expected_refusal(scope, str(self._server.master_key or ""), keys):
+            scope.get("state", {})[IS_EXPECTED] = True
 
     def _describe(self, keys: tuple[str, ...]) -> Refusal:
         name = self._server.general_settings.get("litellm_key_header_name")

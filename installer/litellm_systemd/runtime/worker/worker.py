@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,17 @@ from litellm_systemd.bounded_yaml import load_yaml
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.gateway.python_files import python_folders
+from litellm_systemd.runtime import failures
 from litellm_systemd.runtime.activity import Activity
-from litellm_systemd.runtime.channel import Channel, Drained, Environment, Heartbeat, Serve, StartFailed
+from litellm_systemd.runtime.channel import (
+    Channel,
+    Drained,
+    Environment,
+    FailureReport,
+    Heartbeat,
+    Serve,
+    StartFailed,
+)
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.authentication import AuthenticationGate
 from litellm_systemd.runtime.http.cut_requests import CutRequests
@@ -75,14 +84,21 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
     garbage_collection.disable_automatic()
     application = _Application(activity)
     refusals = RefusalCounter()
+    reporting = replace(
+        journal,
+        report=lambda failure: channel.send(
+            FailureReport(failure.priority, failure.kind, failure.text, failure.call)
+        ),
+        is_model=litellm_adapter.is_model_group,
+    )
     try:
         with litellm_adapter.suppress_stdout():
             _set_up(job, channel)
             application.inner = _build_application(job, refusals)
-            redirect_loggers(journal)
+            redirect_loggers(reporting)
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
-        asyncio_run(_Worker(job, channel, activity, journal, application, refusals).serve())
+        asyncio_run(_Worker(job, channel, activity, reporting, application, refusals).serve())
     except BaseException as error:  # SystemExit included: LiteLLM and uvicorn use it for bad configurations
         cause = application.failure or error
         # The last frames show the cause. The hundreds before them are nested lifespans.
@@ -149,7 +165,7 @@ class _Application:
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
-        return self._activity.record(scope, self.inner(scope, receive, send))
+        return self._activity.record(scope, failures.watch(scope, self.inner(scope, receive, send)))
 
     async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
         async def send_without_traceback(message: Any) -> None:

@@ -1,0 +1,354 @@
+"""Failures in the log of a worker: what an operator must act on, and which records are about one failure.
+
+LiteLLM logs a failed call up to five times, each with 20 to 180 lines, and logs a mistake of a client like a fault
+of the service. Here each failed request is one `Failure`, in one line. Its priority follows from the exception: its
+type, its status, and the error code of the provider. Nothing here imports LiteLLM or its libraries.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: The key in the `state` of an ASGI scope for a request of `verify` that is to be refused.
+IS_EXPECTED = "litellm_systemd.is_expected"
+#: The priorities of syslog(3).
+ERROR, WARNING, INFO = 3, 4, 6
+
+#: Exceptions of aiohttp, httpx and botocore that mean: no connection to the provider, by name.
+_NO_CONNECTION = frozenset(
+    {
+        "ClientConnectorError",
+        "ClientConnectorCertificateError",
+        "ClientConnectorDNSError",
+        "ClientConnectorSSLError",
+        "ClientHttpProxyError",
+        "ClientProxyConnectionError",
+        "ConnectError",
+        "ConnectTimeout",
+        "ConnectTimeoutError",
+        "EndpointConnectionError",
+        "ProxyConnectionError",
+        "ProxyError",
+        "SSLError",
+    }
+)
+#: Exceptions of botocore that mean: no usable credentials.
+_NO_CREDENTIALS = frozenset(
+    {
+        "CredentialRetrievalError",
+        "MetadataRetrievalError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "TokenRetrievalError",
+        "UnauthorizedSSOTokenError",
+    }
+)
+#: Error codes of AWS and OpenAI that a change of credentials, permissions, quotas or the configuration fixes. One
+#: about the credentials has the same cause for each model.
+_CREDENTIALS = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+        "invalid_api_key",
+    }
+)
+_OPERATOR_CODES = _CREDENTIALS | {
+    "AccessDenied",
+    "AccessDeniedException",
+    "OptInRequired",
+    "ResourceNotFoundException",
+    "ServiceQuotaExceededException",
+    "insufficient_quota",
+    "model_not_found",
+}
+#: How AWS's messages begin that are about the configured model, although the code is that of an invalid request.
+_CONFIGURED_MODEL = re.compile(
+    r'"message": ?"(?:Operation not allowed|Invocation of model ID |The provided model identifier is invalid)',
+    re.IGNORECASE,
+)
+_EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS})
+#: The modules of LiteLLM that fetch what a URL in a request names.
+_FETCHES = ("/image_handling.py", "/url_utils.py")
+#: Packages of the service's own stores.
+_STORES = ("redis", "prisma", "asyncpg", "psycopg")
+_DISCONNECTED = 499
+
+#: LiteLLM's introduction of a failed request, which names its own function.
+_INTRODUCTION = re.compile(
+    r"^(?:litellm\.[\w.]{1,80}(?:::\w{1,60})?\(\)(?:: ?| - ))?"
+    r"(?:Exception occurr?ed - |Error occurred while trying to do fallbacks - )?(?:litellm_call_id=\S{1,256} - )?"
+)
+#: What follows the message of the provider: advice of LiteLLM, tracebacks, links.
+_END = re.compile(
+    r"\n\n|\nTraceback \(most|\nThis looks like a bug|\nDebug Information:|\nLiteLLM: model group|\nRequester IP"
+    r"|\n?model=\S{1,200} context_window_fallbacks="
+)
+#: An object in aiohttp's messages, whose address differs each time.
+_OBJECT = re.compile(r" ssl:(?:<[^<>]{1,80}>|default)")
+#: The error code in the JSON body of a response, as of OpenAI.
+_CODE = re.compile(r'"code": ?"([A-Za-z_]{1,80})"')
+_GROUP = re.compile(r"model group '([^'\n]{1,200})' failed")
+_MAX_TEXT = 1000
+_MAX_CHAIN, _MAX_FRAMES = 20, 200
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_LIBRARIES = (sys.prefix, sys.base_prefix, _PACKAGE, "<")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure in one line, with its priority as in syslog(3).
+
+    `kind`: equal for failures with the same cause. `call`: the x-litellm-call-id of the request, if it is known.
+    `by_client`: LiteLLM refused the request because of a mistake of its client, so its traceback shows nothing.
+    """
+
+    priority: int
+    kind: str
+    text: str
+    call: str = ""
+    by_client: bool = False
+
+    @property
+    def whole(self) -> str:
+        """The text with the id of the request."""
+        return f"{self.text} [request {self.call}]" if self.call else self.text
+
+
+class Incident:
+    """The failures of one request. LiteLLM logs an exception in each layer that it passes."""
+
+    def __init__(self, scope: Any) -> None:
+        self.ended = False
+        self._state: Mapping[str, Any] = scope.get("state", {})
+        self._reported: list[BaseException] = []
+        self._held: list[tuple[BaseException, Callable[[], None]]] = []
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether `verify` sent the request in order to see it refused."""
+        return bool(self._state.get(IS_EXPECTED))
+
+    def claims(self, record: logging.LogRecord, error: BaseException, report: Callable[[], None]) -> bool:
+        """Whether the record is to be reported now. Otherwise another record is about the same exception.
+
+        The proxy logs last, with the id of the request. What an inner layer logs is held until then.
+        """
+        if self._is_reported(error):
+            return False
+        if record.levelno < logging.ERROR or self.ended or is_final(record):
+            self._reported.append(error)
+            return True
+        self._held.append((error, report))
+        return False
+
+    def end(self) -> None:
+        """The request has ended: report what the proxy has not reported, the last record of each exception."""
+        held, self._held = self._held, []
+        self.ended = True
+        for error, report in reversed(held):
+            if not self._is_reported(error):
+                self._reported.append(error)
+                report()
+
+    def _is_reported(self, error: BaseException) -> bool:
+        mine = set(map(id, _chain(error)))
+        return any(id(error) in map(id, _chain(each)) or id(each) in mine for each in self._reported)
+
+
+_INCIDENT: ContextVar[Incident] = ContextVar("litellm_systemd_incident")
+
+
+async def watch(scope: Any, serving: Coroutine[Any, Any, None]) -> None:
+    """Serve the request of an ASGI scope, and report each of its failures once."""
+    incident = Incident(scope)
+    _INCIDENT.set(incident)
+    try:
+        await serving
+    finally:
+        incident.end()
+
+
+def current_incident() -> Incident | None:
+    """The failures of the request that runs now, or whose task runs now; None outside of requests."""
+    return _INCIDENT.get(None)
+
+
+def is_final(record: logging.LogRecord) -> bool:
+    """Whether LiteLLM's outermost layer logs the failure."""
+    return record.name not in ("LiteLLM", "LiteLLM Router")
+
+
+def find_error(record: logging.LogRecord) -> BaseException | None:
+    """The exception that the record is about: its own, or the one that is being handled."""
+    found = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    return found or sys.exc_info()[1]
+
+
+def build_failure(
+    record: logging.LogRecord, error: BaseException | None, *, in_request: bool, is_model: Callable[[str], bool]
+) -> Failure:
+    """The failure that a record of level WARNING or above reports.
+
+    `is_model`: whether the configuration has a model group of that name; with wildcards, clients choose names.
+    """
+    call = str(getattr(record, "litellm_call_id", None) or "")[:256]
+    message = record.getMessage()
+    if error is None or record.levelno < logging.ERROR:
+        about_a_request = call or hasattr(record, "requester_ip") or record.levelno < logging.ERROR
+        kind = f"{record.name} {record.module}:{record.lineno}"
+        return Failure(WARNING if about_a_request else ERROR, kind, _line(message), call)
+    group = (_GROUP.search(message) or _GROUP.search(str(error)) or ("", ""))[1]
+    provider, code, reason = getattr(error, "llm_provider", ""), find_code(error), _connection_error(error)
+    priority = _priority(error, code, in_request=in_request)
+    if priority == ERROR and group and not is_model(group):
+        priority = WARNING
+    details = [code] if code and code not in message else []
+    if subject := _find_host_problem(error):
+        details += [] if type(error).__name__ in message else [f"{type(error).__name__}: {error}"[:300]]
+    elif reason is not None:
+        details.append(_line(f"{type(reason).__name__}: {reason}")[:300])
+        subject = str(reason)[:100]
+    elif provider:
+        subject = f"{code or find_status(error)} {'' if code in _CREDENTIALS else group}"
+    else:
+        subject = f"{type(error).__name__} {record.module}:{record.lineno}"
+        if type(error).__name__ not in message:
+            quoted = "" if str(error) in message else f": {error}"
+            details.append(f"{type(error).__name__}{quoted}"[:300])
+    if place := _find_own_code(error):
+        details.append(place)
+    details += [f"model {group}"] if group else []
+    text = _line(message) + (f" ({'; '.join(map(_line, details))})" if details else "")
+    by_client = not provider and priority != ERROR and (find_status(error) or 500) < 500
+    return Failure(priority, f"{priority} {record.name} {subject}", text, " ".join(call.split()), by_client)
+
+
+def _line(message: str) -> str:
+    """The message of the provider without LiteLLM's introduction and advice, in one line."""
+    text = _INTRODUCTION.sub("", message.strip(), count=1)
+    if (end := _END.search(text)) is not None:
+        text = text[: end.start()]
+    return " ".join(_OBJECT.sub("", text).split())[:_MAX_TEXT]
+
+
+def _priority(error: BaseException, code: str, *, in_request: bool) -> int:
+    provider, status = getattr(error, "llm_provider", ""), find_status(error)
+    if status == _DISCONNECTED or type(error).__name__ in ("ClientDisconnect", "CancelledError"):
+        return INFO
+    if _find_host_problem(error):
+        return ERROR
+    if not provider and not code and status is not None and status < 500:
+        return WARNING
+    if _fetches_for_a_client(error):
+        return WARNING
+    if _connection_error(error) is not None:  # without a provider, of an API that the configuration does not have
+        return ERROR if provider or not in_request else WARNING
+    if code in _OPERATOR_CODES:
+        return ERROR
+    if any(type(each).__name__ in _NO_CREDENTIALS for each in _chain(error)):
+        return ERROR
+    if provider:
+        has_model_error = status == 400 and _CONFIGURED_MODEL.search(str(error)) is not None
+        return ERROR if has_model_error or (not code and status in (401, 402, 403)) else WARNING
+    if _find_own_code(error):
+        return ERROR
+    return WARNING if in_request else ERROR
+
+
+def _find_host_problem(error: BaseException) -> str:
+    """What the host or one of its stores lacks, such as "redis" or "ENOSPC"; empty if nothing."""
+    for each in _chain(error):
+        if isinstance(each, OSError) and each.errno in _EXHAUSTED:
+            return errno.errorcode[each.errno]
+        if isinstance(each, (MemoryError, ModuleNotFoundError)):
+            return f"{type(each).__name__} {each}"[:100]
+        if (package := type(each).__module__.partition(".")[0]) in _STORES:
+            return package
+    return ""
+
+
+def find_status(error: BaseException) -> int | None:
+    """The HTTP status of an exception of LiteLLM, FastAPI or a provider's library."""
+    for name in ("status_code", "code"):
+        value = getattr(error, name, None)
+        if isinstance(value, (int, str)) and str(value).isdigit():
+            return int(value)
+    return None
+
+
+def find_code(error: BaseException) -> str:
+    """The error code of the provider, such as AccessDeniedException or insufficient_quota; empty if it sent none."""
+    for each in _chain(error):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):  # botocore's ClientError
+            found = response.get("Error", {}).get("Code")
+        else:
+            headers = getattr(response, "headers", None) or getattr(each, "headers", None) or {}
+            found = headers.get("x-amzn-errortype") if hasattr(headers, "get") else None
+            found = str(found).partition(":")[0] if found else getattr(each, "code", None)
+        if isinstance(found, str) and found and not found.isdigit():
+            return found[:80]
+    quoted = _CODE.search(str(error)[:_MAX_TEXT])
+    return quoted[1] if quoted else ""
+
+
+def _connection_error(error: BaseException) -> BaseException | None:
+    """The innermost exception that says why there was no connection; None if there was one."""
+    found = None
+    for each in _chain(error):
+        if isinstance(each, (socket.gaierror, ConnectionRefusedError, ssl.SSLError)):
+            return each
+        if type(each).__name__ in _NO_CONNECTION:
+            found = each
+    return found
+
+
+def _fetches_for_a_client(error: BaseException) -> bool:
+    return any(name.endswith(_FETCHES) for name, _, _ in _frames(error))
+
+
+def _find_own_code(error: BaseException) -> str:
+    """The innermost place in the operator's own Python files, such as "mine.py:7 hook"; empty if there is none."""
+    own = [each for each in _frames(error) if each[0].endswith(".py") and not each[0].startswith(_LIBRARIES)]
+    return f"{Path(own[-1][0]).name}:{own[-1][1]} {own[-1][2]}" if own else ""
+
+
+def _frames(error: BaseException) -> Iterator[tuple[str, int, str]]:
+    """File, line and function of each frame of the tracebacks."""
+    for each in _chain(error):
+        trace, left = each.__traceback__, _MAX_FRAMES
+        while trace is not None and left:
+            yield trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_frame.f_code.co_name
+            trace, left = trace.tb_next, left - 1
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, and those that led to it, up to the call of another model, which had its own failure."""
+    model, found = "", error
+    seen: list[BaseException] = []
+    while found is not None and found not in seen and len(seen) < _MAX_CHAIN:
+        called = str(getattr(found, "model", "") or "") if getattr(found, "llm_provider", "") else ""
+        if called and model and called != model:
+            return
+        model = model or called
+        yield found
+        seen.append(found)
+        found = found.__cause__ or found.__context__  # type: ignore[assignment]
