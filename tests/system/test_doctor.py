@@ -111,7 +111,7 @@ def test_damaged_release(host: Box, install_environment: dict[str, str]) -> None
     sh(host, "! systemctl restart litellm")
     verified = host.run((OURS, "releases", "verify", "--json"), check=False)
     assert verified.returncode == 65
-    [changed] = json.loads(verified.stdout)["data"]["changed"]
+    (changed,) = json.loads(verified.stdout)["data"]["changed"]
     assert "uvicorn/__pycache__/server." in changed
     report = doctor(host)
     assert ids(report) == ["release-damaged"]

@@ -48,7 +48,7 @@ def detect_release_damaged(snapshot: Snapshot) -> Iterator[Finding | str]:
     is_thorough = not _is_healthy(snapshot)
     found = verify_release(snapshot.layout, current, is_thorough=is_thorough, seconds=_READ_TIME)
     yield from damage_findings(snapshot.layout, current, found, is_active=snapshot.is_active)
-    if is_thorough and not found.is_complete:
+    if not found.is_complete:
         yield f"{found.number} files compared: to compare all of them, run litellmctl releases verify"
 
 

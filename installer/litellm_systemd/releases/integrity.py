@@ -40,7 +40,7 @@ class Verification:
 
     `unreadable`: the service's user cannot read or enter them. `added`: files that the build did not make. They are
     no damage: an administrator may have installed a package by hand. `number`: of how many files the content was
-    compared. `is_complete`: whether that was all.
+    compared. `is_complete`: whether the time sufficed for that.
     """
 
     missing: tuple[str, ...] = ()
@@ -88,13 +88,12 @@ def verify_release(
         layout: the paths of the host.
         identifier: the release.
         is_thorough: read the content of all files.
-        seconds: stop to read after this time; None for no limit.
+        seconds: the time for reading content; None for no limit.
 
     Raises:
         MissingError: an earlier version of this package made the release, without a record.
         PermissionDenied: this user cannot read it.
     """
-    end = None if seconds is None else time.monotonic() + seconds
     folder, release = layout.real(layout.release(identifier)), read_release(layout, identifier)
     if not release.version:  # release.json is cut, or no JSON
         return Verification(changed=(RELEASE_MARK,))
@@ -121,7 +120,9 @@ def verify_release(
     # Those that were changed after the build first.
     names = [name for name in same_size if is_thorough or files[name].st_ctime > built]
     names.sort(key=lambda name: files[name].st_ctime <= built)
+    wanted = len(changed) + len(names)
     compared = len(changed)
+    end = None if seconds is None else time.monotonic() + seconds
     for name, digest in zip(names, _digests(folder, names, end), strict=False):
         compared += 1
         # Another user than root may not be allowed to read it.
@@ -133,7 +134,7 @@ def verify_release(
         unreadable=tuple(sorted(unreadable)),
         added=tuple(name for name in added if not _is_compiled(name, files)),
         number=compared,
-        is_complete=compared == len(known),
+        is_complete=compared == wanted,
     )
 
 
