@@ -222,8 +222,9 @@ def test_wrong_key_is_refused(shared_box: Box) -> None:
 def test_other_user_reads_no_secret(shared_box: Box) -> None:
     """Another user of the host can read neither keys nor configurations, and the error says to use sudo."""
     assert shared_box.run(("ls", "/etc/litellm"), user="nobody:nogroup", check=False).returncode != 0
-    done = shared_box.run(("/usr/local/bin/litellmctl", "verify"), user="nobody:nogroup", check=False)
-    assert (done.returncode, "sudo" in done.stderr) == (77, True)
+    for verb in (("verify",), ("client", "codex", "-c", "./own.yml")):
+        done = shared_box.run(("/usr/local/bin/litellmctl", *verb), user="nobody:nogroup", check=False)
+        assert (done.returncode, "sudo" in done.stderr) == (77, True)
 
 
 def test_answers_are_streamed(shared_box: Box) -> None:

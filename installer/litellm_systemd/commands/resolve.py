@@ -192,15 +192,19 @@ def _choose_environment(request: Request, installed: Dotenv) -> Dotenv | None:
 
 def _require_config(request: Request, refusal: PermissionDenied | None) -> None:
     """Check that a configuration can be chosen without an environment: only one that the command line names."""
-    if refusal is not None and request.config is None:
+    if request.config is not None and not request.installed_only:
+        return
+    if refusal is not None:
         raise refusal
+    folder = request.layout.real(request.layout.etc)
+    if folder.is_dir() and not os.access(folder, os.X_OK):
+        raise PermissionDenied(f"{folder} can't be read by this user", "Run the command with sudo.")
     if request.installed_only:
         raise NotInstalled
-    if request.config is None:
-        raise MissingError(
-            "there is no .env here, and nothing is installed yet",
-            "'litellmctl init' writes a .env. Or name a configuration: -c demo.yml needs no AWS account.",
-        )
+    raise MissingError(
+        "there is no .env here, and nothing is installed yet",
+        "'litellmctl init' writes a .env. Or name a configuration: -c demo.yml needs no AWS account.",
+    )
 
 
 def _no_environment(request: Request, refusal: PermissionDenied | None) -> str:
