@@ -240,7 +240,8 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     box.run(("cp", "-al", "/opt/litellm-systemd", "/root/kept"))
     secret = key(box)
 
-    ctl(box, "uninstall", "--yes")
+    later = "sudo rm -rf /etc/litellm /var/lib/litellm /var/lib/litellm-systemd && sudo userdel litellm"
+    assert later in ctl(box, "uninstall", "--yes")
     assert refused(box)
     assert box.run(("systemctl", "cat", "litellm"), check=False).returncode != 0
     assert not box.exists("/opt/litellm-systemd")

@@ -242,6 +242,7 @@ def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
         except click.Abort:  # Ctrl-C, or the end of the input
             if sys.stdin.isatty():
                 raise
+            click.echo(err=True)  # ends the line of the question
             hint = f"To uninstall without a question: sudo litellmctl uninstall{' --purge' if purge else ''} --yes"
             raise UsageError("there is no terminal to ask for consent", f"{hint}.") from None
 
