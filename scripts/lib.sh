@@ -194,7 +194,7 @@ why_failed() {
     elif has 'Could not resolve|error resolving|name resolution|Name or service not known|dns error|Network is unreachable|Connection refused|Could not connect|timed out|timeout|NewConnectionError|error sending request|tunnel|Failed to (fetch|download)|Connection reset|No route to host|ProxyError|Cannot download'; then
         echo "$host could not be reached${proxy:+ through the proxy ${proxy##*@}}. If this network needs a" \
             "proxy, run: ${again/NAME=VALUE/https_proxy=http://HOST:PORT http_proxy=http://HOST:PORT}."
-        if has '^(E|W|Err:[0-9]+|Error):? '; then
+        if grep -qaE '^(E|W|Err:[0-9]+|Error): ' "$log"; then
             echo "Without a network, install these packages from another source; a bundle has all others."
         else
             echo "Without a network, use a bundle (docs/operations.md#offline-hosts): sudo $script --bundle FILE."
@@ -205,7 +205,7 @@ why_failed() {
             "/etc/apt/sources.list.d or /etc/yum.repos.d. Supported: $SUPPORTED."
     elif has 'No matching distribution|No solution found|was not found in the package|HTTP error 40|not find a version'; then
         line=$(grep -oaiE 'No matching distribution found for [^ ]*|Because [^ ]* was not found|there is no version of [^ ]*' "$log" | head -n 1)
-        echo "${line:-a package is missing}: the package index ($host) does not have it. PIP_INDEX_URL names another index."
+        echo "${line:-a package is missing}: the package index ($host) does not have it, or gives no answer. PIP_INDEX_URL names another index."
     elif has 'unmet dependencies|held broken packages'; then
         echo "apt has packages with unmet dependencies. To repair that, run: sudo apt-get --fix-broken install."
     elif has 'Read-only file system'; then

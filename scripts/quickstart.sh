@@ -251,7 +251,13 @@ ensure_litellmctl() {
 
 # Build from a copy, to leave no files in the checkout.
 install_from_checkout() {
+    local index
     ensure_uv
+    # uv does not read pip.conf.
+    if [[ -n $UV && -z ${UV_INDEX_URL:-}${UV_DEFAULT_INDEX:-} ]]; then
+        index=$("$BOOTSTRAP/bin/python" -m pip config list 2>/dev/null | sed -n "s/^global.index-url='\(.*\)'$/\1/p") || true
+        [[ -z $index ]] || export UV_INDEX_URL=$index
+    fi
     cp -R installer units configs setup.cfg pyproject.toml README.md LICENSE "$1"
     pip_install --require-hashes --only-binary :all: -r installer/litellm_systemd/requirements.lock
     # The lock has no sdnotify, whose wheel is part of the package (installer/litellm_systemd/releases/source.py).
