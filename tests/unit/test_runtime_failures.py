@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
+import traceback
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -104,9 +105,11 @@ def test_defects_of_callbacks_are_errors() -> None:
     try:
         raise ZeroDivisionError("mine")
     except ZeroDivisionError as error:
-        failure = build(error, "a callback failed")
+        trace = "".join(traceback.format_exception(error))
+        failure = build(error, f"LiteLLM.LoggingError: [Non-Blocking] Exception while success logging {trace}")
     assert failure.priority == ERROR
-    assert "ZeroDivisionError: mine; test_runtime_failures.py:" in failure.text
+    start = "LiteLLM.LoggingError: [Non-Blocking] Exception while success logging (ZeroDivisionError: mine; "
+    assert failure.text.startswith(f"{start}test_runtime_failures.py:")
     assert build(KeyError("x"), in_request=False).priority == ERROR
 
 

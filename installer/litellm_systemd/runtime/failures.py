@@ -98,7 +98,7 @@ _INTRODUCTION = re.compile(
 )
 #: What follows the message of the provider: advice of LiteLLM, tracebacks, links.
 _END = re.compile(
-    r"\n\n|\nTraceback \(most|\nThis looks like a bug|\nDebug Information:|\nLiteLLM: model group|\nRequester IP"
+    r"\n\n|\s?Traceback \(most|\nThis looks like a bug|\nDebug Information:|\nLiteLLM: model group|\nRequester IP"
     r"|\n?model=\S{1,200} context_window_fallbacks="
 )
 #: An object in aiohttp's messages, whose address differs each time.
@@ -220,9 +220,10 @@ def build_failure(
     priority = _priority(error, code, in_request=in_request)
     if priority == ERROR and group and not is_model(group):
         priority = WARNING
-    details = [code] if code and code not in message else []
+    text = _line(message)
+    details = [code] if code and code not in text else []
     if subject := _find_host_problem(error):
-        details += [] if type(error).__name__ in message else [f"{type(error).__name__}: {error}"[:300]]
+        details += [] if type(error).__name__ in text else [f"{type(error).__name__}: {error}"[:300]]
     elif reason is not None:
         details.append(_line(f"{type(reason).__name__}: {reason}")[:300])
         subject = str(reason)[:100]
@@ -230,13 +231,13 @@ def build_failure(
         subject = f"{code or find_status(error)} {'' if code in _CREDENTIALS else group}"
     else:
         subject = f"{type(error).__name__} {record.module}:{record.lineno}"
-        if type(error).__name__ not in message:
-            quoted = "" if str(error) in message else f": {error}"
+        if type(error).__name__ not in text:
+            quoted = "" if str(error) in text else f": {error}"
             details.append(f"{type(error).__name__}{quoted}"[:300])
     if place := _find_own_code(error):
         details.append(place)
     details += [f"model {group}"] if group else []
-    text = _line(message) + (f" ({'; '.join(map(_line, details))})" if details else "")
+    text += f" ({'; '.join(map(_line, details))})" if details else ""
     by_client = not provider and priority != ERROR and (find_status(error) or 500) < 500
     return Failure(priority, f"{priority} {record.name} {subject}", text, " ".join(call.split()), by_client)
 

@@ -159,7 +159,8 @@ class JournalHandler(_StreamHandler):
             sent = self.journal.report(replace(failure, priority=priority_of(brief.levelno), text=message))
             if failure.call or not sent:
                 super().handle(_copy(brief, logging.INFO if sent else brief.levelno))
-        if record.exc_info and not failure.by_client and self._is_detailed(record, failure.kind):
+        has_detail = record.exc_info or "Traceback (most recent" in record.getMessage()
+        if has_detail and not failure.by_client and self._is_detailed(record, failure.kind):
             super().handle(_copy(record, logging.DEBUG, keeps_trace=True))
 
     def _is_detailed(self, record: logging.LogRecord, kind: str) -> bool:
