@@ -84,6 +84,7 @@ BROKEN = {
         "umount /proc/meminfo",
         outcome="warning",
     ),
+    "loopback down": BrokenHost("ip link set lo down", "host-loopback", "without IFF_UP", "ip link set lo up"),
     "read-only /etc": BrokenHost(
         "mount --bind /etc /etc && mount -o remount,ro,bind /etc",
         "host-read-only",

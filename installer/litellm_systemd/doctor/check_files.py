@@ -266,6 +266,7 @@ ACCESS = Cause(
     outcome=Outcome.WARNING,
     fix="restores the installed mode and owner",
     requires=("files-not-installed", "files-manifest"),
+    caused_by=("files-user-gone",),
 )
 
 

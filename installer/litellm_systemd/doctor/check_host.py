@@ -101,6 +101,23 @@ def detect_host_systemd_old(snapshot: Snapshot) -> Iterator[Finding]:
         yield OLD.finding(f"systemd {version}")
 
 
+LOOPBACK = Cause(
+    "host-loopback",
+    "The loopback interface is down: no program of this host connects to 127.0.0.1, where the service listens.",
+    "sudo ip link set lo up",
+)
+#: <net/if.h>
+_IFF_UP = 0x1
+
+
+@detects(LOOPBACK)
+def detect_host_loopback(_snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a loopback interface that is not up."""
+    flags = Path("/sys/class/net/lo/flags").read_text(encoding="ascii").strip()
+    if not int(flags, 16) & _IFF_UP:
+        yield LOOPBACK.finding(f"/sys/class/net/lo/flags: {flags}, without IFF_UP")
+
+
 NO_MEMORY_CONTROLLER = Cause(
     "host-cgroup-memory",
     "A drop-in limits the memory, but the kernel has no memory controller for control groups: systemd accepts the"

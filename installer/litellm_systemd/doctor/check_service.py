@@ -70,7 +70,14 @@ NOT_READY = Cause(
     "systemd considers the service active, but the service does not report that it is ready.",
     "journalctl -u litellm -n 50; sudo litellmctl restart",
     requires=_REQUIRES,
-    caused_by=(*STARTUP_BLOCKERS, "service-silent", "port-socket-failed", "port-closed", "journal-service"),
+    caused_by=(
+        "host-loopback",
+        *STARTUP_BLOCKERS,
+        "service-silent",
+        "port-socket-failed",
+        "port-closed",
+        "journal-service",
+    ),
 )
 
 
