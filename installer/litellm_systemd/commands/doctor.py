@@ -92,7 +92,10 @@ def find_any_layout() -> Layout:
 
 
 def _fix(layout: Layout, diagnosis: Diagnosis, say: Say) -> _FixResult:
-    """Take the steps for all causes that have a safe fix, as one change: all of them or none."""
+    """Take the steps for all causes that have a safe fix, as one change: all of them or none.
+
+    A damaged release is built again before. If that fails, as without a network, the other causes are fixed.
+    """
     fixable = tuple(finding for finding in diagnosis.causes if _is_fixable(finding))
     if not fixable or any(run.cause is DAMAGED for run in diagnosis.unchecked):
         fixable = (*_unseen_damage(layout), *fixable)
@@ -101,14 +104,23 @@ def _fix(layout: Layout, diagnosis: Diagnosis, say: Say) -> _FixResult:
     for finding in fixable:
         say(f"{finding.cause.id}: {finding.evidence}")
         say(f"  --fix {finding.cause.fix}")
+    fixed, errors = list[Finding](), list[str]()
+    releases = tuple(finding for finding in fixable if finding.cause is DAMAGED)
+    others = tuple(finding for finding in fixable if finding.cause is not DAMAGED)
     try:
         with changing(layout, "doctor --fix", say) as executor:
-            actions = (action for finding in fixable for action in finding.actions)
-            _apply(executor, tuple(action for action in actions if action.verb is not Verb.START))
-            error = _restart_failed(executor)
+            for group in filter(None, (releases, others)):
+                actions = (action for finding in group for action in finding.actions)
+                try:
+                    _apply(executor, tuple(action for action in actions if action.verb is not Verb.START))
+                    fixed += group
+                except InstallerError as failure:
+                    errors.append(f"--fix failed: {failure.render()}")
+            if fixed:
+                errors += filter(None, (_restart_failed(executor),))
     except InstallerError as failure:
-        return _FixResult(error=f"--fix failed: {failure.render()}")
-    return _FixResult(fixable, error)
+        errors.append(f"--fix failed: {failure.render()}")
+    return _FixResult(tuple(fixed), " ".join(errors))
 
 
 def _restart_failed(executor: Executor) -> str:
@@ -132,11 +144,10 @@ def _restart_failed(executor: Executor) -> str:
 def _unseen_damage(layout: Layout) -> tuple[Finding, ...]:
     """The damage of the release that shows in the content of files alone: to read all of it, a check has no time."""
     current = current_release(layout)
-    is_active = Systemctl(layout).unit_state(contract.SERVICE).active == "active"
-    if current not in observe_releases(layout):
-        return ()
-    with contextlib.suppress(MissingError):
-        return tuple(damage_findings(layout, current, verify_release(layout, current), is_active=is_active))
+    if current in observe_releases(layout):
+        with contextlib.suppress(InstallerError):  # no record, or no systemd
+            is_active = Systemctl(layout).unit_state(contract.SERVICE).active == "active"
+            return tuple(damage_findings(layout, current, verify_release(layout, current), is_active=is_active))
     return ()
 
 
