@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+# pytest-xdist sets it, and it is the width of all tables.
+os.environ.pop("COLUMNS", None)
 
 #: Tests of half a minute and more, the longest first: the last ones to run must be short, or a worker goes through
 #: them alone. Some of the first need no installed image, and run while another worker makes it.

@@ -28,7 +28,6 @@ router_settings:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with a configuration and a `.env`."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)  # set by pytest-xdist
     (tmp_path / "mine.yml").write_text(CONFIG, encoding="utf-8")
     (tmp_path / ".env").write_text("AWS_REGION_NAME=eu-west-1\n", encoding="utf-8")
     return tmp_path
