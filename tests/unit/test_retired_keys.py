@@ -29,8 +29,23 @@ def pass_through(seconds: int, *headers: tuple[bytes, bytes], query: bytes = b""
 
     keys = (RetiredKey(digest_key(OLD), int(time.time()) + seconds),)
     scope = {"type": kind, "headers": list(headers), "query_string": query}
-    asyncio.run(RetiredKeys(application, keys, NEW)(scope, None, None))
+    asyncio.run(RetiredKeys(application, keys, NEW, lambda: ["X-Mine"])(scope, None, None))
     return passed[0]
+
+
+def response_to(scope: Any, message: dict[str, Any]) -> Any:
+    """The message that a client gets during the overlap when LiteLLM sends one."""
+    sent = []
+
+    async def application(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(message)
+
+    async def send(passed: Any) -> None:
+        sent.append(passed)
+
+    keys = (RetiredKey(digest_key(OLD), int(time.time()) + 60),)
+    asyncio.run(RetiredKeys(application, keys, NEW, tuple)(scope, None, send))
+    return sent[0]
 
 
 def basic(key: str) -> bytes:
@@ -44,6 +59,7 @@ def basic(key: str) -> bytes:
         (b"authorization", basic(OLD), basic(NEW)),
         (b"authorization", b"Basic =", b"Basic ="),
         (b"x-api-key", b"sk-the-old-key", b"sk-the-new-key"),
+        (b"X-Mine", b"Bearer sk-the-old-key", b"Bearer sk-the-new-key"),
         (b"x-api-key", b"sk-the-old-key-2", b"sk-the-old-key-2"),
         (b"x-api-key", b"2sk-the-old-key", b"2sk-the-old-key"),
         (
@@ -64,7 +80,35 @@ def test_old_key_in_a_query() -> None:
     """The same for a key in the query string, and a lifespan has neither."""
     assert pass_through(60, query=b"alt=sse&key=sk-the-old-key")["query_string"] == b"alt=sse&key=sk-the-new-key"
     assert pass_through(0, query=b"key=sk-the-old-key")["query_string"] == b"key=sk-the-old-key"
-    assert pass_through(60, (b"a", b"sk-the-old-key"), kind="lifespan")["headers"] == [(b"a", b"sk-the-old-key")]
+    scope = pass_through(60, (b"x-api-key", b"sk-the-old-key"), kind="lifespan")
+    assert scope["headers"] == [(b"x-api-key", b"sk-the-old-key")]
+
+
+def test_new_key_stays_secret() -> None:
+    """A client that knows the old key does not learn the new one from what a response repeats."""
+    key, call = (b"x-api-key", b"sk-the-old-key"), (b"x-litellm-call-id", b"sk-the-old-key")
+    passed = pass_through(60, key, call, query=b"next=sk-the-old-key")
+    assert passed["headers"] == [(b"x-api-key", b"sk-the-new-key"), call]
+    assert passed["query_string"] == b"next=sk-the-old-key"
+
+    scope = {"type": "http", "headers": [], "query_string": b"key=sk-the-old-key"}
+    redirection = {
+        "type": "http.response.start",
+        "status": 307,
+        "headers": [(b"location", b"/v1?key=sk-the-new-key")],
+    }
+    assert response_to(scope, redirection)["headers"] == [(b"location", b"/v1?key=sk-the-old-key")]
+
+    protocol = "openai-insecure-api-key.sk-the-"
+    handshake = {"type": "websocket", "headers": [(b"sec-websocket-protocol", f"{protocol}old-key".encode())]}
+    accepted = response_to(handshake, {"type": "websocket.accept", "subprotocol": f"{protocol}new-key"})
+    assert accepted["subprotocol"] == f"{protocol}old-key"
+
+
+def test_long_header() -> None:
+    """The words of a long header are not compared: that would take 30 ms for 64 KiB."""
+    header = (b"authorization", b"x," * 2048 + b"sk-the-old-key")
+    assert pass_through(60, header)["headers"] == [header]
 
 
 def test_variable() -> None:

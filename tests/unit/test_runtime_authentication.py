@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from litellm_systemd.contract import REFUSAL_HEADER, REFUSED_KEY, build_refusal_code
 from litellm_systemd.runtime.channel import CONNECTION, GUESSED_KEY, OTHER_ADDRESSES, REQUEST, Refusals
 from litellm_systemd.runtime.http import refuse
 from litellm_systemd.runtime.http.authentication import AuthenticationGate, Refusal
+from litellm_systemd.runtime.http.expected_refusals import is_expected_refusal
 from litellm_systemd.runtime.http.refuse import LOCAL, MAX_ADDRESSES, Reason, RefusalCounter
 from litellm_systemd.runtime.master.refusals import RefusalLog
 from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
@@ -296,3 +298,35 @@ def test_a_gate_that_fails_is_reported_once(
         assert asyncio.run(authentication.find_refusal({"type": "http"})) is None
     (record,) = caplog.records
     assert "LiteLLM decides on wrong keys" in record.message
+
+
+def test_key_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The headers that a configuration names for the key, whatever else it has there."""
+    authentication = MasterKeyAuthentication.__new__(MasterKeyAuthentication)
+    settings: dict[str, Any] = {}
+    monkeypatch.setattr(authentication, "_server", SimpleNamespace(general_settings=settings), raising=False)
+    assert authentication.find_key_headers() == []
+    settings["litellm_key_header_name"] = "X-Mine"
+    settings["pass_through_endpoints"] = [
+        "nonsense",
+        {"path": "/a"},
+        {"path": "/b", "headers": {"litellm_user_api_key": "X-Other", "Authorization": "b"}},
+    ]
+    assert authentication.find_key_headers() == ["X-Mine", "X-Other"]
+
+
+@pytest.mark.parametrize(
+    ("master_key", "keys", "expected"),
+    [
+        ("sk-right", (), True),
+        ("sk-right", (REFUSED_KEY,), True),
+        ("sk-right", ("sk-guess",), False),
+        ("sk-right", (REFUSED_KEY, "sk-guess"), False),
+        ("", (), False),
+    ],
+)
+def test_expected_refusal(master_key: str, keys: tuple[str, ...], expected: bool) -> None:
+    """Only the wrong key of `verify`, or no key, is refused without a notice, and only if a right key exists."""
+    scope = {"headers": [(REFUSAL_HEADER.lower().encode(), build_refusal_code(master_key).encode())]}
+    assert is_expected_refusal(scope, master_key, keys) is expected
+    assert not is_expected_refusal({"headers": []}, master_key, keys)

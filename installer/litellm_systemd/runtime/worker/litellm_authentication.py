@@ -85,6 +85,14 @@ class MasterKeyAuthentication:
                 application = middleware.cls(application, *middleware.args, **middleware.kwargs)
         return application
 
+    def find_key_headers(self) -> list[str]:
+        """The names of the headers that the configuration has LiteLLM read a key in."""
+        settings = self._server.general_settings
+        endpoints = settings.get("pass_through_endpoints") or ()
+        headers = (each.get("headers") for each in endpoints if isinstance(each, dict))
+        names = [each.get("litellm_user_api_key") for each in headers if isinstance(each, dict)]
+        return [name for name in (settings.get("litellm_key_header_name"), *names) if isinstance(name, str)]
+
     def _is_sole_credential(self) -> bool:
         """Whether LiteLLM would accept no other credential than the master key."""
         server = self._server

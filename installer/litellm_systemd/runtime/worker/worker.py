@@ -125,7 +125,9 @@ def _build_application(job: Job, refusals: RefusalCounter) -> Application:
     gate = AuthenticationGate(limited, authentication.find_refusal, refusals, authentication.wrap, body_limit)
     pages = Pages(gate, routes.find_page, authentication.wrap, body_limit)
     accepted = [key for key in job.options.retired_keys if key.until > time.time()]
-    return RetiredKeys(pages, accepted, os.environ[MASTER_KEY.name]) if accepted else pages
+    if not accepted:
+        return pages
+    return RetiredKeys(pages, accepted, os.environ[MASTER_KEY.name], authentication.find_key_headers)
 
 
 def asyncio_run(main: Any) -> None:
