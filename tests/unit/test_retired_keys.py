@@ -116,7 +116,7 @@ def test_variable() -> None:
     keys = (RetiredKey(digest_key(OLD), 1_800_000_000), RetiredKey(digest_key("x"), 5))
     text = render_retired_keys(keys)
     assert OLD not in text
-    assert read_retired_keys({RETIRED_KEYS: f"{text} nonsense :x"}) == keys
+    assert read_retired_keys({RETIRED_KEYS: f"{text} nonsense :x 00:5 {digest_key(OLD)}:{'9' * 5000}"}) == keys
     assert read_retired_keys({}) == ()
     assert len(read_retired_keys({RETIRED_KEYS: render_retired_keys(keys * 20)})) == 8
 

@@ -7,11 +7,14 @@ outlives its overlap, so that an install recognizes an old key in a `.env`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from litellm_systemd.contract import RETIRED_KEYS
 
+#: One key as the variable holds it. Ten digits are a time before the year 2287.
+_KEY = re.compile(r"([0-9a-f]{64}):([0-9]{1,10})")
 #: The number of keys that are remembered.
 _MAX_KEYS = 8
 
@@ -31,12 +34,8 @@ def digest_key(key: str | bytes) -> str:
 
 def read_retired_keys(environment: Mapping[str, str]) -> tuple[RetiredKey, ...]:
     """The replaced keys, the latest first. What is not one is skipped: a service must start nevertheless."""
-    found = []
-    for word in environment.get(RETIRED_KEYS, "").split():
-        digest, _, until = word.partition(":")
-        if until.isdecimal():
-            found.append(RetiredKey(digest, int(until)))
-    return tuple(found)
+    words = map(_KEY.fullmatch, environment.get(RETIRED_KEYS, "").split())
+    return tuple(RetiredKey(word[1], int(word[2])) for word in words if word is not None)
 
 
 def render_retired_keys(keys: Sequence[RetiredKey]) -> str:
