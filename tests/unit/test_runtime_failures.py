@@ -43,6 +43,10 @@ class NoCredentialsError(Exception):
     """The exception of botocore with this name."""
 
 
+class ClientConnectorError(Exception):
+    """The exception of aiohttp with this name."""
+
+
 def aws(status: int, code: str, message: str) -> Refused:
     """A refusal of AWS. The HTTP library's exception has AWS's code."""
     error = Refused(f'litellm.XError: BedrockException - {{"message": "{message}"}}', status)
@@ -152,6 +156,11 @@ def test_kinds() -> None:
         for at in ("0x1", "0x2")
     }
     assert texts == {"Cannot connect to host x:443 [refused]"}
+    unconnected = (
+        caused_by(Refused("no", 500), ClientConnectorError(f"host x:443 ssl:<ssl.SSLContext object at {at}> [no]"))
+        for at in ("0x1", "0x2")
+    )
+    assert len({build(error).kind for error in unconnected}) == 1
 
 
 @pytest.fixture
@@ -208,6 +217,22 @@ def test_one_line_for_a_request(
     assert lines[0].startswith("<6>429: wrapped")
     assert lines[0].endswith("[request id-2]")
     assert {line[:3] for line in lines[1:]} == {"<7>"}
+
+
+def test_a_long_request_holds_few_failures(loggers: tuple[logging.Logger, logging.Logger]) -> None:
+    """A WebSocket that lasts for hours does not hold each failure of its calls until it ends."""
+    (router, _), reported = loggers, redirect(loggers)
+
+    async def fail() -> None:
+        for number in range(50):
+            try:
+                raise Refused(f"no {number}", 500)
+            except Refused as error:
+                router.error("Error: %s", error)
+        assert len(reported) == 30
+
+    asyncio.run(watch({"state": {}}, fail()))
+    assert len(reported) == 50
 
 
 def test_expected_refusals(

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -108,6 +109,8 @@ _CODE = re.compile(r'"code": ?"([A-Za-z_]{1,80})"')
 _GROUP = re.compile(r"model group '([^'\n]{1,200})' failed")
 _MAX_TEXT = 1000
 _MAX_CHAIN, _MAX_FRAMES = 20, 200
+#: Failures that one request holds: a WebSocket may last for hours, and each holds its traceback.
+_MAX_HELD = 20
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _LIBRARIES = (sys.prefix, sys.base_prefix, _PACKAGE, "<")
 
@@ -138,7 +141,7 @@ class Incident:
     def __init__(self, scope: Any) -> None:
         self.ended = False
         self._state: Mapping[str, Any] = scope.get("state", {})
-        self._reported: list[BaseException] = []
+        self._reported: deque[BaseException] = deque(maxlen=_MAX_HELD)
         self._held: list[tuple[BaseException, Callable[[], None]]] = []
 
     @property
@@ -153,7 +156,7 @@ class Incident:
         """
         if self._is_reported(error):
             return False
-        if record.levelno < logging.ERROR or self.ended or is_final(record):
+        if record.levelno < logging.ERROR or self.ended or is_final(record) or len(self._held) >= _MAX_HELD:
             self._reported.append(error)
             return True
         self._held.append((error, report))
@@ -226,7 +229,7 @@ def build_failure(
         details += [] if type(error).__name__ in text else [f"{type(error).__name__}: {error}"[:300]]
     elif reason is not None:
         details.append(_line(f"{type(reason).__name__}: {reason}")[:300])
-        subject = str(reason)[:100]
+        subject = _line(str(reason))[:100]
     elif provider:
         subject = f"{code or find_status(error)} {'' if code in _CREDENTIALS else group}"
     else:
