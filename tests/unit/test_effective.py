@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.errors import MissingError
+from litellm_systemd.host import effective
 from litellm_systemd.host.effective import observe_environment, read_lines, split_assignments
 from litellm_systemd.host.layout import Layout
 
@@ -109,3 +110,24 @@ def test_lines_of_a_unit(layout: Layout) -> None:
         (f"{DROP_IN}:5", "[Service]", "EnvironmentFile"),
     ]
     assert list(read_lines(layout, "/etc/none.conf")) == []
+
+
+def test_passed_variables_of_another_user(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PassEnvironment= of a unit does not fail for a user who cannot read the environment of process 1."""
+
+    def deny(path: Path) -> dict[str, str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(effective, "read_environ", deny)
+    found = observe_environment(layout, properties(OWN, PassEnvironment="HTTPS_PROXY"))
+    assert found.dotenv.values["PORT"] == "4000"
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "OPENSSL_ENGINES", "SSLKEYLOGFILE"])
+def test_variables_that_act_as_root(layout: Layout, name: str) -> None:
+    """A variable by which another user could act as root is left out of a file that this user can write."""
+    path = layout.real("/etc/mine.env")
+    path.write_text(f"{name}=/tmp/x\nB=2\n", encoding="utf-8")
+    path.chmod(0o666)
+    values = observe_environment(layout, properties(OWN, "/etc/mine.env")).dotenv.values
+    assert (values.get(name), values["B"]) == (None, "2")

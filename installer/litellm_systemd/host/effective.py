@@ -34,9 +34,11 @@ PROPERTIES = (
 MANAGER = "systemctl show-environment"
 #: Set by systemd or by the unit itself, and of no use to a check: a program that root starts needs its own.
 _OF_THE_PROCESS = re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|XDG_\w+")
-#: With these, a user who may write the file would run code as root: litellmctl starts programs with the environment.
+#: With these, a user who may write the file would run code or write files as root: litellmctl starts programs with
+#: the environment.
 _RUNS_CODE = re.compile(
-    r"LD_\w+|GCONV_PATH|PYTHON\w+|BASH_ENV|ENV|OPENSSL_CONF|AWS_CONFIG_FILE|AWS_SHARED_CREDENTIALS_FILE|MALLOC_\w+"
+    r"LD_\w+|GCONV_PATH|PYTHON\w+|BASH_ENV|ENV|OPENSSL_\w+|SSLKEYLOGFILE|AWS_CONFIG_FILE"
+    r"|AWS_SHARED_CREDENTIALS_FILE|MALLOC_\w+"
 )
 _FILE = re.compile(r"(?P<path>.*) \(ignore_errors=(?P<optional>yes|no)\)")
 #: One word of a list of assignments, as systemctl prints it.
@@ -153,7 +155,9 @@ class _Environment:
         self._add_all(split_assignments(text), defaults, MANAGER)
 
     def add_passed(self, names: Iterable[str]) -> None:
-        known = read_environ(Path("/proc/1/environ")) if names else {}
+        known: dict[str, str] = {}
+        with contextlib.suppress(PermissionError):  # only root can read it
+            known = read_environ(Path("/proc/1/environ")) if names else {}
         self._add_all({name: known[name] for name in names if name in known}, (), MANAGER)
 
     def add_assignments(self, values: Mapping[str, str], lines: tuple[UnitLine, ...]) -> None:
