@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -206,16 +207,17 @@ def _count_once(events: tuple[LogEvent, ...]) -> Iterator[LogEvent]:
     """The events without systemd's lines about a reload whose failure the service logs itself, and with one count for
     systemd's lines about one end of the service.
     """
-    reloads = [event.when for event in events if not event.from_systemd and _is(event, "reload-failed")]
+    failed = sorted(event.when for event in events if event.from_systemd and "Reload failed" in event.text)
+    commands = any(event.from_systemd and _RELOAD.search(event.text) for event in events)
+    reloads = sorted(
+        event.when for event in events if commands and not event.from_systemd and _is(event, "reload-failed")
+    )
     ended_at = -_TOGETHER
     for event in events:
         if event.from_systemd and _RELOAD.search(event.text) is not None:
-            near = any(abs(event.when - when) < _TOGETHER for when in reloads)
-            reload_fails = near or any(
-                other.from_systemd and "Reload failed" in other.text and 0 <= other.when - event.when < _TOGETHER
-                for other in events
-            )
-            if near or (reload_fails and "Reload failed" not in event.text):
+            is_logged = _has_time(reloads, event.when - _TOGETHER, event.when + _TOGETHER)
+            is_part = "Reload failed" not in event.text and _has_time(failed, event.when, event.when + _TOGETHER)
+            if is_logged or is_part:
                 continue
         if event.from_systemd and _is(event, "unit-ended"):
             # A service that fails again at once has another line about its main process.
@@ -224,6 +226,12 @@ def _count_once(events: tuple[LogEvent, ...]) -> Iterator[LogEvent]:
             yield event if is_new else replace(event, count=0)
         else:
             yield event
+
+
+def _has_time(times: Sequence[float], begin: float, end: float) -> bool:
+    """Whether one of the sorted times is in an interval."""
+    index = bisect_left(times, begin)
+    return index < len(times) and times[index] < end
 
 
 def _is(event: LogEvent, name: str) -> bool:
