@@ -85,6 +85,17 @@ def test_groups() -> None:
     assert groups[0].sample == "odd: job 1 of 0x1 failed"
 
 
+def test_cause_before_the_end_of_the_service() -> None:
+    """systemd's lines about a failed start come after the message that says why, and before what was long ago."""
+    lines = [
+        entry("odd: long ago", when=900.0),
+        entry("ImportError: /opt/a.so: file too short", when=1000.0),
+        entry("Failed to start litellm.service - LiteLLM Proxy.", when=1000.4, pid="1"),
+    ]
+    samples = [group.sample for group in group_events(read_events(lines))]
+    assert samples == [lines[1]["MESSAGE"], lines[2]["MESSAGE"], lines[0]["MESSAGE"]]
+
+
 @pytest.mark.parametrize("name", sorted(SCRIPTED))
 def test_refusals_of_aws_are_known(name: str) -> None:
     """Each known error of AWS is recognised in LiteLLM's log as one of AWS."""

@@ -194,13 +194,20 @@ def _continues(event: LogEvent, line: LogEvent) -> bool:
 
 
 def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
-    """Events by their signature, else by their text without variable parts; the latest group first."""
+    """Events by their signature, else by their text without variable parts.
+
+    The latest group is first, but systemd's lines about the end of the service come after what it ended of.
+    """
     found: dict[str, list[LogEvent]] = {}
     for event in _count_once(tuple(events)):
         signature = event.signature
         found.setdefault(signature.name if signature else shape_of(event), []).append(event)
     groups = (Group(events[0].signature, tuple(events)) for events in found.values())
-    return tuple(sorted(groups, key=lambda group: -group.last))
+    return tuple(sorted(groups, key=lambda group: -group.last + _TOGETHER * _is_end(group)))
+
+
+def _is_end(group: Group) -> bool:
+    return group.signature is not None and group.signature.name == "unit-ended"
 
 
 def _count_once(events: tuple[LogEvent, ...]) -> Iterator[LogEvent]:
