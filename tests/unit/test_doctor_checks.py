@@ -35,6 +35,7 @@ from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.gateway.config_types import LintFinding, Place, Severity
 from litellm_systemd.host.effective import listen_addresses, read_environ
+from litellm_systemd.host.journald import judge_silence
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import render_manifest
 from litellm_systemd.host.state import FileKind, FileState, Record, Verb, folder, record_of
@@ -433,8 +434,20 @@ def test_ca_file_without_certificates(tmp_path: Path) -> None:
     ca.chmod(0o644)
     (found,) = evidence(detect_environment_file, snapshot)
     assert "AWS_CA_BUNDLE=/etc/litellm/ca.pem: the file has no usable certificate" in found
+    (finding,) = detect_environment_file.detect(snapshot)
+    assert isinstance(finding, Finding)
+    assert finding.remedy.startswith("sudoedit /etc/litellm/litellm.env && sudo litellmctl restart")
     ca.write_bytes(Path(certifi.where()).read_bytes())
     assert evidence(detect_environment_file, snapshot) == []
+
+
+def test_silent_journal() -> None:
+    """An entry that journald has not stored yet, at a start just now, does not make the journal a silent one."""
+    assert judge_silence(started=60_000_000, newest=59_500_000) is None
+    assert judge_silence(started=60_000_000, newest=90_000_000) is None
+    gap = judge_silence(started=60_000_000, newest=20_000_000)
+    assert gap is not None
+    assert "40 s older than the last start" in gap.reason
 
 
 def test_largest_consumers(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ PROPERTIES = (
 _JOURNAL_OUTPUTS = ("", "journal", "journal+console", "kmsg", "kmsg+console", "syslog", "syslog+console", "inherit")
 #: Limits that keep errors (3) out of the journal.
 _BELOW_ERROR = frozenset(("emerg", "alert", "crit", "0", "1", "2"))
+#: Seconds after which journald has stored an entry. In a loop of restarts, on a busy host, it stores them late.
+_DELAY = 10.0
 _RELOAD_JOURNALD = "sudo systemctl restart systemd-journald"
 _RELOAD_UNIT = "sudo systemctl daemon-reload && sudo litellmctl restart"
 
@@ -100,7 +102,13 @@ def _silence(systemctl: Systemctl, service: Mapping[str, str]) -> JournalGap | N
     """Whether the journal has nothing from after the last start. Other users than root may not see its entries."""
     started = int(service.get("InactiveExitTimestampMonotonic") or "0")
     newest = systemctl.newest_entry() if started and os.geteuid() == 0 else None
-    if newest is None or newest >= started:
+    return None if newest is None else judge_silence(started, newest)
+
+
+def judge_silence(started: int, newest: int) -> JournalGap | None:
+    """The gap between the newest entry and a later start, both in microseconds; None if it is too short to count."""
+    seconds = (started - newest) / 1e6
+    if seconds < _DELAY:
         return None
-    age = f"{(started - newest) / 1e6:.0f} s older than the last start of the service"
+    age = f"{seconds:.0f} s older than the last start of the service"
     return JournalGap(f"the newest entry of the journal is {age}", _RELOAD_JOURNALD)
