@@ -32,7 +32,7 @@ FILE = Cause(
     "environment-file",
     "A variable names a file that the service cannot read: without a CA file no TLS connection is trusted, without a"
     " credentials file no request is signed. A CA file with anything else than certificates stops the service.",
-    "sudo chgrp litellm {path} && sudo chmod 640 {path}    # first create the file if it is missing, or correct it",
+    "{edit} && sudo litellmctl restart    # {remedy}",
     requires=("files-not-installed", "files-user-gone"),
 )
 
@@ -45,13 +45,18 @@ def detect_environment_file(snapshot: Snapshot) -> Iterator[Finding]:
         if not path.startswith("/"):
             continue
         found = snapshot.file(path)
-        where = f"{snapshot.dotenv.where(name)}: {name}={path}"
+        where, edit = f"{snapshot.dotenv.where(name)}: {name}={path}", snapshot.edit_command(name)
         if found is None:
-            yield FILE.finding(f"{where}: the file does not exist", path=path)
+            remedy = f"correct the path, or create the file: readable for the user {contract.SERVICE_USER}"
+            yield FILE.finding(f"{where}: the file does not exist", edit=edit, remedy=remedy)
         elif found.kind is not FileKind.LINK and not is_readable(found, contract.SERVICE_USER):
-            yield FILE.finding(f"{where}: mode {found.mode:04o}, owner {found.owner}:{found.group}", path=path)
+            evidence = f"{where}: mode {found.mode:04o}, owner {found.owner}:{found.group}"
+            x = "x" if found.kind is FileKind.FOLDER else ""
+            edit = f"sudo chgrp {contract.SERVICE_USER} {path} && sudo chmod g+r{x} {path}"
+            yield FILE.finding(evidence, edit=edit, remedy="or name another file")
         elif name in CA_VARIABLES and (trouble := _ca_trouble(snapshot.layout.real(path))):
-            yield FILE.finding(f"{where}: {trouble}", path=path)
+            remedy = f"name a file with certificates in PEM format, or write them into {path}"
+            yield FILE.finding(f"{where}: {trouble}", edit=edit, remedy=remedy)
 
 
 #: Variables that name a file with certificates of CAs.
