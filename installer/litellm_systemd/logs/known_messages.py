@@ -246,8 +246,9 @@ _LITELLM = (
         "module-missing",
         "litellm",
         r"ModuleNotFoundError|No module named|ImportError: (?:cannot import|Could not import)",
-        "A callback or feature needs a Python package or file that the release does not contain",
-        "remove that callback or feature, or put the file next to the configuration: docs/configurations.md",
+        "The release lacks a Python package or file: it is damaged, or a callback or feature needs more than it has",
+        "sudo litellmctl releases verify; if it is not damaged, remove that callback or feature, or put the file next"
+        " to the configuration: docs/configurations.md",
     ),
     Signature(
         "guardrail-skipped",
