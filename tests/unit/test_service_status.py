@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.commands.status import Loaded, build_runtime_facts
+from litellm_systemd.commands.status import Loaded, build_runtime_facts, describe_next_step
 from litellm_systemd.errors import InvalidAnswer
 from litellm_systemd.host.service_status import check_status
 
@@ -86,6 +86,19 @@ def facts_of(status: Any) -> list[tuple[str, str]]:
     for worker in found["workers"]:
         worker["pss_mib"] = None
     return list(build_runtime_facts(found, Loaded("demo.yml", "0" * 64, None)))
+
+
+@pytest.mark.parametrize(
+    ("restarts", "text"),
+    [
+        ("0", ""),
+        ("2", "systemd has restarted it 2 times after a failure. For the cause, run: sudo litellmctl doctor"),
+    ],
+)
+def test_service_that_starts_again(restarts: str, text: str) -> None:
+    """A service that is starting after a failure is not one to wait for."""
+    data = {"load": "loaded", "active": "activating", "sub": "start", "socket": "active", "restarts": restarts}
+    assert describe_next_step(data) == text
 
 
 def test_good_status() -> None:

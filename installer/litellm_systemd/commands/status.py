@@ -166,7 +166,7 @@ def status(layout: Layout) -> Report:
     checks = (*invalid, *_credentials(layout), *_certificate(runtime))
     failed = ExitCode.FAILED if any(check.outcome is Outcome.FAILED for check in checks) else ExitCode.OK
     return Report(
-        join_sentences(title, _next_step(data)),
+        join_sentences(title, describe_next_step(data)),
         checks,
         facts=(*facts, *build_runtime_facts(runtime, loaded)),
         notes=(
@@ -190,7 +190,7 @@ def _describe(data: Mapping[str, Any]) -> str:
     return f"{contract.SERVICE} is {data['active']}{sub}"
 
 
-def _next_step(data: Mapping[str, Any]) -> str:
+def describe_next_step(data: Mapping[str, Any]) -> str:
     """What to do about a service that is not active; empty if there is nothing to do but to wait."""
     if data["load"] == "masked":
         return f"It is masked, so that it cannot start. Run: sudo systemctl unmask {contract.SERVICE}"
@@ -198,6 +198,9 @@ def _next_step(data: Mapping[str, Any]) -> str:
         return f"systemd cannot load the unit. For the reason, run: systemctl status {contract.SERVICE}"
     if data["active"] == "failed" or data["sub"] == "auto-restart":
         return f"Its result is {data['result']}. For the cause, run: sudo litellmctl doctor"
+    if data["active"] == "activating" and data["restarts"] not in ("", "0"):
+        times = render_count(int(data["restarts"]), "time")
+        return f"systemd has restarted it {times} after a failure. For the cause, run: sudo litellmctl doctor"
     if data["active"] == "inactive" and data["socket"] == "active":
         return "The next connection starts it. To start it now, run: sudo litellmctl start"
     return "To start it, run: sudo litellmctl start" if data["active"] == "inactive" else ""
@@ -341,7 +344,7 @@ def require_running(layout: Layout) -> None:
         return
     data = {name: found.get(_PROPERTIES[name], "") for name in ("load", "active", "sub", "result")}
     raise Unavailable(
-        f"{contract.SERVICE} is {data['active']} ({data['sub']})", _next_step({**data, "socket": socket})
+        f"{contract.SERVICE} is {data['active']} ({data['sub']})", describe_next_step({**data, "socket": socket})
     )
 
 
