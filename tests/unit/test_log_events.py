@@ -91,9 +91,10 @@ def test_cause_before_the_end_of_the_service() -> None:
         entry("odd: long ago", when=900.0),
         entry("ImportError: /opt/a.so: file too short", when=1000.0),
         entry("Failed to start litellm.service - LiteLLM Proxy.", when=1000.4, pid="1"),
+        entry("litellm.service: Start request repeated too quickly.", when=1000.3, pid="1"),
     ]
     samples = [group.sample for group in group_events(read_events(lines))]
-    assert samples == [lines[1]["MESSAGE"], lines[2]["MESSAGE"], lines[0]["MESSAGE"]]
+    assert samples == [lines[each]["MESSAGE"] for each in (1, 2, 3, 0)]
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTED))

@@ -207,7 +207,7 @@ def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
 
 
 def _is_end(group: Group) -> bool:
-    return group.signature is not None and group.signature.name == "unit-ended"
+    return group.signature is not None and group.signature.name in ("unit-ended", "start-limit")
 
 
 def _count_once(events: tuple[LogEvent, ...]) -> Iterator[LogEvent]:
