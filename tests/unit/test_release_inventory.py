@@ -111,6 +111,10 @@ def test_missing_python(layout: Layout) -> None:
     """A release whose Python is missing is reported with the path of that Python."""
     add(layout, "0.1.3-eee", "", "/usr/bin/python3.99")
     assert missing_python(layout, "0.1.3-eee") == "/usr/bin/python3.99"
+    python = layout.real("/usr/bin/python3.99")
+    python.parent.mkdir(parents=True, exist_ok=True)
+    python.touch(0o755)
+    assert missing_python(layout, "0.1.3-eee") == f"{layout.release('0.1.3-eee')}/bin/python"
     assert missing_python(layout, "0.1.0-aaa") is None
 
 

@@ -223,7 +223,7 @@ def detect_host_python_gone(snapshot: Snapshot) -> Iterator[Finding]:
     current = current_release(snapshot.layout)
     missing = None if current is None else missing_python(snapshot.layout, current)
     if missing is not None:
-        yield PYTHON.finding(f"release {current} needs {missing}, which does not exist")
+        yield PYTHON.finding(f"release {current} needs {missing}, which does not exist or cannot be executed")
 
 
 #: Seconds for a connection, and for each response on it.

@@ -149,11 +149,15 @@ def _before(layout: Layout, others: list[Release]) -> Release:
 
 
 def missing_python(layout: Layout, identifier: str) -> str | None:
-    """Return the path of a release's Python if it no longer exists, as after a system upgrade; otherwise None."""
-    python = layout.real(layout.release(identifier)) / "bin" / "python"
-    if os.access(python, os.X_OK):
+    """Return the path of a release's Python if it no longer exists, as after a system upgrade; otherwise None.
+
+    That is the one which the release was made with, unless it exists: then the link to it is wrong.
+    """
+    link = f"{layout.release(identifier)}/bin/python"
+    if os.access(layout.real(link), os.X_OK):
         return None
-    return read_release(layout, identifier).python or str(python)
+    made_with = read_release(layout, identifier).python
+    return made_with if made_with and not os.access(layout.real(made_with), os.X_OK) else link
 
 
 def releases_in_use(layout: Layout, proc: Path = Path("/proc")) -> frozenset[str]:
