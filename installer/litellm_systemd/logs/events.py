@@ -36,6 +36,8 @@ _REQUEST = re.compile(r" \[request ([^\]\n]{1,256})\]$")
 _RELOAD = re.compile(r"Control process exited|Reload failed for")
 #: systemd's lines about one failure follow each other within these seconds.
 _TOGETHER = 10.0
+#: Seconds in which the service ends after it has logged why, on a busy host.
+_END = 60.0
 #: The parts in which two messages of one kind differ: ids, addresses, times, numbers.
 _VARIABLE_PARTS = re.compile(
     r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b0x[0-9a-f]+\b|\b(?=[0-9a-f]*\d)[0-9a-f]{10,}\b|\d+",
@@ -203,7 +205,7 @@ def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
         signature = event.signature
         found.setdefault(signature.name if signature else shape_of(event), []).append(event)
     groups = (Group(events[0].signature, tuple(events)) for events in found.values())
-    return tuple(sorted(groups, key=lambda group: -group.last + _TOGETHER * _is_end(group)))
+    return tuple(sorted(groups, key=lambda group: -group.last + _END * _is_end(group)))
 
 
 def _is_end(group: Group) -> bool:
