@@ -84,18 +84,22 @@ Detector = Callable[[Snapshot], Iterator["Finding | str"]]
 
 @dataclass(frozen=True, slots=True)
 class DoctorCheck:
-    """A cause and the function that detects it, which raises InstallerError or OSError if it cannot check."""
+    """A cause and the function that detects it, which raises InstallerError or OSError if it cannot check.
+
+    `timeout`: seconds for the check; None for the usual ones.
+    """
 
     cause: Cause
     detect: Detector
+    timeout: float | None = None
 
 
-def detects(cause: Cause) -> Callable[[Detector], DoctorCheck]:
+def detects(cause: Cause, *, timeout: float | None = None) -> Callable[[Detector], DoctorCheck]:
     """Decorator: make a check of the function that detects `cause`."""
-    return lambda detect: DoctorCheck(cause, detect)
+    return lambda detect: DoctorCheck(cause, detect, timeout)
 
 
-#: Seconds for one check, and for all of them.
+#: Seconds for one check, and for all of them that have no timeout of their own.
 CHECK_TIMEOUT, TOTAL_TIMEOUT = 3.0, 4.5
 
 
@@ -171,6 +175,8 @@ def run_checks(
 ) -> Diagnosis:
     """Run every check whose requirements are met, each in its own thread, for `total_timeout` seconds at most.
 
+    A check with a timeout of its own may take longer.
+
     A check that hangs is abandoned: its thread ends with the process.
     """
     order = tuple(checks)
@@ -187,7 +193,9 @@ def run_checks(
                 is_refused = any(done[name].is_refused for name in check.cause.requires if name in done)
                 done[check.cause.id] = CheckRun(check.cause, skip_reason=skip_reason, is_refused=is_refused)
             else:
-                running[check.cause.id] = check, min(time.monotonic() + check_timeout, end)
+                now = time.monotonic()
+                deadline = min(now + check_timeout, end) if check.timeout is None else now + check.timeout
+                running[check.cause.id] = check, deadline
                 threading.Thread(target=_run, args=(snapshot, check, results), daemon=True).start()
         if running:
             _collect(running, results, done)
