@@ -10,6 +10,7 @@ from litellm_systemd.errors import MissingError
 from litellm_systemd.host import effective
 from litellm_systemd.host.effective import observe_environment, read_lines, split_assignments
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import read_installed
 
 OWN = "/etc/litellm/litellm.env"
 DROP_IN = "/etc/systemd/system/litellm.service.d/mine.conf"
@@ -82,6 +83,14 @@ def test_rejected_file(layout: Layout, content: bytes, reason: str) -> None:
         ("/etc/none.env", "it does not exist"),
         ("/etc/none*.env", "no file has such a name"),
     ]
+
+
+def test_comment_that_is_not_utf8(layout: Layout) -> None:
+    """systemd loads a file with a comment in another encoding."""
+    layout.real(OWN).write_bytes(b"# Schl\xfcssel\nLITELLM_MASTER_KEY=sk-installed\n")
+    found = observe_environment(layout, properties(OWN))
+    assert (found.dotenv.values["LITELLM_MASTER_KEY"], found.unusable) == ("sk-installed", ())
+    assert read_installed(layout) == {"LITELLM_MASTER_KEY": "sk-installed"}
 
 
 def test_file_of_another_user(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,47 @@ def test_a_dot_env_that_leads_nowhere_is_refused(scene: Scene) -> None:
         list(scene.seen())
 
 
+@pytest.mark.parametrize(
+    ("before", "line", "said"),
+    [
+        ('A="1\n', 1, "the value of A has no closing quote and goes on to"),
+        ("# C:\\\n", 1, "the comment ends with a backslash"),
+        ("\ufeff", 1, "a byte order mark makes the name of LITELLM_MASTER_KEY invalid"),
+        ("B=2\nexport ", 2, "'export' makes the name of LITELLM_MASTER_KEY invalid"),
+        ("LITELLM_SALT_KEY=sk-salt\nB='2\n", 2, "LITELLM_MASTER_KEY, AWS_REGION_NAME in there are not set"),
+        ("B=\0\n", 1, "line 1 contains a NUL byte"),
+    ],
+)
+@pytest.mark.parametrize("installed_only", [False, True])
+def test_installed_key_that_a_line_loses(
+    scene: Scene, before: str, line: int, said: str, *, installed_only: bool
+) -> None:
+    """A key that a mistyped line of the installed file loses is not replaced by a generated one."""
+    scene.install()
+    path = scene.layout.real(scene.layout.environment_file)
+    text = before + path.read_text()
+    path.write_text(text)
+    (scene.folder / ".env").write_text("AWS_REGION_NAME=eu-west-1\n")
+    with pytest.raises(InputError) as caught:
+        resolve_service(Request(scene.layout, cwd=scene.folder, ask_instance=False, installed_only=installed_only))
+    assert said in caught.value.message
+    assert f"{path}: line 1" in caught.value.message or f"{path}:{line}: " in caught.value.message
+    assert f"sudoedit {path}" in caught.value.hint
+    assert caught.value.code == 78
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("harmless", ["junk\n", "LITELLM_MASTER_KEY=sk-other\n", "MY-KEY=1\n", "A = 'x'\r\n"])
+def test_harmless_lines_of_the_installed_file(scene: Scene, harmless: str) -> None:
+    """A line that loses no variable stops no install, and the installed key stays."""
+    scene.install()
+    path = scene.layout.real(scene.layout.environment_file)
+    path.write_text(harmless + path.read_text())
+    (scene.folder / ".env").write_text("AWS_REGION_NAME=eu-west-1\n")
+    found = resolve_service(Request(scene.layout, cwd=scene.folder, ask_instance=False))
+    assert found.settings.master_key == KEY["LITELLM_MASTER_KEY"]
+
+
 def test_names_that_no_file_can_have(scene: Scene) -> None:
     """A path after -e or a CONFIG_FILE that is too long is an error with a remedy, not a defect."""
     scene.write(".env", HERE)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.commands.rotate_key import parse_overlap
+from litellm_systemd.commands.rotate_key import parse_overlap, with_assignments
 from litellm_systemd.contract import RETIRED_KEYS
 from litellm_systemd.env.environment_file import parse_environment_file, set_assignment
 from litellm_systemd.env.retired_keys import RetiredKey, digest_key, read_retired_keys, render_retired_keys
@@ -161,3 +161,10 @@ def test_wrong_overlap(text: str) -> None:
     """Any other overlap is refused."""
     with pytest.raises(UsageError, match="not a time from 5 minutes to 30 days"):
         parse_overlap(text)
+
+
+def test_comment_that_is_not_utf8() -> None:
+    """A comment in another encoding stays as it is, byte for byte."""
+    content = b"# Schl\xfcssel\nLITELLM_MASTER_KEY=sk-the-old-key\n"
+    expected = b'# Schl\xfcssel\nLITELLM_MASTER_KEY="sk-the-new-key"\n'
+    assert with_assignments(content, {"LITELLM_MASTER_KEY": NEW}) == expected

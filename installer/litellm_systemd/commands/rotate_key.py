@@ -16,7 +16,7 @@ from litellm_systemd.client.gateway import own_gateway
 from litellm_systemd.commands.configs import current_release_of
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import ServiceConfig, prove_service, resolve_service
-from litellm_systemd.env.environment_file import parse_environment_file, set_assignment
+from litellm_systemd.env.environment_file import set_assignment
 from litellm_systemd.env.retired_keys import RetiredKey, digest_key, read_retired_keys, render_retired_keys
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings, parse_dotenv, read_dotenv
@@ -25,7 +25,7 @@ from litellm_systemd.errors import InputError, InstallerError, NotInstalled, Una
 from litellm_systemd.host.encrypted_secrets import encrypt_secrets, read_secrets
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import key_command, observe_host, read_installed
-from litellm_systemd.host.state import DesiredState, FileState, HostState, Kept, Plan, Running, Verb
+from litellm_systemd.host.state import DesiredState, FileState, HostState, Kept, Plan, Running, Verb, variables_of
 from litellm_systemd.install.apply import Say, apply_install, changing
 from litellm_systemd.install.plan import plan_install
 from litellm_systemd.report.report import Report
@@ -192,9 +192,9 @@ def _plan(layout: Layout, host: HostState, rotation: Rotation) -> tuple[DesiredS
     if MASTER_KEY.name in encrypted:
         files.append(FileState(layout.secrets, encrypt_secrets({**encrypted, **changes}), mode=0o600))
         # What is in the environment file too overrides the encrypted value.
-        written = parse_environment_file(found.content.decode())
+        written = variables_of(found)
         changes = {name: value for name, value in changes.items() if name in written}
-    files.append(replace(found, content=_with(found.content, changes), keep_edits=False))
+    files.append(replace(found, content=with_assignments(found.content, changes), keep_edits=False))
     desired = DesiredState(
         current_release_of(layout, host), files=tuple(files), enabled=False, running=Running.AS_IT_IS
     )
@@ -203,18 +203,19 @@ def _plan(layout: Layout, host: HostState, rotation: Rotation) -> tuple[DesiredS
     if host.edited(layout.environment_file):
         pristine = layout.real(f"{layout.pristine}/{host.manifest[layout.environment_file].digest}")
         if pristine.is_file():
-            offered = replace(found, content=_with(pristine.read_bytes(), changes))
+            offered = replace(found, content=with_assignments(pristine.read_bytes(), changes))
             kept = (Kept(found, offered, is_news=False),)
     # No copy of the old key.
     actions = tuple(each for each in plan.actions if each.verb is not Verb.SAVE_EDITED)
     return desired, Plan(actions, kept)
 
 
-def _with(content: bytes, changes: Mapping[str, str]) -> bytes:
-    text = content.decode()
+def with_assignments(content: bytes, changes: Mapping[str, str]) -> bytes:
+    """The content of an environment file with other values of some variables."""
+    text = content.decode(errors="surrogateescape")  # a comment may be in another encoding
     for name, value in changes.items():
         text = set_assignment(text, name, value)
-    return text.encode()
+    return text.encode(errors="surrogateescape")
 
 
 def _prove(service: ServiceConfig, rotation: Rotation, overlap: int) -> None:

@@ -56,6 +56,22 @@ def parse_environment_file(text: str) -> dict[str, str]:
     return read_environment_text(text).values
 
 
+def read_environment_bytes(content: bytes) -> tuple[EnvironmentFile, str]:
+    """As `read_environment_text`, and why systemd rejects the whole file; an empty string if it does not."""
+    # As bytes: text mode would turn a carriage return in a value into a newline.
+    found = read_environment_text(content.decode(errors="replace"))
+    if b"\0" in content:
+        return found, f"line {content.count(bytes([10]), 0, content.index(0)) + 1} contains a NUL byte"
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        # Only variables must be UTF-8: check_utf8ness_and_warn() in env-file.c. A comment may be anything.
+        for name, value in found.values.items():
+            if "\ufffd" in value:
+                return found, f"line {found.lines[name]} is not UTF-8"
+    return found, ""
+
+
 def read_environment_text(text: str) -> EnvironmentFile:
     """As `parse_environment_file`, with lines and faults."""
     values, lines, faults = dict[str, str](), dict[str, int](), list[Fault]()
@@ -66,7 +82,11 @@ def read_environment_text(text: str) -> EnvironmentFile:
         line, counted = line + text.count("\n", counted, begin), begin
         position = match.end()
         if match["comment"] and (lost := tuple(_SWALLOWED.findall(match["comment"]))):
-            faults.append(Fault(line, "the comment ends with a backslash and goes on in the next line", lost))
+            faults.append(
+                Fault(
+                    line, "the comment ends with a backslash, and before systemd 254 goes on in the next line", lost
+                )
+            )
         if match["dropped"]:
             faults.append(Fault(line, "the line is not an assignment and is ignored"))
         if (name := match["name"]) is not None:
@@ -102,7 +122,7 @@ def _invalid_name(line: int, name: str) -> Fault:
 
 def _unclosed(line: int, name: str, swallowed: str, last: int) -> Fault:
     lost = tuple(_SWALLOWED.findall(swallowed))
-    loses = f"; {', '.join(lost)} in there is not set" if lost else ""
+    loses = f"; {', '.join(lost)} in there {'is' if len(lost) == 1 else 'are'} not set" if lost else ""
     end = f"line {last}" if last > line else "the end of the file"
     why = "has no closing quote" if swallowed.lstrip()[:1] in ("'", '"') else "ends with a backslash"
     return Fault(line, f"the value of {name} {why} and goes on to {end}{loses}", lost)

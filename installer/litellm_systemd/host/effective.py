@@ -16,7 +16,7 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.env.dotenv import Dotenv
-from litellm_systemd.env.environment_file import EnvironmentFile, Fault, read_environment_text
+from litellm_systemd.env.environment_file import EnvironmentFile, Fault, read_environment_bytes
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.errors import CommandError, MissingError, PermissionDenied
 from litellm_systemd.host.encrypted_secrets import read_secrets
@@ -195,26 +195,16 @@ class _Environment:
 
     def _read(self, path: str) -> tuple[EnvironmentFile, str]:
         """The variables of one file, and the reason why systemd rejects it; FileNotFoundError if there is none."""
-        content, reason = b"", ""
         try:
-            content = read_regular(self._layout.real(path))
+            return read_environment_bytes(read_regular(self._layout.real(path)))
         except PermissionError:
             raise PermissionDenied(
                 f"{path} is readable by root only, since it holds keys", "Run the command with sudo."
             ) from None
         except (IsADirectoryError, ValueError) as error:
-            reason = "it is a folder" if isinstance(error, IsADirectoryError) else f"it {error}"
+            return EnvironmentFile(), "it is a folder" if isinstance(error, IsADirectoryError) else f"it {error}"
         except NotADirectoryError:
             raise FileNotFoundError(path) from None
-        if b"\0" in content:
-            line = content.count(b"\n", 0, content.index(b"\0")) + 1
-            reason = f"line {line} contains a NUL byte"
-        else:
-            try:
-                content.decode()
-            except UnicodeDecodeError as error:
-                reason = f"line {content.count(bytes([10]), 0, error.start) + 1} is not UTF-8"
-        return read_environment_text(content.decode(errors="replace")), reason
 
     def remove(self, entries: Iterable[str], lines: tuple[UnitLine, ...]) -> None:
         for entry in entries:

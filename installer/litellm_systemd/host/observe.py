@@ -16,7 +16,7 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.command import run, runtime_argv
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env.environment_file import parse_environment_file
+from litellm_systemd.env.environment_file import read_environment_bytes
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import (
     CommandError,
@@ -118,6 +118,7 @@ def read_installed(layout: Layout) -> dict[str, str]:
     """The installed environment, with the secrets that are encrypted; empty if there is none.
 
     Raises:
+        InputError: the file is not one that systemd loads, or loses a variable.
         PermissionDenied: this user cannot read it.
         Unavailable: the secrets cannot be decrypted.
     """
@@ -127,11 +128,22 @@ def read_installed(layout: Layout) -> dict[str, str]:
 
 
 def read_environment_file(layout: Layout) -> dict[str, str]:
-    """The variables of the environment file alone; see `read_installed`."""
+    """The variables of the environment file alone; see `read_installed`.
+
+    A variable that a mistyped line loses must not look absent: another master key would be generated.
+    """
     path = layout.real(layout.environment_file)
     try:
-        # Bytes, since text mode would turn a carriage return in a value into a newline.
-        return parse_environment_file(read_regular(path).decode(errors="replace"))
+        found, rejected = read_environment_bytes(read_regular(path))
+        if rejected:
+            raise InputError(f"{path}: {rejected}", f"Fix it: sudoedit {path}")
+        for fault in found.faults:
+            if fault.lost:
+                raise InputError(
+                    f"{path}:{fault.line}: {fault.text}",
+                    f'Write each variable as NAME="value" on a line of its own: sudoedit {path}',
+                )
+        return found.values
     except ValueError as error:
         raise InputError(f"{path} {error}", "Write it again: sudo litellmctl install") from None
     except (FileNotFoundError, NotADirectoryError):
