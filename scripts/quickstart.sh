@@ -386,7 +386,7 @@ install_in_a_box() {
     [[ $BUNDLE != /tmp/* ]] || options+=(--copy "$(dirname "$BUNDLE")")
     LITELLM_QUICKSTART_BOX=1 LITELLM_QUICKSTART_LOGS=$cache UV_LINK_MODE=copy \
         run_box --network host --bind-rw "$cache" "${options[@]}" exec -- \
-        PYTHONPATH "$CHECKOUT/scripts/quickstart.sh" ${BUNDLE:+--bundle "$BUNDLE"} "$@" || code=$?
+        env -u PYTHONPATH "$CHECKOUT/scripts/quickstart.sh" ${BUNDLE:+--bundle "$BUNDLE"} "$@" || code=$?
     step "removed the container with the service: nothing was installed on this machine. For a service that stays, run" \
         "the script on a host with systemd"
     return "$code"

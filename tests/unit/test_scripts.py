@@ -106,6 +106,23 @@ def test_paths_are_those_of_the_caller(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["-e", f"{tmp_path}/my.env", "-c", "demo", "--json"], done.stderr
 
 
+def test_install_in_a_container(tmp_path: Path) -> None:
+    """In the container quickstart.sh runs again with its arguments, and without the PYTHONPATH of the container."""
+    script = tmp_path / "scripts/quickstart.sh"
+    script.parent.mkdir()
+    script.write_text('#!/bin/sh\necho "$*${PYTHONPATH-}"\n', encoding="utf-8")
+    script.chmod(0o755)
+    text = (REPOSITORY / "scripts/quickstart.sh").read_text(encoding="utf-8")
+    function = text[text.index("install_in_a_box() {") :].partition("\n}\n")[0]
+    stubs = (
+        'step() { :; }; run_box() { while [[ $1 != -- ]]; do shift; done; PYTHONPATH=x "${@:2}"; }; BUNDLE=/a.tar;'
+    )
+    argv = ("bash", "-euc", f"CHECKOUT=$1; {stubs}\n{function}\n}}\ninstall_in_a_box -c demo", "-", str(tmp_path))
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "--bundle /a.tar -c demo\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("log", "cause"),
     [
