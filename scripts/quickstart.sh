@@ -399,7 +399,7 @@ rehearse_in_foreground() {
     for argument in "$@"; do
         case $argument in
             --installed | --take-ours | --keep-mine | --prefix) ;;
-            -*) ! grep -qE -- "(^  |, )$argument( |$)" scripts/foreground.help || continue ;;
+            -*) ! grep -qE -- "(^  |, )$argument(,| |$)" scripts/foreground.help || continue ;;
             *) continue ;;
         esac
         misuse "$argument needs root and systemd. Not available here: $missing"

@@ -96,6 +96,15 @@ def test_an_option_that_needs_root() -> None:
     assert "--dry-run needs root and systemd" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "line", ["-c demo.yml", "--config=demo.yml", f"-e {REPOSITORY}/configs/env.example", "--json"]
+)
+def test_options_without_root(line: str) -> None:
+    """Without root, the options of `rehearse --foreground` are accepted, the short ones too."""
+    done = run("quickstart.sh", *line.split())
+    assert (done.returncode, "/proc/none/.local/share is not writable" in done.stderr) == (74, True), done.stderr
+
+
 def test_paths_are_those_of_the_caller(tmp_path: Path) -> None:
     """A path is relative to the folder of the caller, not to the checkout."""
     (tmp_path / "my.env").touch()
