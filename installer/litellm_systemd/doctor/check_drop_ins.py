@@ -9,26 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.check_unit import find_exit
+from litellm_systemd.doctor.check_unit import CORRECT_LINE, drop_ins, find_exit
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.host.effective import UnitLine, read_unit_lines
 
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked", "unit-bad")
-_REMEDY = "Correct or remove {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart"
-
-
-def _drop_ins(snapshot: Snapshot) -> tuple[UnitLine, ...]:
-    """The lines of the drop-ins with a value, the last one first: it is the one that counts."""
-    own = snapshot.service.get("FragmentPath", "")
-    lines = read_unit_lines(snapshot.layout, snapshot.service)
-    return tuple(each for each in reversed(tuple(lines)) if each.path != own and each.value)
 
 
 CONDITION = Cause(
     "unit-condition",
     "A condition in a drop-in is not met, so systemd does not start the service. It reports no failure.",
-    _REMEDY,
+    CORRECT_LINE,
     requires=_REQUIRES,
 )
 
@@ -40,7 +31,7 @@ def detect_unit_condition(snapshot: Snapshot) -> Iterator[Finding]:
     asked = any(snapshot.service.get(f"{kind}Timestamp") for kind in kinds)
     if snapshot.is_active or not asked:
         return
-    lines = [each for each in _drop_ins(snapshot) if each.name.startswith(tuple(kinds))]
+    lines = [each for each in drop_ins(snapshot) if each.name.startswith(tuple(kinds))]
     shown = "; ".join(f"{each.where}: {each.name}={each.value}" for each in lines)
     if lines:
         yield CONDITION.finding(shown, where=lines[0].where)
@@ -50,7 +41,7 @@ DEPENDENCY = Cause(
     "unit-dependency",
     "A drop-in makes the service depend on a unit that is missing, does not run or does not become active, so systemd"
     " does not start the service.",
-    _REMEDY,
+    CORRECT_LINE,
     requires=_REQUIRES,
 )
 #: Settings whose units must be active, and those for which the start waits (systemd.unit(5)).
@@ -64,7 +55,7 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.is_active:
         return
     is_waiting = snapshot.service.get("Job", "0") not in ("", "0")
-    for each in _drop_ins(snapshot):
+    for each in drop_ins(snapshot):
         if each.section != "[Unit]" or each.name not in (*_NEEDS, _WAITS):
             continue
         for name in each.value.split()[:_MAX_UNITS]:
@@ -83,7 +74,7 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
 SETTING = Cause(
     "unit-drop-in",
     "The service fails, and a drop-in has a setting that can make it fail in this way.",
-    _REMEDY,
+    CORRECT_LINE,
     requires=_REQUIRES,
     caused_by=("unit-dependency", "unit-overridden", "unit-root", "environment-unloadable"),
 )
@@ -119,15 +110,7 @@ _BY_STATUS = {
     220: ("Personality",),
     224: ("PAM",),
     225: ("PrivateNetwork", "NetworkNamespace"),
-    226: (
-        *_MOUNTS,
-        "Protect",
-        "Private",
-        "RestrictNamespaces",
-        "StateDirectory",
-        "RuntimeDirectory",
-        "CacheDirectory",
-    ),
+    226: _MOUNTS,
     228: ("SystemCall",),
     229: ("SELinux",),
     231: ("AppArmor",),
@@ -147,7 +130,7 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
     if found is None or (snapshot.is_active and int(snapshot.service.get("NRestarts") or "0") < _LOOP):
         return
     names = _BY_STATUS.get(found.status, ()) if found.result == "exit-code" else _BY_RESULT.get(found.result, ())
-    lines = [each for each in _drop_ins(snapshot) if each.section == "[Service]" and each.name.startswith(names)]
+    lines = [each for each in drop_ins(snapshot) if each.section == "[Service]" and each.name.startswith(names)]
     if names and lines:
         shown = "; ".join(f"{each.where}: {each.name}={each.value[:80]}" for each in lines)
         yield SETTING.finding(f"{shown}; {contract.SERVICE}: {found}", where=lines[0].where)

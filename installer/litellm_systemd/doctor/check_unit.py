@@ -20,7 +20,7 @@ from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import StartError, blamed, find_crash, find_start_error
 from litellm_systemd.errors import PermissionDenied
-from litellm_systemd.host.effective import read_unit_lines
+from litellm_systemd.host.effective import UnitLine, read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.state import Action, Verb
@@ -28,6 +28,8 @@ from litellm_systemd.host.systemctl import Event
 from litellm_systemd.instances.temporary_unit import is_left_over
 from litellm_systemd.report.report import Outcome
 
+#: The remedy for a line of a drop-in.
+CORRECT_LINE = "Correct or remove {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart"
 _SYSTEMD = ("host-systemd-absent", "host-systemd-silent")
 _INSTALLED = (*_SYSTEMD, "files-not-installed")
 
@@ -277,12 +279,17 @@ def _sources(snapshot: Snapshot) -> tuple[Path, ...]:
     return tuple(snapshot.layout.real(path) for path in paths if path)
 
 
-def drop_in_lines(snapshot: Snapshot, unit: str = contract.SERVICE) -> tuple[tuple[str, str, str], ...]:
-    """The assignments in the drop-ins of a unit as `(FILE:LINE, name, value)`, the last one first."""
+def drop_ins(snapshot: Snapshot, unit: str = contract.SERVICE) -> tuple[UnitLine, ...]:
+    """The assignments in the drop-ins of a unit, the last one first: it is the one that counts."""
     properties = _properties(snapshot, unit)
-    lines = tuple(read_unit_lines(snapshot.layout, properties))
     own = properties.get("FragmentPath", "")
-    return tuple((each.where, each.name, each.value) for each in reversed(lines) if each.path != own and each.value)
+    lines = tuple(read_unit_lines(snapshot.layout, properties))
+    return tuple(each for each in reversed(lines) if each.path != own and each.value)
+
+
+def drop_in_lines(snapshot: Snapshot, unit: str = contract.SERVICE) -> tuple[tuple[str, str, str], ...]:
+    """As `drop_ins`, each as `(FILE:LINE, name, value)`."""
+    return tuple((each.where, each.name, each.value) for each in drop_ins(snapshot, unit))
 
 
 def find_line(sources: tuple[Path, ...], name: str) -> str:
@@ -401,7 +408,7 @@ def _describe(snapshot: Snapshot, found: ServiceExit) -> tuple[str, Outcome]:
 def _last_error(snapshot: Snapshot) -> str:
     """The last error of the start that failed, to be appended to a sentence, and the drop-ins that may explain it."""
     error = _start_error(snapshot)
-    settings = [f"{where} {name}={value}" for where, name, value in drop_in_lines(snapshot) if value][:3]
+    settings = [f"{where} {name}={value}" for where, name, value in drop_in_lines(snapshot)][:3]
     drop_ins = f"; drop-ins: {', '.join(settings)}" if settings else ""
     return (f"; last error: {error}" if error else "") + _crash(snapshot) + drop_ins[:_MAX_DROP_INS]
 
@@ -487,12 +494,8 @@ def detect_unit_start_error(snapshot: Snapshot) -> Iterator[Finding]:
     remedy = error.known.remedy.format_map(values | dict(error.groups))
     means = error.known.means
     if where:
-        means, remedy = f"{where}: {setting}: {means}", _CORRECT.format(where=where)
+        means, remedy = f"{where}: {setting}: {means}", CORRECT_LINE.format(where=where)
     yield START_ERROR.finding(f"{means}: {error}{_crash(snapshot)}", remedy=remedy)
-
-
-#: For a line of a drop-in.
-_CORRECT = "Correct or remove {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart"
 
 
 START_LIMIT = Cause(
@@ -587,7 +590,7 @@ def detect_unit_killed(snapshot: Snapshot) -> Iterator[Finding]:
         names = _SETTINGS_OF_SIGNALS.get(name, ())
         where = next((where for where, name, _ in drop_in_lines(snapshot) if name in names), "")
         if where:
-            evidence, remedy = f"{where}: {evidence}", _CORRECT.format(where=where)
+            evidence, remedy = f"{where}: {evidence}", CORRECT_LINE.format(where=where)
         yield KILLED.finding(evidence, outcome=outcome, remedy=remedy)
 
 
