@@ -10,7 +10,7 @@ import pytest
 
 from litellm_systemd.cli import run_command
 from litellm_systemd.commands.releases import NEWEST, UpgradeTarget, upgrade
-from litellm_systemd.errors import CommandError, InstallerError, Unavailable
+from litellm_systemd.errors import CommandError, InputError, InstallerError, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases import newest, source
 from litellm_systemd.releases.changes import list_changes
@@ -141,6 +141,17 @@ def test_version_of_litellm_is_optional(
     monkeypatch.setattr("litellm_systemd.commands.releases.upgrade", remember)
     assert run_command(["upgrade", *arguments]) == 0
     assert found == [target]
+
+
+@pytest.mark.usefixtures("as_root")
+def test_upgrade_with_a_lost_key(tmp_path: Path) -> None:
+    """An environment file that loses the master key stops an upgrade before a release is fetched or built."""
+    layout = host(tmp_path, checkout="/srv/my checkout")
+    path = layout.real(layout.environment_file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('A="1\nLITELLM_MASTER_KEY="sk-mine"\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"litellm\.env:1: the value of A .* LITELLM_MASTER_KEY in there is not set"):
+        upgrade(layout, UpgradeTarget())
 
 
 @pytest.mark.usefixtures("as_root")

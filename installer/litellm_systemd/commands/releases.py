@@ -95,6 +95,7 @@ def upgrade(
     was nothing to do.
 
     Raises:
+        InputError: a line of the environment file loses a variable.
         InstallerError: the release can't be fetched or built, or does not work. The service was not changed.
         Unavailable: no version was given, and the current release was installed from a checkout.
     """
@@ -103,6 +104,7 @@ def upgrade(
     current = _require_current(layout)
     scratch_folder = tempfile.TemporaryDirectory(prefix="litellmctl-")
     with changing(layout, "upgrade", say, wait=wait) as executor, scratch_folder as scratch:
+        read_environment_file(layout)  # the install would refuse an unusable one, but only after the build
         if target.litellm == NEWEST:
             litellm = read_release(layout, current).litellm or pinned_version(current_lock(), "litellm")
             newest = fetch_newest_litellm(litellm, Path(scratch), say)
@@ -161,7 +163,7 @@ def rollback(
 
     Raises:
         UsageError: there is no such release.
-        InputError: it has a LiteLLM that is refused.
+        InputError: it has a LiteLLM that is refused, or a line of the environment file loses a variable.
         Unavailable: its Python was removed, it does not know what the environment uses, or it is damaged and cannot
             be built again.
     """
@@ -175,6 +177,7 @@ def rollback(
             f"release {chosen.identifier} needs {python}, which was removed",
             "'litellmctl upgrade' builds a new one.",
         )
+    read_environment_file(layout)
     if find_damage(layout, chosen.identifier):
         with changing(layout, "rollback", say):
             build_release(layout, release_source(layout, chosen.identifier), say)
