@@ -83,6 +83,8 @@ def test_not_text(value: str) -> None:
         ("# C:\\\nPORT=4000\n", 1, "the comment ends with a backslash", ("PORT",)),
         ("B=2\nexport A=1\n", 2, "'export' makes the name of A invalid", ("A",)),
         ("\ufeffA=1\n", 1, "a byte order mark makes the name of A invalid", ("A",)),
+        ("B=2\n\u00a0A=1\n", 2, "a character that is not ASCII makes the name of A invalid", ("A",)),
+        ("B=2\nA\u200b=1\n", 2, "a character that is not ASCII makes the name of A invalid", ("A",)),
         ("MY-KEY=1\n", 1, "'MY-KEY' is not a valid name", ()),
         ("A=1\njunk\n", 2, "not an assignment", ()),
         ("A=1\nA=2\n", 2, "A is set again, and overrides line 1", ()),

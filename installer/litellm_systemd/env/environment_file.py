@@ -15,7 +15,8 @@ _SPACE = " \t"
 # A repeated group remembers each of its matches: the runs of plain characters are outside of the groups or one match.
 # One statement: a comment, a line without "=" (dropped, as systemd does), or a name up to its "=".
 _HEAD = re.compile(
-    r"\s*(?:(?P<comment>[#;][^\n\r\\]*(?:\\.[^\n\r\\]*)*\\?)|(?P<name>[^=\n\r]*)=|(?P<dropped>[^=\n\r]*))", re.DOTALL
+    r"[ \t\n\r]*(?:(?P<comment>[#;][^\n\r\\]*(?:\\.[^\n\r\\]*)*\\?)|(?P<name>[^=\n\r]*)=|(?P<dropped>[^=\n\r]*))",
+    re.DOTALL,
 )
 _QUOTED = re.compile(
     r"[ \t]*(?:'(?P<single>[^']*)(?P<end>'?)|\"(?P<double>[^\"\\]*(?:\\.[^\"\\]*)*)(?P<end2>\"?))", re.DOTALL
@@ -25,6 +26,8 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 #: An assignment on a line of its own inside quotes or a comment.
 _SWALLOWED = re.compile(r"[\n\r][ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=")
 _BOM = "\ufeff"
+#: A valid name after `export`, or with characters around it that an editor may not show.
+_MISTYPED = re.compile(r"[^\x21-\x7e]*(?:(export)[^\x21-\x7e]+)?([A-Za-z_][A-Za-z0-9_]*)[^\x21-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def read_environment_text(text: str) -> EnvironmentFile:
     position, line, counted = 0, 1, 0
     while match := _HEAD.match(text, position):
         # Counted step by step: from the start each time would take quadratic time.
-        begin = match.end() - len(match[0].lstrip())
+        begin = match.end() - len(match[0].lstrip(" \t\n\r"))
         line, counted = line + text.count("\n", counted, begin), begin
         position = match.end()
         if match["comment"] and (lost := tuple(_SWALLOWED.findall(match["comment"]))):
@@ -111,13 +114,14 @@ def _is_overridden(fault: Fault, values: dict[str, str]) -> bool:
 
 
 def _invalid_name(line: int, name: str) -> Fault:
-    plain = name.removeprefix(_BOM).removeprefix("export").strip()
-    lost = (plain,) if _NAME.fullmatch(plain) else ()
+    mistyped = _MISTYPED.fullmatch(name)
+    if mistyped is None:
+        return Fault(line, f"{name[:40]!r} is not a valid name of a variable, and the line is ignored")
+    export, plain = mistyped.groups()
+    cause = "'export'" if export else "a character that is not ASCII"
     if name.startswith(_BOM):
-        return Fault(line, f"a byte order mark makes the name of {plain} invalid, and the line is ignored", lost)
-    if lost:
-        return Fault(line, f"'export' makes the name of {plain} invalid, and the line is ignored", lost)
-    return Fault(line, f"{name[:40]!r} is not a valid name of a variable, and the line is ignored")
+        cause = "a byte order mark"
+    return Fault(line, f"{cause} makes the name of {plain} invalid, and the line is ignored", (plain,))
 
 
 def _unclosed(line: int, name: str, swallowed: str, last: int) -> Fault:
