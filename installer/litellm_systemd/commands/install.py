@@ -247,11 +247,13 @@ def _change_notes(plan: Plan) -> Iterator[str]:
 
 def _next_notes(layout: Layout, prepared: InstallPlan) -> Iterator[str]:
     """After the first install, what the user has now."""
-    if not prepared.host.manifest:
-        yield (
-            f"Base URL: {prepared.service.settings.base_url}. To print the key: {key_command(layout)}. To connect a"
-            " client: sudo litellmctl client"
-        )
+    settings = prepared.service.settings
+    if prepared.host.manifest:
+        return
+    yield f"Base URL: {settings.base_url}"
+    if settings.generated_key is None:  # otherwise `_key_notes` has the command
+        yield f"To print the key: {key_command(layout)}"
+    yield "To connect a client: sudo litellmctl client"
 
 
 def _key_notes(layout: Layout, settings: Settings) -> tuple[str, ...]:
