@@ -1,6 +1,6 @@
 """Broken hosts for `doctor`: a script that breaks a healthy host, and the cause that doctor must find.
 
-A box has no memory controller, so SIGKILL simulates the OOM killer. A box shares the clock of its host, so a unit
+A box may not use the memory controller, so SIGKILL simulates the OOM killer. It shares the clock of its host, so a unit
 file with a future time simulates a clock that was set back.
 """
 
@@ -291,6 +291,13 @@ BROKEN = {
         drop_in("ExecStart=", "ExecStart=/usr/bin/sleep 1000"),
         "unit-overridden",
         "mine.conf:3",
+        NO_DROP_IN,
+        outcome="warning",
+    ),
+    "memory limit that nothing enforces": BrokenHost(
+        drop_in("MemoryMax=50M"),
+        "host-cgroup-memory",
+        "mine.conf:2: MemoryMax=52428800, but ",
         NO_DROP_IN,
         outcome="warning",
     ),

@@ -131,17 +131,26 @@ NO_MEMORY_CONTROLLER = Cause(
 @detects(NO_MEMORY_CONTROLLER)
 def detect_host_cgroup_memory(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a memory limit that is not enforced."""
+    missing = _missing_controller(snapshot)
+    # Without a drop-in the service's own limit of its workers is enough.
+    drop_ins = tuple(snapshot.layout.real(path) for path in snapshot.service.get("DropInPaths", "").split())
+    for name in ("MemoryMax", "MemoryHigh"):
+        where, limit = find_line(drop_ins, name), snapshot.service.get(name, "")
+        if missing and limit != "infinity" and where.rpartition(":")[2].isdigit():
+            yield NO_MEMORY_CONTROLLER.finding(f"{where}: {name}={limit}, but {missing}")
+
+
+def _missing_controller(snapshot: Snapshot) -> str:
+    """Why the kernel enforces no memory limit; empty if it does."""
+    # A container may see the controllers of its host without being allowed to use them.
+    used, is_counted = snapshot.service.get("MemoryCurrent", ""), snapshot.service.get("MemoryAccounting") == "yes"
+    if snapshot.is_active and is_counted and not used.isdigit():
+        return f"systemd cannot read how much the service uses (MemoryCurrent={used})"
     controllers = Path("/sys/fs/cgroup/cgroup.controllers")
     has_controller = Path("/sys/fs/cgroup/memory").is_dir() or (
         controllers.exists() and "memory" in controllers.read_text(encoding="ascii").split()
     )
-    # Without a drop-in the service's own limit of its workers is enough.
-    drop_ins = tuple(snapshot.layout.real(path) for path in snapshot.service.get("DropInPaths", "").split())
-    for name in ("MemoryMax", "MemoryHigh"):
-        where = find_line(drop_ins, name)
-        if where.rpartition(":")[2].isdigit() and not has_controller:
-            limit = f"{name}={snapshot.service.get(name, '')}"
-            yield NO_MEMORY_CONTROLLER.finding(f"{where}: {limit}, but /sys/fs/cgroup has no memory controller")
+    return "" if has_controller else "/sys/fs/cgroup has no memory controller"
 
 
 MEMORY = Cause(

@@ -43,6 +43,8 @@ PROPERTIES = (
         "WatchdogUSec",
         "MemoryMax",
         "MemoryHigh",
+        "MemoryCurrent",
+        "MemoryAccounting",
         "IPAddressDeny",
         "IPAddressAllow",
     ),
