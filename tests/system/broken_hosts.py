@@ -1,7 +1,7 @@
 """Broken hosts for `doctor`: a script that breaks a healthy host, and the cause that doctor must find.
 
-A box may not use the memory controller, so SIGKILL simulates the OOM killer. It shares the clock of its host, so a unit
-file with a future time simulates a clock that was set back.
+A box may not use the memory controller, so SIGKILL simulates the OOM killer. A box shares the clock of its host, so a
+unit file with a future time simulates a clock that was set back.
 """
 
 from __future__ import annotations
@@ -300,6 +300,18 @@ BROKEN = {
         "mine.conf:2: MemoryMax=52428800, but ",
         NO_DROP_IN,
         outcome="warning",
+    ),
+    "type that does not wait": BrokenHost(
+        drop_in("Type=simple") + "; systemctl stop litellm; systemctl start litellm",
+        "unit-overridden",
+        "mine.conf:2: Type=simple",
+        f"{NO_DROP_IN}; systemctl restart litellm",
+    ),
+    "configuration hidden by the sandbox": BrokenHost(
+        drop_in("InaccessiblePaths=/etc/litellm") + "; ! systemctl restart litellm",
+        "unit-start-error",
+        f"{DROP_INS}/mine.conf:2: InaccessiblePaths=/etc/litellm: ",
+        f"{NO_DROP_IN}; {START}",
     ),
     "unit without a command": BrokenHost(drop_in("ExecStart="), "unit-bad", "bad-setting", NO_DROP_IN),
     "two commands": BrokenHost(

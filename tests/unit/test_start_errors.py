@@ -54,6 +54,7 @@ SYSTEMD = journal(
         ("OSError: [Errno 30] Read-only file system: '/var/lib/litellm/x'", "read-only", "OSError: [Errno 30]"),
         ("OSError: [Errno 28] No space left on device", "is full", "OSError: [Errno 28]"),
         ("RuntimeError: can't start new thread", "limit of processes", "RuntimeError"),
+        ("/etc/litellm/config.yaml can't be read. The service runs as litellm.", "read the configuration", "/etc"),
         ("EOFError: marshal data too short", "release or of its Python is missing or damaged", "EOFError"),
         ("litellm.service: Failed at step EXEC spawning /x: Permission denied", "cannot execute the Python", ""),
         ("Failed to set up mount namespacing: /srv/x: No such file or directory", "cannot create the sandbox", ""),

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, SERVING_HTTPS
-from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
+from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS, control_socket
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import Settings
@@ -35,6 +35,7 @@ SILENT = Cause(
     " place. Its workers may continue to serve; the watchdog kills it after WATCHDOG_TIMEOUT seconds.",
     "sudo systemctl restart litellm",
     requires=_REQUIRES,
+    caused_by=("unit-overridden",),
 )
 
 
@@ -50,7 +51,7 @@ def detect_service_silent(snapshot: Snapshot) -> Iterator[Finding]:
         process = f"the main process {snapshot.service['MainPID']} is {_state(snapshot)}"
         # Any cleaner of /run can remove it. The processes then serve on, but no command reaches them.
         path = f"{RUNTIME_DIRECTORY}/{CONTROL_SOCKET}"
-        is_gone = not snapshot.layout.real(path).exists()
+        is_gone = not control_socket(snapshot).exists()
         reason = f"{path} was removed while the service runs" if is_gone else f"no response on {path}"
         yield SILENT.finding(f"{reason}; {process}")
 

@@ -270,7 +270,15 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
         found = snapshot.service.get(name, value)
         if value not in found:
             where = find_line(_sources(snapshot), name)
-            yield OVERRIDDEN.finding(f"{where}: {name}={found[:80]}", outcome=outcome, where=where)
+            # With another type the service is active long before it can answer.
+            is_early = name == "Type" and snapshot.is_active and not control_socket(snapshot).exists()
+            final = Outcome.FAILED if is_early else outcome
+            yield OVERRIDDEN.finding(f"{where}: {name}={found[:80]}", outcome=final, where=where)
+
+
+def control_socket(snapshot: Snapshot) -> Path:
+    """The socket on which the main process answers commands."""
+    return snapshot.layout.real(f"{contract.RUNTIME_DIRECTORY}/{contract.CONTROL_SOCKET}")
 
 
 def _sources(snapshot: Snapshot) -> tuple[Path, ...]:

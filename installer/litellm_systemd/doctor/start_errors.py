@@ -91,6 +91,12 @@ KNOWN_ERRORS = (
         "sudoedit {path}    # correct what the message names; then: sudo litellmctl start",
     ),
     KnownError(
+        r"/etc/litellm/\S+ can't be read\. The service runs as",
+        "The user litellm, or the sandbox of the service, cannot read the configuration",
+        "sudo litellmctl doctor --fix    # if it finds no wrong mode or owner: systemctl cat litellm",
+        (*_PATHS, "User", "Group", "SupplementaryGroups"),
+    ),
+    KnownError(
         r"No module named '?(?P<module>[\w.]+)",
         "A Python package or module is missing",
         _DAMAGED,
