@@ -161,7 +161,7 @@ ON_ROLE = {
         RESOLVED,
     ),
     "sandbox that blocks": BrokenHost(
-        drop_in("PrivateNetwork=yes"), "network-sandbox", "it works outside of the sandbox", NO_DROP_IN
+        drop_in("PrivateNetwork=yes"), "network-sandbox", "mine.conf:2: PrivateNetwork=yes: ", NO_DROP_IN
     ),
 }
 

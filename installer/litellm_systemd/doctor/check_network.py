@@ -24,7 +24,7 @@ from litellm_systemd.aws import credentials
 from litellm_systemd.bedrock.models import default_endpoint
 from litellm_systemd.command import minimal_environment, run, runtime_argv
 from litellm_systemd.doctor.check_configuration import lint_findings, merge_items
-from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS
+from litellm_systemd.doctor.check_unit import CORRECT_LINE, STARTUP_BLOCKERS, drop_in_lines
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env import variables
@@ -353,9 +353,12 @@ SANDBOX = Cause(
     "network-sandbox",
     "The host can connect to an AWS endpoint, but the service cannot from inside its sandbox: a drop-in or a firewall"
     " rule for its user blocks it.",
-    "systemctl cat litellm | grep -nE 'IPAddress|RestrictAddress|PrivateNetwork'    # shows which setting blocks it",
+    "{remedy}",
     requires=_REQUIRES,
 )
+#: The start of the names of the settings of a unit that can block connections (systemd.exec(5)).
+_BLOCKING = ("IPAddress", "RestrictAddress", "RestrictNetwork", "PrivateNetwork", "NetworkNamespace", "SocketBind")
+_SEARCH = "systemctl cat litellm | grep -nE 'IPAddress|RestrictAddress|PrivateNetwork'    # one of them blocks it"
 
 
 @detects(SANDBOX)
@@ -365,7 +368,10 @@ def detect_network_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
     for inside, here in zip(results.service, results.here, strict=True):
         if here.is_done and not inside.is_done:
             failure = f"{inside.url}: {inside.stage} of {inside.host} fails {results.where}: {inside.error}"
-            yield SANDBOX.finding(f"{failure}; it works outside of the sandbox")
+            lines = [each for each in drop_in_lines(snapshot) if each[1].startswith(_BLOCKING)]
+            where = "".join(f"{where}: {name}={value[:80]}: " for where, name, value in lines[:1])
+            remedy = CORRECT_LINE.format(where=lines[0][0]) if lines else _SEARCH
+            yield SANDBOX.finding(f"{where}{failure}; it works outside of the sandbox", remedy=remedy)
             return
 
 
