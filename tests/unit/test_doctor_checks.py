@@ -393,6 +393,16 @@ def test_lost_variable(tmp_path: Path) -> None:
     assert "PORT in there is not set" in found
 
 
+def test_ignored_lines(tmp_path: Path) -> None:
+    """Lines that systemd ignores are one finding for each file."""
+    layout = Layout(root=tmp_path)
+    layout.real(layout.environment_file).parent.mkdir(parents=True)
+    layout.real(layout.environment_file).write_text("A=1\n" + "no assignment\n" * 9, encoding="utf-8")
+    (found,) = evidence(detect_environment_syntax, Snapshot(layout))
+    assert found.startswith("/etc/litellm/litellm.env:2: the line is not an assignment")
+    assert found.endswith("; more such lines: 3, 4, 5, 6 and others")
+
+
 @pytest.mark.parametrize(
     ("text", "failed"),
     [

@@ -13,6 +13,7 @@ from litellm_systemd.doctor.check_files import is_readable
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, judge_end
+from litellm_systemd.env.environment_file import Fault
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
 from litellm_systemd.env.variables import MASTER_KEY, SHORT_KEY
@@ -154,9 +155,16 @@ SYNTAX = Cause(
 @detects(SYNTAX)
 def detect_environment_syntax(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect unclosed quotes, invalid names and other lines that systemd ignores or joins."""
+    ignored: dict[str, list[Fault]] = {}
     for path, fault in snapshot.effective.faults:
-        outcome = Outcome.FAILED if fault.lost else Outcome.WARNING
-        yield SYNTAX.finding(f"{path}:{fault.line}: {fault.text}", outcome=outcome, path=path)
+        if fault.lost:
+            yield SYNTAX.finding(f"{path}:{fault.line}: {fault.text}", path=path)
+        else:
+            ignored.setdefault(path, []).append(fault)
+    for path, (first, *others) in ignored.items():
+        lines = ", ".join(str(each.line) for each in others[:_MOST])
+        more = f"; more such lines: {lines}{' and others' if len(others) > _MOST else ''}" if others else ""
+        yield SYNTAX.finding(f"{path}:{first.line}: {first.text}{more}", outcome=Outcome.WARNING, path=path)
 
 
 ENVIRONMENT = Cause(

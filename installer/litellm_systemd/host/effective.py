@@ -187,7 +187,8 @@ class _Environment:
                 read, reason = EnvironmentFile(), "it does not exist"
             if reason and not is_optional:
                 self._unusable.append(UnusableFile(path, reason))
-            self._faults += [(path, fault) for fault in read.faults]
+            else:
+                self._faults += [(path, fault) for fault in read.faults]
             is_safe = is_own or _is_trusted(self._layout.real(path))
             for name, value in read.values.items():
                 if is_safe or not _RUNS_CODE.fullmatch(name):
