@@ -301,6 +301,12 @@ BROKEN = {
         NO_DROP_IN,
         outcome="warning",
     ),
+    "command before the service that fails": BrokenHost(
+        f"{drop_in('ExecStartPre=/usr/bin/test -f /etc/none')}; {FAIL}",
+        "unit-drop-in",
+        f"{DROP_INS}/mine.conf:2: ExecStartPre=/usr/bin/test -f /etc/none; litellm.service: Control process exited, ",
+        f"{NO_DROP_IN}; {START}",
+    ),
     "type that does not wait": BrokenHost(
         drop_in("Type=simple") + "; systemctl stop litellm; systemctl start litellm",
         "unit-overridden",

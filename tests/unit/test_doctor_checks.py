@@ -25,6 +25,7 @@ from litellm_systemd.doctor.check_configuration import (
     detect_environment_unusable,
     merge_items,
 )
+from litellm_systemd.doctor.check_drop_ins import failed_command
 from litellm_systemd.doctor.check_files import detect_files_gone, is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
 from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
@@ -67,6 +68,14 @@ def test_the_last_exit_is_read_from_the_journal() -> None:
     assert read_exit(KILLED, 0) == ServiceExit("signal", 9)
     assert read_exit((*KILLED, *later), 0) == ServiceExit("exit-code", 78)
     assert read_exit(KILLED, 150) is None
+
+
+def test_failed_command_of_the_last_start() -> None:
+    """A command before the service that failed is named, but not one of an earlier start."""
+    starting = "7d4958e842da4a758f6c1cdc7b36dcc5"
+    assert failed_command((event(99, "Starting", starting), *KILLED)) == KILLED[1].message
+    later = (event(200, "Starting", starting), event(201, "Failed with result 'exit-code'.", FAILED, UNIT_RESULT="x"))
+    assert failed_command((event(99, "Starting", starting), *KILLED, *later)) == ""
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.check_unit import CORRECT_LINE, drop_ins, find_exit
+from litellm_systemd.doctor.check_unit import CORRECT_LINE, drop_ins, failed_start_times, find_exit
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.host.systemctl import Event
 
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked", "unit-bad")
 
@@ -119,6 +120,8 @@ _BY_STATUS = {
     239: ("CacheDirectory",),
     243: ("LoadCredential", "SetCredential", "ImportCredential"),
 }
+#: The commands before and after that of the service.
+_COMMANDS = ("ExecStartPre", "ExecStartPost")
 #: As often as this, restarts are a loop: the service runs only for a moment.
 _LOOP = 3
 
@@ -130,7 +133,20 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
     if found is None or (snapshot.is_active and int(snapshot.service.get("NRestarts") or "0") < _LOOP):
         return
     names = _BY_STATUS.get(found.status, ()) if found.result == "exit-code" else _BY_RESULT.get(found.result, ())
+    if found.result in ("exit-code", "signal") and (control := failed_command(snapshot.events)):
+        commands = [each for each in drop_ins(snapshot) if each.name in _COMMANDS and not each.value.startswith("-")]
+        if commands:
+            shown = "; ".join(f"{each.where}: {each.name}={each.value[:80]}" for each in commands)
+            yield SETTING.finding(f"{shown}; {control}", where=commands[0].where)
+            return
     lines = [each for each in drop_ins(snapshot) if each.section == "[Service]" and each.name.startswith(names)]
     if names and lines:
         shown = "; ".join(f"{each.where}: {each.name}={each.value[:80]}" for each in lines)
         yield SETTING.finding(f"{shown}; {contract.SERVICE}: {found}", where=lines[0].where)
+
+
+def failed_command(events: tuple[Event, ...]) -> str:
+    """Systemd's message that a command before or after that of the service failed at the last start; may be empty."""
+    begin, end = failed_start_times(events)
+    failed = (event for event in events if begin <= event.when < end and " Control process exited" in event.message)
+    return next((event.message for event in failed), "")
