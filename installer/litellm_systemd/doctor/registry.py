@@ -98,4 +98,18 @@ def _stopped_service(snapshot: Snapshot) -> Iterator[str]:
         yield f"{contract.SERVICE} is stopped (it did not fail) and {at_boot}. To start it: sudo litellmctl start"
 
 
-_SOURCES: tuple[Callable[[Snapshot], Iterator[str]], ...] = (_change_in_progress, _edited_files, _stopped_service)
+def _starting_service(snapshot: Snapshot) -> Iterator[str]:
+    if is_booted() and snapshot.unit(contract.SERVICE).active == "activating":
+        step = f" ({snapshot.service['StatusText']})" if snapshot.service.get("StatusText") else ""
+        yield (
+            f"{contract.SERVICE} is not active yet{step}. If it stays so, a reason may be in: sudo litellmctl logs"
+            " --errors"
+        )
+
+
+_SOURCES: tuple[Callable[[Snapshot], Iterator[str]], ...] = (
+    _change_in_progress,
+    _edited_files,
+    _stopped_service,
+    _starting_service,
+)
