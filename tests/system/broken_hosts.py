@@ -307,12 +307,6 @@ BROKEN = {
         f"{DROP_INS}/mine.conf:2: ExecStartPre=/usr/bin/test -f /etc/none; litellm.service: Control process exited, ",
         f"{NO_DROP_IN}; {START}",
     ),
-    "type that does not wait": BrokenHost(
-        drop_in("Type=simple") + "; systemctl stop litellm; systemctl start litellm",
-        "unit-overridden",
-        "mine.conf:2: Type=simple",
-        f"{NO_DROP_IN}; systemctl restart litellm",
-    ),
     "configuration hidden by the sandbox": BrokenHost(
         drop_in("InaccessiblePaths=/etc/litellm") + "; ! systemctl restart litellm",
         "unit-start-error",
