@@ -70,3 +70,9 @@ def test_pipe() -> None:
     argv = (sys.executable, "-c", VERB.format(verbose=True, pause=0))
     done = subprocess.run(argv, env={**os.environ, "TERM": "xterm"}, capture_output=True, check=True, text=True)
     assert (done.stderr, done.stdout) == ("  starting the service\n  memory is short\n", "serves\n")
+
+
+def test_elapsed_time_on_a_narrow_terminal() -> None:
+    """A step that is longer than the line is cut, and its elapsed time is not."""
+    written = run_on_terminal(verbose=False, pause=1.3, environ={"COLUMNS": "12", "CI": "", "NO_COLOR": ""})
+    assert "\r\x1b[K  veri, 1 s" in written

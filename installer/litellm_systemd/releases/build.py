@@ -130,7 +130,7 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
     wanted = scratch / LOCK
     wanted.write_text(render_lock(parse_lock(source.lock)), encoding="utf-8")
     given = _keep_wheels(source, venv.folder, materials.others)
-    pace = "seconds, or a minute when packages must be fetched" if venv.uv else "a minute or more"
+    pace = "seconds to minutes" if venv.uv else "a minute or more"
     say(Step(f"building the release with {venv.maker} (about 700 MB; {pace})"))
     install_lock(venv, wanted, materials.others, given, additions_of(source.lock))
     install_wheel(venv, sdnotify_wheel())

@@ -76,7 +76,10 @@ class Progress:
                 now = detail()
             elapsed = f"{time.monotonic() - began:.0f} s"
             complete = ", ".join(filter(None, (text, elapsed, now)))
-            self._show(complete if len(complete) <= _columns() or not now else f"{elapsed}, {now}")
+            if len(complete) > _columns():
+                room = max(0, _columns() - len(elapsed) - 2)
+                complete = f"{elapsed}, {now}" if now else f"{text[:room]}, {elapsed}"
+            self._show(complete)
         self._write(_CLEAR)
 
     def _show(self, text: str) -> None:
