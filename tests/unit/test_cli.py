@@ -110,6 +110,14 @@ def test_errors(
     assert "Traceback" not in err
 
 
+def test_damaged_beyond_verification(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An error of a cut module that the verification needs as well is damage, whatever its type, and no defect."""
+    monkeypatch.setattr(status, "status", failing(NameError("name 'x' is not defined")))
+    monkeypatch.setitem(sys.modules, "litellm_systemd.releases.integrity", None)
+    assert run_command(["status"]) == 69
+    assert "is damaged: a module cannot be imported (NameError: " in capsys.readouterr().err
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --debug an error has its Python traceback."""
     monkeypatch.setattr(status, "status", failing(RuntimeError("boom")))

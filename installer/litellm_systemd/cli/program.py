@@ -5,6 +5,7 @@ Each verb imports what it needs when it runs, so that --help stays fast.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -116,12 +117,12 @@ def _run(arguments: list[str]) -> int:
 
 def _damage_behind(error: Exception) -> Unavailable | None:
     """The damage of the release that litellmctl runs from, which no verb expected. None for a defect."""
-    try:
+    damage = "a module cannot be imported"
+    with contextlib.suppress(Exception):  # so damaged that it cannot be verified
         from litellm_systemd.releases.integrity import find_own_damage
 
+        damage = damage if isinstance(error, (ImportError, SyntaxError, EOFError)) else ""
         damage = find_own_damage()
-    except Exception:  # so damaged that it cannot be verified
-        damage = "a module cannot be imported" if isinstance(error, (ImportError, SyntaxError, EOFError)) else ""
     if not damage:
         return None
     text = f"{type(error).__name__}: {error}"
