@@ -229,8 +229,9 @@ ensure_litellmctl() {
     printf '#!/bin/sh\n' >"$TMPDIR/try" && chmod +x "$TMPDIR/try"
     "$TMPDIR/try" 2>/dev/null || fail "$IO_ERROR" "${BOOTSTRAP%/*} is on a file system that is mounted with noexec:" \
         "no program can run there. Mount it without noexec"
-    # A venv of an interrupted run has incomplete packages.
-    if [[ ! -e $BOOTSTRAP/made-from || $(version_of "$BOOTSTRAP/bin/python") != "$(version_of "$python")" ]]; then
+    # A venv of an interrupted run has incomplete packages. One that uv made has no pip, and sudo's PATH may lack that uv.
+    if [[ ! -e $BOOTSTRAP/made-from || $(version_of "$BOOTSTRAP/bin/python") != "$(version_of "$python")" ]] ||
+        ! { command -v uv || "$BOOTSTRAP/bin/python" -c 'import pip'; } &>/dev/null; then
         rm -rf "$BOOTSTRAP"
         if command -v uv >/dev/null; then
             logged "creating $BOOTSTRAP" uv venv --quiet --python "$python" "$BOOTSTRAP"

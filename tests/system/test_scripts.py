@@ -45,6 +45,10 @@ def test_quickstart_from_a_bundle(box: Box) -> None:
     # PATH has no uv, and HOME has neither a cache nor pip's settings.
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/srv"}
     argv = (str(SCRIPTS / "quickstart.sh"), "--bundle", str(own_bundle()))
+    # What an earlier run with uv leaves: a venv without pip.
+    bootstrap = "/opt/litellm-systemd/bootstrap"
+    box.run(("/usr/bin/python3", "-m", "venv", "--without-pip", bootstrap))
+    box.write(f"{bootstrap}/made-from", "an earlier checkout")
     first = box.run(argv, env=environment, timeout=1200)
     assert "checks passed" in first.stdout
     assert " by pip, " in " ".join(box.run(("/usr/local/bin/litellmctl", "releases", "list")).stdout.split())
