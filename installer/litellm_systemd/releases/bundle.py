@@ -16,7 +16,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from litellm_systemd.command import inherited_environment, run
-from litellm_systemd.errors import InputError, InstallerError
+from litellm_systemd.errors import CommandError, InputError, InstallerError
 from litellm_systemd.releases.archive import (
     LOCK,
     WHEELS,
@@ -39,9 +39,11 @@ from litellm_systemd.releases.requirements_lock import (
 )
 from litellm_systemd.releases.sbom import build_sbom, packed_package
 from litellm_systemd.releases.source import (
+    INDEX_HINT,
     Materials,
     Source,
     code_digest,
+    find_cause,
     find_source,
     reachable_python,
     read_wheel,
@@ -187,7 +189,11 @@ def _fetch(
     abis = tuple(word for abi in _abis(target) for word in ("--abi", abi))
     platforms = tuple(word for name in _platforms(target) for word in ("--platform", name))
     argv = (*pip, "download", *options, *version, *abis, *platforms, "--requirement", str(wanted))
-    run(argv, environment=inherited_environment(), timeout=3600)
+    try:
+        run(argv, environment=inherited_environment(), timeout=3600, hint=INDEX_HINT)
+    except CommandError as error:
+        error.message = f"the packages can't be fetched: {find_cause(error)}"
+        raise
 
 
 def _abis(target: Target) -> tuple[str, ...]:
