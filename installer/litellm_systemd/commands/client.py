@@ -76,7 +76,7 @@ def list_clients() -> Report:
         for each in CLIENTS
     )
     return Report(
-        "To print the settings of one: litellmctl client NAME",
+        "To print the settings of one: sudo litellmctl client NAME",
         table=Table(("NAME", "CLIENT", "FILES"), rows),
         data={
             "clients": [
@@ -112,7 +112,7 @@ def client(
     """
     found = _find(name)
     if write and not found.files:
-        hint = f"To print what to put into your program: litellmctl client {name}"
+        hint = f"To print what to put into your program: sudo litellmctl client {name}"
         raise UsageError(f"{found.title} has no file of settings to write", hint)
     if write and show_key:
         raise UsageError("--write and --show-key exclude each other", "--write prints differences without the key.")

@@ -260,8 +260,8 @@ def _key_notes(layout: Layout, settings: Settings) -> tuple[str, ...]:
     if settings.generated_key is None:
         return ()
     return (
-        f"{MASTER_KEY.name}={settings.generated_key} was generated for this service and is shown only once. To"
-        f" read it again: {key_command(layout)}",
+        f"{MASTER_KEY.name}={settings.generated_key} was generated for this service. To print it again:"
+        f" {key_command(layout)}",
     )
 
 

@@ -119,7 +119,7 @@ def rotate_key(
             *warnings,
             *notes,
             f"To read the new key: {key_command(layout)}",
-            "To configure a client: litellmctl client",
+            "To configure a client: sudo litellmctl client",
         ),
         data={"changed": True, "overlap": overlap, "until": rotation.until, "active": is_active},
     )

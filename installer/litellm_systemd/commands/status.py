@@ -343,9 +343,7 @@ def require_running(layout: Layout) -> None:
     if found.get("LoadState") == "not-found" or not is_over:
         return
     data = {name: found.get(_PROPERTIES[name], "") for name in ("load", "active", "sub", "result")}
-    raise Unavailable(
-        f"{contract.SERVICE} is {data['active']} ({data['sub']})", describe_next_step({**data, "socket": socket})
-    )
+    raise Unavailable(_describe(data), describe_next_step({**data, "socket": socket}))
 
 
 def diff(layout: Layout) -> Report:
