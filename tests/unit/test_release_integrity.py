@@ -13,6 +13,7 @@ import pytest
 
 from litellm_systemd.errors import MissingError
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.releases import build
 from litellm_systemd.releases.integrity import (
     FILES,
     Verification,
@@ -162,3 +163,17 @@ def test_record_is_one_of_sha256sum(layout: Layout) -> None:
     _flip(folder / MODULE)
     done = subprocess.run(("sh", "-c", script), check=False, capture_output=True, text=True)
     assert done.stdout.splitlines() == [f"{MODULE}: FAILED"]
+
+
+def test_undamaged_release_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build of a release that exists undamaged reads its 700 MB once, and changes nothing."""
+    read: list[str] = []
+
+    def find_damage(_layout: Layout, name: str) -> str:
+        read.append(name)
+        return ""
+
+    monkeypatch.setattr(build, "find_damage", find_damage)
+    monkeypatch.setattr(build, "restore_access", lambda *_: pytest.fail("nothing is to be restored"))
+    assert build._repair_access(Layout(), "1") == ""
+    assert read == ["1"]

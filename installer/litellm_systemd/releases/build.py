@@ -115,8 +115,9 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
 
 def _repair_access(layout: Layout, identifier: str) -> str:
     """Restore the modes of a release, which needs no source, and return the damage that is left."""
-    if find_damage(layout, identifier):
-        restore_access(layout, identifier)
+    if not find_damage(layout, identifier):
+        return ""
+    restore_access(layout, identifier)
     return find_damage(layout, identifier)
 
 
