@@ -27,9 +27,8 @@ class Notifier:
         microseconds = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", "")
         is_ours = microseconds.isdigit() and pid in ("", str(os.getpid()))
-        #: Seconds between two WATCHDOG=1: as few as a short WatchdogSec= needs, and never many. systemd's timer goes
-        #: on while the service is frozen, so what has passed since the last one shortens the pause that is survived.
-        #: None without WatchdogSec=.
+        #: Seconds between two WATCHDOG=1; None without WatchdogSec=. At most one second: systemd's timer continues
+        #: while the service is frozen, so the time since the last WATCHDOG=1 shortens the pause that it survives.
         self.watchdog_interval = min(1.0, int(microseconds) / 1e6 / 4) if is_ours and int(microseconds) else None
         self._status = ""
 
