@@ -522,8 +522,8 @@ _PROVIDERS = (
 )
 
 #: Tried in this order. A message that contains the text of another one comes after it.
-_GENERAL = (*_CLIENTS, *_SERVICE, *_LITELLM, *_UPSTREAM, *_AWS)
-SIGNATURES = (*_GENERAL, *_PROVIDERS, *_SYSTEMD)
+SIGNATURES = (*_CLIENTS, *_SERVICE, *_LITELLM, *_UPSTREAM, *_AWS, *_PROVIDERS, *_SYSTEMD)
+_GENERAL = tuple(one for one in SIGNATURES if one not in (*_PROVIDERS, *_SYSTEMD))
 
 #: What a pattern must not match: links, such as that of LiteLLM to report a bug, and names of models.
 _NO_MESSAGE = re.compile(
