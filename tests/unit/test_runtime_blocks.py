@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 
 import pytest
 
@@ -84,3 +85,20 @@ def test_other_stacks(stack: tuple[Frame, ...], is_short: bool, where: str | Non
     world = World()
     world.add(10.0, stack, is_short=is_short)
     assert [each["where"] for each in world.log.build(10.0)] == [where][: where is not None]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (f"{sys.prefix}/lib/python3/site-packages/litellm/utils.py", False),
+        (asyncio.__file__, False),
+        (options.__file__, False),
+        ("<string>", False),
+        (f"{sys.prefix}-mine/mine.py", True),
+        (f"{sys.base_prefix}/share/mine.py", True),
+        ("/etc/litellm/configs/mine.py", True),
+    ],
+)
+def test_own_code(path: str, expected: bool) -> None:
+    """Code of Python, of the packages and of this package is not the user's, and all other code is."""
+    assert Frame(path, 1, "hook").is_own is expected

@@ -16,9 +16,13 @@ import mmap
 import os
 import re
 import signal
+import sys
+import sysconfig
 from collections.abc import Coroutine, Sequence
 from contextvars import Context, ContextVar
 from typing import Any, NamedTuple
+
+import litellm_systemd
 
 #: The signal on which a worker writes its stack.
 STACK_SIGNAL = signal.SIGUSR1
@@ -30,6 +34,11 @@ _IDLE = bytes(_NUMBER)
 _MAX_STACK = 65536
 #: A line of faulthandler (Python/traceback.c).
 _FRAME = re.compile(r'^  File "([^"]+)", line (\d+) in (.+)$', re.MULTILINE)
+#: Python, the packages of the release, and this package: code that its users did not write.
+_LIBRARIES = (
+    "<",
+    *(f"{folder}/" for folder in {sys.prefix, sysconfig.get_path("stdlib"), *litellm_systemd.__path__}),
+)
 #: The innermost frames that a line in the journal shows.
 _SHOWN_FRAMES = 6
 
@@ -95,6 +104,11 @@ class Frame(NamedTuple):
     path: str
     line: int
     function: str
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the user wrote the code."""
+        return not self.path.startswith(_LIBRARIES)
 
 
 def render_stack(stack: Sequence[Frame]) -> str:

@@ -17,8 +17,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from litellm_systemd.runtime.activity import Frame, render_stack
 
 #: The key in the `state` of an ASGI scope for a request of `verify` that is to be refused.
 IS_EXPECTED = "litellm_systemd.is_expected"
@@ -111,8 +112,6 @@ _MAX_TEXT = 1000
 _MAX_CHAIN, _MAX_FRAMES = 20, 200
 #: Failures that one request holds: a WebSocket may last for hours, and each holds its traceback.
 _MAX_HELD = 20
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
-_LIBRARIES = (sys.prefix, sys.base_prefix, _PACKAGE, "<")
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,21 +325,22 @@ def _connection_error(error: BaseException) -> BaseException | None:
 
 
 def _fetches_for_a_client(error: BaseException) -> bool:
-    return any(name.endswith(_FETCHES) for name, _, _ in _frames(error))
+    return any(frame.path.endswith(_FETCHES) for frame in _frames(error))
 
 
 def _find_own_code(error: BaseException) -> str:
     """The innermost place in the operator's own Python files, such as "mine.py:7 hook"; empty if there is none."""
-    own = [each for each in _frames(error) if each[0].endswith(".py") and not each[0].startswith(_LIBRARIES)]
-    return f"{Path(own[-1][0]).name}:{own[-1][1]} {own[-1][2]}" if own else ""
+    own = [frame for frame in _frames(error) if frame.is_own and frame.path.endswith(".py")]
+    return render_stack(own[-1:])
 
 
-def _frames(error: BaseException) -> Iterator[tuple[str, int, str]]:
-    """File, line and function of each frame of the tracebacks."""
+def _frames(error: BaseException) -> Iterator[Frame]:
+    """The frames of the tracebacks, the innermost one of each last."""
     for each in _chain(error):
         trace, left = each.__traceback__, _MAX_FRAMES
         while trace is not None and left:
-            yield trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_frame.f_code.co_name
+            code = trace.tb_frame.f_code
+            yield Frame(code.co_filename, trace.tb_lineno, code.co_name)
             trace, left = trace.tb_next, left - 1
 
 

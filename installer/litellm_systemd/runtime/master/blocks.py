@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
-import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import litellm_systemd
 from litellm_systemd.runtime.activity import Frame
 
-#: Python, the packages of the release, and this package: code that its users did not write.
-_LIBRARIES = tuple(f"{folder}/" for folder in {sys.prefix, sysconfig.get_path("stdlib"), *litellm_systemd.__path__})
 #: A call in a line of code. Its arguments are left out: they may hold a key.
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\(")
 #: Seconds without a further block after which code is forgotten.
@@ -71,7 +66,7 @@ class BlockLog:
     def add(self, worker: str, block: Block, texts: Mapping[str, str], now: float) -> None:
         """Count a block of a worker. `texts` holds the Python files of its configuration, by path."""
         frame = find_cause(block.stack)
-        if frame is None or (block.is_short and not is_own(frame)):
+        if frame is None or (block.is_short and not frame.is_own):
             return
         where = f"{frame.path}:{frame.line} in {frame.function}"
         place = self._places.setdefault(where, _Place(where, _find_call(frame, texts)))
@@ -112,12 +107,7 @@ def find_cause(stack: Sequence[Frame]) -> Frame | None:
     """The innermost frame of the user's own code, else the innermost one; None if the event loop waits for events."""
     if not stack or "/asyncio/" in stack[0].path:
         return None
-    return next(filter(is_own, stack), stack[0])
-
-
-def is_own(frame: Frame) -> bool:
-    """Whether the user wrote the code of a frame."""
-    return not frame.path.startswith(("<", *_LIBRARIES))
+    return next((frame for frame in stack if frame.is_own), stack[0])
 
 
 def _find_call(frame: Frame, texts: Mapping[str, str]) -> str:
