@@ -6,15 +6,17 @@ import asyncio
 import errno
 import logging
 import socket
+import sys
 import traceback
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from litellm_systemd.runtime.failures import ERROR, INFO, WARNING, Failure, build_failure, watch
 from litellm_systemd.runtime.journal import Journal, JournalHandler
+from litellm_systemd.runtime.worker.litellm_adapter import is_model_group
 
 INTRODUCTION = "litellm.proxy.proxy_server._handle_llm_api_exception(): Exception occured - litellm_call_id=%s - %s"
 ADVICE = """
@@ -123,6 +125,18 @@ def test_names_that_clients_choose() -> None:
     error.args = (f"{error.args[0]}{ADVICE}",)
     assert build(error, is_model=lambda name: name == "claude").priority == ERROR
     assert build(error, is_model=lambda name: name != "claude").priority == WARNING
+    error.args = (error.args[0].replace("'claude'", "'claude -> requested'"),)
+    assert build(error, is_model=lambda name: name == "claude").priority == ERROR
+
+
+def test_aliases_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a failed call may be an alias of the configuration. Without a router, nothing is known."""
+    server = ModuleType("litellm.proxy.proxy_server")
+    monkeypatch.setitem(sys.modules, server.__name__, server)
+    assert is_model_group("any")
+    router = SimpleNamespace(model_names={"claude"}, model_group_alias={"sonnet": "claude"})
+    monkeypatch.setattr(server, "llm_router", router, raising=False)
+    assert [is_model_group(name) for name in ("claude", "sonnet", "of-a-client")] == [True, True, False]
 
 
 def test_text() -> None:

@@ -107,7 +107,8 @@ _END = re.compile(
 _OBJECT = re.compile(r" ssl:(?:<[^<>]{1,80}>|default)")
 #: The error code in the JSON body of a response, as of OpenAI.
 _CODE = re.compile(r'"code": ?"([A-Za-z_]{1,80})"')
-_GROUP = re.compile(r"model group '([^'\n]{1,200})' failed")
+#: The model group of a call. Of several, as in 'tier -> requested', the first one is where LiteLLM routed it.
+_GROUP = re.compile(r"model group '([^'\n]{1,200}?)(?: -> [^'\n]{1,400})?' failed")
 _MAX_TEXT = 1000
 _MAX_CHAIN, _MAX_FRAMES = 20, 200
 #: Failures that one request holds: a WebSocket may last for hours, and each holds its traceback.

@@ -290,9 +290,11 @@ def application() -> Any:
 
 
 def is_model_group(name: str) -> bool:
-    """Whether the configuration has a model group of that name, or it is unknown whether it has."""
+    """Whether the configuration has a model group or an alias of that name, or it is unknown whether it has."""
     router = getattr(importlib.import_module(_SERVER), "llm_router", None)
-    return name in getattr(router, "model_names", (name,))
+    return name in getattr(router, "model_names", (name,)) or name in (
+        getattr(router, "model_group_alias", None) or ()
+    )
 
 
 def api_renderer() -> Callable[[], Any] | None:
