@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
-from litellm_systemd.errors import InputError
+from litellm_systemd.errors import InputError, Interrupted
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import Action, FileState, HostState, UnitState, Verb
+from litellm_systemd.install import apply
+from litellm_systemd.install.apply import changing
 from litellm_systemd.install.undo_log import UndoLog, read_undo_log
 
 HOST = HostState(
@@ -86,3 +89,12 @@ def test_invalid_undo_log(layout: Layout, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=str(path)):
         read_undo_log(layout)
+
+
+def test_interruption_after_the_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that arrives after the change was recorded does not report that nothing was changed."""
+    monkeypatch.setattr(apply, "require_root", lambda _what: None)
+    interrupted = Interrupted(signal.SIGINT)
+    with pytest.raises(Interrupted), changing(Layout(root=tmp_path), "install", lambda _line: None):
+        raise interrupted
+    assert interrupted.hint == ""

@@ -451,8 +451,8 @@ def changing(layout: Layout, verb: str, say: Say, *, wait: bool = False) -> Iter
         try:
             yield executor
         except Interrupted as error:
-            unfinished = "The next run completes it." if read_undo_log(layout) is not None else "Nothing was changed."
-            error.hint = error.hint or unfinished
+            if not error.hint and read_undo_log(layout) is not None:
+                error.hint = "The next run completes it."
             raise
         finally:
             # A host without systemd has no standby either.
