@@ -49,6 +49,7 @@ def test_kinds_are_apart_and_limited() -> None:
     for number in range(2000):
         log.add(report(3, f"kind {number}"), 1.0)
     assert len(lines) < 600
+    assert lines[-1].startswith("4 failures of other kinds, such as: LiteLLM Proxy: kind ")
 
 
 def test_logs_count_all_failures() -> None:

@@ -125,6 +125,8 @@ def test_names_that_clients_choose() -> None:
     error.args = (f"{error.args[0]}{ADVICE}",)
     assert build(error, is_model=lambda name: name == "claude").priority == ERROR
     assert build(error, is_model=lambda name: name != "claude").priority == WARNING
+    others = [aws(429, "ThrottlingException", f"no{ADVICE.replace('claude', name)}") for name in ("any", "other")]
+    assert len({build(each, is_model=lambda _name: False).kind for each in others}) == 1
     error.args = (error.args[0].replace("'claude'", "'claude -> requested'"),)
     assert build(error, is_model=lambda name: name == "claude").priority == ERROR
 

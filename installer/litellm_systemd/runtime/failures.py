@@ -221,7 +221,8 @@ def build_failure(
     group = (_GROUP.search(message) or _GROUP.search(str(error)) or ("", ""))[1]
     provider, code, reason = getattr(error, "llm_provider", ""), find_code(error), _connection_error(error)
     priority = _priority(error, code, in_request=in_request)
-    if priority == ERROR and group and not is_model(group):
+    is_chosen_by_client = bool(group) and not is_model(group)
+    if priority == ERROR and is_chosen_by_client:
         priority = WARNING
     text = _line(message)
     details = [code] if code and code not in text else []
@@ -231,7 +232,7 @@ def build_failure(
         details.append(_line(f"{type(reason).__name__}: {reason}")[:300])
         subject = _line(str(reason))[:100]
     elif provider:
-        subject = f"{code or find_status(error)} {'' if code in _CREDENTIALS else group}"
+        subject = f"{code or find_status(error)} {'' if code in _CREDENTIALS or is_chosen_by_client else group}"
     else:
         subject = f"{type(error).__name__} {record.module}:{record.lineno}"
         if type(error).__name__ not in text:

@@ -12,7 +12,7 @@ _FIRST_INTERVAL, _LONGEST_INTERVAL = 10.0, 3600.0
 _FORGET = 3600.0
 #: Kinds that are counted separately. Clients influence what a failure says.
 _MAX_KINDS = 500
-_OTHER = "failures of other kinds"
+_OTHER = "failures of other kinds, such as"
 
 
 class FailureLog:
@@ -26,7 +26,7 @@ class FailureLog:
         """Log or count a failure in a worker."""
         name, text = report.kind, report.text
         if name not in self._kinds and len(self._kinds) >= _MAX_KINDS:
-            name, text = f"{report.priority} {_OTHER}", _OTHER
+            name, text = f"{report.priority} {_OTHER}", f"{_OTHER}: {report.text}"
         if (kind := self._kinds.get(name)) is None:
             kind = self._kinds[name] = _Kind()
         kind.text, kind.priority, kind.last_at = text, report.priority, now
