@@ -8,7 +8,7 @@ import pytest
 
 from litellm_systemd.errors import MissingError
 from litellm_systemd.host import effective
-from litellm_systemd.host.effective import observe_environment, read_lines, split_assignments
+from litellm_systemd.host.effective import observe_environment, read_lines, read_manager_files, split_assignments
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import read_installed
 
@@ -140,3 +140,20 @@ def test_variables_that_act_as_root(layout: Layout, name: str) -> None:
     path.chmod(0o666)
     values = observe_environment(layout, properties(OWN, "/etc/mine.env")).dotenv.values
     assert (values.get(name), values["B"]) == (None, "2")
+
+
+def test_files_of_the_manager(tmp_path: Path) -> None:
+    """Drop-ins of each folder count, in the order of their names, and of one name the most important file."""
+    layout = Layout(root=tmp_path)
+    for path in ("/usr/lib/systemd/system.conf", "/etc/systemd/system.conf.d/2.conf"):
+        layout.real(path).parent.mkdir(parents=True, exist_ok=True)
+        layout.real(path).write_text("[Manager]\nDefaultEnvironment=A=1\n", encoding="utf-8")
+    for name in ("1.conf", "2.conf"):
+        found = layout.real(f"/usr/local/lib/systemd/system.conf.d/{name}")
+        found.parent.mkdir(parents=True, exist_ok=True)
+        found.write_text("[Manager]\nDefaultEnvironment=A=2\n", encoding="utf-8")
+    assert [(each.where, each.value) for each in read_manager_files(layout, "system.conf")] == [
+        ("/usr/lib/systemd/system.conf:2", "A=1"),
+        ("/usr/local/lib/systemd/system.conf.d/1.conf:2", "A=2"),
+        ("/etc/systemd/system.conf.d/2.conf:2", "A=1"),
+    ]

@@ -24,6 +24,8 @@ def layout(tmp_path: Path) -> Layout:
         "/etc/systemd/system/litellm.service.d/b.conf": "etc b",
         "/run/systemd/system/litellm.service.d/b.conf": "run b",
         "/run/systemd/system/litellm.service.d/a.conf": "run a",
+        "/etc/systemd/system.control/litellm.service.d/50-MemoryMax.conf": "systemctl set-property",
+        "/etc/systemd/system/service.d/0.conf": "it applies to the instance anyway",
     }
     for path, text in texts.items():
         real = layout.real(path)
@@ -42,7 +44,7 @@ def test_it_is_the_service_with_its_drop_ins(layout: Layout) -> None:
     write_temporary_unit(layout, "litellm-x", "An instance", "Sockets=litellm.socket\n")
     assert layout.real("/run/systemd/system/litellm-x.service").read_text(encoding="utf-8") == UNIT
     found = drop_ins(layout)
-    assert list(found.values())[:2] == ["run a", "etc b"]
+    assert list(found.values())[:3] == ["systemctl set-property", "run a", "etc b"]
     own = list(found.values())[-1]
     assert "RuntimeDirectory=\nRuntimeDirectory=litellm-x\n" in own
     assert own.endswith("Sockets=litellm.socket\n")

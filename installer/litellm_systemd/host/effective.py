@@ -269,7 +269,10 @@ _UNIT_FOLDERS = (
 
 
 def find_drop_ins(layout: Layout, unit: str) -> tuple[Path, ...]:
-    """The drop-ins of a unit, and those of all units of its type, such as service.d; whether systemd runs or not."""
+    """The drop-ins of a unit, and those of all units of its type, such as service.d; whether systemd runs or not.
+
+    Of several with one name, the last one is valid.
+    """
     names = (f"{unit.rpartition('.')[2]}.d", f"{unit}.d")
     folders = (layout.real(f"{folder}/{name}") for name in names for folder in _UNIT_FOLDERS)
     return tuple(path for folder in folders for path in sorted(folder.glob("*.conf")))
@@ -277,7 +280,7 @@ def find_drop_ins(layout: Layout, unit: str) -> tuple[Path, ...]:
 
 def read_manager_files(layout: Layout, name: str) -> Iterator[UnitLine]:
     """The assignments of a file such as system.conf and of its drop-ins, in order (systemd-system.conf(5))."""
-    folders = ("/usr/lib/systemd", "/run/systemd", "/etc/systemd")
+    folders = ("/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd")
     main = next((path for each in reversed(folders) if layout.real(path := f"{each}/{name}").exists()), None)
     drop_ins: dict[str, str] = {}
     for folder in folders:

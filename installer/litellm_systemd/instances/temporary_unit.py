@@ -15,6 +15,7 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.errors import InstallerError, Unavailable
+from litellm_systemd.host.effective import find_drop_ins
 from litellm_systemd.host.files import remove_path, write_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import memory_field
@@ -70,7 +71,7 @@ def write_temporary_unit(
     # Requires= can't be reset by a drop-in (systemd.unit(5)).
     kept = "".join(line for line in lines if on_socket or not line.startswith("Requires="))
     write_file(layout, FileState(unit, kept.encode()))
-    for number, drop_in in enumerate(find_drop_ins(layout)):
+    for number, drop_in in enumerate(_own_drop_ins(layout)):
         write_file(layout, FileState(f"{folder}/{number:02}-{drop_in.name}", drop_in.read_bytes()))
     text = _OVERRIDES.format(name=name, description=description, unit=unit, folder=folder, settings=settings)
     write_file(layout, FileState(f"{folder}/zz-{name}.conf", text.encode()))
@@ -82,12 +83,10 @@ def remove_temporary_unit(layout: Layout, name: str) -> None:
         remove_path(layout, path)
 
 
-def find_drop_ins(layout: Layout) -> list[Path]:
-    """The administrator's drop-ins, in the order of systemd: by name, and /etc before /run for the same name."""
-    found: dict[str, Path] = {}
-    for folder in ("/run/systemd/system", "/etc/systemd/system"):
-        for path in layout.real(f"{folder}/{contract.SERVICE}.d").glob("*.conf"):
-            found[path.name] = path
+def _own_drop_ins(layout: Layout) -> list[Path]:
+    """The drop-ins of the service alone, in the order of systemd: by name, the most important file of each name."""
+    paths = find_drop_ins(layout, contract.SERVICE)
+    found = {path.name: path for path in paths if path.parent.name == f"{contract.SERVICE}.d"}
     return [found[name] for name in sorted(found)]
 
 
