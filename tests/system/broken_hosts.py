@@ -92,6 +92,12 @@ BROKEN = {
         "umount /etc",
         outcome="warning",
     ),
+    "read-only /var": BrokenHost(
+        "mount --bind /var /var && mount -o remount,ro,bind /var",
+        "host-read-only",
+        "/var/lib/litellm is on a read-only file system (and /var/cache/litellm, /var/lib/litellm-systemd)",
+        "umount /var",
+    ),
     "clock off": BrokenHost(
         f"touch -d '+11 minutes' {UNIT}; systemctl daemon-reload",
         "host-clock",

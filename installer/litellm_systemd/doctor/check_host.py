@@ -422,9 +422,24 @@ READ_ONLY = Cause(
 @detects(READ_ONLY)
 def detect_host_read_only(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect read-only file systems that have to be writable."""
-    layout = snapshot.layout
+    layout, found = snapshot.layout, dict[Path, list[str]]()
     for path in (layout.etc, layout.state, layout.cache, layout.own_state, layout.prefix):
         real = layout.real(path)
-        if real.exists() and os.statvfs(real).f_flag & os.ST_RDONLY:
-            outcome = Outcome.FAILED if path in (layout.state, layout.cache) else Outcome.WARNING
-            yield READ_ONLY.finding(f"{path} is on a read-only file system", outcome=outcome, path=path)
+        if real.exists() and _is_read_only(real):
+            found.setdefault(_top_read_only(real), []).append(path)
+    for top, paths in found.items():
+        outcome = Outcome.FAILED if {layout.state, layout.cache} & set(paths) else Outcome.WARNING
+        others = f" (and {', '.join(paths[1:])})" if paths[1:] else ""
+        evidence = f"{paths[0]} is on a read-only file system{others}"
+        yield READ_ONLY.finding(evidence, outcome=outcome, path=str(top))
+
+
+def _is_read_only(path: Path) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _top_read_only(path: Path) -> Path:
+    """The top folder of the read-only mount of a path. A bind mount has the device of what is above it."""
+    while path.parent != path and path.parent.stat().st_dev == path.stat().st_dev and _is_read_only(path.parent):
+        path = path.parent
+    return path
