@@ -311,7 +311,7 @@ BROKEN = {
         f"{drop_in('ExecStartPre=/usr/bin/test -f /etc/none')}; {FAIL}",
         "unit-drop-in",
         f"{DROP_INS}/mine.conf:2: ExecStartPre=/usr/bin/test -f /etc/none; litellm.service: Control process exited, ",
-        f"{NO_DROP_IN}; {START}",
+        f"{NO_DROP_IN}; systemctl stop litellm; {START}",
     ),
     "configuration hidden by the sandbox": BrokenHost(
         drop_in("InaccessiblePaths=/etc/litellm") + "; ! systemctl restart litellm",
