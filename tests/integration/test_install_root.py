@@ -171,6 +171,19 @@ def test_edited_environment_file_stays(image: Path) -> None:
     path.write_text(before, encoding="utf-8")
 
 
+def test_key_that_a_line_loses(image: Path) -> None:
+    """An install with an unclosed quote in the installed file changes nothing and names the line."""
+    path = image / "etc/litellm/litellm.env"
+    before = path.read_text(encoding="utf-8")
+    broken = f'MINE="1\n{before}'
+    path.write_text(broken, encoding="utf-8")
+    for arguments in ((), ("--installed",), ("--take-ours",)):
+        refused = ctl("install", "--root", str(image), *arguments, cwd=image / "work", code=78)
+        assert "litellm.env:1: the value of MINE has no closing quote" in refused["error"]
+        assert path.read_text(encoding="utf-8") == broken
+    path.write_text(before, encoding="utf-8")
+
+
 def test_uninstall_without_terminal(image: Path) -> None:
     """Without a terminal, `uninstall` names --yes and removes nothing."""
     report = ctl("uninstall", "--root", str(image), cwd=image, code=64)
