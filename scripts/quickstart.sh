@@ -275,7 +275,7 @@ install_from_bundle() {
 pip_install() {
     if [[ -n $UV ]]; then
         logged "installing the packages with uv" "$UV" pip install --python "$BOOTSTRAP/bin/python" \
-            --reinstall-package litellm-systemd "$@"
+            --link-mode copy --reinstall-package litellm-systemd "$@"
     else
         # Python compiles modules at first use. Most of them are never used here.
         logged "installing the packages with pip" "$BOOTSTRAP/bin/python" -m pip install \

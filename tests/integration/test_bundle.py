@@ -105,6 +105,8 @@ def test_release_matches_the_lock(bundle: Path, release: Path, source: Source) -
     assert (release / "wheels" / OWN).is_file()
     assert list(release.glob("lib/python*/site-packages/litellm/proxy/__pycache__/proxy_server.*.pyc"))
     assert str(release.parent).encode() not in (release / "bin/litellmctl").read_bytes()
+    # No file is shared with the cache of uv, so damage to one does not reach the other.
+    assert {path.stat().st_nlink for path in release.rglob("*.py")} == {1}
 
 
 def test_bill_of_materials(bundle: Path, release: Path) -> None:

@@ -142,7 +142,8 @@ def install_wheel(venv: Venv, wheel: Path) -> None:
 def _install(venv: Venv) -> tuple[str, ...]:
     if venv.uv:
         # Compile now, since the service can't write there; pip does so by default.
-        argv = ("pip", "install", "--quiet", "--compile-bytecode", "--python", venv.python)
+        # A hard link to uv's cache would carry a damage of the release into the cache, and so into its next build.
+        argv = ("pip", "install", "--quiet", "--compile-bytecode", "--link-mode", "copy", "--python", venv.python)
         return (*uv_argv(venv.uv), *argv)
     return module_argv("pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", python=venv.python)
 
