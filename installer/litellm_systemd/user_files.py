@@ -270,6 +270,9 @@ def write_output(
                     os.fchown(stream.fileno(), *owner)
                 os.fchmod(stream.fileno(), mode)
                 stream.write(content)
+                stream.flush()
+                # Without this, a power failure after the rename could leave an empty file.
+                os.fsync(stream.fileno())
             if replace:
                 os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:

@@ -57,12 +57,9 @@ def _table(group: str, causes: Iterable[Cause]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for cause in causes:
         name = f'<a id="{cause.id}"></a>`{cause.id}`' + (" (warning)" if cause.outcome is Outcome.WARNING else "")
-        cells = (
-            name,
-            cause.explanation,
-            f"`{cause.remedy.format_map(_Placeholders(edit='sudoedit FILE'))}`",
-            cause.fix or "–",
-        )
+        remedy = f"`{cause.remedy.format_map(_Placeholders(edit='sudoedit FILE'))}`"
+        # Some remedies follow from the evidence alone.
+        cells = name, cause.explanation, "named by the finding" if remedy == "`REMEDY`" else remedy, cause.fix or "–"
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -58,12 +58,20 @@ def _candidates(folder: Path, device: int, known: list[Path]) -> Iterator[Path]:
     """What is in a folder; of a folder above known ones, what is in it."""
     with contextlib.suppress(OSError):
         for entry in sorted(folder.iterdir()):
-            if entry.is_symlink() or entry.stat().st_dev != device:
+            if not _is_on(entry, device):
                 continue
             if entry not in known and any(entry in each.parents for each in known):
                 yield from _candidates(entry, device, known)
             else:
                 yield entry
+
+
+def _is_on(path: Path, device: int) -> bool:
+    """Whether a path is on a device. What cannot be read, such as a network mount without its server, is not."""
+    try:
+        return path.lstat().st_dev == device and not path.is_symlink()
+    except OSError:
+        return False
 
 
 def _size(path: Path, device: int, end: float) -> int:
