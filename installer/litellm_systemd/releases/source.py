@@ -90,7 +90,7 @@ HIDDEN = ("/home/", "/root/", "/run/user/")
 
 #: The files that count as code, in a checkout as in a wheel.
 _SUFFIXES = frozenset({".py", ".j2", ".yml", ".lock"})
-_NAMES = frozenset({"py.typed", "env.example"})
+_NAMES = frozenset({"py.typed", "env.example", "litellm.json"})
 
 #: What to do if a package can't be fetched.
 INDEX_HINT = (
