@@ -26,46 +26,65 @@ def open_streams() -> None:
             os.set_inheritable(os.open(os.devnull, flags), True)
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-    sys.stdout = _open_text(_Output(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _open_text(_Messages(2, "w", closefd=False), sys.stderr)
+    sys.stdout = _open_text(_Output, 1, sys.stdout)
+    sys.stderr = _open_text(_Messages, 2, sys.stderr)
 
 
-def _open_text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
+def _open_text(kind: type[_Output], number: int, before: Any) -> io.TextIOWrapper:
     """A text stream with the encoding of the stream that it replaces. What that does not have becomes a `?`."""
+    raw = io.FileIO(number, "w", closefd=False)
     encoding = "utf-8" if before is None else before.encoding
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors="replace", line_buffering=raw.isatty())
+    return kind(io.BufferedWriter(raw), encoding=encoding, errors="replace", line_buffering=raw.isatty())
 
 
-class _Output(io.FileIO):
-    """Standard output. After an error everything is dropped, so that the exit of Python cannot fail."""
+class _Output(io.TextIOWrapper):
+    """Standard output.
+
+    Errors are handled here and not in the file below: a signal between its write and the buffer that waits for it
+    would write the text twice. After an error everything is dropped, so that the exit of Python cannot fail.
+    """
 
     is_over = False
 
-    def write(self, data: Any, /) -> int:
-        if not self.is_over:
-            try:
-                return super().write(data)
-            except BrokenPipeError:
-                self.is_over = True
-            except OSError as error:
-                self.is_over = True
-                raise OutputError(f"standard output cannot be written: {error.strerror}") from None
-        return memoryview(data).nbytes
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self.drop(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self.drop(error)
+
+    def drop(self, error: OSError) -> None:
+        """Drop the rest of the output, and raise OutputError unless its reader has closed the pipe."""
+        self.is_over = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        self._refuse(error)
+
+    def _refuse(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def write_bytes(data: bytes) -> bool:
     """Write to standard output. Whether someone still reads it."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.flush()
-    raw = getattr(sys.stdout.buffer, "raw", None)
-    return not (isinstance(raw, _Output) and raw.is_over)
+    out = sys.stdout
+    try:
+        out.buffer.write(data)
+    except OSError as error:
+        if not isinstance(out, _Output):
+            raise
+        out.drop(error)
+    out.flush()
+    return not (isinstance(out, _Output) and out.is_over)
 
 
-class _Messages(io.FileIO):
+class _Messages(_Output):
     """Standard error."""
 
-    def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
+    def _refuse(self, error: OSError) -> None:
+        pass
