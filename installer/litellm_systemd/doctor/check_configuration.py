@@ -12,7 +12,7 @@ from litellm_systemd import contract
 from litellm_systemd.doctor.check_files import is_readable
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
-from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, judge_end
+from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, TwoMethods, judge_end
 from litellm_systemd.env.environment_file import Fault
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
@@ -169,7 +169,8 @@ def detect_environment_syntax(snapshot: Snapshot) -> Iterator[Finding]:
 
 ENVIRONMENT = Cause(
     "environment-unusable",
-    "The environment has an invalid value: the service exits with code 78 at its next start.",
+    "The environment has an invalid value: the service exits with code 78 at its next start, or its calls fail."
+    " Two kinds of credentials are a warning: LiteLLM uses one of them.",
     "{edit} && sudo litellmctl restart    # {remedy}",
     requires=("files-not-installed", "environment-undecryptable"),
     caused_by=("environment-unloadable", "environment-syntax"),
@@ -185,7 +186,10 @@ def detect_environment_unusable(snapshot: Snapshot) -> Iterator[Finding]:
     except InputError as error:
         reported = error.message
         wrong = (name for name in dotenv.values if error.message.startswith(f"{dotenv.where(name)}: "))
-        yield ENVIRONMENT.finding(error.message, edit=snapshot.edit_command(next(wrong, "")), remedy=error.hint)
+        edit, outcome = snapshot.edit_command(next(wrong, "")), None
+        if isinstance(error, TwoMethods):
+            outcome = Outcome.WARNING
+        yield ENVIRONMENT.finding(error.message, outcome=outcome, edit=edit, remedy=error.hint)
     for item, name in _find_in_variables(snapshot):
         # The same value is not reported twice.
         if item.severity is Severity.ERROR and not _names_same(item.message, reported):

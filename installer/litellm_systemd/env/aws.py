@@ -212,6 +212,10 @@ def _check_token(dotenv: Dotenv, values: Mapping[str, str]) -> None:
         )
 
 
+class TwoMethods(InputError):
+    """Two ways to AWS at once. The service starts with them, and LiteLLM uses one."""
+
+
 def _check_one_method(dotenv: Dotenv, values: Mapping[str, str]) -> None:
     """Reject two methods at once: LiteLLM would use one of them and ignore the other without a message."""
     for winner, losers in (
@@ -222,7 +226,7 @@ def _check_one_method(dotenv: Dotenv, values: Mapping[str, str]) -> None:
     ):
         loser = next((name for name in losers if name in values), None)
         if winner in values and loser is not None:
-            raise InputError(
+            raise TwoMethods(
                 f"{dotenv.where(winner)}: both {winner} and {loser} ({dotenv.where(loser)}) are set, and LiteLLM"
                 " would use only one of them",
                 "Keep one of the two, and remove the other with its related variables.",
