@@ -145,7 +145,7 @@ def test_hung_worker_is_replaced(service: Service) -> None:
     victim = service.workers()[0]
     os.kill(victim, signal.SIGSTOP)
     service.await_workers(without=victim)
-    assert " s and was killed, replaced in " in service.await_log(f"(pid {victim}) was blocked for ")
+    assert " and was killed, replaced in " in service.await_log(f"(pid {victim}) was blocked for ")
     assert service.chat() == (200, "hello")
 
 

@@ -203,6 +203,7 @@ ON_KEY = {
         "network-certificate",
         f"{RUNTIME}: ",
         OLD_ENV,
+        also=("environment-stale",),
     ),
     "CA file missing": BrokenHost(
         f"mv {AUTHORITY} /root",

@@ -62,6 +62,6 @@ def assert_reported(report: dict[str, Any], broken: BrokenHost) -> dict[str, Any
     assert broken.evidence in first["seen"], first["seen"]
     assert first["mend"]
     assert first["docs"].endswith(f"#{broken.cause}")
-    assert sorted(ids(report)) == sorted((broken.cause, *broken.also))
+    assert sorted(ids(report)) == sorted((broken.cause, *broken.also)), report["data"]["findings"]
     assert report["exit_code"] == (broken.outcome == "failed")
     return first

@@ -116,7 +116,8 @@ def test_damaged_release(host: Box, install_environment: dict[str, str]) -> None
     report = doctor(host)
     assert ids(report) == ["release-damaged"]
     assert changed in report["data"]["findings"][0]["seen"]
-    assert {each["id"] for each in report["data"]["consequences"]} <= {"unit-exit", "unit-start-limit"}
+    consequences = {each["id"] for each in report["data"]["consequences"]}
+    assert consequences <= {"unit-exit", "unit-start-error", "unit-start-limit"}
     offline = doctor(host, "--fix", environment={"UV_OFFLINE": "1", "UV_CACHE_DIR": "/var/tmp/empty"})
     assert "can't be built again" in offline["notes"][0]
     assert "litellmctl bundle" in offline["notes"][0]

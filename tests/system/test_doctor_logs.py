@@ -24,7 +24,7 @@ SECRETS = {
 #: Secrets outside of the installed files: in a drop-in, and in a file that it names.
 MORE_SECRETS = {
     "DEPLOY_TOKEN": "night%Drop-In",
-    "AWS_BEARER_TOKEN_BEDROCK": "nightBearer+/77bedrock==",
+    "ANTHROPIC_API_KEY": "nightAnthropic+/77key==",
 }
 #: Parts of longer values, as a reader would extract them.
 PASSWORDS = ("nightPr@xy:pw", "n1ght:p@ss/word")
@@ -95,9 +95,7 @@ def test_logs_and_bug_report(idle_box: Box) -> None:
     env = "".join(f"{name}='{value}'\n" for name, value in SECRETS.items())
     env += f"HTTPS_PROXY={PROXY}\nCRM_DATABASE={DATABASE}\nNUM_WORKERS=2\nACCESS_LOG=true\n"
     idle_box.write(DROP_IN, LIMITS)
-    idle_box.write(
-        "/etc/litellm/more.env", f"AWS_BEARER_TOKEN_BEDROCK={MORE_SECRETS['AWS_BEARER_TOKEN_BEDROCK']}\n", 0o600
-    )
+    idle_box.write("/etc/litellm/more.env", f"ANTHROPIC_API_KEY={MORE_SECRETS['ANTHROPIC_API_KEY']}\n", 0o600)
     idle_box.systemctl("daemon-reload")
     write_callback(idle_box, CARELESS, IMPORTS)
     idle_box.write("/root/mine.yml", REFUSED + CALLBACK)
