@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,16 +19,20 @@ from tests.bundle import REPOSITORY
 WITHOUT_ROOT = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--") if os.geteuid() == 0 else ()
 
 
-def run(script: str, *arguments: str, cwd: str = "/") -> subprocess.CompletedProcess[str]:
-    argv = (*WITHOUT_ROOT, str(REPOSITORY / "scripts" / script), *arguments)
+def run(checkout: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = (*WITHOUT_ROOT, str(checkout / "scripts" / script), *arguments)
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/proc/none"}
-    return subprocess.run(argv, env=environment, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(argv, env=environment, cwd="/", capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def readable() -> None:
-    if subprocess.run((*WITHOUT_ROOT, "test", "-r", str(REPOSITORY / "scripts/lib.sh")), check=False).returncode:
-        pytest.skip("other users can't read this checkout")
+@pytest.fixture(scope="module")
+def checkout() -> Iterator[Path]:
+    """A copy of the checkout that every user can read: the checkout itself may be in a home folder."""
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "docs", "tests")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(REPOSITORY, f"{folder}/checkout", ignore=ignored)
+        subprocess.run(("chmod", "-R", "a+rX", folder), check=True)
+        yield Path(folder, "checkout")
 
 
 @pytest.mark.parametrize(("name", "verb"), [("install", installation.install), ("foreground", installation.rehearse)])
@@ -43,9 +50,9 @@ def test_options_of_quickstart_are_those_of_litellmctl(name: str, verb: click.Co
 @pytest.mark.parametrize(
     "name", ["lock.sh", "manage-litellm.sh", "quickstart.sh", "release.sh", "setup_env.sh", "test.sh"]
 )
-def test_help(name: str, option: str) -> None:
+def test_help(checkout: Path, name: str, option: str) -> None:
     """--help prints how to call the script, from any folder, and changes nothing."""
-    done = run(name, option)
+    done = run(checkout, name, option)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{name} [" in done.stdout or f"{name}  " in done.stdout
     assert not done.stdout.startswith("#")
@@ -79,29 +86,27 @@ def test_help(name: str, option: str) -> None:
         ("manage-litellm.sh --frob", 64, "unknown argument: --frob"),
     ],
 )
-def test_wrong_options(line: str, code: int, message: str) -> None:
+def test_wrong_options(checkout: Path, line: str, code: int, message: str) -> None:
     """A mistyped option or a wrong value is an error, before anything is installed or downloaded."""
     script, *arguments = line.split()
-    done = run(script, *arguments)
+    done = run(checkout, script, *arguments)
     assert (done.returncode, done.stdout) == (code, "")
     first = done.stderr.splitlines()[0]
     assert message in first
     assert first.startswith(f"{script}: ")
 
 
-def test_an_option_that_needs_root() -> None:
+def test_an_option_that_needs_root(checkout: Path) -> None:
     """Without root, an option of the install alone is refused at once."""
-    done = run("quickstart.sh", "--dry-run")
+    done = run(checkout, "quickstart.sh", "--dry-run")
     assert done.returncode == 64
     assert "--dry-run needs root and systemd" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "line", ["-c demo.yml", "--config=demo.yml", f"-e {REPOSITORY}/configs/env.example", "--json"]
-)
-def test_options_without_root(line: str) -> None:
+@pytest.mark.parametrize("line", ["-c demo.yml", "--config=demo.yml", "-e CHECKOUT/configs/env.example", "--json"])
+def test_options_without_root(checkout: Path, line: str) -> None:
     """Without root, the options of `rehearse --foreground` are accepted, the short ones too."""
-    done = run("quickstart.sh", *line.split())
+    done = run(checkout, "quickstart.sh", *line.replace("CHECKOUT", str(checkout)).split())
     assert (done.returncode, "/proc/none/.local/share is not writable" in done.stderr) == (74, True), done.stderr
 
 
