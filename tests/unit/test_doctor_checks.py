@@ -204,9 +204,9 @@ def test_find_line(tmp_path: Path) -> None:
     unit.write_text("[Service]\nUser=litellm\n", encoding="utf-8")
     first.write_text("[Service]\n# User=x\nUser = root\nUserX=1\n", encoding="utf-8")
     second.write_text("[Service]\nNice=1\n", encoding="utf-8")
-    sources = (unit, first, tmp_path / "gone.conf", second)
-    assert find_line(sources, "User") == f"{first}:3"
-    assert find_line(sources, "Group") == str(unit)
+    properties = {"FragmentPath": str(unit), "DropInPaths": f"{first} {tmp_path / 'gone.conf'} {second}"}
+    assert find_line(Layout(), properties, "User") == f"{first}:3"
+    assert find_line(Layout(), properties, "Group") == str(unit)
 
 
 def test_changed_variables(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from litellm_systemd.aws.sources import proxies_for
 from litellm_systemd.command import run
 from litellm_systemd.doctor.check_network import endpoints_of
-from litellm_systemd.doctor.check_unit import find_line
+from litellm_systemd.doctor.check_unit import drop_ins
 from litellm_systemd.doctor.disk_usage import CLEANERS, find_consumers, mount_point
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -133,10 +133,10 @@ def detect_host_cgroup_memory(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a memory limit that is not enforced."""
     missing = _missing_controller(snapshot)
     # Without a drop-in the service's own limit of its workers is enough.
-    drop_ins = tuple(snapshot.layout.real(path) for path in snapshot.service.get("DropInPaths", "").split())
+    lines = drop_ins(snapshot)
     for name in ("MemoryMax", "MemoryHigh"):
-        where, limit = find_line(drop_ins, name), snapshot.service.get(name, "")
-        if missing and limit != "infinity" and where.rpartition(":")[2].isdigit():
+        where, limit = next((each.where for each in lines if each.name == name), ""), snapshot.service.get(name, "")
+        if missing and where and limit != "infinity":
             yield NO_MEMORY_CONTROLLER.finding(f"{where}: {name}={limit}, but {missing}")
 
 

@@ -22,7 +22,7 @@ from litellm_systemd.doctor.start_errors import StartError, blamed, find_crash, 
 from litellm_systemd.errors import PermissionDenied
 from litellm_systemd.host.effective import UnitLine, read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
-from litellm_systemd.host.layout import UNITS
+from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.state import Action, Verb
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.instances.temporary_unit import is_left_over
@@ -211,10 +211,10 @@ def detect_unit_root(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a drop-in that changes the user of the service."""
     user = snapshot.service.get("User", "")
     if snapshot.unit(contract.SERVICE).load == "loaded" and user != contract.SERVICE_USER:
-        where = find_line(_sources(snapshot), "User")
+        where = find_line(snapshot.layout, snapshot.service, "User")
         yield ROOT.finding(f"{where}: User={user or '(unset: root)'}", where=where)
     elif snapshot.service.get("DynamicUser") == "yes":
-        where = find_line(_sources(snapshot), "DynamicUser")
+        where = find_line(snapshot.layout, snapshot.service, "DynamicUser")
         yield ROOT.finding(f"{where}: DynamicUser=yes", where=where)
 
 
@@ -244,7 +244,7 @@ def detect_unit_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
         found = snapshot.service.get(name, wanted)
         # ProtectSystem=full still makes /usr and /etc read-only.
         if found not in (wanted, "full"):
-            where = find_line(_sources(snapshot), name)
+            where = find_line(snapshot.layout, snapshot.service, name)
             yield SANDBOX.finding(f"{where}: {name}={found[:60]}", where=where)
 
 
@@ -269,7 +269,7 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
     for name, value in wanted.items():
         found = snapshot.service.get(name, value)
         if value not in found:
-            where = find_line(_sources(snapshot), name)
+            where = find_line(snapshot.layout, snapshot.service, name)
             # With another type the service is active long before it can answer.
             is_early = name == "Type" and snapshot.is_active and not control_socket(snapshot).exists()
             final = Outcome.FAILED if is_early else outcome
@@ -279,12 +279,6 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
 def control_socket(snapshot: Snapshot) -> Path:
     """The socket on which the main process answers commands."""
     return snapshot.layout.real(f"{contract.RUNTIME_DIRECTORY}/{contract.CONTROL_SOCKET}")
-
-
-def _sources(snapshot: Snapshot) -> tuple[Path, ...]:
-    """The unit file of the service and its drop-ins, in systemd's order."""
-    paths = (snapshot.service.get("FragmentPath", ""), *snapshot.service.get("DropInPaths", "").split())
-    return tuple(snapshot.layout.real(path) for path in paths if path)
 
 
 def drop_ins(snapshot: Snapshot, unit: str = contract.SERVICE) -> tuple[UnitLine, ...]:
@@ -300,18 +294,13 @@ def drop_in_lines(snapshot: Snapshot, unit: str = contract.SERVICE) -> tuple[tup
     return tuple((each.where, each.name, each.value) for each in drop_ins(snapshot, unit))
 
 
-def find_line(sources: tuple[Path, ...], name: str) -> str:
-    """`FILE:LINE` of the last assignment of a setting in unit files; the first file if none assigns it."""
-    found = str(sources[0]) if sources else "unknown file"
-    for path in sources:
-        try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:  # the drop-in was removed after systemd loaded it
-            continue
-        for number, line in enumerate(lines, 1):
-            if line.partition("=")[0].strip() == name:
-                found = f"{path}:{number}"
-    return found
+def find_line(layout: Layout, properties: Mapping[str, str], name: str) -> str:
+    """`FILE:LINE` of the last assignment of a setting in a unit and its drop-ins; the unit's file if none assigns it.
+
+    `properties`: the FragmentPath and DropInPaths of the unit.
+    """
+    found = [each.where for each in read_unit_lines(layout, properties) if each.name == name]
+    return found[-1] if found else properties.get("FragmentPath") or "unknown file"
 
 
 #: Causes that keep the service from starting or make it exit; the exit itself is then a consequence.
