@@ -88,9 +88,10 @@ PACKAGE = "litellm_systemd"
 #: Folders that ProtectHome= hides from the service (systemd.exec(5)).
 HIDDEN = ("/home/", "/root/", "/run/user/")
 
-#: The files that count as code, in a checkout as in a wheel.
+#: The files that count as code, in a checkout as in a wheel. Installed versions check bundles of later ones by this
+#: rule, so it must not change. What else the package has, litellm.json among it, follows from the code and the lock.
 _SUFFIXES = frozenset({".py", ".j2", ".yml", ".lock"})
-_NAMES = frozenset({"py.typed", "env.example", "litellm.json"})
+_NAMES = frozenset({"py.typed", "env.example"})
 
 #: What to do if a package can't be fetched.
 INDEX_HINT = (
