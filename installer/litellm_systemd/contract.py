@@ -16,6 +16,9 @@ STANDBY = "litellm-standby.service"
 #: The periodic check of the service; installed only if the user asks for it.
 VERIFY_SERVICE = "litellm-verify.service"
 VERIFY_TIMER = "litellm-verify.timer"
+#: Holds the listener of METRICS, under the name METRICS_LISTENER (FileDescriptorName=); installed only with METRICS.
+METRICS_SOCKET = "litellm-metrics.socket"
+METRICS_LISTENER = "metrics"
 SERVICE_USER = "litellm"
 
 #: Fixed paths of the service (file-hierarchy(7)).
@@ -47,6 +50,12 @@ RUNTIME = "litellm_systemd.runtime"
 #: The service's RuntimeDirectory=, and the name of its control socket there.
 RUNTIME_DIRECTORY = "/run/litellm"
 CONTROL_SOCKET = "control.sock"
+#: The counters of all main processes, of the service and of its standby: a folder of the service's user in a tmpfs
+#: that outlives them (tmpfiles.d, mode 0700), writable in the sandbox. Used if systemd passes METRICS_LISTENER.
+METRICS_DIRECTORY = "/run/litellm-metrics"
+#: The outcome of the last `litellmctl verify`: {"at": Unix time, "ok": bool}. The folder is of root, readable by the
+#: service (tmpfiles.d, mode 0755), and writable for litellm-verify.service; without it no outcome is kept.
+VERIFY_RESULT = "/run/litellm-verify/last.json"
 
 #: The names of the certificate and the private key of HTTPS in $CREDENTIALS_DIRECTORY (LoadCredential= of the unit).
 TLS_CERTIFICATE = "tls.crt"

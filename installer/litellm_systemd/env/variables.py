@@ -133,6 +133,17 @@ def _parse_level(text: str) -> str:
     return text.upper()
 
 
+def _parse_metrics(text: str) -> str:
+    path = text.removeprefix("unix:")
+    if path.startswith("/"):
+        return _parse_credential_path(path)
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):([0-9]{1,5})", text)
+    if found is None or not 0 < int(found[2]) <= 65535:
+        raise ValueError(text)
+    host = _parse_address(found[1])
+    return f"[{host}]:{int(found[2])}" if ":" in host else f"{host}:{int(found[2])}"
+
+
 SWITCH = ValueType("true or false", "is neither true nor false", _parse_switch, "Write true or false")
 ADDRESS = ValueType(
     "IP address",
@@ -152,6 +163,12 @@ CREDENTIAL_PATH = ValueType(
     "absolute path", "is not an absolute path", _parse_credential_path, "Write the whole path, without . and .."
 )
 #: LiteLLM looks the word up in Python's logging module and does not start with any other.
+METRICS_ADDRESS = ValueType(
+    "HOST:PORT or path of a UNIX socket",
+    "is neither HOST:PORT, [IPv6]:PORT, nor the path of a UNIX socket",
+    _parse_metrics,
+    "Write it as 127.0.0.1:9400 or unix:/run/litellm-metrics.sock",
+)
 LOG_LEVEL = ValueType(
     "ERROR, WARNING, INFO or DEBUG",
     "is not a log level",
@@ -182,6 +199,7 @@ class Section(Enum):
         "They hold before the key is checked. The defaults suit coding agents and load balancers. 0 is no limit.",
     )
     LOGS = "Logs", ""
+    METRICS = "Metrics for Prometheus", ""
     LITELLM = "LiteLLM and other providers", ""
     DEVELOPMENT = "Development", ""
     DATABASE = (
@@ -850,6 +868,30 @@ ACCESS_LOG = Variable(
     runtime=True,
     more="Keys, headers and bodies are never in it.",
     sample="true",
+)
+
+# --- Metrics for Prometheus ----------------------------------------------------------------------------------------
+
+METRICS: Variable[str | None] = Variable(
+    "METRICS",
+    METRICS_ADDRESS,
+    "Serve metrics for Prometheus at /metrics on this address, apart from PORT.",
+    None,
+    Section.METRICS,
+    runtime=True,
+    unset="no metrics",
+    more="On 127.0.0.1 or ::1 and on a UNIX socket no key is needed, elsewhere METRICS_KEY or the master key.",
+    sample="127.0.0.1:9400",
+)
+METRICS_KEY: Variable[str | None] = Variable(
+    "METRICS_KEY",
+    TEXT,
+    "The key that Prometheus sends (authorization.credentials), so that it does not need the master key.",
+    None,
+    Section.METRICS,
+    runtime=True,
+    secret=True,
+    sample="",
 )
 
 # --- LiteLLM and other providers -----------------------------------------------------------------------------------
