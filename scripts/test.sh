@@ -166,10 +166,10 @@ build_images() {
 make_bundle() {
     mkdir -p .cache
     local addition
-    addition=$(sed -n 's/^\(prometheus-client==[^ ]*\).*/\1/p' installer/litellm_systemd/groups.lock)
+    addition=$(sed -n 's/^\(sentry-sdk==[^ ]*\).*/\1/p' installer/litellm_systemd/groups.lock)
     # For the tests of additions: into the folder of wheels, and into uv's cache.
-    if ! compgen -G ".cache/wheels/prometheus_client-${addition#*==}-*.whl" >/dev/null; then
-        "$VENV/bin/litellmctl" bundle --with prometheus --wheels .cache/wheels --output .cache/bundle.tar
+    if ! compgen -G ".cache/wheels/sentry_sdk-${addition#*==}-*.whl" >/dev/null; then
+        "$VENV/bin/litellmctl" bundle --with sentry --wheels .cache/wheels --output .cache/bundle.tar
     fi
     "$VENV/bin/uv" pip install --quiet --no-deps --target .cache/additions "$addition"
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar

@@ -49,7 +49,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
         patch.setenv("UV_OFFLINE", "1")
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(WHEELS))
-        return extend(find_source(), ["prometheus", str(wheel)])
+        return extend(find_source(), ["sentry", str(wheel)])
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def test_release_matches_the_lock(bundle: Path, release: Path, source: Source) -
         "sdnotify": "0.3.2",
     }
     assert versions(release) == wanted
-    assert {"prometheus-client", "my-callback"} < wanted.keys()
-    assert json.loads((release / "release.json").read_text(encoding="utf-8"))["additions"] == ["prometheus", OWN]
+    assert {"sentry-sdk", "my-callback"} < wanted.keys()
+    assert json.loads((release / "release.json").read_text(encoding="utf-8"))["additions"] == ["sentry", OWN]
     assert (release / "wheels" / OWN).is_file()
     assert list(release.glob("lib/python*/site-packages/litellm/proxy/__pycache__/proxy_server.*.pyc"))
     assert str(release.parent).encode() not in (release / "bin/litellmctl").read_bytes()

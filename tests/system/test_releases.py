@@ -25,10 +25,11 @@ MakeBox = Callable[..., Box]
 #: A working litellm-systemd, one that does not start, and another LiteLLM.
 GOOD, BROKEN, LITELLM = "0.1.1", "0.1.2", "1.108.99"
 #: A configuration that needs a package which the release does not have.
-PROMETHEUS = f"""\
+SENTRY = f"""\
 model_list: [{{model_name: {MODEL}, litellm_params: {{model: litellm-systemd-demo/{MODEL}}}}}]
 litellm_settings:
   callbacks: [prometheus]
+  failure_callback: [sentry]
   custom_provider_map: [{{provider: litellm-systemd-demo, custom_handler: litellm_systemd.demo.provider.demo_model}}]
   drop_params: true
   disable_hf_tokenizer_download: true
@@ -130,15 +131,15 @@ def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[
         assert (missing.returncode, "PIP_INDEX_URL" in missing.stderr) == (71, True), missing.stderr
         assert state(box)["MainPID"] == before
 
-        box.write("/root/prometheus.yml", PROMETHEUS)
-        argv = ("/usr/local/bin/litellmctl", "install", "-c", "/root/prometheus.yml", "--no-verify")
+        box.write("/root/sentry.yml", SENTRY)
+        argv = ("/usr/local/bin/litellmctl", "install", "-c", "/root/sentry.yml", "--no-verify")
         done = box.run(argv, env=upgrading, check=False, timeout=400)
-        assert (done.returncode, current(box)) == (0, "0.1.0 prometheus"), done.stderr
-        assert "Added to the release: the group prometheus" in done.stderr + done.stdout
+        assert (done.returncode, current(box)) == (0, "0.1.0 sentry"), done.stderr
+        assert "Added to the release: the group sentry" in done.stderr + done.stdout
         assert metrics(box) == (401, 200)
 
         done = upgrade(box, upgrading, GOOD)
-        kept = f"{GOOD} prometheus"
+        kept = f"{GOOD} sentry"
         assert (done.returncode, "takes over" in done.stderr, current(box)) == (0, True, kept), done.stderr
         before = state(box)["MainPID"]
         again = upgrade(box, upgrading, "--from", f"/srv/index/litellm_systemd-{GOOD}-py3-none-any.whl", "--json")
@@ -148,13 +149,13 @@ def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[
         done = upgrade(box, upgrading, "--litellm", LITELLM)
         assert (done.returncode, current(box), served(box)) == (
             0,
-            f"{GOOD} {LITELLM} prometheus",
+            f"{GOOD} {LITELLM} sentry",
             LITELLM,
         ), done.stderr
         ctl(box, "rollback")
         assert (current(box), served(box)) == (kept, shipped)
         ctl(box, "rollback", releases(box)["0.1.0"]["identifier"])
-        assert (current(box), metrics(box)) == ("0.1.0 prometheus", (401, 200))
+        assert (current(box), metrics(box)) == ("0.1.0 sentry", (401, 200))
     assert load.failed == []
     assert load.answered > 0
     assert_pruned(box)
@@ -163,12 +164,12 @@ def test_upgrades_and_rollbacks_under_load(box_with_index: Box, upgrading: dict[
 def assert_pruned(box: Box) -> None:
     """prune removes every release except the one in use, after the standby of the last restart has drained."""
     found = releases(box)
-    others = {row["identifier"] for version, row in found.items() if version != "0.1.0 prometheus"}
+    others = {row["identifier"] for version, row in found.items() if version != "0.1.0 sentry"}
     assert len(others) == 4
     box.wait_until(lambda: not any(row["in_use"] for row in releases(box).values() if not row["current"]), 60, "idle")
     removed = json.loads(ctl(box, "releases", "prune", "--keep", "0", "--json"))["data"]["removed"]
     assert set(removed) == others
-    assert (set(releases(box)), chat(box)) == ({"0.1.0 prometheus"}, 200)
+    assert (set(releases(box)), chat(box)) == ({"0.1.0 sentry"}, 200)
     assert json.loads(ctl(box, "doctor", "--json"))["data"]["findings"] == []
 
 

@@ -45,7 +45,7 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "needed"),
     [
-        ('litellm_settings: {callbacks: ["prometheus"]}', {("litellm_settings", "callbacks", 0): "prometheus"}),
+        ('litellm_settings: {callbacks: ["sentry"]}', {("litellm_settings", "callbacks", 0): "sentry"}),
         (
             'litellm_settings: {success_callback: ["langfuse"], failure_callback: langfuse}',
             {("litellm_settings", "success_callback", 0): "langfuse"},
@@ -90,7 +90,7 @@ def test_provider_that_needs_a_group() -> None:
     ("additions", "chosen"),
     [
         (Additions(), ("langfuse", "my-callback==1.2")),
-        (Additions(wanted=("prometheus",)), ("langfuse", "my-callback==1.2", "prometheus")),
+        (Additions(wanted=("sentry",)), ("langfuse", "my-callback==1.2", "sentry")),
         (Additions(wanted=("My_Callback==1.3",)), ("langfuse", "My_Callback==1.3")),
         (
             Additions(wanted=("dist/my_callback-1.4-py3-none-any.whl",)),
@@ -107,7 +107,7 @@ def test_additions_are_kept(additions: Additions, chosen: tuple[str, ...]) -> No
 @pytest.mark.parametrize(
     ("additions", "said"),
     [
-        (Additions(dropped=("prometheus",)), "prometheus: the release has no such addition"),
+        (Additions(dropped=("sentry",)), "sentry: the release has no such addition"),
         (Additions(dropped=("langfuse",), needed=("langfuse",)), "langfuse: the configuration needs it"),
         (Additions(wanted=("--index-url=x",)), "neither a group, nor a package"),
         (Additions(wanted=("x @ https://example.invalid/x.tar.gz",)), "neither a group, nor a package"),
@@ -129,10 +129,10 @@ def test_each_group_fits_the_lock() -> None:
     extended = extend(source, group_names())
     assert additions_of(extended.lock) == group_names()
     assert extended.identifier != source.identifier
-    one = extend(extended, ["prometheus"], Kept(extended.lock))
-    assert additions_of(one.lock) == ("prometheus",)
+    one = extend(extended, ["sentry"], Kept(extended.lock))
+    assert additions_of(one.lock) == ("sentry",)
     assert {pin.name for pin in parse_lock(one.lock)} - {pin.name for pin in parse_lock(source.lock)} == {
-        "prometheus-client"
+        "sentry-sdk"
     }
     assert extend(one, [], Kept(one.lock)).identifier == source.identifier
 
@@ -235,12 +235,12 @@ def test_bundle_without_an_addition() -> None:
     """A bundle that lacks an addition is refused with the command that makes another one, and so is one with an
     addition that --without names.
     """
-    require_additions(Path("b.tar"), read_lock() + "# with: prometheus\n", ["prometheus"])
+    require_additions(Path("b.tar"), read_lock() + "# with: sentry\n", ["sentry"])
     with pytest.raises(InputError, match=r"b\.tar does not have langfuse") as caught:
-        require_additions(Path("b.tar"), read_lock() + "# with: prometheus\n", ["prometheus", "langfuse"])
+        require_additions(Path("b.tar"), read_lock() + "# with: sentry\n", ["sentry", "langfuse"])
     assert "litellmctl bundle --with langfuse" in caught.value.hint
-    with pytest.raises(UsageError, match=r"--without prometheus: b\.tar has it"):
-        require_additions(Path("b.tar"), read_lock() + "# with: prometheus\n", [], ["prometheus"])
+    with pytest.raises(UsageError, match=r"--without sentry: b\.tar has it"):
+        require_additions(Path("b.tar"), read_lock() + "# with: sentry\n", [], ["sentry"])
 
 
 def test_host_without_an_index(tmp_path: Path) -> None:
@@ -248,9 +248,9 @@ def test_host_without_an_index(tmp_path: Path) -> None:
     lock = tmp_path / LOCK
     lock.write_text("no-such-package==1 --hash=sha256:" + "a" * 64 + "\n", encoding="utf-8")
     with pytest.raises(CommandError) as caught:
-        install_lock(make_venv(tmp_path / "venv", find_source().python), lock, additions=["prometheus"])
+        install_lock(make_venv(tmp_path / "venv", find_source().python), lock, additions=["sentry"])
     assert "no-such-package" in caught.value.stderr
-    assert caught.value.hint.endswith("litellmctl bundle --with prometheus")
+    assert caught.value.hint.endswith("litellmctl bundle --with sentry")
 
 
 # --- a host ---
@@ -258,17 +258,17 @@ def test_host_without_an_index(tmp_path: Path) -> None:
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """A host with a release in use that has prometheus."""
+    """A host with a release in use that has sentry."""
     layout = Layout(root=tmp_path)
     release = layout.real(layout.release("0.1.0-aaa"))
     release.mkdir(parents=True)
     (release / RELEASE_MARK).write_text("{}", encoding="utf-8")
-    (release / LOCK).write_text(extend(find_source(), ["prometheus"]).lock, encoding="utf-8")
+    (release / LOCK).write_text(extend(find_source(), ["sentry"]).lock, encoding="utf-8")
     layout.real(layout.current).symlink_to("releases/0.1.0-aaa")
     return layout
 
 
-LANGFUSE = gateway('litellm_settings: {success_callback: ["langfuse"], callbacks: ["prometheus"]}')
+LANGFUSE = gateway('litellm_settings: {success_callback: ["langfuse"], callbacks: ["sentry"]}')
 
 
 def test_install_adds_what_the_configuration_needs(layout: Layout) -> None:
@@ -277,13 +277,13 @@ def test_install_adds_what_the_configuration_needs(layout: Layout) -> None:
     """
     choice = choose_release(layout, LANGFUSE)
     assert choice.source is not None
-    assert set(additions_of(choice.source.lock)) == {"langfuse", "prometheus"}
+    assert set(additions_of(choice.source.lock)) == {"langfuse", "sentry"}
     assert choice.notes == (
         "Added to the release: the group langfuse. litellm_settings.success_callback[0]: langfuse needs the package"
         " langfuse.",
     )
-    assert choose_release(layout, gateway(""), wanted=("prometheus",)).notes == ()  # it has that
-    plain = choose_release(layout, gateway(""), dropped=("prometheus",))
+    assert choose_release(layout, gateway(""), wanted=("sentry",)).notes == ()  # it has that
+    plain = choose_release(layout, gateway(""), dropped=("sentry",))
     assert plain.identifier == find_source().identifier
 
 
@@ -298,12 +298,12 @@ def test_check_names_what_the_release_lacks(layout: Layout, tmp_path: Path) -> N
     findings, notes = package_findings(Layout(root=tmp_path / "fresh"), LANGFUSE)
     assert findings == ()
     assert "langfuse needs the package langfuse. An install adds it, with the group langfuse." in notes[1]
-    assert "prometheus needs the package prometheus-client" in notes[0]
+    assert "sentry needs the package sentry-sdk" in notes[0]
 
 
 def test_reload_needs_the_group(layout: Layout) -> None:
     """`config use` and `reload` refuse a configuration whose group the release lacks, with the command to run."""
-    require_packages(layout, gateway('litellm_settings: {callbacks: ["prometheus"]}'), "sudo litellmctl install")
+    require_packages(layout, gateway('litellm_settings: {callbacks: ["sentry"]}'), "sudo litellmctl install")
     with pytest.raises(InputError, match=r"config\.yaml:\d+:\d+: .*langfuse needs the package langfuse") as caught:
         require_packages(layout, LANGFUSE, "sudo litellmctl install -c mine.yml")
     assert caught.value.hint == "To add the group langfuse, run: sudo litellmctl install -c mine.yml"
@@ -317,3 +317,17 @@ def test_misspelt_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InstallerError) as caught:
         extend(find_source(), ["langfus"])
     assert caught.value.hint.startswith("Did you mean the group langfuse?")
+
+
+def test_group_of_an_earlier_release() -> None:
+    """The addition prometheus of an earlier release is met by each release now, and never taken for a package."""
+    assert choose_additions(("prometheus", "langfuse"), Additions(wanted=("prometheus",))) == ("langfuse",)
+    assert choose_additions(("prometheus",), Additions(dropped=("prometheus",))) == ()
+    old = (
+        "litellm==1 --hash=sha256:"
+        + "a" * 64
+        + "\n# with: prometheus\nprometheus-client==1 --hash=sha256:"
+        + "b" * 64
+    )
+    assert extend(find_source(), ("prometheus",), Kept(old + "\n")).identifier == find_source().identifier
+    require_additions(Path("b.tar"), read_lock(), ["prometheus"])

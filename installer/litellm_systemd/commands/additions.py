@@ -20,6 +20,7 @@ from litellm_systemd.releases.additions import (
     extend,
     list_packages,
     require_additions,
+    without_former,
 )
 from litellm_systemd.releases.archive import WHEELS
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
@@ -91,7 +92,7 @@ def choose_release(
     # Outside of a release, such as in a checkout: those that an earlier install has added.
     kept = own_additions() or kept_additions(layout, current_release(layout))
     chosen, missing = _choose(kept, gateway, wanted, dropped, kept.lock or read_lock())
-    notes = tuple(_notes(missing, tuple(each for each in wanted if each not in kept.names), dropped))
+    notes = tuple(_notes(missing, tuple(each for each in without_former(*wanted) if each not in kept.names), dropped))
     if running is not None and set(chosen) == set(kept.names):
         return ReleaseChoice(running, None, notes)
     source = find_source()
@@ -120,7 +121,8 @@ def _choose(
 ) -> tuple[tuple[str, ...], tuple[Missing, ...]]:
     """All additions, and what the configuration needs in addition to those that are kept and wanted."""
     remaining = choose_additions(kept.names, Additions(wanted, dropped))
-    missing = missing_packages(gateway, list_packages(lock, remaining))
+    # The next release has the base that ships, whatever that of the release in use lacks.
+    missing = missing_packages(gateway, list_packages(lock, remaining) | locked_names(read_lock()))
     needed = tuple(dict.fromkeys(each.group for each in missing if each.group is not None))
     return choose_additions(kept.names, Additions(wanted, dropped, needed)), missing
 

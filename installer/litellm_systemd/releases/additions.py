@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from litellm_systemd.releases.bundle import Target
 
 _WHEEL = ".whl"
+#: Groups of earlier releases, with the package that every release has now.
+_FORMER_GROUPS = {"prometheus": "prometheus-client"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +93,24 @@ def choose_additions(kept: Sequence[str], additions: Additions) -> tuple[str, ..
     """
     # As a path, since a name alone is the wheel of the release.
     wanted = [f"./{each}" if each.endswith(_WHEEL) and Path(each).name == each else each for each in additions.wanted]
-    known = {addition_name(each): each for each in kept}
+    known = {addition_name(each): each for each in kept if each not in _FORMER_GROUPS}
     for each in map(addition_name, additions.dropped):
+        if each in _FORMER_GROUPS and each in kept:
+            continue
         if each not in known:
             has = ", ".join(sorted(kept)) or "none"
             raise UsageError(f"--without {each}: the release has no such addition", f"Its additions: {has}.")
         if each in additions.needed:
             raise UsageError(f"--without {each}: the configuration needs it", "Remove its use there first.")
         del known[each]
-    for each in (*additions.needed, *wanted):
+    for each in without_former(*additions.needed, *wanted):
         known[addition_name(each)] = each
     return tuple(known.values())
+
+
+def without_former(*additions: str) -> tuple[str, ...]:
+    """Return these additions without the groups of earlier releases whose package every release has now."""
+    return tuple(each for each in additions if each not in _FORMER_GROUPS)
 
 
 def extend(
@@ -141,7 +150,7 @@ def extend(
     with tempfile.TemporaryDirectory(prefix="litellmctl-") as scratch:
         resolver = _Resolver(source, Path(scratch), target, say)
         # Groups first: the packages of the user's own must fit them.
-        for each in sorted(additions, key=lambda each: (each not in groups, addition_name(each))):
+        for each in sorted(without_former(*additions), key=lambda each: (each not in groups, addition_name(each))):
             present = parse_lock(join_lock(base, sections))
             wheel = _wheel(each, kept) if each.endswith(_WHEEL) else None
             wheels += [] if wheel is None else [wheel]
@@ -180,6 +189,8 @@ def require_additions(path: Path, lock: str, additions: Sequence[str], dropped: 
             f"--without {unwanted[0]}: {path} has it, and a bundle is installed as it is",
             "Make a bundle without it on a host whose release does not have it: litellmctl bundle",
         )
+    packages = locked_names(lock)
+    has |= {name for name, package in _FORMER_GROUPS.items() if package in packages}
     lacking = [each for each in additions if addition_name(each) not in has]
     if lacking:
         options = " ".join(f"--with {each}" for each in lacking)

@@ -28,11 +28,11 @@ def require_packages(layout: Layout, gateway: GatewayConfig, command: str) -> No
         InputError: it lacks one.
     """
     for each in _missing(layout, gateway)[0] if current_release(layout) else ():
-        if each.group is not None:
+        if each.group is not None or each.package in locked_names(read_lock()):
             raise InputError(
                 f"{gateway.place(each.path)}: {each.name} needs the package {each.package}, which the release in use"
                 " does not have",
-                f"To add the group {each.group}, run: {command}",
+                f"{_addition(each)}, run: {command}",
             )
 
 
@@ -48,17 +48,21 @@ def package_findings(layout: Layout, gateway: GatewayConfig) -> tuple[tuple[Lint
     findings, notes = [], []
     missing, is_installed = _missing(layout, gateway)
     for each in missing:
-        if each.group is None:
+        if each.group is None and each.package not in locked_names(read_lock()):
             message = f"{each.name} needs the package {each.package}, which releases do not have"
             remedy = f"To add it, run: sudo litellmctl install --with {each.package}"
         elif is_installed:
             message = f"{each.name} needs the package {each.package}, which the release in use does not have"
-            remedy = f"To add the group {each.group}, run: sudo litellmctl install"
+            remedy = f"{_addition(each)}, run: sudo litellmctl install"
         else:
             notes.append(f"{render_need(each)}. An install adds it, with the group {each.group}.")
             continue
         findings.append(gateway.warning("missing-package", each.path, message, remedy))
     return tuple(findings), tuple(notes)
+
+
+def _addition(missing: Missing) -> str:
+    return f"To add the group {missing.group}" if missing.group else "To get a release that has it"
 
 
 def active_needs(layout: Layout) -> tuple[str, ...]:
