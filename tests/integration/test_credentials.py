@@ -18,7 +18,7 @@ from litellm_systemd.aws.sources import observe_instance
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env.aws import parse_moment
+from litellm_systemd.env.credentials_expiry import parse_moment
 from litellm_systemd.env.settings import read_dotenv
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.host.layout import Layout

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from litellm_systemd.env.aws import find_end, judge_end, parse_moment, render_left, render_moment
+from litellm_systemd.env.aws import judge_end, render_left
+from litellm_systemd.env.credentials_expiry import find_end, parse_moment, render_moment
 from litellm_systemd.report.report import Outcome
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
-from litellm_systemd.env.aws import parse_moment, render_moment
+from litellm_systemd.env.credentials_expiry import parse_moment, render_moment
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied
 from litellm_systemd.user_files import read_trusted
 

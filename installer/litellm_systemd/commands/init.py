@@ -15,7 +15,8 @@ from litellm_systemd.aws.sources import Credentials, read_profile
 from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.commands.preflight import prove_pair
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env.aws import END_VARIABLE, KEY_ID, SECRET, TOKEN, check_aws, render_moment
+from litellm_systemd.env.aws import KEY_ID, SECRET, TOKEN, check_aws
+from litellm_systemd.env.credentials_expiry import END_VARIABLE, render_moment
 from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.errors import InputError, InstallerError, PermissionDenied, UsageError
 from litellm_systemd.report.report import Report

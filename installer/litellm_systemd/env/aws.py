@@ -6,13 +6,12 @@ litellm/llms/bedrock/base_aws_llm.py defines which of these variables LiteLLM re
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from datetime import datetime, timedelta
+from urllib.parse import SplitResult, urlsplit
 
+from litellm_systemd.env.credentials_expiry import END_VARIABLE, find_end, parse_moment, render_moment
 from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.env.variables import (
     AWS_BEDROCK_RUNTIME_ENDPOINT,
@@ -30,16 +29,12 @@ from litellm_systemd.env.variables import (
 from litellm_systemd.errors import InputError
 from litellm_systemd.report.report import Check, Outcome
 
-#: The name that `aws configure export-credentials --format env` prints, and that botocore reads.
-END_VARIABLE = "AWS_CREDENTIAL_EXPIRATION"
 BEARER_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
 #: `status` warns for this long before the credentials expire.
 WARN_BEFORE = timedelta(hours=1)
 
 CHECK_NAME = "AWS credentials"
 _REMEDY = "Put new credentials into .env, then run: sudo litellmctl install"
-# A short-term Bedrock API key is this prefix and a presigned URL in base64 (aws-bedrock-token-generator).
-_SHORT_TERM = "bedrock-api-key-"
 
 KEY_ID, SECRET, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 PAIR = (KEY_ID, SECRET)
@@ -70,34 +65,6 @@ NEVER_PROXIED = ("169.254.169.254", "fd00:ec2::254", "127.0.0.1", "localhost")
 _ENDPOINT_REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.(?:vpce\.)?amazonaws\.com")
 
 
-def parse_moment(text: str) -> datetime | None:
-    """Parse an ISO 8601 time, as UTC if it has no zone. Return None if the text is not a time.
-
-    Tools that write AWS profiles disagree: `2026-11-24T14:00:00Z`, `…+01:00`, `2026-11-24 14:00:00`.
-    """
-    try:
-        # Python 3.10 accepts neither Z nor a fraction with other than three or six digits.
-        found = datetime.fromisoformat(re.sub(r"\.\d+", "", text.strip()).replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
-
-
-def render_moment(moment: datetime) -> str:
-    """The time as `parse_moment` reads it, in UTC, to the second."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def find_end(environment: Mapping[str, str]) -> datetime | None:
-    """When the credentials of this environment expire. None if they are permanent or the time is unknown."""
-    token = environment.get(BEARER_VARIABLE, "")
-    if token:
-        return _end_of_bearer(token)
-    if environment.get("AWS_SESSION_TOKEN"):
-        return parse_moment(environment.get(END_VARIABLE, ""))
-    return None
-
-
 def judge_end(environment: Mapping[str, str], now: datetime) -> Check | None:
     """Check temporary credentials: a warning in the hour before they expire, a failure afterwards.
 
@@ -125,18 +92,6 @@ def render_left(left: timedelta) -> str:
     if minutes < 120:
         return f"{minutes} min"
     return f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
-
-
-def _end_of_bearer(token: str) -> datetime | None:
-    """When the signature of a short-term Bedrock API key expires. None for a long-term key."""
-    if not token.startswith(_SHORT_TERM):
-        return None
-    try:
-        query = parse_qs(base64.b64decode(token.removeprefix(_SHORT_TERM)).decode().partition("?")[2])
-        signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
-        return signed + timedelta(seconds=int(query["X-Amz-Expires"][0]))
-    except (binascii.Error, UnicodeDecodeError, KeyError, ValueError, OverflowError):
-        return None
 
 
 def check_aws(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:
