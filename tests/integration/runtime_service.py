@@ -29,13 +29,16 @@ _SHIM = """
 import os, sys
 fd = int(sys.argv[1])
 if fd >= 0:
-    os.dup2(fd, 3)
-    os.set_inheritable(3, True)
-    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="litellm.socket")
+    names = {"litellm.socket": fd, **({"metrics": int(sys.argv[2])} if int(sys.argv[2]) >= 0 else {})}
+    kept = [os.dup(each) for each in names.values()]
+    for number, each in enumerate(kept, 3):
+        os.dup2(each, number)
+        os.set_inheritable(number, True)
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(names)), LISTEN_FDNAMES=":".join(names))
 os.environ["WATCHDOG_PID"] = str(os.getpid())
 stream = os.fstat(2)
 os.environ["JOURNAL_STREAM"] = f"{stream.st_dev}:{stream.st_ino}"
-os.execv(sys.executable, [sys.executable, "-m", "litellm_systemd.runtime", *sys.argv[2:]])
+os.execv(sys.executable, [sys.executable, "-m", "litellm_systemd.runtime", *sys.argv[3:]])
 """
 
 CONFIG = """
@@ -88,6 +91,7 @@ class Service:
         self._log = folder / "journal"
         run = folder / "run"
         run.mkdir()
+        (folder / "litellm-metrics").mkdir()
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(folder / "notify"))
         self._notify.settimeout(0.2)
@@ -98,6 +102,8 @@ class Service:
         self._reader = threading.Thread(target=self._read_notices, daemon=True)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self.listener.getsockname()[1]
+        #: That of litellm-metrics.socket; only with METRICS, whose address does not matter then.
+        self.metrics_listener = socket.create_server(("127.0.0.1", 0)) if "METRICS" in variables else None
         self.control = run / "control.sock"
         self.environment = environment(
             NOTIFY_SOCKET=str(folder / "notify"),
@@ -108,10 +114,11 @@ class Service:
 
     def __enter__(self) -> Service:
         self._reader.start()
-        fd = self.listener.fileno()
-        argv = (sys.executable, "-c", _SHIM, str(fd), "--config", str(self.config))
+        listeners = [each.fileno() for each in (self.listener, self.metrics_listener) if each is not None]
+        metrics = str(self.metrics_listener.fileno() if self.metrics_listener else -1)
+        argv = (sys.executable, "-c", _SHIM, str(listeners[0]), metrics, "--config", str(self.config))
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(argv, env=self.environment, stderr=log, stdout=log, pass_fds=(fd,))
+            self.process = subprocess.Popen(argv, env=self.environment, stderr=log, stdout=log, pass_fds=listeners)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -125,6 +132,8 @@ class Service:
         self._closed.set()
         self._reader.join()
         self.listener.close()
+        if self.metrics_listener is not None:
+            self.metrics_listener.close()
         self._notify.close()
 
     # Notifications to systemd.
@@ -228,6 +237,15 @@ class Service:
 
     def children(self) -> list[int]:
         return children_of(self.process.pid)
+
+    def metrics(self) -> dict[str, float]:
+        """A scrape: values by name and labels, as they are written (`name{label="value"}`)."""
+        assert self.metrics_listener is not None
+        client = HTTPConnection("127.0.0.1", self.metrics_listener.getsockname()[1], timeout=DEADLINE)
+        client.request("GET", "/metrics")
+        with client.getresponse() as response:
+            lines = [line for line in response.read().decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     # Clients.
 

@@ -38,7 +38,15 @@ def test_builder_exits(monkeypatch: pytest.MonkeyPatch, render: Any, text: bytes
     monkeypatch.setattr(Journal, "line", lambda _, priority, text: logged.append(f"<{priority}>{text}"))
     document, events = ApiDocument(), EventLoop()
     job = Job(0, Options(config=CONFIGURATION.path), CONFIGURATION, (), None, document=document)
-    pool = WorkerPool(events, Journal(), job, lambda: None, lambda *_: None, lambda *_: None)
+    pool = WorkerPool(
+        events,
+        Journal(),
+        job,
+        lambda: None,
+        lambda *_: None,
+        lambda *_: None,
+        lambda pid, outcome: document.on_exit(pid, outcome, Journal()),
+    )
     with contextlib.closing(events), subprocess.Popen(["sleep", "60"]) as process:
         worker = WorkerHandle(1, process.pid, open_channel()[0], Activity(), 0.0)
         generation = Generation(1, CONFIGURATION, 1, lambda *_: worker, 0.0)

@@ -86,7 +86,7 @@ class FakeWorkerPool:
     """A worker pool without processes."""
 
     def __init__(self, clock: Clock, *callbacks: Any) -> None:
-        *_, self.on_message, self.on_exit = callbacks
+        *_, self.on_message, self.on_exit, _ = callbacks
         self.clock = clock
         self.running: list[tuple[Generation, Worker]] = []
         self.count = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.runtime.metrics import forget_live_gauges, share_metrics
+from litellm_systemd.runtime.metrics.multiprocess import forget_live_gauges, share_metrics
 
 NAME = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -300,9 +300,11 @@ def _prove_fallbacks(env_file: Path | None, config: str | None, timeout: float) 
 
 
 def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: VerifyTarget) -> Report:
-    from litellm_systemd.commands.verify import describe_target
+    from litellm_systemd.commands.verify import describe_target, record_outcome
 
-    report = describe_target(prove(), layout_of(), datetime.now(timezone.utc), origin)
+    now = datetime.now(timezone.utc)
+    report = describe_target(prove(), layout_of(), now, origin)
+    record_outcome(layout_of(), report, now, origin)
     files.write(report)
     return report
 

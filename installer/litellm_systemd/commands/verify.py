@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -148,6 +150,17 @@ def describe_target(report: Report, layout: Layout, now: datetime, origin: Verif
         notes=(*edited_notes(layout, config), *report.notes),
         data={"checked_at": at, "versions": versions, "config": described, **report.data},
     )
+
+
+def record_outcome(layout: Layout, report: Report, now: datetime, origin: VerifyTarget) -> None:
+    """Keep the outcome of a verify of the service for its metrics, if the folder for it exists and can be written."""
+    path = layout.real(contract.VERIFY_RESULT)
+    if origin.is_own and not origin.is_throwaway and path.parent.is_dir():
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):
+            new.write_text(json.dumps({"at": now.timestamp(), "ok": report.code == 0}), encoding="utf-8")
+            new.chmod(0o644)
+            new.rename(path)
 
 
 def _config(layout: Layout, origin: VerifyTarget) -> Loaded | None:

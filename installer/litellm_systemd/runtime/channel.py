@@ -23,7 +23,8 @@ class Heartbeat:
     """The event loop of a worker runs. `connections` counts open ones, `inflight` requests without an answer.
 
     `memory` is the resident memory in MiB, shared pages included; 0 if unknown. `unhealthy` is the number of seconds
-    since the worker last passed its own health check.
+    since the worker last passed its own health check. `lag` is the number of seconds by which its last timer was
+    late.
     """
 
     serving: bool
@@ -32,6 +33,7 @@ class Heartbeat:
     requests: int
     memory: int = 0
     unhealthy: float = 0.0
+    lag: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from litellm_systemd.env.retired_keys import RetiredKey, read_retired_keys
 from litellm_systemd.env.secret_references import SecretReference, find_references
 from litellm_systemd.env.tls import Tls, TlsFiles, find_credentials, find_files
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway.config import check, read_config, read_text, real_path, render_document
+from litellm_systemd.gateway.config import GatewayConfig, check, read_config, read_text, real_path, render_document
+from litellm_systemd.gateway.models import build_served
+from litellm_systemd.gateway.snapshot import load_snapshot
 from litellm_systemd.runtime.http.limits import Limits, read_limits
 from litellm_systemd.runtime.memory import default_memory_limit, read_total_memory
 
@@ -58,6 +61,8 @@ class Options:
     api_docs: bool = variables.API_DOCS.default
     #: The variables whose values are in AWS.
     references: tuple[SecretReference, ...] = ()
+    #: The address of /metrics, HOST:PORT or the path of a UNIX socket; None if it is off.
+    metrics: str | None = None
     #: The master keys that `rotate-key` has replaced.
     retired_keys: tuple[RetiredKey, ...] = ()
 
@@ -121,6 +126,7 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         trial_socket=Path(trial) if trial else None,
         mock_testing=variables.allows_mock_testing(environ),
         api_docs=variables.API_DOCS.read(environ),
+        metrics=None if trial else variables.METRICS.read(environ),
         references=find_references(environ),
         retired_keys=read_retired_keys(environ) if environ.get(variables.MASTER_KEY.name) else (),
     )
@@ -134,6 +140,7 @@ class Configuration:
     `texts` holds what LiteLLM reads, as it was when it was checked, by path, and the Python files that it imports: a
     worker that is replaced hours later gets these, not an unfinished edit of an administrator. `name` is that of the
     file in its folder. `tls` is the certificate that the workers of this configuration serve, None for plain HTTP.
+    `ends` has the day on which Bedrock ends a model, by the name that clients use; only with METRICS.
     """
 
     path: Path
@@ -142,6 +149,7 @@ class Configuration:
     texts: Mapping[str, str] = field(repr=False)
     name: str = ""
     tls: Tls | None = None
+    ends: Mapping[str, date] = field(default_factory=dict)
 
 
 def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
@@ -163,8 +171,19 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
                 texts = {str(file): render_document(_allow_mock_testing(config.document))}
             elif config.includes:
                 texts = {str(file): render_document(config.document)}
-            return Configuration(file, config.digest, len(config.names), texts | code, entry.name)
+            ends = _find_ends(config, environ) if variables.METRICS.read(environ) else {}
+            return Configuration(file, config.digest, len(config.names), texts | code, entry.name, ends=ends)
     raise InputError(f"{path} changes while it is read", "Try again when the edit is complete.")
+
+
+def _find_ends(config: GatewayConfig, environ: Mapping[str, str]) -> dict[str, date]:
+    ends: dict[str, date] = {}
+    for served in build_served(config, environ):
+        if served.is_called and served.life.ends is not None:
+            name = served.model.name
+            ends[name] = min(served.life.ends, ends.get(name, served.life.ends))
+    load_snapshot.cache_clear()
+    return ends
 
 
 def _allow_mock_testing(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,13 @@ import os
 import selectors
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from litellm_systemd.contract import ExitCode
+from litellm_systemd.contract import METRICS_DIRECTORY, METRICS_SOCKET, ExitCode
 from litellm_systemd.env.service_credential import add_secrets
 from litellm_systemd.env.tls import load_pair, read_pair
 from litellm_systemd.env.variables import JSON_LOGS, MOCK_TESTING_WARNING
@@ -23,17 +24,19 @@ from litellm_systemd.errors import InputError, InstallerError, PermissionDenied,
 from litellm_systemd.runtime.channel import Heartbeat, StartFailed
 from litellm_systemd.runtime.journal import Journal, install_exception_hooks, open_journal, redirect_loggers
 from litellm_systemd.runtime.master.master import Master
+from litellm_systemd.runtime.master.metrics import Metrics
 from litellm_systemd.runtime.master.worker_pool import WorkerHandle, spawn
-from litellm_systemd.runtime.metrics import share_metrics
-from litellm_systemd.runtime.options import load_configuration, read_options
+from litellm_systemd.runtime.metrics.multiprocess import share_metrics
+from litellm_systemd.runtime.options import Options, load_configuration, read_options
 from litellm_systemd.runtime.secret_store import get_secrets
 from litellm_systemd.runtime.systemd.notify import Notifier
-from litellm_systemd.runtime.systemd.port import take_listeners
+from litellm_systemd.runtime.systemd.port import Inherited, inherit, take_listeners, take_metrics_listener
 from litellm_systemd.runtime.worker import litellm_adapter
 from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.worker import Job
 
 #: What to do if the service's user cannot read a configuration.
+_INSTALL = "To set it up, run: sudo litellmctl install"
 _RESTORE_ACCESS = "The service runs as litellm. To restore the mode and owner: sudo litellmctl doctor --fix"
 
 
@@ -58,7 +61,9 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         configuration = load_configuration(options.config, environ)
         if options.tls_files is not None:
             configuration = replace(configuration, tls=load_pair(read_pair(options.tls_files)))
-        listeners = take_listeners(environ, options.host, options.port, options.trial_socket)
+        inherited = inherit(environ)
+        listeners = take_listeners(inherited, options.host, options.port, options.trial_socket)
+        metrics_listener = take_metrics_listener(inherited, options.metrics)
     except InstallerError as error:
         if isinstance(error, PermissionDenied):
             error.hint = _RESTORE_ACCESS
@@ -71,7 +76,13 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     notifier.status("importing LiteLLM")
     if options.json_logs:
         environ[JSON_LOGS.name] = "true"  # LiteLLM accepts no other value
-    share_metrics(environ, options.runtime_directory, options.workers)
+    if options.metrics and metrics_listener is None:
+        journal.error(f"METRICS={options.metrics} is off: {METRICS_SOCKET} passes no listener. {_INSTALL}")
+    metrics = None
+    if metrics_listener is not None:
+        metrics = _start_metrics(metrics_listener, inherited, options, environ, journal, (*listeners, notifier))
+    if metrics is None:
+        share_metrics(environ, options.runtime_directory, options.workers)
     litellm_adapter.preload(environ)
     redirect_loggers(journal)
     install_exception_hooks(journal)  # again, because LiteLLM sets sys.excepthook with JSON_LOGS
@@ -84,9 +95,46 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         notifier,
         journal,
         started_at,
-        _start_document(listeners, journal),
+        _start_document((*listeners, *((metrics_listener,) if metrics_listener else ())), journal),
+        metrics,
     )
     return master.run()
+
+
+def _start_metrics(
+    listener: socket.socket,
+    inherited: Inherited,
+    options: Options,
+    environ: MutableMapping[str, str],
+    journal: Journal,
+    others: Sequence[socket.socket | Notifier],
+) -> Metrics | None:
+    """Start to count and to serve /metrics. None if that fails, which does not stop the gateway.
+
+    Without the folder that outlives this process, the counts begin at zero with each start.
+    """
+    own = options.runtime_directory or Path(tempfile.mkdtemp())
+    metrics = None
+    # Next to the folder of this service: its standby has another one, and the same folder next to it.
+    shared = own.parent / Path(METRICS_DIRECTORY).name
+    for root in (shared, own / "metrics") if inherited.metrics else (own / "metrics",):
+        try:
+            if root.parent == own:
+                root.mkdir(mode=0o700, exist_ok=True)
+            metrics = Metrics(listener, root, environ, journal)
+            break
+        except OSError as error:
+            journal.error(f"METRICS={options.metrics} cannot count in {root}: {error.strerror or error}. {_INSTALL}")
+    if metrics is None:
+        listener.close()
+        return None
+
+    def close_inherited() -> None:
+        for each in others:
+            each.close()
+
+    metrics.start(close_inherited)
+    return metrics
 
 
 def _start_document(listeners: Sequence[socket.socket], journal: Journal) -> ApiDocument | None:

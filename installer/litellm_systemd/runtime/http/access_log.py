@@ -11,6 +11,7 @@ import time
 from typing import Any, cast
 
 from litellm_systemd.runtime.http.refuse import Application
+from litellm_systemd.runtime.http.response_count import find_status, is_of_client
 from litellm_systemd.runtime.journal import Journal, JournalHandler, render_object
 
 NAME = "litellm_systemd.access"
@@ -18,9 +19,6 @@ NAME = "litellm_systemd.access"
 _FILTERED = "uvicorn.access"
 #: The response header with LiteLLM's id of the request. LiteLLM's own log lines contain the id too.
 _CALL_ID = b"x-litellm-call-id"
-#: The server address of a worker's own health check: a socket pair has no name. Clients connect to an address or
-#: path.
-_HEALTH_CHECK = ("", None)
 
 
 class AccessLog:
@@ -32,7 +30,7 @@ class AccessLog:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve a request, and log it however it ends."""
-        if scope["type"] not in ("http", "websocket") or scope.get("server") == _HEALTH_CHECK:
+        if not is_of_client(scope):
             await self._application(scope, receive, send)
             return
         request = _Request(scope, send, self._logger)
@@ -59,7 +57,7 @@ class _Request:
 
     async def send(self, message: Any) -> None:
         if self.status is None:
-            self.status, self._call_id = _status(message), _call_id(message)
+            self.status, self._call_id = find_status(message), _call_id(message)
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.end()  # the application may continue to run after the response
@@ -75,13 +73,6 @@ class _Request:
         # LiteLLM's filters expect the path as the third argument.
         arguments = (_printable(client[0]) if client else None, self._scope.get("method", "GET"), path)
         self._logger.info("%s %s %s %s %s ms %s", *arguments, self.status, milliseconds, self._call_id)
-
-
-def _status(message: Any) -> int | None:
-    """The status code in a message to the client, or None."""
-    if message["type"] in ("http.response.start", "websocket.http.response.start"):
-        return cast(int, message["status"])
-    return {"websocket.accept": 101, "websocket.close": 403}.get(message["type"])
 
 
 def _call_id(message: Any) -> str | None:

@@ -97,6 +97,10 @@ class Connections:
         """Count a request that was refused, or a connection that was closed, for the journal."""
         self._counter.add(connection.client, reason)
 
+    def count_response(self, status: int) -> None:
+        """Count an error that no application has sent."""
+        self._counter.count_response(status)
+
     def abort(self, connection: Connection, reason: Reason) -> None:
         """Close a connection at once, and count it for the journal."""
         self.report(connection, reason)

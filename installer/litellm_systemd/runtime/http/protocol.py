@@ -22,6 +22,7 @@ from litellm_systemd.runtime.http.connections import Connection, Connections
 from litellm_systemd.runtime.http.errors import ApiError, build_response
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import Reason
+from litellm_systemd.runtime.http.response_count import IS_GONE
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -154,6 +155,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Forget the connection."""
         if self._running is not None:
             self._running.disconnected = True  # its application may wait to send
+            self._running.scope["state"][IS_GONE] = True
             self._running.message_event.set()
         super().connection_lost(exc)
         self._registry.discard(self)
@@ -384,7 +386,9 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._is_responding:
             self.cycle.disconnected = True  # the application can send no response any more
+            self.cycle.scope["state"][IS_GONE] = True
             self.cycle.message_event.set()
+        self._registry.count_response(error.status)
         is_known = self.headers is not None  # a request has begun
         scope = {"path": self.url.decode("latin-1") if is_known else "", "headers": self.headers or ()}
         start, body = build_response(scope, error, (b"connection", b"close"))

@@ -7,7 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from litellm_systemd.runtime.channel import CONNECTION, GUESSED_KEY, OTHER_ADDRESSES, REQUEST, Refusals
 from litellm_systemd.runtime.http.errors import ApiError, build_response
@@ -113,15 +113,47 @@ class Reason(Enum):
     CONNECTIONS = CONNECTION, "above MAX_CONNECTIONS"
     ADDRESS = CONNECTION, "above MAX_CONNECTIONS_PER_ADDRESS"
 
+    @property
+    def label(self) -> str:
+        """The reason as the value of a metric's label."""
+        return self.name.lower()
+
+    @property
+    def is_connection(self) -> bool:
+        """Whether it closes a connection instead of refusing a request."""
+        subject, _ = self.value
+        return subject == CONNECTION
+
+
+class Metrics(Protocol):
+    """What counts for /metrics."""
+
+    def count_response(self, status: int) -> None:
+        """Count a response."""
+
+    def count_refusal(self, reason: Reason) -> None:
+        """Count a refused request or a closed connection."""
+
 
 class RefusalCounter:
-    """The refused requests and closed connections of this process since the last call of `take`."""
+    """The refused requests and closed connections of this process since the last call of `take`.
 
-    def __init__(self) -> None:
+    `metrics` counts them too, and the errors that the server itself sends; None without METRICS.
+    """
+
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics
         self._counts: dict[str, tuple[Counter[str], Counter[str]]] = {}
+
+    def count_response(self, status: int) -> None:
+        """Count an error that the server sends, and no application."""
+        if self._metrics is not None:
+            self._metrics.count_response(status)
 
     def add(self, client: tuple[str, int] | None, reason: Reason) -> None:
         """Count one. `client` is that of an ASGI scope."""
+        if self._metrics is not None:
+            self._metrics.count_refusal(reason)
         subject, text = reason.value
         reasons, clients = self._counts.setdefault(subject, (Counter(), Counter()))
         reasons[text] += 1

@@ -5,6 +5,7 @@ It has one thread and one event loop. It runs none of LiteLLM's code, so no stat
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -30,10 +31,15 @@ from litellm_systemd.runtime.master.blocks import BlockLog
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
 from litellm_systemd.runtime.master.failure_log import FailureLog
+from litellm_systemd.runtime.master.gauges import build_constants, build_gauges, list_processes
+from litellm_systemd.runtime.master.metrics import Metrics
 from litellm_systemd.runtime.master.pauses import PauseDetector
 from litellm_systemd.runtime.master.refusals import RefusalLog
 from litellm_systemd.runtime.master.worker_pool import Generation, Recycling, WorkerHandle, WorkerPool
-from litellm_systemd.runtime.metrics import forget_live_gauges
+from litellm_systemd.runtime.metrics import families
+from litellm_systemd.runtime.metrics.families import Family
+from litellm_systemd.runtime.metrics.multiprocess import forget_live_gauges
+from litellm_systemd.runtime.metrics.store import State
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.systemd.notify import Notifier, Watchdog
 from litellm_systemd.runtime.worker.api_document import ApiDocument
@@ -61,6 +67,7 @@ class Master:
         journal: Journal,
         started_at: float,
         document: ApiDocument | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.options = options
         self.started_at = started_at
@@ -79,8 +86,14 @@ class Master:
         self._events = EventLoop()
         self._control: ControlSocket | None = None
         self._initial_configuration = configuration
-        job = Job(0, options, configuration, listeners, None, document=document)
-        self._pool = WorkerPool(self._events, journal, job, self._close_in_child, self._on_message, self._on_exit)
+        self.metrics = metrics
+        self._document = document
+        self._constants = () if metrics is None else tuple(build_constants(os.environ))
+        counters = metrics.counters if metrics is not None else None
+        job = Job(0, options, configuration, listeners, None, document=document, counters=counters)
+        self._pool = WorkerPool(
+            self._events, journal, job, self._close_in_child, self._on_message, self._on_exit, self._on_other_exit
+        )
         self.recycling = Recycling(options, journal, self._pool.move, self._drain)
         self.refusals = RefusalLog(journal.notice, journal.warning)
         self.blocks = BlockLog(journal.error, journal.warning)
@@ -141,8 +154,28 @@ class Master:
         if error := generation.fill(time.monotonic()):
             self._journal.error(f"cannot start a worker: {error}")
 
+    def _count(self, family: Family, *labels: str, amount: int = 1) -> None:
+        if self.metrics is not None:
+            self.metrics.counters.count(family, *labels, amount=amount)
+
+    def _start_exporter(self) -> None:
+        if self.metrics is not None:
+            self.metrics.start(self._close_for_exporter)
+
+    def _close_for_exporter(self) -> None:
+        self._close_shared()
+        for worker in self.workers:
+            worker.close()
+        for listener in self.listeners:
+            listener.close()
+
     def _close_in_child(self) -> None:
-        """In a forked child: close what only the main process may hold."""
+        """In a forked worker: close what only the main process may hold."""
+        self._close_shared()
+        if self.metrics is not None:
+            self.metrics.close_in_worker()
+
+    def _close_shared(self) -> None:
         self._events.close()
         self._notifier.close()
         if self._control is not None:
@@ -223,6 +256,7 @@ class Master:
         return self.candidate is None and not any(each.accepts_connections for each in self.draining)
 
     def _finish_reload(self, error: str) -> None:
+        self._count(families.RELOADS, "failure" if error else "success")
         result = self.reloads.finish(self.current.number if self.current else 0, error)
         text = status.render_status(self)
         if error:
@@ -272,7 +306,13 @@ class Master:
         elif isinstance(message, Environment):
             generation.environment = message.variables
             self._fill(generation)
-        elif isinstance(message, Drained) and message.cut:
+        elif isinstance(message, Drained):
+            self._on_drained(worker, message)
+
+    def _on_drained(self, worker: WorkerHandle, message: Drained) -> None:
+        self._count(families.DRAINS, "cut" if message.cut else "complete")
+        if message.cut:
+            self._count(families.CUT_REQUESTS, amount=message.cut)
             requests = status.render_count(message.cut, "request")
             self._journal.warning(f"{worker} force-closed {requests} after {message.seconds:.0f} s of draining")
 
@@ -288,13 +328,17 @@ class Master:
     def _on_serving(self, generation: Generation, worker: WorkerHandle) -> None:
         filled = generation.on_serving(worker)
         if generation is self.recycling.replacement:
+            self._count(families.WORKER_RESTARTS, self.recycling.cause)
             self.recycling.complete(worker, filled, time.monotonic())
         elif filled is not None:
             self.restarts += 1
             self._journal.warning(f"{filled.reason}, replaced in {time.monotonic() - filled.since:.1f} s")
 
     def _on_exit(self, generation: Generation, worker: WorkerHandle, reason: str, clean: bool) -> None:
-        forget_live_gauges(worker.pid)
+        if self.metrics is not None:
+            self.metrics.on_exit(worker.pid, reason)
+        else:
+            forget_live_gauges(worker.pid)
         if generation is self.candidate:
             generation.workers.remove(worker)
             if worker.start_error:
@@ -305,15 +349,24 @@ class Master:
             else:
                 self._reject(generation, f"{reason} before it was ready", ExitCode.TEMPORARY)
         elif generation is self.current:
+            self._count(families.WORKER_RESTARTS, worker.exit_cause)
             self.recycling.on_worker_exit(worker)
             self._replace(generation, worker, reason)
         elif generation is self.recycling.replacement:
             self.recycling.on_failed_start(worker, reason, time.monotonic())
         else:
             generation.workers.remove(worker)
+            if worker.kill_reason:
+                self._count(families.DRAINS, "cut")  # it could not report it
             self.draining = [each for each in self.draining if each.workers]
             if not clean and not worker.discarded:
                 self._journal.warning(reason)
+
+    def _on_other_exit(self, pid: int, outcome: str) -> None:
+        if self._document is not None:
+            self._document.on_exit(pid, outcome, self._journal)
+        if self.metrics is not None:
+            self.metrics.on_exit(pid, outcome)
 
     def _replace(self, generation: Generation, worker: WorkerHandle, reason: str) -> None:
         now = time.monotonic()
@@ -331,6 +384,8 @@ class Master:
 
     def _tick(self, now: float) -> None:
         self._pool.reap()
+        if self.metrics is not None and self.metrics.tick(now, self._build_metrics):
+            self._start_exporter()
         self.refusals.tick(now)
         self._excuse_pause(now)
         self._failures.tick(now)
@@ -359,6 +414,9 @@ class Master:
         # systemd's timeout of the start has gone on during a pause.
         if self.stopping or (self.current is None and self._was_paused):
             self._watchdog.extend(now)
+
+    def _build_metrics(self, now: float) -> State:
+        return State((*self._constants, *build_gauges(self, now)), list_processes(self.workers))
 
     def _excuse_pause(self, now: float) -> None:
         """Extend all timeouts by the time in which this process did not run, and log one line about a long pause."""

@@ -31,6 +31,13 @@ class BlockCounter(Protocol):
         """The code whose last block was within the last hour."""
 
 
+class MetricsStatus(Protocol):
+    """What is known of the metrics."""
+
+    def build_status(self) -> dict[str, Any]:
+        """Where they are served, and when they were last scraped."""
+
+
 class MasterState(Protocol):
     """The attributes of `Master` that the status is made from."""
 
@@ -45,6 +52,10 @@ class MasterState(Protocol):
     restarts: int
     stopping: bool
     serving_since: float
+
+    @property
+    def metrics(self) -> MetricsStatus | None:
+        """The metrics; None without METRICS."""
 
     @property
     def refusals(self) -> GuessCounter:
@@ -124,6 +135,7 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "last_reload": _build_reload(master.reloads.last),
         "guesses": master.refusals.build_guesses(now),
         "blocks": master.blocks.build(now),
+        "metrics": None if master.metrics is None else master.metrics.build_status(),
         "retired_keys": [each.until for each in _accepted_keys(master)],
     }
 

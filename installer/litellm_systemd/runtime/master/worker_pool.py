@@ -66,6 +66,9 @@ class WorkerHandle:
         self.failed_by_litellm = True
         #: Why the main process killed it: which limit it exceeded.
         self.kill_reason = ""
+        #: The status of waitpid(2), once it has exited.
+        self.exit_status = 0
+        self._was_hung = self._was_late = False
         #: Whether the main process killed it because it was no longer needed.
         self.discarded = False
         self._kill_at: float | None = None
@@ -160,6 +163,7 @@ class WorkerHandle:
             is_starting = self.phase is Phase.STARTING
             if self._blocked is not None:
                 self._add_block(silence, self._blocked[1], killed=True)
+            self._was_late, self._was_hung = is_starting, not is_starting
             self.kill_reason = f"was not ready after {silence:.0f} s" if is_starting else self._render_block(silence)
             self._kill_at = now + _STACK_DUMP_TIME
             self.send_signal(signal.SIGABRT)
@@ -210,6 +214,15 @@ class WorkerHandle:
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal. The pid cannot belong to another process: the worker is a child that is not reaped yet."""
         os.kill(self.pid, number)
+
+    @property
+    def exit_cause(self) -> str:
+        """How the worker ended, as a label of `families.WORKER_RESTARTS`."""
+        if self._was_hung:
+            return "hung"
+        if self._was_late:
+            return "start_timeout"
+        return "crash" if os.waitstatus_to_exitcode(self.exit_status) < 0 else "exit"
 
     def render_exit(self, status: int) -> str:
         """How the worker ended, as a sentence, from the status of waitpid(2)."""
@@ -409,7 +422,8 @@ class WorkerPool:
     """All running workers of all generations.
 
     `job` is what the workers have in common. `close_inherited` runs in a forked child and closes what only the main
-    process may hold. `on_exit` gets the worker, how it ended, and whether its exit code was 0.
+    process may hold. `on_exit` gets the worker, how it ended, and whether its exit code was 0; `on_other_exit` gets
+    the pid of any other child, and how it ended.
     """
 
     def __init__(
@@ -420,6 +434,7 @@ class WorkerPool:
         close_inherited: Callable[[], None],
         on_message: Callable[[Generation, WorkerHandle, Message], None],
         on_exit: Callable[[Generation, WorkerHandle, str, bool], None],
+        on_other_exit: Callable[[int, str], None] = lambda _pid, _outcome: None,
     ) -> None:
         self._events = events
         self._journal = journal
@@ -427,6 +442,7 @@ class WorkerPool:
         self._close_inherited = close_inherited
         self._on_message = on_message
         self._on_exit = on_exit
+        self._on_other_exit = on_other_exit
         self._running: dict[int, tuple[Generation, WorkerHandle]] = {}
         #: With room for generations that drain.
         self._counts = ConnectionCounts(4 * job.options.workers + 4)
@@ -449,7 +465,7 @@ class WorkerPool:
             seat=seat,
             renews_secrets=generation.number > 1,
         )
-        worker = spawn(job, self._journal, self._close_in_child, time.monotonic())
+        worker = spawn(job, self._journal, self.close_in_child, time.monotonic())
         self._running[worker.pid] = generation, worker
         self._seats[worker.pid] = seat
         self._events.watch(worker.channel, lambda: self._read_messages(worker))
@@ -460,15 +476,15 @@ class WorkerPool:
         self._running[worker.pid] = generation, worker
 
     def reap(self) -> None:
-        """Reap all workers that have exited, and the builder of the API document."""
+        """Reap all children that have exited."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
             if pid in self._running:
                 self._remove(pid, status)
-            elif self._job.document is not None:
-                self._job.document.on_exit(pid, _render_outcome(status), self._journal)
+            else:
+                self._on_other_exit(pid, _render_outcome(status))
 
     def _remove(self, pid: int, status: int) -> None:
         self._read_messages(self._running[pid][1])  # its last messages; they may move it to another generation
@@ -476,6 +492,7 @@ class WorkerPool:
         self._counts.clear(self._seats.pop(pid))
         self._events.unwatch(worker.channel)
         worker.close()
+        worker.exit_status = status
         self._on_exit(generation, worker, worker.render_exit(status), status == 0)
 
     def _read_messages(self, worker: WorkerHandle) -> None:
@@ -485,7 +502,8 @@ class WorkerPool:
             else:
                 self._on_message(self._running[worker.pid][0], worker, message)
 
-    def _close_in_child(self) -> None:
+    def close_in_child(self) -> None:
+        """In a forked child: close what only the main process may hold."""
         # If a sibling kept the master's end of a channel open, that worker would not notice the master's death.
         self._close_inherited()
         for worker in self.workers:
@@ -494,15 +512,20 @@ class WorkerPool:
 
 def render_reason(worker: WorkerHandle, options: Options) -> str:
     """Why a worker is due for recycling, such as "after 100 requests"; empty if it is not due."""
+    return _find_reason(worker, options)[1]
+
+
+def _find_reason(worker: WorkerHandle, options: Options) -> tuple[str, str]:
+    """Why a worker is due for recycling: as a label of `families.WORKER_RESTARTS`, and in words."""
     requests = worker.heartbeat.requests
     if options.max_requests and requests >= options.max_requests + int(worker.jitter_fraction * (options.jitter + 1)):
-        return f"after {requests} request{'s' * (requests != 1)}"
+        return "max_requests", f"after {requests} request{'s' * (requests != 1)}"
     if worker.heartbeat.unhealthy > options.unhealthy_limit:
-        return f"after failing its health check for {worker.heartbeat.unhealthy:.0f} s"
+        return "unhealthy", f"after failing its health check for {worker.heartbeat.unhealthy:.0f} s"
     # A limit below the initial memory is ignored: each successor would be due for recycling at once.
     if worker.initial_memory < options.memory_limit < worker.heartbeat.memory:
-        return f"at {worker.heartbeat.memory} MiB of memory"
-    return ""
+        return "memory", f"at {worker.heartbeat.memory} MiB of memory"
+    return "", ""
 
 
 def select_worker(workers: Sequence[WorkerHandle], options: Options) -> tuple[WorkerHandle, str] | None:
@@ -532,6 +555,8 @@ class Recycling:
     ) -> None:
         #: The generation of the successor, from the decision to recycle until the successor serves.
         self.replacement: Generation | None = None
+        #: Why, as a label of `families.WORKER_RESTARTS`.
+        self.cause = ""
         self._generation: Generation | None = None
         self._recycled: WorkerHandle | None = None
         self._options = options
@@ -546,6 +571,7 @@ class Recycling:
         choice = select_worker(generation.workers, self._options) if generation.serving else None
         if choice is not None:
             self._generation, (self._recycled, reason) = generation, choice
+            self.cause = _find_reason(self._recycled, self._options)[0]
             reason = f"{self._recycled} recycled {reason}"
             self.replacement = generation.open_replacement(self._recycled.slot, reason, now)
 

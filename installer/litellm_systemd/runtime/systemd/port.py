@@ -23,13 +23,15 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from litellm_systemd.contract import SERVICE, SOCKET, ExitCode
+from litellm_systemd.contract import METRICS_LISTENER, METRICS_SOCKET, SERVICE, SOCKET, ExitCode
 from litellm_systemd.errors import InputError, InstallerError, Unavailable
 
 #: The first descriptor that systemd passes (sd_listen_fds(3)).
 FIRST_FD = 3
 _LISTEN = "0A"
-_HINT = "Stop it, or set another PORT."
+#: The sockets that close with the service: a scrape must not start it either. As a pattern (the last letter in
+#: brackets), because systemctl reports an error for a unit that does not exist, and METRICS may be off.
+_SOCKETS = (SOCKET, f"{METRICS_SOCKET[:-1]}[{METRICS_SOCKET[-1]}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ def find_listeners(port: int, proc: Path = Path("/proc")) -> tuple[Listener, ...
     return tuple(_processes_with(inodes, proc)) if inodes else ()
 
 
-def bind(host: str, port: int) -> tuple[socket.socket, ...]:
-    """Bind a socket to each address of `host`. The sockets do not listen yet.
+def bind(host: str, port: int, variable: str = "PORT") -> tuple[socket.socket, ...]:
+    """Bind a socket to each address of `host`. The sockets do not listen yet. `variable` is where the port is set.
 
     Raises:
         Unavailable: another process listens on the port. The message names it.
@@ -74,7 +76,7 @@ def bind(host: str, port: int) -> tuple[socket.socket, ...]:
     except OSError as error:
         for each in bound:
             each.close()
-        raise _explain(error, host, port) from error
+        raise _explain(error, host, port, variable) from error
     return tuple(bound)
 
 
@@ -133,21 +135,23 @@ def _bind_one(family: socket.AddressFamily, address: tuple[str, int]) -> socket.
     return each
 
 
-def _explain(error: OSError, host: str, port: int) -> InstallerError:
+def _explain(error: OSError, host: str, port: int, variable: str) -> InstallerError:
     address = render_address(host, port)
+    hint = f"Stop it, or set another {variable}."
     if error.errno == errno.EADDRINUSE:
         listeners = find_listeners(port)
         if listeners:
             verb = "is" if len(listeners) == 1 else "are"
             names = _render_listeners(listeners)
-            return Unavailable(f"cannot listen on {address}: {names} {verb} listening there", _HINT)
+            return Unavailable(f"cannot listen on {address}: {names} {verb} listening there", hint)
         unknown = "another process, which only root can identify, is listening there"
-        return Unavailable(f"cannot listen on {address}: {unknown}", _HINT)
+        return Unavailable(f"cannot listen on {address}: {unknown}", hint)
     if error.errno == errno.EACCES:
         message = f"cannot listen on {address}: ports below 1024 need root"
-        return InputError(message, "Set PORT to 1024 or higher, or let systemd start the service.")
+        return InputError(message, f"Set {variable} to 1024 or higher, or let systemd start the service.")
     reason = error.strerror or str(error)
-    return InputError(f"cannot listen on {address}: {reason}", "Set HOST to an address of this machine.")
+    setting = "HOST" if variable == "PORT" else variable
+    return InputError(f"cannot listen on {address}: {reason}", f"Set {setting} to an address of this machine.")
 
 
 def _render_listeners(listeners: tuple[Listener, ...]) -> str:
@@ -191,21 +195,51 @@ def _command(process: Path) -> str:
         return "a process"
 
 
-def take_listeners(
-    environ: MutableMapping[str, str], host: str, port: int, path: Path | None = None
-) -> tuple[socket.socket, ...]:
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """The listening sockets that systemd passes: those of the port, and that of METRICS."""
+
+    port: tuple[socket.socket, ...] = ()
+    metrics: socket.socket | None = None
+
+
+def take_listeners(inherited: Inherited, host: str, port: int, path: Path | None = None) -> tuple[socket.socket, ...]:
     """The listening sockets: at `path` if it is given; else those that systemd passes; else bound to HOST:PORT.
 
-    It removes systemd's variables from the environment. It raises Unavailable or InputError like `bind`, and
-    never chooses another port.
+    It raises Unavailable or InputError like `bind`, and never chooses another port.
     """
-    inherited = _inherit(environ)
     if path is not None:
         return (_listen_at(path),)
-    listeners = inherited or bind(host, port)
+    return _listen(inherited.port or bind(host, port))
+
+
+def take_metrics_listener(inherited: Inherited, address: str | None) -> socket.socket | None:
+    """The listener of METRICS: that of systemd; without systemd, bound to `address`. None if METRICS is off.
+
+    None too if systemd passes the port alone: the socket unit of METRICS is missing, and the sandbox allows no bind.
+
+    Raises:
+        InputError, Unavailable: it cannot be bound.
+    """
+    if address is None:
+        if inherited.metrics is not None:
+            inherited.metrics.close()
+        return None
+    if inherited.metrics is not None:
+        return _listen((inherited.metrics,))[0]
+    if inherited.port:
+        return None
+    if address.startswith("/"):
+        Path(address).unlink(missing_ok=True)
+        return _listen_at(Path(address))
+    host, port = parse_address(address)
+    return _listen(bind(host, port, "METRICS"))[0]
+
+
+def _listen(listeners: tuple[socket.socket, ...]) -> tuple[socket.socket, ...]:
     for each in listeners:
         each.setblocking(False)
-        if not inherited:
+        if not each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             each.listen(socket.SOMAXCONN)
     return listeners
 
@@ -237,11 +271,16 @@ def render_listener(listener: socket.socket) -> str:
     return render_address(name[0], name[1]) if isinstance(name, tuple) else str(name)
 
 
-def _inherit(environ: MutableMapping[str, str]) -> tuple[socket.socket, ...]:
+def inherit(environ: MutableMapping[str, str]) -> Inherited:
+    """The sockets that systemd passes. It removes systemd's variables from the environment.
+
+    Raises:
+        Unavailable: one is not a listening stream socket.
+    """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
-    environ.pop("LISTEN_FDNAMES", None)
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdigit():
-        return ()
+        return Inherited()
     listeners = tuple(socket.socket(fileno=fd) for fd in range(FIRST_FD, FIRST_FD + int(count)))
     for each in listeners:
         os.set_inheritable(each.fileno(), False)  # systemd passes them without FD_CLOEXEC
@@ -249,7 +288,9 @@ def _inherit(environ: MutableMapping[str, str]) -> tuple[socket.socket, ...]:
             raise Unavailable(
                 f"descriptor {each.fileno()} from systemd is not a listening stream socket", "Use ListenStream=."
             )
-    return listeners
+    named = dict(zip(names, listeners, strict=False))
+    metrics = named.get(METRICS_LISTENER)
+    return Inherited(tuple(each for each in listeners if each is not metrics), metrics)
 
 
 def stopping_main() -> int:
@@ -260,7 +301,7 @@ def stopping_main() -> int:
     stop. A socket with a stop job of its own queues no start. `systemctl start` replaces both stop jobs.
     """
     if find_job(_list_jobs()) == "stop":
-        _systemctl("stop", "--no-block", SOCKET)
+        _systemctl("stop", "--no-block", *_SOCKETS)
     return ExitCode.OK
 
 
@@ -273,7 +314,7 @@ def stopped_main(environ: Mapping[str, str]) -> int:
         # Without ignore-dependencies, a stop of the socket, which the service requires, would cancel the start job
         # that is about to fail. Then `systemctl start` would report the cancellation instead of where to find the
         # cause.
-        _systemctl("stop", "--no-block", "--job-mode=ignore-dependencies", SOCKET)
+        _systemctl("stop", "--no-block", "--job-mode=ignore-dependencies", *_SOCKETS)
     return ExitCode.OK
 
 

@@ -38,8 +38,10 @@ from litellm_systemd.runtime.http.cut_requests import CutRequests
 from litellm_systemd.runtime.http.pages import Pages
 from litellm_systemd.runtime.http.refuse import Application, RefusalCounter
 from litellm_systemd.runtime.http.request_size import RequestSizeLimit
+from litellm_systemd.runtime.http.response_count import ResponseCounter
 from litellm_systemd.runtime.http.retired_keys import RetiredKeys
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
+from litellm_systemd.runtime.metrics.counting import Counters
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.secret_store import get_secrets
 from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter
@@ -73,6 +75,8 @@ class Job:
     counts: ConnectionCounts = field(default_factory=lambda: ConnectionCounts(1))
     seat: int = 0
     document: ApiDocument | None = None
+    #: What the worker counts in; None without METRICS.
+    counters: Counters | None = None
     #: Whether the first worker gets the secrets in AWS again, as at a reload. The main process got them at the start.
     renews_secrets: bool = False
 
@@ -83,7 +87,7 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
     faulthandler.enable()
     garbage_collection.disable_automatic()
     application = _Application(activity)
-    refusals = RefusalCounter()
+    refusals = RefusalCounter(job.counters)
     reporting = replace(
         journal,
         report=lambda failure: channel.send(
@@ -96,6 +100,8 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
             _set_up(job, channel)
             application.inner = _build_application(job, refusals)
             redirect_loggers(reporting)
+        if job.counters is not None:
+            application.inner = ResponseCounter(application.inner, job.counters)
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
         asyncio_run(_Worker(job, channel, activity, reporting, application, refusals).serve())
@@ -203,6 +209,8 @@ class _Worker:
         #: When LiteLLM last answered a health check, on the monotonic clock.
         self._healthy_at = 0.0
         self._probes = 0
+        #: Seconds by which the event loop ran the last timer too late.
+        self._lag = 0.0
         self._serving = False
         self._orphaned = False
         self._server = Server(
@@ -282,7 +290,8 @@ class _Worker:
                 due = time.monotonic() + self._interval
                 await asyncio.sleep(self._interval)
                 # A pause of this process, or a blocked event loop, is no failed health check.
-                self._healthy_at += time.monotonic() - due
+                self._lag = time.monotonic() - due
+                self._healthy_at += self._lag
         finally:
             checks.cancel()
 
@@ -318,7 +327,15 @@ class _Worker:
         requests = max(0, server.server_state.total_requests - self._probes)
         unhealthy = time.monotonic() - self._healthy_at
         self._channel.send(
-            Heartbeat(self._serving, server.inflight, server.connections, requests, _resident_memory(), unhealthy)
+            Heartbeat(
+                self._serving,
+                server.inflight,
+                server.connections,
+                requests,
+                _resident_memory(),
+                unhealthy,
+                round(self._lag, 4),
+            )
         )
 
 

@@ -1,0 +1,213 @@
+"""The process that serves /metrics. It is a child of the main process, which a slow scraper therefore cannot delay.
+
+It reads files alone, and is started before LiteLLM is imported, so that it is small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import ipaddress
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from litellm_systemd.runtime.metrics import exposition, store
+
+PATH = "/metrics"
+#: Bytes of a request, which has no body. Prometheus sends about 400.
+_MAX_HEAD = 16_384
+#: Seconds to receive a request, and to send a response.
+_RECEIVE_TIMEOUT, _SEND_TIMEOUT = 5.0, 20.0
+#: Connections at a time. A new one closes the oldest that has sent no request yet.
+_MAX_CONNECTIONS = 32
+#: Seconds between two compactions of the files of processes that have exited, and two measurements of memory.
+_INTERVAL = 30.0
+#: Seconds before an accept is tried again that failed, as with too many open files.
+_RETRY_DELAY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the process serves.
+
+    Attributes:
+        listener: accepts the scrapers.
+        root: the folder of all counts.
+        folder: that of this main process, below `root`.
+        keys: any of them opens /metrics; () for no key.
+        alive: readable when the main process has exited.
+        warn: logs one line.
+    """
+
+    listener: socket.socket
+    root: Path
+    folder: Path
+    keys: tuple[str, ...]
+    alive: int
+    warn: Callable[[str], None]
+
+
+def needs_key(listener: socket.socket) -> bool:
+    """Whether other machines reach the listener. Only a UNIX socket and an address of the loopback need no key."""
+    name = listener.getsockname()
+    if not isinstance(name, tuple):
+        return False
+    address = ipaddress.ip_address(name[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return not (mapped or address).is_loopback
+
+
+def run(task: Task, mask: set[signal.Signals]) -> None:
+    """Serve until the main process has exited. `mask`: the signals to block from then on."""
+    # The main process decides when to stop: scrapes see the drain as well.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    asyncio.run(_Exporter(task).serve())
+
+
+class _Exporter:
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._digests = [hashlib.sha256(each.encode()).digest() for each in task.keys]
+        #: The connections that have sent no request yet, the oldest first.
+        self._waiting: dict[asyncio.Task[None], None] = {}
+        self._open: set[asyncio.Task[None]] = set()
+        self._damaged: set[str] = set()
+        self._warned_at = -3600.0
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(self._task.alive, ended.set)
+        tasks = [loop.create_task(self._accept()), loop.create_task(self._maintain())]
+        await ended.wait()
+        for each in (*tasks, *self._open):
+            each.cancel()
+
+    async def _maintain(self) -> None:
+        while True:
+            exposition.measure(self._task.folder)
+            try:
+                store.compact(self._task.root)
+            except OSError as error:
+                self._warn(f"cannot add up the counts in {self._task.root}: {error.strerror or error}")
+            await asyncio.sleep(_INTERVAL)
+
+    def _warn(self, text: str) -> None:
+        if time.monotonic() - self._warned_at >= 3600.0:
+            self._warned_at = time.monotonic()
+            self._task.warn(text)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._task.listener)
+            except OSError:
+                await asyncio.sleep(_RETRY_DELAY)
+                continue
+            if len(self._open) >= _MAX_CONNECTIONS:
+                if not self._waiting:
+                    connection.close()
+                    continue
+                oldest = next(iter(self._waiting))
+                del self._waiting[oldest]
+                oldest.cancel()
+            connection.setblocking(False)
+            task = loop.create_task(self._serve(connection))
+            self._open.add(task)
+            self._waiting[task] = None
+            task.add_done_callback(self._open.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with connection, contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.CancelledError):
+            try:
+                head = await asyncio.wait_for(_receive(connection), _RECEIVE_TIMEOUT)
+            finally:
+                task = asyncio.current_task()
+                if task is not None:
+                    self._waiting.pop(task, None)
+            if head:
+                await asyncio.wait_for(loop.sock_sendall(connection, self._answer(head)), _SEND_TIMEOUT)
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
+                # A close with unread bytes would reset the connection, and the client could lose the response.
+                await asyncio.wait_for(loop.sock_recv(connection, _MAX_HEAD), _RECEIVE_TIMEOUT)
+
+    def _answer(self, head: bytes) -> bytes:
+        request = _parse(head)
+        if request is None:
+            return _render(HTTPStatus.BAD_REQUEST)
+        method, path, headers = request
+        is_head = method == "HEAD"
+        if path != PATH:
+            return _render(HTTPStatus.NOT_FOUND, f"The metrics are at {PATH}.\n", is_head=is_head)
+        if method not in ("GET", "HEAD"):
+            return _render(HTTPStatus.METHOD_NOT_ALLOWED, more={"Allow": "GET, HEAD"})
+        if needs_key(self._task.listener) and not self._is_right(headers.get("authorization", "")):
+            challenge = {"WWW-Authenticate": 'Bearer realm="metrics"'}
+            return _render(HTTPStatus.UNAUTHORIZED, more=challenge, is_head=is_head)
+        try:
+            exposition.measure(self._task.folder)
+            body, content_type = exposition.render(self._task.root, headers.get("accept", ""))
+        except Exception as error:
+            self._warn(f"cannot read the counts in {self._task.root}: {type(error).__name__}: {error}")
+            return _render(HTTPStatus.SERVICE_UNAVAILABLE, "The metrics cannot be read.\n", is_head=is_head)
+        store.record_scrape(self._task.root)
+        return _render(HTTPStatus.OK, body.decode(), {"Content-Type": content_type}, is_head=is_head)
+
+    def _is_right(self, authorization: str) -> bool:
+        scheme, _, key = authorization.partition(" ")
+        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
+        found = [hmac.compare_digest(digest, each) for each in self._digests]  # all, in constant time
+        return scheme.lower() == "bearer" and any(found)
+
+
+async def _receive(connection: socket.socket) -> bytes:
+    """The head of a request; empty if the client ends the connection before, or sends too much."""
+    loop = asyncio.get_running_loop()
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = await loop.sock_recv(connection, _MAX_HEAD)
+        head += data
+        if not data or len(head) > _MAX_HEAD:
+            return b""
+    return head.partition(b"\r\n\r\n")[0]
+
+
+def _parse(head: bytes) -> tuple[str, str, dict[str, str]] | None:
+    """Method, path without query, and headers by lower-case name; None if this is not HTTP."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    parts = first.split(" ")
+    if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+        return None
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip():
+            return None
+        if name.lower() in headers:
+            return None  # a client that sends two keys, or two bodies, is no scraper
+        headers[name.lower()] = value.strip()
+    return parts[0], parts[1].partition("?")[0], headers
+
+
+def _render(
+    status: HTTPStatus, body: str | None = None, more: Mapping[str, str] | None = None, *, is_head: bool = False
+) -> bytes:
+    text = (f"{status.phrase}.\n" if body is None else body).encode()
+    headers = {"Content-Type": "text/plain; charset=utf-8", **(more or {})}
+    headers |= {"Content-Length": str(len(text)), "Cache-Control": "no-store", "Connection": "close"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}\r\n".encode() + (b"" if is_head else text)
