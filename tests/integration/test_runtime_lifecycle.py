@@ -44,6 +44,12 @@ def test_first_request(started: tuple[Service, tuple[int, str], list[str]]) -> N
     assert started[1] == (200, "hello")
 
 
+def test_no_metrics(started: tuple[Service, tuple[int, str], list[str]]) -> None:
+    """Without METRICS and without a callback that counts, no worker counts for Prometheus."""
+    assert list((started[0].folder / "run/prometheus").iterdir()) == []
+    assert started[0].query("status")["metrics"] is None
+
+
 def test_status_lines(started: tuple[Service, tuple[int, str], list[str]]) -> None:
     """`systemctl status` shows the progress of a start."""
     service, _, statuses = started

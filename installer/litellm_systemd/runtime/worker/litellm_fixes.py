@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import functools
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 _SERVER = "litellm.proxy.proxy_server"
 _COUNTER = "litellm.llms.bedrock.count_tokens.bedrock_token_counter"
+_IN_FLIGHT = "litellm.proxy.middleware.in_flight_requests_middleware"
 _INTERCEPTION = "websearch_interception"
 #: Before the name of a model that only Bedrock's other endpoint counts tokens for.
 _MANTLE = "bedrock_mantle/"
@@ -40,6 +42,19 @@ def apply() -> None:
         refuse_unavailable_features()
     with contextlib.suppress(ImportError, AttributeError):
         limit_token_counts()
+    with contextlib.suppress(ImportError, AttributeError):
+        count_in_flight_if_wanted()
+
+
+def count_in_flight_if_wanted() -> None:
+    """Leave out LiteLLM's gauge of requests in flight unless METRICS or a callback counts with prometheus_client.
+
+    LiteLLM counts as soon as the package is installed, which it is in each release. The first request of each worker
+    would import it, and each would write to a file that no process reads.
+    """
+    middleware: Any = importlib.import_module(_IN_FLIGHT).InFlightRequestsMiddleware
+    original: Any = middleware._get_gauge
+    middleware._get_gauge = staticmethod(lambda: original() if "prometheus_client" in sys.modules else None)
 
 
 def refuse_unavailable_features() -> None:
