@@ -160,6 +160,8 @@ def test_hostile_clients(local: Exporter) -> None:
     """Clients that send nothing, too much or no HTTP get no metrics and delay no scrape."""
     local.send()
     silent = [socket.create_connection(local.address) for _ in range(100)]
+    for each in silent[50:]:
+        each.sendall(b"GET / HTTP/1.1\r\n\r\n")  # and never closes
     slow = local.connect()
     slow.putrequest("GET", "/metrics")
     started = time.monotonic()

@@ -31,14 +31,20 @@ _STATES = {
 }
 
 
-def build_constants(environ: Mapping[str, str]) -> list[Gauge]:
-    """The gauges that do not change while the main process runs. `environ` is the service's, with its secrets."""
+def build_constants(environ: Mapping[str, str], started_at: float) -> list[Gauge]:
+    """The gauges that do not change while the main process runs.
+
+    Args:
+        environ: that of the service, with its secrets.
+        started_at: when the main process started, on the monotonic clock.
+    """
     labels = {
         "version": version("litellm-systemd"),
         "litellm_version": version("litellm"),
         "release": Path(sys.prefix).resolve().name,
     }
-    found: list[Gauge] = [(families.BUILD_INFO.name, labels, 1.0)]
+    start = time.time() - (time.monotonic() - started_at)
+    found: list[Gauge] = [(families.BUILD_INFO.name, labels, 1.0), (families.START_TIME.name, {}, start)]
     if (end := find_end(environ)) is not None:
         found.append((families.CREDENTIALS_EXPIRY.name, {}, end.timestamp()))
     return found
@@ -56,7 +62,6 @@ def build_gauges(master: MasterState, now: float) -> list[Gauge]:
     last = master.reloads.last
     values: dict[families.Family, float | None] = {
         families.READY: float(any(beat.serving for beat in beats)),
-        families.START_TIME: time.time() - (now - master.started_at),
         families.GENERATION: current.number if current else None,
         families.LAST_RELOAD: float(last is None or not last.error),
         families.IN_FLIGHT: sum(beat.inflight for beat in beats),

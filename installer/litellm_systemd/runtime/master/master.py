@@ -88,7 +88,7 @@ class Master:
         self._initial_configuration = configuration
         self.metrics = metrics
         self._document = document
-        self._constants = () if metrics is None else tuple(build_constants(os.environ))
+        self._constants = () if metrics is None else tuple(build_constants(os.environ, started_at))
         counters = metrics.counters if metrics is not None else None
         job = Job(0, options, configuration, listeners, None, document=document, counters=counters)
         self._pool = WorkerPool(

@@ -13,10 +13,11 @@ import ipaddress
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from litellm_systemd.runtime.metrics import exposition, store
 
@@ -25,7 +26,7 @@ PATH = "/metrics"
 _MAX_HEAD = 16_384
 #: Seconds to receive a request, and to send a response.
 _RECEIVE_TIMEOUT, _SEND_TIMEOUT = 5.0, 20.0
-#: Connections at a time. A new one closes the oldest that has sent no request yet.
+#: Connections at a time. A new one closes the oldest that waits for its client.
 _MAX_CONNECTIONS = 32
 #: Seconds between two compactions of the files of processes that have exited, and two measurements of memory.
 _INTERVAL = 30.0
@@ -79,10 +80,9 @@ class _Exporter:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._digests = [hashlib.sha256(each.encode()).digest() for each in task.keys]
-        #: The connections that have sent no request yet, the oldest first.
+        #: The connections that wait for their client, to send a request or to close, the oldest first.
         self._waiting: dict[asyncio.Task[None], None] = {}
         self._open: set[asyncio.Task[None]] = set()
-        self._damaged: set[str] = set()
         self._warned_at = -3600.0
 
     async def serve(self) -> None:
@@ -126,24 +126,27 @@ class _Exporter:
             connection.setblocking(False)
             task = loop.create_task(self._serve(connection))
             self._open.add(task)
-            self._waiting[task] = None
+            self._waiting[task] = None  # until it runs
             task.add_done_callback(self._open.discard)
+
+    async def _wait(self, client: Coroutine[Any, Any, bytes]) -> bytes:
+        """What the client sends. The connection may be closed meanwhile."""
+        task: Any = asyncio.current_task()
+        self._waiting[task] = None
+        try:
+            return await asyncio.wait_for(client, _RECEIVE_TIMEOUT)
+        finally:
+            self._waiting.pop(task, None)
 
     async def _serve(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         with connection, contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.CancelledError):
-            try:
-                head = await asyncio.wait_for(_receive(connection), _RECEIVE_TIMEOUT)
-            finally:
-                task = asyncio.current_task()
-                if task is not None:
-                    self._waiting.pop(task, None)
-            if head:
+            if head := await self._wait(_receive(connection)):
                 await asyncio.wait_for(loop.sock_sendall(connection, self._answer(head)), _SEND_TIMEOUT)
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_WR)
                 # A close with unread bytes would reset the connection, and the client could lose the response.
-                await asyncio.wait_for(loop.sock_recv(connection, _MAX_HEAD), _RECEIVE_TIMEOUT)
+                await self._wait(loop.sock_recv(connection, _MAX_HEAD))
 
     def _answer(self, head: bytes) -> bytes:
         request = _parse(head)
@@ -160,7 +163,11 @@ class _Exporter:
             return _render(HTTPStatus.UNAUTHORIZED, more=challenge, is_head=is_head)
         try:
             exposition.measure(self._task.folder)
-            body, content_type = exposition.render(self._task.root, headers.get("accept", ""))
+            body, content_type = exposition.render(
+                self._task.root,
+                headers.get("accept", ""),
+                lambda path: self._warn(f"the counts in {path} are left out: the file is damaged"),
+            )
         except Exception as error:
             self._warn(f"cannot read the counts in {self._task.root}: {type(error).__name__}: {error}")
             return _render(HTTPStatus.SERVICE_UNAVAILABLE, "The metrics cannot be read.\n", is_head=is_head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,23 @@ from litellm_systemd.runtime.metrics.families import FAMILIES, PSS_MEMORY, RESID
 _Labels = tuple[tuple[str, str], ...]
 
 
-def render(root: Path, accept: str) -> tuple[bytes, str]:
+def render(root: Path, accept: str, report: Callable[[str], None] = lambda _path: None) -> tuple[bytes, str]:
     """The text and its content type.
 
     Args:
         root: the folder of all counts.
         accept: the Accept header; it chooses between OpenMetrics and the older text format.
+        report: called with the path of a file that is damaged, and whose counts are left out.
 
     Raises:
         OSError: the folder cannot be read.
     """
+    contents = store.read(root)
+    for each in contents.damaged:
+        report(each)
     exposition: Any = importlib.import_module("prometheus_client.exposition")
     encode, content_type = exposition.choose_encoder(accept)
-    return encode(_Collected(store.read(root))), content_type
+    return encode(_Collected(contents)), content_type
 
 
 class _Collected:
