@@ -221,6 +221,7 @@ ensure_litellmctl() {
     need_space "${BOOTSTRAP%/*}" "$([[ -e $BOOTSTRAP/made-from ]] && echo 800 || echo 1500)"
     step "installing litellmctl and LiteLLM into $BOOTSTRAP (half a minute, or several with a slow network)"
     mkdir -p "${BOOTSTRAP%/*}" 2>/dev/null || fail "$IO_ERROR" "${BOOTSTRAP%/*} can't be created: it is not writable"
+    rm -rf "${BOOTSTRAP%/*}"/.unpacked-* # of a killed run
     SCRATCH=$(mktemp -d "${BOOTSTRAP%/*}/.unpacked-XXXXXX" 2>/dev/null) ||
         fail "$IO_ERROR" "${BOOTSTRAP%/*} is not writable"
     # pip and uv unpack there, since /tmp may be small or mounted with noexec.

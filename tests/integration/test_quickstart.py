@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,16 +14,19 @@ import pytest
 
 from litellm_systemd.releases.venvs import find_uv
 from tests.bundle import REPOSITORY, own_bundle
+from tests.integration.runtime_service import wait_for
 from tests.ports import free_port
 
 #: The capabilities that root lacks in an ordinary container.
 WITHOUT_NAMESPACES = ("setpriv", "--bounding-set=-sys_admin,-sys_chroot", "--inh-caps=-sys_admin", "--")
 #: A user without an entry in /etc/passwd, as with `docker run --user`.
 USER = 54321
+#: Below the folder of the fixture: where quickstart.sh installs, without root or namespaces.
+DATA = "home/.local/share/litellm-systemd"
 WITHOUT_ROOT = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """A folder that any user can reach, with the files of the checkout, a bundle, a uv and a `.env`."""
     # pytest's own folder is accessible only to its owner.
@@ -46,13 +50,34 @@ def folder() -> Iterator[Path]:
         yield made
 
 
+def command(
+    folder: Path, become: tuple[str, ...], environment: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The command line and the whole environment of quickstart.sh."""
+    given = {"PATH": f"{folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder / "home"), **environment}
+    script = str(folder / "checkout/scripts/quickstart.sh")
+    return (*become, script, "--bundle", str(folder / "bundle.tar"), "--env-file", str(folder / "my.env")), given
+
+
+def interrupt(folder: Path, become: tuple[str, ...], number: int) -> None:
+    """Run it, and send a signal to its process group, as a terminal does, while it installs packages."""
+    argv, given = command(folder, become, {})
+    packages = folder / DATA / "bootstrap/pyvenv.cfg"
+    # Each run makes the incomplete venv of the one before again.
+    packages.unlink(missing_ok=True)
+    with subprocess.Popen(argv, env=given, cwd="/", start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        wait_for("the packages", packages.exists, 60)
+        os.killpg(process.pid, number)
+        assert process.wait(60) == -number
+    if number != signal.SIGKILL:
+        assert list((folder / DATA).glob(".*")) == []
+
+
 def quickstart(folder: Path, become: tuple[str, ...], environment: Mapping[str, str]) -> tuple[str, list[str]]:
     """Run it without a network and with only these variables. Returns its standard output and the lines of
     its error.
     """
-    given = {"PATH": f"{folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder / "home"), **environment}
-    script = str(folder / "checkout/scripts/quickstart.sh")
-    argv = (*become, script, "--bundle", str(folder / "bundle.tar"), "--env-file", str(folder / "my.env"))
+    argv, given = command(folder, become, environment)
     done = subprocess.run(argv, env=given, cwd="/", capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, done.stderr.splitlines()
@@ -83,32 +108,17 @@ def state_of(path: Path) -> object:
     return (path.stat().st_mtime_ns, sorted(path.iterdir())) if path.exists() else None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to take namespaces away from it")
-def test_root_without_namespaces(folder: Path) -> None:
-    """Root in a container without namespaces gets the release, checked units and a verified service below the XDG
-    folders; the last line names what is missing and what a host adds.
-    """
-    xdg = {f"XDG_{name}_HOME": str(folder / name) for name in ("DATA", "STATE", "CACHE")}
-    installed = state_of(Path("/opt/litellm-systemd"))
-    output, errors = quickstart(folder, WITHOUT_NAMESPACES, xdg)
-    assert_proven(output)
-    assert errors[-1].startswith("* not available here: systemd as PID 1, and namespaces for a container with one (")
-    assert "unshare failed: Operation not permitted" in errors[-1]
-    assert errors[-1].endswith("Run there: sudo ./scripts/quickstart.sh")
-    root = folder / "DATA/litellm-systemd/root"
-    assert (root / "etc/systemd/system/litellm.service").read_text(encoding="utf-8").startswith("# Written by")
-    assert (folder / "STATE/litellm/litellm.log").is_file()
-    assert list((folder / "home").iterdir()) == []
-    assert state_of(Path("/opt/litellm-systemd")) == installed
-
-
 def test_plain_user(folder: Path) -> None:
-    """A user without root gets the same below ~/.local and ~/.cache, and the checkout does not change."""
+    """A user without root gets the release, checked units and a verified service below ~/.local and ~/.cache, also
+    after interrupted runs, and the checkout does not change.
+    """
     checkout = {path for path in (folder / "checkout").rglob("*") if path.name != "__pycache__"}
     become: tuple[str, ...] = ()
     if os.geteuid() == 0:
         become = WITHOUT_ROOT
         os.chown(folder / "home", USER, USER)
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+        interrupt(folder, become, number)
     output, errors = quickstart(folder, become, {})
     assert_proven(output)
     assert errors[-1].startswith("* not available here: root")
@@ -116,7 +126,31 @@ def test_plain_user(folder: Path) -> None:
     assert (folder / "home/.local/share/litellm-systemd/root/etc/systemd/system/litellm.socket").is_file()
     assert (folder / "home/.local/state/litellm/litellm.log").is_file()
     assert {path.name for path in (folder / "home").iterdir()} == {".local", ".cache"}
+    assert list((folder / DATA).glob(".*")) == []
     assert {path for path in (folder / "checkout").rglob("*") if path.name != "__pycache__"} == checkout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to take namespaces away from it")
+def test_root_without_namespaces(folder: Path) -> None:
+    """Root in a container without namespaces gets the same below the XDG folders; the last line names what is missing
+    and what a host adds.
+    """
+    # Root has no other way to build a release, so it uses that of the user.
+    subprocess.run(("chown", "-R", "0:0", str(folder / "home")), check=True)
+    places = {"DATA": ".local/share", "STATE": ".local/state", "CACHE": ".cache"}
+    xdg = {f"XDG_{name}_HOME": str(folder / "home" / place) for name, place in places.items()}
+    (folder / "root").mkdir()
+    xdg["HOME"] = str(folder / "root")
+    installed = state_of(Path("/opt/litellm-systemd"))
+    output, errors = quickstart(folder, WITHOUT_NAMESPACES, xdg)
+    assert_proven(output)
+    assert errors[-1].startswith("* not available here: systemd as PID 1, and namespaces for a container with one (")
+    assert "unshare failed: Operation not permitted" in errors[-1]
+    assert errors[-1].endswith("Run there: sudo ./scripts/quickstart.sh")
+    root = folder / DATA / "root"
+    assert (root / "etc/systemd/system/litellm.service").read_text(encoding="utf-8").startswith("# Written by")
+    assert list((folder / "root").iterdir()) == []
+    assert state_of(Path("/opt/litellm-systemd")) == installed
 
 
 def test_no_writable_folder(folder: Path) -> None:

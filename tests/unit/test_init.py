@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
 from litellm_systemd.aws.sources import read_profile
+from litellm_systemd.command import interruptible
 from litellm_systemd.commands.init import fill_example, find_invoker, init
 from litellm_systemd.env.settings import build_settings, read_dotenv
-from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, UsageError
+from litellm_systemd.errors import (
+    InputError,
+    InstallerError,
+    Interrupted,
+    MissingError,
+    PermissionDenied,
+    UsageError,
+)
 
 CREDENTIALS = """
 [default]
@@ -85,6 +94,19 @@ def test_env_is_private(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
+    """A signal while init writes the .env ends it with the code of the signal and leaves no file. The next run writes
+    it.
+    """
+    with monkeypatch.context() as patch, interruptible():
+        patch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), number))
+        with pytest.raises(Interrupted) as caught:
+            init(tmp_path / ".env", environ={"HOME": str(tmp_path)})
+    assert (int(caught.value.code), list(tmp_path.iterdir())) == (code, [])
+    init(tmp_path / ".env", environ={"HOME": str(tmp_path)})
 
 
 def test_existing_file_is_kept(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from litellm_systemd.command import interruptible
 from litellm_systemd.commands import releases as verbs
 from litellm_systemd.commands.additions import choose_release
-from litellm_systemd.errors import InputError, Unavailable, UsageError
+from litellm_systemd.errors import InputError, Interrupted, Unavailable, UsageError
 from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases.inventory import (
@@ -151,6 +154,26 @@ def test_prune(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
         ("0.1.1-ccc", True, False),
         ("0.1.0-aaa", False, True),
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="removing releases takes root")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_prune(layout: Layout, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
+    """A signal ends a prune with its exit code and leaves no half release. The next run removes the rest."""
+
+    def interrupt(path: Path, **_options: object) -> None:
+        if path.exists():  # it is called before the rename too
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(verbs, "require_root", lambda _what: None)
+    with monkeypatch.context() as patch, interruptible():
+        patch.setattr(shutil, "rmtree", interrupt)
+        with pytest.raises(Interrupted) as caught:
+            verbs.prune(layout, 0)
+    assert (int(caught.value.code), caught.value.hint) == (code, "The next run removes the rest.")
+    assert {each.identifier for each in list_releases(layout)} == {"0.1.0-aaa", "0.1.0-bbb", "0.1.1-ccc"}
+    assert set(verbs.prune(layout, 0).data["removed"]) == {"0.1.0-aaa", "0.1.0-bbb"}
+    assert [path.name for path in layout.real(layout.releases).iterdir()] == ["0.1.1-ccc"]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from litellm_systemd.instances.temporary_unit import restart_without_pause
 from litellm_systemd.releases.additions import extend, require_additions
 from litellm_systemd.releases.archive import read_manifest
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
-from litellm_systemd.releases.build import build_release
+from litellm_systemd.releases.build import build_release, remove_leftovers
 from litellm_systemd.releases.bundle import Target, open_source, write_bundle
 from litellm_systemd.releases.integrity import find_damage, verify_release
 from litellm_systemd.releases.inventory import (
@@ -348,6 +348,7 @@ def prune(layout: Layout, keep: int, *, wait: bool = False, say: Say = lambda _l
         PermissionDenied: the user is not root.
     """
     with changing(layout, "releases prune", say, wait=wait):
+        remove_leftovers(layout)
         held = {current_release(layout), running_release(layout), *releases_in_use(layout)}
         others = [release.identifier for release in list_releases(layout) if release.identifier not in held]
         removable = others[keep:]
@@ -368,7 +369,7 @@ def prune(layout: Layout, keep: int, *, wait: bool = False, say: Say = lambda _l
 
 
 def _remove(layout: Layout, identifier: str) -> None:
-    """Rename it first: after an interruption the rest is no release, and the next build removes it."""
+    """Rename it first: after an interruption the rest is no release, and the next run or build removes it."""
     folder = layout.real(layout.release(identifier))
     hidden = folder.with_name(f".staging-{identifier}")
     try:

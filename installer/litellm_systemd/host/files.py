@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import grp
 import os
@@ -18,6 +19,8 @@ from litellm_systemd.host.state import FileKind, FileState
 
 #: Suffixes of the file that is being written, and of the one that it replaces.
 _NEW, _BEFORE = ".litellmctl-new", ".litellmctl-before"
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
 @contextlib.contextmanager
@@ -212,6 +215,16 @@ def remove_empty(layout: Layout, path: str) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step: renameat2(2). False if the file system cannot.
+
+    overlayfs cannot for a folder of a lower layer, and an image may be on any file system.
+    """
+    libc = ctypes.CDLL(None)
+    done = libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return bool(done == 0)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -24,7 +24,7 @@ from litellm_systemd import contract
 from litellm_systemd.command import Result, minimal_environment, run, runtime_argv
 from litellm_systemd.errors import CommandError, InstallerError, Unavailable
 from litellm_systemd.gateway.snapshot import SNAPSHOT
-from litellm_systemd.host.files import plain_umask, user_exists
+from litellm_systemd.host.files import exchange, plain_umask, user_exists
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, read_installed
 from litellm_systemd.releases.advisories import published_day
@@ -182,13 +182,13 @@ def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
     (venv.folder / RELEASE_MARK).write_text(mark.as_mark(), encoding="utf-8")
     # After a power failure the name must not exist without the files; rename(2) promises no such order.
     run(("sync", "--file-system", str(venv.folder)), timeout=600)
-    target, damaged = layout.real(layout.release(source.identifier)), venv.folder.with_name("damaged")
-    if target.exists():  # incomplete or damaged
-        try:
-            target.rename(damaged)  # the staging folder is removed with it
-        except OSError:  # EXDEV: overlayfs renames no folder of a lower layer
-            shutil.rmtree(target)
-    venv.folder.rename(target)
+    target = layout.real(layout.release(source.identifier))
+    # The name never lacks a release: an incomplete or damaged one moves into the staging folder, which is removed.
+    if not target.exists():
+        venv.folder.rename(target)
+    elif not exchange(venv.folder, target):
+        shutil.rmtree(target)
+        venv.folder.rename(target)
     run(("sync", "--file-system", str(target.parent)), timeout=600)
 
 
@@ -207,8 +207,7 @@ def _staging(layout: Layout, identifier: str) -> Iterator[Path]:
     """
     releases = layout.real(layout.releases)
     releases.mkdir(parents=True, exist_ok=True)
-    for leftover in releases.glob(f"{_STAGING}*"):
-        _remove_leftover(leftover)
+    remove_leftovers(layout)
     folder = releases / f"{_STAGING}{identifier}"
     folder.mkdir()
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -219,6 +218,16 @@ def _staging(layout: Layout, identifier: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
+
+
+def remove_leftovers(layout: Layout) -> None:
+    """Remove what killed builds and removals of releases left.
+
+    Raises:
+        Unavailable: another process builds a release.
+    """
+    for leftover in layout.real(layout.releases).glob(f"{_STAGING}*"):
+        _remove_leftover(leftover)
 
 
 def _remove_leftover(folder: Path) -> None:
