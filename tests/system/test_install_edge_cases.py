@@ -241,7 +241,12 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
     secret = key(box)
 
     later = "sudo rm -rf /etc/litellm /var/lib/litellm /var/lib/litellm-systemd && sudo userdel litellm"
-    assert later in ctl(box, "uninstall", "--yes")
+    said = " ".join(ctl(box, "uninstall", "--yes").split())
+    assert later in said
+    assert (
+        "Kept: /etc/litellm with the keys and configurations, /var/lib/litellm, /var/lib/litellm-systemd with "
+        in said
+    )
     assert refused(box)
     assert box.run(("systemctl", "cat", "litellm"), check=False).returncode != 0
     assert not box.exists("/opt/litellm-systemd")

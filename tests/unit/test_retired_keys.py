@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from litellm_systemd.commands.releases import refuses_old_keys
+from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.commands.rotate_key import parse_overlap, with_assignments
 from litellm_systemd.contract import RETIRED_KEYS
 from litellm_systemd.env.environment_file import parse_environment_file, set_assignment
 from litellm_systemd.env.retired_keys import RetiredKey, digest_key, read_retired_keys, render_retired_keys
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.errors import InputError, UsageError
+from litellm_systemd.host.layout import Layout
 from litellm_systemd.runtime.http.retired_keys import RetiredKeys
 
 OLD, NEW = "sk-the-old-key", "sk-the-new-key"
@@ -146,6 +150,42 @@ def test_install_during_the_overlap() -> None:
         InputError, match=r"^\.env:1: LITELLM_MASTER_KEY is an old key, which 'litellmctl rotate-key'"
     ):
         build_settings(parse_dotenv(f"LITELLM_MASTER_KEY={OLD}\n", ".env"), installed=installed, new_key=str)
+
+
+def test_keys_of_another_host(tmp_path: Path) -> None:
+    """A .env cannot make the service accept an old key: the line is ignored with a warning."""
+    layout = Layout(root=tmp_path)
+    (tmp_path / ".env").write_text(f"PORT=4001\n{RETIRED_KEYS}={digest_key(OLD)}:4102444800\n", encoding="utf-8")
+    found = resolve(Request(layout, config="demo.yml", cwd=tmp_path, ask_instance=False)).settings
+    assert RETIRED_KEYS not in found.environment
+    assert found.warnings == (
+        f"{tmp_path}/.env:2: {RETIRED_KEYS} is ignored: only 'litellmctl rotate-key' sets it. Remove the line.",
+    )
+    # The keys of this host are kept.
+    installed = layout.real(layout.environment_file)
+    installed.parent.mkdir(parents=True)
+    line = f'{RETIRED_KEYS}="{digest_key(NEW)}:4102444800"\n'
+    installed.write_text(f'LITELLM_MASTER_KEY="sk-0123456789abcdef0123"\n{line}', encoding="utf-8")
+    found = resolve(Request(layout, config="demo.yml", cwd=tmp_path, ask_instance=False)).settings
+    assert found.environment[RETIRED_KEYS] == f"{digest_key(NEW)}:4102444800"
+    assert len(found.warnings) == 1
+
+
+@pytest.mark.parametrize("seconds", [600, -1])
+def test_rollback_during_the_overlap(tmp_path: Path, seconds: int) -> None:
+    """A rollback to a release that does not know of rotate-key warns that the old key is refused, until the overlap
+    ends.
+    """
+    layout = Layout(root=tmp_path)
+    module = Path("lib/python3.12/site-packages/litellm_systemd/env/retired_keys.py")
+    for name in ("old", "new"):
+        (layout.real(layout.release(name)) / module.parent).mkdir(parents=True)
+    (layout.real(layout.release("new")) / module).touch()
+    path = layout.real(layout.environment_file)
+    path.parent.mkdir(parents=True)
+    path.write_text(f'{RETIRED_KEYS}="{digest_key(OLD)}:{int(time.time()) + seconds}"\n', encoding="utf-8")
+    assert refuses_old_keys(layout, "old") is (seconds > 0)
+    assert not refuses_old_keys(layout, "new")
 
 
 @pytest.mark.parametrize(

@@ -574,8 +574,8 @@ def uninstall(
 def _removal_notes(layout: Layout, plan: Plan, *, purge: bool) -> Iterator[str]:
     if not purge:
         yield (
-            f"Kept: {layout.etc} with the keys and configurations, {layout.state}, and the user"
-            f" {contract.SERVICE_USER}. {_later_purge(layout)}"
+            f"Kept: {layout.etc} with the keys and configurations, {layout.state}, {layout.own_state} with the record"
+            f" of these files, and the user {contract.SERVICE_USER}. {_later_purge(layout)}"
         )
     for action in plan.actions:
         if action.verb is Verb.SAVE_EDITED:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 from litellm_systemd import contract
 from litellm_systemd.command import replace_process
@@ -17,7 +18,7 @@ from litellm_systemd.commands.additions import bundle_source, kept_additions
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env import secret_references, tls
+from litellm_systemd.env import retired_keys, secret_references, tls
 from litellm_systemd.env.variables import TLS_CERT_FILE
 from litellm_systemd.errors import (
     CannotCreate,
@@ -193,6 +194,8 @@ def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> R
             f"release {identifier} does not know {contract.VERIFY_TIMER} and does not change it. If its check fails:"
             f" sudo systemctl disable --now {contract.VERIFY_TIMER}"
         )
+    if refuses_old_keys(layout, identifier):
+        say(f"release {identifier} does not know 'litellmctl rotate-key': it refuses the old master key from now on")
     program = layout.real(layout.release(identifier)) / "bin" / "litellmctl"
     replace_process((str(program), "install", "--installed", *(("--json",) if as_json else ())))
     raise AssertionError("exec doesn't return")  # pragma: no cover
@@ -225,11 +228,20 @@ def _require_features(layout: Layout, identifier: str) -> None:
             f"Remove {TLS_CERT_FILE.name} and TLS_KEY_FILE from .env first, then: sudo litellmctl install",
         ),
     )
-    folder = layout.real(layout.release(identifier))
     for module, is_used, what, fix in features:
-        path = f"lib/python*/site-packages/{module.__name__.replace('.', '/')}.py"
-        if is_used and not any(folder.glob(path)):
+        if is_used and not _has(layout, identifier, module):
             raise Unavailable(f"release {identifier} does not know {what}", fix)
+
+
+def _has(layout: Layout, identifier: str, module: ModuleType) -> bool:
+    path = f"lib/python*/site-packages/{module.__name__.replace('.', '/')}.py"
+    return any(layout.real(layout.release(identifier)).glob(path))
+
+
+def refuses_old_keys(layout: Layout, identifier: str) -> bool:
+    """Whether the overlap of a rotation has not ended and the release does not know of it."""
+    keys = retired_keys.read_retired_keys(read_environment_file(layout))
+    return any(key.until > time.time() for key in keys) and not _has(layout, identifier, retired_keys)
 
 
 def leaves_timer(layout: Layout, identifier: str) -> bool:

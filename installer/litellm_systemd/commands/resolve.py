@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from litellm_systemd.commands.config_files import read_gateway
-from litellm_systemd.contract import SERVICE_USER
+from litellm_systemd.contract import RETIRED_KEYS, SERVICE_USER
 from litellm_systemd.env.settings import (
     CONFIG_VARIABLE,
     REGION_VARIABLES,
@@ -126,20 +126,33 @@ def resolve(request: Request, *, read_only: bool = False) -> Selection:
     if dotenv is None:
         _require_config(request, refusal)
         dotenv, unknown = Dotenv(request.layout.environment_file, {}), _no_environment(request, refusal)
+    is_installed = dotenv.values is installed
+    warnings: tuple[str, ...] = ()
+    if RETIRED_KEYS in dotenv.values and not is_installed:
+        dotenv, warnings = _without_retired_keys(dotenv)
     try:
         settings = build_settings(dotenv, installed=installed, new_key=lambda: f"sk-{secrets.token_urlsafe(32)}")
     except InputError as error:
         error.others = _other_findings(request, dotenv, error.message)
         raise
+    settings = replace(settings, warnings=(*settings.warnings, *warnings))
     settings = _with_profile_region(request.layout, settings, read_only=read_only)
     return Selection(
         dotenv=dotenv,
         settings=settings,
         config=find_config(request, _choose_config(request, settings, installed)),
         installed=installed,
-        is_installed=dotenv.values is installed,
+        is_installed=is_installed,
         unknown=unknown,
     )
+
+
+def _without_retired_keys(dotenv: Dotenv) -> tuple[Dotenv, tuple[str, ...]]:
+    """A .env without the replaced keys, such as one that was copied from another host, and a warning."""
+    values = {name: value for name, value in dotenv.values.items() if name != RETIRED_KEYS}
+    where = dotenv.where(RETIRED_KEYS)
+    text = f"{where}: {RETIRED_KEYS} is ignored: only 'litellmctl rotate-key' sets it. Remove the line."
+    return replace(dotenv, values=values), (text,)
 
 
 def _with_profile_region(layout: Layout, settings: Settings, *, read_only: bool) -> Settings:
