@@ -172,6 +172,9 @@ make_bundle() {
         "$VENV/bin/litellmctl" bundle --with sentry --wheels .cache/wheels --output .cache/bundle.tar
     fi
     "$VENV/bin/uv" pip install --quiet --no-deps --target .cache/additions "$addition"
+    # For the tests of OpenTelemetry, which is in no release of the tests.
+    sed -n '/^# with: opentelemetry$/,/^# with: /p' installer/litellm_systemd/groups.lock |
+        "$VENV/bin/uv" pip install --quiet --no-deps --target .cache/additions --python "$VENV/bin/python" --requirements -
     "$VENV/bin/litellmctl" bundle --wheels .cache/wheels --output .cache/bundle.tar
     # An earlier version to upgrade from.
     "$VENV/bin/python" tests/system/earlier_version.py

@@ -165,6 +165,17 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "callback-export",
         ),
         ("LiteLLM: Langfuse export to https://x/v1/traces failed after 3 retries", "callback-export"),
+        (
+            "opentelemetry.exporter.otlp.proto.http.trace_exporter: Transient error"
+            " HTTPConnectionPool(host='a', port=1): Max retries exceeded with url: /v1/traces (Caused by"
+            " NewConnectionError('Connection refused')) encountered while exporting spans batch",
+            "callback-export",
+        ),
+        (
+            "opentelemetry.exporter.otlp.proto.http.metric_exporter: Failed to export metrics batch code: 401,"
+            " reason: Unauthorized",
+            "callback-export",
+        ),
         ("LiteLLM: Datadog API error: status_code=503, will retry 4 records - Connection error", "callback-export"),
         ("LiteLLM: Ignoring disk_cache_dir, the disk cache backend was removed", "cache-on-disk"),
         ("ValueError: Fallbacks for 'a' must be a list of model names, got 'b'. Use ['b']", "fallback-is-no-list"),

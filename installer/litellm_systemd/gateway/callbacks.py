@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 
-from litellm_systemd.gateway.config_types import GatewayConfig, KeyPath, LintFinding
+from litellm_systemd.gateway.config_types import ENVIRONMENT, GatewayConfig, KeyPath, LintFinding
 from litellm_systemd.gateway.models import with_own_variables
 from litellm_systemd.gateway.python_files import LOADED_CALLBACKS
 from litellm_systemd.gateway.snapshot import Need, load_snapshot
@@ -16,6 +16,12 @@ CALLBACK_SETTINGS = (*LOADED_CALLBACKS, "service_callback", "input_callback")
 _STRICT = "callbacks"
 #: The variables of an agent on the host, which needs no key.
 _AGENTS = {"datadog": "LITELLM_DD_AGENT_HOST"}
+
+#: OpenTelemetry's callback, and what it reads: the kind of exporter, and the URL of the collector.
+_TELEMETRY, _CONSOLE = "otel", "console"
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER")
+_COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_ENDPOINT")
+_TRANSPORTS = ("otlp_http", "otlp_grpc", "http/protobuf", "http/json", "grpc", _CONSOLE)
 
 
 def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
@@ -45,6 +51,8 @@ def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iter
             elif isinstance(name, str) and name not in {*seen, *config.section("callback_settings")}:
                 seen.add(name)
                 yield from _without_keys(config, path, name, own)
+                if name == _TELEMETRY and is_loaded:
+                    yield from _without_collector(config, path, own)
 
 
 def _without_keys(
@@ -60,6 +68,25 @@ def _without_keys(
     if missing and not elsewhere and not environ.get(_AGENTS.get(name, "")):
         message = f"is {name}, which logs nothing without {' and '.join(missing)}"
         yield config.warning("missing-variable", path, message, f"Write {missing[0]}= and its value in .env.")
+
+
+def _without_collector(config: GatewayConfig, path: KeyPath, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """OpenTelemetry's callback without a collector: LiteLLM writes what it would send to standard output.
+
+    As in OpenTelemetryConfig.from_env of litellm/integrations/opentelemetry.py.
+    """
+    variable = next((name for name in _PROTOCOLS if environ.get(name)), _PROTOCOLS[-1])
+    protocol = environ.get(variable) or _CONSOLE
+    endpoint = next((environ[name] for name in _COLLECTORS if environ.get(name)), "")
+    if protocol not in _TRANSPORTS:
+        message = f"is {protocol}, which LiteLLM does not know: it sends no spans and no metrics"
+        yield config.warning(
+            "bad-variable", (ENVIRONMENT, variable), message, f"Write one of these: {', '.join(_TRANSPORTS)}."
+        )
+    elif protocol == _CONSOLE and not endpoint:
+        message = f"is {_TELEMETRY}, which sends nothing without {_COLLECTORS[0]}"
+        remedy = f"Write {_COLLECTORS[0]}= and the URL of the collector in .env, such as http://127.0.0.1:4318."
+        yield config.warning("missing-variable", path, message, remedy)
 
 
 def _is_generic(value: object) -> bool:

@@ -292,8 +292,10 @@ _LITELLM = (
     Signature(
         "callback-export",
         "litellm",
-        r"Langfuse export (?:to|dropped)|API error: status_code=\w{1,9}(?:, will retry| is not retryable, dropped)"
-        r" \d+ rec|network error sending \d+ records",
+        r"Langfuse export (?:to|dropped)|encountered while exporting (?:span|trace|metric|log)"
+        r"|Failed to export (?:span|trace|metric|log)"
+        r"|API error: status_code=\w{1,9}(?:, will retry| is not retryable, dropped) \d+ rec"
+        r"|network error sending \d+ records",
         "A callback could not deliver to its target; requests of clients are not affected",
         "check the address and the keys of that callback in .env, and that this host reaches it",
     ),

@@ -109,6 +109,15 @@ _OBJECT = re.compile(r" ssl:(?:<[^<>]{1,80}>|default)")
 _CODE = re.compile(r'"code": ?"([A-Za-z_]{1,80})"')
 #: The model group of a call. Of several, as in 'tier -> requested', the first one is where LiteLLM routed it.
 _GROUP = re.compile(r"model group '([^'\n]{1,200}?)(?: -> [^'\n]{1,400})?' failed")
+#: The loggers of OpenTelemetry, what differs in each of their messages, and how those begin that name no cause.
+_TELEMETRY = "opentelemetry."
+_RETRYING = re.compile(r",? retrying in [\d.]+s\.?")
+_WITHOUT_CAUSE = (
+    "Failed to export %s batch due to timeout, max retries or shutdown.",
+    "Shutdown in progress, aborting retry.",
+    "Exporter already shutdown, ignoring batch",
+    "Shutdown called, ignoring %s.",
+)
 _MAX_TEXT = 1000
 _MAX_CHAIN, _MAX_FRAMES = 20, 200
 #: Failures that one request holds: a WebSocket may last for hours, and each holds its traceback.
@@ -199,6 +208,15 @@ def is_final(record: logging.LogRecord) -> bool:
     return record.name not in ("LiteLLM", "LiteLLM Router")
 
 
+def has_no_cause(record: logging.LogRecord) -> bool:
+    """Whether a record only repeats that an earlier one, with the cause, was about a failure."""
+    return _is_telemetry(record) and record.msg in _WITHOUT_CAUSE
+
+
+def _is_telemetry(record: logging.LogRecord) -> bool:
+    return str(record.name).startswith(_TELEMETRY)
+
+
 def find_error(record: logging.LogRecord) -> BaseException | None:
     """The exception that the record is about: its own, or the one that is being handled."""
     found = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
@@ -214,6 +232,9 @@ def build_failure(
     """
     call = str(getattr(record, "litellm_call_id", None) or "")[:256]
     message = record.getMessage()
+    if _is_telemetry(record):
+        # Each signal, retry and worker logs the same cause, and no request is affected.
+        return Failure(WARNING, _TELEMETRY, _RETRYING.sub("", _line(message)))
     if error is None or record.levelno < logging.ERROR:
         about_a_request = call or hasattr(record, "requester_ip") or record.levelno < logging.ERROR
         kind = f"{record.name} {record.module}:{record.lineno}"

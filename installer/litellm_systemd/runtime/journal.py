@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from litellm_systemd.env.variables import JSON_LOGS, is_on
-from litellm_systemd.runtime.failures import Failure, build_failure, current_incident, find_error
+from litellm_systemd.runtime.failures import Failure, build_failure, current_incident, find_error, has_no_cause
 
 if TYPE_CHECKING:
     _StreamHandler = logging.StreamHandler[TextIO]
@@ -129,6 +129,8 @@ class JournalHandler(_StreamHandler):
         """Write the record, unless another one is about the same failure."""
         if (record.name, record.module) in _DOWNGRADED:
             record = _copy(record, logging.INFO)
+        elif has_no_cause(record):
+            return True
         if record.levelno < logging.WARNING:
             return bool(super().handle(record))
         error, incident = find_error(record), current_incident()

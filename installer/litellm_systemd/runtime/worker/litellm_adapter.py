@@ -1,4 +1,5 @@
-"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes` and `_fixes` use LiteLLM's modules.
+"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes`, `_fixes` and `_telemetry` use
+LiteLLM's modules.
 
 It imports them by name at run time, because the import takes seconds and only a serving process needs it.
 
@@ -27,7 +28,7 @@ from typing import Any, ForwardRef
 from litellm_systemd.contract import OFFLINE_VARIABLES
 from litellm_systemd.env.variables import API_DOCS, CORS_ORIGINS, is_on
 from litellm_systemd.gateway.python_files import module_file
-from litellm_systemd.runtime.worker import litellm_fixes
+from litellm_systemd.runtime.worker import litellm_fixes, litellm_telemetry
 
 _UTILS = "fastapi.dependencies.utils"
 _FIELDS = "fastapi._compat.v2"
@@ -202,6 +203,7 @@ def preload(environ: MutableMapping[str, str]) -> None:
         prepare(application())
     use_frozen_credentials()
     litellm_fixes.apply()
+    litellm_telemetry.apply(application(), environ)
     _reserve_for_forking()
     gc.freeze()
     gc.enable()
@@ -311,11 +313,20 @@ def redact(text: str) -> str:
 
 
 @contextlib.contextmanager
-def suppress_stdout() -> Iterator[io.StringIO]:
-    """Keep LiteLLM's banner, feedback box and list of models out of the journal. Yields the captured output."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        yield printed
+def suppress_stdout() -> Iterator[None]:
+    """Keep LiteLLM's banner, feedback box and list of models out of the journal."""
+    with contextlib.redirect_stdout(_NOWHERE):
+        yield
+
+
+class _Nowhere(io.TextIOBase):
+    """Drops what is written. OpenTelemetry's exporter for the console keeps the stream and writes to it for ever."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+_NOWHERE = _Nowhere()
 
 
 def _load_guardrail_translations() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import faulthandler
 import logging
 import math
@@ -10,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Awaitable, Mapping
@@ -54,6 +56,8 @@ from litellm_systemd.runtime.worker.load_errors import render_cause
 
 #: Seconds that in-flight requests get after the main process has died.
 ORPHAN_DRAIN_TIMEOUT = 5.0
+#: Seconds that the exit handlers of libraries get after the drain.
+EXIT_HANDLERS_LIMIT = 2.0
 #: Seconds between two health checks before the worker is ready.
 _START_INTERVAL = 0.02
 
@@ -105,6 +109,7 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
         if job.options.access_log:
             application.inner = AccessLog(application.inner, journal)
         asyncio_run(_Worker(job, channel, activity, reporting, application, refusals).serve())
+        run_exit_handlers()
     except BaseException as error:  # SystemExit included: LiteLLM and uvicorn use it for bad configurations
         cause = application.failure or error
         # The last frames show the cause. The hundreds before them are nested lifespans.
@@ -112,6 +117,17 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
         channel.send(_start_failed(cause, job.configuration))
         return 1
     return 0
+
+
+def run_exit_handlers() -> None:
+    """Run what libraries in this worker registered with `atexit`: OpenTelemetry's sends what it still holds.
+
+    A forked process has to do this itself, as Python's multiprocessing does. If the target of a library does not
+    respond, this ends after EXIT_HANDLERS_LIMIT seconds.
+    """
+    handlers = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    handlers.start()
+    handlers.join(EXIT_HANDLERS_LIMIT)
 
 
 def _start_failed(cause: BaseException, configuration: Configuration) -> StartFailed:
@@ -349,7 +365,8 @@ def _resident_memory() -> int:
 
 
 def reset_process() -> None:
-    """Reset in a forked child the signal handlers and variables of the main process."""
+    """Reset in a forked child the handlers and variables of the main process."""
+    atexit._clear()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
