@@ -89,6 +89,25 @@ def test_no_key_in_units_or_arguments(shared_box: Box) -> None:
     assert shared_box.run(("stat", "-c", "%a %U", "/etc/litellm/litellm.env")).stdout == "600 root\n"
 
 
+def test_live_figures(shared_box: Box) -> None:
+    """`top` shows the workers and their requests without METRICS, and says how to get the rest. Without root, it ends
+    in 77 where nothing can be seen.
+    """
+    assert chat(shared_box) == 200
+    found = json.loads(ctl(shared_box, "top", "--once", "--interval", "0.5", "--json"))
+    workers = json.loads(ctl(shared_box, "status", "--json"))["data"]["runtime"]["workers"]
+    assert [each["pid"] for each in found["workers"]] == [each["pid"] for each in workers]
+    assert all(each["state"] == "serving" and each["pss_mib"] > 0 for each in found["workers"])
+    figures = found["figures"]
+    assert figures["requests"]["total"] >= 1
+    assert (figures["requests"]["per_second"], figures["inflight"], figures["statuses"]) == (0, 0, None)
+    [note] = found["notes"]
+    assert note.endswith("METRICS=127.0.0.1:9400 in .env, then sudo litellmctl install")
+    refused = shared_box.run(("/usr/local/bin/litellmctl", "top", "--once"), check=False, user="nobody:nogroup")
+    assert (refused.returncode, refused.stdout) == (77, "")
+    assert refused.stderr.endswith("Run: sudo litellmctl top\n")
+
+
 def test_first_curls_of_the_workshop(idle_box: Box) -> None:
     """The workshop's first three commands work unchanged with the workshop's key in .env."""
     idle_box.write("/root/.env", 'LITELLM_MASTER_KEY="sk-litellm-test-key"\n', 0o600)

@@ -293,7 +293,7 @@ class _Verbs(click.Group):
         ("Install", ("init", "install", "rehearse", "diff", "uninstall")),
         ("Upgrade", ("upgrade", "rollback", "releases", "bundle")),
         ("Run", ("start", "stop", "restart", "reload", "rotate-key", "enable", "disable", "run")),
-        ("Diagnose", ("status", "verify", "doctor", "logs")),
+        ("Diagnose", ("status", "top", "verify", "doctor", "logs")),
         ("Configure", ("config", "client", "models", "iam-policy")),
         ("Learn", ("help", "version", "completion")),
     )

@@ -20,6 +20,8 @@ from litellm_systemd.report.report import Check, Outcome, Report, render_count
 _DAY = "-1d"
 _LAST_DAY = "in the last day"
 _NOTHING = "A successful request has a line only with ACCESS_LOG=true in .env."
+#: Lines of the journal in which `recent_errors` searches.
+_RECENT_LINES = 300
 _CUT = "The journal of that time is too large: only its newest part was read. For another part: --since"
 
 
@@ -89,7 +91,7 @@ def build_errors(groups: tuple[Group, ...], span: str) -> Report:
     return Report(
         f"{title} {_hinted(span, is_found=bool(groups))}",
         tuple(_check(group) for group in groups),
-        data={"groups": [_group(group) for group in groups]},
+        data={"groups": [describe_group(group) for group in groups]},
     )
 
 
@@ -162,7 +164,20 @@ def _check(group: Group) -> Check:
     )
 
 
-def _group(group: Group) -> dict[str, object]:
+def recent_errors(systemctl: Systemctl) -> tuple[dict[str, object], ...]:
+    """Warnings and errors of the last hour by kind, the latest first; of many lines, the last ones.
+
+    Raises:
+        PermissionDenied, Unavailable: as `errors`.
+        CommandError: journalctl failed, or did not answer in time.
+    """
+    require_journal()
+    journal = systemctl.entries(since="-1h", priority="warning", lines=_RECENT_LINES, timeout=10)
+    return tuple(map(describe_group, group_events(read_events(journal.entries))))
+
+
+def describe_group(group: Group) -> dict[str, object]:
+    """A kind of errors for programs."""
     known = group.signature
     return {
         "kind": known.name if known else None,

@@ -15,6 +15,16 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.client.certificate import judge_certificate
 from litellm_systemd.command import run
+from litellm_systemd.commands.figures import (
+    ACTIVE,
+    Figures,
+    MetricsReader,
+    build_figures,
+    build_sample,
+    can_scrape,
+    observe_ends,
+)
+from litellm_systemd.commands.logs import recent_errors
 from litellm_systemd.contract import VERIFY_TIMER, ExitCode
 from litellm_systemd.env.aws import judge_end
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING, MOCK_TESTING_WARNING
@@ -127,6 +137,8 @@ def _changed_files(layout: Layout, loaded: Loaded) -> tuple[str, ...]:
 def status(layout: Layout) -> Report:
     """State, release and configuration of the service, and for root its workers, reloads and backlog.
 
+    `data` has the figures of `commands.figures` too, and the errors in the journal of the last hour.
+
     Root also sees whether the configuration was edited since it was loaded, and when temporary AWS credentials end.
     The exit code is UNAVAILABLE if the service isn't active, FAILED if its credentials or its certificate have ended
     or what it reports is invalid, else OK.
@@ -137,48 +149,85 @@ def status(layout: Layout) -> Report:
     systemctl = Systemctl(layout)
     require_systemd(systemctl)
     require_installed(systemctl)
-    found = systemctl.show(contract.SERVICE, *_PROPERTIES.values(), "ExecMainStatus")
-    data: dict[str, Any] = {name: found.get(prop, "") for name, prop in _PROPERTIES.items()}
+    data = observe_service(systemctl)
     listen = systemctl.show(contract.SOCKET, "Listen").get("Listen", "")
     data |= {
-        "socket": systemctl.unit_state(contract.SOCKET).active,
-        "standby": _running(systemctl.unit_state(contract.STANDBY).active),
         "listen": listen,
-        "backlog": _backlog(listen),
+        "backlog": observe_backlog(listen),
         "version": _version(layout, "litellm_systemd"),
         "litellm": _version(layout, "litellm"),
         "release": _target(layout, layout.current),
         "missing_python": _missing_python(layout),
         "config": active_config(layout) or "unknown to this user",
     }
-    if (data["active"] in _OVER or data["sub"] == "auto-restart") and found.get("ExecMainStatus") != str(
-        int(ExitCode.CONFIG)
-    ):
-        data["status"] = ""  # systemd keeps the last one, such as "importing LiteLLM"
-    title = _describe(data)
-    title = f"{title}: {data['status'].rstrip('.')}" if data["status"] else title
     facts = tuple(
         (name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None, "loaded")
     )
-    is_active = data["active"] in ("active", "reloading", "refreshing")
+    is_active = data["active"] in ACTIVE
     runtime, invalid = _runtime() if is_active else ({}, ())
     loaded = observe_loaded(layout, runtime) if runtime else None
     checks = (*invalid, *_credentials(layout), *_certificate(runtime))
     failed = ExitCode.FAILED if any(check.outcome is Outcome.FAILED for check in checks) else ExitCode.OK
+    figures, unread = _figures(systemctl, data, runtime)
     return Report(
-        join_sentences(title, describe_next_step(data)),
+        describe_service(data),
         checks,
-        facts=(*facts, *build_runtime_facts(runtime, loaded)),
+        facts=(*facts, *build_runtime_facts(runtime, loaded), *build_metrics_facts(figures)),
         notes=(
             *edited_notes(layout, loaded),
             *_python_notes(data["missing_python"], data["release"]),
             *_standby_notes(systemctl, is_active=is_active),
             *_boot_notes(data["enabled"]),
             *_mock_notes(data["status"]),
+            *unread,
         ),
-        data={**data, "loaded": None if loaded is None else loaded.as_dict(), "runtime": runtime},
+        data={
+            **data,
+            "loaded": None if loaded is None else loaded.as_dict(),
+            "runtime": runtime,
+            "figures": figures.as_dict(),
+            "errors": _errors(systemctl),
+        },
         code=failed if is_active else ExitCode.UNAVAILABLE,
     )
+
+
+def observe_service(systemctl: Systemctl) -> dict[str, Any]:
+    """The unit as systemd reports it, by the names in the report, and the states of the socket and the standby."""
+    found = systemctl.show(contract.SERVICE, *_PROPERTIES.values(), "ExecMainStatus")
+    data: dict[str, Any] = {name: found.get(prop, "") for name, prop in _PROPERTIES.items()}
+    data |= {
+        "socket": systemctl.unit_state(contract.SOCKET).active,
+        "standby": _running(systemctl.unit_state(contract.STANDBY).active),
+    }
+    if (data["active"] in _OVER or data["sub"] == "auto-restart") and found.get("ExecMainStatus") != str(
+        int(ExitCode.CONFIG)
+    ):
+        data["status"] = ""  # systemd keeps the last one, such as "importing LiteLLM"
+    return data
+
+
+def describe_service(data: Mapping[str, Any]) -> str:
+    """The state of the service, and what to do about it."""
+    title = _describe(data)
+    title = f"{title}: {data['status'].rstrip('.')}" if data["status"] else title
+    return join_sentences(title, describe_next_step(data))
+
+
+def _figures(
+    systemctl: Systemctl, data: Mapping[str, Any], runtime: Mapping[str, Any]
+) -> tuple[Figures, tuple[str, ...]]:
+    """The figures, and a note if the metrics cannot be read."""
+    counted, notes = MetricsReader(systemctl).try_read() if can_scrape(data) else (None, ())
+    sample = build_sample(0.0, counted, runtime)
+    return build_figures(sample, runtime, ends=observe_ends(systemctl.layout), backlog=data["backlog"]), notes
+
+
+def _errors(systemctl: Systemctl) -> list[dict[str, Any]] | None:
+    try:
+        return list(recent_errors(systemctl))
+    except InstallerError:
+        return None
 
 
 def _running(active: str) -> str:
@@ -275,7 +324,7 @@ def _version(layout: Layout, package: str) -> str:
     return next((path.name.split("-")[1].removesuffix(".dist") for path in found), "")
 
 
-def _backlog(listen: str) -> int | None:
+def observe_backlog(listen: str) -> int | None:
     """The number of connections that wait for a worker, None if it is unknown. ss(8) calls it Recv-Q."""
     port = re.search(r":(\d+) ", listen)
     if port is None:
@@ -295,9 +344,13 @@ def _runtime() -> tuple[dict[str, Any], tuple[Check, ...]]:
     except InvalidAnswer as error:
         return {}, (Check("main process", Outcome.FAILED, error.message, error.hint),)
     for worker in found.get("workers", ()):
-        # The proportional set size: shared pages are divided among the processes.
-        worker["pss_mib"] = memory_field(Path(f"/proc/{worker['pid']}/smaps_rollup"), "Pss")
+        worker["pss_mib"] = observe_memory(worker["pid"])
     return found, ()
+
+
+def observe_memory(pid: int) -> int | None:
+    """The proportional set size of a process in MiB: shared pages are divided among the processes that share them."""
+    return memory_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss")
 
 
 def build_runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Iterable[tuple[str, str]]:
@@ -317,12 +370,23 @@ def build_runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Itera
         memory = "" if worker["pss_mib"] is None else f", {worker['pss_mib']} MiB"
         yield (
             f"worker {worker['worker']}",
-            f"pid {worker['pid']}, {worker['state']}, {_age(worker['age'])} old, {worker['inflight']} in flight,"
-            f" {worker['requests']} answered{memory}",
+            f"pid {worker['pid']}, {worker['state']}, {render_age(worker['age'])} old,"
+            f" {worker['inflight']} in flight, {worker['requests']} answered{memory}",
         )
 
 
-def _age(seconds: float) -> str:
+def build_metrics_facts(figures: Figures) -> Iterable[tuple[str, str]]:
+    """What the metrics have counted, in one line; nothing without METRICS."""
+    if figures.statuses is None or figures.input_tokens is None or figures.output_tokens is None:
+        return
+    statuses = ", ".join(f"{rate.total:,.0f} with {status}" for status, rate in figures.statuses.items())
+    tokens = f"{figures.input_tokens.total:,.0f} tokens in, {figures.output_tokens.total:,.0f} out"
+    cost = "" if figures.cost is None else f", ${figures.cost.total:,.2f}"
+    yield "answered", f"{statuses or 'no request'}; {tokens}{cost}"
+
+
+def render_age(seconds: float) -> str:
+    """A time span for people: `30 s`, `5 min`, `3 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
