@@ -124,6 +124,8 @@ class Master:
             self._failures.flush(time.monotonic())
             if self._control is not None:
                 self._control.close()
+            if self.metrics is not None:
+                self.metrics.stop()
             self._events.close()
         if self._fatal_error:
             self._journal.error(self._fatal_error)

@@ -63,6 +63,16 @@ class Metrics:
         for each in (self._alive, self._end):
             os.close(each)
 
+    def stop(self) -> None:
+        """End the exporter, and wait until it has answered the scrapes that it has accepted."""
+        os.close(self._end)
+        deadline = time.monotonic() + 2 * exporter.END_TIMEOUT
+        while self._pid and time.monotonic() < deadline:
+            if os.waitpid(self._pid, os.WNOHANG)[0]:
+                self._pid = 0
+            else:
+                time.sleep(0.02)
+
     def on_exit(self, pid: int, outcome: str) -> None:
         """A child has been reaped: keep its counters, and forget its gauges."""
         if pid == self._pid:

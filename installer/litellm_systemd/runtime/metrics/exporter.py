@@ -26,6 +26,8 @@ PATH = "/metrics"
 _MAX_HEAD = 16_384
 #: Seconds to receive a request, and to send a response.
 _RECEIVE_TIMEOUT, _SEND_TIMEOUT = 5.0, 20.0
+#: Seconds to complete the responses when the main process exits.
+END_TIMEOUT = 1.0
 #: Connections at a time. A new one closes the oldest that waits for its client.
 _MAX_CONNECTIONS = 32
 #: Seconds between two compactions of the files of processes that have exited, and two measurements of memory.
@@ -91,7 +93,11 @@ class _Exporter:
         loop.add_reader(self._task.alive, ended.set)
         tasks = [loop.create_task(self._accept()), loop.create_task(self._maintain())]
         await ended.wait()
-        for each in (*tasks, *self._open):
+        for each in tasks:
+            each.cancel()
+        if self._open:  # what it has accepted, no other process answers
+            await asyncio.wait(self._open, timeout=END_TIMEOUT)
+        for each in self._open:
             each.cancel()
 
     async def _maintain(self) -> None:
