@@ -83,7 +83,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         metrics = _start_metrics(metrics_listener, inherited, options, environ, journal, (*listeners, notifier))
     if metrics is None:
         share_metrics(environ, options.runtime_directory, options.workers)
-    litellm_adapter.preload(environ)
+    litellm_adapter.preload(environ, metrics=metrics is not None)
     redirect_loggers(journal)
     install_exception_hooks(journal)  # again, because LiteLLM sets sys.excepthook with JSON_LOGS
 

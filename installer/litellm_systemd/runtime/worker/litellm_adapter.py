@@ -1,5 +1,5 @@
-"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes`, `_fixes` and `_telemetry` use
-LiteLLM's modules.
+"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes`, `_fixes`, `_metrics` and
+`_telemetry` use LiteLLM's modules.
 
 It imports them by name at run time, because the import takes seconds and only a serving process needs it.
 
@@ -28,7 +28,7 @@ from typing import Any, ForwardRef
 from litellm_systemd.contract import OFFLINE_VARIABLES
 from litellm_systemd.env.variables import API_DOCS, CORS_ORIGINS, is_on
 from litellm_systemd.gateway.python_files import module_file
-from litellm_systemd.runtime.worker import litellm_fixes, litellm_telemetry
+from litellm_systemd.runtime.worker import litellm_fixes, litellm_metrics, litellm_telemetry
 
 _UTILS = "fastapi.dependencies.utils"
 _FIELDS = "fastapi._compat.v2"
@@ -180,8 +180,8 @@ _PRELOAD = (
 )
 
 
-def preload(environ: MutableMapping[str, str]) -> None:
-    """Import LiteLLM for all future workers, and freeze the heap.
+def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> None:
+    """Import LiteLLM for all future workers, and freeze the heap. `metrics`: it counts for METRICS.
 
     The garbage collector is off during the import: it would traverse a growing heap repeatedly and free nothing,
     which takes a quarter of the import time. gc.freeze() excludes the existing objects from later collections, so
@@ -204,6 +204,9 @@ def preload(environ: MutableMapping[str, str]) -> None:
     use_frozen_credentials()
     litellm_fixes.apply()
     litellm_telemetry.apply(application(), environ)
+    if metrics:
+        with contextlib.suppress(ImportError, AttributeError):
+            litellm_metrics.apply()
     _reserve_for_forking()
     gc.freeze()
     gc.enable()
