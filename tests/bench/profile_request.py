@@ -43,7 +43,8 @@ _CHUNKS = 12
 _CHEAP = 20_000
 
 
-def _collect_from_event_loop() -> None:
+def collect_from_event_loop() -> None:
+    """Collect garbage as the workers do."""
     gc.disable()
     Collector().start(asyncio.get_running_loop())
 
@@ -52,7 +53,7 @@ def _collect_from_event_loop() -> None:
 _COLLECTORS: dict[str, Callable[[], None]] = {
     "automatic": lambda: None,
     "50000,20,100": lambda: gc.set_threshold(50_000, 20, 100),
-    "from the event loop": _collect_from_event_loop,
+    "from the event loop": collect_from_event_loop,
 }
 
 
@@ -67,30 +68,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in _COLLECTORS}
     for _ in range(options.rounds):
         for name, collector in _COLLECTORS.items():  # in turn
-            rounds[name].append(_in_child(partial(_measure_litellm, options.requests, collector)))
+            rounds[name].append(in_child(partial(measure_requests, options.requests, collector)))
     base = rounds["automatic"]
     for kind, messages in (("json", 2), ("sse", 1 + _CHUNKS)):
-        _show(kind, statistics.median(each[kind] for each in base), _in_child(partial(_measure_ours, messages)))
+        _show(kind, statistics.median(each[kind] for each in base), in_child(partial(_measure_ours, messages)))
     for name, found in rounds.items():
         for what, unit in (("json", "ms"), ("sse", "ms"), ("p99", "ms"), ("memory", "MB")):
             values = sorted(each[what] for each in found)
             middle = statistics.median(values)
-            _say(f"{name:20} {what:6} {middle:8.2f} {unit}  ({values[0]:.2f} to {values[-1]:.2f})")
+            say(f"{name:20} {what:6} {middle:8.2f} {unit}  ({values[0]:.2f} to {values[-1]:.2f})")
     return 0
 
 
 def _show(kind: str, litellm: float, ours: dict[str, float]) -> None:
-    _say(f"{kind}: {litellm:.2f} ms of processor time in a whole request; overhead of our code:")
+    say(f"{kind}: {litellm:.2f} ms of processor time in a whole request; overhead of our code:")
     for name, microseconds in ours.items():
-        _say(f"  {name:20} {microseconds:6.1f} us  {microseconds / litellm / 10:5.2f} %")
+        say(f"  {name:20} {microseconds:6.1f} us  {microseconds / litellm / 10:5.2f} %")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-def _in_child(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+def in_child(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
     """Run `measure` in a forked process, as workers are."""
     read, write = os.pipe()
     pid = os.fork()
@@ -112,13 +114,16 @@ def _in_child(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
 # --- LiteLLM, with uvicorn, through a socket ---
 
 
-def _measure_litellm(requests: int, collector: Callable[[], None]) -> dict[str, float]:
+def measure_requests(
+    requests: int, collector: Callable[[], None], wrap: Callable[[Any], Any] = lambda application: application
+) -> dict[str, float]:
+    """Processor milliseconds of a request (json) and of a stream (sse), the 99th percentile, and memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(CONFIG % " ".join(["word"] * _CHUNKS))
         with litellm_adapter.suppress_stdout():
             litellm_adapter.set_up(config, {}, 1)
-        application = CutRequests(litellm_adapter.application())
+        application = wrap(CutRequests(litellm_adapter.application()))
         server = Server(build_config(application, 65), (), lame_duck_timeout=0, drain_timeout=0)
         found: dict[str, float] = {}
         worker.asyncio_run(_drive(server, requests, collector, found))
