@@ -140,6 +140,26 @@ make_checkov() {
     "$VENV/bin/uv" pip install --quiet --python "$folder/bin/python" 'checkov>=3.3.30,<4'
 }
 
+# promtool and Prometheus. The package is only unpacked: installed, it would start a service here, and in each box, which
+# is a view of this machine.
+make_prometheus() {
+    local folder=.cache/prometheus
+    [[ ! -x $folder/usr/bin/promtool ]] || return 0
+    if ! command -v apt-get >/dev/null; then
+        echo "The tests with Prometheus will be skipped: there is no apt-get to download it."
+        return 0
+    fi
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    (
+        cd "$folder"
+        apt-get download -qq -o APT::Sandbox::User=root prometheus ||
+            { is_root && apt-get update -qq && apt-get download -qq -o APT::Sandbox::User=root prometheus; }
+        dpkg-deb --extract prometheus_*.deb .
+        rm prometheus_*.deb
+    )
+}
+
 lint() {
     "$VENV/bin/ruff" check .
     "$VENV/bin/ruff" format --check .
@@ -291,6 +311,7 @@ main() {
     fi
     stage "checkov" make_checkov
     stage "later LiteLLM" make_later_litellm
+    stage "Prometheus" make_prometheus
     no_system=$("$VENV/bin/python" -c 'from litellm_systemd.box import why_not; print(why_not() or "")')
     if [[ $# -gt 0 ]]; then
         [[ "$*" != *system* ]] || stage "images" build_images

@@ -26,7 +26,12 @@ from tests.bundle import WHEELS, own_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = {"access_key_config.yml", "demo.yml", "iam_role_config.yml", "prompt_caching.yml"}
-STACK = "cloudformation/ec2.yaml"
+OTHERS = {
+    "cloudformation/ec2.yaml",
+    "grafana/litellm.json",
+    "prometheus/litellm.rules.yml",
+    "prometheus/prometheus.yml",
+}
 TEMPLATES = {"litellm.env.j2", "litellm.service.j2", "litellm.socket.j2", "sysusers.conf.j2", "tmpfiles.conf.j2"}
 TEMPLATES |= {"litellmctl.j2"}
 
@@ -117,7 +122,7 @@ def test_sdist_is_complete(built: Path) -> None:
     with tarfile.open(archive) as opened:
         names = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
     assert {f"units/{name}" for name in TEMPLATES} <= names
-    assert {f"configs/{name}" for name in CONFIGS | {"env.example", STACK}} <= names
+    assert {f"configs/{name}" for name in CONFIGS | OTHERS | {"env.example"}} <= names
     assert "LICENSE" in names
 
 
@@ -137,7 +142,7 @@ from litellm_systemd.releases.source import sdnotify_wheel
 print(json.dumps({
     "configs": list(resources.config_names()),
     "example": len(resources.read_config("env.example")),
-    "stack": len(resources.read_config(%r)),
+    "others": min(len(resources.read_config(name)) for name in %r),
     "templates": {name: len(resources.read_template(name)) for name in %r},
     "page": len(resources.read_page()),
     "advisories": len(list(list_advisories())),
@@ -158,10 +163,10 @@ def test_installed_wheel_reads_its_resources(built: Path, tmp_path: Path) -> Non
     constraints = ("--constraints", f"{sys.prefix}/constraints.txt")
     install = (uv, "pip", "install", "--offline", "--quiet", "--python", python, *constraints, str(archive))
     run(*install, env=dict(os.environ))
-    found = json.loads(run(python, "-I", "-c", READ % (STACK, sorted(TEMPLATES)), cwd=tmp_path))
+    found = json.loads(run(python, "-I", "-c", READ % (sorted(OTHERS), sorted(TEMPLATES)), cwd=tmp_path))
     assert set(found["configs"]) == CONFIGS
     assert set(found["templates"]) == TEMPLATES
-    assert min(found["example"], found["stack"], found["page"], found["advisories"], found["sdnotify"]) > 0
+    assert min(found["example"], found["others"], found["page"], found["advisories"], found["sdnotify"]) > 0
     assert min(found["templates"].values()) > 0
     assert found["typed"] is True
     version = distribution("litellm-systemd").version
