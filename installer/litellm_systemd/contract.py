@@ -56,6 +56,10 @@ METRICS_DIRECTORY = "/run/litellm-metrics"
 #: The outcome of the last `litellmctl verify`: {"at": Unix time, "ok": bool}. The folder is of root, readable by the
 #: service (tmpfiles.d, mode 0755), and writable for litellm-verify.service; without it no outcome is kept.
 VERIFY_RESULT = "/run/litellm-verify/last.json"
+#: Empty files there. Their times are those of the last scrape, and of the last one without a right key.
+METRICS_SCRAPED, METRICS_REFUSED = "scraped", "refused"
+#: The User-Agent of litellmctl, whose requests for metrics are no scrapes.
+USER_AGENT = "litellmctl"
 
 #: The names of the certificate and the private key of HTTPS in $CREDENTIALS_DIRECTORY (LoadCredential= of the unit).
 TLS_CERTIFICATE = "tls.crt"

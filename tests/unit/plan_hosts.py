@@ -8,7 +8,7 @@ from typing import Any
 
 from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.service_config import ServiceConfig
-from litellm_systemd.contract import VERIFY_TIMER
+from litellm_systemd.contract import METRICS_SOCKET, VERIFY_TIMER
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.gateway.config import ConfigChoice, ConfigOrigin, parse_config
 from litellm_systemd.host.layout import UNITS, Layout
@@ -87,7 +87,7 @@ def make_host(layout: Layout, case: dict[str, Any]) -> HostState:
             change = {**change, **({} if text is None else {"content": text.encode()})}
             change = {**change, **({"kind": FileKind(change["kind"])} if "kind" in change else {})}
             files[path] = replace(before, **change)
-    names = (*UNITS, VERIFY_TIMER)
+    names = (*UNITS, METRICS_SOCKET, VERIFY_TIMER)
     units = {name: replace(host.unit(name), **case.get("units", {}).get(name, {})) for name in names}
     return replace(host, files=files, units=units, releases=tuple(case.get("releases", host.releases)))
 
@@ -112,7 +112,9 @@ def _step(action: Action, host: HostState) -> HostState:
     if action.verb is Verb.CREATE_FOLDERS:
         made = [folder(path, 0o750, group="litellm") for path in (layout.etc, layout.configs, layout.shared)]
         own = [folder(path, 0o755) for path in (layout.releases, layout.own_state)]
-        return replace(host, files={**host.files, **{state.path: state for state in (*made, *own)}})
+        metrics = [folder(layout.metrics, 0o700, "litellm", "litellm"), folder(layout.verified, 0o755)]
+        metrics = [each for each in metrics if each.path in action.reason]
+        return replace(host, files={**host.files, **{state.path: state for state in (*made, *own, *metrics)}})
     if action.verb is Verb.CREATE_USER:
         return replace(host, user_exists=True)
     if action.verb is Verb.BUILD_RELEASE:
@@ -128,8 +130,11 @@ def _step(action: Action, host: HostState) -> HostState:
     if action.verb is Verb.STOP_TIMER:
         return _with_unit(host, UnitState(action.target))
     if action.verb is Verb.START:
-        for name in UNITS:
+        wanted = (METRICS_SOCKET,) if layout.metrics_socket in host.files else ()
+        for name in (*UNITS, *wanted):
             host = _with_unit(host, replace(host.unit(name), active="active", load="loaded"))
+    if action.verb is Verb.CLOSE:
+        return _with_unit(host, UnitState(action.target))
     return host
 
 

@@ -73,10 +73,13 @@ def folders(tmp_path: Path) -> Folders:
     return Folders(tmp_path / "data", tmp_path / "state", tmp_path / "cache", None)
 
 
+ENVIRONMENT = 'GREETING="hello world"\nMETRICS="127.0.0.1:9400"\n'
+
+
 def make(layout: Layout, program: str, *, start: float = 20, stop: float = 20, watchdog: float = 20) -> None:
     """A unit below the root whose service is that Python code."""
     unit = UNIT.format(start=start, stop=stop, watchdog=watchdog)
-    files = {layout.service: unit, layout.socket: SOCKET, layout.environment_file: 'GREETING="hello world"\n'}
+    files = {layout.service: unit, layout.socket: SOCKET, layout.environment_file: ENVIRONMENT}
     for path, text in {**files, "/service": f"#!{sys.executable}\n{PRELUDE}{textwrap.dedent(program)}"}.items():
         layout.real(path).parent.mkdir(parents=True, exist_ok=True)
         layout.real(path).write_text(text, encoding="utf-8")
@@ -100,7 +103,7 @@ def test_from_start_to_stop(layout: Layout, folders: Folders) -> None:
 
 
 def test_environment_of_the_service(layout: Layout, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Command, folder and environment are only those of the unit, below the root and the user's folders."""
+    """Command, folder and environment are those of the unit, below the root and the user's folders, but METRICS."""
     monkeypatch.setenv("AWS_PROFILE", "mine")
     make(layout, f"print(sys.argv, os.getcwd(), dict(os.environ), flush=True)\n{GOOD}", watchdog=30)
     with foreground_service(layout, folders) as service:
@@ -115,6 +118,7 @@ def test_environment_of_the_service(layout: Layout, folders: Folders, monkeypatc
     assert "'GREETING': 'hello world'" in log
     assert "'WATCHDOG_USEC': '30000000'" in log
     assert "AWS_PROFILE" not in log
+    assert "METRICS" not in log
     assert folders.log.stat().st_mode & 0o777 == 0o600
 
 

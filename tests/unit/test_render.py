@@ -14,6 +14,7 @@ from litellm_systemd.env.settings import Settings, build_settings, parse_dotenv
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.install.render import (
     render_environment,
+    render_metrics_socket,
     render_service,
     render_socket,
     render_sysusers,
@@ -114,6 +115,32 @@ def test_socket(env: str, listen: str, free_bind: bool) -> None:
     found = directives(render_socket(Layout(), settings(env)))
     assert found["ListenStream"] == listen
     assert ("FreeBind" in found) is free_bind
+
+
+@pytest.mark.parametrize(
+    ("address", "listen", "present", "absent"),
+    [
+        ("127.0.0.1:9400", "127.0.0.1:9400", "ExecStartPre", "FreeBind"),
+        ("10.0.0.5:9400", "10.0.0.5:9400", "FreeBind", "RemoveOnStop"),
+        ("unix:/run/%n.sock", "/run/%%n.sock", "RemoveOnStop", "ExecStartPre"),
+    ],
+)
+def test_metrics_socket(address: str, listen: str, present: str, absent: str) -> None:
+    """The metrics socket listens where METRICS says, is passed to the service, and closes with its port."""
+    metrics = settings(f"METRICS={address}").metrics
+    assert metrics is not None
+    found = directives(render_metrics_socket(Layout(), metrics))
+    assert (found["ListenStream"], found["Service"], found["BindsTo"]) == (listen, contract.SERVICE, contract.SOCKET)
+    assert found["FileDescriptorName"] == contract.METRICS_LISTENER
+    assert present in found
+    assert absent not in found
+
+
+def test_metrics_of_the_service() -> None:
+    """With METRICS the service wants the metrics socket, so that it starts without it, and may write its counters."""
+    text = render_service(Layout(), settings("METRICS=127.0.0.1:9400"), 252, "1.0")
+    assert "\nSockets=litellm-metrics.socket\nReadWritePaths=-/run/litellm-metrics\n" in text
+    assert "metrics" not in render_service(Layout(), settings(), 252, "1.0")
 
 
 def test_prefix_is_used_throughout() -> None:

@@ -60,6 +60,15 @@ def test_bind_names_the_listener() -> None:
     assert "another PORT" in caught.value.hint
 
 
+def test_port_of_the_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error about an occupied address of METRICS names METRICS, and says that the gateway serves."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert module.main(f"127.0.0.1:{other.getsockname()[1]}", is_metrics=True) == 69
+    error = capsys.readouterr().err
+    assert error.startswith("METRICS: cannot listen on ")
+    assert error.endswith("Stop it, or set another METRICS. The gateway serves without metrics.\n")
+
+
 def test_many_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many listening processes the error names the first two and the number of the others."""
     listeners = (Listener(1, "systemd"), Listener(71, "nginx"), Listener(72, "nginx"), Listener(73, "nginx"))

@@ -57,6 +57,13 @@ def test_independent_of_the_socket(layout: Layout) -> None:
     assert text == UNIT.replace("Requires=litellm.socket\n", "")
 
 
+def test_no_other_socket(layout: Layout) -> None:
+    """An instance has the sockets of its own settings, and not the metrics socket of the service."""
+    layout.real(layout.service).write_text(f"{UNIT}Sockets=litellm-metrics.socket\n", encoding="utf-8")
+    write_temporary_unit(layout, "litellm-x", "An instance", "", on_socket=False)
+    assert "metrics" not in layout.real("/run/systemd/system/litellm-x.service").read_text(encoding="utf-8")
+
+
 def test_removed_drop_ins_are_removed(layout: Layout) -> None:
     """A drop-in that the service no longer has is removed from the instance, and a removal leaves no file."""
     write_temporary_unit(layout, "litellm-x", "An instance", "")

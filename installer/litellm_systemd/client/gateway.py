@@ -28,9 +28,9 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection
 
-from litellm_systemd.contract import REFUSAL_HEADER, build_refusal_code
+from litellm_systemd.contract import REFUSAL_HEADER, USER_AGENT, build_refusal_code
 from litellm_systemd.env.secrets import redact
-from litellm_systemd.env.settings import Settings
+from litellm_systemd.env.settings import Settings, reachable
 from litellm_systemd.env.tls import find_credentials, read_certificate
 from litellm_systemd.env.variables import is_loopback
 from litellm_systemd.errors import Unavailable, UsageError
@@ -39,6 +39,8 @@ JOURNAL = "`journalctl -u litellm -n 50`"
 
 #: Seconds for one response. Above LiteLLM's usual request_timeout, so that its own error arrives first.
 DEFAULT_TIMEOUT = 60.0
+#: Prometheus waits as long by default.
+METRICS_TIMEOUT = 10.0
 #: Seconds to connect: shorter, because a host that drops packets is not a slow model.
 CONNECT_TIMEOUT = 10.0
 #: Bytes. Far above any response to the requests that we send.
@@ -444,7 +446,7 @@ class Gateway:
                     else _Adapter(deadline, direct=local, fingerprint=self.fingerprint)
                 )
                 # Compression would delay the first events of a stream.
-                headers = {"Accept-Encoding": "identity"}
+                headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
                 if self.refusal_code:
                     headers[REFUSAL_HEADER] = self.refusal_code
                 session.mount("http://", adapter)
@@ -478,6 +480,17 @@ def own_gateway(
     if settings.tls is not None:
         fingerprint = read_certificate(find_credentials(settings.tls, environ).certificate).sha256
     return Gateway(settings.base_url, api_key, timeout, fingerprint=fingerprint)
+
+
+def metrics_gateway(settings: Settings, api_key: str) -> Gateway | None:
+    """Where this host reaches the metrics, with the key only if they need one; None without METRICS."""
+    address = settings.metrics
+    if address is None:
+        return None
+    if address.path:
+        return Gateway("http://metrics", timeout=METRICS_TIMEOUT, socket=address.path)
+    key = "" if address.is_open else api_key
+    return Gateway(f"http://{replace(address, host=reachable(address.host)).listen}", key, METRICS_TIMEOUT)
 
 
 class _Key(AuthBase):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.aws.credentials import bedrock_models
-from litellm_systemd.client.gateway import own_gateway
+from litellm_systemd.client.gateway import metrics_gateway, own_gateway
 from litellm_systemd.commands.additions import choose_release
 from litellm_systemd.commands.config_files import edited_note, installed_paths
 from litellm_systemd.commands.preflight import NOT_ASKED
@@ -58,6 +58,7 @@ from litellm_systemd.install.render import (
     find_interval,
     render_command,
     render_environment,
+    render_metrics_socket,
     render_service,
     render_socket,
     render_sysusers,
@@ -100,6 +101,8 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
     with changing(layout, "install", say, wait=options.wait) as executor:
         prepared = prepare_install(options, say)
         _check_port(prepared)
+        if _is_served(options):
+            _check_metrics_port(layout, prepared)
         proofs: list[Report] = []
 
         def prove() -> None:
@@ -137,6 +140,23 @@ def _check_port(prepared: InstallPlan) -> None:
     if trouble := port_trouble(prepared.service.settings.listen):
         # The message has the remedy, but not the file in which PORT is set.
         raise Unavailable(trouble, "PORT is set in .env.")
+
+
+def _check_metrics_port(layout: Layout, prepared: InstallPlan) -> None:
+    """Check that a new address of METRICS is free. An address that another process took later is a matter of doctor.
+
+    Raises:
+        Unavailable: another process listens on it.
+    """
+    address = prepared.service.settings.metrics
+    written = {action.target for action in prepared.plan.actions if action.verb is Verb.WRITE}
+    if address is None or address.path or layout.metrics_socket not in written:
+        return
+    before = prepared.host.files.get(layout.metrics_socket)
+    if before is not None and f"ListenStream={address.listen}" in before.content.decode(errors="replace").split("\n"):
+        return
+    if trouble := port_trouble(address.listen, is_metrics=True):
+        raise Unavailable(trouble, "METRICS is set in .env.")
 
 
 def _planned(options: InstallOptions, prepared: InstallPlan) -> Report:
@@ -223,8 +243,14 @@ def _installed(options: InstallOptions, prepared: InstallPlan, proven: Report | 
         return Report(f"installed {where}" if plan else NOTHING_TO_DO, notes=notes, data=data, diffs=diffs)
     if not options.verify:
         return Report(f"{where} serves on {service.settings.base_url}", notes=notes, data=data, diffs=diffs)
-    gateway = own_gateway(service.settings, find_key(service.settings))
-    scope = Scope(service.gateway.names, spend=options.spend, mocked=service.gateway.mocked_names)
+    key = find_key(service.settings)
+    gateway = own_gateway(service.settings, key)
+    scope = Scope(
+        service.gateway.names,
+        spend=options.spend,
+        mocked=service.gateway.mocked_names,
+        metrics=metrics_gateway(service.settings, key),
+    )
     proof = verify(gateway, scope, proven=proven)
     return Report(
         proof.title if plan else f"{NOTHING_TO_DO}; {proof.title}",
@@ -468,12 +494,17 @@ def build_desired(
     `encrypted`: the file with the secrets, which are then not in the environment file. `links_for_sudo`: whether sudo
     needs a link to find litellmctl.
     """
-    folders = (
+    folders: tuple[FileState, ...] = (
         folder(layout.etc, 0o750, group=contract.SERVICE_USER),
         folder(layout.configs, 0o750, group=contract.SERVICE_USER),
         folder(layout.shared, 0o750, group=contract.SERVICE_USER),
     )
     settings = service.settings
+    if settings.metrics is not None:
+        folders += (
+            folder(layout.metrics, 0o700, contract.SERVICE_USER, contract.SERVICE_USER),
+            folder(layout.verified, 0o755),
+        )
     texts = {
         layout.service: render_service(
             layout, settings, systemd, version, denied_addresses(service), encrypted=encrypted is not None
@@ -488,6 +519,8 @@ def build_desired(
     }
     if verify_every != OFF:
         texts |= checks
+    if settings.metrics is not None:
+        texts[layout.metrics_socket] = render_metrics_socket(layout, settings.metrics)
     command = FileState(layout.command, render_command(layout, version).encode(), mode=0o755, keep_edits=True)
     files = (
         *(FileState(path, text.encode(), keep_edits=True) for path, text in texts.items()),
@@ -502,6 +535,7 @@ def build_desired(
     taken = frozenset(file.path for file in files if file.path in take)
     absent = (
         *(checks if verify_every == OFF else ()),
+        *((layout.metrics_socket,) if settings.metrics is None else ()),
         *((layout.secrets,) if encrypted is None else ()),
         *(() if links_for_sudo else (layout.sudo_command,)),
     )

@@ -18,8 +18,8 @@ from litellm_systemd.commands.additions import bundle_source, kept_additions
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env import retired_keys, secret_references, tls
-from litellm_systemd.env.variables import TLS_CERT_FILE
+from litellm_systemd.env import metrics, retired_keys, secret_references, tls
+from litellm_systemd.env.variables import METRICS, TLS_CERT_FILE
 from litellm_systemd.errors import (
     CannotCreate,
     InputError,
@@ -204,7 +204,8 @@ def _hand_over(layout: Layout, identifier: str, *, as_json: bool, say: Say) -> R
 def _require_features(layout: Layout, identifier: str) -> None:
     """Check that the release knows what the environment uses.
 
-    Another one would generate a new master key, take a reference for the key itself, or serve plain HTTP.
+    Another one would generate a new master key, take a reference for the key itself, serve plain HTTP, or take the
+    port of the metrics for one of the gateway.
     """
     variables = read_environment_file(layout)
     features = (
@@ -220,6 +221,12 @@ def _require_features(layout: Layout, identifier: str) -> None:
             any(map(secret_references.is_reference, variables.values())),
             "secrets in AWS",
             "Write the secrets themselves into .env first, then: sudo litellmctl install",
+        ),
+        (
+            metrics,
+            METRICS.name in variables,
+            "METRICS, and would serve the gateway on that port too",
+            "Remove METRICS from .env first, then: sudo litellmctl install",
         ),
         (
             tls,

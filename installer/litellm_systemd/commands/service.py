@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from litellm_systemd import contract
-from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_local_target, own_gateway
+from litellm_systemd.client.gateway import DEFAULT_TIMEOUT, Gateway, is_local_target, metrics_gateway, own_gateway
 from litellm_systemd.command import replace_process, runtime_argv, uninterruptible
 from litellm_systemd.commands.config_check import active_ends
 from litellm_systemd.commands.config_files import standalone
@@ -133,7 +133,9 @@ def verify_service(
     if base_url:
         gateway = Gateway(base_url, api_key or find_key(_given(settings)), timeout)
     else:
-        gateway = own_gateway(_given(settings), api_key or find_key(_given(settings)), timeout=timeout)
+        key = api_key or find_key(_given(settings))
+        gateway = own_gateway(_given(settings), key, timeout=timeout)
+        scope = replace(scope, metrics=metrics_gateway(_given(settings), key))
     if scope.caching:
         say(f"--caching sends each model six to nine prompts of about {PROMPT_TOKENS:,} tokens, which are billed")
     report = verify(gateway, scope, wait=wait)

@@ -159,6 +159,7 @@ def status(layout: Layout) -> Report:
         "release": _target(layout, layout.current),
         "missing_python": _missing_python(layout),
         "config": active_config(layout) or "unknown to this user",
+        "metrics": _metrics(systemctl),
     }
     facts = tuple(
         (name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None, "loaded")
@@ -228,6 +229,16 @@ def _errors(systemctl: Systemctl) -> list[dict[str, Any]] | None:
         return list(recent_errors(systemctl))
     except InstallerError:
         return None
+
+
+def _metrics(systemctl: Systemctl) -> str:
+    """The address of the metrics, with the state of the socket unit if it does not listen; empty without METRICS."""
+    found = systemctl.show(contract.METRICS_SOCKET, "LoadState", "ActiveState", "Listen")
+    if found.get("LoadState") != "loaded":
+        return ""
+    listen = found.get("Listen", "").removesuffix(" (Stream)")
+    active = found.get("ActiveState", "")
+    return listen if active == "active" else f"{listen} ({active})"
 
 
 def _running(active: str) -> str:

@@ -14,6 +14,7 @@ from litellm_systemd.env.dotenv import MAX_TOTAL_BYTES, check_assignment
 from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
 from litellm_systemd.env.dotenv import read_dotenv as read_dotenv
+from litellm_systemd.env.metrics import MetricsAddress, parse_metrics
 from litellm_systemd.env.placeholders import is_known_key
 from litellm_systemd.env.retired_keys import digest_key, read_retired_keys
 from litellm_systemd.env.secret_references import find_references, is_reference
@@ -43,7 +44,7 @@ class Settings:
 
     `environment` is the whole environment of the service, in the order of the file; the other fields are those of
     its values that the installer acts on. Times are seconds. `workers` is None for "one for each CPU", `tls` is None
-    for plain HTTP. Secrets don't show in `repr`.
+    for plain HTTP, `metrics` without METRICS. Secrets don't show in `repr`.
     """
 
     environment: Mapping[str, str] = field(repr=False)
@@ -56,6 +57,7 @@ class Settings:
     drain_timeout: float = variables.DRAIN_TIMEOUT.default
     watchdog_timeout: float = variables.WATCHDOG_TIMEOUT.default
     tls: TlsFiles | None = None
+    metrics: MetricsAddress | None = None
     allows_mock_testing: bool = False
     generated_key: str | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
@@ -73,10 +75,15 @@ class Settings:
     @property
     def base_url(self) -> str:
         """Where a client on this host reaches the service."""
-        address = ipaddress.ip_address(self.host)
-        if address.is_unspecified:
-            address = ipaddress.ip_address("::1" if address.version == 6 else "127.0.0.1")
-        return f"{'https' if self.tls else 'http'}://{replace(self, host=str(address)).listen}"
+        return f"{'https' if self.tls else 'http'}://{replace(self, host=reachable(self.host)).listen}"
+
+
+def reachable(host: str) -> str:
+    """The address at which this host reaches itself, for an address to listen on."""
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        return "::1" if address.version == 6 else "127.0.0.1"
+    return str(address)
 
 
 def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Callable[[], str]) -> Settings:
@@ -102,6 +109,7 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     key, generated = _master_key(dotenv, values, installed, new_key)
     warnings += _key_warnings(dotenv, key, host, is_given=bool(values.get(MASTER_KEY.name)))
     warnings += [exposed] if (exposed := exposure_warning(values)) else []
+    warnings += _metrics_warnings(dotenv, values)
     mocks = variables.allows_mock_testing(values, dotenv.where)
     warnings += [variables.MOCK_TESTING_WARNING] if mocks else []
     warnings += _proxy_warnings(dotenv, values)
@@ -124,6 +132,7 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
         drain_timeout=variables.DRAIN_TIMEOUT.read(values),
         watchdog_timeout=variables.WATCHDOG_TIMEOUT.read(values),
         tls=find_files(values),
+        metrics=find_metrics(values),
         allows_mock_testing=mocks,
         generated_key=generated,
         warnings=tuple(warnings),
@@ -214,6 +223,33 @@ def _key_warnings(dotenv: Dotenv, key: str, host: str, *, is_given: bool) -> lis
             f"Remove {name} and a strong key is generated, or set HOST=127.0.0.1.",
         )
     return [f"{name} is the example key {EXAMPLE_KEY}: anyone on this host knows it."]
+
+
+def find_metrics(values: Mapping[str, str]) -> MetricsAddress | None:
+    """The address of METRICS, None if it is unset."""
+    address = variables.METRICS.read(values)
+    return None if address is None else parse_metrics(address)
+
+
+def _metrics_warnings(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:
+    """Warn of a METRICS_KEY that is missing, has no effect or can be guessed."""
+    name, address = variables.METRICS_KEY.name, find_metrics(values)
+    key = variables.METRICS_KEY.read(values) or ""
+    if address is None:
+        return [f"{dotenv.where(name)}: {name} has no effect without METRICS."] if key else []
+    if address.is_open:
+        return []
+    if not key:
+        return [
+            f"METRICS={address.listen} lets other machines connect over plain HTTP, and without {name} Prometheus has"
+            f" to send the master key. Set {name}."
+        ]
+    if is_reference(key) or (len(key) >= SHORT_KEY and not is_known_key(key)):
+        return []
+    return [
+        f"{dotenv.where(name)}: {name} can be guessed: it is a placeholder or has fewer than {SHORT_KEY} characters."
+        " Write a longer one, such as the output of: openssl rand -hex 24"
+    ]
 
 
 def _proxy_warnings(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:

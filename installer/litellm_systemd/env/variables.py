@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from litellm_systemd.contract import TRIAL_SOCKET
+from litellm_systemd.env.metrics import parse_host, parse_metrics
 from litellm_systemd.errors import InputError
 
 T_co = TypeVar("T_co", covariant=True)
@@ -96,14 +97,10 @@ def _parse_switch(text: str) -> bool:
         raise ValueError(text) from None
 
 
-def _parse_address(text: str) -> str:
-    if bracketed := re.fullmatch(r"\[(.*:.*)\]", text):
-        text = bracketed[1]
-    address = ipaddress.ip_address({"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(text, text))  # noqa: S104
-    # systemd reads no zone, as in fe80::1%eth0: it would take %e for a specifier, and %%eth0 for no address.
-    if "%" in str(address):
+def _parse_key(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(text)
-    return str(address)
+    return text
 
 
 def _parse_networks(text: str) -> tuple[str, ...]:
@@ -133,23 +130,19 @@ def _parse_level(text: str) -> str:
     return text.upper()
 
 
-def _parse_metrics(text: str) -> str:
-    path = text.removeprefix("unix:")
-    if path.startswith("/"):
-        return _parse_credential_path(path)
-    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):([0-9]{1,5})", text)
-    if found is None or not 0 < int(found[2]) <= 65535:
-        raise ValueError(text)
-    host = _parse_address(found[1])
-    return f"[{host}]:{int(found[2])}" if ":" in host else f"{host}:{int(found[2])}"
-
-
 SWITCH = ValueType("true or false", "is neither true nor false", _parse_switch, "Write true or false")
 ADDRESS = ValueType(
     "IP address",
     "is not an IP address",
-    _parse_address,
+    parse_host,
     "Use 127.0.0.1 for this machine alone, 0.0.0.0 for every interface, or the address of one interface",
+)
+METRICS_ADDRESS = ValueType(
+    "IP address and port, or UNIX socket",
+    "is neither an IP address with a port nor the path of a UNIX socket",
+    lambda text: parse_metrics(text).listen,
+    "Write 127.0.0.1:9400 for this machine alone, 0.0.0.0:9400 for every interface, or a path outside of /run/litellm"
+    " such as /run/litellm-metrics.sock",
 )
 NETWORKS = ValueType(
     "addresses and networks",
@@ -157,18 +150,15 @@ NETWORKS = ValueType(
     _parse_networks,
     "Write addresses such as 10.0.1.7 and networks such as 10.0.0.0/16, separated by commas",
 )
+KEY = ValueType(
+    "text", "has a space or a character that an HTTP header can't hold", _parse_key, "Use letters, digits, - and _"
+)
 PATH = ValueType("absolute path", "is not an absolute path", _parse_path, "Write the whole path", strips=False)
 #: A file that systemd reads as root and passes to the service, which needs no access to the path itself.
 CREDENTIAL_PATH = ValueType(
     "absolute path", "is not an absolute path", _parse_credential_path, "Write the whole path, without . and .."
 )
 #: LiteLLM looks the word up in Python's logging module and does not start with any other.
-METRICS_ADDRESS = ValueType(
-    "HOST:PORT or path of a UNIX socket",
-    "is neither HOST:PORT, [IPv6]:PORT, nor the path of a UNIX socket",
-    _parse_metrics,
-    "Write it as 127.0.0.1:9400 or unix:/run/litellm-metrics.sock",
-)
 LOG_LEVEL = ValueType(
     "ERROR, WARNING, INFO or DEBUG",
     "is not a log level",
@@ -199,7 +189,7 @@ class Section(Enum):
         "They hold before the key is checked. The defaults suit coding agents and load balancers. 0 is no limit.",
     )
     LOGS = "Logs", ""
-    METRICS = "Metrics for Prometheus", ""
+    METRICS = "Metrics", ""
     LITELLM = "LiteLLM and other providers", ""
     DEVELOPMENT = "Development", ""
     DATABASE = (
@@ -870,23 +860,24 @@ ACCESS_LOG = Variable(
     sample="true",
 )
 
-# --- Metrics for Prometheus ----------------------------------------------------------------------------------------
+# --- Metrics -------------------------------------------------------------------------------------------------------
 
 METRICS: Variable[str | None] = Variable(
     "METRICS",
     METRICS_ADDRESS,
-    "Serve metrics for Prometheus at /metrics on this address, apart from PORT.",
+    "Serve metrics for Prometheus at /metrics on this address: HOST:PORT, [HOST]:PORT for IPv6, or the path of a UNIX"
+    " socket.",
     None,
     Section.METRICS,
     runtime=True,
-    unset="no metrics",
-    more="On 127.0.0.1 or ::1 and on a UNIX socket no key is needed, elsewhere METRICS_KEY or the master key.",
+    unset="off",
+    more="Where other machines can connect, a scrape needs a key: METRICS_KEY or the master key, as Bearer token.",
     sample="127.0.0.1:9400",
 )
 METRICS_KEY: Variable[str | None] = Variable(
     "METRICS_KEY",
-    TEXT,
-    "The key that Prometheus sends (authorization.credentials), so that it does not need the master key.",
+    KEY,
+    "A key for METRICS alone, so that Prometheus does not need the master key.",
     None,
     Section.METRICS,
     runtime=True,
@@ -991,6 +982,13 @@ def check_runtime_variables(values: Mapping[str, str], where: Callable[[str], st
     """
     for each in RUNTIME_VARIABLES:
         each.read(values, where)
+    metrics, host, port = METRICS.read(values), HOST.read(values), PORT.read(values)
+    if metrics is not None and parse_metrics(metrics).takes(host, port):
+        position = "" if where is None else f"{where(METRICS.name)}: "
+        raise InputError(
+            f"{position}METRICS={metrics} is the address of the gateway itself (HOST={host}, PORT={port})",
+            "Use another port, such as METRICS=127.0.0.1:9400.",
+        )
     for given, missing in ((TLS_CERT_FILE, TLS_KEY_FILE), (TLS_KEY_FILE, TLS_CERT_FILE)):
         if (path := given.read(values)) and not missing.read(values):
             position = "" if where is None else f"{where(given.name)}: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from litellm_systemd import contract
 
@@ -34,6 +34,10 @@ class Layout:
     units = "/etc/systemd/system"
     service = f"/etc/systemd/system/{contract.SERVICE}"
     socket = f"/etc/systemd/system/{contract.SOCKET}"
+    #: The next three exist only with METRICS.
+    metrics_socket = f"/etc/systemd/system/{contract.METRICS_SOCKET}"
+    metrics = contract.METRICS_DIRECTORY
+    verified = str(PurePosixPath(contract.VERIFY_RESULT).parent)
     verify_service = f"/etc/systemd/system/{contract.VERIFY_SERVICE}"
     verify_timer = f"/etc/systemd/system/{contract.VERIFY_TIMER}"
     sysusers = "/etc/sysusers.d/litellm.conf"

@@ -32,7 +32,7 @@ from litellm_systemd.host.encrypted_secrets import read_secrets
 from litellm_systemd.host.files import group_exists, observe_file, user_exists
 from litellm_systemd.host.layout import UNITS, Layout, layout_files
 from litellm_systemd.host.service_status import check_status
-from litellm_systemd.host.state import FileKind, HostState, Record, UnitState
+from litellm_systemd.host.state import FileKind, FileState, HostState, Record
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.user_files import read_regular
 
@@ -59,20 +59,24 @@ def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()
     parents = (
         str(parent) for path in (*layout_files(layout), layout.sudo_command) for parent in PurePosixPath(path).parents
     )
-    optional = (layout.verify_service, layout.verify_timer, layout.secrets, layout.sudo_command)
+    optional = (
+        *(layout.metrics_socket, layout.metrics, layout.verified, layout.verify_service, layout.verify_timer),
+        *(layout.secrets, layout.sudo_command),
+    )
     wanted = (*layout_files(layout), *optional, *parents, *ours, *states, *manifest, *paths)
     found = {path: observe_file(layout, path) for path in dict.fromkeys(wanted)}
     return HostState(
         files={path: state for path, state in found.items() if state is not None},
         manifest=manifest,
-        units=_units(systemctl, (contract.VERIFY_TIMER,) if found.get(layout.verify_timer) else ()),
+        units={name: systemctl.unit_state(name) for name in (*UNITS, *_optional_units(layout, found))},
         releases=observe_releases(layout),
         user_exists=user_exists(layout, contract.SERVICE_USER) and group_exists(layout, contract.SERVICE_USER),
     )
 
 
-def _units(systemctl: Systemctl, more: tuple[str, ...]) -> Mapping[str, UnitState]:
-    return {name: systemctl.unit_state(name) for name in (*UNITS, *more)}
+def _optional_units(layout: Layout, found: Mapping[str, FileState | None]) -> Iterable[str]:
+    paths = {layout.metrics_socket: contract.METRICS_SOCKET, layout.verify_timer: contract.VERIFY_TIMER}
+    return (name for path, name in paths.items() if found.get(path))
 
 
 def observe_releases(layout: Layout) -> tuple[str, ...]:
@@ -306,10 +310,13 @@ def ask_service(timeout: float = 20) -> dict[str, Any]:
     return check_status(json.loads(answer.stdout))
 
 
-def port_trouble(listen: str) -> str:
-    """The process that listens on HOST:PORT and the remedy, in one line; empty if the port is free or unknown."""
+def port_trouble(listen: str, *, is_metrics: bool = False) -> str:
+    """The process that listens on HOST:PORT and the remedy, in one line; empty if the port is free or unknown.
+
+    `is_metrics`: the address is that of METRICS.
+    """
     try:
-        run(runtime_argv("port", listen), timeout=20)
+        run(runtime_argv("port", *(("--metrics",) if is_metrics else ()), listen), timeout=20)
     except CommandError as error:
         return error.stderr.strip().splitlines()[-1]
     return ""

@@ -176,6 +176,7 @@ class Verb(Enum):
     START = "start"
     RELOAD = "reload"
     RESTART = "restart"
+    CLOSE = "close"
     START_TIMER = "start timer"
 
 

@@ -279,7 +279,7 @@ def journal_argv(
     cause. `boot` is an offset such as 0 or -1 (journalctl(1)).
     """
     argv = ["journalctl", "--no-pager"]
-    units = dict.fromkeys((contract.SERVICE, contract.SOCKET, contract.STANDBY, *more))
+    units = dict.fromkeys((contract.SERVICE, contract.SOCKET, contract.METRICS_SOCKET, contract.STANDBY, *more))
     if own_lines:
         argv += [f"_SYSTEMD_UNIT={unit}" for unit in units]
     else:

@@ -143,11 +143,20 @@ def _stop(executor: Executor, action: Action) -> None:
 
 
 def _restart(executor: Executor, action: Action) -> None:
-    if action.target == contract.SERVICE:
-        restart_without_pause(executor.layout, executor.systemctl, executor.say)
-    else:
+    units = action.target.split()
+    if contract.SOCKET in units:
         # The address changes: a standby cannot serve on the new one.
-        executor.systemctl.restart(*action.target.split())
+        executor.systemctl.restart(*units)
+        return
+    if contract.METRICS_SOCKET in units:
+        # The service opens it again, on the new address. A standby that had it would occupy the address.
+        _stop(executor, Action(Verb.STOP, contract.METRICS_SOCKET))
+    restart_without_pause(executor.layout, executor.systemctl, executor.say)
+
+
+def _close(executor: Executor, action: Action) -> None:
+    if executor.layout.is_host:
+        _stop(executor, action)
 
 
 def _remove_user(executor: Executor, action: Action) -> None:
@@ -192,6 +201,7 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     Verb.START: lambda executor, action: executor.systemctl.start(*action.target.split()),
     Verb.RELOAD: lambda executor, action: executor.systemctl.reload(*action.target.split()),
     Verb.RESTART: _restart,
+    Verb.CLOSE: _close,
     # A restart applies a changed interval.
     Verb.START_TIMER: lambda executor, action: executor.systemctl.restart(action.target),
 }
@@ -395,7 +405,8 @@ def _records(desired: DesiredState, plan: Plan, host: HostState) -> dict[str, Re
     new = {
         state.path: record_of(state)
         for state in (*made, *desired.folders, *desired.files)
-        if state.path not in host.manifest
+        # What is below /run is gone after a boot.
+        if state.path not in host.manifest and not state.path.startswith("/run/")
     }
     offered = {kept.path: record_of(kept.offered) for kept in plan.kept}
     removed = {action.target for action in plan.actions if action.verb is Verb.TAKE_AWAY}

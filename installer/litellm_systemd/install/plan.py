@@ -32,7 +32,8 @@ def require_no_conflicts(layout: Layout, desired: DesiredState, host: HostState)
         Unavailable: a unit is masked.
         CannotCreate: something else exists at a path, or another package has a unit of that name.
     """
-    for name in UNITS:
+    metrics = (contract.METRICS_SOCKET,) if any(file.path == layout.metrics_socket for file in desired.files) else ()
+    for name in (*UNITS, *metrics):
         _require_name(layout, desired, host, name)
     for state in (*desired.folders, *desired.files):
         found = host.files.get(state.path)
@@ -82,6 +83,7 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
         *(Action(Verb.WRITE, file.path, _why(file, host), file) for file in writes),
         *_removals(desired, host),
         *_systemd_actions(layout, desired, host, writes),
+        *_metrics_actions(layout, desired, host),
         *_timer_actions(layout, desired, host, writes),
     ]
     return Plan(in_order(layout, actions), kept)
@@ -131,7 +133,9 @@ def plan_rollback(layout: Layout, taken: tuple[Action, ...], host: HostState) ->
         actions += [Action(Verb.START, name) for name in UNITS if host.unit(name).is_active]
     if Verb.START in verbs and not host.user_exists:
         # systemd created these for the service, which had never run before.
-        actions += [Action(Verb.REMOVE, path) for path in (layout.state, layout.cache) if path not in host.files]
+        has_metrics = any(action.target == layout.metrics_socket for action in taken)
+        made = (layout.state, layout.cache, *((layout.metrics, layout.verified) if has_metrics else ()))
+        actions += [Action(Verb.REMOVE, path) for path in made if path not in host.files]
     return Plan(in_order(layout, actions))
 
 
@@ -150,6 +154,8 @@ def _undo_actions(action: Action, host: HostState) -> Iterable[Action]:
     elif action.verb is Verb.WRITE:
         existed = action.target in host.files
         yield Action(Verb.RESTORE if existed else Verb.REMOVE, action.target)
+        if action.target == Layout.metrics_socket and not existed:
+            yield Action(Verb.CLOSE, contract.METRICS_SOCKET)
         created = (str(parent) for parent in PurePosixPath(action.target).parents)
         yield from (Action(Verb.REMOVE_EMPTY, path) for path in created if path not in {*host.files, "/"})
     elif action.verb is Verb.ENABLE:
@@ -162,13 +168,13 @@ def _undo_actions(action: Action, host: HostState) -> Iterable[Action]:
 
 def _unit_files(layout: Layout) -> tuple[str, ...]:
     """The files after whose change systemd needs a daemon-reload."""
-    return (layout.service, layout.socket, layout.verify_service, layout.verify_timer)
+    return (layout.service, layout.socket, layout.metrics_socket, layout.verify_service, layout.verify_timer)
 
 
 def _own_folders(layout: Layout, *, purge: bool) -> tuple[str, ...]:
     # Not the whole prefix: --prefix may name a folder that is used for other things too. And not our own state, which
     # holds the undo log of the uninstall: it is removed last.
-    folders = (layout.releases, layout.bootstrap, layout.cache)
+    folders = (layout.releases, layout.bootstrap, layout.cache, layout.metrics, layout.verified)
     return (*folders, layout.etc, layout.state) if purge else folders
 
 
@@ -270,7 +276,7 @@ def _systemd_actions(
     layout: Layout, desired: DesiredState, host: HostState, writes: tuple[FileState, ...]
 ) -> Iterable[Action]:
     written = {file.path for file in writes}
-    stale = any(host.unit(name).need_reload for name in UNITS)
+    stale = any(host.unit(name).need_reload for name in (*UNITS, contract.METRICS_SOCKET))
     removed = {action.target for action in _removals(desired, host)}
     if layout.is_host and (stale or (written | removed) & set(_unit_files(layout))):
         yield Action(Verb.DAEMON_RELOAD, "systemd")
@@ -303,6 +309,13 @@ def _removals(desired: DesiredState, host: HostState) -> Iterable[Action]:
             yield Action(Verb.TAKE_AWAY, path, "not needed any more")
 
 
+def _metrics_actions(layout: Layout, desired: DesiredState, host: HostState) -> Iterable[Action]:
+    """Close the port of the metrics that is not wanted any more. The service opens it, since its unit wants it."""
+    is_left = layout.metrics_socket in desired.absent and layout.metrics_socket in host.manifest
+    if is_left and host.unit(contract.METRICS_SOCKET).active != "inactive":
+        yield Action(Verb.CLOSE, contract.METRICS_SOCKET)
+
+
 def _timer_actions(
     layout: Layout, desired: DesiredState, host: HostState, writes: tuple[FileState, ...]
 ) -> Iterable[Action]:
@@ -331,6 +344,9 @@ def _restart_or_reload(
     if layout.socket in changed:
         # A socket unit does not start while its service runs, so both restart together.
         yield Action(Verb.RESTART, f"{contract.SOCKET} {contract.SERVICE}", layout.socket)
+        return
+    if layout.metrics_socket in changed:
+        yield Action(Verb.RESTART, f"{contract.METRICS_SOCKET} {contract.SERVICE}", layout.metrics_socket)
         return
     read_once = sorted(changed & {layout.service, layout.environment_file, layout.secrets, layout.current})
     if read_once or stale:

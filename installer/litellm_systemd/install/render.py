@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from litellm_systemd import contract
 from litellm_systemd.env.dotenv import render_assignments
+from litellm_systemd.env.metrics import MetricsAddress
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.tls import TlsFiles
 from litellm_systemd.env.variables import is_loopback
@@ -92,6 +93,7 @@ def render_service(
         restart_backoff=_restart_backoff(systemd),
         as_root="+" if settings.tls else "",
         credentials=_credentials(layout, settings.tls, encrypted=encrypted),
+        metrics=_metrics() if settings.metrics else "",
         denied_addresses=f"{_DENIAL}{' '.join(denied)}" if denied else "",
         newer_sandbox="\n".join(line for since, line in NEWER_SANDBOX if systemd >= since),
     )
@@ -113,6 +115,11 @@ def _credential(name: str, path: Path) -> str:
     return f"LoadCredential={name}:{str(path).replace('%', '%%')}"
 
 
+def _metrics() -> str:
+    # Sockets= implies Wants=: a metrics port that is taken does not stop the service. The folder may be missing (-).
+    return f"Sockets={contract.METRICS_SOCKET}\nReadWritePaths=-{contract.METRICS_DIRECTORY}"
+
+
 def without_denial(unit: bytes) -> bytes:
     """Return the text of litellm.service without the addresses that it denies, as `render_service` writes it."""
     # The line stays, empty: with another text, the next install would restart the service.
@@ -127,16 +134,36 @@ def _restart_backoff(systemd: int) -> str:
 
 def render_socket(layout: Layout, settings: Settings) -> str:
     """Return the text of litellm.socket."""
-    # sockets.target starts before the network, when the address of an interface doesn't exist yet.
-    early = not is_loopback(settings.host) and settings.host not in ("0.0.0.0", "::")  # noqa: S104
     text = render_template(
         "litellm.socket.j2",
         prefix=layout.prefix,
         python=f"{layout.current}/bin/python",
         listen=settings.listen,
-        free_bind="FreeBind=yes" if early else "",
+        free_bind=_free_bind(settings.host),
     )
     return _without_gaps(text)
+
+
+def render_metrics_socket(layout: Layout, address: MetricsAddress) -> str:
+    """Return the text of litellm-metrics.socket."""
+    python = f"{layout.current}/bin/python"
+    text = render_template(
+        "litellm-metrics.socket.j2",
+        prefix=layout.prefix,
+        check=""
+        if address.path
+        else f"ExecStartPre={python} -I -m {contract.RUNTIME} port --metrics {address.listen}",
+        # % starts a specifier (systemd.unit(5)).
+        listen=address.listen.replace("%", "%%"),
+        more="RemoveOnStop=yes" if address.path else _free_bind(address.host),
+    )
+    return _without_gaps(text)
+
+
+def _free_bind(host: str) -> str:
+    # sockets.target starts before the network, when the address of an interface doesn't exist yet.
+    is_early = not is_loopback(host) and host not in ("0.0.0.0", "::")  # noqa: S104
+    return "FreeBind=yes" if is_early else ""
 
 
 def render_verify_service(layout: Layout, settings: Settings, version: str, *, encrypted: bool = False) -> str:
@@ -144,12 +171,14 @@ def render_verify_service(layout: Layout, settings: Settings, version: str, *, e
     credentials = [_credentials(layout, None, encrypted=encrypted)]
     if settings.tls is not None:
         credentials.append(_credential(contract.TLS_CERTIFICATE, settings.tls.certificate))
+    result = f"# For the metrics.\nReadWritePaths=-{layout.verified}" if settings.metrics else ""
     text = render_template(
         "litellm-verify.service.j2",
         version=version,
         prefix=layout.prefix,
         python=f"{layout.current}/bin/python",
         credentials="\n".join(filter(None, credentials)),
+        result=result,
     )
     return _without_gaps(text)
 

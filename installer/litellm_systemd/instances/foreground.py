@@ -19,6 +19,7 @@ from pathlib import Path
 
 from litellm_systemd.command import Child, minimal_environment, run
 from litellm_systemd.env.environment_file import parse_environment_file
+from litellm_systemd.env.variables import METRICS
 from litellm_systemd.errors import MissingError, Unavailable
 from litellm_systemd.host.layout import Layout
 
@@ -69,7 +70,9 @@ def check_units(layout: Layout) -> str | None:
         prefix = Path(folder, "prefix")
         prefix.symlink_to(layout.real(layout.prefix))
         copies = []
-        for path in (layout.service, layout.socket):
+        for path in (layout.service, layout.socket, layout.metrics_socket):
+            if path == layout.metrics_socket and not layout.real(path).exists():
+                continue
             text = layout.real(path).read_text(encoding="utf-8")
             copies.append(Path(folder, Path(path).name))
             copies[-1].write_text(text.replace(layout.prefix, str(prefix)), encoding="utf-8")
@@ -208,7 +211,9 @@ def _environment(unit: Mapping[str, str], specifiers: Mapping[str, str]) -> dict
 
 
 def _environment_file(layout: Layout, unit: Mapping[str, str]) -> dict[str, str]:
-    return parse_environment_file(layout.real(unit["EnvironmentFile"]).read_bytes().decode())
+    found = parse_environment_file(layout.real(unit["EnvironmentFile"]).read_bytes().decode())
+    # Only systemd passes the listener of the metrics, and the address may be in use by the installed service.
+    return {name: value for name, value in found.items() if name != METRICS.name}
 
 
 def _expand(text: str, specifiers: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from litellm_systemd import contract
+from litellm_systemd.env.variables import METRICS
 from litellm_systemd.errors import InstallerError, Unavailable
 from litellm_systemd.host.effective import find_drop_ins
 from litellm_systemd.host.files import remove_path, write_file
@@ -44,7 +45,6 @@ ExecStopPost=-+/bin/rm -rf {unit} {folder}
 
 _STANDBY_NAME = contract.STANDBY.removesuffix(".service")
 _STANDBY_DESCRIPTION = "LiteLLM Proxy standby, while litellm.service restarts"
-_STANDBY_SETTINGS = f"Sockets={contract.SOCKET}\n"
 
 
 def unit_paths(name: str) -> tuple[str, str]:
@@ -68,8 +68,9 @@ def write_temporary_unit(
     unit, folder = unit_paths(name)
     remove_temporary_unit(layout, name)
     lines = layout.real(layout.service).read_text(encoding="utf-8").splitlines(keepends=True)
-    # Requires= can't be reset by a drop-in (systemd.unit(5)).
-    kept = "".join(line for line in lines if on_socket or not line.startswith("Requires="))
+    # Neither can be reset by a drop-in (systemd.unit(5), systemd.service(5)). `settings` name the sockets.
+    dropped = ("Sockets=",) if on_socket else ("Sockets=", "Requires=")
+    kept = "".join(line for line in lines if not line.startswith(dropped))
     write_file(layout, FileState(unit, kept.encode()))
     for number, drop_in in enumerate(_own_drop_ins(layout)):
         write_file(layout, FileState(f"{folder}/{number:02}-{drop_in.name}", drop_in.read_bytes()))
@@ -172,7 +173,11 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
     if is_there:
         say(Step(f"waiting until {contract.STANDBY} of the previous restart has drained", status))
         systemctl.stop(contract.STANDBY)
-    write_temporary_unit(layout, _STANDBY_NAME, _STANDBY_DESCRIPTION, _STANDBY_SETTINGS)
+    # To want a metrics socket that is not active would be to start it, which systemd refuses next to the service.
+    has_metrics = systemctl.unit_state(contract.METRICS_SOCKET).active == "active"
+    metrics = f"Sockets={contract.METRICS_SOCKET}" if has_metrics else f"UnsetEnvironment={METRICS.name}"
+    settings = f"Sockets={contract.SOCKET}\n{metrics}\n"
+    write_temporary_unit(layout, _STANDBY_NAME, _STANDBY_DESCRIPTION, settings)
     systemctl.daemon_reload()
     say(Step(f"starting {contract.STANDBY} next to the running service", status))
     try:

@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     if command == "port":
         from litellm_systemd.runtime.systemd.port import main as port
 
-        return port(arguments.address)
+        return port(arguments.address, is_metrics=arguments.metrics)
     if command == "reload":
         from litellm_systemd.runtime.master.control import reload_main
 
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     reload.add_argument("--pid", type=int, help="the expected main process; fail if another one answers")
     port = commands.add_parser("port", help="for ExecStartPre= of the socket: check that a port is free")
     port.add_argument("address", metavar="HOST:PORT")
+    port.add_argument("--metrics", action="store_true", help="the port is that of METRICS")
     commands.add_parser("status", help="print the status of the running service as JSON")
     reach = commands.add_parser("reach", help="for doctor: test the connection to each URL")
     reach.add_argument("urls", metavar="URL", nargs="*")

@@ -6,11 +6,21 @@ Each returns a `CheckResult`, or raises GatewayError if no answer arrives.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from litellm_systemd.client.gateway import DONE, READINESS, Gateway, Response, ServerSentEvent, Stream, extract_error
-from litellm_systemd.report.report import Outcome
+from litellm_systemd.client.gateway import (
+    DONE,
+    READINESS,
+    Gateway,
+    GatewayError,
+    Response,
+    ServerSentEvent,
+    Stream,
+    extract_error,
+)
+from litellm_systemd.report.report import Outcome, render_count
 from litellm_systemd.verify.answers import (
     MAX_TOKENS,
     CheckResult,
@@ -47,6 +57,8 @@ _REFUSAL_HINT = (
     " Otherwise the journal has the cause: `litellmctl logs`."
 )
 _RELOAD_HINT = "After a change of the configuration: `sudo systemctl reload litellm`"
+
+_METRICS_HINT = "For the cause: sudo litellmctl doctor"
 
 MESSAGES = "/v1/messages"
 RESPONSES = "/v1/responses"
@@ -123,6 +135,18 @@ def compare_names(expected: tuple[str, ...] | None, listed: tuple[str, ...]) -> 
     parts += [f"not in the configuration: {', '.join(further)}"] if further else []
     outcome = Outcome.FAILED if missing else Outcome.WARNING if further else Outcome.OK
     return outcome, "; ".join(parts)
+
+
+def check_metrics(metrics: Gateway) -> CheckResult:
+    """Scrape the metrics. A failure is a warning: the gateway serves without them."""
+    try:
+        answer = metrics.get("/metrics")
+    except GatewayError as error:
+        return CheckResult(Outcome.WARNING, error.message, _METRICS_HINT)
+    found = len(re.findall(r"^# TYPE ", answer.text, re.MULTILINE))
+    if not answer.ok or not found:
+        return CheckResult(Outcome.WARNING, f"{metrics.where} responds with HTTP {answer.status}", _METRICS_HINT)
+    return CheckResult(Outcome.OK, f"{render_count(found, 'metric')} on {metrics.where}")
 
 
 def check_refusal(gateway: Gateway, how: str) -> CheckResult:

@@ -14,7 +14,15 @@ from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
 from litellm_systemd.verify.answers import CheckResult, FailureScope
 from litellm_systemd.verify.steps import Scope as Scope
-from litellm_systemd.verify.steps import Step, choose_models, fallback_steps, model_steps, read_known, service_steps
+from litellm_systemd.verify.steps import (
+    Step,
+    choose_models,
+    fallback_steps,
+    metrics_steps,
+    model_steps,
+    read_known,
+    service_steps,
+)
 
 #: Measurements that the report lists by check: the name in the data of a check, and in the data of the report.
 _BY_CHECK = {"first_token_seconds": "first_token_seconds", "caching": "prompt_caching"}
@@ -46,7 +54,7 @@ def verify(
     known = read_known(gateway) if scope.spend and run.data["models"] else {}
     chosen = choose_models(scope, run.data["models"], known) if scope.spend else ()
     run.data["chat_models"] = [name for name, obstacle in chosen if not obstacle]
-    run.run_steps(model_steps(gateway, scope, chosen, known))
+    run.run_steps((*metrics_steps(scope.metrics), *model_steps(gateway, scope, chosen, known)))
     run.data["billed"] = billed = _billed(run.checks)
     return Report(
         title=_title(gateway.base_url, run.checks),

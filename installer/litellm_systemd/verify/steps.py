@@ -34,6 +34,7 @@ from litellm_systemd.verify.checks import (
     check_liveliness,
     check_messages,
     check_messages_stream,
+    check_metrics,
     check_models,
     check_readiness,
     check_refusal,
@@ -74,7 +75,8 @@ class Scope:
     `spend`: without it, no request reaches a model. `full`: also checks that cost more than one word, and each of the
     models at every API. `concurrency`: the number of simultaneous requests; 0 for none, or CONCURRENCY with `full`.
     `caching`: also send each of the models a long prompt at least twice, see `verify.costly_checks`.
-    `mocked`: names that answer without a provider, so without a charge.
+    `mocked`: names that answer without a provider, so without a charge. `metrics`: where the metrics are, None to
+    leave them out.
     """
 
     expected: tuple[str, ...] | None = None
@@ -85,6 +87,7 @@ class Scope:
     concurrency: int = 0
     caching: bool = False
     mocked: frozenset[str] = frozenset()
+    metrics: Gateway | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,11 @@ class ModelInfo:
     mode: str | None = None
     mocked: bool = False
     prices: Prices | None = None
+
+
+def metrics_steps(metrics: Gateway | None) -> tuple[Step, ...]:
+    """Return the step that scrapes the metrics, if there are any."""
+    return () if metrics is None else (Step("metrics", partial(check_metrics, metrics)),)
 
 
 def service_steps(gateway: Gateway, expected: tuple[str, ...] | None) -> tuple[Step, ...]:

@@ -93,19 +93,22 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or "::", int(port)
 
 
-def main(address: str) -> int:
+def main(address: str, *, is_metrics: bool = False) -> int:
     """Return 69 and print one line if another process listens on HOST:PORT, else return 0.
 
-    Other errors are ignored: systemd may bind where this process cannot (FreeBind=, ports below 1024).
+    Other errors are ignored: systemd may bind where this process cannot (FreeBind=, ports below 1024). `is_metrics`:
+    the address is that of METRICS.
     """
     try:
         host, port = parse_address(address)
     except InputError as error:
         return _report_error(error, ExitCode.USAGE)
     try:
-        for each in bind(host, port):
+        for each in bind(host, port, "METRICS" if is_metrics else "PORT"):
             each.close()
     except Unavailable as error:
+        if is_metrics:
+            error = Unavailable(f"METRICS: {error.message}", f"{error.hint} The gateway serves without metrics.")
         return _report_error(error, ExitCode.UNAVAILABLE)
     except InputError:
         return ExitCode.OK
