@@ -371,6 +371,13 @@ BROKEN = {
         "unit-start-limit",
         "Start request repeated too quickly",
     ),
+    "METRICS added by hand": BrokenHost(
+        f"{KEEP_ENV}echo METRICS=127.0.0.1:9400 >> /etc/litellm/litellm.env",
+        "metrics-mismatch",
+        "METRICS=127.0.0.1:9400, and there is no litellm-metrics.socket",
+        OLD_ENV,
+        outcome="warning",
+    ),
     "keys guessed": BrokenHost(
         GUESS_KEYS,
         "service-guessing",
@@ -386,3 +393,37 @@ BROKEN = {
         outcome="warning",
     ),
 }
+
+#: On a host with METRICS=127.0.0.1:9400.
+METRICS_BROKEN = {
+    "counters full": BrokenHost(
+        "mount -t tmpfs -o size=64k,mode=0700,uid=$(id -u litellm),gid=$(id -g litellm) tmpfs /run/litellm-metrics;"
+        " head -c 1M /dev/zero > /run/litellm-metrics/fill || true",
+        "metrics-folder",
+        "/run/litellm-metrics has 0 KiB",
+        "umount --lazy /run/litellm-metrics",
+        outcome="warning",
+    ),
+    "scrapes without a key": BrokenHost(
+        "touch /run/litellm-metrics/refused",
+        "metrics-refused",
+        "the last scrape was refused 0 min ago",
+        "rm /run/litellm-metrics/refused",
+        outcome="warning",
+    ),
+}
+METRICS_CLOSED = BrokenHost(
+    "systemctl stop litellm-metrics.socket",
+    "metrics-socket-closed",
+    "litellm-metrics.socket is inactive",
+    "systemctl restart litellm",
+    outcome="warning",
+)
+METRICS_TAKEN = BrokenHost(
+    "systemctl stop litellm; systemd-run --quiet --unit=other python3 -m http.server --bind 127.0.0.1 9400;"
+    " until ss -ltn | grep -q :9400; do sleep 0.1; done; systemctl start litellm",
+    "metrics-port-taken",
+    "METRICS: cannot listen on 127.0.0.1:9400: python3 (pid ",
+    "systemctl stop other; systemctl restart litellm",
+    outcome="warning",
+)

@@ -136,6 +136,10 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "cannot listen on 127.0.0.1:4000: nginx (pid 7) is listening there. Stop it, or set another PORT.",
             "port-taken",
         ),
+        (
+            "METRICS: cannot listen on 127.0.0.1:9400: nginx (pid 7) is listening there. Stop it, or set",
+            "metrics-port-taken",
+        ),
         ("uvicorn.error: Invalid HTTP request received.", "not-http"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),

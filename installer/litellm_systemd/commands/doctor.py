@@ -311,7 +311,8 @@ def learn_secrets(snapshot: Snapshot) -> Scrubber:
 
 def unit_files(layout: Layout) -> tuple[Path, ...]:
     """The units, then their drop-ins from each folder that systemd reads."""
-    units = (contract.SERVICE, contract.SOCKET)
+    metrics = (contract.METRICS_SOCKET,) if layout.real(layout.metrics_socket).exists() else ()
+    units = (contract.SERVICE, contract.SOCKET, *metrics)
     paths = [layout.real(f"{layout.units}/{unit}") for unit in units]
     return (*paths, *(path for unit in units for path in find_drop_ins(layout, unit)))
 
@@ -407,11 +408,18 @@ def _parts(snapshot: Snapshot, scrubber: Scrubber) -> Iterator[tuple[str, Callab
         for path in snapshot.gateway.includes:
             yield f"included/{path.name}", partial(path.read_text, encoding="utf-8", errors="replace")
     yield "units.txt", lambda: _units(snapshot)
-    yield "properties.json", lambda: _json({contract.SERVICE: snapshot.service, contract.SOCKET: snapshot.socket})
+    yield "properties.json", lambda: _json(_properties(snapshot))
     yield "runtime.json", lambda: _json(snapshot.runtime)
     yield "versions.json", lambda: _json(_versions(snapshot))
     yield "files.txt", lambda: _files(snapshot)
     yield "journal.txt", lambda: _journal(snapshot)
+
+
+def _properties(snapshot: Snapshot) -> Mapping[str, Mapping[str, str]]:
+    found = {contract.SERVICE: snapshot.service, contract.SOCKET: snapshot.socket}
+    if snapshot.unit(contract.METRICS_SOCKET).load == "loaded":
+        found[contract.METRICS_SOCKET] = snapshot.metrics_socket
+    return found
 
 
 def _json(found: Any) -> str:

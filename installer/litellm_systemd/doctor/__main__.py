@@ -25,6 +25,7 @@ _TITLES = {
     "network": "Network",
     "aws": "AWS",
     "service": "Running service",
+    "metrics": "Metrics",
     "journal": "Journal",
 }
 

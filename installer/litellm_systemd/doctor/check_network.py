@@ -53,7 +53,7 @@ TAKEN = Cause(
 def detect_port_taken(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect another program on the port while litellm.socket should be listening there and is not."""
     for listen, error in _listeners(snapshot):
-        if not _own_units(error):
+        if not own_units(error):
             yield TAKEN.finding(error, port=listen.rpartition(":")[2])
 
 
@@ -71,7 +71,7 @@ def _listeners(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
     return snapshot.cached("listeners", find)  # type: ignore[no-any-return]
 
 
-def _own_units(error: str) -> tuple[str, ...]:
+def own_units(error: str) -> tuple[str, ...]:
     """The units of this project among the processes that a message names by their pid."""
     units = (unit_of(Path(f"/proc/{pid}/cgroup")) for pid in re.findall(r"\(pid (\d+)\)", error))
     return tuple(unit for unit in units if unit in (contract.SERVICE, contract.STANDBY))
@@ -100,7 +100,7 @@ def detect_port_left_over(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.is_active:
         return
     for _, error in _listeners(snapshot):
-        for unit in _own_units(error)[:1]:
+        for unit in own_units(error)[:1]:
             yield LEFT_OVER.finding(f"{error}; it belongs to {unit}", unit=unit)
 
 

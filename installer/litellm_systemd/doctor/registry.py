@@ -19,6 +19,7 @@ from litellm_systemd.doctor import (
     check_files,
     check_host,
     check_journald,
+    check_metrics,
     check_network,
     check_release,
     check_service,
@@ -43,7 +44,7 @@ _MODULES = (
         check_drop_ins,
         check_unit,
     ),
-    *(check_network, check_aws, check_service),
+    *(check_network, check_aws, check_service, check_metrics),
 )
 
 

@@ -210,8 +210,15 @@ class Snapshot:
         """Properties of the socket."""
         return self.systemctl.show(contract.SOCKET, *PROPERTIES)
 
+    @ObservedOnce
+    def metrics_socket(self) -> Mapping[str, str]:
+        """Properties of the socket of the metrics."""
+        return self.systemctl.show(contract.METRICS_SOCKET, *PROPERTIES)
+
     def unit(self, name: str) -> UnitState:
-        """The state of one of the two units."""
+        """The state of one of the units."""
+        if name == contract.METRICS_SOCKET:
+            return unit_state_of(name, self.metrics_socket)
         return unit_state_of(name, self.service if name == contract.SERVICE else self.socket)
 
     @property

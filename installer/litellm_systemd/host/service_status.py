@@ -60,6 +60,7 @@ _STATUS: Mapping[str, tuple[_Test, bool]] = {
     "memory_limit": (_is_count, False),
     "guesses": (_is_list, False),
     "blocks": (_is_list, False),
+    "metrics": (lambda value: value is None or isinstance(value, dict), False),
 }
 _GUESSES: Mapping[str, tuple[_Test, bool]] = {
     "client": (_is_text, True),
@@ -85,6 +86,7 @@ _RELOAD: Mapping[str, tuple[_Test, bool]] = {
     "seconds": (_is_time, True),
     "error": (_is_text, True),
 }
+_METRICS: Mapping[str, tuple[_Test, bool]] = {"error": (_is_text, False), "callback": (_is_flag, False)}
 #: The last second that X.509 can express, 9999-12-31T23:59:59Z (RFC 5280, 4.1.2.5), in Unix time.
 _LAST_END = 253_402_300_799
 _TLS: Mapping[str, tuple[_Test, bool]] = {
@@ -111,6 +113,8 @@ def check_status(found: Any) -> dict[str, Any]:
         _checked(each, _BLOCK, "code that blocked a worker in the status of the service")
     if status.get("last_reload") is not None:
         _checked(status["last_reload"], _RELOAD, "the last reload in the status of the service")
+    if status.get("metrics") is not None:
+        _checked(status["metrics"], _METRICS, "the metrics in the status of the service")
     if status.get("tls") is not None:
         _checked(status["tls"], _TLS, "the certificate in the status of the service")
     return status

@@ -94,6 +94,15 @@ _SERVICE = (
         "raise WORKER_MEMORY_LIMIT in .env, then: sudo litellmctl install",
     ),
     Signature(
+        "metrics-port-taken",
+        "service",
+        r"METRICS: cannot listen on ",
+        "Another program listens on the address of METRICS; the gateway serves without metrics",
+        "stop that program, then: sudo litellmctl restart; or set another METRICS in .env, then: sudo litellmctl"
+        " install",
+        min_count=0,
+    ),
+    Signature(
         "port-taken",
         "service",
         r"cannot listen on .{0,200} (?:is|are) listening there|is held by .{0,200} or give another PORT",

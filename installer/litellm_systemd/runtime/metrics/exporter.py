@@ -19,6 +19,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.contract import METRICS_REFUSED, USER_AGENT
 from litellm_systemd.runtime.metrics import exposition, store
 
 PATH = "/metrics"
@@ -165,6 +166,7 @@ class _Exporter:
         if method not in ("GET", "HEAD"):
             return _render(HTTPStatus.METHOD_NOT_ALLOWED, more={"Allow": "GET, HEAD"})
         if needs_key(self._task.listener) and not self._is_right(headers.get("authorization", "")):
+            store.record_scrape(self._task.root, METRICS_REFUSED)
             challenge = {"WWW-Authenticate": 'Bearer realm="metrics"'}
             return _render(HTTPStatus.UNAUTHORIZED, more=challenge, is_head=is_head)
         try:
@@ -177,7 +179,8 @@ class _Exporter:
         except Exception as error:
             self._warn(f"cannot read the counts in {self._task.root}: {type(error).__name__}: {error}")
             return _render(HTTPStatus.SERVICE_UNAVAILABLE, "The metrics cannot be read.\n", is_head=is_head)
-        store.record_scrape(self._task.root)
+        if headers.get("user-agent") != USER_AGENT:  # else a periodic verify would hide a missing scraper
+            store.record_scrape(self._task.root)
         return _render(HTTPStatus.OK, body.decode(), {"Content-Type": content_type}, is_head=is_head)
 
     def _is_right(self, authorization: str) -> bool:

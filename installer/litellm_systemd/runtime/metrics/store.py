@@ -6,7 +6,7 @@
     ROOT/PID-TIME/memory.json their memory
     ROOT/gone/*.db            counters of processes that have exited
     ROOT/totals.json          the sums of earlier files of `gone`, and the names of those that are about to be removed
-    ROOT/scraped              its time is that of the last scrape
+    ROOT/scraped, refused     their times are those of the last scrape, and of the last one without a right key
 
 A file moves in one direction: from the folder of its main process to `gone`, from there into the totals. Each step is
 one rename(2). No reader holds a lock: one that meets a file which has moved reads everything again. So a sum has each
@@ -31,8 +31,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from litellm_systemd.contract import METRICS_SCRAPED
+
 GONE, TOTALS, STATE, MEMORY, _LOCK = "gone", "totals.json", "state.json", "memory.json", "lock"
-_SCRAPED = "scraped"
 _GAUGE = "gauge"
 #: Seconds after which a folder that was never completed is removed.
 _ABANDONED = 60.0
@@ -290,16 +291,16 @@ def write_memory(folder: Path, gauges: list[Gauge]) -> None:
     _replace(folder / MEMORY, json.dumps(gauges).encode())
 
 
-def record_scrape(root: Path) -> None:
-    """A scraper has got the metrics. Without room for the record there is none."""
+def record_scrape(root: Path, outcome: str = METRICS_SCRAPED) -> None:
+    """A scraper has got the metrics, or was refused: METRICS_REFUSED. Without room for the record there is none."""
     with contextlib.suppress(OSError):
-        (root / _SCRAPED).touch(mode=0o600)
+        (root / outcome).touch(mode=0o600)
 
 
 def last_scrape(root: Path) -> float | None:
     """When a scraper last got the metrics, in Unix time; None if none did since the folder was created."""
     try:
-        return (root / _SCRAPED).stat().st_mtime
+        return (root / METRICS_SCRAPED).stat().st_mtime
     except OSError:
         return None
 
