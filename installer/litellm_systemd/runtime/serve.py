@@ -35,8 +35,8 @@ from litellm_systemd.runtime.worker import litellm_adapter
 from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.worker import Job
 
+_CAUSE = "For the cause, run: sudo litellmctl doctor"
 #: What to do if the service's user cannot read a configuration.
-_INSTALL = "To set it up, run: sudo litellmctl install"
 _RESTORE_ACCESS = "The service runs as litellm. To restore the mode and owner: sudo litellmctl doctor --fix"
 
 
@@ -77,14 +77,17 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     if options.json_logs:
         environ[JSON_LOGS.name] = "true"  # LiteLLM accepts no other value
     if options.metrics and metrics_listener is None:
-        journal.error(f"METRICS={options.metrics} is off: {METRICS_SOCKET} passes no listener. {_INSTALL}")
+        journal.error(f"METRICS={options.metrics} is off: {METRICS_SOCKET} passes no listener. {_CAUSE}")
     metrics = None
     if metrics_listener is not None:
         metrics = _start_metrics(metrics_listener, inherited, options, environ, journal, (*listeners, notifier))
     if metrics is None:
         share_metrics(environ, options.runtime_directory, options.workers)
-    litellm_adapter.preload(environ, metrics=metrics is not None)
+    failure = litellm_adapter.preload(environ, metrics=metrics is not None)
     redirect_loggers(journal)
+    if failure and metrics is not None:
+        metrics.callback = False
+        journal.error(f"METRICS has no metrics of LiteLLM, which this release does not know: {failure}")
     install_exception_hooks(journal)  # again, because LiteLLM sets sys.excepthook with JSON_LOGS
 
     master = Master(
@@ -124,7 +127,7 @@ def _start_metrics(
             metrics = Metrics(listener, root, environ, journal)
             break
         except OSError as error:
-            journal.error(f"METRICS={options.metrics} cannot count in {root}: {error.strerror or error}. {_INSTALL}")
+            journal.error(f"METRICS={options.metrics} cannot count in {root}: {error.strerror or error}. {_CAUSE}")
     if metrics is None:
         listener.close()
         return None

@@ -43,6 +43,8 @@ class Metrics:
         self._retry_at = 0.0
         self._due_at = 0.0
         self._error = ""
+        #: Whether LiteLLM counts its own metrics.
+        self.callback = True
 
     def start(self, close_inherited: Callable[[], None]) -> None:
         """Fork the exporter. `close_inherited` closes in it what only the main process may hold."""
@@ -84,7 +86,8 @@ class Metrics:
     def build_status(self) -> dict[str, Any]:
         """For the status: where the metrics are served, by which process, when they were last scraped (Unix time).
 
-        `error`: why the last state could not be written; "" if it was.
+        `error`: why the last state could not be written; "" if it was. `callback`: whether LiteLLM's metrics are
+        among them.
         """
         return {
             "listen": render_listener(self.listener),
@@ -92,6 +95,7 @@ class Metrics:
             "exporter": self._pid or None,
             "last_scrape": store.last_scrape(self._store.root),
             "error": self._error,
+            "callback": self.callback,
         }
 
     def tick(self, now: float, build: Callable[[float], State]) -> bool:

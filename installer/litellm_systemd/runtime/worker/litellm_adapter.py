@@ -180,8 +180,10 @@ _PRELOAD = (
 )
 
 
-def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> None:
+def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> str:
     """Import LiteLLM for all future workers, and freeze the heap. `metrics`: it counts for METRICS.
+
+    Returns why it cannot count for METRICS, an empty string if it can.
 
     The garbage collector is off during the import: it would traverse a growing heap repeatedly and free nothing,
     which takes a quarter of the import time. gc.freeze() excludes the existing objects from later collections, so
@@ -204,12 +206,16 @@ def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> None
     use_frozen_credentials()
     litellm_fixes.apply()
     litellm_telemetry.apply(application(), environ)
+    failure = ""
     if metrics:
-        with contextlib.suppress(ImportError, AttributeError):
+        try:
             litellm_metrics.apply()
+        except (ImportError, AttributeError) as error:
+            failure = str(error)
     _reserve_for_forking()
     gc.freeze()
     gc.enable()
+    return failure
 
 
 @contextlib.contextmanager
