@@ -45,7 +45,7 @@ def test_find_job(jobs: str, job: str) -> None:
 
 @pytest.mark.parametrize(("job", "calls"), [("stop", 4), ("restart", 2)])
 def test_socket_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, calls: int) -> None:
-    """A stop of the service stops the socket, without waiting for it, and a restart does not."""
+    """A stop of the service stops its sockets, without waiting for them, and a restart does not."""
     log = tmp_path / "log"
     fake = tmp_path / "systemctl"
     fake.write_text(f'#!/bin/sh\necho "$@" >>{log}\n[ $1 = list-jobs ] && echo "5 litellm.service {job} running"\n')
@@ -56,5 +56,6 @@ def test_socket_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job:
     lines = log.read_text().splitlines()
     assert len(lines) == calls
     if job == "stop":
-        assert lines[1] == "stop --no-block litellm.socket"
-        assert lines[3] == "stop --no-block --job-mode=ignore-dependencies litellm.socket"
+        sockets = "litellm.socket litellm-metrics.socke[t]"
+        assert lines[1] == f"stop --no-block {sockets}"
+        assert lines[3] == f"stop --no-block --job-mode=ignore-dependencies {sockets}"
