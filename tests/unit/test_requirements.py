@@ -26,8 +26,8 @@ from litellm_systemd.resources import read_lock
 from tests.unit.litellm_advisories import convert, render
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-#: What setup.cfg lists for others: LiteLLM imports prisma, uvicorn httptools. LiteLLM and prometheus-client are imported
-#: by names in strings.
+#: What setup.cfg lists for others: LiteLLM imports prisma, uvicorn httptools. LiteLLM and prometheus-client are
+#: imported by names in strings.
 NOT_IMPORTED = {"litellm", "prisma", "httptools", "prometheus-client"}
 
 
@@ -56,7 +56,7 @@ def _imports(file: Path) -> Iterator[str]:
 
 
 def test_requirements_are_what_is_imported() -> None:
-    """setup.cfg declares each package that the code imports, and no others but those that strings name or others import."""
+    """setup.cfg declares each package that the code imports, and no others but those of the list."""
     assert set(declared()) - NOT_IMPORTED == imported() - NOT_IMPORTED
     assert set(declared()) >= NOT_IMPORTED
 

@@ -12,7 +12,7 @@ from typing import Any
 from litellm_systemd.env.variables import MASTER_KEY, METRICS_KEY
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.event_loop import signals_blocked
-from litellm_systemd.runtime.metrics import counting, exporter, store
+from litellm_systemd.runtime.metrics import counting, exporter, families, store
 from litellm_systemd.runtime.metrics.store import State, Store
 from litellm_systemd.runtime.systemd.port import render_listener
 
@@ -37,6 +37,8 @@ class Metrics:
         self._store = Store(root)
         self.counters = counting.start(environ, self._store.folder, journal.warning)
         keys = tuple(filter(None, (environ.get(METRICS_KEY.name), environ.get(MASTER_KEY.name))))
+        # Until LiteLLM is imported, which takes seconds.
+        self._store.write_state(State(((families.READY.name, {}, 0.0),), {"main": (os.getpid(),)}))
         self._alive, self._end = os.pipe()
         self._task = exporter.Task(listener, root, self._store.folder, keys, self._alive, journal.warning)
         self._pid = 0
@@ -49,7 +51,12 @@ class Metrics:
     def start(self, close_inherited: Callable[[], None]) -> None:
         """Fork the exporter. `close_inherited` closes in it what only the main process may hold."""
         with signals_blocked() as before:
-            self._pid = os.fork()
+            try:
+                self._pid = os.fork()
+            except OSError as error:
+                self._retry_at = time.monotonic() + _RETRY_DELAY
+                self._journal.error(f"cannot start the process that serves METRICS: {error.strerror or error}")
+                return
             if self._pid:
                 return
             try:

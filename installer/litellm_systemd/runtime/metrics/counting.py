@@ -118,12 +118,12 @@ def _reserving(parent: Any, warn: Callable[[str], None]) -> Any:
                     raise OSError
                 os.posix_fallocate(self._f.fileno(), 0, size)
                 self._m = mmap.mmap(self._f.fileno(), size)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 memory = mmap.mmap(-1, size)
                 memory[: self._capacity] = self._m[: self._capacity]
                 self._m = memory
                 if self._f is not None:
-                    warn(f"cannot count in {self._fname}: {error.strerror or error}")
+                    warn(f"cannot count in {self._fname}: {getattr(error, 'strerror', None) or error}")
                     self._f.close()
                     self._f = None
             self._capacity = size

@@ -86,7 +86,7 @@ class _Exporter:
         #: The connections that wait for their client, to send a request or to close, the oldest first.
         self._waiting: dict[asyncio.Task[None], None] = {}
         self._open: set[asyncio.Task[None]] = set()
-        self._warned_at = -3600.0
+        self._warned_at = self._measured_at = -3600.0
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -103,12 +103,18 @@ class _Exporter:
 
     async def _maintain(self) -> None:
         while True:
-            exposition.measure(self._task.folder)
             try:
+                self._measure()
                 store.compact(self._task.root)
-            except OSError as error:
-                self._warn(f"cannot add up the counts in {self._task.root}: {error.strerror or error}")
+            except Exception as error:
+                self._warn(f"cannot add up the counts in {self._task.root}: {type(error).__name__}: {error}")
             await asyncio.sleep(_INTERVAL)
+
+    def _measure(self) -> None:
+        """Measure the memory, at most once a second: it takes some milliseconds of each process."""
+        if time.monotonic() - self._measured_at >= 1.0:
+            self._measured_at = time.monotonic()
+            exposition.measure(self._task.folder)
 
     def _warn(self, text: str) -> None:
         if time.monotonic() - self._warned_at >= 3600.0:
@@ -170,7 +176,7 @@ class _Exporter:
             challenge = {"WWW-Authenticate": 'Bearer realm="metrics"'}
             return _render(HTTPStatus.UNAUTHORIZED, more=challenge, is_head=is_head)
         try:
-            exposition.measure(self._task.folder)
+            self._measure()
             body, content_type = exposition.render(
                 self._task.root,
                 headers.get("accept", ""),
