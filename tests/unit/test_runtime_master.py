@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from litellm_systemd.errors import InputError
 from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity
-from litellm_systemd.runtime.channel import Environment, Heartbeat, Message, StartFailed, open_channel
+from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, StartFailed, open_channel
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import master as module
 from litellm_systemd.runtime.master import status
+from litellm_systemd.runtime.master.gauges import build_constants, build_gauges
 from litellm_systemd.runtime.master.master import Master
 from litellm_systemd.runtime.master.worker_pool import Generation, Phase, WorkerHandle
+from litellm_systemd.runtime.metrics import families
+from litellm_systemd.runtime.metrics.store import Gauge
 from litellm_systemd.runtime.options import Configuration, Options
 
 PATH = Path("/etc/litellm/config.yaml")
@@ -238,6 +244,86 @@ def test_metrics_of_a_killed_worker(world: World, tmp_path: Path, monkeypatch: p
         (tmp_path / f"gauge_livesum_{worker.pid}.db").touch()
     world.pool.exit(victim, 9)
     assert [path.name for path in tmp_path.iterdir()] == [f"gauge_livesum_{other.pid}.db"]
+
+
+def values_of(gauges: list[Gauge]) -> dict[str, float]:
+    """Gauges by name and the values of their labels."""
+    return {" ".join((name.removeprefix(families.PREFIX), *labels.values())): value for name, labels, value in gauges}
+
+
+def test_gauges(world: World) -> None:
+    """The gauges follow the workers: by state, with their requests, and with what the configuration has."""
+    found = values_of(build_gauges(world.master, world.clock.now))
+    assert (found["ready"], found["workers starting"], "generation" in found) == (0, 1, False)
+    world.settle()
+    first, second = world.pool.workers
+    for worker, lag in ((first, 0.5), (second, 0.1)):
+        beat = Heartbeat(serving=True, inflight=2, connections=3, requests=9, lag=lag)
+        world.pool.send(worker, beat)
+    assert world.master.current is not None
+    world.master.current.configuration = replace(world.load(), ends={"claude": date(2027, 4, 8)})
+    found = values_of(build_gauges(world.master, world.clock.now))
+    assert found.items() >= {
+        ("ready", 1),
+        ("generation", 1),
+        ("workers starting", 0),
+        ("workers ready", 2),
+        ("requests_in_flight", 4),
+        ("connections", 6),
+        ("event_loop_lag_seconds", 0.5),
+        ("last_reload_successful", 1),
+        ("model_end_of_life_timestamp_seconds claude", 1807142400),
+    }
+    late = values_of(build_gauges(world.master, world.clock.now + world.master.options.hang_limit))
+    assert (late["workers ready"], late["workers hung"]) == (0, 2)
+    world.valid = False
+    world.master.reloads.request()
+    world.settle()
+    assert values_of(build_gauges(world.master, world.clock.now))["last_reload_successful"] == 0
+    world.master._on_stop()
+    assert values_of(build_gauges(world.master, world.clock.now))["workers draining"] == 2
+
+
+def test_constant_gauges() -> None:
+    """The versions are in a metric, and the end of temporary AWS credentials if it is known."""
+    environ = {"AWS_SESSION_TOKEN": "x", "AWS_CREDENTIAL_EXPIRATION": "2026-11-29T12:00:00Z"}
+    gauges = build_constants(environ, 0.0)
+    assert values_of(gauges)["credentials_expiry_timestamp_seconds"] == 1795953600
+    assert gauges[0][1].keys() == {"version", "litellm_version", "release"}
+    assert "credentials_expiry_timestamp_seconds" not in values_of(build_constants({}, 0.0))
+
+
+def test_counters(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exits, recycled workers, drains, cut requests and reloads are counted, each once and by its cause."""
+    counted: collections.Counter[tuple[str, ...]] = collections.Counter()
+
+    def count(family: families.Family, *labels: str, amount: int = 1) -> None:
+        assert all(value in known for value, known in zip(labels, family.labels.values(), strict=True))
+        counted[(family.name.removeprefix(families.PREFIX), *labels)] += amount
+
+    monkeypatch.setattr(world.master, "_count", count)
+    world.settle()
+    killed, recycled = world.pool.workers
+    killed.exit_status = signal.SIGKILL
+    world.pool.exit(killed, signal.SIGKILL)
+    world.settle()
+    world.reach_request_limit(recycled)
+    world.tick(0.25)
+    world.settle()
+    for valid in (True, False):
+        world.valid = valid
+        world.master.reloads.request()
+        world.settle()
+    last = world.pool.workers[0]
+    world.pool.send(last, Drained(cut=3, seconds=1.0))
+    assert counted == {
+        ("worker_restarts_total", "crash"): 1,
+        ("worker_restarts_total", "max_requests"): 1,
+        ("reloads_total", "success"): 1,
+        ("reloads_total", "failure"): 1,
+        ("drains_total", "cut"): 1,
+        ("cut_requests_total",): 3,
+    }
 
 
 def test_pause_during_a_start(world: World) -> None:
