@@ -10,7 +10,16 @@ import pytest
 
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.runtime.systemd import port as module
-from litellm_systemd.runtime.systemd.port import Listener, bind, find_listeners, main, parse_address, render_address
+from litellm_systemd.runtime.systemd.port import (
+    Inherited,
+    Listener,
+    bind,
+    find_listeners,
+    main,
+    parse_address,
+    render_address,
+    take_metrics_listener,
+)
 
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 ROW = "   0: {address}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  0  0 {inode} 1 0\n"
@@ -121,3 +130,34 @@ def test_invalid_address(text: str) -> None:
 def test_other_errors_are_ignored() -> None:
     """The check passes if only systemd can bind the address, such as one that does not exist yet."""
     assert main("192.0.2.1:4000") == 0
+
+
+def test_metrics_listener_without_systemd(tmp_path: Path) -> None:
+    """Without systemd the service listens at METRICS itself: a socket that was left behind is replaced, but no other
+    file.
+    """
+    path = tmp_path / "metrics.sock"
+    for _ in range(2):
+        listener = take_metrics_listener(Inherited(), str(path))
+        assert listener is not None
+        with listener, socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    path.unlink()
+    path.write_text("mine", encoding="utf-8")
+    with pytest.raises(Unavailable, match=r"cannot listen at .*metrics\.sock"):
+        take_metrics_listener(Inherited(), str(path))
+    assert path.read_text(encoding="utf-8") == "mine"
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(Unavailable) as caught:
+        take_metrics_listener(Inherited(), f"127.0.0.1:{other.getsockname()[1]}")
+    assert caught.value.hint == "Stop it, or set another METRICS."
+
+
+def test_metrics_listener_of_systemd() -> None:
+    """The listener of systemd is used if METRICS is on, and closed if it is off. Without it none is bound."""
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        assert take_metrics_listener(Inherited((port,)), "127.0.0.1:9400") is None
+        for address in ("127.0.0.1:9400", None):
+            metrics = socket.create_server(("127.0.0.1", 0))
+            taken = take_metrics_listener(Inherited((port,), metrics), address)
+            assert (taken is None) == (address is None) == (metrics.fileno() < 0)
+            metrics.close()

@@ -9,6 +9,7 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.env.retired_keys import read_retired_keys
 from litellm_systemd.env.variables import MASTER_KEY, METRICS_KEY
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.event_loop import signals_blocked
@@ -36,11 +37,12 @@ class Metrics:
         self._journal = journal
         self._store = Store(root)
         self.counters = counting.start(environ, self._store.folder, journal.warning)
+        retired = read_retired_keys(environ)
         keys = tuple(filter(None, (environ.get(METRICS_KEY.name), environ.get(MASTER_KEY.name))))
         # Until LiteLLM is imported, which takes seconds.
         self._store.write_state(State(((families.READY.name, {}, 0.0),), {"main": (os.getpid(),)}))
         self._alive, self._end = os.pipe()
-        self._task = exporter.Task(listener, root, self._store.folder, keys, self._alive, journal.warning)
+        self._task = exporter.Task(listener, root, self._store.folder, keys, self._alive, journal.warning, retired)
         self._pid = 0
         self._retry_at = 0.0
         self._due_at = 0.0

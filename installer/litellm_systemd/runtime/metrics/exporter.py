@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import hmac
 import ipaddress
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.contract import METRICS_REFUSED, USER_AGENT
+from litellm_systemd.env.retired_keys import RetiredKey, digest_key
 from litellm_systemd.runtime.metrics import exposition, store
 
 PATH = "/metrics"
@@ -48,6 +49,7 @@ class Task:
         keys: any of them opens /metrics; () for no key.
         alive: readable when the main process has exited.
         warn: logs one line.
+        retired: earlier keys, which open /metrics until their time is over.
     """
 
     listener: socket.socket
@@ -56,6 +58,7 @@ class Task:
     keys: tuple[str, ...]
     alive: int
     warn: Callable[[str], None]
+    retired: tuple[RetiredKey, ...] = ()
 
 
 def needs_key(listener: socket.socket) -> bool:
@@ -82,7 +85,7 @@ def run(task: Task, mask: set[signal.Signals]) -> None:
 class _Exporter:
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._digests = [hashlib.sha256(each.encode()).digest() for each in task.keys]
+        self._keys = [*(RetiredKey(digest_key(each), sys.maxsize) for each in task.keys), *task.retired]
         #: The connections that wait for their client, to send a request or to close, the oldest first.
         self._waiting: dict[asyncio.Task[None], None] = {}
         self._open: set[asyncio.Task[None]] = set()
@@ -191,8 +194,9 @@ class _Exporter:
 
     def _is_right(self, authorization: str) -> bool:
         scheme, _, key = authorization.partition(" ")
-        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
-        found = [hmac.compare_digest(digest, each) for each in self._digests]  # all, in constant time
+        digest = digest_key(key.strip().encode("latin-1"))
+        # All of them, in constant time.
+        found = [hmac.compare_digest(digest, each.digest) and time.time() < each.until for each in self._keys]
         return scheme.lower() == "bearer" and any(found)
 
 
@@ -219,9 +223,12 @@ def _parse(head: bytes) -> tuple[str, str, dict[str, str]] | None:
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():
             return None
-        if name.lower() in headers:
-            return None  # a client that sends two keys, or two bodies, is no scraper
-        headers[name.lower()] = value.strip()
+        if name.lower() not in headers:
+            headers[name.lower()] = value.strip()
+        elif name.lower() == "authorization":
+            return None
+        else:
+            headers[name.lower()] += f", {value.strip()}"
     return parts[0], parts[1].partition("?")[0], headers
 
 

@@ -233,8 +233,10 @@ def take_metrics_listener(inherited: Inherited, address: str | None) -> socket.s
     if inherited.port:
         return None
     if address.startswith("/"):
-        Path(address).unlink(missing_ok=True)
-        return _listen_at(Path(address))
+        path = Path(address)
+        if path.is_socket():  # a process that was killed leaves it behind
+            path.unlink()
+        return _listen_at(path)
     host, port = parse_address(address)
     return _listen(bind(host, port, "METRICS"))[0]
 
