@@ -28,8 +28,8 @@ PATH = "/metrics"
 _MAX_HEAD = 16_384
 #: Seconds to receive a request, and to send a response.
 _RECEIVE_TIMEOUT, _SEND_TIMEOUT = 5.0, 20.0
-#: Seconds to complete the responses when the main process exits.
-END_TIMEOUT = 1.0
+#: Seconds to complete the responses when the main process exits, and to accept a connection that is about to be.
+END_TIMEOUT, _LAST_ACCEPT = 3.0, 0.05
 #: Connections at a time. A new one closes the oldest that waits for its client.
 _MAX_CONNECTIONS = 32
 #: Seconds between two compactions of the files of processes that have exited, and two measurements of memory.
@@ -89,6 +89,7 @@ class _Exporter:
         #: The connections that wait for their client, to send a request or to close, the oldest first.
         self._waiting: dict[asyncio.Task[None], None] = {}
         self._open: set[asyncio.Task[None]] = set()
+        self._listening = True
         self._warned_at = self._measured_at = -3600.0
 
     async def serve(self) -> None:
@@ -97,6 +98,9 @@ class _Exporter:
         loop.add_reader(self._task.alive, ended.set)
         tasks = [loop.create_task(self._accept()), loop.create_task(self._maintain())]
         await ended.wait()
+        # A task that is cancelled in the moment in which it accepts a connection would lose it.
+        self._listening = False
+        await asyncio.wait(tasks[:1], timeout=_LAST_ACCEPT)
         for each in tasks:
             each.cancel()
         if self._open:  # what it has accepted, no other process answers
@@ -126,7 +130,7 @@ class _Exporter:
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        while self._listening:
             try:
                 connection, _ = await loop.sock_accept(self._task.listener)
             except OSError:
