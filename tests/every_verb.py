@@ -27,7 +27,7 @@ import litellm_systemd
 from litellm_systemd.cli import cli, main
 
 #: Arguments for verbs that would not end by themselves without root, or take minutes.
-ARGUMENTS = {"bundle": ("-c", "nowhere.yml")}
+ARGUMENTS = {"bundle": ("-c", "nowhere.yml"), "top": ("--once",)}
 TIMEOUT = 120
 OPERATIONS = Path(__file__).resolve().parents[1] / "docs/operations.md"
 

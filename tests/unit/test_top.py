@@ -26,10 +26,11 @@ import pytest
 
 from litellm_systemd.cli.top_display import build_screen
 from litellm_systemd.client.gateway import Gateway
-from litellm_systemd.client.metrics import find_listener, needs_key, parse_samples, read_samples
+from litellm_systemd.client.metrics import LABELS, find_listener, needs_key, parse_samples, read_samples
 from litellm_systemd.commands.figures import Ends, Latency, Sample
 from litellm_systemd.commands.top import History, Snapshot
 from litellm_systemd.errors import InvalidAnswer, PermissionDenied, Unavailable
+from litellm_systemd.runtime.metrics.families import FAMILIES, PREFIX
 from tests.unit.invented_top import EXPOSITION, figures, snapshot
 
 
@@ -58,6 +59,14 @@ def test_figures_of_an_exposition() -> None:
     assert found.cost is not None
     assert found.cost.total == pytest.approx(0.00163)
     assert found.ends == Ends(1_900_000_000.0, None, {"claude-3-7": 1_850_000_000.0})
+
+
+def test_the_service_has_the_metrics_that_are_read() -> None:
+    """The names and labels that are read are those that the service publishes."""
+    published = {each.name: next(iter(each.labels), "") for each in FAMILIES}
+    read = {name: label for name, label in LABELS.items() if name.startswith(PREFIX)}
+    assert len(read) > 5
+    assert read.items() <= published.items()
 
 
 def test_rates_between_two_expositions() -> None:
@@ -169,7 +178,7 @@ def test_read_over_tcp_with_a_key() -> None:
 
 
 def test_read_over_a_unix_socket(tmp_path: Path) -> None:
-    """A UNIX socket is read without a key; a user who may not connect to it is told who may."""
+    """A UNIX socket is read without a key."""
     path = tmp_path / "metrics.sock"
     with serving(_UnixServer(str(path), _Handler)):
         found = find_listener(f"{path} (Stream)")

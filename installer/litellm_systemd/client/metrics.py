@@ -11,12 +11,14 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.env.variables import is_loopback
 from litellm_systemd.errors import InvalidAnswer, PermissionDenied, Unavailable
+
+if TYPE_CHECKING:
+    from litellm_systemd.client.gateway import Gateway
 
 HTTP_REQUESTS = "litellm_systemd_http_requests_total"
 RESTARTS = "litellm_systemd_worker_restarts_total"
@@ -39,7 +41,7 @@ LATENCY = "litellm_request_total_latency_metric"
 
 _OF_MODELS = "requested_model"
 #: The label by which each metric is added up; empty for all of its samples.
-_LABELS = {
+LABELS = {
     HTTP_REQUESTS: "status",
     RESTARTS: "cause",
     RELOADS: "outcome",
@@ -50,7 +52,7 @@ _LABELS = {
     **{f"{name}_bucket": _OF_MODELS for name in (FIRST_TOKEN, LATENCY)},
 }
 #: The beginnings of the lines that are parsed: the others, such as those of `_created`, are most of them.
-_WANTED = tuple(f"{name}{end}" for name in _LABELS for end in "{ ")
+_WANTED = tuple(f"{name}{end}" for name in LABELS for end in "{ ")
 
 _TCP = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9.]+):\d+")
 
@@ -114,6 +116,8 @@ def subtract(found: Mapping[_Key, float], earlier: Mapping[_Key, float]) -> dict
 
 def find_listener(listen: str) -> Gateway | None:
     """The metrics listener in the property Listen of its socket unit, without a key; None without one."""
+    from litellm_systemd.client.gateway import Gateway  # requests takes 100 ms, and only with METRICS
+
     address, _, kind = listen.partition("\n")[0].rpartition(" ")
     if kind != "(Stream)":
         return None
@@ -160,7 +164,7 @@ def parse_samples(text: str) -> Samples:
     try:
         for family in text_string_to_metric_families(wanted):
             for sample in family.samples:
-                label = sample.labels.get(_LABELS[sample.name], "")
+                label = sample.labels.get(LABELS[sample.name], "")
                 if not math.isfinite(sample.value):
                     continue
                 if sample.name.endswith("_bucket"):

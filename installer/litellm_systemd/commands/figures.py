@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litellm_systemd import contract
 from litellm_systemd.client import metrics
-from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.client.metrics import Samples, find_listener, needs_key, read_samples
 from litellm_systemd.env.credentials_expiry import find_end
 from litellm_systemd.env.variables import MASTER_KEY, METRICS_KEY
@@ -24,6 +23,9 @@ from litellm_systemd.host.effective import observe_environment
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.stored_secrets import with_stored_secrets
 from litellm_systemd.host.systemctl import Systemctl
+
+if TYPE_CHECKING:
+    from litellm_systemd.client.gateway import Gateway
 
 #: The states of a unit in which its main process answers. In another one a connection would wait, or start it.
 ACTIVE = ("active", "reloading", "refreshing")
@@ -141,8 +143,7 @@ class MetricsReader:
             InstallerError: it cannot be read, as in `read_samples`.
         """
         found = self._systemctl.show(contract.METRICS_SOCKET, "LoadState", "ActiveState", "Listen")
-        listener = find_listener(found.get("Listen", ""))
-        if found.get("LoadState") != "loaded" or listener is None:
+        if found.get("LoadState") != "loaded" or (listener := find_listener(found.get("Listen", ""))) is None:
             return None
         if found.get("ActiveState") != "active":
             raise Unavailable(
