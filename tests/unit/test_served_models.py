@@ -10,7 +10,7 @@ import pytest
 from litellm_systemd.bedrock.models import REGIONS
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.gateway.config import Severity, parse_config, read_config
-from litellm_systemd.gateway.models import ServedModel, build_served, end_findings
+from litellm_systemd.gateway.models import ServedModel, build_served, end_findings, ends_by_name
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
 TODAY = date(2026, 11, 24)
@@ -85,6 +85,17 @@ def test_a_mocked_model_never_ends() -> None:
     text = f"model_list: [{{model_name: m, litellm_params: {{model: '{model}', mock_response: x}}}}]"
     config = parse_config(text, "c.yml")
     assert list(end_findings(config, build_served(config, {}), TODAY)) == []
+
+
+def test_the_end_of_a_name_is_its_first() -> None:
+    """A name with several models ends with the first of them; mocked ones, and those without an end, do not count."""
+    later = ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "us.anthropic.claude-3-7-sonnet-20250219-v1:0")
+    named = [f"  - {{model_name: a, litellm_params: {{model: bedrock/{model}}}}}\n" for model in later]
+    mocked = f"  - {{model_name: b, litellm_params: {{model: bedrock/{later[1]}, mock_response: hi}}}}\n"
+    served = build_served(parse_config(f"model_list:\n{''.join(named)}{mocked}", "c.yml"), {})
+    ends = sorted(each.life.ends for each in served if each.is_called and each.life.ends)
+    assert len(ends) == 2
+    assert ends_by_name(served) == ends_by_name(served[::-1]) == {"a": ends[0]}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -18,7 +18,7 @@ from litellm_systemd.env.credentials_expiry import find_end
 from litellm_systemd.env.variables import MASTER_KEY, METRICS_KEY
 from litellm_systemd.errors import InstallerError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config import read_config
-from litellm_systemd.gateway.models import build_served
+from litellm_systemd.gateway.models import build_served, ends_by_name
 from litellm_systemd.host.effective import observe_environment
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.stored_secrets import with_stored_secrets
@@ -179,10 +179,9 @@ def observe_ends(layout: Layout) -> Ends:
     except (InstallerError, OSError):
         return Ends()
     credentials = find_end(environment)
-    ends = {each.model.name: each.life.ends for each in served if each.is_called and each.life.ends is not None}
     return Ends(
         credentials=None if credentials is None else credentials.timestamp(),
-        models={name: _midnight(end) for name, end in ends.items()},
+        models={name: _midnight(end) for name, end in ends_by_name(served).items()},
     )
 
 

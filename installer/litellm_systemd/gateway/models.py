@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 
@@ -431,6 +431,16 @@ def _served(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> 
     region = called_region(config, model, environ)
     entry = find_entry(found, region)
     return ServedModel(model, found, region, entry, Lifecycle(None, entry.ends if entry is not None else None))
+
+
+def ends_by_name(served: Iterable[ServedModel]) -> dict[str, date]:
+    """The day on which Bedrock ends a model, by the name that clients use: the first one if it has several."""
+    found: dict[str, date] = {}
+    for each in served:
+        if each.is_called and each.life.ends is not None:
+            name = each.model.name
+            found[name] = min(each.life.ends, found.get(name, each.life.ends))
+    return found
 
 
 def end_findings(

@@ -20,7 +20,7 @@ from litellm_systemd.env.secret_references import SecretReference, find_referenc
 from litellm_systemd.env.tls import Tls, TlsFiles, find_credentials, find_files
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import GatewayConfig, check, read_config, read_text, real_path, render_document
-from litellm_systemd.gateway.models import build_served
+from litellm_systemd.gateway.models import build_served, ends_by_name
 from litellm_systemd.gateway.snapshot import load_snapshot
 from litellm_systemd.runtime.http.limits import Limits, read_limits
 from litellm_systemd.runtime.memory import default_memory_limit, read_total_memory
@@ -177,11 +177,7 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
 
 
 def _find_ends(config: GatewayConfig, environ: Mapping[str, str]) -> dict[str, date]:
-    ends: dict[str, date] = {}
-    for served in build_served(config, environ):
-        if served.is_called and served.life.ends is not None:
-            name = served.model.name
-            ends[name] = min(served.life.ends, ends.get(name, served.life.ends))
+    ends = ends_by_name(build_served(config, environ))
     load_snapshot.cache_clear()
     return ends
 
