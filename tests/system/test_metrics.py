@@ -224,6 +224,7 @@ def test_counters_agree_with_a_client(idle_box: Box) -> None:
         _assert_bounded(client, scraper, bearer)
     assert (scraper.problems, scraper.scrapes > 20) == ([], True)
     client.assert_equal(scraper.scrape())
+    _assert_shown(box, client)
     _assert_no_stale_gauges(box, scraper)
     answer = box.http("GET", "http://127.0.0.1:4000/metrics", headers={"Authorization": f"Bearer {bearer}"})
     assert answer.status == 404
@@ -251,6 +252,21 @@ def _assert_bounded(client: Client, scraper: Scraper, bearer: str) -> None:
     assert after - before == set()
     leaks = ("chosen", "192.0.2.", "127.0.0.1", "secret", bearer)
     assert [sample for sample in after for leak in leaks if leak in sample] == []
+
+
+def _assert_shown(box: Box, client: Client) -> None:
+    """`top` shows the same counts, and the models with their latencies."""
+    figures = json.loads(ctl(box, "top", "--once", "--interval", "0.5", "--json"))["figures"]
+    statuses = {status: rate["total"] for status, rate in figures["statuses"].items() if rate["total"]}
+    assert statuses == client.statuses
+    tokens = [figures[name]["total"] for name in ("input_tokens", "output_tokens")]
+    assert tokens == [client.tokens["prompt_tokens"], client.tokens["completion_tokens"]]
+    models = {each["model"]: each for each in figures["models"]}
+    assert models.keys() == {"answers", "throttled", "other"}
+    answers, throttled = models["answers"], models["throttled"]
+    assert answers["latency"]["p95"] >= answers["latency"]["p50"] > 0
+    assert answers["first_token"]["p50"] > 0
+    assert (answers["errors"]["total"], throttled["errors"]["total"]) == (0, throttled["requests"]["total"])
 
 
 def _assert_no_stale_gauges(box: Box, scraper: Scraper) -> None:
