@@ -94,6 +94,18 @@ def test_only_the_policy_is_printed(here: Path, capsys: pytest.CaptureFixture[st
     assert any(":eu-west-1:*:inference-profile/eu.anthropic." in arn for arn in policy["Statement"][0]["Resource"])
 
 
+def test_policy_for_the_cloudwatch_agent(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--with cloudwatch adds the statements of the agent in the region of the models, also if no model is called."""
+    plain, _ = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml")
+    more, _ = ask(capsys, "iam-policy", "--offline", "-c", "./mine.yml", "--with", "cloudwatch")
+    before, after = (json.loads(each)["Statement"] for each in (plain, more))
+    assert after[: len(before)] == before
+    assert [each["Sid"] for each in after[len(before) :]] == ["WriteLogs", "ListLogGroups", "PutMetrics"]
+    assert after[len(before)]["Resource"] == ["arn:aws:logs:eu-west-1:*:log-group:/litellm/*"]
+    only, _ = ask(capsys, "iam-policy", "-c", "demo.yml", "--with", "cloudwatch")
+    assert len(json.loads(only)["Statement"]) == 3
+
+
 def test_guardrails_by_variables(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A guardrail's name and region may be references, as in LiteLLM's examples, and the policy has their values."""
     own = "{guardrailIdentifier: os.environ/OURS, guardrailVersion: '1'}"

@@ -15,7 +15,7 @@ import pytest
 from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
 
-from litellm_systemd.aws.policy import build_grant, build_policy
+from litellm_systemd.aws.policy import build_cloudwatch, build_grant, build_policy
 from litellm_systemd.bedrock.models import PROFILES, REGIONS, profile
 from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.errors import InputError
@@ -121,6 +121,14 @@ def test_bedrock_policy(region: str, name: str) -> None:
     printed = build_policy(tuple(grant for grant in grants if grant is not None))["Statement"]
     written = statements(read_stack(SOURCE, region))["bedrock"]
     assert sorted(set(rights(written))) == sorted(set(rights(printed)))
+
+
+def test_cloudwatch_only_on_request() -> None:
+    """With CloudWatch=yes the role has what `litellmctl iam-policy --with cloudwatch` adds, and otherwise not."""
+    assert "cloudwatch" not in statements(read_stack(SOURCE))
+    written = statements(read_stack({**SOURCE, "CloudWatch": "yes"}))["cloudwatch"]
+    printed = build_cloudwatch("us-east-1", account=ACCOUNT)
+    assert sorted(rights(written)) == sorted(rights(printed))
 
 
 def rights(statements: Any) -> Iterator[tuple[str, str, str]]:

@@ -14,6 +14,7 @@ import yaml
 
 from litellm_systemd.aws.policy import (
     APPLY_GUARDRAIL,
+    build_cloudwatch,
     build_grant,
     build_guardrail,
     build_policy,
@@ -100,6 +101,23 @@ def _actions_on(arn: str) -> set[str]:
     kinds = parliament.get_resource_type_matches_from_arn(arn.replace(":bedrock:::", ":bedrock:*::"))
     matches = parliament.get_privilege_matches_for_resource_type(kinds)
     return {f"{match['privilege_prefix']}:{match['privilege_name']}" for match in matches}
+
+
+def test_the_cloudwatch_agent_writes_its_own_groups_only() -> None:
+    """Actions, condition keys and types of ARN exist at AWS; the agent can write the gateway's log groups and
+    namespace of metrics, and no other.
+    """
+    policy = build_policy((), more=build_cloudwatch("eu-west-1", account="123456789012"))
+    found = parliament.analyze_policy_string(json.dumps(policy)).findings
+    assert [str(finding) for finding in found if finding.issue != "RESOURCE_MISMATCH"] == []
+    group = "arn:aws:logs:eu-west-1:123456789012:log-group:"
+    for action in ("logs:CreateLogGroup", "logs:PutRetentionPolicy"):
+        assert allows(policy, action, f"{group}/litellm/journal")
+        assert not allows(policy, action, f"{group}/aws/lambda/other")
+    assert allows(policy, "logs:PutLogEvents", f"{group}/litellm/journal:log-stream:i-1")
+    assert not allows(policy, "logs:PutLogEvents", f"{group}/litellm/journal:log-stream:i-1".replace("eu", "us"))
+    assert allows(policy, "cloudwatch:PutMetricData", "*", **{"cloudwatch:namespace": "LiteLLM"})
+    assert not allows(policy, "cloudwatch:PutMetricData", "*", **{"cloudwatch:namespace": "AWS/EC2"})
 
 
 def test_parliament_finds_mistakes() -> None:

@@ -1,4 +1,4 @@
-"""Build the IAM policy with exactly the permissions that a configuration needs. Pure.
+"""Build the IAM policy with exactly the permissions that a configuration, and the CloudWatch agent, need. Pure.
 
 Source: the user guide of Bedrock, "Geographic cross-Region inference" and "Global cross-Region inference". A call
 needs permissions for the inference profile, and for the foundation models behind it in each region that AWS may route
@@ -31,6 +31,19 @@ READ_QUOTAS = ("servicequotas:GetAWSDefaultServiceQuota", "servicequotas:ListSer
 
 #: For secrets that are kept in AWS.
 READ_SECRET, READ_PARAMETER, DECRYPT = "secretsmanager:GetSecretValue", "ssm:GetParameter", "kms:Decrypt"
+
+#: For the CloudWatch agent with configs/cloudwatch: the log groups that it writes, and the namespace of its metrics.
+LOG_GROUPS, METRICS_NAMESPACE = "/litellm/", "LiteLLM"
+#: For these log groups (CloudWatch user guide, "Prerequisites" of the agent: the policy CloudWatchAgentServerPolicy).
+WRITE_LOGS = (
+    "logs:CreateLogGroup",
+    "logs:CreateLogStream",
+    "logs:DescribeLogStreams",
+    "logs:PutLogEvents",
+    "logs:PutRetentionPolicy",
+)
+#: AWS allows the first for all log groups of a region, and the second without a resource.
+LIST_LOG_GROUPS, PUT_METRICS = "logs:DescribeLogGroups", "cloudwatch:PutMetricData"
 
 Document = dict[str, Any]
 
@@ -100,15 +113,28 @@ def build_policy(
     references: tuple[SecretReference, ...] = (),
     *,
     account: str = "*",
+    more: Iterable[Document] = (),
 ) -> Document:
     """Return the policy document, with separate statements for the queries of `models`, `doctor` and `iam-policy`.
 
-    `references` are the secrets that the service reads, `account` is the AWS account of those without an ARN.
+    `references` are the secrets that the service reads, `account` is the AWS account of those without an ARN, `more`
+    are statements for other programs than the service.
     """
     guarding = _allow("ApplyGuardrails", (APPLY_GUARDRAIL,), guardrails)
     counting = _allow("CountTokens", (COUNT,), _models_here(grants))
     calling = [*_calling(grants), *counting, *guarding, *_secrets(references, account)]
-    return {"Version": "2012-10-17", "Statement": [*calling, *_reading(grants)]}
+    return {"Version": "2012-10-17", "Statement": [*calling, *_reading(grants), *more]}
+
+
+def build_cloudwatch(region: str | None, *, account: str = "*") -> list[Document]:
+    """Return the statements that the CloudWatch agent needs for the files in configs/cloudwatch."""
+    groups = f"arn:{partition(region or '')}:logs:{region or '*'}:{account}:log-group:"
+    in_namespace: Document = {"StringEquals": {"cloudwatch:namespace": METRICS_NAMESPACE}}
+    return [
+        *_allow("WriteLogs", WRITE_LOGS, (f"{groups}{LOG_GROUPS}*",)),
+        *_allow("ListLogGroups", (LIST_LOG_GROUPS,), (f"{groups}*",)),
+        *_allow("PutMetrics", (PUT_METRICS,), ("*",), in_namespace),
+    ]
 
 
 def _secrets(references: tuple[SecretReference, ...], account: str) -> Iterator[Document]:

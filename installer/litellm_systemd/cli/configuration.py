@@ -136,11 +136,20 @@ def models(env_file: Path | None, config: str | None, offline: bool) -> Report:
 @_offline_option
 @click.option("--region", help="Use this AWS region if nothing else names one.")
 @click.option("--account", metavar="NUMBER", help="Write ARNs for this AWS account only.")
+@click.option(
+    "--with", "agents", type=click.Choice(["cloudwatch"]), multiple=True, help="Add the permissions of its agent."
+)
 @click.option("--json", "form", flag_value="json", default=True, help="Print the policy document (default).")
 @click.option("--terraform", "form", flag_value="terraform", help="Print a Terraform resource.")
 @click.option("--cloudformation", "form", flag_value="cloudformation", help="Print a CloudFormation template.")
 def iam_policy(
-    env_file: Path | None, config: str | None, offline: bool, region: str | None, account: str | None, form: str
+    env_file: Path | None,
+    config: str | None,
+    offline: bool,
+    region: str | None,
+    account: str | None,
+    agents: tuple[str, ...],
+    form: str,
 ) -> None:
     """Print the IAM policy that a configuration needs.
 
@@ -151,7 +160,7 @@ def iam_policy(
     from litellm_systemd.commands import bedrock
 
     request = replace(request_of(layout_of(), env_file, config), region=region)
-    report = bedrock.iam_policy(request, form, offline=offline, account=account)
+    report = bedrock.iam_policy(request, form, offline=offline, account=account, cloudwatch=bool(agents))
     for note in report.notes:
         say(note)
     if report.data["text"]:

@@ -12,6 +12,7 @@ from litellm_systemd.aws.client import BedrockCatalogue, ask_bedrock, query_life
 from litellm_systemd.aws.credentials import callers
 from litellm_systemd.aws.policy import (
     Grant,
+    build_cloudwatch,
     build_grant,
     build_guardrail,
     build_policy,
@@ -183,7 +184,14 @@ class _Subject:
     served: tuple[ServedModel, ...]
 
 
-def iam_policy(request: Request, form: str = "json", *, offline: bool = False, account: str | None = None) -> Report:
+def iam_policy(
+    request: Request,
+    form: str = "json",
+    *,
+    offline: bool = False,
+    account: str | None = None,
+    cloudwatch: bool = False,
+) -> Report:
     """The policy for a configuration. `data["text"]` is its text, the notes are for the user.
 
     The text is empty if the configuration needs no policy: IAM takes none without statements.
@@ -193,6 +201,7 @@ def iam_policy(request: Request, form: str = "json", *, offline: bool = False, a
         form: one of FORMS.
         offline: do not query Bedrock for the models and regions of a profile.
         account: the AWS account number for the ARNs; without it they match any account.
+        cloudwatch: add what the CloudWatch agent needs.
 
     Raises:
         UsageError: `account` is no account number.
@@ -205,10 +214,14 @@ def iam_policy(request: Request, form: str = "json", *, offline: bool = False, a
     answers = {} if offline else _query_bedrock(subject)
     grants = tuple(_grants(subject, answers, account or "*"))
     references = find_references(subject.environ)
-    if not grants and not references:
+    regions = (*(subject.environ.get(name) for name in REGION_VARIABLES), *(grant.region for grant in grants))
+    region = next(filter(None, regions), None)
+    more = build_cloudwatch(region, account=account or "*") if cloudwatch else []
+    if not grants and not references and not more:
         title = f"{subject.gateway.source} calls no model on Bedrock and needs no policy"
         return Report(title, notes=(f"{title}.",), data={"policy": None, "text": ""})
-    policy = build_policy(grants, tuple(_guardrails(subject, account or "*")), references, account=account or "*")
+    guardrails = tuple(_guardrails(subject, account or "*"))
+    policy = build_policy(grants, guardrails, references, account=account or "*", more=more)
     return Report(
         f"the policy for {subject.gateway.source}",
         notes=tuple(_notes(subject, answers)),
