@@ -112,7 +112,7 @@ def attempts(box: Box) -> set[str]:
 def test_failed_attempt_is_kept(shared_box: Box) -> None:
     """After a failure everything is as before, the service continues, and error, plan, journal and files are kept."""
     refuse_start(shared_box)
-    before, earlier = snapshot(shared_box), attempts(shared_box)
+    before, earlier, main = snapshot(shared_box), attempts(shared_box), state(shared_box)["MainPID"]
     write_env(shared_box, "REFUSE=1\n")
     done = shared_box.run(
         ("litellmctl", "install", "--env-file", "/root/.env"), check=False, timeout=300, cwd="/root"
@@ -124,7 +124,7 @@ def test_failed_attempt_is_kept(shared_box: Box) -> None:
     assert f"/var/lib/litellm-systemd/failed/{attempt}" in done.stderr
     kept = shared_box.run(("ls", f"/var/lib/litellm-systemd/failed/{attempt}")).stdout.split()
     assert kept == ["error.txt", "etc-litellm-litellm.env", "journal.txt"]
-    assert chat(shared_box) == 200
+    assert (chat(shared_box), state(shared_box)["MainPID"]) == (200, main)
     assert not shared_box.exists("/var/lib/litellm-systemd/journal")
     mend_start(shared_box)
 
@@ -185,10 +185,10 @@ def test_python_files_are_part_of_a_change(shared_box: Box) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_install_is_undone(shared_box: Box, number: int, code: int) -> None:
-    """A signal during an install undoes all changes; the service continues, and the exit code is that of
-    the signal.
+    """A signal during an install undoes all changes; the service continues as the same process, and the exit code is
+    that of the signal.
     """
-    before, secret = snapshot(shared_box), key(shared_box)
+    before, secret, main = snapshot(shared_box), key(shared_box), state(shared_box)["MainPID"]
     write_env(shared_box, "MINE=1\n")
     script = "import os, sys, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
     script += "os.execv('/usr/local/bin/litellmctl', ['litellmctl', 'install', '--env-file', '/root/.env'])"
@@ -203,7 +203,7 @@ def test_interrupted_install_is_undone(shared_box: Box, number: int, code: int) 
     assert run.wait(timeout=300) == code
     assert (second.returncode, f"(pid {holder['pid']})" in second.stderr) == (75, True), second.stderr
     assert snapshot(shared_box) == before
-    assert chat(shared_box, bearer=secret) == 200
+    assert (chat(shared_box, bearer=secret), state(shared_box)["MainPID"]) == (200, main)
     assert "nothing differs from what was installed" in ctl(shared_box, "diff")
 
 

@@ -16,7 +16,7 @@ from litellm_systemd.install.undo_log import UndoLog, read_undo_log
 
 HOST = HostState(
     files={"/etc/litellm/litellm.env": FileState("/etc/litellm/litellm.env", b"KEY=secret")},
-    units={"litellm.service": UnitState("litellm.service", "loaded", "active", "enabled")},
+    units={"litellm.service": UnitState("litellm.service", "loaded", "active", "enabled", invocation="4f0e")},
     user_exists=True,
 )
 STEPS = (Action(Verb.WRITE, "/etc/litellm/litellm.env", "changed"), Action(Verb.RESTART, "litellm.service"))

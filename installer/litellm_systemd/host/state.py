@@ -85,7 +85,10 @@ def folder(path: str, mode: int, owner: str = "root", group: str = "root") -> Fi
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """The state of one unit in systemd's terms (org.freedesktop.systemd1(5)); empty where it was not queried."""
+    """The state of one unit in systemd's terms (org.freedesktop.systemd1(5)); empty where it was not queried.
+
+    `invocation` is another one after each start of the unit, and the same one after a reload.
+    """
 
     name: str
     load: str = "not-found"
@@ -93,6 +96,7 @@ class UnitState:
     enabled: str = ""
     fragment: str = ""
     need_reload: bool = False
+    invocation: str = ""
 
     @property
     def is_active(self) -> bool:

@@ -89,7 +89,8 @@ class Systemctl:
         if not self.layout.is_host:
             answer = run(self._argv("is-enabled", unit), check=False)
             return UnitState(unit, enabled=answer.stdout.strip())
-        found = self.show(unit, "LoadState", "ActiveState", "UnitFileState", "FragmentPath", "NeedDaemonReload")
+        names = ("LoadState", "ActiveState", "UnitFileState", "FragmentPath", "NeedDaemonReload", "InvocationID")
+        found = self.show(unit, *names)
         return unit_state_of(unit, found)
 
     def job_state(self, unit: str) -> tuple[str, bool]:
@@ -227,6 +228,7 @@ def unit_state_of(unit: str, found: Mapping[str, str]) -> UnitState:
         enabled=found.get("UnitFileState", ""),
         fragment=found.get("FragmentPath", ""),
         need_reload=found.get("NeedDaemonReload") == "yes",
+        invocation=found.get("InvocationID", ""),
     )
 
 

@@ -362,13 +362,30 @@ def _undo_steps(
     failed: tuple[Action, InstallerError] | None = None
     for action in plan_rollback(executor.layout, taken, host).actions:
         try:
-            take(executor, action)
+            take(executor, _without_restart(executor, action, host))
         except InstallerError as error:
             executor.say(f"undo failed: {error.message}")
             failed = failed or (action, error)
     if failed is None or failed[0].verb in _SERVICE_VERBS:
         _forget(executor.layout, taken)
     return failed
+
+
+def _without_restart(executor: Executor, action: Action, host: HostState) -> Action:
+    """The step of an undo, but a reload in place of a restart if the service still runs as before the change.
+
+    That is so if the standby did not become ready, or a signal arrived before it did. The standby has the variables
+    of the change and must not serve during a later restart. A worker that was replaced meanwhile has read the changed
+    configuration.
+    """
+    before, systemctl = host.unit(contract.SERVICE).invocation, executor.systemctl
+    if (action.verb, action.target) != (Verb.RESTART, contract.SERVICE) or not before:
+        return action
+    is_settled = systemctl.job_state(contract.SERVICE) == ("active", False)
+    if not is_settled or systemctl.unit_state(contract.SERVICE).invocation != before:
+        return action
+    stop_left_over(systemctl)
+    return Action(Verb.RELOAD, contract.SERVICE)
 
 
 def _finish(layout: Layout, taken: tuple[Action, ...], manifest: str) -> None:

@@ -109,7 +109,13 @@ def _unfinished(lines: list[Any]) -> Unfinished:
 
 def _host_facts(host: HostState) -> dict[str, Any]:
     units = {
-        name: {"load": unit.load, "active": unit.active, "enabled": unit.enabled} for name, unit in host.units.items()
+        name: {
+            "load": unit.load,
+            "active": unit.active,
+            "enabled": unit.enabled,
+            "invocation": unit.invocation,
+        }
+        for name, unit in host.units.items()
     }
     return {"paths": sorted(host.files), "units": units, "user": host.user_exists}
 
@@ -123,4 +129,10 @@ def _read_host(facts: Mapping[str, Any]) -> HostState:
 
 
 def _read_unit(name: str, facts: Mapping[str, Any]) -> UnitState:
-    return UnitState(name, load=str(facts["load"]), active=str(facts["active"]), enabled=str(facts["enabled"]))
+    return UnitState(
+        name,
+        load=str(facts["load"]),
+        active=str(facts["active"]),
+        enabled=str(facts["enabled"]),
+        invocation=str(facts.get("invocation", "")),  # an earlier version does not write it
+    )
