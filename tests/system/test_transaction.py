@@ -259,9 +259,36 @@ def test_interrupted_restart(shared_box: Box) -> None:
     assert state(box)["MainPID"] != before
 
 
-def test_interrupted_start(shared_box: Box) -> None:
-    """A signal during `start` does not cancel it: litellmctl says that systemd completes the start."""
-    ctl(shared_box, "stop")
-    code, messages = interrupt(shared_box, "start", signal.SIGTERM, "litellm.service", "activating")
-    assert (code, "systemd completes the start." in messages) == (143, True), messages
-    await_end(shared_box)
+_HOLD, _HELD = "/etc/systemd/system/litellm.service.d/hold.conf", "/run/held"
+
+
+def test_interrupted_reload_stop_and_start(shared_box: Box) -> None:
+    """A signal during `reload`, `stop`, `start` or `doctor --fix` does not cancel it: litellmctl says that systemd
+    completes it. The next run continues from there.
+    """
+    box = shared_box
+    hold = f"/bin/sh -c 'while test -e {_HELD}; do sleep 0.1; done'"
+    box.write(_HOLD, f"[Service]\nExecReload={hold}\nExecStop={hold}\n")
+    box.systemctl("daemon-reload")
+    moments = (
+        ("reload", signal.SIGINT, 130, "reloading"),
+        ("stop", signal.SIGTERM, 143, "deactivating"),
+        ("start", signal.SIGTERM, 143, "activating"),
+    )
+    for verb, number, code, moment in moments:
+        box.write(_HELD, "")
+        found, messages = interrupt(box, verb, number, "litellm.service", moment)
+        box.run(("rm", _HELD))
+        assert (found, f"systemd completes the {verb}." in messages) == (code, True), messages
+        box.wait_until(lambda: "ing" not in state(box)["ActiveState"], 120, f"the {verb} is complete")
+        assert state(box)["ActiveState"] == ("inactive" if verb == "stop" else "active")
+    box.run(("rm", _HOLD))
+    box.systemctl("daemon-reload")
+    assert chat(box) == 200
+
+    box.run(("chmod", "0700", "/etc/litellm/configs"))
+    box.run(("systemctl", "restart", "litellm"), check=False)
+    code, messages = interrupt(box, "doctor --fix", signal.SIGINT, "litellm.service", "activating")
+    assert code == 130, messages
+    await_end(box)
+    assert json.loads(ctl(box, "doctor", "--fix", "--json"))["data"]["fixed"] == []
