@@ -12,12 +12,12 @@ os.environ.pop("COLUMNS", None)
 #: Tests of half a minute and more, the longest first: the last ones to run must be short, or a worker goes through
 #: them alone. Some of the first need no installed image, and run while another worker makes it.
 _LONGEST = (
+    "test_doctor.py",
     "test_releases.py::test_upgrades_and_rollbacks_under_load",
     "test_quickstart.py",
     "test_ec2.py",
     "test_upgrade_from_earlier.py",
     "test_transaction.py::test_killed_install_converges_under_load",
-    "test_doctor.py",
     "test_rehearse.py",
     "test_transaction.py::test_killed_switch_converges_under_load",
     "test_bedrock.py",

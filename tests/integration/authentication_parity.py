@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.integration.runtime_service import coverage_variables
+
 KEY = "sk-right-0123456789abcdef"
 WRONG = "sk-wrong-fedcba9876543210"
 #: Stands in a header for the token that LiteLLM's sign-in gives to an administrator.
@@ -110,7 +112,7 @@ class LiteLLM:
 def run_litellm() -> Iterator[LiteLLM]:
     """Run the process until the block ends."""
     environ = {"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir(), "AWS_EC2_METADATA_DISABLED": "true"}
-    environ |= {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_START"}
+    environ |= coverage_variables()
     argv = (sys.executable, "-m", "tests.integration.authentication_parity")
     root = Path(__file__).parents[2]
     with subprocess.Popen(argv, env=environ, cwd=root, text=True, stdin=-1, stdout=-1, stderr=-3) as process:

@@ -21,6 +21,7 @@ KEY = "sk-test-0123456789abcdef"
 #: Seconds. With nine processes for each processor, an import of LiteLLM took over a minute.
 DEADLINE = 180.0
 
+_UNTRACED = Path(__file__).parents[1] / "untraced"
 #: The prefix of datagrams of the test itself.
 _MARK = "MARK="
 #: Starts the runtime like systemd: the socket is descriptor 3, LISTEN_PID is the pid of the process
@@ -59,11 +60,17 @@ def wait_for(what: str, probe: Callable[[], Any], seconds: float = DEADLINE) -> 
     return value
 
 
+def coverage_variables() -> dict[str, str]:
+    """Variables with which coverage measures a process that imports LiteLLM, if test.sh measures it."""
+    config = os.environ.get("COVERAGE_PROCESS_START")
+    return {"COVERAGE_PROCESS_START": config, "PYTHONPATH": str(_UNTRACED)} if config else {}
+
+
 def environment(**more: str) -> dict[str, str]:
     """The environment of a service, which inherits only PATH."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "COVERAGE_PROCESS_START")}
     return {
-        **kept,
+        "PATH": os.environ["PATH"],
+        **coverage_variables(),
         "HOME": tempfile.gettempdir(),
         "LITELLM_MASTER_KEY": KEY,
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -256,6 +256,8 @@ def kill_at_steps(root: Path, *commands: list[str], stride: int, signals: list[i
             )
         ],
         "warm": [*commands[0], "--dry-run"],
+        "release": str(root / "opt/litellm-systemd/current"),
+        "primes": True,
         "stride": stride,
         "first": 1,
         "alternate": False,

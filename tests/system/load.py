@@ -20,9 +20,9 @@ STREAMS = 8
 #: `service.end_streams` ends.
 EVENTS = 20
 ENDLESS = 3600
-#: Seconds between two chats of a client. 16 clients then take half a processor: most of the others is for the process
-#: that starts, so that a test waits less for it.
-PAUSE = 0.25
+#: Seconds between two chats of a client. 16 clients then take a quarter of a processor: most of the others is for the
+#: process that starts, so that a test waits less for it.
+PAUSE = 0.5
 #: For tests of minutes.
 LONG_PAUSE = 1.0
 #: Seconds: longer than any restart with its drain, so that waiting does not count as a failure.

@@ -159,7 +159,7 @@ def test_credentials_rotate_under_load(instance: Box) -> None:
     try:
         before = use_role(instance)
         first = len(control_fakes(instance, "metadata")["issued"])
-        with loaded(instance, clients=8, pause=0.01) as load:
+        with loaded(instance, clients=8, pause=0.2) as load:
             instance.wait_until(
                 lambda: len(control_fakes(instance, "metadata")["issued"]) >= first + ROTATIONS,
                 120,

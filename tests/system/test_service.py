@@ -31,7 +31,7 @@ def wait_for_failure(box: Box) -> None:
 
 
 def test_ready_when_systemctl_returns(installed_box: Box) -> None:
-    """The first request after `systemctl start` returns gets 200, ten times out of ten.
+    """The first request after `systemctl start` returns gets 200, each time.
 
     After `systemctl stop` the port refuses connections and stays closed, although clients keep connecting.
     """
@@ -42,11 +42,11 @@ def test_ready_when_systemctl_returns(installed_box: Box) -> None:
     stopped = installed_box.systemctl("is-active", "litellm", "litellm.socket", check=False)
     assert stopped == "inactive\ninactive"
     answers = []
-    for _ in range(10):
+    for _ in range(3):
         installed_box.systemctl("stop", "litellm")
         installed_box.systemctl("start", "litellm")
         answers.append(chat(installed_box, bearer=secret))
-    assert answers == [200] * 10
+    assert answers == [200] * 3
 
 
 def test_healthy_run_logs_no_error(installed_box: Box) -> None:

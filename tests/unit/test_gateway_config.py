@@ -404,9 +404,10 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 def test_a_value_of_another_type_never_crashes_lint(case: dict[str, Any]) -> None:
     """With any value replaced by one of another type, a configuration is linted or rejected by the reader's error."""
     document = yaml.safe_load(case["config"])
-    for container, key in places(document):
+    for turn, (container, key) in enumerate(places(document)):
         kept = container[key]
-        for odd in ODD_VALUES:
+        # All of them in all places take a minute.
+        for odd in ODD_VALUES[turn % 3 :: 3]:
             container[key] = odd
             assert "f.yml" in outcome(yaml.dump(document, Dumper=DUMPER))
         container[key] = kept
