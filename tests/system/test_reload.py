@@ -55,7 +55,11 @@ BAD = (
     ),
     with_callback("raises", "no such table", "raise RuntimeError('no such table')\n"),
     with_callback("dies", "was killed by SIGKILL before it was ready", "import os\nos.kill(os.getpid(), 9)\n"),
-    with_callback("hangs", "not ready after START_TIMEOUT=45 s", "import time\ntime.sleep(3600)\n"),
+    with_callback(
+        "hangs",
+        "not ready after START_TIMEOUT=45 s; still running: time.sleep (/etc/litellm/hangs.py:2)",
+        "import time\ntime.sleep(3600)\n",
+    ),
 )
 
 

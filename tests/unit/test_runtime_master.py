@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from litellm_systemd.errors import InputError
-from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity
+from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity, Frame
 from litellm_systemd.runtime.channel import Drained, Environment, Heartbeat, Message, StartFailed, open_channel
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import master as module
@@ -349,6 +349,21 @@ def test_start_timeout(world: World) -> None:
     assert world.exited
     assert world.master._exit_code == 75
     assert "START_TIMEOUT=180" in world.master._fatal_error
+
+
+def test_start_that_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status and the error of a start that hangs name the line of the user's code that it waits in."""
+    frame = Frame("/etc/litellm/mine.py", 3, "<module>")
+    monkeypatch.setattr(Activity, "read_stack", lambda _self: (Frame("<frozen x>", 1, "f"), frame))
+    world.tick(1)
+    seen = {status.render_status(world.master)}
+    for _ in range(181):
+        world.tick(1)
+        seen.add(status.render_status(world.master))
+    world.settle()
+    text = "; still running: <module> (/etc/litellm/mine.py:3)"
+    assert {"starting 2 workers", f"starting 2 workers{text}"} <= seen
+    assert world.master._fatal_error == f"not ready after START_TIMEOUT=180 s{text}"
 
 
 def test_no_worker_can_start(world: World) -> None:

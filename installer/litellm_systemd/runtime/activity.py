@@ -58,9 +58,12 @@ class Activity:
 
     # In the worker.
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Record the requests of this loop from now on, and write the stack on `STACK_SIGNAL`."""
+    def register(self) -> None:
+        """Write the stack on `STACK_SIGNAL` from now on, whose default action would end the process."""
         faulthandler.register(STACK_SIGNAL, file=self._stack, all_threads=False)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Record the requests of this loop from now on."""
         loop.set_task_factory(self._create_task)
 
     async def record(self, scope: Any, serving: Coroutine[Any, Any, None]) -> None:

@@ -69,7 +69,7 @@ class BlockLog:
         if frame is None or (block.is_short and not frame.is_own):
             return
         where = f"{frame.path}:{frame.line} in {frame.function}"
-        place = self._places.setdefault(where, _Place(where, _find_call(frame, texts)))
+        place = self._places.setdefault(where, _Place(where, find_call(frame, texts)))
         place.request = block.request
         place.count += 1
         place.killed += block.killed
@@ -110,7 +110,7 @@ def find_cause(stack: Sequence[Frame]) -> Frame | None:
     return next((frame for frame in stack if frame.is_own), stack[0])
 
 
-def _find_call(frame: Frame, texts: Mapping[str, str]) -> str:
+def find_call(frame: Frame, texts: Mapping[str, str]) -> str:
     """What the line of a frame calls, such as `time.sleep`; empty if that is not known."""
     lines = texts.get(frame.path, "").splitlines()
     found = _CALL.search(lines[frame.line - 1]) if 0 < frame.line <= len(lines) else None

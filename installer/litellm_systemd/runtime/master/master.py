@@ -407,8 +407,8 @@ class Master:
         if self.current is not None and self.candidate is None and self.reloads.begin():
             self._begin_reload()
         if self.candidate is not None and now > self._start_deadline:
-            late = f"not ready after START_TIMEOUT={self.options.start_timeout:g} s"
-            self._reject(self.candidate, self.candidate.start_error or late, ExitCode.TEMPORARY)
+            late = f"not ready after START_TIMEOUT={self.options.start_timeout:g} s{self.candidate.obstacle}"
+            self._reject(self.candidate, late, ExitCode.TEMPORARY)
         self._notifier.status(self._fatal_error or status.render_status(self))
         # During a start or stop no worker may be responsive. TimeoutStartSec= and TimeoutStopSec= limit those.
         if self.current is None or self.current.is_responsive(now, self.options.hang_limit):

@@ -80,7 +80,8 @@ def render_status(master: MasterState) -> str:
         inflight = _count_inflight(master.workers)
         return f"draining: {render_count(inflight, 'request')} in flight" if inflight else "stopping"
     if master.current is None:
-        return f"starting {render_count(master.options.workers, 'worker')}"
+        obstacle = master.candidate.obstacle if master.candidate else ""
+        return f"starting {render_count(master.options.workers, 'worker')}{obstacle}"
     parts = [_render_serving(master, master.current)]
     if master.options.mock_testing and master.options.trial_socket is None:
         parts.append(f"{ALLOW_MOCK_TESTING.name} is on: every client can make models fail")

@@ -11,7 +11,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -19,7 +19,7 @@ from litellm_systemd.env.variables import WORKER_MEMORY_LIMIT
 from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity, render_record, render_stack
 from litellm_systemd.runtime.channel import Channel, Heartbeat, Message, Serve, open_channel
 from litellm_systemd.runtime.journal import Journal
-from litellm_systemd.runtime.master.blocks import Block
+from litellm_systemd.runtime.master.blocks import Block, find_call, find_cause
 from litellm_systemd.runtime.master.event_loop import EventLoop, signals_blocked
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
@@ -29,6 +29,8 @@ from litellm_systemd.runtime.worker.worker import Job, reset_process, run
 _STACK_DUMP_TIME = 1.0
 #: Seconds without a heartbeat after which the stack of a worker is read. Workers send one each second.
 _LATE = 1.5
+#: Seconds of a start after which the stack of the worker is read, again and again.
+_SLOW_START = 10.0
 #: The share of the hang limit after which a blocked worker gets a line in the journal.
 _BLOCKED_SHARE = 1 / 2
 
@@ -81,6 +83,8 @@ class WorkerHandle:
         self._blocks: list[Block] = []
         #: The request that ran when the heartbeat was late, once the stack was requested.
         self._late: bytes | None = None
+        #: When the stack of the starting worker was last requested.
+        self._start_seen_at = now
 
     def __str__(self) -> str:
         return f"worker {self.slot} (pid {self.pid})"
@@ -171,7 +175,10 @@ class WorkerHandle:
 
     def _observe_progress(self, now: float, hang_limit: float) -> str:
         if self.phase is Phase.STARTING:
-            return ""  # it has no handler of the signal yet
+            if now - self._start_seen_at > _SLOW_START:
+                self._start_seen_at = now
+                self._request_stack()
+            return ""
         if (record := self.activity.read()) != self._record:
             self._record, self.progress_at = record, now
         if self._blocked is None:
@@ -195,6 +202,19 @@ class WorkerHandle:
 
     def _add_block(self, seconds: float, record: bytes, *, killed: bool = False, is_short: bool = False) -> None:
         self._blocks.append(Block(seconds, render_record(record), self.activity.read_stack(), killed, is_short))
+
+    def find_obstacle(self, texts: Mapping[str, str]) -> str:
+        """What a slow start waits for, such as "time.sleep (/etc/litellm/mine.py:3)"; empty if it is unknown.
+
+        `texts` holds the Python files of the configuration, by path.
+        """
+        if self.phase is not Phase.STARTING or self._start_seen_at == self.started_at:
+            return ""
+        stack = self.activity.read_stack()
+        frame = find_cause(stack)
+        if frame is None or not frame.is_own:
+            return render_stack(stack) if frame else ""
+        return f"{find_call(frame, texts) or frame.function} ({frame.path}:{frame.line})"
 
     def take_blocks(self) -> list[Block]:
         """The blocks of the event loop that have ended since the last call."""
@@ -270,6 +290,7 @@ def _run_child(
     code = 1
     try:
         reset_process()
+        activity.register()
         for close in close_inherited:
             close()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -335,6 +356,13 @@ class Generation:
     def accepts_connections(self) -> bool:
         """Whether any worker, a draining one included, last reported that it accepts connections."""
         return any(worker.heartbeat.serving for worker in self.workers)
+
+    @property
+    def obstacle(self) -> str:
+        """Why a start takes so long, to be appended to a sentence; empty if it does not, or if that is unknown."""
+        found = [worker.find_obstacle(self.configuration.texts) for worker in self.workers]
+        waits = [f"; still running: {each}" for each in found if each]
+        return f"; cannot start a worker: {self.start_error}" if self.start_error else "".join(waits[:1])
 
     def count(self, phase: Phase) -> int:
         """The number of workers in a phase."""
