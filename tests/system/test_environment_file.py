@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from litellm_systemd.env.dotenv import check_assignment
-from litellm_systemd.env.environment_file import parse_environment_file
+from litellm_systemd.env.environment_file import read_environment_text
 from litellm_systemd.env.settings import Dotenv, build_settings, parse_dotenv
 from litellm_systemd.errors import InputError
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.render import render_environment
 
 UNIT = """[Unit]
@@ -89,7 +91,8 @@ def test_service_gets_the_mapping(dump: Box, environment: dict[str, str]) -> Non
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_edits_are_read_as_systemd_reads_them(dump: Box, text: str) -> None:
     """A file that was edited by hand is read as systemd reads it."""
-    ours = {name: value for name, value in parse_environment_file(text).items() if name.startswith("X")}
+    found = read_environment_text(text, Systemctl(Layout()).version()).values
+    ours = {name: value for name, value in found.items() if name.startswith("X")}
     assert carried(dump, text) == ours
 
 

@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_systemd.env.dotenv import check_assignment, quote, render_assignments
-from litellm_systemd.env.environment_file import parse_environment_file, read_environment_text
+from litellm_systemd.env.environment_file import (
+    parse_environment_file,
+    read_environment_bytes,
+    read_environment_text,
+)
 from litellm_systemd.errors import InputError
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True)
@@ -78,7 +82,7 @@ def test_not_text(value: str) -> None:
     [
         ('A="1\nPORT="4000"\nB=2\n', 1, "A has no closing quote and goes on to line 2; PORT", ("PORT",)),
         ("B=2\n\nA='1\nPORT=4000\n", 3, "A has no closing quote", ("PORT",)),
-        ('A="1\n', 1, "A has no closing quote", ()),
+        ('A="1', 1, "A has no closing quote", ()),
         ("A=C:\\\nPORT=4000\n", 1, "A ends with a backslash", ("PORT",)),
         ("# C:\\\nPORT=4000\n", 1, "the comment ends with a backslash", ("PORT",)),
         ("B=2\nexport A=1\n", 2, "'export' makes the name of A invalid", ("A",)),
@@ -92,9 +96,23 @@ def test_not_text(value: str) -> None:
 )
 def test_faults(text: str, line: int, said: str, lost: tuple[str, ...]) -> None:
     """A line that systemd reads differently from how it looks is found, with the variables that are lost."""
-    (fault,) = read_environment_text(text).faults
-    assert (fault.line, fault.lost) == (line, lost)
+    (fault,) = read_environment_text(text, 253).faults
+    assert (fault.line, fault.lost, fault.is_harmful) == (line, lost, bool(lost))
     assert said in fault.text
+
+
+def test_unclosed_quote_in_the_last_line() -> None:
+    """An unclosed quote in the last line adds the end of the line to the value: no client sends such a key."""
+    found = read_environment_text('B=2\nKEY="sk-1\n')
+    (fault,) = found.faults
+    assert (found.values["KEY"], fault.line, fault.lost, fault.is_harmful) == ("sk-1\n", 2, (), True)
+
+
+@pytest.mark.parametrize(("systemd", "values", "lost"), [(253, {}, [("PORT",)]), (254, {"PORT": "4000"}, [])])
+def test_backslash_after_a_comment(systemd: int, values: dict[str, str], lost: list[tuple[str, ...]]) -> None:
+    """A backslash at the end of a comment hides the next line before systemd 254, and has no meaning since then."""
+    found, _ = read_environment_bytes(b"# C:\\\nPORT=4000\n", lambda: systemd)
+    assert (found.values, [fault.lost for fault in found.faults]) == (values, lost)
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,12 @@ MAX_ASSIGNMENT_BYTES = 131_071
 MAX_TOTAL_BYTES = 1_572_864
 #: The steps that python-dotenv may take for one value: it looks for the end of the name after each ${.
 _MAX_STEPS = 50_000_000
-#: Variables that systemd, litellmctl or the runtime sets. A file that overrides them breaks readiness, the watchdog
-#: or Python, or turns the service into a throwaway instance, whose clients may make models fail.
+#: Variables that systemd, litellmctl or the runtime sets. A file that overrides them breaks readiness or the
+#: watchdog, or turns the service into a throwaway instance, whose clients may make models fail.
 RESERVED = frozenset(
     {
         *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "INVOCATION_ID", "JOURNAL_STREAM"),
-        *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "PYTHONHOME"),
+        *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"),
         *("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY"),
         TRIAL_SOCKET,
     }

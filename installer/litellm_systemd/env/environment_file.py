@@ -6,6 +6,7 @@ Sources: systemd.exec(5) "EnvironmentFile=", src/basic/env-file.c (the parser).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from litellm_systemd.env.dotenv import quote
@@ -14,15 +15,18 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPACE = " \t"
 # A repeated group remembers each of its matches: the runs of plain characters are outside of the groups or one match.
 # One statement: a comment, a line without "=" (dropped, as systemd does), or a name up to its "=".
-_HEAD = re.compile(
-    r"[ \t\n\r]*(?:(?P<comment>[#;][^\n\r\\]*(?:\\.[^\n\r\\]*)*\\?)|(?P<name>[^=\n\r]*)=|(?P<dropped>[^=\n\r]*))",
-    re.DOTALL,
-)
+_STATEMENT = r"[ \t\n\r]*(?:(?P<comment>[#;]%s)|(?P<name>[^=\n\r]*)=|(?P<dropped>[^=\n\r]*))"
+_HEAD = re.compile(_STATEMENT % r"[^\n\r]*")
+#: The same before systemd 254: a comment that ends with a backslash goes on in the next line.
+_OLD_HEAD = re.compile(_STATEMENT % r"[^\n\r\\]*(?:\\.[^\n\r\\]*)*\\?", re.DOTALL)
+_COMMENTS_END_SINCE = 254
 _QUOTED = re.compile(
     r"[ \t]*(?:'(?P<single>[^']*)(?P<end>'?)|\"(?P<double>[^\"\\]*(?:\\.[^\"\\]*)*)(?P<end2>\"?))", re.DOTALL
 )
 _BARE = re.compile(r"[ \t]*((?:\\.|[^ \t\n\r\\]+|[ \t]+(?=[^ \t\n\r]))*)[ \t]*\\?", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+#: A comment that ends with a backslash.
+_CONTINUED = re.compile(r"^[ \t]*[#;].*\\$", re.MULTILINE)
 #: An assignment on a line of its own inside quotes or a comment.
 _SWALLOWED = re.compile(r"[\n\r][ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=")
 _BOM = "\ufeff"
@@ -35,11 +39,18 @@ class Fault:
     """A line that systemd reads differently from how it looks.
 
     `text` says what is wrong, without a value; `lost` are the variables that the line seems to set and does not.
+    `alters`: the variable that it sets has another value than the line shows.
     """
 
     line: int
     text: str
     lost: tuple[str, ...] = ()
+    alters: bool = False
+
+    @property
+    def is_harmful(self) -> bool:
+        """Whether a variable is lost or has another value, so that more than an ignored line is wrong."""
+        return self.alters or bool(self.lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +63,21 @@ class EnvironmentFile:
 
 
 def parse_environment_file(text: str) -> dict[str, str]:
-    """The variables of an EnvironmentFile as systemd reads them, manual edits included.
+    """The variables of an EnvironmentFile as systemd 254 and later read them, manual edits included.
 
     Lines that systemd ignores (comments, `export X=1`, an invalid name) are ignored here too.
     """
     return read_environment_text(text).values
 
 
-def read_environment_bytes(content: bytes) -> tuple[EnvironmentFile, str]:
-    """As `read_environment_text`, and why systemd rejects the whole file; an empty string if it does not."""
+def read_environment_bytes(content: bytes, systemd: Callable[[], int]) -> tuple[EnvironmentFile, str]:
+    """As `read_environment_text`, and why systemd rejects the whole file; an empty string if it does not.
+
+    `systemd` returns its version, which matters for few files.
+    """
     # As bytes: text mode would turn a carriage return in a value into a newline.
-    found = read_environment_text(content.decode(errors="replace"))
+    text = content.decode(errors="replace")
+    found = read_environment_text(text, systemd() if _CONTINUED.search(text) else _COMMENTS_END_SINCE)
     if b"\0" in content:
         return found, f"line {content.count(bytes([10]), 0, content.index(0)) + 1} contains a NUL byte"
     try:
@@ -75,11 +90,12 @@ def read_environment_bytes(content: bytes) -> tuple[EnvironmentFile, str]:
     return found, ""
 
 
-def read_environment_text(text: str) -> EnvironmentFile:
-    """As `parse_environment_file`, with lines and faults."""
+def read_environment_text(text: str, systemd: int = _COMMENTS_END_SINCE) -> EnvironmentFile:
+    """As `parse_environment_file`, with lines and faults. `systemd` is its version."""
+    head = _HEAD if systemd >= _COMMENTS_END_SINCE else _OLD_HEAD
     values, lines, faults = dict[str, str](), dict[str, int](), list[Fault]()
     position, line, counted = 0, 1, 0
-    while match := _HEAD.match(text, position):
+    while match := head.match(text, position):
         # Counted step by step: from the start each time would take quadratic time.
         begin = match.end() - len(match[0].lstrip(" \t\n\r"))
         line, counted = line + text.count("\n", counted, begin), begin
@@ -127,9 +143,11 @@ def _invalid_name(line: int, name: str) -> Fault:
 def _unclosed(line: int, name: str, swallowed: str, last: int) -> Fault:
     lost = tuple(_SWALLOWED.findall(swallowed))
     loses = f"; {', '.join(lost)} in there {'is' if len(lost) == 1 else 'are'} not set" if lost else ""
-    end = f"line {last}" if last > line else "the end of the file"
+    at_end = last == line or swallowed.endswith("\n")
+    end = "the end of the file" if at_end else f"line {last}"
     why = "has no closing quote" if swallowed.lstrip()[:1] in ("'", '"') else "ends with a backslash"
-    return Fault(line, f"the value of {name} {why} and goes on to {end}{loses}", lost)
+    # With the end of the last line, the end of that line is a part of the value.
+    return Fault(line, f"the value of {name} {why} and goes on to {end}{loses}", lost, swallowed.endswith("\n"))
 
 
 def _parse_value(text: str, position: int) -> tuple[str, int, str | None]:

@@ -47,12 +47,21 @@ _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|([0-7]{3})|(.))", re.DOTALL)
 _CONTROL = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
 
+#: Why systemd does not load a folder.
+_FOLDER = "it is a folder"
+
+
 @dataclass(frozen=True, slots=True)
 class UnusableFile:
     """An EnvironmentFile= that systemd cannot load, so that it does not start the service; `reason` in words."""
 
     path: str
     reason: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether a folder has the path of the file."""
+        return self.reason == _FOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,11 @@ class UnitLine:
     def where(self) -> str:
         """FILE:LINE."""
         return f"{self.path}:{self.line}"
+
+    @property
+    def assignment(self) -> str:
+        """NAME=VALUE for a message; a long value is cut, and one that may have a secret is left out."""
+        return f"{self.name}={'…' if self.name in ('Environment', 'SetCredential') else self.value[:80]}"
 
 
 def observe_environment(layout: Layout, properties: Mapping[str, str] | None = None) -> EffectiveEnvironment:
@@ -197,13 +211,14 @@ class _Environment:
     def _read(self, path: str) -> tuple[EnvironmentFile, str]:
         """The variables of one file, and the reason why systemd rejects it; FileNotFoundError if there is none."""
         try:
-            return read_environment_bytes(read_regular(self._layout.real(path)))
+            content = read_regular(self._layout.real(path))
+            return read_environment_bytes(content, Systemctl(self._layout).known_version)
         except PermissionError:
             raise PermissionDenied(
                 f"{path} is readable by root only, since it holds keys", "Run the command with sudo."
             ) from None
         except (IsADirectoryError, ValueError) as error:
-            return EnvironmentFile(), "it is a folder" if isinstance(error, IsADirectoryError) else f"it {error}"
+            return EnvironmentFile(), _FOLDER if isinstance(error, IsADirectoryError) else f"it {error}"
         except NotADirectoryError:
             raise FileNotFoundError(path) from None
 

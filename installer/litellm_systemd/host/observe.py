@@ -138,11 +138,11 @@ def read_environment_file(layout: Layout) -> dict[str, str]:
     """
     path = layout.real(layout.environment_file)
     try:
-        found, rejected = read_environment_bytes(read_regular(path))
+        found, rejected = read_environment_bytes(read_regular(path), Systemctl(layout).known_version)
         if rejected:
             raise InputError(f"{path}: {rejected}", f"Fix it: sudoedit {path}")
         for fault in found.faults:
-            if fault.lost:
+            if fault.is_harmful:
                 raise InputError(
                     f"{path}:{fault.line}: {fault.text}",
                     f'Write each variable as NAME="value" on a line of its own: sudoedit {path}',

@@ -24,7 +24,7 @@ _MAX_JOURNAL = 16 * 1024 * 1024
 _MAX_LINE = 16 * 1024
 #: Entries of journald about dropped messages (catalog/systemd.catalog).
 _DROPPED = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"
-_FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_PID"
+_FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_PID,_EXE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,13 @@ class Systemctl:
                 f"systemctl --version printed {answer.splitlines()[:1]}", "Check that systemd is installed."
             )
         return int(match[1])
+
+    def known_version(self) -> int:
+        """The version of systemd; 0 if it is unknown."""
+        try:
+            return self.version()
+        except InstallerError:
+            return 0
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
         """Properties of a unit as systemd prints them. Unknown properties are missing.
@@ -113,9 +120,9 @@ class Systemctl:
             raise Unavailable(f"systemd does not answer: {answer.stderr.strip() or answer.stdout.strip()}")
         return answer.stdout.strip()
 
-    def verify(self, unit: str) -> str:
+    def verify(self, unit: str, timeout: float = 2.5) -> str:
         """What systemd does not understand in the files of a unit and of those that it refers to, one line each."""
-        return run(("systemd-analyze", "--man=no", "verify", unit), check=False, timeout=2.5).stderr
+        return run(("systemd-analyze", "--man=no", "verify", unit), check=False, timeout=timeout).stderr
 
     def events(self, unit: str, lines: int) -> tuple[Event, ...]:
         """Journal entries of systemd on a unit since boot, oldest first, as far as this user can read them."""
