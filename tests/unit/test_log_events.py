@@ -141,6 +141,9 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "metrics-port-taken",
         ),
         ("uvicorn.error: Invalid HTTP request received.", "not-http"),
+        ("/etc/litellm/configs/demo.yml:8:1: include is given twice, first on line 1.", "configuration-rejected"),
+        ("LiteLLM Proxy: 'tenant' (KeyError; mine.py:4 async_pre_call_hook; model claude)", "callback-raised"),
+        ("LiteLLM Proxy: no such tenant (mine.py:4 async_pre_call_hook)", "callback-raised"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),
         ("litellm.types.router.RouterRateLimitError: No deployments available for selected model", "cooldown"),
@@ -320,6 +323,22 @@ def test_one_event_for_a_failed_reload() -> None:
     ]
     (group,) = group_events(read_events(starts))
     assert (group.signature and group.signature.name, group.count) == ("unit-ended", 2)
+
+
+def test_the_taken_port_comes_before_its_consequences() -> None:
+    """A taken port is the first group, systemd's lines about the units that it stops are one end of the service, and
+    a socket that an install replaced is no warning.
+    """
+    lines = [
+        systemd("litellm.socket: Socket unit configuration has changed while unit has been running, no open", 900),
+        systemd("litellm.socket: Failed to create listening socket (127.0.0.1:4000): Address already in use", 1000),
+        systemd("litellm.socket: Failed with result 'resources'.", 1001),
+        systemd("Failed to listen on litellm.socket - Port of the LiteLLM Proxy.", 1001),
+        systemd("Dependency failed for litellm.service - LiteLLM Proxy.", 1002),
+    ]
+    groups = group_events(read_events(lines))
+    names = [(group.signature and group.signature.name, group.count) for group in groups]
+    assert names == [("port-taken", 1), ("unit-ended", 1)]
 
 
 @pytest.mark.parametrize("how", ["recycled after 100 requests", "exited with code 0"])

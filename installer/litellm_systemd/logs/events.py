@@ -34,10 +34,16 @@ _MORE = re.compile(r"(\d{1,9}) more in \d+ s: ")
 _REQUEST = re.compile(r" \[request ([^\]\n]{1,256})\]$")
 #: systemd's lines about a failed command of the unit, which may be that of ExecReload=.
 _RELOAD = re.compile(r"Control process exited|Reload failed for")
+#: systemd's warnings after an install that changed HOST or PORT and restarted the socket, and when a process exits.
+_NORMAL = re.compile(
+    r"litellm\.socket: Socket unit configuration has changed while unit has been running"
+    r"|Got notification message from PID \d+, but reception (?:is disabled|only permitted for main PID)"
+)
 #: systemd's lines about one failure follow each other within these seconds.
 _TOGETHER = 10.0
-#: Seconds in which the service ends after it has logged why, on a busy host.
-_END = 60.0
+#: Systemd's messages about the end of the service, and the seconds in which it ends after it has logged why, on a
+#: busy host.
+_ENDS, _END = ("unit-ended", "start-limit"), 60.0
 #: The parts in which two messages of one kind differ: ids, addresses, times, numbers.
 _VARIABLE_PARTS = re.compile(
     r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b0x[0-9a-f]+\b|\b(?=[0-9a-f]*\d)[0-9a-f]{10,}\b|\d+",
@@ -154,7 +160,8 @@ def _line(entry: Mapping[str, Any]) -> LogEvent:
         _priority(entry.get("PRIORITY")),
         pid,
         text,
-        from_systemd=pid == "1",
+        # Also a process that systemd has forked, before it runs the program of the unit.
+        from_systemd=pid == "1" or str(entry.get("_EXE", "")).endswith(("/systemd", "/systemd-executor")),
         call=call,
         count=int(more[1]) if more else 1,
     )
@@ -200,41 +207,39 @@ def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
 
     The latest group is first, but systemd's lines about the end of the service come after what it ended of.
     """
-    found: dict[str, list[LogEvent]] = {}
-    for event in _count_once(tuple(events)):
-        signature = event.signature
-        found.setdefault(signature.name if signature else shape_of(event), []).append(event)
-    groups = (Group(events[0].signature, tuple(events)) for events in found.values())
-    return tuple(sorted(groups, key=lambda group: -group.last + _END * _is_end(group)))
+    found: dict[str, tuple[Signature | None, list[LogEvent]]] = {}
+    for event, signature in _count_once([(event, event.signature) for event in events]):
+        name = signature.name if signature else shape_of(event)
+        found.setdefault(name, (signature, []))[1].append(event)
+    groups = (Group(signature, tuple(events)) for signature, events in found.values())
+    return tuple(sorted(groups, key=lambda group: -group.last + _END * _is(group.signature, *_ENDS)))
 
 
-def _is_end(group: Group) -> bool:
-    return group.signature is not None and group.signature.name in ("unit-ended", "start-limit")
+def _count_once(
+    events: Sequence[tuple[LogEvent, Signature | None]],
+) -> Iterator[tuple[LogEvent, Signature | None]]:
+    """The events, each with its signature, as often as they count.
 
-
-def _count_once(events: tuple[LogEvent, ...]) -> Iterator[LogEvent]:
-    """The events without systemd's lines about a reload whose failure the service logs itself, and with one count for
-    systemd's lines about one end of the service.
+    Systemd's lines about what is normal, and about a reload whose failure the service logs itself, are left out. Its
+    lines about one end of the service count as one.
     """
-    failed = sorted(event.when for event in events if event.from_systemd and "Reload failed" in event.text)
-    commands = any(event.from_systemd and _RELOAD.search(event.text) for event in events)
-    reloads = sorted(
-        event.when for event in events if commands and not event.from_systemd and _is(event, "reload-failed")
-    )
+    failed = sorted(event.when for event, _ in events if event.from_systemd and "Reload failed" in event.text)
+    reloads = sorted(event.when for event, signature in events if _is(signature, "reload-failed"))
     ended_at = -_TOGETHER
-    for event in events:
+    for event, signature in events:
         if event.from_systemd and _RELOAD.search(event.text) is not None:
             is_logged = _has_time(reloads, event.when - _TOGETHER, event.when + _TOGETHER)
             is_part = "Reload failed" not in event.text and _has_time(failed, event.when, event.when + _TOGETHER)
             if is_logged or is_part:
                 continue
-        if event.from_systemd and _is(event, "unit-ended"):
+        if event.from_systemd and _NORMAL.search(event.text):
+            continue
+        if _is(signature, "unit-ended"):
             # A service that fails again at once has another line about its main process.
             is_new = event.when - ended_at >= _TOGETHER or "process exited" in event.text
             ended_at = event.when
-            yield event if is_new else replace(event, count=0)
-        else:
-            yield event
+            event = event if is_new else replace(event, count=0)
+        yield event, signature
 
 
 def _has_time(times: Sequence[float], begin: float, end: float) -> bool:
@@ -243,8 +248,8 @@ def _has_time(times: Sequence[float], begin: float, end: float) -> bool:
     return index < len(times) and times[index] < end
 
 
-def _is(event: LogEvent, name: str) -> bool:
-    return event.signature is not None and event.signature.name == name
+def _is(signature: Signature | None, *names: str) -> bool:
+    return signature is not None and signature.name in names
 
 
 def shape_of(event: LogEvent) -> str:

@@ -38,12 +38,31 @@ class Signature:
         object.__setattr__(self, "pattern", re.compile(self.regex, re.IGNORECASE | re.DOTALL))
 
 
+_METRICS_PORT_TAKEN = Signature(
+    "metrics-port-taken",
+    "service",
+    r"METRICS: cannot listen on |^litellm-metrics\.socket: Failed to (?:create|receive) listening socket",
+    "Another program listens on the address of METRICS; the gateway serves without metrics",
+    "stop that program, then: sudo litellmctl restart; or set another METRICS in .env, then: sudo litellmctl"
+    " install",
+    min_count=0,
+)
+_PORT_TAKEN = Signature(
+    "port-taken",
+    "service",
+    r"cannot listen on .{0,200} (?:is|are) listening there|is held by .{0,200} or give another PORT"
+    r"|Failed to (?:create|receive) listening socket.{0,200}Address already in use",
+    "Another program listens on the port, so the service cannot",
+    "stop that program, then: sudo litellmctl start; or set another PORT in .env, then: sudo litellmctl install",
+    min_count=0,
+)
 _SERVICE = (
     Signature(
         "worker-cannot-start",
         "service",
-        r"cannot start a worker|a new worker can't start|can't start a worker",
-        "A worker exited and no new one becomes ready; the others take over its load",
+        r"cannot start a worker|a new worker can't start|can't start a worker"
+        r"|^worker \d+ \(pid \d+\).{0,99} before it was ready",
+        "A worker cannot start; those that serve take over its load",
         "fix what the message names, then: sudo litellmctl restart",
         min_count=0,
     ),
@@ -93,23 +112,8 @@ _SERVICE = (
         "WORKER_MEMORY_LIMIT is lower than the memory of a new worker, so it has no effect",
         "raise WORKER_MEMORY_LIMIT in .env, then: sudo litellmctl install",
     ),
-    Signature(
-        "metrics-port-taken",
-        "service",
-        r"METRICS: cannot listen on ",
-        "Another program listens on the address of METRICS; the gateway serves without metrics",
-        "stop that program, then: sudo litellmctl restart; or set another METRICS in .env, then: sudo litellmctl"
-        " install",
-        min_count=0,
-    ),
-    Signature(
-        "port-taken",
-        "service",
-        r"cannot listen on .{0,200} (?:is|are) listening there|is held by .{0,200} or give another PORT",
-        "Another program listens on the port, so the service cannot",
-        "stop that program, then: sudo litellmctl start; or set another PORT in .env, then: sudo litellmctl install",
-        min_count=0,
-    ),
+    _METRICS_PORT_TAKEN,
+    _PORT_TAKEN,
     Signature(
         "not-http",
         "service",
@@ -122,21 +126,21 @@ _SERVICE = (
         "too-many-files",
         "service",
         r"Too many open files",
-        "A process has reached its limit of open files and connections",
+        "A process has reached its limit of open files and connections (LimitNOFILE)",
         "set a larger LimitNOFILE= in a drop-in (sudo systemctl edit litellm), then: sudo litellmctl restart",
     ),
     Signature(
         "no-space",
         "service",
         r"No space left on device|Disk quota exceeded",
-        "A file system was full",
-        "find out which one: df -h; sudo litellmctl doctor",
+        "A file system has no space left",
+        "make space; to find out which one: df -h / /tmp /var/lib/litellm /var/cache/litellm; df -i /var",
     ),
     Signature(
         "out-of-memory",
         "service",
         r"\bMemoryError\b|Cannot allocate memory",
-        "Memory ran out",
+        "Memory ran out: the host has none left, or a limit is too low",
         "set a smaller NUM_WORKERS in .env, or add memory; then: sudo litellmctl install",
     ),
     Signature(
@@ -347,6 +351,21 @@ _LITELLM = (
         min_count=0,
     ),
     Signature(
+        "configuration-rejected",
+        "litellm",
+        r"^(?:LiteLLM rejects )?/etc/litellm/|^environment: ",
+        "A file of the configuration or of the environment has an error",
+        "correct what the message names; to find the file and the command: sudo litellmctl doctor",
+        min_count=0,
+    ),
+    Signature(
+        "callback-raised",
+        "service",
+        r"[(;] ?[\w.-]{1,99}\.py:\d{1,6} [\w<>]{1,99}(?:\)|\s*$)",
+        "Your own Python file, such as a callback, raised an exception, and the request failed",
+        "correct the line that the message names, then: sudo litellmctl reload",
+    ),
+    Signature(
         "model-cost",
         "litellm",
         r"This model isn't mapped yet",
@@ -407,7 +426,8 @@ _SYSTEMD = (
     Signature(
         "unit-ended",
         "systemd",
-        r"Main process exited|Failed with result|Failed to start|Control process exited",
+        r"Main process exited|Failed with result|Failed to (?:start|listen|run '\S{1,20}' task)|Dependency failed"
+        r"|Control process exited",
         "The service failed or could not be started; the messages before this one say why",
         "find the cause: sudo litellmctl doctor",
         min_count=0,
@@ -418,14 +438,6 @@ _SYSTEMD = (
         r"Reload failed for",
         "systemctl reload failed, and the service keeps serving as before",
         "the messages before this one say why: litellmctl logs",
-        min_count=0,
-    ),
-    Signature(
-        "socket-replaced",
-        "systemd",
-        r"litellm\.socket: Socket unit configuration has changed while unit has been running",
-        "An install changed HOST or PORT and restarted the socket; this is normal",
-        "nothing to do",
         min_count=0,
     ),
     Signature(
@@ -553,7 +565,7 @@ def find_signature(text: str, *, from_systemd: bool = False) -> Signature | None
     """
     text = _NO_MESSAGE.sub(" ", text)
     if from_systemd:
-        candidates: tuple[Signature, ...] = _SYSTEMD
+        candidates: tuple[Signature, ...] = (_METRICS_PORT_TAKEN, _PORT_TAKEN, *_SYSTEMD)
     elif (provider := _PROVIDER.search(text)) is None:
         candidates = _GENERAL
     elif provider[1].lower().startswith(_AWS_PROVIDERS):
