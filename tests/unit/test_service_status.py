@@ -97,8 +97,15 @@ def facts_of(status: Any) -> list[tuple[str, str]]:
 )
 def test_service_that_starts_again(restarts: str, text: str) -> None:
     """A service that is starting after a failure is not one to wait for."""
-    data = {"load": "loaded", "active": "activating", "sub": "start", "socket": "active", "restarts": restarts}
-    assert describe_next_step(data) == text
+    data = {"load": "loaded", "masked": "", "active": "activating", "sub": "start", "restarts": restarts}
+    assert describe_next_step({**data, "socket": "active"}) == text
+
+
+@pytest.mark.parametrize("unit", ["litellm.service", "litellm.socket"])
+def test_masked_unit(unit: str) -> None:
+    """A masked unit is to be unmasked: a start would fail."""
+    data = {"load": "loaded", "masked": unit, "active": "inactive", "sub": "dead", "socket": "inactive"}
+    assert describe_next_step(data).endswith(f"Run: sudo systemctl unmask {unit}")
 
 
 def test_good_status() -> None:

@@ -5,6 +5,7 @@ diff: the files and units of the host against what was installed.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -46,8 +47,8 @@ from litellm_systemd.host.observe import (
     require_root,
     require_systemd,
 )
-from litellm_systemd.host.state import FileKind, FileState, HostState, Record, describe_drift, render_diff
-from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.host.state import FileKind, FileState, HostState, Record, UnitState, describe_drift, render_diff
+from litellm_systemd.host.systemctl import Systemctl, unit_state_of
 from litellm_systemd.instances.temporary_unit import is_left_over
 from litellm_systemd.releases.inventory import current_release, missing_python
 from litellm_systemd.report.report import Check, Outcome, Report, render_count
@@ -179,6 +180,7 @@ def status(layout: Layout) -> Report:
             *_python_notes(data["missing_python"], data["release"]),
             *_standby_notes(systemctl, is_active=is_active),
             *_boot_notes(data["enabled"]),
+            *_unseen_notes(is_active=is_active),
             *_mock_notes(data["status"]),
             *unread,
         ),
@@ -197,8 +199,10 @@ def observe_service(systemctl: Systemctl) -> dict[str, Any]:
     """The unit as systemd reports it, by the names in the report, and the states of the socket and the standby."""
     found = systemctl.show(contract.SERVICE, *_PROPERTIES.values(), "ExecMainStatus")
     data: dict[str, Any] = {name: found.get(prop, "") for name, prop in _PROPERTIES.items()}
+    socket = systemctl.unit_state(contract.SOCKET)
     data |= {
-        "socket": systemctl.unit_state(contract.SOCKET).active,
+        "socket": socket.active,
+        "masked": _masked(unit_state_of(contract.SERVICE, found), socket),
         "standby": _running(systemctl.unit_state(contract.STANDBY).active),
     }
     if (data["active"] in _OVER or data["sub"] == "auto-restart") and found.get("ExecMainStatus") != str(
@@ -252,8 +256,8 @@ def _describe(data: Mapping[str, Any]) -> str:
 
 def describe_next_step(data: Mapping[str, Any]) -> str:
     """What to do about a service that is not active; empty if there is nothing to do but to wait."""
-    if data["load"] == "masked":
-        return f"It is masked, so that it cannot start. Run: sudo systemctl unmask {contract.SERVICE}"
+    if data["masked"]:
+        return f"{data['masked']} is masked, so the service cannot start. Run: sudo systemctl unmask {data['masked']}"
     if data["load"] in ("bad-setting", "error"):
         return f"systemd cannot load the unit. For the reason, run: systemctl status {contract.SERVICE}"
     if data["active"] == "failed" or data["sub"] == "auto-restart":
@@ -261,9 +265,22 @@ def describe_next_step(data: Mapping[str, Any]) -> str:
     if data["active"] == "activating" and data["restarts"] not in ("", "0"):
         times = render_count(int(data["restarts"]), "time")
         return f"systemd has restarted it {times} after a failure. For the cause, run: sudo litellmctl doctor"
+    if data["active"] == "inactive" and data["socket"] == "failed":
+        return f"{contract.SOCKET} has failed. For the cause, run: sudo litellmctl doctor"
     if data["active"] == "inactive" and data["socket"] == "active":
         return "The next connection starts it. To start it now, run: sudo litellmctl start"
     return "To start it, run: sudo litellmctl start" if data["active"] == "inactive" else ""
+
+
+def _masked(service: UnitState, socket: UnitState) -> str:
+    """The unit that is masked: the service, or the socket, without which it does not start; empty if neither is."""
+    return next((each.name for each in (service, socket) if "masked" in (each.load, each.enabled)), "")
+
+
+def _unseen_notes(*, is_active: bool) -> tuple[str, ...]:
+    if not is_active or os.geteuid() == 0:
+        return ()
+    return ("Only root sees the workers, reloads and AWS credentials. To show them: sudo litellmctl status",)
 
 
 def _boot_notes(enabled: str) -> tuple[str, ...]:
@@ -412,13 +429,16 @@ def require_running(layout: Layout) -> None:
     if not layout.is_host or not is_booted():
         return
     systemctl = Systemctl(layout)
-    found = systemctl.show(contract.SERVICE, "LoadState", "ActiveState", "SubState", "Result")
-    socket = systemctl.unit_state(contract.SOCKET).active
-    is_over = found.get("SubState") == "auto-restart" or (found.get("ActiveState") in _OVER and socket != "active")
+    found = systemctl.show(contract.SERVICE, "LoadState", "ActiveState", "SubState", "Result", "UnitFileState")
+    socket = systemctl.unit_state(contract.SOCKET)
+    is_over = found.get("SubState") == "auto-restart" or (
+        found.get("ActiveState") in _OVER and socket.active != "active"
+    )
     if found.get("LoadState") == "not-found" or not is_over:
         return
     data = {name: found.get(_PROPERTIES[name], "") for name in ("load", "active", "sub", "result")}
-    raise Unavailable(_describe(data), describe_next_step({**data, "socket": socket}))
+    data |= {"socket": socket.active, "masked": _masked(unit_state_of(contract.SERVICE, found), socket)}
+    raise Unavailable(_describe(data), describe_next_step(data))
 
 
 def diff(layout: Layout) -> Report:
