@@ -65,6 +65,12 @@ FAIL = (
     "systemctl restart --no-block litellm;"
     " until systemctl show litellm -p NRestarts -p Result | grep -qE 'NRestarts=[1-9]|exit-code'; do sleep 0.2; done"
 )
+CALLBACK = "/etc/litellm/configs/mine.py"
+ADD_CALLBACK = (
+    f"cp -p {CONFIG} /root; sed -i '/^litellm_settings:/a\\  callbacks: [mine.handler]' {CONFIG};"
+    f" install -m 0644 /dev/null {CALLBACK}"
+)
+NO_CALLBACK = f"mv /root/demo.yml {CONFIG}; rm {CALLBACK}"
 TYPO, NO_TYPO = f"sed -i s/^model_list/modellist/ {CONFIG}", f"sed -i s/^modellist/model_list/ {CONFIG}"
 
 BROKEN = {
@@ -161,8 +167,8 @@ BROKEN = {
     "all of /etc/litellm deleted": BrokenHost(
         "rm -r /etc/litellm",
         "files-gone",
-        "/etc/litellm",
-        also=("files-gone",) * 11,
+        "/etc/litellm/config.yaml is missing; the same kind of change at /etc/litellm/",
+        also=("files-gone",),
     ),
     "link deleted": BrokenHost("rm /etc/litellm/config.yaml", "files-gone", "config.yaml is missing"),
     "command deleted": BrokenHost(
@@ -180,8 +186,7 @@ BROKEN = {
     "permissions changed": BrokenHost(
         "chmod 0666 /etc/tmpfiles.d/litellm.conf; chown 1:1 /usr/local/bin/litellmctl",
         "files-access",
-        "mode 0666, was 0644",
-        also=("files-access",),
+        "mode 0666, was 0644; the same kind of change at /usr/local/bin/litellmctl",
         outcome="warning",
     ),
     "copy in place of a link": BrokenHost(
@@ -220,7 +225,6 @@ BROKEN = {
         "environment-overridden",
         "LITELLM_MASTER_KEY has no effect, since /etc/mine.env:1 sets it again",
         NO_DROP_IN,
-        also=("environment-stale",),
         outcome="warning",
     ),
     "file of a drop-in missing": BrokenHost(
@@ -234,14 +238,12 @@ BROKEN = {
         "environment-file",
         "/etc/hostname: the file has no usable certificate",
         OLD_ENV,
-        also=("environment-stale",),
     ),
     "HOST of another machine": BrokenHost(
         KEEP_ENV + "echo 'HOST=\"192.0.2.7\"' >> /etc/litellm/litellm.env",
         "port-address",
         "HOST=192.0.2.7",
         OLD_ENV,
-        also=("environment-stale", "port-mismatch"),
     ),
     "edited environment": BrokenHost(
         KEEP_ENV + "echo 'MINE=\"1\"' >> /etc/litellm/litellm.env",
@@ -255,7 +257,6 @@ BROKEN = {
         "environment-doubtful",
         "LITELLM_PORT has no effect",
         OLD_ENV,
-        also=("environment-stale",),
         outcome="warning",
     ),
     "configuration typo": BrokenHost(TYPO, "configuration-unusable", "did you mean model_list", NO_TYPO),
@@ -357,12 +358,25 @@ BROKEN = {
         "systemctl restart litellm",
     ),
     "callback that raises an exception": BrokenHost(
-        f"cp -p {CONFIG} /root; sed -i '/^litellm_settings:/a\\  callbacks: [mine.handler]' {CONFIG};"
-        " printf 'handler = 1\n1 / 0\n' > /etc/litellm/configs/mine.py; chmod 0644 /etc/litellm/configs/mine.py;"
-        f" {FAIL}",
+        f"{ADD_CALLBACK}; printf 'handler = 1\n1 / 0\n' > {CALLBACK}; {FAIL}",
         "unit-start-error",
-        "/etc/litellm/configs/mine.py:2 raised an exception: ",
-        f"mv /root/demo.yml {CONFIG}; rm /etc/litellm/configs/mine.py; {START}",
+        f"{CALLBACK}:2 raised an exception: ",
+        f"{NO_CALLBACK}; {START}",
+    ),
+    "callback that does not end": BrokenHost(
+        f"{ADD_CALLBACK}; printf 'import time\ntime.sleep(600)\nhandler = 1\n' > {CALLBACK};"
+        " systemctl restart --no-block litellm;"
+        " until systemctl show litellm -p StatusText | grep -q running; do sleep 0.5; done",
+        "unit-start-error",
+        f"{CALLBACK}:2 has not ended: starting 2 workers; still running: time.sleep",
+        f"{NO_CALLBACK}; systemctl stop litellm; {START}",
+        outcome="warning",
+    ),
+    "callback without its package": BrokenHost(
+        f"{ADD_CALLBACK}; printf 'import none_such\nhandler = 1\n' > {CALLBACK}; {FAIL}",
+        "configuration-package",
+        f"{CALLBACK}:1:1: this imports none_such, which is neither ",
+        f"{NO_CALLBACK}; {START}",
     ),
     "start limit": BrokenHost(
         drop_in("ExecStartPre=/bin/false") + f"; printf '[Unit]\\nStartLimitBurst=2\\n' > {DROP_INS}/limit.conf;"

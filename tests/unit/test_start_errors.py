@@ -10,7 +10,8 @@ import pytest
 
 from litellm_systemd.doctor.check_network import unit_of
 from litellm_systemd.doctor.check_unit import failed_start_times, unit_complaints
-from litellm_systemd.doctor.start_errors import blamed, exception_of, find_crash, find_start_error
+from litellm_systemd.doctor.start_errors import exception_of, find_blamed, find_crash, find_start_error, read_error
+from litellm_systemd.host.effective import UnitLine
 from litellm_systemd.host.systemctl import Event
 
 ETC = "/etc/litellm"
@@ -52,7 +53,7 @@ SYSTEMD = journal(
         ),
         ("ssl.SSLError: [X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate", "A CA file", "ssl.SSLError"),
         ("OSError: [Errno 30] Read-only file system: '/var/lib/litellm/x'", "read-only", "OSError: [Errno 30]"),
-        ("OSError: [Errno 28] No space left on device", "is full", "OSError: [Errno 28]"),
+        ("OSError: [Errno 28] No space left on device", "has no space left", "OSError: [Errno 28]"),
         ("RuntimeError: can't start new thread", "limit of processes", "RuntimeError"),
         ("/etc/litellm/config.yaml can't be read. The service runs as litellm.", "read the configuration", "/etc"),
         ("EOFError: marshal data too short", "release or of its Python is missing or damaged", "EOFError"),
@@ -124,11 +125,31 @@ def test_a_drop_in_is_blamed() -> None:
         journal("Failed to set up mount namespacing: /root/srv/x: No such file", priority=3), ETC
     )
     assert found is not None
-    lines = [("a:2", "ReadOnlyPaths", "/etc"), ("a:3", "BindPaths", "/srv/x"), ("a:4", "Nice", "/srv/x")]
-    assert list(blamed(found.known, lines, found.quote)) == [
-        ("a:3", "BindPaths=/srv/x"),
-        ("a:2", "ReadOnlyPaths=/etc"),
+    settings = (("ReadOnlyPaths", "/etc"), ("BindPaths", "/srv/x"), ("Nice", "/srv/x"))
+    lines = [UnitLine("a", number, "[Service]", *each) for number, each in enumerate(settings, 2)]
+    assert [find_blamed(found.known, each, found.quote) for each in (lines, lines[:1], lines[2:])] == [
+        lines[1],
+        lines[0],
+        None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "means", "file"),
+    [
+        ("not ready after START_TIMEOUT=9 s; still running: time.sleep (/etc/litellm/cb.py:3)", "timeout", "cb.py:3"),
+        ("not ready after START_TIMEOUT=9 s; still running: socket.py:8 connect", "timeout", ""),
+        ("starting 2 workers; still running: time.sleep (/etc/litellm/cb.py:3)", "", "cb.py:3"),
+        ("starting 2 workers; cannot start a worker: no new process: Resource temporarily unavailable", "limit", ""),
+        ("starting 2 workers", "", ""),
+    ],
+)
+def test_start_that_waits(text: str, means: str, file: str) -> None:
+    """A start that hangs is explained by the line of the user's code, else by the limit that it has reached."""
+    found = read_error(text, ETC)
+    assert found.file.endswith(file)
+    assert means in (found.known.means if found.known else "")
+    assert found.is_explained == bool(means or file)
 
 
 def test_times_of_a_failed_start() -> None:

@@ -80,7 +80,19 @@ def doctor(*, fix: bool = False, say: Say = lambda _line: None) -> Report:
         if result.findings:
             snapshot = Snapshot(find_any_layout())
             diagnosis = run_checks(snapshot, CHECKS)
+        # What was fixed may show what it hid: with a new group, the files still have the old one.
+        if result.findings and _has_new(diagnosis, result.findings):
+            more = _fix(layout, diagnosis, say)
+            result = _FixResult((*result.findings, *more.findings), more.error)
+            snapshot = Snapshot(find_any_layout())
+            diagnosis = run_checks(snapshot, CHECKS)
     return build_report(diagnosis, collect_remarks(snapshot), result.findings, result.error)
+
+
+def _has_new(diagnosis: Diagnosis, fixed: tuple[Finding, ...]) -> bool:
+    """Whether there is something to fix of another kind than before."""
+    known = {finding.cause for finding in fixed}
+    return any(_is_fixable(finding) and finding.cause not in known for finding in diagnosis.causes)
 
 
 def find_any_layout() -> Layout:

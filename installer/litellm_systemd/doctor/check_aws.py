@@ -247,7 +247,7 @@ def _try(snapshot: Snapshot, caller: Caller, called: str, name: str) -> _TrialCa
             return _TrialCall(model, None, error)
 
     silent = Unavailable(
-        f"{model}: the endpoint accepted the connection but did not answer within {snapshot.optional_timeout:g} s"
+        f"{model}: the endpoint accepted the connection but did not answer within {snapshot.optional_timeout:.3g} s"
     )
     return snapshot.with_timeout(call) or _TrialCall(model, None, silent)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,18 +11,25 @@ from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.doctor.check_files import is_readable
+from litellm_systemd.doctor.check_unit import find_missing_module
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, TwoMethods, judge_end
 from litellm_systemd.env.environment_file import Fault
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
-from litellm_systemd.env.variables import MASTER_KEY, SHORT_KEY
-from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable
+from litellm_systemd.env.variables import HOST, MASTER_KEY, PORT, SHORT_KEY
+from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config import ConfigError, LintFinding, Severity, lint
 from litellm_systemd.gateway.config_types import REFERENCE
 from litellm_systemd.gateway.environment import unread_names
-from litellm_systemd.host.effective import MANAGER, is_service_variable, read_environ, read_unit_lines
+from litellm_systemd.host.effective import (
+    MANAGER,
+    is_service_variable,
+    listen_addresses,
+    read_environ,
+    read_unit_lines,
+)
 from litellm_systemd.host.encrypted_secrets import HOST_KEY, Undecryptable
 from litellm_systemd.host.sandbox import host_findings
 from litellm_systemd.host.state import FileKind
@@ -128,7 +136,10 @@ def detect_environment_unloadable(snapshot: Snapshot) -> Iterator[Finding]:
         names = [line for line in lines if line.name == "EnvironmentFile" and line.value == each.path]
         where = f"{names[-1].where}: " if names else ""
         path = each.path if each.path == snapshot.layout.environment_file or not names else names[-1].path
-        yield UNLOADABLE.finding(f"{where}EnvironmentFile={each.path}: {each.reason}", edit=edit_command(path))
+        edit = edit_command(path)
+        if path == each.path and each.is_folder:
+            edit = f"sudo mv {path} {path}.bad && sudo litellmctl doctor --fix"
+        yield UNLOADABLE.finding(f"{where}EnvironmentFile={each.path}: {each.reason}", edit=edit)
     yield from _dropped_file(snapshot)
 
 
@@ -157,7 +168,7 @@ def detect_environment_syntax(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect unclosed quotes, invalid names and other lines that systemd ignores or joins."""
     ignored: dict[str, list[Fault]] = {}
     for path, fault in snapshot.effective.faults:
-        if fault.lost:
+        if fault.is_harmful:
             yield SYNTAX.finding(f"{path}:{fault.line}: {fault.text}", path=path)
         else:
             ignored.setdefault(path, []).append(fault)
@@ -340,7 +351,11 @@ ENVIRONMENT_STALE = Cause(
     "sudo litellmctl restart",
     outcome=Outcome.WARNING,
     requires=("host-systemd-absent", "host-systemd-silent", "environment-unusable"),
-    caused_by=("environment-syntax",),
+    # Those that judge the environment of the next start: their remedy changes it, and ends with a restart.
+    caused_by=(
+        *("environment-syntax", "environment-unloadable", "environment-file", "environment-credentials"),
+        *("environment-secrets", "port-address", "network-proxy", "aws-key", "aws-role", "aws-identity"),
+    ),
 )
 
 
@@ -356,7 +371,8 @@ def detect_environment_stale(snapshot: Snapshot) -> Iterator[Finding]:
     add_secrets(running)
     dotenv, unread = snapshot.dotenv, _unread_names(snapshot, running)
     by_file: dict[str, list[str]] = {}
-    for name in changed_variables(dotenv.values, running):
+    changed = changed_variables(dotenv.values, running)
+    for name in changed:
         path = dotenv.file_of(name)
         # Of the user's own files only what the service reads: the rest may be for another program.
         if path == snapshot.layout.environment_file or (path != MANAGER and name not in unread):
@@ -365,8 +381,17 @@ def detect_environment_stale(snapshot: Snapshot) -> Iterator[Finding]:
     parts = [f"{path}: the service runs with other values of: {', '.join(names)}" for path, names in by_file.items()]
     if removed:
         parts.append(f"the service still runs with what was removed: {', '.join(sorted(removed))}")
-    if parts:
+    if removed or (by_file and not set(changed) <= _reported_names(snapshot)):
         yield ENVIRONMENT_STALE.finding("; ".join(parts))
+
+
+def _reported_names(snapshot: Snapshot) -> set[str]:
+    """The variables whose other findings have a restart or an install as a remedy already."""
+    names = {name for _, name in _find_in_variables(snapshot)}
+    names.update(each.name for each in snapshot.effective.overridden)
+    if snapshot.settings.listen not in listen_addresses(snapshot.socket.get("Listen", "")):
+        names.update((HOST.name, PORT.name))
+    return names
 
 
 def _unread_names(snapshot: Snapshot, running: Mapping[str, str]) -> frozenset[str]:
@@ -384,8 +409,8 @@ def changed_variables(wanted: Mapping[str, str], running: Mapping[str, str]) -> 
 
 UNUSABLE = Cause(
     "configuration-unusable",
-    "The configuration has an error: the service keeps serving with the previous one, rejects a reload, and does not"
-    " start again after a stop (exit code 78).",
+    "The configuration has an error: the service does not start with it (exit code 78). A service that runs keeps"
+    " serving with the previous one and rejects a reload.",
     "sudoedit {path} && sudo systemctl reload-or-restart litellm    # {remedy}",
     requires=("files-not-installed", "files-config-gone"),
     caused_by=("files-gone", "files-unreadable", "files-kind", "environment-syntax"),
@@ -426,6 +451,33 @@ def _key_is_reported(snapshot: Snapshot) -> bool:
         return True
 
 
+#: Codes of the linter and of `package_findings` for packages that the release lacks.
+_LACKS = ("missing-import", "missing-package")
+
+PACKAGE = Cause(
+    "configuration-package",
+    "The configuration, or a Python file that it names, needs a package that the release does not have: the service"
+    " does not start, or the feature fails.",
+    "{remedy}",
+    outcome=Outcome.WARNING,
+    requires=("files-not-installed", "files-config-gone", "configuration-unusable"),
+    caused_by=("release-damaged",),
+)
+
+
+@detects(PACKAGE)
+def detect_configuration_package(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect packages that the release lacks; a failure if the service does not start for lack of one."""
+    lacking, _ = package_findings(snapshot.layout, snapshot.gateway)
+    items = [item for item in (*lint_findings(snapshot), *lacking) if item.code in _LACKS]
+    module = ""
+    with contextlib.suppress(PermissionDenied):  # only root can read the journal
+        module = find_missing_module(snapshot) if items else ""
+    for text, item in merge_items(items):
+        is_needed = bool(module) and re.search(rf"\b{module}\b", item.message.replace("-", "_")) is not None
+        yield PACKAGE.finding(text, outcome=Outcome.FAILED if is_needed else None, remedy=item.remedy)
+
+
 DOUBTFUL = Cause(
     "configuration-doubtful",
     "LiteLLM starts with this configuration but behaves differently from what it suggests.",
@@ -438,10 +490,9 @@ DOUBTFUL = Cause(
 
 @detects(DOUBTFUL)
 def detect_configuration_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect warnings about the active configuration: of the linter, and about packages that the release lacks."""
-    lacking, _ = package_findings(snapshot.layout, snapshot.gateway)
-    items = (*lint_findings(snapshot), *lacking)
-    warnings = (item for item in items if item.severity is Severity.WARNING and _variable_of(snapshot, item) is None)
+    """Detect warnings of the linter about the active configuration. `configuration-package` reports packages."""
+    items = (item for item in lint_findings(snapshot) if item.severity is Severity.WARNING)
+    warnings = (item for item in items if item.code not in _LACKS and _variable_of(snapshot, item) is None)
     for text, item in merge_items(warnings):
         path = item.place.file or snapshot.layout.config_link
         yield DOUBTFUL.finding(text, path=path, remedy=item.remedy)

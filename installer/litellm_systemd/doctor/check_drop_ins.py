@@ -33,7 +33,7 @@ def detect_unit_condition(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.is_active or not asked:
         return
     lines = [each for each in drop_ins(snapshot) if each.name.startswith(tuple(kinds))]
-    shown = "; ".join(f"{each.where}: {each.name}={each.value}" for each in lines)
+    shown = "; ".join(f"{each.where}: {each.assignment}" for each in lines)
     if lines:
         yield CONDITION.finding(shown, where=lines[0].where)
 
@@ -136,12 +136,12 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
     if found.result in ("exit-code", "signal") and (control := failed_command(snapshot.events)):
         commands = [each for each in drop_ins(snapshot) if each.name in _COMMANDS and not each.value.startswith("-")]
         if commands:
-            shown = "; ".join(f"{each.where}: {each.name}={each.value[:80]}" for each in commands)
+            shown = "; ".join(f"{each.where}: {each.assignment}" for each in commands)
             yield SETTING.finding(f"{shown}; {control}", where=commands[0].where)
             return
     lines = [each for each in drop_ins(snapshot) if each.section == "[Service]" and each.name.startswith(names)]
     if names and lines:
-        shown = "; ".join(f"{each.where}: {each.name}={each.value[:80]}" for each in lines)
+        shown = "; ".join(f"{each.where}: {each.assignment}" for each in lines)
         yield SETTING.finding(f"{shown}; {contract.SERVICE}: {found}", where=lines[0].where)
 
 

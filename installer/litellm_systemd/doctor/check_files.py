@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from litellm_systemd import contract
@@ -110,11 +111,40 @@ def detect_files_gone(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect installed files that are missing. If there is no release, `files-release-gone` reports its folder."""
     layout = snapshot.layout
     excluded = () if observe_releases(layout) else (layout.prefix,)
-    for path, record in sorted(snapshot.manifest.items()):
-        if snapshot.file(path) is None and not path.startswith(excluded):
+    gone = [(path, record) for path, record in sorted(snapshot.manifest.items()) if snapshot.file(path) is None]
+    found = []
+    for path, record in gone:
+        if not path.startswith(excluded):
             actions = restore(snapshot, path, record)
             verb = "doctor --fix" if actions else "install"
-            yield GONE.finding(f"{path} is missing", outcome=_severity(snapshot, path), actions=actions, verb=verb)
+            found.append(
+                GONE.finding(f"{path} is missing", outcome=_severity(snapshot, path), actions=actions, verb=verb)
+            )
+    yield from _merge(found)
+
+
+def _merge(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding for several files with one remedy and outcome, such as those that one command has changed.
+
+    Where `--fix` restores them, that is the remedy.
+    """
+    kinds: dict[tuple[Outcome, bool], list[Finding]] = {}
+    for each in findings:
+        kinds.setdefault((each.outcome, bool(each.actions)), []).append(each)
+    for (_, is_fixable), (first, *others) in kinds.items():
+        if not others:
+            yield first
+            continue
+        named = ", ".join(each.evidence.partition(" ")[0] for each in others[:_MOST])
+        more = f" and {len(others) - _MOST} more" if len(others) > _MOST else ""
+        actions = dict.fromkeys(action for each in (first, *others) for action in each.actions)
+        remedy = "sudo litellmctl doctor --fix" if is_fixable else first.remedy
+        evidence = f"{first.evidence}; the same kind of change at {named}{more}"
+        yield replace(first, evidence=evidence, remedy=remedy, actions=tuple(actions))
+
+
+#: Files that are named next to the first one.
+_MOST = 4
 
 
 def _severity(snapshot: Snapshot, path: str) -> Outcome:
@@ -179,7 +209,7 @@ KIND = Cause(
     "sudo litellmctl install    # moves the replacement to /etc/litellm/edited",
     outcome=Outcome.WARNING,
     requires=("files-not-installed", "files-manifest"),
-    caused_by=("unit-masked",),
+    caused_by=("unit-masked", "environment-unloadable"),
 )
 
 
@@ -233,6 +263,10 @@ UNREADABLE = Cause(
 @detects(UNREADABLE)
 def detect_files_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a configuration, or a folder above it, that the service's user cannot read."""
+    yield from _merge(_find_unreadable(snapshot))
+
+
+def _find_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
     for path in _config_paths(snapshot):
         found = snapshot.file(path)
         if found is not None and found.kind is not FileKind.LINK and not is_readable(found):
@@ -266,13 +300,17 @@ ACCESS = Cause(
     outcome=Outcome.WARNING,
     fix="restores the installed mode and owner",
     requires=("files-not-installed", "files-manifest"),
-    caused_by=("files-user-gone",),
+    caused_by=("files-user-gone", "files-unreadable"),
 )
 
 
 @detects(ACCESS)
 def detect_files_access(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect changed modes and owners, unless a more serious check reports the file."""
+    yield from _merge(_find_changed_access(snapshot))
+
+
+def _find_changed_access(snapshot: Snapshot) -> Iterator[Finding]:
     reported = {path for path in _config_paths(snapshot) if (found := snapshot.file(path)) and not is_readable(found)}
     environment_file = snapshot.file(snapshot.layout.environment_file)
     if environment_file is not None and is_open(environment_file):

@@ -24,7 +24,7 @@ from litellm_systemd.aws import credentials
 from litellm_systemd.bedrock.models import default_endpoint
 from litellm_systemd.command import minimal_environment, run, runtime_argv
 from litellm_systemd.doctor.check_configuration import lint_findings, merge_items
-from litellm_systemd.doctor.check_unit import CORRECT_LINE, STARTUP_BLOCKERS, drop_in_lines
+from litellm_systemd.doctor.check_unit import CORRECT_LINE, STARTUP_BLOCKERS, drop_ins
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env import variables
@@ -107,7 +107,7 @@ def detect_port_left_over(snapshot: Snapshot) -> Iterator[Finding]:
 SOCKET = Cause(
     "port-socket-failed",
     "litellm.socket has failed, so nothing listens on the port.",
-    "sudo systemctl reset-failed litellm.socket litellm.service && sudo litellmctl start",
+    "{remedy}",
     requires=_PORT_REQUIRES,
     caused_by=(*STARTUP_BLOCKERS, "unit-start-limit"),
 )
@@ -116,8 +116,16 @@ SOCKET = Cause(
 @detects(SOCKET)
 def detect_port_socket_failed(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a failed socket unit: it could not bind its address, or was triggered too often."""
-    if snapshot.unit(contract.SOCKET).active == "failed":
-        yield SOCKET.finding(f"{contract.SOCKET}: Result={snapshot.socket.get('Result', '')}")
+    if snapshot.unit(contract.SOCKET).active != "failed":
+        return
+    failed = [
+        each.message for each in snapshot.systemctl.events(contract.SOCKET, 20) if " Failed to " in each.message
+    ]
+    lines = drop_ins(snapshot, contract.SOCKET)
+    where = "".join(f"{each.where}: {each.assignment}: " for each in lines[:1])
+    remedy = "sudo systemctl reset-failed litellm.socket litellm.service && sudo litellmctl start"
+    evidence = failed[-1] if failed else f"{contract.SOCKET}: Result={snapshot.socket.get('Result', '')}"
+    yield SOCKET.finding(f"{where}{evidence}", remedy=CORRECT_LINE.format(where=lines[0].where) if lines else remedy)
 
 
 CLOSED = Cause(
@@ -144,6 +152,7 @@ MISMATCH = Cause(
     "{remedy}",
     outcome=Outcome.WARNING,
     requires=(*_PORT_REQUIRES, "environment-unusable"),
+    caused_by=("port-address",),
 )
 
 
@@ -248,24 +257,24 @@ def observe_connectivity(snapshot: Snapshot, urls: tuple[str, ...]) -> Connectiv
     if not urls:
         return ConnectivityResults((), (), inside=False)
     if not (snapshot.is_root and is_booted()):
-        found = _from_here(snapshot.environment, urls)
+        found = _from_here(snapshot, urls)
         return ConnectivityResults(found, found, inside=False)
     with ThreadPoolExecutor(2) as pool:
-        here = pool.submit(_from_here, snapshot.environment, urls)
+        here = pool.submit(_from_here, snapshot, urls)
         inside = pool.submit(_from_inside, snapshot, urls)
         return ConnectivityResults(inside.result(), here.result(), inside=True)
 
 
-def _from_here(environment: Mapping[str, str], urls: tuple[str, ...]) -> tuple[ConnectionResult, ...]:
-    argv = runtime_argv("reach", *urls)
-    return parse_results(run(argv, environment={**minimal_environment(), **environment}, timeout=_TIMEOUT).stdout)
+def _from_here(snapshot: Snapshot, urls: tuple[str, ...]) -> tuple[ConnectionResult, ...]:
+    argv, environment = runtime_argv("reach", *urls), {**minimal_environment(), **snapshot.environment}
+    return parse_results(run(argv, environment=environment, timeout=_TIMEOUT * snapshot.patience).stdout)
 
 
 def _from_inside(snapshot: Snapshot, urls: tuple[str, ...]) -> tuple[ConnectionResult, ...]:
     sources = (snapshot.service.get("FragmentPath", ""), *snapshot.service.get("DropInPaths", "").split())
     texts = (snapshot.layout.real(path).read_text(encoding="utf-8", errors="replace") for path in sources if path)
     python = f"{snapshot.layout.current}/bin/python"
-    return parse_results(run(sandbox_argv(texts, python, urls), timeout=_TIMEOUT).stdout)
+    return parse_results(run(sandbox_argv(texts, python, urls), timeout=_TIMEOUT * snapshot.patience).stdout)
 
 
 def parse_results(text: str) -> tuple[ConnectionResult, ...]:
@@ -287,7 +296,7 @@ def parse_results(text: str) -> tuple[ConnectionResult, ...]:
 def sandbox_argv(texts: Iterable[str], python: str, urls: tuple[str, ...]) -> tuple[str, ...]:
     """The command that runs the test in the sandbox of a unit; `texts` are its unit file and drop-ins, in order."""
     properties = [f"--property={name}={value}" for name, value in sandbox_lines(texts)]
-    options = ("--quiet", "--pipe", "--wait", "--collect", "--property=RuntimeMaxSec=5")
+    options = ("--quiet", "--pipe", "--wait", "--collect", "--property=RuntimeMaxSec=15")
     return ("systemd-run", *options, *properties, "--", *runtime_argv("reach", *urls, python=python))
 
 
@@ -368,9 +377,9 @@ def detect_network_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
     for inside, here in zip(results.service, results.here, strict=True):
         if here.is_done and not inside.is_done:
             failure = f"{inside.url}: {inside.stage} of {inside.host} fails {results.where}: {inside.error}"
-            lines = [each for each in drop_in_lines(snapshot) if each[1].startswith(_BLOCKING)]
-            where = "".join(f"{where}: {name}={value[:80]}: " for where, name, value in lines[:1])
-            remedy = CORRECT_LINE.format(where=lines[0][0]) if lines else _SEARCH
+            lines = [each for each in drop_ins(snapshot) if each.name.startswith(_BLOCKING)]
+            where = "".join(f"{each.where}: {each.assignment}: " for each in lines[:1])
+            remedy = CORRECT_LINE.format(where=lines[0].where) if lines else _SEARCH
             yield SANDBOX.finding(f"{where}{failure}; it works outside of the sandbox", remedy=remedy)
             return
 

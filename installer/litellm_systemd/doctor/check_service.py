@@ -7,6 +7,7 @@ their findings are consequences if another check fails.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ from urllib.parse import urlsplit
 from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, SERVING_HTTPS
-from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS, control_socket
+from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS, control_socket, explain
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.doctor.start_errors import read_error
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.errors import InvalidAnswer, PermissionDenied
 from litellm_systemd.host.effective import listen_addresses
@@ -48,12 +50,15 @@ def detect_service_silent(snapshot: Snapshot) -> Iterator[Finding]:
         yield SILENT.finding(error.message)
         return
     if is_silent:
-        process = f"the main process {snapshot.service['MainPID']} is {_state(snapshot)}"
+        state = _state(snapshot)
+        process = f"the main process {snapshot.service['MainPID']} is {state}"
         # Any cleaner of /run can remove it. The processes then serve on, but no command reaches them.
         path = f"{RUNTIME_DIRECTORY}/{CONTROL_SOCKET}"
         is_gone = not control_socket(snapshot).exists()
         reason = f"{path} was removed while the service runs" if is_gone else f"no response on {path}"
-        yield SILENT.finding(f"{reason}; {process}")
+        is_unsure = snapshot.is_overloaded and not is_gone and not state.startswith("T")
+        busy = f"; the load of this host is {os.getloadavg()[0]:.0f}" if is_unsure else ""
+        yield SILENT.finding(f"{reason}; {process}{busy}", outcome=Outcome.WARNING if is_unsure else None)
 
 
 def _state(snapshot: Snapshot) -> str:
@@ -115,7 +120,7 @@ def _query_readiness(snapshot: Snapshot) -> str:
 WORKERS = Cause(
     "service-workers",
     "A worker does not serve: it cannot start, or has not responded for a while. The others take over its load.",
-    "journalctl -u litellm -p warning -n 50; sudo litellmctl restart    # the journal shows why",
+    "{remedy}",
     outcome=Outcome.WARNING,
     requires=(*_REQUIRES, "service-silent"),
     caused_by=(*STARTUP_BLOCKERS, "journal-service"),
@@ -130,13 +135,17 @@ def detect_service_workers(snapshot: Snapshot) -> Iterator[Finding]:
     if not snapshot.is_active:
         return
     status = str(snapshot.runtime.get("status", ""))
+    remedy = "journalctl -u litellm -p warning -n 50; sudo litellmctl restart    # the journal shows why"
     if is_short_of_workers(status):
-        yield WORKERS.finding(status)
+        error = read_error(status, snapshot.layout.etc)
+        evidence, found = explain(snapshot, error) if error.is_explained else (status, "")
+        yield WORKERS.finding(evidence, remedy=found or remedy)
     for worker in snapshot.runtime.get("workers", ()):
         late = worker["state"] == "starting" and worker["age"] > _MAX_START
         if late or (worker["state"] == "serving" and worker["answered"] > _MAX_SILENCE):
             silence = f"no health check passed for {worker['answered']:.0f} s"
-            yield WORKERS.finding(f"worker {worker['worker']} (pid {worker['pid']}) is {worker['state']}; {silence}")
+            evidence = f"worker {worker['worker']} (pid {worker['pid']}) is {worker['state']}; {silence}"
+            yield WORKERS.finding(evidence, remedy=remedy)
 
 
 BLOCKED = Cause(
@@ -263,7 +272,7 @@ def _observe(snapshot: Snapshot) -> tuple[Group, ...]:
     if not since:
         return ()  # not started since this boot
     snapshot.require_journal()
-    journal = snapshot.systemctl.entries(since=since, priority="warning", timeout=2.5)
+    journal = snapshot.systemctl.entries(since=since, priority="warning", timeout=snapshot.optional_timeout)
     if not journal.entries and not snapshot.is_root:
         raise PermissionDenied("only root and the group systemd-journal can read the journal")
     return group_events(recent_events(read_events(journal.entries), time.time()))

@@ -18,7 +18,7 @@ from litellm_systemd import contract
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.doctor.start_errors import StartError, blamed, find_crash, find_start_error
+from litellm_systemd.doctor.start_errors import StartError, find_blamed, find_crash, find_start_error, read_error
 from litellm_systemd.errors import PermissionDenied
 from litellm_systemd.host.effective import UnitLine, read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
@@ -68,7 +68,7 @@ def detect_unit_bad(snapshot: Snapshot) -> Iterator[Finding]:
             complaints = snapshot.systemctl.verify(name).splitlines()
             reason = next((line for line in complaints if line.startswith(f"{name}: ")), "")
             # A setting that the message names, in the last drop-in that has it; else the first drop-in.
-            named = [where for where, setting, _ in drop_in_lines(snapshot, name) if f" {setting}=" in reason]
+            named = [each.where for each in drop_ins(snapshot, name) if f" {each.name}=" in reason]
             files = (*named, *properties.get("DropInPaths", "").split(), f"{snapshot.layout.units}/{name}")
             state = f"LoadState={properties['LoadState']} {properties.get('LoadError', '')}".rstrip()
             yield BAD.finding(f"{files[0]}: {reason or name}: {state}", where=files[0], unit=name)
@@ -90,7 +90,7 @@ def detect_unit_line(snapshot: Snapshot) -> Iterator[Finding]:
     for name in UNITS:
         # Only then systemd reads nothing of the file, and later checks see the consequences.
         outcome = Outcome.FAILED if snapshot.unit(name).enabled == "bad" else Outcome.WARNING
-        for line in unit_complaints(snapshot.systemctl.verify(name), name):
+        for line in unit_complaints(snapshot.systemctl.verify(name, snapshot.optional_timeout), name):
             where, _, text = line.partition(": ")
             yield LINE.finding(f"{where}: {text}", outcome=outcome, where=where)
 
@@ -250,9 +250,9 @@ def detect_unit_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
 
 OVERRIDDEN = Cause(
     "unit-overridden",
-    "A drop-in changes how systemd starts or monitors the service, which litellmctl relies on: readiness, reload and"
-    " restart without downtime may not work.",
-    "Remove the line {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart",
+    "A drop-in, or an edit of the unit, changes how systemd starts or monitors the service, which litellmctl relies"
+    " on: readiness, reload and restart without downtime may not work.",
+    "{remedy}",
     outcome=Outcome.WARNING,
     requires=(*_INSTALLED, "unit-masked"),
 )
@@ -263,17 +263,26 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a drop-in that changes how the service is started."""
     if snapshot.unit(contract.SERVICE).load != "loaded":
         return
-    wanted = {"Type": "notify", "NotifyAccess": "main", "ExecStart": contract.RUNTIME, "KillMode": "mixed"}
+    python = f"{snapshot.layout.current}/bin/python"
+    wanted = (
+        *(("Type", "notify"), ("NotifyAccess", "main"), ("KillMode", "mixed")),
+        *(("ExecStart", contract.RUNTIME), ("ExecStart", python)),
+    )
     # What keeps the service from running is a failure.
     outcome = Outcome.FAILED if not snapshot.is_active and find_exit(snapshot) else Outcome.WARNING
-    for name, value in wanted.items():
+    reported = set()
+    for name, value in wanted:
         found = snapshot.service.get(name, value)
-        if value not in found:
+        if value not in found and name not in reported:
+            reported.add(name)
             where = find_line(snapshot.layout, snapshot.service, name)
+            remedy = f"Remove the line {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart"
+            if where.startswith(f"{snapshot.layout.service}:"):
+                remedy = "sudo litellmctl install --installed --take-ours    # restores the unit, and keeps a copy"
             # With another type the service is active long before it can answer.
             is_early = name == "Type" and snapshot.is_active and not control_socket(snapshot).exists()
             final = Outcome.FAILED if is_early else outcome
-            yield OVERRIDDEN.finding(f"{where}: {name}={found[:80]}", outcome=final, where=where)
+            yield OVERRIDDEN.finding(f"{where}: {name}={found[:80]}", outcome=final, remedy=remedy)
 
 
 def control_socket(snapshot: Snapshot) -> Path:
@@ -287,11 +296,6 @@ def drop_ins(snapshot: Snapshot, unit: str = contract.SERVICE) -> tuple[UnitLine
     own = properties.get("FragmentPath", "")
     lines = tuple(read_unit_lines(snapshot.layout, properties))
     return tuple(each for each in reversed(lines) if each.path != own and each.value)
-
-
-def drop_in_lines(snapshot: Snapshot, unit: str = contract.SERVICE) -> tuple[tuple[str, str, str], ...]:
-    """As `drop_ins`, each as `(FILE:LINE, name, value)`."""
-    return tuple((each.where, each.name, each.value) for each in drop_ins(snapshot, unit))
 
 
 def find_line(layout: Layout, properties: Mapping[str, str], name: str) -> str:
@@ -309,6 +313,7 @@ STARTUP_BLOCKERS = (
     *("files-release-gone", "release-damaged", "files-gone", "files-config-gone", "files-user-gone"),
     *("files-unreadable", "environment-file", "environment-undecryptable", "environment-unloadable"),
     *("environment-syntax", "environment-unusable", "environment-secrets", "configuration-unusable"),
+    "configuration-package",
     *("tls-unusable", "unit-masked", "unit-bad", "unit-foreign", "unit-root", "unit-condition", "unit-dependency"),
     *("unit-drop-in", "unit-overridden", "port-taken", "port-left-over"),
 )
@@ -399,15 +404,22 @@ def _describe(snapshot: Snapshot, found: ServiceExit) -> tuple[str, Outcome]:
         number = snapshot.service["NRestarts"]
         times = "once" if number == "1" else f"{number} times"
         return f"{found}; systemd restarted it {times}, and it is running", Outcome.WARNING
-    return f"{found}{_last_error(snapshot)}", Outcome.FAILED
+    # A signal ends a service that runs: what it logged before is about something else, unless it is a known error.
+    is_any = found.result not in ("signal", "core-dump")
+    return f"{found}{_last_error(snapshot, is_any=is_any)}", Outcome.FAILED
 
 
-def _last_error(snapshot: Snapshot) -> str:
-    """The last error of the start that failed, to be appended to a sentence, and the drop-ins that may explain it."""
+def _last_error(snapshot: Snapshot, *, is_any: bool = True) -> str:
+    """The last error of the start that failed, to be appended to a sentence, and the drop-ins that may explain it.
+
+    `is_any`: whether an unknown error counts.
+    """
     error = _start_error(snapshot)
-    settings = [f"{where} {name}={value}" for where, name, value in drop_in_lines(snapshot)][:3]
-    drop_ins = f"; drop-ins: {', '.join(settings)}" if settings else ""
-    return (f"; last error: {error}" if error else "") + _crash(snapshot) + drop_ins[:_MAX_DROP_INS]
+    if error is not None and not (is_any or error.is_explained):
+        error = None
+    settings = [f"{each.where} {each.assignment}" for each in drop_ins(snapshot)][:3]
+    shown = f"; drop-ins: {', '.join(settings)}" if settings else ""
+    return (f"; last error: {error}" if error else "") + _crash(snapshot) + shown[:_MAX_DROP_INS]
 
 
 def _crash(snapshot: Snapshot) -> str:
@@ -429,7 +441,8 @@ def _failed_start(snapshot: Snapshot) -> tuple[Mapping[str, Any], ...]:
         if snapshot.is_active or find_exit(snapshot) is None:
             return ()
         begin, end = failed_start_times(snapshot.events)
-        found = snapshot.systemctl.entries(since=f"@{begin:.6f}", lines=_MAX_ENTRIES, timeout=2.5).entries
+        timeout = snapshot.optional_timeout
+        found = snapshot.systemctl.entries(since=f"@{begin:.6f}", lines=_MAX_ENTRIES, timeout=timeout).entries
         return tuple(entry for entry in found if int(entry.get("__REALTIME_TIMESTAMP", 0)) / 1e6 < end)
 
     return snapshot.cached("failed start", find)  # type: ignore[no-any-return]
@@ -450,8 +463,23 @@ def failed_start_times(events: tuple[Event, ...]) -> tuple[float, float]:
 
 
 def _start_error(snapshot: Snapshot) -> StartError | None:
-    """The error of the last start that failed; None if the service runs, or if the journal has none."""
+    """The error of a start in progress, or of the last one that failed; None if the service runs, or without one."""
+    status = snapshot.service.get("StatusText", "")
+    if snapshot.unit(contract.SERVICE).active == "activating" and status.startswith("starting "):
+        error = read_error(status, snapshot.layout.etc)
+        if error.is_explained:
+            return error
     return find_start_error(_failed_start(snapshot), snapshot.layout.etc)
+
+
+def find_missing_module(snapshot: Snapshot) -> str:
+    """The Python module for lack of which the service does not start; empty if that is not the reason."""
+    error = None if snapshot.is_active else _start_error(snapshot)
+    found = _NO_MODULE.search(error.quote) if error else None
+    return found[1] if found else ""
+
+
+_NO_MODULE = re.compile(r"No module named '?(\w+)")
 
 
 def hit_start_limit(result: str, events: tuple[Event, ...]) -> bool:
@@ -462,7 +490,8 @@ def hit_start_limit(result: str, events: tuple[Event, ...]) -> bool:
 
 START_ERROR = Cause(
     "unit-start-error",
-    "The service does not start because of this error, which is the last one in the journal of that start.",
+    "The service does not start because of this error: the last one in the journal of that start, or what a start in"
+    " progress waits for (in its first minute a warning).",
     "{remedy}",
     requires=_REQUIRES,
     caused_by=STARTUP_BLOCKERS,
@@ -475,14 +504,30 @@ def detect_unit_start_error(snapshot: Snapshot) -> Iterator[Finding]:
     error = _start_error(snapshot)
     if error is None or not error.is_explained:
         return
+    evidence, remedy = explain(snapshot, error)
+    crash = _crash(snapshot)
+    if own := re.search(rf" called by ({re.escape(snapshot.layout.etc)}/[^:]+):", crash):
+        remedy = _EDIT.format(path=own[1])
+    began = int(snapshot.service.get("InactiveExitTimestampMonotonic") or "0") / 1e6
+    is_early = error.is_waiting and find_exit(snapshot) is None and time.monotonic() - began < _PATIENCE
+    outcome = Outcome.WARNING if is_early else None
+    yield START_ERROR.finding(f"{evidence}{crash}", outcome=outcome, remedy=remedy)
+
+
+_EDIT = "sudoedit {path}    # correct the line, or remove the callback; then: sudo litellmctl start"
+
+#: Seconds of a start in which code that has not ended may be slow only.
+_PATIENCE = 60
+
+
+def explain(snapshot: Snapshot, error: StartError) -> tuple[str, str]:
+    """Evidence and remedy of an explained error. If a drop-in may have caused it, its line is the cause."""
     if error.file:
-        path = error.file.rpartition(":")[0]
-        remedy = f"sudoedit {path}    # correct the line, or remove the callback; then: sudo litellmctl start"
-        yield START_ERROR.finding(f"{error.file} raised an exception: {error.quote}", remedy=remedy)
-        return
+        what = "has not ended" if error.is_waiting else "raised an exception"
+        return f"{error.file} {what}: {error.quote}", _EDIT.format(path=error.file.rpartition(":")[0])
     if error.known is None:
-        return
-    where, setting = next(blamed(error.known, drop_in_lines(snapshot), error.quote), ("", ""))
+        return error.quote, ""
+    line = find_blamed(error.known, drop_ins(snapshot), error.quote)
     values = {
         "prefix": snapshot.layout.prefix,
         "python": f"{snapshot.layout.current}/bin/python",
@@ -490,9 +535,9 @@ def detect_unit_start_error(snapshot: Snapshot) -> Iterator[Finding]:
     }
     remedy = error.known.remedy.format_map(values | dict(error.groups))
     means = error.known.means
-    if where:
-        means, remedy = f"{where}: {setting}: {means}", CORRECT_LINE.format(where=where)
-    yield START_ERROR.finding(f"{means}: {error}{_crash(snapshot)}", remedy=remedy)
+    if line is not None:
+        means, remedy = f"{line.where}: {line.assignment}: {means}", CORRECT_LINE.format(where=line.where)
+    return f"{means}: {error}", remedy
 
 
 START_LIMIT = Cause(
@@ -584,8 +629,8 @@ def detect_unit_killed(snapshot: Snapshot) -> Iterator[Finding]:
         remedy = "journalctl -k -n 50; sudo litellmctl start"
         if name in _CRASHES:
             remedy = "sudo litellmctl releases verify    # a damaged library crashes; so may a callback"
-        names = _SETTINGS_OF_SIGNALS.get(name, ())
-        where = next((where for where, name, _ in drop_in_lines(snapshot) if name in names), "")
+        names = (*_SETTINGS_OF_SIGNALS.get(name, ()), *(() if snapshot.is_active else ("Restart",)))
+        where = next((each.where for each in drop_ins(snapshot) if each.name in names), "")
         if where:
             evidence, remedy = f"{where}: {evidence}", CORRECT_LINE.format(where=where)
         yield KILLED.finding(evidence, outcome=outcome, remedy=remedy)

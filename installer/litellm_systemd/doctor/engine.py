@@ -175,11 +175,12 @@ def run_checks(
 ) -> Diagnosis:
     """Run every check whose requirements are met, each in its own thread, for `total_timeout` seconds at most.
 
-    A check with a timeout of its own may take longer.
+    A check with a timeout of its own may take longer, and so may all of them on a busy host (`Snapshot.patience`).
 
     A check that hangs is abandoned: its thread ends with the process.
     """
     order = tuple(checks)
+    check_timeout, total_timeout = check_timeout * snapshot.patience, total_timeout * snapshot.patience
     waiting = {check.cause.id: check for check in order}
     known, end = frozenset(waiting), time.monotonic() + total_timeout
     done: dict[str, CheckRun] = {}
@@ -194,7 +195,8 @@ def run_checks(
                 done[check.cause.id] = CheckRun(check.cause, skip_reason=skip_reason, is_refused=is_refused)
             else:
                 now = time.monotonic()
-                deadline = min(now + check_timeout, end) if check.timeout is None else now + check.timeout
+                own = None if check.timeout is None else check.timeout * snapshot.patience
+                deadline = min(now + check_timeout, end) if own is None else now + own
                 running[check.cause.id] = check, deadline
                 threading.Thread(target=_run, args=(snapshot, check, results), daemon=True).start()
         if running:

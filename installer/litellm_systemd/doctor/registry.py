@@ -93,8 +93,12 @@ def _edited_files(snapshot: Snapshot) -> Iterator[str]:
 def _stopped_service(snapshot: Snapshot) -> Iterator[str]:
     if not is_booted():
         return
-    unit = snapshot.unit(contract.SERVICE)
-    if unit.load == "loaded" and unit.active == "inactive" and snapshot.service.get("Result") == "success":
+    unit, socket = snapshot.unit(contract.SERVICE), snapshot.unit(contract.SOCKET)
+    if (
+        {unit.load, socket.load} == {"loaded"}
+        and (unit.active, socket.active == "failed") == ("inactive", False)
+        and snapshot.service.get("Result") == "success"
+    ):
         at_boot = "starts at the next boot" if unit.is_enabled else "is disabled"
         yield f"{contract.SERVICE} is stopped (it did not fail) and {at_boot}. To start it: sudo litellmctl start"
 
@@ -102,10 +106,9 @@ def _stopped_service(snapshot: Snapshot) -> Iterator[str]:
 def _starting_service(snapshot: Snapshot) -> Iterator[str]:
     if is_booted() and snapshot.unit(contract.SERVICE).active == "activating":
         step = f" ({snapshot.service['StatusText']})" if snapshot.service.get("StatusText") else ""
-        yield (
-            f"{contract.SERVICE} is not active yet{step}. If it stays so, a reason may be in: sudo litellmctl logs"
-            " --errors"
-        )
+        if "; " not in step:  # else `unit-start-error` reports what it waits for
+            hint = "If it stays so, a reason may be in: sudo litellmctl logs --errors"
+            yield f"{contract.SERVICE} is not active yet{step}. {hint}"
 
 
 _SOURCES: tuple[Callable[[Snapshot], Iterator[str]], ...] = (

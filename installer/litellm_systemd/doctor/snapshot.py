@@ -24,6 +24,7 @@ from litellm_systemd.host.state import FileState, Record, UnitState
 from litellm_systemd.host.systemctl import Event, Systemctl, unit_state_of
 
 T = TypeVar("T")
+_MAX_PATIENCE = 5.0
 
 #: The properties of each unit that are read (org.freedesktop.systemd1(5)); systemd omits those that it does not know.
 PROPERTIES = (
@@ -94,8 +95,12 @@ class Snapshot:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.is_root = os.geteuid() == 0
+        #: How much longer than on an idle host a check may take, by the load of this one.
+        self.patience = min(_MAX_PATIENCE, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
+        #: Whether even that may be too short, so that a missing answer means little.
+        self.is_overloaded = self.patience == _MAX_PATIENCE
         #: Seconds for optional requests of a check: less than the time for the whole check (`engine.CHECK_TIMEOUT`).
-        self.optional_timeout = 2.5
+        self.optional_timeout = 2.5 * self.patience
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._observations: dict[str, _Observation] = {}
@@ -253,4 +258,4 @@ class Snapshot:
         """The status that the main process reports for itself and its workers; empty if it does not answer."""
         if not self.is_root:
             raise PermissionDenied("only root and the user litellm can query the main process")
-        return ask_service(timeout=2.5)
+        return ask_service(timeout=self.optional_timeout)

@@ -7,10 +7,12 @@ traceback, a message of the runtime, or a line of systemd itself about a step th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from litellm_systemd.host.effective import UnitLine
 from litellm_systemd.logs.events import ERROR, LogEvent, read_events
+from litellm_systemd.logs.known_messages import SIGNATURES
 
 _TRACEBACK = "Traceback (most recent call last):"
 #: Characters of a message that is quoted.
@@ -43,6 +45,12 @@ class KnownError:
     settings: tuple[str, ...] = ()
 
 
+def _of_signature(name: str, *settings: str) -> KnownError:
+    """A known message of a running service that can end a start as well."""
+    found = next(one for one in SIGNATURES if one.name == name)
+    return KnownError(found.regex, found.means, found.remedy, settings)
+
+
 _RESTART = "; then: sudo litellmctl restart"
 _PATHS = (
     *("BindPaths", "BindReadOnlyPaths", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths"),
@@ -53,12 +61,7 @@ _DAMAGED = "sudo litellmctl releases verify    # if it names damaged files: sudo
 
 #: Tried in this order: what is specific comes first.
 KNOWN_ERRORS = (
-    KnownError(
-        r"Too many open files",
-        "The service reached its limit of open files (LimitNOFILE)",
-        "Set LimitNOFILE=65536 in a drop-in (sudo systemctl edit litellm)" + _RESTART,
-        ("LimitNOFILE",),
-    ),
+    _of_signature("too-many-files", "LimitNOFILE"),
     KnownError(
         r"can't start new thread|(?:BlockingIOError|no new process).{0,99}Resource temporarily unavailable"
         r"|fork: .{0,40}Resource temporarily|pthread_create failed",
@@ -66,18 +69,8 @@ KNOWN_ERRORS = (
         "systemctl show litellm -p TasksMax -p LimitNPROC    # set a larger one in a drop-in" + _RESTART,
         ("TasksMax", "LimitNPROC"),
     ),
-    KnownError(
-        r"\bMemoryError\b|Cannot allocate memory|failed to map segment from shared object: Cannot",
-        "The service got no memory: the host has none left, or a limit is too low",
-        "Set a smaller NUM_WORKERS in .env, or add memory; then: sudo litellmctl install",
-        ("LimitAS", "LimitDATA", "LimitRSS", "MemoryMax", "MemoryHigh"),
-    ),
-    KnownError(
-        r"No space left on device|Disk quota exceeded",
-        "A file system is full",
-        "df -h / /tmp /var/lib/litellm /var/cache/litellm; df -i /var    # make space" + _RESTART,
-        ("TemporaryFileSystem", "PrivateTmp"),
-    ),
+    _of_signature("out-of-memory", "LimitAS", "LimitDATA", "LimitRSS", "MemoryMax", "MemoryHigh"),
+    _of_signature("no-space", "TemporaryFileSystem", "PrivateTmp"),
     KnownError(
         r"failed to map segment from shared object|cannot apply additional memory protection",
         "A library of the release cannot be executed: its file system is mounted with noexec, or a policy denies it",
@@ -160,6 +153,19 @@ KNOWN_ERRORS = (
         "sudo aa-status; sudo ausearch -m AVC -ts recent    # load the profile, or remove the setting",
         ("AppArmorProfile", "SELinuxContext", "SmackProcessLabel"),
     ),
+    *(
+        KnownError(
+            rf"Failed at step {name.upper()}_DIRECTORY",
+            f"systemd cannot create {path}: a file or a broken link has its path, or the file system is read-only",
+            f"ls -ld {path}; findmnt -T {path}    # move what is there away; then: sudo litellmctl start",
+            (f"{name.title()}Directory", *_PATHS),
+        )
+        for name, path in (
+            ("state", "/var/lib/litellm"),
+            ("cache", "/var/cache/litellm"),
+            ("runtime", "/run/litellm"),
+        )
+    ),
     KnownError(
         r"Failed at step (?P<step>\w+) spawning",
         "systemd cannot set up the process of the service",
@@ -172,7 +178,18 @@ KNOWN_ERRORS = (
         ("SystemCallFilter", "SystemCallErrorNumber"),
     ),
     KnownError(
-        r"start(?:-pre)? operation timed out",
+        r"was killed by SIGKILL before it was ready",
+        "A worker was killed: by the kernel, because memory ran out, or by another program",
+        "journalctl -k -n 50    # without memory: set a smaller NUM_WORKERS in .env, then: sudo litellmctl install",
+        ("MemoryMax", "MemoryHigh", "OOMPolicy", "ManagedOOMMemoryPressure"),
+    ),
+    KnownError(
+        r"exited with code \d+ before it was ready",
+        "A worker exited without an error: a callback, or a library that it imports, calls os._exit()",
+        "sudoedit /etc/litellm/config.yaml    # remove the callbacks one by one; then: sudo litellmctl start",
+    ),
+    KnownError(
+        r"start(?:-pre)? operation timed out|not ready after START_TIMEOUT=",
         "The service did not become ready before its start timeout (TimeoutStartSec)",
         "Set a larger START_TIMEOUT in .env, then: sudo litellmctl install",
         ("TimeoutStartSec", "TimeoutSec"),
@@ -216,6 +233,11 @@ class StartError:
         return f"{self.quote} ({self.file})" if self.file else self.quote
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the start waits for code that has not ended, as the main process reports it."""
+        return "; still running: " in self.quote
+
+    @property
     def is_explained(self) -> bool:
         """Whether the error names its cause: a known one, or a line of the user's code."""
         return self.known is not None or bool(self.file)
@@ -228,7 +250,7 @@ def find_start_error(entries: Iterable[Mapping[str, object]], user_code: str) ->
         entries: of one start, as `journalctl -o json`, oldest first; also those of systemd on the unit.
         user_code: the folder of the user's own Python files, to name the line in them.
     """
-    errors = [_read(event, user_code) for event in read_events(entries) if _is_error(event)]
+    errors = [read_error(event.text, user_code) for event in read_events(entries) if _is_error(event)]
     explained = [error for error in errors if error.is_explained]
     return next(reversed(explained or errors), None)
 
@@ -241,8 +263,9 @@ def _is_error(event: LogEvent) -> bool:
     return event.priority <= ERROR or _TRACEBACK in event.text or bool(_LOOKS_LIKE_ERROR.search(event.head))
 
 
-def _read(event: LogEvent, user_code: str) -> StartError:
-    quote, file = exception_of(event.text), _own_frame(event.text, user_code)
+def read_error(text: str, user_code: str) -> StartError:
+    """The error that a message or a traceback is about; `user_code` as for `find_start_error`."""
+    quote, file = exception_of(text), _own_frame(text, user_code)
     if place := _PLACE.search(quote):
         quote, file = quote[: place.start()].rstrip(), f"{place['path']}:{place['line']}"
     for known, pattern in _PATTERNS:
@@ -291,12 +314,12 @@ def _own_frame(text: str, folder: str) -> str:
     return f"{found[-1]['path']}:{found[-1]['line']}" if found else ""
 
 
-def blamed(known: KnownError | None, lines: Iterable[tuple[str, str, str]], quote: str) -> Iterator[tuple[str, str]]:
-    """The lines of drop-ins that may have caused an error, as `(FILE:LINE, assignment)`; the likeliest first.
+def find_blamed(known: KnownError | None, lines: Iterable[UnitLine], quote: str) -> UnitLine | None:
+    """The line of a drop-in that may have caused an error, the likeliest of several."""
+    related = [each for each in lines if known is not None and each.name in known.settings]
 
-    `lines` are `(FILE:LINE, name, value)`.
-    """
-    related = [each for each in lines if known is not None and each[1] in known.settings and each[2]]
+    def is_unquoted(line: UnitLine) -> bool:
+        return not any(len(word) > 1 and word.strip("-+:") in quote for word in line.value.split())
+
     # A line that has a path of the message is the one.
-    related.sort(key=lambda each: not any(len(word) > 1 and word.strip("-+:") in quote for word in each[2].split()))
-    yield from ((where, f"{name}={value}") for where, name, value in related)
+    return min(related, key=is_unquoted, default=None)
