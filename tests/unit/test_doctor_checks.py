@@ -242,6 +242,14 @@ def test_a_missing_callback_is_a_missing_file(tmp_path: Path) -> None:
     assert (gone.evidence, gone.outcome) == ("/etc/litellm/configs/hooks.py is missing", Outcome.FAILED)
 
 
+def test_missing_files_are_one_finding(tmp_path: Path) -> None:
+    """Files that one command has removed are one finding, which names them."""
+    files = {name: record_of(FileState(name, b"")) for name in ("/etc/tmpfiles.d/a.conf", "/usr/local/bin/b")}
+    (gone,) = detect_files_gone.detect(make_snapshot(tmp_path, files))
+    assert isinstance(gone, Finding)
+    assert gone.evidence == "/etc/tmpfiles.d/a.conf is missing; the same kind of change at /usr/local/bin/b"
+
+
 def make_snapshot(root: Path, records: dict[str, Record]) -> Snapshot:
     snapshot = Snapshot(Layout(root=root))
     snapshot.is_root = True

@@ -65,6 +65,22 @@ def test_causes_are_ordered_by_severity_then_by_check() -> None:
     assert diagnosis.causes[0].remedy == "fix b-1"
 
 
+@pytest.mark.parametrize(("load", "found"), [(0, []), (1000, ["a-1"])])
+def test_checks_may_take_longer_on_a_busy_host(
+    load: float, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy host a check has five times as long, so that the cause is found before its consequences."""
+    slow = cause("a-1")
+
+    def detect(_snapshot: Snapshot) -> Iterator[Finding]:
+        threading.Event().wait(0.4)
+        yield slow.finding("late", what="it")
+
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    diagnosis = run_checks(Snapshot(Layout()), [DoctorCheck(slow, detect)], check_timeout=0.2, total_timeout=60)
+    assert cause_ids(diagnosis) == found
+
+
 def test_an_observation_is_not_a_finding() -> None:
     """Observations of a check that are not problems appear in the JSON report only."""
     check = DoctorCheck(cause("a-1"), lambda _snapshot: iter(("the service is a user",)))
