@@ -43,8 +43,7 @@ _METRICS_PORT_TAKEN = Signature(
     "service",
     r"METRICS: cannot listen on |^litellm-metrics\.socket: Failed to (?:create|receive) listening socket",
     "Another program listens on the address of METRICS; the gateway serves without metrics",
-    "stop that program, then: sudo litellmctl restart; or set another METRICS in .env, then: sudo litellmctl"
-    " install",
+    "stop that program, then: sudo litellmctl restart; or set another METRICS in .env, then: sudo litellmctl install",
     min_count=0,
 )
 _PORT_TAKEN = Signature(
