@@ -63,7 +63,7 @@ SILENT = Cause(
 def detect_host_systemd_silent(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a systemd that does not answer."""
     try:
-        snapshot.systemctl.system_state(timeout=2.5)
+        snapshot.systemctl.system_state(timeout=snapshot.optional_timeout)
     except Unavailable as error:
         yield SILENT.finding(error.message)
 
@@ -80,7 +80,7 @@ STOPPING = Cause(
 @detects(STOPPING)
 def detect_host_systemd_stopping(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a host state in which services do not run. They run in state degraded: another unit has failed."""
-    state = snapshot.systemctl.system_state(timeout=2.5)
+    state = snapshot.systemctl.system_state(timeout=snapshot.optional_timeout)
     if state in ("maintenance", "stopping"):
         yield STOPPING.finding(f"systemctl is-system-running: {state}")
 
