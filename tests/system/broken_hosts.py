@@ -385,13 +385,6 @@ BROKEN = {
         "unit-start-limit",
         "Start request repeated too quickly",
     ),
-    "METRICS added by hand": BrokenHost(
-        f"{KEEP_ENV}echo METRICS=127.0.0.1:9400 >> /etc/litellm/litellm.env",
-        "metrics-mismatch",
-        "METRICS=127.0.0.1:9400, and there is no litellm-metrics.socket",
-        OLD_ENV,
-        outcome="warning",
-    ),
     "keys guessed": BrokenHost(
         GUESS_KEYS,
         "service-guessing",
