@@ -111,6 +111,7 @@ def test_killed_encryption_converges(idle_box: Box) -> None:
     results = kill_at_steps(box, *directions, stride=STRIDE, alternate=STRIDE > 1, ignored=ignored)
     assert [result["wrong"] for result in results] == [[], []]
     assert all(result["kills"] * STRIDE > 10 for result in results)
+    ctl(box, *directions[1])
     assert not box.exists(SECRETS)
     box.run(("rm", "/root/.env"))
     ctl(box, *directions[0])
