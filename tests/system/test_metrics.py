@@ -138,10 +138,15 @@ class Client:
 
 @dataclass
 class Scraper:
-    """Scrapes continuously. `problems` has each scrape that failed and each counter that went back."""
+    """Scrapes continuously. `problems` has each scrape that failed and each counter that went back.
+
+    `resets` are the times of scrapes that were reset, which can happen when a main process exits during a restart.
+    Prometheus scrapes again then.
+    """
 
     box: Box
     scrapes: int = 0
+    resets: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     _before: dict[str, float] = field(default_factory=dict)
 
@@ -160,6 +165,8 @@ class Scraper:
             while not over.wait(0.2):
                 try:
                     self._compare(self.scrape())
+                except ConnectionResetError as error:
+                    self.resets.append(f"{time.strftime('%X')} {error!r}")
                 except (OSError, http.client.HTTPException, AssertionError) as error:
                     self.problems.append(repr(error))
 
@@ -197,8 +204,8 @@ def _by(samples: dict[str, float], name: str, label: str) -> Counter[str]:
 def test_counters_agree_with_a_client(idle_box: Box) -> None:
     """All counters equal a client's own after a reload, a killed and a recycled worker and a restart with a standby.
 
-    No counter goes back at any scrape, no scrape fails, gone workers leave no gauges, and no value that a client
-    chooses becomes a label.
+    No counter goes back at any scrape, none fails except when a main process exits, gone workers leave no gauges,
+    and no value that a client chooses becomes a label.
     """
     box = idle_box
     set_up(box, f"NUM_WORKERS=2\nMETRICS={ADDRESS}\nMAX_REQUESTS_BEFORE_RESTART=150\n", CONFIG)
@@ -223,6 +230,7 @@ def test_counters_agree_with_a_client(idle_box: Box) -> None:
         client.assert_equal(scraper.scrape())
         _assert_bounded(client, scraper, bearer)
     assert (scraper.problems, scraper.scrapes > 20) == ([], True)
+    assert len(scraper.resets) <= 2, scraper.resets
     client.assert_equal(scraper.scrape())
     _assert_shown(box, client)
     _assert_no_stale_gauges(box, scraper)
