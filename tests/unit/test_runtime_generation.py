@@ -238,9 +238,9 @@ def test_pause_of_a_blocked_worker() -> None:
 
 
 def test_slow_start_is_no_hang() -> None:
-    """A starting worker is not killed before START_TIMEOUT."""
-    assert signals_at(FakeWorker(1, 70, 0.0), 59.0) == []
-    assert signals_at(FakeWorker(1, 70, 0.0), 61.0) == ["SIGABRT"]
+    """A starting worker is asked for its stack, and is not killed before START_TIMEOUT."""
+    assert signals_at(FakeWorker(1, 70, 0.0), 59.0) == ["SIGUSR1"]
+    assert signals_at(FakeWorker(1, 70, 0.0), 61.0) == ["SIGUSR1", "SIGABRT"]
 
 
 def test_drain_deadline() -> None:
