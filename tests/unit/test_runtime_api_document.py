@@ -51,7 +51,7 @@ def test_builder_exits(monkeypatch: pytest.MonkeyPatch, render: Any, text: bytes
         worker = WorkerHandle(1, process.pid, open_channel()[0], Activity(), 0.0)
         generation = Generation(1, CONFIGURATION, 1, lambda *_: worker, 0.0)
         pool._running[process.pid] = generation, worker
-        document.build(render, (), Journal())
+        document.build(render, lambda: None, Journal())
         os.waitid(os.P_PID, document._builder, os.WEXITED | os.WNOWAIT)
         pool.reap()
         process.kill()

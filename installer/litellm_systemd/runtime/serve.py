@@ -98,7 +98,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         notifier,
         journal,
         started_at,
-        _start_document((*listeners, *((metrics_listener,) if metrics_listener else ())), journal),
+        _start_document(listeners, metrics, journal),
         metrics,
     )
     return master.run()
@@ -140,13 +140,22 @@ def _start_metrics(
     return metrics
 
 
-def _start_document(listeners: Sequence[socket.socket], journal: Journal) -> ApiDocument | None:
+def _start_document(
+    listeners: Sequence[socket.socket], metrics: Metrics | None, journal: Journal
+) -> ApiDocument | None:
     """Start to build LiteLLM's API document, if it is on."""
     render = litellm_adapter.api_renderer()
     if render is None:
         return None
+
+    def close_inherited() -> None:
+        for each in listeners:
+            each.close()
+        if metrics is not None:
+            metrics.close_in_child()  # else the process that serves METRICS would not exit before the builder
+
     document = ApiDocument()
-    document.build(render, listeners, journal)
+    document.build(render, close_inherited, journal)
     return document
 
 

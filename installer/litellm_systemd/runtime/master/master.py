@@ -175,7 +175,7 @@ class Master:
         """In a forked worker: close what only the main process may hold."""
         self._close_shared()
         if self.metrics is not None:
-            self.metrics.close_in_worker()
+            self.metrics.close_in_child()
 
     def _close_shared(self) -> None:
         self._events.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -39,8 +40,9 @@ class Metrics:
         self.counters = counting.start(environ, self._store.folder, journal.warning)
         retired = read_retired_keys(environ)
         keys = tuple(filter(None, (environ.get(METRICS_KEY.name), environ.get(MASTER_KEY.name))))
-        # Until LiteLLM is imported, which takes seconds.
-        self._store.write_state(State(((families.READY.name, {}, 0.0),), {"main": (os.getpid(),)}))
+        with contextlib.suppress(OSError):  # without room there is none until the first tick that finds some
+            # Until LiteLLM is imported, which takes seconds.
+            self._store.write_state(State(((families.READY.name, {}, 0.0),), {"main": (os.getpid(),)}))
         self._alive, self._end = os.pipe()
         self._task = exporter.Task(listener, root, self._store.folder, keys, self._alive, journal.warning, retired)
         self._pid = 0
@@ -65,11 +67,13 @@ class Metrics:
                 close_inherited()
                 os.close(self._end)
                 exporter.run(self._task, before)
+            except Exception as error:
+                self._journal.error(f"the process that serves METRICS failed: {type(error).__name__}: {error}")
             finally:
                 os._exit(1)
 
-    def close_in_worker(self) -> None:
-        """In a forked worker: close what only the main process and the exporter may hold."""
+    def close_in_child(self) -> None:
+        """In any other forked child: close what only the main process and the exporter may hold."""
         self.listener.close()
         for each in (self._alive, self._end):
             os.close(each)

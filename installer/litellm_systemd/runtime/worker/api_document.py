@@ -12,9 +12,8 @@ import json
 import logging
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from litellm_systemd.runtime.journal import Journal
@@ -37,8 +36,8 @@ class ApiDocument:
         self._builder = 0
         self._file = os.memfd_create("openapi.json", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
-    def build(self, render: Callable[[], Any], listeners: Iterable[socket.socket], journal: Journal) -> None:
-        """Fork a process that writes what `render` returns, as JSON. It does not keep the `listeners`.
+    def build(self, render: Callable[[], Any], close_inherited: Callable[[], None], journal: Journal) -> None:
+        """Fork a process that writes what `render` returns, as JSON. `close_inherited` closes what it may not hold.
 
         The main process must not have started other threads. It reaps the process with its workers, and calls
         `on_exit` then.
@@ -48,8 +47,7 @@ class ApiDocument:
             return
         try:
             signal.setitimer(signal.ITIMER_PROF, _CPU_LIMIT)  # its default action ends this process
-            for listener in listeners:
-                listener.close()
+            close_inherited()
             logging.disable(logging.CRITICAL)
             text = memoryview(json.dumps(render(), separators=(",", ":")).encode())
             while text:
