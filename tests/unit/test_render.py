@@ -122,7 +122,7 @@ def test_socket(env: str, listen: str, free_bind: bool) -> None:
     [
         ("127.0.0.1:9400", "127.0.0.1:9400", "ExecStartPre", "FreeBind"),
         ("10.0.0.5:9400", "10.0.0.5:9400", "FreeBind", "RemoveOnStop"),
-        ("unix:/run/%n.sock", "/run/%%n.sock", "RemoveOnStop", "ExecStartPre"),
+        ("unix:/run/%n.sock", "/run/%%n.sock", "RemoveOnStop", "FreeBind"),
     ],
 )
 def test_metrics_socket(address: str, listen: str, present: str, absent: str) -> None:
@@ -134,6 +134,14 @@ def test_metrics_socket(address: str, listen: str, present: str, absent: str) ->
     assert found["FileDescriptorName"] == contract.METRICS_LISTENER
     assert present in found
     assert absent not in found
+
+
+def test_metrics_socket_path_is_quoted() -> None:
+    """The check of a path gets the same path, whatever it contains."""
+    metrics = settings("METRICS='/run/a $x %n \\ \"b\".sock'").metrics
+    assert metrics is not None
+    found = directives(render_metrics_socket(Layout(), metrics))
+    assert found["ExecStartPre"].endswith(r' port --metrics "/run/a $$x %%n \\ \"b\".sock"')
 
 
 def test_metrics_of_the_service() -> None:

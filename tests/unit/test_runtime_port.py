@@ -134,7 +134,7 @@ def test_other_errors_are_ignored() -> None:
 
 def test_metrics_listener_without_systemd(tmp_path: Path) -> None:
     """Without systemd the service listens at METRICS itself: a socket that was left behind is replaced, but no other
-    file.
+    file, and no socket of another process.
     """
     path = tmp_path / "metrics.sock"
     for _ in range(2):
@@ -143,6 +143,17 @@ def test_metrics_listener_without_systemd(tmp_path: Path) -> None:
         with listener, socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
     path.unlink()
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_UNIX, kind) as foreign:
+            foreign.bind(str(path))
+            if kind == socket.SOCK_STREAM:
+                foreign.listen()
+            with pytest.raises(Unavailable, match="another process is listening there"):
+                take_metrics_listener(Inherited(), str(path))
+            assert main(str(path), is_metrics=True) == 69
+            assert path.is_socket()
+        assert main(str(path), is_metrics=True) == 0
+        path.unlink()
     path.write_text("mine", encoding="utf-8")
     with pytest.raises(Unavailable, match=r"cannot listen at .*metrics\.sock"):
         take_metrics_listener(Inherited(), str(path))

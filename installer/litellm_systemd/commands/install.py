@@ -150,10 +150,10 @@ def _check_metrics_port(layout: Layout, prepared: InstallPlan) -> None:
     """
     address = prepared.service.settings.metrics
     written = {action.target for action in prepared.plan.actions if action.verb is Verb.WRITE}
-    if address is None or address.path or layout.metrics_socket not in written:
+    if address is None or layout.metrics_socket not in written:
         return
-    before = prepared.host.files.get(layout.metrics_socket)
-    if before is not None and f"ListenStream={address.listen}" in before.content.decode(errors="replace").split("\n"):
+    before, listen = prepared.host.files.get(layout.metrics_socket), address.listen.replace("%", "%%")
+    if before is not None and f"ListenStream={listen}" in before.content.decode(errors="replace").split("\n"):
         return
     if trouble := port_trouble(address.listen, is_metrics=True):
         raise Unavailable(trouble, "METRICS is set in .env.")

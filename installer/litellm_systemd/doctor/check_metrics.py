@@ -230,7 +230,7 @@ def _reported(snapshot: Snapshot) -> Mapping[str, Any]:
 def _other_listener(snapshot: Snapshot) -> str:
     """The process that listens on the port of METRICS in place of the service, as `port_trouble`; empty if none."""
     address = find_metrics(snapshot.environment)
-    if address is None or address.path or not _is_closed(snapshot):
+    if address is None or not _is_closed(snapshot):
         return ""
     trouble: str = snapshot.cached("metrics listener", partial(port_trouble, address.listen, is_metrics=True))
     return "" if own_units(trouble) else trouble

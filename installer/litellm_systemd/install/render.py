@@ -150,14 +150,20 @@ def render_metrics_socket(layout: Layout, address: MetricsAddress) -> str:
     text = render_template(
         "litellm-metrics.socket.j2",
         prefix=layout.prefix,
-        check=""
-        if address.path
-        else f"ExecStartPre={python} -I -m {contract.RUNTIME} port --metrics {address.listen}",
+        check=f"ExecStartPre={python} -I -m {contract.RUNTIME} port --metrics {_quote(address.listen)}",
         # % starts a specifier (systemd.unit(5)).
         listen=address.listen.replace("%", "%%"),
         more="RemoveOnStop=yes" if address.path else _free_bind(address.host),
     )
     return _without_gaps(text)
+
+
+def _quote(argument: str) -> str:
+    """An argument of a command line of a unit (systemd.service(5))."""
+    if re.fullmatch(r"[\w./:\[\]-]+", argument):
+        return argument
+    text = argument.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'.replace("%", "%%").replace("$", "$$")
 
 
 def _free_bind(host: str) -> str:

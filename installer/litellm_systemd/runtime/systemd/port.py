@@ -29,6 +29,7 @@ from litellm_systemd.errors import InputError, InstallerError, Unavailable
 #: The first descriptor that systemd passes (sd_listen_fds(3)).
 FIRST_FD = 3
 _LISTEN = "0A"
+_OTHER_METRICS = "Stop it, or set another METRICS."
 #: The sockets that close with the service: a scrape must not start it either. As a pattern (the last letter in
 #: brackets), because systemctl reports an error for a unit that does not exist, and METRICS may be off.
 _SOCKETS = (SOCKET, f"{METRICS_SOCKET[:-1]}[{METRICS_SOCKET[-1]}]")
@@ -85,6 +86,19 @@ def render_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def require_unused(path: Path) -> None:
+    """Check that no process listens at the path of METRICS: its socket file would be replaced, also by systemd.
+
+    Raises:
+        Unavailable: a process listens there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        # Of a full queue, and of a socket for datagrams.
+        if probe.connect_ex(str(path)) in (0, errno.EAGAIN, errno.EPROTOTYPE):
+            raise Unavailable(f"cannot listen at {path}: another process is listening there", _OTHER_METRICS)
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT`, `[HOST]:PORT` or `PORT` (all addresses, as in ListenStream=)."""
     host, _, port = text.rpartition(":")
@@ -97,15 +111,19 @@ def main(address: str, *, is_metrics: bool = False) -> int:
     """Return 69 and print one line if another process listens on HOST:PORT, else return 0.
 
     Other errors are ignored: systemd may bind where this process cannot (FreeBind=, ports below 1024). `is_metrics`:
-    the address is that of METRICS.
+    the address is that of METRICS, or the path of a UNIX socket.
     """
+    path = Path(address) if is_metrics and address.startswith("/") else None
     try:
-        host, port = parse_address(address)
+        host, port = parse_address(address) if path is None else ("", 0)
     except InputError as error:
         return _report_error(error, ExitCode.USAGE)
     try:
-        for each in bind(host, port, "METRICS" if is_metrics else "PORT"):
-            each.close()
+        if path is not None:
+            require_unused(path)
+        else:
+            for each in bind(host, port, "METRICS" if is_metrics else "PORT"):
+                each.close()
     except Unavailable as error:
         if is_metrics:
             error = Unavailable(f"METRICS: {error.message}", f"{error.hint} The gateway serves without metrics.")
@@ -234,6 +252,7 @@ def take_metrics_listener(inherited: Inherited, address: str | None) -> socket.s
         return None
     if address.startswith("/"):
         path = Path(address)
+        require_unused(path)
         if path.is_socket():  # a process that was killed leaves it behind
             path.unlink()
         return _listen_at(path)
