@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import signal
 import socket
 import subprocess
 import sys
@@ -194,6 +195,19 @@ def test_hostile_clients(local: Exporter) -> None:
     for each in silent:
         each.close()
     assert local.send()[0] == 200
+
+
+def test_more_scrapers_than_connections(local: Exporter) -> None:
+    """Each of 100 scrapers that connect at the same time gets the metrics."""
+    local.send()
+    local.process.send_signal(signal.SIGSTOP)
+    scrapers = [socket.create_connection(local.address, timeout=20) for _ in range(100)]
+    for each in scrapers:
+        each.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+    local.process.send_signal(signal.SIGCONT)
+    for each in scrapers:
+        with each:
+            assert each.recv(12) == b"HTTP/1.1 200"
 
 
 def test_end_with_the_main_process(local: Exporter) -> None:

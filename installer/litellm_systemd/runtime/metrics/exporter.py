@@ -30,8 +30,10 @@ _MAX_HEAD = 16_384
 _RECEIVE_TIMEOUT, _SEND_TIMEOUT = 5.0, 20.0
 #: Seconds to complete the responses when the main process exits, and to accept a connection that is about to be.
 END_TIMEOUT, _LAST_ACCEPT = 3.0, 0.05
-#: Connections at a time. A new one closes the oldest that waits for its client.
-_MAX_CONNECTIONS = 32
+#: Connections at a time. Before a new one, the oldest is closed that has waited for its client for these seconds.
+_MAX_CONNECTIONS, _PATIENCE = 32, 0.1
+#: Seconds between two attempts to close one.
+_ROOM_INTERVAL = 0.02
 #: Seconds between two compactions of the files of processes that have exited, and two measurements of memory.
 _INTERVAL = 30.0
 #: Seconds before an accept is tried again that failed, as with too many open files.
@@ -86,8 +88,8 @@ class _Exporter:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._keys = [*(RetiredKey(digest_key(each), sys.maxsize) for each in task.keys), *task.retired]
-        #: The connections that wait for their client, to send a request or to close, the oldest first.
-        self._waiting: dict[asyncio.Task[None], None] = {}
+        #: The connections that wait for their client, to send a request or to close: since when, the oldest first.
+        self._waiting: dict[asyncio.Task[None], float] = {}
         self._open: set[asyncio.Task[None]] = set()
         self._listening = True
         self._warned_at = self._measured_at = -3600.0
@@ -131,28 +133,32 @@ class _Exporter:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while self._listening:
+            await self._make_room()
             try:
                 connection, _ = await loop.sock_accept(self._task.listener)
             except OSError:
                 await asyncio.sleep(_RETRY_DELAY)
                 continue
-            if len(self._open) >= _MAX_CONNECTIONS:
-                if not self._waiting:
-                    connection.close()
-                    continue
-                oldest = next(iter(self._waiting))
-                del self._waiting[oldest]
-                oldest.cancel()
             connection.setblocking(False)
             task = loop.create_task(self._serve(connection))
             self._open.add(task)
-            self._waiting[task] = None  # until it runs
             task.add_done_callback(self._open.discard)
+            # Else connections that wait to be accepted would keep the event loop from those that are.
+            await asyncio.sleep(0)
+
+    async def _make_room(self) -> None:
+        while len(self._open) >= _MAX_CONNECTIONS:
+            oldest = next(iter(self._waiting), None)
+            if oldest is not None and time.monotonic() - self._waiting[oldest] >= _PATIENCE:
+                oldest.cancel()
+                await asyncio.wait({oldest})
+            else:
+                await asyncio.sleep(_ROOM_INTERVAL)
 
     async def _wait(self, client: Coroutine[Any, Any, bytes]) -> bytes:
         """What the client sends. The connection may be closed meanwhile."""
         task: Any = asyncio.current_task()
-        self._waiting[task] = None
+        self._waiting[task] = time.monotonic()
         try:
             return await asyncio.wait_for(client, _RECEIVE_TIMEOUT)
         finally:
