@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -154,6 +155,23 @@ def test_counters_never_go_back(own: Store) -> None:
     assert total(own.root) == 151
 
 
+def test_sums_of_fractions_never_go_back(own: Store) -> None:
+    """A cost or latency does not decrease by a rounding error when files move: Prometheus would add it once more."""
+    random = Random(1)
+    seen = []
+    for pid in range(1, 400):
+        write(own.folder, f"counter_{pid}.db", ("m", "200", random.random() / 3 ** (pid % 40)))
+        if pid > 6:
+            seen.append(total(own.root))
+            own.forget(random.choice([int(each.stem[8:]) for each in own.folder.glob("*.db")]))
+        seen.append(total(own.root))
+        if pid % 5 == 0:
+            compact(own.root)
+            seen.append(total(own.root))
+    assert seen == sorted(seen)
+    assert len((own.root / store.TOTALS).read_bytes()) < 1000
+
+
 def test_compaction_that_was_killed(own: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compaction that is killed after it has written the sums counts no file twice."""
     write(own.folder, "counter_1.db", ("m", "200", 3.0))
@@ -206,8 +224,10 @@ def test_no_room_for_the_sums(own: Store, monkeypatch: pytest.MonkeyPatch) -> No
         lambda data: data[:8] + struct.pack("i", -5) + data[12:],
         lambda data: struct.pack("i", 2**31 - 1) + data[4:],
         lambda data: data.replace(b'["m"', b'{"m"', 1),
+        lambda data: data[:12] + b"7".ljust(struct.unpack_from("i", data, 8)[0]) + data[-1000:],
+        lambda data: data[:8] + struct.pack("i", 60_000) + b"[" * 60_000 + bytes(32),
     ],
-    ids=["cut off", "empty", "no file", "negative length", "too long", "bad key"],
+    ids=["cut off", "empty", "no file", "negative length", "too long", "bad key", "no key", "deep key"],
 )
 def test_torn_file(own: Store, damage: Any) -> None:
     """A damaged file costs its own counts alone, in scrapes and in the sums."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 import struct
@@ -44,6 +45,8 @@ _HEADER, _VALUE = 8, struct.Struct("dd")
 _LENGTH = struct.Struct("i")
 #: Characters of a key. LiteLLM's longest has a dozen labels.
 _MAX_KEY = 65536
+#: No counter reaches it: a larger value, or none (NaN), is of a damaged file.
+_MOST = 1e100
 
 
 #: Name, labels and value.
@@ -155,22 +158,36 @@ def compact(root: Path) -> None:
             files.pop(name).unlink()
         if files:
             values = [*totals, *(value for file in files.values() for value in read_file(file, lambda _: None))]
-            _replace(root / TOTALS, _render_totals(add_up(values), files))
+            _replace(root / TOTALS, _render_totals(_collect(values), files))
             for file in files.values():
                 file.unlink()
 
 
 def add_up(values: Iterable[Value]) -> dict[tuple[str, Key], float]:
     """The sums of counters, histograms and summaries. A metric has the kind of its first value."""
+    return {key: math.fsum(each) for key, each in _collect(values).items()}
+
+
+def _collect(values: Iterable[Value]) -> dict[tuple[str, Key], list[float]]:
+    """What to add up. A sum of floats depends on their order: only the exact sum never goes back when files move."""
     kinds: dict[str, str] = {}
-    sums: dict[tuple[str, Key], float] = {}
+    found: dict[tuple[str, Key], list[float]] = {}
     helps: dict[tuple[str, str, tuple[tuple[str, str], ...]], Key] = {}
     for each in values:
         if each.kind != _GAUGE and kinds.setdefault(each.key.metric, each.kind) == each.kind:
             # Another release may have another help text.
             key = helps.setdefault(each.key[:3], each.key)
-            sums[each.kind, key] = sums.get((each.kind, key), 0.0) + each.value
-    return sums
+            if abs(each.value) < _MOST:
+                found.setdefault((each.kind, key), []).append(each.value)
+    return found
+
+
+def _shorten(values: list[float]) -> list[float]:
+    """A few numbers with the same exact sum: the sum as a float, what this lacks, and so on."""
+    found = [math.fsum(values)]
+    while rest := math.fsum((*values, *(-each for each in found))):
+        found.append(rest)
+    return found
 
 
 def read(root: Path) -> Contents:
@@ -238,7 +255,7 @@ def read_file(path: Path, report: Callable[[str], None]) -> list[Value]:
             values.append(Value(kind, _parse_key(key), value, at, mode, pid))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, TypeError, RecursionError, struct.error):
         report(str(path))
     return values
 
@@ -313,8 +330,8 @@ def _read_json(path: Path, default: Any) -> Any:
         return default
 
 
-def _render_totals(sums: dict[tuple[str, Key], float], merged: Iterable[str]) -> bytes:
-    values = [[kind, key, value] for (kind, key), value in sums.items()]
+def _render_totals(found: dict[tuple[str, Key], list[float]], merged: Iterable[str]) -> bytes:
+    values = [[kind, key, value] for (kind, key), each in found.items() for value in _shorten(each)]
     return json.dumps({"merged": [*merged], "values": values}).encode()
 
 
@@ -326,7 +343,7 @@ def _read_totals(root: Path) -> tuple[list[Value], frozenset[str]]:
             for kind, (metric, sample, labels, help_text), value in found["values"]
         ]
         return values, frozenset(found["merged"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return [], frozenset()
 
 
