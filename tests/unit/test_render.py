@@ -94,6 +94,11 @@ def test_stop_outlasts_the_drain() -> None:
     assert int(found["TimeoutStopSec"]) > 100
 
 
+def test_sockets_stay_non_blocking() -> None:
+    """The standby of a restart shares the sockets: they never block a process of the service that accepts."""
+    assert directives(render_service(Layout(), settings(), 247, "1.0"))["NonBlocking"] == "yes"
+
+
 def test_no_secret_in_a_unit() -> None:
     """A unit, which every user may read, contains no value of .env."""
     texts = render_service(Layout(), settings(), 252, "1.0") + render_socket(Layout(), settings())
