@@ -52,6 +52,12 @@ def test_port_of_the_metrics(idle_box: Box) -> None:
     assert (scrape(box), states(box)) == ("000", "failed inactive inactive")
     sh(box, "sed -i '/none/d' /etc/litellm/litellm.env")
 
+    # The socket of another program stays.
+    box.write("/root/.env", f"{ENV}METRICS=/run/systemd/private\n", 0o600)
+    sh(box, "! litellmctl install --env-file /root/.env --no-verify 2> /root/refused")
+    assert "cannot listen at /run/systemd/private: another process is listening there" in box.read("/root/refused")
+    assert states(box) == "failed inactive inactive"
+
     set_env(box, f"{ENV}METRICS=unix:/run/scrape.sock\n")
     assert (states(box), scrape(box, PATH)) == ("active active active", "200")
 
