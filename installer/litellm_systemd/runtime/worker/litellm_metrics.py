@@ -292,10 +292,10 @@ def _wrap_metrics(prometheus: Any, bounds: Bounds) -> None:
             if metric_class is gauge:
                 named.setdefault("multiprocess_mode", "livemostrecent")
             metric = factory(*values, **named)
-            labels = tuple(named.get("labelnames") or values[2:3] or ())
-            return (
-                Metric(metric, labels, bounds) if labels and not isinstance(metric, prometheus.NoOpMetric) else metric
-            )
+            labels = tuple(named.get("labelnames", ()))
+            if not labels or isinstance(metric, prometheus.NoOpMetric):
+                return metric
+            return Metric(metric, labels, bounds)
 
         return make
 
