@@ -260,6 +260,7 @@ def test_gauges(world: World) -> None:
     for worker, lag in ((first, 0.5), (second, 0.1)):
         beat = Heartbeat(serving=True, inflight=2, connections=3, requests=9, lag=lag)
         world.pool.send(worker, beat)
+        world.pool.send(worker, replace(beat, lag=0.0))  # the next scrape sees the delay as well
     assert world.master.current is not None
     world.master.current.configuration = replace(world.load(), ends={"claude": date(2027, 4, 8)})
     found = values_of(build_gauges(world.master, world.clock.now))

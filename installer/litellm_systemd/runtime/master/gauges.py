@@ -67,7 +67,7 @@ def build_gauges(master: MasterState, now: float) -> list[Gauge]:
         families.IN_FLIGHT: sum(beat.inflight for beat in beats),
         families.CONNECTIONS: sum(beat.connections for beat in beats),
         families.BACKLOG: sum(map(_backlog, master.listeners)),
-        families.EVENT_LOOP_LAG: max((beat.lag for beat in beats), default=0.0),
+        families.EVENT_LOOP_LAG: max((worker.lag for worker in workers), default=0.0),
     }
     if current is not None and current.configuration.tls is not None:
         values[families.CERTIFICATE_EXPIRY] = current.configuration.tls.certificate.not_after.timestamp()

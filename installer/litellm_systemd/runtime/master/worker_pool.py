@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -29,6 +30,8 @@ from litellm_systemd.runtime.worker.worker import Job, reset_process, run
 _STACK_DUMP_TIME = 1.0
 #: Seconds without a heartbeat after which the stack of a worker is read. Workers send one each second.
 _LATE = 1.5
+#: The heartbeats of the last minute.
+_REMEMBERED_LAGS = 60
 #: Seconds of a start after which the stack of the worker is read, again and again.
 _SLOW_START = 10.0
 #: The share of the hang limit after which a blocked worker gets a line in the journal.
@@ -55,6 +58,7 @@ class WorkerHandle:
         self.started_at = now
         self.phase = Phase.STARTING
         self.heartbeat = Heartbeat(serving=False, inflight=0, connections=0, requests=0)
+        self._lags: deque[float] = deque(maxlen=_REMEMBERED_LAGS)
         #: The time of the last heartbeat; before the first one, the time of the start.
         self.heartbeat_at = now
         #: The resident memory at the first heartbeat, in MiB.
@@ -100,8 +104,14 @@ class WorkerHandle:
             if message is None:
                 return
 
+    @property
+    def lag(self) -> float:
+        """The greatest lag of the last minute: a scrape sees few heartbeats."""
+        return max(self._lags, default=0.0)
+
     def record(self, heartbeat: Heartbeat, now: float) -> bool:
         """Record a heartbeat. Returns whether it is the first one that reports the worker as serving."""
+        self._lags.append(heartbeat.lag)
         before = self.phase
         if self._late is not None and self._blocked is None:
             self._add_block(now - self.heartbeat_at, self._late, is_short=True)

@@ -132,7 +132,7 @@ PSS_MEMORY = Family(
 )
 EVENT_LOOP_LAG = Family(
     f"{PREFIX}event_loop_lag_seconds",
-    "How late the event loop of a worker ran its last timer: the greatest of the workers.",
+    "How late the event loop of a worker ran a timer: the longest delay of the last minute, of all workers.",
     Merge.MAX,
 )
 CERTIFICATE_EXPIRY = Family(
