@@ -275,12 +275,12 @@ class Terminal:
         os.write(self._main, keys.encode())
 
     def wait_for(self, text: str) -> str:
-        """What was written since the last call, up to the first output that completes `text`."""
+        """What was written since the last call, up to the screen with `text`. It arrives in several parts."""
         found, deadline = "", time.monotonic() + 30
-        while text not in found:
+        while (is_written := bool(select.select([self._main], [], [], 0.2)[0])) or text not in found:
             assert time.monotonic() < deadline, f"no {text!r} in {found[-500:]!r}"
-            if select.select([self._main], [], [], 0.1)[0]:
-                found += os.read(self._main, 65536).decode()
+            if is_written:
+                found += os.read(self._main, 65536).decode(errors="replace")
         self.written += found
         return found
 
