@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
-from litellm_systemd.runtime.metrics import store
+from litellm_systemd.runtime.metrics import exposition, store
 from litellm_systemd.runtime.metrics.store import Store, compact, read
 
 #: Counts in a folder as a worker does.
@@ -240,6 +240,37 @@ def test_torn_file(own: Store, damage: Any) -> None:
     own.forget(2)
     compact(own.root)
     assert (total(own.root, "other"), total(own.root)) == (7, before)
+
+
+@pytest.mark.parametrize(
+    "text", ["1", "{}", "[1, 2]", "[[[1]], {}]", '[[["a", 1, 2]], {}]', "[" * 60_000, "null", "[[], []]"]
+)
+def test_damaged_state(own: Store, text: str) -> None:
+    """A damaged file of gauges costs its own gauges alone, until it is replaced."""
+    write(own.folder, "counter_1.db", ("m", "200", 3.0))
+    for name in (store.STATE, store.MEMORY):
+        (own.folder / name).write_text(text, encoding="utf-8")
+    (own.root / store.TOTALS).write_text(text, encoding="utf-8")
+    assert total(own.root) == 3
+    exposition.measure(own.folder)
+    own.write_state(store.State((("litellm_systemd_ready", {}, 1.0),)))
+    assert "litellm_systemd_ready" in exposition.render(own.root, "")[0].decode()
+
+
+def test_folder_of_another_user(own: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that the service cannot read is left out."""
+    write(own.folder, "counter_1.db", ("m", "200", 3.0))
+    (own.root / "other").mkdir()
+    opened = os.open
+
+    def refuse(path: Path, *arguments: Any) -> int:
+        if path == own.root / "other/lock":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert total(own.root) == 3
+    compact(own.root)
 
 
 def test_metric_of_another_release(own: Store) -> None:

@@ -45,6 +45,8 @@ _HEADER, _VALUE = 8, struct.Struct("dd")
 _LENGTH = struct.Struct("i")
 #: Characters of a key. LiteLLM's longest has a dozen labels.
 _MAX_KEY = 65536
+#: Errors of a file that is damaged.
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error)
 #: No counter reaches it: a larger value, or none (NaN), is of a damaged file.
 _MOST = 1e100
 
@@ -225,7 +227,7 @@ def _is_running(folder: Path) -> bool:
     """Whether any process of a main process runs. A shared lock, so that two that look do not disturb each other."""
     try:
         descriptor = os.open(folder / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # a folder of another user is none of the service
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -255,7 +257,7 @@ def read_file(path: Path, report: Callable[[str], None]) -> list[Value]:
             values.append(Value(kind, _parse_key(key), value, at, mode, pid))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, TypeError, RecursionError, struct.error):
+    except _UNREADABLE:
         report(str(path))
     return values
 
@@ -294,13 +296,20 @@ def _parse_key(text: bytes) -> Key:
 def read_state(folder: Path) -> State:
     """What the processes of `folder` have published; an empty state before that."""
     serial = folder.name.rpartition("-")[2]
-    gauges, pids = _read_json(folder / STATE, ([], {}))
-    memory = _read_json(folder / MEMORY, [])
-    return State(
-        tuple((name, labels, value) for name, labels, value in (*gauges, *memory)),
-        {role: tuple(each) for role, each in pids.items()},
-        int(serial) if serial.isdigit() else 0,
-    )
+    pids: dict[str, tuple[int, ...]] = {}
+    found: list[Gauge] = []
+    # Each file is complete: it is replaced and never changed. One that is damaged is replaced soon.
+    with contextlib.suppress(*_UNREADABLE):
+        gauges, listed = json.loads((folder / STATE).read_bytes())
+        pids = {role: tuple(map(int, each)) for role, each in listed.items()}
+        found += _parse_gauges(gauges)
+    with contextlib.suppress(*_UNREADABLE):
+        found += _parse_gauges(json.loads((folder / MEMORY).read_bytes()))
+    return State(tuple(found), pids, int(serial) if serial.isdigit() else 0)
+
+
+def _parse_gauges(gauges: Any) -> list[Gauge]:
+    return [(str(name), {**labels}, float(value)) for name, labels, value in gauges]
 
 
 def write_memory(folder: Path, gauges: list[Gauge]) -> None:
@@ -322,14 +331,6 @@ def last_scrape(root: Path) -> float | None:
         return None
 
 
-def _read_json(path: Path, default: Any) -> Any:
-    # Each file is complete: it is replaced and never changed.
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return default
-
-
 def _render_totals(found: dict[tuple[str, Key], list[float]], merged: Iterable[str]) -> bytes:
     values = [[kind, key, value] for (kind, key), each in found.items() for value in _shorten(each)]
     return json.dumps({"merged": [*merged], "values": values}).encode()
@@ -343,7 +344,7 @@ def _read_totals(root: Path) -> tuple[list[Value], frozenset[str]]:
             for kind, (metric, sample, labels, help_text), value in found["values"]
         ]
         return values, frozenset(found["merged"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except _UNREADABLE:
         return [], frozenset()
 
 
