@@ -273,6 +273,16 @@ def test_folder_of_another_user(own: Store, monkeypatch: pytest.MonkeyPatch) -> 
     compact(own.root)
 
 
+def test_main_process_survives_a_folder_that_it_cannot_read(own: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit of a worker does not end the main process if another user owns the folder by now."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    own.forget(1)
+
+
 def test_metric_of_another_release(own: Store) -> None:
     """A metric that had another type or help in an earlier release does not disturb the others."""
     write(own.folder, "histogram_1.db", ("m", "200", 9.0))

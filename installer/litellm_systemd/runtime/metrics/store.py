@@ -123,9 +123,10 @@ class Store:
 
     def forget(self, pid: int) -> None:
         """Keep the counters of a process that has exited, and remove its gauges."""
-        for file in self.folder.glob(f"*_{pid}.db"):
-            with contextlib.suppress(OSError):
-                _retire(self.root, file)
+        with contextlib.suppress(OSError):  # of a folder that belongs to another user now
+            for file in self.folder.glob(f"*_{pid}.db"):
+                with contextlib.suppress(OSError):
+                    _retire(self.root, file)
 
 
 def _retire(root: Path, file: Path) -> None:
