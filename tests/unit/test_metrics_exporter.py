@@ -119,6 +119,7 @@ def local(serve: Callable[..., Exporter]) -> Exporter:
 
 def test_requests(local: Exporter) -> None:
     """GET and HEAD of /metrics are answered, on the loopback without a key, and nothing else."""
+    assert local.send(Accept="text/plain; version=x")[0] == 200
     status, kind, body = local.send()
     assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert 'm_total{status="200"} 5.0\n' in body

@@ -215,6 +215,29 @@ def test_no_room_for_the_sums(own: Store, monkeypatch: pytest.MonkeyPatch) -> No
     assert total(own.root) == 3
 
 
+@pytest.mark.parametrize("name", ["gone/*.db", "totals.json"])
+def test_no_descriptor_for_a_file(own: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A compaction that cannot open a file at the moment loses nothing."""
+    write(own.folder, "counter_1.db", ("m", "200", 3.0))
+    own.forget(1)
+    compact(own.root)
+    write(own.folder, "counter_2.db", ("m", "200", 4.0))
+    own.forget(2)
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.match(name):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            compact(own.root)
+    compact(own.root)
+    assert total(own.root) == 7
+
+
 @pytest.mark.parametrize(
     "damage",
     [

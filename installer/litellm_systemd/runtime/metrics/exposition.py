@@ -30,7 +30,10 @@ def render(root: Path, accept: str, report: Callable[[str], None] = lambda _path
     for each in contents.damaged:
         report(each)
     exposition: Any = importlib.import_module("prometheus_client.exposition")
-    encode, content_type = exposition.choose_encoder(accept)
+    try:
+        encode, content_type = exposition.choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is no number
+        encode, content_type = exposition.choose_encoder("")
     return encode(_Collected(contents)), content_type
 
 

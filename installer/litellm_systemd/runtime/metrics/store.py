@@ -47,6 +47,8 @@ _LENGTH = struct.Struct("i")
 _MAX_KEY = 65536
 #: Errors of a file that is damaged.
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error)
+#: The errors of a file that this process will never read. After another error, the next attempt may succeed.
+_FOREIGN = (PermissionError, IsADirectoryError)
 #: No counter reaches it: a larger value, or none (NaN), is of a damaged file.
 _MOST = 1e100
 
@@ -142,7 +144,7 @@ def compact(root: Path) -> None:
     """Add up the counters of the processes that have exited, and remove their files. One process at a time does it.
 
     Raises:
-        OSError: the sums cannot be written. Nothing is lost then, and the files stay.
+        OSError: a file cannot be read now, or the sums cannot be written. Nothing is lost then, and the files stay.
     """
     with _lock_alone(root / _LOCK) as is_alone:
         if not is_alone:
@@ -248,6 +250,7 @@ def read_file(path: Path, report: Callable[[str], None]) -> list[Value]:
 
     Raises:
         FileNotFoundError: it has moved.
+        OSError: it cannot be read now, as with too many open files.
     """
     kind, *rest = path.stem.split("_")
     mode, pid = (rest[0], rest[-1]) if kind == _GAUGE and rest else ("", "")
@@ -256,9 +259,9 @@ def read_file(path: Path, report: Callable[[str], None]) -> list[Value]:
         data = path.read_bytes()
         for key, value, at in _parse(data):
             values.append(Value(kind, _parse_key(key), value, at, mode, pid))
-    except FileNotFoundError:
-        raise
-    except _UNREADABLE:
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and not isinstance(error, _FOREIGN):
+            raise
         report(str(path))
     return values
 
@@ -345,7 +348,9 @@ def _read_totals(root: Path) -> tuple[list[Value], frozenset[str]]:
             for kind, (metric, sample, labels, help_text), value in found["values"]
         ]
         return values, frozenset(found["merged"])
-    except _UNREADABLE:
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, *_FOREIGN)):
+            raise  # a compaction would lose the sums
         return [], frozenset()
 
 
