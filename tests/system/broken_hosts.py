@@ -413,6 +413,13 @@ METRICS_BROKEN = {
         " until find /run/litellm-metrics -name state.json -newer /run/repaired | grep -q .; do sleep 0.1; done",
         outcome="warning",
     ),
+    "counters of root": BrokenHost(
+        "chown -R root:root /run/litellm-metrics/gone",
+        "metrics-folder",
+        "/run/litellm-metrics/gone belongs to another user",
+        "chown -R litellm:litellm /run/litellm-metrics",
+        outcome="warning",
+    ),
     "scrapes without a key": BrokenHost(
         "touch /run/litellm-metrics/refused",
         "metrics-refused",

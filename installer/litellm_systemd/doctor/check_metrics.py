@@ -5,6 +5,7 @@ The gateway serves without its metrics, so that each finding is a warning.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -137,6 +138,12 @@ def detect_metrics_folder(snapshot: Snapshot) -> Iterator[Finding]:
             yield FOLDER.finding(f"{layout.metrics} has {free} free", remedy=_FREE)
         elif error := _reported(snapshot).get("error"):
             yield FOLDER.finding(f"the service cannot write to {layout.metrics}: {error}", remedy=_FREE)
+        elif foreign := _foreign_folder(snapshot):
+            owner = f"{contract.SERVICE_USER}:{contract.SERVICE_USER}"
+            yield FOLDER.finding(
+                f"{layout.metrics}/{foreign} belongs to another user",
+                remedy=f"sudo chown -R {owner} {layout.metrics} && sudo litellmctl restart",
+            )
 
 
 CALLBACK = Cause(
@@ -220,6 +227,18 @@ def detect_metrics_not_scraped(snapshot: Snapshot) -> Iterator[Finding]:
     elif scraped is None and opened > _SET_UP:
         evidence = f"no scrape since {contract.METRICS_SOCKET} opened {_render(opened)} ago"
         yield IDLE.finding(evidence, curl=_curl(address))
+
+
+def _foreign_folder(snapshot: Snapshot) -> str:
+    """The name of a folder with counts that the service cannot enter, as after `chown -R`; empty if there is none."""
+    root = snapshot.layout.real(snapshot.layout.metrics)
+    owner = root.lstat().st_uid
+    for each in sorted(root.iterdir()) if snapshot.is_root else ():
+        with contextlib.suppress(FileNotFoundError):  # of a process that has exited
+            found = each.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid != owner:
+                return each.name
+    return ""
 
 
 def _reported(snapshot: Snapshot) -> Mapping[str, Any]:
