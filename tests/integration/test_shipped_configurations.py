@@ -241,9 +241,8 @@ def test_models_with_an_unknown_provider() -> None:
     """
     # Prices of images have size or quality before the slash; they are no names of models.
     price = re.compile(r"[\dmax]+-x-[\dmax]+/|(low|medium|high|standard|hd)/")
-    doubted = [
-        name for name in read_shipped().models if "/" in name and name.split("/")[0] not in read_shipped().providers
-    ]
+    shipped = read_shipped()
+    doubted = [name for name in shipped.models if "/" in name and name.split("/")[0] not in shipped.providers]
     doubted = [name for name in doubted if not price.match(name)]
     done = subprocess.run(
         (sys.executable, "-c", RESOLVE),

@@ -178,14 +178,12 @@ ON_KEY = {
         "environment-credentials",
         "2026-01-01",
         OLD_ENV,
-        also=("environment-stale",),
     ),
     "role that may not be assumed": BrokenHost(
         f"{KEEP_ENV}echo 'AWS_ROLE_NAME=\"{OTHER_ROLE}\"' >> /etc/litellm/litellm.env",
         "aws-identity",
         f"is not authorized to perform: sts:AssumeRole on resource: {OTHER_ROLE}",
         OLD_ENV,
-        also=("environment-stale",),
     ),
     "clock ahead": BrokenHost(
         control("clock", minutes=-10),

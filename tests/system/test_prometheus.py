@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import subprocess
 from collections.abc import Iterator
@@ -134,6 +135,6 @@ def test_prometheus_scrapes_the_service(idle_box: Box, tmp_path: Path) -> None:
 
 def ask_if_up(box: Box) -> bool:
     """Whether Prometheus could read the metrics with its last scrape."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, json.JSONDecodeError):  # while it starts, it answers 503 with a text
         return [series["value"][1] for series in ask(box, "query", query="up")["result"]] == ["1"]
     return False
