@@ -229,7 +229,8 @@ def test_hung_workers_are_replaced(service: Service, upstream: Upstream) -> None
         (computing, "/v1/messages", line_of("sum(range"), "hold_the_gil, sum,"),
     ):
         error = service.await_log(f"(pid {pid}) hangs in POST {path} and is killed after ")
-        assert error.startswith("<3>worker ")
+        # The worker may be printing its stack to the same stream, so that the line begins in the middle of another.
+        assert "<3>worker " in error
         assert error.endswith(f": {service.folder}/mine.py:{line} in {what} blocks the event loop of a worker")
 
     upstream.finish.set()
