@@ -438,22 +438,18 @@ def _environment(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[
 def _database(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     general = config.section("general_settings")
     path = ("general_settings", "database_url")
-    remedy = "Remove it. Only virtual keys and the login of the Admin UI need a database; models do not."
-    needs = "configures a database, for which LiteLLM needs the Prisma engine: without it the service does not start"
-    if resolve_reference(general.get("database_url"), environ):
-        yield config.error("database", path, needs, remedy)
-    elif environ.get("DATABASE_URL") or environ.get("DIRECT_URL"):
-        name = "DATABASE_URL" if environ.get("DATABASE_URL") else "DIRECT_URL"
-        yield config.error("database", (ENVIRONMENT, name), needs, remedy)
-    elif general.get("database_url"):
-        yield config.warning(
-            "no-database", path, "refers to a variable that is not set: there is no database", remedy
-        )
-    else:
-        for key, value in general.items():
-            if value and str(key).startswith(_DATABASE_SETTINGS):
-                message = "has no effect without a database"
-                yield config.warning("no-database", ("general_settings", str(key)), message, "Remove it.")
+    if resolve_reference(general.get("database_url"), environ) or environ.get("DATABASE_URL"):
+        return
+    if general.get("database_url"):
+        message = "refers to a variable that is not set: there is no database"
+        yield config.warning("no-database", path, message, "Set the variable in .env, or remove this line.")
+        return
+    for key, value in general.items():
+        if value and str(key).startswith(_DATABASE_SETTINGS):
+            message = "has no effect without a database"
+            yield config.warning(
+                "no-database", ("general_settings", str(key)), message, "Remove it, or set DATABASE_URL."
+            )
 
 
 def _hazards(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:

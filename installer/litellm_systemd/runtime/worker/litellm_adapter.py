@@ -334,6 +334,10 @@ class _Nowhere(io.TextIOBase):
     def write(self, text: str) -> int:
         return len(text)
 
+    def fileno(self) -> int:
+        """For child processes, such as the query engine of the database: they write to the journal."""
+        return 2
+
 
 _NOWHERE = _Nowhere()
 
