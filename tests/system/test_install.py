@@ -132,7 +132,7 @@ OLD_FORMS = """\
 export POSTGRES_USER="litellm"
 POSTGRES_PASSWORD='pass word'
 POSTGRES_DB=litellm
-DATABASE_URL="postgresql://${POSTGRES_USER}:${POSTGRES_PASSWORD}@db:5432/${POSTGRES_DB}"
+DATABASE_URL="postgresql://${POSTGRES_USER}:secret@db:5432/${POSTGRES_DB}"
 AWS_ACCESS_KEY_ID=""
 AWS_SECRET_ACCESS_KEY=""
 AWS_REGION_NAME="us-east-1"
@@ -147,19 +147,23 @@ CONFIG_FILE=iam_role_config.yml
 
 
 def test_old_env_forms(idle_box: Box) -> None:
-    """The workshop's .env installs and serves unchanged, also with BOM and CRLF; variables that no longer work are
-    reported.
+    """The workshop's .env is refused for the database of its compose file, with the command that sets one up. Without
+    that line it installs and serves, also with BOM and CRLF.
     """
     write_env(idle_box, OLD_FORMS)
+    argv = ("/usr/local/bin/litellmctl", "install", "--env-file", "/root/.env", "--no-verify", "--offline")
+    done = idle_box.run(argv, check=False)
+    assert (done.returncode, "install --with-postgres" in done.stderr) == (78, True), done.stderr
+    forms = "".join(line for line in OLD_FORMS.splitlines(True) if not line.startswith("DATABASE_URL"))
+    write_env(idle_box, forms)
     said = ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify", "--offline")
-    assert "DATABASE_URL is not passed to the service" in said
     assert "the example key sk-litellm-test-key" in said
     models = idle_box.http("GET", f"{BASE}/v1/models", headers={"Authorization": "Bearer sk-litellm-test-key"})
     assert "bedrock-converse-us-claude-3-7-sonnet-v1" in [model["id"] for model in models.json()["data"]]
     environ = idle_box.run(("cat", f"/proc/{state(idle_box)['MainPID']}/environ")).stdout.split("\0")
     assert "POSTGRES_PASSWORD=pass word" in environ
-    assert not [entry for entry in environ if entry.startswith(("DATABASE_URL=", "AWS_ACCESS_KEY_ID="))]
-    write_env(idle_box, "\ufeff" + OLD_FORMS.replace("\n", "\r\n"))
+    assert not [entry for entry in environ if entry.startswith("AWS_ACCESS_KEY_ID=")]
+    write_env(idle_box, "\ufeff" + forms.replace("\n", "\r\n"))
     again = ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify", "--offline", "--json")
     assert json.loads(again)["data"]["actions"] == []
 

@@ -20,9 +20,9 @@ _EXAMPLE_HEAD = (
 _EXAMPLE_TAIL = """\
 # --- From the workshop's .env, no longer needed ----------------------------------------------------------------
 
-# DATABASE_URL, POSTGRES_*, DB_*, STORE_MODEL_IN_DB: this gateway runs without a database, and LiteLLM does not start
-# if DATABASE_URL is set and Prisma's engine is missing. UI_USERNAME and UI_PASSWORD: the login of the Admin UI needs
-# the database. SERVE_OPENAI_SWAGGER: use API_DOCS. OPENAI_API_BASE: only models of OpenAI read it.
+# POSTGRES_*, DB_*: only a DATABASE_URL that is built from them reads them, as ${POSTGRES_USER}. For the PostgreSQL of
+# the compose file use: litellmctl install --with-postgres. SERVE_OPENAI_SWAGGER: use API_DOCS. OPENAI_API_BASE: only
+# models of OpenAI read it.
 """
 
 _PAGE_HEAD = """\

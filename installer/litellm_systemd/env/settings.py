@@ -10,6 +10,7 @@ from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.contract import RETIRED_KEYS
 from litellm_systemd.env import variables
 from litellm_systemd.env.aws import check_aws, check_network, spare_metadata
+from litellm_systemd.env.database import check_database
 from litellm_systemd.env.dotenv import MAX_TOTAL_BYTES, check_assignment
 from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
@@ -26,11 +27,9 @@ from litellm_systemd.env.variables import (
     MASTER_KEY,
     REFUSED_KEY,
     SHORT_KEY,
-    Section,
     check_runtime_variables,
     drop_unset,
     is_loopback,
-    names_in,
 )
 from litellm_systemd.errors import InputError
 
@@ -98,13 +97,12 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
         InputError: the first value that can't be used, with file, line and remedy.
     """
     values = drop_unset(dotenv.values)
-    warnings = _leave_out_database(values)
     check_runtime_variables(values, dotenv.where)
     host = variables.HOST.read(values)
     region = _region(dotenv, values)
     # Any region: install may complete it later.
     find_references({AWS_REGION_NAME.name: "any", **values}, dotenv.where)
-    warnings += check_aws(dotenv, values)
+    warnings = check_aws(dotenv, values)
     warnings += check_network(dotenv, values, region)
     key, generated = _master_key(dotenv, values, installed, new_key)
     warnings += _key_warnings(dotenv, key, host, is_given=bool(values.get(MASTER_KEY.name)))
@@ -113,6 +111,7 @@ def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Cal
     mocks = variables.allows_mock_testing(values, dotenv.where)
     warnings += [variables.MOCK_TESTING_WARNING] if mocks else []
     warnings += _proxy_warnings(dotenv, values)
+    warnings += check_database(values, dotenv.where)
     direct, notes = spare_metadata(values)
     warnings += notes
     environment = {**values, MASTER_KEY.name: key, **direct}
@@ -149,17 +148,6 @@ def exposure_warning(values: Mapping[str, str]) -> str:
         f" Set {variables.TLS_CERT_FILE.name} and {variables.TLS_KEY_FILE.name}, or {variables.TRUSTED_PROXIES.name}"
         " to the proxy that adds HTTPS (docs/tls.md)."
     )
-
-
-def _leave_out_database(values: dict[str, str]) -> list[str]:
-    """Take the database variables out of `values`; say so."""
-    found = [name for name in names_in(Section.DATABASE) if values.pop(name, None)]
-    if not found:
-        return []
-    return [
-        f"{' and '.join(found)} is not passed to the service: LiteLLM's database needs Prisma's engine, which no"
-        " release of this installer has. Virtual keys and the Admin UI's log-in are off."
-    ]
 
 
 def _region(dotenv: Dotenv, values: Mapping[str, str]) -> str | None:

@@ -193,8 +193,8 @@ class Section(Enum):
     LITELLM = "LiteLLM and other providers", ""
     DEVELOPMENT = "Development", ""
     DATABASE = (
-        "Not passed to the service",
-        "This gateway runs without a database: LiteLLM does not start if one is set and Prisma's engine is missing.",
+        "Database",
+        "With a database LiteLLM has keys for persons and teams, budgets, spend and the Admin UI (docs/database.md).",
     )
 
     @property
@@ -924,18 +924,99 @@ ALLOW_MOCK_TESTING = Variable(
     sample="true",
 )
 
-# --- Not passed to the service -------------------------------------------------------------------------------------
+# --- Database ------------------------------------------------------------------------------------------------------
 
+_DATABASE_CHECKS = (
+    "the URL means the same to Prisma and to PostgreSQL's own programs, a connection to another host is encrypted,"
+    " and the database accepts the login"
+)
 DATABASE_URL = Variable(
     "DATABASE_URL",
     TEXT,
-    "The database of LiteLLM.",
+    "The PostgreSQL database of LiteLLM.",
     None,
     Section.DATABASE,
     secret=True,
-    aliases=("DIRECT_URL", "DATABASE_URL_READ_REPLICA"),
+    unset="no database",
+    more="'litellmctl install --with-postgres' sets one up on this host. Percent-encode the password: @ is %40.",
+    install_check=_DATABASE_CHECKS,
+    sample="postgresql://litellm:PASSWORD@db.example.com:5432/litellm?sslmode=require",
 )
-DATABASE_HOST = Variable("DATABASE_HOST", TEXT, "The host of the database of LiteLLM.", None, Section.DATABASE)
+DIRECT_URL = Variable(
+    "DIRECT_URL",
+    TEXT,
+    "The same database without the connection pool that DATABASE_URL goes through, for migrations.",
+    None,
+    Section.DATABASE,
+    secret=True,
+    install_check=_DATABASE_CHECKS,
+)
+DATABASE_URL_READ_REPLICA = Variable(
+    "DATABASE_URL_READ_REPLICA",
+    TEXT,
+    "A read replica of that database.",
+    None,
+    Section.DATABASE,
+    secret=True,
+    install_check=_DATABASE_CHECKS,
+)
+DATABASE_HOST = Variable(
+    "DATABASE_HOST",
+    TEXT,
+    "In place of DATABASE_URL: the host of the database, with :PORT if that is not 5432.",
+    None,
+    Section.DATABASE,
+    more="Needs DATABASE_USERNAME and DATABASE_NAME too.",
+    install_check=_DATABASE_CHECKS,
+)
+DATABASE_USERNAME = Variable(
+    "DATABASE_USERNAME",
+    TEXT,
+    "The user of that database.",
+    None,
+    Section.DATABASE,
+    install_check=_DATABASE_CHECKS,
+)
+DATABASE_PASSWORD = Variable(
+    "DATABASE_PASSWORD",
+    TEXT,
+    "The password of that user, which needs no encoding.",
+    None,
+    Section.DATABASE,
+    secret=True,
+    install_check=_DATABASE_CHECKS,
+)
+DATABASE_NAME = Variable(
+    "DATABASE_NAME",
+    TEXT,
+    "The name of that database.",
+    None,
+    Section.DATABASE,
+    install_check=_DATABASE_CHECKS,
+)
+DATABASE_SCHEMA = Variable(
+    "DATABASE_SCHEMA", TEXT, "The schema in that database.", None, Section.DATABASE, unset="public"
+)
+DATABASE_SSLMODE = Variable(
+    "DATABASE_SSLMODE", TEXT, "How TLS is used to that database: require or verify-full.", None, Section.DATABASE
+)
+DATABASE_SSLROOTCERT = Variable(
+    "DATABASE_SSLROOTCERT",
+    TEXT,
+    "The file of the authority that signed the certificate of that database.",
+    None,
+    Section.DATABASE,
+    more="Without DATABASE_SSLMODE it means verify-full.",
+)
+ALLOW_PLAINTEXT_DATABASE = Variable(
+    "ALLOW_PLAINTEXT_DATABASE",
+    SWITCH,
+    "Let the connection to a database on another host be unencrypted, in a network that you trust.",
+    False,
+    Section.DATABASE,
+    install_check=_DATABASE_CHECKS,
+    sample="true",
+)
 
 
 #: Every variable that is defined above, in that order.

@@ -38,8 +38,6 @@ from litellm_systemd.env.variables import (
     TLS_CERT_FILE,
     TLS_KEY_FILE,
     WATCHDOG_TIMEOUT,
-    Section,
-    names_in,
 )
 from litellm_systemd.gateway.config_types import (
     ENVIRONMENT,
@@ -52,7 +50,6 @@ from litellm_systemd.gateway.config_types import (
 from litellm_systemd.gateway.snapshot import load_snapshot
 
 _OURS = frozenset(name for each in TABLE for name in each.names)
-_OFFERED = _OURS - frozenset(names_in(Section.DATABASE))
 #: Their values are checked with the table.
 _CHECKED = frozenset(each.name for each in RUNTIME_VARIABLES)
 
@@ -181,7 +178,7 @@ class _Names:
     def _by_pattern(self) -> Mapping[str, list[str]]:
         """The names by each pattern with one word left out (`OPENAI_*_KEY`), and by their letters alone."""
         found: dict[str, list[str]] = {}
-        for name in sorted(self.known | _OFFERED):
+        for name in sorted(self.known | _OURS):
             for pattern in _patterns(name):
                 found.setdefault(pattern, []).append(name)
         return found
@@ -193,7 +190,7 @@ class _Names:
         bare = name.upper().replace("-", "_")
         for candidate in (bare, bare.removeprefix("LITELLM_"), f"LITELLM_{bare}"):
             # Without the prefix, a name is one of ours or a stranger's.
-            if candidate != name and (candidate in _OFFERED or (candidate == bare and candidate in self.known)):
+            if candidate != name and (candidate in _OURS or (candidate == bare and candidate in self.known)):
                 return candidate
         longer = re.sub(r"(?<!_API)_KEY$", "_API_KEY", bare)
         if longer != bare and longer in self.known | _OURS and not bare.startswith("LITELLM_"):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
+from litellm_systemd.env.database import SETTING, database_mode
 from litellm_systemd.env.placeholders import is_known_key
 from litellm_systemd.env.variables import EXAMPLE_KEY, MASTER_KEY, REFUSED_KEY
 from litellm_systemd.gateway.callbacks import callback_findings
@@ -437,10 +438,10 @@ def _environment(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[
 
 def _database(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     general = config.section("general_settings")
-    path = ("general_settings", "database_url")
-    if resolve_reference(general.get("database_url"), environ) or environ.get("DATABASE_URL"):
+    path = ("general_settings", SETTING)
+    if database_mode(environ, general):
         return
-    if general.get("database_url"):
+    if general.get(SETTING):
         message = "refers to a variable that is not set: there is no database"
         yield config.warning("no-database", path, message, "Set the variable in .env, or remove this line.")
         return

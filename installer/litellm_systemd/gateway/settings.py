@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from litellm_systemd.env.database import database_mode
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, KeyPath, LintFinding, Severity
 from litellm_systemd.gateway.kinds import (
     closest,
@@ -248,7 +249,8 @@ def _log_level(config: GatewayConfig) -> Iterator[LintFinding]:
 
 def budget_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     """Budgets, and defaults for keys and teams, that LiteLLM keeps in a database."""
-    del environ
+    if database_mode(environ, config.section("general_settings")):
+        return
     for key, value in config.section("litellm_settings").items():
         if value and key in _BUDGETS:
             path, limit = ("litellm_settings", str(key)), "max_budget and budget_duration in its litellm_params"

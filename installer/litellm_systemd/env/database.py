@@ -1,0 +1,283 @@
+"""The database of LiteLLM: whether there is one, and what its URL says. Pure; the runtime and the commands use it.
+
+LiteLLM reads a URL, or builds one from DATABASE_HOST, DATABASE_USERNAME, DATABASE_PASSWORD and DATABASE_NAME
+(construct_database_url_from_env_vars in proxy/utils.py), and passes it to Prisma's engine. It rewrites libpq's
+`sslmode=verify-full` and `sslrootcert` for Prisma (proxy/db/db_url_settings.py), so both forms can be used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote_plus, unquote, urlencode
+
+from litellm_systemd.contract import REFERENCE
+from litellm_systemd.env.secret_references import is_reference
+from litellm_systemd.env.variables import (
+    ALLOW_PLAINTEXT_DATABASE,
+    DATABASE_HOST,
+    DATABASE_NAME,
+    DATABASE_PASSWORD,
+    DATABASE_SCHEMA,
+    DATABASE_SSLMODE,
+    DATABASE_SSLROOTCERT,
+    DATABASE_URL,
+    DATABASE_URL_READ_REPLICA,
+    DATABASE_USERNAME,
+    DIRECT_URL,
+    is_loopback,
+)
+from litellm_systemd.errors import InputError
+
+DEFAULT_PORT = 5432
+#: The key of general_settings. LiteLLM prefers it to DATABASE_URL.
+SETTING = "database_url"
+
+_FORM = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+_SOCKET_FORM = "postgresql://USER@localhost/DATABASE?host=/run/postgresql"
+_PARTS = f"{DATABASE_HOST.name}, {DATABASE_USERNAME.name}, {DATABASE_PASSWORD.name} and {DATABASE_NAME.name}"
+_ENCODE = (
+    "Percent-encode it: @ is %40, # is %23, / is %2F, ? is %3F, : is %3A, % is %25, a space is %20. Or set"
+    f" {_PARTS} in place of the URL, which need no encoding."
+)
+#: For the service of a compose file, as in the workshop's .env.
+COMPOSE_HINT = (
+    "If {} is a service of a compose file, remove the variable, and set up a PostgreSQL of this host with: sudo"
+    " litellmctl install --with-postgres"
+)
+#: Values of sslmode, and whether a connection with it is always encrypted. Prisma knows the first three, libpq all.
+_SSL_MODES = {
+    **{"disable": False, "prefer": False, "require": True},
+    **{"allow": False, "verify-ca": True, "verify-full": True},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """What a URL says. `socket` is the folder of a UNIX socket, empty for TCP. The password does not show in `repr`.
+
+    `parameters` are those of its query, of Prisma and of libpq.
+    """
+
+    host: str
+    name: str
+    user: str
+    password: str = field(default="", repr=False)
+    port: int = DEFAULT_PORT
+    socket: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the connection stays on this host."""
+        return bool(self.socket) or is_loopback(self.host)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the connection is refused without TLS."""
+        return not self.socket and _SSL_MODES.get(self.parameters.get("sslmode", ""), False)
+
+    @property
+    def certificate_file(self) -> str:
+        """The file of the authority that signed the certificate of the server, empty without one."""
+        return self.parameters.get("sslrootcert") or self.parameters.get("sslcert") or ""
+
+    @property
+    def address(self) -> str:
+        """Where the server is, for messages."""
+        return f"{self.socket}/.s.PGSQL.{self.port}" if self.socket else f"{self.host}:{self.port}"
+
+    def libpq(self) -> dict[str, str]:
+        """The parameters of a connection with libpq, as `psycopg.connect(**...)` and `pg_dump --dbname` take them.
+
+        Prisma's `sslcert` is the file of an authority, and that of libpq the certificate of a client.
+        """
+        found = {"host": self.socket or self.host, "port": str(self.port), "user": self.user, "dbname": self.name}
+        if self.password:
+            found["password"] = self.password
+        if self.socket:
+            return found
+        mode = self.parameters.get("sslmode", "")
+        if mode:
+            found["sslmode"] = mode
+        if self.parameters.get("sslaccept") == "strict" or "sslrootcert" in self.parameters:
+            found["sslmode"] = "verify-full"
+        if self.certificate_file:
+            found["sslrootcert"] = self.certificate_file
+        elif found.get("sslmode") == "verify-full":
+            found["sslrootcert"] = "system"
+        return found
+
+
+def database_mode(values: Mapping[str, str], general: Mapping[str, object]) -> bool:
+    """Whether LiteLLM has a database: in the variables, or in the general_settings of its configuration."""
+    return find_url(values, general) is not None
+
+
+def find_url(values: Mapping[str, str], general: Mapping[str, object]) -> tuple[str, str] | None:
+    """The URL that LiteLLM uses, and the name of the variable or key that has it; None without a database.
+
+    Args:
+        values: variables by name.
+        general: the section general_settings of the configuration, which goes first.
+
+    A URL that is a reference to a secret in AWS is returned as the reference.
+    """
+    written = general.get(SETTING)
+    if isinstance(written, str) and written:
+        name = written.removeprefix(REFERENCE)
+        if name == written:
+            return written, f"general_settings.{SETTING}"
+        if values.get(name):
+            return values[name], name
+    if values.get(DATABASE_URL.name):
+        return values[DATABASE_URL.name], DATABASE_URL.name
+    built = _build_url(values)
+    return None if built is None else (built, DATABASE_HOST.name)
+
+
+def _build_url(values: Mapping[str, str]) -> str | None:
+    """The URL that LiteLLM builds from the single variables; None if one is missing."""
+    host, user, name = (values.get(each.name) for each in (DATABASE_HOST, DATABASE_USERNAME, DATABASE_NAME))
+    if not host or not user or not name:
+        return None
+    password = values.get(DATABASE_PASSWORD.name)
+    login = quote_plus(user) + (f":{quote_plus(password)}" if password else "")
+    root = values.get(DATABASE_SSLROOTCERT.name)
+    query = {
+        "schema": values.get(DATABASE_SCHEMA.name),
+        "sslmode": values.get(DATABASE_SSLMODE.name) or ("verify-full" if root else None),
+        "sslrootcert": root,
+    }
+    given = urlencode({key: value for key, value in query.items() if value})
+    return f"postgresql://{login}@{host}/{quote_plus(name)}{'?' if given else ''}{given}"
+
+
+def parse_url(url: str, position: str = DATABASE_URL.name) -> Database:
+    """What a URL says. It must mean the same to Prisma's engine and to libpq, which read some characters differently.
+
+    Args:
+        url: the value.
+        position: where it is written, such as `.env:12: DATABASE_URL`; no message has the value in it.
+
+    Raises:
+        InputError: it is not the URL of a PostgreSQL database.
+    """
+    scheme, separator, rest = url.strip().partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z][\w+.-]*", scheme):
+        raise InputError(f"{position} is not a URL", f"Write {_FORM}.")
+    if scheme not in ("postgresql", "postgres"):
+        raise InputError(f"{position}: LiteLLM supports PostgreSQL, not {scheme}://", f"Write {_FORM}.")
+    login, location = _split_login(rest, position)
+    user, _, password = login.partition(":")
+    host, path, query = re.fullmatch(r"([^/?]*)/?([^?]*)\??(.*)", location, re.DOTALL).groups()  # type: ignore[union-attr]
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    name, socket = unquote(path), parameters.get("host", "")
+    if not host:
+        raise InputError(f"{position} has no host", f"Write {_FORM}, or {_SOCKET_FORM} for a UNIX socket.")
+    if host.lower().startswith("%2f") or (socket and not socket.startswith("/")):
+        raise InputError(
+            f"{position} names the UNIX socket in a way that Prisma cannot read", f"Write {_SOCKET_FORM}."
+        )
+    host, port = _split_port(host, position)
+    if not name or not user:
+        raise InputError(f"{position} has no {'user' if name else 'database'}", f"Write {_FORM}.")
+    mode = parameters.get("sslmode", "")
+    if mode and mode not in _SSL_MODES:
+        raise InputError(f"{position} has sslmode={mode}", f"Use one of {', '.join(_SSL_MODES)}.")
+    return Database(host, name, unquote(user), unquote(password), port, socket, parameters)
+
+
+def _split_login(rest: str, position: str) -> tuple[str, str]:
+    """The user with the password, and what follows the @, which must be the only one."""
+    authority = re.split(r"[/?]", rest, maxsplit=1)[0]
+    if "@" in rest and "@" not in authority and ":" in authority:  # a slash or question mark in the password
+        authority = rest
+    login, _, location = authority.rpartition("@")
+    location += rest[len(authority) :]
+    found = next((each for each in "@#/?[]\\" if each in login), "")
+    found = found or ("#" if "#" in location else "") or ("a space" if re.search(r"\s", rest) else "")
+    if not found and re.search(r"%(?![0-9A-Fa-f]{2})", rest):
+        found = "%"
+    if found:
+        raise InputError(f"{position} has {found} in it, probably in the password", _ENCODE)
+    return login, location
+
+
+def _split_port(location: str, position: str) -> tuple[str, int]:
+    if "," in location:
+        raise InputError(f"{position} names several hosts", "Prisma connects to one host: name that of the writer.")
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::(\d{1,5}))?", location)
+    if match is None or not 0 < int(match[2] or DEFAULT_PORT) < 65_536:
+        raise InputError(f"{position} has no valid host and port", f"Write {_FORM}.")
+    return match[1].strip("[]"), int(match[2] or DEFAULT_PORT)
+
+
+def check_database(values: Mapping[str, str], where: Callable[[str], str]) -> list[str]:
+    """Check the variables of the database, and return warnings.
+
+    Args:
+        values: variables by name.
+        where: returns the position of a variable for messages, such as `.env:12`.
+
+    Raises:
+        InputError: the first value that LiteLLM or Prisma cannot use, or a connection that crosses a network without
+            TLS.
+    """
+    allowed = ALLOW_PLAINTEXT_DATABASE.read(values, where)
+    warnings = _check_parts(values, where)
+    found = find_url(values, {})
+    named = {name: values[name] for each in (DIRECT_URL, DATABASE_URL_READ_REPLICA) if (name := each.name) in values}
+    urls = [*([found] if found else []), *((url, name) for name, url in named.items())]
+    if named and not found:
+        warnings.append(f"{' and '.join(named)} has no effect without {DATABASE_URL.name}.")
+    for url, name in urls:
+        if not is_reference(url):
+            require_tls(parse_url(url, f"{where(name)}: {name}"), f"{where(name)}: {name}", allowed=allowed)
+    return warnings
+
+
+def require_tls(database: Database, position: str, *, allowed: bool) -> None:
+    """Check that a connection to another host is encrypted.
+
+    Raises:
+        InputError: it may be in plain text, and that is not `allowed`.
+    """
+    if database.is_local or database.is_encrypted or allowed:
+        return
+    compose = f" {COMPOSE_HINT.format(database.host)}" if is_compose_name(database.host) else ""
+    raise InputError(
+        f"{position}: {database.host} is another host, and without sslmode=require the password and all data may"
+        " cross the network unencrypted",
+        f"Add ?sslmode=require to the URL (or verify-full with sslrootcert=FILE), or set {DATABASE_SSLMODE.name}."
+        f" In a network that you trust, set {ALLOW_PLAINTEXT_DATABASE.name}=true.{compose}",
+    )
+
+
+def is_compose_name(host: str) -> bool:
+    """Whether a host has the form of a service of a compose file: a name without a domain."""
+    return re.fullmatch(r"[A-Za-z][\w-]*", host) is not None
+
+
+def _check_parts(values: Mapping[str, str], where: Callable[[str], str]) -> list[str]:
+    """Check the single variables of which LiteLLM builds a URL."""
+    parts = (DATABASE_HOST, DATABASE_USERNAME, DATABASE_NAME)
+    given = [each.name for each in (*parts, DATABASE_PASSWORD) if values.get(each.name)]
+    if not given:
+        return []
+    if values.get(DATABASE_URL.name):
+        return [f"{' and '.join(given)} has no effect: {DATABASE_URL.name} is set as well."]
+    missing = [each.name for each in parts if not values.get(each.name)]
+    if missing:
+        raise InputError(
+            f"{where(given[0])}: {given[0]} needs {' and '.join(missing)} as well",
+            f"Set {_PARTS}, or {DATABASE_URL.name} alone.",
+        )
+    for each in (*parts, DATABASE_PASSWORD):
+        if " " in values.get(each.name, ""):
+            raise InputError(
+                f"{where(each.name)}: {each.name} has a space in it, which LiteLLM passes to PostgreSQL as +",
+                f"Write {DATABASE_URL.name}={_FORM} with %20 in place of the space.",
+            )
+    return []
