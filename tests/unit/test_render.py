@@ -62,6 +62,14 @@ def test_denied_addresses() -> None:
     assert directives(plain)["InaccessiblePaths"] == "-/run/dbus"
 
 
+def test_database_engines_may_listen() -> None:
+    """With a database the sandbox allows the ports on which the workers reach their engines, and no others' kind."""
+    without, with_one = (render_service(Layout(), settings(), 252, "1.0", database=each) for each in (False, True))
+    assert "SocketBindAllow" not in directives(without)
+    assert directives(with_one)["SocketBindDeny"] == "any"
+    assert directives(with_one)["SocketBindAllow"] == "ipv4:tcp"
+
+
 @pytest.mark.parametrize("systemd", [247, 252, 254, 257])
 def test_start_limit_can_be_reached(systemd: int) -> None:
     """The restarts that the burst allows fit into the interval, so that the start limit can be reached."""

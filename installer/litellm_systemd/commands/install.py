@@ -21,6 +21,7 @@ from litellm_systemd.commands.service_config import (
     resolve_service,
 )
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.database import database_mode
 from litellm_systemd.env.secrets import holds_secret
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import MASTER_KEY
@@ -507,7 +508,13 @@ def build_desired(
         )
     texts = {
         layout.service: render_service(
-            layout, settings, systemd, version, denied_addresses(service), encrypted=encrypted is not None
+            layout,
+            settings,
+            systemd,
+            version,
+            denied_addresses(service),
+            encrypted=encrypted is not None,
+            database=database_mode(settings.environment, service.gateway.section("general_settings")),
         ),
         layout.socket: render_socket(layout, settings),
         layout.sysusers: render_sysusers(),

@@ -1008,6 +1008,15 @@ DATABASE_SSLROOTCERT = Variable(
     Section.DATABASE,
     more="Without DATABASE_SSLMODE it means verify-full.",
 )
+DATABASE_CONNECTION_LIMIT: Variable[int | None] = Variable(
+    "DATABASE_CONNECTION_LIMIT",
+    whole_number(1, 1000),
+    "The largest number of connections of each worker to the database.",
+    None,
+    Section.DATABASE,
+    runtime=True,
+    unset="10, or fewer if the database accepts too few for NUM_WORKERS",
+)
 ALLOW_PLAINTEXT_DATABASE = Variable(
     "ALLOW_PLAINTEXT_DATABASE",
     SWITCH,

@@ -40,6 +40,7 @@ NEWER_SANDBOX = (
     (248, "PrivateIPC=yes"),
     (249, "SocketBindDeny=any"),
 )
+_ENGINES = ((249, "SocketBindAllow=ipv4:tcp"),)
 
 #: What litellm.env says of the secrets.
 _PLAIN_NOTE = "It holds keys: root only."
@@ -74,10 +75,12 @@ def render_service(
     denied: Sequence[str] = (),
     *,
     encrypted: bool = False,
+    database: bool = False,
 ) -> str:
     """Return the text of litellm.service for that version of systemd (247 or later).
 
     `denied`: addresses that the service may not connect to. `encrypted`: the secrets are in an encrypted credential.
+    `database`: the workers start database engines, which listen on ports of the loopback interface.
     """
     start_limit = ceil(settings.start_timeout) + START_MARGIN
     delay = LONGEST_RESTART_DELAY if systemd >= 254 else RESTART_DELAY
@@ -95,7 +98,7 @@ def render_service(
         credentials=_credentials(layout, settings.tls, encrypted=encrypted),
         metrics=_metrics() if settings.metrics else "",
         denied_addresses=f"{_DENIAL}{' '.join(denied)}" if denied else "",
-        newer_sandbox="\n".join(line for since, line in NEWER_SANDBOX if systemd >= since),
+        newer_sandbox="\n".join(line for since, line in (*NEWER_SANDBOX, *_ENGINES * database) if systemd >= since),
     )
     return _without_gaps(text)
 

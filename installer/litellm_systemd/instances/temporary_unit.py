@@ -9,7 +9,7 @@ time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -103,9 +103,15 @@ def memory_shortage(systemctl: Systemctl) -> str | None:
 def _used(systemctl: Systemctl) -> int:
     """MiB of all processes of the service, shared pages counted once."""
     main = systemctl.show(contract.SERVICE, "MainPID").get("MainPID", "0")
-    children = Path(f"/proc/{main}/task/{main}/children")
-    pids = [main, *(children.read_text(encoding="ascii").split() if children.exists() else ())]
-    return sum(memory_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss") or 0 for pid in pids)
+    return sum(memory_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss") or 0 for pid in _descendants(main))
+
+
+def _descendants(pid: str) -> Iterator[str]:
+    """A process, and all that it has started: workers, and the database engines of those."""
+    yield pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    for child in children.read_text(encoding="ascii").split() if children.exists() else ():
+        yield from _descendants(child)
 
 
 def restart_without_pause(

@@ -15,6 +15,7 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.env import variables
+from litellm_systemd.env.database import find_url, parse_url
 from litellm_systemd.env.retired_keys import RetiredKey, read_retired_keys
 from litellm_systemd.env.secret_references import SecretReference, find_references
 from litellm_systemd.env.tls import Tls, TlsFiles, find_credentials, find_files
@@ -140,7 +141,8 @@ class Configuration:
     `texts` holds what LiteLLM reads, as it was when it was checked, by path, and the Python files that it imports: a
     worker that is replaced hours later gets these, not an unfinished edit of an administrator. `name` is that of the
     file in its folder. `tls` is the certificate that the workers of this configuration serve, None for plain HTTP.
-    `ends` has the day on which Bedrock ends a model, by the name that clients use; only with METRICS.
+    `ends` has the day on which Bedrock ends a model, by the name that clients use; only with METRICS. `pool_size` is
+    the number of connections of each worker to the database that the administrator has set.
     """
 
     path: Path
@@ -150,6 +152,8 @@ class Configuration:
     name: str = ""
     tls: Tls | None = None
     ends: Mapping[str, date] = field(default_factory=dict)
+    has_database: bool = False
+    pool_size: int | None = None
 
 
 def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
@@ -172,8 +176,24 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
             elif config.includes:
                 texts = {str(file): render_document(config.document)}
             ends = _find_ends(config, environ) if variables.METRICS.read(environ) else {}
-            return Configuration(file, config.digest, len(config.names), texts | code, entry.name, ends=ends)
+            url = find_url(environ, config.section("general_settings"))
+            return Configuration(
+                file,
+                config.digest,
+                len(config.names),
+                texts | code,
+                entry.name,
+                ends=ends,
+                has_database=url is not None,
+                pool_size=_find_pool_size(config, *url) if url else None,
+            )
     raise InputError(f"{path} changes while it is read", "Try again when the edit is complete.")
+
+
+def _find_pool_size(config: GatewayConfig, url: str, position: str) -> int | None:
+    found = config.section("general_settings").get("database_connection_pool_limit")
+    text = str(found or parse_url(url, position).parameters.get("connection_limit"))
+    return int(text) if text.isdecimal() else None
 
 
 def _find_ends(config: GatewayConfig, environ: Mapping[str, str]) -> dict[str, date]:

@@ -31,7 +31,7 @@ from litellm_systemd.runtime.options import Options, load_configuration, read_op
 from litellm_systemd.runtime.secret_store import get_secrets
 from litellm_systemd.runtime.systemd.notify import Notifier
 from litellm_systemd.runtime.systemd.port import Inherited, inherit, take_listeners, take_metrics_listener
-from litellm_systemd.runtime.worker import litellm_adapter
+from litellm_systemd.runtime.worker import litellm_adapter, litellm_database
 from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.worker import Job
 
@@ -59,6 +59,8 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         options = read_options(config, environ)
         environ.update(get_secrets(options.references, environ))
         configuration = load_configuration(options.config, environ)
+        if configuration.has_database:
+            litellm_database.check_parts(environ)
         if options.tls_files is not None:
             configuration = replace(configuration, tls=load_pair(read_pair(options.tls_files)))
         inherited = inherit(environ)
@@ -175,6 +177,8 @@ def _check(config: Path, environ: MutableMapping[str, str], journal: Journal) ->
     options = replace(read_options(config, environ), workers=1)
     environ.update(get_secrets(options.references, environ))
     configuration = load_configuration(options.config, environ)
+    if configuration.has_database:
+        litellm_database.check_parts(environ)
     litellm_adapter.preload(environ)
     redirect_loggers(journal)
     worker = spawn(Job(1, options, configuration, (), None), journal, lambda: None, time.monotonic())

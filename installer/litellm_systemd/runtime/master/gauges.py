@@ -89,7 +89,18 @@ def _read_verify(path: Path = Path(VERIFY_RESULT)) -> dict[families.Family, floa
 
 def list_processes(workers: list[WorkerHandle]) -> dict[str, tuple[int, ...]]:
     """The processes whose memory counts, by role."""
-    return {"main": (os.getpid(),), "workers": tuple(worker.pid for worker in workers)}
+    pids = tuple(worker.pid for worker in workers)
+    # A worker starts no other process.
+    engines = tuple(engine for pid in pids for engine in list_children(pid))
+    return {"main": (os.getpid(),), "workers": pids, **({"engines": engines} if engines else {})}
+
+
+def list_children(pid: int) -> tuple[int, ...]:
+    """What the main thread of a process has started (proc_pid_tid_children(5)); nothing if it has exited."""
+    try:
+        return tuple(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()))
+    except OSError:
+        return ()
 
 
 def _state(worker: WorkerHandle, now: float, hang_limit: float) -> str:

@@ -48,7 +48,7 @@ class Family:
 
 
 _ANY: tuple[str, ...] = ()
-_PROCESSES = {"process": ("main", "workers", "exporter")}
+_PROCESSES = {"process": ("main", "workers", "engines", "exporter")}
 
 
 def _reasons(*, connections: bool) -> dict[str, tuple[str, ...]]:
@@ -119,8 +119,8 @@ CLOSED_CONNECTIONS = Family(
 )
 RESIDENT_MEMORY = Family(
     f"{PREFIX}resident_memory_bytes",
-    "Resident memory of the main process, of all workers, and of the process that serves the metrics. Shared pages"
-    " count in each.",
+    "Resident memory of the main process, of all workers, of their database engines, and of the process that serves"
+    " the metrics. Shared pages count in each.",
     Merge.SUM,
     _PROCESSES,
 )

@@ -1,5 +1,5 @@
-"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes`, `_fixes`, `_metrics` and
-`_telemetry` use LiteLLM's modules.
+"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes`, `_database`, `_fixes`, `_metrics`
+and `_telemetry` use LiteLLM's modules.
 
 It imports them by name at run time, because the import takes seconds and only a serving process needs it.
 
@@ -28,7 +28,7 @@ from typing import Any, ForwardRef
 from litellm_systemd.contract import OFFLINE_VARIABLES
 from litellm_systemd.env.variables import API_DOCS, CORS_ORIGINS, is_on
 from litellm_systemd.gateway.python_files import module_file
-from litellm_systemd.runtime.worker import litellm_fixes, litellm_metrics, litellm_telemetry
+from litellm_systemd.runtime.worker import litellm_database, litellm_fixes, litellm_metrics, litellm_telemetry
 
 _UTILS = "fastapi.dependencies.utils"
 _FIELDS = "fastapi._compat.v2"
@@ -193,6 +193,7 @@ def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> str:
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
     environ.update(closed_defaults(environ))
+    litellm_database.prepare(environ)
     gc.disable()
     with suppress_stdout(), lazy_declaration(), unchanged_import_path():
         for module in _PRELOAD:
@@ -205,6 +206,7 @@ def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> str:
         prepare(application())
     use_frozen_credentials()
     litellm_fixes.apply()
+    litellm_database.apply()
     litellm_telemetry.apply(application(), environ)
     failure = ""
     if metrics:
@@ -274,8 +276,10 @@ def use_frozen_credentials() -> None:
         base.get_credentials = get_credentials
 
 
-def set_up(config: Path, texts: Mapping[str, str], workers: int) -> dict[str, str]:
+def set_up(config: Path, texts: Mapping[str, str], workers: int, pool_size: int | None = None) -> dict[str, str]:
     """Do what `litellm --config` does before it serves. Returns the environment variables that this changed.
+
+    `pool_size` is the number of connections to the database of each worker, None for one that fits.
 
     LiteLLM sets up the database with its migrations, secret managers and its own environment. As with `litellm
     --num_workers` this runs once, in the first worker of a generation. The others use `apply_environment`.
@@ -286,6 +290,7 @@ def set_up(config: Path, texts: Mapping[str, str], workers: int) -> dict[str, st
     # Not port 4000: LiteLLM would try to connect to it, and the service itself listens there.
     arguments += ["--port", "1"]
     importlib.import_module(_CLI).run_server.main(arguments, standalone_mode=False)
+    litellm_database.limit_pools(os.environ, pool_size, workers)
     return {name: value for name, value in os.environ.items() if before.get(name) != value}
 
 

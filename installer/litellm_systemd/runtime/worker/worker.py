@@ -172,7 +172,9 @@ def _set_up(job: Job, channel: Channel) -> None:
         # In this process, because AWS may be slow. Workers that are replaced later get the same values.
         secrets = get_secrets(job.options.references, os.environ) if job.renews_secrets else {}
         os.environ.update(secrets)
-        added = litellm_adapter.set_up(configuration.path, configuration.texts, job.options.workers)
+        added = litellm_adapter.set_up(
+            configuration.path, configuration.texts, job.options.workers, configuration.pool_size
+        )
         channel.send(Environment({**secrets, **added}))
     else:
         litellm_adapter.apply_environment(configuration.texts, job.environment)

@@ -1,0 +1,128 @@
+"""The runtime with a database: LiteLLM, PostgreSQL, and a stand-in for Prisma's query engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_systemd.contract import ExitCode
+from tests.database import Cluster, Database, why_no_database
+from tests.integration.runtime_service import CONFIG, DEADLINE, KEY, Service, children_of, run_runtime, wait_for
+
+pytestmark = pytest.mark.skipif(why_no_database() is not None, reason=str(why_no_database()))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Cluster) -> Database:
+    return cluster.create_database()
+
+
+@pytest.fixture(scope="module")
+def service(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("service"), METRICS="127.0.0.1:1", **database.variables()) as found:
+        found.await_ready()
+        yield found
+
+
+def call(service: Service, path: str, body: dict[str, Any], key: str = KEY) -> tuple[int, dict[str, Any]]:
+    """POST to LiteLLM. Returns the status and the response."""
+    connection = HTTPConnection("127.0.0.1", service.port, timeout=DEADLINE)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    connection.request("POST", path, json.dumps(body), headers)
+    with connection.getresponse() as response:
+        return response.status, json.loads(response.read())
+
+
+def create_key(service: Service, **limits: Any) -> str:
+    status, found = call(service, "/key/generate", limits)
+    assert status == 200, found
+    return str(found["key"])
+
+
+def engines(service: Service) -> dict[int, int]:
+    """The pid of the engine of each serving worker."""
+    return {worker: engine for worker in service.workers() for engine in children_of(worker)}
+
+
+def await_engines(service: Service) -> dict[int, int]:
+    """Wait until each of the two workers has one engine."""
+
+    def found() -> dict[int, int]:
+        pids = engines(service)
+        return pids if len(pids) == len(service.workers()) == 2 else {}
+
+    pids: dict[int, int] = wait_for("engines", found)
+    return pids
+
+
+def has_exited(pid: int) -> bool:
+    return not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_healthy_start(service: Service, database: Database) -> None:
+    """A start with a database logs no warning, and a key that was made in one worker works in all."""
+    key = create_key(service, models=["demo"])
+    for _ in range(8):
+        assert call(service, "/v1/chat/completions", {"model": "demo", "messages": []}, key)[0] == 200
+    assert [line for line in service.log().splitlines() if "WARNING" in line or "ERROR" in line] == []
+    connections = database.execute("select count(*) from pg_stat_activity where usename = 'litellm'")
+    assert 0 < connections[0][0] <= 20
+
+
+def test_memory_of_engines(service: Service) -> None:
+    """The engines count in the metrics of memory, and are no workers in the status."""
+    found = await_engines(service)
+    listed = [worker["pid"] for worker in service.query("status")["workers"]]
+    assert sorted(listed) == sorted(found)
+    name = 'litellm_systemd_pss_memory_bytes{process="engines"}'
+    assert wait_for("the memory of engines", lambda: service.metrics().get(name, 0) > 2**20)
+
+
+def test_engine_that_dies(service: Service) -> None:
+    """When an engine dies, its worker starts another one, and goes on with the database."""
+    before = await_engines(service)
+    worker, engine = next(iter(before.items()))
+    os.kill(engine, signal.SIGKILL)
+    wait_for("another engine", lambda: engines(service).get(worker, engine) != engine)
+    wait_for("the database", lambda: all(call(service, "/key/generate", {})[0] == 200 for _ in range(6)))
+
+
+def test_engines_end_with_their_workers(database: Database, tmp_path: Path) -> None:
+    """No engine outlives its worker: not a kill, a reload, or the end of the main process."""
+    with Service(tmp_path, **database.variables()) as service:
+        service.await_ready()
+        first = await_engines(service)
+        killed = next(iter(first))
+        os.kill(killed, signal.SIGKILL)
+        service.await_workers(without=killed)
+        second = await_engines(service)
+        wait_for("the end of the engine", lambda: has_exited(first[killed]))
+        assert service.reload().returncode == 0
+        wait_for("the end of the engines", lambda: all(map(has_exited, second.values())))
+        third = await_engines(service)
+        os.kill(service.process.pid, signal.SIGKILL)
+        wait_for("the end of all", lambda: all(map(has_exited, (*third, *third.values()))))
+
+
+def test_missing_engine(database: Database, tmp_path: Path) -> None:
+    """Without the engine the service exits with 78 and one error, before it imports LiteLLM."""
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG % "hello")
+    variables = {**database.variables(), "PRISMA_QUERY_ENGINE_BINARY": str(tmp_path / "query-engine")}
+    done = run_runtime("--config", str(config), **variables)
+    assert done.returncode == ExitCode.CONFIG
+    assert f"this release has no Prisma's query engine ({tmp_path}/query-engine)" in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
