@@ -20,6 +20,8 @@ VERIFY_TIMER = "litellm-verify.timer"
 METRICS_SOCKET = "litellm-metrics.socket"
 METRICS_LISTENER = "metrics"
 SERVICE_USER = "litellm"
+#: PostgreSQL of the distribution. On Debian it stands for all clusters, which start before it.
+POSTGRES = "postgresql.service"
 
 #: Fixed paths of the service (file-hierarchy(7)).
 ENV_FILE = "/etc/litellm/litellm.env"
@@ -93,6 +95,8 @@ class ExitCode(IntEnum):
     USAGE = 64
     DAMAGED = 65
     NO_INPUT = 66
+    #: EX_NOHOST: the database cannot be reached, or does not accept the service.
+    DATABASE = 68
     UNAVAILABLE = 69
     SOFTWARE = 70
     OS_ERROR = 71

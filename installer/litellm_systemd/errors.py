@@ -84,6 +84,12 @@ class Unavailable(InstallerError):
     code = ExitCode.UNAVAILABLE
 
 
+class DatabaseError(InstallerError):
+    """The database of LiteLLM cannot be reached or used."""
+
+    code = ExitCode.DATABASE
+
+
 class InvalidAnswer(InstallerError):
     """A running service answers what it should not: another program answers, or the service is compromised."""
 

@@ -15,11 +15,12 @@ from litellm_systemd.aws.credentials import bedrock_models, needs_metadata, uses
 from litellm_systemd.aws.sources import Credentials
 from litellm_systemd.client.certificate import judge_certificate
 from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, PAIR, PROFILE, PROFILE_NAME, SECRET, TOKEN
+from litellm_systemd.env.database import find_url, is_own_url, parse_url, require_encryption
 from litellm_systemd.env.dotenv import Dotenv
-from litellm_systemd.env.secret_references import SecretReference
+from litellm_systemd.env.secret_references import SecretReference, is_reference
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.tls import load_pair, read_certificate, read_pair
-from litellm_systemd.env.variables import HIDDEN, TLS_CERT_FILE, TLS_KEY_FILE
+from litellm_systemd.env.variables import ALLOW_PLAINTEXT_DATABASE, HIDDEN, TLS_CERT_FILE, TLS_KEY_FILE
 from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.config_types import ENVIRONMENT
@@ -146,6 +147,31 @@ def require_files(dotenv: Dotenv, environment: Mapping[str, str], gateway: Gatew
             name = str(each.key[-1])
             place = f"{dotenv.where(name)}: {name}" if each.key[0] == ENVIRONMENT else str(gateway.place(each.key))
             _require_file(place, Path(each.path))
+
+
+def require_database(dotenv: Dotenv, settings: Settings, gateway: GatewayConfig) -> None:
+    """Check that the service can use its database, if it has one.
+
+    A URL that is kept in AWS is not checked here, nor the database that an install sets up itself.
+
+    Raises:
+        InputError: a URL in the configuration is not valid, or a file that it names cannot be used.
+        DatabaseError: the database cannot be reached or used; the message has the cause.
+    """
+    values = settings.environment
+    found = find_url(values, gateway.section("general_settings"))
+    if found is None or is_reference(found[0]) or is_own_url(found[0]):
+        return
+    # A late import: psycopg is slow to load.
+    from litellm_systemd.database.connection import require_database
+
+    url, name = found
+    position = f"{dotenv.where(name)}: {name}" if name in values else f"{gateway.source}: {name}"
+    database = parse_url(url, position)
+    require_encryption(database, position, allowed=ALLOW_PLAINTEXT_DATABASE.read(values))
+    if database.certificate_file:
+        _require_file(position, Path(database.certificate_file))
+    require_database(database, position)
 
 
 def require_tls(dotenv: Dotenv, settings: Settings, now: datetime) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from litellm_systemd.commands.config_check import check_ends
 from litellm_systemd.commands.config_files import loaded_names, read_for_install, shipped_texts
 from litellm_systemd.commands.preflight import (
     find_instance_region,
+    require_database,
     require_files,
     require_pair,
     require_role,
@@ -97,6 +98,7 @@ def resolve_service(request: Request) -> ServiceConfig:
     if request.prove_access:
         proven += require_pair(gateway, dotenv, settings.environment, installed)
         proven += require_secrets(references, settings.environment)
+        require_database(dotenv, settings, gateway)
     return ServiceConfig(
         settings=settings,
         choice=choice,

@@ -1,1 +1,1 @@
-"""PostgreSQL for LiteLLM: what a release needs for it."""
+"""PostgreSQL for LiteLLM: a connection, a server of this host, and what a release needs for it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote_plus, unquote, urlencode
 
-from litellm_systemd.contract import REFERENCE
+from litellm_systemd.contract import REFERENCE, SERVICE_USER
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.variables import (
     ALLOW_PLAINTEXT_DATABASE,
@@ -31,6 +31,10 @@ from litellm_systemd.env.variables import (
 from litellm_systemd.errors import InputError
 
 DEFAULT_PORT = 5432
+#: The folder of PostgreSQL's socket, in Debian's and in Fedora's packages.
+SOCKET_FOLDER = "/run/postgresql"
+#: The role and the database that `install --with-postgres` creates.
+OWN_NAME = SERVICE_USER
 #: The key of general_settings. LiteLLM prefers it to DATABASE_URL.
 SETTING = "database_url"
 
@@ -137,6 +141,50 @@ def find_url(values: Mapping[str, str], general: Mapping[str, object]) -> tuple[
     return None if built is None else (built, DATABASE_HOST.name)
 
 
+def own_url(port: int = DEFAULT_PORT) -> str:
+    """The URL of the database that `install --with-postgres` creates."""
+    address = "localhost" if port == DEFAULT_PORT else f"localhost:{port}"
+    return f"postgresql://{OWN_NAME}@{address}/{OWN_NAME}?host={SOCKET_FOLDER}"
+
+
+def is_own_url(url: str) -> bool:
+    """Whether a URL is one of `own_url`."""
+    return re.fullmatch(re.escape(own_url()).replace("@localhost/", r"@localhost(?::\d+)?/"), url) is not None
+
+
+def choose_database(
+    values: Mapping[str, str],
+    installed: Mapping[str, str],
+    wanted: str | None,
+    where: Callable[[str], str],
+) -> dict[str, str]:
+    """The variables with the URL of the database that `install --with-postgres` creates or has created.
+
+    Args:
+        values: variables by name.
+        installed: the installed environment: what an earlier install has added stays.
+        wanted: the URL to add; empty to remove it, None to keep it as it is installed.
+        where: returns the position of a variable for messages.
+
+    Raises:
+        InputError: it is wanted, and the variables have another database.
+    """
+    name = DATABASE_URL.name
+    others = {key: value for key, value in values.items() if key != name or not is_own_url(value)}
+    found = find_url(others, {})
+    if found is not None:
+        if wanted:
+            raise InputError(
+                f"{where(found[1])}: {found[1]} names a database, and --with-postgres sets up another one",
+                f"Remove {found[1]}, or install without --with-postgres.",
+            )
+        return dict(values)
+    if wanted is None:
+        kept = installed.get(name, "")
+        wanted = values.get(name) or (kept if is_own_url(kept) else "")
+    return {**others, name: wanted} if wanted else others
+
+
 def _build_url(values: Mapping[str, str]) -> str | None:
     """The URL that LiteLLM builds from the single variables; None if one is missing."""
     host, user, name = (values.get(each.name) for each in (DATABASE_HOST, DATABASE_USERNAME, DATABASE_NAME))
@@ -234,11 +282,11 @@ def check_database(values: Mapping[str, str], where: Callable[[str], str]) -> li
         warnings.append(f"{' and '.join(named)} has no effect without {DATABASE_URL.name}.")
     for url, name in urls:
         if not is_reference(url):
-            require_tls(parse_url(url, f"{where(name)}: {name}"), f"{where(name)}: {name}", allowed=allowed)
+            require_encryption(parse_url(url, f"{where(name)}: {name}"), f"{where(name)}: {name}", allowed=allowed)
     return warnings
 
 
-def require_tls(database: Database, position: str, *, allowed: bool) -> None:
+def require_encryption(database: Database, position: str, *, allowed: bool) -> None:
     """Check that a connection to another host is encrypted.
 
     Raises:

@@ -1,0 +1,175 @@
+"""Connect to the database of LiteLLM, and name the cause if that fails."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from litellm_systemd.contract import SERVICE_USER
+from litellm_systemd.env.database import COMPOSE_HINT, Database, is_compose_name
+from litellm_systemd.env.secrets import redact
+from litellm_systemd.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+#: Seconds for a connection with the log-in.
+_TIMEOUT = 5
+_WITH_POSTGRES = "To set up a PostgreSQL of this host, remove the variable: sudo litellmctl install --with-postgres"
+#: What libpq or the server prints, the cause and the remedy. A server with another language in `lc_messages` prints
+#: texts that are not found here, and are then shown as they are.
+_CAUSES = (
+    (
+        r"password authentication failed|no password supplied",
+        "PostgreSQL at {address} refuses the password of the user {user}",
+        "Correct the password, percent-encoded. To set a new one: sudo -u postgres psql -c '\\password {user}'",
+    ),
+    (
+        r"(?:Peer|Ident) authentication failed",
+        "PostgreSQL at {address} does not accept the service's user as {user} (peer authentication)",
+        "Name the role as the service's user, {service}, or set a password and connect to localhost.",
+    ),
+    (
+        r"role \"[^\"]*\" does not exist",
+        "PostgreSQL at {address} has no user {user}",
+        "Correct the user, or create it: sudo -u postgres createuser --pwprompt {user}",
+    ),
+    (
+        r"database \"[^\"]*\" does not exist",
+        "PostgreSQL at {address} has no database {name}",
+        "Correct the name, or create the database: sudo -u postgres createdb --owner={user} {name}",
+    ),
+    (
+        r"server does not support SSL",
+        "PostgreSQL at {address} offers no TLS, which sslmode requires",
+        "Turn on ssl in its postgresql.conf, or remove sslmode if it is on this host.",
+    ),
+    (
+        r"certificate|SSL error|sslrootcert",
+        "the TLS certificate of PostgreSQL at {address} is not accepted: {text}",
+        "Set sslrootcert to the file of the authority that signed it, and connect to a name that it is for.",
+    ),
+    (
+        r"pg_hba\.conf",
+        "PostgreSQL at {address} does not allow this connection: {text}",
+        "If it requires TLS, add sslmode=require. Otherwise allow this host, user and database in its pg_hba.conf.",
+    ),
+    (
+        r"too many (?:clients|connections)|remaining connection slots",
+        "PostgreSQL at {address} has no free connection",
+        "Raise its max_connections, or end idle connections of others.",
+    ),
+    (
+        r"Connection refused|No such file or directory",
+        "no PostgreSQL listens on {address}",
+        "Start it, or correct host and port.",
+    ),
+    (
+        r"timeout expired|timed out|No route to host|Network is unreachable",
+        "PostgreSQL at {address} does not answer",
+        "Allow the port in the firewall or security group between this host and the database.",
+    ),
+)
+
+
+def require_database(database: Database, position: str) -> None:
+    """Check that LiteLLM can use the database: that it accepts the login, and that its tables can be created.
+
+    Args:
+        database: the database.
+        position: where its URL is written, such as `.env:12: DATABASE_URL`.
+
+    Raises:
+        DatabaseError: the first cause that prevents it, with the remedy.
+    """
+    with connect(database, position) as connection:
+        row = connection.execute(
+            "SELECT pg_is_in_recovery(), current_schema, has_schema_privilege(current_schema, 'CREATE'),"
+            " to_regclass('_prisma_migrations') IS NOT NULL"
+        ).fetchone()
+    in_recovery, schema, may_create, has_tables = row or (False, None, True, True)
+    if in_recovery:
+        raise DatabaseError(
+            f"{position}: {database.address} is a read-only replica", "Connect to the primary server."
+        )
+    if not has_tables and not (schema and may_create):
+        raise DatabaseError(
+            f"{position}: the user {database.user} may not create tables in the database {database.name}",
+            f"Make the user its owner: sudo -u postgres psql -c 'ALTER DATABASE {database.name} OWNER TO"
+            f" {database.user}'",
+        )
+
+
+def connect(database: Database, position: str, *, user: str = SERVICE_USER) -> Connection[tuple[object, ...]]:
+    """A connection, made as the service makes it. Statements take effect at once (autocommit).
+
+    `user` connects to a UNIX socket, of which the server knows who connects (peer authentication).
+
+    Raises:
+        DatabaseError: there is none, with the cause and the remedy.
+    """
+    # Late: it is slow to load, and only a service with a database needs it.
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        _require_name(database, position)
+        with _as_user(user if database.socket else ""):
+            login = make_conninfo(**database.libpq(), connect_timeout=_TIMEOUT, application_name="litellmctl")
+            return psycopg.connect(login, autocommit=True)
+    except psycopg.Error as error:
+        raise _explain(database, position, str(error)) from None
+
+
+def _require_name(database: Database, position: str) -> None:
+    if database.socket:
+        return
+    try:
+        socket.getaddrinfo(database.host, database.port, type=socket.SOCK_STREAM)
+    except OSError:
+        hint = (
+            COMPOSE_HINT.format(database.host) if is_compose_name(database.host) else "Correct the name of the host."
+        )
+        raise DatabaseError(f"{position}: the host {database.host} is not known (DNS, /etc/hosts)", hint) from None
+
+
+@contextmanager
+def _as_user(name: str) -> Iterator[None]:
+    """Be another user, if this is root and there is such a user."""
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        user = None
+    if user is None or os.geteuid() != 0:
+        yield
+        return
+    try:
+        os.setegid(user.pw_gid)
+        os.seteuid(user.pw_uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def _explain(database: Database, position: str, said: str) -> DatabaseError:
+    text = redact(" ".join(said.split()), database.password)
+    facts = {
+        "address": database.address,
+        "user": database.user,
+        "name": database.name,
+        "service": SERVICE_USER,
+        "text": text,
+    }
+    for pattern, cause, remedy in _CAUSES:
+        if re.search(pattern, said, re.IGNORECASE):
+            message, hint = cause.format(**facts), remedy.format(**facts)
+            if cause.startswith("no PostgreSQL") and database.is_local:
+                hint = f"{hint} {_WITH_POSTGRES}"
+            return DatabaseError(f"{position}: {message}", hint)
+    return DatabaseError(f"{position}: PostgreSQL at {database.address} cannot be used: {text}")
