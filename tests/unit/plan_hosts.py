@@ -19,6 +19,7 @@ from litellm_systemd.host.state import (
     FileState,
     HostState,
     Plan,
+    PostgresState,
     Running,
     UnitState,
     Verb,
@@ -89,7 +90,9 @@ def make_host(layout: Layout, case: dict[str, Any]) -> HostState:
             files[path] = replace(before, **change)
     names = (*UNITS, METRICS_SOCKET, VERIFY_TIMER)
     units = {name: replace(host.unit(name), **case.get("units", {}).get(name, {})) for name in names}
-    return replace(host, files=files, units=units, releases=tuple(case.get("releases", host.releases)))
+    postgres = PostgresState(**case["postgres"]) if "postgres" in case else None
+    releases = tuple(case.get("releases", host.releases))
+    return replace(host, files=files, units=units, releases=releases, postgres=postgres)
 
 
 def simulate(plan: Plan, host: HostState) -> HostState:
@@ -117,6 +120,8 @@ def _step(action: Action, host: HostState) -> HostState:
         return replace(host, files={**host.files, **{state.path: state for state in (*made, *own, *metrics)}})
     if action.verb is Verb.CREATE_USER:
         return replace(host, user_exists=True)
+    if action.verb in (Verb.SET_UP_POSTGRES, Verb.CREATE_ROLE, Verb.CREATE_DATABASE):
+        return replace(host, postgres=PostgresState(5432, "", *[True] * 5))
     if action.verb is Verb.BUILD_RELEASE:
         return replace(host, releases=(*host.releases, action.target.rsplit("/", 1)[-1]))
     if action.verb is Verb.ENABLE:

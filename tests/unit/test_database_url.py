@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_systemd.env.database import database_mode, find_url, parse_url
+from litellm_systemd.env.database import database_mode, find_url, own_url, parse_url
+from litellm_systemd.env.settings import build_settings, parse_dotenv
+from litellm_systemd.errors import InputError
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.install.render import render_service
 
 URL = "postgresql://litellm:p%40ss@localhost:5433/litellm"
 
@@ -63,3 +67,65 @@ def test_for_libpq(url: str, expected: dict[str, str]) -> None:
     database = parse_url(url)
     assert database.libpq() == {"user": "litellm", "dbname": "litellm", **expected}
     assert "p@ss" not in repr(database)
+
+
+OWN, THEIRS = own_url(), "postgresql://u:p@localhost/d"
+
+
+@pytest.mark.parametrize(
+    ("env", "installed", "wanted", "expected"),
+    [
+        pytest.param("", "", own_url(5433), own_url(5433), id="set up"),
+        pytest.param("", OWN, None, OWN, id="kept by a later install"),
+        pytest.param(f"DATABASE_URL={OWN}", OWN, None, OWN, id="copied into .env"),
+        pytest.param(f"DATABASE_URL={THEIRS}", OWN, None, THEIRS, id="replaced by another database"),
+        pytest.param("", THEIRS, None, None, id="another database was removed from .env"),
+        pytest.param("", OWN, "", None, id="not used any longer"),
+        pytest.param(f"DATABASE_URL={OWN}", OWN, "", None, id="not used any longer, with a copy in .env"),
+        pytest.param(f"DATABASE_URL={THEIRS}", OWN, "", THEIRS, id="another database instead"),
+    ],
+)
+def test_database_of_this_host(env: str, installed: str, wanted: str | None, expected: str | None) -> None:
+    """What --with-postgres has set up stays for later installs until .env has another one or an option ends it."""
+    before = {"DATABASE_URL": installed} if installed else {}
+    settings = build_settings(parse_dotenv(env, ".env"), installed=before, new_key=lambda: "sk-x", database=wanted)
+    assert settings.environment.get("DATABASE_URL") == expected
+
+
+def test_two_databases() -> None:
+    """--with-postgres next to a DATABASE_URL is refused, with the line."""
+    with pytest.raises(InputError, match=r"^\.env:1: DATABASE_URL names a database") as caught:
+        build_settings(
+            parse_dotenv(f"DATABASE_URL={THEIRS}", ".env"), installed={}, new_key=lambda: "sk-x", database=OWN
+        )
+    assert "Remove DATABASE_URL" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("env", "lines"),
+    [
+        ("", {"After=litellm.socket network-online.target nss-lookup.target", "Wants=network-online.target"}),
+        (
+            f"DATABASE_URL={OWN}",
+            {
+                "After=litellm.socket network-online.target nss-lookup.target postgresql.service",
+                "Wants=network-online.target postgresql.service",
+            },
+        ),
+        (
+            f"DATABASE_URL={THEIRS}",
+            {
+                "After=litellm.socket network-online.target nss-lookup.target postgresql.service",
+                "Wants=network-online.target",
+            },
+        ),
+        (
+            "DATABASE_URL=postgresql://u:p@db.example/d?sslmode=require",
+            {"After=litellm.socket network-online.target nss-lookup.target", "Wants=network-online.target"},
+        ),
+    ],
+)
+def test_start_after_postgres(env: str, lines: set[str]) -> None:
+    """The service starts after a PostgreSQL of its host, and starts the one that an install has set up for it."""
+    settings = build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-x")
+    assert lines <= set(render_service(Layout(), settings, 252, "1").splitlines())

@@ -81,6 +81,12 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
     default=None,
     help="Encrypt keys for this host (systemd 250). Default: as installed.",
 )
+@click.option(
+    "--with-postgres/--without-postgres",
+    "postgres",
+    default=None,
+    help="Set up a PostgreSQL of this host. Default: as installed.",
+)
 @click.option("--region", help="Use this AWS region if .env has none. Default: the instance's.")
 @click.option("--prefix", help="Keep releases in this folder. Default: /opt/litellm-systemd.")
 @click.option("-v", "--verbose", is_flag=True, help="Show each step and each check.")
@@ -103,6 +109,7 @@ def install(
     offline: bool,
     verify_every: str | None,
     encrypt: bool | None,
+    postgres: bool | None,
     region: str | None,
     prefix: str | None,
     verbose: bool,
@@ -134,6 +141,7 @@ def install(
         dropped=dropped,
         verify_every=None if verify_every is None else check_interval(verify_every),
         encrypt=encrypt,
+        postgres=postgres,
     )
     if edits is None and not dry_run and sys.stdin.isatty() and sys.stderr.isatty():
         options = replace(options, ask=_ask)

@@ -21,17 +21,19 @@ from litellm_systemd.commands.service_config import (
     resolve_service,
 )
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env.database import database_mode
+from litellm_systemd.database.postgres import drop_command, observe_postgres
+from litellm_systemd.env.database import database_mode, find_url, is_own_url, own_url
 from litellm_systemd.env.secrets import holds_secret
 from litellm_systemd.env.settings import Settings
-from litellm_systemd.env.variables import MASTER_KEY
-from litellm_systemd.errors import Unavailable
+from litellm_systemd.env.variables import DATABASE_URL, MASTER_KEY
+from litellm_systemd.errors import InputError, InstallerError, Unavailable, UsageError
 from litellm_systemd.host.encrypted_secrets import encrypt_secrets, read_secrets, require_encryption
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import (
     key_command,
     observe_host,
     port_trouble,
+    read_installed,
     require_booted,
     require_normal_state,
     require_systemd,
@@ -315,7 +317,8 @@ class InstallOptions:
     `offline`: query neither the instance metadata nor STS. `take_ours`: replace files that the user edited, without a
     question. `spend`: `verify` may call a model. `wanted` and `dropped`: additions to the release, see
     `releases.additions`. `verify_every`: the interval of the verify timer, None to keep it. `encrypt`: whether to
-    encrypt the secrets of the environment, None to keep them as they are.
+    encrypt the secrets of the environment, None to keep them as they are. `postgres`: whether to use a PostgreSQL of
+    this host, set up if need be; None to keep what is installed.
     """
 
     request: Request
@@ -331,6 +334,7 @@ class InstallOptions:
     dropped: tuple[str, ...] = ()
     verify_every: str | None = None
     encrypt: bool | None = None
+    postgres: bool | None = None
     ask: Ask = keep_mine
 
 
@@ -356,12 +360,20 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
         InstallerError: the request can't be used, or the host does not allow the install.
     """
     layout = options.request.layout
+    if options.postgres and not layout.is_host:
+        raise UsageError("--with-postgres starts PostgreSQL, which an image cannot", "Use it on the host itself.")
     systemctl = Systemctl(layout)
     systemd = require_systemd(systemctl) if layout.is_host else systemctl.version()
     if layout.is_host and options.start:
         require_normal_state(systemctl)
     request = replace(options.request, take=installed_paths(layout) if options.take_ours else frozenset())
+    postgres = observe_postgres(systemctl) if options.postgres else None
+    if options.postgres is not None:
+        request = replace(request, database="" if postgres is None else own_url(postgres.port))
     service = resolve_service(request)
+    _require_one_database(options, service)
+    if postgres is None and is_own_url(service.settings.environment.get(DATABASE_URL.name, "")) and layout.is_host:
+        postgres = observe_postgres(systemctl)
     choice = choose_release(
         layout,
         service.gateway,
@@ -372,6 +384,7 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
     )
     service = replace(service, notes=(*service.notes, *choice.notes))
     host = observe_host(layout, systemctl, [layout.config(name) for name in service.configs])
+    host = replace(host, postgres=postgres)
     # A service that runs or was stopped has read its files; to read all of them takes seconds.
     is_thorough = host.unit(contract.SERVICE).active in ("failed", "activating")
     damaged = choice.identifier in host.releases and find_damage(layout, choice.identifier, is_thorough=is_thorough)
@@ -419,6 +432,16 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
     return InstallPlan(
         service, choice.source, host, desired, plan, _litellm_changes(layout, choice.identifier, choice.source)
     )
+
+
+def _require_one_database(options: InstallOptions, service: ServiceConfig) -> None:
+    """Check that the configuration has no database of its own, which would go first."""
+    found = find_url(service.settings.environment, service.gateway.section("general_settings"))
+    if options.postgres and (found is None or not is_own_url(found[0])):
+        raise InputError(
+            f"{service.gateway.source} names a database, and --with-postgres sets up another one",
+            "Remove general_settings.database_url, or install without --with-postgres.",
+        )
 
 
 def _litellm_changes(layout: Layout, release: str, source: Source | None) -> tuple[str, ...]:
@@ -603,11 +626,12 @@ def uninstall(
             return Report("nothing to do: nothing is installed", data={"changed": False})
         if not confirm(_removal_question(purge=purge)):
             return Report("nothing was changed", data={"changed": False})
+        kept = tuple(_kept_database(layout))
         apply_uninstall(executor, plan, host, purge=purge)
     actions = [str(action) for action in plan.actions]
     return Report(
         "uninstalled",
-        notes=tuple(_removal_notes(layout, plan, purge=purge)),
+        notes=(*_removal_notes(layout, plan, purge=purge), *kept),
         data={"changed": True, "actions": actions},
     )
 
@@ -625,6 +649,16 @@ def _removal_notes(layout: Layout, plan: Plan, *, purge: bool) -> Iterator[str]:
         drop_ins = f"{layout.units}/{name}.d"
         if layout.real(drop_ins).is_dir():
             yield f"Kept: {drop_ins} with your drop-ins."
+
+
+def _kept_database(layout: Layout) -> Iterator[str]:
+    """What an uninstall leaves in PostgreSQL."""
+    try:
+        url = read_installed(layout).get(DATABASE_URL.name, "")
+    except InstallerError:
+        return
+    if is_own_url(url):
+        yield f"Kept: PostgreSQL, with the keys and the spend in its database. To drop them, run: {drop_command()}"
 
 
 def _later_purge(layout: Layout) -> str:

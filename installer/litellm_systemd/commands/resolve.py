@@ -56,7 +56,8 @@ class Request:
     What `resolve_service` does in addition: with `ask_instance` it gets a missing region from the EC2 instance
     metadata; with `prove_access` it checks the credentials and the files that the environment names. `today` is the
     day for end-of-life checks, None for no such checks; `allow_ended` accepts models after their end of life. `take`
-    are the paths of installed files to replace although the user edited them.
+    are the paths of installed files to replace although the user edited them. `database` is the URL of the database
+    that `install --with-postgres` sets up, empty to use it no longer, None to keep what is installed.
     """
 
     layout: Layout
@@ -70,6 +71,7 @@ class Request:
     today: date | None = None
     allow_ended: bool = False
     take: frozenset[str] = frozenset()
+    database: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,12 @@ def resolve(request: Request, *, read_only: bool = False) -> Selection:
     if RETIRED_KEYS in dotenv.values and not is_installed:
         dotenv, warnings = _without_retired_keys(dotenv)
     try:
-        settings = build_settings(dotenv, installed=installed, new_key=lambda: f"sk-{secrets.token_urlsafe(32)}")
+        settings = build_settings(
+            dotenv,
+            installed=installed,
+            new_key=lambda: f"sk-{secrets.token_urlsafe(32)}",
+            database=request.database,
+        )
     except InputError as error:
         error.others = _other_findings(request, dotenv, error.message)
         raise

@@ -10,7 +10,7 @@ from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.contract import RETIRED_KEYS
 from litellm_systemd.env import variables
 from litellm_systemd.env.aws import check_aws, check_network, spare_metadata
-from litellm_systemd.env.database import check_database
+from litellm_systemd.env.database import check_database, choose_database
 from litellm_systemd.env.dotenv import MAX_TOTAL_BYTES, check_assignment
 from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
@@ -85,18 +85,21 @@ def reachable(host: str) -> str:
     return str(address)
 
 
-def build_settings(dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Callable[[], str]) -> Settings:
+def build_settings(
+    dotenv: Dotenv, *, installed: Mapping[str, str], new_key: Callable[[], str], database: str | None = None
+) -> Settings:
     """Validate the variables and work out the service's environment.
 
     Args:
         dotenv: the variables that the user wrote, or those that are installed already.
         installed: the environment that is installed now, empty if none is: a key that was generated is kept.
         new_key: gives a fresh master key.
+        database: the URL of the database on this host, see `env.database.choose_database`.
 
     Raises:
         InputError: the first value that can't be used, with file, line and remedy.
     """
-    values = drop_unset(dotenv.values)
+    values = choose_database(drop_unset(dotenv.values), installed, database, dotenv.where)
     check_runtime_variables(values, dotenv.where)
     host = variables.HOST.read(values)
     region = _region(dotenv, values)

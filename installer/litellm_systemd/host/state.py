@@ -110,11 +110,40 @@ class UnitState:
 
 
 @dataclass(frozen=True, slots=True)
+class PostgresState:
+    """The PostgreSQL of this host: its port, and whether it has a cluster, runs, starts at boot, and has the role and
+    the database of the service.
+
+    `package`: the command that installs it, empty if it is installed.
+    """
+
+    port: int = 5432
+    package: str = ""
+    has_cluster: bool = False
+    is_online: bool = False
+    is_enabled: bool = False
+    has_role: bool = False
+    has_database: bool = False
+
+    @property
+    def missing(self) -> str:
+        """What `set up` does, in words; empty if there is nothing to do."""
+        steps = (
+            self.package,
+            "" if self.has_cluster or self.package else "create a cluster",
+            "" if self.is_online else "start",
+            "" if self.is_enabled else "enable",
+        )
+        return ", ".join(filter(None, steps))
+
+
+@dataclass(frozen=True, slots=True)
 class HostState:
     """The observed state of the host.
 
     `files` are the observed paths that exist. `manifest` has a record for each path that an earlier run wrote or
-    offered. `releases` are the complete releases.
+    offered. `releases` are the complete releases. `postgres` is observed if the service is to have a database
+    there.
     """
 
     files: Mapping[str, FileState] = field(default_factory=dict)
@@ -122,6 +151,7 @@ class HostState:
     units: Mapping[str, UnitState] = field(default_factory=dict)
     releases: tuple[str, ...] = ()
     user_exists: bool = False
+    postgres: PostgresState | None = None
 
     def unit(self, name: str) -> UnitState:
         """The state of a unit; the state of a missing unit if it was not observed."""
@@ -164,15 +194,20 @@ class Verb(Enum):
     STOP_TIMER = "stop timer"
     STOP = "stop"
     DISABLE = "disable"
+    SET_UP_POSTGRES = "set up"
     BUILD_RELEASE = "build release"
     SAVE_EDITED = "save edited"
     CREATE_USER = "create user"
     CREATE_FOLDERS = "create folders"
+    CREATE_ROLE = "create role"
+    CREATE_DATABASE = "create database"
     WRITE = "write"
     TAKE_AWAY = "take away"
     RESTORE = "restore"
     REMOVE = "remove"
     REMOVE_EMPTY = "remove if empty"
+    DROP_DATABASE = "drop database if empty"
+    DROP_ROLE = "drop role"
     REMOVE_USER = "remove user"
     SET_ACCESS = "set mode and owner of"
     DAEMON_RELOAD = "daemon-reload"

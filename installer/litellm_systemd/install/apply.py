@@ -12,6 +12,7 @@ from functools import partial
 
 from litellm_systemd import contract
 from litellm_systemd.command import run, uninterruptible
+from litellm_systemd.database import postgres
 from litellm_systemd.errors import CommandError, InstallerError, Interrupted, remedy_of
 from litellm_systemd.host.files import (
     forget_before,
@@ -181,6 +182,11 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     Verb.STOP_TIMER: _stop_timer,
     Verb.STOP: _stop,
     Verb.DISABLE: _disable,
+    Verb.SET_UP_POSTGRES: lambda executor, _action: postgres.set_up_postgres(executor.systemctl, executor.say),
+    Verb.CREATE_ROLE: lambda _executor, _action: postgres.create_role(),
+    Verb.CREATE_DATABASE: lambda _executor, _action: postgres.create_database(),
+    Verb.DROP_DATABASE: lambda _executor, _action: postgres.drop_database(),
+    Verb.DROP_ROLE: lambda _executor, _action: postgres.drop_role(),
     Verb.BUILD_RELEASE: _build_release,
     Verb.SAVE_EDITED: _save_edited,
     Verb.CREATE_USER: lambda executor, _action: _rooted(

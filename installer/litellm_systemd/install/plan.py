@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from litellm_systemd import contract
+from litellm_systemd.env.database import OWN_NAME
 from litellm_systemd.errors import CannotCreate, Unavailable
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.state import (
@@ -76,6 +77,7 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
     files = [replace(file, content=mine.get(file.path, file.content)) for file in desired.files]
     writes = tuple(file for file in files if host.files.get(file.path) != file)
     actions = [
+        *_postgres_actions(host),
         *_release_actions(layout, desired, host),
         *_save_actions(layout, desired, writes, host),
         *_user_actions(layout, writes, host),
@@ -160,6 +162,10 @@ def _undo_actions(action: Action, host: HostState) -> Iterable[Action]:
         yield from (Action(Verb.REMOVE_EMPTY, path) for path in created if path not in {*host.files, "/"})
     elif action.verb is Verb.ENABLE:
         yield Action(Verb.DISABLE, action.target)
+    elif action.verb is Verb.CREATE_DATABASE:
+        yield Action(Verb.DROP_DATABASE, action.target)
+    elif action.verb is Verb.CREATE_ROLE:
+        yield Action(Verb.DROP_ROLE, action.target)
     elif action.verb is Verb.CREATE_USER and not host.user_exists:
         yield Action(Verb.REMOVE_USER, action.target)
     elif action.verb in (Verb.DAEMON_RELOAD, Verb.RELOAD, Verb.RESTART):
@@ -242,6 +248,19 @@ def _why(file: FileState, host: HostState) -> str:
 def _release_actions(layout: Layout, desired: DesiredState, host: HostState) -> Iterable[Action]:
     if desired.release not in host.releases:
         yield Action(Verb.BUILD_RELEASE, layout.release(desired.release))
+
+
+def _postgres_actions(host: HostState) -> Iterable[Action]:
+    """Set up the PostgreSQL of this host, if the service is to have its database there."""
+    found = host.postgres
+    if found is None:
+        return
+    if found.missing:
+        yield Action(Verb.SET_UP_POSTGRES, "PostgreSQL", found.missing)
+    if not found.has_role:
+        yield Action(Verb.CREATE_ROLE, OWN_NAME)
+    if not found.has_database:
+        yield Action(Verb.CREATE_DATABASE, OWN_NAME)
 
 
 def _save_actions(

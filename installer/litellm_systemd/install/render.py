@@ -13,8 +13,10 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from litellm_systemd import contract
+from litellm_systemd.env.database import find_url, is_own_url, parse_url
 from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.metrics import MetricsAddress
+from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.tls import TlsFiles
 from litellm_systemd.env.variables import is_loopback
@@ -84,6 +86,7 @@ def render_service(
     """
     start_limit = ceil(settings.start_timeout) + START_MARGIN
     delay = LONGEST_RESTART_DELAY if systemd >= 254 else RESTART_DELAY
+    local = _local_database(settings)
     text = render_template(
         "litellm.service.j2",
         version=version,
@@ -91,6 +94,8 @@ def render_service(
         python=f"{layout.current}/bin/python",
         start_timeout=start_limit,
         stop_timeout=ceil(settings.drain_timeout) + STOP_MARGIN,
+        after_database=f" {contract.POSTGRES}" if local else "",
+        wanted_database=f" {contract.POSTGRES}" if is_own_url(local) else "",
         watchdog_timeout=ceil(settings.watchdog_timeout),
         start_limit_interval=START_LIMIT_BURST * (delay + start_limit) + 1,
         restart_backoff=_restart_backoff(systemd),
@@ -101,6 +106,12 @@ def render_service(
         newer_sandbox="\n".join(line for since, line in (*NEWER_SANDBOX, *_ENGINES * database) if systemd >= since),
     )
     return _without_gaps(text)
+
+
+def _local_database(settings: Settings) -> str:
+    """The URL of the database if it is on this host, else an empty string."""
+    url, _ = find_url(settings.environment, {}) or ("", "")
+    return url if url and not is_reference(url) and parse_url(url).is_local else ""
 
 
 def _credentials(layout: Layout, files: TlsFiles | None, *, encrypted: bool) -> str:

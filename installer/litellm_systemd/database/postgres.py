@@ -1,0 +1,279 @@
+"""The PostgreSQL of the distribution, with a role and a database of the service (`install --with-postgres`).
+
+The service logs in over the UNIX socket as its own user (peer authentication): there is no password.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from litellm_systemd.command import inherited_environment, minimal_environment, run
+from litellm_systemd.contract import POSTGRES, SERVICE_USER
+from litellm_systemd.database.connection import connect
+from litellm_systemd.env.database import DEFAULT_PORT, OWN_NAME, SOCKET_FOLDER, Database, own_url, parse_url
+from litellm_systemd.errors import CommandError, DatabaseError, Unavailable
+from litellm_systemd.host.observe import memory_field, port_trouble
+from litellm_systemd.host.state import PostgresState
+from litellm_systemd.host.systemctl import Systemctl
+from litellm_systemd.report.progress import Step
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+#: The user of the server, which is also its superuser.
+_ADMINISTRATOR = "postgres"
+_POSITION = "the PostgreSQL of this host"
+#: Debian and Ubuntu have programs for several versions and clusters (postgresql-common). Fedora, RHEL and Amazon
+#: Linux have one cluster.
+_DEBIAN_SERVERS, _SERVER = "usr/lib/postgresql/*/bin/postgres", "usr/bin/postgres"
+_DATA = "/var/lib/pgsql/data"
+#: Seconds.
+_START_TIMEOUT, _INSTALL_TIMEOUT = 60, 900
+_NO_PACKAGE = (
+    "Install the server of PostgreSQL in another way and run the command again, or set DATABASE_URL to a database on"
+    " another host."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A server with its data: its port, its unit, and whether it runs."""
+
+    port: int
+    unit: str
+    is_online: bool
+
+
+def observe_postgres(systemctl: Systemctl) -> PostgresState:
+    """What `set_up_postgres` and the two `create_` functions would find.
+
+    Raises:
+        InstallerError: PostgreSQL cannot be installed or used as it is here; the message has the cause.
+    """
+    cluster = _find_cluster()
+    if cluster is None:
+        if trouble := port_trouble(f"127.0.0.1:{DEFAULT_PORT}"):
+            raise Unavailable(f"PostgreSQL of this host needs its port: {trouble}", "Stop that program.")
+        return PostgresState(package="" if _is_installed() else _package_command()[0])
+    is_enabled = systemctl.unit_state(POSTGRES).is_enabled
+    if not cluster.is_online:
+        return PostgresState(cluster.port, has_cluster=True, is_enabled=is_enabled)
+    with _administer(cluster.port) as connection:
+        role = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (OWN_NAME,)).fetchone()
+        found = connection.execute(
+            "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", (OWN_NAME,)
+        ).fetchone()
+    if found is not None and found[0] != OWN_NAME:
+        raise DatabaseError(
+            f"{_POSITION} has a database {OWN_NAME}, which belongs to {found[0]}",
+            "To use it, set DATABASE_URL. Otherwise rename it: sudo -u postgres psql -c 'ALTER DATABASE"
+            f" {OWN_NAME} RENAME TO other'",
+        )
+    return PostgresState(
+        cluster.port,
+        has_cluster=True,
+        is_online=True,
+        is_enabled=is_enabled,
+        has_role=role is not None,
+        has_database=found is not None,
+    )
+
+
+def set_up_postgres(systemctl: Systemctl, say: Callable[[str], None]) -> None:
+    """Install, create, enable and start the server, each unless it is so already.
+
+    Raises:
+        InstallerError: a step failed. What was installed stays.
+    """
+    is_new = _find_cluster() is None
+    if not _is_installed():
+        _install(say)
+    if _find_cluster() is None:
+        _create_cluster()
+    systemctl.daemon_reload()  # for the units of a new cluster, which a generator writes
+    systemctl.enable(POSTGRES)
+    systemctl.start(POSTGRES)
+    cluster = _find_cluster()
+    if cluster is not None and not cluster.is_online:
+        systemctl.start(cluster.unit)
+    port = _await_server()
+    if is_new:
+        _tune(port)
+        systemctl.restart((cluster or Cluster(port, POSTGRES, True)).unit)
+        _await_server()
+
+
+def create_role() -> None:
+    """Create the role of the service, without a password."""
+    with _administer(_port()) as connection:
+        connection.execute(f"CREATE ROLE {OWN_NAME} LOGIN")
+
+
+def create_database() -> None:
+    """Create the database of the service, which no other role may connect to, and log in as the service.
+
+    Raises:
+        DatabaseError: the server does not accept the service's user over its socket.
+    """
+    port = _port()
+    with _administer(port) as connection:
+        row = connection.execute("SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'template1'")
+        # A server that was set up without a locale stores bytes of any encoding.
+        has_text = row.fetchone() == ("UTF8",)
+        more = "" if has_text else " TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.execute(f"CREATE DATABASE {OWN_NAME} OWNER {OWN_NAME}{more}")
+        connection.execute(f"REVOKE ALL ON DATABASE {OWN_NAME} FROM PUBLIC")
+    try:
+        connect(parse_url(own_url(port)), _POSITION).close()
+    except DatabaseError as error:
+        error.hint = (
+            f"Add the line 'local {OWN_NAME} {OWN_NAME} peer' at the top of its pg_hba.conf (to find it: sudo"
+            " -u postgres psql -c 'SHOW hba_file'), then: sudo systemctl reload postgresql"
+        )
+        raise
+
+
+def drop_database() -> None:
+    """Drop the database unless a table has a row. For the undo of a run that has created it."""
+    port = _port()
+    with _administer(port, OWN_NAME) as connection:
+        tables = connection.execute(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog',"
+            " 'information_schema') AND tablename <> '_prisma_migrations'"
+        ).fetchall()
+        if any(connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for (name,) in tables):  # noqa: S608
+            return
+    with _administer(port) as connection:
+        connection.execute(f"DROP DATABASE {OWN_NAME} WITH (FORCE)")
+
+
+def drop_role() -> None:
+    """Drop the role unless it owns the database."""
+    with _administer(_port()) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (OWN_NAME,)).fetchone() is None:
+            connection.execute(f"DROP ROLE {OWN_NAME}")
+
+
+def _administer(port: int, name: str = "postgres") -> Connection[tuple[object, ...]]:
+    """A connection as the superuser of the server."""
+    database = Database("localhost", name, _ADMINISTRATOR, port=port, socket=SOCKET_FOLDER)
+    return connect(database, _POSITION, user=_ADMINISTRATOR)
+
+
+def _port() -> int:
+    cluster = _find_cluster()
+    return DEFAULT_PORT if cluster is None else cluster.port
+
+
+def _await_server() -> int:
+    """Wait until the server accepts connections. Returns its port."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        port = _port()
+        try:
+            _administer(port).close()
+        except DatabaseError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return port
+
+
+def _is_installed() -> bool:
+    return any(Path("/").glob(_DEBIAN_SERVERS)) or Path("/", _SERVER).exists()
+
+
+def _has_program(name: str) -> bool:
+    return shutil.which(name, path=minimal_environment()["PATH"]) is not None
+
+
+def _find_cluster() -> Cluster | None:
+    """The cluster to use: one that runs, else the one with the lowest port. None if there is none."""
+    if _has_program("pg_lsclusters"):
+        rows = [line.split() for line in run(("pg_lsclusters", "--no-header")).stdout.splitlines()]
+        found = [
+            Cluster(int(port), f"postgresql@{version}-{name}.service", status.startswith("online"))
+            for version, name, port, status, *_ in rows
+        ]
+        return min(found, key=lambda each: (not each.is_online, each.port), default=None)
+    if not Path("/", _SERVER).exists() or not Path(_DATA, "PG_VERSION").exists():
+        return None
+    return Cluster(DEFAULT_PORT, POSTGRES, Path(f"{SOCKET_FOLDER}/.s.PGSQL.{DEFAULT_PORT}").exists())
+
+
+def _package_command() -> tuple[str, tuple[str, ...]]:
+    """How the package manager of this host installs PostgreSQL: in words, and as a command line.
+
+    Raises:
+        Unavailable: there is no package manager that is known here.
+    """
+    if _has_program("apt-get"):
+        argv: tuple[str, ...] = ("apt-get", "install", "--yes", "--no-install-recommends", "postgresql")
+        return "apt-get install postgresql", argv
+    if _has_program("dnf"):
+        name = _dnf_package()
+        return f"dnf install {name}", ("dnf", "install", "--assumeyes", name)
+    raise Unavailable("PostgreSQL is not installed, and this host has neither apt-get nor dnf", _NO_PACKAGE)
+
+
+def _dnf_package() -> str:
+    """The package of the server: without a version in its name (Fedora, RHEL), else the newest (Amazon Linux)."""
+    argv = ("dnf", "--quiet", "repoquery", "--available", "--queryformat", "%{name}\n", "postgresql*-server")
+    names = set(run(argv, check=False, timeout=_INSTALL_TIMEOUT).stdout.split())
+    versions = [name for name in names if name.removeprefix("postgresql").removesuffix("-server").isdigit()]
+    if "postgresql-server" in names or not versions:
+        return "postgresql-server"
+    return max(versions, key=lambda name: int(name.removeprefix("postgresql").removesuffix("-server")))
+
+
+def _install(say: Callable[[str], None]) -> None:
+    words, argv = _package_command()
+    environment = {**inherited_environment(), **minimal_environment(), "DEBIAN_FRONTEND": "noninteractive"}
+    say(Step(f"installing PostgreSQL: {words}"))
+    try:
+        run(argv, environment=environment, timeout=_INSTALL_TIMEOUT)
+    except CommandError as error:
+        if argv[0] == "apt-get":
+            say(Step("updating the lists of packages: apt-get update"))
+            run(("apt-get", "update"), environment=environment, timeout=_INSTALL_TIMEOUT, hint=_NO_PACKAGE)
+            run(argv, environment=environment, timeout=_INSTALL_TIMEOUT, hint=_NO_PACKAGE)
+            return
+        error.hint = _NO_PACKAGE
+        raise
+
+
+def _create_cluster() -> None:
+    """Create a cluster where the package did not: Fedora and RHEL never do, Debian may be set not to."""
+    if not _has_program("pg_lsclusters"):
+        run(("postgresql-setup", "--initdb"), timeout=_INSTALL_TIMEOUT)
+        return
+    versions = [int(path.parent.parent.name) for path in Path("/").glob(_DEBIAN_SERVERS)]
+    run(("pg_createcluster", "--start-conf=auto", str(max(versions)), "main"), timeout=_INSTALL_TIMEOUT)
+
+
+def _tune(port: int) -> None:
+    """Settings for a host that is small and has another main task. ALTER SYSTEM writes postgresql.auto.conf."""
+    memory = memory_field(Path("/proc/meminfo"), "MemTotal") or 1024
+    settings = {
+        # An eighth of the memory, where a server of its own would get a quarter.
+        "shared_buffers": f"{min(max(memory // 8, 32), 256)}MB",
+        "effective_cache_size": f"{max(memory // 4, 64)}MB",
+        # The queries are short: to compile them or to spread them over CPUs costs more than it gains.
+        "jit": "off",
+        "max_parallel_workers_per_gather": "0",
+        "max_wal_size": "512MB",
+    }
+    with _administer(port) as connection:
+        for name, value in settings.items():
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+
+
+def drop_command() -> str:
+    """The command that drops the database and the role of the service."""
+    return f"sudo -u {_ADMINISTRATOR} dropdb {OWN_NAME} && sudo -u {_ADMINISTRATOR} dropuser {SERVICE_USER}"
