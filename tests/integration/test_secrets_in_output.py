@@ -24,6 +24,7 @@ VARIABLES = {
     "DB_PWD": "canary-pwd",
     "MY_AUTH": "canary.auth",
     "LITELLM_SALT": "canary_salt",
+    "LITELLM_SALT_KEY": "canary-of-the-salt-key",
     "GREETING": "canary of no known name",
     "OPENAI_API_KEY": "canary-openai",
 }

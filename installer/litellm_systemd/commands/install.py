@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from litellm_systemd.commands.additions import choose_release
 from litellm_systemd.commands.config_files import edited_note, installed_paths
 from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.resolve import Request, build_config_link, is_given
+from litellm_systemd.commands.salt_key import with_salt_key
 from litellm_systemd.commands.service_config import (
     ServiceConfig,
     denied_addresses,
@@ -25,7 +27,7 @@ from litellm_systemd.database.postgres import drop_command, observe_postgres
 from litellm_systemd.env.database import database_mode, find_url, is_own_url, own_url
 from litellm_systemd.env.secrets import holds_secret
 from litellm_systemd.env.settings import Settings
-from litellm_systemd.env.variables import DATABASE_URL, MASTER_KEY
+from litellm_systemd.env.variables import DATABASE_URL, MASTER_KEY, SALT_KEY
 from litellm_systemd.errors import InputError, InstallerError, Unavailable, UsageError
 from litellm_systemd.host.encrypted_secrets import encrypt_secrets, read_secrets, require_encryption
 from litellm_systemd.host.layout import UNITS, Layout
@@ -62,6 +64,7 @@ from litellm_systemd.install.render import (
     render_command,
     render_environment,
     render_metrics_socket,
+    render_salt,
     render_service,
     render_socket,
     render_sysusers,
@@ -374,6 +377,8 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
     _require_one_database(options, service)
     if postgres is None and is_own_url(service.settings.environment.get(DATABASE_URL.name, "")) and layout.is_host:
         postgres = observe_postgres(systemctl)
+    asks = layout.is_host and not options.dry_run and (postgres is None or postgres.has_database)
+    service = with_salt_key(service, asks=asks)
     choice = choose_release(
         layout,
         service.gateway,
@@ -424,6 +429,7 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
             take |= {layout.environment_file}
     if given_up or kept_environment is not None:
         again = resolve_service(replace(request, take=request.take | given_up))
+        again = with_salt_key(again, asks=asks)
         service = replace(again, notes=(*again.notes, *choice.notes))
         desired = build(service, take=take | given_up, encrypted=encrypt(service))
         plan = plan_install(layout, desired, host)
@@ -524,6 +530,7 @@ def build_desired(
         folder(layout.shared, 0o750, group=contract.SERVICE_USER),
     )
     settings = service.settings
+    salt = _salt_file(layout, settings.environment, host, encrypted=encrypted is not None)
     if settings.metrics is not None:
         folders += (
             folder(layout.metrics, 0o700, contract.SERVICE_USER, contract.SERVICE_USER),
@@ -538,6 +545,7 @@ def build_desired(
             denied_addresses(service),
             encrypted=encrypted is not None,
             database=database_mode(settings.environment, service.gateway.section("general_settings")),
+            salted=salt is not None,
         ),
         layout.socket: render_socket(layout, settings),
         layout.sysusers: render_sysusers(),
@@ -556,6 +564,7 @@ def build_desired(
         *(FileState(path, text.encode(), keep_edits=True) for path, text in texts.items()),
         _environment_file(layout, service, host, encrypted=encrypted is not None),
         *(() if encrypted is None else (encrypted,)),
+        *(() if salt is None else (salt,)),
         *(build_config_file(layout, service, name, host) for name in service.configs),
         build_config_link(layout, service.choice.name),
         link(layout.current, f"releases/{release}"),
@@ -567,6 +576,7 @@ def build_desired(
         *(checks if verify_every == OFF else ()),
         *((layout.metrics_socket,) if settings.metrics is None else ()),
         *((layout.secrets,) if encrypted is None else ()),
+        *((layout.salt,) if salt is None else ()),
         *(() if links_for_sudo else (layout.sudo_command,)),
     )
     loads = tuple(layout.config(name) for name in service.loads)
@@ -575,7 +585,7 @@ def build_desired(
 
 def _environment_file(layout: Layout, service: ServiceConfig, host: HostState, *, encrypted: bool) -> FileState:
     """The rendered file; without new variables the installed one, with the user's comments."""
-    variables = service.settings.environment
+    variables = {name: value for name, value in service.settings.environment.items() if name != SALT_KEY.name}
     if encrypted:
         variables = _split(variables)[0]
     found = host.files.get(layout.environment_file)
@@ -583,6 +593,21 @@ def _environment_file(layout: Layout, service: ServiceConfig, host: HostState, *
         return FileState(layout.environment_file, found.content, mode=0o600)
     text = render_environment(variables, encrypted=encrypted)
     return FileState(layout.environment_file, text.encode(), mode=0o600, keep_edits=True)
+
+
+def _salt_file(
+    layout: Layout, environment: Mapping[str, str], host: HostState, *, encrypted: bool
+) -> FileState | None:
+    """The file of the salt key, the installed one if it has the same; None without the key, or if it is encrypted."""
+    variables = {name: value for name, value in environment.items() if name == SALT_KEY.name}
+    if encrypted:
+        variables = _split(variables)[0]
+    if not variables:
+        return None
+    found = host.files.get(layout.salt)
+    if found is not None and variables_of(found) == variables:
+        return FileState(layout.salt, found.content, mode=0o600)
+    return FileState(layout.salt, render_salt(variables).encode(), mode=0o600)
 
 
 def build_config_file(layout: Layout, service: ServiceConfig, name: str, host: HostState) -> FileState:
@@ -624,7 +649,8 @@ def uninstall(
         plan = plan_uninstall(layout, host, purge=purge)
         if not plan:
             return Report("nothing to do: nothing is installed", data={"changed": False})
-        if not confirm(_removal_question(purge=purge)):
+        has_salt = layout.salt in host.files
+        if not confirm(render_removal_question(purge=purge, has_salt=has_salt)):
             return Report("nothing was changed", data={"changed": False})
         kept = tuple(_kept_database(layout))
         apply_uninstall(executor, plan, host, purge=purge)
@@ -642,6 +668,8 @@ def _removal_notes(layout: Layout, plan: Plan, *, purge: bool) -> Iterator[str]:
             f"Kept: {layout.etc} with the keys and configurations, {layout.state}, {layout.own_state} with the record"
             f" of these files, and the user {contract.SERVICE_USER}. {_later_purge(layout)}"
         )
+    if os.path.lexists(layout.real(layout.salt)):
+        yield f"Kept: {layout.salt}, without which what the database stores is lost. Keep it as long as the database."
     for action in plan.actions:
         if action.verb is Verb.SAVE_EDITED:
             yield f"{action.target} was edited here: a copy is in {layout.edited}."
@@ -669,7 +697,12 @@ def _later_purge(layout: Layout) -> str:
     return f"To remove them later, run: sudo rm -rf {' '.join(kept)} && sudo userdel {contract.SERVICE_USER}"
 
 
-def _removal_question(*, purge: bool) -> str:
+def render_removal_question(*, purge: bool, has_salt: bool) -> str:
+    if purge and has_salt:
+        return (
+            f"Remove the service, its configurations, its keys and its data? Without {SALT_KEY.name}, the credentials"
+            " and models that are stored in the database are lost: 'sudo litellmctl backup FILE' keeps a copy."
+        )
     if purge:
         return "Remove the service, its configurations, its keys and its data?"
     return "Remove the service? Its configurations and keys are kept without --purge."

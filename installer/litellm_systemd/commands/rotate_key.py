@@ -15,6 +15,7 @@ from litellm_systemd import contract
 from litellm_systemd.client.gateway import own_gateway
 from litellm_systemd.commands.configs import current_release_of
 from litellm_systemd.commands.resolve import Request
+from litellm_systemd.commands.salt_key import require_salt_key
 from litellm_systemd.commands.service_config import ServiceConfig, prove_service, resolve_service
 from litellm_systemd.env.environment_file import set_assignment
 from litellm_systemd.env.retired_keys import RetiredKey, digest_key, read_retired_keys, render_retired_keys
@@ -94,6 +95,7 @@ def rotate_key(
             raise NotInstalled
         service = resolve_service(replace(request, env_file=None, installed_only=True, ask_instance=False))
         old, retired = _old_key(installed, service), read_retired_keys(installed)
+        require_salt_key(service)
         rotation = Rotation(old, new, int(time.time()) + overlap, retired)
         if new == old:  # an earlier run may have been killed before it updated the .env
             return Report("nothing to do: this is the key already", notes=_update_file(request, rotation, say))

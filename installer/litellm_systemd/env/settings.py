@@ -26,6 +26,7 @@ from litellm_systemd.env.variables import (
     EXAMPLE_KEY,
     MASTER_KEY,
     REFUSED_KEY,
+    SALT_KEY,
     SHORT_KEY,
     check_runtime_variables,
     drop_unset,
@@ -117,6 +118,7 @@ def build_settings(
     warnings += check_database(values, dotenv.where)
     direct, notes = spare_metadata(values)
     warnings += notes
+    warnings += _keep_salt_key(dotenv, values, installed)
     environment = {**values, MASTER_KEY.name: key, **direct}
     if RETIRED_KEYS in installed:
         environment[RETIRED_KEYS] = installed[RETIRED_KEYS]  # an install does not end the overlap of a rotation
@@ -220,6 +222,31 @@ def find_metrics(values: Mapping[str, str]) -> MetricsAddress | None:
     """The address of METRICS, None if it is unset."""
     address = variables.METRICS.read(values)
     return None if address is None else parse_metrics(address)
+
+
+def _keep_salt_key(dotenv: Dotenv, values: dict[str, str], installed: Mapping[str, str]) -> list[str]:
+    """Add the installed salt key to `values`, and return warnings about a new one.
+
+    Raises:
+        InputError: `values` has another one than the installed one.
+    """
+    name = SALT_KEY.name
+    kept, given = installed.get(name), values.get(name)
+    if not kept:
+        if not given or is_reference(given) or (len(given) >= SHORT_KEY and not is_known_key(given)):
+            return []
+        return [
+            f"{dotenv.where(name)}: {name} can be guessed: it is a placeholder or has fewer than {SHORT_KEY}"
+            " characters. If nothing is encrypted with it yet, remove the line: a strong key is generated."
+        ]
+    if given not in (None, kept):
+        raise InputError(
+            f"{dotenv.where(name)}: {name} is not the installed key: the credentials and models that are stored in"
+            " the database would become unreadable",
+            'Remove the line: the installed key stays. To change it on purpose: docs/database.md, "Salt key".',
+        )
+    values[name] = kept
+    return []
 
 
 def _metrics_warnings(dotenv: Dotenv, values: Mapping[str, str]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -127,7 +128,8 @@ def observe_environment(layout: Layout, properties: Mapping[str, str] | None = N
             properties = properties or Systemctl(layout).show(contract.SERVICE, *PROPERTIES)
             manager = Systemctl(layout).manager_environment()
     if not properties or properties.get("LoadState") != "loaded":
-        properties = {"EnvironmentFiles": f"{layout.environment_file} (ignore_errors=no)"}
+        files = (layout.environment_file, *((layout.salt,) if os.path.lexists(layout.real(layout.salt)) else ()))
+        properties = {"EnvironmentFiles": "\n".join(f"{path} (ignore_errors=no)" for path in files)}
     found = _Environment(layout)
     found.add_manager(manager)
     found.add_passed(properties.get("PassEnvironment", "").split())

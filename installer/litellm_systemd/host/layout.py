@@ -26,6 +26,8 @@ class Layout:
     environment_file = contract.ENV_FILE
     #: The encrypted secrets of the environment; exists only in that mode.
     secrets = contract.SECRETS_FILE
+    #: The salt key of LiteLLM's database, apart from the other keys; exists only with one that is not encrypted.
+    salt = "/etc/litellm/salt.env"
     config_link = contract.CONFIG_FILE
     etc = "/etc/litellm"
     configs = "/etc/litellm/configs"

@@ -61,7 +61,7 @@ def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()
     )
     optional = (
         *(layout.metrics_socket, layout.metrics, layout.verified, layout.verify_service, layout.verify_timer),
-        *(layout.secrets, layout.sudo_command),
+        *(layout.secrets, layout.salt, layout.sudo_command),
     )
     wanted = (*layout_files(layout), *optional, *parents, *ours, *states, *manifest, *paths)
     found = {path: observe_file(layout, path) for path in dict.fromkeys(wanted)}
@@ -128,15 +128,15 @@ def read_installed(layout: Layout) -> dict[str, str]:
     """
     # A secret that the administrator writes into the file overrides the encrypted one, in the service as well.
     found = read_environment_file(layout)
-    return {**read_secrets(layout), **found}
+    return {**read_secrets(layout), **found, **read_environment_file(layout, layout.salt)}
 
 
-def read_environment_file(layout: Layout) -> dict[str, str]:
-    """The variables of the environment file alone; see `read_installed`.
+def read_environment_file(layout: Layout, file: str = Layout.environment_file) -> dict[str, str]:
+    """The variables of one environment file alone, empty if there is none; see `read_installed`.
 
-    A variable that a mistyped line loses must not look absent: another master key would be generated.
+    A variable that a mistyped line loses must not look absent: another key would be generated.
     """
-    path = layout.real(layout.environment_file)
+    path = layout.real(file)
     try:
         found, rejected = read_environment_bytes(read_regular(path), Systemctl(layout).known_version)
         if rejected:

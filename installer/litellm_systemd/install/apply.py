@@ -226,7 +226,7 @@ def keep_attempt(executor: Executor, plan: Plan, error: BaseException) -> str:
     masks = layout.secrets in {action.target for action in plan.actions}
     for action in plan.actions:
         if action.after is not None and action.after.kind is FileKind.FILE:
-            masked = masks and action.target == layout.environment_file
+            masked = masks and action.target in (layout.environment_file, layout.salt)
             state = mask_secrets(action.after) if masked else action.after
             texts[copy_name(action.target)] = state.content
     try:
@@ -402,9 +402,10 @@ def _finish(layout: Layout, taken: tuple[Action, ...], manifest: str) -> None:
 
 
 def _mask_copies(layout: Layout) -> None:
-    """Mask the secrets in each copy of the environment file that an earlier run kept."""
-    name = copy_name(layout.environment_file)
-    for parent, pattern in ((layout.failed, f"*/{name}"), (layout.edited, f"{name}.*")):
+    """Mask the secrets in each copy of an environment file that an earlier run kept."""
+    names = (copy_name(layout.environment_file), copy_name(layout.salt))
+    patterns = [(layout.failed, f"*/{name}") for name in names] + [(layout.edited, f"{name}.*") for name in names]
+    for parent, pattern in patterns:
         for path in layout.real(parent).glob(pattern):
             state = FileState(f"{parent}/{path.relative_to(layout.real(parent))}", path.read_bytes(), mode=0o600)
             if mask_secrets(state) != state:

@@ -274,7 +274,7 @@ def _save_actions(
             continue
         if file.path == layout.environment_file and encrypts:
             yield Action(Verb.SAVE_EDITED, file.path, BY_HAND, mask_secrets(found))
-        elif file.path != layout.secrets:
+        elif file.path not in (layout.secrets, layout.salt):
             yield Action(Verb.SAVE_EDITED, file.path, BY_HAND)
 
 
@@ -323,7 +323,7 @@ def _removals(desired: DesiredState, host: HostState) -> Iterable[Action]:
     for path in desired.absent:
         if path in host.manifest and path in host.files:
             # What an administrator has encrypted again is decrypted, and so not lost.
-            if _is_edited_file(path, host) and path != Layout.secrets:
+            if _is_edited_file(path, host) and path not in (Layout.secrets, Layout.salt):
                 yield Action(Verb.SAVE_EDITED, path, BY_HAND)
             yield Action(Verb.TAKE_AWAY, path, "not needed any more")
 
@@ -367,7 +367,9 @@ def _restart_or_reload(
     if layout.metrics_socket in changed:
         yield Action(Verb.RESTART, f"{contract.METRICS_SOCKET} {contract.SERVICE}", layout.metrics_socket)
         return
-    read_once = sorted(changed & {layout.service, layout.environment_file, layout.secrets, layout.current})
+    read_once = sorted(
+        changed & {layout.service, layout.environment_file, layout.secrets, layout.salt, layout.current}
+    )
     if read_once or stale:
         yield Action(Verb.RESTART, contract.SERVICE, ", ".join(read_once) or "units changed on disk")
     elif reloaded := sorted(changed & {layout.config_link, *_active_config(layout, desired, host)}):

@@ -78,11 +78,13 @@ def render_service(
     *,
     encrypted: bool = False,
     database: bool = False,
+    salted: bool = False,
 ) -> str:
     """Return the text of litellm.service for that version of systemd (247 or later).
 
     `denied`: addresses that the service may not connect to. `encrypted`: the secrets are in an encrypted credential.
     `database`: the workers start database engines, which listen on ports of the loopback interface.
+    `salted`: the salt key has a file of its own.
     """
     start_limit = ceil(settings.start_timeout) + START_MARGIN
     delay = LONGEST_RESTART_DELAY if systemd >= 254 else RESTART_DELAY
@@ -100,6 +102,8 @@ def render_service(
         start_limit_interval=START_LIMIT_BURST * (delay + start_limit) + 1,
         restart_backoff=_restart_backoff(systemd),
         as_root="+" if settings.tls else "",
+        # Without a dash: with another salt key, LiteLLM would store what no later start can read.
+        salt=f"\nEnvironmentFile={layout.salt}" if salted else "",
         credentials=_credentials(layout, settings.tls, encrypted=encrypted),
         metrics=_metrics() if settings.metrics else "",
         denied_addresses=f"{_DENIAL}{' '.join(denied)}" if denied else "",
@@ -228,6 +232,11 @@ def render_environment(variables: Mapping[str, str], *, encrypted: bool = False)
     return render_template(
         "litellm.env.j2", assignments=assignments, note=_ENCRYPTED_NOTE if encrypted else _PLAIN_NOTE
     )
+
+
+def render_salt(variables: Mapping[str, str]) -> str:
+    """Return the text of salt.env: the salt key, quoted for systemd."""
+    return render_template("salt.env.j2", assignments=render_assignments(variables).rstrip("\n"))
 
 
 def render_command(layout: Layout, version: str) -> str:
