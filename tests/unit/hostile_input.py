@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from litellm_systemd.checked_archive import MANIFEST
 from litellm_systemd.env.dotenv import read_dotenv
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.gateway.config import read_config
@@ -26,7 +27,7 @@ from litellm_systemd.host.observe import find_layout, read_installed, read_manif
 from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.logs.events import group_events, read_events
 from litellm_systemd.logs.known_messages import SIGNATURES
-from litellm_systemd.releases.archive import LOCK, MANIFEST, unpack
+from litellm_systemd.releases.archive import LOCK, unpack
 from litellm_systemd.releases.archive import read_manifest as read_bundle
 from litellm_systemd.releases.bundle import open_source
 from litellm_systemd.releases.inventory import read_release

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.checked_archive import MANIFEST, file_entry
 from litellm_systemd.errors import InputError, MissingError
 from litellm_systemd.releases.archive import (
     LOCK,
-    MANIFEST,
     WHEELS,
     Manifest,
-    file_entry,
     read_manifest,
     require_fit,
     unpack,

@@ -20,10 +20,10 @@ from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from litellm_systemd.checked_archive import file_entry
 from litellm_systemd.command import run
 from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, ProgramError, UsageError
 from litellm_systemd.gateway.packages import canonical, group_names, locked_names, read_groups
-from litellm_systemd.releases.archive import file_entry
 from litellm_systemd.releases.requirements_lock import Pin, join_lock, parse_lock, render_lock, split_lock
 from litellm_systemd.releases.source import DISTRIBUTION, INDEX_HINT, Source, find_cause, wheel_hash
 from litellm_systemd.releases.venvs import find_uv, index_environment, links_to, pip_argv, uv_argv

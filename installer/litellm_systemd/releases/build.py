@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd import contract
+from litellm_systemd.checked_archive import file_entry
 from litellm_systemd.command import Result, minimal_environment, run, runtime_argv
 from litellm_systemd.errors import CommandError, InstallerError, Unavailable
 from litellm_systemd.gateway.snapshot import SNAPSHOT
@@ -28,7 +29,7 @@ from litellm_systemd.host.files import exchange, plain_umask, user_exists
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, read_installed
 from litellm_systemd.releases.advisories import published_day
-from litellm_systemd.releases.archive import WHEELS, file_entry
+from litellm_systemd.releases.archive import WHEELS
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.integrity import find_damage, restore_access, write_record
 from litellm_systemd.releases.inventory import Release

@@ -15,13 +15,13 @@ from pathlib import Path
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from litellm_systemd.checked_archive import file_entry
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InputError, InstallerError
 from litellm_systemd.releases.archive import (
     LOCK,
     WHEELS,
     Manifest,
-    file_entry,
     read_manifest,
     require_fit,
     unpack,
