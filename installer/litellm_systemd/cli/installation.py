@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 with_option = click.option(
     "--with", "wanted", multiple=True, metavar="NAME", help="Add a group, NAME==VERSION or the path of a wheel."
 )
+engine_option = click.option(
+    "--prisma-engine", type=PATH, envvar="PRISMA_ENGINE_FILE", metavar="FILE", help="Use this query engine of Prisma."
+)
 bundle_option = click.option(
     "--bundle", type=PATH, metavar="FILE", help="Install from this bundle, without a network."
 )
@@ -70,6 +73,7 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
 @bundle_option
 @with_option
 @click.option("--without", "dropped", multiple=True, metavar="NAME", help="Remove an addition of the release.")
+@engine_option
 @click.option("--no-start", is_flag=True, help="Write and enable the units only.")
 @click.option("--no-verify", is_flag=True, help="Do not verify the endpoints at the end.")
 @click.option("--no-spend", is_flag=True, help="Verify without calling a model, so that nothing is billed.")
@@ -103,6 +107,7 @@ def install(
     bundle: Path | None,
     wanted: tuple[str, ...],
     dropped: tuple[str, ...],
+    prisma_engine: Path | None,
     no_start: bool,
     no_verify: bool,
     no_spend: bool,
@@ -139,6 +144,7 @@ def install(
         bundle=bundle,
         wanted=wanted,
         dropped=dropped,
+        prisma_engine=prisma_engine,
         verify_every=None if verify_every is None else check_interval(verify_every),
         encrypt=encrypt,
         postgres=postgres,
@@ -165,6 +171,7 @@ def _ask(question: str, difference: str) -> bool:
 @click.option("--keep-mine", "edits", flag_value="mine", help="Keep files that you edited (default).")
 @bundle_option
 @with_option
+@engine_option
 @click.option("--foreground", is_flag=True, help="Run the service here, without a clone, systemd or root.")
 @click.option("--no-verify", is_flag=True, help="Do not verify the endpoints at the end.")
 @click.option("--no-spend", is_flag=True, help="Verify without calling a model, so that nothing is billed.")
@@ -180,6 +187,7 @@ def rehearse(
     edits: str | None,
     bundle: Path | None,
     wanted: tuple[str, ...],
+    prisma_engine: Path | None,
     no_verify: bool,
     no_spend: bool,
     offline: bool,
@@ -209,6 +217,7 @@ def rehearse(
         take_ours=edits == "ours",
         bundle=bundle,
         wanted=wanted,
+        prisma_engine=prisma_engine,
     )
     if foreground:
         request = replace(options.request, prove_access=not offline)
@@ -370,6 +379,7 @@ def prune(keep: int, wait: bool) -> Report:
 )
 @click.option("--wheels", type=PATH, metavar="FOLDER", help="Keep downloaded packages in this folder.")
 @with_option
+@engine_option
 @config_option
 @reports
 def bundle(
@@ -378,6 +388,7 @@ def bundle(
     platform: str | None,
     wheels: Path | None,
     wanted: tuple[str, ...],
+    prisma_engine: Path | None,
     config: str | None,
 ) -> Report:
     """Write one file for an install without a network.
@@ -390,4 +401,4 @@ def bundle(
     here = Target()
     target = Target(python or here.python, platform or here.machine)
     request = request_of(layout_of(), None, config)
-    return releases.bundle(output, target, request, wanted=wanted, wheels=wheels, say=say)
+    return releases.bundle(output, target, request, wanted=wanted, wheels=wheels, engine=prisma_engine, say=say)

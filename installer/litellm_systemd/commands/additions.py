@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from litellm_systemd.database.prisma_engine import ENGINE, read_given
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.packages import Missing, locked_names, missing_packages
 from litellm_systemd.host.layout import Layout
@@ -32,6 +33,7 @@ from litellm_systemd.releases.inventory import (
     running_release,
 )
 from litellm_systemd.releases.needs import render_need
+from litellm_systemd.releases.prisma_parts import GROUP, with_engine
 from litellm_systemd.releases.source import Source, current_lock, find_source
 from litellm_systemd.resources import read_lock
 
@@ -65,7 +67,9 @@ def own_additions() -> Kept | None:
 
 def _kept(release: Path, lock: str) -> Kept:
     wheels = {path.name: path for path in (release / WHEELS).glob("*.whl")}
-    return Kept(lock, wheels, read_mark(release, release.name).python_version)
+    engine = release / ENGINE
+    python = read_mark(release, release.name).python_version
+    return Kept(lock, wheels, python, engine if engine.is_file() else None)
 
 
 def choose_release(
@@ -75,34 +79,47 @@ def choose_release(
     bundle: Path | None = None,
     wanted: tuple[str, ...] = (),
     dropped: tuple[str, ...] = (),
+    database: bool = False,
+    engine: Path | None = None,
     say: Say = lambda _line: None,
 ) -> ReleaseChoice:
     """The release for a configuration: that of a bundle, the one that this process runs from, or a new one.
+
+    `database`: the service uses one. `engine`: Prisma's query engine, if the user gave it.
 
     Raises:
         UsageError: `wanted` or `dropped` names what can't be added or dropped.
         InputError: the bundle lacks an addition, or the release has a LiteLLM that is refused.
         InstallerError: a package can't be found, or conflicts with the others.
     """
+    engine = None if engine is None else read_given(engine)
+    also = (GROUP,) if database else ()
     if bundle is not None:
-        return _from_bundle(layout, gateway, bundle, wanted, dropped)
+        return _from_bundle(layout, gateway, bundle, wanted, dropped, also, engine)
     running = running_release(layout)
     if running is not None:
         refuse_bad_litellm(installed_litellm(layout, running), "Install another release: sudo litellmctl upgrade")
     # Outside of a release, such as in a checkout: those that an earlier install has added.
     kept = own_additions() or kept_additions(layout, current_release(layout))
-    chosen, missing = _choose(kept, gateway, wanted, dropped, kept.lock or read_lock())
-    notes = tuple(_notes(missing, tuple(each for each in without_former(*wanted) if each not in kept.names), dropped))
-    if running is not None and set(chosen) == set(kept.names):
+    chosen, missing = _choose(kept, gateway, wanted, dropped, kept.lock or read_lock(), also)
+    new = dict.fromkeys(each for each in without_former(*wanted, *also) if each not in kept.names)
+    notes = tuple(_notes(missing, tuple(new), dropped))
+    if running is not None and set(chosen) == set(kept.names) and engine is None:
         return ReleaseChoice(running, None, notes)
     source = find_source()
     if chosen or kept.names:
-        source = extend(source, chosen, kept, say=say)
+        source = extend(source, chosen, kept, engine=engine, say=say)
     return ReleaseChoice(source.identifier, source, notes)
 
 
 def _from_bundle(
-    layout: Layout, gateway: GatewayConfig, bundle: Path, wanted: tuple[str, ...], dropped: tuple[str, ...]
+    layout: Layout,
+    gateway: GatewayConfig,
+    bundle: Path,
+    wanted: tuple[str, ...],
+    dropped: tuple[str, ...],
+    also: tuple[str, ...],
+    engine: Path | None,
 ) -> ReleaseChoice:
     # A late import: it loads what the other verbs do not need.
     from litellm_systemd.releases.bundle import open_own_bundle
@@ -110,20 +127,27 @@ def _from_bundle(
     source = open_own_bundle(bundle)
     kept = kept_additions(layout, current_release(layout))
     missing = missing_packages(gateway, locked_names(source.lock))
-    needed = tuple(each.group for each in missing if each.group is not None)
+    needed = (*also, *(each.group for each in missing if each.group is not None))
     chosen = choose_additions(kept.names, Additions(wanted, dropped, needed))
     require_additions(bundle, source.lock, chosen, dropped)
+    if engine is not None:
+        source = replace(source, lock=with_engine(source.lock, platform.machine(), engine), engine=engine)
     return ReleaseChoice(source.identifier, source, tuple(_notes(missing, (), dropped)))
 
 
 def _choose(
-    kept: Kept, gateway: GatewayConfig, wanted: tuple[str, ...], dropped: tuple[str, ...], lock: str
+    kept: Kept,
+    gateway: GatewayConfig,
+    wanted: tuple[str, ...],
+    dropped: tuple[str, ...],
+    lock: str,
+    also: tuple[str, ...] = (),
 ) -> tuple[tuple[str, ...], tuple[Missing, ...]]:
     """All additions, and what the configuration needs in addition to those that are kept and wanted."""
     remaining = choose_additions(kept.names, Additions(wanted, dropped))
     # The next release has the base that ships, whatever that of the release in use lacks.
     missing = missing_packages(gateway, list_packages(lock, remaining) | locked_names(read_lock()))
-    needed = tuple(dict.fromkeys(each.group for each in missing if each.group is not None))
+    needed = tuple(dict.fromkeys((*also, *(each.group for each in missing if each.group is not None))))
     return choose_additions(kept.names, Additions(wanted, dropped, needed)), missing
 
 
@@ -142,7 +166,9 @@ def _notes(missing: tuple[Missing, ...], wanted: tuple[str, ...], dropped: tuple
     yield from (f"Removed from the release: {each}." for each in dropped)
 
 
-def bundle_source(target: Target, gateway: GatewayConfig | None, wanted: tuple[str, ...], say: Say) -> Source:
+def bundle_source(
+    target: Target, gateway: GatewayConfig | None, wanted: tuple[str, ...], say: Say, engine: Path | None = None
+) -> Source:
     """The source of a bundle: this package with the additions of its release, and those that are wanted or needed.
 
     Raises:
@@ -153,4 +179,7 @@ def bundle_source(target: Target, gateway: GatewayConfig | None, wanted: tuple[s
     if gateway is not None:
         chosen, _ = _choose(kept, gateway, wanted, (), source.lock)
     is_here = (target.python, target.machine) == ("{}.{}".format(*sys.version_info), platform.machine())
-    return extend(source, chosen, kept, target=None if is_here else target, say=say) if chosen else source
+    if not chosen:
+        return source
+    engine = None if engine is None else read_given(engine)
+    return extend(source, chosen, kept, target=None if is_here else target, engine=engine, say=say)

@@ -24,7 +24,7 @@ from litellm_systemd.commands.service_config import (
 )
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database.postgres import drop_command, observe_postgres
-from litellm_systemd.env.database import database_mode, find_url, is_own_url, own_url
+from litellm_systemd.env.database import find_url, is_own_url, own_url
 from litellm_systemd.env.secrets import holds_secret
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import DATABASE_URL, MASTER_KEY, SALT_KEY
@@ -319,9 +319,9 @@ class InstallOptions:
 
     `offline`: query neither the instance metadata nor STS. `take_ours`: replace files that the user edited, without a
     question. `spend`: `verify` may call a model. `wanted` and `dropped`: additions to the release, see
-    `releases.additions`. `verify_every`: the interval of the verify timer, None to keep it. `encrypt`: whether to
-    encrypt the secrets of the environment, None to keep them as they are. `postgres`: whether to use a PostgreSQL of
-    this host, set up if need be; None to keep what is installed.
+    `releases.additions`. `prisma_engine`: the file of Prisma's query engine. `verify_every`: the interval of the
+    verify timer, None to keep it. `encrypt`: whether to encrypt the secrets of the environment, None to keep them as
+    they are. `postgres`: whether to use a PostgreSQL of this host, set up if need be; None to keep what is installed.
     """
 
     request: Request
@@ -335,6 +335,7 @@ class InstallOptions:
     bundle: Path | None = None
     wanted: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    prisma_engine: Path | None = None
     verify_every: str | None = None
     encrypt: bool | None = None
     postgres: bool | None = None
@@ -385,6 +386,8 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
         bundle=options.bundle,
         wanted=options.wanted,
         dropped=options.dropped,
+        database=service.has_database,
+        engine=options.prisma_engine,
         say=say,
     )
     service = replace(service, notes=(*service.notes, *choice.notes))
@@ -544,7 +547,7 @@ def build_desired(
             version,
             denied_addresses(service),
             encrypted=encrypted is not None,
-            database=database_mode(settings.environment, service.gateway.section("general_settings")),
+            database=service.has_database,
             salted=salt is not None,
         ),
         layout.socket: render_socket(layout, settings),

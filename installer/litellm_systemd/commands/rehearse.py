@@ -150,6 +150,7 @@ class RehearseOptions:
     take_ours: bool = False
     bundle: Path | None = None
     wanted: tuple[str, ...] = ()
+    prisma_engine: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,14 @@ def _require_own(bundle: Path | None) -> None:
 def _inputs(options: RehearseOptions, service: ServiceConfig) -> tuple[Path, ...]:
     request = options.request
     wheels = (Path(name) for name in options.wanted if name.endswith(".whl"))
-    named = [request.env_file, request.cwd / ".env", service.choice.path, options.bundle, *wheels]
+    named = [
+        request.env_file,
+        request.cwd / ".env",
+        service.choice.path,
+        options.bundle,
+        options.prisma_engine,
+        *wheels,
+    ]
     if is_given(service.choice) and service.choice.path is not None:
         folder = real_path(request.cwd / service.choice.path).parent
         named += [folder / name for name in service.loads if (folder / name).is_file()]
@@ -262,6 +270,7 @@ def build_install(options: RehearseOptions, *, region: str | None, calls_models:
     argv += ["--installed"] if request.installed_only else []
     argv += ["--allow-eol"] if request.allow_ended else []
     argv += ["--bundle", str(options.bundle)] if options.bundle is not None else []
+    argv += ["--prisma-engine", str(options.prisma_engine)] if options.prisma_engine is not None else []
     argv += [word for name in options.wanted for word in ("--with", name)]
     argv += ["--take-ours" if options.take_ours else "--keep-mine"]
     argv += [] if options.verify else ["--no-verify"]
@@ -392,7 +401,15 @@ def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: S
         raise Unavailable(trouble, "PORT is set in .env.")
     # Nor its additions for those of an installation.
     remove_path(layout, layout.current)
-    choice = choose_release(layout, service.gateway, bundle=options.bundle, wanted=options.wanted, say=say)
+    choice = choose_release(
+        layout,
+        service.gateway,
+        bundle=options.bundle,
+        wanted=options.wanted,
+        database=service.has_database,
+        engine=options.prisma_engine,
+        say=say,
+    )
     release = _build(choice, layout, say)
     checks = [_describe(layout, release), _render(service, layout, release, say)]
     say(f"starting the service in the foreground (its log: {folders.log})")

@@ -406,12 +406,13 @@ def bundle(
     *,
     wanted: tuple[str, ...] = (),
     wheels: Path | None = None,
+    engine: Path | None = None,
     say: Say = lambda _line: None,
 ) -> Report:
     """Write one file with everything that a release needs, for `install --bundle` on a host without a network.
 
     It has the additions of the release that this process runs from, those in `wanted`, and if the request names a
-    configuration, those that it needs.
+    configuration, those that it needs. `engine` is Prisma's query engine, if the user gave it.
 
     Raises:
         InputError: litellm-systemd does not run on that Python.
@@ -421,7 +422,7 @@ def bundle(
     if target.python not in ("3.10", "3.11", "3.12", "3.13", "3.14"):
         raise InputError(f"litellm-systemd does not run on Python {target.python}", "It runs on 3.10 to 3.14.")
     gateway = _chosen(request)
-    source = bundle_source(target, gateway, wanted, say)
+    source = bundle_source(target, gateway, wanted, say, engine)
     path = out or Path(f"litellm-systemd-{source.version}-cp{target.python.replace('.', '')}-{target.machine}.tar")
     try:
         require_output(path, is_strict=True)

@@ -30,6 +30,7 @@ from litellm_systemd.commands.preflight import (
     require_tls,
 )
 from litellm_systemd.commands.resolve import Request, Selection, is_given, resolve, skipped_note
+from litellm_systemd.env.database import database_mode
 from litellm_systemd.env.secret_references import find_references, is_reference
 from litellm_systemd.env.settings import REGION_VARIABLES, Settings
 from litellm_systemd.errors import Unavailable, UsageError
@@ -71,6 +72,11 @@ class ServiceConfig:
     own: Path | None = None
     loads: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def has_database(self) -> bool:
+        """Whether LiteLLM uses a database."""
+        return database_mode(self.settings.environment, self.gateway.section("general_settings"))
 
 
 def resolve_service(request: Request) -> ServiceConfig:

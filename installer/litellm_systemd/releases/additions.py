@@ -10,6 +10,7 @@ packages that the release has already as constraints, for one Python on one mach
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from litellm_systemd.checked_archive import file_entry
 from litellm_systemd.command import run
 from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, ProgramError, UsageError
 from litellm_systemd.gateway.packages import canonical, group_names, locked_names, read_groups
+from litellm_systemd.releases.prisma_parts import with_engine
 from litellm_systemd.releases.requirements_lock import Pin, join_lock, parse_lock, render_lock, split_lock
 from litellm_systemd.releases.source import DISTRIBUTION, INDEX_HINT, Source, find_cause, wheel_hash
 from litellm_systemd.releases.venvs import find_uv, index_environment, links_to, pip_argv, uv_argv
@@ -57,12 +59,13 @@ class Additions:
 class Kept:
     """The lock of the release in use, and the wheels that were given to it as files, by their names.
 
-    `python`: the version of its Python, empty if it is unknown.
+    `python`: the version of its Python, empty if it is unknown. `engine`: its query engine of Prisma, if it has one.
     """
 
     lock: str = field(default="", repr=False)
     wheels: Mapping[str, Path] = field(default_factory=dict)
     python: str = ""
+    engine: Path | None = None
 
     @property
     def is_for_this_python(self) -> bool:
@@ -119,6 +122,7 @@ def extend(
     kept: Kept = Kept(),
     *,
     target: Target | None = None,
+    engine: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Source:
     """Return a source with these additions in place of those that its lock has.
@@ -128,6 +132,7 @@ def extend(
         additions: as `choose_additions` returns them.
         kept: sections that are taken over if they fit.
         target: the Python and machine that packages are resolved for; None for those of this process.
+        engine: Prisma's query engine, if the user gave it.
         say: called with each line of progress.
 
     Raises:
@@ -165,7 +170,9 @@ def extend(
                 name = name if wheel or each in groups else _pinned(each, pins)
                 known = {(pin.name, pin.version) for pin in present}
                 sections[name] = render_lock(pin for pin in pins if (pin.name, pin.version) not in known)
-    return replace(source, lock=join_lock(base, sections), wheels=tuple(wheels))
+    machine = target.machine if target else platform.machine()
+    lock = with_engine(join_lock(base, sections), machine, engine, kept.lock, kept.engine)
+    return replace(source, lock=lock, wheels=tuple(wheels), engine=engine or kept.engine)
 
 
 def list_packages(lock: str, additions: Iterable[str]) -> frozenset[str]:

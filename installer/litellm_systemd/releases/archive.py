@@ -24,7 +24,9 @@ FORMAT = 1
 LOCK = "requirements.lock"
 WHEELS = "wheels"
 
-_NAME = re.compile(r"requirements\.lock|(wheels/)?[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
+_NAME = re.compile(
+    r"requirements\.lock|(wheels/)?[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl|prisma/[A-Za-z0-9][A-Za-z0-9._-]*"
+)
 #: Bytes; a lock has about 200 KiB.
 _LARGEST_LOCK = 16 << 20
 _LITELLM = re.compile(rf"(?i){WHEELS}/litellm-([^-]+)-")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
 import time
@@ -33,6 +34,7 @@ from litellm_systemd.releases.archive import WHEELS
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.integrity import find_damage, restore_access, write_record
 from litellm_systemd.releases.inventory import Release
+from litellm_systemd.releases.prisma_parts import add_parts, engine_component, prepare_parts
 from litellm_systemd.releases.requirements_lock import (
     LOCK,
     additions_of,
@@ -127,6 +129,19 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
     scratch.mkdir()
     say(Step("preparing the packages"))
     materials = source.origin.prepare(scratch)
+    parts_folder = scratch / "prisma-parts"
+    parts_folder.mkdir()
+    # First: what cannot be had should be reported before a minute has passed.
+    parts = prepare_parts(
+        source.lock,
+        source.python,
+        platform.machine(),
+        parts_folder,
+        engine=source.engine,
+        wheels=materials.others,
+        bundled=materials.prisma,
+        say=say,
+    )
     venv = make_venv(staging / "venv", source.python)
     (venv.folder / LOCK).write_text(source.lock, encoding="utf-8")
     wanted = scratch / LOCK
@@ -137,6 +152,9 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
     install_lock(venv, wanted, materials.others, given, additions_of(source.lock))
     install_wheel(venv, sdnotify_wheel())
     install_wheel(venv, materials.wheel)
+    if parts is not None:
+        say(Step("generating Prisma's client"))
+        add_parts(parts, venv.folder, venv.python, scratch / "prisma-client")
     make_movable(venv, layout.release(source.identifier))
     say(Step("trying the new release"))
     trial = try_release(venv.python, source.lock, source.version)
@@ -162,7 +180,8 @@ def _keep_wheels(source: Source, release: Path, others: Path | None) -> Path | N
 def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
     """Write release.json and the bill of materials, and rename the venv to its final name: now it is a release."""
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sbom = build_sbom(source.version, installed_packages(venv.folder, _hashes(source.lock)), made, source.identifier)
+    packages = installed_packages(venv.folder, _hashes(source.lock))
+    sbom = build_sbom(source.version, packages, made, source.identifier, engine_component(source.lock))
     (venv.folder / SBOM).write_text(json.dumps(sbom, indent=1) + "\n", encoding="utf-8")
     litellm = pinned_version(source.lock, "litellm")
     mark = Release(

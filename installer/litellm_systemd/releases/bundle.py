@@ -7,7 +7,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from litellm_systemd.releases.archive import (
     write_archive,
 )
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
+from litellm_systemd.releases.prisma_parts import FOLDER, collect_parts, engine_component, read_build_lock
 from litellm_systemd.releases.requirements_lock import (
     Pin,
     litellm_versions,
@@ -71,7 +72,8 @@ class BundleFile:
             raise InputError(
                 f"{self.path}: its wheel doesn't match the manifest", "Make a new one with 'litellmctl bundle'."
             )
-        return Materials(scratch / manifest.wheel, scratch / WHEELS)
+        prisma = scratch / FOLDER
+        return Materials(scratch / manifest.wheel, scratch / WHEELS, prisma if prisma.is_dir() else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +146,22 @@ def write_bundle(
             folder = wheels or scratch / "fetched"
             say("preparing the packages")
             materials = source.origin.prepare(_made(scratch / "package"))
-            wanted = pins_for(pins, target.python, target.machine)
+            wanted = pins_for((*pins, *read_build_lock(source.lock)), target.python, target.machine)
             found = _find_wheels(folder, source.wheels, wanted, target)
             if missing := tuple(pin for pin in wanted if pin not in found):
                 _fetch(missing, target, folder, pip_argv(source.python, scratch), say)
                 found = _find_wheels(folder, source.wheels, wanted, target)
-            say(f"writing {out} (about 170 MB)")
-            return _pack(source, out, target, (materials.wheel, sdnotify_wheel(), *found.values()), scratch)
+            parts = collect_parts(
+                source.lock,
+                source.python,
+                target.machine,
+                _made(scratch / "parts"),
+                folder,
+                engine=source.engine,
+                say=say,
+            )
+            say(f"writing {out} (about {250 if parts else 170} MB)")
+            return _pack(source, out, target, (materials.wheel, sdnotify_wheel(), *found.values()), parts, scratch)
     except OSError as error:
         raise InstallerError(f"{error.filename or out}: {error.strerror}", "Fix that and run it again.") from error
 
@@ -205,7 +216,9 @@ def _platforms(target: Target) -> tuple[str, ...]:
     return tuple(f"{level}_{target.machine}" for level in (*levels, *_LEGACY))
 
 
-def _pack(source: Source, out: Path, target: Target, wheels: tuple[Path, ...], scratch: Path) -> Manifest:
+def _pack(
+    source: Source, out: Path, target: Target, wheels: tuple[Path, ...], parts: Mapping[str, Path], scratch: Path
+) -> Manifest:
     """Write the archive. The first of the wheels is our own."""
     folder = _made(scratch / "content")
     _made(folder / WHEELS)
@@ -213,7 +226,11 @@ def _pack(source: Source, out: Path, target: Target, wheels: tuple[Path, ...], s
     names = [LOCK, wheels[0].name, *(f"{WHEELS}/{path.name}" for path in wheels[1:])]
     for name, path in zip(names[1:], wheels, strict=True):
         (folder / name).symlink_to(path.absolute())
-    files = {name: file_entry(folder / name) for name in sorted(names)}
+    if parts:
+        _made(folder / FOLDER)
+        for name, path in parts.items():
+            (folder / FOLDER / name).symlink_to(path.absolute())
+    files = {name: file_entry(folder / name) for name in sorted((*names, *(f"{FOLDER}/{name}" for name in parts)))}
     packages = [packed_package(path, files[name][0]) for name, path in zip(names[1:], wheels, strict=True)]
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_now()))
     identity = " ".join((source.code, lock_digest(source.lock), target.python, target.machine))
@@ -225,7 +242,7 @@ def _pack(source: Source, out: Path, target: Target, wheels: tuple[Path, ...], s
         code=source.code,
         made=made,
         files=files,
-        sbom=build_sbom(source.version, packages, made, identity),
+        sbom=build_sbom(source.version, packages, made, identity, engine_component(source.lock)),
     )
     write_archive(scratch / "bundle.tar", manifest, folder)
     (scratch / "bundle.tar").replace(out)

@@ -68,7 +68,9 @@ class Package:
         yield from ({"license": {"name": name}} for name in names)
 
 
-def build_sbom(version: str, packages: Iterable[Package], made: str, identity: str) -> dict[str, Any]:
+def build_sbom(
+    version: str, packages: Iterable[Package], made: str, identity: str, others: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Return the document.
 
     Args:
@@ -76,8 +78,9 @@ def build_sbom(version: str, packages: Iterable[Package], made: str, identity: s
         packages: all others; litellm-systemd among them is left out.
         made: UTC (ISO 8601).
         identity: the same text gives the same serial number.
+        others: components that are no packages.
     """
-    others = sorted((item for item in packages if item.name != _OWN), key=lambda item: item.name)
+    known = sorted((item for item in packages if item.name != _OWN), key=lambda item: item.name)
     tool = {"type": "application", "name": "litellmctl", "version": version}
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -90,7 +93,7 @@ def build_sbom(version: str, packages: Iterable[Package], made: str, identity: s
             "tools": {"components": [tool]},
             "component": {"type": "application", "bom-ref": _OWN, "name": _OWN, "version": version},
         },
-        "components": [item.as_component() for item in others],
+        "components": [*(item.as_component() for item in known), *others],
     }
 
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlparse
 
 from litellm_systemd.command import inherited_environment, module_argv, run
+from litellm_systemd.database.prisma_engine import ENGINE
 from litellm_systemd.errors import (
     REINSTALL,
     CommandError,
@@ -101,10 +102,14 @@ INDEX_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Materials:
-    """Our package as a wheel, and a folder with the wheels of all others; None if they come from a package index."""
+    """Our package as a wheel, and a folder with the wheels of all others; None if they come from a package index.
+
+    `prisma`: the folder of the parts of a bundle that are for a database, see `prisma_parts`; None without one.
+    """
 
     wheel: Path
     others: Path | None = None
+    prisma: Path | None = None
 
 
 class PackageOrigin(Protocol):
@@ -119,7 +124,8 @@ class Source:
     """The source of a release.
 
     `code` is the digest of the package's own files, see `code_digest`. `groups` is the text of groups.lock, empty if
-    it does not fit the lock. `wheels` are the files of packages that the user gave as wheels.
+    it does not fit the lock. `wheels` are the files of packages that the user gave as wheels. `engine` is the query
+    engine of Prisma that the user gave, or that of the release in use.
     `checkout`: the folder of the checkout that the package was installed from, empty if there is none.
     """
 
@@ -131,6 +137,7 @@ class Source:
     checkout: str = ""
     groups: str = field(default="", repr=False)
     wheels: tuple[Path, ...] = ()
+    engine: Path | None = None
 
     @property
     def identifier(self) -> str:
@@ -249,6 +256,7 @@ def release_source(layout: Layout, identifier: str) -> Source:
             origin=Installed(found),
             checkout=mark.checkout,
             wheels=tuple(sorted((folder / WHEELS).glob("*.whl"))),
+            engine=folder / ENGINE,
         )
         # The name of a release is a digest of its source, and the files of a wheel are packed by RECORD.
         if source.identifier == identifier and entries.keys() <= {str(path) for path in found.files or ()}:
