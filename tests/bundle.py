@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from litellm_systemd.errors import CommandError, InstallerError
+from litellm_systemd.releases.additions import extend
 from litellm_systemd.releases.bundle import Target, open_bundle, write_bundle
-from litellm_systemd.releases.source import find_source
+from litellm_systemd.releases.source import Source, find_source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEELS = REPOSITORY / ".cache/wheels"
 _BUNDLE = REPOSITORY / ".cache/bundle.tar"
+_DATABASE_BUNDLE = REPOSITORY / ".cache/bundle-database.tar"
 
 
 def own_bundle() -> Path:
@@ -26,6 +30,19 @@ def own_bundle() -> Path:
         if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+def database_bundle(engine: Path) -> Path:
+    """A bundle of this code with the group `database` and that engine, from what test.sh downloaded.
+
+    Raises CommandError if packages are missing.
+    """
+    source = find_source()
+    source = extend(source, ("database",), engine=engine)
+    with _made_once(_DATABASE_BUNDLE):
+        if not _is_of(_DATABASE_BUNDLE, source):
+            _make_bundle(_DATABASE_BUNDLE, source)
+    return _DATABASE_BUNDLE
 
 
 def missing(error: CommandError) -> str:
@@ -40,22 +57,28 @@ def find_bundle() -> Path:
 
     One for all workers of pytest-xdist: the first one makes it. Raises CommandError if packages are missing.
     """
-    _BUNDLE.parent.mkdir(exist_ok=True)
-    with _BUNDLE.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_ours(_BUNDLE):
-            _make_bundle(_BUNDLE)
+    with _made_once(_BUNDLE):
+        if not _is_of(_BUNDLE, find_source()):
+            _make_bundle(_BUNDLE, find_source())
     return _BUNDLE
 
 
-def _is_ours(bundle: Path) -> bool:
+@contextmanager
+def _made_once(bundle: Path) -> Iterator[None]:
+    bundle.parent.mkdir(exist_ok=True)
+    with bundle.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_of(bundle: Path, source: Source) -> bool:
     try:
-        return open_bundle(bundle).identifier == find_source().identifier
+        return open_bundle(bundle).identifier == source.identifier
     except InstallerError:
         return False
 
 
-def _make_bundle(out: Path) -> None:
+def _make_bundle(out: Path, source: Source) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
-        write_bundle(find_source(), out, Target(), wheels=WHEELS)
+        write_bundle(source, out, Target(), wheels=WHEELS)

