@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.env.database import own_url
 from tests.bundle import own_bundle
 from tests.ports import free_port
 
@@ -48,8 +49,9 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def write_env(folder: Path, port: int) -> None:
-    """A `.env` with that port, and the demo configuration."""
-    (folder / ".env").write_text(f"PORT={port}\nNUM_WORKERS=1\nCONFIG_FILE=demo.yml\n", encoding="utf-8")
+    """A `.env` with that port, the demo configuration, and a database that `install --with-postgres` sets up."""
+    lines = (f"PORT={port}", "NUM_WORKERS=1", "CONFIG_FILE=demo.yml", f"DATABASE_URL={own_url()}", "")
+    (folder / ".env").write_text("\n".join(lines), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_report(trial: Trial) -> None:
     """The report has the release, the units, READY=1, WATCHDOG=1, the endpoints, the stop and what was not tested."""
     checks = {check["name"]: check for check in trial.report["checks"]}
     assert list(checks)[:4] == ["release", "units", "start", "watchdog"]
-    assert list(checks)[-2:] == ["stop", "not rehearsed: systemd"]
+    assert list(checks)[-3:] == ["stop", "not rehearsed: database", "not rehearsed: systemd"]
     assert checks["start"]["detail"] == "READY=1"
     assert checks["start"]["seconds"] > 0
     assert checks["watchdog"]["detail"] == "WATCHDOG=1, WatchdogSec=30"

@@ -57,6 +57,14 @@ def test_nothing_is_added_to_the_request() -> None:
     assert build_install(OPTIONS, region=None, calls_models=True)[9:] == ("--keep-mine", "--offline")
 
 
+def test_database_is_not_rehearsed() -> None:
+    """The service of a clone has no database, which it would migrate and write to, and the report says so."""
+    options = replace(OPTIONS, request=replace(OPTIONS.request, without_database=True))
+    assert build_install(options, region=None, calls_models=True)[-1] == "--without-database"
+    names = {check.name for check in build_report(replace(SEEN, has_database=True)).checks}
+    assert "not rehearsed: database" in names - {check.name for check in build_report(SEEN).checks}
+
+
 def test_environment_of_the_clone() -> None:
     """The clone gets the variables of uv and pip, but no secrets or others, and does not wait for a network."""
     found = build_environment({"UV_CACHE_DIR": "/c", "AWS_SECRET_ACCESS_KEY": "x", "PATH": "/p", "TERM": "xterm"})

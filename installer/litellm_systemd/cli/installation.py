@@ -91,6 +91,7 @@ def init(env_file: Path, profile: str | None, region: str | None, offline: bool,
     default=None,
     help="Set up a PostgreSQL of this host. Default: as installed.",
 )
+@click.option("--without-database", is_flag=True, hidden=True, help="Ignore the database: for rehearse.")
 @click.option("--region", help="Use this AWS region if .env has none. Default: the instance's.")
 @click.option("--prefix", help="Keep releases in this folder. Default: /opt/litellm-systemd.")
 @click.option("-v", "--verbose", is_flag=True, help="Show each step and each check.")
@@ -115,6 +116,7 @@ def install(
     verify_every: str | None,
     encrypt: bool | None,
     postgres: bool | None,
+    without_database: bool,
     region: str | None,
     prefix: str | None,
     verbose: bool,
@@ -133,7 +135,7 @@ def install(
     say.is_verbose = verbose
     request = request_of(layout_of(root, prefix), env_file, config, installed_only=installed)
     options = install.InstallOptions(
-        replace(request, region=region, allow_ended=allow_eol),
+        replace(request, region=region, allow_ended=allow_eol, without_database=without_database),
         dry_run=dry_run,
         offline=offline,
         start=not no_start,

@@ -23,6 +23,7 @@ from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.resolve import Request, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.contract import SECRETS_CREDENTIAL, SERVICE, ExitCode
+from litellm_systemd.env.database import database_mode
 from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.env.service_credential import render_secrets
 from litellm_systemd.env.variables import MASTER_KEY
@@ -57,6 +58,11 @@ _NOT_REHEARSED = Check(
     "not rehearsed: systemd",
     Outcome.SKIPPED,
     "the service's user and sandbox, start at boot, restarts, and the socket unit that keeps the port open",
+)
+_DATABASE = Check(
+    "not rehearsed: database",
+    Outcome.SKIPPED,
+    "a rehearsal neither migrates nor uses it: 'litellmctl install' checks it before it changes anything",
 )
 _UNIT_ERRORS = "; systemd-analyze finds errors in the units"
 
@@ -157,7 +163,8 @@ class RehearseOptions:
 class Rehearsal:
     """The results in the clone. `plan` and `result` are the JSON of `install --dry-run` and of `install`.
 
-    `bundled`: the packages came from a bundle, as they will on the host.
+    `bundled`: the packages came from a bundle, as they will on the host. `has_database`: on the host, but not in
+    the clone.
     """
 
     boot: Check
@@ -167,6 +174,7 @@ class Rehearsal:
     calls_models: bool
     seconds: float
     bundled: bool = False
+    has_database: bool = False
 
 
 def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
@@ -189,7 +197,7 @@ def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
     layout = options.request.layout
     # The host's files must not change below the clone's view of them (undefined, says overlayfs).
     with hold_lock(layout, "rehearse", wait=options.wait, say=say), _after_signal("The clone was removed, and"):
-        service = resolve_service(options.request)
+        options, service = _resolve(options)
         _require_values(service)
         _require_own(options.bundle)
         say("booting a clone of this host")
@@ -208,6 +216,15 @@ def _after_signal(outcome: str) -> Iterator[None]:
     except Interrupted as error:
         error.hint = f"{outcome} {UNTOUCHED}."
         raise
+
+
+def _resolve(options: RehearseOptions) -> tuple[RehearseOptions, ServiceConfig]:
+    """The options and the service, without its database: a rehearsal must neither migrate it nor write to it."""
+    service = resolve_service(options.request)
+    if not database_mode(service.settings.environment, service.gateway.section("general_settings")):
+        return options, service
+    options = replace(options, request=replace(options.request, without_database=True))
+    return options, resolve_service(options.request)
 
 
 def _require_values(service: ServiceConfig) -> None:
@@ -258,7 +275,8 @@ def _perform(options: RehearseOptions, service: ServiceConfig, clone: Box, say: 
     clone.run(("journalctl", "--sync"), check=False)
     lines = clone.run(journal_argv(lines=_JOURNAL_LINES, output="short", quiet=True), check=False).stdout
     bundled = options.bundle is not None
-    return Rehearsal(boot, plan, result, tuple(lines.splitlines()), calls_models, seconds, bundled)
+    without = options.request.without_database
+    return Rehearsal(boot, plan, result, tuple(lines.splitlines()), calls_models, seconds, bundled, without)
 
 
 def build_install(options: RehearseOptions, *, region: str | None, calls_models: bool) -> tuple[str, ...]:
@@ -277,6 +295,7 @@ def build_install(options: RehearseOptions, *, region: str | None, calls_models:
     argv += [] if calls_models else ["--no-spend"]
     # AWS can't be reached there: its checks are among those that are not rehearsed.
     argv += ["--offline"]
+    argv += ["--without-database"] if request.without_database else []
     argv += ["--region", region] if region is not None else []
     return tuple(argv)
 
@@ -347,7 +366,8 @@ def _not_rehearsed(seen: Rehearsal) -> tuple[Check, ...]:
             "calls to models (Amazon Bedrock)": f"{away}: 'litellmctl verify' makes them on the host",
             **skipped,
         }
-    return tuple(Check(f"not rehearsed: {name}", Outcome.SKIPPED, why) for name, why in skipped.items())
+    checks = (Check(f"not rehearsed: {name}", Outcome.SKIPPED, why) for name, why in skipped.items())
+    return (*([_DATABASE] if seen.has_database else ()), *checks)
 
 
 def _notes(seen: Rehearsal) -> tuple[str, ...]:
@@ -396,7 +416,7 @@ def rehearse_in_foreground(
 def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: Say) -> Report:
     # What an earlier rehearsal rendered must not be taken for an installation that a user edited.
     remove_path(layout, layout.etc)
-    service = resolve_service(replace(options.request, layout=layout))
+    options, service = _resolve(replace(options, request=replace(options.request, layout=layout)))
     if trouble := port_trouble(service.settings.listen):
         raise Unavailable(trouble, "PORT is set in .env.")
     # Nor its additions for those of an installation.
@@ -428,7 +448,7 @@ def _rehearse(options: RehearseOptions, layout: Layout, folders: Folders, say: S
     errors = _UNIT_ERRORS if checks[1].outcome is Outcome.FAILED else ""
     return Report(
         title=f"rehearsed in the foreground: {proof.title}{errors}",
-        checks=(*checks, _NOT_REHEARSED),
+        checks=(*checks, *([_DATABASE] if options.request.without_database else ()), _NOT_REHEARSED),
         notes=(*service.notes, *choice.notes, *proof.notes),
         data={**proof.data, "root": str(layout.root), "log": str(folders.log)},
     )

@@ -23,7 +23,7 @@ from litellm_systemd.env.settings import (
     build_settings,
     read_dotenv,
 )
-from litellm_systemd.env.variables import drop_unset
+from litellm_systemd.env.variables import Section, drop_unset, names_in
 from litellm_systemd.errors import InputError, InstallerError, MissingError, NotInstalled, PermissionDenied
 from litellm_systemd.gateway.config import (
     ConfigChoice,
@@ -44,6 +44,7 @@ from litellm_systemd.resources import read_config as read_shipped
 from litellm_systemd.user_files import find_home, read_regular
 
 DEFAULT_CONFIG = "iam_role_config.yml"
+_DATABASE = frozenset(names_in(Section.DATABASE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Request:
     day for end-of-life checks, None for no such checks; `allow_ended` accepts models after their end of life. `take`
     are the paths of installed files to replace although the user edited them. `database` is the URL of the database
     that `install --with-postgres` sets up, empty to use it no longer, None to keep what is installed.
+    `without_database`: ignore the variables of a database, as a rehearsal does.
     """
 
     layout: Layout
@@ -72,6 +74,7 @@ class Request:
     allow_ended: bool = False
     take: frozenset[str] = frozenset()
     database: str | None = None
+    without_database: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,9 @@ def resolve(request: Request, *, read_only: bool = False) -> Selection:
         dotenv, unknown = Dotenv(request.layout.environment_file, {}), _no_environment(request, refusal)
     is_installed = dotenv.values is installed
     warnings: tuple[str, ...] = ()
+    if request.without_database:
+        kept = {name: value for name, value in dotenv.values.items() if name not in _DATABASE}
+        dotenv, is_installed = replace(dotenv, values=kept), False
     if RETIRED_KEYS in dotenv.values and not is_installed:
         dotenv, warnings = _without_retired_keys(dotenv)
     try:
@@ -137,7 +143,7 @@ def resolve(request: Request, *, read_only: bool = False) -> Selection:
             dotenv,
             installed=installed,
             new_key=lambda: f"sk-{secrets.token_urlsafe(32)}",
-            database=request.database,
+            database="" if request.without_database else request.database,
         )
     except InputError as error:
         error.others = _other_findings(request, dotenv, error.message)
