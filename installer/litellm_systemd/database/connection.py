@@ -158,7 +158,9 @@ def _as_user(name: str) -> Iterator[None]:
 
 
 def _explain(database: Database, position: str, said: str) -> DatabaseError:
-    text = redact(" ".join(said.split()), database.password)
+    # One of several attempts, as for ::1 and 127.0.0.1, without the address, which the message has.
+    first = " ".join(said.split()).partition(" Multiple connection attempts failed")[0]
+    text = redact(re.sub(r"^.*?\bport \d+ failed: (?:FATAL: )?", "", first), database.password)
     facts = {
         "address": database.address,
         "user": database.user,
