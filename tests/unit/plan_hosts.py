@@ -9,6 +9,7 @@ from typing import Any
 from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.service_config import ServiceConfig
 from litellm_systemd.contract import METRICS_SOCKET, VERIFY_TIMER
+from litellm_systemd.env.database import own_url
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.gateway.config import ConfigChoice, ConfigOrigin, parse_config
 from litellm_systemd.host.layout import UNITS, Layout
@@ -90,7 +91,7 @@ def make_host(layout: Layout, case: dict[str, Any]) -> HostState:
             files[path] = replace(before, **change)
     names = (*UNITS, METRICS_SOCKET, VERIFY_TIMER)
     units = {name: replace(host.unit(name), **case.get("units", {}).get(name, {})) for name in names}
-    postgres = PostgresState(**case["postgres"]) if "postgres" in case else None
+    postgres = PostgresState(own_url(), **case["postgres"]) if "postgres" in case else None
     releases = tuple(case.get("releases", host.releases))
     return replace(host, files=files, units=units, releases=releases, postgres=postgres)
 
@@ -121,7 +122,7 @@ def _step(action: Action, host: HostState) -> HostState:
     if action.verb is Verb.CREATE_USER:
         return replace(host, user_exists=True)
     if action.verb in (Verb.SET_UP_POSTGRES, Verb.CREATE_ROLE, Verb.CREATE_DATABASE):
-        return replace(host, postgres=PostgresState(5432, "", *[True] * 5))
+        return replace(host, postgres=PostgresState(own_url(), "", *[True] * 5))
     if action.verb is Verb.BUILD_RELEASE:
         return replace(host, releases=(*host.releases, action.target.rsplit("/", 1)[-1]))
     if action.verb is Verb.ENABLE:

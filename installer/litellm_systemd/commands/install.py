@@ -24,7 +24,7 @@ from litellm_systemd.commands.service_config import (
 )
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database.postgres import drop_command, observe_postgres
-from litellm_systemd.env.database import find_url, is_own_url, own_url
+from litellm_systemd.env.database import find_url, is_own_url
 from litellm_systemd.env.secrets import holds_secret
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import DATABASE_URL, MASTER_KEY, SALT_KEY
@@ -371,13 +371,15 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
     if layout.is_host and options.start:
         require_normal_state(systemctl)
     request = replace(options.request, take=installed_paths(layout) if options.take_ours else frozenset())
-    postgres = observe_postgres(systemctl) if options.postgres else None
+    installed = read_installed(layout).get(DATABASE_URL.name, "") if options.postgres else ""
+    postgres = observe_postgres(systemctl, installed if is_own_url(installed) else "") if options.postgres else None
     if options.postgres is not None:
-        request = replace(request, database="" if postgres is None else own_url(postgres.port))
+        request = replace(request, database="" if postgres is None else postgres.url)
     service = resolve_service(request)
     _require_one_database(options, service)
-    if postgres is None and is_own_url(service.settings.environment.get(DATABASE_URL.name, "")) and layout.is_host:
-        postgres = observe_postgres(systemctl)
+    own = service.settings.environment.get(DATABASE_URL.name, "")
+    if postgres is None and is_own_url(own) and layout.is_host:
+        postgres = observe_postgres(systemctl, own)
     asks = layout.is_host and not options.dry_run and (postgres is None or postgres.has_database)
     service = with_salt_key(service, asks=asks)
     choice = choose_release(

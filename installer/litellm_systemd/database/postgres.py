@@ -49,20 +49,27 @@ class Cluster:
     is_online: bool
 
 
-def observe_postgres(systemctl: Systemctl) -> PostgresState:
+def observe_postgres(systemctl: Systemctl, url: str = "") -> PostgresState:
     """What `set_up_postgres` and the two `create_` functions would find.
+
+    `url` is that of the database if an earlier install has created it: another server must not take its place.
 
     Raises:
         InstallerError: PostgreSQL cannot be installed or used as it is here; the message has the cause.
     """
-    cluster = _find_cluster()
+    cluster = _find_cluster(_port(url) if url else 0)
+    if cluster is None and url and _port(url) != DEFAULT_PORT:
+        raise DatabaseError(
+            f"the PostgreSQL of this host with the port {_port(url)}, which has the database of the service, is gone",
+            "Restore it, or use another database: sudo litellmctl install --without-postgres",
+        )
     if cluster is None:
         if trouble := port_trouble(f"127.0.0.1:{DEFAULT_PORT}"):
             raise Unavailable(f"PostgreSQL of this host needs its port: {trouble}", "Stop that program.")
-        return PostgresState(package="" if _is_installed() else _package_command()[0])
+        return PostgresState(own_url(), package="" if _is_installed() else _package_command()[0])
     is_enabled = systemctl.unit_state(POSTGRES).is_enabled
     if not cluster.is_online:
-        return PostgresState(cluster.port, has_cluster=True, is_enabled=is_enabled)
+        return PostgresState(own_url(cluster.port), has_cluster=True, is_enabled=is_enabled)
     with _administer(cluster.port) as connection:
         role = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (OWN_NAME,)).fetchone()
         found = connection.execute(
@@ -75,7 +82,7 @@ def observe_postgres(systemctl: Systemctl) -> PostgresState:
             f" {OWN_NAME} RENAME TO other'",
         )
     return PostgresState(
-        cluster.port,
+        own_url(cluster.port),
         has_cluster=True,
         is_online=True,
         is_enabled=is_enabled,
@@ -84,44 +91,44 @@ def observe_postgres(systemctl: Systemctl) -> PostgresState:
     )
 
 
-def set_up_postgres(systemctl: Systemctl, say: Callable[[str], None]) -> None:
-    """Install, create, enable and start the server, each unless it is so already.
+def set_up_postgres(url: str, systemctl: Systemctl, say: Callable[[str], None]) -> None:
+    """Install, create, enable and start the server of a URL, each unless it is so already.
 
     Raises:
         InstallerError: a step failed. What was installed stays.
     """
-    is_new = _find_cluster() is None
+    port = _port(url)
+    is_new = _find_cluster(port) is None
     if not _is_installed():
         _install(say)
-    if _find_cluster() is None:
+    if _find_cluster(port) is None:
         _create_cluster()
     systemctl.daemon_reload()  # for the units of a new cluster, which a generator writes
     systemctl.enable(POSTGRES)
     systemctl.start(POSTGRES)
-    cluster = _find_cluster()
-    if cluster is not None and not cluster.is_online:
+    cluster = _find_cluster(port) or Cluster(port, POSTGRES, is_online=False)
+    if not cluster.is_online:
         systemctl.start(cluster.unit)
-    port = _await_server()
+    _await_server(port)
     if is_new:
         _tune(port)
-        systemctl.restart((cluster or Cluster(port, POSTGRES, True)).unit)
-        _await_server()
+        systemctl.restart(cluster.unit)
+        _await_server(port)
 
 
-def create_role() -> None:
+def create_role(url: str) -> None:
     """Create the role of the service, without a password."""
-    with _administer(_port()) as connection:
+    with _administer(_port(url)) as connection:
         connection.execute(f"CREATE ROLE {OWN_NAME} LOGIN")
 
 
-def create_database() -> None:
+def create_database(url: str) -> None:
     """Create the database of the service, which no other role may connect to, and log in as the service.
 
     Raises:
         DatabaseError: the server does not accept the service's user over its socket.
     """
-    port = _port()
-    with _administer(port) as connection:
+    with _administer(_port(url)) as connection:
         row = connection.execute("SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'template1'")
         # A server that was set up without a locale stores bytes of any encoding.
         has_text = row.fetchone() == ("UTF8",)
@@ -129,7 +136,7 @@ def create_database() -> None:
         connection.execute(f"CREATE DATABASE {OWN_NAME} OWNER {OWN_NAME}{more}")
         connection.execute(f"REVOKE ALL ON DATABASE {OWN_NAME} FROM PUBLIC")
     try:
-        connect(parse_url(own_url(port)), _POSITION).close()
+        connect(parse_url(url), _POSITION).close()
     except DatabaseError as error:
         error.hint = (
             f"Add the line 'local {OWN_NAME} {OWN_NAME} peer' at the top of its pg_hba.conf (to find it: sudo"
@@ -138,9 +145,9 @@ def create_database() -> None:
         raise
 
 
-def drop_database() -> None:
+def drop_database(url: str) -> None:
     """Drop the database unless a table has a row. For the undo of a run that has created it."""
-    port = _port()
+    port = _port(url)
     with _administer(port, OWN_NAME) as connection:
         tables = connection.execute(
             "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog',"
@@ -152,9 +159,9 @@ def drop_database() -> None:
         connection.execute(f"DROP DATABASE {OWN_NAME} WITH (FORCE)")
 
 
-def drop_role() -> None:
+def drop_role(url: str) -> None:
     """Drop the role unless it owns the database."""
-    with _administer(_port()) as connection:
+    with _administer(_port(url)) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (OWN_NAME,)).fetchone() is None:
             connection.execute(f"DROP ROLE {OWN_NAME}")
 
@@ -165,16 +172,14 @@ def _administer(port: int, name: str = "postgres") -> Connection[tuple[object, .
     return connect(database, _POSITION, user=_ADMINISTRATOR)
 
 
-def _port() -> int:
-    cluster = _find_cluster()
-    return DEFAULT_PORT if cluster is None else cluster.port
+def _port(url: str) -> int:
+    return parse_url(url).port
 
 
-def _await_server() -> int:
-    """Wait until the server accepts connections. Returns its port."""
+def _await_server(port: int) -> None:
+    """Wait until the server accepts connections."""
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
-        port = _port()
         try:
             _administer(port).close()
         except DatabaseError:
@@ -182,7 +187,7 @@ def _await_server() -> int:
                 raise
             time.sleep(0.2)
         else:
-            return port
+            return
 
 
 def _is_installed() -> bool:
@@ -193,13 +198,14 @@ def _has_program(name: str) -> bool:
     return shutil.which(name, path=minimal_environment()["PATH"]) is not None
 
 
-def _find_cluster() -> Cluster | None:
-    """The cluster to use: one that runs, else the one with the lowest port. None if there is none."""
+def _find_cluster(port: int) -> Cluster | None:
+    """The cluster with a port. For 0, one that runs, else the one with the lowest port. None if there is none."""
     if _has_program("pg_lsclusters"):
         rows = [line.split() for line in run(("pg_lsclusters", "--no-header")).stdout.splitlines()]
         found = [
-            Cluster(int(port), f"postgresql@{version}-{name}.service", status.startswith("online"))
-            for version, name, port, status, *_ in rows
+            Cluster(int(at), f"postgresql@{version}-{name}.service", status.startswith("online"))
+            for version, name, at, status, *_ in rows
+            if port in (0, int(at))
         ]
         return min(found, key=lambda each: (not each.is_online, each.port), default=None)
     if not Path("/", _SERVER).exists() or not Path(_DATA, "PG_VERSION").exists():

@@ -111,13 +111,13 @@ class UnitState:
 
 @dataclass(frozen=True, slots=True)
 class PostgresState:
-    """The PostgreSQL of this host: its port, and whether it has a cluster, runs, starts at boot, and has the role and
-    the database of the service.
+    """The PostgreSQL of this host: whether it has a cluster, runs, starts at boot, and has role and database of the
+    service.
 
-    `package`: the command that installs it, empty if it is installed.
+    `url`: of that database. `package`: the command that installs PostgreSQL, empty if it is installed.
     """
 
-    port: int = 5432
+    url: str
     package: str = ""
     has_cluster: bool = False
     is_online: bool = False
@@ -194,20 +194,20 @@ class Verb(Enum):
     STOP_TIMER = "stop timer"
     STOP = "stop"
     DISABLE = "disable"
-    SET_UP_POSTGRES = "set up"
+    SET_UP_POSTGRES = "set up PostgreSQL for"
     BUILD_RELEASE = "build release"
     SAVE_EDITED = "save edited"
     CREATE_USER = "create user"
     CREATE_FOLDERS = "create folders"
-    CREATE_ROLE = "create role"
+    CREATE_ROLE = "create role of"
     CREATE_DATABASE = "create database"
     WRITE = "write"
     TAKE_AWAY = "take away"
     RESTORE = "restore"
     REMOVE = "remove"
     REMOVE_EMPTY = "remove if empty"
-    DROP_DATABASE = "drop database if empty"
-    DROP_ROLE = "drop role"
+    DROP_DATABASE = "drop if empty"
+    DROP_ROLE = "drop role of"
     REMOVE_USER = "remove user"
     SET_ACCESS = "set mode and owner of"
     DAEMON_RELOAD = "daemon-reload"

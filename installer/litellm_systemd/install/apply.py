@@ -182,11 +182,13 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     Verb.STOP_TIMER: _stop_timer,
     Verb.STOP: _stop,
     Verb.DISABLE: _disable,
-    Verb.SET_UP_POSTGRES: lambda executor, _action: postgres.set_up_postgres(executor.systemctl, executor.say),
-    Verb.CREATE_ROLE: lambda _executor, _action: postgres.create_role(),
-    Verb.CREATE_DATABASE: lambda _executor, _action: postgres.create_database(),
-    Verb.DROP_DATABASE: lambda _executor, _action: postgres.drop_database(),
-    Verb.DROP_ROLE: lambda _executor, _action: postgres.drop_role(),
+    Verb.SET_UP_POSTGRES: lambda executor, action: postgres.set_up_postgres(
+        action.target, executor.systemctl, executor.say
+    ),
+    Verb.CREATE_ROLE: lambda _executor, action: postgres.create_role(action.target),
+    Verb.CREATE_DATABASE: lambda _executor, action: postgres.create_database(action.target),
+    Verb.DROP_DATABASE: lambda _executor, action: postgres.drop_database(action.target),
+    Verb.DROP_ROLE: lambda _executor, action: postgres.drop_role(action.target),
     Verb.BUILD_RELEASE: _build_release,
     Verb.SAVE_EDITED: _save_edited,
     Verb.CREATE_USER: lambda executor, _action: _rooted(

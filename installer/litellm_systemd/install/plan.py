@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from litellm_systemd import contract
-from litellm_systemd.env.database import OWN_NAME
 from litellm_systemd.errors import CannotCreate, Unavailable
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.state import (
@@ -256,11 +255,11 @@ def _postgres_actions(host: HostState) -> Iterable[Action]:
     if found is None:
         return
     if found.missing:
-        yield Action(Verb.SET_UP_POSTGRES, "PostgreSQL", found.missing)
+        yield Action(Verb.SET_UP_POSTGRES, found.url, found.missing)
     if not found.has_role:
-        yield Action(Verb.CREATE_ROLE, OWN_NAME)
+        yield Action(Verb.CREATE_ROLE, found.url)
     if not found.has_database:
-        yield Action(Verb.CREATE_DATABASE, OWN_NAME)
+        yield Action(Verb.CREATE_DATABASE, found.url)
 
 
 def _save_actions(
