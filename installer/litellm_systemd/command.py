@@ -103,6 +103,8 @@ def run(
     limit: int = _MAX_OUTPUT,
     may_cut: bool = False,
     text: str = "",
+    source: BinaryIO | None = None,
+    target: BinaryIO | None = None,
 ) -> Result:
     """Run a program and wait until it exits.
 
@@ -115,6 +117,8 @@ def run(
         limit: bytes of its output that are kept. A program that prints more is killed.
         may_cut: whether that is no error.
         text: what the program reads from its standard input.
+        source: an open file that it reads instead.
+        target: an open file that gets its standard output, which is not in the result.
 
     Raises:
         CommandError: it failed and `check` is set, it did not exit in time, or it printed too much.
@@ -122,7 +126,9 @@ def run(
     """
     env = minimal_environment() if environment is None else dict(environment)
     try:
-        done = _capture(argv, env, timeout, limit, text)
+        given = contextlib.nullcontext(source or subprocess.DEVNULL) if not text else _input_file(text)
+        with given as stdin:
+            done = _capture(argv, env, timeout, limit, stdin, target)
     except FileNotFoundError:
         raise MissingError(f"{argv[0]} is not installed", hint or f"Install {argv[0]}.") from None
     except subprocess.TimeoutExpired:
@@ -134,7 +140,14 @@ def run(
     return done
 
 
-def _capture(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | None, limit: int, text: str) -> Result:
+def _capture(
+    argv: tuple[str, ...],
+    env: Mapping[str, str],
+    timeout: float | None,
+    limit: int,
+    stdin: BinaryIO | int,
+    target: BinaryIO | None,
+) -> Result:
     """Run a program and keep at most `limit` bytes of what it prints. It is killed if it prints more.
 
     Raises:
@@ -153,8 +166,7 @@ def _capture(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | Non
 
     pipe = subprocess.PIPE
     with (
-        _input_file(text) if text else contextlib.nullcontext(subprocess.DEVNULL) as stdin,
-        subprocess.Popen(argv, env=env, stdin=stdin, stdout=pipe, stderr=pipe) as process,
+        subprocess.Popen(argv, env=env, stdin=stdin, stdout=target or pipe, stderr=pipe) as process,
         selectors.DefaultSelector() as selector,
     ):
         try:
@@ -175,8 +187,8 @@ def _capture(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | Non
         except BaseException:
             process.kill()
             raise
-    out, err = (_decode(output) for output in outputs.values())
-    return Result(argv, process.returncode, out, err, is_cut)
+    *out, err = (_decode(output) for output in outputs.values())
+    return Result(argv, process.returncode, "".join(out), err, is_cut)
 
 
 def _input_file(text: str) -> BinaryIO:

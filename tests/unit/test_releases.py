@@ -24,6 +24,7 @@ from litellm_systemd.errors import (
     Unavailable,
     UsageError,
 )
+from litellm_systemd.host import service_user
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import observe_releases
 from litellm_systemd.releases import build
@@ -322,7 +323,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     for path in (layout.config_link, layout.environment_file, f"{layout.current}/bin/python"):
         layout.real(path).parent.mkdir(parents=True, exist_ok=True)
         layout.real(path).write_text("A=1\n", encoding="utf-8")
-    monkeypatch.setattr(build, "user_exists", lambda *_: True)
+    monkeypatch.setattr(service_user, "user_exists", lambda *_: True)
     return layout
 
 

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd import contract
 from litellm_systemd.checked_archive import file_entry
-from litellm_systemd.command import Result, minimal_environment, run, runtime_argv
+from litellm_systemd.command import Result, run, runtime_argv
 from litellm_systemd.errors import CommandError, InstallerError, Unavailable
 from litellm_systemd.gateway.snapshot import SNAPSHOT
-from litellm_systemd.host.files import exchange, plain_umask, user_exists
+from litellm_systemd.host.files import exchange, plain_umask
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import RELEASE_MARK, observe_releases, read_installed
+from litellm_systemd.host.service_user import as_service_user, service_environment
 from litellm_systemd.releases.advisories import published_day
 from litellm_systemd.releases.archive import WHEELS
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
@@ -353,19 +353,10 @@ def try_configuration(layout: Layout, python: str, say: Callable[[str], None]) -
 
 def _check(layout: Layout, python: str) -> str | None:
     """Return why the runtime of that Python can't load the installed configuration, None if it can."""
-    user = contract.SERVICE_USER
-    become = (
-        ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--") if user_exists(layout, user) else ()
-    )
     argv = runtime_argv("check", "--config", layout.config_link, python=python)
-    done = run((*become, *argv), check=False, environment=_service_environment(layout), timeout=600)
+    environment = service_environment(layout, read_installed(layout))
+    done = run(as_service_user(layout, argv), check=False, environment=environment, timeout=600)
     return None if done.returncode == 0 else _last_line(done)
-
-
-def _service_environment(layout: Layout) -> dict[str, str]:
-    # As in the unit.
-    own = {"HOME": layout.state, "XDG_CACHE_HOME": layout.cache}
-    return {**minimal_environment(), **own, **read_installed(layout)}
 
 
 def _last_line(done: Result) -> str:
