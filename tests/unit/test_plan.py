@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,23 @@ def test_rollback(case: dict[str, Any]) -> None:
     plan = plan_install(layout, make_desired(layout, case["asked"], host), host)
     back = plan_rollback(layout, plan.actions[: case.get("taken")], host)
     assert [str(action) for action in back.actions] == case["actions"]
+
+
+def test_migration() -> None:
+    """The database is migrated after the release is built and before anything is switched. Its undo comes first."""
+    layout = make_layout({})
+    host = make_host(layout, {"installed": {}, "releases": []})
+    desired = replace(make_desired(layout, {"release": "r2"}, host), migrates="2 migrations, 1 of them breaking")
+    plan = plan_install(layout, desired, host)
+    migrate = "migrate the database for /opt/litellm-systemd/releases/r2 (2 migrations, 1 of them breaking)"
+    assert [str(action) for action in plan.actions] == [
+        "build release /opt/litellm-systemd/releases/r2",
+        migrate,
+        "write /opt/litellm-systemd/current (changed)",
+        "restart litellm.service (/opt/litellm-systemd/current)",
+    ]
+    assert [str(action) for action in plan_rollback(layout, plan.actions, host).actions] == [
+        "undo the migration of the database for /opt/litellm-systemd/releases/r2",
+        "restore /opt/litellm-systemd/current",
+        "restart litellm.service (/opt/litellm-systemd/current)",
+    ]

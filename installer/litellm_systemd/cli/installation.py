@@ -305,12 +305,13 @@ def upgrade(version: str | None, file: Path | None, litellm: str | None, wait: b
 
 @cli.command()
 @click.argument("release", required=False)
+@click.option("--restore-database", is_flag=True, help="Also restore the dump that fits it. Later data is lost.")
 @reports
-def rollback(release: str | None) -> Report:
+def rollback(release: str | None, restore_database: bool) -> Report:
     """Switch back to the previous release, or to a named one."""
     from litellm_systemd.commands import releases
 
-    return releases.rollback(layout_of(), release, as_json=_as_json(), say=say)
+    return releases.rollback(layout_of(), release, restores=restore_database, as_json=_as_json(), say=say)
 
 
 @cli.group("releases")

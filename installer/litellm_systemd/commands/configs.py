@@ -8,6 +8,7 @@ from functools import partial
 from litellm_systemd.commands.config_check import environment_check, exit_code_of, finding_checks
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.install import build_config_file, kept_notes
+from litellm_systemd.commands.migration import plan_migration
 from litellm_systemd.commands.resolve import (
     Request,
     build_config_link,
@@ -92,8 +93,12 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
     require_packages(layout, service.gateway, f"sudo litellmctl install -c {service.own or service.choice.name}")
     written = [name for name in service.loads if name in service.configs]
     host = observe_host(layout, executor.systemctl, [layout.config(name) for name in written])
+    release = current_release_of(layout, host)
+    # The configuration may be the one that turns the database on.
+    migration = plan_migration(layout, service.settings.environment, service.gateway, host, release)
+    executor = replace(executor, database=migration.environment)
     desired = DesiredState(
-        release=current_release_of(layout, host),
+        release=release,
         files=(
             *(build_config_file(layout, service, name, host) for name in written),
             build_config_link(layout, service.choice.name),
@@ -102,6 +107,7 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
         loads=tuple(layout.config(name) for name in service.loads),
         enabled=False,
         running=Running.AS_IT_IS if take_up else Running.UNTOUCHED,
+        migrates=migration.reason,
     )
     require_no_conflicts(layout, desired, host)
     plan = plan_install(layout, desired, host)
@@ -110,7 +116,7 @@ def switch_config(request: Request, executor: Executor, *, take_up: bool = True)
     news = replace(plan, kept=tuple(each for each in plan.kept if each.is_news))
     return Report(
         f"{service.choice.name} is the active configuration",
-        notes=(*service.notes, *kept_notes(layout, news)),
+        notes=(*service.notes, *migration.notes, *kept_notes(layout, news)),
         data={
             "config": service.choice.name,
             "changed": bool(plan),

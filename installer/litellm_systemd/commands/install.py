@@ -13,6 +13,7 @@ from litellm_systemd.aws.credentials import bedrock_models
 from litellm_systemd.client.gateway import metrics_gateway, own_gateway
 from litellm_systemd.commands.additions import choose_release
 from litellm_systemd.commands.config_files import edited_note, installed_paths
+from litellm_systemd.commands.migration import plan_migration
 from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.resolve import Request, build_config_link, is_given
 from litellm_systemd.commands.salt_key import with_salt_key
@@ -115,7 +116,7 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
             if _is_served(options) and options.verify:
                 proofs.append(prove_service(prepared.service))
 
-        executor = replace(executor, source=prepared.source, starts=_is_served(options))
+        executor = replace(executor, source=prepared.source, starts=_is_served(options), database=prepared.database)
         apply_install(executor, prepared.plan, prepared.desired, prepared.host, prove)
     if _is_served(options) and options.verify:
         say(Step(f"verifying {prepared.service.settings.base_url}"))
@@ -346,7 +347,8 @@ class InstallOptions:
 class InstallPlan:
     """A plan, and what it was made from. `source` is None if the release exists already.
 
-    `changes`: a line about each change of LiteLLM since the current release.
+    `changes`: a line about each change of LiteLLM since the current release. `database`: the environment of its
+    migrations, None without a database.
     """
 
     service: ServiceConfig
@@ -355,6 +357,7 @@ class InstallPlan:
     desired: DesiredState
     plan: Plan
     changes: tuple[str, ...] = ()
+    database: Mapping[str, str] | None = None
 
 
 def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> InstallPlan:
@@ -438,11 +441,17 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
         service = replace(again, notes=(*again.notes, *choice.notes))
         desired = build(service, take=take | given_up, encrypted=encrypt(service))
         plan = plan_install(layout, desired, host)
+    exists = postgres is None or postgres.has_database
+    variables = service.settings.environment
+    migration = plan_migration(layout, variables, service.gateway, host, choice.identifier, exists=exists)
+    if migration.reason:
+        desired = replace(desired, migrates=migration.reason)
+        plan = plan_install(layout, desired, host)
     if kept_environment is not None and layout.environment_file not in take:
         plan = replace(plan, kept=(*plan.kept, kept_environment))
-    return InstallPlan(
-        service, choice.source, host, desired, plan, _litellm_changes(layout, choice.identifier, choice.source)
-    )
+    service = replace(service, notes=(*service.notes, *migration.notes))
+    changes = _litellm_changes(layout, choice.identifier, choice.source)
+    return InstallPlan(service, choice.source, host, desired, plan, changes, migration.environment)
 
 
 def _require_one_database(options: InstallOptions, service: ServiceConfig) -> None:

@@ -16,6 +16,7 @@ from litellm_systemd import contract
 from litellm_systemd.command import replace_process
 from litellm_systemd.commands.additions import bundle_source, kept_additions
 from litellm_systemd.commands.config_files import read_gateway
+from litellm_systemd.commands.migration import settle_rollback
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.env import metrics, retired_keys, secret_references, tls
@@ -158,15 +159,22 @@ def _with_additions(layout: Layout, source: Source, file: Path | None, say: Say)
 
 
 def rollback(
-    layout: Layout, identifier: str | None = None, *, as_json: bool = False, say: Say = lambda _line: None
+    layout: Layout,
+    identifier: str | None = None,
+    *,
+    restores: bool = False,
+    as_json: bool = False,
+    say: Say = lambda _line: None,
 ) -> Report:
     """Switch back to a release, by its own `install`: the previous one, or the one that `identifier` begins.
+
+    With `restores`, also restore the dump of the database from before the migrations that this release does not know.
 
     Raises:
         UsageError: there is no such release.
         InputError: it has a LiteLLM that is refused, or a line of the environment file loses a variable.
-        Unavailable: its Python was removed, it does not know what the environment uses, or it is damaged and cannot
-            be built again.
+        Unavailable: its Python was removed, it does not know what the environment uses, it is damaged and cannot be
+            built again, or it does not work with the migrations of the database.
     """
     require_root("litellmctl rollback")
     chosen = choose_rollback(layout, identifier)
@@ -182,6 +190,9 @@ def rollback(
     if find_damage(layout, chosen.identifier):
         with changing(layout, "rollback", say):
             build_release(layout, release_source(layout, chosen.identifier), say)
+    _require_features(layout, chosen.identifier)
+    with changing(layout, "rollback", say) as executor:
+        settle_rollback(layout, chosen.identifier, executor, restores=restores, say=say)
     return _hand_over(layout, chosen.identifier, as_json=as_json, say=say)
 
 

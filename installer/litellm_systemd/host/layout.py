@@ -56,6 +56,10 @@ class Layout:
     #: What was written, each file under its digest: the other side of `litellmctl diff`.
     pristine = "/var/lib/litellm-systemd/pristine"
     failed = "/var/lib/litellm-systemd/failed"
+    #: Dumps of the database from before its migrations.
+    dumps = "/var/lib/litellm-systemd/dumps"
+    #: The path of the dump that an undo of the current change restores.
+    undo_dump = "/var/lib/litellm-systemd/undo-dump"
     edited = "/etc/litellm/edited"
     #: The lock of earlier versions, which every user could open.
     earlier_lock = "/run/litellm-systemd.lock"

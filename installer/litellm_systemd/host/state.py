@@ -175,7 +175,8 @@ class DesiredState:
     """The state that a host should have: release, folders, files, and the service enabled and running.
 
     `take` are the files to overwrite although the user edited them; `absent` are installed files to remove; `loads`
-    are the files of the active configuration, which a reload reads again.
+    are the files of the active configuration, which a reload reads again. `migrates` says why the database is
+    migrated, empty if it is not.
     """
 
     release: str
@@ -186,6 +187,7 @@ class DesiredState:
     take: frozenset[str] = frozenset()
     absent: tuple[str, ...] = ()
     loads: tuple[str, ...] = ()
+    migrates: str = ""
 
 
 class Verb(Enum):
@@ -201,6 +203,8 @@ class Verb(Enum):
     CREATE_FOLDERS = "create folders"
     CREATE_ROLE = "create role of"
     CREATE_DATABASE = "create database"
+    MIGRATE = "migrate the database for"
+    RESTORE_DATABASE = "undo the migration of the database for"
     WRITE = "write"
     TAKE_AWAY = "take away"
     RESTORE = "restore"

@@ -13,6 +13,7 @@ from functools import partial
 from litellm_systemd import contract
 from litellm_systemd.command import run, uninterruptible
 from litellm_systemd.database import postgres
+from litellm_systemd.database.steps import database_environment, migrate, undo_migration
 from litellm_systemd.errors import CommandError, InstallerError, Interrupted, remedy_of
 from litellm_systemd.host.files import (
     forget_before,
@@ -28,7 +29,13 @@ from litellm_systemd.host.files import (
 )
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import observe_host, previous_release, render_manifest, require_root
+from litellm_systemd.host.observe import (
+    observe_host,
+    previous_release,
+    read_installed,
+    render_manifest,
+    require_root,
+)
 from litellm_systemd.host.state import (
     Action,
     DesiredState,
@@ -65,7 +72,8 @@ _SERVICE_VERBS = (Verb.STOP, Verb.START, Verb.RELOAD, Verb.RESTART)
 class Executor:
     """What the steps need: the layout, systemd, the source of a release, and a function that prints progress.
 
-    `starts`: after the steps, the service runs with what is installed.
+    `starts`: after the steps, the service runs with what is installed. `database`: the environment for the programs
+    that migrate the database, see `database.steps`; None without a database.
     """
 
     layout: Layout
@@ -73,6 +81,7 @@ class Executor:
     source: Source | None = None
     say: Callable[[str], None] = lambda _line: None
     starts: bool = False
+    database: Mapping[str, str] | None = None
 
 
 def take(executor: Executor, action: Action) -> None:
@@ -112,6 +121,18 @@ def _write(executor: Executor, action: Action) -> None:
     if action.after is not None:
         keep_before(executor.layout, action.target)
         write_file(executor.layout, action.after)
+
+
+def _migrate(executor: Executor, action: Action) -> None:
+    if executor.database is not None:
+        migrate(executor.layout, action.target, executor.database, executor.say)
+
+
+def _restore_database(executor: Executor, action: Action) -> None:
+    environment = executor.database
+    if environment is None:  # the undo of an interrupted run
+        environment = database_environment(read_installed(executor.layout), {})
+    undo_migration(executor.layout, action.target, environment, executor.say)
 
 
 def _set_access(executor: Executor, action: Action) -> None:
@@ -197,6 +218,8 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     Verb.CREATE_FOLDERS: lambda executor, action: _rooted(
         executor, "systemd-tmpfiles", "--create", str(executor.layout.real(action.target))
     ),
+    Verb.MIGRATE: _migrate,
+    Verb.RESTORE_DATABASE: _restore_database,
     Verb.WRITE: _write,
     Verb.TAKE_AWAY: _take_away,
     Verb.RESTORE: lambda executor, action: restore_before(executor.layout, action.target),
@@ -419,6 +442,7 @@ def _forget(layout: Layout, taken: tuple[Action, ...]) -> None:
     for action in taken:
         if action.verb in (Verb.WRITE, Verb.TAKE_AWAY):
             forget_before(layout, action.target)
+    remove_path(layout, layout.undo_dump)
     _drop_stale_pristine(layout)
     remove_path(layout, layout.undo_log)
 
