@@ -5,7 +5,8 @@ code holds the GIL, so that no Python code of the worker runs:
 
 - Each step of a request's tasks starts by writing the request into shared memory. While many requests keep the loop
   busy this changes, and while one request blocks the loop it does not.
-- On `STACK_SIGNAL` faulthandler writes the stack of the main thread into the file, from a signal handler in C.
+- On `STACK_SIGNAL` faulthandler writes the stack of the main thread into the file, from a signal handler in C. On a
+  fatal signal it writes the stacks of all threads. On standard error they would mix with the lines of other processes.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _RECORD = slice(0, _SIZE)
 _IDLE = bytes(_NUMBER)
 #: Bytes of a stack: faulthandler writes 100 frames at most.
 _MAX_STACK = 65536
+#: Bytes of the stacks of all threads; faulthandler writes 100 threads at most.
+_MAX_DUMP = 2**20
+#: How faulthandler begins the stacks of a fatal signal.
+_DUMP = "Fatal Python error: "
 #: A line of faulthandler (Python/traceback.c).
 _FRAME = re.compile(r'^  File "([^"]+)", line (\d+) in (.+)$', re.MULTILINE)
 #: Python, the packages of the release, and this package: code that its users did not write.
@@ -59,8 +64,11 @@ class Activity:
     # In the worker.
 
     def register(self) -> None:
-        """Write the stack on `STACK_SIGNAL` from now on, whose default action would end the process."""
+        """Write the stack on `STACK_SIGNAL` from now on, whose default action would end the process, and all stacks
+        on a fatal signal.
+        """
         faulthandler.register(STACK_SIGNAL, file=self._stack, all_threads=False)
+        faulthandler.enable(self._stack)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Record the requests of this loop from now on."""
@@ -97,8 +105,16 @@ class Activity:
 
     def read_stack(self) -> tuple[Frame, ...]:
         """The last stack, the innermost frame first. Empty if the worker has not written it."""
-        text = os.pread(self._stack.fileno(), _MAX_STACK, 0).decode(errors="replace")
+        text = self._read(_MAX_STACK)
         return tuple(Frame(path, int(line), function) for path, line, function in _FRAME.findall(text))
+
+    def read_dump(self) -> str:
+        """The stacks of all threads of a worker that a fatal signal has ended, without empty lines. Empty otherwise."""
+        _, begin, dump = self._read(_MAX_DUMP).partition(_DUMP)
+        return begin + "\n".join(line for line in dump.splitlines() if line)
+
+    def _read(self, size: int) -> str:
+        return os.pread(self._stack.fileno(), size, 0).decode(errors="replace")
 
 
 class Frame(NamedTuple):

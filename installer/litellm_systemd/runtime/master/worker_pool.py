@@ -26,7 +26,7 @@ from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
 from litellm_systemd.runtime.worker.worker import Job, reset_process, run
 
-#: Seconds between SIGABRT, on which a hung worker prints the stacks of all its threads, and SIGKILL.
+#: Seconds between SIGABRT, on which a hung worker writes the stacks of all its threads, and SIGKILL.
 _STACK_DUMP_TIME = 1.0
 #: Seconds without a heartbeat after which the stack of a worker is read. Workers send one each second.
 _LATE = 1.5
@@ -529,6 +529,8 @@ class WorkerPool:
         generation, worker = self._running.pop(pid)
         self._counts.clear(self._seats.pop(pid))
         self._events.unwatch(worker.channel)
+        if dump := worker.activity.read_dump():
+            self._journal.info(f"{worker}: {dump}")
         worker.close()
         worker.exit_status = status
         self._on_exit(generation, worker, worker.render_exit(status), status == 0)

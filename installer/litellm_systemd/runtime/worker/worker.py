@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import faulthandler
 import logging
 import math
 import os
@@ -87,8 +86,6 @@ class Job:
 
 def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int:
     """Run a worker, from the fork to its exit code. It reports a failure to the main process, in one line."""
-    # Before the main process kills a hung worker it sends SIGABRT, on which the worker prints its stack.
-    faulthandler.enable()
     garbage_collection.disable_automatic()
     application = _Application(activity)
     refusals = RefusalCounter(job.counters)
