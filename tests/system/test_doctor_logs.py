@@ -166,7 +166,7 @@ def assert_no_secret_is_in_a_bundle(box: Box) -> None:
         return all(secret in printed for secret in wanted)
 
     box.wait_until(all_printed, 60, "the callback, which runs after the answer, has printed all secrets")
-    ctl(box, "doctor", "--bundle", "/root/report.tar.gz")
+    ctl(box, "doctor", "--bundle", "/root/report.tar.gz", check=False)
     box.run(("tar", "-xzf", "/root/report.tar.gz", "-C", "/root"))
     names = box.run(("ls", "/root/litellm-bug-report")).stdout.split()
     assert {"environment.txt", "config.yaml", "units.txt", "findings.json", "journal.txt"} <= set(names)

@@ -170,7 +170,7 @@ def assert_pruned(box: Box) -> None:
     removed = json.loads(ctl(box, "releases", "prune", "--keep", "0", "--json"))["data"]["removed"]
     assert set(removed) == others
     assert (set(releases(box)), chat(box)) == ({"0.1.0 sentry"}, 200)
-    assert json.loads(ctl(box, "doctor", "--json"))["data"]["findings"] == []
+    assert json.loads(ctl(box, "doctor", "--json", check=False))["data"]["findings"] == []
 
 
 def test_missing_python(idle_box: Box) -> None:

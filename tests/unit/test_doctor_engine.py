@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.command import TIMED_OUT
 from litellm_systemd.commands.doctor import build_report
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.__main__ import replace_tables
 from litellm_systemd.doctor.engine import Cause, Diagnosis, DoctorCheck, Finding, run_checks
 from litellm_systemd.doctor.registry import CHECKS, collect_remarks
 from litellm_systemd.doctor.snapshot import ObservedOnce, Snapshot
-from litellm_systemd.errors import InstallerError, PermissionDenied
+from litellm_systemd.errors import CommandError, InstallerError, PermissionDenied
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import Action, Record, Verb
 from litellm_systemd.report.report import Outcome
@@ -277,6 +279,34 @@ def test_checks_that_this_user_may_not_make() -> None:
     assert report.title == "not all checks could be made: 1 check found no problem, 2 skipped"
     failed = build_report(run_checks(SNAPSHOT, [failing(cause("a-1")), refused]), ())
     assert failed.exit_code is ExitCode.FAILED
+
+
+@pytest.mark.parametrize("how", ["check", "program"])
+def test_checks_that_do_not_finish_in_time(how: str) -> None:
+    """If a check, or a program that it runs, takes too long, a host is not reported as healthy: the exit code is 77,
+    and a note says to run it again. A failure that was found decides nevertheless.
+    """
+    release = threading.Event()
+
+    def hang(_snapshot: Snapshot) -> Iterator[Finding]:
+        release.wait(60)
+        yield from ()
+
+    late = raising(cause("b-1"), CommandError(("sleep", "9"), TIMED_OUT, "it did not exit within 1 s"))
+    if how == "check":
+        late = DoctorCheck(cause("b-1"), hang, timeout=0.01)
+    follows = passing(cause("c-1", requires=("b-1",)))
+    try:
+        report = build_report(run_checks(SNAPSHOT, [passing(cause("a-1")), late, follows]), ())
+        failed = build_report(run_checks(SNAPSHOT, [failing(cause("a-1")), late]), ())
+    finally:
+        release.set()
+    assert report.title == "not all checks could be made: 1 check found no problem, 2 skipped"
+    (note,) = report.notes
+    assert re.fullmatch(r"2 checks did not finish in time; .* load .* Run it again: sudo litellmctl doctor", note)
+    assert (report.exit_code, failed.exit_code) == (ExitCode.NO_PERMISSION, ExitCode.FAILED)
+    other = raising(cause("b-1"), CommandError(("false",), 1, "it failed"))
+    assert build_report(run_checks(SNAPSHOT, [other]), ()).exit_code is ExitCode.OK
 
 
 def test_the_json_keys_of_a_finding_are_stable() -> None:

@@ -64,8 +64,8 @@ class _FixResult:
 def doctor(*, fix: bool = False, say: Say = lambda _line: None) -> Report:
     """Check this host; with `fix`, apply the safe fixes and check again.
 
-    The exit code is FAILED if there is a failure, NO_PERMISSION if there is none, but this user may not make all
-    checks, otherwise OK.
+    The exit code is FAILED if there is a failure, NO_PERMISSION if there is none, but some checks need root or did
+    not finish in time, otherwise OK.
 
     Raises:
         PermissionDenied: `fix` is set and this process is not root.
@@ -207,7 +207,12 @@ def build_report(
     return Report(
         _title(diagnosis),
         checks,
-        notes=(*([fix_error] if fix_error else []), *_consequences(diagnosis), *remarks, *_refused_note(diagnosis)),
+        notes=(
+            *([fix_error] if fix_error else []),
+            *_consequences(diagnosis),
+            *remarks,
+            *_incomplete_notes(diagnosis),
+        ),
         data={
             "findings": [_finding_data(finding) for finding in causes],
             "consequences": [{**_finding_data(finding), "of": cause} for finding, cause in diagnosis.consequences],
@@ -222,13 +227,24 @@ def build_report(
 def _incomplete_code(diagnosis: Diagnosis) -> ExitCode | None:
     """None if the findings decide: nothing else was found, or all checks could be made."""
     is_failed = any(finding.outcome is Outcome.FAILED for finding in diagnosis.causes)
-    return ExitCode.NO_PERMISSION if diagnosis.refused and not is_failed else None
+    return ExitCode.NO_PERMISSION if _is_incomplete(diagnosis) and not is_failed else None
 
 
-def _refused_note(diagnosis: Diagnosis) -> Iterator[str]:
+def _is_incomplete(diagnosis: Diagnosis) -> bool:
+    """Whether checks are missing that root can make, or that can finish the next time."""
+    return bool(diagnosis.refused or diagnosis.late)
+
+
+def _incomplete_notes(diagnosis: Diagnosis) -> Iterator[str]:
     if diagnosis.refused:
         number = render_count(len(diagnosis.refused), "check")
         yield f"Without root, {number} could not be made. Run: sudo litellmctl doctor"
+    if diagnosis.late:
+        number = render_count(len(diagnosis.late), "check")
+        yield (
+            f"{number} did not finish in time; the load of this host is {os.getloadavg()[0]:.0f}. Run it again: sudo"
+            " litellmctl doctor"
+        )
 
 
 def _detail(finding: Finding) -> str:
@@ -265,7 +281,7 @@ def _title(diagnosis: Diagnosis) -> str:
     )
     skipped = len(diagnosis.unchecked)
     made = render_count(len(diagnosis.runs) - skipped, "check")
-    if diagnosis.refused and not found:
+    if _is_incomplete(diagnosis) and not found:
         return f"not all checks could be made: {made} found no problem, {skipped} skipped"
     return f"{found or 'no problems found'}: {made}" + (f", {skipped} skipped" if skipped else "")
 

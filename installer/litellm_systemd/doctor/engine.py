@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from litellm_systemd.command import TIMED_OUT
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.errors import InstallerError, PermissionDenied
+from litellm_systemd.errors import CommandError, InstallerError, PermissionDenied
 from litellm_systemd.host.state import Action
 from litellm_systemd.report.report import Outcome
 
@@ -108,7 +109,8 @@ class CheckRun:
     """The result of one check.
 
     `skip_reason` says why the check was not made or did not finish; empty if it finished. `is_refused`: because this
-    user lacks a permission. `details` are observations that are not problems.
+    user lacks a permission. `is_late`: because it, or one that it requires, did not finish in time. `details` are
+    observations that are not problems.
     """
 
     cause: Cause
@@ -117,6 +119,7 @@ class CheckRun:
     seconds: float = 0.0
     details: tuple[str, ...] = ()
     is_refused: bool = False
+    is_late: bool = False
 
     @property
     def failed(self) -> bool:
@@ -150,6 +153,11 @@ class Diagnosis:
     def refused(self) -> tuple[CheckRun, ...]:
         """Those of them that this user lacks a permission for."""
         return tuple(run for run in self.unchecked if run.is_refused)
+
+    @property
+    def late(self) -> tuple[CheckRun, ...]:
+        """Those of them that did not finish in time."""
+        return tuple(run for run in self.unchecked if run.is_late)
 
     def _explained(self) -> Iterator[tuple[Finding, str]]:
         failed = {run.cause.id: run.cause for run in self.runs if run.failed}
@@ -191,8 +199,13 @@ def run_checks(
             del waiting[check.cause.id]
             skip_reason = _skip_reason(check.cause, done)
             if skip_reason:
-                is_refused = any(done[name].is_refused for name in check.cause.requires if name in done)
-                done[check.cause.id] = CheckRun(check.cause, skip_reason=skip_reason, is_refused=is_refused)
+                required = [done[name] for name in check.cause.requires if name in done]
+                done[check.cause.id] = CheckRun(
+                    check.cause,
+                    skip_reason=skip_reason,
+                    is_refused=any(run.is_refused for run in required),
+                    is_late=any(run.is_late for run in required),
+                )
             else:
                 now = time.monotonic()
                 own = None if check.timeout is None else check.timeout * snapshot.patience
@@ -226,7 +239,7 @@ def _skip_reason(cause: Cause, done: Mapping[str, CheckRun]) -> str:
 
 def _run(snapshot: Snapshot, check: DoctorCheck, results: queue.SimpleQueue[CheckRun]) -> None:
     began, findings, details, skip_reason = time.monotonic(), list[Finding](), list[str](), ""
-    is_refused = False
+    is_refused = is_late = False
     try:
         for found in check.detect(snapshot):
             if isinstance(found, Finding):
@@ -235,13 +248,14 @@ def _run(snapshot: Snapshot, check: DoctorCheck, results: queue.SimpleQueue[Chec
                 details.append(found)
     except InstallerError as error:
         skip_reason, is_refused = error.message, isinstance(error, PermissionDenied)
+        is_late = isinstance(error, CommandError) and error.returncode == TIMED_OUT
     except OSError as error:
         is_refused = isinstance(error, PermissionError)
         skip_reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except Exception as error:  # one defective check must not stop the others
         skip_reason = f"this check has a defect: {type(error).__name__}: {error}"
     seconds = time.monotonic() - began
-    results.put(CheckRun(check.cause, tuple(findings), skip_reason, seconds, tuple(details), is_refused))
+    results.put(CheckRun(check.cause, tuple(findings), skip_reason, seconds, tuple(details), is_refused, is_late))
 
 
 def _collect(
@@ -259,4 +273,4 @@ def _collect(
         for name, (check, deadline) in list(running.items()):
             if deadline <= now:
                 del running[name]
-                done[name] = CheckRun(check.cause, skip_reason="the check did not finish in time")
+                done[name] = CheckRun(check.cause, skip_reason="the check did not finish in time", is_late=True)
