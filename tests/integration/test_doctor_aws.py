@@ -14,7 +14,8 @@ from certifi import where
 
 from litellm_systemd.aws import sources
 from litellm_systemd.aws.client import Refused, list_quotas, whoami
-from litellm_systemd.doctor.engine import Diagnosis, run_checks
+from litellm_systemd.doctor.check_aws import detect_aws_profile
+from litellm_systemd.doctor.engine import Diagnosis, Finding, run_checks
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.report.report import Outcome
 from tests.fakes import API_KEY, USER, Cloud, Script, run_cloud
@@ -366,6 +367,20 @@ def test_service_quotas_not_allowed(tmp_path: Path, aws: Cloud) -> None:
         "aws-quota-small": "the service may not query Service Quotas: the statement AskForQuotas of 'litellmctl"
         " iam-policy' allows it"
     }
+
+
+def test_a_profile_that_does_not_exist(tmp_path: Path, aws: Cloud) -> None:
+    """A profile that the service's file does not have is found, with the profiles that it has."""
+    file = tmp_path / "profiles"
+    file.write_text("[work]\naws_access_key_id = AKIA\naws_secret_access_key = s\n", encoding="utf-8")
+    found = {}
+    for name in ("work", "wrok"):
+        env = {**BASE, **aws.environment, "AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_PROFILE": name}
+        found[name] = list(detect_aws_profile.detect(make_snapshot(tmp_path, env)))
+    assert found["work"] == []
+    (finding,) = (each for each in found["wrok"] if isinstance(each, Finding))
+    assert finding.evidence.endswith(f": there is no profile wrok in {file}")
+    assert finding.remedy.endswith("&& sudo litellmctl restart    # Found: work")
 
 
 def test_a_slow_aws(tmp_path: Path, aws: Cloud) -> None:

@@ -191,7 +191,7 @@ ON_KEY = {
         f"10 minutes ahead of https://{RUNTIME}",
         control("clock", minutes=0),
     ),
-    "DNS dead": BrokenHost(resolve("127.0.0.9"), "network-dns", RUNTIME, RESOLVED),
+    "DNS dead": BrokenHost(resolve("127.0.0.9"), "network-dns", "name servers: 127.0.0.9", RESOLVED),
     "DNS that drops packets": BrokenHost(resolve(HOLE), "network-dns", RUNTIME, RESOLVED),
     "IPv6 only": BrokenHost(
         move(NOWHERE, RUNTIME), "network-unreachable", f"Network is unreachable ({NOWHERE})", RESOLVED

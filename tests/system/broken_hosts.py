@@ -301,6 +301,13 @@ BROKEN = {
         NO_DROP_IN,
         outcome="warning",
     ),
+    "typo in the command": BrokenHost(
+        drop_in("ExecStart=", "ExecStart=/opt/litellm-systemd/curent/bin/python -I -m litellm_systemd.runtime")
+        + f"; {FAIL}",
+        "unit-overridden",
+        "mine.conf:3: ExecStart=/opt/litellm-systemd/curent/bin/python",
+        f"{NO_DROP_IN}; systemctl stop litellm; {START}",
+    ),
     "memory limit that nothing enforces": BrokenHost(
         drop_in("MemoryMax=50M"),
         "host-cgroup-memory",
@@ -341,7 +348,17 @@ BROKEN = {
     ),
     "unit not reloaded": BrokenHost(drop_in("Nice=1", reload=False), "unit-stale", "mine.conf", outcome="warning"),
     "not enabled": BrokenHost(
-        "systemctl disable litellm", "unit-disabled", "disabled", outcome="warning", also=("unit-disabled",)
+        "systemctl disable litellm",
+        "unit-disabled",
+        "litellm.socket: UnitFileState=disabled, ActiveState=active, litellm.service: UnitFileState=disabled",
+        outcome="warning",
+    ),
+    "socket disabled and stopped": BrokenHost(
+        "systemctl disable --now litellm.socket",
+        "unit-disabled",
+        "litellm.socket: UnitFileState=disabled, ActiveState=inactive",
+        "systemctl enable litellm.socket; systemctl start litellm",
+        outcome="warning",
     ),
     # --- exits, and the port ---
     "port taken": BrokenHost(TAKE_PORT, "port-taken", "python3 (pid ", f"systemctl stop other; {START}"),

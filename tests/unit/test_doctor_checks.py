@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta, timezone
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import certifi
 import pytest
@@ -28,12 +29,20 @@ from litellm_systemd.doctor.check_configuration import (
 from litellm_systemd.doctor.check_drop_ins import failed_command
 from litellm_systemd.doctor.check_files import detect_files_gone, is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
+from litellm_systemd.doctor.check_network import judge_resolver
 from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
-from litellm_systemd.doctor.check_service import is_short_of_workers
-from litellm_systemd.doctor.check_unit import ServiceExit, find_line, hit_start_limit, read_exit
+from litellm_systemd.doctor.check_service import changed_ca_file, entries_since, is_short_of_workers
+from litellm_systemd.doctor.check_unit import (
+    ServiceExit,
+    detect_unit_overridden,
+    find_line,
+    hit_start_limit,
+    read_exit,
+)
 from litellm_systemd.doctor.disk_usage import find_consumers
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.env.settings import parse_dotenv
 from litellm_systemd.gateway.config_types import LintFinding, Place, Severity
 from litellm_systemd.host.effective import listen_addresses, read_environ
 from litellm_systemd.host.journald import judge_silence
@@ -207,6 +216,92 @@ def test_find_line(tmp_path: Path) -> None:
     properties = {"FragmentPath": str(unit), "DropInPaths": f"{first} {tmp_path / 'gone.conf'} {second}"}
     assert find_line(Layout(), properties, "User") == f"{first}:3"
     assert find_line(Layout(), properties, "Group") == str(unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "remedy"),
+    [
+        (
+            "nameserver 192.0.2.1\n# nameserver 192.0.2.2\nnameserver ::1\n",
+            "name servers: 192.0.2.1, ::1",
+            "resolvectl",
+        ),
+        ("search example.com\n", "/etc/resolv.conf has no server", "echo nameserver ADDRESS"),
+        (None, "/etc/resolv.conf is missing", "echo nameserver ADDRESS"),
+        ("-> /run/systemd/resolve/stub.conf", "which does not exist", "sudo systemctl enable --now systemd-resolved"),
+        ("-> ../none", "is a link to ../none, which does not exist", "sudo rm /etc/resolv.conf"),
+    ],
+)
+def test_resolver(tmp_path: Path, text: str | None, said: str, remedy: str) -> None:
+    """If no name is resolved, the name servers are named, or what is wrong with their file."""
+    path = tmp_path / "resolv.conf"
+    if text is not None and text.startswith("-> "):
+        path.symlink_to(text.removeprefix("-> "))
+    elif text is not None:
+        path.write_text(text, encoding="utf-8")
+    found, fix = judge_resolver(path)
+    assert found.endswith(said)
+    assert fix.startswith(remedy)
+
+
+def test_resolver_that_only_root_can_read(tmp_path: Path) -> None:
+    """A file of name servers that the service cannot read is named with the command that repairs it."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 192.0.2.1\n", encoding="utf-8")
+    path.chmod(0o600)
+    assert judge_resolver(path) == ("/etc/resolv.conf is not readable for all", "sudo chmod a+r /etc/resolv.conf")
+
+
+def test_messages_of_the_previous_process() -> None:
+    """Messages that were logged before the last start began are not reported, also those of the same second."""
+    entries = [{"__MONOTONIC_TIMESTAMP": str(at)} for at in (1_500_000, 1_900_000)]
+    assert entries_since(entries, 1_800_000) == (entries[1],)
+    assert entries_since(entries, 0) == tuple(entries)
+
+
+class Host(Snapshot):
+    """A host with systemd, whose service is active since some seconds, with these variables and files."""
+
+    dotenv: Any = None
+    environment: Any = None
+    is_active: Any = True
+    service: Any = None
+
+    def __init__(self, root: Path, env: str = "", *, started: float = 60, **service: str) -> None:
+        super().__init__(Layout(root=root))
+        self.dotenv = parse_dotenv(env, ".env")
+        self.environment = self.dotenv.values
+        began = (time.clock_gettime(time.CLOCK_MONOTONIC) - started) * 1e6
+        self.service = {
+            "LoadState": "loaded",
+            "ActiveState": "active",
+            "InactiveExitTimestampMonotonic": str(int(began)),
+            **service,
+        }
+
+
+def test_changed_ca_file(tmp_path: Path) -> None:
+    """A CA file that was changed after the service has read it is named if certificates are not trusted."""
+    (tmp_path / "ca.pem").write_text("", encoding="utf-8")
+    env = "SSL_CERT_FILE=/ca.pem\n"
+    assert changed_ca_file(Host(tmp_path, env)) == "/ca.pem (SSL_CERT_FILE) was changed after the service read it"
+    assert changed_ca_file(Host(tmp_path, env, started=-60)) == ""
+    assert changed_ca_file(Host(tmp_path, "SSL_CERT_FILE=/none.pem\n")) == ""
+    assert changed_ca_file(Host(tmp_path)) == ""
+
+
+def test_all_lines_of_another_command_are_to_be_removed(tmp_path: Path) -> None:
+    """The remedy for another command names each of its lines: an empty ExecStart= alone is an error."""
+    path = "/etc/systemd/system/litellm.service.d/override.conf"
+    file = tmp_path / path.lstrip("/")
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "[Service]\nExecStart=\nNice=1\nExecStart=/bin/typo -m litellm_systemd.runtime\n", encoding="utf-8"
+    )
+    host = Host(tmp_path, ExecStart="{ path=/bin/typo ; argv[]=/bin/typo -m x }", DropInPaths=path)
+    (found,) = (each for each in detect_unit_overridden.detect(host) if isinstance(each, Finding))
+    assert found.evidence == f"{path}:4: ExecStart=/bin/typo -m litellm_systemd.runtime"
+    assert found.remedy.startswith(f"Remove the lines {path}:2 and {path}:4, then: ")
 
 
 def test_changed_variables(tmp_path: Path) -> None:

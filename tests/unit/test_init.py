@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.aws.sources import read_profile
+from litellm_systemd.aws.sources import read_profile, read_service_profile
 from litellm_systemd.command import interruptible
 from litellm_systemd.commands.init import fill_example, find_invoker, init
 from litellm_systemd.env.settings import build_settings, read_dotenv
@@ -147,6 +147,16 @@ def test_no_aws_folder(tmp_path: Path) -> None:
     """Without ~/.aws, the error has the path of the missing file."""
     with pytest.raises(MissingError, match=r"there is no profile cline in .*\.aws/credentials"):
         read_profile("cline", tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_missing_file_in_a_folder_of_another_user(tmp_path: Path) -> None:
+    """The service's own folder, without files of profiles, does not keep root from reading the file that it names."""
+    home, file = tmp_path / "home", tmp_path / "profiles"
+    (home / ".aws").mkdir(parents=True)
+    os.chown(home, 4321, 4321)
+    file.write_text("[work]\naws_access_key_id = AKIA\naws_secret_access_key = s\n", encoding="utf-8")
+    assert read_service_profile("work", {"AWS_SHARED_CREDENTIALS_FILE": str(file)}, home).access_key == "AKIA"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as under sudo")

@@ -220,6 +220,19 @@ DENIED = 'LiteLLM Proxy: litellm.PermissionDeniedError: BedrockException - {"Mes
 REDIS = "LiteLLM: Error occurred in async batch get cache: Error 111 connecting to 127.0.0.1:9. Connection refused."
 
 
+def test_a_process_that_systemd_has_forked_and_that_has_exited() -> None:
+    """A line of systemd's child is systemd's own, also if journald could no longer read its executable."""
+    line = entry("litellm.service: Failed at step USER spawning /opt/x/python: No such process") | {
+        "SYSLOG_IDENTIFIER": "(python)"
+    }
+    systemd = line | {"_EXE": "/usr/lib/systemd/systemd", "_PID": "8"}
+    (group,) = group_events(read_events((line, systemd)))
+    assert group.signature is not None
+    assert (group.signature.name, group.count) == ("cannot-execute", 2)
+    (own,) = read_events((line | {"_EXE": "/usr/bin/python3.11"},))
+    assert not own.from_systemd
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
@@ -234,6 +247,7 @@ REDIS = "LiteLLM: Error occurred in async batch get cache: Error 111 connecting 
             " [Name or service not known] (gaierror: [Errno -2] Name or service not known; model claude)",
             "upstream/unreachable",
         ),
+        ("LiteLLM Proxy: litellm.APIConnectionError: The config profile (wrok) could not be found", "aws/no-profile"),
         (
             "LiteLLM Proxy: litellm.InternalServerError: InternalServerError: OpenAIException - Connection error."
             " (ConnectionRefusedError: [Errno 111] Connect call failed ('127.0.0.1', 3128); model gpt)",

@@ -135,6 +135,21 @@ def test_added_file(layout: Layout) -> None:
     assert (found.added, found.is_damaged) == (("lib/mine.py",), False)
 
 
+def test_packages_that_pip_or_uv_changed() -> None:
+    """A package that was replaced or removed by hand is named with its versions before the files."""
+
+    def metadata(*packages: str) -> tuple[str, ...]:
+        return tuple(f"lib/python3.11/site-packages/{each}.dist-info/METADATA" for each in packages)
+
+    found = Verification(
+        missing=metadata("litellm-1.108.7", "h11-0.16.0"), added=metadata("litellm-1.106.2", "mine-1.0")
+    )
+    assert found.render().startswith(
+        "litellm 1.108.7 was replaced by 1.106.2; h11 0.16.0 is no longer installed; lib/python3.11/"
+    )
+    assert "replaced" not in Verification(missing=("lib/m.py",), added=metadata("mine-1.0")).render()
+
+
 def test_no_record(layout: Layout) -> None:
     """A release of an earlier version cannot be verified, which is no damage."""
     folder = layout.real(layout.release(NAME))

@@ -135,6 +135,8 @@ def _profiles(path: Path, *, headed: bool = False) -> dict[str, dict[str, Any]]:
     from botocore.configloader import build_profile_map, raw_config_parse
     from botocore.exceptions import ConfigNotFound, ConfigParseError
 
+    if not os.path.lexists(path):  # also in a folder of another user, where root reads nothing
+        return {}
     try:
         read_trusted(path)  # botocore ignores a file that can't be read
         found: dict[str, dict[str, Any]] = raw_config_parse(str(path))

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 from litellm_systemd.aws.client import (
     KeyOwner,
@@ -21,14 +22,21 @@ from litellm_systemd.aws.client import (
     whoami,
 )
 from litellm_systemd.aws.credentials import METADATA_ADDRESSES, Caller, callers, needs_metadata, uses_pair
-from litellm_systemd.aws.sources import DISABLED_HERE, DISABLED_VARIABLE, Credentials, observe_instance
+from litellm_systemd.aws.sources import (
+    DISABLED_HERE,
+    DISABLED_VARIABLE,
+    Credentials,
+    observe_instance,
+    read_service_profile,
+)
 from litellm_systemd.bedrock.models import ENOUGH_TOKENS, Quota, applies_to, has_quota, is_too_small
 from litellm_systemd.bedrock.refusals import find_refusal
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.aws import BEARER_VARIABLE, CREDENTIAL_VARIABLES, KEY_ID, PAIR, TOKEN
+from litellm_systemd.env.aws import BEARER_VARIABLE, CREDENTIAL_VARIABLES, KEY_ID, PAIR, PROFILE_NAME, TOKEN
+from litellm_systemd.env.aws import PROFILE as AWS_PROFILE
 from litellm_systemd.env.aws import ROLE as ROLE_NAME
-from litellm_systemd.errors import InputError, Unavailable
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config_types import Severity
 from litellm_systemd.gateway.models import build_served, end_findings
 from litellm_systemd.host.observe import is_booted
@@ -108,6 +116,39 @@ def _key_owner(snapshot: Snapshot) -> KeyOwner:
     return found
 
 
+PROFILE = Cause(
+    "aws-profile",
+    "The files of AWS profiles that the service reads do not have its profile: every call fails.",
+    "{edit}    # {found}",
+    requires=_CONFIGURED,
+)
+
+
+@detects(PROFILE)
+def detect_aws_profile(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a profile that does not exist. One without a key pair may name a role, which litellmctl cannot judge."""
+    reported = set()
+    for caller in find_callers(snapshot):
+        name = next((each for each in (PROFILE_NAME, AWS_PROFILE) if caller.environ.get(each)), "")
+        profile = caller.environ.get(name, "")
+        if not profile or profile in reported or caller.environ.get(BEARER_VARIABLE):
+            continue
+        reported.add(profile)
+        try:
+            read_service_profile(profile, caller.environ, Path(snapshot.layout.state))
+        except MissingError as error:
+            where, edit = snapshot.layout.config_link, f"sudoedit {snapshot.layout.config_link}"
+            if snapshot.environment.get(name) == profile:
+                where, edit = snapshot.dotenv.where(name), snapshot.edit_command(name)
+            remedy = f"{edit} && sudo litellmctl restart"
+            yield PROFILE.finding(f"{where}: {error.message}", edit=remedy, found=error.hint.partition(". ")[0])
+        except InputError:
+            continue
+        except PermissionDenied as error:
+            # Root must not read a file that the service can replace.
+            raise Unavailable(error.message) from None
+
+
 IDENTITY = Cause(
     "aws-identity",
     "AWS does not allow the service to assume its role (AWS_ROLE_NAME, or aws_role_name of a model): every call with"
@@ -115,6 +156,7 @@ IDENTITY = Cause(
     "aws iam get-role --role-name {name} --query Role.AssumeRolePolicyDocument    # must allow the identity named"
     " above and match AWS_EXTERNAL_ID; the identity needs sts:AssumeRole on {role}",
     requires=(*_CONFIGURED, *_NETWORK, "aws-role", "aws-key"),
+    skipped_if=("aws-profile",),
     caused_by=("host-clock",),
 )
 
@@ -185,7 +227,7 @@ ACCESS = Cause(
     "{remedy}",
     requires=(*_CONFIGURED, *_NETWORK, "aws-role"),
     # Without a route to STS, as in a subnet with only a Bedrock endpoint, the models can still be called.
-    skipped_if=("aws-key",),
+    skipped_if=("aws-key", "aws-profile"),
     caused_by=("aws-model-ended", "host-clock"),
 )
 

@@ -354,7 +354,8 @@ ENVIRONMENT_STALE = Cause(
     # Those that judge the environment of the next start: their remedy changes it, and ends with a restart.
     caused_by=(
         *("environment-syntax", "environment-unloadable", "environment-file", "environment-credentials"),
-        *("environment-secrets", "port-address", "network-proxy", "aws-key", "aws-role", "aws-identity"),
+        *("environment-secrets", "port-address", "network-proxy", "aws-key", "aws-profile", "aws-role"),
+        "aws-identity",
     ),
 )
 

@@ -13,6 +13,7 @@ import errno
 import json
 import re
 import socket
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,12 +25,12 @@ from litellm_systemd.aws import credentials
 from litellm_systemd.bedrock.models import default_endpoint
 from litellm_systemd.command import minimal_environment, run, runtime_argv
 from litellm_systemd.doctor.check_configuration import lint_findings, merge_items
-from litellm_systemd.doctor.check_unit import CORRECT_LINE, STARTUP_BLOCKERS, drop_ins
+from litellm_systemd.doctor.check_unit import CORRECT_LINE, EXIT_CODES, STARTUP_BLOCKERS, drop_ins
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env import variables
 from litellm_systemd.env.aws import ENDPOINT, STS_ENDPOINTS
-from litellm_systemd.errors import Unavailable
+from litellm_systemd.errors import CommandError, Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.models import build_served
 from litellm_systemd.host.effective import listen_addresses, read_unit_lines
@@ -274,7 +275,13 @@ def _from_inside(snapshot: Snapshot, urls: tuple[str, ...]) -> tuple[ConnectionR
     sources = (snapshot.service.get("FragmentPath", ""), *snapshot.service.get("DropInPaths", "").split())
     texts = (snapshot.layout.real(path).read_text(encoding="utf-8", errors="replace") for path in sources if path)
     python = f"{snapshot.layout.current}/bin/python"
-    return parse_results(run(sandbox_argv(texts, python, urls), timeout=_TIMEOUT * snapshot.patience).stdout)
+    try:
+        done = run(sandbox_argv(texts, python, urls), timeout=_TIMEOUT * snapshot.patience)
+    except CommandError as error:
+        # Without its arguments, which are each line of the sandbox.
+        reason = error.stderr.strip() or EXIT_CODES.get(error.returncode, "")
+        raise CommandError(("systemd-run",), error.returncode, reason) from None
+    return parse_results(done.stdout)
 
 
 def parse_results(text: str) -> tuple[ConnectionResult, ...]:
@@ -367,7 +374,10 @@ SANDBOX = Cause(
 )
 #: The start of the names of the settings of a unit that can block connections (systemd.exec(5)).
 _BLOCKING = ("IPAddress", "RestrictAddress", "RestrictNetwork", "PrivateNetwork", "NetworkNamespace", "SocketBind")
-_SEARCH = "systemctl cat litellm | grep -nE 'IPAddress|RestrictAddress|PrivateNetwork'    # one of them blocks it"
+_SEARCH = (
+    "sudo nft list ruleset; sudo iptables -S OUTPUT; ip rule    # find the rule for the user litellm (its number:"
+    " id -u litellm); or for its slice: systemctl show system.slice -p IPAddressDeny"
+)
 
 
 @detects(SANDBOX)
@@ -406,7 +416,7 @@ def detect_network_region(snapshot: Snapshot) -> Iterator[Finding]:
 DNS = Cause(
     "network-dns",
     "The host name of an AWS endpoint (Bedrock or STS) cannot be resolved: every call fails.",
-    "resolvectl query {host}    # or: getent ahosts {host}; the name servers are in /etc/resolv.conf" + _AGAIN,
+    "{remedy}",
     requires=(*_REQUIRES, "network-sandbox"),
     caused_by=("network-region",),
 )
@@ -414,8 +424,32 @@ DNS = Cause(
 
 @detects(DNS)
 def detect_network_dns(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect endpoints whose name is not resolved."""
-    yield from _failures(snapshot, DNS, "name")
+    """Detect endpoints whose name is not resolved, and say which servers should do it."""
+    yield from _failures(snapshot, DNS, "name", *judge_resolver(snapshot.layout.real("/etc/resolv.conf")))
+
+
+#: To look which server does not answer, and to name one; see resolv.conf(5).
+_QUERY = "resolvectl query {host}    # or: getent ahosts {host}; correct the name servers in /etc/resolv.conf"
+_WRITE = "echo nameserver ADDRESS | sudo tee /etc/resolv.conf    # the address of your name server"
+_RESOLVED = "sudo systemctl enable --now systemd-resolved    # or remove the link, and write: nameserver ADDRESS"
+
+
+def judge_resolver(path: Path) -> tuple[str, str]:
+    """What the file of name servers says, for a message, and the remedy, a template of `str.format`."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return "/etc/resolv.conf is missing", _WRITE
+        target = str(path.readlink())
+        remedy = _RESOLVED if "systemd/resolve" in target else f"sudo rm /etc/resolv.conf && {_WRITE}"
+        return f"/etc/resolv.conf is a link to {target}, which does not exist", remedy
+    except OSError as error:
+        return f"/etc/resolv.conf: {error.strerror}", f"ls -ld /etc/resolv.conf    # then: {_WRITE}"
+    if not path.stat().st_mode & stat.S_IROTH:
+        return "/etc/resolv.conf is not readable for all", "sudo chmod a+r /etc/resolv.conf"
+    servers = re.findall(r"^[ \t]*nameserver[ \t]+(\S+)", text, re.MULTILINE)
+    return (f"name servers: {', '.join(servers)}", _QUERY) if servers else ("/etc/resolv.conf has no server", _WRITE)
 
 
 PROXY = Cause(
@@ -469,8 +503,11 @@ def detect_network_certificate(snapshot: Snapshot) -> Iterator[Finding]:
 _NAMES_HOST = re.compile(r"(?<!NO)_PROXY$|ENDPOINT|URL", re.IGNORECASE)
 
 
-def _failures(snapshot: Snapshot, cause: Cause, stage: str) -> Iterator[Finding]:
-    """One finding for each error at a stage: endpoints of several regions usually fail with the same one."""
+def _failures(snapshot: Snapshot, cause: Cause, stage: str, more: str = "", remedy: str = "") -> Iterator[Finding]:
+    """One finding for each error at a stage: endpoints of several regions usually fail with the same one.
+
+    `more`: what else the evidence says. `remedy`: for a cause without one, a template for the `host`.
+    """
     results = _test_connections(snapshot)
     by_error: dict[str, dict[str, ConnectionResult]] = {}
     for result in results.service:
@@ -482,5 +519,6 @@ def _failures(snapshot: Snapshot, cause: Cause, stage: str) -> Iterator[Finding]
         named = (name for name, value in snapshot.environment.items() if first in value and _NAMES_HOST.search(name))
         name = next(named, "")
         origin = f"; {snapshot.dotenv.where(name)} sets {name}" if name else ""
-        evidence = f"{hosts}: {error} ({results.where}{origin})"
-        yield cause.finding(evidence, host=first, edit=snapshot.edit_command(name))
+        evidence = f"{hosts}: {error} ({results.where}{origin})" + (f"; {more}" if more else "")
+        filled = remedy.format(host=first) + _AGAIN
+        yield cause.finding(evidence, host=first, edit=snapshot.edit_command(name), remedy=filled)

@@ -30,8 +30,8 @@ def _versions(snapshot: Snapshot) -> tuple[str, ...]:
 
 DAMAGED = Cause(
     "release-damaged",
-    "Files of the release are missing, changed or not readable, as after a power failure or an error of the disk. A"
-    " running service degrades and cannot be restarted.",
+    "Files of the release are missing, changed or not readable, as after a power failure, an error of the disk, or an"
+    " install with pip or uv into its venv. A running service degrades, and may not start again.",
     "sudo litellmctl install --installed    # without a package index: add --bundle FILE",
     fix="restores the modes of the files, or builds the release again, and starts a service that failed",
 )

@@ -7,17 +7,20 @@ their findings are consequences if another check fails.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, SERVING_HTTPS
+from litellm_systemd.doctor.check_configuration import CA_VARIABLES
 from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS, control_socket, explain
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -255,7 +258,10 @@ _NETWORK = (
     *("network-sandbox", "network-dns", "network-proxy", "network-unreachable", "network-certificate"),
     "environment-credentials",
 )
-_CREDENTIALS = ("host-clock", "aws-role", "aws-key", "aws-identity", "aws-model-ended", "aws-model-refused")
+_CREDENTIALS = (
+    *("host-clock", "aws-role", "aws-key", "aws-profile", "aws-identity"),
+    *("aws-model-ended", "aws-model-refused"),
+)
 #: Seconds; older messages are not reported.
 _MAX_AGE = 86_400
 #: How often an unknown error must appear to be reported.
@@ -275,7 +281,21 @@ def _observe(snapshot: Snapshot) -> tuple[Group, ...]:
     journal = snapshot.systemctl.entries(since=since, priority="warning", timeout=snapshot.optional_timeout)
     if not journal.entries and not snapshot.is_root:
         raise PermissionDenied("only root and the group systemd-journal can read the journal")
-    return group_events(recent_events(read_events(journal.entries), time.time()))
+    entries = entries_since(journal.entries, _started_at(snapshot))
+    return group_events(recent_events(read_events(entries), time.time()))
+
+
+def _started_at(snapshot: Snapshot) -> int:
+    """When the last start began: microseconds of CLOCK_MONOTONIC; 0 if it is not known."""
+    return int(snapshot.service.get("InactiveExitTimestampMonotonic") or "0")
+
+
+def entries_since(entries: Iterable[Mapping[str, Any]], start: int) -> tuple[Mapping[str, Any], ...]:
+    """The journal entries of a start, by its microseconds of CLOCK_MONOTONIC.
+
+    The times that systemd prints have seconds. Within the first second are messages of the previous process.
+    """
+    return tuple(entry for entry in entries if int(entry.get("__MONOTONIC_TIMESTAMP", start)) >= start)
 
 
 def recent_events(events: tuple[LogEvent, ...], now: float) -> tuple[LogEvent, ...]:
@@ -300,9 +320,22 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
             continue  # the rejected calls are its cause
         if group.signature is not None:
             fails = group.signature.name in explains and _serves_badly(snapshot)
-            evidence = f"{group.signature.means} ({_times(group)}): {group.sample}"
+            evidence, remedy = f"{group.signature.means} ({_times(group)}): {group.sample}", group.signature.remedy
+            if group.signature.name == "untrusted" and (changed := changed_ca_file(snapshot)):
+                evidence, remedy = f"{changed}: {evidence}", "sudo litellmctl restart"
             outcome = Outcome.FAILED if fails else Outcome.WARNING
-            yield cause.finding(evidence, outcome=outcome, remedy=group.signature.remedy)
+            yield cause.finding(evidence, outcome=outcome, remedy=remedy)
+
+
+def changed_ca_file(snapshot: Snapshot) -> str:
+    """The CA file that was changed after the service read it, for a message; empty if none was."""
+    started = time.time() - time.monotonic() + _started_at(snapshot) / 1e6
+    for name in CA_VARIABLES if snapshot.is_active else ():
+        with contextlib.suppress(OSError):
+            path = snapshot.environment.get(name)
+            if path and snapshot.layout.real(path).stat().st_ctime > started:
+                return f"{path} ({name}) was changed after the service read it"
+    return ""
 
 
 def _serves_badly(snapshot: Snapshot) -> bool:

@@ -156,8 +156,9 @@ def _properties(snapshot: Snapshot, name: str) -> Mapping[str, str]:
 
 DISABLED = Cause(
     "unit-disabled",
-    "The service is running but will not start at the next boot.",
-    "sudo systemctl enable {unit}",
+    "A unit is disabled. Without litellm.service nothing starts at the next boot; without litellm.socket the port"
+    " opens only with the service.",
+    "sudo systemctl enable {units}",
     outcome=Outcome.WARNING,
     fix="enables the unit",
     requires=(*_INSTALLED, "unit-masked"),
@@ -171,10 +172,13 @@ def detect_unit_disabled(snapshot: Snapshot) -> Iterator[Finding]:
     units = [snapshot.unit(name) for name in UNITS]
     if not any(unit.is_enabled or unit.is_active for unit in units):
         return
-    for unit in units:
-        if unit.load == "loaded" and not unit.is_enabled:
-            evidence = f"{unit.name}: UnitFileState={unit.enabled}"
-            yield DISABLED.finding(evidence, actions=(Action(Verb.ENABLE, unit.name),), unit=unit.name)
+    disabled = [unit for unit in units if unit.load == "loaded" and not unit.is_enabled]
+    if disabled:
+        evidence = ", ".join(
+            f"{unit.name}: UnitFileState={unit.enabled}, ActiveState={unit.active}" for unit in disabled
+        )
+        actions = tuple(Action(Verb.ENABLE, unit.name) for unit in disabled)
+        yield DISABLED.finding(evidence, actions=actions, units=" ".join(unit.name for unit in disabled))
 
 
 STANDBY = Cause(
@@ -276,13 +280,21 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
         if value not in found and name not in reported:
             reported.add(name)
             where = find_line(snapshot.layout, snapshot.service, name)
-            remedy = f"Remove the line {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart"
+            lines = [each for each in read_unit_lines(snapshot.layout, snapshot.service) if each.name == name]
+            # An empty ExecStart=, which resets the list, must go with the others.
+            of_file = [each.where for each in lines if each.path == lines[-1].path] or [where]
+            noun = "line" if len(of_file) == 1 else "lines"
+            remedy = (
+                f"Remove the {noun} {' and '.join(of_file)}, then: sudo systemctl daemon-reload && sudo litellmctl"
+                " restart"
+            )
             if where.startswith(f"{snapshot.layout.service}:"):
                 remedy = "sudo litellmctl install --installed --take-ours    # restores the unit, and keeps a copy"
             # With another type the service is active long before it can answer.
             is_early = name == "Type" and snapshot.is_active and not control_socket(snapshot).exists()
             final = Outcome.FAILED if is_early else outcome
-            yield OVERRIDDEN.finding(f"{where}: {name}={found[:80]}", outcome=final, remedy=remedy)
+            assignment = lines[-1].assignment if lines else f"{name}={found[:80]}"
+            yield OVERRIDDEN.finding(f"{where}: {assignment}", outcome=final, remedy=remedy)
 
 
 def control_socket(snapshot: Snapshot) -> Path:
@@ -329,7 +341,7 @@ _STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"
 _MAX_AGE = 86_400
 
 #: Meaning of exit codes: of the service (sysexits.h) and of systemd (systemd.exec(5), "Process exit codes").
-_CODES = {
+EXIT_CODES = {
     int(ExitCode.CONFIG): "the configuration or the environment has an error",
     int(ExitCode.UNAVAILABLE): "the port is not available",
     int(ExitCode.TEMPORARY): "no worker became ready",
@@ -363,7 +375,7 @@ class ServiceExit:
 
     def __str__(self) -> str:
         if self.result == "exit-code":
-            return f"exit code {self.status}" + (f" ({_CODES[self.status]})" if self.status in _CODES else "")
+            return f"exit code {self.status}" + (f" ({EXIT_CODES[self.status]})" if self.status in EXIT_CODES else "")
         if self.result in ("signal", "core-dump", "watchdog", "oom-kill") and self.status in _SIGNALS:
             return f"Result={self.result}, {_SIGNALS[self.status]}"
         more = f" ({_RESULTS[self.result]})" if self.result in _RESULTS else ""

@@ -160,11 +160,21 @@ def _line(entry: Mapping[str, Any]) -> LogEvent:
         _priority(entry.get("PRIORITY")),
         pid,
         text,
-        # Also a process that systemd has forked, before it runs the program of the unit.
-        from_systemd=pid == "1" or str(entry.get("_EXE", "")).endswith(("/systemd", "/systemd-executor")),
+        from_systemd=pid == "1" or _is_forked_by_systemd(entry),
         call=call,
         count=int(more[1]) if more else 1,
     )
+
+
+def _is_forked_by_systemd(entry: Mapping[str, Any]) -> bool:
+    """Whether a process logged it that systemd has forked, before it runs the program of the unit.
+
+    journald does not know the _EXE of a process that has exited already. systemd names it after the program, as
+    `(python)`.
+    """
+    if program := entry.get("_EXE"):
+        return str(program).endswith(("/systemd", "/systemd-executor"))
+    return re.fullmatch(r"\([^()]+\)", str(entry.get("SYSLOG_IDENTIFIER", ""))) is not None
 
 
 def _priority(value: Any) -> int:

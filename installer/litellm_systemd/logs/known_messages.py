@@ -401,7 +401,8 @@ _SYSTEMD = (
     Signature(
         "cannot-execute",
         "systemd",
-        r"Failed at step \w+ spawning|Failed to set up .{0,200}namespac",
+        r"Failed at step \w+ spawning|Failed to set up .{0,200}namespac"
+        r"|Failed to determine (?:user|group|supplementary groups)",
         "systemd could not set up the sandbox or run the Python of the release",
         "find the cause: sudo litellmctl doctor",
         min_count=0,
@@ -440,6 +441,14 @@ _SYSTEMD = (
         min_count=0,
     ),
     Signature(
+        "unit-refused",
+        "systemd",
+        r"\.service: .{1,200} Refusing\.$",
+        "systemd does not load the unit because of one of its settings",
+        "find the line: sudo litellmctl doctor",
+        min_count=0,
+    ),
+    Signature(
         "unit-line-ignored",
         "systemd",
         r"(?:Unknown key(?: name)?|Unknown lvalue|Failed to parse|Invalid).{0,200}ignoring",
@@ -456,6 +465,14 @@ _AWS = (
         r"Bedrock denied bedrock:InvokeModelWithResponseStream",
         "The credentials may not stream, so LiteLLM sent a request again without streaming",
         "allow bedrock:InvokeModelWithResponseStream; to print the policy: litellmctl iam-policy",
+    ),
+    Signature(
+        "no-profile",
+        "aws",
+        r"The config profile \(.{1,200}\) could not be found",
+        "The service cannot find the AWS profile in the files of profiles that it reads",
+        "correct AWS_PROFILE, or the file that AWS_SHARED_CREDENTIALS_FILE or AWS_CONFIG_FILE names; to check it:"
+        " sudo litellmctl doctor",
     ),
     *(
         Signature(

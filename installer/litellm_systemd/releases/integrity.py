@@ -11,6 +11,7 @@ from __future__ import annotations
 import calendar
 import hashlib
 import os
+import re
 import stat
 import sys
 import time
@@ -55,15 +56,37 @@ class Verification:
         """Whether a file differs in a way that can keep the service from working."""
         return bool(self.missing or self.changed or self.unreadable)
 
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Packages that another program than the build, such as pip or uv, has changed or removed, in words."""
+        gone, new = (dict(filter(None, map(_package_of, names))) for names in (self.missing, self.added))
+        return tuple(
+            f"{name} {version} " + (f"was replaced by {new[name]}" if name in new else "is no longer installed")
+            for name, version in gone.items()
+        )
+
     def render(self) -> str:
         """The damage in one line, with the first file of each kind; empty if there is none."""
+        packages = self.replaced[:_MAX_PACKAGES]
         kinds = ((self.missing, "missing"), (self.changed, "changed"), (self.unreadable, "not readable for litellm"))
-        return "; ".join(
+        files = (
             f"{'its folder' if names[0] == './' else names[0]} is {kind}"
             + (f" (and {render_count(len(names) - 1, 'more file')})" if names[1:] else "")
             for names, kind in kinds
             if names
         )
+        return "; ".join((*packages, *files))
+
+
+#: The file of each installed package that names its version (PEP 376); packages that are named in a message.
+_METADATA = re.compile(r".*site-packages/(?P<name>[^/-]+)-(?P<version>[^/-]+)\.dist-info/METADATA")
+_MAX_PACKAGES = 3
+
+
+def _package_of(name: str) -> tuple[str, str] | None:
+    """Name and version of a package by the path of its METADATA; None for another file."""
+    found = _METADATA.fullmatch(name)
+    return (found["name"], found["version"]) if found else None
 
 
 def write_record(folder: Path) -> str:
