@@ -327,7 +327,13 @@ BROKEN = {
         f"{DROP_INS}/mine.conf:2: InaccessiblePaths=/etc/litellm: ",
         f"{NO_DROP_IN}; {START}",
     ),
-    "unit without a command": BrokenHost(drop_in("ExecStart="), "unit-bad", "bad-setting", NO_DROP_IN),
+    # A restart is refused, and leaves no standby that systemd cannot load.
+    "unit without a command": BrokenHost(
+        drop_in("ExecStart=") + "; ! litellmctl restart",
+        "unit-bad",
+        "bad-setting",
+        f"test ! -e /run/systemd/system/litellm-standby.service.d || exit 1; {NO_DROP_IN}",
+    ),
     "two commands": BrokenHost(
         drop_in("ExecStart=/usr/bin/sleep 1000"), "unit-bad", "mine.conf:2: litellm.service: ", NO_DROP_IN
     ),

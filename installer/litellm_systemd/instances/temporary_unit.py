@@ -189,6 +189,10 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
     try:
         systemctl.start(contract.STANDBY)
     except InstallerError as error:
+        if systemctl.unit_state(contract.STANDBY).active in ("inactive", "failed"):
+            # A unit that systemd cannot load has run no ExecStopPost=, and systemd would complain at each reload.
+            remove_standby(layout)
+            systemctl.daemon_reload()
         raise _with_state(error, systemctl, contract.SERVICE, "was not changed and continues to serve") from None
 
 
