@@ -17,7 +17,7 @@ def test_missing_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """A release without Prisma's client or engine is one error that names the part and the command to install it."""
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "prisma", raising=False)
-    with pytest.raises(InputError, match="no Prisma's client$") as error:
+    with pytest.raises(InputError, match=r"no Prisma's client$") as error:
         database.check_parts({}, tmp_path)
     assert error.value.hint.endswith("sudo litellmctl install")
     package = tmp_path / "prisma"
@@ -34,7 +34,7 @@ def test_missing_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @given(st.integers(1, 5000), st.integers(1, 200))
 def test_pools_fit_into_the_database(usable: int, workers: int) -> None:
-    """The connections of all engines together are fewer than the database accepts, unless there are too many workers."""
+    """The connections of all engines fit into the database, unless there are too many workers."""
     size = database.pool_size(usable, workers)
     assert 1 <= size <= 10
     assert size == 1 or size * database.most_engines(workers) <= usable - 10
