@@ -34,7 +34,7 @@ def test_missing_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @given(st.integers(1, 5000), st.integers(1, 200))
 def test_pools_fit_into_the_database(usable: int, workers: int) -> None:
-    """The connections of all engines fit into the database, unless there are too many workers."""
+    """All engines together have fewer connections than the database accepts, unless there are too many workers."""
     size = database.pool_size(usable, workers)
     assert 1 <= size <= 10
     assert size == 1 or size * database.most_engines(workers) <= usable - 10

@@ -24,7 +24,7 @@ class Heartbeat:
 
     `memory` is the resident memory in MiB, shared pages included; 0 if unknown. `unhealthy` is the number of seconds
     since the worker last passed its own health check. `lag` is the number of seconds by which its last timer was
-    late.
+    late. `database` is why the worker cannot use the database, empty if it can or if there is none.
     """
 
     serving: bool
@@ -34,6 +34,7 @@ class Heartbeat:
     memory: int = 0
     unhealthy: float = 0.0
     lag: float = 0.0
+    database: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.blocks import BlockLog
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
+from litellm_systemd.runtime.master.database_log import DatabaseLog
 from litellm_systemd.runtime.master.event_loop import EventLoop
 from litellm_systemd.runtime.master.failure_log import FailureLog
 from litellm_systemd.runtime.master.gauges import build_constants, build_gauges, list_processes
@@ -98,6 +99,7 @@ class Master:
         self.refusals = RefusalLog(journal.notice, journal.warning)
         self.blocks = BlockLog(journal.error, journal.warning)
         self._failures = FailureLog(journal.line)
+        self.database = DatabaseLog(journal.error, journal.notice)
         self._last_number = 0
         self._start_deadline = started_at + options.start_timeout
         self._pauses = PauseDetector(time.monotonic())
@@ -391,6 +393,8 @@ class Master:
         self.refusals.tick(now)
         self._excuse_pause(now)
         self._failures.tick(now)
+        if not self.stopping:
+            self.database.update((worker.heartbeat.database for worker in self.workers), now)
         for worker in self.workers:
             if block := worker.enforce_limits(now, self.options.start_timeout, self.options.hang_limit):
                 self._journal.warning(f"{block}. Its other requests waited")

@@ -13,7 +13,7 @@ from litellm_systemd.env.tls import Tls
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
 from litellm_systemd.runtime.master.control import ReloadResult, Reloads
 from litellm_systemd.runtime.master.worker_pool import Generation, Phase, Recycling, WorkerHandle
-from litellm_systemd.runtime.options import Options
+from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.systemd.port import render_listener, render_listeners
 
 
@@ -29,6 +29,12 @@ class BlockCounter(Protocol):
 
     def build(self, now: float) -> list[dict[str, Any]]:
         """The code whose last block was within the last hour."""
+
+
+class DatabaseStatus(Protocol):
+    """What is known of the database."""
+
+    cause: str
 
 
 class MetricsStatus(Protocol):
@@ -66,6 +72,10 @@ class MasterState(Protocol):
         """What has blocked workers."""
 
     @property
+    def database(self) -> DatabaseStatus:
+        """Whether the database can be used."""
+
+    @property
     def generations(self) -> list[Generation]:
         """All generations that have workers, the newest first."""
 
@@ -85,6 +95,8 @@ def render_status(master: MasterState) -> str:
     parts = [_render_serving(master, master.current)]
     if master.options.mock_testing and master.options.trial_socket is None:
         parts.append(f"{ALLOW_MOCK_TESTING.name} is on: every client can make models fail")
+    if master.database.cause:
+        parts.append(f"the database cannot be used: {master.database.cause}")
     if master.candidate is not None:
         parts.append(f"reloading: starting {render_count(master.options.workers, 'worker')}")
     elif master.reloads.last is not None and master.reloads.last.error:
@@ -136,9 +148,17 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "last_reload": _build_reload(master.reloads.last),
         "guesses": master.refusals.build_guesses(now),
         "blocks": master.blocks.build(now),
+        "database": _build_database(configuration, master.database.cause),
         "metrics": None if master.metrics is None else master.metrics.build_status(),
         "retired_keys": [each.until for each in _accepted_keys(master)],
     }
+
+
+def _build_database(configuration: Configuration | None, cause: str) -> dict[str, Any] | None:
+    """None without a database."""
+    if configuration is None or not configuration.has_database:
+        return None
+    return {"usable": not cause, "cause": cause}
 
 
 def _accepted_keys(master: MasterState) -> list[RetiredKey]:

@@ -1,5 +1,5 @@
-"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes`, `_database`, `_fixes`, `_metrics`
-and `_telemetry` use LiteLLM's modules.
+"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes`, `_database`, `_outages`, `_fixes`,
+`_metrics` and `_telemetry` use LiteLLM's modules.
 
 It imports them by name at run time, because the import takes seconds and only a serving process needs it.
 
@@ -28,7 +28,13 @@ from typing import Any, ForwardRef
 from litellm_systemd.contract import OFFLINE_VARIABLES
 from litellm_systemd.env.variables import API_DOCS, CORS_ORIGINS, is_on
 from litellm_systemd.gateway.python_files import module_file
-from litellm_systemd.runtime.worker import litellm_database, litellm_fixes, litellm_metrics, litellm_telemetry
+from litellm_systemd.runtime.worker import (
+    litellm_database,
+    litellm_fixes,
+    litellm_metrics,
+    litellm_outages,
+    litellm_telemetry,
+)
 
 _UTILS = "fastapi.dependencies.utils"
 _FIELDS = "fastapi._compat.v2"
@@ -207,6 +213,7 @@ def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> str:
     use_frozen_credentials()
     litellm_fixes.apply()
     litellm_database.apply()
+    litellm_outages.apply()
     litellm_telemetry.apply(application(), environ)
     failure = ""
     if metrics:

@@ -82,6 +82,8 @@ def prepare(environ: MutableMapping[str, str]) -> None:
     environ.setdefault(_ENGINE, engine_path())
     # Migrations are a step of the install, and Prisma's own program for them is not in a release.
     environ["DISABLE_SCHEMA_UPDATE"] = "true"
+    # It would stop the start during an outage. Connecting is a check too.
+    environ.setdefault("DISABLE_PRISMA_HEALTH_CHECK_ON_STARTUP", "true")
     if importlib.util.find_spec("prisma") is not None:
         sys.modules.setdefault(_TYPES, _Types(_TYPES))
 
@@ -143,6 +145,8 @@ def _end_engines_with_their_worker() -> None:
             if os.getppid() != worker:  # it has exited before
                 os._exit(1)
 
+        # Its log, which repeats the errors in its responses. It writes to standard error why it cannot start.
+        options["stdout"] = subprocess.DEVNULL
         return subprocess.Popen(arguments, preexec_fn=prepare_child, **options)
 
     module.subprocess = types.SimpleNamespace(Popen=popen, TimeoutExpired=subprocess.TimeoutExpired)

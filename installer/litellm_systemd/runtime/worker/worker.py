@@ -45,7 +45,7 @@ from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, su
 from litellm_systemd.runtime.metrics.counting import Counters
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.secret_store import get_secrets
-from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter
+from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter, litellm_outages
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
 from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.draining_server import Server, build_config
@@ -57,6 +57,8 @@ from litellm_systemd.runtime.worker.load_errors import render_cause
 ORPHAN_DRAIN_TIMEOUT = 5.0
 #: Seconds that the exit handlers of libraries get after the drain.
 EXIT_HANDLERS_LIMIT = 2.0
+#: Characters of the reason why the database cannot be used.
+_MAX_CAUSE = 300
 #: Seconds between two health checks before the worker is ready.
 _START_INTERVAL = 0.02
 
@@ -91,8 +93,9 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
     refusals = RefusalCounter(job.counters)
     reporting = replace(
         journal,
-        report=lambda failure: channel.send(
-            FailureReport(failure.priority, failure.kind, failure.text, failure.call)
+        report=lambda failure: (
+            litellm_outages.explains(failure.text)
+            or channel.send(FailureReport(failure.priority, failure.kind, failure.text, failure.call))
         ),
         is_model=litellm_adapter.is_model_group,
     )
@@ -295,7 +298,7 @@ class _Worker:
         """
         while not self._server.started:
             await asyncio.sleep(_START_INTERVAL)
-        while await self._check(draining_server.READINESS) != 200:
+        while not self._is_ready(await self._check(draining_server.READINESS)):
             await asyncio.sleep(_START_INTERVAL)
         checks = asyncio.get_running_loop().create_task(self._check_liveness())
         try:
@@ -309,6 +312,11 @@ class _Worker:
                 self._healthy_at += self._lag
         finally:
             checks.cancel()
+
+    @staticmethod
+    def _is_ready(status: int | None) -> bool:
+        # LiteLLM answers 503 as well while the database is down. A worker serves what needs no database.
+        return status == 200 or (status == 503 and bool(litellm_outages.cause()))
 
     async def _check_liveness(self) -> None:
         while True:
@@ -350,6 +358,7 @@ class _Worker:
                 _resident_memory(),
                 unhealthy,
                 round(self._lag, 4),
+                litellm_outages.cause()[:_MAX_CAUSE],
             )
         )
 

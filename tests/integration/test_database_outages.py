@@ -1,0 +1,57 @@
+"""The runtime while its database is down: at the start, later, and afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.database import Cluster, Database
+from tests.integration.runtime_service import CONFIG, KEY, Service, wait_for
+from tests.integration.test_database import chat, post
+
+_CACHED = CONFIG % "hello" + "  user_api_key_cache_ttl: 600\n"
+
+
+def create_key(service: Service) -> str:
+    """Create a key as soon as the database can be used, and use it so often that each worker knows it."""
+
+    def create() -> str:
+        status, made = post(service, "/key/generate", KEY, {})
+        return str(made["key"]) if status == 200 else ""
+
+    key: str = wait_for("a key", create)
+    assert {chat(service, key, "demo") for _ in range(12)} == {200}
+    return key
+
+
+def is_usable(service: Service) -> bool:
+    return bool(service.query("status")["database"]["usable"])
+
+
+def test_outages(tmp_path: Path, cluster: Cluster, database: Database) -> None:
+    """A database that is down stops no start, reload or known key, is one error, and is used again by itself."""
+    with Service(tmp_path, _CACHED, **database.variables()) as service:
+        with cluster.stopped():
+            service.await_ready()
+            workers = service.workers()
+            assert "the database cannot be used: " in service.query("status")["status"]
+            assert chat(service, KEY, "demo") == 200
+            assert chat(service, "sk-of-nobody", "demo") == 503
+        key = create_key(service)
+        wait_for("the database", lambda: is_usable(service))
+
+        with cluster.stopped():
+            wait_for("the outage", lambda: not is_usable(service))
+            assert {chat(service, each, "demo") for each in (key, KEY) * 6} == {200}
+            assert chat(service, "sk-of-nobody", "demo") == 503
+            assert service.workers() == workers
+            assert service.reload().returncode == 0
+            assert chat(service, KEY, "demo") == 200
+        create_key(service)
+        wait_for("the database", lambda: is_usable(service))
+        assert service.stop() == 0
+    lines = service.log().splitlines()
+    errors = [line for line in lines if line.startswith("<3>")]
+    assert len([line for line in errors if "the database cannot be used: " in line]) == 2
+    # What LiteLLM logs before the outage is noticed.
+    assert len(errors) <= 6, errors
+    assert len([line for line in lines if "the database can be used again, after " in line]) == 2
