@@ -77,9 +77,40 @@ def test_healthy_start(service: Service, database: Database) -> None:
     key = create_key(service, models=["demo"])
     for _ in range(8):
         assert call(service, "/v1/chat/completions", {"model": "demo", "messages": []}, key)[0] == 200
-    assert [line for line in service.log().splitlines() if "WARNING" in line or "ERROR" in line] == []
+    assert [line for line in service.log().splitlines() if line.startswith(("<3>", "<4>"))] == []
     connections = database.execute("select count(*) from pg_stat_activity where usename = 'litellm'")
     assert 0 < connections[0][0] <= 20
+
+
+def test_keys_that_cannot_be_right(service: Service) -> None:
+    """What cannot be a virtual key is refused at once, and an unknown key without a second query of the database."""
+
+    def refusal(key: str) -> str:
+        status, found = call(service, "/v1/chat/completions", {"model": "demo", "messages": []}, key)
+        assert status == 401
+        return str(found["error"]["message"])
+
+    for impossible in ("not-a-key", "sk-" + 600 * "a"):
+        assert "The keys of this gateway begin with sk-" in refusal(impossible)
+    unknown = "sk-unknown-0123456789"
+    assert "This gateway does not have it" not in refusal(unknown)
+    wait_for("a repeated refusal", lambda: "This gateway does not have it" in refusal(unknown))
+    key = create_key(service)
+    assert call(service, "/v1/chat/completions", {"model": "demo", "messages": []}, key)[0] == 200
+
+
+def get(service: Service, path: str) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", service.port, timeout=DEADLINE)
+    connection.request("GET", path)
+    with connection.getresponse() as response:
+        return response.status, response.read().decode()
+
+
+def test_admin_ui_without_a_login(service: Service) -> None:
+    """Without UI_USERNAME and UI_PASSWORD the Admin UI and its sign-in are off, and say what turns them on."""
+    for path in ("/ui", "/ui/login", "/sso/key/generate", "/v2/login"):
+        status, text = get(service, path)
+        assert (status, "UI_USERNAME and UI_PASSWORD in .env turn it on" in text) == (404, True)
 
 
 def test_memory_of_engines(service: Service) -> None:

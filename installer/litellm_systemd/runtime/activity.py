@@ -6,7 +6,7 @@ code holds the GIL, so that no Python code of the worker runs:
 - Each step of a request's tasks starts by writing the request into shared memory. While many requests keep the loop
   busy this changes, and while one request blocks the loop it does not.
 - On `STACK_SIGNAL` faulthandler writes the stack of the main thread into the file, from a signal handler in C. On a
-  fatal signal it writes the stacks of all threads. On standard error they would mix with the lines of other processes.
+  fatal signal it writes the stacks of all threads. On standard error other processes' lines would mix with them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Activity:
         return tuple(Frame(path, int(line), function) for path, line, function in _FRAME.findall(text))
 
     def read_dump(self) -> str:
-        """The stacks of all threads of a worker that a fatal signal has ended, without empty lines. Empty otherwise."""
+        """The stacks of all threads of a worker that a fatal signal has ended, without empty lines; else empty."""
         _, begin, dump = self._read(_MAX_DUMP).partition(_DUMP)
         return begin + "\n".join(line for line in dump.splitlines() if line)
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,28 @@ from litellm_systemd.runtime.failures import IS_EXPECTED
 from litellm_systemd.runtime.http.errors import ApiError, build_response
 from litellm_systemd.runtime.http.guessing import Guesses
 from litellm_systemd.runtime.http.refuse import LOCAL, Application, Reason, RefusalCounter, refuse
+from litellm_systemd.runtime.http.unknown_keys import UnknownKeys
 
 #: The key in the `state` of an ASGI scope for whether the request has the right key. It is missing if LiteLLM
 #: decides.
 HAS_RIGHT_KEY = "litellm_systemd.has_right_key"
+#: The hash of a key that may be one of LiteLLM's virtual keys.
+VIRTUAL_KEY = "litellm_systemd.virtual_key"
 #: The same for whether the request is refused: its connection may be closed before the client gets the refusal.
 IS_REFUSED = "litellm_systemd.is_refused"
 #: Seconds to close the connection of a refused WebSocket.
 _CLOSE_TIMEOUT = 1.0
+
+
+@dataclass(slots=True)
+class KeyLookup:
+    """Whether LiteLLM has looked for the key of a request in its database and has not found it."""
+
+    is_unknown: bool = False
+
+
+#: That of the request that runs now. A task that LiteLLM starts for it inherits the same object.
+LOOKUP: ContextVar[KeyLookup] = ContextVar("litellm_systemd_lookup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,8 @@ class Refusal:
 class AuthenticationGate:
     """Passes requests to `application`, except those for which `find_refusal` returns a refusal.
 
+    A virtual key that LiteLLM refuses is added to `unknown`, and counts as a guess like any wrong key.
+
     `wrap` adds what LiteLLM adds to each of its responses, such as the CORS headers without which a browser hides the
     response from its page. `body_limit` is the number of bytes of a refused body that are received and dropped, 0 for
     all of it.
@@ -51,8 +68,10 @@ class AuthenticationGate:
         counter: RefusalCounter,
         wrap: Callable[[Application], Application] = lambda application: application,
         body_limit: int = 0,
+        unknown: UnknownKeys | None = None,
     ) -> None:
         self._application = application
+        self._unknown = unknown or UnknownKeys()
         self._find_refusal = find_refusal
         self._counter = counter
         self._guesses = Guesses()
@@ -64,6 +83,9 @@ class AuthenticationGate:
         is_request = scope["type"] in ("http", "websocket")
         refusal = await self._find_refusal(scope) if is_request else None
         if refusal is None:
+            key = scope.get("state", {}).pop(VIRTUAL_KEY, None)
+            if key is not None:
+                send = self._watching(scope, send, key)
             await self._application(scope, receive, send)
             return
 
@@ -84,6 +106,24 @@ class AuthenticationGate:
             await _refuse(scope, receive, send, refusal, self._body_limit, close=close)
 
         await self._wrap(answer)(scope, receive, send)
+
+    def _watching(self, scope: Any, send: Any, key: int) -> Any:
+        """`send`, which delays LiteLLM's refusal of an unknown key if the client guesses."""
+        lookup = KeyLookup()
+        LOOKUP.set(lookup)
+
+        async def send_watched(message: Any) -> None:
+            # A provider may answer 401 as well.
+            if message["type"] == "http.response.start" and message["status"] == 401 and lookup.is_unknown:
+                self._unknown.add(key, time.monotonic())
+                client = scope["client"]
+                delay = self._guesses.count(client[0] if client else LOCAL, key, time.monotonic())
+                self._counter.add(client, Reason.GUESS if delay else Reason.WRONG_KEY)
+                if delay:
+                    await self._guesses.delay(delay)
+            await send(message)
+
+        return send_watched
 
 
 async def _refuse(scope: Any, receive: Any, send: Any, refusal: Refusal, body_limit: int, *, close: bool) -> None:

@@ -3,8 +3,9 @@
 LiteLLM decides in `user_api_key_auth` (litellm/proxy/auth/user_api_key_auth.py), after it has read the body. If the
 master key is the only credential, a request has it or not: this module looks where LiteLLM looks, with LiteLLM's own
 functions and settings as they are at that moment. A request without it reaches no route of LiteLLM, except the public
-ones (litellm_routes.py). In every other case, and after any error, LiteLLM decides. A request that passes here is
-authenticated by LiteLLM as without this module.
+ones (litellm_routes.py). With a database, a request whose key cannot be a virtual key reaches none either, and one
+with a key that LiteLLM has just refused. In every other case, and after any error, LiteLLM decides. A request that
+passes here is authenticated by LiteLLM as without this module.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ import importlib
 import inspect
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from litellm_systemd.runtime.failures import IS_EXPECTED
-from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, Refusal
+from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY, LOOKUP, VIRTUAL_KEY, Refusal
 from litellm_systemd.runtime.http.expected_refusals import has_refusal_code, is_expected_refusal
 from litellm_systemd.runtime.http.refuse import Application
+from litellm_systemd.runtime.http.unknown_keys import UnknownKeys
 
 _LOGGER = logging.getLogger(__name__)
 _SERVER = "litellm.proxy.proxy_server"
 _AUTHENTICATION = "litellm.proxy.auth.user_api_key_auth"
+_RESOLVERS = "litellm.proxy.auth.resolvers.exceptions"
 _ENCRYPTION = "litellm.proxy.common_utils.encrypt_decrypt_utils"
 #: Settings with which LiteLLM accepts other credentials, or a request whose key it cannot look up.
 _OTHER_CREDENTIALS = (
@@ -38,6 +42,8 @@ _OTHER_CREDENTIALS = (
     "custom_auth",
     "database_url",
 )
+#: Those of them that concern the database alone.
+_OF_DATABASE = ("allow_requests_on_db_unavailable", "database_url")
 #: With SERVER_ROOT_PATHS it changes the path per request.
 _ROOT_PATHS = "PerRequestRootPathMiddleware"
 #: LiteLLM adds their headers to each response.
@@ -49,6 +55,11 @@ _BEARER = "Bearer "
 _GEMINI, _LANGFUSE, _REALTIME_CALLS = "/gemini/", "/langfuse/", "/realtime/calls"
 
 _WRONG = "Incorrect API key provided. This gateway accepts its master key only: the LITELLM_MASTER_KEY of its .env."
+_NO_VIRTUAL_KEY = "Incorrect API key provided. The keys of this gateway begin with sk-."
+_UNKNOWN = "Incorrect API key provided. This gateway does not have it, or no longer."
+_VIRTUAL = "sk-"
+#: Characters. LiteLLM's keys have 25, and a key of a user's own choice hardly more than a hash.
+_LONGEST_KEY = 512
 _MISSING = "No API key provided. Send the gateway's key in the header {}."
 _WITHOUT_BEARER = "The API key is not readable. Send it in the header {}."
 _USUAL_HEADERS = "`Authorization: Bearer KEY`, or in `x-api-key: KEY`"
@@ -57,12 +68,22 @@ _USUAL_HEADERS = "`Authorization: Bearer KEY`, or in `x-api-key: KEY`"
 class MasterKeyAuthentication:
     """Finds requests that lack the master key and need it. `is_public` returns whether a route needs none."""
 
-    def __init__(self, application: Any, is_public: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        application: Any,
+        is_public: Callable[[str], bool],
+        is_open: Callable[[str], bool] = lambda _: False,
+        unknown: UnknownKeys | None = None,
+    ) -> None:
         self._application = application
         self._server: Any = importlib.import_module(_SERVER)
         self._authentication: Any = importlib.import_module(_AUTHENTICATION)
         self._requests: Any = importlib.import_module("starlette.requests")
         self._is_public = is_public
+        self._is_open = is_open
+        self._unknown = unknown or UnknownKeys()
+        with contextlib.suppress(ImportError, AttributeError):
+            _record_unknown_keys()
         self._failed = False
 
     async def find_refusal(self, scope: Any) -> Refusal | None:
@@ -71,7 +92,10 @@ class MasterKeyAuthentication:
             scope = {**scope, "root_path": self._application.root_path or ""}
             if has_refusal_code(scope):
                 await self._find_expected_refusal(scope)
-            return await self._find_refusal(scope) if self._is_sole_credential() else self._find_unreadable(scope)
+            if self._is_sole_credential():
+                return await self._find_refusal(scope)
+            refusal = await self._find_impossible(scope) if self._has_virtual_keys() else None
+            return refusal or self._find_unreadable(scope)
         except Exception as error:  # LiteLLM differs from what this module knows
             if not self._failed:
                 _LOGGER.warning("LiteLLM decides on wrong keys, because the authentication gate failed: %r", error)
@@ -95,14 +119,21 @@ class MasterKeyAuthentication:
 
     def _is_sole_credential(self) -> bool:
         """Whether LiteLLM would accept no other credential than the master key."""
+        # With DATABASE_URL LiteLLM may not have connected yet: the key may be one of its virtual keys.
+        has_database = self._server.prisma_client is not None or bool(os.environ.get("DATABASE_URL"))
+        return not has_database and self._has_known_credentials(_OTHER_CREDENTIALS)
+
+    def _has_virtual_keys(self) -> bool:
+        """Whether LiteLLM would accept no other credential than the master key and the keys in its database."""
+        names = (name for name in _OTHER_CREDENTIALS if name not in _OF_DATABASE)
+        return self._server.prisma_client is not None and self._has_known_credentials(names)
+
+    def _has_known_credentials(self, others: Iterable[str]) -> bool:
         server = self._server
         return (
             isinstance(server.master_key, str)
-            and server.prisma_client is None
-            # LiteLLM is to have a database, and has not connected to it: the key may be one of its virtual keys.
-            and not os.environ.get("DATABASE_URL")
             and server.user_custom_auth is None
-            and not any(server.general_settings.get(name) for name in _OTHER_CREDENTIALS)
+            and not any(server.general_settings.get(name) for name in others)
             and self._authentication.user_api_key_auth not in self._application.dependency_overrides
             and self._find_middleware(_ROOT_PATHS) is None
         )
@@ -123,6 +154,24 @@ class MasterKeyAuthentication:
             state[HAS_RIGHT_KEY] = False
             return None
         return self._describe(keys)
+
+    async def _find_impossible(self, scope: Any) -> Refusal | None:
+        """A key that LiteLLM cannot have, or that it has refused a moment ago, without a query of the database."""
+        request = self._requests.HTTPConnection(scope)
+        route = self._authentication.get_request_route(request)
+        if scope["type"] == "websocket" or self._is_open(route):
+            return None
+        keys = await self._http_keys(request, route)
+        if not keys or not any(keys) or any(self._is_right(key) for key in keys):
+            return None
+        if self._has_key_of_route(request, route) or _langfuse_key(request):
+            return None
+        scope.setdefault("state", {})[VIRTUAL_KEY] = hash(keys)
+        if all(not key.startswith(_VIRTUAL) or len(key) > _LONGEST_KEY for key in keys):
+            return Refusal(_NO_VIRTUAL_KEY, has_key=True, key=hash(keys))
+        if self._unknown.has(hash(keys), time.monotonic()):
+            return Refusal(_UNKNOWN, has_key=True, key=hash(keys))
+        return None
 
     async def _find_expected_refusal(self, scope: Any) -> None:
         """Mark a request of `verify` that is to be refused."""
@@ -215,6 +264,20 @@ class MasterKeyAuthentication:
 
     def _find_middleware(self, name: str) -> Any:
         return next((each for each in self._application.user_middleware if each.cls.__name__ == name), None)
+
+
+def _record_unknown_keys() -> None:
+    """Record on which requests LiteLLM raises its exception for a key that it does not have."""
+    exception: Any = importlib.import_module(_RESOLVERS).KeyNotFoundError
+    original: Any = exception.__init__
+
+    @functools.wraps(original)
+    def record(self: Any, *args: Any, **options: Any) -> None:
+        if (lookup := LOOKUP.get(None)) is not None:
+            lookup.is_unknown = True
+        original(self, *args, **options)
+
+    exception.__init__ = record
 
 
 def _langfuse_key(request: Any) -> str:

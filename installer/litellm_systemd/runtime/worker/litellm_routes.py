@@ -2,7 +2,7 @@
 
 The rule: without a key the gateway answers `/`, the health checks, and what its configuration opens. That is
 `public_routes`, pass-through endpoints with `auth: false`, the sign-in of MCP servers, /metrics, the Admin UI with a
-database, and the documentation with API_DOCS.
+database and a login, and the documentation with API_DOCS.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ _DOCUMENTATION_IS_OFF = (
     "The API documentation and the public catalogues are off. API_DOCS=true in .env turns them on."
 )
 _ADMIN_UI_IS_OFF = "The Admin UI and its sign-in are off: they need a database."
+_ADMIN_UI_HAS_NO_LOGIN = "The Admin UI is off. UI_USERNAME and UI_PASSWORD in .env turn it on."
+#: Without these LiteLLM takes the master key for the password. The others are for sign-in with a provider (SSO).
+_LOGIN = ("UI_USERNAME", "UI_PASSWORD")
+_PROVIDERS = ("GOOGLE_CLIENT_ID", "MICROSOFT_CLIENT_ID", "GENERIC_CLIENT_ID")
 _IS_BUILT = "The API document is still being built. Try again in a few seconds."
 _NO_DOCUMENT = "The API document is not available. The journal of the service has the cause."
 _NO_BODY = "This page takes no request body."
@@ -100,8 +104,26 @@ class LiteLLMRoutes:
             return Page(200, "text/plain; charset=utf-8", _ROOT.encode())
         if route == _TELEMETRY:
             return Page(200, "application/json", b'{"status": "ok"}')
-        off = _find_off(route)
-        return _refuse(scope, 404, off) if off and not self._has_database() and not self.is_public(route) else None
+        off = self._find_off(route)
+        return _refuse(scope, 404, off) if off and not self.is_public(route) else None
+
+    def _find_off(self, route: str) -> str:
+        """Why a page is off unless something turns it on; empty for any other route."""
+        if _is_below(route, _ADMIN_UI):
+            if not self._has_database():
+                return _ADMIN_UI_IS_OFF
+            has_login = all(map(os.environ.get, _LOGIN)) or any(map(os.environ.get, _PROVIDERS))
+            return "" if has_login else _ADMIN_UI_HAS_NO_LOGIN
+        is_off = _is_below(route, _DOCUMENTATION) and not self._has_database()
+        return _DOCUMENTATION_IS_OFF if is_off else ""
+
+    def is_open(self, route: str) -> bool:
+        """Whether LiteLLM may answer a route without a key, or with one of its own: a key there says nothing."""
+        return (
+            self.is_public(route)
+            or _is_below(route, (*_ADMIN_UI, *_DOCUMENTATION))
+            or route in importlib.import_module(_TYPES).LiteLLMRoutes.public_routes.value
+        )
 
     def _is_documentation(self, route: str) -> bool:
         """Whether the route is a part of the documentation that is on, and LiteLLM does not check a key for it."""
@@ -150,13 +172,6 @@ def _documentation(application: Any) -> Iterator[str]:
 
 def _is_below(route: str, paths: Iterable[str]) -> bool:
     return any(route == path or route.startswith(path + "/") for path in paths)
-
-
-def _find_off(route: str) -> str:
-    """Why a page is off unless something turns it on; empty for any other route."""
-    if _is_below(route, _ADMIN_UI):
-        return _ADMIN_UI_IS_OFF
-    return _DOCUMENTATION_IS_OFF if _is_below(route, _DOCUMENTATION) else ""
 
 
 async def _read_document(scope: Any, document: ApiDocument) -> Page:

@@ -41,6 +41,7 @@ from litellm_systemd.runtime.http.refuse import Application, RefusalCounter
 from litellm_systemd.runtime.http.request_size import RequestSizeLimit
 from litellm_systemd.runtime.http.response_count import ResponseCounter
 from litellm_systemd.runtime.http.retired_keys import RetiredKeys
+from litellm_systemd.runtime.http.unknown_keys import UnknownKeys
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.metrics.counting import Counters
 from litellm_systemd.runtime.options import Configuration, Options
@@ -141,10 +142,13 @@ def _start_failed(cause: BaseException, configuration: Configuration) -> StartFa
 def _build_application(job: Job, refusals: RefusalCounter) -> Application:
     litellm = litellm_adapter.application()
     routes = LiteLLMRoutes(litellm, job.document, catalogues=job.options.api_docs)
-    authentication = MasterKeyAuthentication(litellm, routes.is_public)
+    unknown = UnknownKeys()
+    authentication = MasterKeyAuthentication(litellm, routes.is_public, routes.is_open, unknown)
     body_limit = job.options.limits.body_size
     limited = CutRequests(RequestSizeLimit(litellm, body_limit, refusals))
-    gate = AuthenticationGate(limited, authentication.find_refusal, refusals, authentication.wrap, body_limit)
+    gate = AuthenticationGate(
+        limited, authentication.find_refusal, refusals, authentication.wrap, body_limit, unknown
+    )
     pages = Pages(gate, routes.find_page, authentication.wrap, body_limit)
     accepted = [key for key in job.options.retired_keys if key.until > time.time()]
     if not accepted:
