@@ -16,9 +16,9 @@ def read_template(name: str) -> str:
     return (files("litellm_systemd.units") / name).read_text(encoding="utf-8")
 
 
-def read_page() -> str:
-    """The HTML template of `verify --html`."""
-    return (files("litellm_systemd.report") / "report.html.j2").read_text(encoding="utf-8")
+def read_page(name: str = "report.html.j2") -> str:
+    """A template of a page, by file name: that of `verify --html`, of `spend --html`, or the style of both."""
+    return (files("litellm_systemd.report") / name).read_text(encoding="utf-8")
 
 
 def read_config(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from litellm_systemd.cli import run_command
 from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.report.report import Check, Outcome, Report
@@ -104,6 +105,21 @@ def of(model: str, names: tuple[str, ...] = CHATS) -> tuple[str, ...]:
 
 #: The checks of the primary model.
 PRIMARY = (*of("primary"), *of("primary", APIS))
+
+
+@pytest.mark.parametrize("words", [("key", "create", "ci"), ("user", "list"), ("team", "list"), ("spend",)])
+def test_no_database(
+    gateway: Gateway, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a database, the verbs that need one say how to get one."""
+    monkeypatch.setenv("LITELLM_MASTER_KEY", KEY)
+    code = run_command([*words, "--base-url", gateway.base_url])
+    assert code == ExitCode.UNAVAILABLE
+    assert capsys.readouterr().err == (
+        f"litellmctl: {gateway.where} runs without a database, which keys, users, teams and spend need\n"
+        "  Set DATABASE_URL in .env and install again, or let the install set up PostgreSQL:"
+        " sudo litellmctl install --with-postgres\n"
+    )
 
 
 def test_a_healthy_gateway_passes(gateway: Gateway) -> None:

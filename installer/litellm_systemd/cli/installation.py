@@ -13,6 +13,7 @@ import click
 from litellm_systemd.cli.program import (
     ENV_FILE,
     PATH,
+    ask_consent,
     cli,
     config_option,
     env_file_option,
@@ -252,19 +253,9 @@ def uninstall(purge: bool, yes: bool, wait: bool, root: Path) -> Report:
     Configurations and keys are kept without --purge.
     """
     from litellm_systemd.commands import install
-    from litellm_systemd.errors import UsageError
 
-    def confirm(question: str) -> bool:
-        say.close()
-        try:
-            return yes or click.confirm(question, err=True)
-        except click.Abort:  # Ctrl-C, or the end of the input
-            if sys.stdin.isatty():
-                raise
-            click.echo(err=True)  # ends the line of the question
-            hint = f"To uninstall without a question: sudo litellmctl uninstall{' --purge' if purge else ''} --yes"
-            raise UsageError("there is no terminal to ask for consent", f"{hint}.") from None
-
+    again = f"To uninstall without a question: sudo litellmctl uninstall{' --purge' if purge else ''} --yes"
+    confirm = ask_consent(yes, again)
     return install.uninstall(layout_of(root), purge=purge, confirm=confirm, wait=wait, say=say)
 
 

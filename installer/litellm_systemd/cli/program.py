@@ -30,6 +30,7 @@ from litellm_systemd.errors import (
     OutputError,
     PermissionDenied,
     Unavailable,
+    UsageError,
     remedy_of,
 )
 from litellm_systemd.report.progress import Progress
@@ -264,6 +265,26 @@ def _is_live() -> bool:
 say = Progress(partial(click.echo, nl=False, err=True), _is_live)
 
 
+def ask_consent(yes: bool, again: str) -> Callable[[str], bool]:
+    """A function that asks a question on the terminal, unless `yes`; `again` is the command that does not ask.
+
+    Raises:
+        UsageError: there is no terminal.
+    """
+
+    def confirm(question: str) -> bool:
+        say.close()
+        try:
+            return yes or click.confirm(question, err=True)
+        except click.Abort:  # Ctrl-C, or the end of the input
+            if sys.stdin.isatty():
+                raise
+            click.echo(err=True)  # ends the line of the question
+            raise UsageError("there is no terminal to ask for consent", f"{again}.") from None
+
+    return confirm
+
+
 def layout_of(root: Path = Path("/"), prefix: str | None = None) -> Layout:
     from litellm_systemd.host.observe import find_layout
 
@@ -295,6 +316,7 @@ class _Verbs(click.Group):
         ("Run", ("start", "stop", "restart", "reload", "rotate-key", "enable", "disable", "run")),
         ("Diagnose", ("status", "top", "verify", "doctor", "logs")),
         ("Configure", ("config", "client", "models", "iam-policy")),
+        ("Keys and budgets", ("key", "user", "team", "spend")),
         ("Learn", ("help", "version", "completion")),
     )
 

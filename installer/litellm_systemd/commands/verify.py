@@ -89,12 +89,7 @@ class Files:
         if self.junit is not None and self.junit == self.html:
             raise UsageError(f"--junit and --html name the same file, {self.html}", "Name two files.")
         for path in filter(None, (self.junit, self.html)):
-            if not path.parent.is_dir():
-                raise CannotCreate(f"{path}: there is no folder {path.parent}", "Create it first.")
-            try:
-                require_output(path)
-            except OSError as error:
-                raise CannotCreate(f"{path}: {error.strerror}", remedy_of(error)) from error
+            require_place(path)
 
     def write(self, report: Report) -> None:
         """Write or replace the files, each by one rename, so that no reader finds half a file.
@@ -103,14 +98,25 @@ class Files:
             CannotCreate: a file can't be written.
         """
         if self.junit is not None:
-            _write(self.junit, render_junit(report, SUITE))
+            write_page(self.junit, render_junit(report, SUITE))
         if self.html is not None:
             from litellm_systemd.install.render import render_page
 
-            _write(self.html, render_page(report))
+            write_page(self.html, render_page(report))
 
 
-def _write(path: Path, text: str) -> None:
+def require_place(path: Path) -> None:
+    """Raise CannotCreate for a file that can't be written."""
+    if not path.parent.is_dir():
+        raise CannotCreate(f"{path}: there is no folder {path.parent}", "Create it first.")
+    try:
+        require_output(path)
+    except OSError as error:
+        raise CannotCreate(f"{path}: {error.strerror}", remedy_of(error)) from error
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write or replace a file for other users too, by one rename. Raises CannotCreate if it can't be written."""
     try:
         # It has no secrets, and other users read it.
         write_output(path, text.encode(), 0o644)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from litellm_systemd import contract
 from litellm_systemd.env.database import find_url, is_own_url, parse_url
@@ -25,6 +25,7 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileState, HostState
 from litellm_systemd.report.exports import build_page
 from litellm_systemd.report.report import Report
+from litellm_systemd.report.spend_page import SpendPage
 from litellm_systemd.resources import read_page, read_template
 
 #: StartLimitBurst= and RestartSec= of litellm.service.j2.
@@ -246,9 +247,24 @@ def render_command(layout: Layout, version: str) -> str:
 
 def render_page(report: Report) -> str:
     """Return the page of `verify --html`: one file, which loads nothing and runs no script."""
+    return _render_html("report.html.j2", build_page(report))
+
+
+def render_spend(page: SpendPage) -> str:
+    """Return the page of `spend --html`, of the same kind."""
+    return _render_html("spend.html.j2", page)
+
+
+def _render_html(template: str, page: object) -> str:
     # HTML with text from gateways and models: escape it.
-    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(read_page()).render(page=build_page(report)) + "\n"
+    environment = Environment(
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(read_page),
+    )
+    return environment.get_template(template).render(page=page) + "\n"
 
 
 def _without_gaps(text: str) -> str:
