@@ -1,4 +1,4 @@
-"""key, user, team and spend, with the real LiteLLM on PostgreSQL."""
+"""key, user, team, spend and the virtual key of verify, with the real LiteLLM on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
 from importlib.resources import files
@@ -19,7 +22,7 @@ from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.client.management import Management
 from litellm_systemd.commands.management import CARRIED
 from tests.database import Cluster, Database
-from tests.integration.runtime_service import Service, wait_for
+from tests.integration.runtime_service import Service, environment, wait_for
 from tests.integration.test_database import chat
 
 KEY = "sk-canary-master-7c21d9e0"
@@ -338,3 +341,48 @@ def test_spend(terminal: Terminal, tmp_path: Path) -> None:
         False,
         [],
     )
+
+
+def test_verify_with_a_database(terminal: Terminal) -> None:
+    """verify proves a virtual key from its creation to its refusal, and leaves no key."""
+    _, text = terminal.run("verify", "--json")
+    report = json.loads(text)
+    checks = {each["name"]: each["outcome"] for each in report["checks"] if each["name"].startswith("virtual key")}
+    assert checks == dict.fromkeys(
+        (
+            "virtual key",
+            "virtual key, chat small",
+            "virtual key, another model",
+            "virtual key, spend",
+            "virtual key, deleted",
+        ),
+        "ok",
+    )
+    spend = next(each for each in report["checks"] if each["name"] == "virtual key, spend")
+    assert spend["data"]["spend"] > 0.1
+    assert _trial_keys(terminal) == []
+
+
+def test_verify_that_is_interrupted(terminal: Terminal) -> None:
+    """A verify that is interrupted leaves no key, and deletes the expired one of a run that was killed."""
+    left = "litellmctl-verify-left"
+    terminal.api.post("/key/generate", {"key_alias": left, "duration": "1m"})
+    terminal.database.execute(
+        "UPDATE \"LiteLLM_VerificationToken\" SET expires = now() - interval '1 day' WHERE expires < now() + interval"
+        " '2 minutes'"
+    )
+    code = "from litellm_systemd.cli import main; main()"
+    argv = (sys.executable, "-c", code, "verify", "--base-url", terminal.url)
+    with subprocess.Popen(
+        argv, env=environment(LITELLM_MASTER_KEY=KEY), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        wait_for("the key", lambda: [each for each in _trial_keys(terminal) if each != left])
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130, output
+    assert _trial_keys(terminal) == []
+
+
+def _trial_keys(terminal: Terminal) -> list[str]:
+    rows = terminal.api.get("/key/list", search="litellmctl-verify-", return_full_object="true")["keys"]
+    return [row["key_alias"] for row in rows]

@@ -99,7 +99,10 @@ def check_readiness(gateway: Gateway) -> CheckResult:
     if answer.status != 200:
         return CheckResult(Outcome.FAILED, describe_failure(gateway, answer), hint_for(answer))
     body = answer.json()
-    return CheckResult(Outcome.OK, gateway.line(str(body.get("status", ""))) if isinstance(body, dict) else "")
+    if not isinstance(body, dict):
+        return CheckResult(Outcome.OK)
+    facts = {"database": gateway.line(body["db"].lower())} if isinstance(body.get("db"), str) else {}
+    return CheckResult(Outcome.OK, gateway.line(str(body.get("status", ""))), facts=facts)
 
 
 def check_models(gateway: Gateway, expected: tuple[str, ...] | None) -> CheckResult:

@@ -22,6 +22,7 @@ from litellm_systemd.verify.steps import (
     model_steps,
     read_known,
     service_steps,
+    trial_key_steps,
 )
 
 #: Measurements that the report lists by check: the name in the data of a check, and in the data of the report.
@@ -40,7 +41,8 @@ def verify(
 
     `wait`: seconds to wait for readiness first. `proven`: a report of this function with `spend=False`, whose checks
     are not repeated.
-    Report.data: base_url, models (as listed), chat_models (names), litellm_version (None if unknown),
+    Report.data: base_url, models (as listed), chat_models (names), litellm_version (None if unknown), database (as
+    readiness reports it, in lower case; missing if it does not),
     first_token_seconds and prompt_caching (by the name of the check), billed (checks, input_tokens, output_tokens).
     Check.data: measurements such as first_token_seconds, tokens_per_second, input_tokens, output_tokens.
     """
@@ -54,7 +56,11 @@ def verify(
     known = read_known(gateway) if scope.spend and run.data["models"] else {}
     chosen = choose_models(scope, run.data["models"], known) if scope.spend else ()
     run.data["chat_models"] = [name for name, obstacle in chosen if not obstacle]
-    run.run_steps((*metrics_steps(scope.metrics), *model_steps(gateway, scope, chosen, known)))
+    run.run_steps(metrics_steps(scope.metrics))
+    # Without a database there are no virtual keys.
+    with_keys = run.data["chat_models"] if run.data.get("database") == "connected" else []
+    with trial_key_steps(gateway, scope, with_keys, known) as (first, last):
+        run.run_steps((*first, *model_steps(gateway, scope, chosen, known), *last))
     run.data["billed"] = billed = _billed(run.checks)
     return Report(
         title=_title(gateway.base_url, run.checks),

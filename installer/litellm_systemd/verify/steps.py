@@ -11,6 +11,7 @@ that should respond (client-side fallbacks, litellm/router_utils/fallback_event_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -43,6 +44,7 @@ from litellm_systemd.verify.checks import (
     check_tools,
 )
 from litellm_systemd.verify.costly_checks import Prices, check_caching, check_concurrency, check_long_prompt
+from litellm_systemd.verify.virtual_keys import TrialKey
 
 #: Lists models with their modes, without a charge; /v1/models lists names only.
 MODEL_INFO = "/v1/model/info"
@@ -145,6 +147,37 @@ def model_steps(
         is_first = False
     if scope.spend:
         yield from _embedding_steps(gateway, scope, known, mocked)
+
+
+@contextmanager
+def trial_key_steps(
+    gateway: Gateway, scope: Scope, models: list[str], known: Mapping[str, ModelInfo]
+) -> Iterator[tuple[tuple[Step, ...], tuple[Step, ...]]]:
+    """Yield the steps with a virtual key for the first model, before and after the others, and remove the key.
+
+    There are none without a model to call: a key without a request proves little.
+    """
+    if not models:
+        yield (), ()
+        return
+    model = models[0]
+    trial = TrialKey(gateway, model, next((name for name in known if name != model and "*" not in name), None))
+    bills = model not in scope.mocked and not known.get(model, ModelInfo()).mocked
+    try:
+        yield (
+            (
+                Step("virtual key", trial.check_created, "models"),
+                Step(chat := f"virtual key, chat {model}", trial.check_chat, "virtual key", bills),
+                Step("virtual key, another model", trial.check_another_model, "virtual key"),
+            ),
+            # At the end: LiteLLM writes what was spent while the others run.
+            (
+                Step("virtual key, spend", trial.check_spend, chat),
+                Step("virtual key, deleted", trial.check_deleted, "virtual key"),
+            ),
+        )
+    finally:
+        trial.remove()
 
 
 def _chat_steps(gateway: Gateway, model: str, *, bills: bool) -> Iterator[Step]:
