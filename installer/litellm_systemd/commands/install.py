@@ -375,14 +375,15 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
         require_normal_state(systemctl)
     request = replace(options.request, take=installed_paths(layout) if options.take_ours else frozenset())
     installed = read_installed(layout).get(DATABASE_URL.name, "") if options.postgres else ""
-    postgres = observe_postgres(systemctl, installed if is_own_url(installed) else "") if options.postgres else None
+    observe = partial(observe_postgres, systemctl, starts=not options.dry_run)
+    postgres = observe(installed if is_own_url(installed) else "") if options.postgres else None
     if options.postgres is not None:
         request = replace(request, database="" if postgres is None else postgres.url)
     service = resolve_service(request)
     _require_one_database(options, service)
     own = service.settings.environment.get(DATABASE_URL.name, "")
     if postgres is None and is_own_url(own) and layout.is_host:
-        postgres = observe_postgres(systemctl, own)
+        postgres = observe(own)
     asks = layout.is_host and not options.dry_run and (postgres is None or postgres.has_database)
     service = with_salt_key(service, asks=asks)
     choice = choose_release(

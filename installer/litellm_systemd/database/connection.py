@@ -87,11 +87,16 @@ def require_database(database: Database, position: str) -> None:
     Raises:
         DatabaseError: the first cause that prevents it, with the remedy.
     """
+    from psycopg import Error
+
     with connect(database, position) as connection:
-        row = connection.execute(
-            "SELECT pg_is_in_recovery(), current_schema, has_schema_privilege(current_schema, 'CREATE'),"
-            " to_regclass('_prisma_migrations') IS NOT NULL"
-        ).fetchone()
+        try:
+            row = connection.execute(
+                "SELECT pg_is_in_recovery(), current_schema, has_schema_privilege(current_schema, 'CREATE'),"
+                " to_regclass('_prisma_migrations') IS NOT NULL"
+            ).fetchone()
+        except Error as error:
+            raise _explain(database, position, str(error)) from None
     in_recovery, schema, may_create, has_tables = row or (False, None, True, True)
     if in_recovery:
         raise DatabaseError(

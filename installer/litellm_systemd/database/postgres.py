@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,10 +50,13 @@ class Cluster:
     is_online: bool
 
 
-def observe_postgres(systemctl: Systemctl, url: str = "") -> PostgresState:
+def observe_postgres(systemctl: Systemctl, url: str = "", *, starts: bool = False) -> PostgresState:
     """What `set_up_postgres` and the two `create_` functions would find.
 
-    `url` is that of the database if an earlier install has created it: another server must not take its place.
+    Args:
+        systemctl: of this host.
+        url: that of the database if an earlier install has created it: another server must not take its place.
+        starts: start a server that is stopped: only then it is known what it has, and so what an undo may drop.
 
     Raises:
         InstallerError: PostgreSQL cannot be installed or used as it is here; the message has the cause.
@@ -65,11 +69,16 @@ def observe_postgres(systemctl: Systemctl, url: str = "") -> PostgresState:
         )
     if cluster is None:
         if trouble := port_trouble(f"127.0.0.1:{DEFAULT_PORT}"):
-            raise Unavailable(f"PostgreSQL of this host needs its port: {trouble}", "Stop that program.")
+            raise Unavailable(
+                f"a PostgreSQL of this host needs port {DEFAULT_PORT}: {trouble.partition('. ')[0]}",
+                "Stop it. If it is the PostgreSQL of a compose file: docker compose down",
+            )
         return PostgresState(own_url(), package="" if _is_installed() else _package_command()[0])
     is_enabled = systemctl.unit_state(POSTGRES).is_enabled
     if not cluster.is_online:
-        return PostgresState(own_url(cluster.port), has_cluster=True, is_enabled=is_enabled)
+        if not starts:
+            return PostgresState(own_url(cluster.port), "", True, False, is_enabled, bool(url), bool(url))
+        _start(systemctl, cluster)
     with _administer(cluster.port) as connection:
         role = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (OWN_NAME,)).fetchone()
         found = connection.execute(
@@ -105,11 +114,8 @@ def set_up_postgres(url: str, systemctl: Systemctl, say: Callable[[str], None]) 
         _create_cluster()
     systemctl.daemon_reload()  # for the units of a new cluster, which a generator writes
     systemctl.enable(POSTGRES)
-    systemctl.start(POSTGRES)
     cluster = _find_cluster(port) or Cluster(port, POSTGRES, is_online=False)
-    if not cluster.is_online:
-        systemctl.start(cluster.unit)
-    _await_server(port)
+    _start(systemctl, cluster)
     if is_new:
         _tune(port)
         systemctl.restart(cluster.unit)
@@ -166,10 +172,37 @@ def drop_role(url: str) -> None:
             connection.execute(f"DROP ROLE {OWN_NAME}")
 
 
-def _administer(port: int, name: str = "postgres") -> Connection[tuple[object, ...]]:
-    """A connection as the superuser of the server."""
+@contextmanager
+def _administer(port: int, name: str = "postgres") -> Iterator[Connection[tuple[object, ...]]]:
+    """A connection as the superuser of the server.
+
+    Raises:
+        DatabaseError: there is none, or a statement of the block failed.
+    """
+    from psycopg import Error
+
     database = Database("localhost", name, _ADMINISTRATOR, port=port, socket=SOCKET_FOLDER)
-    return connect(database, _POSITION, user=_ADMINISTRATOR)
+    try:
+        opened = connect(database, _POSITION, user=_ADMINISTRATOR)
+    except DatabaseError as error:
+        if Path(SOCKET_FOLDER, f".s.PGSQL.{port}").exists():
+            error.hint = (
+                "Its pg_hba.conf needs the line 'local all postgres peer', as distributions ship it. To use it with a"
+                " password instead, set DATABASE_URL."
+            )
+        raise
+    with opened as connection:
+        try:
+            yield connection
+        except Error as error:
+            raise DatabaseError(f"{_POSITION}: {' '.join(str(error).split())}") from None
+
+
+def _start(systemctl: Systemctl, cluster: Cluster) -> None:
+    """Start a server unless it runs. On Debian the first unit stands for all clusters, and may run without one."""
+    systemctl.start(POSTGRES)
+    systemctl.start(cluster.unit)
+    _await_server(cluster.port)
 
 
 def _port(url: str) -> int:
@@ -181,13 +214,12 @@ def _await_server(port: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
         try:
-            _administer(port).close()
+            with _administer(port):
+                return
         except DatabaseError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
-        else:
-            return
 
 
 def _is_installed() -> bool:
