@@ -252,14 +252,22 @@ UPDATE = "UPDATE \"LiteLLM_BudgetTable\" SET created_by = 'later'"
 
 
 def test_additive_undone(migrated: tuple[Layout, dict[str, str]], database: Database) -> None:
-    """If additive migrations are undone, nothing is restored: what was written since is kept."""
+    """If additive migrations are undone, nothing is restored: what was written since is kept.
+
+    The undo waits for a migration that the server still runs.
+    """
     layout, environment = migrated
     lines: list[str] = []
     release = Release(layout, "new", ADDITIVE, FAILING).folder
     with pytest.raises(InstallerError, match=r"20300103000000_fail \(2 of 2\) failed: 22012 division by zero"):
         steps.migrate(layout, release, environment, lambda _line: None)
     database.execute(UPDATE)
-    steps.undo_migration(layout, release, environment, lines.append)
+    with psycopg.connect(database.url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCKS[0],))
+        began = time.monotonic()
+        threading.Timer(0.5, other.execute, ("SELECT pg_advisory_unlock_all()",)).start()
+        steps.undo_migration(layout, release, environment, lines.append)
+    assert time.monotonic() - began > 0.4
     assert database.execute('SELECT max_budget, created_by FROM "LiteLLM_BudgetTable"') == [(5.0, "later")]
     assert "additive and stay" in lines[-1]
     assert "d" not in columns(database, "LiteLLM_BudgetTable")

@@ -5,6 +5,7 @@ Migrations are applied by the release that ships them, as a program. A dump prec
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,15 @@ from litellm_systemd.command import module_argv, run
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database.dump import require_space, require_tools, restore_tables, write_dump
 from litellm_systemd.database.migration_files import breaking_statements, own_package, package_of, read_migrations
-from litellm_systemd.database.migrations import LOCKS, SCHEMA, Status, find_database, open_schema, read_status
+from litellm_systemd.database.migrations import (
+    LOCKS,
+    SCHEMA,
+    Status,
+    find_database,
+    hold_locks,
+    open_schema,
+    read_status,
+)
 from litellm_systemd.env.database import find_url
 from litellm_systemd.env.variables import DATABASE_URL
 from litellm_systemd.errors import CommandError, InstallerError, Unavailable
@@ -70,20 +79,24 @@ def database_environment(variables: Mapping[str, str], general: Mapping[str, obj
     return None if found is None else with_stored_secrets({**variables, DATABASE_URL.name: found[0]})
 
 
-def read_database(layout: Layout, release: str, environment: Mapping[str, str]) -> Status:
+def read_database(layout: Layout, release: str, environment: Mapping[str, str], wait: float | None = None) -> Status:
     """The ledger of the database, compared with the migrations of a release.
 
     Args:
         layout: of the host.
         release: its folder; empty for the migrations of this process.
         environment: see `database_environment`.
+        wait: seconds to wait for what migrates it at the moment; None to read at once.
 
     Raises:
         InstallerError: the database cannot be reached, or a migration in it is half applied.
     """
     package = package_of(layout.real(release)) if release else own_package()
     database, schema = find_database(environment)
-    with open_schema(database, schema) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(open_schema(database, schema))
+        if wait is not None:
+            stack.enter_context(hold_locks(connection, wait))
         return read_status(connection, schema, read_migrations(package), package / SCHEMA)
 
 
@@ -170,8 +183,10 @@ def list_dumps(layout: Layout) -> list[Dump]:
     """The dumps that are kept, newest first."""
     found = []
     for path in layout.real(layout.dumps).glob("*.json"):
-        values = json.loads(path.read_text(encoding="utf-8"))
-        found.append(Dump(**{**values, "applied": tuple(values["applied"])}))
+        # A file that was edited by hand describes no dump.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found.append(Dump(**{**values, "applied": tuple(values["applied"])}))
     return sorted(found, key=lambda dump: dump.path, reverse=True)
 
 
@@ -197,7 +212,8 @@ def undo_migration(layout: Layout, release: str, environment: Mapping[str, str] 
     if environment is None or _place(environment) != dump.database:
         say(f"the environment does not have the URL of {dump.database}; its dump from before the migrations: {path}")
         return
-    status = read_database(layout, release, environment)
+    # The server may still run a migration whose program was killed.
+    status = read_database(layout, release, environment, wait=60)
     broken = find_breaking(layout, (release,), frozenset(status.applied) - frozenset(dump.applied))
     if broken:
         say(f"restoring the database as of {dump.day}")
