@@ -286,7 +286,7 @@ def _try(snapshot: Snapshot, caller: Caller, called: str, name: str) -> _TrialCa
         try:
             return _TrialCall(model, try_model(caller.environ, caller.region, called))
         except Unavailable as error:
-            return _TrialCall(model, None, error)
+            return _TrialCall(model, None, Unavailable(f"{model}: {error.message}"))
 
     silent = Unavailable(
         f"{model}: the endpoint accepted the connection but did not answer within {snapshot.optional_timeout:.3g} s"
