@@ -19,8 +19,8 @@ from tests.bundle import WHEELS
 
 from litellm_systemd.doctor.registry import CHECKS
 
-#: The exit codes after a fix: on a busy machine a check may not finish in time, and a fix cannot be repeated.
-FIXED = (0, 77)
+#: The exit codes without a finding: on a busy machine a check may not finish in time.
+HEALTHY = (0, 77)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_broken(host: Box, name: str) -> None:
     else:
         assert first["fixable"]
         fixed = doctor(host, "--fix")
-        assert (ids(fixed), fixed["exit_code"] in FIXED) == ([], True)
+        assert (ids(fixed), fixed["exit_code"] in HEALTHY) == ([], True)
         assert {finding["id"] for finding in fixed["data"]["fixed"]} == {broken.cause, *broken.also}
 
 
@@ -126,7 +126,7 @@ def test_damaged_release(host: Box, install_environment: dict[str, str]) -> None
     assert "litellmctl bundle" in offline["notes"][0]
     assert ids(offline) == ["release-damaged"]
     fixed = doctor(host, "--fix", environment={**install_environment, "PIP_FIND_LINKS": str(WHEELS)})
-    assert (ids(fixed), fixed["exit_code"] in FIXED) == ([], True)
+    assert (ids(fixed), fixed["exit_code"] in HEALTHY) == ([], True)
     assert state(host)["ActiveState"] == "active"
     assert host.run((OURS, "releases", "verify")).returncode == 0
 
@@ -140,7 +140,7 @@ def test_healthy_hosts(host: Box) -> None:
 
     def assert_healthy(after: str, code: int = 0, **options: Any) -> dict[str, Any]:
         report = doctor(host, program=INSTALLED, **options)
-        assert (ids(report), report["exit_code"]) == ([], code), after
+        assert (ids(report), report["exit_code"] in (code, 77)) == ([], True), after
         return report
 
     ctl(host, "install", "--installed", "--take-ours", "--no-verify")
