@@ -118,6 +118,15 @@ def test_damaged_beyond_verification(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "is damaged: a module cannot be imported (NameError: " in capsys.readouterr().err
 
 
+def test_incomplete_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing module of Python itself is no damage of the release and no defect: the message names the Python."""
+    monkeypatch.setattr(status, "status", failing(ModuleNotFoundError("No module named '_ssl'", name="_ssl")))
+    assert run_command(["status"]) == 69
+    err = capsys.readouterr().err
+    assert f"{Path(sys.executable).resolve()}, which the release uses, is incomplete: ModuleNotFoundError" in err
+    assert "Reinstall its packages" in err
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --debug an error has its Python traceback."""
     monkeypatch.setattr(status, "status", failing(RuntimeError("boom")))

@@ -54,6 +54,20 @@ def test_script_runs_litellmctl(script: Path, tmp_path: Path) -> None:
     assert (refused.returncode, refused.stderr[:12]) == (64, "litellmctl: ")
 
 
+def test_python_that_does_not_start(script: Path, tmp_path: Path) -> None:
+    """If Python has lost its standard library, one message names it, the module and the remedy, with exit code 69."""
+    python = tmp_path / "opt/current/bin/python"
+    python.write_text(
+        f'#!/bin/sh\nPYTHONHOME=/none exec "{Path(sys.executable).resolve()}" -c ""\n', encoding="utf-8"
+    )
+    python.chmod(0o755)
+    done = run(script, "status")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "does not start: ModuleNotFoundError: No module named 'encodings'" in done.stderr
+    assert "Install the packages of that Python again" in done.stderr
+    assert "prefix" not in done.stderr  # of Python's own report
+
+
 def test_damaged_release(script: Path, tmp_path: Path) -> None:
     """If Python cannot import litellmctl, one message names the error and how to install again, with exit code 69."""
     python = tmp_path / "opt/current/bin/python"

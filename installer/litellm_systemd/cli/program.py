@@ -118,6 +118,13 @@ def _run(arguments: list[str]) -> int:
 
 def _damage_behind(error: Exception) -> Unavailable | None:
     """The damage of the release that litellmctl runs from, which no verb expected. None for a defect."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in sys.stdlib_module_names:
+        python = os.path.realpath(sys.executable)
+        return Unavailable(
+            f"{python}, which the release uses, is incomplete: {text}",
+            f"Reinstall its packages, or install again with another Python: {REINSTALL}",
+        )
     damage = "a module cannot be imported"
     with contextlib.suppress(Exception):  # so damaged that it cannot be verified
         from litellm_systemd.releases.integrity import find_own_damage
@@ -126,7 +133,6 @@ def _damage_behind(error: Exception) -> Unavailable | None:
         damage = find_own_damage()
     if not damage:
         return None
-    text = f"{type(error).__name__}: {error}"
     return Unavailable(
         f"the release that litellmctl runs from is damaged: {damage} ({text})", f"Install again: {REINSTALL}"
     )
