@@ -77,10 +77,11 @@ BROKEN = {
     # --- the host ---
     "disk full": BrokenHost(FILL, "host-disk-full", "/var/lib/litellm", "umount /var/lib/litellm"),
     "no inodes": BrokenHost(
-        "mount -t tmpfs -o nr_inodes=30 tmpfs /var/cache/litellm; touch /var/cache/litellm/{1..30} || true",
+        "cp -a /var/log/journal /root; mount -t tmpfs -o nr_inodes=30 tmpfs /var/log/journal;"
+        " cp -a /root/journal/. /var/log/journal; touch /var/log/journal/{1..30} || true",
         "host-inodes",
-        "/var/cache/litellm has",
-        "umount /var/cache/litellm",
+        "/var/log/journal has",
+        "umount /var/log/journal; rm -r /root/journal",
     ),
     "too many workers": BrokenHost(
         "printf 'MemTotal: 600000 kB\\nMemAvailable: 300000 kB\\n' > /root/meminfo;"
@@ -195,6 +196,12 @@ BROKEN = {
         "was a link",
         "ln -sfn configs/demo.yml /etc/litellm/config.yaml",
         outcome="warning",
+    ),
+    "state of root": BrokenHost(
+        "chown -R root:root /var/lib/litellm",
+        "files-owner",
+        "/var/lib/litellm belongs to root",
+        "chown -R litellm:litellm /var/lib/litellm",
     ),
     "user deleted": BrokenHost("sed -i /^litellm:/d /etc/passwd", "files-user-gone", "no user litellm"),
     "manifest damaged": BrokenHost(
@@ -368,6 +375,14 @@ BROKEN = {
     ),
     # --- exits, and the port ---
     "port taken": BrokenHost(TAKE_PORT, "port-taken", "python3 (pid ", f"systemctl stop other; {START}"),
+    "port taken by a socket unit": BrokenHost(
+        "systemctl stop litellm litellm.socket;"
+        " systemd-run --quiet --unit=other --socket-property=ListenStream=127.0.0.1:4000 /bin/sleep 9;"
+        " ! systemctl start litellm",
+        "port-taken",
+        "is listening there. Stop it, or set another PORT. (other.socket)",
+        f"systemctl stop other.socket; {START}",
+    ),
     "socket stopped alone": BrokenHost(
         "systemctl stop --job-mode=ignore-dependencies litellm.socket",
         "port-closed",

@@ -72,6 +72,22 @@ def test_doctor_compares_file_and_service(tmp_path: Path) -> None:
         assert ends.outcome is Outcome.WARNING
 
 
+def test_doctor_with_an_expired_file(tmp_path: Path) -> None:
+    """A file that was replaced by an expired certificate is the cause, and a reload is no remedy. If the served one
+    has expired and the file is valid, a reload is the remedy, and the end a consequence.
+    """
+    expired = issue_pair(AUTHORITY, "gateway.example", days=-1)
+    with serving(PAIR) as port:
+        host = Host(write_pair(tmp_path, expired), port)
+        (ended,) = find(detect_tls_expiry, host)
+        assert ended.outcome is Outcome.FAILED
+        assert "expired on" in ended.evidence
+        assert find(detect_tls_not_reloaded, host) == []
+    with serving(expired) as port:
+        (stale,) = find(detect_tls_not_reloaded, Host(write_pair(tmp_path, PAIR), port))
+        assert stale.outcome is Outcome.FAILED
+
+
 def test_doctor_before_a_start(tmp_path: Path) -> None:
     """Without a running service the files are checked: an expired certificate, a wrong key, an open key."""
     expired = issue_pair(AUTHORITY, "gateway.example", days=-1)

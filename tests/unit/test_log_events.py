@@ -51,6 +51,15 @@ def trace(call: str, pid: str = "7", when: float = 1000.0, error: str = THROTTLE
     return [entry(line, pid, when=when) for line in lines]
 
 
+def test_systemd_before_the_program() -> None:
+    """A line of the process that systemd has forked is known as systemd's, even if that process has exited."""
+    texts = ("litellm.service: Failed at step CREDENTIALS spawning /opt/python: Protocol error", "Decryption failed")
+    lines = [{**entry(text), "SYSLOG_IDENTIFIER": "(python)"} for text in texts]
+    (group,) = group_events(read_events(lines))
+    assert group.signature is not None
+    assert (group.signature.name, group.count) == ("credentials-unreadable", 2)
+
+
 def test_a_traceback_is_one_event() -> None:
     """The lines of a traceback are one event, even if lines of another worker are in between; later ones are not."""
     mine, other = trace(CALL), trace(OTHER, pid="8")

@@ -353,6 +353,26 @@ def detect_files_user_gone(snapshot: Snapshot) -> Iterator[Finding]:
         yield USER.finding(evidence, actions=actions, path=layout.sysusers)
 
 
+OWNER = Cause(
+    "files-owner",
+    "A folder in which the service writes belongs to another user, as after chown -R: callbacks and caches fail until"
+    " the next start, at which systemd restores the owner.",
+    "sudo chown -R {user}:{user} {path}",
+    requires=("files-not-installed",),
+    skipped_if=("files-user-gone", "unit-root"),
+)
+
+
+@detects(OWNER)
+def detect_files_owner(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect folders that the running service cannot write, because they have another owner."""
+    user = contract.SERVICE_USER
+    for path in (snapshot.layout.state, snapshot.layout.cache) if snapshot.is_active else ():
+        found = snapshot.file(path)
+        if found is not None and found.kind is FileKind.FOLDER and found.owner != user:
+            yield OWNER.finding(f"{path} belongs to {found.owner}", path=path, user=user)
+
+
 # --- restoring files (`doctor --fix`) ---
 
 #: The reason that an action shows to the user.

@@ -348,7 +348,8 @@ def observe_free_space(snapshot: Snapshot) -> tuple[FreeSpace, ...]:
     """The writable file systems that the service and litellmctl use, each with the first such path on it."""
     layout = snapshot.layout
     found: dict[int, FreeSpace] = {}
-    for wanted in ("/etc", layout.state, layout.cache, layout.own_state, layout.prefix, "/run", "/tmp", "/var/log"):  # noqa: S108
+    folders = (layout.state, layout.cache, layout.own_state, layout.prefix)
+    for wanted in ("/etc", *folders, "/run", "/tmp", "/var/log", "/var/log/journal"):  # noqa: S108
         path = layout.real(wanted)
         while not path.exists():
             path = path.parent

@@ -44,8 +44,7 @@ TAKEN = Cause(
     "port-taken",
     "Another program listens on the port, so litellm.socket cannot. The service never switches to another port by"
     " itself.",
-    "Stop that program (sudo ss -ltnp 'sport = :{port}'), then: sudo litellmctl start"
-    "    # or set another PORT in .env, then: sudo litellmctl install",
+    "{stop}, then: sudo litellmctl start    # or set another PORT in .env, then: sudo litellmctl install",
     requires=_PORT_REQUIRES,
 )
 
@@ -55,7 +54,21 @@ def detect_port_taken(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect another program on the port while litellm.socket should be listening there and is not."""
     for listen, error in _listeners(snapshot):
         if not own_units(error):
-            yield TAKEN.finding(error, port=listen.rpartition(":")[2])
+            port = listen.rpartition(":")[2]
+            units = [*_socket_units(snapshot, port), *_units(error)]
+            stop = f"sudo systemctl stop {' '.join(units)}" if units else _STOP.format(port=port)
+            named = f" ({units[0]})" if units else ""
+            yield TAKEN.finding(f"{error}{named}", stop=stop)
+
+
+#: Of a program that is no service.
+_STOP = "Stop that program (sudo ss -ltnp 'sport = :{port}')"
+
+
+def _socket_units(snapshot: Snapshot, port: str) -> tuple[str, ...]:
+    """The other socket units for which systemd listens on a port."""
+    found = [unit for listen, unit in snapshot.systemctl.sockets() if listen.rpartition(":")[2] == port]
+    return tuple(unit for unit in found if unit != contract.SOCKET)
 
 
 def _listeners(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
@@ -74,8 +87,13 @@ def _listeners(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
 
 def own_units(error: str) -> tuple[str, ...]:
     """The units of this project among the processes that a message names by their pid."""
+    return tuple(unit for unit in _units(error) if unit in (contract.SERVICE, contract.STANDBY))
+
+
+def _units(error: str) -> tuple[str, ...]:
+    """The services of the processes that a message names by their pid."""
     units = (unit_of(Path(f"/proc/{pid}/cgroup")) for pid in re.findall(r"\(pid (\d+)\)", error))
-    return tuple(unit for unit in units if unit in (contract.SERVICE, contract.STANDBY))
+    return tuple(dict.fromkeys(unit for unit in units if unit.endswith(".service")))
 
 
 def unit_of(cgroup: Path) -> str:
@@ -373,7 +391,7 @@ SANDBOX = Cause(
     requires=_REQUIRES,
 )
 #: The start of the names of the settings of a unit that can block connections (systemd.exec(5)).
-_BLOCKING = ("IPAddress", "RestrictAddress", "RestrictNetwork", "PrivateNetwork", "NetworkNamespace", "SocketBind")
+BLOCKING = ("IPAddress", "RestrictAddress", "RestrictNetwork", "PrivateNetwork", "NetworkNamespace", "SocketBind")
 _SEARCH = (
     "sudo nft list ruleset; sudo iptables -S OUTPUT; ip rule    # find the rule for the user litellm (its number:"
     " id -u litellm); or for its slice: systemctl show system.slice -p IPAddressDeny"
@@ -387,7 +405,7 @@ def detect_network_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
     for inside, here in zip(results.service, results.here, strict=True):
         if here.is_done and not inside.is_done:
             failure = f"{inside.url}: {inside.stage} of {inside.host} fails {results.where}: {inside.error}"
-            lines = [each for each in drop_ins(snapshot) if each.name.startswith(_BLOCKING)]
+            lines = [each for each in drop_ins(snapshot) if each.name.startswith(BLOCKING)]
             where = "".join(f"{each.where}: {each.assignment}: " for each in lines[:1])
             remedy = CORRECT_LINE.format(where=lines[0].where) if lines else _SEARCH
             yield SANDBOX.finding(f"{where}{failure}; it works outside of the sandbox", remedy=remedy)

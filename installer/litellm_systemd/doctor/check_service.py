@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,8 @@ from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, SERVING_HTTPS
 from litellm_systemd.doctor.check_configuration import CA_VARIABLES
-from litellm_systemd.doctor.check_unit import STARTUP_BLOCKERS, control_socket, explain
+from litellm_systemd.doctor.check_network import BLOCKING
+from litellm_systemd.doctor.check_unit import CORRECT_LINE, STARTUP_BLOCKERS, control_socket, drop_ins, explain
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import read_error
@@ -212,7 +214,10 @@ RELOAD = Cause(
     "sudo systemctl reload litellm    # after fixing the cause",
     outcome=Outcome.WARNING,
     requires=(*_REQUIRES, "service-silent"),
-    caused_by=("configuration-unusable", "files-config-gone", "files-gone", "files-unreadable"),
+    caused_by=(
+        *("configuration-unusable", "files-config-gone", "files-gone", "files-unreadable"),
+        *("tls-unusable", "tls-expiry"),
+    ),
 )
 
 
@@ -266,6 +271,10 @@ _CREDENTIALS = (
 _MAX_AGE = 86_400
 #: How often an unknown error must appear to be reported.
 _MIN_UNKNOWN = 3
+#: Where code of the user's is, in a message about its exception.
+_PLACE = re.compile(r"; [\w.-]{1,99}\.py:\d")
+#: The start of the names of the settings of a drop-in that may explain a known message.
+_SETTINGS = {"too-many-files": ("LimitNOFILE",), "unreachable": BLOCKING}
 _REMEDY = "{remedy}    # to see all messages: litellmctl logs --errors"
 
 
@@ -320,9 +329,18 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
             continue  # the rejected calls are its cause
         if group.signature is not None:
             fails = group.signature.name in explains and _serves_badly(snapshot)
-            evidence, remedy = f"{group.signature.means} ({_times(group)}): {group.sample}", group.signature.remedy
-            if group.signature.name == "untrusted" and (changed := changed_ca_file(snapshot)):
+            evidence = f"{group.signature.means} ({_times(group)}): {group.sample}"
+            remedy = group.signature.remedy
+            names = _SETTINGS.get(group.signature.name, ())
+            if names and (lines := [each for each in drop_ins(snapshot) if each.name.startswith(names)]):
+                evidence = f"{lines[0].where}: {lines[0].assignment}: {evidence}"
+                remedy = CORRECT_LINE.format(where=lines[0].where)
+            elif group.signature.name == "untrusted" and (changed := changed_ca_file(snapshot)):
                 evidence, remedy = f"{changed}: {evidence}", "sudo litellmctl restart"
+            elif group.signature.name == "too-many-files" and snapshot.is_active and snapshot.is_root:
+                places = [event.sample for event in group.events if _PLACE.search(event.sample)]
+                evidence = evidence.replace(group.sample, places[-1] if places else group.sample)
+                evidence += f"; {_most_open_files(snapshot)}"
             outcome = Outcome.FAILED if fails else Outcome.WARNING
             yield cause.finding(evidence, outcome=outcome, remedy=remedy)
 
@@ -336,6 +354,23 @@ def changed_ca_file(snapshot: Snapshot) -> str:
             if path and snapshot.layout.real(path).stat().st_ctime > started:
                 return f"{path} ({name}) was changed after the service read it"
     return ""
+
+
+def _most_open_files(snapshot: Snapshot) -> str:
+    """The process of the service with the most open files, and what most of them are."""
+    pids = [snapshot.service["MainPID"], *(str(each["pid"]) for each in snapshot.runtime.get("workers", ()))]
+    opened = {pid: _open_files(pid) for pid in pids}
+    pid, files = max(opened.items(), key=lambda item: item[1].total())
+    ((target, number),) = files.most_common(1)
+    return f"pid {pid} has {files.total()} open now, {number} of them {target}"
+
+
+def _open_files(pid: str) -> Counter[str]:
+    files: Counter[str] = Counter()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed in the meantime
+            files[str(link.readlink()).partition(":[")[0]] += 1
+    return files
 
 
 def _serves_badly(snapshot: Snapshot) -> bool:
@@ -407,7 +442,7 @@ SERVICE = Cause(
     _REMEDY,
     outcome=Outcome.WARNING,
     requires=_JOURNAL_REQUIRES,
-    caused_by=(*(name for name in _CAUSED_BY if name != "service-not-ready"), "service-blocked"),
+    caused_by=(*(name for name in _CAUSED_BY if name != "service-not-ready"), "service-blocked", "files-owner"),
 )
 
 

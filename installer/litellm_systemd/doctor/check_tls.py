@@ -14,9 +14,9 @@ from litellm_systemd.client.certificate import RELOAD, judge_certificate, served
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import exposure_warning
-from litellm_systemd.env.tls import Certificate, load_pair, read_certificate, read_pair
+from litellm_systemd.env.tls import Certificate, TlsFiles, load_pair, read_certificate, read_pair
 from litellm_systemd.errors import InputError, Unavailable
-from litellm_systemd.report.report import Outcome
+from litellm_systemd.report.report import Check, Outcome
 
 _REQUIRES = ("files-not-installed", "environment-unusable")
 
@@ -54,12 +54,14 @@ EXPIRY = Cause(
 
 @detects(EXPIRY)
 def detect_tls_expiry(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect the end of the certificate that the service serves or, if it does not run, of the one in the file."""
+    """Detect an expired file, and the end of the certificate that the service serves or will serve."""
     files = snapshot.settings.tls
     if files is None:
         return
     certificate = served(snapshot) if snapshot.is_active else read_certificate(files.certificate)
-    found = judge_certificate(certificate.not_after, datetime.fromtimestamp(time.time(), timezone.utc))
+    # The service does not load an expired file, and serves the previous certificate until its next start.
+    certificate = _expired_file(files) or certificate
+    found = _judge(certificate)
     if found.outcome is not Outcome.OK:
         uses_certbot = str(files.certificate).startswith("/etc/letsencrypt/")
         renew = "sudo certbot renew" if uses_certbot else f"Renew {files.certificate}"
@@ -83,8 +85,9 @@ def detect_tls_not_reloaded(snapshot: Snapshot) -> Iterator[Finding]:
     if files is None or not snapshot.is_active:
         return
     file, current = read_certificate(files.certificate), served(snapshot)
-    if file.sha256 != current.sha256:
-        yield NOT_RELOADED.finding(f"served: {current}; in {files.certificate}: {file}")
+    if file.sha256 != current.sha256 and _judge(file).outcome is not Outcome.FAILED:
+        outcome = Outcome.FAILED if _judge(current).outcome is Outcome.FAILED else Outcome.WARNING
+        yield NOT_RELOADED.finding(f"served: {current}; in {files.certificate}: {file}", outcome=outcome)
 
 
 KEY = Cause(
@@ -121,6 +124,19 @@ def detect_tls_off(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect plain HTTP on an address that other machines reach, without a proxy in front."""
     if exposure_warning(snapshot.environment):
         yield OFF.finding(f"HOST={snapshot.settings.host}")
+
+
+def _judge(certificate: Certificate) -> Check:
+    return judge_certificate(certificate.not_after, datetime.fromtimestamp(time.time(), timezone.utc))
+
+
+def _expired_file(files: TlsFiles) -> Certificate | None:
+    """The certificate in the file if it has expired."""
+    try:
+        file = read_certificate(files.certificate)
+    except InputError:
+        return None  # `tls-unusable` reports it
+    return file if _judge(file).outcome is Outcome.FAILED else None
 
 
 def served(snapshot: Snapshot) -> Certificate:

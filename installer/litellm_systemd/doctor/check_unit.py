@@ -650,11 +650,13 @@ def detect_unit_killed(snapshot: Snapshot) -> Iterator[Finding]:
 
 #: Signals that mean that a C library crashed.
 _CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT")
-#: Settings of a unit by the signal with which the kernel enforces them.
+#: Settings of a unit by the signal that ends a process if it needs more than they allow.
 _SETTINGS_OF_SIGNALS = {
     "SIGSYS": ("SystemCallErrorNumber", "SystemCallFilter", "SystemCallArchitectures"),
     "SIGXCPU": ("LimitCPU",),
     "SIGXFSZ": ("LimitFSIZE",),
+    # An allocation fails, and the library that needs it ends the process.
+    **dict.fromkeys(("SIGABRT", "SIGSEGV"), ("LimitAS", "LimitDATA", "LimitSTACK")),
 }
 
 

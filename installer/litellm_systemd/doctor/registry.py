@@ -7,7 +7,9 @@ user sees.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -32,6 +34,7 @@ from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.state import FileKind, is_edited
+from litellm_systemd.logs.events import read_events
 
 _MODULES = (
     *(
@@ -111,9 +114,25 @@ def _starting_service(snapshot: Snapshot) -> Iterator[str]:
             yield f"{contract.SERVICE} is not active yet{step}. {hint}"
 
 
+#: Seconds for which refused clients are remarked on.
+_RECENT = 3600
+_WRONG_KEY = re.compile(r"refused \d+ requests? with a wrong key.*")
+
+
+def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
+    if not snapshot.is_active:
+        return
+    since = f"@{int(time.time()) - _RECENT}"
+    journal = snapshot.systemctl.entries(since=since, priority="notice", timeout=snapshot.optional_timeout)
+    found = [match[0] for each in read_events(journal.entries) if (match := _WRONG_KEY.match(each.text))]
+    if found:
+        yield f"In the last hour the service {found[-1]}. To configure a client with its key: sudo litellmctl client"
+
+
 _SOURCES: tuple[Callable[[Snapshot], Iterator[str]], ...] = (
     _change_in_progress,
     _edited_files,
     _stopped_service,
     _starting_service,
+    _refused_clients,
 )

@@ -100,6 +100,12 @@ class Systemctl:
         found = self.show(unit, *names)
         return unit_state_of(unit, found)
 
+    def sockets(self) -> tuple[tuple[str, str], ...]:
+        """The addresses on which systemd listens, each with its socket unit."""
+        lines = run(self._argv("list-sockets", "--no-legend", "--full"), check=False).stdout.splitlines()
+        fields = [line.split() for line in lines]
+        return tuple((each[0], unit) for each in fields for unit in each if unit.endswith(".socket"))
+
     def job_state(self, unit: str) -> tuple[str, bool]:
         """ActiveState of a unit, and whether systemd has a job for it, such as its start."""
         found = self.show(unit, "ActiveState", "Job")

@@ -126,7 +126,8 @@ _SERVICE = (
         "service",
         r"Too many open files",
         "A process has reached its limit of open files and connections (LimitNOFILE)",
-        "set a larger LimitNOFILE= in a drop-in (sudo systemctl edit litellm), then: sudo litellmctl restart",
+        "if the message names a file, close it in the code that opens it, then: sudo litellmctl restart; or set a"
+        " larger LimitNOFILE= in a drop-in: sudo systemctl edit litellm",
     ),
     Signature(
         "no-space",
@@ -361,7 +362,7 @@ _LITELLM = (
         "callback-raised",
         "service",
         r"[(;] ?[\w.-]{1,99}\.py:\d{1,6} [\w<>]{1,99}(?:\)|\s*$)",
-        "Your own Python file, such as a callback, raised an exception, and the request failed",
+        "Your own Python file, such as a callback, raised an exception",
         "correct the line that the message names, then: sudo litellmctl reload",
     ),
     Signature(
@@ -396,6 +397,14 @@ _SYSTEMD = (
         r"Watchdog timeout",
         "The main process did not notify the watchdog in time, so systemd killed it",
         "on a slow host set a larger WATCHDOG_TIMEOUT in .env; to find the cause: sudo litellmctl doctor",
+        min_count=0,
+    ),
+    Signature(
+        "credentials-unreadable",
+        "systemd",
+        r"Failed to set up credentials|Failed at step CREDENTIALS|^Decryption failed",
+        "systemd cannot decrypt the secrets of the service, or read its certificate or key",
+        "find the cause: sudo litellmctl doctor",
         min_count=0,
     ),
     Signature(

@@ -1,0 +1,97 @@
+"""What doctor finds in the journal and the processes of a running service, without systemd."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_systemd.doctor.check_service import detect_journal_service, detect_journal_upstream
+from litellm_systemd.doctor.engine import DoctorCheck, Finding
+from litellm_systemd.doctor.registry import collect_remarks
+from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.systemctl import Journal
+
+UNREACHABLE = "LiteLLM Proxy: litellm.InternalServerError: OpenAIException - Connection error. (model other)"
+LEAK = (
+    "LiteLLM: LiteLLM.LoggingError: Exception occurred while success logging (OSError: [Errno 24] Too many open"
+    " files: '/etc/hostname'; mine.py:7 async_log_success_event)"
+)
+NO_ACCEPT = "litellm_systemd.runtime.worker.acceptor: cannot accept a connection: Too many open files"
+
+
+class Host(Snapshot):
+    """A host whose service has logged these texts. Its unit has one drop-in with these lines."""
+
+    is_active: Any = True
+    runtime: Any = None
+    service: Any = None
+    systemctl: Any = None
+    journal_gap: Any = None
+
+    def __init__(self, folder: Path, *texts: str, lines: str = "Nice=1") -> None:
+        super().__init__(Layout(root=folder))
+        drop_in = folder / "mine.conf"
+        drop_in.write_text(f"[Service]\n{lines}\n", encoding="utf-8")
+        self.runtime = {"workers": []}
+        self.service = {
+            "MainPID": str(os.getpid()),
+            "InactiveExitTimestamp": "today",
+            "StatusText": "serving on 127.0.0.1:4000 with 1 model, 1 of 2 workers",
+            "DropInPaths": "/mine.conf",
+        }
+        self.is_root = True
+        self.systemctl = self
+        self._texts = texts
+
+    def entries(self, **_: Any) -> Journal:
+        """The texts as entries of the last minute."""
+        fields = {"_PID": "7", "PRIORITY": "3", "__REALTIME_TIMESTAMP": str(int((time.time() - 60) * 1e6))}
+        return Journal(tuple({"MESSAGE": text, **fields} for text in self._texts))
+
+
+def find(check: DoctorCheck, host: Snapshot) -> list[Finding]:
+    return [each for each in check.detect(host) if isinstance(each, Finding)]
+
+
+@pytest.mark.parametrize("line", ["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "IPAddressDeny=any"])
+def test_drop_in_that_blocks_a_provider(tmp_path: Path, line: str) -> None:
+    """If a provider cannot be reached, a drop-in that restricts the network is named, with its line to remove."""
+    (found,) = find(detect_journal_upstream, Host(tmp_path, UNREACHABLE, lines=f"Nice=1\n{line}"))
+    assert found.evidence.startswith(f"/mine.conf:3: {line}: The service cannot reach the provider")
+    assert found.remedy.startswith("Correct or remove /mine.conf:3")
+    (found,) = find(detect_journal_upstream, Host(tmp_path, UNREACHABLE))
+    assert "mine.conf" not in found.evidence + found.remedy
+    assert found.remedy.startswith("check DNS")
+
+
+def test_leak_of_open_files(tmp_path: Path) -> None:
+    """At the limit of open files, the line of the user's code and what most of the open files are is named; if a
+    drop-in has lowered the limit, that is the cause.
+    """
+    host, leaked = Host(tmp_path, LEAK, NO_ACCEPT), tmp_path / "leaked"
+    leaked.touch()
+    with ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(leaked.open())
+        (found,) = find(detect_journal_service, host)
+    assert "'/etc/hostname'; mine.py:7 async_log_success_event" in found.evidence
+    assert f"pid {os.getpid()} has " in found.evidence
+    assert found.evidence.endswith(f" 300 of them {leaked}")
+    assert found.remedy.startswith("if the message names a file, close it in the code")
+    (found,) = find(detect_journal_service, Host(tmp_path, NO_ACCEPT, lines="LimitNOFILE=64"))
+    assert found.evidence.startswith("/mine.conf:2: LimitNOFILE=64: A process has reached its limit")
+
+
+def test_refused_clients(tmp_path: Path) -> None:
+    """Clients with a wrong key, as after `rotate-key`, are a remark, and guesses, which are a finding, are not."""
+    refused = "refused 7 requests with a wrong key, from 10.0.0.9 (7)"
+    (remark,) = (each for each in collect_remarks(Host(tmp_path, refused)) if "refused" in each)
+    assert remark.startswith(f"In the last hour the service {refused}. ")
+    guessed = "refused 7 guessed keys after 7 requests"
+    assert not [each for each in collect_remarks(Host(tmp_path, guessed)) if "refused" in each]
