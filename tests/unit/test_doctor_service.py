@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from litellm_systemd.doctor.check_service import detect_journal_service, detect_journal_upstream
+from litellm_systemd.doctor.check_unit import detect_unit_killed
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.registry import collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -33,6 +34,7 @@ class Host(Snapshot):
     service: Any = None
     systemctl: Any = None
     journal_gap: Any = None
+    events: Any = ()
 
     def __init__(self, folder: Path, *texts: str, lines: str = "Nice=1") -> None:
         super().__init__(Layout(root=folder))
@@ -68,6 +70,16 @@ def test_drop_in_that_blocks_a_provider(tmp_path: Path, line: str) -> None:
     (found,) = find(detect_journal_upstream, Host(tmp_path, UNREACHABLE))
     assert "mine.conf" not in found.evidence + found.remedy
     assert found.remedy.startswith("check DNS")
+
+
+def test_drop_in_that_limits_memory(tmp_path: Path) -> None:
+    """If a library aborts because a drop-in limits the memory, the line to remove is named, not a damaged library."""
+    host = Host(tmp_path, lines="LimitAS=400M")
+    host.is_active = False
+    host.service = {**host.service, "Result": "signal", "ExecMainStatus": "6", "ActiveState": "failed"}
+    (found,) = find(detect_unit_killed, host)
+    assert found.evidence.startswith("/mine.conf:2: Result=signal, SIGABRT")
+    assert found.remedy.startswith("Correct or remove /mine.conf:2")
 
 
 def test_leak_of_open_files(tmp_path: Path) -> None:
