@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.database import Cluster, Database, why_no_database
 
@@ -35,3 +38,18 @@ def database(cluster: Cluster) -> Iterator[Database]:
     created = cluster.create_database()
     yield created
     cluster.drop_database(created)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium without a window."""
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        missing = pytest.fail if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1" else pytest.skip
+        missing("there is no Chromium: apt-get install chromium-headless-shell")
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not work for root; it opens only pages of our own.
+        launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield launched
+        launched.close()

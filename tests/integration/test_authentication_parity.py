@@ -80,12 +80,18 @@ def test_every_route_with_the_right_key(litellm: LiteLLM, without_key: list[Deci
 
 
 def test_database_turns_the_admin_ui_on(litellm: LiteLLM) -> None:
-    """With a database the Admin UI, its sign-in and the catalogues that it shows are LiteLLM's again."""
-    paths = ("/ui/", "/sso/key/generate", "/login", "/public/model_hub", "/get_image", "/_next/x")
-    decisions = litellm.ask(
-        [Request(path) for path in paths], environment={"DATABASE_URL": "postgresql://x/y"}, gate_only=True
-    )
-    assert all(decision.is_passed for decision in decisions)
+    """With a database and a login the Admin UI, its sign-in and the catalogues that it shows are LiteLLM's again."""
+    paths = ("/ui/", "/sso/key/generate", "/login", "/get_image", "/_next/x", "/public/model_hub")
+    database = {"DATABASE_URL": "postgresql://x/y"}
+    login = {"UI_USERNAME": "admin", "UI_PASSWORD": "secret"}
+
+    def decide(environment: dict[str, str]) -> list[int]:
+        decisions = litellm.ask([Request(path) for path in paths], environment=environment, gate_only=True)
+        return [decision.gate for decision in decisions]
+
+    assert decide(database | login) == [PASSED] * 6
+    assert decide(database | {"GOOGLE_CLIENT_ID": "x"}) == [PASSED] * 6
+    assert decide(database | {"UI_USERNAME": "admin"}) == [404] * 5 + [PASSED]
 
 
 def test_public_routes_of_the_configuration(litellm: LiteLLM) -> None:

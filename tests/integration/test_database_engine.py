@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
 from litellm_systemd.contract import ExitCode
 from tests.database import Cluster, Database, why_no_database
 from tests.integration.runtime_service import CONFIG, DEADLINE, KEY, Service, children_of, run_runtime, wait_for
+
+LOGIN = {"UI_USERNAME": "admin", "UI_PASSWORD": "a-password-of-the-admin"}
 
 pytestmark = pytest.mark.skipif(why_no_database() is not None, reason=str(why_no_database()))
 
@@ -32,7 +35,7 @@ def database(cluster: Cluster) -> Database:
 
 @pytest.fixture(scope="module")
 def service(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("service"), METRICS="127.0.0.1:1", **database.variables()) as found:
+    with Service(tmp_path_factory.mktemp("service"), METRICS="127.0.0.1:1", **LOGIN, **database.variables()) as found:
         found.await_ready()
         yield found
 
@@ -99,18 +102,21 @@ def test_keys_that_cannot_be_right(service: Service) -> None:
     assert call(service, "/v1/chat/completions", {"model": "demo", "messages": []}, key)[0] == 200
 
 
-def get(service: Service, path: str) -> tuple[int, str]:
-    connection = HTTPConnection("127.0.0.1", service.port, timeout=DEADLINE)
-    connection.request("GET", path)
-    with connection.getresponse() as response:
-        return response.status, response.read().decode()
-
-
-def test_admin_ui_without_a_login(service: Service) -> None:
-    """Without UI_USERNAME and UI_PASSWORD the Admin UI and its sign-in are off, and say what turns them on."""
-    for path in ("/ui", "/ui/login", "/sso/key/generate", "/v2/login"):
-        status, text = get(service, path)
-        assert (status, "UI_USERNAME and UI_PASSWORD in .env turn it on" in text) == (404, True)
+def test_admin_ui(service: Service, browser: Browser) -> None:
+    """A browser signs in to the Admin UI with UI_USERNAME and UI_PASSWORD, not with others, and shows the keys."""
+    assert call(service, "/key/generate", {"key_alias": "alice"})[0] == 200
+    page = browser.new_page(base_url=f"http://127.0.0.1:{service.port}")
+    page.set_default_timeout(DEADLINE * 1000)
+    page.goto("/ui/")
+    for password in ("wrong", LOGIN["UI_PASSWORD"]):
+        page.get_by_placeholder("Enter your username").fill(LOGIN["UI_USERNAME"])
+        page.get_by_placeholder("Enter your password").fill(password)
+        with page.expect_response(lambda response: response.url.endswith("/login")) as answer:
+            page.keyboard.press("Enter")
+        assert (answer.value.status == 401) is (password == "wrong")
+    page.get_by_text("Virtual Keys").first.click()
+    page.get_by_text("alice").first.wait_for()
+    page.close()
 
 
 def test_memory_of_engines(service: Service) -> None:

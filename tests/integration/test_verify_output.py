@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
@@ -23,7 +22,7 @@ import jsonschema
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from junitparser import Failure, JUnitXml, Skipped, TestSuite
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from litellm_systemd.cli import run_command
 from litellm_systemd.contract import REFUSED_KEY
@@ -137,21 +136,6 @@ def test_unwritable_files(tmp_path: Path) -> None:
     assert os.read(reader, 65536).startswith(b"<?xml ")
     os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium without a window."""
-    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        missing = pytest.fail if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1" else pytest.skip
-        missing("there is no Chromium: apt-get install chromium-headless-shell")
-    with sync_playwright() as playwright:
-        # Chromium's sandbox does not work for root; it opens only our own page.
-        launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 320), ("dark", 320)])
