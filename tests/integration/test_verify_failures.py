@@ -386,6 +386,18 @@ def test_a_model_that_times_out(server: Stub) -> None:
     assert "--timeout" in check(report, PLAIN).hint
 
 
+def test_a_database_that_is_down(server: Stub) -> None:
+    """A gateway whose database is down gets a warning with the remedy, and no check with a virtual key."""
+    server.faults["/health/readiness"] = lambda handler: handler.reply(
+        200, {"status": "healthy", "db": "disconnected"}
+    )
+    report = verify(Gateway(server.url, KEY), Scope(MODELS))
+    found = check(report, "readiness")
+    assert (found.outcome, found.detail) == (Outcome.WARNING, "healthy, but the database is down")
+    assert "sudo litellmctl doctor" in found.hint
+    assert not [each.name for each in report.checks if each.name.startswith("virtual key")]
+
+
 def test_a_gateway_that_hangs(server: Stub) -> None:
     """A gateway that hangs costs one timeout, not thirteen."""
     server.faults["*"] = lambda handler: wait(handler)

@@ -92,7 +92,9 @@ class Management:
         if answer.status in (401, 403):
             return PermissionDenied(text, "This needs the master key, or the key of a proxy admin.")
         if answer.status >= 500:
-            return Unavailable(text, f"The journal has the cause: {JOURNAL}.")
+            return Unavailable(
+                text, f"The journal has the cause: {JOURNAL}. If the database is down: sudo litellmctl doctor"
+            )
         return InstallerError(text)
 
 

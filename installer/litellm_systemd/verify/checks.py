@@ -58,7 +58,7 @@ _REFUSAL_HINT = (
 )
 _RELOAD_HINT = "After a change of the configuration: `sudo systemctl reload litellm`"
 
-_METRICS_HINT = "For the cause: sudo litellmctl doctor"
+_DOCTOR_HINT = "For the cause: sudo litellmctl doctor"
 
 MESSAGES = "/v1/messages"
 RESPONSES = "/v1/responses"
@@ -101,8 +101,11 @@ def check_readiness(gateway: Gateway) -> CheckResult:
     body = answer.json()
     if not isinstance(body, dict):
         return CheckResult(Outcome.OK)
-    facts = {"database": gateway.line(body["db"].lower())} if isinstance(body.get("db"), str) else {}
-    return CheckResult(Outcome.OK, gateway.line(str(body.get("status", ""))), facts=facts)
+    said, database = gateway.line(str(body.get("status", ""))), gateway.line(str(body.get("db") or "").lower())
+    facts = {"database": database} if database else {}
+    if database == "disconnected":
+        return CheckResult(Outcome.WARNING, f"{said}, but the database is down", _DOCTOR_HINT, facts=facts)
+    return CheckResult(Outcome.OK, said, facts=facts)
 
 
 def check_models(gateway: Gateway, expected: tuple[str, ...] | None) -> CheckResult:
@@ -145,10 +148,10 @@ def check_metrics(metrics: Gateway) -> CheckResult:
     try:
         answer = metrics.get("/metrics")
     except GatewayError as error:
-        return CheckResult(Outcome.WARNING, error.message, _METRICS_HINT)
+        return CheckResult(Outcome.WARNING, error.message, _DOCTOR_HINT)
     found = len(re.findall(r"^# TYPE ", answer.text, re.MULTILINE))
     if not answer.ok or not found:
-        return CheckResult(Outcome.WARNING, f"{metrics.where} responds with HTTP {answer.status}", _METRICS_HINT)
+        return CheckResult(Outcome.WARNING, f"{metrics.where} responds with HTTP {answer.status}", _DOCTOR_HINT)
     return CheckResult(Outcome.OK, f"{render_count(found, 'metric')} on {metrics.where}")
 
 
