@@ -182,6 +182,7 @@ def test_interrupted_prune(layout: Layout, monkeypatch: pytest.MonkeyPatch, numb
         ('LITELLM_MASTER_KEY="aws-ssm:/litellm/key"', "does not know secrets in AWS"),
         ('TLS_CERT_FILE="/etc/gateway.pem"', "would serve plain HTTP"),
         ('METRICS="127.0.0.1:9400"', "does not know METRICS"),
+        ('DATABASE_URL="postgresql://litellm@localhost/litellm"', "does not know a database"),
         ('PORT="4000"', None),
     ],
 )

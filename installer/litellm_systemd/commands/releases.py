@@ -19,7 +19,7 @@ from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.migration import settle_rollback
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env import metrics, retired_keys, secret_references, tls
+from litellm_systemd.env import database, metrics, retired_keys, secret_references, tls
 from litellm_systemd.env.variables import METRICS, TLS_CERT_FILE
 from litellm_systemd.errors import (
     CannotCreate,
@@ -244,6 +244,12 @@ def _require_features(layout: Layout, identifier: str) -> None:
             TLS_CERT_FILE.name in variables,
             f"{TLS_CERT_FILE.name} and would serve plain HTTP",
             f"Remove {TLS_CERT_FILE.name} and TLS_KEY_FILE from .env first, then: sudo litellmctl install",
+        ),
+        (
+            database,
+            database.database_mode(variables, {}),
+            "a database, and would refuse all virtual keys",
+            "Remove the database from .env first, then: sudo litellmctl install",
         ),
     )
     for module, is_used, what, fix in features:
