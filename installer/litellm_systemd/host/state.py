@@ -196,8 +196,9 @@ class Verb(Enum):
     STOP_TIMER = "stop timer"
     STOP = "stop"
     DISABLE = "disable"
-    SET_UP_POSTGRES = "set up PostgreSQL for"
+    # Before PostgreSQL is installed, which no undo removes: a part of the release may be missing.
     BUILD_RELEASE = "build release"
+    SET_UP_POSTGRES = "set up PostgreSQL for"
     SAVE_EDITED = "save edited"
     CREATE_USER = "create user"
     CREATE_FOLDERS = "create folders"
