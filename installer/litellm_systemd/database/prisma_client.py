@@ -11,6 +11,7 @@ import hashlib
 import re
 import shlex
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,12 @@ _NPM_HINT = (
 _GENERATOR = re.compile(r'(?<=provider = )"prisma-client-py"')
 _TARGETS = re.compile(r"(?<=binaryTargets = )\[.*?\]")
 
-_COMPILE = "import compileall, prisma, sys; sys.exit(not compileall.compile_dir(prisma.__path__[0], quiet=1))"
+#: Without the types of all arguments, which the runtime does not import (runtime/worker/litellm_database.py).
+_COMPILE = """
+import compileall, importlib.util, re, sys
+folder = importlib.util.find_spec("prisma").submodule_search_locations[0]
+sys.exit(not compileall.compile_dir(folder, quiet=1, rx=re.compile("/prisma/types[.]py$")))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +90,18 @@ def fetch_packages(node: Path, folder: Path) -> None:
         CommandError: npm failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # A .npmrc in the current folder may be that of another user.
-    options = (
-        "--silent",
-        "--prefix",
-        str(folder),
-        "--cache",
-        str(folder / "cache"),
-        "--pack-destination",
-        str(folder),
-    )
     wanted = (f"{name}@{version}" for name, (version, _) in _PACKAGES.items())
-    argv = (str(node / _NODE), str(node / _NPM), "pack", *options, *wanted)
-    try:
-        run(argv, environment=inherited_environment(), timeout=600, hint=_NPM_HINT)
-    except CommandError as error:
-        error.message = f"the packages of npm that generate Prisma's client cannot be downloaded: {error.message}"
-        raise
+    npm = (str(node / _NODE), str(node / _NPM), "pack", "--loglevel", "error", "--pack-destination", str(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        # A .npmrc in the current folder may be that of another user.
+        argv = (*npm, "--prefix", scratch, "--cache", scratch, *wanted)
+        try:
+            run(argv, environment=inherited_environment(), timeout=600, hint=_NPM_HINT)
+        except CommandError as error:
+            lines = (line.removeprefix("npm error ") for line in error.stderr.splitlines())
+            cause = next((line for line in lines if "Error: " in line or line[:3].isdecimal()), error.message)
+            error.message = f"the packages of npm that generate Prisma's client cannot be downloaded: {cause}"
+            raise
 
 
 def unpack_packages(folder: Path, target: Path) -> None:
@@ -158,5 +159,5 @@ def generate_client(
     }
     command = str(tools.packages / "prisma/build/index.js")
     run((str(tools.node / _NODE), command, "generate", "--schema", str(own)), environment=environment, timeout=300)
-    # The service cannot write there, and would compile 11 MB of types at each start.
+    # The service cannot write there.
     run((python, "-c", _COMPILE), environment=environment, timeout=300)
