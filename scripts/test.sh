@@ -214,6 +214,12 @@ make_bundle() {
     if ! compgen -G ".cache/wheels/sentry_sdk-${addition#*==}-*.whl" >/dev/null; then
         "$VENV/bin/litellmctl" bundle --with sentry --wheels .cache/wheels --output .cache/bundle.tar
     fi
+    # For the tests with a database: what generates Prisma's client. A file of ours stands for the engine, which no test
+    # downloads.
+    if ! compgen -G ".cache/wheels/prisma-fetch-engine-*.tgz" >/dev/null; then
+        "$VENV/bin/litellmctl" bundle --with database --prisma-engine tests/fakes/prisma_engine.js --wheels .cache/wheels \
+            --output .cache/bundle.tar
+    fi
     "$VENV/bin/uv" pip install --quiet --no-deps --target .cache/additions "$addition"
     # For the tests of OpenTelemetry, which is in no release of the tests.
     sed -n '/^# with: opentelemetry$/,/^# with: /p' installer/litellm_systemd/groups.lock |

@@ -66,15 +66,13 @@ def install_database(box: Box, engine: Path) -> None:
 
 
 def start_postgres(box: Box) -> None:
-    """Start the PostgreSQL of the distribution, with a database for the service and a role that needs no password."""
+    """Start the PostgreSQL of the distribution, with an empty database for the service and a role that needs no
+    password.
+    """
     version, cluster = box.run(("pg_lsclusters", "--no-header")).stdout.split()[:2]
     box.systemctl("enable", "--now", f"postgresql@{version}-{cluster}")
     for command in (("createuser", "litellm"), ("createdb", "--owner", "litellm", "litellm")):
         box.run(("runuser", "--user", "postgres", "--", *command), cwd="/")
-    migrations = "/opt/litellm-systemd/current/lib/python3*/site-packages/litellm_proxy_extras/migrations/*/*.sql"
-    apply = f"""for file in {migrations}
-        do runuser --user litellm -- psql --quiet --set ON_ERROR_STOP=1 --file "$file" litellm >/dev/null; done"""
-    box.run(("sh", "-c", apply), cwd="/")
 
 
 def renew_litellm(box: Box) -> None:

@@ -1,4 +1,4 @@
-"""The installed service with a database."""
+"""The installed service with a database, and installs that cannot have one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import json
 from typing import Any
 
 from box import Box, Image
-from service import BASE, MODEL, chat, ctl, key
+from box_images import DATABASE_URL, start_postgres
+from service import BASE, MODEL, chat, ctl, key, state
+from test_install import snapshot
 
 from conftest import MakeBox
+
+#: Records each question to a name server. The box has no other one.
+_NAME_SERVER = """\
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 53))
+while True:
+    print(server.recv(4096), file=open("/root/questions", "a"), flush=True)
+"""
 
 
 def generate_key(box: Box, **limits: Any) -> str:
@@ -20,9 +31,36 @@ def generate_key(box: Box, **limits: Any) -> str:
 
 
 def test_key_after_a_restart(make_box: MakeBox, database_image: Image) -> None:
-    """A virtual key works after a restart of the service, and only for its model. The release stays as it is."""
+    """A virtual key works after a restart of the service, and only for its model. The service looks up no name, so
+    that it downloads nothing, and changes no file of its release.
+    """
     box = make_box(database_image)
     virtual = generate_key(box, models=[MODEL])
+    box.write("/root/name_server.py", _NAME_SERVER)
+    box.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    box.run(("systemd-run", "python3", "/root/name_server.py"))
     box.systemctl("restart", "litellm")
     assert (chat(box, bearer=virtual), chat(box, "demo-slow", bearer=virtual)) == (200, 403)
     assert json.loads(ctl(box, "releases", "verify", "--json"))["ok"]
+    assert not box.exists("/root/questions"), box.read("/root/questions")
+    # The server above records: the assertion could not fail otherwise.
+    box.run(("getent", "hosts", "example.com"), check=False)
+    assert box.exists("/root/questions")
+
+
+def test_no_engine(make_box: MakeBox, installed_image: Image) -> None:
+    """An install that cannot get Prisma's query engine fails with one error, and changes nothing."""
+    box = make_box(installed_image)
+    start_postgres(box)
+    box.write("/root/.env", f"DATABASE_URL={DATABASE_URL}\n", 0o600)
+    before, process = snapshot(box), state(box)["MainPID"]
+    argv = ("litellmctl", "install", "--env-file", "/root/.env")
+    failed = box.run(argv, check=False, env={"PRISMA_ENGINES_MIRROR": "http://127.0.0.1:9"}, timeout=300)
+    assert failed.returncode == 69, failed.stderr
+    assert "Prisma's query engine cannot be downloaded: http://127.0.0.1:9/all_commits/" in failed.stderr
+    assert "--prisma-engine" in failed.stderr
+    box.write("/root/engine", "#!/bin/sh\necho cannot find libssl.so.3 >&2; exit 127\n", 0o755)
+    failed = box.run((*argv, "--prisma-engine", "/root/engine"), check=False, timeout=300)
+    assert failed.returncode == 78, failed.stderr
+    assert "does not run on this host" in failed.stderr
+    assert (snapshot(box), state(box)["MainPID"]) == (before, process)
