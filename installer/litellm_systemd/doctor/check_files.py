@@ -360,6 +360,8 @@ OWNER = Cause(
     "sudo chown -R {user}:{user} {path}",
     requires=("files-not-installed",),
     skipped_if=("files-user-gone", "unit-root"),
+    # As with a file system that is mounted over the folder.
+    caused_by=("host-disk-full", "host-inodes", "host-read-only"),
 )
 
 
