@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.commands.additions import choose_release
 from litellm_systemd.database import prisma_engine
 from litellm_systemd.database.prisma_engine import (
     COMMIT,
@@ -26,8 +28,13 @@ from litellm_systemd.database.prisma_engine import (
     write_engine,
 )
 from litellm_systemd.errors import InputError, InstallerError, MissingError, Unavailable, UsageError
+from litellm_systemd.gateway.config import parse_config
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.releases.additions import Kept, extend
+from litellm_systemd.releases.bundle import Target
 from litellm_systemd.releases.prisma_parts import engine_digest, find_engine, with_engine
-from litellm_systemd.releases.requirements_lock import lock_digest
+from litellm_systemd.releases.requirements_lock import additions_of, lock_digest
+from litellm_systemd.releases.source import find_source
 from tests.ports import free_port
 
 LOCK = "a==1 --hash=sha256:00\n# with: database\n# needs: psycopg\n# with: sentry\nb==1 --hash=sha256:11\n"
@@ -150,6 +157,35 @@ def test_engine_is_part_of_the_identity(tmp_path: Path) -> None:
     assert engine_digest(without) == ""
     with pytest.raises(InputError, match="no query engine for riscv64"):
         with_engine(LOCK, "riscv64", None)
+
+
+def test_bundle_for_another_machine(tmp_path: Path) -> None:
+    """A bundle for another machine has the engine of that machine, not that of the release in use."""
+    source = find_source()
+    mine = extend(source, ["database"], engine=script(tmp_path))
+    kept = tmp_path / "release/lib/prisma/query-engine"
+    write_engine(script(tmp_path), kept)
+    other = "aarch64" if platform.machine() == "x86_64" else "x86_64"
+    here, there = Target("3.12"), Target("3.12", other)
+    found = [extend(source, ["database"], Kept(mine.lock, engine=kept), target=target) for target in (here, there)]
+    assert [engine_digest(each.lock) for each in found] == [digest_of(kept), published_digest(other)]
+    assert [each.engine for each in found] == [kept, None]
+
+
+def test_service_with_a_database_gets_the_group(tmp_path: Path) -> None:
+    """A database adds the group to the release, which `--without` may not remove while it is used."""
+    gateway = parse_config(
+        "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: none}}]\n", "config.yaml"
+    )
+    layout = Layout(tmp_path)
+    plain = choose_release(layout, gateway)
+    chosen = choose_release(layout, gateway, database=True)
+    assert chosen.source is not None
+    assert additions_of(chosen.source.lock) == ("database",)
+    assert chosen.notes == ("Added to the release: database.",)
+    assert chosen.identifier != plain.identifier
+    with pytest.raises(UsageError, match="--without database"):
+        choose_release(layout, gateway, wanted=("database",), dropped=("database",), database=True)
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -171,8 +171,9 @@ def extend(
                 known = {(pin.name, pin.version) for pin in present}
                 sections[name] = render_lock(pin for pin in pins if (pin.name, pin.version) not in known)
     machine = target.machine if target else platform.machine()
-    lock = with_engine(join_lock(base, sections), machine, engine, kept.lock, kept.engine)
-    return replace(source, lock=lock, wheels=tuple(wheels), engine=engine or kept.engine)
+    kept_engine = kept.engine if machine == platform.machine() else None
+    lock = with_engine(join_lock(base, sections), machine, engine, kept.lock, kept_engine)
+    return replace(source, lock=lock, wheels=tuple(wheels), engine=engine or kept_engine)
 
 
 def list_packages(lock: str, additions: Iterable[str]) -> frozenset[str]:
