@@ -56,9 +56,7 @@ def install_database(box: Box, engine: Path) -> None:
     box.run(("cp", "--recursive", *parts, str(folder)))
     # Node.js compiles at run time. The native engine does not.
     box.write("/etc/systemd/system/litellm.service.d/stand-in.conf", "[Service]\nMemoryDenyWriteExecute=no\n")
-    start_postgres(box)
-    box.write("/root/.env", f"DATABASE_URL={DATABASE_URL}\n", 0o600)
-    argv = (f"{sys.prefix}/bin/litellmctl", "install", "--env-file", "/root/.env", "--no-verify")
+    argv = (f"{sys.prefix}/bin/litellmctl", "install", "--installed", "--with-postgres", "--no-verify")
     bundle = str(database_bundle(engine))
     box.run((*argv, "--bundle", bundle), env={"HOME": "/root", "UV_CACHE_DIR": "/var/tmp/uv"}, timeout=900)
     box.run(("rm", "-rf", "/var/tmp/uv"))

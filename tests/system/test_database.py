@@ -48,6 +48,22 @@ def test_key_after_a_restart(make_box: MakeBox, database_image: Image) -> None:
     assert box.exists("/root/questions")
 
 
+def test_postgres_of_the_host(make_box: MakeBox, database_image: Image) -> None:
+    """What --with-postgres has set up stays over an install, a boot and an uninstall. No other user can log in."""
+    box = make_box(database_image)
+    virtual = generate_key(box, models=[MODEL])
+    again = ctl(box, "install", "--installed", "--with-postgres", "--no-verify", "--offline", "--json")
+    assert json.loads(again)["data"]["actions"] == []
+    box.reboot()
+    assert chat(box, bearer=virtual) == 200
+    psql = ("psql", "--host=/run/postgresql", "--tuples-only", "--no-align", "litellm")
+    other = box.run(("runuser", "--user=nobody", "--", *psql, "--username=litellm"), check=False, cwd="/")
+    assert "Peer authentication failed" in other.stderr
+    assert "dropdb litellm" in ctl(box, "uninstall", "--yes")
+    count = ("--command", 'SELECT count(*) FROM "LiteLLM_VerificationToken"')
+    assert box.run(("runuser", "--user=postgres", "--", *psql, *count), cwd="/").stdout.strip() == "1"
+
+
 def test_no_engine(make_box: MakeBox, installed_image: Image) -> None:
     """An install that cannot get Prisma's query engine fails with one error, and changes nothing."""
     box = make_box(installed_image)
