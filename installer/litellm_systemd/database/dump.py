@@ -49,6 +49,11 @@ END $$;
 """
 
 
+def libpq_environment(database: Database) -> dict[str, str]:
+    """The variables with which a program that uses libpq connects to the database."""
+    return {_VARIABLES[name]: value for name, value in database.libpq().items()}
+
+
 def require_tools(server: int) -> Path:
     """The folder of pg_dump, pg_restore and psql that can dump a server of that version, such as 150013.
 
@@ -175,7 +180,7 @@ def _run(
     target: BinaryIO | None = None,
 ) -> None:
     program = (str(folder / argv[0]), *argv[1:])
-    environment = {_VARIABLES[name]: value for name, value in database.libpq().items()}
+    environment = libpq_environment(database)
     try:
         run(
             as_service_user(layout, program),

@@ -26,6 +26,7 @@ from uuid import uuid4
 
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database.connection import connect
+from litellm_systemd.database.dump import libpq_environment
 from litellm_systemd.database.migration_files import Migration, own_package, read_migrations
 from litellm_systemd.database.migration_sql import is_concurrent, is_inert
 from litellm_systemd.database.prisma_schema import parse_columns
@@ -374,7 +375,7 @@ def _remedy(sqlstate: str, database: Database) -> str:
     return "Nothing of this migration was applied. Fix the cause in the database, and run the command again."
 
 
-def finish(environ: Mapping[str, str]) -> tuple[str, ...]:
+def finish(database: Database) -> tuple[str, ...]:
     """What LiteLLM's own migration job does after the migrations: repair and build indexes. Returns notes.
 
     The views are created by the service when it starts.
@@ -383,7 +384,8 @@ def finish(environ: Mapping[str, str]) -> tuple[str, ...]:
     logging.getLogger("litellm_proxy_extras").addHandler(logging.StreamHandler())
     from litellm_proxy_extras.utils import ProxyExtrasDBManager
 
-    os.environ.update(environ)
+    # It drops what it does not know from a URL, such as the folder of a UNIX socket.
+    os.environ |= {DIRECT_URL.name: "postgresql://", **libpq_environment(database)}
     repaired = ProxyExtrasDBManager.repair_invalid_indexes()
     built = ProxyExtrasDBManager.build_request_log_indexes()
     if repaired and built:
@@ -406,7 +408,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         database, schema = find_database(environ)
         with open_schema(database, schema) as connection:
             status = apply_migrations(connection, database, schema, migrations, declared, wait)
-        answer = asdict(replace(status, notes=(*status.notes, *finish(environ))))
+        answer = asdict(replace(status, notes=(*status.notes, *finish(database))))
     except InstallerError as error:
         code, answer = error.code, {"error": error.message, "hint": error.hint}
     sys.stdout.write(json.dumps(answer) + "\n")
