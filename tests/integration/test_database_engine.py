@@ -23,12 +23,6 @@ pytestmark = pytest.mark.skipif(why_no_database() is not None, reason=str(why_no
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def database(cluster: Cluster) -> Database:
     return cluster.create_database()
 

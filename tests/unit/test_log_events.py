@@ -135,6 +135,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("worker 1 (pid 9) force-closed 3 requests after 600 s of draining", "requests-cut"),
         ("a new worker can't start: no memory. Next try in 2 s", "worker-cannot-start"),
         ("cannot start a worker: no memory. Retrying in 2 s", "worker-cannot-start"),
+        ("the database cannot be used: connection refused. The master key works", "database-unreachable"),
         ("cannot start a worker to recycle worker 1 (pid 9): no memory. Retrying in 2 s", "worker-cannot-start"),
         ("reload failed, the configuration before serves on: no model_list", "reload-failed"),
         ("reload failed, the previous configuration stays active: no model_list", "reload-failed"),

@@ -242,7 +242,8 @@ _LITELLM = (
     Signature(
         "database-unreachable",
         "litellm",
-        r"Can't reach database server|P1001|asyncpg\.|psycopg|PrismaClient\w*Error|prisma\.errors",
+        r"^the database cannot be used: |Can't reach database server|P1001|asyncpg\.|psycopg|PrismaClient\w*Error"
+        r"|prisma\.errors",
         "LiteLLM's database does not respond, or rejects the login",
         "check DATABASE_URL, that PostgreSQL runs, and the network to it",
     ),

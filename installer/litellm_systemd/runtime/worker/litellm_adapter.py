@@ -212,7 +212,7 @@ def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> str:
         prepare(application())
     use_frozen_credentials()
     litellm_fixes.apply()
-    litellm_database.apply()
+    litellm_database.apply(environ)
     litellm_outages.apply()
     litellm_telemetry.apply(application(), environ)
     failure = ""

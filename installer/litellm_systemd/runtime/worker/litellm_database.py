@@ -100,8 +100,12 @@ class _Types(types.ModuleType):
         return getattr(importlib.import_module("prisma._types"), name, dict)
 
 
-def apply() -> None:
+def apply(environ: Mapping[str, str]) -> None:
     """Apply what LiteLLM and Prisma's client need to the imported modules."""
+    if environ.get(_URL):
+        # 13 MB, which each worker would import to check the database.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("psycopg")
     # RuntimeError: a release without a database has no generated client.
     with contextlib.suppress(ImportError, AttributeError, RuntimeError):
         _find_engine_in_new_clients()
