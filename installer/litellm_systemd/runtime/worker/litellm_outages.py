@@ -131,12 +131,14 @@ async def _watch(client: Any) -> None:
     while True:
         # During an outage each request raises a suspicion.
         is_suspected = await _OUTAGE.wait(_INTERVAL) if not _OUTAGE.cause else await asyncio.sleep(_INTERVAL, False)
+        if await _answers(client):
+            if is_suspected:
+                _LOGGER.warning("the database did not answer for a moment")
+            _OUTAGE.cause = ""
+            continue
         if not _OUTAGE.cause:
             checks = 0
-            if is_suspected or not await _answers(client):
-                _OUTAGE.cause = await asyncio.to_thread(find_cause)
-            if is_suspected and not _OUTAGE.cause:
-                _LOGGER.warning("the database did not answer for a moment")
+            _OUTAGE.cause = await asyncio.to_thread(find_cause)
             continue
         checks += 1
         found = await asyncio.to_thread(find_cause)
