@@ -68,14 +68,20 @@ def _is_whole(text: str) -> bool:
 
 @contextmanager
 def loaded(
-    box: Box, *, streams: int = 0, events: int = EVENTS, clients: int = CLIENTS, pause: float = PAUSE
+    box: Box,
+    *,
+    streams: int = 0,
+    events: int = EVENTS,
+    clients: int = CLIENTS,
+    pause: float = PAUSE,
+    bearer: str = "",
 ) -> Iterator[Load]:
     """Run clients during the `with` block, half of them with keep-alive.
 
     `streams` streams with `events` events are opened before the block and read to their end after it. `pause` is the
-    time between two chats of a client in seconds.
+    time between two chats of a client in seconds. `bearer` is the key of the clients, by default the master key.
     """
-    load, over, bearer = Load(), threading.Event(), key(box)
+    load, over, bearer = Load(), threading.Event(), bearer or key(box)
     readers = [threading.Thread(target=_stream, args=(box, bearer, load, events)) for _ in range(streams)]
     chatters = [
         threading.Thread(target=_client, args=(box, bearer, load, over, number % 2 == 0, pause))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 from box import Box, Image
 from box_images import DATABASE_URL, start_postgres
-from service import BASE, MODEL, chat, ctl, key, state
+from load import loaded
+from service import BASE, MODEL, chat, ctl, key, state, workers
 from test_install import snapshot
 
 from conftest import MakeBox
@@ -80,3 +82,31 @@ def test_no_engine(make_box: MakeBox, installed_image: Image) -> None:
     assert failed.returncode == 78, failed.stderr
     assert "does not run on this host" in failed.stderr
     assert (snapshot(box), state(box)["MainPID"]) == (before, process)
+
+
+def count_engines(box: Box) -> int:
+    """The database engines of the service: the stand-in is Node.js."""
+    return int(box.run(("pgrep", "--count", "--full", "prisma_engine.js"), check=False).stdout)
+
+
+def count_paid(box: Box, virtual: str) -> int:
+    """The requests that LiteLLM has put down to a key."""
+    digest = hashlib.sha256(virtual.encode()).hexdigest()
+    query = f"""select count(*) from "LiteLLM_SpendLogs" where api_key = '{digest}' and status = 'success'"""
+    psql = ("psql", "--tuples-only", "--no-align", "--command", query, "litellm")
+    return int(box.run(("runuser", "--user", "litellm", "--", *psql), cwd="/").stdout)
+
+
+def test_restarts(make_box: MakeBox, database_image: Image) -> None:
+    """`litellmctl restart` fails no chat with a virtual key and loses no spend; a killed service leaves no engine."""
+    box = make_box(database_image)
+    virtual = generate_key(box, models=[MODEL])
+    with loaded(box, clients=4, bearer=virtual) as load:
+        ctl(box, "restart")
+    assert load.failed == []
+    box.wait_until(lambda: count_paid(box, virtual) == load.answered, 60, "each chat is paid for")
+    engines = len(workers(box))
+    box.wait_until(lambda: count_engines(box) == engines, 60, "each worker has one engine")
+    box.systemctl("kill", "--signal=SIGKILL", "--kill-who=main", "litellm")
+    box.wait_until(lambda: chat(box, bearer=virtual) == 200, 120, "the service is back")
+    box.wait_until(lambda: count_engines(box) == engines, 60, "no other engine runs")
