@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from litellm_systemd.commands.service_config import ServiceConfig
 from litellm_systemd.env.database import Database, database_mode, find_url, parse_url
-from litellm_systemd.env.variables import DATABASE_URL, MASTER_KEY, SALT_KEY
+from litellm_systemd.env.variables import MASTER_KEY, SALT_KEY
 from litellm_systemd.errors import DatabaseError, InputError, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.host.stored_secrets import with_stored_secrets
@@ -42,7 +42,7 @@ def with_salt_key(service: ServiceConfig, *, asks: bool) -> ServiceConfig:
     key, master = values.get(SALT_KEY.name), values[MASTER_KEY.name]
     stored = _ask(database, values, is_new=not key) if asks and database is not None else None
     if key:
-        if stored is not None and not is_right(stored):
+        if stored is not None and not stored.has_right_key:
             raise _wrong_key(stored)
         return service
     with_master = 0 if stored is None else stored.readable[MASTER_KEY.name]
@@ -92,22 +92,13 @@ def find_database(values: Mapping[str, str], gateway: GatewayConfig) -> Database
     return None if found is None else parse_url(*found)
 
 
-def is_right(stored: StoredValues) -> bool:
-    """Whether the salt key decrypts what is stored, or nothing is; `stored` is that of the service's keys."""
-    others = sum(stored.readable.values()) - stored.readable.get(SALT_KEY.name, 0)
-    return bool(stored.readable.get(SALT_KEY.name)) or not (others or stored.unreadable)
-
-
 def _ask(database: Database, values: Mapping[str, str], *, is_new: bool) -> StoredValues | None:
     """What is stored; None if it is not known."""
     # Late, because most installs have no database.
-    from litellm_systemd.database.connection import connect
-    from litellm_systemd.database.stored_values import read_stored_values
+    from litellm_systemd.database.stored_values import find_stored_values
 
-    keys = {name: values[name] for name in (SALT_KEY.name, MASTER_KEY.name) if values.get(name)}
     try:
-        with connect(database, DATABASE_URL.name) as connection:
-            return read_stored_values(connection, keys, database.parameters.get("schema") or "public")
+        return find_stored_values(database, values)
     except DatabaseError as error:
         # A known key needs no check now. A local database may be one that this install creates.
         if not is_new or database.is_local:

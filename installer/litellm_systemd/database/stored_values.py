@@ -22,6 +22,10 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 from psycopg import Connection, sql
 
+from litellm_systemd.database.connection import connect
+from litellm_systemd.env.database import Database
+from litellm_systemd.env.variables import DATABASE_URL, MASTER_KEY, SALT_KEY
+
 #: Where LiteLLM keeps ciphertexts (_SECRET_COLUMNS in proxy/db/master_key_migration.py).
 COLUMNS = (
     ("LiteLLM_ProxyModelTable", "litellm_params"),
@@ -63,6 +67,23 @@ class StoredValues:
 
     readable: Mapping[str, int] = field(default_factory=dict)
     unreadable: int = 0
+
+    @property
+    def has_right_key(self) -> bool:
+        """Whether the salt key decrypts values, or there are none."""
+        others = sum(self.readable.values()) - self.readable.get(SALT_KEY.name, 0)
+        return bool(self.readable.get(SALT_KEY.name)) or not (others or self.unreadable)
+
+
+def find_stored_values(database: Database, values: Mapping[str, str]) -> StoredValues:
+    """What the keys of these variables decrypt: the salt key, and the master key, which LiteLLM takes without one.
+
+    Raises:
+        DatabaseError: the database cannot be reached.
+    """
+    keys = {name: values[name] for name in (SALT_KEY.name, MASTER_KEY.name) if values.get(name)}
+    with connect(database, DATABASE_URL.name) as connection:
+        return read_stored_values(connection, keys, database.parameters.get("schema") or "public")
 
 
 def read_stored_values(connection: Connection[tuple[Any, ...]], keys: Mapping[str, str], schema: str) -> StoredValues:
