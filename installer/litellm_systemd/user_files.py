@@ -12,9 +12,10 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+from typing import IO
 
 from litellm_systemd.errors import CannotCreate, PermissionDenied
 
@@ -280,6 +281,46 @@ def write_output(
             raise
     finally:
         os.close(folder)
+
+
+@contextmanager
+def create_output(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    """Give a file to write to, which gets its name when the block ends, complete and on the disk.
+
+    Args:
+        path: the file, which must not exist.
+        mode: its mode, regardless of the umask.
+
+    Raises:
+        CannotCreate: there is such a file, also one that appeared meanwhile.
+        PermissionDenied, OSError: as `require_output`.
+    """
+    folder, name = _open_output(path, is_new=True)
+    new = _temporary(name)
+    try:
+        if _exists(name, folder):
+            raise CannotCreate(f"{path} exists", "Name another file, or remove that one.")
+        with os.fdopen(os.open(new, _CREATE, 0o600, dir_fd=folder), "wb") as stream:
+            try:
+                os.fchmod(stream.fileno(), mode)
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+                # Unlike a rename, it replaces nothing.
+                os.link(new, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            except FileExistsError:
+                raise CannotCreate(f"{path} exists", "Name another file, or remove that one.") from None
+            finally:
+                os.unlink(new, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _exists(name: str, folder: int) -> bool:
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
 
 
 def _is_stream(path: Path) -> bool:

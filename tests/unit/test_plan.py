@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from litellm_systemd.host.state import PostgresState
 from litellm_systemd.install.plan import plan_install, plan_rollback, plan_uninstall
 from tests.unit.plan_hosts import make_desired, make_host, make_layout, simulate
 
@@ -78,3 +79,21 @@ def test_migration() -> None:
         "restore /opt/litellm-systemd/current",
         "restart litellm.service (/opt/litellm-systemd/current)",
     ]
+
+
+def test_database_of_a_backup() -> None:
+    """A dump is loaded after the database is created and before migrations. The undo empties what it drops later."""
+    layout = make_layout({})
+    host = replace(
+        make_host(layout, {"releases": ["r1"]}),
+        postgres=PostgresState("postgresql:own", has_cluster=True, is_online=True),
+    )
+    desired = replace(make_desired(layout, {}, host), migrates="those that are pending", dump="/x/database.dump")
+    actions = plan_install(layout, desired, host).actions
+    steps = ("create database", "load into the database", "migrate the database", "write")
+    found = [next(i for i, action in enumerate(actions) if str(action).startswith(step)) for step in steps[:-1]]
+    found.append(next(i for i, action in enumerate(actions) if action.target == layout.environment_file))
+    assert found == sorted(found)
+    undo = [str(action) for action in plan_rollback(layout, actions, host).actions]
+    emptied = undo.index("empty the database, undoing the load of /x/database.dump")
+    assert emptied < undo.index("drop if empty postgresql:own")

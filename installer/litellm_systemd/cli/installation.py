@@ -264,6 +264,67 @@ def _as_json() -> bool:
 
 
 @cli.command()
+@click.argument("file", type=PATH)
+@click.option("--no-database", is_flag=True, help="Leave out the content of the database.")
+@wait_option
+@reports
+def backup(file: Path, no_database: bool, wait: bool) -> Report:
+    """Save configuration, keys and database in one file.
+
+    The file holds all keys in the clear and is readable by root alone. The service runs on meanwhile.
+    """
+    from litellm_systemd.commands import backup
+
+    return backup.backup(layout_of(), file, with_database=not no_database, wait=wait, say=say)
+
+
+@cli.command()
+@click.argument("file", type=PATH)
+@click.option("--keep-database", is_flag=True, help="Use the database as it is, without that of the backup.")
+@bundle_option
+@click.option(
+    "--encrypt-secrets/--no-encrypt-secrets",
+    "encrypt",
+    default=None,
+    help="Encrypt keys for this host. Default: as in the backup.",
+)
+@click.option("--no-start", is_flag=True, help="Write and enable the units only.")
+@click.option("--no-verify", is_flag=True, help="Do not verify the endpoints at the end.")
+@click.option("--no-spend", is_flag=True, help="Verify without calling a model, so that nothing is billed.")
+@click.option("--offline", is_flag=True, help="Do not check credentials with instance metadata or STS.")
+@wait_option
+@reports
+def restore(
+    file: Path,
+    keep_database: bool,
+    bundle: Path | None,
+    encrypt: bool | None,
+    no_start: bool,
+    no_verify: bool,
+    no_spend: bool,
+    offline: bool,
+    wait: bool,
+) -> Report:
+    """Install from a backup, on a host without an installation.
+
+    The backup is checked before anything changes. If the install fails, every change is undone.
+    """
+    from litellm_systemd.commands import restore
+
+    options = restore.RestoreOptions(
+        database=not keep_database,
+        bundle=bundle,
+        encrypt=encrypt,
+        start=not no_start,
+        verify=not no_verify,
+        spend=not no_spend,
+        offline=offline,
+        wait=wait,
+    )
+    return restore.restore(layout_of(), file, options, say)
+
+
+@cli.command()
 @click.argument("version", required=False)
 @click.option(
     "--from",

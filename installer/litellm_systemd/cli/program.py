@@ -317,7 +317,7 @@ class _Verbs(click.Group):
     """The verbs, listed by task in `--help`."""
 
     tasks = (
-        ("Install", ("init", "install", "rehearse", "diff", "uninstall")),
+        ("Install", ("init", "install", "rehearse", "diff", "backup", "restore", "uninstall")),
         ("Upgrade", ("upgrade", "rollback", "releases", "bundle")),
         ("Run", ("start", "stop", "restart", "reload", "rotate-key", "enable", "disable", "run")),
         ("Diagnose", ("status", "top", "verify", "doctor", "logs")),

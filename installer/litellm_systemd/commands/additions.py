@@ -13,7 +13,7 @@ from litellm_systemd.database.prisma_engine import ENGINE, read_given
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.packages import Missing, locked_names, missing_packages
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import RELEASE_MARK
+from litellm_systemd.host.observe import RELEASE_MARK, observe_releases
 from litellm_systemd.releases.additions import (
     Additions,
     Kept,
@@ -34,6 +34,7 @@ from litellm_systemd.releases.inventory import (
 )
 from litellm_systemd.releases.needs import render_need
 from litellm_systemd.releases.prisma_parts import GROUP, with_engine
+from litellm_systemd.releases.requirements_lock import litellm_versions, parse_lock
 from litellm_systemd.releases.source import Source, current_lock, find_source
 from litellm_systemd.resources import read_lock
 
@@ -110,6 +111,24 @@ def choose_release(
     if chosen or kept.names:
         source = extend(source, chosen, kept, engine=engine, say=say)
     return ReleaseChoice(source.identifier, source, notes)
+
+
+def backed_up_release(layout: Layout, lock: str, wheels: tuple[Path, ...], engine: Path | None) -> ReleaseChoice:
+    """The release that a backup describes, with the code of this process.
+
+    Args:
+        layout: the paths of the host.
+        lock: its requirements lock.
+        wheels: the files of packages that the user gave as wheels.
+        engine: Prisma's query engine, None without a database.
+
+    Raises:
+        InputError: the lock is invalid, or has a LiteLLM that is refused.
+    """
+    refuse_bad_litellm(litellm_versions(parse_lock(lock, "the backup")), "Restore another backup.")
+    source = replace(find_source(), lock=lock, groups="", wheels=wheels, engine=engine)
+    is_built = source.identifier in observe_releases(layout)
+    return ReleaseChoice(source.identifier, None if is_built else source)
 
 
 def _from_bundle(

@@ -11,7 +11,7 @@ from pathlib import Path
 from litellm_systemd import contract
 from litellm_systemd.aws.credentials import bedrock_models
 from litellm_systemd.client.gateway import metrics_gateway, own_gateway
-from litellm_systemd.commands.additions import choose_release
+from litellm_systemd.commands.additions import ReleaseChoice, choose_release
 from litellm_systemd.commands.config_files import edited_note, installed_paths
 from litellm_systemd.commands.migration import plan_migration
 from litellm_systemd.commands.preflight import NOT_ASKED
@@ -57,7 +57,7 @@ from litellm_systemd.host.state import (
 from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.host.sudoers import sudo_misses_command
 from litellm_systemd.host.systemctl import Systemctl
-from litellm_systemd.install.apply import Say, apply_install, apply_uninstall, changing
+from litellm_systemd.install.apply import Executor, Say, apply_install, apply_uninstall, changing
 from litellm_systemd.install.plan import CHANGED, NEW, plan_install, plan_uninstall, require_no_conflicts
 from litellm_systemd.install.render import (
     OFF,
@@ -102,35 +102,51 @@ def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
         InstallerError: nothing was changed, or every change was undone.
     """
     layout = options.request.layout
-    options = replace(options, request=_with_queries(options))
+    options = with_queries(options)
     if options.dry_run:
         return _planned(options, prepare_install(options, say))
     with changing(layout, "install", say, wait=options.wait) as executor:
-        prepared = prepare_install(options, say)
-        _check_port(prepared)
-        if _is_served(options):
-            _check_metrics_port(layout, prepared)
-        proofs: list[Report] = []
+        outcome = apply_options(options, executor, say)
+    return report_install(options, *outcome, say)
 
-        def prove() -> None:
-            if _is_served(options) and options.verify:
-                proofs.append(prove_service(prepared.service))
 
-        executor = replace(executor, source=prepared.source, starts=_is_served(options), database=prepared.database)
-        apply_install(executor, prepared.plan, prepared.desired, prepared.host, prove)
+def apply_options(options: InstallOptions, executor: Executor, say: Say) -> tuple[InstallPlan, tuple[Report, ...]]:
+    """Plan, apply and prove an install, with the install lock held. Returns the plan, and the proof unless it is off.
+
+    Raises:
+        InstallerError: nothing was changed, or every change was undone.
+    """
+    prepared = prepare_install(options, say)
+    _check_port(prepared)
+    if _is_served(options):
+        _check_metrics_port(options.request.layout, prepared)
+    proofs: list[Report] = []
+
+    def prove() -> None:
+        if _is_served(options) and options.verify:
+            proofs.append(prove_service(prepared.service))
+
+    executor = replace(executor, source=prepared.source, starts=_is_served(options), database=prepared.database)
+    apply_install(executor, prepared.plan, prepared.desired, prepared.host, prove)
+    return prepared, tuple(proofs)
+
+
+def report_install(options: InstallOptions, prepared: InstallPlan, proofs: tuple[Report, ...], say: Say) -> Report:
+    """Verify what was installed, and report it."""
     if _is_served(options) and options.verify:
         say(Step(f"verifying {prepared.service.settings.base_url}"))
     return _installed(options, prepared, *proofs)
 
 
-def _with_queries(options: InstallOptions) -> Request:
-    """The request, with the queries that are allowed: none for a dry run, no checks of access for an image."""
+def with_queries(options: InstallOptions) -> InstallOptions:
+    """The options, with the queries that are allowed: none for a dry run, no checks of access for an image."""
     online = not (options.dry_run or options.offline)
-    return replace(
+    request = replace(
         options.request,
         ask_instance=options.request.ask_instance and online,
         prove_access=online and options.request.layout.is_host,
     )
+    return replace(options, request=request)
 
 
 def _check_port(prepared: InstallPlan) -> None:
@@ -323,6 +339,7 @@ class InstallOptions:
     `releases.additions`. `prisma_engine`: the file of Prisma's query engine. `verify_every`: the interval of the
     verify timer, None to keep it. `encrypt`: whether to encrypt the secrets of the environment, None to keep them as
     they are. `postgres`: whether to use a PostgreSQL of this host, set up if need be; None to keep what is installed.
+    `release` and `dump` are those of a backup: the release to install, and what to load into the database.
     """
 
     request: Request
@@ -340,6 +357,8 @@ class InstallOptions:
     verify_every: str | None = None
     encrypt: bool | None = None
     postgres: bool | None = None
+    release: ReleaseChoice | None = None
+    dump: Path | None = None
     ask: Ask = keep_mine
 
 
@@ -374,8 +393,10 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
     if layout.is_host and options.start:
         require_normal_state(systemctl)
     request = replace(options.request, take=installed_paths(layout) if options.take_ours else frozenset())
-    installed = read_installed(layout).get(DATABASE_URL.name, "") if options.postgres else ""
     observe = partial(observe_postgres, systemctl, starts=not options.dry_run)
+    # The URL of a backup is of another host.
+    has_own = options.postgres and options.dump is None
+    installed = read_installed(layout).get(DATABASE_URL.name, "") if has_own else ""
     postgres = observe(installed if is_own_url(installed) else "") if options.postgres else None
     if options.postgres is not None:
         request = replace(request, database="" if postgres is None else postgres.url)
@@ -384,9 +405,10 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
     own = service.settings.environment.get(DATABASE_URL.name, "")
     if postgres is None and is_own_url(own) and layout.is_host:
         postgres = observe(own)
-    asks = layout.is_host and not options.dry_run and (postgres is None or postgres.has_database)
+    exists = options.dump is None and (postgres is None or postgres.has_database)
+    asks = layout.is_host and not options.dry_run and exists
     service = with_salt_key(service, asks=asks)
-    choice = choose_release(
+    choice = options.release or choose_release(
         layout,
         service.gateway,
         bundle=options.bundle,
@@ -442,11 +464,10 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
         service = replace(again, notes=(*again.notes, *choice.notes))
         desired = build(service, take=take | given_up, encrypted=encrypt(service))
         plan = plan_install(layout, desired, host)
-    exists = postgres is None or postgres.has_database
     variables = service.settings.environment
     migration = plan_migration(layout, variables, service.gateway, host, choice.identifier, exists=exists)
     if migration.reason:
-        desired = replace(desired, migrates=migration.reason)
+        desired = replace(desired, migrates=migration.reason, dump="" if options.dump is None else str(options.dump))
         plan = plan_install(layout, desired, host)
     if kept_environment is not None and layout.environment_file not in take:
         plan = replace(plan, kept=(*plan.kept, kept_environment))

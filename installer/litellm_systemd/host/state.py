@@ -188,6 +188,7 @@ class DesiredState:
     absent: tuple[str, ...] = ()
     loads: tuple[str, ...] = ()
     migrates: str = ""
+    dump: str = ""
 
 
 class Verb(Enum):
@@ -204,6 +205,7 @@ class Verb(Enum):
     CREATE_FOLDERS = "create folders"
     CREATE_ROLE = "create role of"
     CREATE_DATABASE = "create database"
+    LOAD_DATABASE = "load into the database"
     MIGRATE = "migrate the database for"
     RESTORE_DATABASE = "undo the migration of the database for"
     WRITE = "write"
@@ -211,6 +213,7 @@ class Verb(Enum):
     RESTORE = "restore"
     REMOVE = "remove"
     REMOVE_EMPTY = "remove if empty"
+    EMPTY_DATABASE = "empty the database, undoing the load of"
     DROP_DATABASE = "drop if empty"
     DROP_ROLE = "drop role of"
     REMOVE_USER = "remove user"

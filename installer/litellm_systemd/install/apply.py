@@ -12,7 +12,7 @@ from functools import partial
 
 from litellm_systemd import contract
 from litellm_systemd.command import run, uninterruptible
-from litellm_systemd.database import postgres
+from litellm_systemd.database import backup, postgres
 from litellm_systemd.database.steps import database_environment, migrate, undo_migration
 from litellm_systemd.errors import CommandError, InstallerError, Interrupted, remedy_of
 from litellm_systemd.host.files import (
@@ -129,10 +129,23 @@ def _migrate(executor: Executor, action: Action) -> None:
 
 
 def _restore_database(executor: Executor, action: Action) -> None:
-    environment = executor.database
-    if environment is None:  # the undo of an interrupted run
-        environment = database_environment(read_installed(executor.layout), {})
-    undo_migration(executor.layout, action.target, environment, executor.say)
+    undo_migration(executor.layout, action.target, _database(executor), executor.say)
+
+
+def _load_database(executor: Executor, action: Action) -> None:
+    if environment := _database(executor):
+        backup.load_all(executor.layout, environment, executor.layout.real(action.target))
+
+
+def _empty_database(executor: Executor, _action: Action) -> None:
+    if environment := _database(executor):
+        backup.empty(environment)
+
+
+def _database(executor: Executor) -> Mapping[str, str] | None:
+    if executor.database is None:  # the undo of an interrupted run
+        return database_environment(read_installed(executor.layout), {})
+    return executor.database
 
 
 def _set_access(executor: Executor, action: Action) -> None:
@@ -218,6 +231,8 @@ _STEPS: dict[Verb, Callable[[Executor, Action], object]] = {
     Verb.CREATE_FOLDERS: lambda executor, action: _rooted(
         executor, "systemd-tmpfiles", "--create", str(executor.layout.real(action.target))
     ),
+    Verb.LOAD_DATABASE: _load_database,
+    Verb.EMPTY_DATABASE: _empty_database,
     Verb.MIGRATE: _migrate,
     Verb.RESTORE_DATABASE: _restore_database,
     Verb.WRITE: _write,

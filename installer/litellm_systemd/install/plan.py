@@ -81,6 +81,7 @@ def plan_install(layout: Layout, desired: DesiredState, host: HostState) -> Plan
         *_save_actions(layout, desired, writes, host),
         *_user_actions(layout, writes, host),
         *_folder_actions(layout, desired, writes, host),
+        *((Action(Verb.LOAD_DATABASE, desired.dump),) if desired.dump else ()),
         # The old release serves until the end of the migrations.
         *((Action(Verb.MIGRATE, layout.release(desired.release), desired.migrates),) if desired.migrates else ()),
         *(Action(Verb.WRITE, file.path, _why(file, host), file) for file in writes),
@@ -154,6 +155,8 @@ def _undo_actions(action: Action, host: HostState) -> Iterable[Action]:
         yield Action(Verb.START_TIMER if host.unit(action.target).is_active else Verb.STOP_TIMER, action.target)
     elif action.verb is Verb.TAKE_AWAY:
         yield Action(Verb.RESTORE, action.target)
+    elif action.verb is Verb.LOAD_DATABASE:
+        yield Action(Verb.EMPTY_DATABASE, action.target)
     elif action.verb is Verb.MIGRATE:
         yield Action(Verb.RESTORE_DATABASE, action.target)
     elif action.verb is Verb.WRITE:
