@@ -18,7 +18,7 @@ from litellm_systemd.releases.source import Source, find_source
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEELS = REPOSITORY / ".cache/wheels"
 _BUNDLE = REPOSITORY / ".cache/bundle.tar"
-_DATABASE_BUNDLE = REPOSITORY / ".cache/bundle-database.tar"
+DATABASE_BUNDLE = REPOSITORY / ".cache/bundle-database.tar"
 
 
 def own_bundle() -> Path:
@@ -39,10 +39,10 @@ def database_bundle(engine: Path) -> Path:
     """
     source = find_source()
     source = extend(source, ("database",), engine=engine)
-    with _made_once(_DATABASE_BUNDLE):
-        if not _is_of(_DATABASE_BUNDLE, source):
-            _make_bundle(_DATABASE_BUNDLE, source)
-    return _DATABASE_BUNDLE
+    with _made_once(DATABASE_BUNDLE):
+        if not _is_of(DATABASE_BUNDLE, source):
+            _make_bundle(DATABASE_BUNDLE, source)
+    return DATABASE_BUNDLE
 
 
 def missing(error: CommandError) -> str:
