@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from box import Box, Image
@@ -110,3 +111,24 @@ def test_restarts(make_box: MakeBox, database_image: Image) -> None:
     box.systemctl("kill", "--signal=SIGKILL", "--kill-who=main", "litellm")
     box.wait_until(lambda: chat(box, bearer=virtual) == 200, 120, "the service is back")
     box.wait_until(lambda: count_engines(box) == engines, 60, "no other engine runs")
+
+
+def test_keys_in_a_terminal(make_box: MakeBox, database_image: Image) -> None:
+    """root creates, rotates and revokes keys, which no log has; verify proves one; others need sudo."""
+    box = make_box(database_image)
+    first = json.loads(ctl(box, "key", "create", "ci", "--models", MODEL, "--json"))["data"]["key"]["key"]
+    assert (chat(box, bearer=first), chat(box, "demo-slow", bearer=first)) == (200, 403)
+    text = ctl(box, "key", "rotate", "ci", "--overlap", "10m")
+    second = (re.findall(r"sk-\S+", text) or [""])[0]
+    assert (chat(box, bearer=first), chat(box, bearer=second)) == (200, 200), text
+    checks = json.loads(ctl(box, "verify", "--json"))["checks"]
+    found = {each["name"]: each["outcome"] for each in checks if each["name"].startswith("virtual key")}
+    assert (len(found), set(found.values())) == (5, {"ok"}), found
+    assert "ci (rotated " in ctl(box, "spend")
+    assert ctl(box, "key", "revoke", "ci", "--yes").splitlines()[-1] == "revoked key ci"
+    journal = box.run(("journalctl", "--no-pager", "-o", "cat")).stdout
+    assert [each for each in (first, second) if each in journal] == []
+    for user, code, hint in (("nobody:nogroup", 77, "sudo"), ("root:root", 69, "sudo systemctl start")):
+        done = box.run(("/usr/local/bin/litellmctl", "key", "list"), user=user, cwd="/", check=False)
+        assert (done.returncode, hint in done.stderr) == (code, True), done
+        box.systemctl("stop", "litellm.socket", "litellm.service")
