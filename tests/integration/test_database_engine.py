@@ -101,6 +101,8 @@ def test_admin_ui(service: Service, browser: Browser) -> None:
     assert call(service, "/key/generate", {"key_alias": "alice"})[0] == 200
     page = browser.new_page(base_url=f"http://127.0.0.1:{service.port}")
     page.set_default_timeout(DEADLINE * 1000)
+    # LiteLLM would ask GitHub for its newest release.
+    page.route("**/*latest_release*", lambda route: route.abort())
     page.goto("/ui/")
     for password in ("wrong", LOGIN["UI_PASSWORD"]):
         page.get_by_placeholder("Enter your username").fill(LOGIN["UI_USERNAME"])
