@@ -128,7 +128,7 @@ def test_keys_in_a_terminal(make_box: MakeBox, database_image: Image) -> None:
     assert ctl(box, "key", "revoke", "ci", "--yes").splitlines()[-1] == "revoked key ci"
     journal = box.run(("journalctl", "--no-pager", "-o", "cat")).stdout
     assert [each for each in (first, second) if each in journal] == []
-    for user, code, hint in (("nobody:nogroup", 77, "sudo"), ("root:root", 69, "sudo systemctl start")):
+    for user, code, hint in (("nobody:nogroup", 77, "sudo"), ("root:root", 69, "sudo litellmctl start")):
         done = box.run(("/usr/local/bin/litellmctl", "key", "list"), user=user, cwd="/", check=False)
         assert (done.returncode, hint in done.stderr) == (code, True), done
         box.systemctl("stop", "litellm.socket", "litellm.service")
