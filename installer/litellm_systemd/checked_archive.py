@@ -73,14 +73,19 @@ def _digest(content: IO[bytes]) -> str:
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header. tarfile reads extended headers and maps of sparse files into memory, whatever their size."""
+    """A member's header.
+
+    tarfile reads extended headers and maps of sparse files into memory, whatever their size. After a member of a
+    negative size, older versions of it read the same headers again, without an end.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         """Called by tarfile for each header."""
         found = super().frombuf(buf, encoding, errors)
-        if found.type == tarfile.GNUTYPE_SPARSE or (found.type in _EXTENDED and found.size > _LARGEST_HEADER):
-            raise tarfile.ReadError("it has a header that it does not need")
+        is_large = found.type in _EXTENDED and found.size > _LARGEST_HEADER
+        if found.type == tarfile.GNUTYPE_SPARSE or is_large or found.size < 0:
+            raise tarfile.ReadError("it has a header that no such file has")
         return found
 
 

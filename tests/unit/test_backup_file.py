@@ -166,6 +166,20 @@ def test_links_and_devices(kind: bytes, tmp_path: Path) -> None:
         unpack(path)
 
 
+def test_negative_size(tmp_path: Path) -> None:
+    """A member of a negative size is refused. Older versions of tarfile would read it again and again."""
+    path = make(tmp_path)
+    with tarfile.open(path) as before:
+        end = before.getmembers()[1].offset
+    header = bytearray(tarfile.TarInfo(MANIFEST).tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = (256**12 - 512).to_bytes(12, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(path.read_bytes()[:end] + header + bytes(1024))
+    with pytest.raises(InputError, match="damaged"):
+        unpack(path)
+
+
 def test_no_backup(tmp_path: Path) -> None:
     """A missing file, and a tar of another program, are errors that name what makes a backup."""
     with pytest.raises(MissingError) as missing:

@@ -108,6 +108,20 @@ def test_no_server(tmp_path: Path) -> None:
         fetch_engine("x86_64", tmp_path, {MIRROR: "file:///tmp"})
 
 
+def test_slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download that takes too long in all ends with an error, also if each part of it arrives in time."""
+    monkeypatch.setattr(prisma_engine, "_LONGEST", 0)
+    with mirror(b"x" * 100) as (url, _), pytest.raises(Unavailable, match="it takes longer than 0 s"):
+        fetch_engine("x86_64", tmp_path, {MIRROR: url})
+
+
+def test_password_of_a_mirror(tmp_path: Path) -> None:
+    """A mirror with a password is refused, and no message has the password."""
+    with pytest.raises(UsageError) as error:
+        fetch_engine("x86_64", tmp_path, {MIRROR: "https://ann:canary@mirror.example.com"})
+    assert "canary" not in f"{error.value.message} {error.value.hint}"
+
+
 def test_openssl_1(tmp_path: Path) -> None:
     """A host without OpenSSL 3 gets one error, before a download."""
 
@@ -141,6 +155,10 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         read_given(tmp_path / "absent")
     cut = tmp_path / "cut.gz"
     cut.write_bytes(gzip.compress(SCRIPT.encode() * 99)[:-9])
+    with pytest.raises(InputError, match=r"cut\.gz is damaged"):
+        write_engine(cut, tmp_path / "out")
+    # A valid header, and no compressed data after it.
+    cut.write_bytes(gzip.compress(b"")[:10] + b"\xff" * 50)
     with pytest.raises(InputError, match=r"cut\.gz is damaged"):
         write_engine(cut, tmp_path / "out")
 

@@ -11,11 +11,14 @@ import gzip
 import hashlib
 import os
 import shutil
+import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from litellm_systemd.command import run
 from litellm_systemd.errors import CommandError, InputError, MissingError, Unavailable, UsageError
@@ -37,7 +40,8 @@ DIGESTS = ".sha256"
 _GZIP = b"\x1f\x8b"
 #: Bytes; it has 7 MB compressed, and 17 MB otherwise.
 _LARGEST = 200 << 20
-_TIMEOUT = 60
+#: Seconds for a part of it, and for all of it.
+_TIMEOUT, _LONGEST = 60, 900
 _REMEDY = (
     "Download it elsewhere and pass the file with --prisma-engine. PRISMA_ENGINES_MIRROR names another server. A"
     " bundle has it: litellmctl bundle --with database"
@@ -61,11 +65,21 @@ def fetch_engine(machine: str, folder: Path, environ: Mapping[str, str] = os.env
     server = environ.get(MIRROR) or _HOST
     if not server.startswith(("https://", "http://")):
         raise UsageError(f"{MIRROR}={server} is not the URL of a server", "Write it as https://HOST/PATH.")
+    if "@" in urlsplit(server).netloc:
+        # Without the value, which has a password.
+        raise UsageError(
+            f"{MIRROR} has a user or a password, which is not supported",
+            "Name a mirror that needs none, or download the engine, and pass it with --prisma-engine.",
+        )
     url = f"{server.rstrip('/')}/all_commits/{COMMIT}/{_PUBLISHED[machine][0]}/query-engine.gz"
     target = folder / "query-engine.gz"
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310
-            target.write_bytes(response.read(_LARGEST))
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, target.open("wb") as out:  # noqa: S310
+            deadline = time.monotonic() + _LONGEST
+            while (chunk := response.read1(1 << 20)) and out.tell() < _LARGEST:
+                out.write(chunk)
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"it takes longer than {_LONGEST} s")
     except urllib.error.HTTPError as error:
         raise Unavailable(f"{url}: HTTP {error.code} {error.reason}", _REMEDY) from None
     except (OSError, HTTPException, ValueError) as error:
@@ -124,7 +138,7 @@ def write_engine(source: Path, target: Path) -> None:
             is_compressed = content.read(2) == _GZIP
         with gzip.open(source) if is_compressed else source.open("rb") as content, target.open("wb") as out:
             shutil.copyfileobj(content, out)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{source} is damaged: {error}", "Download it again.") from None
     target.chmod(0o755)
     own = _digests_of(source)
