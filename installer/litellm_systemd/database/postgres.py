@@ -193,6 +193,9 @@ def _administer(port: int, name: str = "postgres") -> Iterator[Connection[tuple[
         raise
     with opened as connection:
         try:
+            # Without the schemas of the database: a role that may create functions in one could give the superuser a
+            # function or an operator that fits better than PostgreSQL's own (CVE-2018-1058).
+            connection.execute("SET search_path = pg_catalog, pg_temp")
             yield connection
         except Error as error:
             raise DatabaseError(f"{_POSITION}: {' '.join(str(error).split())}") from None
