@@ -53,6 +53,18 @@ def read_regular(path: Path, limit: int = MAX_SIZE) -> bytes:
     return _read(os.open(path, _READ), limit)
 
 
+def read_in_folder(name: str, folder: int, limit: int = MAX_SIZE) -> tuple[bytes, os.stat_result]:
+    """The content and the status of a regular file in an open folder; it follows no link.
+
+    Raises:
+        OSError, ValueError: as `read_regular`.
+    """
+    _require_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    handle = os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
+    status = os.fstat(handle)
+    return _read(handle, limit), status
+
+
 def read_trusted(path: Path, limit: int = MAX_SIZE) -> bytes:
     """As `read_regular`; for root only if no other user could have written or replaced the file.
 

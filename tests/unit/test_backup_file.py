@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from litellm_systemd.checked_archive import MANIFEST, file_entry, write_tar
-from litellm_systemd.commands.backup_file import DUMP, RELEASE_LOCK, BackupManifest, may_contain, open_backup
+from litellm_systemd.commands.backup import _Content
+from litellm_systemd.commands.backup_file import AWS, DUMP, RELEASE_LOCK, BackupManifest, may_contain, open_backup
 from litellm_systemd.commands.restore import RestoreOptions, restore
 from litellm_systemd.errors import CannotCreate, InputError, MissingError
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.user_files import create_output
+from litellm_systemd.user_files import MAX_SIZE, create_output
 
 ENV, CONFIG = "etc/litellm/litellm.env", "etc/litellm/configs/demo.yml"
 CONTENT = {ENV: b'A="1"\n', CONFIG: b"model_list: []\n", RELEASE_LOCK: b"a==1\n", DUMP: b"PGDMP"}
@@ -223,3 +224,20 @@ def test_backup_of_another_version(tmp_path: Path) -> None:
         restore(layout, make(tmp_path, version="9.9"), RestoreOptions())
     assert "litellm-systemd 9.9, then upgrade" in refused.value.hint
     assert not layout.root.exists()
+
+
+def test_files_of_the_service_user(tmp_path: Path) -> None:
+    """Nothing beyond a link gets into a backup, and a large file of the service's user doesn't prevent it."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/config").write_text("secret")
+    aws = tmp_path / "root/var/lib/litellm/.aws"
+    aws.mkdir(parents=True)
+    (aws / "config").write_text("own")
+    (aws / "folder").symlink_to(tmp_path / "secret")
+    (aws / "link").symlink_to(tmp_path / "secret/config")
+    (aws / "large").write_bytes(bytes(MAX_SIZE + 1))
+    os.mkfifo(aws / "pipe")
+    content = _Content(tmp_path / "out")
+    content.add_tree(Layout(tmp_path / "root"), AWS)
+    assert content.names() == [f"{AWS}/config"]
+    assert sorted(content.skipped) == [repr(f"/{AWS}/{name}") for name in ("folder", "large", "link", "pipe")]

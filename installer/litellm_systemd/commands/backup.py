@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -44,7 +45,7 @@ from litellm_systemd.releases.inventory import current_release, read_release, re
 from litellm_systemd.releases.source import installed_version
 from litellm_systemd.report.progress import Step
 from litellm_systemd.report.report import Report
-from litellm_systemd.user_files import create_output, read_regular
+from litellm_systemd.user_files import create_output, read_in_folder, read_regular
 
 #: What a backup does not have: the environment in its installed form, and what earlier runs kept aside.
 _LEFT_OUT = ("litellm.env", "litellm.secrets", "salt.env", "edited")
@@ -66,19 +67,39 @@ class _Content:
         path.write_bytes(content)
 
     def add_tree(self, layout: Layout, name: str) -> None:
-        """Add a file, or all files of a folder, except links and special files."""
-        found = layout.real(f"/{name}")
-        if found.is_dir() and not found.is_symlink():
-            for child in sorted(os.listdir(found)):  # noqa: PTH208 - a name may not be UTF-8
-                if name != ETC or child not in _LEFT_OUT:
-                    self.add_tree(layout, f"{name}/{child}")
-            return
-        status = found.lstat()
-        if not stat.S_ISREG(status.st_mode) or not may_contain(name):
+        """Add all files of a folder, except links and special files.
+
+        Each is opened in its open folder: the service's user, who owns the folder of AWS, may replace a file by a
+        link at any moment, and what root can read beyond it must not get into the backup.
+        """
+        top = layout.real(f"/{name}")
+        if top.is_symlink():
+            self.skipped.append(repr(f"/{name}"))
+        for path, folders, files, handle in os.fwalk(top):  # follows no link
+            below = f"{name}{path.removeprefix(str(top))}"
+            if below == ETC:
+                folders[:] = [each for each in folders if each not in _LEFT_OUT]
+                files = [each for each in files if each not in _LEFT_OUT]
+            folders.sort()
+            links = [each for each in folders if _is_link(each, handle)]
+            for each in sorted((*files, *links)):
+                self._add_file(layout, f"{below}/{each}", each, handle)
+
+    def _add_file(self, layout: Layout, name: str, base: str, folder: int) -> None:
+        try:
+            content, status = read_in_folder(base, folder)
+            is_own = may_contain(name)
+        except ValueError:
+            is_own = False
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOENT, errno.EISDIR):  # a link, or replaced meanwhile
+                raise
+            is_own = False
+        if not is_own:
             if f"/{name}" != layout.config_link:
                 self.skipped.append(repr(f"/{name}"))
             return
-        self.add(name, read_regular(found))
+        self.add(name, content)
         self.modes[name] = stat.S_IMODE(status.st_mode) & 0o755
         if status.st_gid != 0 and status.st_mode & 0o040:
             self.shared.append(name)
@@ -129,6 +150,13 @@ def backup(
         notes=tuple(_notes(layout, values, content, has_dump=server > 0)),
         data={"file": str(out), "bytes": size, "database": server > 0, "files": len(manifest.files)},
     )
+
+
+def _is_link(name: str, folder: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -220,5 +248,6 @@ def _notes(layout: Layout, values: Mapping[str, str], content: _Content, *, has_
     if outside:
         yield f"Not in it, and needed on another host: {', '.join(outside)}."
     if content.skipped:
-        yield f"Not in it, since they are links or no files of litellm: {', '.join(content.skipped)}."
+        shown = ", ".join(content.skipped)
+        yield f"Not in it, since they are links, larger than 4 MiB, or no files of litellm: {shown}."
     yield "To restore it on a host with the same version: sudo litellmctl restore FILE"
