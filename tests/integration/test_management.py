@@ -284,6 +284,17 @@ def test_a_rotation_that_cannot_revoke(terminal: Terminal) -> None:
     assert terminal.run("key", "revoke", old["token"], "--yes")[0] == 0
 
 
+def test_a_rotation_that_was_killed(terminal: Terminal) -> None:
+    """If a rotation is killed before there is a new key, the next one finds the old key by its alias."""
+    old = terminal.read("key", "create", "killed")["key"]
+    # The first step of a rotation.
+    terminal.api.post("/key/update", {"key": old["token"], "key_alias": f"killed (rotated {old['token'][:12]})"})
+    code, text = terminal.run("key", "rotate", "killed")
+    assert (code, text.splitlines()[-1]) == (0, "rotated key killed; the old key is revoked"), text
+    assert terminal.row("killed")["token"] != old["token"]
+    assert chat(terminal.service, old["key"], "small") == 401
+
+
 def test_a_rotation_that_is_refused(terminal: Terminal) -> None:
     """If LiteLLM refuses the new key, the old one is as it was."""
     terminal.read("key", "create", "kept")

@@ -270,14 +270,14 @@ def rotate(api: Management, which: str, overlap: int, now: datetime) -> Report:
     Raises:
         InstallerError: there is no such key, or it has expired, or LiteLLM refuses the new one. Nothing was changed.
     """
-    old = find(api, KEY, which)
+    old = _find_rotated(api, which)
     token, alias = old["token"], old.get("key_alias")
     parked = f"{alias}{_PARKED}{token[:_SHORT]})"
     body = build_successor(old, now)
-    if alias:
-        api.post(KEY.update, {"key": token, "key_alias": parked})
-    # Interrupted between the two, the caller would not see the new key.
+    # Interrupted in between, the caller would not see the new key, or the old one would keep the other alias.
     with uninterruptible():
+        if alias:
+            api.post(KEY.update, {"key": token, "key_alias": parked})
         try:
             new = api.post(KEY.create, body)
         except InstallerError:
@@ -305,6 +305,18 @@ def rotate(api: Management, which: str, overlap: int, now: datetime) -> Report:
         notes=(*report.notes, *left, *(() if failed or overlap else (_CACHE_NOTE,))),
         data={**report.data, "old": {"token": token, "overlap": overlap, "revoked": not failed and not overlap}},
     )
+
+
+def _find_rotated(api: Management, which: str) -> dict[str, Any]:
+    """The key to rotate, with its alias; also if a killed rotation has changed that, and has created no key."""
+    try:
+        return find(api, KEY, which)
+    except MissingError:
+        rows = _search(api, KEY, f"{which}{_PARKED}")
+        left = [each for each in rows if each["key_alias"] == f"{which}{_PARKED}{each['token'][:_SHORT]})"]
+        if len(left) != 1:
+            raise
+        return {**left[0], "key_alias": which}
 
 
 #: Between the alias of a key and a part of its id, while its successor has the alias alone.
