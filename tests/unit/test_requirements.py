@@ -46,7 +46,8 @@ def imported() -> set[str]:
     modules = {name.split(".")[0] for file in files for name in _imports(file)}
     third_party = modules - sys.stdlib_module_names - {"litellm_systemd"}
     owners = packages_distributions()
-    return {canonicalize_name(owners[name][0]) for name in third_party} - OF_LITELLM
+    found: set[str] = {canonicalize_name(owners[name][0]) for name in third_party}
+    return found - OF_LITELLM
 
 
 def _imports(file: Path) -> Iterator[str]:
