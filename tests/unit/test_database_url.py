@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from litellm_systemd.database.steps import database_environment, installed_settings
 from litellm_systemd.env.database import database_mode, find_url, own_url, parse_url
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.errors import InputError
@@ -129,3 +132,21 @@ def test_start_after_postgres(env: str, lines: set[str]) -> None:
     """The service starts after a PostgreSQL of its host, and starts the one that an install has set up for it."""
     settings = build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-x")
     assert lines <= set(render_service(Layout(), settings, 252, "1").splitlines())
+
+
+@pytest.mark.parametrize("end", ["", "model_list: 1\n"], ids=["valid", "with an error"])
+def test_installed_database(tmp_path: Path, end: str) -> None:
+    """The undo of an interrupted change finds a database that only the configuration names, if that is valid."""
+    layout = Layout(root=tmp_path)
+    models = "[{model_name: a, litellm_params: {model: openai/a}}]"
+    files = {
+        layout.environment_file: f"MINE={URL}\n",
+        layout.config("a.yaml"): f"model_list: {models}\ngeneral_settings: {{database_url: os.environ/MINE}}\n{end}",
+    }
+    for name, text in files.items():
+        path = layout.real(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    layout.real(layout.config_link).symlink_to("configs/a.yaml")
+    found = database_environment(*installed_settings(layout))
+    assert (None if found is None else found["DATABASE_URL"]) == (None if end else URL)

@@ -28,11 +28,11 @@ from litellm_systemd.commands.backup_file import (
     may_contain,
 )
 from litellm_systemd.database import prisma_engine
+from litellm_systemd.database.steps import database_environment, installed_settings
 from litellm_systemd.env.aws import FILE_VARIABLES
 from litellm_systemd.env.environment_file import set_assignment
 from litellm_systemd.env.variables import SALT_KEY, TLS_CERT_FILE, TLS_KEY_FILE
-from litellm_systemd.errors import InputError, NotInstalled, Unavailable
-from litellm_systemd.gateway.config import read_config
+from litellm_systemd.errors import NotInstalled, Unavailable
 from litellm_systemd.host.encrypted_secrets import read_secrets
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
@@ -134,7 +134,7 @@ def backup(
         config, release = active_config(layout), current_release(layout)
         if not values or config is None or release is None:
             raise NotInstalled
-        database = _find_database(layout, values) if with_database else None
+        database = database_environment(*installed_settings(layout)) if with_database else None
         with create_output(out, 0o600) as stream, _scratch(layout) as folder:
             content = _Content(folder)
             say(Step("reading the installation"))
@@ -192,18 +192,6 @@ def _collect(layout: Layout, content: _Content, values: Mapping[str, str], relea
             target = content.folder / name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)
-
-
-def _find_database(layout: Layout, values: Mapping[str, str]) -> dict[str, str] | None:
-    """The environment for the programs that dump the database; None without one."""
-    # Late, because most installations have no database.
-    from litellm_systemd.database.steps import database_environment
-
-    try:
-        general = read_config(layout.real(layout.config_link)).section("general_settings")
-    except InputError:
-        general = {}  # a configuration with an error is saved too
-    return database_environment(values, general)
 
 
 def _dump(layout: Layout, environment: Mapping[str, str], path: Path, say: Say) -> int:

@@ -19,6 +19,7 @@ from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.migration import settle_rollback
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.database.steps import installed_settings
 from litellm_systemd.env import database, metrics, retired_keys, secret_references, tls
 from litellm_systemd.env.variables import METRICS, TLS_CERT_FILE
 from litellm_systemd.errors import (
@@ -247,7 +248,7 @@ def _require_features(layout: Layout, identifier: str) -> None:
         ),
         (
             database,
-            database.database_mode(variables, {}),
+            database.database_mode(*installed_settings(layout)),
             "a database, and would refuse all virtual keys",
             "Remove the database from .env first, then: sudo litellmctl install",
         ),

@@ -28,9 +28,18 @@ from litellm_systemd.database.migrations import (
 )
 from litellm_systemd.env.database import find_url
 from litellm_systemd.env.variables import DATABASE_URL
-from litellm_systemd.errors import CommandError, InstallerError, Unavailable
+from litellm_systemd.errors import (
+    CommandError,
+    InputError,
+    InstallerError,
+    MissingError,
+    PermissionDenied,
+    Unavailable,
+)
+from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.files import remove_path, write_file
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.observe import read_installed
 from litellm_systemd.host.service_user import as_service_user, service_environment
 from litellm_systemd.host.state import FileState
 from litellm_systemd.host.stored_secrets import with_stored_secrets
@@ -77,6 +86,18 @@ def database_environment(variables: Mapping[str, str], general: Mapping[str, obj
     """
     found = find_url(variables, general)
     return None if found is None else with_stored_secrets({**variables, DATABASE_URL.name: found[0]})
+
+
+def installed_settings(layout: Layout) -> tuple[dict[str, str], Mapping[str, object]]:
+    """The installed variables, and general_settings of the active configuration: empty if that has an error.
+
+    Raises:
+        InstallerError: as `host.observe.read_installed`.
+    """
+    general: Mapping[str, object] = {}
+    with contextlib.suppress(InputError, MissingError, PermissionDenied):
+        general = read_config(layout.real(layout.config_link)).section("general_settings")
+    return read_installed(layout), general
 
 
 def read_database(layout: Layout, release: str, environment: Mapping[str, str], wait: float | None = None) -> Status:

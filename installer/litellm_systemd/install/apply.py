@@ -13,7 +13,7 @@ from functools import partial
 from litellm_systemd import contract
 from litellm_systemd.command import run, uninterruptible
 from litellm_systemd.database import backup, postgres
-from litellm_systemd.database.steps import database_environment, migrate, undo_migration
+from litellm_systemd.database.steps import database_environment, installed_settings, migrate, undo_migration
 from litellm_systemd.errors import CommandError, InstallerError, Interrupted, remedy_of
 from litellm_systemd.host.files import (
     forget_before,
@@ -29,13 +29,7 @@ from litellm_systemd.host.files import (
 )
 from litellm_systemd.host.install_lock import hold_lock
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import (
-    observe_host,
-    previous_release,
-    read_installed,
-    render_manifest,
-    require_root,
-)
+from litellm_systemd.host.observe import observe_host, previous_release, render_manifest, require_root
 from litellm_systemd.host.state import (
     Action,
     DesiredState,
@@ -144,7 +138,7 @@ def _empty_database(executor: Executor, _action: Action) -> None:
 
 def _database(executor: Executor) -> Mapping[str, str] | None:
     if executor.database is None:  # the undo of an interrupted run
-        return database_environment(read_installed(executor.layout), {})
+        return database_environment(*installed_settings(executor.layout))
     return executor.database
 
 
