@@ -268,12 +268,13 @@ class Service:
 
 
 class Load:
-    """Clients with and without keep-alive that send requests continuously. `failures` must stay empty."""
+    """Clients with and without keep-alive that send requests with a key continuously. `failures` must stay empty."""
 
-    def __init__(self, service: Service, clients: int = 6) -> None:
+    def __init__(self, service: Service, clients: int = 6, key: str = KEY) -> None:
         self.answers = 0
         self.failures: list[str] = []
-        self._service = service
+        self._service, self._key = service, key
+        self._lock = threading.Lock()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number % 2 == 0,)) for number in range(clients)]
 
@@ -291,11 +292,12 @@ class Load:
         connection = self._service.connect()
         while not self._over.is_set():
             try:
-                response = post_chat(connection, "demo")
+                response = post_chat(connection, "demo", key=self._key)
                 body = response.read()
                 if response.status != 200:
                     self.failures.append(f"{response.status} {body[:200]!r}")
-                self.answers += 1
+                with self._lock:
+                    self.answers += 1
             except (OSError, HTTPException) as error:
                 self.failures.append(repr(error))
             if not keep_alive:
@@ -315,10 +317,25 @@ def read_answer(connection: socket.socket) -> dict[str, Any]:
         return answer
 
 
-def post_chat(connection: HTTPConnection, model: str, stream: bool = False, **more: str) -> Any:
+def post(service: Service, path: str, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Send a request with a key. Returns the status and the body of the response."""
+    connection = service.connect()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    connection.request("POST", path, json.dumps(body), headers)
+    with connection.getresponse() as response:
+        return response.status, json.loads(response.read())
+
+
+def chat(service: Service, key: str, model: str) -> int:
+    """Send a chat completion with a key. Returns the status."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+    return post(service, "/v1/chat/completions", key, body)[0]
+
+
+def post_chat(connection: HTTPConnection, model: str, stream: bool = False, key: str = KEY, **more: str) -> Any:
     """Send a chat completion with `more` fields. Returns the response with its body unread."""
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **more}
-    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     return connection.getresponse()
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,17 @@ from playwright.sync_api import Browser
 
 from litellm_systemd.contract import ExitCode
 from tests.database import Cluster, Database, why_no_database
-from tests.integration.runtime_service import CONFIG, DEADLINE, KEY, Service, children_of, run_runtime, wait_for
+from tests.integration.runtime_service import (
+    CONFIG,
+    DEADLINE,
+    KEY,
+    Service,
+    chat,
+    children_of,
+    post,
+    run_runtime,
+    wait_for,
+)
 
 LOGIN = {"UI_USERNAME": "admin", "UI_PASSWORD": "a-password-of-the-admin"}
 
@@ -34,17 +42,8 @@ def service(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield found
 
 
-def call(service: Service, path: str, body: dict[str, Any], key: str = KEY) -> tuple[int, dict[str, Any]]:
-    """POST to LiteLLM. Returns the status and the response."""
-    connection = HTTPConnection("127.0.0.1", service.port, timeout=DEADLINE)
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    connection.request("POST", path, json.dumps(body), headers)
-    with connection.getresponse() as response:
-        return response.status, json.loads(response.read())
-
-
 def create_key(service: Service, **limits: Any) -> str:
-    status, found = call(service, "/key/generate", limits)
+    status, found = post(service, "/key/generate", KEY, limits)
     assert status == 200, found
     return str(found["key"])
 
@@ -73,7 +72,7 @@ def test_healthy_start(service: Service, database: Database) -> None:
     """A start with a database logs no warning, and a key that was made in one worker works in all."""
     key = create_key(service, models=["demo"])
     for _ in range(8):
-        assert call(service, "/v1/chat/completions", {"model": "demo", "messages": []}, key)[0] == 200
+        assert chat(service, key, "demo") == 200
     assert [line for line in service.log().splitlines() if line.startswith(("<3>", "<4>"))] == []
     connections = database.execute("select count(*) from pg_stat_activity where usename = 'litellm'")
     assert 0 < connections[0][0] <= 20
@@ -83,7 +82,7 @@ def test_keys_that_cannot_be_right(service: Service) -> None:
     """What cannot be a virtual key is refused at once, and an unknown key without a second query of the database."""
 
     def refusal(key: str) -> str:
-        status, found = call(service, "/v1/chat/completions", {"model": "demo", "messages": []}, key)
+        status, found = post(service, "/v1/chat/completions", key, {"model": "demo", "messages": []})
         assert status == 401
         return str(found["error"]["message"])
 
@@ -93,12 +92,12 @@ def test_keys_that_cannot_be_right(service: Service) -> None:
     assert "This gateway does not have it" not in refusal(unknown)
     wait_for("a repeated refusal", lambda: "This gateway does not have it" in refusal(unknown))
     key = create_key(service)
-    assert call(service, "/v1/chat/completions", {"model": "demo", "messages": []}, key)[0] == 200
+    assert chat(service, key, "demo") == 200
 
 
 def test_admin_ui(service: Service, browser: Browser) -> None:
     """A browser signs in to the Admin UI with UI_USERNAME and UI_PASSWORD, not with others, and shows the keys."""
-    assert call(service, "/key/generate", {"key_alias": "alice"})[0] == 200
+    assert post(service, "/key/generate", KEY, {"key_alias": "alice"})[0] == 200
     page = browser.new_page(base_url=f"http://127.0.0.1:{service.port}")
     page.set_default_timeout(DEADLINE * 1000)
     # LiteLLM would ask GitHub for its newest release.
@@ -130,7 +129,7 @@ def test_engine_that_dies(service: Service) -> None:
     worker, engine = next(iter(before.items()))
     os.kill(engine, signal.SIGKILL)
     wait_for("another engine", lambda: engines(service).get(worker, engine) != engine)
-    wait_for("the database", lambda: all(call(service, "/key/generate", {})[0] == 200 for _ in range(6)))
+    wait_for("the database", lambda: all(post(service, "/key/generate", KEY, {})[0] == 200 for _ in range(6)))
 
 
 def test_engines_end_with_their_workers(database: Database, tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.database import Cluster, Database
-from tests.integration.runtime_service import CONFIG, KEY, Service, wait_for
-from tests.integration.test_database import chat, post
+from tests.integration.runtime_service import CONFIG, KEY, Service, chat, post, wait_for
 
 _CACHED = CONFIG % "hello" + "  user_api_key_cache_ttl: 600\n"
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
 from tests.database import Database
-from tests.integration.runtime_service import CONFIG, KEY, Service, wait_for
-from tests.integration.test_database import chat, post
+from tests.integration.runtime_service import CONFIG, KEY, Load, Service, post
 
 #: Of a request with 8 tokens and a response with 20.
 _PRICED = (CONFIG % "hello").replace(
@@ -20,58 +16,19 @@ _PRICED = (CONFIG % "hello").replace(
 _PRICE = 4.8
 
 
-class Clients:
-    """Four clients that send requests with a key. `answers` counts the responses with 200, `failures` the others."""
-
-    def __init__(self, service: Service, key: str) -> None:
-        self.answers = 0
-        self.failures: list[str] = []
-        self._service, self._key = service, key
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(4)]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            try:
-                status = chat(self._service, self._key, "demo")
-            except (OSError, HTTPException) as error:
-                self.failures.append(repr(error))
-                continue
-            if status == 200:
-                with self._lock:
-                    self.answers += 1
-            else:
-                self.failures.append(str(status))
-            time.sleep(0.02)
-
-    def await_answers(self, more: int) -> None:
-        goal = self.answers + more
-        wait_for("answers", lambda: self.answers >= goal)
-
-
 def test_no_spend_is_lost(tmp_path: Path, database: Database) -> None:
     """Through reloads, recycled workers and the stop no request fails, and each is in the spend of its key."""
     variables = {
         **database.variables(),
-        "MAX_REQUESTS_BEFORE_RESTART": "40",
+        "NUM_WORKERS": "1",
+        "MAX_REQUESTS_BEFORE_RESTART": "400",
         "MAX_REQUESTS_BEFORE_RESTART_JITTER": "0",
     }
     with Service(tmp_path, _PRICED, **variables) as service:
         service.await_ready()
         status, made = post(service, "/key/generate", KEY, {"max_budget": 1e9})
         assert status == 200, made
-        with Clients(service, made["key"]) as clients:
+        with Load(service, clients=4, key=made["key"]) as clients:
             clients.await_answers(20)
             assert service.reload().returncode == 0
             clients.await_answers(20)

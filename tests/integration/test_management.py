@@ -22,8 +22,7 @@ from litellm_systemd.client.gateway import Gateway
 from litellm_systemd.client.management import Management
 from litellm_systemd.commands.management import CARRIED
 from tests.database import Cluster, Database
-from tests.integration.runtime_service import Service, environment, wait_for
-from tests.integration.test_database import chat
+from tests.integration.runtime_service import Service, chat, environment, wait_for
 
 KEY = "sk-canary-master-7c21d9e0"
 CONFIG = """
