@@ -77,6 +77,10 @@ class Stack:
         left, right = map(self.resolve, argument)
         return bool(left == right)
 
+    def _not(self, argument: Any) -> bool:
+        (value,) = map(self.resolve, argument)
+        return not value
+
     def _select(self, argument: Any) -> Any:
         index, values = argument
         return self.resolve(values)[int(index)]

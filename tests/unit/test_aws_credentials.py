@@ -60,6 +60,8 @@ def test_credentials_of_a_model(params: str, environ: dict[str, str], method: Au
         (KEYS, False),
         ({**KEYS, **ROLE}, False),
         ({"AWS_BEARER_TOKEN_BEDROCK": "ABSK"}, False),
+        # A token for a database is signed with other credentials than an API key.
+        ({"AWS_BEARER_TOKEN_BEDROCK": "ABSK", "IAM_TOKEN_DB_AUTH": "true"}, True),
         ({"AWS_PROFILE": "p"}, False),
         ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/x"}, False),
     ],
@@ -79,6 +81,8 @@ def test_metadata_are_needed(environ: dict[str, str], needed: bool) -> None:
         (OWN, {}, False),
         ("", {"AWS_BEARER_TOKEN_BEDROCK": "ABSK"}, False),
         ("", {"AWS_BEARER_TOKEN_BEDROCK": "ABSK", "LITELLM_MASTER_KEY": "aws-secretsmanager:arn"}, True),
+        ("", {"AWS_BEARER_TOKEN_BEDROCK": "ABSK", "IAM_TOKEN_DB_AUTH": "true"}, True),
+        ("", {**KEYS, "IAM_TOKEN_DB_AUTH": "true"}, False),
         # A profile may name the instance as the source of its credentials.
         ("", {"AWS_PROFILE": "p"}, True),
         ("aws_profile_name: p", KEYS, True),

@@ -15,9 +15,11 @@ import pytest
 from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
 
-from litellm_systemd.aws.policy import build_cloudwatch, build_grant, build_policy
+from litellm_systemd.aws.policy import build_cloudwatch, build_grant, build_policy, build_rds
 from litellm_systemd.bedrock.models import PROFILES, REGIONS, profile
 from litellm_systemd.commands.config_files import shipped_config
+from litellm_systemd.env.database import find_url
+from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.models import build_served
 from tests.cloudformation import EC2, Stack, read_stack, user_data
@@ -131,6 +133,34 @@ def test_cloudwatch_only_on_request() -> None:
     assert sorted(rights(written)) == sorted(rights(printed))
 
 
+def test_database_only_on_request(tmp_path: Path) -> None:
+    """With DatabaseEndpoint the role may log in as that user to that database alone, and `.env` has what the
+    installer needs for it.
+    """
+    values = {
+        **SOURCE,
+        "DatabaseEndpoint": "gateway.c1.us-east-1.rds.amazonaws.com",
+        "DatabaseResourceId": "db-ABC",
+        "DatabaseUser": "gateway",
+        "DatabaseClientGroup": "sg-12",
+    }
+    assert "database" not in statements(read_stack(SOURCE))
+    stack = read_stack(values)
+    (written,) = statements(stack)["database"]
+    (printed,) = build_rds("us-east-1", "gateway", account=ACCOUNT)
+    assert written["Action"] == printed["Action"]
+    assert [written["Resource"]] == [each.replace("*", "db-ABC") for each in printed["Resource"]]
+    assert instance(stack)["SecurityGroupIds"] == ["<SecurityGroup>", "sg-12"]
+    block = re.search(r"^printf .*?^fi$", user_data(stack), re.DOTALL | re.MULTILINE)
+    assert block is not None
+    script = f"set -e; curl() {{ :; }}; folder={tmp_path}\n{block[0]}"
+    subprocess.run(("bash", "-c", script), check=True)
+    dotenv = parse_dotenv((tmp_path / ".env").read_text(), ".env")
+    environment = build_settings(dotenv, installed={}, new_key=lambda: "sk-x").environment
+    url = "postgresql://gateway@gateway.c1.us-east-1.rds.amazonaws.com:5432/litellm?sslmode=verify-full&sslrootcert="
+    assert str(find_url(environment, {})).startswith(f"('{url}")
+
+
 def rights(statements: Any) -> Iterator[tuple[str, str, str]]:
     """Each action with its resources and condition: through a profile, or in which region."""
     for statement in statements:
@@ -193,6 +223,11 @@ def test_source_policy(stack: Stack) -> None:
         ("SourceSha256", "ab" * 32, True),
         ("SourceSha256", "AB" * 32, False),
         ("SourceSha256", "ab" * 31, False),
+        ("DatabaseEndpoint", "gateway.c1.eu-west-1.rds.amazonaws.com", True),
+        ("DatabaseEndpoint", "$(reboot).rds.amazonaws.com", False),
+        ("DatabaseEndpoint", "db.example.com", False),
+        ("DatabaseUser", "a b", False),
+        ("DatabaseName", "a;b", False),
     ],
 )
 def test_parameters_that_reach_the_script(name: str, value: str, fits: bool) -> None:

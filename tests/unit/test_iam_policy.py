@@ -18,6 +18,7 @@ from litellm_systemd.aws.policy import (
     build_grant,
     build_guardrail,
     build_policy,
+    build_rds,
     render_cloudformation,
     render_policy,
     render_terraform,
@@ -118,6 +119,16 @@ def test_the_cloudwatch_agent_writes_its_own_groups_only() -> None:
     assert not allows(policy, "logs:PutLogEvents", f"{group}/litellm/journal:log-stream:i-1".replace("eu", "us"))
     assert allows(policy, "cloudwatch:PutMetricData", "*", **{"cloudwatch:namespace": "LiteLLM"})
     assert not allows(policy, "cloudwatch:PutMetricData", "*", **{"cloudwatch:namespace": "AWS/EC2"})
+
+
+def test_login_to_a_database() -> None:
+    """The action and the type of ARN exist at AWS; the service can log in as its user, and in its region alone."""
+    policy = build_policy((), more=build_rds("eu-west-1", "gateway", account="123456789012"))
+    assert [str(finding) for finding in parliament.analyze_policy_string(json.dumps(policy)).findings] == []
+    database = "arn:aws:rds-db:eu-west-1:123456789012:dbuser:db-ABCDEFGHIJKL01234"
+    assert allows(policy, "rds-db:connect", f"{database}/gateway")
+    assert not allows(policy, "rds-db:connect", f"{database}/postgres")
+    assert not allows(policy, "rds-db:connect", f"{database}/gateway".replace("eu-west-1", "us-east-1"))
 
 
 def test_parliament_finds_mistakes() -> None:

@@ -204,6 +204,26 @@ def whoami(environ: Mapping[str, str], region: str) -> str:
         raise Refused(describe_error(error)) from None
 
 
+def sign_database_token(environ: Mapping[str, str], region: str, host: str, port: int, user: str) -> str:
+    """A password for a database on RDS or Aurora with IAM authentication, valid for 15 minutes.
+
+    RDS is not queried. The credentials are those of LiteLLM (proxy/auth/rds_iam_token.py), also next to an API key of
+    Bedrock, which signs nothing.
+
+    Raises:
+        Refused: there are no credentials, or they can't be loaded.
+    """
+    from botocore.exceptions import BotoCoreError
+
+    client = connect({name: value for name, value in environ.items() if name != BEARER_VARIABLE}, region, "rds")
+    try:
+        return str(client.generate_db_auth_token(host, port, user, Region=region))
+    except BotoCoreError as error:
+        raise Refused(describe_error(error)) from None
+    finally:
+        client.close()
+
+
 def describe_refusal(error: Any) -> str:
     """Return the meaning of an error response of AWS (a ClientError)."""
     found = error.response.get("Error", {})
@@ -268,6 +288,7 @@ def _build(session: Any, environ: Mapping[str, str], region: str, service: str) 
 _ENDPOINTS = {
     "bedrock": ("AWS_ENDPOINT_URL_BEDROCK", "AWS_ENDPOINT_URL"),
     "bedrock-runtime": ("AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"),
+    "rds": (),
     "service-quotas": ("AWS_ENDPOINT_URL_SERVICE_QUOTAS", "AWS_ENDPOINT_URL"),
     "sts": STS_ENDPOINTS,
 }

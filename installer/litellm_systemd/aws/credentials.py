@@ -25,6 +25,7 @@ from litellm_systemd.env.aws import (
     WEB_IDENTITY,
 )
 from litellm_systemd.env.secret_references import is_reference
+from litellm_systemd.env.variables import IAM_TOKEN_DB_AUTH
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config_types import REFERENCE, GatewayConfig, Identity, Model, resolve_reference
 from litellm_systemd.gateway.models import ServedModel, with_own_variables, with_references
@@ -119,10 +120,12 @@ def callers(config: GatewayConfig, served: Iterable[ServedModel], environ: Mappi
 
 
 def needs_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
-    """Whether credentials come from the instance metadata alone: for a model, to assume its role, or for a secret."""
+    """Whether credentials come from the instance metadata alone: for a model, to assume its role, for a secret, or
+    for the token of a database.
+    """
     if any(environ.get(name) for name in _BEFORE_METADATA):
         return False
-    if any(map(is_reference, environ.values())) and not environ.get(KEY_ID):
+    if (any(map(is_reference, environ.values())) or IAM_TOKEN_DB_AUTH.read(environ)) and not environ.get(KEY_ID):
         return True
     return any(_is_ambient(config, model, environ) for model in bedrock_models(config, environ))
 
@@ -162,7 +165,7 @@ def may_use_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
         return True
     if all(environ.get(name) for name in PAIR):
         return False  # boto3 uses it before it queries an instance
-    if any(map(is_reference, environ.values())):
+    if any(map(is_reference, environ.values())) or IAM_TOKEN_DB_AUTH.read(environ):
         return True
     own_code = (value for _, value in find_references(config.document) if not value.startswith("litellm_systemd."))
     return _AWS.search(text) is not None or any(own_code)

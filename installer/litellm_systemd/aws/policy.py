@@ -45,6 +45,9 @@ WRITE_LOGS = (
 #: AWS allows the first for all log groups of a region, and the second without a resource.
 LIST_LOG_GROUPS, PUT_METRICS = "logs:DescribeLogGroups", "cloudwatch:PutMetricData"
 
+#: For a database with IAM authentication (RDS user guide, "IAM policy for IAM database access").
+CONNECT = "rds-db:connect"
+
 Document = dict[str, Any]
 
 
@@ -134,6 +137,18 @@ def build_cloudwatch(region: str | None, *, account: str = "*") -> list[Document
         *_allow("WriteLogs", WRITE_LOGS, (f"{groups}{LOG_GROUPS}*",)),
         *_allow("ListLogGroups", (LIST_LOG_GROUPS,), (f"{groups}*",)),
         *_allow("PutMetrics", (PUT_METRICS,), ("*",), in_namespace),
+    ]
+
+
+def build_rds(region: str, user: str, *, account: str = "*") -> list[Document]:
+    """Return the statement for the login of a user to databases on RDS or Aurora with IAM authentication.
+
+    It matches each database of the account in the region, because no variable has the id of its resource.
+    """
+    return [
+        *_allow(
+            "ConnectToDatabase", (CONNECT,), (f"arn:{partition(region)}:rds-db:{region}:{account}:dbuser:*/{user}",)
+        )
     ]
 
 

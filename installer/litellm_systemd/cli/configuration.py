@@ -137,7 +137,11 @@ def models(env_file: Path | None, config: str | None, offline: bool) -> Report:
 @click.option("--region", help="Use this AWS region if nothing else names one.")
 @click.option("--account", metavar="NUMBER", help="Write ARNs for this AWS account only.")
 @click.option(
-    "--with", "agents", type=click.Choice(["cloudwatch"]), multiple=True, help="Add the permissions of its agent."
+    "--with",
+    "more",
+    type=click.Choice(["cloudwatch", "rds"]),
+    multiple=True,
+    help="Add what its agent, or the login to a database, needs.",
 )
 @click.option("--json", "form", flag_value="json", default=True, help="Print the policy document (default).")
 @click.option("--terraform", "form", flag_value="terraform", help="Print a Terraform resource.")
@@ -148,7 +152,7 @@ def iam_policy(
     offline: bool,
     region: str | None,
     account: str | None,
-    agents: tuple[str, ...],
+    more: tuple[str, ...],
     form: str,
 ) -> None:
     """Print the IAM policy that a configuration needs.
@@ -160,7 +164,8 @@ def iam_policy(
     from litellm_systemd.commands import bedrock
 
     request = replace(request_of(layout_of(), env_file, config), region=region)
-    report = bedrock.iam_policy(request, form, offline=offline, account=account, cloudwatch=bool(agents))
+    added = {each: each in more for each in ("cloudwatch", "rds")}
+    report = bedrock.iam_policy(request, form, offline=offline, account=account, **added)
     for note in report.notes:
         say(note)
     if report.data["text"]:

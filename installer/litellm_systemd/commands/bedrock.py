@@ -16,6 +16,7 @@ from litellm_systemd.aws.policy import (
     build_grant,
     build_guardrail,
     build_policy,
+    build_rds,
     render_cloudformation,
     render_policy,
     render_terraform,
@@ -25,8 +26,10 @@ from litellm_systemd.commands.config_check import environment_check
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.env.aws import BEARER_VARIABLE, ROLE
+from litellm_systemd.env.database import find_token_region
 from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.env.settings import REGION_VARIABLES
+from litellm_systemd.env.variables import DATABASE_USER, IAM_TOKEN_DB_AUTH
 from litellm_systemd.errors import InputError, UsageError
 from litellm_systemd.gateway.config import GatewayConfig, LintFinding, Severity
 from litellm_systemd.gateway.config_types import resolve_reference
@@ -191,6 +194,7 @@ def iam_policy(
     offline: bool = False,
     account: str | None = None,
     cloudwatch: bool = False,
+    rds: bool = False,
 ) -> Report:
     """The policy for a configuration. `data["text"]` is its text, the notes are for the user.
 
@@ -202,10 +206,11 @@ def iam_policy(
         offline: do not query Bedrock for the models and regions of a profile.
         account: the AWS account number for the ARNs; without it they match any account.
         cloudwatch: add what the CloudWatch agent needs.
+        rds: add what the database needs, also if the environment has no IAM authentication.
 
     Raises:
         UsageError: `account` is no account number.
-        InputError: a model has no region.
+        InputError: a model or the database has no region, or the database has no user.
         InstallerError: there is no such configuration, or it can't be read.
     """
     if account is not None and not re.fullmatch(r"\d{12}", account):
@@ -217,6 +222,10 @@ def iam_policy(
     regions = (*(subject.environ.get(name) for name in REGION_VARIABLES), *(grant.region for grant in grants))
     region = next(filter(None, regions), None)
     more = build_cloudwatch(region, account=account or "*") if cloudwatch else []
+    notes = [*_notes(subject, answers)]
+    if rds or IAM_TOKEN_DB_AUTH.read(subject.environ):
+        more += _rds(subject.environ, account or "*")
+        notes.append(_ANY_DATABASE)
     if not grants and not references and not more:
         title = f"{subject.gateway.source} calls no model on Bedrock and needs no policy"
         return Report(title, notes=(f"{title}.",), data={"policy": None, "text": ""})
@@ -224,9 +233,24 @@ def iam_policy(
     policy = build_policy(grants, guardrails, references, account=account or "*", more=more)
     return Report(
         f"the policy for {subject.gateway.source}",
-        notes=tuple(_notes(subject, answers)),
+        notes=tuple(notes),
         data={"policy": policy, "text": FORMS[form](policy)},
     )
+
+
+_ANY_DATABASE = (
+    "The permission for the database is for each database of the region that has the user. To restrict it, replace *"
+    " in dbuser:* by the id of its resource (db-..., or cluster-... with Aurora). It is DbiResourceId of 'aws rds"
+    " describe-db-instances', or DbClusterResourceId of 'aws rds describe-db-clusters'."
+)
+
+
+def _rds(environ: Mapping[str, str], account: str) -> list[dict[str, Any]]:
+    region, user = find_token_region(environ), environ.get(DATABASE_USER.name)
+    if not region or not user:
+        missing = DATABASE_USER.name if region else REGION_VARIABLES[0]
+        raise InputError(f"the permission for the database needs {missing}", f"Set {missing} in .env.")
+    return build_rds(region, user, account=account)
 
 
 def _read_subject(request: Request) -> _Subject:

@@ -25,10 +25,10 @@ from litellm_systemd.commands.service_config import (
 )
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database.postgres import drop_command, observe_postgres
-from litellm_systemd.env.database import find_url, is_own_url
+from litellm_systemd.env.database import SETTING, find_url, is_own_url
 from litellm_systemd.env.secrets import holds_secret
 from litellm_systemd.env.settings import Settings
-from litellm_systemd.env.variables import DATABASE_URL, MASTER_KEY, SALT_KEY
+from litellm_systemd.env.variables import DATABASE_URL, IAM_TOKEN_DB_AUTH, MASTER_KEY, SALT_KEY
 from litellm_systemd.errors import InputError, InstallerError, Unavailable, UsageError
 from litellm_systemd.host.encrypted_secrets import encrypt_secrets, read_secrets, require_encryption
 from litellm_systemd.host.layout import UNITS, Layout
@@ -478,7 +478,13 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
 
 def _require_one_database(options: InstallOptions, service: ServiceConfig) -> None:
     """Check that the configuration has no database of its own, which would go first."""
-    found = find_url(service.settings.environment, service.gateway.section("general_settings"))
+    general = service.gateway.section("general_settings")
+    if general.get(SETTING) and IAM_TOKEN_DB_AUTH.read(service.settings.environment):
+        raise InputError(
+            f"{service.gateway.source} has general_settings.{SETTING}, which {IAM_TOKEN_DB_AUTH.name} does not use",
+            f"Remove one of them. {IAM_TOKEN_DB_AUTH.name} needs DATABASE_HOST, DATABASE_USER and DATABASE_NAME.",
+        )
+    found = find_url(service.settings.environment, general)
     if options.postgres and (found is None or not is_own_url(found[0])):
         raise InputError(
             f"{service.gateway.source} names a database, and --with-postgres sets up another one",

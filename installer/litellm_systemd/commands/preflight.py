@@ -167,7 +167,7 @@ def require_database(dotenv: Dotenv, settings: Settings, gateway: GatewayConfig)
 
     url, name = found
     position = f"{dotenv.where(name)}: {name}" if name in values else f"{gateway.source}: {name}"
-    database = parse_url(url, position)
+    database = parse_url(url, position, values)
     require_encryption(database, position, allowed=ALLOW_PLAINTEXT_DATABASE.read(values))
     if database.certificate_file:
         _require_file(position, Path(database.certificate_file))

@@ -89,7 +89,7 @@ def require_salt_key(service: ServiceConfig) -> None:
 def find_database(values: Mapping[str, str], gateway: GatewayConfig) -> Database | None:
     """The database of the service; None without one. Raises InputError for a URL that cannot be used."""
     found = find_url(values, gateway.section("general_settings"))
-    return None if found is None else parse_url(*found)
+    return None if found is None else parse_url(*found, values)
 
 
 def _ask(database: Database, values: Mapping[str, str], *, is_new: bool) -> StoredValues | None:

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_systemd.contract import SERVICE_USER
@@ -24,6 +25,12 @@ _WITH_POSTGRES = "To set up a PostgreSQL of this host, remove the variable: sudo
 #: What libpq or the server prints, the cause and the remedy. A server with another language in `lc_messages` prints
 #: texts that are not found here, and are then shown as they are.
 _CAUSES = (
+    (
+        r"PAM authentication failed",
+        "RDS at {address} does not accept the token of the user {user}",
+        "Allow rds-db:connect for that user and database, see: litellmctl iam-policy --with rds. The database needs"
+        " IAM authentication and GRANT rds_iam TO {user}, and this host the right time.",
+    ),
     (
         r"password authentication failed|no password supplied",
         "PostgreSQL at {address} refuses the password of the user {user}",
@@ -122,6 +129,7 @@ def connect(database: Database, position: str, *, user: str = SERVICE_USER) -> C
     import psycopg
     from psycopg.conninfo import make_conninfo
 
+    database = with_token(database, position)
     try:
         _require_name(database, position)
         with _as_user(user if database.socket else ""):
@@ -129,6 +137,28 @@ def connect(database: Database, position: str, *, user: str = SERVICE_USER) -> C
             return psycopg.connect(login, autocommit=True)
     except psycopg.Error as error:
         raise _explain(database, position, str(error)) from None
+
+
+def with_token(database: Database, position: str) -> Database:
+    """The database with a fresh token as its password, if it has IAM authentication.
+
+    Raises:
+        DatabaseError: there are no AWS credentials for the token.
+    """
+    if not database.token_region:
+        return database
+    from litellm_systemd.aws.client import Refused, sign_database_token
+
+    try:
+        token = sign_database_token(
+            database.credentials, database.token_region, database.host, database.port, database.user
+        )
+    except Refused as error:
+        raise DatabaseError(
+            f"{position}: no AWS credentials for the token of the user {database.user}: {error}",
+            "Give the service an access key or the instance a role: docs/database.md, RDS and Aurora.",
+        ) from None
+    return replace(database, password=token)
 
 
 def _require_name(database: Database, position: str) -> None:
@@ -173,6 +203,9 @@ def _explain(database: Database, position: str, said: str) -> DatabaseError:
         "service": SERVICE_USER,
         "text": text,
     }
+    # PostgreSQL asks a user without the role rds_iam for a password.
+    if database.token_region:
+        said = said.replace("password authentication failed", "PAM authentication failed")
     for pattern, cause, remedy in _CAUSES:
         if re.search(pattern, said, re.IGNORECASE):
             message, hint = cause.format(**facts), remedy.format(**facts)

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from litellm_systemd.command import minimal_environment, run
+from litellm_systemd.database.connection import with_token
 from litellm_systemd.env.database import Database
 from litellm_systemd.env.secrets import redact
+from litellm_systemd.env.variables import DATABASE_URL
 from litellm_systemd.errors import CommandError, InstallerError, MissingError, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.service_user import as_service_user
@@ -180,6 +182,7 @@ def _run(
     target: BinaryIO | None = None,
 ) -> None:
     program = (str(folder / argv[0]), *argv[1:])
+    database = with_token(database, DATABASE_URL.name)
     environment = libpq_environment(database)
     try:
         run(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.database.connection import connect
+from litellm_systemd.database.connection import connect, with_token
 from litellm_systemd.database.dump import libpq_environment
 from litellm_systemd.database.migration_files import Migration, own_package, read_migrations
 from litellm_systemd.database.migration_sql import is_concurrent, is_inert
@@ -134,7 +134,7 @@ def find_database(environ: Mapping[str, str]) -> tuple[Database, str]:
 
     DIRECT_URL goes around a connection pooler, through which no lock is kept.
     """
-    main = parse_url(environ.get(DATABASE_URL.name, ""))
+    main = parse_url(environ.get(DATABASE_URL.name, ""), values=environ)
     direct = environ.get(DIRECT_URL.name)
     return parse_url(direct, DIRECT_URL.name) if direct else main, main.parameters.get("schema") or "public"
 
@@ -385,7 +385,7 @@ def finish(database: Database) -> tuple[str, ...]:
     from litellm_proxy_extras.utils import ProxyExtrasDBManager
 
     # It drops what it does not know from a URL, such as the folder of a UNIX socket.
-    os.environ |= {DIRECT_URL.name: "postgresql://", **libpq_environment(database)}
+    os.environ |= {DIRECT_URL.name: "postgresql://", **libpq_environment(with_token(database, DATABASE_URL.name))}
     repaired = ProxyExtrasDBManager.repair_invalid_indexes()
     built = ProxyExtrasDBManager.build_request_log_indexes()
     if repaired and built:

@@ -7,25 +7,31 @@ LiteLLM reads a URL, or builds one from DATABASE_HOST, DATABASE_USERNAME, DATABA
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote_plus, unquote, urlencode
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlencode
 
 from litellm_systemd.contract import REFERENCE, SERVICE_USER
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.variables import (
     ALLOW_PLAINTEXT_DATABASE,
+    AWS_RDS_REGION,
+    AWS_REGION_NAME,
     DATABASE_HOST,
     DATABASE_NAME,
     DATABASE_PASSWORD,
+    DATABASE_PORT,
     DATABASE_SCHEMA,
     DATABASE_SSLMODE,
     DATABASE_SSLROOTCERT,
     DATABASE_URL,
     DATABASE_URL_READ_REPLICA,
+    DATABASE_USER,
     DATABASE_USERNAME,
     DIRECT_URL,
+    IAM_TOKEN_DB_AUTH,
     is_loopback,
 )
 from litellm_systemd.errors import InputError
@@ -55,13 +61,19 @@ _SSL_MODES = {
     **{"disable": False, "prefer": False, "require": True},
     **{"allow": False, "verify-ca": True, "verify-full": True},
 }
+#: What LiteLLM needs of a database with IAM authentication, and what it ignores then (DatabaseURLSettings).
+_IAM_PARTS = (DATABASE_HOST, DATABASE_USER, DATABASE_NAME)
+_NOT_WITH_IAM = (DATABASE_URL, DIRECT_URL, DATABASE_URL_READ_REPLICA, DATABASE_USERNAME, DATABASE_PASSWORD)
+#: As in litellm/proxy/auth/rds_iam_token.py.
+_RDS_HOST = re.compile(r"(?:[^.]+\.)+([a-z]{2}(?:-[a-z]+)+-\d+)\.rds\.amazonaws\.com(?:\.cn)?\.?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
     """What a URL says. `socket` is the folder of a UNIX socket, empty for TCP. The password does not show in `repr`.
 
-    `parameters` are those of its query, of Prisma and of libpq.
+    `parameters` are those of its query, of Prisma and of libpq. With IAM authentication `token_region` is the region
+    of the database, and `credentials` are the variables with the AWS credentials that a token is signed with.
     """
 
     host: str
@@ -71,6 +83,8 @@ class Database:
     port: int = DEFAULT_PORT
     socket: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
+    token_region: str = ""
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_local(self) -> bool:
@@ -126,8 +140,12 @@ def find_url(values: Mapping[str, str], general: Mapping[str, object]) -> tuple[
         values: variables by name.
         general: the section general_settings of the configuration, which goes first.
 
-    A URL that is a reference to a secret in AWS is returned as the reference.
+    A URL that is a reference to a secret in AWS is returned as the reference. With IAM authentication it has no
+    password: `parse_url` takes the variables as well.
     """
+    if _uses_iam(values):
+        built = _build_iam_url(values)
+        return None if built is None else (built, DATABASE_HOST.name)
     written = general.get(SETTING)
     if isinstance(written, str) and written:
         name = written.removeprefix(REFERENCE)
@@ -139,6 +157,13 @@ def find_url(values: Mapping[str, str], general: Mapping[str, object]) -> tuple[
         return values[DATABASE_URL.name], DATABASE_URL.name
     built = _build_url(values)
     return None if built is None else (built, DATABASE_HOST.name)
+
+
+def _uses_iam(values: Mapping[str, str]) -> bool:
+    """Whether the password is a token. A value that is neither true nor false is refused by its own check."""
+    with contextlib.suppress(InputError):
+        return IAM_TOKEN_DB_AUTH.read(values)
+    return False
 
 
 def own_url(port: int = DEFAULT_PORT) -> str:
@@ -192,6 +217,19 @@ def _build_url(values: Mapping[str, str]) -> str | None:
         return None
     password = values.get(DATABASE_PASSWORD.name)
     login = quote_plus(user) + (f":{quote_plus(password)}" if password else "")
+    return f"postgresql://{login}@{host}/{quote_plus(name)}{_build_query(values)}"
+
+
+def _build_iam_url(values: Mapping[str, str]) -> str | None:
+    """The same with IAM authentication, for which LiteLLM reads other variables."""
+    host, user, name = (values.get(each.name) for each in _IAM_PARTS)
+    if not host or not user or not name:
+        return None
+    port = values.get(DATABASE_PORT.name) or DEFAULT_PORT
+    return f"postgresql://{quote(user, safe='')}@{host}:{port}/{quote(name, safe='')}{_build_query(values)}"
+
+
+def _build_query(values: Mapping[str, str]) -> str:
     root = values.get(DATABASE_SSLROOTCERT.name)
     query = {
         "schema": values.get(DATABASE_SCHEMA.name),
@@ -199,19 +237,29 @@ def _build_url(values: Mapping[str, str]) -> str | None:
         "sslrootcert": root,
     }
     given = urlencode({key: value for key, value in query.items() if value})
-    return f"postgresql://{login}@{host}/{quote_plus(name)}{'?' if given else ''}{given}"
+    return f"?{given}" if given else ""
 
 
-def parse_url(url: str, position: str = DATABASE_URL.name) -> Database:
+def find_token_region(values: Mapping[str, str]) -> str:
+    """The region that LiteLLM signs a token for; empty if none is known."""
+    host = _RDS_HOST.fullmatch(values.get(DATABASE_HOST.name, ""))
+    named = (AWS_RDS_REGION.read(values), host[1].lower() if host else None)
+    return next(filter(None, (*named, *(values.get(name) for name in AWS_REGION_NAME.names))), "")
+
+
+def parse_url(url: str, position: str = DATABASE_URL.name, values: Mapping[str, str] | None = None) -> Database:
     """What a URL says. It must mean the same to Prisma's engine and to libpq, which read some characters differently.
 
     Args:
         url: the value.
         position: where it is written, such as `.env:12: DATABASE_URL`; no message has the value in it.
+        values: variables by name, which may turn on IAM authentication.
 
     Raises:
         InputError: it is not the URL of a PostgreSQL database.
     """
+    if values is not None and _uses_iam(values):
+        return replace(parse_url(url, position), token_region=find_token_region(values), credentials=values)
     scheme, separator, rest = url.strip().partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][\w+.-]*", scheme):
         raise InputError(f"{position} is not a URL", f"Write {_FORM}.")
@@ -274,6 +322,9 @@ def check_database(values: Mapping[str, str], where: Callable[[str], str]) -> li
             TLS.
     """
     allowed = ALLOW_PLAINTEXT_DATABASE.read(values, where)
+    if IAM_TOKEN_DB_AUTH.read(values, where):
+        _check_iam(values, where)
+        return []
     warnings = _check_parts(values, where)
     found = find_url(values, {})
     named = {name: values[name] for each in (DIRECT_URL, DATABASE_URL_READ_REPLICA) if (name := each.name) in values}
@@ -284,6 +335,42 @@ def check_database(values: Mapping[str, str], where: Callable[[str], str]) -> li
         if not is_reference(url):
             require_encryption(parse_url(url, f"{where(name)}: {name}"), f"{where(name)}: {name}", allowed=allowed)
     return warnings
+
+
+def _check_iam(values: Mapping[str, str], where: Callable[[str], str]) -> None:
+    """Check the variables of a database with IAM authentication."""
+    switch = IAM_TOKEN_DB_AUTH.name
+    position = f"{where(switch)}: {switch}"
+    if missing := [each.name for each in _IAM_PARTS if not values.get(each.name)]:
+        raise InputError(f"{position} needs {' and '.join(missing)} as well", "Set it to that of the database.")
+    if others := [each.name for each in _NOT_WITH_IAM if values.get(each.name)]:
+        raise InputError(
+            f"{where(others[0])}: {others[0]} is set, which {switch} does not use",
+            f"Remove {' and '.join(others)}, or {switch}.",
+        )
+    # LiteLLM requires one of these although the region of the database may be another one.
+    if not any(values.get(name) for name in AWS_REGION_NAME.names[:2]):
+        raise InputError(f"{position} needs a region", f"Set {AWS_REGION_NAME.name}.")
+    for each in _IAM_PARTS:
+        if re.search(r"[\s%]", values[each.name]):
+            raise InputError(
+                f"{where(each.name)}: {each.name} has a space or % in it",
+                "Write the name of another user or database.",
+            )
+    host = f"{where(DATABASE_HOST.name)}: {DATABASE_HOST.name}"
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", values[DATABASE_HOST.name]):
+        raise InputError(
+            f"{host} is not the name of a host",
+            f"Write the endpoint of the database alone, and a port other than 5432 in {DATABASE_PORT.name}.",
+        )
+    DATABASE_PORT.read(values, where)
+    url, _ = find_url(values, {}) or ("", "")
+    if not parse_url(url, host).is_encrypted:
+        raise InputError(
+            f"{position} needs TLS, without which RDS accepts no token",
+            f"Set {DATABASE_SSLROOTCERT.name} to the file with the certificates of RDS, or"
+            f" {DATABASE_SSLMODE.name}=require to accept any certificate.",
+        )
 
 
 def require_encryption(database: Database, position: str, *, allowed: bool) -> None:

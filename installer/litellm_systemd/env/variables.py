@@ -994,6 +994,39 @@ DATABASE_NAME = Variable(
     Section.DATABASE,
     install_check=_DATABASE_CHECKS,
 )
+IAM_TOKEN_DB_AUTH = Variable(
+    "IAM_TOKEN_DB_AUTH",
+    SWITCH,
+    "Log in to a database on RDS or Aurora with the AWS credentials of the service, without a password.",
+    False,
+    Section.DATABASE,
+    more="Needs DATABASE_HOST, DATABASE_USER, DATABASE_NAME and DATABASE_SSLMODE or DATABASE_SSLROOTCERT.",
+    install_check=_DATABASE_CHECKS,
+)
+DATABASE_USER = Variable(
+    "DATABASE_USER",
+    TEXT,
+    "With IAM_TOKEN_DB_AUTH: the user of that database.",
+    None,
+    Section.DATABASE,
+    install_check=_DATABASE_CHECKS,
+)
+DATABASE_PORT = Variable(
+    "DATABASE_PORT",
+    whole_number(1, 65535),
+    "With IAM_TOKEN_DB_AUTH: the port of that database.",
+    5432,
+    Section.DATABASE,
+    install_check=_DATABASE_CHECKS,
+)
+AWS_RDS_REGION = Variable(
+    "AWS_RDS_REGION",
+    REGION,
+    "With IAM_TOKEN_DB_AUTH: the region of that database.",
+    None,
+    Section.DATABASE,
+    unset="the region in DATABASE_HOST, else AWS_REGION_NAME",
+)
 DATABASE_SCHEMA = Variable(
     "DATABASE_SCHEMA", TEXT, "The schema in that database.", None, Section.DATABASE, unset="public"
 )

@@ -305,6 +305,7 @@ def apply_environment(texts: Mapping[str, str], environment: Mapping[str, str]) 
     """Apply the result of `set_up` in another process to this one."""
     _override_files(texts)
     os.environ.update(environment)
+    litellm_database.renew_own_token(os.environ)
 
 
 def application() -> Any:

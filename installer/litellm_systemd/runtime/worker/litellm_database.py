@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from litellm_systemd.env.database import parse_url
-from litellm_systemd.env.variables import DATABASE_CONNECTION_LIMIT
+from litellm_systemd.env.variables import DATABASE_CONNECTION_LIMIT, IAM_TOKEN_DB_AUTH
 from litellm_systemd.errors import InputError
 
 _LOGGER = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ _TYPES = "prisma.types"
 _QUERY = "prisma.engine._query"
 _CLIENT = "litellm.proxy.db.prisma_client"
 _WRITE_ENGINE = "_write_engine"
+_TOKEN_AUTH = "litellm.proxy.db.token_auth"  # noqa: S105 - a module
 _MIGRATION = "litellm.proxy.db.check_migration"
 _LIMIT = "connection_limit"
 #: prctl(2): the signal that a process gets when the thread that started it exits.
@@ -180,6 +181,33 @@ def limit_pools(environ: MutableMapping[str, str], configured: int | None, worke
     for name in (_URL, _REPLICA_URL):
         if environ.get(name):
             environ[name] = set_parameter(environ[name], _LIMIT, str(limit))
+
+
+def renew_token(url: str, environ: Mapping[str, str]) -> str:
+    """The URL with a fresh token as its password, if the database has IAM authentication; otherwise as it is.
+
+    LiteLLM renews the token of a worker three minutes before its end. One that another worker has got, or of before
+    an outage, may have expired. It may query the metadata of the instance.
+
+    Raises:
+        Exception: there are no AWS credentials.
+    """
+    if not url or not IAM_TOKEN_DB_AUTH.read(environ):
+        return url
+    auth: Any = importlib.import_module(_TOKEN_AUTH)
+    endpoint = auth.parse_iam_endpoint_from_url(url)
+    token = auth.mint_database_token(auth.RdsIamTokenAuth.from_env(), endpoint)
+    parts = urlsplit(url)
+    user, host = parts.netloc.split(":", 1)[0], parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:{token}@{host}"))
+
+
+def renew_own_token(environ: MutableMapping[str, str]) -> None:
+    """Renew the token that this worker connects with next. An outage follows if that fails, with its cause."""
+    try:
+        environ.update({_URL: renew_token(environ[_URL], environ)} if environ.get(_URL) else {})
+    except Exception as error:
+        _LOGGER.warning("no AWS credentials for a token of the database: %s", error)
 
 
 def _read_connections(url: str) -> int | None:

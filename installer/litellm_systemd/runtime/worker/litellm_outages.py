@@ -17,6 +17,7 @@ import re
 from typing import Any
 
 from litellm_systemd.env.database import parse_url
+from litellm_systemd.runtime.worker.litellm_database import renew_own_token, renew_token
 
 _LOGGER = logging.getLogger(__name__)
 _UTILS = "litellm.proxy.utils"
@@ -145,7 +146,11 @@ async def _watch(client: Any) -> None:
         if not found or checks % _PATIENCE == 0:
             _OUTAGE.is_ending = True
             with contextlib.suppress(Exception):
-                if await client.attempt_db_reconnect(reason=_REASON, force=True):
+                url = os.environ.get(_URL)
+                await asyncio.to_thread(renew_own_token, os.environ)
+                # A new token needs a new engine.
+                is_new = os.environ.get(_URL) != url
+                if await client.attempt_db_reconnect(reason=_REASON, force=True, force_recreate=is_new):
                     found = ""
             _OUTAGE.is_ending = False
         # If LiteLLM could not connect to a database that answers, its own watchdog goes on, and its lines count.
@@ -164,7 +169,8 @@ def find_cause() -> str:
     """Why PostgreSQL refuses a connection, in its own words; empty if it accepts one. Blocks for a few seconds."""
     try:
         psycopg: Any = importlib.import_module("psycopg")
-        parameters = parse_url(os.environ[_URL]).libpq()
+        # During an outage the token of LiteLLM expires.
+        parameters = parse_url(renew_token(os.environ[_URL], os.environ)).libpq()
     except Exception as error:  # LiteLLM may be able to connect
         _LOGGER.debug("cannot check the database: %s", error)
         return ""
