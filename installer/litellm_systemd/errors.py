@@ -90,6 +90,14 @@ class DatabaseError(InstallerError):
     code = ExitCode.DATABASE
 
 
+class DatabaseDown(DatabaseError):
+    """No server answers, or it is starting or stopping."""
+
+
+class DatabaseFull(DatabaseError):
+    """The server accepts no further connection."""
+
+
 class InvalidAnswer(InstallerError):
     """A running service answers what it should not: another program answers, or the service is compromised."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from litellm_systemd.contract import SERVICE_USER
 from litellm_systemd.env.database import COMPOSE_HINT, Database, is_compose_name
 from litellm_systemd.env.secrets import redact
-from litellm_systemd.errors import DatabaseError
+from litellm_systemd.errors import DatabaseDown, DatabaseError, DatabaseFull
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -68,7 +68,7 @@ _CAUSES = (
     ),
     (
         r"too many (?:clients|connections)|remaining connection slots",
-        "PostgreSQL at {address} has no free connection",
+        "PostgreSQL at {address} has no free connection: {text}",
         "Raise its max_connections, or end idle connections of others.",
     ),
     (
@@ -81,7 +81,19 @@ _CAUSES = (
         "PostgreSQL at {address} does not answer",
         "Allow the port in the firewall or security group between this host and the database.",
     ),
+    (
+        r"database system is (?:starting up|shutting down|in recovery|not yet accepting)",
+        "PostgreSQL at {address} is not ready: {text}",
+        "Wait, and run the command again. If it stays so, its log has the reason.",
+    ),
 )
+#: Of them, those with an error of their own, by the start of the cause.
+_KINDS = {
+    "PostgreSQL at {address} has no free connection": DatabaseFull,
+    "no PostgreSQL listens on": DatabaseDown,
+    "PostgreSQL at {address} does not answer": DatabaseDown,
+    "PostgreSQL at {address} is not ready": DatabaseDown,
+}
 
 
 def require_database(database: Database, position: str) -> None:
@@ -170,7 +182,7 @@ def _require_name(database: Database, position: str) -> None:
         hint = (
             COMPOSE_HINT.format(database.host) if is_compose_name(database.host) else "Correct the name of the host."
         )
-        raise DatabaseError(f"{position}: the host {database.host} is not known (DNS, /etc/hosts)", hint) from None
+        raise DatabaseDown(f"{position}: the host {database.host} is not known (DNS, /etc/hosts)", hint) from None
 
 
 @contextmanager
@@ -211,5 +223,6 @@ def _explain(database: Database, position: str, said: str) -> DatabaseError:
             message, hint = cause.format(**facts), remedy.format(**facts)
             if cause.startswith("no PostgreSQL") and database.is_local:
                 hint = f"{hint} {_WITH_POSTGRES}"
-            return DatabaseError(f"{position}: {message}", hint)
+            kind = next((each for start, each in _KINDS.items() if cause.startswith(start)), DatabaseError)
+            return kind(f"{position}: {message}", hint)
     return DatabaseError(f"{position}: PostgreSQL at {database.address} cannot be used: {text}")

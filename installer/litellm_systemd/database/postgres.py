@@ -43,11 +43,12 @@ _NO_PACKAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A server with its data: its port, its unit, and whether it runs."""
+    """A server with its data: its port, its unit, whether it runs, and the folder of the data."""
 
     port: int
     unit: str
     is_online: bool
+    data: str = _DATA
 
 
 def observe_postgres(systemctl: Systemctl, url: str = "", *, starts: bool = False) -> PostgresState:
@@ -61,7 +62,7 @@ def observe_postgres(systemctl: Systemctl, url: str = "", *, starts: bool = Fals
     Raises:
         InstallerError: PostgreSQL cannot be installed or used as it is here; the message has the cause.
     """
-    cluster = _find_cluster(_port(url) if url else 0)
+    cluster = find_cluster(_port(url) if url else 0)
     if cluster is None and url and _port(url) != DEFAULT_PORT:
         raise DatabaseError(
             f"the PostgreSQL of this host with the port {_port(url)}, which has the database of the service, is gone",
@@ -107,14 +108,14 @@ def set_up_postgres(url: str, systemctl: Systemctl, say: Callable[[str], None]) 
         InstallerError: a step failed. What was installed stays.
     """
     port = _port(url)
-    is_new = _find_cluster(port) is None
+    is_new = find_cluster(port) is None
     if not _is_installed():
         _install(say)
-    if _find_cluster(port) is None:
+    if find_cluster(port) is None:
         _create_cluster()
     systemctl.daemon_reload()  # for the units of a new cluster, which a generator writes
     systemctl.enable(POSTGRES)
-    cluster = _find_cluster(port) or Cluster(port, POSTGRES, is_online=False)
+    cluster = find_cluster(port) or Cluster(port, POSTGRES, is_online=False)
     _start(systemctl, cluster)
     if is_new:
         _tune(port)
@@ -233,13 +234,13 @@ def _has_program(name: str) -> bool:
     return shutil.which(name, path=minimal_environment()["PATH"]) is not None
 
 
-def _find_cluster(port: int) -> Cluster | None:
+def find_cluster(port: int) -> Cluster | None:
     """The cluster with a port. For 0, one that runs, else the one with the lowest port. None if there is none."""
     if _has_program("pg_lsclusters"):
         rows = [line.split() for line in run(("pg_lsclusters", "--no-header")).stdout.splitlines()]
         found = [
-            Cluster(int(at), f"postgresql@{version}-{name}.service", status.startswith("online"))
-            for version, name, at, status, *_ in rows
+            Cluster(int(at), f"postgresql@{version}-{name}.service", status.startswith("online"), data)
+            for version, name, at, status, _, data, *_ in rows
             if port in (0, int(at))
         ]
         return min(found, key=lambda each: (not each.is_online, each.port), default=None)

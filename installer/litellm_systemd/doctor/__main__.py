@@ -20,6 +20,7 @@ _TITLES = {
     "environment": "Environment",
     "configuration": "Configuration",
     "tls": "HTTPS",
+    "database": "Database",
     "unit": "Units",
     "port": "Port",
     "network": "Network",

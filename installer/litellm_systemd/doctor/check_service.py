@@ -35,6 +35,10 @@ from litellm_systemd.releases.inventory import current_release, releases_of
 from litellm_systemd.report.report import Outcome, render_count
 
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
+_DATABASE = (
+    *("database-disk", "database-down", "database-refused", "database-connections", "database-history"),
+    *("database-pending", "database-blocked", "database-unused"),
+)
 
 SILENT = Cause(
     "service-silent",
@@ -84,6 +88,7 @@ NOT_READY = Cause(
     caused_by=(
         "host-loopback",
         *STARTUP_BLOCKERS,
+        *_DATABASE,
         "service-silent",
         "port-socket-failed",
         "port-closed",
@@ -216,7 +221,7 @@ RELOAD = Cause(
     requires=(*_REQUIRES, "service-silent"),
     caused_by=(
         *("configuration-unusable", "files-config-gone", "files-gone", "files-unreadable"),
-        *("tls-unusable", "tls-expiry"),
+        *("tls-unusable", "tls-expiry", "database-parts"),
     ),
 )
 
@@ -256,6 +261,7 @@ def detect_service_old_release(snapshot: Snapshot) -> Iterator[Finding]:
 _JOURNAL_REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed")
 _CAUSED_BY = (
     *STARTUP_BLOCKERS,
+    *_DATABASE,
     *("unit-start-error", "unit-start-limit", "unit-watchdog", "unit-oom", "unit-killed", "unit-exit"),
     *("service-silent", "service-not-ready"),
 )

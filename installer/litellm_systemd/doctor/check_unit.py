@@ -325,7 +325,7 @@ STARTUP_BLOCKERS = (
     *("files-release-gone", "release-damaged", "files-gone", "files-config-gone", "files-user-gone"),
     *("files-unreadable", "environment-file", "environment-undecryptable", "environment-unloadable"),
     *("environment-syntax", "environment-unusable", "environment-secrets", "configuration-unusable"),
-    "configuration-package",
+    *("configuration-package", "database-parts"),
     *("tls-unusable", "unit-masked", "unit-bad", "unit-foreign", "unit-root", "unit-condition", "unit-dependency"),
     *("unit-drop-in", "unit-overridden", "port-taken", "port-left-over"),
 )

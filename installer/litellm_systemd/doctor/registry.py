@@ -17,6 +17,7 @@ from litellm_systemd import contract
 from litellm_systemd.doctor import (
     check_aws,
     check_configuration,
+    check_database,
     check_drop_ins,
     check_files,
     check_host,
@@ -44,6 +45,7 @@ _MODULES = (
         check_files,
         check_configuration,
         check_tls,
+        check_database,
         check_drop_ins,
         check_unit,
     ),

@@ -35,6 +35,7 @@ class DatabaseStatus(Protocol):
     """What is known of the database."""
 
     cause: str
+    since: float
 
 
 class MetricsStatus(Protocol):
@@ -96,7 +97,8 @@ def render_status(master: MasterState) -> str:
     if master.options.mock_testing and master.options.trial_socket is None:
         parts.append(f"{ALLOW_MOCK_TESTING.name} is on: every client can make models fail")
     if master.database.cause:
-        parts.append(f"the database cannot be used: {master.database.cause}")
+        since = time.strftime("%H:%M:%S", time.localtime(master.database.since))
+        parts.append(f"the database cannot be used: {master.database.cause} (since {since})")
     if master.candidate is not None:
         parts.append(f"reloading: starting {render_count(master.options.workers, 'worker')}")
     elif master.reloads.last is not None and master.reloads.last.error:
@@ -148,17 +150,18 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "last_reload": _build_reload(master.reloads.last),
         "guesses": master.refusals.build_guesses(now),
         "blocks": master.blocks.build(now),
-        "database": _build_database(configuration, master.database.cause),
+        "database": _build_database(configuration, master.database),
         "metrics": None if master.metrics is None else master.metrics.build_status(),
         "retired_keys": [each.until for each in _accepted_keys(master)],
     }
 
 
-def _build_database(configuration: Configuration | None, cause: str) -> dict[str, Any] | None:
+def _build_database(configuration: Configuration | None, database: DatabaseStatus) -> dict[str, Any] | None:
     """None without a database."""
     if configuration is None or not configuration.has_database:
         return None
-    return {"usable": not cause, "cause": cause}
+    since = round(database.since, 3) if database.cause else None
+    return {"usable": not database.cause, "cause": database.cause, "since": since}
 
 
 def _accepted_keys(master: MasterState) -> list[RetiredKey]:
