@@ -136,12 +136,13 @@ def observe(environ: Mapping[str, str], position: str, package: Path, limits: Ma
     """The state of the database.
 
     Args:
-        environ: DATABASE_URL, and if they are set DIRECT_URL, LITELLM_SALT_KEY and LITELLM_MASTER_KEY.
+        environ: DATABASE_URL, and if they are set DIRECT_URL, LITELLM_SALT_KEY, LITELLM_MASTER_KEY and what IAM
+            authentication needs.
         position: where the URL is written, for messages.
         package: the litellm-proxy-extras of the release in use.
         limits: seconds, from which a session is reported: "blocked", "slow" and "idle".
     """
-    main = parse_url(environ[DATABASE_URL.name], position)
+    main = parse_url(environ[DATABASE_URL.name], position, environ)
     try:
         require_database(main, position)
     except DatabaseError as error:

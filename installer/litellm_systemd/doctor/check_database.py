@@ -23,7 +23,14 @@ from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env.database import DEFAULT_PORT, Database, find_url, parse_url
 from litellm_systemd.env.secret_references import is_reference
-from litellm_systemd.env.variables import DATABASE_CONNECTION_LIMIT, DATABASE_URL, DIRECT_URL, MASTER_KEY, SALT_KEY
+from litellm_systemd.env.variables import (
+    DATABASE_CONNECTION_LIMIT,
+    DATABASE_URL,
+    DIRECT_URL,
+    IAM_TOKEN_DB_AUTH,
+    MASTER_KEY,
+    SALT_KEY,
+)
 from litellm_systemd.errors import CommandError
 from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.stored_secrets import with_stored_secrets
@@ -104,7 +111,12 @@ def _observe(snapshot: Snapshot) -> Health | None:
     from litellm_systemd.database.health import parse_health
 
     names = (DIRECT_URL.name, SALT_KEY.name, MASTER_KEY.name)
-    known = {name: snapshot.environment[name] for name in names if snapshot.environment.get(name)}
+    # With IAM authentication the password is signed with the AWS credentials of the service.
+    known = {
+        name: value
+        for name, value in snapshot.environment.items()
+        if value and (name in names or name.startswith(("AWS_", IAM_TOKEN_DB_AUTH.name)))
+    }
     arguments = [f"--position={place.position}", f"--blocked={_BLOCKED}", f"--slow={_SLOW}", f"--idle={_IDLE}"]
     release = _release(snapshot)
     if release is not None:
