@@ -23,6 +23,9 @@ SERVICE_USER = "litellm"
 #: PostgreSQL of the distribution. On Debian it stands for all clusters, which start before it.
 POSTGRES = "postgresql.service"
 
+#: Prisma's query engine in a release with a database.
+QUERY_ENGINE = "lib/prisma/query-engine"
+
 #: Fixed paths of the service (file-hierarchy(7)).
 ENV_FILE = "/etc/litellm/litellm.env"
 CONFIG_FILE = "/etc/litellm/config.yaml"

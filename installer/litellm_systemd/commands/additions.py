@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from litellm_systemd.database.prisma_engine import ENGINE, read_given
+from litellm_systemd.contract import QUERY_ENGINE
+from litellm_systemd.database.prisma_engine import read_given
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.packages import Missing, locked_names, missing_packages
 from litellm_systemd.host.layout import Layout
@@ -68,7 +69,7 @@ def own_additions() -> Kept | None:
 
 def _kept(release: Path, lock: str) -> Kept:
     wheels = {path.name: path for path in (release / WHEELS).glob("*.whl")}
-    engine = release / ENGINE
+    engine = release / QUERY_ENGINE
     python = read_mark(release, release.name).python_version
     return Kept(lock, wheels, python, engine if engine.is_file() else None)
 

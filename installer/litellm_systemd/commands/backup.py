@@ -27,7 +27,8 @@ from litellm_systemd.commands.backup_file import (
     BackupManifest,
     may_contain,
 )
-from litellm_systemd.database import prisma_engine
+from litellm_systemd.contract import QUERY_ENGINE
+from litellm_systemd.database.prisma_engine import DIGESTS
 from litellm_systemd.database.steps import database_environment, installed_settings
 from litellm_systemd.env.aws import FILE_VARIABLES
 from litellm_systemd.env.environment_file import set_assignment
@@ -184,9 +185,7 @@ def _collect(layout: Layout, content: _Content, values: Mapping[str, str], relea
     content.add(RELEASE_LOCK, read_release_lock(layout, release).encode())
     folder = layout.real(layout.release(release))
     copies = {path: f"{WHEELS}/{path.name}" for path in (folder / "wheels").glob("*.whl")}
-    copies |= {
-        folder / f"{prisma_engine.ENGINE}{suffix}": f"{ENGINE}{suffix}" for suffix in ("", prisma_engine.DIGESTS)
-    }
+    copies |= {folder / f"{QUERY_ENGINE}{suffix}": f"{ENGINE}{suffix}" for suffix in ("", DIGESTS)}
     for path, name in copies.items():
         if path.exists():
             target = content.folder / name

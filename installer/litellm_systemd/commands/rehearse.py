@@ -23,7 +23,6 @@ from litellm_systemd.commands.install import build_desired
 from litellm_systemd.commands.resolve import Request, is_given
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.contract import SECRETS_CREDENTIAL, SERVICE, ExitCode
-from litellm_systemd.env.database import database_mode
 from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.env.service_credential import render_secrets
 from litellm_systemd.env.variables import MASTER_KEY
@@ -221,7 +220,7 @@ def _after_signal(outcome: str) -> Iterator[None]:
 def _resolve(options: RehearseOptions) -> tuple[RehearseOptions, ServiceConfig]:
     """The options and the service, without its database: a rehearsal must neither migrate it nor write to it."""
     service = resolve_service(options.request)
-    if not database_mode(service.settings.environment, service.gateway.section("general_settings")):
+    if not service.has_database:
         return options, service
     options = replace(options, request=replace(options.request, without_database=True))
     return options, resolve_service(options.request)

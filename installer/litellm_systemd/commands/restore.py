@@ -29,7 +29,7 @@ from litellm_systemd.env.database import find_url, is_own_url
 from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import CannotCreate, InputError, InstallerError, Unavailable, remedy_of
 from litellm_systemd.gateway.config import read_config
-from litellm_systemd.host.files import remove_path, user_exists, write_file
+from litellm_systemd.host.files import free_space, remove_path, user_exists, write_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileState
 from litellm_systemd.host.systemctl import Systemctl
@@ -149,7 +149,7 @@ def _unpacked(layout: Layout, path: Path, say: Say) -> Iterator[Path]:
     folder = layout.real(f"{layout.own_state}/{_SCRATCH}")
     with open_backup(path) as (manifest, archive):
         needed = sum(size for _, size in manifest.files.values())
-        free = shutil.disk_usage(next(each for each in folder.parents if each.exists())).free
+        free = free_space(folder)
         if free < needed:
             raise Unavailable(
                 f"the backup has {needed >> 20} MiB, and {layout.own_state} has room for {free >> 20} MiB",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_systemd.commands.service_config import ServiceConfig
-from litellm_systemd.env.database import Database, database_mode, find_url, parse_url
+from litellm_systemd.env.database import Database, find_url, parse_url
 from litellm_systemd.env.variables import MASTER_KEY, SALT_KEY
 from litellm_systemd.errors import DatabaseError, InputError, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
@@ -35,7 +35,7 @@ def with_salt_key(service: ServiceConfig, *, asks: bool) -> ServiceConfig:
         DatabaseError: a key must be generated, and a database on another host cannot be asked what it has.
     """
     settings = service.settings
-    if not database_mode(settings.environment, service.gateway.section("general_settings")):
+    if not service.has_database:
         return service
     values = with_stored_secrets(settings.environment) if asks else settings.environment
     database = find_database(values, service.gateway)
@@ -76,8 +76,7 @@ def require_salt_key(service: ServiceConfig) -> None:
     Raises:
         Unavailable: it does.
     """
-    values = service.settings.environment
-    if SALT_KEY.name in values or not database_mode(values, service.gateway.section("general_settings")):
+    if SALT_KEY.name in service.settings.environment or not service.has_database:
         return
     raise Unavailable(
         f"{SALT_KEY.name} is not set, so what the database stores is encrypted with the master key and would become"

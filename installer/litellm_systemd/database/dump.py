@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from litellm_systemd.env.database import Database
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.env.variables import DATABASE_URL
 from litellm_systemd.errors import CommandError, InstallerError, MissingError, Unavailable
+from litellm_systemd.host.files import free_space
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.service_user import as_service_user
 
@@ -94,8 +94,7 @@ def require_space(layout: Layout, size: int) -> None:
     Raises:
         Unavailable: there is too little.
     """
-    folder = layout.real(layout.own_state)
-    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    free = free_space(layout.real(layout.own_state))
     if free < size:
         raise Unavailable(
             f"the dump of the database needs up to {size >> 20} MiB, and {layout.dumps} has {free >> 20} MiB",

@@ -33,8 +33,6 @@ _PUBLISHED = {
 }
 _HOST = "https://binaries.prisma.sh"
 MIRROR = "PRISMA_ENGINES_MIRROR"
-#: Below the folder of a release.
-ENGINE = "lib/prisma/query-engine"
 #: Added to the name of an engine: the file with its digests.
 DIGESTS = ".sha256"
 _GZIP = b"\x1f\x8b"

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from litellm_systemd import contract
 from litellm_systemd.command import module_argv, run
 from litellm_systemd.database.migration_files import package_of
-from litellm_systemd.database.prisma_engine import ENGINE
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env.database import DEFAULT_PORT, Database, find_url, parse_url
@@ -161,7 +160,7 @@ def detect_database_parts(snapshot: Snapshot) -> Iterator[Finding]:
     release = _release(snapshot)
     if release is None or _place(snapshot) is None:
         return
-    engine = Path(snapshot.environment.get("PRISMA_QUERY_ENGINE_BINARY") or release / ENGINE)
+    engine = Path(snapshot.environment.get("PRISMA_QUERY_ENGINE_BINARY") or release / contract.QUERY_ENGINE)
     client = next(release.glob("lib/python*/site-packages/prisma/client.py"), None)
     missing = [] if client else ["Prisma's client"]
     if not os.access(engine, os.X_OK):

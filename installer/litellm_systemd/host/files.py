@@ -39,6 +39,11 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def free_space(path: Path) -> int:
+    """The bytes that are free where `path` is, or would be created."""
+    return shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).free
+
+
 def observe_file(layout: Layout, path: str) -> FileState | None:
     """The state of a path without following links; None if it does not exist.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd.command import run
+from litellm_systemd.contract import QUERY_ENGINE
 from litellm_systemd.database.prisma_client import (
     Tools,
     fetch_packages,
@@ -26,7 +27,6 @@ from litellm_systemd.database.prisma_client import (
 from litellm_systemd.database.prisma_engine import (
     COMMIT,
     DIGESTS,
-    ENGINE,
     digest_of,
     fetch_engine,
     matches,
@@ -215,7 +215,7 @@ def add_parts(parts: Parts, release: Path, python: str, scratch: Path) -> None:
     schema = next(release.glob(_SCHEMA))
     scratch.mkdir()
     generate_client(python, schema, parts.tools, scratch)
-    write_engine(parts.engine, release / ENGINE)
+    write_engine(parts.engine, release / QUERY_ENGINE)
 
 
 def engine_component(lock: str) -> tuple[Mapping[str, Any], ...]:

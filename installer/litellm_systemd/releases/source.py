@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlparse
 
 from litellm_systemd.command import inherited_environment, module_argv, run
-from litellm_systemd.database.prisma_engine import ENGINE
+from litellm_systemd.contract import QUERY_ENGINE
 from litellm_systemd.errors import (
     REINSTALL,
     CommandError,
@@ -256,7 +256,7 @@ def release_source(layout: Layout, identifier: str) -> Source:
             origin=Installed(found),
             checkout=mark.checkout,
             wheels=tuple(sorted((folder / WHEELS).glob("*.whl"))),
-            engine=folder / ENGINE,
+            engine=folder / QUERY_ENGINE,
         )
         # The name of a release is a digest of its source, and the files of a wheel are packed by RECORD.
         if source.identifier == identifier and entries.keys() <= {str(path) for path in found.files or ()}:

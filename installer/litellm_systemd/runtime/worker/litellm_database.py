@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from litellm_systemd.contract import QUERY_ENGINE
 from litellm_systemd.env.database import parse_url
 from litellm_systemd.env.variables import DATABASE_CONNECTION_LIMIT, IAM_TOKEN_DB_AUTH
 from litellm_systemd.errors import InputError
@@ -75,7 +76,7 @@ def check_parts(environ: Mapping[str, str], prefix: Path = Path(sys.prefix)) -> 
 
 def engine_path(prefix: Path = Path(sys.prefix)) -> str:
     """The query engine of a release."""
-    return str(prefix / "lib/prisma/query-engine")
+    return str(prefix / QUERY_ENGINE)
 
 
 def prepare(environ: MutableMapping[str, str]) -> None:
