@@ -6,7 +6,7 @@ import pytest
 
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database.connection import require_database
-from litellm_systemd.env.database import parse_url
+from litellm_systemd.env.database import own_url, parse_url
 from litellm_systemd.errors import DatabaseError
 from tests.database import PASSWORD, Cluster, Database
 from tests.ports import free_port
@@ -61,6 +61,8 @@ def test_nothing_listens(cluster: Cluster) -> None:
         error = refusal(url)
         assert "no PostgreSQL listens" in error.message
         assert "install --with-postgres" in error.hint
+    own = refusal(own_url(port))
+    assert ("no PostgreSQL listens" in own.message, own.hint) == (True, "Start it: sudo systemctl start postgresql")
 
 
 def test_user_without_rights(cluster: Cluster, database: Database) -> None:

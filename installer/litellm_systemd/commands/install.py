@@ -405,7 +405,8 @@ def prepare_install(options: InstallOptions, say: Say = lambda _line: None) -> I
     own = service.settings.environment.get(DATABASE_URL.name, "")
     if postgres is None and is_own_url(own) and layout.is_host:
         postgres = observe(own)
-    exists = options.dump is None and (postgres is None or postgres.has_database)
+    # A preview starts no server, and one that is stopped cannot be asked.
+    exists = options.dump is None and (postgres is None or (postgres.is_online and postgres.has_database))
     asks = layout.is_host and not options.dry_run and exists
     service = with_salt_key(service, asks=asks)
     choice = options.release or choose_release(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_systemd.contract import SERVICE_USER
-from litellm_systemd.env.database import COMPOSE_HINT, Database, is_compose_name
+from litellm_systemd.env.database import COMPOSE_HINT, OWN_NAME, SOCKET_FOLDER, Database, is_compose_name
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.errors import DatabaseDown, DatabaseError, DatabaseFull
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Seconds for a connection with the log-in.
 _TIMEOUT = 5
 _WITH_POSTGRES = "To set up a PostgreSQL of this host, remove the variable: sudo litellmctl install --with-postgres"
+#: For the database that `--with-postgres` has set up. An install starts it itself.
+_START_OWN = "Start it: sudo systemctl start postgresql"
 #: What libpq or the server prints, the cause and the remedy. A server with another language in `lc_messages` prints
 #: texts that are not found here, and are then shown as they are.
 _CAUSES = (
@@ -222,7 +224,8 @@ def _explain(database: Database, position: str, said: str) -> DatabaseError:
         if re.search(pattern, said, re.IGNORECASE):
             message, hint = cause.format(**facts), remedy.format(**facts)
             if cause.startswith("no PostgreSQL") and database.is_local:
-                hint = f"{hint} {_WITH_POSTGRES}"
+                is_own = (database.socket, database.user, database.name) == (SOCKET_FOLDER, OWN_NAME, OWN_NAME)
+                hint = _START_OWN if is_own else f"{hint} {_WITH_POSTGRES}"
             kind = next((each for start, each in _KINDS.items() if cause.startswith(start)), DatabaseError)
             return kind(f"{position}: {message}", hint)
     return DatabaseError(f"{position}: PostgreSQL at {database.address} cannot be used: {text}")
