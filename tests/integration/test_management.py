@@ -143,6 +143,8 @@ def test_teams_and_users(terminal: Terminal) -> None:
     key = terminal.read("key", "create", "ann-research", *owners)["key"]
     assert (key["team_id"], key["user_id"]) == (team["team_id"], "ann")
     assert chat(terminal.service, key["key"], "large") in (401, 403), "the team lacks the model"
+    code, text = terminal.run("team", "create", "research")
+    assert (code, "team research exists already" in text) == (64, True), text
     assert [each["key_alias"] for each in terminal.read("key", "list", "--team-id", "research")["keys"]] == [
         "ann-research"
     ]

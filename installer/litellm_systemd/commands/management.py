@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -188,24 +189,34 @@ def create(api: Management, resource: Resource, wanted: Mapping[str, Any]) -> Re
 
     Raises:
         InstallerError: LiteLLM refuses it, or the team or the user does not exist.
-        UsageError: a user with that id exists.
+        UsageError: a user with that id or a team with that name exists.
     """
     if resource.noun == "user":
         # Otherwise LiteLLM creates a key without limits, too.
         body = {**wanted, "auto_create_key": False}
         identifier = wanted["user_id"]
         if any(row["user_id"] == identifier for row in _search(api, resource, identifier)):
-            raise UsageError(
-                f"user {identifier} exists already", f"To change it: sudo litellmctl user update {identifier}."
-            )
+            raise _exists(resource, identifier)
     else:
         body = {**wanted, **_owners(api, wanted)}
+        # LiteLLM takes the name of a team twice, and neither team could be named by it any more.
+        if resource.noun == "team" and _has_name(api, resource, wanted[resource.name]):
+            raise _exists(resource, wanted[resource.name])
     try:
         row = api.post(resource.create, body)
     except Interrupted as error:
         error.hint = f"The {resource.noun} may have been created: litellmctl {resource.noun} list"
         raise
     return _report_new(api, resource, row, f"created {resource.noun} {_label(resource, row)}")
+
+
+def _has_name(api: Management, resource: Resource, name: str) -> bool:
+    return any(row.get(resource.name) == name for row in _search(api, resource, name))
+
+
+def _exists(resource: Resource, name: str) -> UsageError:
+    change = shlex.join(("litellmctl", resource.noun, "update", name))
+    return UsageError(f"{resource.noun} {name} exists already", f"To change it: sudo {change}.")
 
 
 def _report_new(api: Management, resource: Resource, row: Mapping[str, Any], title: str) -> Report:
