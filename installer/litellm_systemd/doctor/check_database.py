@@ -227,12 +227,13 @@ def detect_database_down(snapshot: Snapshot) -> Iterator[Finding]:
         yield DOWN.finding(health.error, remedy=health.hint)
         return
     unit = cluster.unit
-    properties = ("LoadState", "ActiveState", "Result", "UnitFileState")
-    found = snapshot.systemctl.show(unit, *properties)
+    found = snapshot.systemctl.show(unit, "ActiveState", "Result")
     state, start = found.get("ActiveState", ""), f"sudo systemctl start {unit}"
-    masked = next((each for each in (unit, contract.POSTGRES) if _is_masked(snapshot, each)), "")
+    masked = {each: how for each in (unit, contract.POSTGRES) if (how := _masked(snapshot, each))}
     if masked:
-        evidence, remedy = f"{masked} is masked", f"sudo systemctl unmask {masked} && {start}"
+        runtime = " --runtime" if "masked-runtime" in masked.values() else ""
+        evidence = f"{' and '.join(masked)} is masked"
+        remedy = f"sudo systemctl unmask{runtime} {' '.join(masked)} && {start}"
     elif state == "failed":
         evidence = f"{unit} has failed (Result={found.get('Result', '')})"
         remedy = f"{start}    # if it fails again: journalctl -u {unit} -n 30"
@@ -243,8 +244,10 @@ def detect_database_down(snapshot: Snapshot) -> Iterator[Finding]:
     yield DOWN.finding(f"{evidence}; {health.error}", remedy=remedy)
 
 
-def _is_masked(snapshot: Snapshot, unit: str) -> bool:
-    return snapshot.systemctl.show(unit, "LoadState").get("LoadState") == "masked"
+def _masked(snapshot: Snapshot, unit: str) -> str:
+    """How a unit is masked: "masked", or until the next boot "masked-runtime". Empty if it is not."""
+    state = snapshot.systemctl.show(unit, "UnitFileState").get("UnitFileState", "")
+    return state if state.startswith("masked") else ""
 
 
 REFUSED = Cause(
