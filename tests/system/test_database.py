@@ -9,6 +9,7 @@ from typing import Any
 
 from box import Box, Image
 from box_images import DATABASE_URL, start_postgres
+from doctor_helpers import doctor, ids, sh
 from load import loaded
 from service import BASE, MODEL, chat, ctl, key, state, workers
 from test_install import snapshot
@@ -132,3 +133,33 @@ def test_keys_in_a_terminal(make_box: MakeBox, database_image: Image) -> None:
         done = box.run(("/usr/local/bin/litellmctl", "key", "list"), user=user, cwd="/", check=False)
         assert (done.returncode, hint in done.stderr) == (code, True), done
         box.systemctl("stop", "litellm.socket", "litellm.service")
+
+
+def test_doctor_names_a_stopped_postgres(make_box: MakeBox, database_image: Image) -> None:
+    """A healthy service with a database has no finding. If its PostgreSQL is stopped or masked, doctor reports that
+    first and alone, `status` since when, and after the remedy the service uses the database again.
+    """
+    box = make_box(database_image)
+    assert ids(doctor(box)) == []
+    unit = box.run(("systemctl", "list-units", "--plain", "--no-legend", "postgresql@*")).stdout.split()[0]
+    for damage, is_down in (("stop", "inactive"), ("mask --runtime --now", "masked")):
+        sh(box, f"systemctl {damage} {unit}")
+        wait_for_line(box, is_down=True)
+        report = doctor(box)
+        assert ids(report) == ["database-down"], report["data"]
+        found = report["data"]["findings"][0]
+        assert f"{unit} is {is_down}; " in found["seen"]
+        assert "(since " in ctl(box, "status", check=False)
+        sh(box, found["mend"].replace("sudo ", ""))
+        wait_for_line(box, is_down=False)
+    # What LiteLLM logged meanwhile stays a warning of the journal.
+    assert set(ids(doctor(box))) <= {"journal-litellm"}
+    generate_key(box)
+
+
+def wait_for_line(box: Box, *, is_down: bool) -> None:
+    """Wait until the status line has the outage, or has it no more."""
+    argv = ("systemctl", "show", "litellm", "--property=StatusText")
+    box.wait_until(
+        lambda: ("the database cannot be used: " in box.run(argv).stdout) == is_down, 60, "the status line"
+    )
