@@ -88,6 +88,12 @@ def test_keys_that_cannot_be_right(service: Service) -> None:
 
     for impossible in ("not-a-key", "sk-" + 600 * "a"):
         assert "The keys of this gateway begin with sk-" in refusal(impossible)
+    for authorization, message in ((None, "No API key provided"), ("Basic YTpi", "begin with sk-")):
+        connection = service.connect()
+        headers = {"Authorization": authorization} if authorization else {}
+        connection.request("POST", "/v1/chat/completions", "{}", {**headers, "Content-Type": "application/json"})
+        with connection.getresponse() as response:
+            assert (response.status, message in response.read().decode()) == (401, True)
     unknown = "sk-unknown-0123456789"
     assert "This gateway does not have it" not in refusal(unknown)
     wait_for("a repeated refusal", lambda: "This gateway does not have it" in refusal(unknown))

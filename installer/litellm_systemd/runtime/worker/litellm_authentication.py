@@ -3,9 +3,9 @@
 LiteLLM decides in `user_api_key_auth` (litellm/proxy/auth/user_api_key_auth.py), after it has read the body. If the
 master key is the only credential, a request has it or not: this module looks where LiteLLM looks, with LiteLLM's own
 functions and settings as they are at that moment. A request without it reaches no route of LiteLLM, except the public
-ones (litellm_routes.py). With a database, a request whose key cannot be a virtual key reaches none either, and one
-with a key that LiteLLM has just refused. In every other case, and after any error, LiteLLM decides. A request that
-passes here is authenticated by LiteLLM as without this module.
+ones (litellm_routes.py). With a database, a request without a key, or whose key cannot be a virtual key, reaches none
+either, and one with a key that LiteLLM has just refused. In every other case, and after any error, LiteLLM decides. A
+request that passes here is authenticated by LiteLLM as without this module.
 """
 
 from __future__ import annotations
@@ -156,16 +156,16 @@ class MasterKeyAuthentication:
         return self._describe(keys)
 
     async def _find_impossible(self, scope: Any) -> Refusal | None:
-        """A key that LiteLLM cannot have, or that it has refused a moment ago, without a query of the database."""
+        """A key that is missing, that LiteLLM cannot have, or that it has refused a moment ago. Queries nothing."""
         request = self._requests.HTTPConnection(scope)
         route = self._authentication.get_request_route(request)
         if scope["type"] == "websocket" or self._is_open(route):
             return None
-        keys = await self._http_keys(request, route)
-        if not keys or not any(keys) or any(self._is_right(key) for key in keys):
+        keys = _keys_of_route(request, route) or await self._http_keys(request, route)
+        if keys is None or any(self._is_right(key) for key in keys) or self._has_key_of_route(request, route):
             return None
-        if self._has_key_of_route(request, route) or _langfuse_key(request):
-            return None
+        if not any(keys):
+            return self._describe(keys)
         scope.setdefault("state", {})[VIRTUAL_KEY] = hash(keys)
         if all(not key.startswith(_VIRTUAL) or len(key) > _LONGEST_KEY for key in keys):
             return Refusal(_NO_VIRTUAL_KEY, has_key=True, key=hash(keys))
@@ -234,10 +234,8 @@ class MasterKeyAuthentication:
 
     def _has_key_of_route(self, request: Any, route: str) -> bool:
         """Whether the request has the key in a form that its route alone reads, in LiteLLM's handler."""
-        if route.startswith(_GEMINI):
-            return self._is_right(request.query_params.get("key") or request.headers.get("x-goog-api-key", ""))
-        if route.startswith(_LANGFUSE):
-            return self._is_right(_langfuse_key(request))
+        if any(self._is_right(key) for key in _keys_of_route(request, route)):
+            return True
         return route.endswith(_REALTIME_CALLS) and self._has_realtime_token(request)
 
     def _has_realtime_token(self, request: Any) -> bool:
@@ -278,6 +276,13 @@ def _record_unknown_keys() -> None:
         original(self, *args, **options)
 
     exception.__init__ = record
+
+
+def _keys_of_route(request: Any, route: str) -> tuple[str, ...]:
+    """The key of a route that alone reads it in this form; empty for other routes."""
+    if route.startswith(_GEMINI):
+        return (request.query_params.get("key") or request.headers.get("x-goog-api-key", ""),)
+    return (_langfuse_key(request),) if route.startswith(_LANGFUSE) else ()
 
 
 def _langfuse_key(request: Any) -> str:

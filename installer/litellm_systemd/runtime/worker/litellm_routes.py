@@ -148,7 +148,8 @@ class LiteLLMRoutes:
 
     def _is_mcp(self, route: str) -> bool:
         """Whether the route belongs to configured MCP servers, whose clients may have credentials of their own."""
-        if not importlib.import_module(_MCP).global_mcp_server_manager.config_mcp_servers:
+        servers = importlib.import_module(_MCP).global_mcp_server_manager
+        if not servers.config_mcp_servers and not servers.registry:  # those of the database
             return False
         features = importlib.import_module(_FEATURES).LAZY_FEATURES
         return (
