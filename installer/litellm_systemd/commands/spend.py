@@ -20,7 +20,7 @@ from litellm_systemd.client.management import Management
 from litellm_systemd.commands.verify import require_place, write_page
 from litellm_systemd.errors import UsageError
 from litellm_systemd.install.render import render_spend
-from litellm_systemd.report.report import Report, Table
+from litellm_systemd.report.report import Report, Table, printable
 from litellm_systemd.report.spend_page import Spend, build_spend_page, render_dollars
 
 #: For each grouping: the route, and the parameters of it.
@@ -34,7 +34,7 @@ GROUPINGS: dict[str, tuple[str, dict[str, str]]] = {
 #: Days of one request, which bounds the response; and of a report.
 _DAYS_AT_ONCE, _MOST_DAYS = 7, 1100
 #: What a spreadsheet would take for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 #: The id of the master key in LiteLLM's tables.
 _MASTER = "litellm_proxy_master_key"
 _COLUMNS = ("spend", "requests", "failed", "tokens in", "tokens out")
@@ -166,7 +166,8 @@ def render_csv(rows: tuple[Spend, ...], by: str) -> str:
     writer.writerow(("day", *names, *(column.replace(" ", "_") for column in _COLUMNS)))
     for each in rows:
         texts = (each.day,) if by == "day" else (each.day, each.name, each.id)
-        safe = (f"'{text}" if text.startswith(_FORMULA) else text for text in texts)
+        shown = map(printable, texts)
+        safe = (f"'{text}" if text.lstrip().startswith(_FORMULA) else text for text in shown)
         writer.writerow((*safe, f"{each.spend:.8f}", each.requests, each.failed, each.tokens_in, each.tokens_out))
     return out.getvalue().rstrip("\n")
 
