@@ -94,6 +94,11 @@ def test_keys_that_cannot_be_right(service: Service) -> None:
         connection.request("POST", "/v1/chat/completions", "{}", {**headers, "Content-Type": "application/json"})
         with connection.getresponse() as response:
             assert (response.status, message in response.read().decode()) == (401, True)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "api-key": "not-a-key"}
+    handshake = service.connect()
+    handshake.request("GET", "/v1/realtime?model=demo", headers={**upgrade, "Sec-WebSocket-Key": f"{'A' * 22}=="})
+    with handshake.getresponse() as response:
+        assert (response.status, b"begin with sk-" in response.read()) == (401, True)
     unknown = "sk-unknown-0123456789"
     assert "This gateway does not have it" not in refusal(unknown)
     wait_for("a repeated refusal", lambda: "This gateway does not have it" in refusal(unknown))

@@ -114,7 +114,7 @@ class AuthenticationGate:
 
         async def send_watched(message: Any) -> None:
             # A provider may answer 401 as well.
-            if message["type"] == "http.response.start" and message["status"] == 401 and lookup.is_unknown:
+            if lookup.is_unknown and (message.get("status") == 401 or message["type"] == "websocket.close"):
                 self._unknown.add(key, time.monotonic())
                 client = scope["client"]
                 delay = self._guesses.count(client[0] if client else LOCAL, key, time.monotonic())

@@ -159,9 +159,13 @@ class MasterKeyAuthentication:
         """A key that is missing, that LiteLLM cannot have, or that it has refused a moment ago. Queries nothing."""
         request = self._requests.HTTPConnection(scope)
         route = self._authentication.get_request_route(request)
-        if scope["type"] == "websocket" or self._is_open(route):
+        if self._is_open(route):
             return None
-        keys = _keys_of_route(request, route) or await self._http_keys(request, route)
+        keys: tuple[str, ...] | None
+        if scope["type"] == "websocket":
+            keys = self._websocket_keys(request)
+        else:
+            keys = _keys_of_route(request, route) or await self._http_keys(request, route)
         if keys is None or any(self._is_right(key) for key in keys) or self._has_key_of_route(request, route):
             return None
         if not any(keys):
