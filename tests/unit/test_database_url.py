@@ -105,33 +105,34 @@ def test_two_databases() -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "lines"),
+    ("url", "lines"),
     [
         ("", {"After=litellm.socket network-online.target nss-lookup.target", "Wants=network-online.target"}),
         (
-            f"DATABASE_URL={OWN}",
+            OWN,
             {
                 "After=litellm.socket network-online.target nss-lookup.target postgresql.service",
                 "Wants=network-online.target postgresql.service",
             },
         ),
         (
-            f"DATABASE_URL={THEIRS}",
+            THEIRS,
             {
                 "After=litellm.socket network-online.target nss-lookup.target postgresql.service",
                 "Wants=network-online.target",
             },
         ),
         (
-            "DATABASE_URL=postgresql://u:p@db.example/d?sslmode=require",
+            "postgresql://u:p@db.example/d?sslmode=require",
             {"After=litellm.socket network-online.target nss-lookup.target", "Wants=network-online.target"},
         ),
+        ("aws-ssm:/gateway/database", {"Wants=network-online.target"}),
     ],
 )
-def test_start_after_postgres(env: str, lines: set[str]) -> None:
+def test_start_after_postgres(url: str, lines: set[str]) -> None:
     """The service starts after a PostgreSQL of its host, and starts the one that an install has set up for it."""
-    settings = build_settings(parse_dotenv(env, ".env"), installed={}, new_key=lambda: "sk-x")
-    assert lines <= set(render_service(Layout(), settings, 252, "1").splitlines())
+    settings = build_settings(parse_dotenv("", ".env"), installed={}, new_key=lambda: "sk-x")
+    assert lines <= set(render_service(Layout(), settings, 252, "1", database=url).splitlines())
 
 
 @pytest.mark.parametrize("end", ["", "model_list: 1\n"], ids=["valid", "with an error"])

@@ -64,7 +64,9 @@ def test_denied_addresses() -> None:
 
 def test_database_engines_may_listen() -> None:
     """With a database the sandbox allows the ports on which the workers reach their engines, and no others' kind."""
-    without, with_one = (render_service(Layout(), settings(), 252, "1.0", database=each) for each in (False, True))
+    without, with_one = (
+        render_service(Layout(), settings(), 252, "1.0", database=each) for each in ("", "postgresql://u@h/d")
+    )
     assert "SocketBindAllow" not in directives(without)
     assert directives(with_one)["SocketBindDeny"] == "any"
     assert directives(with_one)["SocketBindAllow"] == "ipv4:tcp"

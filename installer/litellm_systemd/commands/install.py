@@ -587,7 +587,7 @@ def build_desired(
             version,
             denied_addresses(service),
             encrypted=encrypted is not None,
-            database=service.has_database,
+            database=service.database_url,
             salted=salt is not None,
         ),
         layout.socket: render_socket(layout, settings),

@@ -30,7 +30,7 @@ from litellm_systemd.commands.preflight import (
     require_tls,
 )
 from litellm_systemd.commands.resolve import Request, Selection, is_given, resolve, skipped_note
-from litellm_systemd.env.database import database_mode
+from litellm_systemd.env.database import find_url
 from litellm_systemd.env.secret_references import find_references, is_reference
 from litellm_systemd.env.settings import REGION_VARIABLES, Settings
 from litellm_systemd.errors import Unavailable, UsageError
@@ -76,7 +76,13 @@ class ServiceConfig:
     @property
     def has_database(self) -> bool:
         """Whether LiteLLM uses a database."""
-        return database_mode(self.settings.environment, self.gateway.section("general_settings"))
+        return bool(self.database_url)
+
+    @property
+    def database_url(self) -> str:
+        """The URL of that database, empty without one; see `env.database.find_url`."""
+        found = find_url(self.settings.environment, self.gateway.section("general_settings"))
+        return "" if found is None else found[0]
 
 
 def resolve_service(request: Request) -> ServiceConfig:

@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from litellm_systemd import contract
-from litellm_systemd.env.database import find_url, is_own_url, parse_url
+from litellm_systemd.env.database import is_own_url, parse_url
 from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.metrics import MetricsAddress
 from litellm_systemd.env.secret_references import is_reference
@@ -78,18 +78,19 @@ def render_service(
     denied: Sequence[str] = (),
     *,
     encrypted: bool = False,
-    database: bool = False,
+    database: str = "",
     salted: bool = False,
 ) -> str:
     """Return the text of litellm.service for that version of systemd (247 or later).
 
     `denied`: addresses that the service may not connect to. `encrypted`: the secrets are in an encrypted credential.
-    `database`: the workers start database engines, which listen on ports of the loopback interface.
+    `database`: its URL; the workers start engines then, which listen on ports of the loopback interface.
     `salted`: the salt key has a file of its own.
     """
     start_limit = ceil(settings.start_timeout) + START_MARGIN
     delay = LONGEST_RESTART_DELAY if systemd >= 254 else RESTART_DELAY
-    local = _local_database(settings)
+    sandbox = (*NEWER_SANDBOX, *_ENGINES) if database else NEWER_SANDBOX
+    is_local = bool(database) and not is_reference(database) and parse_url(database).is_local
     text = render_template(
         "litellm.service.j2",
         version=version,
@@ -97,8 +98,8 @@ def render_service(
         python=f"{layout.current}/bin/python",
         start_timeout=start_limit,
         stop_timeout=ceil(settings.drain_timeout) + STOP_MARGIN,
-        after_database=f" {contract.POSTGRES}" if local else "",
-        wanted_database=f" {contract.POSTGRES}" if is_own_url(local) else "",
+        after_database=f" {contract.POSTGRES}" if is_local else "",
+        wanted_database=f" {contract.POSTGRES}" if is_own_url(database) else "",
         watchdog_timeout=ceil(settings.watchdog_timeout),
         start_limit_interval=START_LIMIT_BURST * (delay + start_limit) + 1,
         restart_backoff=_restart_backoff(systemd),
@@ -108,15 +109,9 @@ def render_service(
         credentials=_credentials(layout, settings.tls, encrypted=encrypted),
         metrics=_metrics() if settings.metrics else "",
         denied_addresses=f"{_DENIAL}{' '.join(denied)}" if denied else "",
-        newer_sandbox="\n".join(line for since, line in (*NEWER_SANDBOX, *_ENGINES * database) if systemd >= since),
+        newer_sandbox="\n".join(line for since, line in sandbox if systemd >= since),
     )
     return _without_gaps(text)
-
-
-def _local_database(settings: Settings) -> str:
-    """The URL of the database if it is on this host, else an empty string."""
-    url, _ = find_url(settings.environment, {}) or ("", "")
-    return url if url and not is_reference(url) and parse_url(url).is_local else ""
 
 
 def _credentials(layout: Layout, files: TlsFiles | None, *, encrypted: bool) -> str:
