@@ -327,7 +327,8 @@ def test_dumps(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found is not None
     assert found.made == 1_900_000_002
     assert steps.find_dump(layout, environment, frozenset("0")) is None
-    assert steps.find_dump(layout, {"DATABASE_URL": database.url + "2"}, frozenset("0123")) is None
+    for other in ("2", f"{'&' if '?' in database.url else '?'}schema=other"):
+        assert steps.find_dump(layout, {"DATABASE_URL": database.url + other}, frozenset("0123")) is None
 
 
 def test_old_pg_dump() -> None:

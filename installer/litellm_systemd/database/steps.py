@@ -186,10 +186,10 @@ def dump_tables(
     Raises:
         InstallerError: see `write_dump`.
     """
-    database, schema = find_database(environment)
+    database, _ = find_database(environment)
+    place, schema = _place(environment)
     made = int(time.time())
     name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(made))
-    place = f"{database.name} at {database.address}"
     dump = Dump(f"{layout.dumps}/{name}.dump", made, place, schema, status.applied, release)
     write_dump(layout, database, layout.real(dump.path), server=status.server, tables_of=schema)
     description = json.dumps(asdict(dump)) + "\n"
@@ -230,7 +230,7 @@ def undo_migration(layout: Layout, release: str, environment: Mapping[str, str] 
     dump = next((each for each in list_dumps(layout) if each.path == path), None)
     if dump is None:
         return
-    if environment is None or _place(environment) != dump.database:
+    if environment is None or _place(environment) != (dump.database, dump.schema):
         say(f"the environment does not have the URL of {dump.database}; its dump from before the migrations: {path}")
         return
     # The server may still run a migration whose program was killed.
@@ -243,9 +243,10 @@ def undo_migration(layout: Layout, release: str, environment: Mapping[str, str] 
         say("the migrations that were applied are additive and stay: the former release works with them")
 
 
-def _place(environment: Mapping[str, str]) -> str:
-    database, _ = find_database(environment)
-    return f"{database.name} at {database.address}"
+def _place(environment: Mapping[str, str]) -> tuple[str, str]:
+    """The database, as a dump names it, and the schema in it."""
+    database, schema = find_database(environment)
+    return f"{database.name} at {database.address}", schema
 
 
 def find_breaking(layout: Layout, releases: tuple[str, ...], names: frozenset[str]) -> dict[str, tuple[str, ...]]:
@@ -262,11 +263,10 @@ def find_breaking(layout: Layout, releases: tuple[str, ...], names: frozenset[st
 
 
 def find_dump(layout: Layout, environment: Mapping[str, str], known: frozenset[str]) -> Dump | None:
-    """The newest dump of this database that has no other migrations than those; None if there is none."""
+    """The newest dump of this database and schema that has no other migrations than those; None if there is none."""
     place = _place(environment)
-    return next(
-        (dump for dump in list_dumps(layout) if dump.database == place and known.issuperset(dump.applied)), None
-    )
+    dumps = (dump for dump in list_dumps(layout) if (dump.database, dump.schema) == place)
+    return next((dump for dump in dumps if known.issuperset(dump.applied)), None)
 
 
 def restore(layout: Layout, environment: Mapping[str, str], dump: Dump, status: Status) -> None:
