@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from typing import Any
 
 from box import Box, Image
@@ -13,6 +14,7 @@ from doctor_helpers import doctor, ids, sh
 from load import loaded
 from service import BASE, MODEL, chat, ctl, key, state, workers
 from test_install import snapshot
+from tests.bundle import DATABASE_BUNDLE
 
 from conftest import MakeBox
 
@@ -53,7 +55,9 @@ def test_key_after_a_restart(make_box: MakeBox, database_image: Image) -> None:
 
 
 def test_postgres_of_the_host(make_box: MakeBox, database_image: Image) -> None:
-    """What --with-postgres has set up stays over an install, a boot and an uninstall. No other user can log in."""
+    """What --with-postgres has set up stays over an install, a boot and an uninstall, and the next install finds its
+    keys. No other user can log in.
+    """
     box = make_box(database_image)
     virtual = generate_key(box, models=[MODEL])
     again = ctl(box, "install", "--installed", "--with-postgres", "--no-verify", "--offline", "--json")
@@ -66,6 +70,9 @@ def test_postgres_of_the_host(make_box: MakeBox, database_image: Image) -> None:
     assert "dropdb litellm" in ctl(box, "uninstall", "--yes")
     count = ("--command", 'SELECT count(*) FROM "LiteLLM_VerificationToken"')
     assert box.run(("runuser", "--user=postgres", "--", *psql, *count), cwd="/").stdout.strip() == "1"
+    argv = (f"{sys.prefix}/bin/litellmctl", "install", "--no-verify", "--bundle", str(DATABASE_BUNDLE))
+    box.run(argv, env={"HOME": "/root", "UV_CACHE_DIR": "/var/tmp/uv"}, timeout=900)
+    assert chat(box, bearer=virtual) == 200
 
 
 def test_no_engine(make_box: MakeBox, installed_image: Image) -> None:

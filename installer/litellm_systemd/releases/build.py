@@ -23,6 +23,7 @@ from typing import Any
 
 from litellm_systemd.checked_archive import file_entry
 from litellm_systemd.command import Result, run, runtime_argv
+from litellm_systemd.env.variables import Section, names_in
 from litellm_systemd.errors import CommandError, InstallerError, Unavailable
 from litellm_systemd.gateway.snapshot import SNAPSHOT
 from litellm_systemd.host.files import exchange, plain_umask
@@ -352,9 +353,14 @@ def try_configuration(layout: Layout, python: str, say: Callable[[str], None]) -
 
 
 def _check(layout: Layout, python: str) -> str | None:
-    """Return why the runtime of that Python can't load the installed configuration, None if it can."""
+    """Return why the runtime of that Python can't load the installed configuration, None if it can.
+
+    It has no database: that is not migrated yet, and after an uninstall there is no user to whom it belongs.
+    """
     argv = runtime_argv("check", "--config", layout.config_link, python=python)
-    environment = service_environment(layout, read_installed(layout))
+    left_out = names_in(Section.DATABASE)
+    installed = {name: value for name, value in read_installed(layout).items() if name not in left_out}
+    environment = service_environment(layout, installed)
     done = run(as_service_user(layout, argv), check=False, environment=environment, timeout=600)
     return None if done.returncode == 0 else _last_line(done)
 
