@@ -10,7 +10,8 @@ from pathlib import Path
 def descendants(pid: int) -> list[int]:
     """A process and all its children (proc_pid_task_tid_children(5)). Empty if it has exited."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [each for thread in threads for each in (thread / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
     return [pid, *(each for child in children for each in descendants(int(child)))]
