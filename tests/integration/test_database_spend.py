@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.database import Database
-from tests.integration.runtime_service import CONFIG, KEY, Load, Service, post
+from tests.integration.runtime_service import CONFIG, KEY, Load, Service, post, wait_for
 
 #: Of a request with 8 tokens and a response with 20.
 _PRICED = (CONFIG % "hello").replace(
@@ -41,3 +43,21 @@ def test_no_spend_is_lost(tmp_path: Path, database: Database) -> None:
     assert count == clients.answers
     assert cost == pytest.approx(count * _PRICE)
     assert spent == pytest.approx(count * _PRICE)
+
+
+def test_killed_worker(tmp_path: Path, database: Database) -> None:
+    """A killed worker cuts its in-flight requests with a virtual key, and no later one fails."""
+    with Service(tmp_path, _PRICED, **database.variables()) as service:
+        service.await_ready()
+        status, made = post(service, "/key/generate", KEY, {})
+        assert status == 200, made
+        with Load(service, clients=4, key=made["key"]) as clients:
+            clients.await_answers(40)
+            victim = service.workers()[0]
+            os.kill(victim, signal.SIGKILL)
+            service.await_workers(without=victim)
+            seen, goal = list(clients.failures), clients.answers + 40
+            wait_for("more answers", lambda: clients.answers >= goal)
+        assert clients.failures == seen
+        assert len(seen) <= 4
+        assert [each for each in seen if each[0].isdigit()] == [], "an error response"
