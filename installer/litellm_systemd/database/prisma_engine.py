@@ -26,7 +26,7 @@ from litellm_systemd.user_files import require_trusted
 
 #: The version that prisma-client-py 0.15 is for (its `prisma/_config.py`).
 COMMIT = "393aa359c9ad4a4bb28630fb5613f9c281cde053"
-#: For each machine, Prisma's name for it, and the SHA-256 of the compressed program: from a recipe of nixpkgs.
+#: For each machine, Prisma's name for it, and the SHA-256 of the compressed program: from a published Nix recipe.
 _PUBLISHED = {
     "x86_64": ("debian-openssl-3.0.x", "9bc857debe0d5760c571ee6271076223d94be981c29a22401de681f3f70e067d"),
     "aarch64": ("linux-arm64-openssl-3.0.x", "3654258278c7b1812c0c7a299add1777141a298b6ebb72eabdb5cad38a0e8d20"),
