@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litellm_systemd.database.connection import connect, require_database
+from litellm_systemd.database.connection import require_database
 from litellm_systemd.database.migration_files import own_package, read_migrations
 from litellm_systemd.database.migrations import SCHEMA, find_database, open_schema, read_status
+from litellm_systemd.database.postgres import administer
 from litellm_systemd.env.database import SOCKET_FOLDER, Database, parse_url
 from litellm_systemd.env.variables import DATABASE_URL, MASTER_KEY, SALT_KEY
 from litellm_systemd.errors import DatabaseDown, DatabaseError, DatabaseFull, InputError
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     Rows = Connection[tuple[Any, ...]]
 
-#: The superuser of a server on this host.
-_ADMINISTRATOR = "postgres"
 #: For each statement here: a server that is slow, or tables that are locked, must not stop doctor.
 _LIMITS = "SET statement_timeout = '2s'; SET lock_timeout = '500ms'"
 _NAMED = 3
@@ -184,14 +183,9 @@ def _read_as_administrator(database: Database) -> dict[str, Any]:
     """Who holds the connections: superusers have some of their own. Nothing if the server is on another host."""
     if not database.is_local:
         return {}
-    own = Database(
-        "localhost", "postgres", _ADMINISTRATOR, port=database.port, socket=database.socket or SOCKET_FOLDER
-    )
-    # psycopg has been imported, so that each failure here is one of the connection.
     with (
         contextlib.suppress(DatabaseError),
-        connect(own, DATABASE_URL.name, user=_ADMINISTRATOR) as connection,
-        _noting("", []),
+        administer(database.port, folder=database.socket or SOCKET_FOLDER) as connection,
     ):
         connection.execute(_LIMITS)
         return _read_connections(connection, database)

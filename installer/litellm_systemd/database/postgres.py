@@ -80,7 +80,7 @@ def observe_postgres(systemctl: Systemctl, url: str = "", *, starts: bool = Fals
         if not starts:
             return PostgresState(own_url(cluster.port), "", True, False, is_enabled, bool(url), bool(url))
         _start(systemctl, cluster)
-    with _administer(cluster.port) as connection:
+    with administer(cluster.port) as connection:
         role = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (OWN_NAME,)).fetchone()
         found = connection.execute(
             "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", (OWN_NAME,)
@@ -125,7 +125,7 @@ def set_up_postgres(url: str, systemctl: Systemctl, say: Callable[[str], None]) 
 
 def create_role(url: str) -> None:
     """Create the role of the service, without a password."""
-    with _administer(_port(url)) as connection:
+    with administer(_port(url)) as connection:
         connection.execute(f"CREATE ROLE {OWN_NAME} LOGIN")
 
 
@@ -135,7 +135,7 @@ def create_database(url: str) -> None:
     Raises:
         DatabaseError: the server does not accept the service's user over its socket.
     """
-    with _administer(_port(url)) as connection:
+    with administer(_port(url)) as connection:
         row = connection.execute("SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'template1'")
         # A server that was set up without a locale stores bytes of any encoding.
         has_text = row.fetchone() == ("UTF8",)
@@ -155,38 +155,40 @@ def create_database(url: str) -> None:
 def drop_database(url: str) -> None:
     """Drop the database unless a table has a row. For the undo of a run that has created it."""
     port = _port(url)
-    with _administer(port, OWN_NAME) as connection:
+    with administer(port, OWN_NAME) as connection:
         tables = connection.execute(
             "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog',"
             " 'information_schema') AND tablename <> '_prisma_migrations'"
         ).fetchall()
         if any(connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for (name,) in tables):  # noqa: S608
             return
-    with _administer(port) as connection:
+    with administer(port) as connection:
         connection.execute(f"DROP DATABASE {OWN_NAME} WITH (FORCE)")
 
 
 def drop_role(url: str) -> None:
     """Drop the role unless it owns the database."""
-    with _administer(_port(url)) as connection:
+    with administer(_port(url)) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (OWN_NAME,)).fetchone() is None:
             connection.execute(f"DROP ROLE {OWN_NAME}")
 
 
 @contextmanager
-def _administer(port: int, name: str = "postgres") -> Iterator[Connection[tuple[object, ...]]]:
-    """A connection as the superuser of the server.
+def administer(
+    port: int, name: str = "postgres", folder: str = SOCKET_FOLDER
+) -> Iterator[Connection[tuple[object, ...]]]:
+    """A connection as the superuser of the server, to the database `name`, over the socket in `folder`.
 
     Raises:
         DatabaseError: there is none, or a statement of the block failed.
     """
     from psycopg import Error
 
-    database = Database("localhost", name, _ADMINISTRATOR, port=port, socket=SOCKET_FOLDER)
+    database = Database("localhost", name, _ADMINISTRATOR, port=port, socket=folder)
     try:
         opened = connect(database, _POSITION, user=_ADMINISTRATOR)
     except DatabaseError as error:
-        if Path(SOCKET_FOLDER, f".s.PGSQL.{port}").exists():
+        if Path(folder, f".s.PGSQL.{port}").exists():
             error.hint = (
                 "Its pg_hba.conf needs the line 'local all postgres peer', as distributions ship it. To use it with a"
                 " password instead, set DATABASE_URL."
@@ -218,7 +220,7 @@ def _await_server(port: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
         try:
-            with _administer(port):
+            with administer(port):
                 return
         except DatabaseError:
             if time.monotonic() > deadline:
@@ -311,7 +313,7 @@ def _tune(port: int) -> None:
         "max_parallel_workers_per_gather": "0",
         "max_wal_size": "512MB",
     }
-    with _administer(port) as connection:
+    with administer(port) as connection:
         for name, value in settings.items():
             connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
 
