@@ -136,7 +136,7 @@ def find_database(environ: Mapping[str, str]) -> tuple[Database, str]:
     """
     main = parse_url(environ.get(DATABASE_URL.name, ""), values=environ)
     direct = environ.get(DIRECT_URL.name)
-    return parse_url(direct, DIRECT_URL.name) if direct else main, main.parameters.get("schema") or "public"
+    return parse_url(direct, DIRECT_URL.name) if direct else main, main.schema
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def find_stored_values(database: Database, values: Mapping[str, str]) -> StoredV
     """
     keys = {name: values[name] for name in (SALT_KEY.name, MASTER_KEY.name) if values.get(name)}
     with connect(database, DATABASE_URL.name) as connection:
-        return read_stored_values(connection, keys, database.parameters.get("schema") or "public")
+        return read_stored_values(connection, keys, database.schema)
 
 
 def read_stored_values(connection: Connection[tuple[Any, ...]], keys: Mapping[str, str], schema: str) -> StoredValues:

@@ -102,6 +102,11 @@ class Database:
         return self.parameters.get("sslrootcert") or self.parameters.get("sslcert") or ""
 
     @property
+    def schema(self) -> str:
+        """The schema of LiteLLM's tables."""
+        return self.parameters.get("schema") or "public"
+
+    @property
     def address(self) -> str:
         """Where the server is, for messages."""
         return f"{self.socket}/.s.PGSQL.{self.port}" if self.socket else f"{self.host}:{self.port}"
