@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from litellm_systemd.errors import CommandError, InstallerError
 from litellm_systemd.releases.additions import extend
 from litellm_systemd.releases.bundle import Target, open_bundle, write_bundle
 from litellm_systemd.releases.source import Source, find_source
+from tests.skipping import refuse
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEELS = REPOSITORY / ".cache/wheels"
@@ -26,10 +26,7 @@ def own_bundle() -> Path:
     try:
         return find_bundle()
     except CommandError as error:
-        reason = missing(error)
-        if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        refuse(missing(error))
 
 
 def database_bundle(engine: Path) -> Path:

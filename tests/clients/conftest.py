@@ -12,9 +12,10 @@ from aws import point_service, start_aws
 from box import Bind, Box, Image, Namespaces
 from service import ctl, set_env
 
-from conftest import host_image, install_environment, installed_image, measured, namespaces, refuse
+from conftest import host_image, install_environment, installed_image, measured, namespaces
 from tests.clients.programs import PACKAGES
 from tests.clients.running import Desk, set_up
+from tests.skipping import refuse
 
 __all__ = ["host_image", "install_environment", "installed_image", "measured", "namespaces"]
 

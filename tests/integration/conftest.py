@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.database import Cluster, Database, why_no_database
+from tests.skipping import refuse
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def cluster() -> Iterator[Cluster]:
     """A PostgreSQL of this process of pytest. A test that stops it starts it again."""
     reason = why_no_database()
     if reason is not None:
-        pytest.skip(reason)
+        refuse(reason)
     with Cluster() as running:
         yield running
 
@@ -46,8 +46,7 @@ def browser() -> Iterator[Browser]:
     names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
-        missing = pytest.fail if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1" else pytest.skip
-        missing("there is no Chromium: apt-get install chromium-headless-shell")
+        refuse("there is no Chromium: apt-get install chromium-headless-shell")
     with sync_playwright() as playwright:
         # Chromium's sandbox does not work for root; it opens only pages of our own.
         launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

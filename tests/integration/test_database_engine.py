@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from litellm_systemd.contract import ExitCode
-from tests.database import Cluster, Database, why_no_database
+from tests.database import Cluster, Database
 from tests.integration.runtime_service import (
     CONFIG,
     DEADLINE,
@@ -26,8 +26,6 @@ from tests.integration.runtime_service import (
 )
 
 LOGIN = {"UI_USERNAME": "admin", "UI_PASSWORD": "a-password-of-the-admin"}
-
-pytestmark = pytest.mark.skipif(why_no_database() is not None, reason=str(why_no_database()))
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from litellm_systemd.resources import read_config
+from tests.skipping import refuse
 
 _PROGRAMS = Path(__file__).resolve().parents[2] / ".cache/prometheus/usr/bin"
 PAGE = Path(__file__).resolve().parents[2] / "docs/metrics.md"
@@ -27,10 +27,7 @@ def find_program(name: str) -> str:
     """The path of `prometheus` or `promtool`. Skips the test without it; fails it under REQUIRE_SYSTEM_TESTS=1."""
     found = shutil.which(name, path=f"{_PROGRAMS}:{os.environ['PATH']}")
     if found is None:
-        reason = f"there is no {name}. ./scripts/test.sh unpacks it"
-        if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        refuse(f"there is no {name}. ./scripts/test.sh unpacks it")
     return found
 
 

@@ -20,6 +20,7 @@ import service
 from box import Bind, Box, BoxError, Image, JoinedNamespaces, Namespaces, why_not
 from tests.database import why_no_database
 from tests.files import Files, explain
+from tests.skipping import refuse
 
 _BOXES = pytest.StashKey[list[Box]]()
 _NAMESPACES = pytest.StashKey[Namespaces]()
@@ -90,13 +91,6 @@ def _measure_release(golden: Box, environment: dict[str, str]) -> None:
         version = f"coverage=={importlib.metadata.version('coverage')}"
         python = "/opt/litellm-systemd/current/bin/python"
         golden.run((f"{sys.prefix}/bin/uv", "pip", "install", "--python", python, version), env=environment)
-
-
-def refuse(reason: str) -> None:
-    """Skip the test; under REQUIRE_SYSTEM_TESTS=1, fail it."""
-    if os.environ.get("REQUIRE_SYSTEM_TESTS") == "1":
-        pytest.fail(f"REQUIRE_SYSTEM_TESTS=1, but {reason}", pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.hookimpl(optionalhook=True)

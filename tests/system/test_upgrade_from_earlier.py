@@ -12,8 +12,9 @@ from box_images import renew_litellm
 from load import loaded
 from service import chat, ctl, state
 from tests.bundle import own_bundle
+from tests.skipping import refuse
 
-from conftest import MakeBox, refuse
+from conftest import MakeBox
 
 SEARCH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
