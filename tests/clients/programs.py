@@ -53,7 +53,7 @@ class Program:
     @property
     def work(self) -> str:
         """Its working folder."""
-        return f"{HOME}/work/{self.name}"
+        return f"{HOME}/projects/{self.name}"
 
     @property
     def is_sdk(self) -> bool:

@@ -162,7 +162,7 @@ def loops(bedrock: Desk) -> Runs:
     runs = {program.name: start_loop(bedrock, program) for program in INSTALLED}
 
     def all_wait() -> bool:
-        waiting = box.run(("sh", "-c", f"ls {HOME}/work/*/reached"), check=False).stdout.split()
+        waiting = box.run(("sh", "-c", f"ls {HOME}/projects/*/reached"), check=False).stdout.split()
         return len(waiting) == sum(not run.ended for run in runs.values())
 
     box.wait_until(all_wait, 120, "all programs run their tool")

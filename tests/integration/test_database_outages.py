@@ -34,14 +34,14 @@ def test_outages(tmp_path: Path, cluster: Cluster, database: Database) -> None:
             workers = service.workers()
             assert "the database cannot be used: " in service.query("status")["status"]
             assert chat(service, KEY, "demo") == 200
-            assert chat(service, "sk-of-nobody", "demo") == 503
+            assert chat(service, "sk-unknown", "demo") == 503
         key = create_key(service)
         wait_for("the database", lambda: is_usable(service))
 
         with cluster.stopped():
             wait_for("the outage", lambda: not is_usable(service))
             assert {chat(service, each, "demo") for each in (key, KEY) * 6} == {200}
-            assert chat(service, "sk-of-nobody", "demo") == 503
+            assert chat(service, "sk-unknown", "demo") == 503
             assert service.workers() == workers
             assert service.reload().returncode == 0
             assert chat(service, KEY, "demo") == 200
