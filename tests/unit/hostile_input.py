@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.checked_archive import MANIFEST
 from litellm_systemd.env.dotenv import read_dotenv
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.gateway.config import read_config
@@ -30,6 +29,7 @@ from litellm_systemd.logs.known_messages import SIGNATURES
 from litellm_systemd.releases.archive import LOCK, unpack
 from litellm_systemd.releases.archive import read_manifest as read_bundle
 from litellm_systemd.releases.bundle import open_source
+from litellm_systemd.releases.checked_archive import MANIFEST
 from litellm_systemd.releases.inventory import read_release
 
 MIB = 1 << 20

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.checked_archive import MANIFEST, file_entry, write_tar
 from litellm_systemd.commands.backup import _Content
 from litellm_systemd.commands.backup_file import AWS, DUMP, RELEASE_LOCK, BackupManifest, may_contain, open_backup
 from litellm_systemd.commands.restore import RestoreOptions, restore
 from litellm_systemd.errors import CannotCreate, InputError, MissingError
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.releases.checked_archive import MANIFEST, file_entry, write_tar
 from litellm_systemd.user_files import MAX_SIZE, create_output
 
 ENV, CONFIG = "etc/litellm/litellm.env", "etc/litellm/configs/demo.yml"

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.checked_archive import MANIFEST, file_entry
 from litellm_systemd.errors import InputError, MissingError
 from litellm_systemd.releases.archive import (
     LOCK,
@@ -24,6 +23,7 @@ from litellm_systemd.releases.archive import (
     unpack,
     write_archive,
 )
+from litellm_systemd.releases.checked_archive import MANIFEST, file_entry
 
 OURS = "litellm_systemd-0.1.0-py3-none-any.whl"
 CONTENT = {LOCK: b"a==1\n", OURS: b"ours", f"{WHEELS}/a-1-py3-none-any.whl": b"a" * 3000}

@@ -22,7 +22,6 @@ from dotenv import dotenv_values
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from litellm_systemd.checked_archive import file_entry
 from litellm_systemd.env.dotenv import check_assignment, parse_dotenv, render_assignments
 from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import InstallerError
@@ -32,6 +31,7 @@ from litellm_systemd.host.state import Action, HostState, Record, UnitState, Ver
 from litellm_systemd.install.undo_log import UndoLog, read_undo_log
 from litellm_systemd.logs.events import group_events, read_events
 from litellm_systemd.releases.archive import LOCK, Manifest, unpack, write_archive
+from litellm_systemd.releases.checked_archive import file_entry
 from litellm_systemd.releases.inventory import Release, read_release
 from litellm_systemd.releases.requirements_lock import parse_lock
 from litellm_systemd.releases.source import wheel_source

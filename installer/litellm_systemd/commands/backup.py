@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from litellm_systemd.checked_archive import file_entry, write_tar
 from litellm_systemd.commands.backup_file import (
     AWS,
     DROP_INS,
@@ -42,6 +41,7 @@ from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say
 from litellm_systemd.install.render import find_interval, render_salt
 from litellm_systemd.install.undo_log import read_undo_log
+from litellm_systemd.releases.checked_archive import file_entry, write_tar
 from litellm_systemd.releases.inventory import current_release, read_release, read_release_lock
 from litellm_systemd.releases.source import installed_version
 from litellm_systemd.report.progress import Step

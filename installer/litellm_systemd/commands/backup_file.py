@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from litellm_systemd import contract
-from litellm_systemd.checked_archive import CheckedArchive, Kind, open_archive
 from litellm_systemd.database.prisma_engine import DIGESTS
 from litellm_systemd.errors import InputError
+from litellm_systemd.releases.checked_archive import CheckedArchive, Kind, open_archive
 from litellm_systemd.releases.requirements_lock import LOCK
 
 FORMAT = 1
@@ -85,7 +85,7 @@ def open_backup(path: Path) -> Iterator[tuple[BackupManifest, CheckedArchive]]:
     """Open a backup, and check names, types and sizes. Digests are checked when its files are read or unpacked.
 
     Raises:
-        InstallerError: as `checked_archive.open_archive`.
+        InstallerError: as `open_archive`.
     """
     with open_archive(path, _KIND) as archive:
         manifest = archive.parse_manifest(partial(_parse, path))

@@ -21,10 +21,10 @@ from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from litellm_systemd.checked_archive import file_entry
 from litellm_systemd.command import run
 from litellm_systemd.errors import CommandError, InputError, InstallerError, MissingError, ProgramError, UsageError
 from litellm_systemd.gateway.packages import canonical, group_names, locked_names, read_groups
+from litellm_systemd.releases.checked_archive import file_entry
 from litellm_systemd.releases.prisma_parts import with_engine
 from litellm_systemd.releases.requirements_lock import Pin, join_lock, parse_lock, render_lock, split_lock
 from litellm_systemd.releases.source import DISTRIBUTION, INDEX_HINT, Source, find_cause, wheel_hash

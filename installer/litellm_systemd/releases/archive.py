@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.checked_archive import CheckedArchive, Kind, open_archive, write_tar
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
+from litellm_systemd.releases.checked_archive import CheckedArchive, Kind, open_archive, write_tar
 
 FORMAT = 1
 LOCK = "requirements.lock"

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litellm_systemd.checked_archive import file_entry
 from litellm_systemd.command import Result, run, runtime_argv
 from litellm_systemd.env.variables import Section, names_in
 from litellm_systemd.errors import CommandError, InstallerError, Unavailable
@@ -33,6 +32,7 @@ from litellm_systemd.host.service_user import as_service_user, service_environme
 from litellm_systemd.releases.advisories import published_day
 from litellm_systemd.releases.archive import WHEELS
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
+from litellm_systemd.releases.checked_archive import file_entry
 from litellm_systemd.releases.integrity import find_damage, restore_access, write_record
 from litellm_systemd.releases.inventory import Release
 from litellm_systemd.releases.prisma_parts import add_parts, engine_component, prepare_parts

@@ -15,7 +15,6 @@ from pathlib import Path
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from litellm_systemd.checked_archive import file_entry
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InputError, InstallerError
 from litellm_systemd.releases.archive import (
@@ -28,6 +27,7 @@ from litellm_systemd.releases.archive import (
     write_archive,
 )
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
+from litellm_systemd.releases.checked_archive import file_entry
 from litellm_systemd.releases.prisma_parts import FOLDER, collect_parts, engine_component, read_build_lock
 from litellm_systemd.releases.requirements_lock import (
     Pin,
