@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-
 from litellm_systemd.database import postgres
 from tests.database import Cluster
 
 _IS_SUPERUSER = "SELECT rolsuper FROM pg_roles WHERE rolname = 'litellm'"
 
 
-def test_functions_of_the_database_get_no_rights(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_of_the_database_get_no_rights(cluster: Cluster) -> None:
     """A function in the database, which fits better than PostgreSQL's own, is not run with the superuser's rights."""
-    monkeypatch.setattr(postgres, "SOCKET_FOLDER", str(cluster.folder))
     cluster.execute("CREATE DATABASE litellm OWNER litellm")
     cluster.execute(
         "SET ROLE litellm; CREATE TABLE rows AS SELECT 1;"

@@ -154,15 +154,15 @@ def create_database(url: str) -> None:
 
 def drop_database(url: str) -> None:
     """Drop the database unless a table has a row. For the undo of a run that has created it."""
-    port = _port(url)
-    with administer(port, OWN_NAME) as connection:
+    database = parse_url(url)
+    with administer(database.port, OWN_NAME, database.socket) as connection:
         tables = connection.execute(
             "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog',"
             " 'information_schema') AND tablename <> '_prisma_migrations'"
         ).fetchall()
         if any(connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for (name,) in tables):  # noqa: S608
             return
-    with administer(port) as connection:
+    with administer(database.port, folder=database.socket) as connection:
         connection.execute(f"DROP DATABASE {OWN_NAME} WITH (FORCE)")
 
 
