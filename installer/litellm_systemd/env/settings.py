@@ -55,6 +55,7 @@ class Settings:
     region: str | None = None
     start_timeout: float = variables.START_TIMEOUT.default
     drain_timeout: float = variables.DRAIN_TIMEOUT.default
+    deregistration_delay: float = 0.0
     watchdog_timeout: float = variables.WATCHDOG_TIMEOUT.default
     tls: TlsFiles | None = None
     metrics: MetricsAddress | None = None
@@ -134,6 +135,7 @@ def build_settings(
         region=region,
         start_timeout=variables.START_TIMEOUT.read(values),
         drain_timeout=variables.DRAIN_TIMEOUT.read(values),
+        deregistration_delay=variables.find_deregistration_delay(values),
         watchdog_timeout=variables.WATCHDOG_TIMEOUT.read(values),
         tls=find_files(values),
         metrics=find_metrics(values),

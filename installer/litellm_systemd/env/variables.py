@@ -184,6 +184,10 @@ class Section(Enum):
     )
     NETWORK = "Network path to AWS", "For hosts that do not reach AWS over the open internet."
     SERVICE = "Processes and time limits", "The defaults suit most hosts."
+    LOAD_BALANCER = (
+        "Behind a load balancer",
+        "For one of several instances (docs/load-balancer.md).",
+    )
     LIMITS = (
         "Limits for clients",
         "They hold before the key is checked. The defaults suit coding agents and load balancers. 0 is no limit.",
@@ -759,6 +763,68 @@ WORKER_MEMORY_LIMIT: Variable[int | None] = Variable(
     more="The memory is that of the host, or MemoryMax= of the service if that is less.",
     sample="1024",
 )
+
+# --- Behind a load balancer ----------------------------------------------------------------------------------------
+
+BEHIND_LOAD_BALANCER = Variable(
+    "BEHIND_LOAD_BALANCER",
+    SWITCH,
+    "Whether a load balancer checks /health/readiness of this instance, which then answers 503 before a stop.",
+    False,
+    Section.LOAD_BALANCER,
+    runtime=True,
+    unset="true if DEREGISTRATION_DELAY is set, else false",
+    more="Requests that still arrive in that time are served. Then the port closes.",
+    sample="true",
+)
+DEREGISTRATION_DELAY: Variable[float | None] = Variable(
+    "DEREGISTRATION_DELAY",
+    seconds(1, 3600),
+    "How long the port stays open while /health/readiness answers 503.",
+    None,
+    Section.LOAD_BALANCER,
+    runtime=True,
+    unset="30 behind a load balancer, else 0",
+    unit="seconds",
+    more="It must be longer than the load balancer takes to notice: the interval of its health check, times the"
+    " failures that it allows.",
+    sample="30",
+)
+LOAD_BALANCER_IDLE_TIMEOUT: Variable[float] = Variable(
+    "LOAD_BALANCER_IDLE_TIMEOUT",
+    seconds(1),
+    "How long the load balancer keeps an idle connection to this instance open.",
+    60,
+    Section.LOAD_BALANCER,
+    unit="seconds",
+    more="Install checks other times against it: KEEPALIVE_TIMEOUT must be longer.",
+    sample="60",
+)
+LIFECYCLE_HEARTBEAT_TIMEOUT: Variable[float | None] = Variable(
+    "LIFECYCLE_HEARTBEAT_TIMEOUT",
+    seconds(30, 172_800),
+    "How long the lifecycle hook of an Auto Scaling group waits for this instance to drain.",
+    None,
+    Section.LOAD_BALANCER,
+    unset="not checked",
+    unit="seconds",
+    more="Install checks that a drain fits into it.",
+    sample="900",
+)
+
+
+def find_deregistration_delay(values: Mapping[str, str]) -> float:
+    """Seconds for which the port stays open after a drain is planned; 0 without a load balancer.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
+    delay = DEREGISTRATION_DELAY.read(values)
+    is_set = not BEHIND_LOAD_BALANCER.is_unset(values.get(BEHIND_LOAD_BALANCER.name, ""))
+    if not (BEHIND_LOAD_BALANCER.read(values) if is_set else delay is not None):
+        return 0.0
+    return 30.0 if delay is None else delay
+
 
 # --- Limits for clients --------------------------------------------------------------------------------------------
 

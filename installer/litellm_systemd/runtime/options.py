@@ -43,6 +43,8 @@ class Options:
     start_timeout: float = variables.START_TIMEOUT.default
     drain_timeout: float = variables.DRAIN_TIMEOUT.default
     lame_duck_timeout: float = variables.LAME_DUCK_TIMEOUT.default
+    #: Between the plan of a drain, when /health/readiness answers 503, and the drain itself.
+    deregistration_delay: float = 0.0
     watchdog_timeout: float = variables.WATCHDOG_TIMEOUT.default
     max_requests: int = variables.MAX_REQUESTS.default
     #: A worker may answer up to this many requests more than `max_requests`, so that not all are due at once.
@@ -114,6 +116,7 @@ def read_options(config: Path, environ: Mapping[str, str]) -> Options:
         start_timeout=variables.START_TIMEOUT.read(environ),
         drain_timeout=variables.DRAIN_TIMEOUT.read(environ),
         lame_duck_timeout=variables.LAME_DUCK_TIMEOUT.read(environ),
+        deregistration_delay=variables.find_deregistration_delay(environ),
         watchdog_timeout=variables.WATCHDOG_TIMEOUT.read(environ),
         max_requests=max_requests,
         jitter=max_requests // 10 if jitter is None else jitter,
