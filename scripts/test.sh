@@ -160,6 +160,30 @@ make_prometheus() {
     )
 }
 
+# HAProxy and nginx, which the tests put in front of the service. Unpacked for the same reason, with the libraries that
+# this machine lacks.
+make_balancers() {
+    local folder=.cache/balancers program each missing=() download
+    for program in haproxy nginx; do
+        [[ -n $(PATH=$PATH:/usr/sbin:$folder/usr/sbin command -v "$program") ]] || missing+=("$program")
+    done
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    if ! is_root || ! command -v apt-get >/dev/null; then
+        echo "The tests with load balancers will be skipped: root can download ${missing[*]} with apt."
+        return 0
+    fi
+    mkdir -p "$folder/archives/partial"
+    # In Debian 11 and Ubuntu 22.04, nginx is an empty package, and nginx-light has the program.
+    missing=("${missing[@]/%nginx/nginx-light}")
+    download=(apt-get install --download-only --yes -qq --no-install-recommends -o APT::Sandbox::User=root
+        -o "Dir::Cache::archives=$PWD/$folder/archives" "${missing[@]}")
+    "${download[@]}" >/dev/null || { apt-get update -qq && "${download[@]}" >/dev/null; }
+    for each in "$folder"/archives/*.deb; do
+        dpkg-deb --extract "$each" "$folder"
+    done
+    rm -r "$folder/archives"
+}
+
 # What tests with a database need: Node.js, the packages of the stand-in for Prisma's query engine, and the client that
 # LiteLLM imports.
 make_prisma() {
@@ -342,6 +366,7 @@ main() {
     stage "checkov" make_checkov
     stage "later LiteLLM" make_later_litellm
     stage "Prometheus" make_prometheus
+    stage "load balancers" make_balancers
     stage "Prisma" make_prisma
     no_system=$("$VENV/bin/python" -c 'from litellm_systemd.box import why_not; print(why_not() or "")')
     if [[ $# -gt 0 ]]; then
