@@ -73,7 +73,7 @@ missing_packages() {
     fi
     [[ ${1:-} != python ]] || return 0
     for pair in systemd-nspawn:systemd-container dbus-daemon:dbus debootstrap:debootstrap curl:curl \
-        git:git ps:procps ip:iproute2 pg_lsclusters:postgresql; do
+        git:git ps:procps ip:iproute2 pg_lsclusters:postgresql redis-server:redis-server; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.database import Cluster, Database, why_no_database
+from tests.redis import Redis, why_no_redis
 from tests.skipping import refuse
 
 
@@ -38,6 +39,23 @@ def database(cluster: Cluster) -> Iterator[Database]:
     created = cluster.create_database()
     yield created
     cluster.drop_database(created)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A Redis of this process of pytest, without a password. A test that stops it starts it again."""
+    reason = why_no_redis()
+    if reason is not None:
+        refuse(reason)
+    with Redis() as running:
+        yield running
+
+
+@pytest.fixture
+def redis(redis_server: Redis) -> Redis:
+    """An empty Redis, for one test. `Service(..., **redis.variables())` uses it."""
+    redis_server.execute("FLUSHALL")
+    return redis_server
 
 
 @pytest.fixture(scope="session")
