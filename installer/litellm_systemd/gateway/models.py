@@ -220,8 +220,14 @@ def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -
 def _bad_region(config: GatewayConfig, path: KeyPath, written: str, region: str) -> Iterator[LintFinding]:
     if region in REGIONS:
         return
-    close = difflib.get_close_matches(region, sorted(REGIONS), n=1)
-    remedy = f"Did you mean {close[0]}?" if close else "Write it as AWS does: us-east-1, eu-central-1."
+    regions = sorted(REGIONS, reverse=True)
+    # Two that are equally close: us-est-1 is one letter from us-east-1 and from us-west-1.
+    close = difflib.get_close_matches(region, regions, n=2, cutoff=0.9) or difflib.get_close_matches(
+        region, regions, n=1
+    )
+    remedy = (
+        f"Did you mean {' or '.join(sorted(close))}?" if close else "Write it as AWS does: us-east-1, eu-central-1."
+    )
     if looks_like_region(region):
         yield config.warning("unknown-region", path, f"{written} is not a region that this release knows", remedy)
     else:
