@@ -73,7 +73,7 @@ missing_packages() {
     fi
     [[ ${1:-} != python ]] || return 0
     for pair in systemd-nspawn:systemd-container dbus-daemon:dbus debootstrap:debootstrap curl:curl \
-        git:git ps:procps ip:iproute2 pg_lsclusters:postgresql redis-server:redis-server; do
+        git:git ps:procps ip:iproute2 pg_lsclusters:postgresql; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
@@ -140,48 +140,43 @@ make_checkov() {
     "$VENV/bin/uv" pip install --quiet --python "$folder/bin/python" 'checkov>=3.3.30,<4'
 }
 
-# promtool and Prometheus. The package is only unpacked: installed, it would start a service here, and in each box, which
-# is a view of this machine.
-make_prometheus() {
-    local folder=.cache/prometheus
-    [[ ! -x $folder/usr/bin/promtool ]] || return 0
+# unpack_packages FOLDER PACKAGE...: download packages and only unpack them: installed, they would start services here,
+# and in each box, which is a view of this machine. WITH_LIBRARIES=1: and the libraries that this machine lacks.
+unpack_packages() {
+    local archives=$PWD/$1/archives folder=$1 download each
+    shift
     if ! command -v apt-get >/dev/null; then
-        echo "The tests with Prometheus will be skipped: there is no apt-get to download it."
+        echo "The tests with these programs will be skipped: there is no apt-get to download them: $*"
         return 0
     fi
-    rm -rf "$folder"
-    mkdir -p "$folder"
+    download=(apt-get download -qq -o APT::Sandbox::User=root "$@")
+    if [[ ${WITH_LIBRARIES:-} == 1 ]]; then
+        download=(apt-get install --download-only --reinstall --yes -qq --no-install-recommends -o Debug::NoLocking=1
+            -o APT::Sandbox::User=root -o "Dir::Cache::archives=$archives" "$@")
+    fi
+    mkdir -p "$archives/partial"
     (
-        cd "$folder"
-        apt-get download -qq -o APT::Sandbox::User=root prometheus ||
-            { is_root && apt-get update -qq && apt-get download -qq -o APT::Sandbox::User=root prometheus; }
-        dpkg-deb --extract prometheus_*.deb .
-        rm prometheus_*.deb
+        cd "$archives"
+        "${download[@]}" >/dev/null || { is_root && apt-get update -qq && "${download[@]}" >/dev/null; }
     )
-}
-
-# HAProxy and nginx, which the tests put in front of the service. Unpacked for the same reason, with the libraries that
-# this machine lacks.
-make_balancers() {
-    local folder=.cache/balancers program each missing=() download
-    for program in haproxy nginx; do
-        [[ -n $(PATH=$PATH:/usr/sbin:$folder/usr/sbin command -v "$program") ]] || missing+=("$program")
-    done
-    [[ ${#missing[@]} -gt 0 ]] || return 0
-    if ! is_root || ! command -v apt-get >/dev/null; then
-        echo "The tests with load balancers will be skipped: root can download ${missing[*]} with apt."
-        return 0
-    fi
-    mkdir -p "$folder/archives/partial"
-    # In Debian 11 and Ubuntu 22.04, nginx is an empty package, and nginx-light has the program.
-    missing=("${missing[@]/%nginx/nginx-light}")
-    download=(apt-get install --download-only --yes -qq --no-install-recommends -o APT::Sandbox::User=root
-        -o "Dir::Cache::archives=$PWD/$folder/archives" "${missing[@]}")
-    "${download[@]}" >/dev/null || { apt-get update -qq && "${download[@]}" >/dev/null; }
-    for each in "$folder"/archives/*.deb; do
+    for each in "$archives"/*.deb; do
         dpkg-deb --extract "$each" "$folder"
     done
-    rm -r "$folder/archives"
+    rm -r "$archives"
+}
+
+# has_program FOLDER NAME: whether the machine or that folder has a program.
+has_program() {
+    [[ -n $(PATH=$PATH:/usr/sbin:$1/usr/bin:$1/usr/sbin command -v "$2") ]]
+}
+
+# promtool and Prometheus; HAProxy and nginx, which the tests put in front of the service; Redis, whose server is in
+# redis-tools by another name. In Debian 11 and Ubuntu 22.04, nginx is an empty package, and nginx-light has the program.
+make_servers() {
+    [[ -x .cache/prometheus/usr/bin/promtool ]] || unpack_packages .cache/prometheus prometheus
+    has_program .cache/balancers haproxy || WITH_LIBRARIES=1 unpack_packages .cache/balancers haproxy
+    has_program .cache/balancers nginx || WITH_LIBRARIES=1 unpack_packages .cache/balancers nginx-light
+    has_program .cache/redis redis-check-rdb || WITH_LIBRARIES=1 unpack_packages .cache/redis redis-tools
 }
 
 # What tests with a database need: Node.js, the packages of the stand-in for Prisma's query engine, and the client that
@@ -365,8 +360,7 @@ main() {
     fi
     stage "checkov" make_checkov
     stage "later LiteLLM" make_later_litellm
-    stage "Prometheus" make_prometheus
-    stage "load balancers" make_balancers
+    stage "servers for tests" make_servers
     stage "Prisma" make_prisma
     no_system=$("$VENV/bin/python" -c 'from litellm_systemd.box import why_not; print(why_not() or "")')
     if [[ $# -gt 0 ]]; then

@@ -5,6 +5,7 @@ It holds nothing on disk, so a start takes 20 milliseconds, and what it held is 
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,15 @@ from urllib.parse import quote
 
 from litellm_systemd.env.tls import TlsFiles
 from tests.ports import free_port
+from tests.unpacked import find_unpacked, unpacked_environment
 
+_FOLDER = "redis"
+#: The server, which is one by the name with which it is started. So no package is needed that has a unit.
+_SERVER = "redis-check-rdb"
+_CLIENT = "redis-cli"
+
+#: How Redis begins a reply that is an error.
+_ERROR = re.compile(r"[A-Z]{3,} ")
 _SETTINGS = """
 bind {address}
 dir {folder}
@@ -38,9 +47,13 @@ tls-auth-clients no
 
 def why_no_redis() -> str | None:
     """Return why tests with Redis can't run here, None if they can."""
-    if shutil.which("redis-server") is None or shutil.which("redis-cli") is None:
-        return "Redis is not installed: ./scripts/test.sh --setup, as root"
+    if find_unpacked(_FOLDER, _SERVER) is None or find_unpacked(_FOLDER, _CLIENT) is None:
+        return "there is no Redis. ./scripts/test.sh unpacks it"
     return None
+
+
+def _program(name: str) -> str:
+    return find_unpacked(_FOLDER, name) or name
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,7 @@ class Redis:
 
     def __enter__(self) -> Redis:
         (self.folder / "redis.conf").write_text("\n".join(self._lines()))
+        (self.folder / "redis-server").symlink_to(_program(_SERVER))
         self.start()
         return self
 
@@ -110,7 +124,8 @@ class Redis:
         """Start it, and wait until it answers."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                (*self.access.prefix, "redis-server", str(self.folder / "redis.conf")),
+                (*self.access.prefix, str(self.folder / "redis-server"), str(self.folder / "redis.conf")),
+                env=unpacked_environment(_FOLDER),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -167,8 +182,11 @@ class Redis:
     def execute(self, *command: str) -> str:
         """Run a command as the user of `access`, and return the reply as redis-cli(1) prints it into a pipe."""
         done = self._ask(*command)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout.rstrip("\n")
+        reply = done.stdout.rstrip("\n")
+        # Before version 7 there is no option to exit with 1 after an error.
+        is_error = done.returncode != 0 or _ERROR.match(reply)
+        assert not is_error, f"{command}: {reply}{done.stderr}"
+        return reply
 
     def keys(self, pattern: str = "*") -> list[str]:
         return sorted(self.execute("KEYS", pattern).splitlines())
@@ -191,15 +209,21 @@ class Redis:
         yield from self._settings
 
     def _ask(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run redis-cli. A reply that is an error is its result too, with exit code 1."""
+        """Run redis-cli(1)."""
         access = self.access
-        argv = [*access.prefix, "redis-cli", "-e", "-h", access.address, "-p", str(self.port), "--no-auth-warning"]
+        argv = [*access.prefix, _program(_CLIENT), "-h", access.address, "-p", str(self.port), "--no-auth-warning"]
         if access.password:
             argv += ("--user", access.user or "default", "--pass", access.password)
         if access.tls:
             argv += ("--tls", *(("--cacert", str(access.authority)) if access.authority else ("--insecure",)))
         return subprocess.run(
-            (*argv, *command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            (*argv, *command),
+            env=unpacked_environment(_FOLDER),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     def _signal(self, number: int) -> None:
