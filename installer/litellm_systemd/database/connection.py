@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_systemd.contract import SERVICE_USER
-from litellm_systemd.env.database import COMPOSE_HINT, OWN_NAME, SOCKET_FOLDER, Database, is_compose_name
+from litellm_systemd.env.database import COMPOSE_HINT, OWN_NAME, SOCKET_FOLDER, Database
 from litellm_systemd.env.secrets import redact
+from litellm_systemd.env.urls import is_compose_name
 from litellm_systemd.errors import DatabaseDown, DatabaseError, DatabaseFull
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlencode
 
 from litellm_systemd.contract import REFERENCE, SERVICE_USER
 from litellm_systemd.env.secret_references import is_reference
+from litellm_systemd.env.urls import ENCODE, is_compose_name, split_login, split_port
 from litellm_systemd.env.variables import (
     ALLOW_PLAINTEXT_DATABASE,
     AWS_RDS_REGION,
@@ -47,10 +48,7 @@ SETTING = "database_url"
 _FORM = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
 _SOCKET_FORM = "postgresql://USER@localhost/DATABASE?host=/run/postgresql"
 _PARTS = f"{DATABASE_HOST.name}, {DATABASE_USERNAME.name}, {DATABASE_PASSWORD.name} and {DATABASE_NAME.name}"
-_ENCODE = (
-    "Percent-encode it: @ is %40, # is %23, / is %2F, ? is %3F, : is %3A, % is %25, a space is %20. Or set"
-    f" {_PARTS} in place of the URL, which need no encoding."
-)
+_ENCODE = f"{ENCODE} Or set {_PARTS} in place of the URL, which need no encoding."
 #: For the service of a compose file, as in the workshop's .env.
 COMPOSE_HINT = (
     "If {} is a service of a compose file, remove the variable, and set up a PostgreSQL of this host with: sudo"
@@ -270,7 +268,7 @@ def parse_url(url: str, position: str = DATABASE_URL.name, values: Mapping[str, 
         raise InputError(f"{position} is not a URL", f"Write {_FORM}.")
     if scheme not in ("postgresql", "postgres"):
         raise InputError(f"{position}: LiteLLM supports PostgreSQL, not {scheme}://", f"Write {_FORM}.")
-    login, location = _split_login(rest, position)
+    login, location = split_login(rest, position, _ENCODE)
     user, _, password = login.partition(":")
     host, path, query = re.fullmatch(r"([^/?]*)/?([^?]*)\??(.*)", location, re.DOTALL).groups()  # type: ignore[union-attr]
     parameters = dict(parse_qsl(query, keep_blank_values=True))
@@ -281,38 +279,15 @@ def parse_url(url: str, position: str = DATABASE_URL.name, values: Mapping[str, 
         raise InputError(
             f"{position} names the UNIX socket in a way that Prisma cannot read", f"Write {_SOCKET_FORM}."
         )
-    host, port = _split_port(host, position)
+    if "," in host:
+        raise InputError(f"{position} names several hosts", "Prisma connects to one host: name that of the writer.")
+    host, port = split_port(host, position, DEFAULT_PORT, f"Write {_FORM}.")
     if not name or not user:
         raise InputError(f"{position} has no {'user' if name else 'database'}", f"Write {_FORM}.")
     mode = parameters.get("sslmode", "")
     if mode and mode not in _SSL_MODES:
         raise InputError(f"{position} has sslmode={mode}", f"Use one of {', '.join(_SSL_MODES)}.")
     return Database(host, name, unquote(user), unquote(password), port, socket, parameters)
-
-
-def _split_login(rest: str, position: str) -> tuple[str, str]:
-    """The user with the password, and what follows the @, which must be the only one."""
-    authority = re.split(r"[/?]", rest, maxsplit=1)[0]
-    if "@" in rest and "@" not in authority and ":" in authority:  # a slash or question mark in the password
-        authority = rest
-    login, _, location = authority.rpartition("@")
-    location += rest[len(authority) :]
-    found = next((each for each in "@#/?[]\\" if each in login), "")
-    found = found or ("#" if "#" in location else "") or ("a space" if re.search(r"\s", rest) else "")
-    if not found and re.search(r"%(?![0-9A-Fa-f]{2})", rest):
-        found = "%"
-    if found:
-        raise InputError(f"{position} has {found} in it, probably in the password", _ENCODE)
-    return login, location
-
-
-def _split_port(location: str, position: str) -> tuple[str, int]:
-    if "," in location:
-        raise InputError(f"{position} names several hosts", "Prisma connects to one host: name that of the writer.")
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::(\d{1,5}))?", location)
-    if match is None or not 0 < int(match[2] or DEFAULT_PORT) < 65_536:
-        raise InputError(f"{position} has no valid host and port", f"Write {_FORM}.")
-    return match[1].strip("[]"), int(match[2] or DEFAULT_PORT)
 
 
 def check_database(values: Mapping[str, str], where: Callable[[str], str]) -> list[str]:
@@ -393,11 +368,6 @@ def require_encryption(database: Database, position: str, *, allowed: bool) -> N
         f"Add ?sslmode=require to the URL (or verify-full with sslrootcert=FILE), or set {DATABASE_SSLMODE.name}."
         f" In a network that you trust, set {ALLOW_PLAINTEXT_DATABASE.name}=true.{compose}",
     )
-
-
-def is_compose_name(host: str) -> bool:
-    """Whether a host has the form of a service of a compose file: a name without a domain."""
-    return re.fullmatch(r"[A-Za-z][\w-]*", host) is not None
 
 
 def _check_parts(values: Mapping[str, str], where: Callable[[str], str]) -> list[str]:

@@ -17,6 +17,7 @@ from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
 from litellm_systemd.env.dotenv import read_dotenv as read_dotenv
 from litellm_systemd.env.metrics import MetricsAddress, parse_metrics
 from litellm_systemd.env.placeholders import is_known_key
+from litellm_systemd.env.redis import check_redis
 from litellm_systemd.env.retired_keys import digest_key, read_retired_keys
 from litellm_systemd.env.secret_references import find_references, is_reference
 from litellm_systemd.env.tls import TlsFiles, find_files
@@ -117,6 +118,7 @@ def build_settings(
     warnings += [variables.MOCK_TESTING_WARNING] if mocks else []
     warnings += _proxy_warnings(dotenv, values)
     warnings += check_database(values, dotenv.where)
+    warnings += check_redis(values, dotenv.where)
     direct, notes = spare_metadata(values)
     warnings += notes
     warnings += _keep_salt_key(dotenv, values, installed)

@@ -97,6 +97,19 @@ def _parse_switch(text: str) -> bool:
         raise ValueError(text) from None
 
 
+def _parse_plain_switch(text: str) -> bool:
+    try:
+        return {"true": True, "false": False}[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+def _parse_certificate_check(text: str) -> str:
+    if text not in ("required", "optional", "none"):
+        raise ValueError(text)
+    return text
+
+
 def _parse_key(text: str) -> str:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(text)
@@ -158,6 +171,14 @@ PATH = ValueType("absolute path", "is not an absolute path", _parse_path, "Write
 CREDENTIAL_PATH = ValueType(
     "absolute path", "is not an absolute path", _parse_credential_path, "Write the whole path, without . and .."
 )
+#: LiteLLM knows fewer words for its own switches.
+PLAIN_SWITCH = ValueType("true or false", "is neither true nor false", _parse_plain_switch, "Write true or false")
+CERTIFICATE_CHECK = ValueType(
+    "required, optional or none",
+    "is none of required, optional and none",
+    _parse_certificate_check,
+    "Write required, or none to accept any certificate",
+)
 #: LiteLLM looks the word up in Python's logging module and does not start with any other.
 LOG_LEVEL = ValueType(
     "ERROR, WARNING, INFO or DEBUG",
@@ -199,6 +220,11 @@ class Section(Enum):
     DATABASE = (
         "Database",
         "With a database LiteLLM has keys for persons and teams, budgets, spend and the Admin UI (docs/database.md).",
+    )
+    REDIS = (
+        "Redis",
+        "With Redis or Valkey the workers of all instances share rate limits, cooldowns, spend counters and, for"
+        " requests that want it, cached responses (docs/redis.md).",
     )
 
     @property
@@ -1136,6 +1162,170 @@ ALLOW_PLAINTEXT_DATABASE = Variable(
     Section.DATABASE,
     install_check=_DATABASE_CHECKS,
     sample="true",
+)
+
+
+# --- Redis ---------------------------------------------------------------------------------------------------------
+
+_REDIS_CHECKS = "every part of LiteLLM reads the same from them, and Redis accepts the login and writes"
+REDIS_URL = Variable(
+    "REDIS_URL",
+    TEXT,
+    "The Redis or Valkey server that all instances share.",
+    None,
+    Section.REDIS,
+    secret=True,
+    unset="each worker counts and caches on its own",
+    more="Such as rediss://:PASSWORD@redis.example.com:6379/0, with redis:// for no TLS. Percent-encode the"
+    " password: @ is %40.",
+    install_check=_REDIS_CHECKS,
+)
+REDIS_HOST = Variable(
+    "REDIS_HOST",
+    TEXT,
+    "The host of the same in place of REDIS_URL, with the login and TLS in variables of their own.",
+    None,
+    Section.REDIS,
+    install_check=_REDIS_CHECKS,
+    sample="redis.example.com",
+)
+REDIS_PORT = Variable(
+    "REDIS_PORT",
+    whole_number(1, 65535),
+    "With REDIS_HOST: the port.",
+    6379,
+    Section.REDIS,
+    install_check=_REDIS_CHECKS,
+    sample="6379",
+)
+REDIS_USERNAME: Variable[str | None] = Variable(
+    "REDIS_USERNAME",
+    TEXT,
+    "With REDIS_HOST: the user.",
+    None,
+    Section.REDIS,
+    unset="default",
+    install_check=_REDIS_CHECKS,
+)
+REDIS_PASSWORD: Variable[str | None] = Variable(
+    "REDIS_PASSWORD",
+    TEXT,
+    "With REDIS_HOST: the password or auth token, which needs no encoding.",
+    None,
+    Section.REDIS,
+    secret=True,
+    install_check=_REDIS_CHECKS,
+    sample="",
+)
+REDIS_DB = Variable(
+    "REDIS_DB",
+    whole_number(0, 9999),
+    "With REDIS_HOST: the number of the database.",
+    0,
+    Section.REDIS,
+    install_check=_REDIS_CHECKS,
+)
+REDIS_SSL = Variable(
+    "REDIS_SSL",
+    PLAIN_SWITCH,
+    "With REDIS_HOST: connect with TLS.",
+    False,
+    Section.REDIS,
+    install_check=_REDIS_CHECKS,
+    sample="true",
+)
+REDIS_SSL_CA_CERTS: Variable[str | None] = Variable(
+    "REDIS_SSL_CA_CERTS",
+    PATH,
+    "With REDIS_SSL: the file of the authority that signed the certificate of the server.",
+    None,
+    Section.REDIS,
+    unset="the authorities of this host",
+    install_check=_REDIS_CHECKS,
+)
+REDIS_SSL_CERT_REQS = Variable(
+    "REDIS_SSL_CERT_REQS",
+    CERTIFICATE_CHECK,
+    "With REDIS_SSL: whether the certificate of the server is checked.",
+    "required",
+    Section.REDIS,
+    install_check=_REDIS_CHECKS,
+)
+REDIS_CLUSTER_NODES: Variable[str | None] = Variable(
+    "REDIS_CLUSTER_NODES",
+    TEXT,
+    "In place of REDIS_HOST: nodes of a cluster as JSON, also for ElastiCache Serverless.",
+    None,
+    Section.REDIS,
+    more='Such as [{"host": "cache.example.com", "port": 6379}].',
+    install_check=_REDIS_CHECKS,
+)
+REDIS_SENTINEL_NODES: Variable[str | None] = Variable(
+    "REDIS_SENTINEL_NODES",
+    TEXT,
+    "In place of REDIS_HOST: Sentinels as JSON, with REDIS_SERVICE_NAME.",
+    None,
+    Section.REDIS,
+    more='Such as [["sentinel.example.com", 26379]]. litellmctl does not connect to them.',
+    install_check=_REDIS_CHECKS,
+)
+REDIS_SERVICE_NAME: Variable[str | None] = Variable(
+    "REDIS_SERVICE_NAME",
+    TEXT,
+    "With REDIS_SENTINEL_NODES: the name of the service that they watch.",
+    None,
+    Section.REDIS,
+    install_check=_REDIS_CHECKS,
+)
+REDIS_SENTINEL_PASSWORD: Variable[str | None] = Variable(
+    "REDIS_SENTINEL_PASSWORD",
+    TEXT,
+    "With REDIS_SENTINEL_NODES: the password of the Sentinels.",
+    None,
+    Section.REDIS,
+    secret=True,
+)
+REDIS_AWS_IAM_AUTH = Variable(
+    "REDIS_AWS_IAM_AUTH",
+    PLAIN_SWITCH,
+    "Log in to ElastiCache with the AWS credentials of the service, without a password.",
+    False,
+    Section.REDIS,
+    more="Needs TLS, REDIS_AWS_IAM_USER_NAME and REDIS_AWS_IAM_CACHE_NAME.",
+    install_check=_REDIS_CHECKS,
+)
+REDIS_AWS_IAM_USER_NAME: Variable[str | None] = Variable(
+    "REDIS_AWS_IAM_USER_NAME",
+    TEXT,
+    "With REDIS_AWS_IAM_AUTH: the user, whose id and name are the same.",
+    None,
+    Section.REDIS,
+    install_check=_REDIS_CHECKS,
+)
+REDIS_AWS_IAM_CACHE_NAME: Variable[str | None] = Variable(
+    "REDIS_AWS_IAM_CACHE_NAME",
+    TEXT,
+    "With REDIS_AWS_IAM_AUTH: the id of the replication group, or the name of the serverless cache.",
+    None,
+    Section.REDIS,
+    install_check=_REDIS_CHECKS,
+)
+REDIS_AWS_IAM_REGION: Variable[str | None] = Variable(
+    "REDIS_AWS_IAM_REGION",
+    REGION,
+    "With REDIS_AWS_IAM_AUTH: the region of the cache.",
+    None,
+    Section.REDIS,
+    unset="AWS_REGION, else AWS_DEFAULT_REGION",
+    install_check=_REDIS_CHECKS,
+)
+REDIS_AWS_IAM_SERVERLESS = Variable(
+    "REDIS_AWS_IAM_SERVERLESS",
+    PLAIN_SWITCH,
+    "With REDIS_AWS_IAM_AUTH: the cache is ElastiCache Serverless.",
+    False,
+    Section.REDIS,
+    install_check=_REDIS_CHECKS,
 )
 
 

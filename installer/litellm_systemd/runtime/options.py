@@ -22,6 +22,7 @@ from litellm_systemd.env.tls import Tls, TlsFiles, find_credentials, find_files
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import GatewayConfig, check, read_config, read_text, real_path, render_document
 from litellm_systemd.gateway.models import build_served, ends_by_name
+from litellm_systemd.gateway.redis_settings import add_redis
 from litellm_systemd.gateway.snapshot import load_snapshot
 from litellm_systemd.runtime.http.limits import Limits, read_limits
 from litellm_systemd.runtime.memory import default_memory_limit, read_total_memory
@@ -162,10 +163,10 @@ class Configuration:
 def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
     """Read and check. Raises InputError, MissingError or PermissionDenied, each with its remedy.
 
-    LiteLLM gets one text with the included files merged in, because it would read these from the disk. If the
-    environment allows mock testing, the text, but not the file, has LiteLLM's switch for that.
+    LiteLLM gets one text with the included files merged in, because it would read these from the disk. The text, but
+    not the file, also has the settings for the Redis of the environment, and LiteLLM's switch for mock testing if the
+    environment allows that.
     """
-    allows = variables.allows_mock_testing(environ)
     for _ in range(3):
         entry = path.parent / path.readlink() if os.path.islink(path) else path  # noqa: PTH114 - is_symlink() may raise
         file = real_path(entry)
@@ -174,10 +175,11 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
         texts = {str(each): read_text(each, str(each)) for each in (file, *config.includes)}
         code = {str(each.path): each.text for each in config.python_files}
         if hashlib.sha256("".join([*texts.values(), *code.values()]).encode()).hexdigest() == config.digest:
-            if allows:
-                texts = {str(file): render_document(_allow_mock_testing(config.document))}
-            elif config.includes:
-                texts = {str(file): render_document(config.document)}
+            document = add_redis(config, environ)
+            if variables.allows_mock_testing(environ):
+                document = _allow_mock_testing(document)
+            if config.includes or document is not config.document:
+                texts = {str(file): render_document(document)}
             ends = _find_ends(config, environ) if variables.METRICS.read(environ) else {}
             url = find_url(environ, config.section("general_settings"))
             return Configuration(
@@ -206,8 +208,7 @@ def _find_ends(config: GatewayConfig, environ: Mapping[str, str]) -> dict[str, d
 
 
 def _allow_mock_testing(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration, its included files merged in, with the switch turned on."""
+    """A configuration with the switch turned on."""
     settings = document.get("general_settings")
     general = {**(settings if isinstance(settings, Mapping) else {}), MOCK_TESTING_SETTING: True}
-    merged = {name: value for name, value in document.items() if name != "include"}
-    return {**merged, "general_settings": general}
+    return {**document, "general_settings": general}
