@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cfnlint.decode.cfn_yaml import load
 
-EC2 = Path(__file__).resolve().parents[1] / "configs/cloudformation/ec2.yaml"
+FOLDER = Path(__file__).resolve().parents[1] / "configs/cloudformation"
+EC2, FLEET = FOLDER / "ec2.yaml", FOLDER / "fleet.yaml"
 #: The value of a removed property: `AWS::NoValue`.
 _NOTHING = object()
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A template with its parameters. `Ref` and `GetAtt` of a resource give its name in angle brackets."""
+    """A template with its parameters.
+
+    `values` are those of parameters, and of resources and attributes by name (`Database.Endpoint.Address`). Without
+    one, `Ref` and `GetAtt` give the name in angle brackets.
+    """
 
     template: Mapping[str, Any]
     values: Mapping[str, str] = field(default_factory=dict)
@@ -54,13 +59,18 @@ class Stack:
         if name in pseudo:
             return pseudo[name]
         parameter = self.template["Parameters"].get(name)
-        return f"<{name}>" if parameter is None else self.values.get(name, parameter.get("Default", f"<{name}>"))
+        default = f"<{name}>" if parameter is None else parameter.get("Default", f"<{name}>")
+        return self.values.get(name, default)
 
     def _sub(self, argument: Any) -> str:
         text, given = argument if isinstance(argument, list) else (argument, {})
         own = {name: self.resolve(value) for name, value in given.items()}
-        found = re.sub(r"\$\{(?!!)([\w:]+)\}", lambda match: str(own.get(match[1]) or self._ref(match[1])), text)
+        found = re.sub(r"\$\{(?!!)([\w:.]+)\}", lambda match: str(own.get(match[1]) or self._value(match[1])), text)
         return found.replace("${!", "${")
+
+    def _value(self, name: str) -> Any:
+        """What stands for `${NAME}` in a text: a parameter or resource, or with a dot an attribute."""
+        return self.values.get(name, self._getatt(name)) if "." in name else self._ref(name)
 
     def _getatt(self, argument: Any) -> str:
         return f"<{argument if isinstance(argument, str) else '.'.join(argument)}>"
@@ -93,9 +103,31 @@ class Stack:
         return base64.b64encode(self.resolve(argument).encode()).decode()
 
 
-def read_stack(values: Mapping[str, str], region: str = "us-east-1") -> Stack:
-    """configs/cloudformation/ec2.yaml with these parameters."""
-    return Stack(load(str(EC2)), values, region)
+def read_stack(values: Mapping[str, str], region: str = "us-east-1", template: Path = EC2) -> Stack:
+    """A template with these parameters."""
+    return Stack(load(str(template)), values, region)
+
+
+def rights(statements: Any) -> Iterator[tuple[str, str, str]]:
+    """Each action with its resources and condition: through a profile, or in which region."""
+    for statement in statements:
+        assert statement["Effect"] == "Allow"
+        by_way, region = (statement.get("Condition", {}).get(test, {}) for test in ("ArnLike", "StringEquals"))
+        assert statement.get("Condition", {}).keys() <= {"ArnLike", "StringEquals"}
+        for action in as_list(statement["Action"]):
+            for arn in as_list(statement["Resource"]):
+                place = "*" if by_way else arn.split(":")[3] if arn != "*" else arn
+                yield action, ":".join([place, *arn.split(":")[4:]]), "by way of a profile" if by_way else str(region)
+
+
+def as_list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def statements(stack: Stack) -> dict[str, Any]:
+    """The statements of the role of the instances, by the name of their policy."""
+    policies = stack.resource("Role")["Policies"]
+    return {each["PolicyName"]: each["PolicyDocument"]["Statement"] for each in policies}
 
 
 def user_data(stack: Stack) -> str:

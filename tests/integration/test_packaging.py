@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = {"access_key_config.yml", "demo.yml", "iam_role_config.yml", "prompt_caching.yml"}
 OTHERS = {
     "cloudformation/ec2.yaml",
+    "cloudformation/fleet.yaml",
     "grafana/litellm.json",
     "prometheus/litellm.rules.yml",
     "prometheus/prometheus.yml",

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from litellm_systemd.env.database import find_url
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.models import build_served
-from tests.cloudformation import EC2, Stack, read_stack, user_data
+from tests.cloudformation import EC2, FLEET, Stack, read_stack, rights, statements, user_data
 from tests.skipping import refuse
 
 CHECKOV = Path(__file__).resolve().parents[2] / ".cache/checkov/bin/checkov"
@@ -48,24 +47,31 @@ def instance(stack: Stack) -> Any:
     return stack.resource("LaunchTemplate")["LaunchTemplateData"]
 
 
-def test_cfn_lint_finds_nothing() -> None:
+@pytest.mark.parametrize("template", [EC2, FLEET], ids=lambda each: each.stem)
+def test_cfn_lint_finds_nothing(template: Path) -> None:
     """CloudFormation's linter reports no errors or warnings, in any region where the models are offered."""
     known = [region for region in SERVED if region not in ("ap-southeast-6",)]
-    found = lint_file(EC2, ManualArgs(regions=known, include_checks=["I"]))
+    found = lint_file(template, ManualArgs(regions=known, include_checks=["I"]))
     assert not found, "\n".join(f"{each.rule.id} line {each.linenumber}: {each.message}" for each in found)
 
 
 @pytest.mark.slow
 def test_checkov_finds_nothing() -> None:
-    """The template passes checkov's rules for instances, groups, roles and disks, none of them skipped."""
+    """The templates pass checkov's rules. What is skipped has its reason in the template."""
     if not CHECKOV.exists():
         refuse(f"{CHECKOV} isn't there: scripts/test.sh makes it")
-    argv = (str(CHECKOV), "--framework", "cloudformation", "--skip-download", "--output", "json", "--file", str(EC2))
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=EC2.parent)
+    argv = (str(CHECKOV), "--framework", "cloudformation", "--skip-download", "--output", "json")
+    done = subprocess.run(
+        (*argv, "--directory", str(EC2.parent)), capture_output=True, text=True, check=False, cwd=EC2.parent
+    )
     found = json.loads(done.stdout)
     failed = [f"{each['check_id']} {each['resource']}" for each in found["results"]["failed_checks"]]
-    assert (failed, found["summary"]["skipped"], found["summary"]["parsing_errors"]) == ([], 0, 0)
-    assert found["summary"]["passed"] > 10
+    assert (failed, found["summary"]["parsing_errors"]) == ([], 0)
+    skipped = {each["check_id"] for each in found["results"]["skipped_checks"]}
+    # Keys of one's own for secrets and for logs, and access logs of the load balancer.
+    assert skipped == {"CKV_AWS_149", "CKV_AWS_158", "CKV_AWS_91"}
+    assert all(each["check_result"]["suppress_comment"] for each in found["results"]["skipped_checks"])
+    assert found["summary"]["passed"] > 60
 
 
 def test_no_open_port(stack: Stack) -> None:
@@ -101,11 +107,6 @@ def test_image_matches_the_processor(kind: str) -> None:
     # Families with a g after the generation have Graviton processors.
     architecture = "arm64" if re.fullmatch(r"[a-z]+\dg\..+", kind) else "x86_64"
     assert image == f"/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{architecture}"
-
-
-def statements(stack: Stack) -> dict[str, Any]:
-    policies = stack.resource("Role")["Policies"]
-    return {each["PolicyName"]: each["PolicyDocument"]["Statement"] for each in policies}
 
 
 @pytest.mark.parametrize("name", ["iam_role_config.yml", "prompt_caching.yml"])
@@ -158,22 +159,6 @@ def test_database_only_on_request(tmp_path: Path) -> None:
     environment = build_settings(dotenv, installed={}, new_key=lambda: "sk-x").environment
     url = "postgresql://gateway@gateway.c1.us-east-1.rds.amazonaws.com:5432/litellm?sslmode=verify-full&sslrootcert="
     assert str(find_url(environment, {})).startswith(f"('{url}")
-
-
-def rights(statements: Any) -> Iterator[tuple[str, str, str]]:
-    """Each action with its resources and condition: through a profile, or in which region."""
-    for statement in statements:
-        assert statement["Effect"] == "Allow"
-        by_way, region = (statement.get("Condition", {}).get(test, {}) for test in ("ArnLike", "StringEquals"))
-        assert statement.get("Condition", {}).keys() <= {"ArnLike", "StringEquals"}
-        for action in as_list(statement["Action"]):
-            for arn in as_list(statement["Resource"]):
-                place = "*" if by_way else arn.split(":")[3] if arn != "*" else arn
-                yield action, ":".join([place, *arn.split(":")[4:]]), "by way of a profile" if by_way else str(region)
-
-
-def as_list(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "ap-northeast-1"])
