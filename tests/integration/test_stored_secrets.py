@@ -11,14 +11,20 @@ import pytest
 
 from litellm_systemd.commands.client import client
 from litellm_systemd.commands.resolve import Request
-from litellm_systemd.commands.service_config import resolve_service
-from litellm_systemd.errors import InstallerError, Unavailable
+from litellm_systemd.commands.salt_key import with_salt_key
+from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
+from litellm_systemd.database.steps import database_environment
+from litellm_systemd.doctor.check_database import detect_database_salt
+from litellm_systemd.doctor.engine import run_checks
+from litellm_systemd.errors import DatabaseError, InputError, InstallerError, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.stored_secrets import find_key, with_stored_secrets
+from tests.database import PASSWORD, ROLE, SALT_KEY, Database
 from tests.fakes import ACCOUNT, Cloud, run_cloud
 from tests.fakes.http import utc_now
-from tests.integration.doctor_snapshot import BASE, causes, diagnose, pair
+from tests.integration.doctor_snapshot import BASE, causes, diagnose, make_snapshot, pair
 from tests.integration.runtime_service import KEY, Service, run_runtime
+from tests.integration.test_salt_key import store as store_values
 
 KEY_REFERENCE = "aws-secretsmanager:litellm/gateway#master_key"
 ARN = f"arn:aws:secretsmanager:eu-central-1:{ACCOUNT}:secret:litellm/gateway"
@@ -153,3 +159,45 @@ def test_doctor_reports_an_unreadable_secret(aws: Cloud, tmp_path: Path) -> None
     assert "environment-secrets" not in causes(diagnose(tmp_path, environment, config))
     aws.secrets.parameters.clear()
     assert "environment-secrets" in causes(diagnose(tmp_path, environment, config))
+
+
+def test_database_with_its_password_and_salt_key_in_aws(aws: Cloud, database: Database, tmp_path: Path) -> None:
+    """The password of the database and the salt key can be in AWS: install logs in and tries the key, migrations and
+    doctor log in, and a wrong password or key there is refused as one in `.env` is.
+    """
+    store_values(database, SALT_KEY)
+    aws.secrets.values |= {"password": PASSWORD, "salt": SALT_KEY, "other": "sk-another-salt-key-0123456789"}
+    given = variables(
+        aws,
+        DATABASE_HOST=f"127.0.0.1:{database.cluster.port}",
+        DATABASE_NAME=database.name,
+        DATABASE_USERNAME=ROLE,
+        DATABASE_PASSWORD="aws-secretsmanager:password",
+        LITELLM_SALT_KEY="aws-secretsmanager:salt",
+    )
+
+    def install(**changed: str) -> ServiceConfig:
+        text = "".join(f"{name}={value}\n" for name, value in {**given, **changed}.items())
+        (tmp_path / ".env").write_text(text, encoding="utf-8")
+        request = Request(Layout(root=tmp_path / "root"), config="demo.yml", cwd=tmp_path, prove_access=True)
+        return with_salt_key(resolve_service(request), asks=True)
+
+    found = install()
+    assert found.settings.environment["LITELLM_SALT_KEY"] == "aws-secretsmanager:salt"
+    environment = database_environment(found.settings.environment, {})
+    assert environment is not None
+    assert environment["DATABASE_URL"] == database.url
+    with pytest.raises(DatabaseError, match="password"):
+        install(DATABASE_PASSWORD="aws-secretsmanager:other")
+    with pytest.raises(InputError, match="LITELLM_SALT_KEY does not decrypt"):
+        install(LITELLM_SALT_KEY="aws-secretsmanager:other")
+    # What a preview does, which asks neither AWS nor the database.
+    with_salt_key(found, asks=False)
+
+    def diagnosed(salt: str) -> list[str]:
+        environment = {**BASE, **given, "LITELLM_SALT_KEY": f"aws-secretsmanager:{salt}"}
+        config = "general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}\n"
+        snapshot = make_snapshot(tmp_path / salt, environment, config)
+        return causes(run_checks(snapshot, (detect_database_salt,), check_timeout=60, total_timeout=60))
+
+    assert (diagnosed("salt"), diagnosed("other")) == ([], ["database-salt"])

@@ -150,16 +150,20 @@ def require_files(dotenv: Dotenv, environment: Mapping[str, str], gateway: Gatew
 
 
 def require_database(dotenv: Dotenv, settings: Settings, gateway: GatewayConfig) -> None:
-    """Check that the service can use its database, if it has one.
+    """Check that the service can use its database, if it has one. Its URL or its password may be kept in AWS.
 
-    A URL that is kept in AWS is not checked here, nor the database that an install sets up itself.
+    The database that an install sets up itself is not checked here.
 
     Raises:
-        InputError: a URL in the configuration is not valid, or a file that it names cannot be used.
+        InputError: a URL is not valid, or a file that it names cannot be used.
+        Unavailable: a secret in AWS cannot be read.
         DatabaseError: the database cannot be reached or used; the message has the cause.
     """
-    values = settings.environment
-    found = find_url(values, gateway.section("general_settings"))
+    general = gateway.section("general_settings")
+    if find_url(settings.environment, general) is None:
+        return
+    values = with_stored_secrets(settings.environment)
+    found = find_url(values, general)
     if found is None or is_reference(found[0]) or is_own_url(found[0]):
         return
     # A late import: psycopg is slow to load.

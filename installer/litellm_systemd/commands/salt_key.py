@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from litellm_systemd.commands.service_config import ServiceConfig
 from litellm_systemd.env.database import Database, find_url, parse_url
+from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.variables import MASTER_KEY, SALT_KEY
 from litellm_systemd.errors import DatabaseError, InputError, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
@@ -86,9 +87,12 @@ def require_salt_key(service: ServiceConfig) -> None:
 
 
 def find_database(values: Mapping[str, str], gateway: GatewayConfig) -> Database | None:
-    """The database of the service; None without one. Raises InputError for a URL that cannot be used."""
+    """The database of the service; None without one, or if its URL is a reference to a secret in AWS.
+
+    Raises InputError for a URL that cannot be used.
+    """
     found = find_url(values, gateway.section("general_settings"))
-    return None if found is None else parse_url(*found, values)
+    return None if found is None or is_reference(found[0]) else parse_url(*found, values)
 
 
 def _ask(database: Database, values: Mapping[str, str], *, is_new: bool) -> StoredValues | None:

@@ -81,11 +81,15 @@ def database_environment(variables: Mapping[str, str], general: Mapping[str, obj
         general: the section general_settings of its configuration.
 
     Raises:
-        InputError: the URL is a reference to a secret in AWS that does not exist.
+        InputError: the URL or the password is a reference to a secret in AWS that does not exist.
         Unavailable: AWS cannot be reached.
     """
-    found = find_url(variables, general)
-    return None if found is None else with_stored_secrets({**variables, DATABASE_URL.name: found[0]})
+    if find_url(variables, general) is None:
+        return None
+    values = with_stored_secrets(variables)
+    found = find_url(values, general)
+    # The configuration may have a reference too.
+    return None if found is None else with_stored_secrets({**values, DATABASE_URL.name: found[0]})
 
 
 def installed_settings(layout: Layout) -> tuple[dict[str, str], Mapping[str, object]]:

@@ -24,6 +24,7 @@ from litellm_systemd.env.database import DEFAULT_PORT, Database, find_url, parse
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.variables import (
     DATABASE_CONNECTION_LIMIT,
+    DATABASE_PASSWORD,
     DATABASE_URL,
     DIRECT_URL,
     IAM_TOKEN_DB_AUTH,
@@ -82,7 +83,9 @@ def _place(snapshot: Snapshot) -> _Place | None:
 
 
 def _find_place(snapshot: Snapshot) -> _Place | None:
-    found = find_url(snapshot.environment, snapshot.gateway.section("general_settings"))
+    values, name = snapshot.environment, DATABASE_PASSWORD.name
+    password = _resolve(snapshot, {name: values[name]}) if name in values else {}
+    found = find_url({**values, **password}, snapshot.gateway.section("general_settings"))
     if found is None:
         return None
     url, name = found
