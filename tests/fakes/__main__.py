@@ -5,8 +5,9 @@ those of the calls to models. POST /-/metadata sets fields of the metadata, time
 /-/rotate; /-/session `{"lifetime": 60}` creates a temporary key of the user; /-/key `{"access_key": ..., ...}`
 registers a key, or removes it if only the id is given; /-/clock `{"minutes": 10}` sets AWS's clock ahead; /-/models
 `{"without": [...]}` removes models from the region and restores all others; /-/denied `{"actions": [...]}`; /-/role
-`{"name": ..., "external_id": ...}`; /-/end `{"model": ..., "days": ...}`; /-/quota `{"name": ..., "value": 0}`;
-/-/script `{"model id": {"refusal": "quota"}, ...}` replaces all scripts.
+`{"name": ..., "external_id": ...}`; /-/hooks `{"waiting": ["GROUP:HOOK"]}`, which returns the completed ones; /-/end
+`{"model": ..., "days": ...}`; /-/quota `{"name": ..., "value": 0}`; /-/script `{"model id": {"refusal": "quota"},
+...}` replaces all scripts.
 """
 
 from __future__ import annotations

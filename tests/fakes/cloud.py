@@ -13,6 +13,8 @@ from datetime import datetime
 
 from tests.fakes import sts
 from tests.fakes.account import Account, Key
+from tests.fakes.autoscaling import VERSION as AUTO_SCALING
+from tests.fakes.autoscaling import AutoScaling
 from tests.fakes.catalogue import Catalogue
 from tests.fakes.control import CONTROLS
 from tests.fakes.http import Reply, Request, serving
@@ -48,6 +50,7 @@ class Cloud:
     runtime: Runtime
     quotas: Quotas
     secrets: Secrets
+    autoscaling: AutoScaling
     seen: list[Seen] = field(default_factory=list)
     api_url: str = ""
     metadata_url: str = ""
@@ -65,6 +68,7 @@ class Cloud:
             Runtime(account, catalogue),
             quotas,
             Secrets(account, region),
+            AutoScaling(account, region),
         )
 
     @property
@@ -78,6 +82,7 @@ class Cloud:
             "AWS_ENDPOINT_URL_SERVICE_QUOTAS": self.api_url,
             "AWS_ENDPOINT_URL_SECRETS_MANAGER": self.api_url,
             "AWS_ENDPOINT_URL_SSM": self.api_url,
+            "AWS_ENDPOINT_URL_AUTO_SCALING": self.api_url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.metadata_url,
             "AWS_EC2_METADATA_DISABLED": "false",
         }
@@ -93,7 +98,7 @@ class Cloud:
             key, arn = signer.access_key, signer.arn
         except Refused as error:
             refusal = error.refusal
-            forms = {"sts": refusal.as_xml, "bedrock": refusal.as_json}
+            forms = {"sts": refusal.as_xml, "autoscaling": refusal.as_xml, "bedrock": refusal.as_json}
             reply, code = forms.get(service, refusal.as_typed_json)(), refusal.code
             key = _named_key(request)
         self._note(Seen(service, f"{request.method} {request.target}", key, reply.status, code, arn))
@@ -107,6 +112,8 @@ class Cloud:
     def _serve(self, service: str, request: Request) -> tuple[Key, Reply]:
         if service == "sts":
             return sts.answer(request, self.account, (self.catalogue.region,))
+        if service == "autoscaling":
+            return self.autoscaling.answer(request)
         if service == "servicequotas":
             return self.quotas.answer(request)
         if service in TARGETS.values():
@@ -128,12 +135,12 @@ class Cloud:
 
 
 def _service_of(request: Request) -> str:
-    """The service of a request. The JSON services name their operation in a header."""
+    """The service of a request. The JSON services name their operation in a header, the others a version."""
     if request.path != "/":
         return "bedrock"
     target = request.headers.get("x-amz-target")
     if target is None:
-        return "sts"
+        return "autoscaling" if f"Version={AUTO_SCALING}".encode() in request.body else "sts"
     return next((service for prefix, service in TARGETS.items() if target.startswith(prefix)), "servicequotas")
 
 

@@ -96,6 +96,12 @@ def _secrets(cloud: Cloud, given: Given) -> Any:
     return {}
 
 
+def _hooks(cloud: Cloud, given: Given) -> Any:
+    """Set the hooks that wait; return the completions."""
+    cloud.autoscaling.waiting = set(given.get("waiting", cloud.autoscaling.waiting))
+    return cloud.autoscaling.completed
+
+
 def _script(cloud: Cloud, given: Given) -> Any:
     cloud.runtime.scripts = {model: Script(**script) for model, script in given.items()}
     return {}
@@ -117,4 +123,5 @@ CONTROLS: dict[str, Callable[[Cloud, Given], Any]] = {
     "quota": _quota,
     "script": _script,
     "secrets": _secrets,
+    "hooks": _hooks,
 }

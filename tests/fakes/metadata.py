@@ -34,6 +34,7 @@ class Metadata:
         version_1: whether a request without a token gets a response. Current instances require a token.
         version_2: whether tokens exist. EC2 always has them.
         enabled: whether the endpoint is enabled. If not: 403.
+        target_state: the lifecycle state that an instance of an Auto Scaling group is to get. None: 404.
         lifetime: of each set of credentials.
         reported_later: report an expiry that is later than the real one by this time, since botocore renews
             credentials 15 minutes before they expire. The reported time then has microseconds, so that botocore does
@@ -48,6 +49,7 @@ class Metadata:
     version_1: bool = False
     version_2: bool = True
     enabled: bool = True
+    target_state: str | None = None
     lifetime: timedelta = timedelta(hours=6)
     reported_later: timedelta | None = None
     rotate_every: timedelta | None = None
@@ -105,6 +107,8 @@ class Metadata:
                 {"accountId": ACCOUNT, "instanceId": INSTANCE, "region": self.region, "version": "2017-09-30"}
             ),
         }
+        if self.target_state is not None:
+            texts["meta-data/autoscaling/target-lifecycle-state"] = self.target_state
         if role is not None:
             texts["meta-data/iam/security-credentials"] = role
             texts["meta-data/iam/info"] = json.dumps(

@@ -286,6 +286,7 @@ def _build(session: Any, environ: Mapping[str, str], region: str, service: str) 
 
 
 _ENDPOINTS = {
+    "autoscaling": ("AWS_ENDPOINT_URL_AUTO_SCALING", "AWS_ENDPOINT_URL"),
     "bedrock": ("AWS_ENDPOINT_URL_BEDROCK", "AWS_ENDPOINT_URL"),
     "bedrock-runtime": ("AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"),
     "rds": (),

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from litellm_systemd.env.credentials_expiry import parse_moment, render_moment
-from litellm_systemd.errors import InputError, MissingError, PermissionDenied
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.user_files import read_trusted
 
 
@@ -202,9 +202,7 @@ def observe_instance(environ: Mapping[str, str]) -> Instance:
     if environ.get(DISABLED_VARIABLE, "").lower() == "true":
         message = f"{DISABLED_VARIABLE}=true disables the instance metadata"
         return Instance(trouble=MetadataFailure(disabled, message, "Remove it, or use an access key."))
-    is_ipv6 = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() == "ipv6"
-    base = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or (_BASE_IPV6 if is_ipv6 else _BASE)
-    metadata = _Metadata(base.rstrip("/"))
+    metadata = _Metadata(_find_base(environ))
     try:
         metadata.sign_in()
         metadata.find_region()
@@ -212,6 +210,28 @@ def observe_instance(environ: Mapping[str, str]) -> Instance:
         return Instance(metadata.region, metadata.role, credentials=credentials)
     except _Stop as stop:
         return Instance(metadata.region, metadata.role, stop.trouble)
+
+
+def read_metadata(environ: Mapping[str, str], *paths: str) -> tuple[str, ...]:
+    """Values of the instance metadata, version 2, by their paths below meta-data/; empty where there is none.
+
+    Raises:
+        Unavailable: no instance metadata answers.
+    """
+    metadata = _Metadata(
+        _find_base({**{name: os.environ[name] for name in _VARIABLES if name in os.environ}, **environ})
+    )
+    try:
+        metadata.sign_in()
+        return tuple(metadata.read(path) for path in paths)
+    except _Stop as stop:
+        raise Unavailable(stop.trouble.message, stop.trouble.hint) from None
+
+
+def _find_base(environ: Mapping[str, str]) -> str:
+    is_ipv6 = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() == "ipv6"
+    base = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or (_BASE_IPV6 if is_ipv6 else _BASE)
+    return base.rstrip("/")
 
 
 class _Metadata:
@@ -242,10 +262,13 @@ class _Metadata:
             return _not_ec2(f"{self._base} answers, but not as EC2 instance metadata")
         return _VERSION_1
 
+    def read(self, path: str) -> str:
+        """Return a value; empty if there is none."""
+        answer = self._get(f"{_DATA}{path}")
+        return str(answer.text).strip() if answer.status_code == 200 else ""
+
     def find_region(self) -> None:
-        answer = self._get(f"{_DATA}placement/region")
-        if answer.status_code == 200:
-            self.region = answer.text.strip() or None
+        self.region = self.read("placement/region") or None
 
     def find_role(self) -> str:
         answer = self._get(_ROLES)

@@ -101,6 +101,20 @@ _add_unit_verb("enable", "Start the service at boot.", takes_config=False)
 _add_unit_verb("disable", "Do not start the service at boot.", takes_config=False)
 
 
+@cli.command("lifecycle-hook")
+@click.argument("hook", metavar="GROUP:HOOK")
+@reports
+def lifecycle_hook(hook: str) -> Report:
+    """Drain when an Auto Scaling group ends this instance.
+
+    Waits until the group terminates the instance, stops the service as systemctl does, and completes the lifecycle
+    hook. The unit litellm-lifecycle@.service runs it: docs/fleet.md.
+    """
+    from litellm_systemd.commands.lifecycle_hook import drain_for_hook
+
+    return drain_for_hook(layout_of(), hook, say)
+
+
 @cli.command("rotate-key")
 @click.option("--overlap", default="1h", metavar="TIME", help="Accept the old key for this long: 10m, 1h, 7d; or 0.")
 @click.option("--key-file", metavar="FILE", help="Take the new key from a file, or - for standard input.")
