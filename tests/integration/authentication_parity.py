@@ -152,6 +152,7 @@ def _run(job: Job, folder: Path) -> list[Decision]:
     from litellm_systemd.runtime.http.authentication import AuthenticationGate
     from litellm_systemd.runtime.http.pages import Pages
     from litellm_systemd.runtime.http.refuse import RefusalCounter
+    from litellm_systemd.runtime.leaving import LeavingFlag
     from litellm_systemd.runtime.worker import litellm_adapter
     from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
     from litellm_systemd.runtime.worker.litellm_routes import LiteLLMRoutes
@@ -161,7 +162,7 @@ def _run(job: Job, folder: Path) -> list[Decision]:
     litellm_adapter.set_up(folder / "config.yaml", {}, 1)
     logging.disable(logging.CRITICAL)
     litellm = litellm_adapter.application()
-    routes = LiteLLMRoutes(litellm, None, catalogues=False)
+    routes = LiteLLMRoutes(litellm, None, LeavingFlag(), catalogues=False)
     authentication = MasterKeyAuthentication(litellm, routes.is_public)
     gate = AuthenticationGate(_pass, authentication.find_refusal, RefusalCounter(), authentication.wrap)
     gateway = Pages(gate, routes.find_page, authentication.wrap)

@@ -17,6 +17,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 KEY = "sk-test-0123456789abcdef"
 #: Seconds. With nine processes for each processor, an import of LiteLLM took over a minute.
 DEADLINE = 180.0
@@ -90,6 +92,9 @@ def run_runtime(*arguments: str, **variables: str) -> subprocess.CompletedProces
 class Service:
     """A service with the configuration `text` and `variables` in its environment. Use it in a `with` statement."""
 
+    #: Whether no systemd passes the listener, as in a container.
+    owns_port = False
+
     def __init__(self, folder: Path, text: str = CONFIG % "hello", **variables: str) -> None:
         self.folder = folder
         self.config = folder / "config.yaml"
@@ -107,8 +112,8 @@ class Service:
         self._read_to = ""
         # The queue of the socket holds ten datagrams, then senders block. So a thread reads them, as systemd does.
         self._reader = threading.Thread(target=self._read_notices, daemon=True)
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port: int = self.listener.getsockname()[1]
+        self.listener = None if self.owns_port else socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port: int = self.listener.getsockname()[1] if self.listener else free_port()
         #: That of litellm-metrics.socket; only with METRICS, whose address does not matter then.
         self.metrics_listener = socket.create_server(("127.0.0.1", 0)) if "METRICS" in variables else None
         self.control = run / "control.sock"
@@ -116,16 +121,16 @@ class Service:
             NOTIFY_SOCKET=str(folder / "notify"),
             WATCHDOG_USEC=str(int(float(variables.get("WATCHDOG_TIMEOUT", "30")) * 1e6)),
             RUNTIME_DIRECTORY=str(run),
-            **{"NUM_WORKERS": "2", **variables},
+            **{"NUM_WORKERS": "2", "PORT": str(self.port), **variables},
         )
 
     def __enter__(self) -> Service:
         self._reader.start()
-        listeners = [each.fileno() for each in (self.listener, self.metrics_listener) if each is not None]
-        metrics = str(self.metrics_listener.fileno() if self.metrics_listener else -1)
-        argv = (sys.executable, "-c", _SHIM, str(listeners[0]), metrics, "--config", str(self.config))
+        passed = [-1 if each is None else each.fileno() for each in (self.listener, self.metrics_listener)]
+        argv = (sys.executable, "-c", _SHIM, *map(str, passed), "--config", str(self.config))
+        descriptors = [each for each in passed if each >= 0]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(argv, env=self.environment, stderr=log, stdout=log, pass_fds=listeners)
+            self.process = subprocess.Popen(argv, env=self.environment, stderr=log, stdout=log, pass_fds=descriptors)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -138,9 +143,8 @@ class Service:
         self._await_reader()
         self._closed.set()
         self._reader.join()
-        self.listener.close()
-        if self.metrics_listener is not None:
-            self.metrics_listener.close()
+        for listener in filter(None, (self.listener, self.metrics_listener)):
+            listener.close()
         self._notify.close()
 
     # Notifications to systemd.

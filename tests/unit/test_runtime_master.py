@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from time import localtime, strftime
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ class Clock:
         return self.now
 
     time = monotonic
+    strftime, localtime = staticmethod(strftime), staticmethod(localtime)
 
 
 class Notifier:
@@ -126,7 +128,7 @@ class FakeWorkerPool:
 class World:
     """A main process with fake workers, clock and notifications."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, delay: float = 0.0, owns_port: bool = False) -> None:
         self.clock = Clock()
         self.notifier = Notifier()
         self.valid = True
@@ -134,17 +136,19 @@ class World:
         monkeypatch.setattr(module, "WorkerPool", lambda *arguments: FakeWorkerPool(self.clock, *arguments))
         for each in (module, status):
             monkeypatch.setattr(each, "time", self.clock)
-        monkeypatch.setattr("litellm_systemd.runtime.master.control.time", self.clock)
+        for name in ("control", "leave"):
+            monkeypatch.setattr(f"litellm_systemd.runtime.master.{name}.time", self.clock)
         self.lines: list[str] = []
         monkeypatch.setattr(Journal, "line", lambda _, priority, text: self.lines.append(f"<{priority}>{text}"))
         self.master = Master(
-            Options(config=PATH, workers=WORKERS, max_requests=MAX_REQUESTS),
+            Options(config=PATH, workers=WORKERS, max_requests=MAX_REQUESTS, deregistration_delay=delay),
             self.load(),
             (),
             self.load,
             self.notifier,  # type: ignore[arg-type]
             Journal(),
             self.clock.now,
+            owns_port=owns_port,
         )
         self.pool: FakeWorkerPool = self.master._pool  # type: ignore[assignment]
         self.master._start(self.load())
@@ -213,6 +217,74 @@ def test_stop_closes_the_listeners(world: World) -> None:
         world.master._on_stop()
         assert listener.fileno() == -1
     assert status.build_status(world.master)["listen"] == []
+
+
+DELAY = 30.0
+
+
+def ask_to_drain(world: World) -> Client:
+    """What ExecStop= sends."""
+    client = Client()
+    world.master._on_command("drain", client)  # type: ignore[arg-type]
+    return client
+
+
+@pytest.mark.parametrize("owns_port", [True, False])
+def test_leave(monkeypatch: pytest.MonkeyPatch, owns_port: bool) -> None:
+    """Before a drain an instance leaves for DEREGISTRATION_DELAY, a pause of the service not counted, and serves on.
+
+    With systemd's socket only SIGTERM after the answer of `drain` begins the drain, else the end of the delay does.
+    """
+    world = World(monkeypatch, delay=DELAY, owns_port=owns_port)
+    world.settle()
+    client = Client() if owns_port else ask_to_drain(world)
+    if owns_port:
+        world.master._on_terminate()
+    assert world.master.leave.flag
+    assert status.build_status(world.master)["state"] == "leaving"
+    assert status.build_status(world.master)["leaving_until"] == world.clock.now + DELAY
+    world.tick(100)
+    assert "extend" in world.notifier.sent
+    for _ in range(29):
+        for worker in world.pool.workers:
+            world.advance(worker)
+        world.tick(1)
+    assert ([worker.accepting for worker in world.pool.workers], client.answers) == ([True, True], [])
+    world.tick(1)
+    assert world.master.stopping is owns_port
+    if not owns_port:
+        assert client.answers == [{"ok": True, "left": True}]
+        assert ask_to_drain(world).answers == client.answers
+        assert world.master.current is not None
+        world.master._on_terminate()
+    world.settle()
+    assert world.exited
+    assert [line for line in world.lines if "again" in line] == []
+
+
+def test_leave_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM during the delay drains at once, and the SIGTERM of systemd that follows it does not force-close."""
+    world = World(monkeypatch, delay=DELAY)
+    world.settle()
+    client = ask_to_drain(world)
+    world.master._on_terminate()
+    assert (world.master.stopping, client.answers) == (True, [{"ok": True, "left": True}])
+    world.master._on_terminate()
+    assert not any("again" in line for line in world.lines)
+    world.master._on_terminate()
+    assert any("force-closing" in line for line in world.lines)
+
+
+@pytest.mark.parametrize(("delay", "is_ready"), [(0.0, True), (DELAY, False)])
+def test_nothing_to_leave(monkeypatch: pytest.MonkeyPatch, delay: float, is_ready: bool) -> None:
+    """Without a load balancer, and before the first READY=1, `drain` is answered at once, and SIGTERM drains."""
+    world = World(monkeypatch, delay=delay, owns_port=True)
+    if is_ready:
+        world.settle()
+    assert ask_to_drain(world).answers == [{"ok": True, "left": False}]
+    world.master._on_terminate()
+    assert world.master.stopping
+    assert ask_to_drain(world).answers == [{"ok": True, "left": False}]
 
 
 def test_rejected_configuration_at_start(world: World) -> None:
@@ -563,7 +635,7 @@ class MasterStateMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.world = World(self.patch)
+        self.world = World(self.patch, delay=DELAY)
         self.was_ready = False
 
     def teardown(self) -> None:
@@ -611,6 +683,11 @@ class MasterStateMachine(RuleBasedStateMachine):
         self.world.clients.append(client)
         self.world.master._on_command("reload", client)  # type: ignore[arg-type]
 
+    @rule(sure=st.integers(0, 5))
+    def systemd_requests_drain(self, sure: int) -> None:
+        if sure == 0:
+            self.world.clients.append(ask_to_drain(self.world))
+
     @rule()
     def signal_requests_reload(self) -> None:
         self.world.master.reloads.request()
@@ -619,7 +696,7 @@ class MasterStateMachine(RuleBasedStateMachine):
     @rule(sure=st.integers(0, 5))
     def service_is_stopped(self, sure: int) -> None:
         if sure == 0:
-            self.world.master._on_stop()
+            self.world.master._on_terminate()
 
     @invariant()
     def every_slot_is_filled(self) -> None:
@@ -666,7 +743,7 @@ class MasterStateMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_client_gets_one_answer(self) -> None:
-        """A client that requested a reload gets one result, at the latest when the service stops."""
+        """A client that requested a reload or a drain gets one result, at the latest when the service stops."""
         for client in self.world.clients:
             assert len(client.answers) <= 1
             assert client.answers or not self.world.master.stopping

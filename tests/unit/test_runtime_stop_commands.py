@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from litellm_systemd.runtime.systemd.port import closes_port, find_job, stopped_main, stopping_main
+from litellm_systemd.runtime.stop import closes_port, find_job, stopped_main, stopping_main
 
 
 @pytest.mark.parametrize(
@@ -43,19 +46,110 @@ def test_find_job(jobs: str, job: str) -> None:
     assert find_job(jobs) == job
 
 
-@pytest.mark.parametrize(("job", "calls"), [("stop", 4), ("restart", 2)])
-def test_socket_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, calls: int) -> None:
+class Systemctl:
+    """A systemctl and a systemd-run that log their arguments. `jobs` are the types of the service's job, in turn."""
+
+    def __init__(self, folder: Path, *jobs: str, socket_job: str = "", standby: str = "inactive") -> None:
+        self._log = folder / "log"
+        self._log.touch()
+        for number, job in enumerate(jobs):
+            (folder / f"job{number}").write_text(
+                f"5 litellm.service {job} running\n6 litellm.socket {socket_job} waiting\n"
+            )
+        (folder / "systemd-run").write_text(f'#!/bin/sh\necho systemd-run "$@" >>{self._log}\n')
+        (folder / "systemctl").write_text(f"""#!/bin/sh
+case "$1 $4" in
+list-jobs*) number=$(cat {folder}/count 2>/dev/null || echo 0)
+    cat {folder}/job$number; [ -e {folder}/job$((number + 1)) ] && echo $((number + 1)) >{folder}/count; exit 0;;
+"show litellm-standby.service") echo {standby};;
+"show "*) echo active;;
+*) echo "$@" >>{self._log};;
+esac
+""")
+        for name in ("systemctl", "systemd-run"):
+            (folder / name).chmod(0o755)
+
+    def calls(self) -> list[str]:
+        """What was to change."""
+        return self._log.read_text().splitlines()
+
+
+SOCKETS = "litellm.socket litellm-metrics.socke[t]"
+
+
+@pytest.mark.parametrize("job", ["stop", "restart"])
+def test_socket_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str) -> None:
     """A stop of the service stops its sockets, without waiting for them, and a restart does not."""
-    log = tmp_path / "log"
-    fake = tmp_path / "systemctl"
-    fake.write_text(f'#!/bin/sh\necho "$@" >>{log}\n[ $1 = list-jobs ] && echo "5 litellm.service {job} running"\n')
-    fake.chmod(0o755)
+    systemctl = Systemctl(tmp_path, job)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert stopping_main() == 0
+    assert stopping_main({}) == 0
     assert stopped_main({"EXIT_STATUS": "0"}) == 0
-    lines = log.read_text().splitlines()
-    assert len(lines) == calls
-    if job == "stop":
-        sockets = "litellm.socket litellm-metrics.socke[t]"
-        assert lines[1] == f"stop --no-block {sockets}"
-        assert lines[3] == f"stop --no-block --job-mode=ignore-dependencies {sockets}"
+    expected = [f"stop --no-block {SOCKETS}", f"stop --no-block --job-mode=ignore-dependencies {SOCKETS}"]
+    assert systemctl.calls() == (expected if job == "stop" else [])
+
+
+class Service:
+    """A main process that answers at its control socket, and counts who asks."""
+
+    def __init__(self, folder: Path, left: bool) -> None:
+        self.asked: list[bytes] = []
+        self._answer = json.dumps({"ok": True, "left": left}).encode() + b"\n"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / "control.sock"))
+        self._listener.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection:
+                self.asked.append(connection.recv(4096))
+                connection.sendall(self._answer)
+
+
+WAIT, CLOSE = "systemd-run", "stop --job-mode=ignore-dependencies litellm.socket"
+OPEN = "start --no-block litellm.socket litellm-metrics.socket"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "calls"),
+    [
+        (("stop",), [f"stop --no-block {SOCKETS}", WAIT, CLOSE]),
+        (("restart",), [WAIT, CLOSE, OPEN]),
+        # By `systemctl start` during the delay, and by `systemctl stop` during that of a restart.
+        (("stop", "start"), [f"stop --no-block {SOCKETS}", WAIT, CLOSE, OPEN]),
+        (("restart", "stop"), [WAIT, CLOSE]),
+    ],
+)
+def test_port_closes_after_leaving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: tuple[str, ...], calls: list[str]
+) -> None:
+    """When the instance has left its load balancer, the port closes before the drain. A restart opens it again."""
+    systemctl, service = Systemctl(tmp_path, *jobs), Service(tmp_path, left=True)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert stopping_main({"BEHIND_LOAD_BALANCER": "true", "RUNTIME_DIRECTORY": str(tmp_path)}) == 0
+    assert [call if call.startswith("st") else call.split()[0] for call in systemctl.calls()] == calls
+    assert service.asked == [b'{"command": "drain"}\n']
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "left"),
+    [
+        ({}, {}, True),
+        ({"BEHIND_LOAD_BALANCER": "false", "DEREGISTRATION_DELAY": "30"}, {}, True),
+        ({"BEHIND_LOAD_BALANCER": "true"}, {"standby": "active"}, True),
+        ({"BEHIND_LOAD_BALANCER": "true"}, {"socket_job": "restart"}, True),
+        ({"BEHIND_LOAD_BALANCER": "true"}, {}, False),
+        ({"BEHIND_LOAD_BALANCER": "true", "RUNTIME_DIRECTORY": "/nowhere"}, {}, True),
+        ({"DEREGISTRATION_DELAY": "soon"}, {}, True),
+    ],
+)
+def test_port_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], options: dict[str, str], left: bool
+) -> None:
+    """Without a load balancer, next to a standby, of the socket, or after a crash, a restart closes no port."""
+    systemctl = Systemctl(tmp_path, "restart", **options)
+    Service(tmp_path, left)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert stopping_main({"RUNTIME_DIRECTORY": str(tmp_path), **variables}) == 0
+    assert systemctl.calls() == []

@@ -141,6 +141,7 @@ def test_both_sides(name: str, value: str, is_accepted: bool) -> None:
     [
         ({}, {"TimeoutStartSec=195", "TimeoutStopSec=630", "WatchdogSec=30"}),
         ({"DRAIN_TIMEOUT": "0"}, {"TimeoutStopSec=30"}),
+        ({"DRAIN_TIMEOUT": "60", "DEREGISTRATION_DELAY": "45"}, {"TimeoutStopSec=135"}),
         (
             {"DRAIN_TIMEOUT": "0.5", "START_TIMEOUT": "2.5", "WATCHDOG_TIMEOUT": "2.25"},
             {"TimeoutStartSec=18", "TimeoutStopSec=31", "WatchdogSec=3"},

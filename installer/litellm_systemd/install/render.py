@@ -97,7 +97,7 @@ def render_service(
         prefix=layout.prefix,
         python=f"{layout.current}/bin/python",
         start_timeout=start_limit,
-        stop_timeout=ceil(settings.drain_timeout) + STOP_MARGIN,
+        stop_timeout=ceil(settings.deregistration_delay) + ceil(settings.drain_timeout) + STOP_MARGIN,
         after_database=f" {contract.POSTGRES}" if is_local else "",
         wanted_database=f" {contract.POSTGRES}" if is_own_url(database) else "",
         watchdog_timeout=ceil(settings.watchdog_timeout),

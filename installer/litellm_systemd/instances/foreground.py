@@ -19,7 +19,7 @@ from pathlib import Path
 
 from litellm_systemd.command import Child, minimal_environment, run
 from litellm_systemd.env.environment_file import parse_environment_file
-from litellm_systemd.env.variables import METRICS
+from litellm_systemd.env.variables import BEHIND_LOAD_BALANCER, DEREGISTRATION_DELAY, METRICS
 from litellm_systemd.errors import MissingError, Unavailable
 from litellm_systemd.host.layout import Layout
 
@@ -212,8 +212,10 @@ def _environment(unit: Mapping[str, str], specifiers: Mapping[str, str]) -> dict
 
 def _environment_file(layout: Layout, unit: Mapping[str, str]) -> dict[str, str]:
     found = parse_environment_file(layout.real(unit["EnvironmentFile"]).read_bytes().decode())
-    # Only systemd passes the listener of the metrics, and the address may be in use by the installed service.
-    return {name: value for name, value in found.items() if name != METRICS.name}
+    # Only systemd passes the listener of the metrics, and the address may be in use by the installed service. No load
+    # balancer knows this instance.
+    left_out = (METRICS.name, BEHIND_LOAD_BALANCER.name, DEREGISTRATION_DELAY.name)
+    return {name: value for name, value in found.items() if name not in left_out}
 
 
 def _expand(text: str, specifiers: Mapping[str, str]) -> str:

@@ -32,13 +32,17 @@ def main(argv: Sequence[str]) -> int:
 
         return status_main(os.environ)
     if command == "stopped":
-        from litellm_systemd.runtime.systemd.port import stopped_main
+        from litellm_systemd.runtime.stop import stopped_main
 
         return stopped_main(os.environ)
     if command == "stopping":
-        from litellm_systemd.runtime.systemd.port import stopping_main
+        from litellm_systemd.runtime.stop import stopping_main
 
-        return stopping_main()
+        return stopping_main(os.environ)
+    if command == "drained":
+        from litellm_systemd.runtime.stop import drained_main
+
+        return drained_main()
     if command == "check":
         from litellm_systemd.runtime.serve import check_main
 
@@ -80,8 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     reach = commands.add_parser("reach", help="for doctor: test the connection to each URL")
     reach.add_argument("urls", metavar="URL", nargs="*")
     commands.add_parser("secrets", help="for litellmctl: print the secrets that variables refer to in AWS")
-    commands.add_parser("stopping", help="for ExecStop=: keep clients from undoing the stop")
+    commands.add_parser("stopping", help="for ExecStop=: leave the load balancer, and close the port for the drain")
     commands.add_parser("stopped", help="for ExecStopPost=: close the port if the service stays stopped")
+    commands.add_parser("drained", help="for the unit of a drain: wait until the service has stopped")
     return parser
 
 

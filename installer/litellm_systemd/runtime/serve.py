@@ -102,6 +102,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         started_at,
         _start_document(listeners, metrics, journal),
         metrics,
+        owns_port=not inherited.port and options.trial_socket is None,
     )
     return master.run()
 

@@ -12,12 +12,15 @@ _HEALTH_CHECK = ("", None)
 #: The key in the `state` of an ASGI scope for whether the client gets no response of the application any more: the
 #: connection has closed, or the server itself has sent an error.
 IS_GONE = "litellm_systemd.is_gone"
+#: The same for whether the response is a planned 503 of a health check, which is no error to alert about.
+IS_PLANNED = "litellm_systemd.is_planned"
 
 
 class ResponseCounter:
     """Passes requests to `application` and counts the response of each, before the client gets its first byte.
 
-    So a client that has a response finds it counted. A request that ends without a response is not counted.
+    So a client that has a response finds it counted. Not counted are a request that ends without a response, and the
+    health checks of an instance that is leaving.
     """
 
     def __init__(self, application: Application, metrics: Metrics) -> None:
@@ -46,7 +49,7 @@ class ResponseCounter:
             raise
 
     def _count_unless_gone(self, scope: Any, status: int) -> None:
-        if IS_GONE not in scope.get("state", ()):
+        if not {IS_GONE, IS_PLANNED} & scope.get("state", {}).keys():
             self._count(status)
 
 

@@ -33,6 +33,7 @@ from litellm_systemd.runtime.master.database_log import DatabaseLog
 from litellm_systemd.runtime.master.event_loop import EventLoop
 from litellm_systemd.runtime.master.failure_log import FailureLog
 from litellm_systemd.runtime.master.gauges import build_constants, build_gauges, list_processes
+from litellm_systemd.runtime.master.leave import Leave
 from litellm_systemd.runtime.master.metrics import Metrics
 from litellm_systemd.runtime.master.pauses import PauseDetector
 from litellm_systemd.runtime.master.refusals import RefusalLog
@@ -56,7 +57,11 @@ _STOPPING = "the service is stopping"
 
 
 class Master:
-    """Runs until a signal stops it or no worker can start."""
+    """Runs until a signal stops it or no worker can start.
+
+    `owns_port`: no other process, such as systemd, holds the listeners. Then SIGTERM also announces the drain to a
+    load balancer. With systemd ExecStop= does, which knows whether a standby takes over.
+    """
 
     def __init__(
         self,
@@ -69,6 +74,8 @@ class Master:
         started_at: float,
         document: ApiDocument | None = None,
         metrics: Metrics | None = None,
+        *,
+        owns_port: bool = False,
     ) -> None:
         self.options = options
         self.started_at = started_at
@@ -80,6 +87,7 @@ class Master:
         self.restarts = 0
         self.stopping = False
         self.reloads = Reloads()
+        self.leave = Leave(options.deregistration_delay)
         self.serving_since = 0.0
         self._load = load
         self._notifier = notifier
@@ -91,7 +99,9 @@ class Master:
         self._document = document
         self._constants = () if metrics is None else tuple(build_constants(os.environ, started_at))
         counters = metrics.counters if metrics is not None else None
-        job = Job(0, options, configuration, listeners, None, document=document, counters=counters)
+        job = Job(
+            0, options, configuration, listeners, None, document=document, counters=counters, leaving=self.leave.flag
+        )
         self._pool = WorkerPool(
             self._events, journal, job, self._close_in_child, self._on_message, self._on_exit, self._on_other_exit
         )
@@ -107,12 +117,15 @@ class Master:
         self._watchdog = Watchdog(notifier)
         self._exit_code = ExitCode.OK
         self._fatal_error = ""
+        self._owns_port = owns_port
+        #: Whether the end of ExecStop=, which waits for the leave, sends SIGTERM after one that has ended the leave.
+        self._sigterm_follows = False
 
     def run(self) -> int:
         """Serve until the last worker has exited. Returns the exit code."""
         self._events.on_signal(signal.SIGCHLD, self._pool.reap)
         self._events.on_signal(signal.SIGHUP, self.reloads.request)
-        self._events.on_signal(signal.SIGTERM, self._on_stop)
+        self._events.on_signal(signal.SIGTERM, self._on_terminate)
         self._events.on_signal(signal.SIGINT, self._on_stop)
         if (directory := self.options.runtime_directory) is not None:
             self._control = ControlSocket(directory / CONTROL_SOCKET, self._events, self._on_command)
@@ -221,6 +234,8 @@ class Master:
     def _on_command(self, command: str, client: ControlClient, pair: TlsPair | None = None) -> None:
         if command == "status":
             client.answer(status.build_status(self))
+        elif command == "drain":
+            self._on_leave(client)
         elif command != "reload":
             client.answer({"ok": False, "error": f"unknown command: {command}"})
         elif self.stopping:
@@ -273,6 +288,40 @@ class Master:
 
     # Stop.
 
+    def _on_leave(self, client: ControlClient) -> None:
+        """ExecStop= asks to leave the load balancer, and stops this process when it has its answer."""
+        if not self.leave.is_planned and self._can_leave():
+            self._begin_leave()
+        self.leave.wait(client)
+        self._end_leave(time.monotonic())
+
+    def _can_leave(self) -> bool:
+        """Whether a load balancer may send requests."""
+        return self.leave.delay > 0 and self.current is not None and not self.stopping
+
+    def _begin_leave(self) -> None:
+        self.leave.begin()
+        delay = f"{self.leave.delay:g} s"
+        self._journal.notice(f"leaving: /health/readiness answers 503 for {delay}, then the port closes")
+        self._notifier.status(status.render_status(self))
+
+    def _end_leave(self, now: float) -> None:
+        """Begin the drain, or let ExecStop= do so, if the load balancer has had its time."""
+        if self.stopping or now >= self.leave.over_at:
+            self.leave.end()
+            if self._owns_port and self.leave.is_planned and not self.stopping:
+                self._on_stop()
+
+    def _on_terminate(self) -> None:
+        """SIGTERM: leave, then drain. Another one ends the leave, and one more the drain."""
+        if self._sigterm_follows:
+            self._sigterm_follows = False
+        elif self._owns_port and not self.leave.is_planned and self._can_leave():
+            self._begin_leave()
+        else:
+            self._sigterm_follows = self.leave.is_awaited
+            self._on_stop()
+
     def _on_stop(self) -> None:
         if self.stopping:
             self._journal.notice("stop requested again: force-closing in-flight requests")
@@ -295,6 +344,7 @@ class Master:
             self._drain(generation)
         self.candidate = self.current = None
         self.reloads.cancel(_STOPPING)
+        self.leave.end()
 
     # Messages and exits of workers.
 
@@ -413,12 +463,14 @@ class Master:
         if self.candidate is not None and now > self._start_deadline:
             late = f"not ready after START_TIMEOUT={self.options.start_timeout:g} s{self.candidate.obstacle}"
             self._reject(self.candidate, late, ExitCode.TEMPORARY)
+        if self.leave.is_planned:
+            self._end_leave(now)
         self._notifier.status(self._fatal_error or status.render_status(self))
         # During a start or stop no worker may be responsive. TimeoutStartSec= and TimeoutStopSec= limit those.
         if self.current is None or self.current.is_responsive(now, self.options.hang_limit):
             self._watchdog.ping(now)
         # systemd's timeout of the start has gone on during a pause.
-        if self.stopping or (self.current is None and self._was_paused):
+        if self.stopping or self.leave.is_planned or (self.current is None and self._was_paused):
             self._watchdog.extend(now)
 
     def _build_metrics(self, now: float) -> State:
@@ -430,6 +482,7 @@ class Master:
         if pause.missed:
             self._was_paused = True
             self._start_deadline += pause.missed
+            self.leave.excuse(pause.missed)
             for worker in self.workers:
                 worker.excuse(pause.missed, now)
         if pause.text:

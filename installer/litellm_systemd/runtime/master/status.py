@@ -38,6 +38,17 @@ class DatabaseStatus(Protocol):
     since: float
 
 
+class LeaveStatus(Protocol):
+    """What is known of a planned drain."""
+
+    delay: float
+    until: float
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the instance leaves its load balancer."""
+
+
 class MetricsStatus(Protocol):
     """What is known of the metrics."""
 
@@ -59,6 +70,10 @@ class MasterState(Protocol):
     restarts: int
     stopping: bool
     serving_since: float
+
+    @property
+    def leave(self) -> LeaveStatus:
+        """Whether a drain is planned."""
 
     @property
     def metrics(self) -> MetricsStatus | None:
@@ -93,6 +108,10 @@ def render_status(master: MasterState) -> str:
     if master.current is None:
         obstacle = master.candidate.obstacle if master.candidate else ""
         return f"starting {render_count(master.options.workers, 'worker')}{obstacle}"
+    if master.leave.is_planned:
+        until = time.strftime("%H:%M:%S", time.localtime(master.leave.until))
+        requests = render_count(_count_inflight(master.workers), "request")
+        return f"leaving: /health/readiness answers 503, the port closes at {until}; {requests} in flight"
     parts = [_render_serving(master, master.current)]
     if master.options.mock_testing and master.options.trial_socket is None:
         parts.append(f"{ALLOW_MOCK_TESTING.name} is on: every client can make models fail")
@@ -123,8 +142,9 @@ def build_status(master: MasterState) -> dict[str, Any]:
 
     `since`, `at` and `not_after` are Unix times. The other times are in seconds: `age` since the start of a process,
     `answered` since the last health check that a worker passed. `retired_keys` has the Unix time until which each old
-    master key is accepted. `memory_limit` is that of a worker in MiB. Names of
-    keys and states are published and do not change.
+    master key is accepted, `leaving_until` the one until which the instance leaves its load balancer, which takes
+    `deregistration_delay` seconds. `memory_limit` is that of a worker in MiB. Names of keys and states are published
+    and do not change.
     """
     generation = master.current or master.candidate
     configuration = generation.configuration if generation else None
@@ -146,6 +166,9 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "models": configuration.models if configuration else None,
         "tls": _build_tls(configuration.tls) if configuration and configuration.tls else None,
         "workers": [_build_worker(worker, each, now) for each in master.generations for worker in each.workers],
+        "inflight": _count_inflight(master.workers),
+        "deregistration_delay": master.leave.delay,
+        "leaving_until": round(master.leave.until, 3) or None,
         "restarts": master.restarts,
         "last_reload": _build_reload(master.reloads.last),
         "guesses": master.refusals.build_guesses(now),
@@ -173,6 +196,8 @@ def _state(master: MasterState) -> str:
         return "stopping"
     if master.current is None:
         return "starting"
+    if master.leave.is_planned:
+        return "leaving"
     return "serving" if master.candidate is None else "reloading"
 
 

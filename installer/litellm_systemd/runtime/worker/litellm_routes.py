@@ -16,6 +16,8 @@ from typing import Any
 from litellm_systemd.runtime.http.errors import ApiError, render_error
 from litellm_systemd.runtime.http.pages import Page
 from litellm_systemd.runtime.http.refuse import has_body
+from litellm_systemd.runtime.http.response_count import IS_PLANNED, is_of_client
+from litellm_systemd.runtime.leaving import LeavingFlag
 from litellm_systemd.runtime.worker.api_document import ApiDocument
 
 _SERVER = "litellm.proxy.proxy_server"
@@ -23,7 +25,8 @@ _TYPES = "litellm.proxy._types"
 _FEATURES = "litellm.proxy._lazy_features"
 _MCP = "litellm.proxy._experimental.mcp_server.mcp_server_manager"
 
-_HEALTH_CHECKS = frozenset({"/health/liveliness", "/health/liveness", "/health/readiness"})
+_READINESS = "/health/readiness"
+_HEALTH_CHECKS = frozenset({"/health/liveliness", "/health/liveness", _READINESS})
 #: Claude Code sends telemetry here, with or without the key. LiteLLM discards it, and answers the same.
 _TELEMETRY = "/api/event_logging/batch"
 #: Lists of models, providers and more.
@@ -63,6 +66,8 @@ _ADMIN_UI_HAS_NO_LOGIN = "The Admin UI is off. UI_USERNAME and UI_PASSWORD in .e
 #: Without these LiteLLM takes the master key for the password. The others are for sign-in with a provider (SSO).
 _LOGIN = ("UI_USERNAME", "UI_PASSWORD")
 _PROVIDERS = ("GOOGLE_CLIENT_ID", "MICROSOFT_CLIENT_ID", "GENERIC_CLIENT_ID")
+#: For load balancers and for people who look: in the form of LiteLLM's own answer.
+_LEAVING = b'{"status": "leaving", "detail": "This instance is about to drain. All other requests are served."}'
 _IS_BUILT = "The API document is still being built. Try again in a few seconds."
 _NO_DOCUMENT = "The API document is not available. The journal of the service has the cause."
 _NO_BODY = "This page takes no request body."
@@ -72,13 +77,17 @@ _KINDS = {400: "invalid_request", 404: "not_found", 503: "service_unavailable"}
 class LiteLLMRoutes:
     """The routes of LiteLLM's application, with the settings that LiteLLM has at that moment.
 
-    `document` is the API document if LiteLLM is to serve one. `catalogues`: anyone may read the catalogues.
+    `document` is the API document if LiteLLM is to serve one. `leaving`: whether this instance leaves its load
+    balancer. `catalogues`: anyone may read the catalogues.
     """
 
-    def __init__(self, application: Any, document: ApiDocument | None, *, catalogues: bool) -> None:
+    def __init__(
+        self, application: Any, document: ApiDocument | None, leaving: LeavingFlag, *, catalogues: bool
+    ) -> None:
         self._root_path = (application.root_path or "").rstrip("/")
         self._document_url = application.openapi_url
         self._document = document
+        self._leaving = leaving
         self._server: Any = importlib.import_module(_SERVER)
         self._documentation = tuple(_documentation(application)) + (_CATALOGUES if catalogues else ())
 
@@ -96,6 +105,9 @@ class LiteLLMRoutes:
         route = scope["path"]
         if self._root_path and route.startswith(self._root_path):
             route = route[len(self._root_path) :] or "/"
+        if route == _READINESS and self._leaving and is_of_client(scope):
+            scope["state"][IS_PLANNED] = True
+            return Page(503, "application/json", _LEAVING)
         if _is_below(route, self._documentation) and has_body(scope):
             return _refuse(scope, 400, _NO_BODY)
         if self._document is not None and route == self._document_url:

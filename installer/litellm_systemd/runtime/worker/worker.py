@@ -43,6 +43,7 @@ from litellm_systemd.runtime.http.response_count import ResponseCounter
 from litellm_systemd.runtime.http.retired_keys import RetiredKeys
 from litellm_systemd.runtime.http.unknown_keys import UnknownKeys
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
+from litellm_systemd.runtime.leaving import LeavingFlag
 from litellm_systemd.runtime.metrics.counting import Counters
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.secret_store import get_secrets
@@ -85,6 +86,7 @@ class Job:
     counters: Counters | None = None
     #: Whether the first worker gets the secrets in AWS again, as at a reload. The main process got them at the start.
     renews_secrets: bool = False
+    leaving: LeavingFlag = field(default_factory=LeavingFlag)
 
 
 def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int:
@@ -141,7 +143,7 @@ def _start_failed(cause: BaseException, configuration: Configuration) -> StartFa
 
 def _build_application(job: Job, refusals: RefusalCounter) -> Application:
     litellm = litellm_adapter.application()
-    routes = LiteLLMRoutes(litellm, job.document, catalogues=job.options.api_docs)
+    routes = LiteLLMRoutes(litellm, job.document, job.leaving, catalogues=job.options.api_docs)
     unknown = UnknownKeys()
     authentication = MasterKeyAuthentication(litellm, routes.is_public, routes.is_open, unknown)
     body_limit = job.options.limits.body_size

@@ -1,0 +1,149 @@
+"""What happens to the port when systemd stops the service: ExecStop= and ExecStopPost=, as root.
+
+They close the port if the service is to stay stopped. Otherwise litellm.socket would start the service again at the
+next connection. After `systemctl stop litellm` that is unexpected. After exit 78 it would be a restart loop that
+clients cause and RestartPreventExitStatus= does not prevent. After a crash and during a restart the port stays open,
+and connections wait.
+
+Behind a load balancer no connection may wait: the balancer has other instances. ExecStop= first lets the main process
+leave the balancer (`master.leave`). Then it stops the socket unit, so that with the drain the last descriptor of the
+port is closed. A restart starts the socket again before the service. Nothing of this happens while a standby serves.
+
+systemd refuses to start a socket whose service is still stopping (socket_start in socket.c). So until the drain is
+complete, a temporary unit with Before=litellm.socket has a start job, for which that of the socket waits.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from litellm_systemd.contract import (
+    CONTROL_SOCKET,
+    METRICS_SOCKET,
+    RUNTIME,
+    SERVICE,
+    SOCKET,
+    STANDBY,
+    ExitCode,
+)
+from litellm_systemd.errors import InstallerError
+
+#: The sockets that close with the service: a scrape must not start it either. As a pattern (the last letter in
+#: brackets), because systemctl reports an error for a unit that does not exist, and METRICS may be off.
+_SOCKETS = (SOCKET, f"{METRICS_SOCKET[:-1]}[{METRICS_SOCKET[-1]}]")
+#: Without ignore-dependencies, a stop of the socket, which the service requires, would stop the service too.
+_ALONE = "--job-mode=ignore-dependencies"
+#: The temporary unit of a drain, and the seconds between two looks at the state of the service.
+_DRAIN_UNIT, _INTERVAL = "litellm-drain.service", 0.25
+#: Seconds beyond DEREGISTRATION_DELAY that the main process gets: it does not count a pause of itself.
+_MARGIN = 30.0
+
+
+def stopping_main(environ: Mapping[str, str]) -> int:
+    """ExecStop=: leave the load balancer, and queue a stop of the socket if the service is to stay stopped.
+
+    After the standby of a restart has exited, systemd treats the socket as one without a service
+    (socket_trigger_notify in socket.c). Then a connection during the drain would queue a start, which replaces the
+    stop. A socket with a stop job of its own queues no start. `systemctl start` replaces both stop jobs.
+    """
+    job = find_job(_list_jobs())
+    if job == "stop":
+        _systemctl("stop", "--no-block", *_SOCKETS)
+    if job in ("stop", "restart") and _leave(environ):
+        _close_port()
+    return ExitCode.OK
+
+
+def stopped_main(environ: Mapping[str, str]) -> int:
+    """ExecStopPost=: queue a stop of the socket if the port is to close. Returns 0.
+
+    It does not wait for the stop, because systemd waits for this command.
+    """
+    if closes_port(environ.get("EXIT_STATUS", ""), find_job(_list_jobs())):
+        # A stop of the service would cancel the start job that is about to fail. Then `systemctl start` would report
+        # the cancellation instead of where to find the cause.
+        _systemctl("stop", "--no-block", _ALONE, *_SOCKETS)
+    return ExitCode.OK
+
+
+def drained_main() -> int:
+    """The temporary unit of a drain: wait until the service has stopped. Returns 0."""
+    while _show_state(SERVICE) == "deactivating":
+        time.sleep(_INTERVAL)
+    return ExitCode.OK
+
+
+def closes_port(exit_status: str, job: str) -> bool:
+    """Whether the port is to close, given $EXIT_STATUS (systemd.exec(5)) and the type of the service's job."""
+    return job == "stop" or exit_status == str(int(ExitCode.CONFIG))
+
+
+def find_job(jobs: str, unit: str = SERVICE) -> str:
+    """The type of a unit's job in the output of `systemctl list-jobs`, such as stop; empty if it has none."""
+    for line in jobs.splitlines():
+        fields = line.split()
+        if len(fields) >= 3 and fields[1] == unit:
+            return fields[2]
+    return ""
+
+
+def _leave(environ: Mapping[str, str]) -> bool:
+    """Leave the load balancer, and wait until the drain may begin. Returns whether there is one to leave.
+
+    False as well if the main process does not answer, such as one that has crashed.
+    """
+    # Imported here, because most stops need none of it.
+    from litellm_systemd.env.variables import find_deregistration_delay
+    from litellm_systemd.runtime.master.control import query
+
+    folder = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    try:
+        delay = find_deregistration_delay(environ)
+        if not folder or not delay or _show_state(STANDBY) == "active":
+            return False
+        return query(Path(folder) / CONTROL_SOCKET, "drain", delay + _MARGIN).get("left") is True
+    except (OSError, InstallerError) as error:
+        print(f"cannot leave the load balancer: {error}", file=sys.stderr)  # noqa: T201 - the output of a command
+        return False
+
+
+def _close_port() -> None:
+    """Close the port now, so that no connection waits during the drain, and open it again after that of a restart."""
+    if find_job(_list_jobs(), SOCKET) == "restart":
+        return  # `systemctl restart litellm.socket`, which opens another port; its job would be canceled
+    active = [each for each in (SOCKET, METRICS_SOCKET) if _show_state(each) == "active"]
+    unit = (f"--unit={_DRAIN_UNIT}", f"--description=Wait until {SERVICE} has drained")
+    properties = ("--property=Type=oneshot", f"--property=Before={SOCKET}")
+    command = (sys.executable, "-I", "-m", RUNTIME, "drained")
+    _run("systemd-run", "--quiet", "--no-block", "--collect", *unit, *properties, *command)
+    # The metrics stay: their socket follows (BindsTo=) when the service has stopped.
+    _systemctl("stop", _ALONE, SOCKET)
+    # A start may have replaced the stop in the meantime.
+    if find_job(_list_jobs()) in ("restart", "start"):
+        _systemctl("start", "--no-block", *active)
+
+
+def _show_state(unit: str) -> str:
+    return _systemctl("show", "--property=ActiveState", "--value", unit).strip()
+
+
+def _list_jobs() -> str:
+    return _systemctl("list-jobs", "--no-legend", "--full", SERVICE, SOCKET)
+
+
+def _systemctl(*arguments: str) -> str:
+    return _run("systemctl", *arguments)
+
+
+def _run(*argv: str) -> str:
+    import subprocess  # imported here because only these commands of the runtime need it
+
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        # The port stays open. That is no reason to fail the stop.
+        print(f"cannot query systemd: {error}", file=sys.stderr)  # noqa: T201 - the output of a command
+        return ""
