@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from litellm_systemd.doctor.check_service import detect_journal_service, detect_journal_upstream
-from litellm_systemd.doctor.check_unit import detect_unit_killed
+from litellm_systemd.doctor.check_unit import detect_unit_killed, detect_unit_stop_timeout
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.registry import collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.systemctl import Journal
 
@@ -35,6 +36,7 @@ class Host(Snapshot):
     systemctl: Any = None
     journal_gap: Any = None
     events: Any = ()
+    dotenv: Any = Dotenv(".env", {})
 
     def __init__(self, folder: Path, *texts: str, lines: str = "Nice=1") -> None:
         super().__init__(Layout(root=folder))
@@ -107,3 +109,13 @@ def test_refused_clients(tmp_path: Path) -> None:
     assert remark.startswith(f"In the last hour the service {refused}. ")
     guessed = "refused 7 guessed keys after 7 requests"
     assert not [each for each in collect_remarks(Host(tmp_path, guessed)) if "refused" in each]
+
+
+@pytest.mark.parametrize("value", ["60", "9min 59s", "infinity"])
+def test_stop_timeout(tmp_path: Path, value: str) -> None:
+    """A drop-in with a TimeoutStopSec= that is shorter than DRAIN_TIMEOUT is named, with its line to remove."""
+    host = Host(tmp_path, lines=f"TimeoutStopSec={value}")
+    found = find(detect_unit_stop_timeout, host)
+    reason = "is shorter than DRAIN_TIMEOUT=600 (default): systemd kills requests in flight"
+    expected = [] if value == "infinity" else [f"/mine.conf:2: TimeoutStopSec={value} {reason}"]
+    assert [each.evidence for each in found] == expected

@@ -15,6 +15,7 @@ from litellm_systemd.env.dotenv import MAX_TOTAL_BYTES, check_assignment
 from litellm_systemd.env.dotenv import Dotenv as Dotenv
 from litellm_systemd.env.dotenv import parse_dotenv as parse_dotenv
 from litellm_systemd.env.dotenv import read_dotenv as read_dotenv
+from litellm_systemd.env.load_balancer import check_load_balancer
 from litellm_systemd.env.metrics import MetricsAddress, parse_metrics
 from litellm_systemd.env.placeholders import is_known_key
 from litellm_systemd.env.redis import check_redis
@@ -113,6 +114,7 @@ def build_settings(
     key, generated = _master_key(dotenv, values, installed, new_key)
     warnings += _key_warnings(dotenv, key, host, is_given=bool(values.get(MASTER_KEY.name)))
     warnings += [exposed] if (exposed := exposure_warning(values)) else []
+    warnings += check_load_balancer(values, dotenv.where)
     warnings += _metrics_warnings(dotenv, values)
     mocks = variables.allows_mock_testing(values, dotenv.where)
     warnings += [variables.MOCK_TESTING_WARNING] if mocks else []

@@ -823,7 +823,8 @@ LOAD_BALANCER_IDLE_TIMEOUT: Variable[float] = Variable(
     60,
     Section.LOAD_BALANCER,
     unit="seconds",
-    more="Install checks other times against it: KEEPALIVE_TIMEOUT must be longer.",
+    more="It is also how long the load balancer waits for the next byte of a response.",
+    install_check="KEEPALIVE_TIMEOUT is longer than LOAD_BALANCER_IDLE_TIMEOUT behind a load balancer",
     sample="60",
 )
 LIFECYCLE_HEARTBEAT_TIMEOUT: Variable[float | None] = Variable(
@@ -834,7 +835,7 @@ LIFECYCLE_HEARTBEAT_TIMEOUT: Variable[float | None] = Variable(
     Section.LOAD_BALANCER,
     unset="not checked",
     unit="seconds",
-    more="Install checks that a drain fits into it.",
+    install_check="a stop fits into LIFECYCLE_HEARTBEAT_TIMEOUT: DEREGISTRATION_DELAY, DRAIN_TIMEOUT and 30 seconds",
     sample="900",
 )
 

@@ -34,6 +34,7 @@ from litellm_systemd.gateway.references import is_anchor, reference_findings
 from litellm_systemd.gateway.services import service_findings
 from litellm_systemd.gateway.settings import budget_findings, value_findings
 from litellm_systemd.gateway.snapshot import load_snapshot
+from litellm_systemd.gateway.timeouts import timeout_findings
 
 PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -348,6 +349,7 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
         route_findings,
         python_findings,
         callback_findings,
+        timeout_findings,
     )
     # A credential that several models name is checked with each of them.
     found = list(dict.fromkeys(finding for rule in rules for finding in rule(config, environ or {})))
