@@ -52,14 +52,17 @@ def clean() -> Iterator[None]:
     logger.filters.clear()
 
 
-def serve(application: Application, journal: Journal | None = None, **scope: Any) -> list[Any]:
+def serve(
+    application: Application, journal: Journal | None = None, *, health_checks: bool = True, **scope: Any
+) -> list[Any]:
     """Serve one request. Returns the messages that the client got."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(AccessLog(application, journal or Journal())(scope_of(**scope), None, send))
+    log = AccessLog(application, journal or Journal(), with_health_checks=health_checks)
+    asyncio.run(log(scope_of(**scope), None, send))
     return sent
 
 
@@ -144,6 +147,21 @@ def test_internal_requests_are_not_logged(capsys: pytest.CaptureFixture[str], mo
     """The health check of the worker and the lifespan of the application are not logged."""
     assert serve(Application([START, END]), **more) == [START, END]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "is_logged"),
+    [("/health/readiness", 200, False), ("/health/readiness", 503, True), ("/v1/chat", 200, True)],
+)
+def test_health_checks_of_load_balancers(
+    capsys: pytest.CaptureFixture[str], path: str, status: int, is_logged: bool
+) -> None:
+    """Behind a load balancer a health check is logged only if it fails."""
+    place: dict[str, Any] = {"path": path, "raw_path": path.encode()}
+    serve(Application([{**START, "status": status}, END]), health_checks=False, **place)
+    assert bool(capsys.readouterr().err) == is_logged
+    serve(Application([START, END]), **place)
+    assert path in capsys.readouterr().err
 
 
 def test_lines_cannot_be_forged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,12 +72,12 @@ class Client:
     /early answers before it reads the body. /hold answers when `finish` is set, /stream ends its answer then.
     """
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
+    def __init__(self, limits: Limits = LIMITS, *, is_proxy: bool = False) -> None:
         self.transport = Transport()
         self.counter = RefusalCounter()
         self.seen: list[list[Any]] = []
         self.finish = asyncio.Event()
-        self.connections = Connections(limits, self.counter, lambda _: True)
+        self.connections = Connections(limits, self.counter, lambda _: is_proxy)
         config = build_config(self._serve, KEEPALIVE)
         config.load()
         self.protocol = LimitedProtocol(config, ServerState(), {}, limits, self.connections)
@@ -379,16 +379,19 @@ def test_no_limits() -> None:
 # Times. `sweep` counts seconds that would have passed.
 
 
-def test_silent_connection() -> None:
-    """A connection without a byte is closed after KEEPALIVE_TIMEOUT, without a response."""
+@pytest.mark.parametrize(("is_proxy", "reasons"), [(False, ["that sent no request"]), (True, [])])
+def test_silent_connection(is_proxy: bool, reasons: list[str]) -> None:
+    """A connection without a byte is closed after KEEPALIVE_TIMEOUT, without a response. It is not counted if a proxy
+    has opened it ahead of a request.
+    """
 
     async def scenario() -> None:
-        client = Client()
+        client = Client(is_proxy=is_proxy)
         client.connections.sweep(KEEPALIVE - 1)
         assert not client.ends
         client.connections.sweep(2)
         assert (client.transport.sent, client.transport.closing) == (b"", True)
-        assert client.reasons == ["that sent no request"]
+        assert client.reasons == reasons
 
     run(scenario)
 

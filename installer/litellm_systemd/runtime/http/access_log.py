@@ -10,6 +10,7 @@ import logging
 import time
 from typing import Any, cast
 
+from litellm_systemd.runtime.http.health_checks import is_health_check
 from litellm_systemd.runtime.http.refuse import Application
 from litellm_systemd.runtime.http.response_count import find_status, is_of_client
 from litellm_systemd.runtime.journal import Journal, JournalHandler, render_object
@@ -22,10 +23,15 @@ _CALL_ID = b"x-litellm-call-id"
 
 
 class AccessLog:
-    """Passes requests to `application` and logs each of them."""
+    """Passes requests to `application` and logs each of them.
 
-    def __init__(self, application: Application, journal: Journal) -> None:
+    Without `with_health_checks` the successful health checks are left out: each node of a load balancer sends one
+    every few seconds.
+    """
+
+    def __init__(self, application: Application, journal: Journal, *, with_health_checks: bool = True) -> None:
         self._application = application
+        self._with_health_checks = with_health_checks
         self._logger = _open_logger(journal)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -33,7 +39,7 @@ class AccessLog:
         if not is_of_client(scope):
             await self._application(scope, receive, send)
             return
-        request = _Request(scope, send, self._logger)
+        request = _Request(scope, send, self._logger, is_left_out=not self._with_health_checks)
         try:
             await self._application(scope, receive, request.send)
         except Exception:
@@ -46,12 +52,13 @@ class AccessLog:
 class _Request:
     """The state of one request, from its start until it is logged."""
 
-    def __init__(self, scope: Any, send: Any, logger: logging.Logger) -> None:
+    def __init__(self, scope: Any, send: Any, logger: logging.Logger, *, is_left_out: bool) -> None:
         self.status: int | None = None
         self._call_id: str | None = None
         self._scope = scope
         self._send = send
         self._logger = logger
+        self._is_left_out = is_left_out and is_health_check(scope)
         self._ended = False
         self._started_at = time.monotonic()
 
@@ -66,6 +73,8 @@ class _Request:
         if self._ended:
             return
         self._ended = True
+        if self._is_left_out and self.status == 200:
+            return
         client = self._scope["client"]
         # The raw path, because a decoded one can contain a newline. So can a client address that a proxy sends.
         path = _printable(self._scope["raw_path"].decode("latin-1"))

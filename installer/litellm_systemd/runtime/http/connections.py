@@ -97,6 +97,11 @@ class Connections:
         """Count a request that was refused, or a connection that was closed, for the journal."""
         self._counter.add(connection.client, reason)
 
+    def report_silent(self, connection: Connection) -> None:
+        """Count a connection that was closed without a request, unless a proxy has opened it ahead of one."""
+        if connection.client is None or not self._is_exempt(connection.client[0]):
+            self.report(connection, Reason.SILENT)
+
     def count_response(self, status: int) -> None:
         """Count an error that no application has sent."""
         self._counter.count_response(status)

@@ -335,7 +335,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._phase is _Phase.NEW and self._waited > self.timeout_keep_alive:
             if self.timeout_keep_alive_task is not None:
                 return  # a drain has set its timer
-            self._registry.report(self, Reason.SILENT)
+            self._registry.report_silent(self)
             self.transport.close()
         elif self._phase is _Phase.HEAD and 0 < limits.header_timeout < self._waited:
             self._refuse(_SLOW_HEADER, Reason.SLOW_HEADER)

@@ -68,6 +68,9 @@ _TICK = 0.1
 _PAUSE = 1.0
 #: The ticks after which slow clients are looked for, and the seconds of these ticks.
 _SWEEP_TICKS, _SWEEP_TIME = 10, 1.0
+#: Seconds without a byte after which the kernel probes a connection. A Network Load Balancer drops one silently after
+#: 350 seconds, while a model may think for longer.
+_PROBE_AFTER = 60
 #: Seconds for a TLS handshake. A client that is silent for so long sends no request either.
 _HANDSHAKE_TIMEOUT = 10.0
 #: Seconds to wait for the client's half of the end of a TLS connection.
@@ -107,6 +110,14 @@ def _fit_open_files(limits: Limits) -> Limits:
     if open_files == resource.RLIM_INFINITY or not limits.connections:
         return limits
     return replace(limits, connections=min(limits.connections, open_files // 2))
+
+
+def _keep_alive(listener: socket.socket) -> None:
+    """Let the kernel probe the connections of a listener, which inherit its options (tcp(7))."""
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_AFTER)
 
 
 class Server(uvicorn.Server):
@@ -160,6 +171,8 @@ class Server(uvicorn.Server):
     def start_accepting(self) -> None:
         """Accept connections, unless a drain has started. Call it in the event loop."""
         if not self.should_exit:
+            for each in self._listeners:
+                _keep_alive(each)
             self._acceptors = [
                 Acceptor(each, self._accept, lambda: self.connections, self._counts, self._seat)
                 for each in self._listeners

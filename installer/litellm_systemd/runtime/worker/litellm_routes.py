@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from litellm_systemd.runtime.http.errors import ApiError, render_error
+from litellm_systemd.runtime.http.health_checks import HEALTH_CHECKS, READINESS
 from litellm_systemd.runtime.http.pages import Page
 from litellm_systemd.runtime.http.refuse import has_body
 from litellm_systemd.runtime.http.response_count import IS_PLANNED, is_of_client
@@ -25,8 +26,6 @@ _TYPES = "litellm.proxy._types"
 _FEATURES = "litellm.proxy._lazy_features"
 _MCP = "litellm.proxy._experimental.mcp_server.mcp_server_manager"
 
-_READINESS = "/health/readiness"
-_HEALTH_CHECKS = frozenset({"/health/liveliness", "/health/liveness", _READINESS})
 #: Claude Code sends telemetry here, with or without the key. LiteLLM discards it, and answers the same.
 _TELEMETRY = "/api/event_logging/batch"
 #: Lists of models, providers and more.
@@ -94,7 +93,7 @@ class LiteLLMRoutes:
     def is_public(self, route: str) -> bool:
         """Whether anyone may request a route, such as `/health/liveliness`."""
         return (
-            route.rstrip("/") in _HEALTH_CHECKS
+            route.rstrip("/") in HEALTH_CHECKS
             or self._is_documentation(route)
             or self._is_opened(route)
             or self._is_mcp(route)
@@ -105,7 +104,7 @@ class LiteLLMRoutes:
         route = scope["path"]
         if self._root_path and route.startswith(self._root_path):
             route = route[len(self._root_path) :] or "/"
-        if route == _READINESS and self._leaving and is_of_client(scope):
+        if route == READINESS and self._leaving and is_of_client(scope):
             scope["state"][IS_PLANNED] = True
             return Page(503, "application/json", _LEAVING)
         if _is_below(route, self._documentation) and has_body(scope):

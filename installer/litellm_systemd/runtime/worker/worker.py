@@ -36,6 +36,7 @@ from litellm_systemd.runtime.channel import (
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.authentication import AuthenticationGate
 from litellm_systemd.runtime.http.cut_requests import CutRequests
+from litellm_systemd.runtime.http.health_checks import HeadHealthChecks
 from litellm_systemd.runtime.http.pages import Pages
 from litellm_systemd.runtime.http.refuse import Application, RefusalCounter
 from litellm_systemd.runtime.http.request_size import RequestSizeLimit
@@ -110,7 +111,9 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
         if job.counters is not None:
             application.inner = ResponseCounter(application.inner, job.counters)
         if job.options.access_log:
-            application.inner = AccessLog(application.inner, journal)
+            application.inner = AccessLog(
+                application.inner, journal, with_health_checks=not job.options.deregistration_delay
+            )
         asyncio_run(_Worker(job, channel, activity, reporting, application, refusals).serve())
         run_exit_handlers()
     except BaseException as error:  # SystemExit included: LiteLLM and uvicorn use it for bad configurations
@@ -147,7 +150,7 @@ def _build_application(job: Job, refusals: RefusalCounter) -> Application:
     unknown = UnknownKeys()
     authentication = MasterKeyAuthentication(litellm, routes.is_public, routes.is_open, unknown)
     body_limit = job.options.limits.body_size
-    limited = CutRequests(RequestSizeLimit(litellm, body_limit, refusals))
+    limited = CutRequests(RequestSizeLimit(HeadHealthChecks(litellm), body_limit, refusals))
     gate = AuthenticationGate(
         limited, authentication.find_refusal, refusals, authentication.wrap, body_limit, unknown
     )

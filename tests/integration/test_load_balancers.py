@@ -1,0 +1,231 @@
+"""The service behind HAProxy and nginx with the configurations of docs/load-balancer.md."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from litellm_systemd.env.settings import build_settings, parse_dotenv
+from litellm_systemd.gateway.config import lint, read_config
+from tests.balancers import balancer_environment, find_balancer
+from tests.integration.runtime_service import DEADLINE, KEY, Service, post_chat, wait_for
+from tests.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/load-balancer.md").read_text(encoding="utf-8")
+NAMES = ("haproxy", "nginx")
+#: Seconds: how long the load balancers keep an idle connection here, in place of 60 and of HAProxy's default of 5.
+IDLE = 1
+#: Longer than both, as KEEPALIVE_TIMEOUT must be.
+KEEPALIVE = 3
+
+
+def block(kind: str) -> str:
+    """The only fenced block of a kind on the page."""
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+class Balancer:
+    """A running load balancer with the configuration of the page, in front of a service in place of its instances."""
+
+    def __init__(self, name: str, folder: Path, service: Service) -> None:
+        self.port = free_port()
+        self.file, self.name = folder / f"{name}.cfg", name
+        text = re.sub(r"10\.0\.1\.1[01]:4000", f"127.0.0.1:{service.port}", block(name))
+        if name == "haproxy":
+            replaced = {
+                "bind :8080": f"bind 127.0.0.1:{self.port}",
+                "log /dev/log local0": "log stderr format raw local0",
+                "inter 5s": f"inter 200ms pool-purge-delay {IDLE}s",
+                "slowstart 30s": "",
+            }
+        else:
+            replaced = {
+                "listen 8080": f"listen 127.0.0.1:{self.port}",
+                "keepalive_timeout 60s": f"keepalive_timeout {IDLE}s",
+                "http {\n": f"error_log stderr;\npid {folder}/nginx.pid;\ndaemon off;\nhttp {{\n    access_log off;\n"
+                + "".join(
+                    f"    {kind}_temp_path {folder}/{kind};\n"
+                    for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+                ),
+            }
+        for before, after in replaced.items():
+            assert before in text
+            text = text.replace(before, after)
+        self.file.write_text(text, encoding="utf-8")
+        option = ("-f",) if name == "haproxy" else ("-e", "stderr", "-c")
+        self.log = folder / f"{name}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                (find_balancer(name), *option, self.file), stderr=log, stdout=log, env=balancer_environment()
+            )
+
+    def await_ready(self) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                return self.get("/health/readiness")[0] == 200
+            except OSError:
+                return False
+
+        wait_for(f"{self.name} to find a healthy instance", ready)
+
+    def connect(self, source: str = "127.0.0.1") -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, DEADLINE, source_address=(source, 0))
+
+    def get(self, path: str, **headers: str) -> tuple[int, bytes]:
+        return get(self.connect(), path, headers)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(DEADLINE)
+
+
+def get(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    connection.request("GET", path, headers=headers)
+    with connection.getresponse() as response:
+        return response.status, response.read()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    variables = {
+        "BEHIND_LOAD_BALANCER": "true",
+        "ACCESS_LOG": "true",
+        "METRICS": "127.0.0.1:1",
+        "KEEPALIVE_TIMEOUT": str(KEEPALIVE),
+    }
+    for name in NAMES:
+        find_balancer(name)
+    with Service(tmp_path_factory.mktemp("balanced"), **variables) as running:
+        running.await_ready()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def balancers(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Balancer]]:
+    folder = tmp_path_factory.mktemp("balancers")
+    started = {name: Balancer(name, folder, service) for name in NAMES}
+    for each in started.values():
+        each.await_ready()
+    yield started
+    for each in started.values():
+        each.stop()
+        assert not re.search("warn|emerg|alert", each.log.read_text(), re.IGNORECASE), each.log.read_text()
+
+
+def test_the_page_is_consistent() -> None:
+    """Neither install nor the linter has a warning about the `.env` of the page with a configuration that we ship."""
+    settings = build_settings(parse_dotenv(block("ini"), ".env"), installed={}, new_key=lambda: "sk-made")
+    assert settings.warnings == ()
+    config = read_config(ROOT / "configs/iam_role_config.yml")
+    assert lint(config, {**settings.environment, "AWS_REGION_NAME": "us-east-1"}) == ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_client_addresses_and_streams(service: Service, balancers: dict[str, Balancer], name: str) -> None:
+    """The access log has the address of the client, not what it claims, and a stream arrives as it is written."""
+    source = f"127.0.0.{10 + NAMES.index(name)}"
+    connection = balancers[name].connect(source)
+    with post_chat(connection, "demo", stream=True) as response:
+        assert (response.status, response.read(6)) == (200, b"data: ")
+        response.read()
+    status, _ = get(connection, "/v1/models", {"Authorization": f"Bearer {KEY}", "X-Forwarded-For": "192.0.2.1"})
+    assert status == 200
+    assert service.await_log(f" {source}").startswith("<6>POST /v1/chat/completions 200")
+    wait_for("the second request", lambda: re.search(rf"GET /v1/models 200 \d+ ms {source}", service.log()))
+    assert "192.0.2.1" not in service.log()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/v1/models", {"X-Long": "a" * 20_000}),
+        ("/v1/models", {f"X-{number}": "a" * 7000 for number in range(10)}),
+        ("/v1/models", {f"X-{number}": "a" for number in range(101)}),
+        ("/v1/models?" + "a" * 20_000, {}),
+        ("/v1/models", {"X-Long": "a" * 15_000, "X-Other": "b" * 15_000}),
+    ],
+    ids=["one header", "all headers", "many headers", "URL", "accepted"],
+)
+def test_long_headers(
+    service: Service, balancers: dict[str, Balancer], name: str, path: str, headers: dict[str, str]
+) -> None:
+    """A request with long or many headers gets the same answer with a load balancer as without."""
+    headers = {"Authorization": f"Bearer {KEY}", **headers}
+    direct = get(service.connect(), path, headers)
+    assert direct[0] == {"X-Long,X-Other": 200, "": 414}.get(",".join([*headers][1:]), 431)
+    assert get(balancers[name].connect(), path, headers) == direct
+
+
+def test_idle_connections(service: Service, balancers: dict[str, Balancer]) -> None:
+    """With a longer KEEPALIVE_TIMEOUT than the load balancer's own, no request meets a connection that is closing."""
+    end = time.monotonic() + 3 * KEEPALIVE
+    failures: list[object] = []
+    answers = 0
+
+    def send(balancer: Balancer, seed: int) -> None:
+        nonlocal answers
+        pauses = random.Random(seed)
+        connection = balancer.connect()
+        while time.monotonic() < end:
+            try:
+                status, _ = service.chat(connection)
+            except (OSError, http.client.HTTPException) as error:
+                failures.append((balancer.name, error))
+                continue
+            answers += 1
+            if status != 200:
+                failures.append((balancer.name, status))
+            time.sleep(pauses.choice([0.1, IDLE, KEEPALIVE]) + pauses.uniform(-0.03, 0.03))
+
+    threads = [
+        threading.Thread(target=send, args=(balancer, seed)) for balancer in balancers.values() for seed in range(4)
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert failures == []
+    assert answers > len(threads)
+
+
+def test_health_checks_leave_no_trace(service: Service, balancers: dict[str, Balancer]) -> None:
+    """Health checks by GET, HEAD and TCP, and connections that are opened ahead, cause no log line and no refusal."""
+    before = len(service.log())
+    ahead = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(4)]
+    for method in ("GET", "HEAD"):
+        for version in ("1.0", "1.1"):
+            with socket.create_connection(("127.0.0.1", service.port), DEADLINE) as connection:
+                connection.sendall(f"{method} /health/readiness HTTP/{version}\r\nConnection: close\r\n\r\n".encode())
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert head.split()[1] == b"200"
+            assert bool(body) == (method == "GET")
+            assert json.loads(body or "{}").get("status", "healthy") in ("healthy", "connected")
+    for _ in range(4):
+        socket.create_connection(("127.0.0.1", service.port)).close()
+    for each in ahead:
+        each.settimeout(DEADLINE)
+        assert each.recv(1) == b""
+    time.sleep(2)  # for the counts of the workers; what they count is logged later
+    assert [line for line in service.log()[before:].splitlines() if "/v1/" not in line] == []
+    refused = {name: value for name, value in service.metrics().items() if "_refused_" in name or "_closed_" in name}
+    assert {re.sub("{.*", "", name) for name in refused} == {
+        "litellm_systemd_refused_requests_total",
+        "litellm_systemd_closed_connections_total",
+    }
+    assert {name for name, value in refused.items() if value and "header_size" not in name} == set()
+    assert balancers
