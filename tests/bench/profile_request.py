@@ -24,9 +24,10 @@ from typing import Any
 
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.cut_requests import CutRequests
+from litellm_systemd.runtime.http.health_checks import READINESS
 from litellm_systemd.runtime.journal import open_journal
 from litellm_systemd.runtime.worker import litellm_adapter, worker
-from litellm_systemd.runtime.worker.draining_server import READINESS, Server, build_config, get_status
+from litellm_systemd.runtime.worker.draining_server import Server, build_config, get_status
 from litellm_systemd.runtime.worker.garbage_collection import Collector
 from tests.integration.runtime_service import CONFIG, KEY
 

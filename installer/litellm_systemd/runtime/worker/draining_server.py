@@ -29,7 +29,6 @@ from litellm_systemd.runtime.http.protocol import LimitedProtocol
 from litellm_systemd.runtime.http.refuse import RefusalCounter
 from litellm_systemd.runtime.worker.acceptor import Acceptor, ConnectionCounts
 
-READINESS = "/health/readiness"
 LIVELINESS = "/health/liveliness"
 
 #: Passes a connected socket to the server of this process.

@@ -36,7 +36,7 @@ from litellm_systemd.runtime.channel import (
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.authentication import AuthenticationGate
 from litellm_systemd.runtime.http.cut_requests import CutRequests
-from litellm_systemd.runtime.http.health_checks import HeadHealthChecks
+from litellm_systemd.runtime.http.health_checks import READINESS, HeadHealthChecks
 from litellm_systemd.runtime.http.pages import Pages
 from litellm_systemd.runtime.http.refuse import Application, RefusalCounter
 from litellm_systemd.runtime.http.request_size import RequestSizeLimit
@@ -307,7 +307,7 @@ class _Worker:
         """
         while not self._server.started:
             await asyncio.sleep(_START_INTERVAL)
-        while not self._is_ready(await self._check(draining_server.READINESS)):
+        while not self._is_ready(await self._check(READINESS)):
             await asyncio.sleep(_START_INTERVAL)
         checks = asyncio.get_running_loop().create_task(self._check_liveness())
         try:
