@@ -98,6 +98,8 @@ class ExitCode(IntEnum):
     USAGE = 64
     DAMAGED = 65
     NO_INPUT = 66
+    #: Redis cannot be reached, or does not accept the service. EX_NOUSER has no other use here.
+    REDIS = 67
     #: EX_NOHOST: the database cannot be reached, or does not accept the service.
     DATABASE = 68
     UNAVAILABLE = 69

@@ -98,6 +98,12 @@ class DatabaseFull(DatabaseError):
     """The server accepts no further connection."""
 
 
+class RedisError(InstallerError):
+    """The Redis of LiteLLM cannot be reached or used."""
+
+    code = ExitCode.REDIS
+
+
 class InvalidAnswer(InstallerError):
     """A running service answers what it should not: another program answers, or the service is compromised."""
 

@@ -15,6 +15,7 @@ import yaml
 from litellm_systemd.aws.policy import (
     APPLY_GUARDRAIL,
     build_cloudwatch,
+    build_elasticache,
     build_grant,
     build_guardrail,
     build_policy,
@@ -129,6 +130,21 @@ def test_login_to_a_database() -> None:
     assert allows(policy, "rds-db:connect", f"{database}/gateway")
     assert not allows(policy, "rds-db:connect", f"{database}/postgres")
     assert not allows(policy, "rds-db:connect", f"{database}/gateway".replace("eu-west-1", "us-east-1"))
+
+
+@pytest.mark.parametrize("kind", ["replicationgroup", "serverlesscache"])
+def test_login_to_a_cache(kind: str) -> None:
+    """The action and the types of ARN exist at AWS; the service can log in to its cache as its user alone."""
+    statements = build_elasticache(
+        "eu-west-1", "gateway", "litellm", is_serverless=kind == "serverlesscache", account="123456789012"
+    )
+    policy = build_policy((), more=statements)
+    assert [str(finding) for finding in parliament.analyze_policy_string(json.dumps(policy)).findings] == []
+    prefix = "arn:aws:elasticache:eu-west-1:123456789012"
+    assert allows(policy, "elasticache:Connect", f"{prefix}:{kind}:gateway")
+    assert allows(policy, "elasticache:Connect", f"{prefix}:user:litellm")
+    assert not allows(policy, "elasticache:Connect", f"{prefix}:{kind}:other")
+    assert not allows(policy, "elasticache:Connect", f"{prefix}:user:default")
 
 
 def test_parliament_finds_mistakes() -> None:

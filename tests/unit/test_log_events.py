@@ -169,6 +169,19 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("botocore.exceptions.NoCredentialsError: Unable to locate credentials", "no-credentials"),
         ("redis.exceptions.ConnectionError: Error 111 connecting to 127.0.0.1:6379. Connection refused.", "redis"),
         ("LiteLLM: Redis circuit breaker OPENED, fast-failing Redis calls", "redis"),
+        ("Redis cannot be used: no answer within 1 s. Limits, cooldowns and cache count per process.", "redis"),
+        ("LiteLLM: request_redis_batch: pipeline of 1 ops failed: Timeout reading from 127.0.0.1:6379", "redis"),
+        (
+            "LiteLLM: LiteLLM Redis Caching: async async_increment() - Got exception from REDIS: OOM command not"
+            " allowed when used memory > 'maxmemory'. (OutOfMemoryError)",
+            "redis",
+        ),
+        (
+            "LiteLLM: Error connecting to Sync Redis client (AuthenticationError: invalid username-password pair or"
+            " user is disabled.)",
+            "redis",
+        ),
+        ("LiteLLM: Error in async set: You can't write against a read only replica. (ReadOnlyError)", "redis"),
         (
             "LiteLLM Proxy: Success callback shutdown budget exhausted with 3 unfinished callbacks; accounting may be"
             " incomplete",

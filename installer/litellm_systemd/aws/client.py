@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from litellm_systemd.aws.credentials import callers
 from litellm_systemd.aws.sources import (
@@ -222,6 +222,33 @@ def sign_database_token(environ: Mapping[str, str], region: str, host: str, port
         raise Refused(describe_error(error)) from None
     finally:
         client.close()
+
+
+def sign_cache_token(
+    environ: Mapping[str, str], region: str, cache: str, user: str, *, is_serverless: bool = False
+) -> str:
+    """A password for ElastiCache with IAM authentication, valid for 15 minutes.
+
+    AWS is not queried, but for the credentials of an instance. They are those of LiteLLM, which assumes no role here
+    (_redis_credential_provider.py).
+
+    Raises:
+        Refused: there are no credentials, or they can't be loaded.
+    """
+    from botocore.auth import SigV4QueryAuth
+    from botocore.awsrequest import AWSRequest
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        credentials = _session(environ).get_credentials()
+    except BotoCoreError as error:
+        raise Refused(describe_error(error)) from None
+    if credentials is None:
+        raise Refused("there are none")
+    query = {"Action": "connect", "User": user, **({"ResourceType": "ServerlessCache"} if is_serverless else {})}
+    request = AWSRequest(method="GET", url=f"https://{cache}/?{urlencode(query)}")
+    SigV4QueryAuth(credentials.get_frozen_credentials(), "elasticache", region, expires=900).add_auth(request)
+    return str(request.url).removeprefix("https://")
 
 
 def describe_refusal(error: Any) -> str:

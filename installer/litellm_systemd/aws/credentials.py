@@ -24,6 +24,7 @@ from litellm_systemd.env.aws import (
     TOKEN,
     WEB_IDENTITY,
 )
+from litellm_systemd.env.redis import uses_iam
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.variables import IAM_TOKEN_DB_AUTH
 from litellm_systemd.errors import InputError
@@ -125,9 +126,14 @@ def needs_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
     """
     if any(environ.get(name) for name in _BEFORE_METADATA):
         return False
-    if (any(map(is_reference, environ.values())) or IAM_TOKEN_DB_AUTH.read(environ)) and not environ.get(KEY_ID):
+    if _needs_credentials(environ) and not environ.get(KEY_ID):
         return True
     return any(_is_ambient(config, model, environ) for model in bedrock_models(config, environ))
+
+
+def _needs_credentials(environ: Mapping[str, str]) -> bool:
+    """Whether secrets are in AWS, or a login is signed with the credentials."""
+    return any(map(is_reference, environ.values())) or IAM_TOKEN_DB_AUTH.read(environ) or uses_iam(environ)
 
 
 def _is_ambient(config: GatewayConfig, model: Model, environ: Mapping[str, str]) -> bool:
@@ -165,7 +171,7 @@ def may_use_metadata(config: GatewayConfig, environ: Mapping[str, str]) -> bool:
         return True
     if all(environ.get(name) for name in PAIR):
         return False  # boto3 uses it before it queries an instance
-    if any(map(is_reference, environ.values())) or IAM_TOKEN_DB_AUTH.read(environ):
+    if _needs_credentials(environ):
         return True
     own_code = (value for _, value in find_references(config.document) if not value.startswith("litellm_systemd."))
     return _AWS.search(text) is not None or any(own_code)

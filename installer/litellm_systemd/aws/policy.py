@@ -47,6 +47,7 @@ LIST_LOG_GROUPS, PUT_METRICS = "logs:DescribeLogGroups", "cloudwatch:PutMetricDa
 
 #: For a database with IAM authentication (RDS user guide, "IAM policy for IAM database access").
 CONNECT = "rds-db:connect"
+CONNECT_CACHE = "elasticache:Connect"
 
 Document = dict[str, Any]
 
@@ -150,6 +151,15 @@ def build_rds(region: str, user: str, *, account: str = "*") -> list[Document]:
             "ConnectToDatabase", (CONNECT,), (f"arn:{partition(region)}:rds-db:{region}:{account}:dbuser:*/{user}",)
         )
     ]
+
+
+def build_elasticache(
+    region: str, cache: str, user: str, *, is_serverless: bool = False, account: str = "*"
+) -> list[Document]:
+    """Return the statement for the login of a user to a cache of ElastiCache with IAM authentication."""
+    kind = "serverlesscache" if is_serverless else "replicationgroup"
+    prefix = f"arn:{partition(region)}:elasticache:{region}:{account}"
+    return [*_allow("ConnectToCache", (CONNECT_CACHE,), (f"{prefix}:{kind}:{cache}", f"{prefix}:user:{user}"))]
 
 
 def _secrets(references: tuple[SecretReference, ...], account: str) -> Iterator[Document]:

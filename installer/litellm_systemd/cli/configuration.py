@@ -139,9 +139,9 @@ def models(env_file: Path | None, config: str | None, offline: bool) -> Report:
 @click.option(
     "--with",
     "more",
-    type=click.Choice(["cloudwatch", "rds"]),
+    type=click.Choice(["cloudwatch", "rds", "elasticache"]),
     multiple=True,
-    help="Add what its agent, or the login to a database, needs.",
+    help="Add what its agent, or a login by IAM, needs.",
 )
 @click.option("--json", "form", flag_value="json", default=True, help="Print the policy document (default).")
 @click.option("--terraform", "form", flag_value="terraform", help="Print a Terraform resource.")
@@ -164,7 +164,7 @@ def iam_policy(
     from litellm_systemd.commands import bedrock
 
     request = replace(request_of(layout_of(), env_file, config), region=region)
-    added = {each: each in more for each in ("cloudwatch", "rds")}
+    added = {each: each in more for each in ("cloudwatch", "rds", "elasticache")}
     report = bedrock.iam_policy(request, form, offline=offline, account=account, **added)
     for note in report.notes:
         say(note)

@@ -13,6 +13,7 @@ from litellm_systemd.aws.credentials import callers
 from litellm_systemd.aws.policy import (
     Grant,
     build_cloudwatch,
+    build_elasticache,
     build_grant,
     build_guardrail,
     build_policy,
@@ -27,6 +28,7 @@ from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.env.aws import BEARER_VARIABLE, ROLE
 from litellm_systemd.env.database import find_token_region
+from litellm_systemd.env.redis import read_iam, uses_iam
 from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.env.settings import REGION_VARIABLES
 from litellm_systemd.env.variables import DATABASE_USER, IAM_TOKEN_DB_AUTH
@@ -195,6 +197,7 @@ def iam_policy(
     account: str | None = None,
     cloudwatch: bool = False,
     rds: bool = False,
+    elasticache: bool = False,
 ) -> Report:
     """The policy for a configuration. `data["text"]` is its text, the notes are for the user.
 
@@ -207,6 +210,7 @@ def iam_policy(
         account: the AWS account number for the ARNs; without it they match any account.
         cloudwatch: add what the CloudWatch agent needs.
         rds: add what the database needs, also if the environment has no IAM authentication.
+        elasticache: the same for Redis.
 
     Raises:
         UsageError: `account` is no account number.
@@ -226,6 +230,8 @@ def iam_policy(
     if rds or IAM_TOKEN_DB_AUTH.read(subject.environ):
         more += _rds(subject.environ, account or "*")
         notes.append(_ANY_DATABASE)
+    if elasticache or uses_iam(subject.environ):
+        more += _elasticache(subject.environ, account or "*")
     if not grants and not references and not more:
         title = f"{subject.gateway.source} calls no model on Bedrock and needs no policy"
         return Report(title, notes=(f"{title}.",), data={"policy": None, "text": ""})
@@ -251,6 +257,13 @@ def _rds(environ: Mapping[str, str], account: str) -> list[dict[str, Any]]:
         missing = DATABASE_USER.name if region else REGION_VARIABLES[0]
         raise InputError(f"the permission for the database needs {missing}", f"Set {missing} in .env.")
     return build_rds(region, user, account=account)
+
+
+def _elasticache(environ: Mapping[str, str], account: str) -> list[dict[str, Any]]:
+    login = read_iam(environ)
+    return build_elasticache(
+        login.region, login.cache, login.user, is_serverless=login.is_serverless, account=account
+    )
 
 
 def _read_subject(request: Request) -> _Subject:

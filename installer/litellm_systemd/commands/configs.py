@@ -11,6 +11,7 @@ from litellm_systemd.commands.install import build_config_file, kept_notes
 from litellm_systemd.commands.migration import plan_migration
 from litellm_systemd.commands.resolve import (
     Request,
+    Selection,
     build_config_link,
     installed_configs,
     resolve,
@@ -23,7 +24,8 @@ from litellm_systemd.commands.service_config import (
     resolve_service,
 )
 from litellm_systemd.errors import NotInstalled
-from litellm_systemd.gateway.config import lint
+from litellm_systemd.gateway.config import GatewayConfig, lint
+from litellm_systemd.gateway.redis_settings import CACHE, COORDINATION, add_redis
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config, observe_host, read_manifest
@@ -70,10 +72,20 @@ def show_config(request: Request) -> Report:
         f"{gateway.source} serves {render_count(len(gateway.names), 'model')}",
         (*finding_checks(findings), *environment_check(selection)),
         facts=(*((model.name, model.provider_model) for model in gateway.models), *gateway.aliases),
-        notes=(*needs, *skipped_note(selection.config)),
+        notes=(*needs, *_redis_note(gateway, selection), *skipped_note(selection.config)),
         data={"source": gateway.source, "digest": gateway.digest, "models": list(gateway.names)},
         code=exit_code_of(findings),
     )
+
+
+def _redis_note(gateway: GatewayConfig, selection: Selection) -> tuple[str, ...]:
+    """What the service adds to the configuration for the Redis of the environment."""
+    added = add_redis(gateway, {} if selection.unknown else selection.environ)
+    if added is gateway.document:
+        return ()
+    section = CACHE[0] if added.get(CACHE[0]) != gateway.document.get(CACHE[0]) else COORDINATION[0]
+    key = "cache: true, cache_params: {type: redis, mode: default_off}" if section == CACHE[0] else COORDINATION[1]
+    return (f"For the Redis of {selection.dotenv.source}, the service adds to {section}: {key} (docs/redis.md).",)
 
 
 def use_config(request: Request, say: Say = lambda _line: None, *, wait: bool = False) -> Report:

@@ -25,6 +25,7 @@ from litellm_systemd.errors import InputError, InstallerError, MissingError, Per
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.config_types import ENVIRONMENT
 from litellm_systemd.gateway.environment import named_files
+from litellm_systemd.gateway.redis_settings import find_used_redis
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.sandbox import own_profiles
 from litellm_systemd.host.stored_secrets import with_stored_secrets
@@ -176,6 +177,39 @@ def require_database(dotenv: Dotenv, settings: Settings, gateway: GatewayConfig)
     if database.certificate_file:
         _require_file(position, Path(database.certificate_file))
     require_database(database, position)
+
+
+def require_redis(dotenv: Dotenv, settings: Settings, gateway: GatewayConfig) -> tuple[str, ...]:
+    """Check that LiteLLM can use its Redis, if it has one; return warnings for the user.
+
+    A secret that is kept in AWS is read from there.
+
+    Raises:
+        InputError: a value is not valid, or a file that it names cannot be used.
+        RedisError: Redis cannot be reached or used; the message has the cause.
+    """
+    values = settings.environment
+    names = {name: value for name, value in values.items() if name.startswith("REDIS_")}
+    if any(map(is_reference, names.values())):
+        stored = with_stored_secrets(values)
+        values = {**values, **{name: stored[name] for name in names}}
+    found = find_used_redis(gateway, values)
+    if found is None:
+        return ()
+    # A late import: the library is slow to load.
+    from litellm_systemd.database.redis import require_redis
+
+    redis, name = found
+    position = f"{dotenv.where(name)}: {name}" if name in values else f"{gateway.source}: {name}"
+    if redis.certificate_file:
+        _require_file(position, Path(redis.certificate_file))
+    health = require_redis(redis, position, values)
+    if not health.evicted:
+        return ()
+    return (
+        f"{position}: Redis at {redis.address} has evicted {health.evicted} keys ({health.policy}), which may be"
+        " counters of limits. Raise its maxmemory.",
+    )
 
 
 def require_tls(dotenv: Dotenv, settings: Settings, now: datetime) -> tuple[str, ...]:

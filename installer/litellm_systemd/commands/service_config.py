@@ -25,6 +25,7 @@ from litellm_systemd.commands.preflight import (
     require_database,
     require_files,
     require_pair,
+    require_redis,
     require_role,
     require_secrets,
     require_tls,
@@ -111,6 +112,7 @@ def resolve_service(request: Request) -> ServiceConfig:
         proven += require_pair(gateway, dotenv, settings.environment, installed)
         proven += require_secrets(references, settings.environment)
         require_database(dotenv, settings, gateway)
+        proven += require_redis(dotenv, settings, gateway)
     return ServiceConfig(
         settings=settings,
         choice=choice,

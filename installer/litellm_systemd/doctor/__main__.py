@@ -21,6 +21,7 @@ _TITLES = {
     "configuration": "Configuration",
     "tls": "HTTPS",
     "database": "Database",
+    "redis": "Redis",
     "unit": "Units",
     "port": "Port",
     "network": "Network",

@@ -284,7 +284,23 @@ def _read_iam(values: Mapping[str, str], redis: Redis, where: Callable[[str], st
     switch = REDIS_AWS_IAM_AUTH.name
     if not REDIS_AWS_IAM_AUTH.read(values, where):
         return None
-    position = f"{where(switch)}: {switch}"
+    login, position = read_iam(values, where), f"{where(switch)}: {switch}"
+    if not redis.is_encrypted:
+        raise InputError(f"{position} needs TLS", f"Set {REDIS_SSL.name}=true, or write rediss:// in the URL.")
+    if redis.password:
+        raise InputError(
+            f"{position} does not use the password that is set as well", f"Remove the password, or {switch}."
+        )
+    return login
+
+
+def read_iam(values: Mapping[str, str], where: Callable[[str], str] = str) -> IamLogin:
+    """How a token for ElastiCache is signed.
+
+    Raises:
+        InputError: the user, the cache or the region is missing.
+    """
+    position = f"{where(REDIS_AWS_IAM_AUTH.name)}: {REDIS_AWS_IAM_AUTH.name}"
     if missing := [each.name for each in _IAM_PARTS if not values.get(each.name)]:
         raise InputError(f"{position} needs {' and '.join(missing)} as well", "Set it to that of the cache.")
     region = next((values[name] for name in _IAM_REGIONS if values.get(name)), "")
@@ -292,12 +308,6 @@ def _read_iam(values: Mapping[str, str], redis: Redis, where: Callable[[str], st
         raise InputError(
             f"{position} needs a region, and LiteLLM does not use {AWS_REGION_NAME.name} here",
             f"Set {REDIS_AWS_IAM_REGION.name}.",
-        )
-    if not redis.is_encrypted:
-        raise InputError(f"{position} needs TLS", f"Set {REDIS_SSL.name}=true, or write rediss:// in the URL.")
-    if redis.password:
-        raise InputError(
-            f"{position} does not use the password that is set as well", f"Remove the password, or {switch}."
         )
     return IamLogin(
         user=values[REDIS_AWS_IAM_USER_NAME.name],

@@ -250,11 +250,13 @@ _LITELLM = (
     Signature(
         "redis",
         "litellm",
-        r"redis\.exceptions|Redis circuit breaker OPENED|connecting to Sync Redis"
-        r"|Error -?\d{1,4} (?:while )?connecting to \S{1,99}:\d"
-        r"|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)",
-        "The configured Redis does not respond: cache and limits are not shared",
-        "check REDIS_HOST, REDIS_PORT, REDIS_PASSWORD and the network",
+        r"^Redis cannot be used: |redis\.exceptions|Redis circuit breaker OPENED|connecting to Sync Redis"
+        r"|Error -?\d{1,4} (?:while )?connecting to \S{1,99}:\d|Got exception from REDIS|request_redis_batch: "
+        r"|Timeout (?:reading from|connecting to|writing to) (?:socket|\S{1,99}:\d)"
+        r"|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)"
+        r"|OOM command not allowed|write against a read only replica|MISCONF Redis|Redis is loading the dataset",
+        "Redis does not respond, or refuses the service: limits, cooldowns and cached responses are not shared",
+        "sudo litellmctl doctor",
     ),
     Signature(
         "module-missing",

@@ -1,0 +1,357 @@
+"""Connect to the Redis of LiteLLM as LiteLLM does, name the cause if that fails, and read the state of the server."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from litellm_systemd.env.redis import COMPOSE_HINT, Redis
+from litellm_systemd.env.secrets import redact
+from litellm_systemd.env.urls import is_compose_name
+from litellm_systemd.errors import InstallerError, RedisError
+
+if TYPE_CHECKING:
+    from redis import Redis as Client
+
+#: Seconds for a connection, and for each command.
+_TIMEOUT = 3.0
+#: The key that is written for a few seconds, and what the scripts of LiteLLM need as well.
+_KEY, _SCRIPT = "litellmctl:check", "return 1"
+_INSTALL = "Correct host and port, or start the server. On Debian: sudo apt-get install redis-server"
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A failure by what the client library or the server says, as a kind, a cause and a remedy."""
+
+    kind: str
+    pattern: re.Pattern[str]
+    cause: str
+    remedy: str
+
+
+def _failure(kind: str, pattern: str, cause: str, remedy: str) -> _Failure:
+    return _Failure(kind, re.compile(pattern, re.IGNORECASE), cause, remedy)
+
+
+_FAILURES = (
+    _failure(
+        "clients",
+        r"max number of clients reached",
+        "Redis at {address} has no free connection (maxclients)",
+        "Raise maxclients, or end idle clients: CLIENT LIST shows them.",
+    ),
+    _failure(
+        "loading",
+        r"is loading the dataset",
+        "Redis at {address} is still loading its data",
+        "Wait, and run the command again.",
+    ),
+    _failure(
+        "refused",
+        r"WRONGPASS|invalid username-password|invalid password|user is disabled",
+        "Redis at {address} refuses the password of the user {user}",
+        "Correct the user and the password. In a URL the password is percent-encoded.",
+    ),
+    _failure(
+        "refused",
+        r"without any password configured",
+        "Redis at {address} has no password, and one is set here",
+        "Remove the password here, or set requirepass in its redis.conf.",
+    ),
+    _failure(
+        "refused",
+        r"NOAUTH|authentication required|HELLO must be called with the client already authenticated",
+        "Redis at {address} requires a password, and none is set",
+        "Set REDIS_PASSWORD, or write it into the URL: redis://:PASSWORD@HOST",
+    ),
+    _failure(
+        "refused",
+        r"DENIED .*protected mode|running in protected mode",
+        "Redis at {address} is in protected mode: it has no password and accepts no other host",
+        "Set requirepass in its redis.conf.",
+    ),
+    _failure(
+        "refused",
+        r"NOPERM|no permissions",
+        "Redis at {address} does not permit the user {user} what LiteLLM does: {text}",
+        "Allow the user all keys, channels and commands: ACL SETUSER {user} ~* &* +@all -@dangerous +info",
+    ),
+    _failure(
+        "refused",
+        r"DB index is out of range|invalid DB index|SELECT is not allowed",
+        "Redis at {address} has no database {database}",
+        "Use a smaller number, or 0 for a cluster.",
+    ),
+    _failure(
+        "replica",
+        r"READONLY|read.only replica",
+        "Redis at {address} is a read-only replica",
+        "Connect to the primary. Of ElastiCache that is the primary endpoint, which follows a failover.",
+    ),
+    _failure(
+        "full",
+        r"OOM command not allowed|used memory > 'maxmemory'",
+        "Redis at {address} is full and refuses writes",
+        "Raise its maxmemory, or allow it to evict: CONFIG SET maxmemory-policy volatile-ttl",
+    ),
+    _failure(
+        "full",
+        r"MISCONF",
+        "Redis at {address} refuses writes because it cannot save its data: {text}",
+        "Free disk space on its host. A Redis for LiteLLM alone need not save: CONFIG SET save ''",
+    ),
+    _failure(
+        "tls",
+        r"certificate|CERTIFICATE_VERIFY_FAILED|Hostname mismatch|IP address mismatch",
+        "the TLS certificate of Redis at {address} is not accepted: {text}",
+        "Set REDIS_SSL_CA_CERTS to the file of the authority that signed it (in a URL: ?ssl_ca_certs=FILE), and"
+        " connect to a name that it is for.",
+    ),
+    _failure(
+        "down",
+        r"Connection refused|No such file or directory|Error (?:111|2) connecting",
+        "no Redis listens on {address}",
+        _INSTALL,
+    ),
+    _failure(
+        "unreachable",
+        r"Timeout|timed out|No route to host|Network is unreachable|Host is unreachable",
+        "Redis at {address} does not answer within {timeout:g} s",
+        "Allow the port in the firewall or security group between this host and Redis. If Redis is on this host, it"
+        " hangs.",
+    ),
+)
+#: Of a server that expects TLS and gets none, and of one that gets TLS and expects none.
+_EXPECTS_TLS = (
+    "Redis at {address} expects TLS",
+    "Set REDIS_SSL=true, or write rediss:// in the URL.",
+)
+_OFFERS_NONE = (
+    "Redis at {address} offers no TLS on this port",
+    "Remove REDIS_SSL, or write redis:// in the URL. With TLS, a server often has another port.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisHealth:
+    """What a server answers. `error` and `hint` say why it cannot be used, and `kind` is that of the cause.
+
+    Memory is in bytes, 0 if it is not limited. `evicted` counts keys since its start. `clients` are connected, of
+    `max_clients` (0 if that is unknown). `unread` is what the user may not read.
+    """
+
+    error: str = ""
+    hint: str = ""
+    kind: str = ""
+    version: str = ""
+    used: int = 0
+    limit: int = 0
+    policy: str = ""
+    evicted: int = 0
+    clients: int = 0
+    max_clients: int = 0
+    unread: tuple[str, ...] = field(default=())
+
+
+def require_redis(redis: Redis, position: str, values: Mapping[str, str]) -> RedisHealth:
+    """Check that LiteLLM can use Redis: that it accepts the login, writes and scripts.
+
+    Args:
+        redis: the server.
+        position: where it is written, such as `.env:12: REDIS_HOST`.
+        values: variables by name, for the certificates that the service trusts.
+
+    Raises:
+        RedisError: the first cause that prevents it, with the remedy.
+    """
+    health = observe_redis(redis, values)
+    if health.error:
+        raise RedisError(f"{position}: {health.error}", health.hint)
+    return health
+
+
+def observe_redis(redis: Redis, values: Mapping[str, str]) -> RedisHealth:
+    """The state of the server, or the cause for which it cannot be used. Sentinels are not asked."""
+    if redis.sentinels:
+        return RedisHealth()
+    found = RedisHealth()
+    # A client of a cluster needs one node that answers.
+    for host, port in ((redis.host, redis.port), *redis.others):
+        found = _observe(replace(redis, host=host, port=port), values)
+        if found.kind not in ("down", "unreachable"):
+            break
+    return found
+
+
+def _observe(redis: Redis, values: Mapping[str, str]) -> RedisHealth:
+    # Late: it is slow to load, and only a service with Redis needs it.
+    from redis.exceptions import RedisError as LibraryError
+
+    try:
+        redis = _with_token(redis)
+        if unknown := _find_unknown_name(redis):
+            return unknown
+        with contextlib.closing(_connect(redis, values)) as client:
+            client.ping()
+            return _read(client, redis)
+    except InstallerError as error:
+        return RedisHealth(error.message, error.hint, "refused")
+    except (LibraryError, OSError, ValueError) as error:
+        return _explain(redis, str(error))
+
+
+def _connect(redis: Redis, values: Mapping[str, str]) -> Client:
+    """A client as LiteLLM makes one, which does not try again."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    from redis import Redis as Client
+
+    place: dict[str, Any] = {"host": redis.host, "port": redis.port}
+    if redis.socket:
+        place = {"unix_socket_path": redis.socket}
+    elif redis.is_encrypted:
+        place |= {
+            "ssl": True,
+            "ssl_ca_certs": redis.certificate_file or values.get("SSL_CERT_FILE") or None,
+            "ssl_cert_reqs": redis.certificate_check,
+            "ssl_check_hostname": redis.checks_name and redis.certificate_check != "none",
+        }
+    return Client(
+        **place,
+        db=redis.database,
+        username=redis.user or None,
+        password=redis.password or None,
+        socket_timeout=_TIMEOUT,
+        socket_connect_timeout=_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+    )
+
+
+def _with_token(redis: Redis) -> Redis:
+    """The server with a fresh token as its password, if it has IAM authentication."""
+    if redis.iam is None:
+        return redis
+    from litellm_systemd.aws.client import Refused, sign_cache_token
+
+    login = redis.iam
+    try:
+        token = sign_cache_token(
+            login.credentials, login.region, login.cache, login.user, is_serverless=login.is_serverless
+        )
+    except Refused as error:
+        raise RedisError(
+            f"no AWS credentials for the token of the user {login.user}: {error}",
+            "Give the service an access key or the instance a role: docs/redis.md, ElastiCache.",
+        ) from None
+    return replace(redis, user=login.user, password=token)
+
+
+def _find_unknown_name(redis: Redis) -> RedisHealth | None:
+    if redis.socket:
+        return None
+    try:
+        socket.getaddrinfo(redis.host, redis.port, type=socket.SOCK_STREAM)
+    except OSError:
+        hint = COMPOSE_HINT.format(redis.host) if is_compose_name(redis.host) else "Correct the name of the host."
+        return RedisHealth(f"the host {redis.host} is not known (DNS, /etc/hosts)", hint, "unreachable")
+    return None
+
+
+def _read(client: Client, redis: Redis) -> RedisHealth:
+    """The state of a server that accepts the login, and whether it accepts writes."""
+    from redis.exceptions import RedisError as LibraryError
+    from redis.exceptions import ResponseError
+
+    unread: list[str] = []
+    found: dict[str, Any] = {}
+    try:
+        found = dict(client.info())
+    except ResponseError as error:
+        unread.append(f"INFO: {error}")
+    limit = _number(found.get("maxclients"))
+    if not limit:
+        # ElastiCache has no CONFIG, and a Redis before version 7 no maxclients in INFO.
+        with contextlib.suppress(LibraryError):
+            limit = _number(dict(client.config_get("maxclients")).get("maxclients"))
+    health = RedisHealth(
+        version=str(found.get("valkey_version") or found.get("redis_version") or ""),
+        used=_number(found.get("used_memory")),
+        limit=_number(found.get("maxmemory")),
+        policy=str(found.get("maxmemory_policy") or ""),
+        evicted=_number(found.get("evicted_keys")),
+        clients=_number(found.get("connected_clients")),
+        max_clients=limit,
+        unread=tuple(unread),
+    )
+    try:
+        client.set(_KEY, "1", ex=10)
+        client.eval(_SCRIPT, 0)
+    except ResponseError as error:
+        # The node of a cluster names the one that has the key.
+        if not (redis.is_cluster and re.match(r"MOVED|ASK|\d+ [\w.-]+:\d+", str(error))):
+            failure = _explain(redis, str(error))
+            return replace(health, error=failure.error, hint=failure.hint, kind=failure.kind)
+    return health
+
+
+def _number(value: Any) -> int:
+    with contextlib.suppress(TypeError, ValueError):
+        return int(value)
+    return 0
+
+
+def _explain(redis: Redis, said: str) -> RedisHealth:
+    text = redact(" ".join(said.split()), redis.password)
+    facts = {
+        "address": redis.address,
+        "user": redis.user or "default",
+        "database": redis.database,
+        "timeout": _TIMEOUT,
+        "text": text,
+    }
+    found = next((each for each in _FAILURES if each.pattern.search(said)), None)
+    if found is None or found.kind == "unreachable":
+        mismatch = _find_mismatch(redis)
+        if mismatch:
+            cause, remedy = mismatch
+            return RedisHealth(cause.format(**facts), remedy, "tls")
+    if found is None:
+        return RedisHealth(f"Redis at {redis.address} cannot be used: {text}", "", "other")
+    cause, remedy = found.cause, found.remedy
+    if redis.iam is not None and found.kind == "refused" and "password" in cause:
+        cause = "ElastiCache at {address} does not accept the token of the user {user}"
+        remedy = (
+            "Allow elasticache:Connect for that cache and user, see: litellmctl iam-policy --with elasticache. The"
+            " user needs IAM authentication, a name that is its id, and a group of the cache, and this host the right"
+            " time."
+        )
+    return RedisHealth(cause.format(**facts), remedy.format(**facts), found.kind)
+
+
+def _find_mismatch(redis: Redis) -> tuple[str, str] | None:
+    """Whether one side expects TLS and the other does not: then neither understands the other, or both wait."""
+    if redis.socket:
+        return None
+    with contextlib.suppress(OSError), _open(redis) as connection:
+        if redis.is_encrypted:
+            connection.sendall(b"PING\r\n")
+            return _OFFERS_NONE if connection.recv(16)[:1] in (b"+", b"-") else None
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(connection):
+            return _EXPECTS_TLS
+    return None
+
+
+@contextlib.contextmanager
+def _open(redis: Redis) -> Iterator[socket.socket]:
+    with socket.create_connection((redis.host, redis.port), timeout=_TIMEOUT) as connection:
+        yield connection
