@@ -27,6 +27,7 @@ from tests.integration.runtime_service import KEY, Service, run_runtime
 from tests.integration.test_salt_key import store as store_values
 
 KEY_REFERENCE = "aws-secretsmanager:litellm/gateway#master_key"
+CONFIG = "model_list: [{model_name: m, litellm_params: {model: openai/m, mock_response: hi}}]\n"
 ARN = f"arn:aws:secretsmanager:eu-central-1:{ACCOUNT}:secret:litellm/gateway"
 
 
@@ -155,10 +156,9 @@ def test_late_answer(aws: Cloud) -> None:
 def test_doctor_reports_an_unreadable_secret(aws: Cloud, tmp_path: Path) -> None:
     """doctor reports a secret that cannot be read, and nothing while it can."""
     environment = {**BASE, **variables(aws)}
-    config = "model_list: [{model_name: m, litellm_params: {model: openai/m, mock_response: hi}}]\n"
-    assert "environment-secrets" not in causes(diagnose(tmp_path, environment, config))
+    assert "environment-secrets" not in causes(diagnose(tmp_path, environment, CONFIG))
     aws.secrets.parameters.clear()
-    assert "environment-secrets" in causes(diagnose(tmp_path, environment, config))
+    assert "environment-secrets" in causes(diagnose(tmp_path, environment, CONFIG))
 
 
 def test_database_with_its_password_and_salt_key_in_aws(aws: Cloud, database: Database, tmp_path: Path) -> None:
@@ -196,8 +196,7 @@ def test_database_with_its_password_and_salt_key_in_aws(aws: Cloud, database: Da
 
     def diagnosed(salt: str) -> list[str]:
         environment = {**BASE, **given, "LITELLM_SALT_KEY": f"aws-secretsmanager:{salt}"}
-        config = "general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}\n"
-        snapshot = make_snapshot(tmp_path / salt, environment, config)
+        snapshot = make_snapshot(tmp_path / salt, environment, CONFIG)
         return causes(run_checks(snapshot, (detect_database_salt,), check_timeout=60, total_timeout=60))
 
     assert (diagnosed("salt"), diagnosed("other")) == ([], ["database-salt"])
