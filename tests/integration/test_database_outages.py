@@ -35,8 +35,8 @@ def test_outages(tmp_path: Path, cluster: Cluster, database: Database) -> None:
             assert "the database cannot be used: " in service.query("status")["status"]
             assert chat(service, KEY, "demo") == 200
             assert chat(service, "sk-unknown", "demo") == 503
-        key = create_key(service)
         wait_for("the database", lambda: is_usable(service))
+        key = create_key(service)
 
         with cluster.stopped():
             wait_for("the outage", lambda: not is_usable(service))
@@ -45,8 +45,8 @@ def test_outages(tmp_path: Path, cluster: Cluster, database: Database) -> None:
             assert service.workers() == workers
             assert service.reload().returncode == 0
             assert chat(service, KEY, "demo") == 200
-        create_key(service)
         wait_for("the database", lambda: is_usable(service))
+        create_key(service)
         assert service.stop() == 0
     lines = service.log().splitlines()
     errors = [line for line in lines if line.startswith("<3>")]
