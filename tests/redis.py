@@ -188,8 +188,9 @@ class Redis:
         assert not is_error, f"{command}: {reply}{done.stderr}"
         return reply
 
-    def keys(self, pattern: str = "*") -> list[str]:
-        return sorted(self.execute("KEYS", pattern).splitlines())
+    def list_keys(self) -> list[str]:
+        """All keys, in order."""
+        return sorted(self.execute("KEYS", "*").splitlines())
 
     def _lines(self) -> Iterator[str]:
         access = self.access

@@ -38,6 +38,7 @@ STATUS: dict[str, Any] = {
             "age": 1.5,
         }
     ],
+    "redis": {"counting": "local", "usable": False, "cause": "Connection refused.", "since": 1.0},
     "workers": [
         {
             "worker": 1,
@@ -74,6 +75,7 @@ PLACES = (
     *(("workers", 0, key) for key in STATUS["workers"][0]),
     *(("guesses", 0, key) for key in STATUS["guesses"][0]),
     *(("blocks", 0, key) for key in STATUS["blocks"][0]),
+    *(("redis", key) for key in ("counting", "cause")),
     ("guesses", 0),
     ("blocks", 0),
     ("workers", 0),
@@ -112,6 +114,8 @@ def test_good_status() -> None:
     """The status of a service is printed, also without what a starting one does not know."""
     facts = facts_of(copy.deepcopy(STATUS))
     assert {("workers replaced", "0"), ("memory limit", "1024 MiB for each worker")} <= set(facts)
+    assert ("redis", "local limits, cooldowns and cache: Connection refused") in facts
+    assert "redis" not in dict(facts_of({**STATUS, "redis": None}))
     starting = {**STATUS, "generation": None, "sha256": None, "last_reload": None, "workers": [], "more": [1]}
     assert ("generation", "None") in facts_of(starting)
 

@@ -392,6 +392,9 @@ def build_runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Itera
         outcome = "done" if reload["ok"] else f"failed: {reload['error'].rstrip('.')}"
         yield "last reload", f"{outcome}, took {reload['seconds']:.1f} s"
     yield "workers replaced", str(runtime["restarts"])
+    if redis := runtime.get("redis"):
+        detail = f": {redis['cause'].rstrip('.')}" if redis["cause"] else ""
+        yield "redis", f"{redis['counting']} limits, cooldowns and cache{detail}"
     if "memory_limit" in runtime:  # a release from before that field may run
         yield "memory limit", f"{runtime['memory_limit']} MiB for each worker"
     for worker in runtime["workers"]:

@@ -61,7 +61,9 @@ _STATUS: Mapping[str, tuple[_Test, bool]] = {
     "guesses": (_is_list, False),
     "blocks": (_is_list, False),
     "metrics": (lambda value: value is None or isinstance(value, dict), False),
+    "redis": (lambda value: value is None or isinstance(value, dict), False),
 }
+_REDIS: Mapping[str, tuple[_Test, bool]] = {"counting": (_is_text, True), "cause": (_is_text, True)}
 _GUESSES: Mapping[str, tuple[_Test, bool]] = {
     "client": (_is_text, True),
     "refused": (_is_count, True),
@@ -115,6 +117,8 @@ def check_status(found: Any) -> dict[str, Any]:
         _checked(status["last_reload"], _RELOAD, "the last reload in the status of the service")
     if status.get("metrics") is not None:
         _checked(status["metrics"], _METRICS, "the metrics in the status of the service")
+    if status.get("redis") is not None:
+        _checked(status["redis"], _REDIS, "Redis in the status of the service")
     if status.get("tls") is not None:
         _checked(status["tls"], _TLS, "the certificate in the status of the service")
     return status

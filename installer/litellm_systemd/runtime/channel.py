@@ -24,7 +24,8 @@ class Heartbeat:
 
     `memory` is the resident memory in MiB, shared pages included; 0 if unknown. `unhealthy` is the number of seconds
     since the worker last passed its own health check. `lag` is the number of seconds by which its last timer was
-    late. `database` is why the worker cannot use the database, empty if it can or if there is none.
+    late. `database` is why the worker cannot use the database, empty if it can or if there is none. `redis` is the
+    same for Redis, but None if there is none.
     """
 
     serving: bool
@@ -35,6 +36,7 @@ class Heartbeat:
     unhealthy: float = 0.0
     lag: float = 0.0
     database: str = ""
+    redis: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

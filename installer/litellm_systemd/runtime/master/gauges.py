@@ -67,6 +67,7 @@ def build_gauges(master: MasterState, now: float) -> list[Gauge]:
         families.IN_FLIGHT: sum(beat.inflight for beat in beats),
         families.CONNECTIONS: sum(beat.connections for beat in beats),
         families.BACKLOG: sum(map(_backlog, master.listeners)),
+        families.REDIS_USABLE: float(not master.redis.cause) if master.redis.is_used else None,
         families.EVENT_LOOP_LAG: max((worker.lag for worker in workers), default=0.0),
     }
     if current is not None and current.configuration.tls is not None:

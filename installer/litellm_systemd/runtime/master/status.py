@@ -13,7 +13,7 @@ from litellm_systemd.env.tls import Tls
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING
 from litellm_systemd.runtime.master.control import ReloadResult, Reloads
 from litellm_systemd.runtime.master.worker_pool import Generation, Phase, Recycling, WorkerHandle
-from litellm_systemd.runtime.options import Configuration, Options
+from litellm_systemd.runtime.options import Options
 from litellm_systemd.runtime.systemd.port import render_listener, render_listeners
 
 
@@ -31,11 +31,18 @@ class BlockCounter(Protocol):
         """The code whose last block was within the last hour."""
 
 
-class DatabaseStatus(Protocol):
-    """What is known of the database."""
+class ServerStatus(Protocol):
+    """What is known of a server that the workers use."""
 
     cause: str
     since: float
+    is_used: bool
+
+    def render(self) -> str:
+        """The outage, as in a sentence."""
+
+    def build(self) -> dict[str, Any]:
+        """Whether it can be used, why it cannot, and since when."""
 
 
 class LeaveStatus(Protocol):
@@ -88,8 +95,12 @@ class MasterState(Protocol):
         """What has blocked workers."""
 
     @property
-    def database(self) -> DatabaseStatus:
+    def database(self) -> ServerStatus:
         """Whether the database can be used."""
+
+    @property
+    def redis(self) -> ServerStatus:
+        """Whether Redis can be used."""
 
     @property
     def generations(self) -> list[Generation]:
@@ -115,9 +126,9 @@ def render_status(master: MasterState) -> str:
     parts = [_render_serving(master, master.current)]
     if master.options.mock_testing and master.options.trial_socket is None:
         parts.append(f"{ALLOW_MOCK_TESTING.name} is on: every client can make models fail")
-    if master.database.cause:
-        since = time.strftime("%H:%M:%S", time.localtime(master.database.since))
-        parts.append(f"the database cannot be used: {master.database.cause} (since {since})")
+    for server in filter(lambda each: each.cause, (master.database, master.redis)):
+        since = time.strftime("%H:%M:%S", time.localtime(server.since))
+        parts.append(f"{server.render()} (since {since})")
     if master.candidate is not None:
         parts.append(f"reloading: starting {render_count(master.options.workers, 'worker')}")
     elif master.reloads.last is not None and master.reloads.last.error:
@@ -173,18 +184,16 @@ def build_status(master: MasterState) -> dict[str, Any]:
         "last_reload": _build_reload(master.reloads.last),
         "guesses": master.refusals.build_guesses(now),
         "blocks": master.blocks.build(now),
-        "database": _build_database(configuration, master.database),
+        "database": master.database.build() if configuration and configuration.has_database else None,
+        "redis": _build_redis(master.redis) if master.redis.is_used else None,
         "metrics": None if master.metrics is None else master.metrics.build_status(),
         "retired_keys": [each.until for each in _accepted_keys(master)],
     }
 
 
-def _build_database(configuration: Configuration | None, database: DatabaseStatus) -> dict[str, Any] | None:
-    """None without a database."""
-    if configuration is None or not configuration.has_database:
-        return None
-    since = round(database.since, 3) if database.cause else None
-    return {"usable": not database.cause, "cause": database.cause, "since": since}
+def _build_redis(redis: ServerStatus) -> dict[str, Any]:
+    """`counting`: whether limits, cooldowns and cache are shared with other workers and instances, or local."""
+    return {"counting": "local" if redis.cause else "shared", **redis.build()}
 
 
 def _accepted_keys(master: MasterState) -> list[RetiredKey]:

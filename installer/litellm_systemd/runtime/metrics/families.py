@@ -135,6 +135,12 @@ EVENT_LOOP_LAG = Family(
     "How late the event loop of a worker ran a timer: the longest delay of the last minute, of all workers.",
     Merge.MAX,
 )
+REDIS_USABLE = Family(
+    f"{PREFIX}redis_usable",
+    "1 if limits, cooldowns and cache are shared in Redis, 0 if each worker has its own because Redis cannot be used."
+    " Only with Redis.",
+    Merge.NEWEST,
+)
 CERTIFICATE_EXPIRY = Family(
     f"{PREFIX}certificate_expiry_timestamp_seconds",
     "When the certificate expires that the gateway serves, in Unix time. Only with HTTPS.",

@@ -1,5 +1,5 @@
-"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes`, `_database`, `_outages`, `_fixes`,
-`_metrics` and `_telemetry` use LiteLLM's modules.
+"""The adapter to LiteLLM: only this module, `litellm_authentication`, `_routes`, `_database`, `_outages`, `_redis`,
+`_fixes`, `_metrics` and `_telemetry` use LiteLLM's modules.
 
 It imports them by name at run time, because the import takes seconds and only a serving process needs it.
 
@@ -33,6 +33,7 @@ from litellm_systemd.runtime.worker import (
     litellm_fixes,
     litellm_metrics,
     litellm_outages,
+    litellm_redis,
     litellm_telemetry,
 )
 
@@ -214,6 +215,7 @@ def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> str:
     litellm_fixes.apply()
     litellm_database.apply(environ)
     litellm_outages.apply()
+    litellm_redis.apply()
     litellm_telemetry.apply(application(), environ)
     failure = ""
     if metrics:

@@ -18,6 +18,7 @@ from typing import Any
 
 from litellm_systemd.env.database import parse_url
 from litellm_systemd.runtime.worker.litellm_database import renew_own_token, renew_token
+from litellm_systemd.runtime.worker.outage import Outage, first_line
 
 _LOGGER = logging.getLogger(__name__)
 _UTILS = "litellm.proxy.utils"
@@ -38,34 +39,10 @@ _UNREACHABLE = re.compile(
 )
 
 
-class _Outage:
-    """`cause` is why the database cannot be used, empty if it can. `is_ending`: LiteLLM connects again."""
+class _Outage(Outage):
+    """`is_ending`: LiteLLM connects again."""
 
-    def __init__(self) -> None:
-        self.cause = ""
-        self.is_ending = False
-        self._suspicion: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
-
-    def suspect(self) -> bool:
-        """Check the database now. Returns whether it will be checked. Any thread may call this."""
-        if self._suspicion is None:
-            return False
-        loop, event = self._suspicion
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(event.set)
-            return True
-        return False
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait, but only until there is a suspicion. Returns whether there is one."""
-        if self._suspicion is None:
-            self._suspicion = asyncio.get_running_loop(), asyncio.Event()
-        event = self._suspicion[1]
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
-        found = event.is_set()
-        event.clear()
-        return found
+    is_ending = False
 
 
 _OUTAGE = _Outage()
@@ -177,10 +154,5 @@ def find_cause() -> str:
     try:
         psycopg.connect(**parameters, connect_timeout=_CHECK_TIMEOUT).close()
     except psycopg.OperationalError as error:
-        return _first_line(str(error)) or type(error).__name__
+        return first_line(str(error)) or type(error).__name__
     return ""
-
-
-def _first_line(text: str) -> str:
-    """What libpq says first, without its advice in the next lines."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")

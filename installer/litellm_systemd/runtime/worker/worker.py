@@ -48,7 +48,13 @@ from litellm_systemd.runtime.leaving import LeavingFlag
 from litellm_systemd.runtime.metrics.counting import Counters
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.secret_store import get_secrets
-from litellm_systemd.runtime.worker import draining_server, garbage_collection, litellm_adapter, litellm_outages
+from litellm_systemd.runtime.worker import (
+    draining_server,
+    garbage_collection,
+    litellm_adapter,
+    litellm_outages,
+    litellm_redis,
+)
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
 from litellm_systemd.runtime.worker.api_document import ApiDocument
 from litellm_systemd.runtime.worker.draining_server import Server, build_config
@@ -60,7 +66,7 @@ from litellm_systemd.runtime.worker.load_errors import render_cause
 ORPHAN_DRAIN_TIMEOUT = 5.0
 #: Seconds that the exit handlers of libraries get after the drain.
 EXIT_HANDLERS_LIMIT = 2.0
-#: Characters of the reason why the database cannot be used.
+#: Characters of the reason why the database or Redis cannot be used.
 _MAX_CAUSE = 300
 #: Seconds between two health checks before the worker is ready.
 _START_INTERVAL = 0.02
@@ -99,6 +105,7 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
         journal,
         report=lambda failure: (
             litellm_outages.explains(failure.text)
+            or litellm_redis.explains(failure.text, failure.kind)
             or channel.send(FailureReport(failure.priority, failure.kind, failure.text, failure.call))
         ),
         is_model=litellm_adapter.is_model_group,
@@ -309,7 +316,10 @@ class _Worker:
             await asyncio.sleep(_START_INTERVAL)
         while not self._is_ready(await self._check(READINESS)):
             await asyncio.sleep(_START_INTERVAL)
-        checks = asyncio.get_running_loop().create_task(self._check_liveness())
+        # Before it serves, so that its first heartbeat says whether its limits are shared.
+        await litellm_redis.check()
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(each) for each in (self._check_liveness(), litellm_redis.watch())]
         try:
             while True:
                 self._send_heartbeat()
@@ -320,7 +330,8 @@ class _Worker:
                 self._lag = time.monotonic() - due
                 self._healthy_at += self._lag
         finally:
-            checks.cancel()
+            for task in tasks:
+                task.cancel()
 
     @staticmethod
     def _is_ready(status: int | None) -> bool:
@@ -358,6 +369,7 @@ class _Worker:
         server = self._server
         requests = max(0, server.server_state.total_requests - self._probes)
         unhealthy = time.monotonic() - self._healthy_at
+        redis = litellm_redis.cause()
         self._channel.send(
             Heartbeat(
                 self._serving,
@@ -368,6 +380,7 @@ class _Worker:
                 unhealthy,
                 round(self._lag, 4),
                 litellm_outages.cause()[:_MAX_CAUSE],
+                None if redis is None else redis[:_MAX_CAUSE],
             )
         )
 

@@ -1,0 +1,66 @@
+"""One line in the journal when workers cannot use a server any more, such as the database, and one when they can."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+
+class OutageLog:
+    """What the workers say about a server. Times are in seconds of the monotonic clock.
+
+    `name`: of the server, as in a sentence. `advice`: what an outage means. `relief`: what its end means.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        error: Callable[[str], None],
+        notice: Callable[[str], None],
+        *,
+        advice: str,
+        relief: str = "",
+    ) -> None:
+        #: Why the server cannot be used, in its own words; empty if it can.
+        self.cause = ""
+        #: The Unix time at which the last outage began.
+        self.since = 0.0
+        #: Whether a worker uses such a server.
+        self.is_used = False
+        self._began = 0.0
+        self._name, self._error, self._notice = name, error, notice
+        self._advice, self._relief = advice, relief
+
+    def update(self, causes: Iterable[str | None], now: float) -> None:
+        """Compare with the last heartbeats: why a worker cannot use the server, "" if it can, None if it has none."""
+        found = [each for each in causes if each is not None]
+        self.is_used = bool(found)
+        before, self.cause = self.cause, next(filter(None, found), "")
+        if self.cause and not before:
+            self.since, self._began = time.time(), now
+            self._error(f"{self.render()}. {self._advice}")
+        elif before and not self.cause:
+            self._notice(f"{self._name} can be used again, after {now - self._began:.0f} s{self._relief}")
+
+    def render(self) -> str:
+        """The outage, as in a sentence."""
+        return f"{self._name} cannot be used: {self.cause.rstrip('.')}"
+
+    def build(self) -> dict[str, object]:
+        """The state for the status."""
+        return {
+            "usable": not self.cause,
+            "cause": self.cause,
+            "since": round(self.since, 3) if self.cause else None,
+        }
+
+
+def describe_database() -> str:
+    """What an outage of the database means."""
+    return "The master key works, and a virtual key for as long as LiteLLM has it in its cache"
+
+
+def describe_redis(workers: int) -> str:
+    """What an outage of Redis means for this instance and for the others."""
+    where = "each instance" if workers == 1 else f"each of the {workers} workers of each instance"
+    return f"Until it can, {where} has its own limits, cooldowns and cache: a limit of 10 allows 10 in each"
