@@ -327,6 +327,15 @@ report_coverage() {
     fi
 }
 
+# Whether the tests get a /tmp in memory, for this script and its children alone: they write and delete gigabytes there,
+# and a slow disk then takes longer than the tests.
+wants_own_tmp() {
+    local memory
+    [[ -z ${OWN_TMP:-} && ${TMPDIR:-/tmp} == /tmp && "$PWD/ ${UV_CACHE_DIR:-}/" != */tmp/* ]] || return 1
+    memory=$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)
+    is_root && [[ $memory -gt 12000000 ]] && unshare --mount mount -t tmpfs tmpfs /tmp 2>/dev/null
+}
+
 # pytest reads its own options, but only once everything is set up.
 check_arguments() {
     case ${1:-} in
@@ -341,6 +350,11 @@ check_arguments() {
 main() {
     check_arguments "$@"
     [[ $PWD/ != /opt/litellm-systemd/* ]] || die "the tests install a service in $PWD. Move the checkout"
+    if [[ ${1:-} != --* ]] && wants_own_tmp; then
+        # shellcheck disable=SC2016  # the other shell expands it
+        exec env OWN_TMP=1 unshare --mount bash -c 'mount -t tmpfs -o mode=1777,size=50% tmpfs /tmp && exec "$0" "$@"' \
+            "$PWD/scripts/test.sh" "$@"
+    fi
     trap print_summary EXIT
     rm -rf "$TIMES"
     if [[ ${1:-} == --fast ]]; then

@@ -62,11 +62,12 @@ def command(
 def interrupt(folder: Path, become: tuple[str, ...], number: int) -> None:
     """Run it, and send a signal to its process group, as a terminal does, while it installs packages."""
     argv, given = command(folder, become, {})
-    packages = folder / DATA / "bootstrap/pyvenv.cfg"
+    bootstrap = folder / DATA / "bootstrap"
+    venv = bootstrap / "pyvenv.cfg"
     # Each run makes the incomplete venv of the one before again.
-    packages.unlink(missing_ok=True)
+    venv.unlink(missing_ok=True)
     with subprocess.Popen(argv, env=given, cwd="/", start_new_session=True, stderr=subprocess.DEVNULL) as process:
-        wait_for("the packages", packages.exists, 60)
+        wait_for("the packages", lambda: venv.exists() and any(bootstrap.glob("lib/*/site-packages/*.dist-info")), 60)
         os.killpg(process.pid, number)
         assert process.wait(60) == -number
     if number != signal.SIGKILL:
