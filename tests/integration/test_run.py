@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.ports import free_port
+from tests.skipping import refuse
+
+KEY = "sk-of-a-container-0123456789abcdef"
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *arguments: str, variables: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
     """Start `litellmctl run` in that folder, with a home of its own."""
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LITELLM_"))},
@@ -24,7 +31,8 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     env.pop("SUDO_USER", None)
-    argv = (sys.executable, "-m", "litellm_systemd", "run", *arguments)
+    env |= variables or {}
+    argv = (*prefix, sys.executable, "-m", "litellm_systemd", "run", *arguments)
     return subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -55,6 +63,55 @@ def test_run_serves_until_it_is_stopped(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert f"serving on 127.0.0.1:{port}" in output
     assert "LITELLM_MASTER_KEY=sk-" in output
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "LITELLM_MASTER_KEY is not set"),
+        ({"LITELLM_MASTER_KEY": KEY, "PORT": "http"}, "the environment: PORT=http is not a whole number"),
+        ({"LITELLM_MASTER_KEY": KEY, "CONFIG_FILE": "none.yml"}, "none.yml"),
+    ],
+)
+def test_run_checks_the_variables_of_a_container(tmp_path: Path, variables: dict[str, str], message: str) -> None:
+    """With --no-env-file, `run` refuses variables of the process as it refuses those of a .env, generates no key and
+    reads no .env.
+    """
+    (tmp_path / ".env").write_text(f"LITELLM_MASTER_KEY={KEY}\nPORT=4000\n", encoding="utf-8")
+    process = start(tmp_path, "--no-env-file", variables={"CONFIG_FILE": "demo.yml", **variables})
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode != 0
+    assert message in output
+
+
+def test_a_container_is_stopped_while_it_starts(tmp_path: Path) -> None:
+    """SIGTERM ends a process with PID 1 while it imports LiteLLM, although the kernel drops what PID 1 does not
+    handle.
+    """
+    if os.geteuid() != 0:
+        refuse("only root can make a PID namespace")
+    variables = {"CONFIG_FILE": "demo.yml", "LITELLM_MASTER_KEY": KEY, "PORT": str(free_port())}
+    prefix = ("unshare", "--pid", "--fork", "--kill-child", "--")
+    process = start(tmp_path, "--no-env-file", variables=variables, prefix=prefix)
+    try:
+        os.kill(wait_for_runtime(process.pid), signal.SIGTERM)
+        output = process.communicate(timeout=30)[0]
+    finally:
+        process.kill()
+    assert (process.returncode, "serving on" in output) == (0, False)
+
+
+def wait_for_runtime(parent: int) -> int:
+    """The child of a process, once it is the runtime and handles SIGTERM."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split():
+            caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{child}/status").read_text(encoding="ascii"), re.M)
+            is_runtime = b"litellm_systemd.runtime" in Path(f"/proc/{child}/cmdline").read_bytes()
+            if is_runtime and caught and int(caught[1], 16) & 1 << signal.SIGTERM - 1:
+                return int(child)
+        time.sleep(0.05)
+    pytest.fail("the runtime does not start")
 
 
 def test_run_checks_the_given_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from litellm_systemd.cli.program import (
 )
 from litellm_systemd.cli.streams import write_bytes
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.env.dotenv import RESERVED
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import Interrupted
 from litellm_systemd.report.progress import Step
@@ -325,12 +327,23 @@ def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: VerifyTar
 
 @cli.command()
 @env_file_option
+@click.option("--no-env-file", is_flag=True, help="Use the variables of the process: for containers.")
 @config_option
-def run(env_file: Path | None, config: str | None) -> None:
-    """Serve in the foreground, without systemd or root."""
+def run(env_file: Path | None, no_env_file: bool, config: str | None) -> None:
+    """Serve in the foreground, without systemd or root.
+
+    With --no-env-file, no file is read and no key is generated: LITELLM_MASTER_KEY must be set.
+    """
     from litellm_systemd.commands import service
 
-    service.run_foreground(request_of(layout_of(), env_file, config), os.environ, say)
+    if no_env_file and env_file is not None:
+        raise click.UsageError("-e and --no-env-file cannot be combined")
+    request = request_of(layout_of(), env_file, config)
+    if no_env_file:
+        # Those of the process itself stay in its environment. A .env may not have them.
+        variables = {name: value for name, value in os.environ.items() if name not in RESERVED}
+        request = replace(request, variables=variables)
+    service.run_foreground(request, os.environ, say)
 
 
 @cli.command()

@@ -59,7 +59,8 @@ class Request:
     day for end-of-life checks, None for no such checks; `allow_ended` accepts models after their end of life. `take`
     are the paths of installed files to replace although the user edited them. `database` is the URL of the database
     that `install --with-postgres` sets up, empty to use it no longer, None to keep what is installed.
-    `without_database`: ignore the variables of a database, as a rehearsal does.
+    `without_database`: ignore the variables of a database, as a rehearsal does. `variables`: the environment, for a
+    process that gets it from the manager of its container and from no file; None to read a file.
     """
 
     layout: Layout
@@ -75,6 +76,7 @@ class Request:
     take: frozenset[str] = frozenset()
     database: str | None = None
     without_database: bool = False
+    variables: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,9 @@ def _read_installed(layout: Layout, *, read_only: bool) -> tuple[Dotenv, Permiss
 
 
 def _choose_environment(request: Request, installed: Dotenv) -> Dotenv | None:
-    """The environment: -e, else .env here, else the installed one; None if there is none."""
+    """The environment: that of the process on request, else -e, else .env here, else the installed one, or None."""
+    if request.variables is not None:
+        return Dotenv("the environment", request.variables)
     if request.env_file is not None:
         return read_dotenv(request.env_file)
     # A link that leads nowhere counts: what was meant is not the installed environment.

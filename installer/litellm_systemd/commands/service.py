@@ -19,7 +19,7 @@ from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.env.variables import MASTER_KEY, MOCK_TESTING_WARNING
-from litellm_systemd.errors import Interrupted, MissingError, NotInstalled, UsageError
+from litellm_systemd.errors import InputError, Interrupted, MissingError, NotInstalled, UsageError
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.effective import at_socket, observe_environment
 from litellm_systemd.host.layout import Layout
@@ -179,7 +179,7 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
     """Serve in the foreground, without systemd and without root: become the runtime.
 
     Raises:
-        InstallerError: `.env` or the configuration can't be used.
+        InstallerError: `.env` or the configuration can't be used, or the variables of the process have no master key.
     """
     # In the foreground, a model after its end of life is a warning and no error.
     service = resolve_service(replace(request, allow_ended=True))
@@ -187,6 +187,9 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
         say(note)
     if service.settings.generated_key:
         key = service.settings.generated_key
+        if request.variables is not None:
+            # The next container would generate another one, and clients could not know it.
+            raise InputError(f"{MASTER_KEY.name} is not set", "Set it, the same for all containers of one gateway.")
         say(f"{MASTER_KEY.name}={key} was generated for this run. To keep it, set it in .env.")
     alone = standalone(service.choice.name, service.own, service.gateway)
     if not isinstance(alone, Path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,9 +58,25 @@ def main(argv: Sequence[str]) -> int:
 
         add_secrets(os.environ)  # a proxy may have a password
         return reach(arguments.urls, os.environ)
+    if os.getpid() == 1:
+        _handle_signals_of_pid_1()
     from litellm_systemd.runtime.serve import main as serve
 
     return serve(arguments.config, os.environ)
+
+
+def _handle_signals_of_pid_1() -> None:
+    """In a container: exit at a signal until there is something to drain.
+
+    The kernel drops signals for which PID 1 has no handler, and importing LiteLLM takes seconds.
+    """
+
+    def exit_at_once(_number: int, _frame: object) -> None:
+        # An exception could end in an `except:` of a module that is being imported.
+        os._exit(ExitCode.OK)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, exit_at_once)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -53,7 +53,8 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     notifier = Notifier(environ)
     # Ignore SIGHUP until there is something to reload. Its default action ends the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.getpid() != 1:  # in a container, __main__ has set handlers
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         add_secrets(environ)
         options = read_options(config, environ)
