@@ -29,6 +29,9 @@ umask 022
 # Not in a home folder, which the service can't read, and not in the checkout, which may be anywhere.
 BOOTSTRAP=/opt/litellm-systemd/bootstrap
 
+# In an image that bake.sh made: the release, and what it was built from.
+readonly BAKED=/opt/litellm-systemd/baked
+
 readonly BOOTED=/run/systemd/system # sd_booted(3)
 
 # A bundle with all packages. Empty: download them from the package index.
@@ -216,6 +219,7 @@ ensure_litellmctl() {
     local python wanted
     python=$(choose_python) || exit
     wanted=$(if [[ -n $BUNDLE ]]; then sha256sum <"$BUNDLE" && "$python" -VV; else fingerprint "$python"; fi)
+    ! use_baked "$wanted" || return 0
     [[ -x $BOOTSTRAP/bin/litellmctl && $(cat "$BOOTSTRAP/made-from" 2>/dev/null) == "$wanted" ]] && return
     # Together with the release that litellmctl builds next.
     need_space "${BOOTSTRAP%/*}" "$([[ -e $BOOTSTRAP/made-from ]] && echo 800 || echo 1500)"
@@ -249,6 +253,15 @@ ensure_litellmctl() {
     printf '%s\n' "$wanted" >"$BOOTSTRAP/made-from"
     rm -rf "$SCRATCH"
     SCRATCH=
+}
+
+# use_baked FINGERPRINT: use the litellmctl of the release that bake.sh has built from this checkout, if it is there.
+use_baked() {
+    local release
+    [[ -r $BAKED ]] || return 1
+    release=$(sed -n 's/^release //p' "$BAKED")
+    [[ $(sed -n 's/^made-from //p' "$BAKED") == "$1" && -x $release/bin/litellmctl ]] || return 1
+    BOOTSTRAP=$release
 }
 
 # Build from a copy, to leave no files in the checkout.
@@ -334,10 +347,15 @@ run_litellmctl() {
     [[ -z $BUNDLE ]] || options+=(--bundle "$BUNDLE")
     ensure_python
     ensure_litellmctl
-    # `litellmctl upgrade` names the checkout (installer/litellm_systemd/releases/source.py).
-    if [[ -n $BUNDLE ]]; then rm -f "$BOOTSTRAP/checkout"; else printf '%s\n' "$CHECKOUT" >"$BOOTSTRAP/checkout"; fi
+    mark_checkout
     step "litellmctl $verb${options[*]:+ ${options[*]}}${*:+ $*}"
     "$BOOTSTRAP/bin/litellmctl" "$verb" "${options[@]}" "$@"
+}
+
+# `litellmctl upgrade` names the checkout (installer/litellm_systemd/releases/source.py). A release knows its own.
+mark_checkout() {
+    [[ $BOOTSTRAP != */releases/* ]] || return 0
+    if [[ -n $BUNDLE ]]; then rm -f "$BOOTSTRAP/checkout"; else printf '%s\n' "$CHECKOUT" >"$BOOTSTRAP/checkout"; fi
 }
 
 # show_next OPTIONS...: what the user has now.
@@ -420,10 +438,11 @@ rehearse_in_foreground() {
         "user, the sandbox, start at boot, restarts, a port that stays open. Run there: sudo ./scripts/quickstart.sh"
 }
 
-# Check the arguments, and take --bundle FILE out of them: the others are passed to litellmctl.
+# read_arguments HELP ARGUMENTS...: check the arguments, and take --bundle FILE out of them: the others are passed to
+# litellmctl.
 read_arguments() {
     local rest=() index
-    parse_options scripts/install.help "$@"
+    parse_options "$@"
     for ((index = 0; index < ${#arguments[@]}; index++)); do
         if [[ ${arguments[index]} == --bundle ]]; then
             BUNDLE=${arguments[++index]}
@@ -442,7 +461,7 @@ main() {
         sed -n '/^Options:/,$p' scripts/install.help
         return
     fi
-    read_arguments "$@"
+    read_arguments scripts/install.help "$@"
     set -- "${arguments[@]}"
     check_system
     share_settings
@@ -462,4 +481,5 @@ main() {
     fi
 }
 
-main "$@"
+# bake.sh uses the functions above.
+[[ ${BASH_SOURCE[0]} != "$0" ]] || main "$@"

@@ -243,7 +243,7 @@ def test_the_same_options_in_all_verbs() -> None:
         "verify",
         "client",
     }
-    assert taking == reading | {"bundle", "config use", "start", "restart", "reload"}
+    assert taking == reading | {"bundle", "releases build", "config use", "start", "restart", "reload"}
     assert {verb for verb in VERBS if "env_file" in options_of(verb)} == reading | {"init", "rotate-key"}
     assert all(options_of(verb)["env_file"].opts == ["-e", "--env-file"] for verb in other)
 

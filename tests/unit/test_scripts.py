@@ -35,12 +35,20 @@ def checkout() -> Iterator[Path]:
         yield Path(folder, "checkout")
 
 
-@pytest.mark.parametrize(("name", "verb"), [("install", installation.install), ("foreground", installation.rehearse)])
-def test_options_of_quickstart_are_those_of_litellmctl(name: str, verb: click.Command) -> None:
-    """quickstart.sh knows exactly the options of the verb that it runs. To write the file again:
-    COLUMNS=80 .venv/bin/litellmctl install --help >scripts/install.help (or rehearse, foreground.help)
+@pytest.mark.parametrize(
+    ("name", "program", "verb"),
+    [
+        ("install", "litellmctl", installation.install),
+        ("foreground", "litellmctl", installation.rehearse),
+        ("bake", "litellmctl releases", installation.build),
+    ],
+)
+def test_options_of_scripts_are_those_of_litellmctl(name: str, program: str, verb: click.Command) -> None:
+    """quickstart.sh and bake.sh know exactly the options of the verb that they run. To write the file again:
+    COLUMNS=80 .venv/bin/litellmctl install --help >scripts/install.help (or rehearse, foreground.help; or releases
+    build, bake.help)
     """
-    parent = click.Context(click.Group(), info_name="litellmctl", help_option_names=["-h", "--help"])
+    parent = click.Context(click.Group(), info_name=program, help_option_names=["-h", "--help"])
     context = click.Context(verb, info_name=verb.name, parent=parent, terminal_width=78)
     written = (REPOSITORY / f"scripts/{name}.help").read_text(encoding="utf-8")
     assert written.rstrip() == verb.get_help(context).rstrip()
@@ -48,7 +56,7 @@ def test_options_of_quickstart_are_those_of_litellmctl(name: str, verb: click.Co
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 @pytest.mark.parametrize(
-    "name", ["lock.sh", "manage-litellm.sh", "quickstart.sh", "release.sh", "setup_env.sh", "test.sh"]
+    "name", ["bake.sh", "lock.sh", "manage-litellm.sh", "quickstart.sh", "release.sh", "setup_env.sh", "test.sh"]
 )
 def test_help(checkout: Path, name: str, option: str) -> None:
     """--help prints how to call the script, from any folder, and changes nothing."""

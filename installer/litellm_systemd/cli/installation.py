@@ -368,7 +368,35 @@ def rollback(release: str | None, restore_database: bool) -> Report:
 
 @cli.group("releases")
 def group() -> None:
-    """List, describe, verify and remove releases."""
+    """Build, list, describe, verify and remove releases."""
+
+
+@group.command("build")
+@bundle_option
+@with_option
+@engine_option
+@config_option
+@click.option("--prefix", help="Keep releases in this folder. Default: /opt/litellm-systemd.")
+@wait_option
+@reports
+def build(
+    bundle: Path | None,
+    wanted: tuple[str, ...],
+    prisma_engine: Path | None,
+    config: str | None,
+    prefix: str | None,
+    wait: bool,
+) -> Report:
+    """Build a release without a service: for images.
+
+    It writes no unit, no configuration and no key. With -c the release has the groups of packages that the
+    configuration needs.
+    """
+    from litellm_systemd.commands import releases
+
+    layout = layout_of(prefix=prefix)
+    request = request_of(layout, None, config)
+    return releases.build(layout, request, bundle=bundle, wanted=wanted, engine=prisma_engine, wait=wait, say=say)
 
 
 @group.command("list")

@@ -76,7 +76,7 @@ def _kept(release: Path, lock: str) -> Kept:
 
 def choose_release(
     layout: Layout,
-    gateway: GatewayConfig,
+    gateway: GatewayConfig | None,
     *,
     bundle: Path | None = None,
     wanted: tuple[str, ...] = (),
@@ -87,7 +87,8 @@ def choose_release(
 ) -> ReleaseChoice:
     """The release for a configuration: that of a bundle, the one that this process runs from, or a new one.
 
-    `database`: the service uses one. `engine`: Prisma's query engine, if the user gave it.
+    `gateway`: None if no configuration is known. `database`: the service uses one. `engine`: Prisma's query engine,
+    if the user gave it.
 
     Raises:
         UsageError: `wanted` or `dropped` names what can't be added or dropped.
@@ -134,7 +135,7 @@ def backed_up_release(layout: Layout, lock: str, wheels: tuple[Path, ...], engin
 
 def _from_bundle(
     layout: Layout,
-    gateway: GatewayConfig,
+    gateway: GatewayConfig | None,
     bundle: Path,
     wanted: tuple[str, ...],
     dropped: tuple[str, ...],
@@ -146,7 +147,7 @@ def _from_bundle(
 
     source = open_own_bundle(bundle)
     kept = kept_additions(layout, current_release(layout))
-    missing = missing_packages(gateway, locked_names(source.lock))
+    missing = _missing(gateway, locked_names(source.lock))
     needed = (*also, *(each.group for each in missing if each.group is not None))
     chosen = choose_additions(kept.names, Additions(wanted, dropped, needed))
     require_additions(bundle, source.lock, chosen, dropped)
@@ -157,7 +158,7 @@ def _from_bundle(
 
 def _choose(
     kept: Kept,
-    gateway: GatewayConfig,
+    gateway: GatewayConfig | None,
     wanted: tuple[str, ...],
     dropped: tuple[str, ...],
     lock: str,
@@ -166,9 +167,13 @@ def _choose(
     """All additions, and what the configuration needs in addition to those that are kept and wanted."""
     remaining = choose_additions(kept.names, Additions(wanted, dropped))
     # The next release has the base that ships, whatever that of the release in use lacks.
-    missing = missing_packages(gateway, list_packages(lock, remaining) | locked_names(read_lock()))
+    missing = _missing(gateway, list_packages(lock, remaining) | locked_names(read_lock()))
     needed = tuple(dict.fromkeys((*also, *(each.group for each in missing if each.group is not None))))
     return choose_additions(kept.names, Additions(wanted, dropped, needed)), missing
+
+
+def _missing(gateway: GatewayConfig | None, present: frozenset[str]) -> tuple[Missing, ...]:
+    return () if gateway is None else missing_packages(gateway, present)
 
 
 def _notes(missing: tuple[Missing, ...], wanted: tuple[str, ...], dropped: tuple[str, ...]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""upgrade, rollback, releases list, sbom, verify and prune, and bundle."""
+"""upgrade, rollback, releases build, list, sbom, verify and prune, and bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import ModuleType
 
 from litellm_systemd import contract
 from litellm_systemd.command import replace_process
-from litellm_systemd.commands.additions import bundle_source, kept_additions
+from litellm_systemd.commands.additions import bundle_source, choose_release, kept_additions
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.migration import settle_rollback
 from litellm_systemd.commands.resolve import Request, resolve
@@ -36,7 +36,7 @@ from litellm_systemd.errors import (
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.host import encrypted_secrets
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import read_environment_file, require_root
+from litellm_systemd.host.observe import observe_releases, read_environment_file, require_root
 from litellm_systemd.install.apply import changing
 from litellm_systemd.instances.temporary_unit import restart_without_pause
 from litellm_systemd.releases.additions import extend, require_additions
@@ -274,6 +274,39 @@ def leaves_timer(layout: Layout, identifier: str) -> bool:
     template = f"lib/python*/site-packages/litellm_systemd/units/{contract.VERIFY_TIMER}.j2"
     knows = any(layout.real(layout.release(identifier)).glob(template))
     return layout.real(layout.verify_timer).exists() and not knows
+
+
+def build(
+    layout: Layout,
+    request: Request,
+    *,
+    bundle: Path | None = None,
+    wanted: tuple[str, ...] = (),
+    engine: Path | None = None,
+    wait: bool = False,
+    say: Say = lambda _line: None,
+) -> Report:
+    """Build a release and write nothing else: no unit, no configuration, no key.
+
+    An image that has the release needs no package index later: the `install` of the release itself finds it built.
+
+    Raises:
+        PermissionDenied: the user is not root.
+        InstallerError: as `choose_release` and `build_release`.
+    """
+    with changing(layout, "releases build", say, wait=wait):
+        choice = choose_release(layout, _chosen(request), bundle=bundle, wanted=wanted, engine=engine, say=say)
+        is_new = choice.source is not None and bool(
+            choice.identifier not in observe_releases(layout) or find_damage(layout, choice.identifier)
+        )
+        if choice.source is not None:
+            build_release(layout, choice.source, say)
+    release = layout.release(choice.identifier)
+    return Report(
+        f"built release {choice.identifier}" if is_new else f"nothing to do: release {choice.identifier} is built",
+        notes=(*choice.notes, f"To install it: sudo {release}/bin/litellmctl install"),
+        data={"changed": is_new, "release": choice.identifier, "litellmctl": f"{release}/bin/litellmctl"},
+    )
 
 
 def list_all(layout: Layout) -> Report:
