@@ -22,6 +22,8 @@ METRICS_LISTENER = "metrics"
 SERVICE_USER = "litellm"
 #: PostgreSQL of the distribution. On Debian it stands for all clusters, which start before it.
 POSTGRES = "postgresql.service"
+#: Redis and Valkey of Debian, Fedora and Amazon Linux.
+REDIS_UNITS = ("redis-server.service", "redis.service", "redis6.service", "valkey-server.service", "valkey.service")
 
 #: Prisma's query engine in a release with a database.
 QUERY_ENGINE = "lib/prisma/query-engine"

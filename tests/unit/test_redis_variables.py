@@ -14,6 +14,8 @@ from litellm_systemd.env.settings import Settings, build_settings, parse_dotenv
 from litellm_systemd.errors import InputError
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.gateway.redis_settings import find_used_redis
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.install.render import render_service
 from litellm_systemd.runtime.options import load_configuration
 
 MODELS = "model_list: [{model_name: demo, litellm_params: {model: openai/demo, mock_response: hello}}]\n"
@@ -256,3 +258,20 @@ def test_redis_in_use(tmp_path: Path, text: str, expected: tuple[str, str]) -> N
     found, place = find_used_redis(read_config(file), values) or (Redis(""), "")
     assert (found.host, place) == expected
     assert found.password == ("y" if found.host == "mine" else "x")
+
+
+@pytest.mark.parametrize(
+    ("env", "is_after"),
+    [
+        ("", False),
+        ("REDIS_HOST=localhost", True),
+        ("REDIS_URL=unix:///run/redis/redis.sock", True),
+        ("REDIS_HOST=cache.example", False),
+        ("REDIS_URL=aws-ssm:/gateway/redis\nAWS_REGION_NAME=eu-central-1", False),
+    ],
+)
+def test_start_after_redis(env: str, is_after: bool) -> None:
+    """The service starts after a Redis of its host, and does not start it."""
+    unit = render_service(Layout(), settings(env), 252, "1")
+    assert (" redis-server.service redis.service" in unit) is is_after
+    assert "Wants=network-online.target\n" in unit

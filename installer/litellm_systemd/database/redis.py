@@ -98,7 +98,7 @@ _FAILURES = (
         "full",
         r"OOM command not allowed|used memory > 'maxmemory'",
         "Redis at {address} is full and refuses writes",
-        "Raise its maxmemory, or allow it to evict: CONFIG SET maxmemory-policy volatile-ttl",
+        "Raise its maxmemory, or allow it to evict: CONFIG SET maxmemory-policy volatile-lru",
     ),
     _failure(
         "full",

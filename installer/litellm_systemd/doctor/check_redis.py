@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+from litellm_systemd import contract
 from litellm_systemd.database.redis import RedisHealth, observe_redis
 from litellm_systemd.doctor.engine import Cause, DoctorCheck, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
@@ -22,8 +23,6 @@ from litellm_systemd.report.report import Outcome, render_count
 
 #: Seconds for a check: for a connection, one to see whether TLS is expected, and some commands.
 _TIMEOUT = 16.0
-#: Units of Redis and Valkey, in the packages of Debian, Fedora and Amazon Linux.
-_UNITS = ("redis-server.service", "redis.service", "valkey-server.service", "valkey.service", "redis6.service")
 #: Parts of the memory and of the connections in use, from which that is reported.
 _NEARLY_FULL = 0.9
 #: Seconds in which the workers connect again after an outage, with a margin.
@@ -81,7 +80,7 @@ def _find_unit(snapshot: Snapshot, redis: Redis) -> tuple[str, str]:
     """The state of the unit of a Redis on this host, and the command that starts it; empty if there is none."""
     if not redis.is_local or not is_booted() or not snapshot.layout.is_host:
         return "", ""
-    for unit in _UNITS:
+    for unit in contract.REDIS_UNITS:
         found = snapshot.systemctl.show(unit, "LoadState", "ActiveState", "Result", "Id")
         if found.get("LoadState") == "masked":
             return f"{unit} is masked", f"sudo systemctl unmask {unit} && sudo systemctl start {unit}"

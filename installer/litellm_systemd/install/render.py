@@ -16,6 +16,7 @@ from litellm_systemd import contract
 from litellm_systemd.env.database import is_own_url, parse_url
 from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.env.metrics import MetricsAddress
+from litellm_systemd.env.redis import find_redis
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.tls import TlsFiles
@@ -98,7 +99,7 @@ def render_service(
         python=f"{layout.current}/bin/python",
         start_timeout=start_limit,
         stop_timeout=ceil(settings.deregistration_delay) + ceil(settings.drain_timeout) + STOP_MARGIN,
-        after_database=f" {contract.POSTGRES}" if is_local else "",
+        after_database=(f" {contract.POSTGRES}" if is_local else "") + _after_redis(settings.environment),
         wanted_database=f" {contract.POSTGRES}" if is_own_url(database) else "",
         watchdog_timeout=ceil(settings.watchdog_timeout),
         start_limit_interval=START_LIMIT_BURST * (delay + start_limit) + 1,
@@ -112,6 +113,14 @@ def render_service(
         newer_sandbox="\n".join(line for since, line in sandbox if systemd >= since),
     )
     return _without_gaps(text)
+
+
+def _after_redis(values: Mapping[str, str]) -> str:
+    """The units of a Redis on this host. The service starts after it, and counts there from the first request."""
+    if any(is_reference(value) for name, value in values.items() if name.startswith("REDIS_")):
+        return ""
+    found = find_redis(values)
+    return f" {' '.join(contract.REDIS_UNITS)}" if found is not None and found[0].is_local else ""
 
 
 def _credentials(layout: Layout, files: TlsFiles | None, *, encrypted: bool) -> str:
