@@ -45,8 +45,9 @@ _INCREMENT = "increment_cache"
 _ABOUT_IT = re.compile(r"redis|ttl preservation|litellm cache:", re.IGNORECASE)
 #: What it logs because of nothing else, also before the outage is noticed.
 _UNREACHABLE = re.compile(
-    r"connection closed|connecting to|timeout (?:reading|connecting|writing)|connection reset|connection refused"
-    r"|not reachable|broken pipe|maxmemory|read only replica|is loading|no connection available"
+    r"connection (?:closed|lost|reset|refused)|connectionerror|connecting to|timeout (?:reading|connecting|writing)"
+    r"|timeouterror|writing to socket|not reachable|broken pipe|no connection available|maxmemory|read only replica"
+    r"|is loading"
     r"|invalid username-password|authentication required|no permissions",
     re.IGNORECASE,
 )
@@ -141,7 +142,7 @@ async def check() -> None:
             del _SERVERS[name]
     _OUTAGE.cause = next((server.cause for server in _SERVERS.values() if server.cause), "")
     if _OUTAGE.was_explained and not _OUTAGE.cause:
-        _LOGGER.warning("Redis did not answer for a moment")
+        _LOGGER.info("Redis did not answer for a moment")
     _OUTAGE.was_explained = False
 
 
