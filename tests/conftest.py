@@ -36,6 +36,7 @@ _LONGEST = (
     "test_reload.py",
     "test_hung_workers.py",
     "test_drain.py",
+    "test_redis_outages.py",
     "test_verify.py",
     "test_transaction.py",
     "test_install.py",
