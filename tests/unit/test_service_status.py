@@ -117,7 +117,9 @@ def test_good_status() -> None:
     assert ("redis", "local limits, cooldowns and cache: Connection refused") in facts
     assert "redis" not in dict(facts_of({**STATUS, "redis": None}))
     starting = {**STATUS, "generation": None, "sha256": None, "last_reload": None, "workers": [], "more": [1]}
-    assert ("generation", "None") in facts_of(starting)
+    assert "generation" not in dict(facts_of(starting))
+    leaving = {**STATUS, "leaving_until": 1_900_000_000.0, "inflight": 1}
+    assert dict(facts_of(leaving))["leaving"].endswith(", 1 request in flight")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place)))

@@ -319,7 +319,8 @@ class _Verbs(click.Group):
     tasks = (
         ("Install", ("init", "install", "rehearse", "diff", "backup", "restore", "uninstall")),
         ("Upgrade", ("upgrade", "rollback", "releases", "bundle")),
-        ("Run", ("start", "stop", "restart", "reload", "rotate-key", "enable", "disable", "run", "lifecycle-hook")),
+        ("Run", ("start", "stop", "restart", "reload", "rotate-key", "enable", "disable", "run")),
+        ("Behind a load balancer", ("drain", "lifecycle-hook")),
         ("Diagnose", ("status", "top", "verify", "doctor", "logs")),
         ("Configure", ("config", "client", "models", "iam-policy")),
         ("Keys and budgets", ("key", "user", "team", "spend")),

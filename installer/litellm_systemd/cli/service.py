@@ -97,6 +97,7 @@ def _add_unit_verb(name: str, text: str, *, takes_config: bool) -> None:
 
 _add_unit_verb("start", "Start the service and wait until it is ready.", takes_config=True)
 _add_unit_verb("stop", "Drain and stop the service, and close its port.", takes_config=False)
+_add_unit_verb("drain", "Leave the load balancer, drain and stop.", takes_config=False)
 _add_unit_verb("restart", "Restart the service without a lost request.", takes_config=True)
 _add_unit_verb("reload", "Reload the configuration without a lost request.", takes_config=True)
 _add_unit_verb("enable", "Start the service at boot.", takes_config=False)

@@ -18,7 +18,12 @@ from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import resolve_service
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
-from litellm_systemd.env.variables import MASTER_KEY, MOCK_TESTING_WARNING
+from litellm_systemd.env.variables import (
+    BEHIND_LOAD_BALANCER,
+    MASTER_KEY,
+    MOCK_TESTING_WARNING,
+    find_deregistration_delay,
+)
 from litellm_systemd.errors import InputError, Interrupted, MissingError, NotInstalled, UsageError
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.effective import at_socket, observe_environment
@@ -45,7 +50,7 @@ from litellm_systemd.verify.run import Scope, verify
 def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     """Do what `systemctl VERB litellm` does, after a switch to `request.config` if there is one.
 
-    A restart has no pause: see `instances.temporary_unit`.
+    A restart has no pause: see `instances.temporary_unit`. `drain` is a stop of an instance behind a load balancer.
 
     Raises:
         InstallerError: the switch or systemctl failed; the message has the cause from the journal.
@@ -54,6 +59,8 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     layout, systemctl = request.layout, Systemctl(request.layout)
     require_systemd(systemctl)
     require_installed(systemctl)
+    if verb == "drain":
+        _require_load_balancer(layout)
     if request.config or verb == "restart" or read_undo_log(layout) is not None or is_left_over(systemctl):
         with changing(layout, verb, say, wait=True) as executor:
             if request.config:
@@ -75,15 +82,25 @@ def _describe_after_signal(systemctl: Systemctl, verb: str) -> str:
     return f"{contract.SERVICE} is {active}{more}"
 
 
+def _require_load_balancer(layout: Layout) -> None:
+    if not find_deregistration_delay(observe_environment(layout).dotenv.values):
+        raise InputError(
+            f"{contract.SERVICE} has no load balancer to leave",
+            f"Set {BEHIND_LOAD_BALANCER.name}=true in .env, then run: sudo litellmctl install. To stop the service"
+            " without a load balancer, run: sudo litellmctl stop",
+        )
+
+
 def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
     try:
         if verb == "restart":
             restart_without_pause(layout, systemctl, say)
             return
-        say(Step(f"systemctl {verb} {contract.SERVICE}", partial(systemctl.status_text, contract.SERVICE)))
-        units = (contract.SOCKET, contract.SERVICE) if verb in ("stop", "enable", "disable") else (contract.SERVICE,)
-        for unit in units:
-            getattr(systemctl, verb)(unit)
+        action = "stop" if verb == "drain" else verb
+        say(Step(f"systemctl {action} {contract.SERVICE}", partial(systemctl.status_text, contract.SERVICE)))
+        has_socket = action in ("stop", "enable", "disable")
+        for unit in (contract.SOCKET, contract.SERVICE) if has_socket else (contract.SERVICE,):
+            getattr(systemctl, action)(unit)
     except Interrupted as error:
         error.hint = _describe_after_signal(systemctl, verb)
         raise
@@ -91,8 +108,9 @@ def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
 
 def _acted(verb: str, request: Request, systemctl: Systemctl) -> Report:
     state = systemctl.unit_state(contract.SERVICE)
+    has_drained = verb == "drain" and state.active == "inactive"
     return Report(
-        f"{contract.SERVICE} is {state.active}, {state.enabled}",
+        f"{contract.SERVICE} {'has drained and ' * has_drained}is {state.active}, {state.enabled}",
         notes=(*active_needs(request.layout), *_ends(request)) if verb in ("start", "restart", "reload") else (),
         data={"active": state.active, "enabled": state.enabled, "config": active_config(request.layout)},
     )

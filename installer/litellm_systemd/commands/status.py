@@ -166,7 +166,7 @@ def status(layout: Layout) -> Report:
         (name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None, "loaded")
     )
     is_active = data["active"] in ACTIVE
-    runtime, invalid = _runtime() if is_active else ({}, ())
+    runtime, invalid = _runtime() if is_active or data["active"] == "deactivating" else ({}, ())
     loaded = observe_loaded(layout, runtime) if runtime else None
     checks = (*invalid, *_credentials(layout), *_certificate(runtime))
     failed = ExitCode.FAILED if any(check.outcome is Outcome.FAILED for check in checks) else ExitCode.OK
@@ -384,9 +384,14 @@ def observe_memory(pid: int) -> int | None:
 def build_runtime_facts(runtime: dict[str, Any], loaded: Loaded | None) -> Iterable[tuple[str, str]]:
     if not runtime:
         return
-    if loaded is not None:
+    if loaded is not None and runtime["models"] is not None:
         yield "loaded", f"{loaded.name}, {render_count(runtime['models'], 'model')}, sha256 {loaded.sha256[:12]}"
-    yield "generation", str(runtime["generation"])
+    if runtime.get("leaving_until"):
+        until = datetime.fromtimestamp(runtime["leaving_until"]).astimezone()
+        requests = render_count(runtime.get("inflight", 0), "request")
+        yield "leaving", f"the port closes at {until:%H:%M:%S}, {requests} in flight"
+    if runtime["generation"] is not None:
+        yield "generation", str(runtime["generation"])
     reload = runtime["last_reload"]
     if reload is not None:
         outcome = "done" if reload["ok"] else f"failed: {reload['error'].rstrip('.')}"

@@ -111,13 +111,14 @@ def _readiness_problem(snapshot: Snapshot) -> str:
 
 def _query_readiness(snapshot: Snapshot) -> str:
     addresses = listen_addresses(snapshot.socket.get("Listen", ""))
-    if not snapshot.is_active or not addresses:
+    text = snapshot.service.get("StatusText", "")
+    if not snapshot.is_active or not addresses or text.startswith("leaving"):
         return ""
     host, _, port = addresses[0].rpartition(":")
     url = Settings({}, host=host.strip("[]") or "::", port=int(port)).base_url
     try:
         gateway = Gateway(url, timeout=2.0)
-        if snapshot.service.get("StatusText", "").startswith(SERVING_HTTPS):
+        if text.startswith(SERVING_HTTPS):
             # Any certificate will do for a request without a key. check_tls compares it with the file.
             fingerprint = served_certificate(urlsplit(url).hostname or "", int(port), 2.0).sha256
             gateway = replace(gateway, base_url=url.replace("http:", "https:"), fingerprint=fingerprint)

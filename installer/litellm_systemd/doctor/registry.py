@@ -118,6 +118,12 @@ def _starting_service(snapshot: Snapshot) -> Iterator[str]:
             yield f"{contract.SERVICE} is not active yet{step}. {hint}"
 
 
+def _stopping_service(snapshot: Snapshot) -> Iterator[str]:
+    if is_booted() and snapshot.unit(contract.SERVICE).active == "deactivating":
+        step = f": {snapshot.service['StatusText']}" if snapshot.service.get("StatusText") else ""
+        yield f"{contract.SERVICE} is stopping{step}"
+
+
 #: Seconds for which refused clients are remarked on.
 _RECENT = 3600
 _WRONG_KEY = re.compile(r"refused \d+ requests? with a wrong key.*")
@@ -138,5 +144,6 @@ _SOURCES: tuple[Callable[[Snapshot], Iterator[str]], ...] = (
     _edited_files,
     _stopped_service,
     _starting_service,
+    _stopping_service,
     _refused_clients,
 )

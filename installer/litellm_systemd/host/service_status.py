@@ -45,6 +45,15 @@ def _or_none(test: _Test) -> _Test:
     return lambda value: value is None or test(value)
 
 
+#: The last second that X.509 can express, 9999-12-31T23:59:59Z (RFC 5280, 4.1.2.5), in Unix time.
+_LAST_END = 253_402_300_799
+
+
+def _is_date(value: Any) -> bool:
+    """Whether it is a Unix time that can be printed."""
+    return _is_time(value) and 0 <= value <= _LAST_END
+
+
 #: By key: the test, and whether each version of the runtime reports it.
 _STATUS: Mapping[str, tuple[_Test, bool]] = {
     "state": (_is_text, False),
@@ -55,6 +64,9 @@ _STATUS: Mapping[str, tuple[_Test, bool]] = {
     "config_name": (_or_none(_is_text), False),
     "sha256": (_or_none(_is_text), False),
     "models": (_or_none(_is_count), True),
+    "inflight": (_is_count, False),
+    "deregistration_delay": (_is_time, False),
+    "leaving_until": (_or_none(_is_date), False),
     "restarts": (_is_count, True),
     "last_reload": (lambda value: value is None or isinstance(value, dict), True),
     "memory_limit": (_is_count, False),
@@ -89,10 +101,8 @@ _RELOAD: Mapping[str, tuple[_Test, bool]] = {
     "error": (_is_text, True),
 }
 _METRICS: Mapping[str, tuple[_Test, bool]] = {"error": (_is_text, False), "callback": (_is_flag, False)}
-#: The last second that X.509 can express, 9999-12-31T23:59:59Z (RFC 5280, 4.1.2.5), in Unix time.
-_LAST_END = 253_402_300_799
 _TLS: Mapping[str, tuple[_Test, bool]] = {
-    "not_after": (lambda value: _is_time(value) and 0 <= value <= _LAST_END, True),
+    "not_after": (_is_date, True),
     "sha256": (_is_text, True),
 }
 

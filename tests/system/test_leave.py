@@ -1,0 +1,86 @@
+"""A service behind a load balancer: readiness, the port and in-flight requests when it stops and starts."""
+
+from __future__ import annotations
+
+import re
+from subprocess import Popen
+
+from box import Box
+from load import ENDLESS, loaded
+from service import BASE, chat, ctl, end_streams, refused, runtime, set_up, signal_process, state, status_text
+
+ENV = "NUM_WORKERS=2\nDEREGISTRATION_DELAY=5\n"
+
+
+def readiness(box: Box) -> int:
+    """What a load balancer sees; 0 if the connection is refused."""
+    try:
+        return box.http("GET", f"{BASE}/health/readiness", timeout=60).status
+    except ConnectionRefusedError:
+        return 0
+
+
+def states(box: Box) -> list[str]:
+    return box.systemctl("is-active", "litellm.service", "litellm.socket", check=False).split()
+
+
+def await_drain(box: Box) -> None:
+    """Check that the instance leaves and serves meanwhile. Returns when the port is closed, and a stream runs."""
+    box.wait_until(lambda: readiness(box) == 503, 60, "it leaves")
+    assert runtime(box)["state"] == "leaving"
+    assert chat(box) == 200
+    box.wait_until(lambda: refused(box), 60, "the port closes")
+    box.wait_until(lambda: status_text(box) == "draining: 1 request in flight", 60, "it drains")
+
+
+def complete(box: Box, *commands: Popen[str]) -> None:
+    """End the stream, and wait for what follows."""
+    end_streams(box)
+    for command in commands:
+        assert command.wait(timeout=180) == 0, command.communicate()
+    box.run(("rm", "/run/upstream-over"))
+
+
+def test_restart_and_drain(idle_box: Box) -> None:
+    """`systemctl restart` and `litellmctl drain` leave, close the port and drain. No stream is cut.
+
+    After a restart readiness is 200 again. Without a load balancer `drain` is an error that names the remedy.
+    """
+    done = idle_box.run(("litellmctl", "drain"), check=False)
+    assert (done.returncode, "Set BEHIND_LOAD_BALANCER=true in .env" in done.stderr) == (78, True), done.stderr
+    set_up(idle_box, ENV)
+    with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
+        restart = idle_box.popen(("systemctl", "restart", "litellm"))
+        await_drain(idle_box)
+        complete(idle_box, restart)
+    assert (load.whole, readiness(idle_box)) == (1, 200)
+    with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
+        drain = idle_box.popen(("litellmctl", "drain"))
+        idle_box.wait_until(lambda: runtime(idle_box)["state"] == "leaving", 60, "it leaves")
+        seen = ctl(idle_box, "status", check=False)
+        assert re.search(r"leaving +the port closes at \d\d:\d\d:\d\d, 1 request in flight", seen), seen
+        await_drain(idle_box)
+        complete(idle_box, drain)
+    assert "has drained and is inactive" in drain.communicate()[0]
+    assert (load.whole, states(idle_box)) == (1, ["inactive"] * 2)
+    assert idle_box.systemctl("is-system-running") == "running"
+
+
+def test_what_does_not_leave(idle_box: Box) -> None:
+    """`systemctl start` during a drain waits for its end. `litellmctl restart` and a crash close no port."""
+    set_up(idle_box, ENV)
+    with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
+        idle_box.popen(("systemctl", "stop", "litellm"))
+        await_drain(idle_box)
+        start = idle_box.popen(("systemctl", "start", "litellm"))
+        complete(idle_box, start)
+    assert (load.whole, states(idle_box), readiness(idle_box)) == (1, ["active"] * 2, 200)
+    main = state(idle_box)["MainPID"]
+    restart = idle_box.popen(("litellmctl", "restart"))
+    seen = set()
+    while restart.poll() is None:
+        seen.add(readiness(idle_box))
+    assert (restart.returncode, seen) == (0, {200})
+    assert state(idle_box)["MainPID"] != main
+    signal_process(idle_box, "KILL", state(idle_box)["MainPID"])
+    assert readiness(idle_box) == 200
