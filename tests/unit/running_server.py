@@ -12,6 +12,7 @@ from typing import Any, cast
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import RefusalCounter
+from litellm_systemd.runtime.leaving import LeavingFlag
 from litellm_systemd.runtime.worker.draining_server import Server, _http_connections, build_config
 from litellm_systemd.runtime.worker.worker import asyncio_run
 
@@ -100,6 +101,7 @@ class World:
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address = listener.getsockname()
         config = build_config(wrap(self.application), 75)
+        self.leaving = LeavingFlag()
         if not trusts_loopback:
             config.forwarded_allow_ips = []
         self.counter = RefusalCounter()
@@ -111,6 +113,7 @@ class World:
             limits=limits,
             counter=self.counter,
             tls=tls,
+            leaving=self.leaving,
         )
         self.served: asyncio.Task[None]
 

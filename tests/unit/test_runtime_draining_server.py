@@ -92,6 +92,47 @@ def test_last_response_of_idle_connection() -> None:
     run(scenario)
 
 
+def test_clients_of_a_leaving_instance() -> None:
+    """Before the drain of a leaving instance, clients get `Connection: close` and may connect again."""
+
+    async def scenario() -> None:
+        async with serve() as world:
+            used, streaming = await world.connect(), await world.connect()
+            used.request()
+            assert b"connection: close" not in await used.read_until(b"last\r\n0\r\n\r\n")
+            streaming.request("/stream")
+            await streaming.read_until(b"first ")
+            world.leaving.set()
+            await world.server.on_tick(0)
+            for peer in (used, await world.connect()):
+                peer.request()
+                assert (await peer.read_rest()).count(b"connection: close\r\n") == 1
+            world.application.finish.set()
+            assert b"last" in await streaming.read_until(b"0\r\n\r\n")
+            world.server.start_drain()
+            assert await world.wait_closed() == 0
+
+    run(scenario)
+
+
+def test_waiting_connections_of_a_leaving_instance() -> None:
+    """A client that connects just before the port of a leaving instance closes gets its response."""
+
+    async def scenario() -> None:
+        async with serve() as world:
+            waiting = [socket.create_connection(world.address) for _ in range(40)]
+            world.leaving.set()
+            world.server.start_drain()
+            for each in waiting:
+                each.setblocking(False)
+                peer = Peer(*await asyncio.open_connection(sock=each))
+                peer.request()
+                assert (await peer.read_rest()).startswith(b"HTTP/1.1 200")
+            assert await world.wait_closed() == 0
+
+    run(scenario)
+
+
 def test_handshake_during_drain() -> None:
     """A client that was in its TLS handshake when the drain began still gets its response."""
 

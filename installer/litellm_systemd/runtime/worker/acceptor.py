@@ -100,8 +100,10 @@ class Acceptor:
         """Whether an accepted connection is not open yet: its TLS handshake is in progress."""
         return bool(self._connecting)
 
-    def close(self) -> None:
-        """Stop accepting."""
+    def close(self, *, takes_waiting: bool = False) -> None:
+        """Stop accepting, with `takes_waiting` after all connections that wait, so that they are not reset."""
+        while takes_waiting and self._accept():
+            pass
         self._counts.clear(self._seat)
         self._loop.remove_reader(self._listener)
         if self._timer is not None:

@@ -27,6 +27,7 @@ from litellm_systemd.runtime.http.connections import Connection, Connections
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.protocol import LimitedProtocol
 from litellm_systemd.runtime.http.refuse import RefusalCounter
+from litellm_systemd.runtime.leaving import LeavingFlag
 from litellm_systemd.runtime.worker.acceptor import Acceptor, ConnectionCounts
 
 LIVELINESS = "/health/liveliness"
@@ -127,7 +128,8 @@ class Server(uvicorn.Server):
     duration of the drain.
 
     `counts` holds the number of connections of all workers that accept from `listeners`, this one's at `seat`.
-    `counter` counts clients that exceed `limits`. With `tls` it serves HTTPS on `listeners`.
+    `counter` counts clients that exceed `limits`. With `tls` it serves HTTPS on `listeners`. `leaving`: whether the
+    instance leaves its load balancer, and the port is to close with the drain.
     """
 
     def __init__(
@@ -142,9 +144,12 @@ class Server(uvicorn.Server):
         counts: ConnectionCounts | None = None,
         seat: int = 0,
         tls: ssl.SSLContext | None = None,
+        leaving: LeavingFlag | None = None,
     ) -> None:
         super().__init__(config)
         self._tls = tls
+        self._leaving = LeavingFlag() if leaving is None else leaving
+        self._sends_close = False
         self._limits = _fit_open_files(limits or Limits())
         self._counts = counts or ConnectionCounts(1)
         self._seat = seat
@@ -204,7 +209,7 @@ class Server(uvicorn.Server):
         if not self.should_exit:
             self.should_exit = self._connections.is_draining = True
             for acceptor in self._acceptors:
-                acceptor.close()
+                acceptor.close(takes_waiting=bool(self._leaving))
             # Without systemd no other process may hold them. Then a refused connection is better than one that waits
             # for an accept that never happens.
             for listener in self._listeners:
@@ -236,6 +241,8 @@ class Server(uvicorn.Server):
         """Look for slow clients. uvicorn calls this every 0.1 seconds."""
         if counter % _SWEEP_TICKS == 0:
             self._connections.sweep(_SWEEP_TIME)
+            if self._leaving:
+                self._send_close()
         return await super().on_tick(counter)
 
     def _protocol(self, handshake: Connection | None = None) -> asyncio.Protocol:
@@ -259,9 +266,7 @@ class Server(uvicorn.Server):
         is lost. So an idle connection stays open for LAME_DUCK_TIMEOUT, and closes after a response with `Connection:
         close`. The same applies to a connection whose response has begun without that header.
         """
-        close = (b"connection", b"close")
-        self.config.encoded_headers = [*self.config.encoded_headers, close]
-        self.server_state.default_headers = [*self.server_state.default_headers, close]
+        self._send_close()
         loop = asyncio.get_running_loop()
         for connection in _http_connections(self.server_state.connections):
             connection.timeout_keep_alive = self._lame_duck_timeout
@@ -270,7 +275,17 @@ class Server(uvicorn.Server):
                 connection.timeout_keep_alive_task = loop.call_later(
                     self._lame_duck_timeout, connection.timeout_keep_alive_handler
                 )
-            elif not connection.cycle.response_started:
+
+    def _send_close(self) -> None:
+        """Close each connection after its next response: its client then connects to another instance or worker."""
+        if self._sends_close:
+            return
+        self._sends_close = True
+        close = (b"connection", b"close")
+        self.config.encoded_headers = [*self.config.encoded_headers, close]
+        self.server_state.default_headers = [*self.server_state.default_headers, close]
+        for connection in _http_connections(self.server_state.connections):
+            if _has_request(connection) and not connection.cycle.response_started:
                 connection.cycle.keep_alive = False
 
     async def _drain(self) -> None:

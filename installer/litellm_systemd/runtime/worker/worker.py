@@ -257,6 +257,7 @@ class _Worker:
             counts=job.counts,
             seat=job.seat,
             tls=job.configuration.tls.context if job.configuration.tls else None,
+            leaving=job.leaving,
         )
 
     async def serve(self) -> None:
