@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from importlib.resources import files
@@ -241,6 +242,25 @@ def migrated(database: Database, tmp_path: Path) -> tuple[Layout, dict[str, str]
         "INSERT INTO \"LiteLLM_BudgetTable\" (budget_id, max_budget, created_by, updated_by) VALUES ('b', 5, '', '')"
     )
     return layout, environment
+
+
+def test_two_hosts_at_once(empty: Database, tmp_path: Path) -> None:
+    """Instances that are installed at the same time on an empty database take turns: each migration is applied once,
+    no install fails, and the indexes are built.
+    """
+    notes: list[str] = []
+
+    def migrate(name: str) -> None:
+        layout = Layout(root=tmp_path / name)
+        steps.migrate(layout, Release(layout, "r").folder, {"DATABASE_URL": empty.url}, notes.append)
+
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(migrate, ("one", "two", "three"))) == [None] * 3
+    ledger = empty.execute("SELECT migration_name FROM _prisma_migrations")
+    assert sorted(ledger) == sorted((each.name,) for each in SHIPPED)
+    assert empty.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
+    waits, dumps = "the database is being migrated by ", "the database was dumped to "
+    assert all(note.startswith((waits, dumps)) for note in notes), notes
 
 
 ADDITIVE = Migration(
