@@ -77,7 +77,8 @@ def test_variables(container: Container) -> None:
     known = {each.name for each in vars(variables).values() if isinstance(each, variables.Variable)}
     assert container.environment.keys() | container.secrets <= known | {"REDIS_URL"}
     assert container.secrets == {"LITELLM_MASTER_KEY", "REDIS_URL"}
-    values = {**container.environment, "LITELLM_MASTER_KEY": "sk-0123456789abcdef0123456789"}
+    # HOST: of the image.
+    values = {**container.environment, "LITELLM_MASTER_KEY": "sk-0123456789abcdef0123456789", "HOST": "0.0.0.0"}
     settings = build_settings(Dotenv("the environment", values), installed={}, new_key=str)
     assert [each for each in settings.warnings if "METRICS" not in each] == []
 
@@ -124,6 +125,7 @@ def test_containerfile() -> None:
     volumes = re.search(r"^VOLUME (.*)$", text, re.MULTILINE)
     assert volumes is not None
     assert kubernetes().writable == ecs().writable == set(json.loads(volumes[1]))
+    assert re.search(r"^ENV HOST=0\.0\.0\.0 ", text, re.MULTILINE)
     assert re.search(r"^USER 65532:65532$", text, re.MULTILINE)
     assert re.search(r"^STOPSIGNAL SIGTERM$", text, re.MULTILINE)
 
