@@ -80,7 +80,13 @@ def serve_in_container(box: Box) -> None:
     link = re.search(r"&& (ln -s .*)", text)
     assert link is not None
     user, _, group = lines["USER"].partition(":")
-    own = {"CONFIG_FILE": "demo.yml", "LITELLM_MASTER_KEY": KEY, "PORT": "4100", "NUM_WORKERS": "1"}
+    own = {
+        "CONFIG_FILE": "demo.yml",
+        "LITELLM_MASTER_KEY": KEY,
+        "PORT": "4100",
+        "NUM_WORKERS": "1",
+        "DEREGISTRATION_DELAY": "5",
+    }
     variables = [f"{name}={value}" for name, value in own.items()]
     volumes = [
         f"mkdir -p {volume} && mount -t tmpfs -o uid={user},gid={group},mode=0700 tmpfs {volume}"
@@ -115,6 +121,10 @@ def serve_in_container(box: Box) -> None:
     time.sleep(1)
     assert "Z" not in box.run(("ps", "--ppid", pid, "-o", "stat=")).stdout
     box.run(("kill", "-TERM", pid))
+    # For the delay, the load balancer is told to send nothing, and what arrives is served.
+    box.wait_until(lambda: status() == "503", 4, "readiness answers 503")
+    assert status("/health/liveliness") == "200"
+    box.wait_until(lambda: status() == "000", 30, "the port is closed")
     box.wait_until(lambda: box.show("container.service", "SubState")["SubState"] == "exited", 60, "it exits")
     journal = box.journal("container")
     assert "serving on 0.0.0.0:4100" in journal, journal
