@@ -82,23 +82,24 @@ def check_load_balancer(values: Mapping[str, str], where: Where) -> list[str]:
         InputError: requests would surely be lost, or a value is not a time.
     """
     times = read_times(values, where)
-    show = partial(_show, values, where)
     if times.is_behind and times.keepalive <= times.idle:
         position = _position(values, where, KEEPALIVE_TIMEOUT, LOAD_BALANCER_IDLE_TIMEOUT)
-        keepalive = show(KEEPALIVE_TIMEOUT, times.keepalive)
+        show = partial(_show, values, where, position)
         raise InputError(
-            f"{position}{keepalive} is not longer than {show(LOAD_BALANCER_IDLE_TIMEOUT, times.idle)}: the load"
-            " balancer would send requests on connections that the gateway closes",
+            f"{position}{show(KEEPALIVE_TIMEOUT, times.keepalive)} is not longer than"
+            f" {show(LOAD_BALANCER_IDLE_TIMEOUT, times.idle)}: the load balancer would send requests on connections"
+            " that the gateway closes",
             f"Set KEEPALIVE_TIMEOUT={ceil(times.idle) + KEEPALIVE_MARGIN}, or LOAD_BALANCER_IDLE_TIMEOUT to the value"
             " of the load balancer.",
         )
     if times.heartbeat is not None and times.stop > times.heartbeat:
+        position = _position(values, where, LIFECYCLE_HEARTBEAT_TIMEOUT)
+        show = partial(_show, values, where, position)
         parts = [show(DEREGISTRATION_DELAY, times.delay)] if times.is_behind else []
         parts += [show(DRAIN_TIMEOUT, times.drain), f"{STOP_MARGIN} s to exit"]
-        heartbeat = show(LIFECYCLE_HEARTBEAT_TIMEOUT, times.heartbeat)
         raise InputError(
-            f"{where(LIFECYCLE_HEARTBEAT_TIMEOUT.name)}: {heartbeat} is shorter than a stop, which takes up to"
-            f" {times.stop:.9g} s ({', '.join(parts)}): EC2 would terminate the instance with requests in flight",
+            f"{position}{show(LIFECYCLE_HEARTBEAT_TIMEOUT, times.heartbeat)} is shorter than a stop, which takes up"
+            f" to {times.stop:.9g} s ({', '.join(parts)}): EC2 would terminate the instance with requests in flight",
             f"Set LIFECYCLE_HEARTBEAT_TIMEOUT={times.stop:.9g} here and in the lifecycle hook, or a shorter"
             " DRAIN_TIMEOUT.",
         )
@@ -138,18 +139,23 @@ def explain_stop_timeout(values: Mapping[str, str], where: Where, seconds: float
     times = read_times(values)
     if seconds >= times.least_stop_timeout:
         return ""
+    show = partial(_show, values, where, "")
     if times.delay > times.drain:
-        return f"is shorter than {_show(values, where, DEREGISTRATION_DELAY, times.delay)}: the port closes too early"
-    return f"is shorter than {_show(values, where, DRAIN_TIMEOUT, times.drain)}: systemd kills requests in flight"
+        return f"is shorter than {show(DEREGISTRATION_DELAY, times.delay)}: the port closes too early"
+    return f"is shorter than {show(DRAIN_TIMEOUT, times.drain)}: systemd kills requests in flight"
 
 
 def _is_set(values: Mapping[str, str], variable: Variable[Any]) -> bool:
     return not variable.is_unset(values.get(variable.name, ""))
 
 
-def _show(values: Mapping[str, str], where: Where, variable: Variable[Any], value: float) -> str:
-    """The variable with its value and position."""
-    return f"{variable.name}={value:.9g} ({where(variable.name) if _is_set(values, variable) else 'default'})"
+def _show(values: Mapping[str, str], where: Where, shown: str, variable: Variable[Any], value: float) -> str:
+    """The variable with its value, and its position unless that is `shown` already."""
+    assignment = f"{variable.name}={value:.9g}"
+    if not _is_set(values, variable):
+        return f"{assignment} (default)"
+    position = where(variable.name)
+    return assignment if shown == f"{position}: " else f"{assignment} ({position})"
 
 
 def _position(values: Mapping[str, str], where: Where, *variables: Variable[Any]) -> str:
