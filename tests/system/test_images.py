@@ -54,7 +54,7 @@ def baked(make_box: MakeBox, tmp_path: Path) -> Box:
 
 
 def test_image(baked: Box) -> None:
-    """An image has the release, no key and no service. An instance of it builds nothing and serves within a minute; a
+    """An image has the release, no key and no service. An instance of it builds nothing before it serves; a
     container with the same release serves as PID 1, reaps what others leave, and drains at SIGTERM.
     """
     box = baked
@@ -63,11 +63,7 @@ def test_image(baked: Box) -> None:
     serve_in_container(box)
 
     box.write(f"{FOLDER}/.env", f"CONFIG_FILE=demo.yml\nLITELLM_MASTER_KEY={KEY}\n", 0o600)
-    began = time.monotonic()
     done = box.run((*BARE, f"{FOLDER}/scripts/quickstart.sh", "--no-verify"), timeout=600)
-    seconds = time.monotonic() - began
-    # Ten seconds on an idle machine.
-    assert seconds < 60
     assert "installing litellmctl" not in done.stderr
     assert "building the release" not in done.stderr
     assert box.show("litellm.service", "ActiveState") == {"ActiveState": "active"}
