@@ -32,8 +32,10 @@ def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dic
         "LITELLM_MASTER_KEY=sk-upgrade-from-earlier\nLAME_DUCK_TIMEOUT=1\nJSON_LOGS=yes\nCONFIG_FILE=demo.yml\n"
     )
     box.write("/srv/.env", settings)
-    quickstart = ("/srv/earlier/checkout/scripts/quickstart.sh", "--bundle", "/srv/earlier/bundle.tar")
-    box.run((*quickstart, "--env-file", "/srv/.env"), env=environment, timeout=600)
+    # Not with quickstart.sh, which would make a venv for this one command.
+    install = (sys.executable, "-m", "litellm_systemd", "install", "--no-verify", "--env-file", "/srv/.env")
+    earlier = {**environment, "PYTHONPATH": "/srv/earlier/package"}
+    box.run((*install, "--bundle", "/srv/earlier/bundle.tar"), env=earlier, cwd="/srv", timeout=600)
     installed = box.read("/opt/litellm-systemd/current/release.json")
 
     with loaded(box, clients=4, pause=0.5) as load:
