@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import random
@@ -39,10 +40,13 @@ def block(kind: str) -> str:
 class Balancer:
     """A running load balancer with the configuration of the page, in front of a service in place of its instances."""
 
-    def __init__(self, name: str, folder: Path, service: Service) -> None:
+    def __init__(self, name: str, folder: Path, *services: Service) -> None:
         self.port = free_port()
         self.file, self.name = folder / f"{name}.cfg", name
-        text = re.sub(r"10\.0\.1\.1[01]:4000", f"127.0.0.1:{service.port}", block(name))
+        text = block(name)
+        for number, service in enumerate(services, 10):
+            assert f"10.0.1.{number}:4000" in text
+            text = text.replace(f"10.0.1.{number}:4000", f"127.0.0.1:{service.port}")
         if name == "haproxy":
             replaced = {
                 "bind :8080": f"bind 127.0.0.1:{self.port}",
@@ -53,7 +57,7 @@ class Balancer:
         else:
             replaced = {
                 "listen 8080": f"listen 127.0.0.1:{self.port}",
-                "keepalive_timeout 60s": f"keepalive_timeout {IDLE}s",
+                "keepalive_timeout 15s": f"keepalive_timeout {IDLE}s",
                 "http {\n": f"error_log stderr;\npid {folder}/nginx.pid;\ndaemon off;\nhttp {{\n    access_log off;\n"
                 + "".join(
                     f"    {kind}_temp_path {folder}/{kind};\n"
@@ -98,6 +102,18 @@ def get(connection: http.client.HTTPConnection, path: str, headers: dict[str, st
         return response.status, response.read()
 
 
+@contextlib.contextmanager
+def run_balancers(folder: Path, *services: Service) -> Iterator[dict[str, Balancer]]:
+    started = {name: Balancer(name, folder, *services) for name in NAMES}
+    try:
+        for each in started.values():
+            each.await_ready()
+        yield started
+    finally:
+        for each in started.values():
+            each.stop()
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     variables = {
@@ -116,13 +132,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def balancers(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Balancer]]:
     folder = tmp_path_factory.mktemp("balancers")
-    started = {name: Balancer(name, folder, service) for name in NAMES}
+    with run_balancers(folder, service, service) as started:
+        yield started
     for each in started.values():
-        each.await_ready()
-    yield started
-    for each in started.values():
-        each.stop()
-        assert not re.search("warn|emerg|alert", each.log.read_text(), re.IGNORECASE), each.log.read_text()
+        assert not re.search(r"config : |\[(warn|emerg|alert)\]", each.log.read_text()), each.log.read_text()
 
 
 def test_the_page_is_consistent() -> None:
@@ -170,36 +183,75 @@ def test_long_headers(
     assert get(balancers[name].connect(), path, headers) == direct
 
 
-def test_idle_connections(service: Service, balancers: dict[str, Balancer]) -> None:
-    """With a longer KEEPALIVE_TIMEOUT than the load balancer's own, no request meets a connection that is closing."""
-    end = time.monotonic() + 3 * KEEPALIVE
-    failures: list[object] = []
-    answers = 0
+class Load:
+    """Clients that send requests through load balancers in their own threads, on connections that they keep."""
 
-    def send(balancer: Balancer, seed: int) -> None:
-        nonlocal answers
+    def __init__(self, service: Service, balancers: dict[str, Balancer], pauses: tuple[float, ...]) -> None:
+        self.failures: list[object] = []
+        self.answers = 0
+        self._service, self._pauses = service, pauses
+        self._end = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._send, args=(each, seed)) for each in balancers.values() for seed in range(4)
+        ]
+
+    def __enter__(self) -> Load:
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end.set()
+        for each in self._threads:
+            each.join()
+
+    def await_answers(self, more: int) -> None:
+        goal = self.answers + more
+        wait_for("answers", lambda: self.answers >= goal or self.failures)
+        assert self.failures == []
+
+    def _send(self, balancer: Balancer, seed: int) -> None:
         pauses = random.Random(seed)
         connection = balancer.connect()
-        while time.monotonic() < end:
+        while not self._end.wait(max(0, pauses.choice(self._pauses) + pauses.uniform(-0.03, 0.03))):
             try:
-                status, _ = service.chat(connection)
+                with post_chat(connection, "demo", stream=seed % 2 == 1) as response:
+                    body = response.read().decode()
+                if response.status != 200 or (seed % 2 and not body.rstrip().endswith("[DONE]")):
+                    self.failures.append((balancer.name, response.status, body))
+                self.answers += 1
             except (OSError, http.client.HTTPException) as error:
-                failures.append((balancer.name, error))
-                continue
-            answers += 1
-            if status != 200:
-                failures.append((balancer.name, status))
-            time.sleep(pauses.choice([0.1, IDLE, KEEPALIVE]) + pauses.uniform(-0.03, 0.03))
+                self.failures.append((balancer.name, repr(error)))
+                connection.close()
 
-    threads = [
-        threading.Thread(target=send, args=(balancer, seed)) for balancer in balancers.values() for seed in range(4)
-    ]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert failures == []
-    assert answers > len(threads)
+
+def test_idle_connections(service: Service, balancers: dict[str, Balancer]) -> None:
+    """With a longer KEEPALIVE_TIMEOUT than the load balancer's own, no request meets a connection that is closing."""
+    with Load(service, balancers, (0.1, IDLE, KEEPALIVE)) as load:
+        time.sleep(3 * KEEPALIVE)
+    assert load.failures == []
+    assert load.answers > 8
+
+
+class Foreground(Service):
+    """A service that closes its port by itself, as systemd does for one behind a load balancer."""
+
+    owns_port = True
+
+
+def test_an_instance_leaves(service: Service, tmp_path: Path) -> None:
+    """An instance that is stopped under load fails no request, with HAProxy and with nginx, and then gets none."""
+    variables = {"DEREGISTRATION_DELAY": "2", "ACCESS_LOG": "true", "KEEPALIVE_TIMEOUT": str(KEEPALIVE)}
+    with Foreground(tmp_path, **variables) as leaving, contextlib.ExitStack() as stack:
+        leaving.await_ready()
+        running = stack.enter_context(run_balancers(tmp_path, service, leaving))
+        with Load(service, running, (0.0, 0.1)) as load:
+            load.await_answers(40)
+            assert leaving.log().count(" 200 ") > 5
+            assert leaving.stop() == 0
+            load.await_answers(40)
+    assert load.failures == []
+    assert [line for line in leaving.log().splitlines() if re.match("<[0-4]>", line) or "GET /health/" in line] == []
 
 
 def test_health_checks_leave_no_trace(service: Service, balancers: dict[str, Balancer]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from litellm_systemd.runtime.http.access_log import NAME, AccessLog
+from litellm_systemd.runtime.http.response_count import IS_PLANNED
 from litellm_systemd.runtime.journal import Journal
 
 START = {"type": "http.response.start", "status": 200}
@@ -150,14 +151,19 @@ def test_internal_requests_are_not_logged(capsys: pytest.CaptureFixture[str], mo
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "is_logged"),
-    [("/health/readiness", 200, False), ("/health/readiness", 503, True), ("/v1/chat", 200, True)],
+    ("path", "status", "state", "is_logged"),
+    [
+        ("/health/readiness", 200, (), False),
+        ("/health/readiness", 503, (), True),
+        ("/health/readiness", 503, {IS_PLANNED: True}, False),
+        ("/v1/chat", 200, (), True),
+    ],
 )
 def test_health_checks_of_load_balancers(
-    capsys: pytest.CaptureFixture[str], path: str, status: int, is_logged: bool
+    capsys: pytest.CaptureFixture[str], path: str, status: int, state: Any, is_logged: bool
 ) -> None:
-    """Behind a load balancer a health check is logged only if it fails."""
-    place: dict[str, Any] = {"path": path, "raw_path": path.encode()}
+    """Behind a load balancer a health check is logged only if it fails, and not because the instance is leaving."""
+    place: dict[str, Any] = {"path": path, "raw_path": path.encode(), "state": state}
     serve(Application([{**START, "status": status}, END]), health_checks=False, **place)
     assert bool(capsys.readouterr().err) == is_logged
     serve(Application([START, END]), **place)

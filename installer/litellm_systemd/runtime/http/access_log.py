@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from litellm_systemd.runtime.http.health_checks import is_health_check
 from litellm_systemd.runtime.http.refuse import Application
-from litellm_systemd.runtime.http.response_count import find_status, is_of_client
+from litellm_systemd.runtime.http.response_count import IS_PLANNED, find_status, is_of_client
 from litellm_systemd.runtime.journal import Journal, JournalHandler, render_object
 
 NAME = "litellm_systemd.access"
@@ -25,8 +25,8 @@ _CALL_ID = b"x-litellm-call-id"
 class AccessLog:
     """Passes requests to `application` and logs each of them.
 
-    Without `with_health_checks` the successful health checks are left out: each node of a load balancer sends one
-    every few seconds.
+    Without `with_health_checks` those are left out that succeed, or that an instance refuses because it is leaving:
+    each node of a load balancer sends one every few seconds.
     """
 
     def __init__(self, application: Application, journal: Journal, *, with_health_checks: bool = True) -> None:
@@ -73,7 +73,7 @@ class _Request:
         if self._ended:
             return
         self._ended = True
-        if self._is_left_out and self.status == 200:
+        if self._is_left_out and (self.status == 200 or IS_PLANNED in self._scope.get("state", ())):
             return
         client = self._scope["client"]
         # The raw path, because a decoded one can contain a newline. So can a client address that a proxy sends.
