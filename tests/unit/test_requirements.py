@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 #: imported by names in strings.
 NOT_IMPORTED = {"litellm", "prisma", "httptools", "prometheus-client"}
 #: What LiteLLM requires in the version that fits.
-OF_LITELLM = {"litellm-proxy-extras"}
+OF_LITELLM = {"litellm-proxy-extras", "redis"}
 
 
 def declared() -> dict[str, Requirement]:
