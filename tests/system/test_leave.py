@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from subprocess import Popen
 
 from box import Box
 from load import ENDLESS, loaded
-from service import BASE, chat, ctl, end_streams, refused, runtime, set_up, signal_process, state, status_text
+from service import BASE, chat, end_streams, refused, runtime, set_up, signal_process, state, status_text
 
-ENV = "NUM_WORKERS=2\nDEREGISTRATION_DELAY=5\n"
+#: Long enough for the checks on a busy machine.
+ENV = "NUM_WORKERS=2\nDEREGISTRATION_DELAY=20\n"
 
 
 def readiness(box: Box) -> int:
@@ -24,11 +24,17 @@ def states(box: Box) -> list[str]:
     return box.systemctl("is-active", "litellm.service", "litellm.socket", check=False).split()
 
 
-def await_drain(box: Box) -> None:
-    """Check that the instance leaves and serves meanwhile. Returns when the port is closed, and a stream runs."""
+def await_drain(box: Box, *, is_hurried: bool) -> None:
+    """Check that the instance leaves and serves meanwhile. Returns when the port is closed, and a stream runs.
+
+    `is_hurried`: SIGTERM ends the delay.
+    """
     box.wait_until(lambda: readiness(box) == 503, 60, "it leaves")
     assert runtime(box)["state"] == "leaving"
+    assert " in flight" in status_text(box)
     assert chat(box) == 200
+    if is_hurried:
+        signal_process(box, "TERM", state(box)["MainPID"])
     box.wait_until(lambda: refused(box), 60, "the port closes")
     box.wait_until(lambda: status_text(box) == "draining: 1 request in flight", 60, "it drains")
 
@@ -51,15 +57,12 @@ def test_restart_and_drain(idle_box: Box) -> None:
     set_up(idle_box, ENV)
     with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
         restart = idle_box.popen(("systemctl", "restart", "litellm"))
-        await_drain(idle_box)
+        await_drain(idle_box, is_hurried=False)
         complete(idle_box, restart)
     assert (load.whole, readiness(idle_box)) == (1, 200)
     with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
         drain = idle_box.popen(("litellmctl", "drain"))
-        idle_box.wait_until(lambda: runtime(idle_box)["state"] == "leaving", 60, "it leaves")
-        seen = ctl(idle_box, "status", check=False)
-        assert re.search(r"leaving +the port closes at \d\d:\d\d:\d\d, 1 request in flight", seen), seen
-        await_drain(idle_box)
+        await_drain(idle_box, is_hurried=True)
         complete(idle_box, drain)
     assert "has drained and is inactive" in drain.communicate()[0]
     assert (load.whole, states(idle_box)) == (1, ["inactive"] * 2)
@@ -71,7 +74,7 @@ def test_what_does_not_leave(idle_box: Box) -> None:
     set_up(idle_box, ENV)
     with loaded(idle_box, streams=1, events=ENDLESS, clients=0) as load:
         idle_box.popen(("systemctl", "stop", "litellm"))
-        await_drain(idle_box)
+        await_drain(idle_box, is_hurried=True)
         start = idle_box.popen(("systemctl", "start", "litellm"))
         complete(idle_box, start)
     assert (load.whole, states(idle_box), readiness(idle_box)) == (1, ["active"] * 2, 200)
