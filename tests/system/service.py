@@ -82,6 +82,9 @@ general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}
 """
 #: Appended to a configuration for the callback of `write_callback`.
 CALLBACK = "litellm_settings: {callbacks: [mine.handler]}\n"
+#: Before a program that calls litellmctl a hundred times: coverage, which other tests measure, makes a call half as
+#: long again.
+UNMEASURED = ("env", "--unset=COVERAGE_PROCESS_START")
 _HELD = "/var/lib/litellm/held"
 #: For `write_callback`, before the class: between `hold` and `let_go` each starting worker waits here.
 HOLDING = f"while os.path.exists({_HELD!r}):\n    time.sleep(0.05)\n"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from box import Box
 from load import loaded
-from service import chat, ctl, key, state, with_model
+from service import UNMEASURED, chat, ctl, key, state, with_model
 from test_install import snapshot, write_env
 
 KILLER = Path(__file__).with_name("kill_at_each_step.py")
@@ -47,9 +47,8 @@ def kill_at_steps(
         "signals": signals,
     }
     box.write("/root/kill_at_each_step.py", KILLER.read_text(encoding="utf-8"))
-    done = box.run(
-        (PYTHON, "/root/kill_at_each_step.py", json.dumps(task)), timeout=1200 if STRIDE > 1 else 14400, cwd="/root"
-    )
+    argv = (*UNMEASURED, PYTHON, "/root/kill_at_each_step.py", json.dumps(task))
+    done = box.run(argv, timeout=1200 if STRIDE > 1 else 14400, cwd="/root")
     results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
     return results
 
