@@ -8,7 +8,7 @@ import sys
 
 from box import Box, Image
 from service import BASE, MODEL, chat, ctl, key
-from test_database import generate_key
+from test_database import generate_key, uninstall
 from tests.bundle import DATABASE_BUNDLE
 
 from conftest import MakeBox
@@ -26,8 +26,8 @@ def database(box: Box, query: str) -> str:
 
 
 def make_fresh(box: Box) -> None:
-    """Remove the installation, its releases too, and the database."""
-    ctl(box, "uninstall", "--purge", "--yes")
+    """Remove the installation, without the release, and the database."""
+    uninstall(box, "--purge")
     for program in ("dropdb", "dropuser"):
         box.run(("runuser", "-u", "postgres", "--", program, "litellm"), cwd="/")
 
