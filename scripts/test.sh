@@ -333,7 +333,7 @@ wants_own_tmp() {
     local memory
     [[ -z ${OWN_TMP:-} && ${TMPDIR:-/tmp} == /tmp && "$PWD/ ${UV_CACHE_DIR:-}/" != */tmp/* ]] || return 1
     memory=$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)
-    is_root && [[ $memory -gt 12000000 ]] && unshare --mount mount -t tmpfs tmpfs /tmp 2>/dev/null
+    is_root && [[ $memory -gt 15000000 ]] && unshare --mount mount -t tmpfs tmpfs /tmp 2>/dev/null
 }
 
 # pytest reads its own options, but only once everything is set up.
