@@ -14,9 +14,10 @@ from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.salt_key import with_salt_key
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.database.steps import database_environment
+from litellm_systemd.doctor import check_redis
 from litellm_systemd.doctor.check_database import detect_database_salt
 from litellm_systemd.doctor.engine import run_checks
-from litellm_systemd.errors import DatabaseError, InputError, InstallerError, Unavailable
+from litellm_systemd.errors import DatabaseError, InputError, InstallerError, RedisError, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.stored_secrets import find_key, with_stored_secrets
 from tests.database import PASSWORD, ROLE, SALT_KEY, Database
@@ -25,6 +26,8 @@ from tests.fakes.http import utc_now
 from tests.integration.doctor_snapshot import BASE, causes, diagnose, make_snapshot, pair
 from tests.integration.runtime_service import KEY, Service, run_runtime
 from tests.integration.test_salt_key import store as store_values
+from tests.redis import Access, Redis, why_no_redis
+from tests.skipping import refuse
 
 KEY_REFERENCE = "aws-secretsmanager:litellm/gateway#master_key"
 CONFIG = "model_list: [{model_name: m, litellm_params: {model: openai/m, mock_response: hi}}]\n"
@@ -200,3 +203,27 @@ def test_database_with_its_password_and_salt_key_in_aws(aws: Cloud, database: Da
         return causes(run_checks(snapshot, (detect_database_salt,), check_timeout=60, total_timeout=60))
 
     assert (diagnosed("salt"), diagnosed("other")) == ([], ["database-salt"])
+
+
+def test_redis_with_its_password_in_aws(aws: Cloud, tmp_path: Path) -> None:
+    """The password or the URL of Redis can be in AWS: install and doctor log in, and name a wrong password there."""
+    reason = why_no_redis()
+    if reason is not None:
+        refuse(reason)
+    with Redis(Access("right")) as server:
+        aws.secrets.values |= {"right": "right", "wrong": "wrong", "url": server.url}
+        with_host = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(server.port)}
+        for given, found in (
+            ({**with_host, "REDIS_PASSWORD": "aws-secretsmanager:right"}, []),
+            ({"REDIS_URL": "aws-secretsmanager:url"}, []),
+            ({**with_host, "REDIS_PASSWORD": "aws-secretsmanager:wrong"}, ["redis-refused"]),
+        ):
+            values = variables(aws, **given)
+            text = "".join(f"{name}={value}\n" for name, value in values.items())
+            (tmp_path / ".env").write_text(text, encoding="utf-8")
+            request = Request(Layout(root=tmp_path / "root"), config="demo.yml", cwd=tmp_path, prove_access=True)
+            with pytest.raises(RedisError, match="refuses the password") if found else contextlib.nullcontext():
+                resolve_service(request)
+            snapshot = make_snapshot(tmp_path / "doctor", {**BASE, **values}, CONFIG)
+            diagnosis = run_checks(snapshot, (check_redis.REFUSED,), check_timeout=60, total_timeout=60)
+            assert (causes(diagnosis), [each.skip_reason for each in diagnosis.unchecked]) == (found, [])

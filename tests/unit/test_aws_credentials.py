@@ -83,6 +83,8 @@ def test_metadata_are_needed(environ: dict[str, str], needed: bool) -> None:
         ("", {"AWS_BEARER_TOKEN_BEDROCK": "ABSK", "LITELLM_MASTER_KEY": "aws-secretsmanager:arn"}, True),
         ("", {"AWS_BEARER_TOKEN_BEDROCK": "ABSK", "IAM_TOKEN_DB_AUTH": "true"}, True),
         ("", {**KEYS, "IAM_TOKEN_DB_AUTH": "true"}, False),
+        ("", {"AWS_BEARER_TOKEN_BEDROCK": "ABSK", "REDIS_HOST": "h", "REDIS_AWS_IAM_AUTH": "true"}, True),
+        ("", {"AWS_BEARER_TOKEN_BEDROCK": "ABSK", "REDIS_AWS_IAM_AUTH": "true"}, False),
         # A profile may name the instance as the source of its credentials.
         ("", {"AWS_PROFILE": "p"}, True),
         ("aws_profile_name: p", KEYS, True),
