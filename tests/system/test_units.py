@@ -22,7 +22,9 @@ from litellm_systemd.install.render import (
     render_verify_service,
     render_verify_timer,
 )
+from litellm_systemd.resources import read_template
 
+LIFECYCLE = "/etc/systemd/system/litellm-lifecycle@.service"
 DBUS = "/run/dbus/system_bus_socket"
 SETTINGS = [
     "",
@@ -45,7 +47,9 @@ def write_units(box: Box, env: str = "") -> None:
     box.write(layout.socket, render_socket(layout, asked))
     box.write(layout.verify_service, render_verify_service(layout, asked, "1.0", encrypted=encrypted))
     box.write(layout.verify_timer, render_verify_timer("15min"))
-    box.write(f"{layout.current}/bin/python", "#!/bin/sh\n", 0o755)
+    box.write(LIFECYCLE, read_template("litellm-lifecycle@.service"))
+    for program in (f"{layout.current}/bin/python", layout.command):
+        box.write(program, "#!/bin/sh\n", 0o755)
     box.write(layout.sysusers, render_sysusers())
     box.write(layout.tmpfiles, render_tmpfiles((folder("/etc/litellm", 0o750, group="litellm"),)))
 
@@ -69,7 +73,7 @@ def any_box(
 def test_verify_prints_nothing(any_box: Box, env: str) -> None:
     """`systemd-analyze verify` prints nothing about the units, with any supported systemd."""
     write_units(any_box, env)
-    units = (Layout.service, Layout.socket, Layout.verify_service, Layout.verify_timer)
+    units = (Layout.service, Layout.socket, Layout.verify_service, Layout.verify_timer, LIFECYCLE)
     done = any_box.run(("systemd-analyze", "verify", *units), check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -99,12 +103,13 @@ def test_user_and_folders_are_created(any_box: Box) -> None:
 
 
 def test_exposure(box: Box) -> None:
-    """`systemd-analyze security` rates the service 1.1 or less, and the check, which runs as root without
-    capabilities, 2.0 or less.
+    """`systemd-analyze security` rates the service 1.1 or less, and the check and the drain at termination, which run
+    as root without capabilities, 2.0 or less.
     """
     write_units(box)
     box.systemctl("daemon-reload")
-    for unit, limit in (("litellm.service", 1.1), ("litellm-verify.service", 2.0)):
+    limits = (("litellm.service", 1.1), ("litellm-verify.service", 2.0), ("litellm-lifecycle@a:b.service", 2.0))
+    for unit, limit in limits:
         text = box.run(("systemd-analyze", "security", unit, "--no-pager"), check=False).stdout
         found = re.search(rf"Overall exposure level for {unit}: ([0-9.]+)", text)
         assert found is not None
