@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.doctor.check_service import detect_journal_service, detect_journal_upstream
+from litellm_systemd.doctor.check_service import (
+    detect_journal_service,
+    detect_journal_upstream,
+    detect_service_not_ready,
+)
 from litellm_systemd.doctor.check_unit import detect_unit_killed, detect_unit_stop_timeout
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.registry import collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import UnitState
 from litellm_systemd.host.systemctl import Journal
 
 UNREACHABLE = "LiteLLM Proxy: litellm.InternalServerError: OpenAIException - Connection error. (model other)"
@@ -33,6 +38,7 @@ class Host(Snapshot):
     is_active: Any = True
     runtime: Any = None
     service: Any = None
+    socket: Any = None
     systemctl: Any = None
     journal_gap: Any = None
     events: Any = ()
@@ -109,6 +115,22 @@ def test_refused_clients(tmp_path: Path) -> None:
     assert remark.startswith(f"In the last hour the service {refused}. ")
     guessed = "refused 7 guessed keys after 7 requests"
     assert not [each for each in collect_remarks(Host(tmp_path, guessed)) if "refused" in each]
+
+
+LEAVING = "leaving: /health/readiness answers 503, the port closes at 14:03:22; 1 request in flight"
+
+
+def test_leaving_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planned 503 of an instance that leaves its load balancer is no finding, and a stop is a remark."""
+    host = Host(tmp_path)
+    host.socket = {"Listen": "127.0.0.1:1 (Stream)"}
+    assert find(detect_service_not_ready, host)
+    host = Host(tmp_path)
+    host.socket, host.service["StatusText"] = {"Listen": "127.0.0.1:1 (Stream)"}, LEAVING
+    assert find(detect_service_not_ready, host) == []
+    monkeypatch.setattr("litellm_systemd.doctor.registry.is_booted", lambda: True)
+    monkeypatch.setattr(Host, "unit", lambda _self, name: UnitState(name, load="loaded", active="deactivating"))
+    assert f"litellm.service is stopping: {LEAVING}" in collect_remarks(host)
 
 
 @pytest.mark.parametrize("value", ["60", "9min 59s", "infinity"])
