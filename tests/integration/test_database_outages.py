@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.database import Cluster, Database
@@ -22,13 +23,24 @@ def create_key(service: Service) -> str:
     return key
 
 
+def read_health(service: Service) -> tuple[int, str]:
+    """What a load balancer sees, and what LiteLLM says of its database."""
+    connection = service.connect()
+    connection.request("GET", "/health/readiness")
+    with connection.getresponse() as response:
+        return response.status, json.loads(response.read())["db"]
+
+
 def is_usable(service: Service) -> bool:
     return bool(service.query("status")["database"]["usable"])
 
 
 def test_outages(tmp_path: Path, cluster: Cluster, database: Database) -> None:
-    """A database that is down stops no start, reload or known key, is one error, and is used again by itself."""
-    with Service(tmp_path, _CACHED, **database.variables()) as service:
+    """A database that is down stops no start, reload or known key, is one error, and is used again by itself.
+
+    A load balancer keeps the instance in service.
+    """
+    with Service(tmp_path, _CACHED, BEHIND_LOAD_BALANCER="true", **database.variables()) as service:
         with cluster.stopped():
             service.await_ready()
             workers = service.workers()
@@ -42,11 +54,13 @@ def test_outages(tmp_path: Path, cluster: Cluster, database: Database) -> None:
             wait_for("the outage", lambda: not is_usable(service))
             assert {chat(service, each, "demo") for each in (key, KEY) * 6} == {200}
             assert chat(service, "sk-unknown", "demo") == 503
+            assert {read_health(service) for _ in range(4)} == {(200, "disconnected")}
             assert service.workers() == workers
             assert service.reload().returncode == 0
             assert chat(service, KEY, "demo") == 200
         wait_for("the database", lambda: is_usable(service))
         create_key(service)
+        assert read_health(service) == (200, "connected")
         assert service.stop() == 0
     lines = service.log().splitlines()
     errors = [line for line in lines if line.startswith("<3>")]

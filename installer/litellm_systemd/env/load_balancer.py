@@ -26,7 +26,7 @@ from litellm_systemd.env.variables import (
 )
 from litellm_systemd.errors import InputError
 
-#: Seconds of a stop after DEREGISTRATION_DELAY and DRAIN_TIMEOUT: to cut requests, and to exit.
+#: Seconds of a stop after DEREGISTRATION_DELAY and DRAIN_TIMEOUT: for idle connections, cut requests, ExecStopPost=.
 STOP_MARGIN = 30
 #: Seconds by which KEEPALIVE_TIMEOUT should exceed the time of the load balancer: they start at different moments.
 KEEPALIVE_MARGIN = 15

@@ -15,6 +15,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from litellm_systemd import contract
 from litellm_systemd.env.database import is_own_url, parse_url
 from litellm_systemd.env.dotenv import render_assignments
+from litellm_systemd.env.load_balancer import STOP_MARGIN as STOP_MARGIN
 from litellm_systemd.env.metrics import MetricsAddress
 from litellm_systemd.env.redis import find_redis
 from litellm_systemd.env.secret_references import is_reference
@@ -34,8 +35,6 @@ START_LIMIT_BURST = 20
 RESTART_DELAY = 1
 #: Seconds between two restarts at most, where systemd can back off (254).
 LONGEST_RESTART_DELAY = 60
-#: Seconds between the end of the drain timeout and SIGKILL: for idle connections, cut requests and ExecStopPost.
-STOP_MARGIN = 30
 #: Seconds that systemd waits longer for readiness than the service does, which can report what is missing.
 START_MARGIN = 15
 

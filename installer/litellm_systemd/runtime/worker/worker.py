@@ -36,7 +36,7 @@ from litellm_systemd.runtime.channel import (
 from litellm_systemd.runtime.http.access_log import AccessLog
 from litellm_systemd.runtime.http.authentication import AuthenticationGate
 from litellm_systemd.runtime.http.cut_requests import CutRequests
-from litellm_systemd.runtime.http.health_checks import READINESS, HeadHealthChecks
+from litellm_systemd.runtime.http.health_checks import READINESS, HealthChecks
 from litellm_systemd.runtime.http.pages import Pages
 from litellm_systemd.runtime.http.refuse import Application, RefusalCounter
 from litellm_systemd.runtime.http.request_size import RequestSizeLimit
@@ -157,7 +157,9 @@ def _build_application(job: Job, refusals: RefusalCounter) -> Application:
     unknown = UnknownKeys()
     authentication = MasterKeyAuthentication(litellm, routes.is_public, routes.is_open, unknown)
     body_limit = job.options.limits.body_size
-    limited = CutRequests(RequestSizeLimit(HeadHealthChecks(litellm), body_limit, refusals))
+    is_behind = job.options.deregistration_delay > 0
+    health_checks = HealthChecks(litellm, lambda: is_behind and bool(litellm_outages.cause()))
+    limited = CutRequests(RequestSizeLimit(health_checks, body_limit, refusals))
     gate = AuthenticationGate(
         limited, authentication.find_refusal, refusals, authentication.wrap, body_limit, unknown
     )
