@@ -149,8 +149,7 @@ def _stop_timeout(layout: Layout, dotenv: Dotenv) -> Iterator[LintFinding]:
     short = find_short_timeout(read_unit(layout), dotenv)
     if short is not None:
         place = Place(short.line.path, short.line.line, key=short.line.assignment)
-        remedy = "Remove the line, then: sudo systemctl daemon-reload"
-        yield LintFinding(Severity.ERROR, "stop-timeout", place, short.message, remedy)
+        yield LintFinding(Severity.ERROR, "stop-timeout", place, short.message, short.remedy(layout))
 
 
 def _unreadable(layout: Layout, config: GatewayConfig, choice: ConfigChoice) -> Iterator[LintFinding]:

@@ -185,7 +185,7 @@ def detect_unit_disabled(snapshot: Snapshot) -> Iterator[Finding]:
 STOP_TIMEOUT = Cause(
     "unit-stop-timeout",
     "TimeoutStopSec= is shorter than a stop may take: systemd kills the service while it serves requests.",
-    "Remove the line {where}, then: sudo systemctl daemon-reload",
+    "{remedy}",
     requires=(*_INSTALLED, "unit-masked", "environment-unusable"),
 )
 
@@ -196,7 +196,8 @@ def detect_unit_stop_timeout(snapshot: Snapshot) -> Iterator[Finding]:
     short = find_short_timeout(read_unit_lines(snapshot.layout, snapshot.service), snapshot.dotenv)
     if short is not None:
         where = short.line.where
-        yield STOP_TIMEOUT.finding(f"{where}: {short.line.assignment} {short.message}", where=where)
+        evidence = f"{where}: {short.line.assignment} {short.message}"
+        yield STOP_TIMEOUT.finding(evidence, remedy=short.remedy(snapshot.layout))
 
 
 STANDBY = Cause(

@@ -34,6 +34,12 @@ class ShortTimeout:
     line: UnitLine
     message: str
 
+    def remedy(self, layout: Layout) -> str:
+        """What to do: an install writes the unit for the variables of now."""
+        if self.line.path == layout.service:
+            return "sudo litellmctl install --installed"
+        return f"Remove the line {self.line.where}, then: sudo systemctl daemon-reload"
+
 
 def read_unit(layout: Layout) -> Iterator[UnitLine]:
     """The assignments of the service and its drop-ins in systemd's order, whether systemd runs or not."""
