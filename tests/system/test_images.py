@@ -13,6 +13,7 @@ import yaml
 from box import Bind, Box
 from cfnlint.decode.cfn_yaml import load
 from test_ec2 import FAKES, make_archive
+from tests.bundle import own_bundle
 from tests.cloudformation import Stack
 
 from conftest import MakeBox
@@ -39,7 +40,7 @@ def component(digest: str) -> dict[str, list[tuple[str, str]]]:
 @pytest.fixture
 def baked(make_box: MakeBox, tmp_path: Path) -> Box:
     """A box after the steps of the Image Builder component, switched off and on again."""
-    phases = component(make_archive(tmp_path))
+    phases = component(make_archive(tmp_path, own_bundle()))
     box = make_box(binds=(Bind(tmp_path, Path("/srv/archive")),))
     for name, text in {**FAKES, "dnf": "#!/bin/bash\n", "curl": '#!/bin/bash\necho root >"${@: -2:1}"\n'}.items():
         box.write(f"/srv/fakes/{name}", text, 0o755)
