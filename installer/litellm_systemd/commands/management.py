@@ -250,8 +250,8 @@ def update(api: Management, resource: Resource, which: str, changes: Mapping[str
 
 
 _CACHE_NOTE = (
-    "A worker remembers a key for up to 60 s (user_api_key_cache_ttl) and acts on this after that. To make all act on"
-    " it now: sudo litellmctl reload"
+    "Without Redis, a worker remembers a key for up to 60 s (user_api_key_cache_ttl) and acts on this after that. To"
+    " make all act on it now: sudo litellmctl reload"
 )
 
 
@@ -268,7 +268,10 @@ def delete(api: Management, resource: Resource, which: str, confirm: Callable[[s
     verb = "revoke" if resource is KEY else "delete"
     if not confirm(f"{verb.capitalize()} {label}{also}?"):
         return Report("nothing was changed", data={"deleted": None})
-    api.post(resource.delete, {resource.delete_ids: [row[resource.id]]})
+    if resource is KEY:
+        _revoke(api, row[KEY.id])
+    else:
+        api.post(resource.delete, {resource.delete_ids: [row[resource.id]]})
     notes = (_CACHE_NOTE,) if resource is KEY or number else ()
     return Report(f"{verb}d {label}{also}", notes=notes, data={"deleted": row[resource.id], "keys": number})
 
@@ -357,9 +360,23 @@ def build_successor(old: Mapping[str, Any], now: datetime) -> dict[str, Any]:
 
 def _retire(api: Management, old: Mapping[str, Any], overlap: int, now: datetime) -> None:
     if not overlap:
-        api.post(KEY.delete, {KEY.delete_ids: [old["token"]]})
+        _revoke(api, old["token"])
     elif not old.get("expires") or parse_time(old["expires"]) > now + timedelta(seconds=overlap):
         api.post(KEY.update, {KEY.update_id: old["token"], "duration": f"{overlap}s"})
+
+
+def _revoke(api: Management, token: str) -> None:
+    """Block a key, then delete it. If that fails, the key is valid as before.
+
+    With Redis, LiteLLM makes all workers forget a key that it blocks. A key that it deletes is forgotten only by the
+    worker that deletes it (`delete_verification_tokens` in key_management_endpoints.py of 1.108.7).
+    """
+    api.post("/key/block", {"key": token})
+    try:
+        api.post(KEY.delete, {KEY.delete_ids: [token]})
+    except InstallerError:
+        api.post("/key/unblock", {"key": token})
+        raise
 
 
 def find(api: Management, resource: Resource, which: str) -> dict[str, Any]:
