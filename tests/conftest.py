@@ -13,6 +13,7 @@ os.environ.pop("COLUMNS", None)
 #: them alone. Some of the first need no installed image, and run while another worker makes it.
 _LONGEST = (
     "test_doctor.py",
+    "test_fleet.py",
     "test_releases.py::test_upgrades_and_rollbacks_under_load",
     "test_quickstart.py",
     "test_ec2.py",

@@ -18,23 +18,16 @@ import pytest
 
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.gateway.config import lint, read_config
-from tests.balancers import balancer_environment, find_balancer
+from tests.balancers import balancer_environment, documented, find_balancer, substitute
 from tests.integration.runtime_service import DEADLINE, KEY, Service, post_chat, wait_for
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs/load-balancer.md").read_text(encoding="utf-8")
 NAMES = ("haproxy", "nginx")
 #: Seconds: how long the load balancers keep an idle connection here, in place of 60 and of HAProxy's default of 5.
 IDLE = 1
 #: Longer than both, as KEEPALIVE_TIMEOUT must be.
 KEEPALIVE = 3
-
-
-def block(kind: str) -> str:
-    """The only fenced block of a kind on the page."""
-    (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    return str(found)
 
 
 class Balancer:
@@ -43,7 +36,7 @@ class Balancer:
     def __init__(self, name: str, folder: Path, *services: Service) -> None:
         self.port = free_port()
         self.file, self.name = folder / f"{name}.cfg", name
-        text = block(name)
+        text = documented(name)
         for number, service in enumerate(services, 10):
             assert f"10.0.1.{number}:4000" in text
             text = text.replace(f"10.0.1.{number}:4000", f"127.0.0.1:{service.port}")
@@ -64,10 +57,7 @@ class Balancer:
                     for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
                 ),
             }
-        for before, after in replaced.items():
-            assert before in text
-            text = text.replace(before, after)
-        self.file.write_text(text, encoding="utf-8")
+        self.file.write_text(substitute(text, replaced), encoding="utf-8")
         option = ("-f",) if name == "haproxy" else ("-e", "stderr", "-c")
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as log:
@@ -140,7 +130,7 @@ def balancers(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def test_the_page_is_consistent() -> None:
     """Neither install nor the linter has a warning about the `.env` of the page with a configuration that we ship."""
-    settings = build_settings(parse_dotenv(block("ini"), ".env"), installed={}, new_key=lambda: "sk-made")
+    settings = build_settings(parse_dotenv(documented("ini"), ".env"), installed={}, new_key=lambda: "sk-made")
     assert settings.warnings == ()
     config = read_config(ROOT / "configs/iam_role_config.yml")
     assert lint(config, {**settings.environment, "AWS_REGION_NAME": "us-east-1"}) == ()

@@ -28,7 +28,9 @@ __all__ = [
     "Image",
     "JoinedNamespaces",
     "Namespaces",
+    "NetworkAccess",
     "end",
+    "outside_path",
     "wait_until",
     "why_not",
 ]
@@ -53,6 +55,11 @@ class Answer:
     def json(self) -> Any:
         """The body as JSON."""
         return json.loads(self.body)
+
+
+def outside_path(namespaces: Namespaces, path: Path) -> Path:
+    """The path, outside of the namespaces of boxes, of a file in them."""
+    return Path(f"/proc/{namespaces._init}/root{path}")
 
 
 class JoinedNamespaces(Namespaces):
@@ -80,37 +87,31 @@ class JoinedNamespaces(Namespaces):
         return f"{super().new_name(kind)}-{self._member}"
 
 
-class Box(box.Box):
-    """A box with connections from the test to its loopback interface."""
+class NetworkAccess:
+    """Connections from the test in the network namespace at `network_namespace`."""
 
-    def wait_until(self, predicate: Callable[[], T], deadline: float, what: str) -> T:
-        """`wait_until` of the base class, with longer pauses: most predicates start programs, and other tests run."""
-
-        def call_and_pause() -> T:
-            result = predicate()
-            if not result:
-                time.sleep(0.1)
-            return result
-
-        return super().wait_until(call_and_pause, deadline, what)
+    @property
+    def network_namespace(self) -> Path:
+        """The file of the namespace (network_namespaces(7))."""
+        raise NotImplementedError
 
     def connect(self, host: str, port: int, *, timeout: float = 10) -> socket.socket:
-        """A TCP connection in the network of the box, for this process.
+        """A TCP connection in that network, for this process.
 
         A socket belongs to the network namespace in which it was created, and setns(2) changes that of one thread. So
-        a new thread enters the network of the box and connects.
+        a new thread enters the namespace and connects.
         """
         result: list[socket.socket | OSError] = []
 
         def enter_and_connect() -> None:
             try:
-                with Path(f"/proc/{self.leader}/ns/net").open() as namespace:
+                with self.network_namespace.open() as namespace:
                     _setns(namespace.fileno())
                 result.append(socket.create_connection((host, port), timeout))
             except OSError as error:
                 result.append(error)
 
-        thread = threading.Thread(target=enter_and_connect, name=f"connect-{self.name}")
+        thread = threading.Thread(target=enter_and_connect, name=f"connect-{host}")
         thread.start()
         thread.join()
         if isinstance(result[0], OSError):
@@ -118,7 +119,7 @@ class Box(box.Box):
         return result[0]
 
     def http_connection(self, host: str, port: int, *, timeout: float = 10) -> http.client.HTTPConnection:
-        """An open HTTP/1.1 connection to a server in the box, for streams and for several requests."""
+        """An open HTTP/1.1 connection to a server there, for streams and for several requests."""
         connection = http.client.HTTPConnection(host, port, timeout=timeout)
         connection.sock = self.connect(host, port, timeout=timeout)
         return connection
@@ -132,7 +133,7 @@ class Box(box.Box):
         headers: Mapping[str, str] | None = None,
         timeout: float = 30,
     ) -> Answer:
-        """Send one HTTP request to a server in the box. A mapping as `body` is sent as JSON.
+        """Send one HTTP request to a server there. A mapping as `body` is sent as JSON.
 
         Raises OSError, such as ConnectionRefusedError, or http.client.HTTPException.
         """
@@ -147,6 +148,25 @@ class Box(box.Box):
             connection.request(method, target, body, all_headers)
             response = connection.getresponse()
             return Answer(response.status, dict(response.getheaders()), response.read())
+
+
+class Box(NetworkAccess, box.Box):
+    """A box with connections from the test to its loopback interface."""
+
+    @property
+    def network_namespace(self) -> Path:
+        return Path(f"/proc/{self.leader}/ns/net")
+
+    def wait_until(self, predicate: Callable[[], T], deadline: float, what: str) -> T:
+        """`wait_until` of the base class, with longer pauses: most predicates start programs, and other tests run."""
+
+        def call_and_pause() -> T:
+            result = predicate()
+            if not result:
+                time.sleep(0.1)
+            return result
+
+        return super().wait_until(call_and_pause, deadline, what)
 
 
 def _setns(descriptor: int) -> None:

@@ -114,14 +114,15 @@ Self = TypeVar("Self", bound="Box")
 class Box(Guest):
     """A systemd container. The `with` statement boots it on entry and closes it on exit.
 
-    `network="host"` shares the network of the host. `binds` are files of the host itself, all others are copies.
+    `network="host"` shares the network of the host. With a path inside `namespaces`, the box joins that network
+    namespace (ip-netns(8)), which the caller configures. `binds` are files of the host itself, all others are copies.
     `options` are passed to systemd-nspawn(1). `environment` is added to the environment of each command that runs as
     root. A box can be powered off and booted again. It keeps its changes until it is closed or saved.
     """
 
     namespaces: Namespaces
     image: Image = field(default_factory=Image)
-    network: Network = "private"
+    network: Network | Path = "private"
     binds: tuple[Bind, ...] = ()
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -255,7 +256,7 @@ class Box(Guest):
             "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--settings=no", "--link-journal=no",
             "--resolv-conf=off", "--timezone=off", "--console=pipe", f"--directory={self._tree.root}",
             "--machine=box", f"--uuid={machine_id}",
-            *(("--private-network",) if self.network == "private" else ()),
+            *_network_option(self.network),
             *(bind.option() for bind in (*self._tree.copies(), *self.binds)),
             *self.options,
             # Do not mount the file systems and swap of the host (kernel-command-line(7)).
@@ -297,6 +298,13 @@ class Box(Guest):
         self._leader = 0
         for folder in self.namespaces.cgroups:
             remove_cgroup(folder / self.name)
+
+
+def _network_option(network: Network | Path) -> tuple[str, ...]:
+    """The argument for systemd-nspawn(1)."""
+    if isinstance(network, Path):
+        return (f"--network-namespace-path={network}",)
+    return ("--private-network",) if network == "private" else ()
 
 
 _PATH = f"{os.defpath}:/usr/sbin:/sbin"
