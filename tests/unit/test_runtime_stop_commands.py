@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.runtime import stop
 from litellm_systemd.runtime.stop import closes_port, find_job, stopped_main, stopping_main
 
 
@@ -47,21 +48,26 @@ def test_find_job(jobs: str, job: str) -> None:
 
 
 class Systemctl:
-    """A systemctl and a systemd-run that log their arguments. `jobs` are the types of the service's job, in turn."""
+    """A systemctl and a systemd-run that log their arguments. `jobs` are the types of the service's job, in turn.
 
-    def __init__(self, folder: Path, *jobs: str, socket_job: str = "", standby: str = "inactive") -> None:
+    Without a type, it prints nothing, as while systemd restarts itself.
+    """
+
+    def __init__(
+        self, folder: Path, *jobs: str, socket_job: str = "", standby: str = "inactive", port: str = "active"
+    ) -> None:
         self._log = folder / "log"
         self._log.touch()
         for number, job in enumerate(jobs):
-            (folder / f"job{number}").write_text(
-                f"5 litellm.service {job} running\n6 litellm.socket {socket_job} waiting\n"
-            )
+            socket = f"6 litellm.socket {socket_job} waiting\n" if socket_job else ""
+            (folder / f"job{number}").write_text(f"5 litellm.service {job} running\n{socket}" if job else "")
         (folder / "systemd-run").write_text(f'#!/bin/sh\necho systemd-run "$@" >>{self._log}\n')
         (folder / "systemctl").write_text(f"""#!/bin/sh
 case "$1 $4" in
 list-jobs*) number=$(cat {folder}/count 2>/dev/null || echo 0)
     cat {folder}/job$number; [ -e {folder}/job$((number + 1)) ] && echo $((number + 1)) >{folder}/count; exit 0;;
 "show litellm-standby.service") echo {standby};;
+"show litellm.socket") echo {port};;
 "show "*) echo active;;
 *) echo "$@" >>{self._log};;
 esac
@@ -119,6 +125,8 @@ OPEN = "start --no-block litellm.socket litellm-metrics.socket"
         # By `systemctl start` during the delay, and by `systemctl stop` during that of a restart.
         (("stop", "start"), [f"stop --no-block {SOCKETS}", WAIT, CLOSE, OPEN]),
         (("restart", "stop"), [WAIT, CLOSE]),
+        # systemd does not answer.
+        (("restart", ""), [WAIT, CLOSE, OPEN]),
     ],
 )
 def test_port_closes_after_leaving(
@@ -153,3 +161,38 @@ def test_port_stays_open(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert stopping_main({"RUNTIME_DIRECTORY": str(tmp_path), **variables}) == 0
     assert systemctl.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "opens"),
+    [
+        ("restart", {"port": "inactive"}, True),
+        ("start", {"port": "inactive"}, True),
+        ("restart", {"port": "inactive", "socket_job": "start"}, False),
+        ("restart", {}, False),
+        ("", {"port": "inactive"}, False),
+    ],
+)
+def test_port_opens_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, options: dict[str, str], opens: bool
+) -> None:
+    """If ExecStop= was killed after it had closed the port of a restart, ExecStopPost= opens it."""
+    systemctl = Systemctl(tmp_path, job, **options)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert stopped_main({"EXIT_STATUS": "0"}) == 0
+    found = [call if call.startswith("st") else call.split()[0] for call in systemctl.calls()]
+    assert found == ([WAIT, OPEN] if opens else [])
+
+
+def test_drain_unit_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit of a drain waits for the end of the service, also while systemd does not answer."""
+    for number, state in enumerate(("deactivating", "", "deactivating", "inactive")):
+        (tmp_path / str(number)).write_text(state)
+    (tmp_path / "systemctl").write_text(f"""#!/bin/sh
+for number in 0 1 2 3; do [ -e {tmp_path}/$number ] && cat {tmp_path}/$number && rm {tmp_path}/$number && exit; done
+""")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(stop, "_INTERVAL", 0)
+    assert stop.drained_main() == 0
+    assert not (tmp_path / "3").exists()

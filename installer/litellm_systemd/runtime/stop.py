@@ -34,6 +34,8 @@ from litellm_systemd.errors import InstallerError
 #: The sockets that close with the service: a scrape must not start it either. As a pattern (the last letter in
 #: brackets), because systemctl reports an error for a unit that does not exist, and METRICS may be off.
 _SOCKETS = (SOCKET, f"{METRICS_SOCKET[:-1]}[{METRICS_SOCKET[-1]}]")
+#: The jobs after which the service runs.
+_STARTS = ("restart", "start")
 #: Without ignore-dependencies, a stop of the socket, which the service requires, would stop the service too.
 _ALONE = "--job-mode=ignore-dependencies"
 #: The temporary unit of a drain, and the seconds between two looks at the state of the service.
@@ -53,7 +55,7 @@ def stopping_main(environ: Mapping[str, str]) -> int:
     if job == "stop":
         _systemctl("stop", "--no-block", *_SOCKETS)
     if job in ("stop", "restart") and _leave(environ):
-        _close_port()
+        _close_port(job)
     return ExitCode.OK
 
 
@@ -62,16 +64,26 @@ def stopped_main(environ: Mapping[str, str]) -> int:
 
     It does not wait for the stop, because systemd waits for this command.
     """
-    if closes_port(environ.get("EXIT_STATUS", ""), find_job(_list_jobs())):
+    jobs = _list_jobs()
+    job = find_job(jobs)
+    if closes_port(environ.get("EXIT_STATUS", ""), job):
         # A stop of the service would cancel the start job that is about to fail. Then `systemctl start` would report
         # the cancellation instead of where to find the cause.
         _systemctl("stop", "--no-block", _ALONE, *_SOCKETS)
+    elif job in _STARTS and not find_job(jobs, SOCKET) and _show_state(SOCKET) == "inactive":
+        # ExecStop= was killed after it had closed the port, such as for lack of memory. Without its socket the
+        # service may not bind a port, and would not serve.
+        _start_drain_unit()
+        _systemctl("start", "--no-block", SOCKET, METRICS_SOCKET)
     return ExitCode.OK
 
 
 def drained_main() -> int:
-    """The temporary unit of a drain: wait until the service has stopped. Returns 0."""
-    while _show_state(SERVICE) == "deactivating":
+    """The temporary unit of a drain: wait until the service has stopped. Returns 0.
+
+    systemd does not answer during `systemctl daemon-reexec`, which an upgrade of systemd runs: the state is unknown.
+    """
+    while _show_state(SERVICE) in ("deactivating", ""):
         time.sleep(_INTERVAL)
     return ExitCode.OK
 
@@ -110,20 +122,28 @@ def _leave(environ: Mapping[str, str]) -> bool:
         return False
 
 
-def _close_port() -> None:
-    """Close the port now, so that no connection waits during the drain, and open it again after that of a restart."""
+def _close_port(job: str) -> None:
+    """Close the port now, so that no connection waits during the drain, and open it again after that of a restart.
+
+    `job` is the type of the service's job so far.
+    """
     if find_job(_list_jobs(), SOCKET) == "restart":
         return  # `systemctl restart litellm.socket`, which opens another port; its job would be canceled
     active = [each for each in (SOCKET, METRICS_SOCKET) if _show_state(each) == "active"]
+    _start_drain_unit()
+    # The metrics stay: their socket follows (BindsTo=) when the service has stopped.
+    _systemctl("stop", _ALONE, SOCKET)
+    # A start may have replaced the stop in the meantime.
+    if (find_job(_list_jobs()) or job) in _STARTS:
+        _systemctl("start", "--no-block", *active)
+
+
+def _start_drain_unit() -> None:
+    """From now on a start of the socket waits until the service has stopped."""
     unit = (f"--unit={_DRAIN_UNIT}", f"--description=Wait until {SERVICE} has drained")
     properties = ("--property=Type=oneshot", f"--property=Before={SOCKET}")
     command = (sys.executable, "-I", "-m", RUNTIME, "drained")
     _run("systemd-run", "--quiet", "--no-block", "--collect", *unit, *properties, *command)
-    # The metrics stay: their socket follows (BindsTo=) when the service has stopped.
-    _systemctl("stop", _ALONE, SOCKET)
-    # A start may have replaced the stop in the meantime.
-    if find_job(_list_jobs()) in ("restart", "start"):
-        _systemctl("start", "--no-block", *active)
 
 
 def _show_state(unit: str) -> str:
