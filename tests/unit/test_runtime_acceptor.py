@@ -214,3 +214,27 @@ def test_closed_acceptor(monkeypatch: pytest.MonkeyPatch) -> None:
         second.close()
 
     _run(scenario)
+
+
+def test_clients_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that connect again and again do not keep a worker from closing its port."""
+
+    class Crowd(socket.socket):
+        """A listener at which a client always waits, which leaves at once."""
+
+        accepted = 0
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            self.accepted += 1
+            assert self.accepted < 10_000
+            left, right = socket.socketpair()
+            right.close()
+            return left, ""
+
+    async def scenario(_listener: socket.socket) -> None:
+        with Crowd() as crowd:
+            Worker(crowd, ConnectionCounts(1)).acceptor.close(takes_waiting=True)
+            assert crowd.accepted == 64
+
+    monkeypatch.setattr(socket, "SOMAXCONN", 64)
+    _run(scenario)

@@ -101,9 +101,11 @@ class Acceptor:
         return bool(self._connecting)
 
     def close(self, *, takes_waiting: bool = False) -> None:
-        """Stop accepting, with `takes_waiting` after all connections that wait, so that they are not reset."""
-        while takes_waiting and self._accept():
-            pass
+        """Stop accepting, with `takes_waiting` after the connections that wait, so that they are not reset."""
+        # Not for as long as there are any: clients that connect without end would block the drain.
+        for _ in range(socket.SOMAXCONN if takes_waiting else 0):
+            if not self._accept():
+                break
         self._counts.clear(self._seat)
         self._loop.remove_reader(self._listener)
         if self._timer is not None:
