@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +21,12 @@ from litellm._redis_credential_provider import ElastiCacheIAMCredentialProvider
 from litellm_systemd.aws.client import sign_cache_token
 from litellm_systemd.commands.preflight import require_redis
 from litellm_systemd.contract import ExitCode
+from litellm_systemd.database import redis
 from litellm_systemd.doctor import check_redis
 from litellm_systemd.doctor.engine import Finding, run_checks
 from litellm_systemd.doctor.registry import checks_of
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.env.redis import Redis as Target
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.env.tls import TlsFiles
 from litellm_systemd.errors import RedisError
@@ -285,3 +288,24 @@ def test_token_of_elasticache(is_serverless: bool) -> None:
         if token[-80:] == expected[1][-80:]:
             break  # signed in the same second
     assert ("litellm", token) == expected
+
+
+class Trickle(socketserver.StreamRequestHandler):
+    """Answers with one byte after the other, each in time, and never to the end."""
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"+")
+                time.sleep(0.1)
+
+
+def test_endless_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that never completes an answer does not answer: neither install nor doctor waits for it."""
+    monkeypatch.setattr(redis, "_TOTAL_TIMEOUT", 1.0)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        health = redis.observe_redis(Target("127.0.0.1", server.server_address[1]), {})
+        server.shutdown()
+    assert (health.kind, "does not answer" in health.error) == ("unreachable", True)

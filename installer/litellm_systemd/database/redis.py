@@ -6,8 +6,10 @@ import contextlib
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litellm_systemd.env.redis import COMPOSE_HINT, Redis
@@ -18,8 +20,8 @@ from litellm_systemd.errors import InstallerError, RedisError
 if TYPE_CHECKING:
     from redis import Redis as Client
 
-#: Seconds for a connection, and for each command.
-_TIMEOUT = 3.0
+#: Seconds for a connection, and for each part of an answer; and for all answers, which may come byte by byte.
+_TIMEOUT, _TOTAL_TIMEOUT = 3.0, 10.0
 #: The key that is written for a few seconds, and what the scripts of LiteLLM need as well.
 _KEY, _SCRIPT = "litellmctl:check", "return 1"
 _INSTALL = "Correct host and port, or start the server. On Debian: sudo apt-get install redis-server"
@@ -197,9 +199,14 @@ def _observe(redis: Redis, values: Mapping[str, str]) -> RedisHealth:
         redis = _with_token(redis)
         if unknown := _find_unknown_name(redis):
             return unknown
-        with contextlib.closing(_connect(redis, values)) as client:
-            client.ping()
-            return _read(client, redis)
+        with contextlib.closing(_connect(redis, values)) as client, _limited(partial(_sockets, client)) as is_over:
+            try:
+                client.ping()
+                return _read(client, redis)
+            except (LibraryError, OSError, ValueError):
+                if not is_over():
+                    raise
+                return _explain(redis, "Timeout")
     except InstallerError as error:
         return RedisHealth(error.message, error.hint, "refused")
     except (LibraryError, OSError, ValueError) as error:
@@ -233,6 +240,35 @@ def _connect(redis: Redis, values: Mapping[str, str]) -> Client:
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
     )
+
+
+@contextlib.contextmanager
+def _limited(find_sockets: Callable[[], Iterable[socket.socket]]) -> Iterator[Callable[[], bool]]:
+    """Shut the sockets down after _TOTAL_TIMEOUT. Yields a function that returns whether that has happened.
+
+    The time-out of a socket begins again with each byte: a server that trickles its answer would never be left.
+    """
+    over = threading.Event()
+
+    def shut_down() -> None:
+        over.set()
+        for each in find_sockets():
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(_TOTAL_TIMEOUT, shut_down)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield over.is_set
+    finally:
+        timer.cancel()
+
+
+def _sockets(client: Client) -> list[socket.socket]:
+    """The sockets of a client in use. To disconnect it in another thread would touch its parser as well."""
+    used = list(getattr(client.connection_pool, "_in_use_connections", ()))
+    return [each._sock for each in used if each._sock is not None]
 
 
 def _with_token(redis: Redis) -> Redis:
@@ -353,5 +389,8 @@ def _find_mismatch(redis: Redis) -> tuple[str, str] | None:
 
 @contextlib.contextmanager
 def _open(redis: Redis) -> Iterator[socket.socket]:
-    with socket.create_connection((redis.host, redis.port), timeout=_TIMEOUT) as connection:
+    with (
+        socket.create_connection((redis.host, redis.port), timeout=_TIMEOUT) as connection,
+        _limited(lambda: [connection]),
+    ):
         yield connection
