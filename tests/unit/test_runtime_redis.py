@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import socketserver
+import threading
 from typing import Any
 
 import pytest
@@ -73,6 +75,26 @@ def test_checks_decide_whether_litellm_uses_redis(module: Any, cache: Any) -> No
     assert cache.batch_get_cache(["a"]) == {}
     with pytest.raises(module.RedisCircuitBreakerOpenError):
         cache.increment_cache("a", 1)
+
+
+class Old(socketserver.StreamRequestHandler):
+    """A Redis before version 6, which knows no HELLO and repeats what followed it."""
+
+    def handle(self) -> None:
+        words = self.connection.recv(65536).decode().split("\r\n")[4::2]
+        self.wfile.write(f"-ERR unknown command `HELLO`, with args beginning with: {words}\r\n".encode())
+
+
+def test_no_password_in_a_cause(module: Any) -> None:
+    """The cause of an outage, which the journal has, is without the password, although the server repeats it."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Old) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        cache = module.RedisCache(host="127.0.0.1", port=server.server_address[1], password="hunter-2222")
+        asyncio.run(litellm_redis.check())
+        server.shutdown()
+    assert cache.redis_kwargs["password"] == "hunter-2222"
+    assert "unknown command" in str(litellm_redis.cause())
+    assert "hunter" not in str(litellm_redis.cause())
 
 
 def test_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:

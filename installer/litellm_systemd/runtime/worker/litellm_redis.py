@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from litellm_systemd.env.secrets import MASK
 from litellm_systemd.runtime.worker.outage import Outage, first_line
 
 _LOGGER = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class _Server:
             # The next check takes a new connection: a server that was the primary refuses for as long as the old one
             # lasts.
             await _disconnect(self._client)
-            return _describe(error)
+            return _without_password(_describe(error), self._client)
         return ""
 
     async def _connect_again(self) -> None:
@@ -239,6 +240,13 @@ def _lower(value: Any) -> float:
     with contextlib.suppress(TypeError, ValueError):
         return min(float(value), _BLOCKING_TIMEOUT)
     return _BLOCKING_TIMEOUT
+
+
+def _without_password(text: str, client: Any) -> str:
+    """A server repeats the arguments of a command that it does not know: one before version 6 those of HELLO."""
+    pool = getattr(client, "connection_pool", None)
+    password = pool.connection_kwargs.get("password") if pool is not None else None
+    return text.replace(str(password), MASK) if password else text
 
 
 def _describe(error: BaseException) -> str:
