@@ -234,6 +234,13 @@ def test_configuration_with_redis(
     assert file.read_text() == before
 
 
+def test_nodes_of_a_drop_in(tmp_path: Path) -> None:
+    """The service names the variable whose nodes it cannot read, also if no install has checked it."""
+    (tmp_path / "mine.yml").write_text(f"{MODELS}litellm_settings: {{cache: false}}\n")
+    with pytest.raises(InputError, match="REDIS_CLUSTER_NODES is not a list of nodes in JSON"):
+        load_configuration(tmp_path / "mine.yml", {**ENVIRON, "REDIS_CLUSTER_NODES": "one"})
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -30,6 +30,9 @@ def add_redis(config: GatewayConfig, environ: Mapping[str, str]) -> Mapping[str,
 
     What the file sets itself stays. The values are references to the variables: no secret becomes a part of it. The
     result is `config.document` itself if nothing is to be added.
+
+    Raises:
+        InputError: the nodes of a cluster or the Sentinels are not a list in JSON.
     """
     document, values = config.document, with_own_variables(config, environ)
     if not names_redis(values):
@@ -58,6 +61,7 @@ def _target(values: Mapping[str, str]) -> dict[str, Any]:
     name = next(each.name for each in TARGETS if values.get(each.name))
     for variable, key in ((REDIS_CLUSTER_NODES, "startup_nodes"), (REDIS_SENTINEL_NODES, "sentinel_nodes")):
         if name == variable.name:
+            find_redis(values)  # no install has checked the variables of a drop-in
             return {key: json.loads(values[name])}
     return {name.removeprefix("REDIS_").lower(): f"{REFERENCE}{name}"}
 
