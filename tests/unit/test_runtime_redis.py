@@ -125,6 +125,12 @@ def test_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LiteLLM: Redis Caching: Timeout reading from 127.0.0.1:6379", "", True),
         ("asyncio: Task exception was never retrieved (RedisCache.ping()) exception=TimeoutError", "", True),
         ("LiteLLM: post_call_redis_batch: Error UNKNOWN while writing to socket. Connection lost.", "", True),
+        (
+            "LiteLLM: Error connecting to Async Redis client - unknown command `HELLO`, with args beginning with: ",
+            "",
+            True,
+        ),
+        ("LiteLLM: Redis: unknown command 'GETEX', with args beginning with: 'a'", "", False),
         ("LiteLLM: Redis: WRONGTYPE Operation against a key holding the wrong kind of value", "", False),
         ("LiteLLM Proxy: Connection error. (ConnectionRefusedError; model demo)", "3 openai demo", False),
     ],

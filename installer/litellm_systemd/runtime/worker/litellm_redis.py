@@ -49,6 +49,8 @@ _UNREACHABLE = re.compile(
     r"connection (?:closed|lost|reset|refused)|connectionerror|connecting to|timeout (?:reading|connecting|writing)"
     r"|timeouterror|writing to socket|not reachable|broken pipe|no connection available|maxmemory|read only replica"
     r"|is loading"
+    # With the password, see `_without_password`.
+    r"|unknown command\W+(?:hello|auth)\b"
     r"|invalid username-password|authentication required|no permissions",
     re.IGNORECASE,
 )
