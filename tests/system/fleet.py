@@ -22,6 +22,7 @@ from typing import Any
 from box import Answer, Box, Image, Namespaces, wait_until
 from box_images import REPOSITORY
 from lan import NETWORK, OUTSIDE, OUTSIDE_ADDRESS, Lan
+from other_release import copy_release, current
 from replicas import ADDRESS as DATABASE_ADDRESS
 from replicas import Replicas
 from service import BASE, MODEL, ctl
@@ -39,6 +40,9 @@ _REDIS_PORT, _REDIS_PASSWORD = 6379, "redis-secret"
 API = f"http://{OUTSIDE_ADDRESS}:8800"
 #: The host number of the first instance.
 _FIRST = 11
+#: The release of the image, an earlier one in name: it lacks the last migrations of the database, which only add.
+EARLIER, EARLIER_LITELLM = "earlier", "1.108.6"
+_LAST_MIGRATION = "20261008"
 #: Instances that HAProxy knows; those that do not run are down.
 MOST = 4
 
@@ -259,7 +263,9 @@ def make_image(namespaces: Namespaces, servers: Servers, base: Image, options: M
         golden.systemctl("disable", "--now", unit)
         environment = {"AWS_ENDPOINT_URL_STS": API, "AWS_ENDPOINT_URL_BEDROCK": API}
         settings = ("--env-file", "/root/.env", "-c", "/root/fleet.yml")
-        ctl(golden, "install", *settings, "--no-verify", "--no-start", env=environment)
+        copy_release(golden, current(golden), EARLIER, _LAST_MIGRATION, EARLIER_LITELLM)
+        argv = (f"/opt/litellm-systemd/releases/{EARLIER}/bin/litellmctl", "install", *settings)
+        golden.run((*argv, "--no-verify", "--no-start"), env=environment, timeout=300)
         return golden.save()
 
 

@@ -14,9 +14,13 @@ from typing import Any
 
 import pytest
 from box import Image, Namespaces, wait_until
-from fleet import Fleet, started
+from fleet import EARLIER, EARLIER_LITELLM, Fleet, started
 from fleet_load import Load, loaded
+from other_release import current, switch
 from service import ctl, state
+
+from litellm_systemd.releases.requirements_lock import pinned_version
+from litellm_systemd.releases.source import find_source
 
 #: The requests a minute of a key with a limit.
 LIMIT = 5
@@ -41,11 +45,18 @@ def assert_none_failed(load: Load) -> None:
     assert len(load.outcomes) > 64
 
 
-def test_rolling_restart(fleet: Fleet, bearer: str) -> None:
-    """`litellmctl restart` of one instance after the other, as after an upgrade, fails no request."""
+def test_rolling_upgrade(fleet: Fleet, bearer: str) -> None:
+    """An upgrade of one instance after the other fails no request. The first one migrates the database, and the
+    others serve with their earlier release until it is their turn.
+    """
+    later = pinned_version(find_source().lock, "litellm")
     with loaded(fleet, bearer) as load:
-        for box in fleet.boxes.values():
-            ctl(box, "restart")
+        for name, box in fleet.boxes.items():
+            assert fleet.chat(bearer, name).headers["x-litellm-version"] == EARLIER_LITELLM
+            [release] = set(box.run(("ls", "/opt/litellm-systemd/releases")).stdout.split()) - {EARLIER}
+            code, said = switch(box, release)
+            assert (code, current(box)) == (0, release), said
+            assert fleet.chat(bearer, name).headers["x-litellm-version"] == later
             load.wait_for_each(*fleet.boxes)
     assert_none_failed(load)
 
