@@ -15,8 +15,8 @@ import yaml
 
 from litellm_systemd.env import variables
 from litellm_systemd.env.dotenv import Dotenv
+from litellm_systemd.env.load_balancer import STOP_MARGIN
 from litellm_systemd.env.settings import build_settings
-from litellm_systemd.install.render import STOP_MARGIN
 from tests.skipping import refuse
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -26,9 +26,7 @@ CHECKOV = REPOSITORY / ".cache/checkov/bin/checkov"
 
 @dataclass
 class Container:
-    """What an orchestrator is told: the variables, those with a secret, the seconds until SIGKILL, and what is
-    writable.
-    """
+    """What a definition sets: the variables, those with a secret, the seconds until SIGKILL, what is writable."""
 
     environment: dict[str, str]
     secrets: set[str]

@@ -15,7 +15,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from litellm_systemd import contract
 from litellm_systemd.env.database import is_own_url, parse_url
 from litellm_systemd.env.dotenv import render_assignments
-from litellm_systemd.env.load_balancer import STOP_MARGIN as STOP_MARGIN
+from litellm_systemd.env.load_balancer import STOP_MARGIN
 from litellm_systemd.env.metrics import MetricsAddress
 from litellm_systemd.env.redis import find_redis
 from litellm_systemd.env.secret_references import is_reference
@@ -97,7 +97,7 @@ def render_service(
         prefix=layout.prefix,
         python=f"{layout.current}/bin/python",
         start_timeout=start_limit,
-        stop_timeout=ceil(settings.deregistration_delay) + ceil(settings.drain_timeout) + STOP_MARGIN,
+        stop_timeout=ceil(settings.deregistration_delay + settings.drain_timeout) + STOP_MARGIN,
         after_database=(f" {contract.POSTGRES}" if is_local else "") + _after_redis(settings.environment),
         wanted_database=f" {contract.POSTGRES}" if is_own_url(database) else "",
         watchdog_timeout=ceil(settings.watchdog_timeout),
