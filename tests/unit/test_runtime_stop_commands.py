@@ -117,6 +117,7 @@ WAIT, CLOSE = "systemd-run", "stop --job-mode=ignore-dependencies litellm.socket
 OPEN = "start --no-block litellm.socket litellm-metrics.socket"
 
 
+@pytest.mark.parametrize("variables", [{"BEHIND_LOAD_BALANCER": "true"}, {"DEREGISTRATION_DELAY": "30"}])
 @pytest.mark.parametrize(
     ("jobs", "calls"),
     [
@@ -130,12 +131,16 @@ OPEN = "start --no-block litellm.socket litellm-metrics.socket"
     ],
 )
 def test_port_closes_after_leaving(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: tuple[str, ...], calls: list[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    jobs: tuple[str, ...],
+    calls: list[str],
+    variables: dict[str, str],
 ) -> None:
     """When the instance has left its load balancer, the port closes before the drain. A restart opens it again."""
     systemctl, service = Systemctl(tmp_path, *jobs), Service(tmp_path, left=True)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert stopping_main({"BEHIND_LOAD_BALANCER": "true", "RUNTIME_DIRECTORY": str(tmp_path)}) == 0
+    assert stopping_main({"RUNTIME_DIRECTORY": str(tmp_path), **variables}) == 0
     assert [call if call.startswith("st") else call.split()[0] for call in systemctl.calls()] == calls
     assert service.asked == [b'{"command": "drain"}\n']
 

@@ -40,6 +40,8 @@ _STARTS = ("restart", "start")
 _ALONE = "--job-mode=ignore-dependencies"
 #: The temporary unit of a drain, and the seconds between two looks at the state of the service.
 _DRAIN_UNIT, _INTERVAL = "litellm-drain.service", 0.25
+#: Without one of them there is no load balancer, and what reads them need not be loaded.
+_VARIABLES = ("BEHIND_LOAD_BALANCER", "DEREGISTRATION_DELAY")
 #: Seconds beyond DEREGISTRATION_DELAY that the main process gets: it does not count a pause of itself.
 _MARGIN = 30.0
 
@@ -107,7 +109,9 @@ def _leave(environ: Mapping[str, str]) -> bool:
 
     False as well if the main process does not answer, such as one that has crashed.
     """
-    # Imported here, because most stops need none of it.
+    if not any(map(environ.get, _VARIABLES)):
+        return False
+    # Imported here, because the stop of a host without a load balancer needs none of it.
     from litellm_systemd.env.variables import find_deregistration_delay
     from litellm_systemd.runtime.master.control import query
 
