@@ -28,7 +28,7 @@ from litellm_systemd.gateway.environment import named_files
 from litellm_systemd.gateway.redis_settings import find_used_redis
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.sandbox import own_profiles
-from litellm_systemd.host.stored_secrets import with_stored_secrets
+from litellm_systemd.host.stored_secrets import with_stored_redis_secrets, with_stored_secrets
 from litellm_systemd.report.report import Outcome
 from litellm_systemd.user_files import require_trusted
 
@@ -187,12 +187,9 @@ def require_redis(dotenv: Dotenv, settings: Settings, gateway: GatewayConfig) ->
     Raises:
         InputError: a value is not valid, or a file that it names cannot be used.
         RedisError: Redis cannot be reached or used; the message has the cause.
+        Unavailable: a secret in AWS cannot be read.
     """
-    values = settings.environment
-    names = {name: value for name, value in values.items() if name.startswith("REDIS_")}
-    if any(map(is_reference, names.values())):
-        stored = with_stored_secrets(values)
-        values = {**values, **{name: stored[name] for name in names}}
+    values = with_stored_redis_secrets(settings.environment)
     found = find_used_redis(gateway, values)
     if found is None:
         return ()

@@ -1,7 +1,7 @@
 """The Redis of LiteLLM: can the service use it, and does it keep what is counted?
 
-Without Redis nothing is checked, and no module for it is loaded. No finding stops the gateway: without Redis each
-worker counts on its own.
+Without Redis nothing is checked, and its client library is not loaded. No finding stops the gateway: without Redis
+each worker counts on its own.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from litellm_systemd.database.redis import RedisHealth, observe_redis
 from litellm_systemd.doctor.engine import Cause, DoctorCheck, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env.redis import Redis
-from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.gateway.redis_settings import find_used_redis
 from litellm_systemd.host.observe import is_booted
-from litellm_systemd.host.stored_secrets import with_stored_secrets
+from litellm_systemd.host.stored_secrets import with_stored_redis_secrets
 from litellm_systemd.report.report import Outcome, render_count
 
 #: Seconds for a check: for a connection, one to see whether TLS is expected, and some commands.
@@ -38,11 +37,7 @@ def _used(snapshot: Snapshot) -> tuple[Redis, str] | None:
 
 
 def _find_used(snapshot: Snapshot) -> tuple[Redis, str] | None:
-    values = dict(snapshot.environment)
-    own = {name: value for name, value in values.items() if name.startswith("REDIS_")}
-    if any(map(is_reference, own.values())):
-        stored = with_stored_secrets(values, timeout=snapshot.optional_timeout)
-        values |= {name: stored[name] for name in own}
+    values = with_stored_redis_secrets(snapshot.environment, timeout=snapshot.optional_timeout)
     return find_used_redis(snapshot.gateway, values)
 
 

@@ -59,6 +59,18 @@ def with_stored_secrets(environment: Mapping[str, str], timeout: float = _TIMEOU
     raise (InputError if done.returncode == ExitCode.CONFIG else Unavailable)(answer["error"], answer["hint"])
 
 
+def with_stored_redis_secrets(environment: Mapping[str, str], timeout: float = _TIMEOUT) -> dict[str, str]:
+    """The environment with a value in place of each reference of a variable of Redis. Other references stay.
+
+    AWS is not queried without one. Raises what `with_stored_secrets` raises.
+    """
+    names = [name for name, value in environment.items() if name.startswith("REDIS_") and is_reference(value)]
+    if not names:
+        return dict(environment)
+    stored = with_stored_secrets(environment, timeout)
+    return {**environment, **{name: stored[name] for name in names}}
+
+
 def find_key(settings: Settings) -> str:
     """The master key, from AWS if it is kept there; see `with_stored_secrets`."""
     key = settings.master_key
