@@ -26,7 +26,7 @@ from litellm_systemd.runtime.channel import (
     StartFailed,
 )
 from litellm_systemd.runtime.journal import Journal
-from litellm_systemd.runtime.master import outage_log, status
+from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.blocks import BlockLog
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
@@ -34,7 +34,7 @@ from litellm_systemd.runtime.master.failure_log import FailureLog
 from litellm_systemd.runtime.master.gauges import build_constants, build_gauges, list_processes
 from litellm_systemd.runtime.master.leave import Leave
 from litellm_systemd.runtime.master.metrics import Metrics
-from litellm_systemd.runtime.master.outage_log import OutageLog
+from litellm_systemd.runtime.master.outage_log import build_database_log, build_redis_log
 from litellm_systemd.runtime.master.pauses import PauseDetector
 from litellm_systemd.runtime.master.refusals import RefusalLog
 from litellm_systemd.runtime.master.worker_pool import Generation, Recycling, WorkerHandle, WorkerPool
@@ -109,16 +109,8 @@ class Master:
         self.refusals = RefusalLog(journal.notice, journal.warning)
         self.blocks = BlockLog(journal.error, journal.warning)
         self._failures = FailureLog(journal.line)
-        self.database = OutageLog(
-            "the database", journal.error, journal.notice, advice=outage_log.describe_database()
-        )
-        self.redis = OutageLog(
-            "Redis",
-            journal.error,
-            journal.notice,
-            advice=outage_log.describe_redis(options.workers),
-            relief=": limits, cooldowns and cache are shared",
-        )
+        self.database = build_database_log(journal.error, journal.notice)
+        self.redis = build_redis_log(journal.error, journal.notice, options.workers)
         self._last_number = 0
         self._start_deadline = started_at + options.start_timeout
         self._pauses = PauseDetector(time.monotonic())

@@ -55,12 +55,19 @@ class OutageLog:
         }
 
 
-def describe_database() -> str:
-    """What an outage of the database means."""
-    return "The master key works, and a virtual key for as long as LiteLLM has it in its cache"
+def build_database_log(error: Callable[[str], None], notice: Callable[[str], None]) -> OutageLog:
+    """The log of the database."""
+    advice = "The master key works, and a virtual key for as long as LiteLLM has it in its cache"
+    return OutageLog("the database", error, notice, advice=advice)
 
 
-def describe_redis(workers: int) -> str:
-    """What an outage of Redis means for this instance and for the others."""
+def build_redis_log(error: Callable[[str], None], notice: Callable[[str], None], workers: int) -> OutageLog:
+    """The log of Redis, with what an outage means for this instance, which has `workers`, and for the others."""
     where = "each instance" if workers == 1 else f"each of the {workers} workers of each instance"
-    return f"Until it can, {where} has its own limits, cooldowns and cache: a limit of 10 allows 10 in each"
+    return OutageLog(
+        "Redis",
+        error,
+        notice,
+        advice=f"Until it can, {where} has its own limits, cooldowns and cache: a limit of 10 allows 10 in each",
+        relief=": limits, cooldowns and cache are shared",
+    )
