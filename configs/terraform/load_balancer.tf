@@ -9,7 +9,7 @@ resource "aws_lb" "gateway" {
   drop_invalid_header_fields = true
   enable_deletion_protection = true
   # Longer than request_timeout of the configuration (600), or a model that thinks for long becomes a 504.
-  idle_timeout = 610
+  idle_timeout = 620
 }
 
 resource "aws_lb_listener" "https" {
