@@ -21,7 +21,7 @@ def aws() -> Iterator[Cloud]:
 
 
 def test_target_state(aws: Cloud) -> None:
-    """An instance that its group terminates, from a warm pool as well, is told from one that serves or waits."""
+    """An instance that its group terminates, also from a warm pool, differs from those that serve or wait."""
     assert read_target(aws.environment) == Target(INSTANCE, "eu-central-1", "")
     ends = {}
     for state in ("InService", "Standby", "Warmed:Stopped", "Terminated", "Warmed:Terminated"):
@@ -54,7 +54,7 @@ def test_no_permission(aws: Cloud) -> None:
 def test_no_instance(aws: Cloud) -> None:
     """Outside of EC2, the error says so."""
     aws.metadata.enabled = False
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="metadata"):
         read_target(aws.environment)
 
 

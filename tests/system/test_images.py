@@ -118,7 +118,7 @@ def serve_in_container(box: Box) -> None:
     time.sleep(1)
     assert "Z" not in box.run(("ps", "--ppid", pid, "-o", "stat=")).stdout
     box.run(("kill", "-TERM", pid))
-    # For the delay, the load balancer is told to send nothing, and what arrives is served.
+    # For the delay, readiness asks the load balancer to send nothing, and what arrives is served.
     box.wait_until(lambda: status() == "503", 4, "readiness answers 503")
     assert status("/health/liveliness") == "200"
     box.wait_until(lambda: status() == "000", 30, "the port is closed")
