@@ -265,20 +265,27 @@ def test_a_rotation_with_an_overlap(terminal: Terminal) -> None:
 
 
 def test_a_rotation_that_cannot_revoke(terminal: Terminal) -> None:
-    """If the old key cannot be revoked, the new key is printed, and the report says that both are valid."""
+    """If the old key cannot be revoked, the new key is printed, and the report says that both are valid.
+
+    A key that was blocked before such a failure stays blocked.
+    """
     old = terminal.read("key", "create", "stuck")["key"]
+    blocked = terminal.read("key", "create", "barred")["key"]
+    terminal.api.post("/key/block", {"key": blocked["token"]})
     terminal.database.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
         'CREATE TRIGGER refuse BEFORE DELETE ON "LiteLLM_VerificationToken" EXECUTE FUNCTION refuse()'
     )
     try:
         code, text = terminal.run("key", "rotate", "stuck")
+        assert terminal.run("key", "revoke", "barred", "--yes")[0] == 69
     finally:
         terminal.database.execute("DROP FUNCTION refuse CASCADE")
     assert (code, text.splitlines()[-1]) == (1, "rotated key stuck; both keys are valid"), text
     assert f"To revoke it: sudo litellmctl key revoke {old['token']}" in " ".join(text.split())
     new_key = (re.findall(r"sk-\S+", text) or [""])[0]
     assert [chat(terminal.service, key, "small") for key in (old["key"], new_key)] == [200, 200]
+    assert chat(terminal.service, blocked["key"], "small") == 401
     # The next rotation names what is left over.
     code, text = terminal.run("key", "rotate", "stuck")
     assert f"An earlier rotation was interrupted: sudo litellmctl key revoke {old['token']}" in text

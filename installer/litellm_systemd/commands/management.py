@@ -269,7 +269,7 @@ def delete(api: Management, resource: Resource, which: str, confirm: Callable[[s
     if not confirm(f"{verb.capitalize()} {label}{also}?"):
         return Report("nothing was changed", data={"deleted": None})
     if resource is KEY:
-        _revoke(api, row[KEY.id])
+        _revoke(api, row)
     else:
         api.post(resource.delete, {resource.delete_ids: [row[resource.id]]})
     notes = (_CACHE_NOTE,) if resource is KEY or number else ()
@@ -360,22 +360,24 @@ def build_successor(old: Mapping[str, Any], now: datetime) -> dict[str, Any]:
 
 def _retire(api: Management, old: Mapping[str, Any], overlap: int, now: datetime) -> None:
     if not overlap:
-        _revoke(api, old["token"])
+        _revoke(api, old)
     elif not old.get("expires") or parse_time(old["expires"]) > now + timedelta(seconds=overlap):
         api.post(KEY.update, {KEY.update_id: old["token"], "duration": f"{overlap}s"})
 
 
-def _revoke(api: Management, token: str) -> None:
-    """Block a key, then delete it. If that fails, the key is valid as before.
+def _revoke(api: Management, key: Mapping[str, Any]) -> None:
+    """Block a key, then delete it. If that fails, the key is valid as before, or blocked if it was.
 
     With Redis, LiteLLM makes all workers forget a key that it blocks. A key that it deletes is forgotten only by the
     worker that deletes it (`delete_verification_tokens` in key_management_endpoints.py of 1.108.7).
     """
+    token = key[KEY.id]
     api.post("/key/block", {"key": token})
     try:
         api.post(KEY.delete, {KEY.delete_ids: [token]})
     except InstallerError:
-        api.post("/key/unblock", {"key": token})
+        if not key.get("blocked"):
+            api.post("/key/unblock", {"key": token})
         raise
 
 
