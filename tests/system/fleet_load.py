@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -104,6 +105,9 @@ class _Client:
         return Outcome(began, time.monotonic(), instance, self._streams, failure)
 
     def _send(self) -> http.client.HTTPResponse:
+        # As httpx and urllib3: a connection that the other side has closed is not used again.
+        if self._connection is not None and select.select([self._connection.sock], [], [], 0)[0]:
+            self._close()
         if self._connection is None:
             self._connection = self._fleet.connection(timeout=_TIMEOUT)
         pause = f" EVERY {_GAP} MS" if self._streams else ""

@@ -62,14 +62,18 @@ def test_rolling_upgrade(fleet: Fleet, bearer: str) -> None:
 
 
 def test_planned_stops(fleet: Fleet, bearer: str) -> None:
-    """`systemctl stop` and `systemctl restart` of one instance fail no request."""
-    stopped, restarted, _ = fleet.boxes.values()
+    """`systemctl stop`, `systemctl restart` and `litellmctl drain` of one instance fail no request."""
+    stopped, restarted, drained = fleet.boxes.values()
     with loaded(fleet, bearer) as load:
         stopped.systemctl("stop", "litellm")
         assert state(stopped)["ActiveState"] == "inactive"
         stopped.systemctl("start", "litellm")
         load.wait_for_each(*fleet.boxes)
         restarted.systemctl("restart", "litellm")
+        load.wait_for_each(*fleet.boxes)
+        ctl(drained, "drain")
+        assert state(drained)["ActiveState"] == "inactive"
+        drained.systemctl("start", "litellm")
         load.wait_for_each(*fleet.boxes)
     assert_none_failed(load)
 
