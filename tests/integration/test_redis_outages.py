@@ -146,8 +146,8 @@ def test_two_instances_share_and_count_alone_while_redis_is_down(pair: Pair, red
         assert all(chat(each, KEY, "limited-again") in (200, 429) for each in pair.both)
     finally:
         redis.resume()
-    # LiteLLM would wait for 5 s in each of its calls, and for a minute where the event loop waits.
-    assert slowest < 9
+    # LiteLLM would wait for a minute where its event loop waits. Alone on a machine it is 4 seconds.
+    assert slowest < 30
     pair.await_counting("shared")
     assert all(len(lines_about(each, "Redis cannot be used: no answer within 1 s.")) == 1 for each in pair.both)
 
