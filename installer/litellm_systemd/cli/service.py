@@ -95,9 +95,16 @@ def _add_unit_verb(name: str, text: str, *, takes_config: bool) -> None:
     cli.command(name)(config_option(unit_verb) if takes_config else unit_verb)
 
 
+_DRAIN = """Leave the load balancer, drain and stop.
+
+For DEREGISTRATION_DELAY seconds /health/readiness answers 503 and requests are served. Then the port closes, and
+requests in flight get up to DRAIN_TIMEOUT seconds. Returns when the service has stopped; Ctrl-C ends the command, not
+the stop. To serve again: sudo litellmctl start.
+"""
+
 _add_unit_verb("start", "Start the service and wait until it is ready.", takes_config=True)
 _add_unit_verb("stop", "Drain and stop the service, and close its port.", takes_config=False)
-_add_unit_verb("drain", "Leave the load balancer, drain and stop.", takes_config=False)
+_add_unit_verb("drain", _DRAIN, takes_config=False)
 _add_unit_verb("restart", "Restart the service without a lost request.", takes_config=True)
 _add_unit_verb("reload", "Reload the configuration without a lost request.", takes_config=True)
 _add_unit_verb("enable", "Start the service at boot.", takes_config=False)

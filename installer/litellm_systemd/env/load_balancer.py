@@ -97,11 +97,12 @@ def check_load_balancer(values: Mapping[str, str], where: Where) -> list[str]:
         show = partial(_show, values, where, position)
         parts = [show(DEREGISTRATION_DELAY, times.delay)] if times.is_behind else []
         parts += [show(DRAIN_TIMEOUT, times.drain), f"{STOP_MARGIN} s to exit"]
+        shorter = "DEREGISTRATION_DELAY or DRAIN_TIMEOUT" if times.is_behind else "DRAIN_TIMEOUT"
         raise InputError(
             f"{position}{show(LIFECYCLE_HEARTBEAT_TIMEOUT, times.heartbeat)} is shorter than a stop, which takes up"
             f" to {times.stop:.9g} s ({', '.join(parts)}): EC2 would terminate the instance with requests in flight",
             f"Set LIFECYCLE_HEARTBEAT_TIMEOUT={times.stop:.9g} here and in the lifecycle hook, or a shorter"
-            " DRAIN_TIMEOUT.",
+            f" {shorter}.",
         )
     return list(_warnings_behind(values, where) if times.is_behind else _warnings_alone(values, where))
 
