@@ -369,6 +369,7 @@ main() {
     if [[ ${1:-} == --setup ]]; then
         stage "benchmark" add_to_venv '.[test,bench]'
         stage "bundle" make_bundle
+        stage "servers for tests" make_servers
         stage "Prisma" make_prisma
         return
     fi
