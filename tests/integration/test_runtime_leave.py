@@ -68,8 +68,8 @@ def test_leave_and_drain_at_once(tmp_path: Path, upstream: Upstream) -> None:
         found = wait_for("the stream", lambda: (each := service.query("status"))["inflight"] == 1 and each)
         assert found["state"] == "leaving"
         assert found["leaving_until"] > time.time() + 3000
-        assert found["status"].startswith("leaving: /health/readiness answers 503, the port closes at ")
-        assert found["status"].endswith("; 1 request in flight")
+        assert found["status"].startswith("leaving: 1 request in flight, the port closes at ")
+        assert found["status"].endswith("; /health/readiness answers 503")
         service.process.send_signal(signal.SIGTERM)
         wait_for("the port's end", lambda: is_refused(service))
         upstream.finish.set()

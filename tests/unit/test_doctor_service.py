@@ -117,7 +117,7 @@ def test_refused_clients(tmp_path: Path) -> None:
     assert not [each for each in collect_remarks(Host(tmp_path, guessed)) if "refused" in each]
 
 
-LEAVING = "leaving: /health/readiness answers 503, the port closes at 14:03:22; 1 request in flight"
+LEAVING = "leaving: 1 request in flight, the port closes at 14:03:22; /health/readiness answers 503"
 
 
 def test_leaving_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,7 @@ def test_unknown_events_are_ignored(event: object) -> None:
         ("litellm.RateLimitError: this is a mock rate limit error", "throttles"),
         ("Cannot connect to host bedrock-runtime.us-east-1.amazonaws.com:443", "DNS"),
         ("litellm.Timeout: AnthropicException - Timeout error", "request_timeout"),
+        ("This instance is about to drain. All other requests are served.", "leaves its load balancer"),
         ("something new", "journalctl"),
     ],
 )

@@ -255,8 +255,8 @@ _LITELLM = (
         r"|Timeout (?:reading from|connecting to|writing to) (?:socket|\S{1,99}:\d)"
         r"|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)"
         r"|OOM command not allowed|write against a read only replica|MISCONF Redis|Redis is loading the dataset",
-        "Redis does not respond, or refuses the service: limits, cooldowns and cached responses are not shared",
-        "sudo litellmctl doctor",
+        "Redis did not respond, or refused the service: limits, cooldowns and cached responses were not shared",
+        "sudo litellmctl status",
     ),
     Signature(
         "module-missing",

@@ -21,6 +21,11 @@ FALLBACK_HINT = f"Clients are served, but the model itself fails. For the cause,
 #: Messages of LiteLLM and their hints, searched before and after the refusals of AWS. The first match wins.
 _BEFORE = (
     (
+        re.compile(r"This instance is about to drain"),
+        "The service was stopped and leaves its load balancer; `systemctl status litellm` shows until when. To serve"
+        " again, run: sudo litellmctl start",
+    ),
+    (
         re.compile(r"invalid model name", re.IGNORECASE),
         "Request a name from the configuration. After a change of it: `sudo systemctl reload litellm`",
     ),

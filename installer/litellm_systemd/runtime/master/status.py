@@ -122,7 +122,7 @@ def render_status(master: MasterState) -> str:
     if master.leave.is_planned:
         until = time.strftime("%H:%M:%S", time.localtime(master.leave.until))
         requests = render_count(_count_inflight(master.workers), "request")
-        return f"leaving: /health/readiness answers 503, the port closes at {until}; {requests} in flight"
+        return f"leaving: {requests} in flight, the port closes at {until}; /health/readiness answers 503"
     parts = [_render_serving(master, master.current)]
     if master.options.mock_testing and master.options.trial_socket is None:
         parts.append(f"{ALLOW_MOCK_TESTING.name} is on: every client can make models fail")
