@@ -68,6 +68,7 @@ def build_redis_log(error: Callable[[str], None], notice: Callable[[str], None],
         "Redis",
         error,
         notice,
-        advice=f"Until it can, {where} has its own limits, cooldowns and cache: a limit of 10 allows 10 in each of them",
+        advice=f"Until it can, {where} has its own limits, cooldowns and cache: a limit of 10 allows 10 in each of"
+        " them",
         relief=": limits, cooldowns and cache are shared",
     )
