@@ -43,6 +43,8 @@ _FIRST = 11
 #: The release of the image, an earlier one in name: it lacks the last migrations of the database, which only add.
 EARLIER, EARLIER_LITELLM = "earlier", "1.108.6"
 _LAST_MIGRATION = "20261008"
+#: The file in each instance that names the other release.
+_LATER = "/root/later"
 #: Instances that HAProxy knows; those that do not run are down.
 MOST = 4
 
@@ -216,6 +218,10 @@ class Fleet:
         self.boxes |= boxes
         return list(boxes)
 
+    def later(self) -> str:
+        """The release that follows the one of the image."""
+        return next(iter(self.boxes.values())).read(_LATER)
+
     def kill(self, lost: str) -> None:
         """Kill all processes of an instance. It does not come back."""
         self.boxes.pop(lost).kill()
@@ -263,6 +269,7 @@ def make_image(namespaces: Namespaces, servers: Servers, base: Image, options: M
         golden.systemctl("disable", "--now", unit)
         environment = {"AWS_ENDPOINT_URL_STS": API, "AWS_ENDPOINT_URL_BEDROCK": API}
         settings = ("--env-file", "/root/.env", "-c", "/root/fleet.yml")
+        golden.write(_LATER, current(golden))
         copy_release(golden, current(golden), EARLIER, _LAST_MIGRATION, EARLIER_LITELLM)
         argv = (f"/opt/litellm-systemd/releases/{EARLIER}/bin/litellmctl", "install", *settings)
         golden.run((*argv, "--no-verify", "--no-start"), env=environment, timeout=300)

@@ -222,8 +222,9 @@ def test_user_data_of_the_fleet(make_box: MakeBox, database_image: Image, tmp_pa
     # Keys are in the database of all instances, and limits in their Redis.
     virtual = json.loads(ctl(box, "key", "create", "ann", "--json"))["data"]["key"]["key"]
     assert chat(box, bearer=virtual) == 200
-    redis = ("redis-cli", "--tls", "-h", CACHE, "-a", SECRETS["cache"], "--no-auth-warning", "client", "list")
-    assert "name=" in box.run(redis).stdout
+    redis = ("--tls", "-h", CACHE, "-a", SECRETS["cache"], "--no-auth-warning", "client", "list")
+    program = require_unpacked("redis", "redis-cli")
+    assert "name=" in box.run((program, *redis), env=unpacked_environment("redis")).stdout
     assert "/litellm/gateway/journal" in box.read(f"{AGENT}/etc/litellm.json")
     assert "fleet: gateway}" in box.read(f"{AGENT}/etc/litellm-prometheus.yml")
     assert f"file:{AGENT}/etc/litellm.json" in box.read(f"{AGENT}/called")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from box import Image, Namespaces, wait_until
-from fleet import EARLIER, EARLIER_LITELLM, Fleet, started
+from fleet import EARLIER_LITELLM, Fleet, started
 from fleet_load import Load, loaded
 from other_release import current, switch
 from service import ctl, state
@@ -49,11 +49,10 @@ def test_rolling_upgrade(fleet: Fleet, bearer: str) -> None:
     """An upgrade of one instance after the other fails no request. The first one migrates the database, and the
     others serve with their earlier release until it is their turn.
     """
-    later = pinned_version(find_source().lock, "litellm")
+    release, later = fleet.later(), pinned_version(find_source().lock, "litellm")
     with loaded(fleet, bearer) as load:
         for name, box in fleet.boxes.items():
             assert fleet.chat(bearer, name).headers["x-litellm-version"] == EARLIER_LITELLM
-            [release] = set(box.run(("ls", "/opt/litellm-systemd/releases")).stdout.split()) - {EARLIER}
             code, said = switch(box, release)
             assert (code, current(box)) == (0, release), said
             assert fleet.chat(bearer, name).headers["x-litellm-version"] == later
