@@ -65,11 +65,13 @@ def upgrading(install_environment: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def box_with_index(make_box: MakeBox, installed_image: Image, index: Path) -> Box:
+def box_with_index(make_box: MakeBox, installed_image: Image, index: Path, upgrading: dict[str, str]) -> Box:
     """A box with the service running, the wheels below /srv, and a separate file system at /opt/litellm-systemd."""
     box = make_box(installed_image, binds=(Bind(index, Path("/srv/index")), Bind(WHEELS, Path("/srv/wheels"))))
     script = 'mount -t tmpfs -o mode=0755 tmpfs /mnt && cp -a "$0/." /mnt && mount --bind /mnt "$0"'
     box.run(("sh", "-c", script, "/opt/litellm-systemd"), timeout=300)
+    # uv prefers what its cache knows of an index to a folder, even if the cache does not have the package.
+    box.run((f"{sys.prefix}/bin/uv", "cache", "clean", "sentry-sdk"), env=upgrading)
     return box
 
 
