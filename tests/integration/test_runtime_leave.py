@@ -50,20 +50,19 @@ def test_leave_and_drain_at_once(tmp_path: Path, upstream: Upstream) -> None:
 
     Then the port is closed while a stream continues to its end.
     """
-    variables = {"BEHIND_LOAD_BALANCER": "true", "DEREGISTRATION_DELAY": "3600", "SERVER_ROOT_PATH": "/llm"}
+    variables = {"BEHIND_LOAD_BALANCER": "true", "DEREGISTRATION_DELAY": "3600"}
     with Foreground(tmp_path, upstream.config, **variables) as service:
         service.await_ready()
-        assert [get(service, path) for path in ("/health/readiness", "/llm/health/readiness")] == [200, 200]
+        assert get(service, "/health/readiness") == 200
         assert service.query("status")["leaving_until"] is None
         stream = post_chat(service.connect(), "slow", stream=True)
         assert stream.readline().startswith(b"data: ")
         service.process.send_signal(signal.SIGTERM)
         wait_for("readiness", lambda: get(service, "/health/readiness") == 503)
         assert service.query("reload")["ok"] is True
-        # Each of them, and both workers.
-        for path in ("/health/readiness", "/llm/health/readiness") * 4:
-            assert get(service, path) == 503
-        assert get(service, "/llm/health/liveliness") == 200
+        # Both workers.
+        assert [get(service, "/health/readiness") for _ in range(8)] == [503] * 8
+        assert get(service, "/health/liveliness") == 200
         assert service.chat() == (200, "hello")
         found = wait_for("the stream", lambda: (each := service.query("status"))["inflight"] == 1 and each)
         assert found["state"] == "leaving"

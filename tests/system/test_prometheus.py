@@ -56,6 +56,7 @@ AWS_CREDENTIAL_EXPIRATION=2099-01-01T00:00:00Z
 _WITHOUT_DATA = {
     "Prompt cache": "the provider is a mock, which reports no cached tokens",
     "Certificate": "the service serves HTTP",
+    "Redis": "the service uses none",
 }
 _API = "http://127.0.0.1:9090/api/v1"
 
