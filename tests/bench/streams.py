@@ -128,17 +128,17 @@ def measure(scale: Scale) -> dict[tuple[str, str, int], list[Cell]]:
     """Run all services side by side and measure one after the other, in reverse order in every other round."""
     cells: dict[tuple[str, str, int], list[Cell]] = {}
     with contextlib.ExitStack() as stack:
-        upstream = stack.enter_context(_run_upstream())
+        upstream = stack.enter_context(run_upstream())
         running = {}
         for peer in PEERS:
-            _say(f"* {peer.title}: start")
-            running[peer.name] = stack.enter_context(_run_peer(peer, upstream.port))
+            say(f"* {peer.title}: start")
+            running[peer.name] = stack.enter_context(run_peer(peer, upstream.port))
             for case in CASES:
                 _warm_up(running[peer.name], upstream, case, 2 * peer.workers)
         for number in range(scale.rounds):
             for level in scale.levels:
                 for case in CASES:
-                    direct = uvloop.run(_run_direct(upstream, level))
+                    direct = uvloop.run(run_direct(upstream, level))
                     for peer in PEERS[:: -1 if number % 2 else 1]:
                         found = uvloop.run(
                             _run_cell(running[peer.name], upstream, case, level, scale.events, _SPREAD, direct)
@@ -154,7 +154,7 @@ def _warm_up(service: Running, upstream: Running, case: Case, level: int) -> Non
         raise RuntimeError(f"{case.title} doesn't work: {dict(failures)}")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
@@ -162,14 +162,14 @@ def _say(text: str) -> None:
 def _report(peer: Peer, case: Case, level: int, cell: Cell) -> None:
     each = cell.processor * 1000 / cell.events if cell.events else 0
     failed = f", failed: {dict(cell.failures)}" if cell.failures else ""
-    _say(f"  {level} x {case.title}, {peer.title}: {each:.3f} ms an event, {cell.elapsed:.0f} s{failed}")
+    say(f"  {level} x {case.title}, {peer.title}: {each:.3f} ms an event, {cell.elapsed:.0f} s{failed}")
 
 
 # --- services ---
 
 
 @contextlib.contextmanager
-def _run_upstream() -> Iterator[Running]:
+def run_upstream() -> Iterator[Running]:
     command = (sys.executable, "-m", "tests.bench.upstream")
     with subprocess.Popen(command, cwd=box_images.REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -180,8 +180,8 @@ def _run_upstream() -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def _run_peer(peer: Peer, upstream: int) -> Iterator[Running]:
-    """Run a service until the block ends."""
+def run_peer(peer: Peer, upstream: int, **more: str) -> Iterator[Running]:
+    """Run a service, with `more` variables, until the block ends."""
     variables = {
         **OFFLINE,
         "LITELLM_MASTER_KEY": KEY,
@@ -189,6 +189,7 @@ def _run_peer(peer: Peer, upstream: int) -> Iterator[Running]:
         "AWS_ACCESS_KEY_ID": "AKIAFAKE",
         "AWS_SECRET_ACCESS_KEY": "fake",
         "AWS_BEDROCK_RUNTIME_ENDPOINT": f"http://127.0.0.1:{upstream}",
+        **more,
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -239,7 +240,7 @@ async def _run_cell(
     )
     elapsed, clients = time.monotonic() - begin, time.process_time() - clients
     others = processor([upstream.pid]) - others
-    used = await _settle(processes) - before
+    used = await settle(processes) - before
     whole = [(length, each) for length, each in zip(lengths, found, strict=True) if isinstance(each, float)]
     failures = Counter(each for each in found if isinstance(each, str))
     return Cell(
@@ -254,7 +255,7 @@ async def _run_cell(
     )
 
 
-async def _run_direct(upstream: Running, level: int) -> tuple[float, ...]:
+async def run_direct(upstream: Running, level: int) -> tuple[float, ...]:
     """The times to the first word of direct calls, with that number of streams. Only the first word counts."""
     prompt = f"STREAM {_SHORT} EVENTS EVERY {_PAUSE} MS"
     body = {"messages": [{"role": "user", "content": [{"text": prompt}]}]}
@@ -284,7 +285,7 @@ async def _ask(port: int, request: bytes, events: int, delay: float) -> float | 
     return stream.first - begin
 
 
-async def _settle(processes: list[int]) -> float:
+async def settle(processes: list[int]) -> float:
     """Wait until the processes are idle, since LiteLLM accounts for a stream after its end. Return their time."""
     limit, now = time.monotonic() + 30, processor(processes)
     quiet = 0
