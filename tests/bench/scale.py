@@ -1,4 +1,4 @@
-"""`python -m tests.bench.scale`: how many agents a worker serves, measured and simulated (docs/scale.md).
+"""`python -m tests.bench.scale`: how many agents a worker serves, measured and simulated.
 
 No box and no root. One worker runs on the first processor; the clients and the upstream run on the second one.
 """
@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import box_images
 import uvloop
 
 from tests.integration.runtime_service import KEY
@@ -31,7 +30,7 @@ from .queueing import Agents, Cost, Outcome, simulate
 from .sizing import Turn, render_plan
 from .stream_figures import CHAT, MESSAGES, RESPONSES, Case
 from .streams import OURS_ONE, Running, Stream, run_direct, run_peer, run_upstream, say, settle
-from .table import Rows, as_markdown, here_and_now, write_between_markers
+from .table import Rows, as_markdown, here_and_now
 
 #: An agent of the measured run. The upstream answers at once, as the time to a model's first event adds no work.
 AGENTS = Agents(count=1, think=2.0, wait=0.0, events=100, pause=0.02)
@@ -39,7 +38,6 @@ AGENTS = Agents(count=1, think=2.0, wait=0.0, events=100, pause=0.02)
 LEVELS = (0.3, 0.6, 0.8, 0.9)
 #: The share of a stream's processor time that LiteLLM spends after its end, in stream_chunk_builder.
 _END_SHARE = 0.25
-_PAGE = box_images.REPOSITORY / "docs/scale.md"
 #: Bytes of a prompt with a long conversation: 60,000 tokens.
 _LONG_PROMPT = 240_000
 #: Chats over which the commands to Redis are counted, with those of the health check, one in two seconds.
@@ -60,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. The exit code reports whether it could measure."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", description=__doc__)
     parser.add_argument("--seconds", type=float, default=40, help="seconds of each measured run (default: 40)")
-    parser.add_argument("--record", action="store_true", help="write the tables in docs/scale.md")
     options = parser.parse_args(argv)
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("two processors are needed: one for the worker, one for clients and upstream")
@@ -82,10 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "simulation": _render_runs(runs),
         "plan": render_plan([_turn(case, cost, prompt) for case, cost in costs.items()]),
     }
-    for name, text in tables.items():
+    for text in tables.values():
         sys.stdout.write(f"{text}\n")
-        if options.record:
-            write_between_markers(_PAGE, text, name)
     return 0
 
 
