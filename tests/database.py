@@ -113,6 +113,11 @@ class Cluster:
         self.stop("immediate")
         shutil.rmtree(self.folder)
 
+    @property
+    def pid(self) -> int:
+        """The process id of the running server, whose children are the sessions."""
+        return int((self.folder / "data/postmaster.pid").read_text().split()[0])
+
     def start(self) -> None:
         _start(self.folder, self.port)
 

@@ -45,3 +45,9 @@ def peak_memory(pids: Iterable[int]) -> Mapping[int, int]:
         (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
         found[pid] = int(peak) * 1024
     return found
+
+
+def proportional_memory(pid: int) -> float:
+    """MB of a process, of which pages that it shares count in part (PSS of proc_pid_smaps_rollup(5))."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6

@@ -23,7 +23,7 @@ from tests.bench.profile_request import say
 from tests.database import Cluster, why_no_database
 from tests.integration.runtime_service import CONFIG, DEADLINE, KEY, environment
 from tests.ports import free_port
-from tests.processes import descendants, processor
+from tests.processes import descendants, processor, proportional_memory
 
 _PLAIN, _OURS = "litellm", "litellm-systemd"
 #: Seconds: LiteLLM writes spend every 10 to 15.
@@ -86,8 +86,8 @@ def _measure(program: str, variables: Mapping[str, str], requests: int) -> dict[
             engines = [pid for pid in pids if b"prisma_engine" in Path(f"/proc/{pid}/cmdline").read_bytes()]
             return {
                 "request": milliseconds,
-                "memory": sum(map(_proportional_memory, set(pids) - set(engines))),
-                "engine": sum(map(_proportional_memory, engines)),
+                "memory": sum(map(proportional_memory, set(pids) - set(engines))),
+                "engine": sum(map(proportional_memory, engines)),
                 "start": start,
             }
         finally:
@@ -132,12 +132,6 @@ def _post(connection: HTTPConnection, path: str, body: Mapping[str, Any], key: s
     text = answer.read()
     assert answer.status == 200, text
     return json.loads(text)
-
-
-def _proportional_memory(pid: int) -> float:
-    """MB of a process; pages that it shares count in part (PSS)."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
 
 
 if __name__ == "__main__":

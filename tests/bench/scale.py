@@ -1,4 +1,4 @@
-"""`python -m tests.bench.scale`: how many agents a worker serves, measured and simulated.
+"""`python -m tests.bench.scale`: how many agents a worker serves, measured and simulated (docs/scale.md).
 
 No box and no root. One worker runs on the first processor; the clients and the upstream run on the second one.
 """
@@ -18,19 +18,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import box_images
 import uvloop
 
+from tests.database import Cluster, why_no_database
 from tests.integration.runtime_service import KEY
-from tests.processes import descendants, processor
-from tests.redis import Redis
+from tests.processes import descendants, processor, proportional_memory
+from tests.redis import Redis, why_no_redis
 
 from .figures import percentile
 from .inside.chat import build_request
 from .queueing import Agents, Cost, Outcome, simulate
-from .sizing import Turn, render_plan
+from .sizing import Shared, Turn, render_plan
 from .stream_figures import CHAT, MESSAGES, RESPONSES, Case
 from .streams import OURS_ONE, Running, Stream, run_direct, run_peer, run_upstream, say, settle
-from .table import Rows, as_markdown, here_and_now
+from .table import Rows, as_markdown, here_and_now, write_between_markers
 
 #: An agent of the measured run. The upstream answers at once, as the time to a model's first event adds no work.
 AGENTS = Agents(count=1, think=2.0, wait=0.0, events=100, pause=0.02)
@@ -38,10 +40,13 @@ AGENTS = Agents(count=1, think=2.0, wait=0.0, events=100, pause=0.02)
 LEVELS = (0.3, 0.6, 0.8, 0.9)
 #: The share of a stream's processor time that LiteLLM spends after its end, in stream_chunk_builder.
 _END_SHARE = 0.25
+_PAGE = box_images.REPOSITORY / "docs/scale.md"
 #: Bytes of a prompt with a long conversation: 60,000 tokens.
 _LONG_PROMPT = 240_000
-#: Chats over which the commands to Redis are counted, with those of the health check, one in two seconds.
+#: Chats over which the work of Redis and PostgreSQL is counted, with that of the health checks.
 _CHATS = 100
+#: Seconds: LiteLLM writes spend to the database every 10 to 15.
+_WRITES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. The exit code reports whether it could measure."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", description=__doc__)
     parser.add_argument("--seconds", type=float, default=40, help="seconds of each measured run (default: 40)")
+    parser.add_argument("--record", action="store_true", help="write the tables in docs/scale.md")
     options = parser.parse_args(argv)
+    if (missing := why_no_redis() or why_no_database()) is not None:
+        parser.error(missing)
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("two processors are needed: one for the worker, one for clients and upstream")
     busy = os.getloadavg()[0]
@@ -71,16 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         costs = {case: _calibrate(service, case, direct) for case in (CHAT, MESSAGES, RESPONSES)}
         short = _processor_of(service, CHAT, events=1, pause=0, times=_CHATS)
         prompt = _processor_of(service, CHAT, events=1, pause=0, times=20, padding=_LONG_PROMPT) - short
-        with_redis, commands = _measure_redis(upstream)
+        redis, database = _measure_redis(upstream), _measure_database(upstream)
         runs = [_run(service, costs[CHAT], level, options.seconds, direct) for level in LEVELS]
+        memory = sum(map(proportional_memory, descendants(service.pid)))
     head = f"{here_and_now()}. Load of the machine before: {busy:.1f}.\n"
     tables = {
-        "costs": f"{head}\n{_render_costs(costs, prompt, (with_redis - short, commands))}",
+        "costs": f"{head}\n{_render_costs(costs, prompt, memory)}\n{_render_shared(short, redis, database)}",
         "simulation": _render_runs(runs),
-        "plan": render_plan([_turn(case, cost, prompt) for case, cost in costs.items()]),
+        "plan": render_plan([_turn(case, cost, prompt) for case, cost in costs.items()], redis, database),
     }
-    for text in tables.values():
+    for name, text in tables.items():
         sys.stdout.write(f"{text}\n")
+        if options.record:
+            write_between_markers(_PAGE, text, name)
     return 0
 
 
@@ -129,20 +140,57 @@ def _processor_of(service: Running, case: Case, *, events: int, pause: float, ti
     return uvloop.run(work())
 
 
-def _measure_redis(upstream: Running) -> tuple[float, float]:
-    """Processor seconds of a short chat with Redis, and the commands that it sends to Redis."""
+def _measure_redis(upstream: Running) -> Shared:
+    """What Redis adds to a short chat with the master key."""
     say("* the cost of Redis")
+
+    def read(name: str) -> float:
+        return sum(
+            float(each) for each in re.findall(rf"^{name}:([\d.]+)", redis.execute("INFO", "all"), re.MULTILINE)
+        )
+
     with Redis() as redis, run_peer(OURS_ONE, upstream.port, **redis.variables()) as service:
         _pin(descendants(service.pid), 0)
         _processor_of(service, CHAT, events=1, pause=0, times=20)
-        before = _commands(redis)
-        used = _processor_of(service, CHAT, events=1, pause=0, times=_CHATS)
-        return used, (_commands(redis) - before) / _CHATS
+        commands, used = read("total_commands_processed"), read("used_cpu_(?:sys|user)")
+        worker = _processor_of(service, CHAT, events=1, pause=0, times=_CHATS)
+        return Shared(
+            worker,
+            (read("used_cpu_(?:sys|user)") - used) / _CHATS,
+            (read("total_commands_processed") - commands) / _CHATS,
+        )
 
 
-def _commands(redis: Redis) -> int:
-    (count,) = re.findall(r"total_commands_processed:(\d+)", redis.execute("INFO", "stats"))
-    return int(count)
+def _measure_database(upstream: Running) -> Shared:
+    """What PostgreSQL adds to a short chat with the master key, with the writing of its spend.
+
+    Without the query engine, as the tests have a stand-in for it.
+    """
+    say("* the cost of PostgreSQL")
+    with Cluster() as cluster:
+        database = cluster.create_database()
+
+        def transactions() -> int:
+            ((count,),) = database.execute(
+                "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+            )
+            return int(count)
+
+        with run_peer(OURS_ONE, upstream.port, **database.variables()) as service:
+            _pin(descendants(service.pid), 0)
+            _processor_of(service, CHAT, events=1, pause=0, times=20)
+            time.sleep(_WRITES)
+            ours = [pid for pid in descendants(service.pid) if not _is_engine(pid)]
+            theirs = descendants(cluster.pid)
+            before = processor(ours), processor(theirs), transactions()
+            _processor_of(service, CHAT, events=1, pause=0, times=_CHATS)
+            time.sleep(_WRITES)
+            after = processor(ours), processor(theirs), transactions()
+            return Shared(*((new - old) / _CHATS for new, old in zip(after, before, strict=True)))
+
+
+def _is_engine(pid: int) -> bool:
+    return b"prisma_engine" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _first(service: Running, case: Case) -> float:
@@ -236,17 +284,24 @@ def _turn(case: Case, cost: Cost, prompt: float) -> Turn:
     return Turn(case.title, cost.request + prompt, cost.event + cost.end / AGENTS.events)
 
 
-def _render_costs(costs: dict[Case, Cost], prompt: float, redis: tuple[float, float]) -> str:
+def _render_costs(costs: dict[Case, Cost], prompt: float, memory: float) -> str:
     rows: Rows = [["processor time (ms)", "request", "event", "further event of a read", "end of 100 events"]]
     rows += [
         [case.title, *(f"{each * 1000:.2f}" for each in (cost.request, cost.event, cost.more, cost.end))]
         for case, cost in costs.items()
     ]
-    more, commands = redis
     return (
         f"{as_markdown(rows)}\nA prompt of {_LONG_PROMPT // 1000} KB adds {prompt * 1000:.1f} ms to a chat."
-        f" Redis adds {more * 1000:.1f} ms, for {commands:.0f} commands of a chat with the master key.\n"
+        f" The service has {memory:.0f} MB of memory (PSS) with one worker, after the runs below.\n"
     )
+
+
+def _render_shared(alone: float, redis: Shared, database: Shared) -> str:
+    rows: Rows = [["of a chat with the master key", "more in the worker", "in the service", "number"]]
+    for title, cost, what in (("Redis", redis, "commands"), ("PostgreSQL", database, "transactions")):
+        more, work = (f"{each * 1000:.1f} ms" for each in (cost.worker - alone, cost.work))
+        rows.append([title, more, work, f"{cost.number:.1f} {what}"])
+    return as_markdown(rows)
 
 
 def _render_runs(runs: Sequence[Run]) -> str:

@@ -42,6 +42,17 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """Of one chat with Redis or PostgreSQL: processor seconds of the worker, and of the service, and its commands or
+    transactions.
+    """
+
+    worker: float
+    work: float
+    number: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Step:
     """What a number of agents gets. `services`: dollars an hour of Redis and PostgreSQL, each in two zones."""
 
@@ -55,11 +66,11 @@ class _Step:
 
 #: By number of agents: the instance type, its vCPUs and price an hour; Redis and PostgreSQL; what fails first.
 _STEPS = {
-    10: _Step("c7i.large", 2, 0.09, "none", 0.0, "Bedrock's quota of a new account"),
-    100: _Step("c7i.large", 2, 0.09, "cache.t4g.small, db.t4g.medium", 0.18, "Bedrock's tokens a minute"),
-    1_000: _Step("c7i.2xlarge", 8, 0.36, "cache.m7g.large, db.m7g.large", 0.60, "Bedrock's tokens a minute"),
+    10: _Step("m7g.large", 2, 0.08, "none", 0.0, "Bedrock's quota of a new account"),
+    100: _Step("m7g.large", 2, 0.08, "cache.t4g.small, db.t4g.medium", 0.18, "Bedrock's tokens a minute"),
+    1_000: _Step("m7g.2xlarge", 8, 0.33, "cache.m7g.large, db.m7g.large", 0.60, "Bedrock's tokens a minute"),
     10_000: _Step(
-        "c7i.4xlarge", 16, 0.71, "cache.m7g.xlarge, db.m7g.2xlarge", 1.85, "Bedrock: several accounts or regions"
+        "m7g.4xlarge", 16, 0.65, "cache.m7g.xlarge, db.m7g.2xlarge", 1.85, "Bedrock: several accounts or regions"
     ),
 }
 #: Dollars: a load balancer an hour; a GB through it, and a GB through the VPC endpoint of Bedrock.
@@ -84,11 +95,12 @@ def monthly_cost(agents: int, turn: Turn) -> float:
     return hourly * _HOURS
 
 
-def render_plan(turns: Sequence[Turn]) -> str:
-    """Two tables: processors by API, and the fleet for the first of the APIs."""
+def render_plan(turns: Sequence[Turn], redis: Shared, database: Shared) -> str:
+    """Three tables: processors by API, the load of what the instances share, and the fleet for the first API."""
     load: Rows = [
         ["agents", "requests a second", "events a second", *(f"busy processors, {each.title}" for each in turns)]
     ]
+    shared: Rows = [["agents", "commands a second", "busy processor", "transactions a second", "busy processors"]]
     fleet: Rows = [
         [
             "agents",
@@ -109,6 +121,8 @@ def render_plan(turns: Sequence[Turn]) -> str:
                 *(f"{rate * each.processor:,.1f}" for each in turns),
             ]
         )
+        numbers = [(f"{rate * each.number:,.0f}", f"{rate * each.work:,.2f}") for each in (redis, database)]
+        shared.append([f"{agents:,}", *(cell for pair in numbers for cell in pair)])
         count = instances(agents, turns[0], step.processors)
         tokens = rate * 60 * _QUOTA_TOKENS / 1e6
         cost = f"{monthly_cost(agents, turns[0]):,.0f}"
@@ -122,4 +136,7 @@ def render_plan(turns: Sequence[Turn]) -> str:
                 step.bottleneck,
             ]
         )
-    return f"{as_markdown(load)}\nThe fleet for {turns[0].title}:\n\n{as_markdown(fleet)}"
+    return (
+        f"{as_markdown(load)}\nRedis (the first two columns) and PostgreSQL (the others):\n\n{as_markdown(shared)}\n"
+        f"The fleet for {turns[0].title}:\n\n{as_markdown(fleet)}"
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from dataclasses import replace
 
 import pytest
 
 from tests.bench.queueing import Agents, Cost, simulate
-from tests.bench.sizing import STEPS, TURN_TIME, Turn, instances, monthly_cost, render_plan
+from tests.bench.sizing import STEPS, TURN_TIME, Shared, Turn, instances, monthly_cost, render_plan
 
 _COST = Cost(request=0.010, event=0.001, more=0.0005, end=0.020)
 _AGENTS = Agents(count=1, think=2.0, wait=0.5, events=100, pause=0.02)
@@ -59,4 +60,5 @@ def test_fleet_grows_with_the_agents() -> None:
         assert agents / TURN_TIME * turn.processor <= number * processors / 2
     costs = [monthly_cost(agents, turn) for agents in STEPS]
     assert costs == sorted(costs)
-    assert "10,000" in render_plan([turn])
+    plan = render_plan([turn], Shared(0.01, 0.0001, 9), Shared(0.01, 0.001, 2))
+    assert re.search(r"10,000 +\| 6,000 +\| 0.07 +\| 1,333 +\| 0.67 ", plan)
