@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,6 +21,15 @@ def descendants(pid: int) -> list[int]:
 def processor(pids: list[int]) -> float:
     """The processor seconds of processes (proc_pid_stat(5), utime and stime)."""
     ticks = sum(int(value) for pid in pids for value in _read_stat(Path(f"/proc/{pid}"))[11:13])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def processor_of_tree(pid: int) -> float:
+    """The processor seconds of a process, its children, and their children that have exited."""
+    ticks = 0
+    for each in descendants(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            ticks += sum(map(int, _read_stat(Path(f"/proc/{each}"))[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

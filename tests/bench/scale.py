@@ -23,7 +23,7 @@ import uvloop
 
 from tests.database import Cluster, why_no_database
 from tests.integration.runtime_service import KEY
-from tests.processes import descendants, processor, proportional_memory
+from tests.processes import descendants, processor, processor_of_tree, proportional_memory
 from tests.redis import Redis, why_no_redis
 
 from .figures import percentile
@@ -181,11 +181,10 @@ def _measure_database(upstream: Running) -> Shared:
             _processor_of(service, CHAT, events=1, pause=0, times=20)
             time.sleep(_WRITES)
             ours = [pid for pid in descendants(service.pid) if not _is_engine(pid)]
-            theirs = descendants(cluster.pid)
-            before = processor(ours), processor(theirs), transactions()
+            before = processor(ours), processor_of_tree(cluster.pid), transactions()
             _processor_of(service, CHAT, events=1, pause=0, times=_CHATS)
             time.sleep(_WRITES)
-            after = processor(ours), processor(theirs), transactions()
+            after = processor(ours), processor_of_tree(cluster.pid), transactions()
             return Shared(*((new - old) / _CHATS for new, old in zip(after, before, strict=True)))
 
 
