@@ -152,7 +152,7 @@ def _run(job: Job, folder: Path) -> list[Decision]:
     from litellm_systemd.runtime.http.authentication import AuthenticationGate
     from litellm_systemd.runtime.http.pages import Pages
     from litellm_systemd.runtime.http.refuse import RefusalCounter
-    from litellm_systemd.runtime.leaving import LeavingFlag
+    from litellm_systemd.runtime.leaving_flag import LeavingFlag
     from litellm_systemd.runtime.worker import litellm_adapter
     from litellm_systemd.runtime.worker.litellm_authentication import MasterKeyAuthentication
     from litellm_systemd.runtime.worker.litellm_routes import LiteLLMRoutes

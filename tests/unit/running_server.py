@@ -12,7 +12,7 @@ from typing import Any, cast
 from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import RefusalCounter
-from litellm_systemd.runtime.leaving import LeavingFlag
+from litellm_systemd.runtime.leaving_flag import LeavingFlag
 from litellm_systemd.runtime.worker.draining_server import Server, _http_connections, build_config
 from litellm_systemd.runtime.worker.worker import asyncio_run
 

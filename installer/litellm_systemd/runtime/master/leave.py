@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from litellm_systemd.runtime.leaving import LeavingFlag
+from litellm_systemd.runtime.leaving_flag import LeavingFlag
 
 
 class LeaveClient(Protocol):

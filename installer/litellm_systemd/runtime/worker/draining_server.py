@@ -27,7 +27,7 @@ from litellm_systemd.runtime.http.connections import Connection, Connections
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.protocol import LimitedProtocol
 from litellm_systemd.runtime.http.refuse import RefusalCounter
-from litellm_systemd.runtime.leaving import LeavingFlag
+from litellm_systemd.runtime.leaving_flag import LeavingFlag
 from litellm_systemd.runtime.worker.acceptor import Acceptor, ConnectionCounts
 
 LIVELINESS = "/health/liveliness"

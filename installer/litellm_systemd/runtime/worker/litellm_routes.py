@@ -18,7 +18,7 @@ from litellm_systemd.runtime.http.health_checks import HEALTH_CHECKS, READINESS
 from litellm_systemd.runtime.http.pages import Page
 from litellm_systemd.runtime.http.refuse import has_body
 from litellm_systemd.runtime.http.response_count import IS_PLANNED, is_of_client
-from litellm_systemd.runtime.leaving import LeavingFlag
+from litellm_systemd.runtime.leaving_flag import LeavingFlag
 from litellm_systemd.runtime.worker.api_document import ApiDocument
 
 _SERVER = "litellm.proxy.proxy_server"

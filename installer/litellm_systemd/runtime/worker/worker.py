@@ -44,7 +44,7 @@ from litellm_systemd.runtime.http.response_count import ResponseCounter
 from litellm_systemd.runtime.http.retired_keys import RetiredKeys
 from litellm_systemd.runtime.http.unknown_keys import UnknownKeys
 from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
-from litellm_systemd.runtime.leaving import LeavingFlag
+from litellm_systemd.runtime.leaving_flag import LeavingFlag
 from litellm_systemd.runtime.metrics.counting import Counters
 from litellm_systemd.runtime.options import Configuration, Options
 from litellm_systemd.runtime.secret_store import get_secrets
