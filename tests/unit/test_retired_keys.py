@@ -189,14 +189,15 @@ def test_rollback_during_the_overlap(tmp_path: Path, seconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("0", 0), ("300", 300), ("10m", 600), ("7min", 420), ("30d", 2_592_000)]
+    ("text", "seconds"),
+    [("0", 0), ("300", 300), ("10m", 600), ("7min", 420), ("1h30m", 5400), ("1w", 604_800), ("30d", 2_592_000)],
 )
 def test_overlap(text: str, seconds: int) -> None:
-    """An overlap is a number of seconds, or has a unit."""
+    """An overlap is a number of seconds, or a time span of systemd.time(7)."""
     assert parse_overlap(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "-1", "299", "1w", "31d", "1h30m", "h"])
+@pytest.mark.parametrize("text", ["", "-1", "299", "5w", "31d", "1h30x", "h", "infinity"])
 def test_wrong_overlap(text: str) -> None:
     """Any other overlap is refused."""
     with pytest.raises(UsageError, match="not a time from 5 minutes to 30 days"):

@@ -18,14 +18,19 @@ LAYOUT = Layout()
 
 @pytest.mark.parametrize(
     ("text", "span"),
-    [("15min", "15min"), ("1h 30min", "1h30min"), ("90s", "90s"), ("1D", "1d"), ("OFF", "off"), ("2hr", "2hr")],
+    [
+        *(("15min", "15min"), ("1h 30min", "1h30min"), ("90s", "90s"), ("1D", "1d"), ("OFF", "off"), ("2hr", "2hr")),
+        ("15 minutes", "15minutes"),
+    ],
 )
 def test_times(text: str, span: str) -> None:
     """A time span of systemd.time(7) and `off` are accepted."""
     assert check_interval(text) == span
 
 
-@pytest.mark.parametrize("text", ["", "15", "0min", "59s", "32d", "soon", "15 minutes", "-1h", "1h\nExecStart=x"])
+@pytest.mark.parametrize(
+    "text", ["", "15", "0min", "59s", "32d", "soon", "15 minuets", "100.", "infinity", "-1h", "1h\nExecStart=x"]
+)
 def test_invalid_times(text: str) -> None:
     """A number without a unit, less than a minute, more than a month, and any other text is refused."""
     with pytest.raises(UsageError, match="--verify-every"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import sys
 import time
@@ -27,14 +26,12 @@ from litellm_systemd.host.encrypted_secrets import encrypt_secrets, read_secrets
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import key_command, observe_host, read_installed
 from litellm_systemd.host.state import DesiredState, FileState, HostState, Kept, Plan, Running, Verb, variables_of
+from litellm_systemd.host.time_span import parse_time_span
 from litellm_systemd.install.apply import Say, apply_install, changing
 from litellm_systemd.install.plan import plan_install
 from litellm_systemd.report.report import Report
 from litellm_systemd.user_files import read_trusted, write_output
 
-#: A time span, such as 10m, in systemd's units.
-_SPAN = re.compile(r"(\d{1,9})(s|m|min|h|d)?")
-_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 #: Seconds. The restart is a part of the overlap. A key that is accepted for longer is not replaced.
 _MIN_OVERLAP, _MAX_OVERLAP = 300, 30 * 86400
 #: The route that the old key is tried with. No model is called.
@@ -58,14 +55,13 @@ def parse_overlap(text: str) -> int:
     Raises:
         UsageError: it is none, or neither 0 nor between 5 minutes and 30 days.
     """
-    match = _SPAN.fullmatch(text.strip())
-    seconds = int(match[1]) * _SECONDS[match[2] or ""] if match else -1
-    if seconds != 0 and not _MIN_OVERLAP <= seconds <= _MAX_OVERLAP:
+    seconds = parse_time_span(text)
+    if seconds is None or (seconds != 0 and not _MIN_OVERLAP <= seconds <= _MAX_OVERLAP):
         raise UsageError(
             f"--overlap {text} is not a time from 5 minutes to 30 days",
             "Write a number and a unit: 10m, 1h, 7d; or 0.",
         )
-    return seconds
+    return int(seconds)
 
 
 def rotate_key(

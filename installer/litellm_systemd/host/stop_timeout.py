@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,18 +10,8 @@ from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.env.load_balancer import explain_stop_timeout
 from litellm_systemd.host.effective import UnitLine, find_drop_ins, read_lines
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.time_span import parse_time_span
 
-#: The units of systemd.time(7) that a timeout may have, in seconds.
-_UNITS = {
-    **dict.fromkeys(("us", "usec", "µs"), 1e-6),
-    **dict.fromkeys(("ms", "msec"), 1e-3),
-    **dict.fromkeys(("", "s", "sec", "second", "seconds"), 1.0),
-    **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
-    **dict.fromkeys(("h", "hr", "hour", "hours"), 3600.0),
-    **dict.fromkeys(("d", "day", "days"), 86_400.0),
-    **dict.fromkeys(("w", "week", "weeks"), 604_800.0),
-}
-_PART = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]*)")
 #: Seconds: DefaultTimeoutStopSec= of systemd, for an empty value.
 _DEFAULT = 90.0
 
@@ -56,20 +45,14 @@ def find_short_timeout(lines: Iterable[UnitLine], dotenv: Dotenv) -> ShortTimeou
         InputError: a variable has no valid time.
     """
     own = [each for each in lines if each.section == "[Service]" and each.name in ("TimeoutStopSec", "TimeoutSec")]
-    seconds = parse_span(own[-1].value) if own else None
+    seconds = _read_timeout(own[-1].value) if own else None
     if seconds is None:
         return None
     message = explain_stop_timeout(dotenv.values, dotenv.where, seconds)
     return ShortTimeout(own[-1], message) if message else None
 
 
-def parse_span(text: str) -> float | None:
+def _read_timeout(text: str) -> float | None:
     """The seconds of a timeout in a unit; 0 means none. None if systemd would ignore the line."""
-    if not text:
-        return _DEFAULT
-    if text == "infinity":
-        return float("inf")
-    parts = list(_PART.finditer(text))
-    if "".join(part[0] for part in parts) != text.rstrip() or any(part[2] not in _UNITS for part in parts):
-        return None
-    return sum(float(part[1]) * _UNITS[part[2]] for part in parts) or float("inf")
+    seconds = parse_time_span(text) if text else _DEFAULT
+    return float("inf") if seconds == 0 else seconds

@@ -25,6 +25,7 @@ from litellm_systemd.env.variables import is_loopback
 from litellm_systemd.errors import UsageError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import FileState, HostState
+from litellm_systemd.host.time_span import parse_time_span
 from litellm_systemd.report.exports import build_page
 from litellm_systemd.report.report import Report
 from litellm_systemd.report.spend_page import SpendPage
@@ -53,10 +54,6 @@ _DENIAL = "IPAddressDeny="
 OFF = "off"
 #: Seconds. A check takes one or two.
 _SHORTEST, _LONGEST = 60, 31 * 86_400
-_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hr": 3600, "d": 86_400}
-#: The common part of systemd.time(7).
-_SPAN = re.compile(rf"(?:\d{{1,7}}(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))}))+")
-_PART = re.compile(r"(\d+)([a-z]+)")
 
 
 def render_template(name: str, **values: object) -> str:
@@ -285,11 +282,12 @@ def check_interval(text: str) -> str:
     Raises:
         UsageError: it is not a time span, or is too short or too long.
     """
-    span = text.replace(" ", "").lower()
+    span = "".join(text.split()).lower()
     if span == OFF:
         return OFF
-    seconds = sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(span)) if _SPAN.fullmatch(span) else 0
-    if not _SHORTEST <= seconds <= _LONGEST:
+    # Without a unit, systemd reads seconds where a person may mean minutes.
+    seconds = parse_time_span(span) if span[-1:].isalpha() else None
+    if seconds is None or not _SHORTEST <= seconds <= _LONGEST:
         raise UsageError(f"--verify-every {text}: not a time from 1min to 31d", "Such as 15min, 1h30min, or off.")
     return span
 
