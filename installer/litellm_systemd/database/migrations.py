@@ -380,8 +380,10 @@ def finish(database: Database) -> tuple[str, ...]:
 
     The views are created by the service when it starts.
     """
-    # Its package imports all of LiteLLM to format its log, unless the log has a handler.
+    # Its package imports all of LiteLLM to format its log, unless the log has a handler, and Prisma's generated
+    # client, which takes 5 s of CPU, to read a setting of commands that are not run here.
     logging.getLogger("litellm_proxy_extras").addHandler(logging.StreamHandler())
+    sys.modules["prisma"] = None  # type: ignore[assignment]
     from litellm_proxy_extras.utils import ProxyExtrasDBManager
 
     # It drops what it does not know from a URL, such as the folder of a UNIX socket.
