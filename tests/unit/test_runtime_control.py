@@ -96,6 +96,20 @@ def test_misbehaving_clients(master: Master) -> None:
         assert json.loads(slow.makefile().readline()) == {"pid": 71}
 
 
+def test_client_that_ends() -> None:
+    """The main process knows whether the client of an answer that comes later still waits."""
+    here, there = socket.socketpair()
+    client = ControlClient(there, lambda _client: there.close())
+    assert client.is_waiting
+    here.sendall(b"more")
+    assert client.is_waiting
+    there.recv(4)
+    here.close()
+    assert not client.is_waiting
+    client.answer({})
+    assert not client.is_waiting
+
+
 def test_stale_socket_is_replaced(tmp_path: Path) -> None:
     """A socket file of a main process that was killed does not prevent the next start."""
     with socket.socket(socket.AF_UNIX) as stale:

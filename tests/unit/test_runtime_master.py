@@ -64,6 +64,7 @@ class Notifier:
 class Client:
     def __init__(self) -> None:
         self.answers: list[Mapping[str, Any]] = []
+        self.is_waiting = True
 
     def answer(self, reply: Mapping[str, Any]) -> None:
         self.answers.append(reply)
@@ -271,6 +272,17 @@ def test_leave_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (world.master.stopping, client.answers) == (True, [{"ok": True, "left": True}])
     world.master._on_terminate()
     assert not any("again" in line for line in world.lines)
+    world.master._on_terminate()
+    assert any("force-closing" in line for line in world.lines)
+
+
+def test_leave_without_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If ExecStop= is killed during the delay, systemd's SIGTERM drains, and the next one force-closes."""
+    world = World(monkeypatch, delay=DELAY)
+    world.settle()
+    ask_to_drain(world).is_waiting = False
+    world.master._on_terminate()
+    assert world.master.stopping
     world.master._on_terminate()
     assert any("force-closing" in line for line in world.lines)
 

@@ -120,6 +120,16 @@ class ControlClient:
         """The descriptor, for the event loop."""
         return self.connection.fileno()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the client has not ended the connection."""
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
     def answer(self, reply: Mapping[str, Any]) -> None:
         """Send one line and close. A client that has gone or does not read gets no answer."""
         with contextlib.suppress(OSError):

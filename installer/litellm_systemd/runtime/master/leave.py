@@ -16,6 +16,10 @@ from litellm_systemd.runtime.leaving_flag import LeavingFlag
 class LeaveClient(Protocol):
     """A client that waits until the drain may begin."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has not ended the connection."""
+
     def answer(self, reply: Mapping[str, Any]) -> None:
         """Send the result."""
 
@@ -38,8 +42,8 @@ class Leave:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a client waits for the end."""
-        return bool(self._waiting)
+        """Whether a client waits for the end. ExecStop= may have been killed."""
+        return any(client.is_waiting for client in self._waiting)
 
     def begin(self) -> None:
         """Announce the drain to the load balancer."""
