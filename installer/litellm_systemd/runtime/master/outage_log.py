@@ -39,7 +39,7 @@ class OutageLog:
         if self.cause and not before:
             self.since, self._began = time.time(), now
             self._error(f"{self.render()}. {self._advice}")
-        elif before and not self.cause:
+        elif before and not self.cause and self.is_used:
             self._notice(f"{self._name} can be used again, after {now - self._began:.0f} s{self._relief}")
 
     def render(self) -> str:
