@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from litellm_systemd.host import systemctl
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.instances.temporary_unit import remove_temporary_unit, write_temporary_unit
+from litellm_systemd.instances import temporary_unit
+from litellm_systemd.instances.temporary_unit import (
+    remove_temporary_unit,
+    restart_without_pause,
+    write_temporary_unit,
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of root take root")
 
@@ -72,3 +80,29 @@ def test_removed_drop_ins_are_removed(layout: Layout) -> None:
     assert "run a" not in drop_ins(layout).values()
     remove_temporary_unit(layout, "litellm-x")
     assert [path.name for path in layout.real("/run/systemd/system").iterdir()] == ["litellm.service.d"]
+
+
+@pytest.mark.parametrize(
+    ("is_behind", "meanwhile"), [("false", "connections wait"), ("true", "the instance leaves its load balancer")]
+)
+def test_restart_with_little_memory(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, is_behind: str, meanwhile: str
+) -> None:
+    """Without memory for a standby, a restart says what it means for clients."""
+    environment = layout.real(layout.environment_file)
+    environment.parent.mkdir(parents=True)
+    environment.write_text(f"BEHIND_LOAD_BALANCER={is_behind}\n", encoding="utf-8")
+    calls: list[tuple[str, ...]] = []
+
+    def run(argv: tuple[str, ...], **_options: Any) -> subprocess.CompletedProcess[str]:
+        calls.append(argv[2:])
+        # The service runs, and its standby does not.
+        active = "active" if "litellm.service" in argv else "inactive"
+        return subprocess.CompletedProcess(argv, 0, stdout=f"ActiveState={active}\nMainPID=0\n", stderr="")
+
+    monkeypatch.setattr(systemctl, "run", run)
+    monkeypatch.setattr(temporary_unit, "_LEAST_MEMORY", 2**40)
+    said: list[str] = []
+    restart_without_pause(layout, systemctl.Systemctl(Layout()), said.append)
+    assert [line.partition(": ")[2] for line in said] == [f"a plain restart, during which {meanwhile}"]
+    assert calls[-1] == ("restart", "litellm.service")

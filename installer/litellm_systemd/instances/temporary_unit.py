@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.env.variables import METRICS
+from litellm_systemd.env.variables import METRICS, find_deregistration_delay
 from litellm_systemd.errors import InstallerError, Unavailable
-from litellm_systemd.host.effective import find_drop_ins
+from litellm_systemd.host.effective import find_drop_ins, observe_environment
 from litellm_systemd.host.files import remove_path, write_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import memory_field
@@ -120,7 +120,7 @@ def restart_without_pause(
     """Restart the service while a standby serves; in the end the service serves again.
 
     Without enough memory, or if the service is not running, it is a plain restart: the socket refuses no connection,
-    but connections wait until the new process is ready.
+    but connections wait until the new process is ready, or the instance leaves its load balancer (`runtime.stop`).
 
     Raises:
         Unavailable: the new instance does not become ready. If it was the standby, the service continues to serve
@@ -134,7 +134,9 @@ def restart_without_pause(
         systemctl.restart(contract.SERVICE)
         return
     elif (short := memory_shortage(systemctl)) is not None:
-        say(f"{short}: a plain restart, during which connections wait")
+        is_behind = find_deregistration_delay(observe_environment(layout).dotenv.values) > 0
+        meanwhile = "the instance leaves its load balancer" if is_behind else "connections wait"
+        say(f"{short}: a plain restart, during which {meanwhile}")
         systemctl.restart(contract.SERVICE)
         return
     else:
