@@ -141,8 +141,8 @@ def status(layout: Layout) -> Report:
     `data` has the figures of `commands.figures` too, and the errors in the journal of the last hour.
 
     Root also sees whether the configuration was edited since it was loaded, and when temporary AWS credentials end.
-    The exit code is UNAVAILABLE if the service isn't active, FAILED if its credentials or its certificate have ended
-    or what it reports is invalid, else OK.
+    The exit code is UNAVAILABLE if the service isn't active, such as one that leaves its load balancer; FAILED if its
+    credentials or its certificate have ended or what it reports is invalid; else OK.
 
     Raises:
         InstallerError: systemd is not running here, or nothing is installed.
