@@ -8,8 +8,9 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.database.connection import require_database
 from litellm_systemd.env.database import own_url, parse_url
 from litellm_systemd.errors import DatabaseError
-from tests.database import PASSWORD, Cluster, Database
+from tests.database import Cluster, Database
 from tests.ports import free_port
+from tests.postgres import PASSWORD
 
 POSITION = ".env:3: DATABASE_URL"
 

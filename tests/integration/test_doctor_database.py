@@ -29,8 +29,9 @@ from litellm_systemd.doctor.engine import Finding, run_checks
 from litellm_systemd.doctor.registry import checks_of
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.report.report import Outcome
-from tests.database import PASSWORD, SALT_KEY, Database
+from tests.database import SALT_KEY, Database
 from tests.integration.doctor_snapshot import BASE, make_snapshot
+from tests.postgres import PASSWORD
 
 _LAST = read_migrations(own_package())[-1].name
 #: Seconds, in place of those from which a lock or a transaction is reported.

@@ -36,8 +36,9 @@ from litellm_systemd.database.migrations import (
 )
 from litellm_systemd.errors import Busy, DatabaseError, InputError, InstallerError, ProgramError, Unavailable
 from litellm_systemd.host.layout import Layout
-from tests.database import PASSWORD, Cluster, Database
+from tests.database import Cluster, Database
 from tests.integration.runtime_service import wait_for
+from tests.postgres import PASSWORD
 
 EXTRAS = Path(str(files("litellm_proxy_extras")))
 PROGRAM = (sys.executable, "-I", "-m", "litellm_systemd.database.migrations")

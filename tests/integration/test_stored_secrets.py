@@ -20,12 +20,13 @@ from litellm_systemd.doctor.engine import run_checks
 from litellm_systemd.errors import DatabaseError, InputError, InstallerError, RedisError, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.stored_secrets import find_key, with_stored_secrets
-from tests.database import PASSWORD, ROLE, SALT_KEY, Database
+from tests.database import SALT_KEY, Database
 from tests.fakes import ACCOUNT, Cloud, run_cloud
 from tests.fakes.http import utc_now
 from tests.integration.doctor_snapshot import BASE, causes, diagnose, make_snapshot, pair
 from tests.integration.runtime_service import KEY, Service, run_runtime
 from tests.integration.test_salt_key import store as store_values
+from tests.postgres import PASSWORD, ROLE
 from tests.redis import Access, Redis, why_no_redis
 from tests.skipping import refuse
 
