@@ -4,21 +4,10 @@ resource "aws_db_subnet_group" "database" {
   subnet_ids  = var.subnets
 }
 
-data "aws_iam_policy_document" "monitoring_trust" {
-  statement {
-    actions = ["sts:AssumeRole"]
-
-    principals {
-      type        = "Service"
-      identifiers = ["monitoring.rds.amazonaws.com"]
-    }
-  }
-}
-
 resource "aws_iam_role" "database_monitoring" {
   name_prefix        = "${var.name}-monitoring-"
   description        = "Enhanced monitoring of the database of ${var.name}"
-  assume_role_policy = data.aws_iam_policy_document.monitoring_trust.json
+  assume_role_policy = data.aws_iam_policy_document.trust["monitoring.rds"].json
 }
 
 resource "aws_iam_role_policy_attachment" "database_monitoring" {

@@ -1,10 +1,12 @@
 data "aws_iam_policy_document" "trust" {
+  for_each = toset(["ec2", "monitoring.rds"])
+
   statement {
     actions = ["sts:AssumeRole"]
 
     principals {
       type        = "Service"
-      identifiers = ["ec2.amazonaws.com"]
+      identifiers = ["${each.key}.amazonaws.com"]
     }
   }
 }
@@ -12,7 +14,7 @@ data "aws_iam_policy_document" "trust" {
 resource "aws_iam_role" "instance" {
   name_prefix        = "${var.name}-instance-"
   description        = "The LiteLLM gateway ${var.name}"
-  assume_role_policy = data.aws_iam_policy_document.trust.json
+  assume_role_policy = data.aws_iam_policy_document.trust["ec2"].json
 }
 
 resource "aws_iam_instance_profile" "instance" {
@@ -45,24 +47,12 @@ data "aws_iam_policy_document" "secrets" {
   }
 }
 
-resource "aws_iam_role_policy" "secrets" {
-  name   = "secrets"
-  role   = aws_iam_role.instance.id
-  policy = data.aws_iam_policy_document.secrets.json
-}
-
 data "aws_iam_policy_document" "lifecycle" {
   statement {
     sid       = "CompleteLifecycleAction"
     actions   = ["autoscaling:CompleteLifecycleAction"]
     resources = ["arn:${local.partition}:autoscaling:${local.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${var.name}"]
   }
-}
-
-resource "aws_iam_role_policy" "lifecycle" {
-  name   = "lifecycle"
-  role   = aws_iam_role.instance.id
-  policy = data.aws_iam_policy_document.lifecycle.json
 }
 
 # As `litellmctl iam-policy --with cloudwatch` prints it, for the log groups of this fleet.
@@ -99,10 +89,16 @@ data "aws_iam_policy_document" "cloudwatch" {
   }
 }
 
-resource "aws_iam_role_policy" "cloudwatch" {
-  name   = "cloudwatch"
+resource "aws_iam_role_policy" "instance" {
+  for_each = {
+    secrets    = data.aws_iam_policy_document.secrets.json
+    lifecycle  = data.aws_iam_policy_document.lifecycle.json
+    cloudwatch = data.aws_iam_policy_document.cloudwatch.json
+  }
+
+  name   = each.key
   role   = aws_iam_role.instance.id
-  policy = data.aws_iam_policy_document.cloudwatch.json
+  policy = each.value
 }
 
 data "aws_iam_policy_document" "source" {

@@ -141,9 +141,7 @@ resource "aws_autoscaling_group" "gateway" {
   # Without its listener, the load balancer checks no target. Without its rights and rules, an instance cannot serve.
   depends_on = [
     aws_lb_listener.https,
-    aws_iam_role_policy.secrets,
-    aws_iam_role_policy.lifecycle,
-    aws_iam_role_policy.cloudwatch,
+    aws_iam_role_policy.instance,
     aws_iam_role_policy.source,
     aws_iam_role_policy_attachment.session_manager,
     aws_iam_role_policy_attachment.models,

@@ -151,11 +151,15 @@ def test_role(module: Module, stack: Stack) -> None:
     account = {"${local.partition}": "aws", "${local.region}": "us-east-1", "${local.account}": "123456789012"}
     account['${trimprefix(var.source_url, "s3://")}'] = VALUES["SourceUrl"].removeprefix("s3://")
     found = {}
+    policies = {
+        **module["aws_iam_role_policy.instance"]["for_each"],
+        "source": module["aws_iam_role_policy.source"]["policy"],
+    }
     for address, document in module.items():
         name = address.removeprefix("data.aws_iam_policy_document.")
         if name == address or name.endswith("trust"):
             continue
-        assert f"aws_iam_role_policy.{name}" in module
+        assert policies[name] in (f"${{data.aws_iam_policy_document.{name}{which}.json}}" for which in ("", "[0]"))
         for statement in document["statement"]:
             arns = statement["resources"]
             for expression, value in account.items():
