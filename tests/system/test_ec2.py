@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def make_archive(folder: Path, bundle: Path) -> str:
     root = box_images.REPOSITORY
     listed = subprocess.run(("git", "ls-files", "-z"), cwd=root, capture_output=True, text=True, check=True).stdout
     path = folder / "source.tar.gz"
-    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+    # What takes room is compressed already.
+    with tarfile.open(path, "w:gz", compresslevel=0) as archive:
         for name in filter(None, listed.split("\0")):
             if (root / name).is_file():
                 archive.add(root / name, f"litellm-systemd/{name}")
@@ -55,6 +57,8 @@ def write_fakes(box: Box, **more: str) -> None:
     """The programs of Amazon Linux and of AWS that the user data call."""
     for name, text in {**FAKES, **more}.items():
         box.write(f"/srv/fakes/{name}", text, 0o755)
+    # pip takes a minute for what uv installs in seconds; test_scripts.py has the one without uv.
+    box.run(("ln", "-s", f"{sys.prefix}/bin/uv", "/srv/fakes/uv"))
 
 
 def values(digest: str) -> dict[str, str]:

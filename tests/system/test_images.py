@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 from box import Bind, Box
 from cfnlint.decode.cfn_yaml import load
-from test_ec2 import FAKES, make_archive
+from test_ec2 import make_archive, write_fakes
 from tests.bundle import own_bundle
 from tests.cloudformation import Stack
 
@@ -42,10 +41,7 @@ def baked(make_box: MakeBox, tmp_path: Path) -> Box:
     """A box after the steps of the Image Builder component, switched off and on again."""
     phases = component(make_archive(tmp_path, own_bundle()))
     box = make_box(binds=(Bind(tmp_path, Path("/srv/archive")),))
-    for name, text in {**FAKES, "dnf": "#!/bin/bash\n", "curl": '#!/bin/bash\necho root >"${@: -2:1}"\n'}.items():
-        box.write(f"/srv/fakes/{name}", text, 0o755)
-    # pip takes a minute for what uv installs in seconds; test_scripts.py has the one without uv.
-    box.run(("ln", "-s", f"{sys.prefix}/bin/uv", "/srv/fakes/uv"))
+    write_fakes(box, dnf="#!/bin/bash\n", curl='#!/bin/bash\necho root >"${@: -2:1}"\n')
     box.run(("mkdir", "-p", "/etc/pki/tls/certs"))
     for name, commands in (*phases["build"], *phases["validate"]):
         box.write(f"/srv/{name}", f"#!/bin/bash\n{commands}\n", 0o700)
