@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from litellm_systemd.doctor.engine import Diagnosis, run_checks
+from litellm_systemd.doctor.engine import Diagnosis, DoctorCheck, run_checks
 from litellm_systemd.doctor.registry import CHECKS as ALL_CHECKS
+from litellm_systemd.doctor.registry import checks_of
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.dotenv import render_assignments
 from litellm_systemd.host.layout import Layout
@@ -61,6 +65,36 @@ def make_snapshot(root: Path, environment: Mapping[str, str], config: str = CONF
 def diagnose(root: Path, environment: Mapping[str, str], config: str = CONFIG) -> Diagnosis:
     """The diagnosis of such an installation. Its time limits are those of a busy machine."""
     return run_checks(make_snapshot(root, environment, config), CHECKS, check_timeout=60, total_timeout=60)
+
+
+def diagnose_part(module: ModuleType, root: Path, environment: Mapping[str, str]) -> Diagnosis:
+    """What the checks of a module find about a server, except for that of what a running service reports."""
+    checks = tuple(each for each in checks_of(module) if not each.cause.id.endswith("-unused"))
+    diagnosis = run_checks(make_snapshot(root, environment), checks, check_timeout=60, total_timeout=60)
+    for run in diagnosis.runs:
+        assert not run.skip_reason or run.skip_reason.endswith("must be fixed first"), run
+    return diagnosis
+
+
+class _Serving(Snapshot):
+    """A running service."""
+
+    is_active: Any = True
+    runtime: Any = None
+
+
+def find_unused(check: DoctorCheck, root: Path, environment: Mapping[str, str], name: str) -> list[int]:
+    """How often the check finds something if the service cannot use its server for 5 seconds, and for 120."""
+    host = make_snapshot(root, environment)
+    host.__class__ = _Serving
+    assert isinstance(host, _Serving)
+    numbers = []
+    for seconds in (5, 120):
+        host.runtime = {name: {"usable": False, "cause": "no route", "since": time.time() - seconds}}
+        found = list(check.detect(host))
+        numbers.append(len(found))
+        assert all(f"the service reports for {seconds} s: no route" in str(each) for each in found)
+    return numbers
 
 
 def causes(diagnosis: Diagnosis) -> list[str]:

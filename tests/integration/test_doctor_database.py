@@ -25,12 +25,10 @@ from litellm_systemd.database import postgres
 from litellm_systemd.database.migration_files import own_package, read_migrations
 from litellm_systemd.database.migrations import SCHEMA, apply_migrations, find_database, open_schema
 from litellm_systemd.doctor import check_database
-from litellm_systemd.doctor.engine import Finding, run_checks
-from litellm_systemd.doctor.registry import checks_of
-from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.doctor.engine import Finding
 from litellm_systemd.report.report import Outcome
 from tests.database import SALT_KEY, Database
-from tests.integration.doctor_snapshot import BASE, make_snapshot
+from tests.integration.doctor_snapshot import BASE, diagnose_part, find_unused
 from tests.postgres import PASSWORD
 
 _LAST = read_migrations(own_package())[-1].name
@@ -177,12 +175,8 @@ BROKEN = (
 def find(root: Path, url: str, environment: Mapping[str, str]) -> list[Finding]:
     """What doctor finds about the database of this URL. Only a locked table may be left unread."""
     values = {**BASE, "LITELLM_SALT_KEY": SALT_KEY, "DATABASE_URL": url, **environment}
-    snapshot = make_snapshot(root, {name: value for name, value in values.items() if value})
-    # The last one asks the service.
-    checks = tuple(each for each in checks_of(check_database) if each.cause.id != "database-unused")
-    diagnosis = run_checks(snapshot, checks, check_timeout=60, total_timeout=60)
+    diagnosis = diagnose_part(check_database, root, {name: value for name, value in values.items() if value})
     for run in diagnosis.runs:
-        assert not run.skip_reason or run.skip_reason.endswith("must be fixed first"), run
         assert not run.details or "database-blocked" in map(attrgetter("cause.id"), diagnosis.causes), run
     return list(diagnosis.causes)
 
@@ -287,20 +281,7 @@ def test_old_server(tmp_path: Path, database: Database, monkeypatch: pytest.Monk
     assert re.fullmatch(r"PostgreSQL \d+\.\d+", found.evidence)
 
 
-class Serving(Snapshot):
-    """A service that has reported for some seconds that it cannot use its database."""
-
-    is_active: Any = True
-    runtime: Any = None
-
-
 def test_service_without_a_usable_database(tmp_path: Path, database: Database) -> None:
     """A service that cannot use a database that answers is a finding, once it had the time to connect again."""
-    host = make_snapshot(tmp_path, {**BASE, "LITELLM_SALT_KEY": SALT_KEY, "DATABASE_URL": database.url})
-    host.__class__ = Serving
-    assert isinstance(host, Serving)
-    for seconds, number in ((5, 0), (120, 1)):
-        host.runtime = {"database": {"usable": False, "cause": "no engine", "since": time.time() - seconds}}
-        found = list(check_database.detect_database_unused.detect(host))
-        assert len(found) == number
-    assert "the service reports for 120 s: no engine" in str(found)
+    values = {**BASE, "LITELLM_SALT_KEY": SALT_KEY, "DATABASE_URL": database.url}
+    assert find_unused(check_database.detect_database_unused, tmp_path, values, "database") == [0, 1]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -23,9 +22,7 @@ from litellm_systemd.commands.preflight import require_redis
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database import redis
 from litellm_systemd.doctor import check_redis
-from litellm_systemd.doctor.engine import Finding, run_checks
-from litellm_systemd.doctor.registry import checks_of
-from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.doctor.engine import Finding
 from litellm_systemd.env.redis import Redis as Target
 from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.env.tls import TlsFiles
@@ -33,7 +30,7 @@ from litellm_systemd.errors import RedisError
 from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.report.report import Outcome
 from tests.certificates import issue_pair, write_pair
-from tests.integration.doctor_snapshot import BASE, CONFIG, make_snapshot
+from tests.integration.doctor_snapshot import BASE, CONFIG, diagnose_part, find_unused
 from tests.redis import Access, Redis, why_no_redis
 from tests.skipping import refuse
 
@@ -190,13 +187,7 @@ def server(request: pytest.FixtureRequest, certificate: tuple[TlsFiles, Path]) -
 
 def find(root: Path, values: Mapping[str, str]) -> list[Finding]:
     """What doctor finds about Redis."""
-    snapshot = make_snapshot(root, {**BASE, **values})
-    # The last one asks the service.
-    checks = tuple(each for each in checks_of(check_redis) if each.cause.id != "redis-unused")
-    diagnosis = run_checks(snapshot, checks, check_timeout=60, total_timeout=60)
-    for run in diagnosis.runs:
-        assert not run.skip_reason or run.skip_reason.endswith("must be fixed first"), run
-    return list(diagnosis.causes)
+    return list(diagnose_part(check_redis, root, {**BASE, **values}).causes)
 
 
 def install(values: Mapping[str, str]) -> tuple[str, ...]:
@@ -249,23 +240,9 @@ def test_healthy_with_tls(certificate: tuple[TlsFiles, Path], tmp_path: Path) ->
         assert (found.cause.id, "not valid for 'localhost'" in found.evidence) == ("redis-tls", True)
 
 
-class Serving(Snapshot):
-    """A service that has reported for some seconds that it cannot use its Redis."""
-
-    is_active: Any = True
-    runtime: Any = None
-
-
 def test_service_without_a_usable_redis(tmp_path: Path, redis: Redis) -> None:
     """A service that cannot use a Redis that answers is a finding, once it had the time to connect again."""
-    host = make_snapshot(tmp_path, {**BASE, **redis.variables()})
-    host.__class__ = Serving
-    assert isinstance(host, Serving)
-    for seconds, number in ((5, 0), (120, 1)):
-        host.runtime = {"redis": {"usable": False, "cause": "no route", "since": time.time() - seconds}}
-        found = list(check_redis.detect_redis_unused.detect(host))
-        assert len(found) == number
-    assert "the service reports for 120 s: no route" in str(found)
+    assert find_unused(check_redis.detect_redis_unused, tmp_path, {**BASE, **redis.variables()}, "redis") == [0, 1]
 
 
 @pytest.mark.parametrize("is_serverless", [False, True])
