@@ -89,7 +89,10 @@ def evict(server: Redis) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Broken:
-    """How a server is started, what is done to it, which variables differ, and the finding."""
+    """How a server is started, what is done to it, which variables differ, and the finding.
+
+    `variable`: the one whose line install names.
+    """
 
     id: str
     cause: str
@@ -101,6 +104,7 @@ class Broken:
     password: str | None = None
     tls: bool = False
     warning: bool = False
+    variable: str = "REDIS_HOST"
 
 
 BROKEN = (
@@ -121,6 +125,7 @@ BROKEN = (
         "Correct the user",
         password=PASSWORD,
         environment={"REDIS_PASSWORD": f"{PASSWORD}x"},
+        variable="REDIS_PASSWORD",
     ),
     Broken(
         "user",
@@ -128,6 +133,7 @@ BROKEN = (
         "refuses the password of the user other",
         "Correct the user",
         environment={"REDIS_USERNAME": "other", "REDIS_PASSWORD": PASSWORD},
+        variable="REDIS_PASSWORD",
     ),
     Broken(
         "permissions",
@@ -136,10 +142,33 @@ BROKEN = (
         "ACL SETUSER reader",
         settings=("user reader on >x ~* +@read +@connection",),
         environment={"REDIS_USERNAME": "reader", "REDIS_PASSWORD": "x"},
+        variable="REDIS_USERNAME",
     ),
-    Broken("database", "refused", "has no database 99", "smaller number", environment={"REDIS_DB": "99"}),
-    Broken("TLS expected", "tls", "expects TLS", "REDIS_SSL=true", tls=True, environment={"REDIS_SSL": "false"}),
-    Broken("no TLS", "tls", "offers no TLS", "Remove REDIS_SSL", environment={"REDIS_SSL": "true"}),
+    Broken(
+        "database",
+        "refused",
+        "has no database 99",
+        "smaller number",
+        environment={"REDIS_DB": "99"},
+        variable="REDIS_DB",
+    ),
+    Broken(
+        "TLS expected",
+        "tls",
+        "expects TLS",
+        "REDIS_SSL=true",
+        tls=True,
+        environment={"REDIS_SSL": "false"},
+        variable="REDIS_SSL",
+    ),
+    Broken(
+        "no TLS",
+        "tls",
+        "offers no TLS",
+        "Remove REDIS_SSL",
+        environment={"REDIS_SSL": "true"},
+        variable="REDIS_SSL",
+    ),
     Broken("authority", "tls", "certificate verify failed: self-signed certificate", "REDIS_SSL_CA_CERTS", tls=True),
     Broken("full", "full", "is full and refuses writes", "maxmemory", damage=Redis.full),
     Broken("replica", "replica", "is a read-only replica", "primary endpoint", ("replicaof 127.0.0.1 9",)),
@@ -217,7 +246,8 @@ def test_causes(broken: Broken, server: Redis, tmp_path: Path) -> None:
             with pytest.raises(RedisError) as refused:
                 install(values)
             assert refused.value.code is ExitCode.REDIS
-            assert refused.value.message.startswith(".env:1: REDIS_HOST: ")
+            line = [*values].index(broken.variable) + 1
+            assert refused.value.message.startswith(f".env:{line}: {broken.variable}: ")
             assert broken.evidence in refused.value.message
             assert broken.remedy in refused.value.hint
             assert PASSWORD not in refused.value.render()
@@ -270,19 +300,36 @@ def test_token_of_elasticache(is_serverless: bool) -> None:
 class Trickle(socketserver.StreamRequestHandler):
     """Answers with one byte after the other, each in time, and never to the end."""
 
+    first, more, pause = b"+", b"+", 0.1
+    sent = 0
+
     def handle(self) -> None:
         with contextlib.suppress(OSError):
+            self.wfile.write(self.first)
             while True:
-                self.wfile.write(b"+")
-                time.sleep(0.1)
+                self.wfile.write(self.more)
+                type(self).sent += len(self.more)
+                time.sleep(self.pause)
 
 
-def test_endless_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that never completes an answer does not answer: neither install nor doctor waits for it."""
+class Flood(Trickle):
+    """Answers with a gigabyte."""
+
+    first, more, pause = b"$1000000000\r\n", bytes(2**16), 0.0
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind", "error"),
+    [(Trickle, "unreachable", "does not answer"), (Flood, "other", "answers with more than 1 MiB")],
+)
+def test_endless_answer(monkeypatch: pytest.MonkeyPatch, handler: type[Trickle], kind: str, error: str) -> None:
+    """A server that does not complete an answer cannot be used: install and doctor neither wait nor keep it all."""
     monkeypatch.setattr(redis, "_TOTAL_TIMEOUT", 1.0)
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         health = redis.observe_redis(Target("127.0.0.1", server.server_address[1]), {})
         server.shutdown()
-    assert (health.kind, "does not answer" in health.error) == ("unreachable", True)
+    assert (health.kind, error in health.error) == (kind, True)
+    # More than is read is in the buffers of the sockets.
+    assert handler.sent < 2**25

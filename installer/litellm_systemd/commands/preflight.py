@@ -20,8 +20,21 @@ from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.env.secret_references import SecretReference, is_reference
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.tls import load_pair, read_certificate, read_pair
-from litellm_systemd.env.variables import ALLOW_PLAINTEXT_DATABASE, HIDDEN, TLS_CERT_FILE, TLS_KEY_FILE
-from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, Unavailable
+from litellm_systemd.env.variables import (
+    ALLOW_PLAINTEXT_DATABASE,
+    HIDDEN,
+    REDIS_SSL_CA_CERTS,
+    TLS_CERT_FILE,
+    TLS_KEY_FILE,
+)
+from litellm_systemd.errors import (
+    InputError,
+    InstallerError,
+    MissingError,
+    PermissionDenied,
+    RedisError,
+    Unavailable,
+)
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.config_types import ENVIRONMENT
 from litellm_systemd.gateway.environment import named_files
@@ -194,17 +207,26 @@ def require_redis(dotenv: Dotenv, settings: Settings, gateway: GatewayConfig) ->
     if found is None:
         return ()
     # A late import: the library is slow to load.
-    from litellm_systemd.database.redis import require_redis
+    from litellm_systemd.database.redis import observe_redis
 
     redis, name = found
-    position = f"{dotenv.where(name)}: {name}" if name in values else f"{gateway.source}: {name}"
+
+    def position(variable: str = "") -> str:
+        """That of the variable, if it is one of those next to the one that says where Redis is."""
+        if name not in values:
+            return f"{gateway.source}: {name}"
+        shown = variable if values.get(variable) else name
+        return f"{dotenv.where(shown)}: {shown}"
+
     if redis.certificate_file:
-        _require_file(position, Path(redis.certificate_file))
-    health = require_redis(redis, position, values)
+        _require_file(position(REDIS_SSL_CA_CERTS.name), Path(redis.certificate_file))
+    health = observe_redis(redis, values)
+    if health.error:
+        raise RedisError(f"{position(health.variable)}: {health.error}", health.hint)
     if not health.evicted:
         return ()
     return (
-        f"{position}: Redis at {redis.address} has evicted {health.evicted} keys ({health.policy}), which may be"
+        f"{position()}: Redis at {redis.address} has evicted {health.evicted} keys ({health.policy}), which may be"
         " counters of limits. Raise its maxmemory.",
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from litellm_systemd.env.redis import COMPOSE_HINT, Redis
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.env.urls import is_compose_name
+from litellm_systemd.env.variables import REDIS_DB, REDIS_PASSWORD, REDIS_SSL, REDIS_SSL_CA_CERTS, REDIS_USERNAME
 from litellm_systemd.errors import InstallerError, RedisError
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Seconds for a connection, and for each part of an answer; and for all answers, which may come byte by byte.
 _TIMEOUT, _TOTAL_TIMEOUT = 3.0, 10.0
+#: Bytes of all answers of a connection. INFO has a few thousand.
+_MOST_BYTES = 1 << 20
+_TOO_LONG = "more than 1 MiB"
 #: The key that is written for a few seconds, and what the scripts of LiteLLM need as well.
 _KEY, _SCRIPT = "litellmctl:check", "return 1"
 _INSTALL = "Correct host and port, or start the server. On Debian: sudo apt-get install redis-server"
@@ -29,16 +33,20 @@ _INSTALL = "Correct host and port, or start the server. On Debian: sudo apt-get 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A failure by what the client library or the server says, as a kind, a cause and a remedy."""
+    """A failure by what the client library or the server says, as a kind, a cause and a remedy.
+
+    `variable` is the one that is probably wrong, empty if that is the address or nothing here.
+    """
 
     kind: str
     pattern: re.Pattern[str]
     cause: str
     remedy: str
+    variable: str
 
 
-def _failure(kind: str, pattern: str, cause: str, remedy: str) -> _Failure:
-    return _Failure(kind, re.compile(pattern, re.IGNORECASE), cause, remedy)
+def _failure(kind: str, pattern: str, cause: str, remedy: str, variable: str = "") -> _Failure:
+    return _Failure(kind, re.compile(pattern, re.IGNORECASE), cause, remedy, variable)
 
 
 _FAILURES = (
@@ -59,12 +67,14 @@ _FAILURES = (
         r"WRONGPASS|invalid username-password|invalid password|user is disabled",
         "Redis at {address} refuses the password of the user {user}",
         "Correct the user and the password. In a URL the password is percent-encoded.",
+        REDIS_PASSWORD.name,
     ),
     _failure(
         "refused",
         r"without any password configured",
         "Redis at {address} has no password, and one is set here",
         "Remove the password here, or set requirepass in its redis.conf.",
+        REDIS_PASSWORD.name,
     ),
     _failure(
         "refused",
@@ -83,12 +93,14 @@ _FAILURES = (
         r"NOPERM|no permissions",
         "Redis at {address} does not permit the user {user} what LiteLLM does: {text}",
         "Allow the user all keys, channels and commands: ACL SETUSER {user} ~* &* +@all -@dangerous +info",
+        REDIS_USERNAME.name,
     ),
     _failure(
         "refused",
         r"DB index is out of range|invalid DB index|SELECT is not allowed",
         "Redis at {address} has no database {database}",
         "Use a smaller number, or 0 for a cluster.",
+        REDIS_DB.name,
     ),
     _failure(
         "replica",
@@ -114,6 +126,13 @@ _FAILURES = (
         "the TLS certificate of Redis at {address} is not accepted: {text}",
         "Set REDIS_SSL_CA_CERTS to the file of the authority that signed it (in a URL: ?ssl_ca_certs=FILE), and"
         " connect to a name that it is for.",
+        REDIS_SSL_CA_CERTS.name,
+    ),
+    _failure(
+        "other",
+        _TOO_LONG,
+        f"what listens on {{address}} answers with {_TOO_LONG}, as Redis does not",
+        "Correct host and port.",
     ),
     _failure(
         "down",
@@ -144,6 +163,7 @@ _OFFERS_NONE = (
 class RedisHealth:
     """What a server answers. `error` and `hint` say why it cannot be used, and `kind` is that of the cause.
 
+    `variable` is the one that is probably wrong, empty if that is the address or nothing here.
     Memory is in bytes, 0 if it is not limited. `evicted` counts keys since its start. `clients` are connected, of
     `max_clients` (0 if that is unknown). `unread` is what the user may not read.
     """
@@ -151,6 +171,7 @@ class RedisHealth:
     error: str = ""
     hint: str = ""
     kind: str = ""
+    variable: str = ""
     version: str = ""
     used: int = 0
     limit: int = 0
@@ -161,25 +182,11 @@ class RedisHealth:
     unread: tuple[str, ...] = field(default=())
 
 
-def require_redis(redis: Redis, position: str, values: Mapping[str, str]) -> RedisHealth:
-    """Check that LiteLLM can use Redis: that it accepts the login, writes and scripts.
-
-    Args:
-        redis: the server.
-        position: where it is written, such as `.env:12: REDIS_HOST`.
-        values: variables by name, for the certificates that the service trusts.
-
-    Raises:
-        RedisError: the first cause that prevents it, with the remedy.
-    """
-    health = observe_redis(redis, values)
-    if health.error:
-        raise RedisError(f"{position}: {health.error}", health.hint)
-    return health
-
-
 def observe_redis(redis: Redis, values: Mapping[str, str]) -> RedisHealth:
-    """The state of the server, or the cause for which it cannot be used. Sentinels are not asked."""
+    """The state of the server, or why LiteLLM cannot use it: it must accept the login, writes and scripts.
+
+    Sentinels are not asked. `values`: variables by name, for the certificates that the service trusts.
+    """
     if redis.sentinels:
         return RedisHealth()
     found = RedisHealth()
@@ -230,7 +237,7 @@ def _connect(redis: Redis, values: Mapping[str, str]) -> Client:
             "ssl_cert_reqs": redis.certificate_check,
             "ssl_check_hostname": redis.checks_name and redis.certificate_check != "none",
         }
-    return Client(
+    client = Client(
         **place,
         db=redis.database,
         username=redis.user or None,
@@ -240,6 +247,39 @@ def _connect(redis: Redis, values: Mapping[str, str]) -> Client:
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
     )
+    kind: Any = client.connection_pool.connection_class
+
+    class Connection(kind):  # type: ignore[misc]
+        def _connect(self) -> Any:
+            return _LimitedSocket(super()._connect())
+
+    client.connection_pool.connection_class = Connection
+    return client
+
+
+class _LimitedSocket:
+    """A socket of which at most _MOST_BYTES are read: the library keeps an answer of any length in memory."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self._inner, self._left = inner, _MOST_BYTES
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def recv(self, *arguments: Any) -> bytes:
+        data = self._inner.recv(*arguments)
+        self._count(len(data))
+        return data
+
+    def recv_into(self, *arguments: Any) -> int:
+        size = self._inner.recv_into(*arguments)
+        self._count(size)
+        return size
+
+    def _count(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise OSError(_TOO_LONG)
 
 
 @contextlib.contextmanager
@@ -334,7 +374,9 @@ def _read(client: Client, redis: Redis) -> RedisHealth:
         # The node of a cluster names the one that has the key.
         if not (redis.is_cluster and re.match(r"MOVED|ASK|\d+ [\w.-]+:\d+", str(error))):
             failure = _explain(redis, str(error))
-            return replace(health, error=failure.error, hint=failure.hint, kind=failure.kind)
+            return replace(
+                health, error=failure.error, hint=failure.hint, kind=failure.kind, variable=failure.variable
+            )
     return health
 
 
@@ -358,7 +400,7 @@ def _explain(redis: Redis, said: str) -> RedisHealth:
         mismatch = _find_mismatch(redis)
         if mismatch:
             cause, remedy = mismatch
-            return RedisHealth(cause.format(**facts), remedy, "tls")
+            return RedisHealth(cause.format(**facts), remedy, "tls", REDIS_SSL.name)
     if found is None:
         return RedisHealth(f"Redis at {redis.address} cannot be used: {text}", "", "other")
     cause, remedy = found.cause, found.remedy
@@ -369,7 +411,7 @@ def _explain(redis: Redis, said: str) -> RedisHealth:
             " user needs IAM authentication, a name that is its id, and a group of the cache, and this host the right"
             " time."
         )
-    return RedisHealth(cause.format(**facts), remedy.format(**facts), found.kind)
+    return RedisHealth(cause.format(**facts), remedy.format(**facts), found.kind, found.variable)
 
 
 def _find_mismatch(redis: Redis) -> tuple[str, str] | None:
