@@ -170,6 +170,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("redis.exceptions.ConnectionError: Error 111 connecting to 127.0.0.1:6379. Connection refused.", "redis"),
         ("LiteLLM: Redis circuit breaker OPENED, fast-failing Redis calls", "redis"),
         ("Redis cannot be used: no answer within 1 s. Limits, cooldowns and cache count per process.", "redis"),
+        ("Redis could not be used, and can now: no answer within 1 s", "redis"),
         ("LiteLLM: request_redis_batch: pipeline of 1 ops failed: Timeout reading from 127.0.0.1:6379", "redis"),
         (
             "LiteLLM: LiteLLM Redis Caching: async async_increment() - Got exception from REDIS: OOM command not"

@@ -242,15 +242,15 @@ _LITELLM = (
     Signature(
         "database-unreachable",
         "litellm",
-        r"^the database cannot be used: |Can't reach database server|P1001|asyncpg\.|psycopg|PrismaClient\w*Error"
-        r"|prisma\.errors",
-        "LiteLLM's database does not respond, or rejects the login",
+        r"^the database (?:cannot|could not) be used|Can't reach database server|P1001|asyncpg\.|psycopg"
+        r"|PrismaClient\w*Error|prisma\.errors",
+        "LiteLLM's database did not respond, or rejected the login",
         "check DATABASE_URL, that PostgreSQL runs, and the network to it",
     ),
     Signature(
         "redis",
         "litellm",
-        r"^Redis cannot be used: |redis\.exceptions|Redis circuit breaker OPENED|connecting to Sync Redis"
+        r"^Redis (?:cannot|could not) be used|redis\.exceptions|Redis circuit breaker OPENED|connecting to Sync Redis"
         r"|Error -?\d{1,4} (?:while )?connecting to \S{1,99}:\d|Got exception from REDIS|request_redis_batch: "
         r"|Timeout (?:reading from|connecting to|writing to) (?:socket|\S{1,99}:\d)"
         r"|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)"

@@ -1,9 +1,20 @@
-"""One line in the journal when workers cannot use a server any more, such as the database, and one when they can."""
+"""One line in the journal when workers cannot use a server any more, such as the database, and one when they can.
+
+A server that comes and goes does not fill the journal: short outages that follow each other are counted, and have one
+line together.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+
+#: Outages that have a line each, until there is none for so many seconds.
+_MOST, _FORGET = 3, 3600.0
+#: Seconds between two lines about further ones: first and longest. They double with each line.
+_FIRST_INTERVAL, _LONGEST_INTERVAL = 60.0, 3600.0
+#: Seconds after which an outage has a line in any case.
+_LONG = 60.0
 
 
 class OutageLog:
@@ -27,7 +38,10 @@ class OutageLog:
         self.since = 0.0
         #: Whether a worker uses such a server.
         self.is_used = False
-        self._began = 0.0
+        self._last_cause, self._is_logged = "", False
+        self._began = self._ended = self._logged_at = self._next_at = 0.0
+        #: Lines about this series of outages, seconds until the next one, and outages since the last one.
+        self._lines, self._interval, self._count = 0, 0.0, 0
         self._name, self._error, self._notice = name, error, notice
         self._advice, self._relief = advice, relief
 
@@ -37,10 +51,27 @@ class OutageLog:
         self.is_used = bool(found)
         before, self.cause = self.cause, next(filter(None, found), "")
         if self.cause and not before:
-            self.since, self._began = time.time(), now
-            self._error(f"{self.render()}. {self._advice}")
-        elif before and not self.cause and self.is_used:
-            self._notice(f"{self._name} can be used again, after {now - self._began:.0f} s{self._relief}")
+            self.since, self._began, self._is_logged = time.time(), now, False
+            if now - self._ended >= _FORGET:
+                self._lines, self._interval, self._count, self._next_at = 0, 0.0, 0, now
+            self._count += 1
+        elif before and not self.cause:
+            self._ended, self._last_cause = now, before
+            if self._is_logged and self.is_used:
+                self._notice(f"{self._name} can be used again, after {now - self._began:.0f} s{self._relief}")
+        if self.cause and not self._is_logged and (now >= self._next_at or now - self._began >= _LONG):
+            self._is_logged = True
+            self._log(f"{self.render()}. {self._advice}", now)
+        elif not self.cause and self.is_used and self._count and now >= self._next_at:
+            self._log(f"{self._name} could not be used, and can now: {self._last_cause.rstrip('.')}", now)
+
+    def _log(self, text: str, now: float) -> None:
+        more = f"{self._count} more in {now - self._logged_at:.0f} s: " if self._interval else ""
+        self._error(f"{more}{text}")
+        self._lines += 1
+        if self._lines >= _MOST:
+            self._interval = min(self._interval * 2 or _FIRST_INTERVAL, _LONGEST_INTERVAL)
+        self._count, self._logged_at, self._next_at = 0, now, now + self._interval
 
     def render(self) -> str:
         """The outage, as in a sentence."""
