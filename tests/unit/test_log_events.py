@@ -440,7 +440,9 @@ def test_report_of_errors() -> None:
 
 
 def test_messages_that_doctor_reports() -> None:
-    """doctor reports errors of AWS at once, killed workers if there are several, and mistakes of clients never."""
+    """doctor reports errors of AWS at once, killed workers and past outages of Redis if there are several, and
+    mistakes of clients never.
+    """
     killed = "worker 2 (pid 71) was killed by SIGKILL, replaced in 0.4 s"
 
     def reported(*texts: str) -> set[str]:
@@ -448,7 +450,9 @@ def test_messages_that_doctor_reports() -> None:
         found = [group for area in ("aws", "litellm", "service") for group in reportable_groups(groups, area)]
         return {group.signature.name for group in found if group.signature}
 
-    assert reported(killed, killed) == set()
+    lost = "Redis cannot be used: no answer within 1 s. Until it can, each instance has its own limits"
+    assert reported(killed, killed, lost, lost) == set()
+    assert reported(lost, f"2 more in 60 s: {lost}") == {"redis"}
     assert reported(killed, killed, killed) == {"worker-killed"}
     assert reported("No api key passed in.", "prompt is too long: 9 tokens", THROTTLED) == {"too-many-tokens"}
 

@@ -23,7 +23,8 @@ class Signature:
     and upstream (the connection to a provider, and other providers than AWS). `regex`: matches the message, which may
     contain what a client sent: a search must take linear time, so a gap between two words has a limit. `means`:
     one sentence without a full stop. `remedy`: what to do. `min_count`: how often the message must appear for doctor
-    to report it; 0 for never, because a client caused it, it is normal, or another check of doctor covers it.
+    to report it; 0 for never, because a client caused it, it is normal, or another check of doctor covers it. A
+    server that cannot be used now has a check of its own, so that a single outage, which is over, is not reported.
     """
 
     name: str
@@ -246,6 +247,7 @@ _LITELLM = (
         r"|PrismaClient\w*Error|prisma\.errors",
         "LiteLLM's database did not respond, or rejected the login",
         "check DATABASE_URL, that PostgreSQL runs, and the network to it",
+        min_count=3,
     ),
     Signature(
         "redis",
@@ -257,6 +259,7 @@ _LITELLM = (
         r"|OOM command not allowed|write against a read only replica|MISCONF Redis|Redis is loading the dataset",
         "Redis did not respond, or refused the service: limits, cooldowns and cached responses were not shared",
         "sudo litellmctl status",
+        min_count=3,
     ),
     Signature(
         "module-missing",
