@@ -109,6 +109,11 @@ def test_token_of_elasticache() -> None:
         ("REDIS_HOST=h\nREDIS_SSL_CA_CERTS=/ca", r"REDIS_SSL_CA_CERTS needs TLS$", "REDIS_SSL=true"),
         ("REDIS_HOST=h\nREDIS_SSL_CERT_REQS=maybe\nREDIS_SSL=true", r"is none of required, optional and none$", ""),
         ("\nREDIS_CLUSTER_NODES=h", r"is not a list of nodes in JSON$", '"port": 6379'),
+        (
+            '\nREDIS_CLUSTER_NODES=\'[{"host":"h","port":1,"password":"secret"}]\'',
+            r"has password in a node, with which LiteLLM does not start$",
+            "the login as REDIS_USERNAME and REDIS_PASSWORD",
+        ),
         ("\nREDIS_SENTINEL_NODES='[[\"h\", 1]]'", r"needs REDIS_SERVICE_NAME as well$", "mymaster"),
         ('REDIS_CLUSTER_NODES=\'[{"host":"h","port":1}]\'\nREDIS_DB=1', r"REDIS_DB has no effect with", ""),
         ("REDIS_HOST=h\nREDIS_AWS_IAM_AUTH=true", r"needs REDIS_AWS_IAM_USER_NAME and REDIS_AWS_IAM_CACHE_NAME", ""),

@@ -264,16 +264,23 @@ def _read_nodes(
     values: Mapping[str, str], target: Variable[str | None], position: str
 ) -> tuple[tuple[str, int], ...]:
     """The nodes of a cluster, or the Sentinels, which LiteLLM reads as JSON."""
+    others: list[str] = []
     try:
         entries = json.loads(values[target.name])
         if target is REDIS_CLUSTER_NODES:
             nodes = tuple((str(each["host"]), int(each["port"])) for each in entries)
+            others = sorted({str(key) for each in entries for key in each} - {"host", "port"})
         else:
             nodes = tuple((str(host), int(port)) for host, port in entries)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         nodes = ()
     if not nodes:
         raise InputError(f"{position} is not a list of nodes in JSON", target.more)
+    if others:
+        raise InputError(
+            f"{position} has {' and '.join(others)} in a node, with which LiteLLM does not start",
+            f"Write host and port alone, and the login as {REDIS_USERNAME.name} and {REDIS_PASSWORD.name}.",
+        )
     if target is REDIS_SENTINEL_NODES and not values.get(REDIS_SERVICE_NAME.name):
         raise InputError(f"{position} needs {REDIS_SERVICE_NAME.name} as well", "Set it, such as to mymaster.")
     return nodes
