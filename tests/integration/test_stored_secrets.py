@@ -207,7 +207,10 @@ def test_database_with_its_password_and_salt_key_in_aws(aws: Cloud, database: Da
 
 
 def test_redis_with_its_password_in_aws(aws: Cloud, tmp_path: Path) -> None:
-    """The password or the URL of Redis can be in AWS: install and doctor log in, and name a wrong password there."""
+    """The password or the URL of Redis can be in AWS: install and doctor log in, and name a wrong password there.
+
+    So can a variable of another name, to which the configuration refers.
+    """
     reason = why_no_redis()
     if reason is not None:
         refuse(reason)
@@ -217,14 +220,18 @@ def test_redis_with_its_password_in_aws(aws: Cloud, tmp_path: Path) -> None:
         for given, found in (
             ({**with_host, "REDIS_PASSWORD": "aws-secretsmanager:right"}, []),
             ({"REDIS_URL": "aws-secretsmanager:url"}, []),
+            ({"MINE": "aws-secretsmanager:url"}, []),
             ({**with_host, "REDIS_PASSWORD": "aws-secretsmanager:wrong"}, ["redis-refused"]),
         ):
             values = variables(aws, **given)
             text = "".join(f"{name}={value}\n" for name, value in values.items())
             (tmp_path / ".env").write_text(text, encoding="utf-8")
-            request = Request(Layout(root=tmp_path / "root"), config="demo.yml", cwd=tmp_path, prove_access=True)
+            own = "general_settings: {coordination_redis: {url: os.environ/MINE}}" if "MINE" in given else ""
+            file = tmp_path / "mine.yml"
+            file.write_text(CONFIG + own)
+            request = Request(Layout(root=tmp_path / "root"), config=str(file), cwd=tmp_path, prove_access=True)
             with pytest.raises(RedisError, match="refuses the password") if found else contextlib.nullcontext():
                 resolve_service(request)
-            snapshot = make_snapshot(tmp_path / "doctor", {**BASE, **values}, CONFIG)
+            snapshot = make_snapshot(tmp_path / "doctor", {**BASE, **values}, CONFIG + own)
             diagnosis = run_checks(snapshot, (check_redis.REFUSED,), check_timeout=60, total_timeout=60)
             assert (causes(diagnosis), [each.skip_reason for each in diagnosis.unchecked]) == (found, [])

@@ -255,7 +255,7 @@ def test_nodes_of_a_drop_in(tmp_path: Path) -> None:
             ("mine", "general_settings.coordination_redis"),
         ),
         (
-            "litellm_settings: {cache: true, cache_params: {type: redis, host: h}}",
+            "litellm_settings: {cache: true, cache_params: {type: redis, host: h, x: 2026-01-01}}",
             ("h", "litellm_settings.cache_params"),
         ),
         ("litellm_settings: {cache: true, cache_params: {host: h}}", ("env.example", "REDIS_HOST")),
@@ -270,6 +270,16 @@ def test_redis_in_use(tmp_path: Path, text: str, expected: tuple[str, str]) -> N
     found, place = find_used_redis(read_config(file), values) or (Redis(""), "")
     assert (found.host, place) == expected
     assert found.password == ("y" if found.host == "mine" else "x")
+
+
+@pytest.mark.parametrize(
+    "text", ["litellm_settings: {cache_params: {type: redis, host: h}}", "litellm_settings: {cache_params: x}"]
+)
+def test_redis_of_a_cache_that_is_off(tmp_path: Path, text: str) -> None:
+    """Parameters of a cache that nothing turns on name no Redis that an install would have to reach."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"{MODELS}{text}\n")
+    assert find_used_redis(read_config(file), ENVIRON) is None
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def require_redis(dotenv: Dotenv, settings: Settings, gateway: GatewayConfig) ->
         RedisError: Redis cannot be reached or used; the message has the cause.
         Unavailable: a secret in AWS cannot be read.
     """
-    values = with_stored_redis_secrets(settings.environment)
+    values = with_stored_redis_secrets(settings.environment, gateway)
     found = find_used_redis(gateway, values)
     if found is None:
         return ()

@@ -37,7 +37,7 @@ def _used(snapshot: Snapshot) -> tuple[Redis, str] | None:
 
 
 def _find_used(snapshot: Snapshot) -> tuple[Redis, str] | None:
-    values = with_stored_redis_secrets(snapshot.environment, timeout=snapshot.optional_timeout)
+    values = with_stored_redis_secrets(snapshot.environment, snapshot.gateway, timeout=snapshot.optional_timeout)
     return find_used_redis(snapshot.gateway, values)
 
 

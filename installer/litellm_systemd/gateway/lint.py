@@ -30,6 +30,7 @@ from litellm_systemd.gateway.guardrails import guardrail_findings
 from litellm_systemd.gateway.installed_litellm import caches_prompts
 from litellm_systemd.gateway.models import model_findings, with_own_variables
 from litellm_systemd.gateway.python_files import python_findings
+from litellm_systemd.gateway.redis_settings import redis_findings
 from litellm_systemd.gateway.references import is_anchor, reference_findings
 from litellm_systemd.gateway.services import service_findings
 from litellm_systemd.gateway.settings import budget_findings, value_findings
@@ -337,6 +338,7 @@ def lint(config: GatewayConfig, environ: Mapping[str, str] | None) -> tuple[Lint
         _master_key,
         _environment,
         _database,
+        redis_findings,
         budget_findings,
         _hazards,
         _plain_secrets,

@@ -8,14 +8,15 @@ counts in each process until the next start, without a word in the journal. With
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from litellm_systemd.contract import REFERENCE
 from litellm_systemd.env.redis import TARGETS, Redis, find_redis, names_redis
 from litellm_systemd.env.variables import REDIS_CLUSTER_NODES, REDIS_SENTINEL_NODES, REDIS_URL
-from litellm_systemd.gateway.config_types import GatewayConfig, resolve_reference
+from litellm_systemd.errors import InputError
+from litellm_systemd.gateway.config_types import GatewayConfig, LintFinding, resolve_reference
 from litellm_systemd.gateway.models import with_own_variables
 
 #: The section and key of a Redis for limits, cooldowns and spend alone.
@@ -23,6 +24,7 @@ COORDINATION = ("general_settings", "coordination_redis")
 CACHE = ("litellm_settings", "cache_params")
 #: Responses are cached for requests with {"cache": {"use-cache": true}} alone.
 _OPT_IN = {"type": "redis", "mode": "default_off"}
+_ROUTER = "router_settings"
 
 
 def add_redis(config: GatewayConfig, environ: Mapping[str, str]) -> Mapping[str, Any]:
@@ -38,22 +40,31 @@ def add_redis(config: GatewayConfig, environ: Mapping[str, str]) -> Mapping[str,
     if not names_redis(values):
         return document
     general, litellm = config.section(COORDINATION[0]), config.section(CACHE[0])
-    params = litellm.get(CACHE[1]) or {}
-    if not isinstance(params, Mapping) or COORDINATION[1] in general:
+    if not isinstance(litellm.get(CACHE[1]) or {}, Mapping) or COORDINATION[1] in general:
         return document
     if _is_in_redis(litellm):
         return document
-    if "cache" not in litellm and params.get("type", "redis") == "redis":
-        return {**document, CACHE[0]: {**litellm, "cache": True, CACHE[1]: {**_OPT_IN, **params}}}
+    if _is_open(litellm):
+        return {**document, CACHE[0]: {**litellm, "cache": True, CACHE[1]: {**_OPT_IN, **_params(litellm)}}}
     # The file wants no cache of responses, or another one.
     return {**document, COORDINATION[0]: {**general, COORDINATION[1]: _target(values)}}
 
 
 def _is_in_redis(litellm: Mapping[str, Any]) -> bool:
     """Whether litellm_settings turn on a cache in Redis, which LiteLLM then uses for limits as well."""
-    params = litellm.get(CACHE[1]) or {}
+    params = _params(litellm)
     # LiteLLM takes redis without parameters, and local with others.
     return litellm.get("cache") is True and params.get("type", "local" if params else "redis") == "redis"
+
+
+def _is_open(litellm: Mapping[str, Any]) -> bool:
+    """Whether a cache in Redis may be added: litellm_settings say nothing against it."""
+    return "cache" not in litellm and _params(litellm).get("type", "redis") == "redis"
+
+
+def _params(litellm: Mapping[str, Any]) -> Mapping[str, Any]:
+    params = litellm.get(CACHE[1])
+    return params if isinstance(params, Mapping) else {}
 
 
 def _target(values: Mapping[str, str]) -> dict[str, Any]:
@@ -75,18 +86,53 @@ def find_used_redis(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[
         InputError: a value of it cannot be used.
     """
     values = with_own_variables(config, environ)
-    litellm, router = config.section(CACHE[0]), config.section("router_settings")
+    own = _of_file(config, environ, with_router=not names_redis(values))
+    return next(own, None) or find_redis(values)
+
+
+def redis_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """A Redis of the configuration that is another one than that of the variables."""
+    try:
+        variables, used = find_redis(with_own_variables(config, environ)), find_used_redis(config, environ)
+        others = list(_of_file(config, environ, with_router=True))
+    except InputError:
+        return  # an install refuses it
+    if variables is None or used is None:
+        return
+    own, name = variables
+    for redis, place in others:
+        is_same = redis.is_local and own.is_local and redis.port == own.port
+        if redis.address != own.address and not is_same:
+            message = (
+                f"names the Redis at {redis.address}, and {name} the one at {own.address}: limits are counted in"
+                f" {used[0].address}"
+            )
+            yield config.warning("two-redis", tuple(place.split(".")), message, "Remove one of them.")
+
+
+def redis_references(config: GatewayConfig) -> frozenset[str]:
+    """The variables to which the settings of Redis refer."""
+    places = (COORDINATION, CACHE)
+    return frozenset(name for path, name in config.references if path[:2] in places or path[0] == _ROUTER)
+
+
+def _of_file(config: GatewayConfig, environ: Mapping[str, str], *, with_router: bool) -> Iterator[tuple[Redis, str]]:
+    """Each Redis that the configuration itself names, with the key or section that does."""
+    values = with_own_variables(config, environ)
+    litellm, router = config.section(CACHE[0]), config.section(_ROUTER)
+    has_cache = _is_in_redis(litellm) or (names_redis(values) and _is_open(litellm))
     given = {
         ".".join(COORDINATION): config.section(COORDINATION[0]).get(COORDINATION[1]),
-        ".".join(CACHE): litellm.get(CACHE[1]) if _is_in_redis(litellm) or "cache" not in litellm else None,
-        "router_settings": {str(key)[6:]: value for key, value in router.items() if str(key).startswith("redis_")},
+        ".".join(CACHE): _params(litellm) if has_cache else None,
     }
+    if with_router:
+        given[_ROUTER] = {str(key)[6:]: value for key, value in router.items() if str(key).startswith("redis_")}
     for place, params in given.items():
         own = _as_variables(params if isinstance(params, Mapping) else {}, environ)
-        if names_redis(own) and (place != "router_settings" or not names_redis(values)):
+        if names_redis(own):
             found = find_redis({**_without_target(values, own), **own}, partial(_first, f"{config.source}: {place}"))
-            return None if found is None else (found[0], place)
-    return find_redis(values)
+            if found is not None:
+                yield found[0], place
 
 
 def _first(position: str, _name: str) -> str:
@@ -103,7 +149,7 @@ def _as_variables(params: Mapping[str, Any], environ: Mapping[str, str]) -> dict
     """Parameters of a connection under the names of the variables with the same meaning."""
     found = {}
     for key, value in params.items():
-        text = resolve_reference(value, environ) if isinstance(value, str) else json.dumps(value)
+        text = resolve_reference(value, environ) if isinstance(value, str) else json.dumps(value, default=str)
         if text and value is not None:
             name = {"redis_startup_nodes": "cluster_nodes", "startup_nodes": "cluster_nodes"}.get(key, str(key))
             found[f"REDIS_{name.upper()}"] = text

@@ -17,6 +17,8 @@ from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import CommandError, InputError, Unavailable
+from litellm_systemd.gateway.config_types import GatewayConfig
+from litellm_systemd.gateway.redis_settings import redis_references
 from litellm_systemd.user_files import require_trusted
 
 #: The files in which boto3 finds programs to run, as well as keys.
@@ -59,12 +61,20 @@ def with_stored_secrets(environment: Mapping[str, str], timeout: float = _TIMEOU
     raise (InputError if done.returncode == ExitCode.CONFIG else Unavailable)(answer["error"], answer["hint"])
 
 
-def with_stored_redis_secrets(environment: Mapping[str, str], timeout: float = _TIMEOUT) -> dict[str, str]:
-    """The environment with a value in place of each reference of a variable of Redis. Other references stay.
+def with_stored_redis_secrets(
+    environment: Mapping[str, str], config: GatewayConfig, timeout: float = _TIMEOUT
+) -> dict[str, str]:
+    """The environment with a value in place of each reference of a variable for Redis. Other references stay.
 
-    AWS is not queried without one. Raises what `with_stored_secrets` raises.
+    `config` may refer to other variables than those of Redis. AWS is not queried without a reference. Raises what
+    `with_stored_secrets` raises.
     """
-    names = [name for name, value in environment.items() if name.startswith("REDIS_") and is_reference(value)]
+    used = redis_references(config)
+    names = [
+        name
+        for name, value in environment.items()
+        if (name.startswith("REDIS_") or name in used) and is_reference(value)
+    ]
     if not names:
         return dict(environment)
     stored = with_stored_secrets(environment, timeout)
