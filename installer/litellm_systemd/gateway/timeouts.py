@@ -8,7 +8,7 @@ apply it to each wait for a byte.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import ceil
+from math import ceil, isfinite
 
 from litellm_systemd.env.load_balancer import KEEPALIVE_MARGIN, read_times
 from litellm_systemd.errors import InputError
@@ -78,12 +78,11 @@ def _common(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[KeyPath,
 
 
 def _seconds(value: object, environ: Mapping[str, str]) -> float | None:
-    """The seconds of a setting; None if it has no number, which another rule reports."""
+    """The seconds of a setting; None if it has no number, which another rule reports, or an infinite one."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        return float(value)
     try:
-        return float(resolve_reference(value, environ) or "")
-    except ValueError:
+        seconds = float(value if isinstance(value, int | float) else resolve_reference(value, environ) or "")
+    except (ValueError, OverflowError):
         return None
+    return seconds if isfinite(seconds) else None
