@@ -27,7 +27,7 @@ from litellm_systemd.runtime.master.master import Master
 from litellm_systemd.runtime.master.metrics import Metrics
 from litellm_systemd.runtime.master.worker_pool import WorkerHandle, spawn
 from litellm_systemd.runtime.metrics.multiprocess import share_metrics
-from litellm_systemd.runtime.options import Options, load_configuration, read_options
+from litellm_systemd.runtime.options import Configuration, Options, load_configuration, read_options
 from litellm_systemd.runtime.secret_store import get_secrets
 from litellm_systemd.runtime.systemd.notify import Notifier
 from litellm_systemd.runtime.systemd.port import Inherited, inherit, take_listeners, take_metrics_listener
@@ -56,12 +56,7 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     if os.getpid() != 1:  # in a container, __main__ has set handlers
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        add_secrets(environ)
-        options = read_options(config, environ)
-        environ.update(get_secrets(options.references, environ))
-        configuration = load_configuration(options.config, environ)
-        if configuration.has_database:
-            litellm_database.check_parts(environ)
+        options, configuration = _load(config, environ)
         if options.tls_files is not None:
             configuration = replace(configuration, tls=load_pair(read_pair(options.tls_files)))
         inherited = inherit(environ)
@@ -79,11 +74,11 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
     notifier.status("importing LiteLLM")
     if options.json_logs:
         environ[JSON_LOGS.name] = "true"  # LiteLLM accepts no other value
-    if options.metrics and metrics_listener is None:
-        journal.error(f"METRICS={options.metrics} is off: {METRICS_SOCKET} passes no listener. {_CAUSE}")
     metrics = None
     if metrics_listener is not None:
         metrics = _start_metrics(metrics_listener, inherited, options, environ, journal, (*listeners, notifier))
+    elif options.metrics:
+        journal.error(f"METRICS={options.metrics} is off: {METRICS_SOCKET} passes no listener. {_CAUSE}")
     if metrics is None:
         share_metrics(environ, options.runtime_directory, options.workers)
     failure = litellm_adapter.preload(environ, metrics=metrics is not None)
@@ -106,6 +101,21 @@ def main(config: Path, environ: MutableMapping[str, str] = os.environ) -> int:
         owns_port=not inherited.port and options.trial_socket is None,
     )
     return master.run()
+
+
+def _load(config: Path, environ: MutableMapping[str, str]) -> tuple[Options, Configuration]:
+    """The options and the configuration. Adds all secrets to the environment.
+
+    Raises:
+        InstallerError: one of them cannot be used.
+    """
+    add_secrets(environ)
+    options = read_options(config, environ)
+    environ.update(get_secrets(options.references, environ))
+    configuration = load_configuration(options.config, environ)
+    if configuration.has_database:
+        litellm_database.check_parts(environ)
+    return options, configuration
 
 
 def _start_metrics(
@@ -175,12 +185,8 @@ def check_main(config: Path, environ: MutableMapping[str, str] = os.environ) -> 
 
 
 def _check(config: Path, environ: MutableMapping[str, str], journal: Journal) -> None:
-    add_secrets(environ)
-    options = replace(read_options(config, environ), workers=1)
-    environ.update(get_secrets(options.references, environ))
-    configuration = load_configuration(options.config, environ)
-    if configuration.has_database:
-        litellm_database.check_parts(environ)
+    options, configuration = _load(config, environ)
+    options = replace(options, workers=1)
     litellm_adapter.preload(environ)
     redirect_loggers(journal)
     worker = spawn(Job(1, options, configuration, (), None), journal, lambda: None, time.monotonic())
