@@ -95,14 +95,16 @@ def test_socket_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job:
 
 
 class Service:
-    """A main process that answers at its control socket, and counts who asks."""
+    """A main process that answers at its control socket, unless it `hangs`, and counts who asks."""
 
-    def __init__(self, folder: Path, left: bool) -> None:
+    def __init__(self, folder: Path, left: bool, *, hangs: bool = False) -> None:
         self.asked: list[bytes] = []
         self._answer = json.dumps({"ok": True, "left": left}).encode() + b"\n"
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / "control.sock"))
         self._listener.listen()
+        if hangs:
+            return
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -142,7 +144,25 @@ def test_port_closes_after_leaving(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert stopping_main({"RUNTIME_DIRECTORY": str(tmp_path), **variables}) == 0
     assert [call if call.startswith("st") else call.split()[0] for call in systemctl.calls()] == calls
-    assert service.asked == [b'{"command": "drain"}\n']
+    assert service.asked == [b'{"command": "status"}\n', b'{"command": "drain"}\n']
+
+
+def test_standby_of_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop leaves the load balancer also next to a standby, which serves only for a restart."""
+    systemctl, service = Systemctl(tmp_path, "stop", standby="active"), Service(tmp_path, left=True)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert stopping_main({"RUNTIME_DIRECTORY": str(tmp_path), "BEHIND_LOAD_BALANCER": "true"}) == 0
+    assert service.asked[1:] == [b'{"command": "drain"}\n']
+    assert systemctl.calls()[-1] == CLOSE
+
+
+def test_main_process_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A main process that does not answer is not waited for until the delay is over, and the port stays open."""
+    systemctl, _service = Systemctl(tmp_path, "restart"), Service(tmp_path, left=True, hangs=True)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(stop, "_ANSWER_LIMIT", 0.1)
+    assert stopping_main({"RUNTIME_DIRECTORY": str(tmp_path), "DEREGISTRATION_DELAY": "3600"}) == 0
+    assert systemctl.calls() == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ and connections wait.
 
 Behind a load balancer no connection may wait: the balancer has other instances. ExecStop= first lets the main process
 leave the balancer (`master.leave`). Then it stops the socket unit, so that with the drain the last descriptor of the
-port is closed. A restart starts the socket again before the service. Nothing of this happens while a standby serves.
+port is closed. A restart starts the socket again before the service. None of this happens at a restart during which a
+standby serves. A stop ends the standby too, which requires the socket.
 
 systemd refuses to start a socket whose service is still stopping (socket_start in socket.c). So until the drain is
 complete, a temporary unit with Before=litellm.socket has a start job, for which that of the socket waits.
@@ -44,6 +45,8 @@ _DRAIN_UNIT, _INTERVAL = "litellm-drain.service", 0.25
 _VARIABLES = ("BEHIND_LOAD_BALANCER", "DEREGISTRATION_DELAY")
 #: Seconds beyond DEREGISTRATION_DELAY that the main process gets: it does not count a pause of itself.
 _MARGIN = 30.0
+#: Seconds after which a main process that does not answer hangs.
+_ANSWER_LIMIT = 15.0
 
 
 def stopping_main(environ: Mapping[str, str]) -> int:
@@ -56,7 +59,7 @@ def stopping_main(environ: Mapping[str, str]) -> int:
     job = find_job(_list_jobs())
     if job == "stop":
         _systemctl("stop", "--no-block", *_SOCKETS)
-    if job in ("stop", "restart") and _leave(environ):
+    if job in ("stop", "restart") and _leave(environ, job):
         _close_port(job)
     return ExitCode.OK
 
@@ -104,10 +107,11 @@ def find_job(jobs: str, unit: str = SERVICE) -> str:
     return ""
 
 
-def _leave(environ: Mapping[str, str]) -> bool:
+def _leave(environ: Mapping[str, str], job: str) -> bool:
     """Leave the load balancer, and wait until the drain may begin. Returns whether there is one to leave.
 
-    False as well if the main process does not answer, such as one that has crashed.
+    False as well if the main process does not answer, such as one that has crashed or hangs. `job` is the type of the
+    service's job.
     """
     if not any(map(environ.get, _VARIABLES)):
         return False
@@ -118,9 +122,11 @@ def _leave(environ: Mapping[str, str]) -> bool:
     folder = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     try:
         delay = find_deregistration_delay(environ)
-        if not folder or not delay or _show_state(STANDBY) == "active":
+        if not folder or not delay or (job == "restart" and _show_state(STANDBY) == "active"):
             return False
-        return query(Path(folder) / CONTROL_SOCKET, "drain", delay + _MARGIN).get("left") is True
+        control = Path(folder) / CONTROL_SOCKET
+        query(control, "status", _ANSWER_LIMIT)  # one that hangs would delay the stop for all of the next time-out
+        return query(control, "drain", delay + _MARGIN).get("left") is True
     except (OSError, InstallerError) as error:
         print(f"cannot leave the load balancer: {error}", file=sys.stderr)  # noqa: T201 - the output of a command
         return False
