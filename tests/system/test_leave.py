@@ -50,7 +50,8 @@ def complete(box: Box, *commands: Popen[str]) -> None:
 def test_restart_and_drain(idle_box: Box) -> None:
     """`systemctl restart` and `litellmctl drain` leave, close the port and drain. No stream is cut.
 
-    After a restart readiness is 200 again. Without a load balancer `drain` is an error that names the remedy.
+    After a restart readiness is 200 again. Without a load balancer `drain` is an error that names the remedy, and it
+    says of a stopped service that it was stopped already.
     """
     done = idle_box.run(("litellmctl", "drain"), check=False)
     assert (done.returncode, "Set BEHIND_LOAD_BALANCER=true in .env" in done.stderr) == (78, True), done.stderr
@@ -66,6 +67,7 @@ def test_restart_and_drain(idle_box: Box) -> None:
         complete(idle_box, drain)
     assert "has drained and is inactive" in drain.communicate()[0]
     assert (load.whole, states(idle_box)) == (1, ["inactive"] * 2)
+    assert "was stopped already and is inactive" in idle_box.run(("litellmctl", "drain")).stdout
     assert idle_box.systemctl("is-system-running") == "running"
 
 

@@ -61,6 +61,7 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     require_installed(systemctl)
     if verb == "drain":
         _require_load_balancer(layout)
+    was_stopped = verb == "drain" and systemctl.unit_state(contract.SERVICE).active == "inactive"
     if request.config or verb == "restart" or read_undo_log(layout) is not None or is_left_over(systemctl):
         with changing(layout, verb, say, wait=True) as executor:
             if request.config:
@@ -71,7 +72,7 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
             require_active_packages(layout)
         # No lock, since no file changes: systemd serializes its jobs itself.
         _act(verb, layout, systemctl, say)
-    return _acted(verb, request, systemctl)
+    return _acted(verb, request, systemctl, was_stopped=was_stopped)
 
 
 def _describe_after_signal(systemctl: Systemctl, verb: str) -> str:
@@ -106,11 +107,13 @@ def _act(verb: str, layout: Layout, systemctl: Systemctl, say: Say) -> None:
         raise
 
 
-def _acted(verb: str, request: Request, systemctl: Systemctl) -> Report:
+def _acted(verb: str, request: Request, systemctl: Systemctl, *, was_stopped: bool) -> Report:
     state = systemctl.unit_state(contract.SERVICE)
-    has_drained = verb == "drain" and state.active == "inactive"
+    outcome = ""
+    if verb == "drain" and state.active == "inactive":
+        outcome = "was stopped already and " if was_stopped else "has drained and "
     return Report(
-        f"{contract.SERVICE} {'has drained and ' * has_drained}is {state.active}, {state.enabled}",
+        f"{contract.SERVICE} {outcome}is {state.active}, {state.enabled}",
         notes=(*active_needs(request.layout), *_ends(request)) if verb in ("start", "restart", "reload") else (),
         data={"active": state.active, "enabled": state.enabled, "config": active_config(request.layout)},
     )
