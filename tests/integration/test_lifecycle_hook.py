@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from litellm_systemd.aws.lifecycle import Hook, Target, complete_hook, parse_hook, read_target
+from litellm_systemd.commands.lifecycle_hook import observe_variables
 from litellm_systemd.errors import Unavailable, UsageError
+from litellm_systemd.host.layout import Layout
 from tests.fakes import Cloud, run_cloud
 from tests.fakes.metadata import INSTANCE
 
@@ -64,3 +67,12 @@ def test_name_of_a_hook() -> None:
     for text in ("drain", "gateway:", ":drain", "a:b:c", "gateway:dr ain"):
         with pytest.raises(UsageError):
             parse_hook(text)
+
+
+def test_secrets_that_need_the_tpm(tmp_path: Path) -> None:
+    """Secrets that need the TPM, which the sandbox of the unit hides, do not keep the instance from its drain."""
+    layout = Layout(root=tmp_path)
+    for path, text in ((layout.environment_file, "HTTPS_PROXY=http://proxy:3128\n"), (layout.secrets, "x")):
+        layout.real(path).parent.mkdir(parents=True, exist_ok=True)
+        layout.real(path).write_text(text)
+    assert observe_variables(layout) == {"HTTPS_PROXY": "http://proxy:3128"}

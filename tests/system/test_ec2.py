@@ -24,6 +24,7 @@ from tests.fakes.metadata import INSTANCE
 from tests.unpacked import require_unpacked, unpacked_environment
 
 from conftest import MakeBox
+from litellm_systemd.contract import STANDBY
 
 FAKES = {
     # Each call is a line with its arguments quoted for a shell.
@@ -237,7 +238,9 @@ def test_user_data_of_the_fleet(make_box: MakeBox, database_image: Image, tmp_pa
     box.run(("env", "-i", "PATH=/srv/fakes:/usr/bin:/bin", "/var/lib/cloud/scripts/per-boot/litellm"), timeout=300)
     assert calls()[2:] == [f"{hook} CONTINUE"]
 
-    # The group terminates the instance: the drain begins, and the hook is completed when it waits.
+    # The group terminates the instance: the drain begins, and the hook is completed when it waits. A standby that a
+    # restart has left stops as well.
+    box.run(("systemd-run", "--quiet", f"--unit={STANDBY}", "/bin/sleep", "infinity"))
     control_fakes(box, "metadata", target_state="Terminated")
     box.wait_until(lambda: state(box)["ActiveState"] == "inactive", 120, "the service is drained")
     assert control_fakes(box, "hooks", waiting=["gateway:drain"]) == []
@@ -247,3 +250,4 @@ def test_user_data_of_the_fleet(make_box: MakeBox, database_image: Image, tmp_pa
     unit = "litellm-lifecycle@gateway:drain.service"
     box.wait_until(lambda: box.show(unit, "ActiveState")["ActiveState"] == "inactive", 60, "the unit ends")
     assert box.show(unit, "Result")["Result"] == "success"
+    assert box.show(STANDBY, "ActiveState")["ActiveState"] == "inactive"

@@ -8,10 +8,12 @@ and the hook is completed when it waits.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from litellm_systemd import contract
 from litellm_systemd.aws.lifecycle import complete_hook, parse_hook, read_target
 from litellm_systemd.host.effective import observe_environment
+from litellm_systemd.host.encrypted_secrets import Undecryptable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import require_root, require_systemd
 from litellm_systemd.host.systemctl import Systemctl
@@ -25,7 +27,7 @@ _INTERVAL = 5
 def drain_for_hook(
     layout: Layout, text: str, say: Say = lambda _line: None, *, interval: float = _INTERVAL
 ) -> Report:
-    """Wait until the group terminates this instance, stop the service as systemctl does, and complete the hook.
+    """Wait until the group terminates this instance, stop the service and a standby, and complete the hook.
 
     `text`: the hook, as GROUP:HOOK. `interval`: seconds between two queries.
 
@@ -36,15 +38,25 @@ def drain_for_hook(
     hook = parse_hook(text)
     systemctl = Systemctl(layout)
     require_systemd(systemctl)
-    environ = observe_environment(layout).dotenv.values
+    environ = observe_variables(layout)
     target = read_target(environ)
     say(f"{target.instance} waits for its termination by {hook.group}")
     while not target.is_end:
         time.sleep(interval)
         target = read_target(environ)
     say(f"{hook.group} terminates {target.instance}: draining")
-    systemctl.stop(contract.SERVICE)
+    # The standby of a restart serves on the same socket, also after the service has failed.
+    for unit in (contract.SOCKET, contract.SERVICE, contract.STANDBY):
+        systemctl.stop(unit)
     say(f"drained: completing the lifecycle hook {hook.name}")
     while not complete_hook(hook, target, environ):
         time.sleep(interval)
     return Report(f"{target.instance} is drained, and the lifecycle hook {hook.name} of {hook.group} is completed")
+
+
+def observe_variables(layout: Layout) -> Mapping[str, str]:
+    """The endpoints, proxy and CA of the service, as far as the sandbox of the unit lets it decrypt them."""
+    try:
+        return observe_environment(layout).dotenv.values
+    except Undecryptable:
+        return observe_environment(layout, with_secrets=False).dotenv.values

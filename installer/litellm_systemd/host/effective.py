@@ -109,12 +109,15 @@ class UnitLine:
         return f"{self.name}={'…' if self.name in ('Environment', 'SetCredential') else self.value[:80]}"
 
 
-def observe_environment(layout: Layout, properties: Mapping[str, str] | None = None) -> EffectiveEnvironment:
+def observe_environment(
+    layout: Layout, properties: Mapping[str, str] | None = None, *, with_secrets: bool = True
+) -> EffectiveEnvironment:
     """The environment of the service at its next start; that of the installed file alone if systemd has no unit.
 
     Args:
         layout: the host or image.
         properties: `PROPERTIES` of the service, if they are known already.
+        with_secrets: whether to decrypt the encrypted secrets.
 
     Raises:
         MissingError: the installed environment file is missing.
@@ -138,7 +141,8 @@ def observe_environment(layout: Layout, properties: Mapping[str, str] | None = N
     for path, is_optional in _environment_files(properties.get("EnvironmentFiles", "")):
         found.add_file(path, is_optional=is_optional)
     found.remove(properties.get("UnsetEnvironment", "").split(), lines)
-    found.add_secrets()
+    if with_secrets:
+        found.add_secrets()
     return found.result()
 
 
