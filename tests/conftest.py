@@ -22,7 +22,6 @@ _LONGEST = (
     "test_backup.py",
     "test_scripts.py::test_quickstart_from_a_bundle",
     "test_transaction.py::test_killed_install_converges_under_load",
-    "test_images.py",
     "test_encrypted_secrets.py",
     "test_rehearse.py",
     "test_migrations.py",
