@@ -505,6 +505,20 @@ _AWS = (
 
 _UPSTREAM = (
     Signature(
+        "silent-names",
+        "upstream",
+        r"the name servers have not answered for ",
+        "The name servers of this host do not answer, and requests wait for the address of the provider",
+        "check the name servers in /etc/resolv.conf, and that the firewall allows port 53: getent ahosts HOST",
+    ),
+    Signature(
+        "silent-provider",
+        "upstream",
+        r"has not accepted a connection within \d+ s, and requests wait",
+        "The provider, or a firewall before it, does not answer, and requests wait for a connection",
+        "check routes and firewall: ip route get ADDRESS; sudo nft list ruleset; sudo iptables -S",
+    ),
+    Signature(
         "untrusted",
         "upstream",
         UNTRUSTED.regex + r"|\[SSL: ",

@@ -54,6 +54,7 @@ from litellm_systemd.runtime.worker import (
     litellm_adapter,
     litellm_outages,
     litellm_redis,
+    slow_connections,
 )
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
 from litellm_systemd.runtime.worker.api_document import ApiDocument
@@ -174,6 +175,7 @@ def asyncio_run(main: Any) -> None:
     """Run on uvloop."""
     import uvloop
 
+    slow_connections.log_waits()
     if sys.version_info >= (3, 11):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main)
