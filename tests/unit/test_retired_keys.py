@@ -13,7 +13,7 @@ import pytest
 from litellm_systemd.commands.releases import refuses_old_keys
 from litellm_systemd.commands.resolve import Request, resolve
 from litellm_systemd.commands.rotate_key import parse_overlap, with_assignments
-from litellm_systemd.contract import RETIRED_KEYS
+from litellm_systemd.contract import RETIRED_KEYS, USER_AGENT
 from litellm_systemd.env.environment_file import parse_environment_file, set_assignment
 from litellm_systemd.env.retired_keys import RetiredKey, digest_key, read_retired_keys, render_retired_keys
 from litellm_systemd.env.settings import build_settings, parse_dotenv
@@ -78,6 +78,22 @@ def test_old_key_in_a_request(name: bytes, value: bytes, expected: bytes, kind: 
     """During the overlap the old key counts as the new one wherever a client sends it, and not afterwards."""
     assert pass_through(60, (name, value), kind=kind)["headers"] == [(name, expected)]
     assert pass_through(0, (name, value), kind=kind)["headers"] == [(name, value)]
+
+
+def test_clients_with_the_old_key_are_reported() -> None:
+    """Each request with the old key is reported, with its client and the end of the overlap, except litellmctl's."""
+    until, said = int(time.time()) + 60, list[str]()
+
+    async def application(_scope: Any, _receive: Any, _send: Any) -> None:
+        pass
+
+    keys = RetiredKeys(application, (RetiredKey(digest_key(OLD), until),), NEW, tuple, said.append)
+    old, own = (b"x-api-key", OLD.encode()), (b"user-agent", USER_AGENT.encode())
+    for headers in ([old], [old, own], [(b"x-api-key", NEW.encode())]):
+        scope = {"type": "http", "headers": headers, "client": ("10.0.0.9\n", 7)}
+        asyncio.run(keys(scope, None, None))
+    end = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
+    assert said == [f"10.0.0.9\\n uses the old master key, which is refused from {end}"]
 
 
 def test_old_key_in_a_query() -> None:

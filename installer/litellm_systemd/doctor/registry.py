@@ -127,6 +127,9 @@ def _stopping_service(snapshot: Snapshot) -> Iterator[str]:
 #: Seconds for which refused clients are remarked on.
 _RECENT = 3600
 _WRONG_KEY = re.compile(r"refused \d+ requests? with a wrong key.*")
+_OLD_KEY = re.compile(r"(.{1,300}) uses the old master key, which is (refused from .+)")
+#: Clients that a remark names.
+_NAMED = 5
 
 
 def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
@@ -134,7 +137,13 @@ def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
         return
     since = f"@{int(time.time()) - _RECENT}"
     journal = snapshot.systemctl.entries(since=since, priority="notice", timeout=snapshot.optional_timeout)
-    found = [match[0] for each in read_events(journal.entries) if (match := _WRONG_KEY.match(each.text))]
+    texts = [each.text for each in read_events(journal.entries)]
+    found = [match[0] for text in texts if (match := _WRONG_KEY.match(text))]
+    users = {match[1]: match[2] for text in texts if (match := _OLD_KEY.match(text))}
+    for end in dict.fromkeys(users.values()):
+        clients = [client for client, each in users.items() if each == end]
+        more = f" and {len(clients) - _NAMED} more" if len(clients) > _NAMED else ""
+        yield f"In the last hour these clients used the old master key, {end}: {', '.join(clients[:_NAMED])}{more}"
     if found:
         yield f"In the last hour the service {found[-1]}. To configure a client with its key: sudo litellmctl client"
 

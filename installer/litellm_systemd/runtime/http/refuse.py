@@ -24,7 +24,7 @@ _PAUSE = 0.005
 #: A worker names this many addresses per second, and counts the requests of further ones under `OTHER_ADDRESSES`.
 MAX_ADDRESSES = 100
 #: Characters of an address. A trusted proxy passes on what its client sent as one, up to the limit of a header.
-_MAX_ADDRESS = 64
+MAX_ADDRESS = 64
 #: The name of a client that connected to a UNIX socket.
 LOCAL = "a local socket"
 
@@ -157,7 +157,7 @@ class RefusalCounter:
         subject, text = reason.value
         reasons, clients = self._counts.setdefault(subject, (Counter(), Counter()))
         reasons[text] += 1
-        address = client[0][:_MAX_ADDRESS] if client else LOCAL
+        address = client[0][:MAX_ADDRESS] if client else LOCAL
         is_named = address in clients or len(clients) < MAX_ADDRESSES
         clients[address if is_named else OTHER_ADDRESSES] += 1
 

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from litellm_systemd.contract import USER_AGENT
 from litellm_systemd.env.retired_keys import RetiredKey, digest_key
-from litellm_systemd.runtime.http.refuse import Application
+from litellm_systemd.runtime.http.refuse import LOCAL, MAX_ADDRESS, Application
 
 #: The headers in which LiteLLM reads a key (SpecialHeaders in litellm/proxy/_types.py, user_api_key_auth_websocket).
 _HEADERS = frozenset(
@@ -44,7 +45,8 @@ _MAX_HEADER = 4096
 class RetiredKeys:
     """Passes requests to `application`, those with one of `keys` with `master_key` instead until its time is over.
 
-    `find_headers` returns the names of further headers in which LiteLLM reads a key.
+    `find_headers` returns the names of further headers in which LiteLLM reads a key. `on_use` gets a message
+    for each request with an old key, the same one for each request of a client.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class RetiredKeys:
         keys: Sequence[RetiredKey],
         master_key: str,
         find_headers: Callable[[], Iterable[str]],
+        on_use: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._application = application
         self._until = {key.digest: key.until for key in keys}
         self._last = max(self._until.values())
         self._master_key = master_key.encode()
         self._find_headers = find_headers
+        self._on_use = on_use
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve a request."""
@@ -71,8 +75,23 @@ class RetiredKeys:
             ]
             query = exchange.in_query(scope.get("query_string", b""))
             if exchange.old:
+                if not _is_own(scope):
+                    self._on_use(_describe_use(scope, self._until[digest_key(exchange.old)]))
                 scope, send = {**scope, "headers": headers, "query_string": query}, exchange.restoring(send)
         await self._application(scope, receive, send)
+
+
+def _is_own(scope: Any) -> bool:
+    """Whether `rotate-key` tries the old key."""
+    return any(name.lower() == b"user-agent" and value == USER_AGENT.encode() for name, value in scope["headers"])
+
+
+def _describe_use(scope: Any, until: int) -> str:
+    address = scope["client"][0][:MAX_ADDRESS] if scope.get("client") else LOCAL
+    # A trusted proxy passes on what its client sent as an address: it may contain control characters.
+    client = address.encode("unicode_escape").decode()
+    end = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
+    return f"{client} uses the old master key, which is refused from {end}"
 
 
 class _Exchange:

@@ -43,7 +43,7 @@ from litellm_systemd.runtime.http.request_size import RequestSizeLimit
 from litellm_systemd.runtime.http.response_count import ResponseCounter
 from litellm_systemd.runtime.http.retired_keys import RetiredKeys
 from litellm_systemd.runtime.http.unknown_keys import UnknownKeys
-from litellm_systemd.runtime.journal import DEBUG, Journal, redirect_loggers, suppress_cancellation_logs
+from litellm_systemd.runtime.journal import DEBUG, NOTICE, Journal, redirect_loggers, suppress_cancellation_logs
 from litellm_systemd.runtime.leaving_flag import LeavingFlag
 from litellm_systemd.runtime.metrics.counting import Counters
 from litellm_systemd.runtime.options import Configuration, Options
@@ -114,7 +114,7 @@ def run(job: Job, channel: Channel, activity: Activity, journal: Journal) -> int
     try:
         with litellm_adapter.suppress_stdout():
             _set_up(job, channel)
-            application.inner = _build_application(job, refusals)
+            application.inner = _build_application(job, refusals, channel)
             redirect_loggers(reporting)
         if job.counters is not None:
             application.inner = ResponseCounter(application.inner, job.counters)
@@ -152,7 +152,7 @@ def _start_failed(cause: BaseException, configuration: Configuration) -> StartFa
     return StartFailed(litellm_adapter.redact(render_cause(cause, document, code)))
 
 
-def _build_application(job: Job, refusals: RefusalCounter) -> Application:
+def _build_application(job: Job, refusals: RefusalCounter, channel: Channel) -> Application:
     litellm = litellm_adapter.application()
     routes = LiteLLMRoutes(litellm, job.document, job.leaving, catalogues=job.options.api_docs)
     unknown = UnknownKeys()
@@ -168,7 +168,11 @@ def _build_application(job: Job, refusals: RefusalCounter) -> Application:
     accepted = [key for key in job.options.retired_keys if key.until > time.time()]
     if not accepted:
         return pages
-    return RetiredKeys(pages, accepted, os.environ[MASTER_KEY.name], authentication.find_key_headers)
+
+    def report(text: str) -> None:
+        channel.send(FailureReport(NOTICE, text, text, ""))
+
+    return RetiredKeys(pages, accepted, os.environ[MASTER_KEY.name], authentication.find_key_headers, report)
 
 
 def asyncio_run(main: Any) -> None:
