@@ -238,12 +238,26 @@ def test_wrong_key_is_refused(shared_box: Box) -> None:
     assert shared_box.http("POST", f"{BASE}/v1/chat/completions", body=body).status == 401
 
 
+OWN = "/tmp/own"
+
+
 def test_other_user_reads_no_secret(shared_box: Box) -> None:
     """Another user of the host can read neither keys nor configurations, and the error says to use sudo."""
     assert shared_box.run(("ls", "/etc/litellm"), user="nobody:nogroup", check=False).returncode != 0
     for verb in (("verify",), ("client", "codex", "-c", "./own.yml")):
         done = shared_box.run(("/usr/local/bin/litellmctl", *verb), user="nobody:nogroup", check=False)
         assert (done.returncode, "sudo" in done.stderr) == (77, True)
+
+
+def test_other_user_runs_a_gateway(shared_box: Box) -> None:
+    """Another user can run a gateway with a .env of their own next to the service, except on its port."""
+    shared_box.run(("install", "-d", "-o", "nobody", OWN))
+    shared_box.write(f"{OWN}/mine.env", "CONFIG_FILE=demo.yml\nPORT=4000\n", 0o644)
+    argv = ("/usr/local/bin/litellmctl", "run", "-e", f"{OWN}/mine.env")
+    done = shared_box.run(argv, user="nobody:nogroup", check=False, env={"HOME": OWN}, cwd=OWN)
+    assert (done.returncode, "cannot listen on 127.0.0.1:4000" in done.stderr) == (69, True), done.stderr
+    done = shared_box.run(argv[:2], user="nobody:nogroup", check=False, env={"HOME": OWN}, cwd=OWN)
+    assert (done.returncode, "sudo" in done.stderr) == (77, True), done.stderr
 
 
 def test_answers_are_streamed(shared_box: Box) -> None:

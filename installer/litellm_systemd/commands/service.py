@@ -16,7 +16,7 @@ from litellm_systemd.commands.config_files import standalone
 from litellm_systemd.commands.configs import switch_config
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.resolve import Request
-from litellm_systemd.commands.service_config import resolve_service
+from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.env.variables import (
     BEHIND_LOAD_BALANCER,
@@ -24,7 +24,14 @@ from litellm_systemd.env.variables import (
     MOCK_TESTING_WARNING,
     find_deregistration_delay,
 )
-from litellm_systemd.errors import InputError, Interrupted, MissingError, NotInstalled, UsageError
+from litellm_systemd.errors import (
+    InputError,
+    Interrupted,
+    MissingError,
+    NotInstalled,
+    PermissionDenied,
+    UsageError,
+)
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.effective import at_socket, observe_environment
 from litellm_systemd.host.layout import Layout
@@ -196,6 +203,21 @@ def installed_settings(layout: Layout) -> Settings:
     return at_socket(layout, build_settings(dotenv, installed={}, new_key=str))
 
 
+#: A file system on which nothing is installed.
+_EMPTY = Layout(root=Path("/nonexistent"))
+
+
+def _resolve_foreground(request: Request) -> ServiceConfig:
+    """As `resolve_service`; what is installed counts as absent for a user who cannot read it."""
+    try:
+        return resolve_service(request)
+    except PermissionDenied as refusal:
+        try:
+            return resolve_service(replace(request, layout=_EMPTY))
+        except MissingError:  # only what is installed could be run
+            raise refusal from None
+
+
 def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lambda _line: None) -> None:
     """Serve in the foreground, without systemd and without root: become the runtime.
 
@@ -203,7 +225,7 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
         InstallerError: `.env` or the configuration can't be used, or the variables of the process have no master key.
     """
     # In the foreground, a model after its end of life is a warning and no error.
-    service = resolve_service(replace(request, allow_ended=True))
+    service = _resolve_foreground(replace(request, allow_ended=True))
     for note in service.notes:
         say(note)
     if service.settings.generated_key:
