@@ -27,6 +27,8 @@ from litellm_systemd.commands.figures import (
 )
 from litellm_systemd.commands.logs import recent_errors
 from litellm_systemd.contract import VERIFY_TIMER, ExitCode
+from litellm_systemd.doctor.check_unit import describe_start_error
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import judge_end
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING, MOCK_TESTING_WARNING
 from litellm_systemd.errors import InstallerError, InvalidAnswer, NotInstalled, Unavailable, join_sentences
@@ -162,10 +164,13 @@ def status(layout: Layout) -> Report:
         "config": active_config(layout) or "unknown to this user",
         "metrics": _metrics(systemctl),
     }
+    is_active = data["active"] in ACTIVE
+    # The status of a failed service is its error.
+    is_known = is_active or (data["active"] in _OVER and data["status"])
+    data["last_error"] = "" if is_known else _last_error(layout)
     facts = tuple(
         (name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None, "loaded")
     )
-    is_active = data["active"] in ACTIVE
     runtime, invalid = _runtime() if is_active or data["active"] == "deactivating" else ({}, ())
     loaded = observe_loaded(layout, runtime) if runtime else None
     checks = (*invalid, *_credentials(layout), *_certificate(runtime))
@@ -217,6 +222,14 @@ def describe_service(data: Mapping[str, Any]) -> str:
     title = _describe(data)
     title = f"{title}: {data['status'].rstrip('.')}" if data["status"] else title
     return join_sentences(title, describe_next_step(data))
+
+
+def _last_error(layout: Layout) -> str:
+    """Why the last start failed, by its journal; empty if that does not say, or this user cannot read it."""
+    try:
+        return describe_start_error(Snapshot(layout))
+    except (InstallerError, OSError):
+        return ""
 
 
 def _figures(

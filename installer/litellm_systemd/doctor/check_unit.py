@@ -545,6 +545,12 @@ def detect_unit_start_error(snapshot: Snapshot) -> Iterator[Finding]:
     yield START_ERROR.finding(f"{evidence}{crash}", outcome=outcome, remedy=remedy)
 
 
+def describe_start_error(snapshot: Snapshot) -> str:
+    """The error of the last start that failed, and what it means; empty if the service runs, or without one."""
+    error = find_start_error(_failed_start(snapshot), snapshot.layout.etc)
+    return "" if error is None else f"{explain(snapshot, error)[0]}{_crash(snapshot)}"
+
+
 _EDIT = "sudoedit {path}    # correct the line, or remove the callback; then: sudo litellmctl start"
 
 #: Seconds of a start in which code that has not ended may be slow only.

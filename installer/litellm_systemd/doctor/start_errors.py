@@ -136,7 +136,7 @@ KNOWN_ERRORS = (
     ),
     KnownError(
         r"Failed to load environment files|Failed at step CREDENTIALS|Failed to set up credentials",
-        "A file that the unit names is missing or cannot be read",
+        "A file or secret that the unit names is missing, or cannot be read or decrypted",
         "systemctl cat litellm | grep -nE 'EnvironmentFile|Credential'    # restore the file, or: sudo litellmctl"
         " install",
         ("EnvironmentFile", "LoadCredential", "LoadCredentialEncrypted", "SetCredentialEncrypted"),
