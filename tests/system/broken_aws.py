@@ -157,7 +157,7 @@ ON_ROLE = {
     "VPC endpoint that drops packets": BrokenHost(
         move(HOLE, VPC_ENDPOINT),
         "network-unreachable",
-        VPC_ENDPOINT,
+        f"/etc/hosts:4 sets its address to {HOLE}",
         RESOLVED,
     ),
     "sandbox that blocks": BrokenHost(
@@ -193,6 +193,12 @@ ON_KEY = {
     ),
     "DNS dead": BrokenHost(resolve("127.0.0.9"), "network-dns", "name servers: 127.0.0.9", RESOLVED),
     "DNS that drops packets": BrokenHost(resolve(HOLE), "network-dns", RUNTIME, RESOLVED),
+    "no DNS": BrokenHost(
+        f"cp -p /etc/nsswitch.conf /root; sed -i '/^hosts:/c hosts: files' /etc/nsswitch.conf; {resolve(HOLE)}",
+        "network-dns",
+        " asks no name server: hosts: files",
+        f"mv /root/nsswitch.conf /etc/; {RESOLVED}",
+    ),
     "IPv6 only": BrokenHost(
         move(NOWHERE, RUNTIME), "network-unreachable", f"Network is unreachable ({NOWHERE})", RESOLVED
     ),

@@ -184,6 +184,9 @@ BROKEN = {
     ),
     "keys readable": BrokenHost("chmod 0644 /etc/litellm/litellm.env", "files-secret-open", "mode 0644"),
     "configuration unreadable": BrokenHost("chmod 0700 /etc/litellm/configs", "files-unreadable", "mode 0700"),
+    "folder above the release closed": BrokenHost(
+        "chmod 0700 /opt", "files-unreadable", "/opt has mode 0700", "chmod 0755 /opt"
+    ),
     "permissions changed": BrokenHost(
         "chmod 0666 /etc/tmpfiles.d/litellm.conf; chown 1:1 /usr/local/bin/litellmctl",
         "files-access",
@@ -202,6 +205,12 @@ BROKEN = {
         "files-owner",
         "/var/lib/litellm belongs to root",
         "chown -R litellm:litellm /var/lib/litellm",
+    ),
+    "uid changed": BrokenHost(
+        "cp -p /etc/passwd /root; sed -Ei 's/^(litellm:[^:]*:)[0-9]+/\\14711/' /etc/passwd",
+        "files-owner",
+        ", with which the service runs: litellm has another now",
+        "mv /root/passwd /etc/passwd",
     ),
     "user deleted": BrokenHost("sed -i /^litellm:/d /etc/passwd", "files-user-gone", "no user litellm"),
     "manifest damaged": BrokenHost(
@@ -238,6 +247,12 @@ BROKEN = {
         drop_in("EnvironmentFile=/etc/none.env"),
         "environment-unloadable",
         "mine.conf:2: EnvironmentFile=/etc/none.env: it does not exist",
+        NO_DROP_IN,
+    ),
+    "files of the unit dropped": BrokenHost(
+        drop_in("EnvironmentFile="),
+        "environment-unloadable",
+        f"{DROP_INS}/mine.conf:2: EnvironmentFile= without a path removes /etc/litellm/litellm.env",
         NO_DROP_IN,
     ),
     "CA file without a certificate": BrokenHost(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from box import Box, Image, Namespaces
-from broken_hosts import BROKEN, DROP_INS, NO_DROP_IN, PACKAGES, START, drop_in
+from broken_hosts import BROKEN, DROP_INS, FAIL, NO_DROP_IN, PACKAGES, START, drop_in
 from doctor_helpers import INSTALLED, OURS, assert_reported, doctor, ids, sh
 from service import chat, ctl, set_env, signal_process, state, write_config
 from tests.bundle import WHEELS
@@ -91,7 +91,10 @@ def test_cause_and_consequences(host: Box) -> None:
 
 
 def test_drop_ins_that_prevent_the_start(host: Box) -> None:
-    """A condition, a missing dependency and a short timeout are reported with the line of the drop-in, and alone."""
+    """A condition, a missing dependency and a short timeout are reported with the line of the drop-in, and alone.
+
+    `status` names the cause of a loop of restarts too.
+    """
     host.systemctl("stop", "litellm")
     for lines, cause in (
         (("[Unit]", "ConditionPathExists=/none"), "unit-condition"),
@@ -102,7 +105,10 @@ def test_drop_ins_that_prevent_the_start(host: Box) -> None:
         (found,) = doctor(host)["data"]["findings"]
         assert (found["id"], found["outcome"]) == (cause, "failed")
         assert found["seen"].startswith(f"{DROP_INS}/mine.conf:3: {lines[1]}")
-    sh(host, f"{NO_DROP_IN}; {START}")
+    sh(host, f"{drop_in('LoadCredential=mine:/etc/none')}; {FAIL}")
+    status = host.run((OURS, "status"), check=False).stdout
+    assert f"{DROP_INS}/mine.conf:2: LoadCredential=mine:/etc/none: A file or secret that the unit names" in status
+    sh(host, f"{NO_DROP_IN}; systemctl stop litellm; {START}")
     assert ids(doctor(host)) == []
 
 

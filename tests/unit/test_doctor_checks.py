@@ -29,7 +29,7 @@ from litellm_systemd.doctor.check_configuration import (
 from litellm_systemd.doctor.check_drop_ins import failed_command
 from litellm_systemd.doctor.check_files import detect_files_gone, is_open, is_readable, restore, restore_permissions
 from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
-from litellm_systemd.doctor.check_network import judge_resolver
+from litellm_systemd.doctor.check_network import fixed_address, judge_resolver, judge_sources
 from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
 from litellm_systemd.doctor.check_service import changed_ca_file, entries_since, is_short_of_workers
 from litellm_systemd.doctor.check_unit import (
@@ -242,6 +242,23 @@ def test_resolver(tmp_path: Path, text: str | None, said: str, remedy: str) -> N
     found, fix = judge_resolver(path)
     assert found.endswith(said)
     assert fix.startswith(remedy)
+
+
+def test_names_without_a_name_server(tmp_path: Path) -> None:
+    """If nsswitch.conf asks no name server, its line is the cause. An address in /etc/hosts has its line named."""
+    switch = tmp_path / "nsswitch.conf"
+    assert judge_sources(tmp_path) is None
+    switch.write_text("passwd: files\nhosts:  files mdns4 # dns\n", encoding="utf-8")
+    found = judge_sources(tmp_path)
+    assert found is not None
+    assert found[0] == "/etc/nsswitch.conf:2 asks no name server: hosts: files mdns4"
+    for sources in ("files dns", "mymachines resolve [!UNAVAIL=return] files"):
+        switch.write_text(f"hosts: {sources}\n", encoding="utf-8")
+        assert judge_sources(tmp_path) is None
+    assert fixed_address(tmp_path, "example.com") == ""
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n\n10.0.0.9 a Example.com  # old\n", encoding="utf-8")
+    assert fixed_address(tmp_path, "example.com") == "/etc/hosts:3 sets its address to 10.0.0.9"
+    assert fixed_address(tmp_path, "old") == ""
 
 
 def test_resolver_that_only_root_can_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,11 @@ from litellm_systemd.doctor.check_service import (
     detect_journal_upstream,
     detect_service_not_ready,
 )
-from litellm_systemd.doctor.check_unit import detect_unit_killed, detect_unit_stop_timeout
+from litellm_systemd.doctor.check_unit import (
+    describe_start_error,
+    detect_unit_killed,
+    detect_unit_stop_timeout,
+)
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.registry import collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -29,6 +34,8 @@ LEAK = (
     "LiteLLM: LiteLLM.LoggingError: Exception occurred while success logging (OSError: [Errno 24] Too many open"
     " files: '/etc/hostname'; mine.py:7 async_log_success_event)"
 )
+#: Above the largest pid (proc_sys_kernel(5), pid_max).
+GONE = 2**22 + 1
 NO_ACCEPT = "litellm_systemd.runtime.worker.acceptor: cannot accept a connection: Too many open files"
 
 
@@ -104,6 +111,11 @@ def test_leak_of_open_files(tmp_path: Path) -> None:
     assert f"pid {os.getpid()} has " in found.evidence
     assert found.evidence.endswith(f" 300 of them {leaked}")
     assert found.remedy.startswith("if the message names a file, close it in the code")
+    # A worker may exit during the check.
+    host.runtime = {"workers": [{"pid": GONE}]}
+    assert f"; pid {os.getpid()} has " in find(detect_journal_service, host)[0].evidence
+    host.service["MainPID"] = str(GONE)
+    assert find(detect_journal_service, host)[0].remedy.startswith("if the message names a file")
     (found,) = find(detect_journal_service, Host(tmp_path, NO_ACCEPT, lines="LimitNOFILE=64"))
     assert found.evidence.startswith("/mine.conf:2: LimitNOFILE=64: A process has reached its limit")
 
@@ -115,6 +127,47 @@ def test_refused_clients(tmp_path: Path) -> None:
     assert remark.startswith(f"In the last hour the service {refused}. ")
     guessed = "refused 7 guessed keys after 7 requests"
     assert not [each for each in collect_remarks(Host(tmp_path, guessed)) if "refused" in each]
+
+
+def test_clients_with_the_old_key(tmp_path: Path) -> None:
+    """During the overlap of `rotate-key`, the clients that still use the old key are named with its end."""
+    end = "which is refused from 2026-11-30 05:00:00"
+    texts = (f"{each} uses the old master key, {end}" for each in ("10.0.0.9", "4 more in 10 s: 10.0.0.9", "::1"))
+    (remark,) = (each for each in collect_remarks(Host(tmp_path, *texts)) if "old" in each)
+    assert remark.endswith(" the old master key, refused from 2026-11-30 05:00:00: 10.0.0.9, ::1")
+    many = (f"10.0.0.{number} uses the old master key, {end}" for number in range(7))
+    (remark,) = (each for each in collect_remarks(Host(tmp_path, *many)) if "old" in each)
+    assert remark.endswith(" 10.0.0.4 and 2 more")
+
+
+def test_port_that_a_rule_closes(tmp_path: Path) -> None:
+    """If systemd listens and this host cannot connect, the firewall is the first place to look, not the workers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
+        address = server.getsockname()
+        listen = f"127.0.0.1:{address[1]} (Stream)"
+        for _ in range(3):  # until the kernel drops further connections, as a rule does
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(address)
+        host = Host(tmp_path)
+        host.socket = {"Listen": listen, "ActiveState": "active"}
+        (found,) = find(detect_service_not_ready, host)
+        assert f"{address[1]} fails: no answer within 0.9 s" in found.evidence
+        assert found.remedy.startswith("sudo nft list ruleset; sudo iptables -S")
+    host = Host(tmp_path)
+    host.socket = {"Listen": listen, "ActiveState": "active"}
+    assert "fails: Connection refused; a firewall rule?" in find(detect_service_not_ready, host)[0].evidence
+
+
+def test_error_of_a_start(tmp_path: Path) -> None:
+    """A service that does not start has the line of that start's journal that names the cause, with its meaning."""
+    failed = "litellm.service: Failed to set up credentials: Protocol error"
+    host = Host(tmp_path, failed, "litellm.service: Main process exited, code=exited, status=243/CREDENTIALS")
+    host.is_active = False
+    host.service = {**host.service, "Result": "exit-code", "ExecMainStatus": "243", "ActiveState": "activating"}
+    means = "A file or secret that the unit names is missing, or cannot be read or decrypted"
+    assert describe_start_error(host) == f"{means}: {failed}"
+    assert describe_start_error(Host(tmp_path, failed)) == ""
 
 
 LEAVING = "leaving: 1 request in flight, the port closes at 14:03:22; /health/readiness answers 503"

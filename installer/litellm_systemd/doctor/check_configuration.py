@@ -146,7 +146,7 @@ def detect_environment_unloadable(snapshot: Snapshot) -> Iterator[Finding]:
 def _dropped_file(snapshot: Snapshot) -> Iterator[Finding]:
     """A drop-in that resets the list of files, so that the service has no key."""
     own = snapshot.layout.environment_file
-    if MASTER_KEY.name in snapshot.environment or own in snapshot.service.get("EnvironmentFiles", own):
+    if MASTER_KEY.name in snapshot.environment or own in snapshot.service.get("EnvironmentFiles", ""):
         return
     for each in read_unit_lines(snapshot.layout, snapshot.service):
         if (each.name, each.value) == ("EnvironmentFile", ""):

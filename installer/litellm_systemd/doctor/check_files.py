@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from litellm_systemd import contract
 from litellm_systemd.doctor.engine import Cause, Finding, detects
@@ -253,8 +253,8 @@ def _permissions(found: FileState) -> str:
 
 UNREADABLE = Cause(
     "files-unreadable",
-    "The user litellm cannot read the configuration: the service cannot start, and a reload fails.",
-    "sudo chgrp {group} {path} && sudo chmod g+r{x} {path}",
+    "The user litellm cannot read the configuration or the release: the service cannot start, and a reload fails.",
+    "{remedy}",
     fix="restores the installed mode and owner",
     requires=("files-not-installed", "files-user-gone"),
 )
@@ -262,7 +262,12 @@ UNREADABLE = Cause(
 
 @detects(UNREADABLE)
 def detect_files_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a configuration, or a folder above it, that the service's user cannot read."""
+    """Detect a configuration, or a folder above it or the release, that the service's user cannot read."""
+    layout = snapshot.layout
+    for path in dict.fromkeys(map(str, (*PurePosixPath(layout.etc).parents, *PurePosixPath(layout.current).parents))):
+        found = snapshot.file(path)
+        if found is not None and found.kind is FileKind.FOLDER and not is_readable(found):
+            yield UNREADABLE.finding(f"{path} has {_permissions(found)}", remedy=f"sudo chmod o+x {path}")
     yield from _merge(_find_unreadable(snapshot))
 
 
@@ -274,7 +279,8 @@ def _find_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
             evidence = f"{path} has {_permissions(found)}"
             actions = () if record is None else restore_permissions(found, record.mode, record.owner, record.group)
             x = "x" if found.kind is FileKind.FOLDER else ""
-            yield UNREADABLE.finding(evidence, actions=actions, path=path, group=contract.SERVICE_USER, x=x)
+            remedy = f"sudo chgrp {contract.SERVICE_USER} {path} && sudo chmod g+r{x} {path}"
+            yield UNREADABLE.finding(evidence, actions=actions, remedy=remedy)
 
 
 def _config_paths(snapshot: Snapshot) -> tuple[str, ...]:
@@ -357,7 +363,7 @@ OWNER = Cause(
     "files-owner",
     "A folder in which the service writes belongs to another user, as after chown -R: callbacks and caches fail until"
     " the next start, at which systemd restores the owner.",
-    "sudo chown -R {user}:{user} {path}",
+    "{remedy}",
     requires=("files-not-installed",),
     skipped_if=("files-user-gone", "unit-root"),
     # As with a file system that is mounted over the folder.
@@ -371,8 +377,13 @@ def detect_files_owner(snapshot: Snapshot) -> Iterator[Finding]:
     user = contract.SERVICE_USER
     for path in (snapshot.layout.state, snapshot.layout.cache) if snapshot.is_active else ():
         found = snapshot.file(path)
-        if found is not None and found.kind is FileKind.FOLDER and found.owner != user:
-            yield OWNER.finding(f"{path} belongs to {found.owner}", path=path, user=user)
+        if found is None or found.kind is not FileKind.FOLDER or found.owner == user:
+            continue
+        if found.owner == str(Path(f"/proc/{snapshot.service['MainPID']}").stat().st_uid):
+            evidence = f"{path} belongs to the uid {found.owner}, with which the service runs: {user} has another now"
+            yield OWNER.finding(evidence, remedy="sudo litellmctl restart")
+            return
+        yield OWNER.finding(f"{path} belongs to {found.owner}", remedy=f"sudo chown -R {user}:{user} {path}")
 
 
 # --- restoring files (`doctor --fix`) ---

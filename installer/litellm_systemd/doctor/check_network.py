@@ -9,6 +9,7 @@ says which.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import re
@@ -443,13 +444,43 @@ DNS = Cause(
 @detects(DNS)
 def detect_network_dns(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect endpoints whose name is not resolved, and say which servers should do it."""
-    yield from _failures(snapshot, DNS, "name", *judge_resolver(snapshot.layout.real("/etc/resolv.conf")))
+    etc = snapshot.layout.real("/etc")
+    yield from _failures(snapshot, DNS, "name", *(judge_sources(etc) or judge_resolver(etc / "resolv.conf")))
 
 
 #: To look which server does not answer, and to name one; see resolv.conf(5).
-_QUERY = "resolvectl query {host}    # or: getent ahosts {host}; correct the name servers in /etc/resolv.conf"
+_QUERY = (
+    "resolvectl query {host}    # or: getent ahosts {host}; correct the name servers in /etc/resolv.conf, or allow"
+    " port 53 in the firewall"
+)
 _WRITE = "echo nameserver ADDRESS | sudo tee /etc/resolv.conf    # the address of your name server"
 _RESOLVED = "sudo systemctl enable --now systemd-resolved    # or remove the link, and write: nameserver ADDRESS"
+
+
+def judge_sources(etc: Path) -> tuple[str, str] | None:
+    """As `judge_resolver`, if nsswitch.conf(5) asks no name server at all; otherwise None."""
+    lines = _lines(etc / "nsswitch.conf")
+    found = next(((number, line) for number, line in lines if line.startswith("hosts:")), None)
+    if found is None or {"dns", "resolve"} & set(found[1].split()):
+        return None
+    evidence = f"/etc/nsswitch.conf:{found[0]} asks no name server: {' '.join(found[1].split())}"
+    return evidence, "sudoedit /etc/nsswitch.conf && sudo litellmctl restart    # write: hosts: files dns"
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers and without comments; none if it cannot be read."""
+    with contextlib.suppress(OSError):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        yield from ((number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
+
+
+def fixed_address(etc: Path, host: str) -> str:
+    """The line of hosts(5) that sets the address of a host, for a message; empty if there is none."""
+    for number, line in _lines(etc / "hosts"):
+        address, *names = line.split() or [""]
+        if host.lower() in map(str.lower, names):
+            return f"/etc/hosts:{number} sets its address to {address}"
+    return ""
 
 
 def judge_resolver(path: Path) -> tuple[str, str]:
@@ -490,7 +521,8 @@ UNREACHABLE = Cause(
     "An AWS endpoint does not accept connections from the service, or does not respond on them: there is no route, a"
     " firewall or security group blocks it, a device in between does not speak TLS, or the endpoint has only IPv4 or"
     " only IPv6 addresses and the host only the other.",
-    "curl -sv https://{host}/ -o /dev/null    # and check the routes: ip route; ip -6 route" + _AGAIN,
+    "curl -sv https://{host}/ -o /dev/null    # and check routes and firewall: ip route; ip -6 route; sudo nft list"
+    " ruleset; sudo iptables -S" + _AGAIN,
     requires=(*_REQUIRES, "network-sandbox", "network-dns", "network-proxy"),
 )
 
@@ -537,6 +569,7 @@ def _failures(snapshot: Snapshot, cause: Cause, stage: str, more: str = "", reme
         named = (name for name, value in snapshot.environment.items() if first in value and _NAMES_HOST.search(name))
         name = next(named, "")
         origin = f"; {snapshot.dotenv.where(name)} sets {name}" if name else ""
+        more = more or fixed_address(snapshot.layout.real("/etc"), first.partition(":")[0])
         evidence = f"{hosts}: {error} ({results.where}{origin})" + (f"; {more}" if more else "")
         filled = remedy.format(host=first) + _AGAIN
         yield cause.finding(evidence, host=first, edit=snapshot.edit_command(name), remedy=filled)

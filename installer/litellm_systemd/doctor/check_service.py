@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from litellm_systemd import contract
 from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, SERVING_HTTPS
@@ -83,10 +85,10 @@ def _state(snapshot: Snapshot) -> str:
 NOT_READY = Cause(
     "service-not-ready",
     "systemd considers the service active, but the service does not report that it is ready.",
-    "journalctl -u litellm -n 50; sudo litellmctl restart",
+    "{remedy}",
     requires=_REQUIRES,
     caused_by=(
-        "host-loopback",
+        *("host-loopback", "port-address"),
         *STARTUP_BLOCKERS,
         *_DATABASE,
         "service-silent",
@@ -95,37 +97,61 @@ NOT_READY = Cause(
         "journal-service",
     ),
 )
+_RESTART = "journalctl -u litellm -n 50; sudo litellmctl restart"
+_FIREWALL = (
+    "sudo nft list ruleset; sudo iptables -S    # find the rule for the port. Without one, the workers accept no"
+    " connections: sudo litellmctl restart"
+)
+#: Seconds for a connection to this host. The kernel itself accepts it, and at once.
+_CONNECT = 0.9
 
 
 @detects(NOT_READY)
 def detect_service_not_ready(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a service that is not ready on its port. The request costs nothing and needs no key."""
-    if problem := _readiness_problem(snapshot):
-        yield NOT_READY.finding(problem)
+    problem, remedy = _observe_readiness(snapshot)
+    if problem:
+        yield NOT_READY.finding(problem, remedy=remedy)
 
 
-def _readiness_problem(snapshot: Snapshot) -> str:
-    """Why an active service is not ready on its port; empty if it is ready, or not active."""
+def _observe_readiness(snapshot: Snapshot) -> tuple[str, str]:
+    """Why an active service is not ready on its port, and the remedy; empty if it is ready, or not active."""
     return snapshot.cached("readiness", lambda: _query_readiness(snapshot))  # type: ignore[no-any-return]
 
 
-def _query_readiness(snapshot: Snapshot) -> str:
+def _query_readiness(snapshot: Snapshot) -> tuple[str, str]:
     addresses = listen_addresses(snapshot.socket.get("Listen", ""))
     text = snapshot.service.get("StatusText", "")
     if not snapshot.is_active or not addresses or text.startswith("leaving"):
-        return ""
+        return "", ""
     host, _, port = addresses[0].rpartition(":")
     url = Settings({}, host=host.strip("[]") or "::", port=int(port)).base_url
+    address = urlsplit(url).hostname or "", int(port)
+    if snapshot.socket.get("ActiveState") == "active" and (error := _connection_error(address)):
+        where = f"{contract.SOCKET} listens on {addresses[0]}"
+        return f"{where}, but a connection to {urlsplit(url).netloc} fails: {error}; a firewall rule?", _FIREWALL
     try:
         gateway = Gateway(url, timeout=2.0)
         if text.startswith(SERVING_HTTPS):
             # Any certificate will do for a request without a key. check_tls compares it with the file.
-            fingerprint = served_certificate(urlsplit(url).hostname or "", int(port), 2.0).sha256
+            fingerprint = served_certificate(*address, 2.0).sha256
             gateway = replace(gateway, base_url=url.replace("http:", "https:"), fingerprint=fingerprint)
         answer = gateway.get(READINESS)
     except (GatewayError, OSError) as error:
-        return str(error)
-    return "" if answer.ok else f"{gateway.base_url}{READINESS}: HTTP {answer.status}, {gateway.explain(answer)}"
+        return str(error), _RESTART
+    problem = f"{gateway.base_url}{READINESS}: HTTP {answer.status}, {gateway.explain(answer)}"
+    return ("", "") if answer.ok else (problem, _RESTART)
+
+
+def _connection_error(address: tuple[str, int]) -> str:
+    """Why this host cannot connect to its own address; empty if it can."""
+    try:
+        socket.create_connection(address, _CONNECT).close()
+    except TimeoutError:
+        return f"no answer within {_CONNECT} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 WORKERS = Cause(
@@ -347,7 +373,7 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
             elif group.signature.name == "too-many-files" and snapshot.is_active and snapshot.is_root:
                 places = [event.sample for event in group.events if _PLACE.search(event.sample)]
                 evidence = evidence.replace(group.sample, places[-1] if places else group.sample)
-                evidence += f"; {_most_open_files(snapshot)}"
+                evidence += _most_open_files(snapshot)
             outcome = Outcome.FAILED if fails else Outcome.WARNING
             yield cause.finding(evidence, outcome=outcome, remedy=remedy)
 
@@ -364,26 +390,29 @@ def changed_ca_file(snapshot: Snapshot) -> str:
 
 
 def _most_open_files(snapshot: Snapshot) -> str:
-    """The process of the service with the most open files, and what most of them are."""
+    """The process of the service with the most open files, and what most of them are; empty if all have exited."""
     pids = [snapshot.service["MainPID"], *(str(each["pid"]) for each in snapshot.runtime.get("workers", ()))]
     opened = {pid: _open_files(pid) for pid in pids}
     pid, files = max(opened.items(), key=lambda item: item[1].total())
-    ((target, number),) = files.most_common(1)
-    return f"pid {pid} has {files.total()} open now, {number} of them {target}"
+    for target, number in files.most_common(1):
+        return f"; pid {pid} has {files.total()} open now, {number} of them {target}"
+    return ""
 
 
 def _open_files(pid: str) -> Counter[str]:
+    """The number of open files of a process by target; empty if it has exited."""
     files: Counter[str] = Counter()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # it was closed in the meantime
-            files[str(link.readlink()).partition(":[")[0]] += 1
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # it was closed in the meantime
+                files[str(link.readlink()).partition(":[")[0]] += 1
     return files
 
 
 def _serves_badly(snapshot: Snapshot) -> bool:
     """Whether the active service is not ready, or short of workers."""
     is_short = is_short_of_workers(snapshot.service.get("StatusText", ""))
-    return snapshot.is_active and (is_short or bool(_readiness_problem(snapshot)))
+    return snapshot.is_active and (is_short or any(_observe_readiness(snapshot)))
 
 
 def _times(group: Group) -> str:
