@@ -166,7 +166,7 @@ def status(layout: Layout) -> Report:
     }
     is_active = data["active"] in ACTIVE
     # The status of a failed service is its error.
-    is_known = is_active or (data["active"] in _OVER and data["status"])
+    is_known = is_active or data["active"] == "deactivating" or (data["active"] in _OVER and data["status"])
     data["last_error"] = "" if is_known else _last_error(layout)
     facts = tuple(
         (name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None, "loaded")
