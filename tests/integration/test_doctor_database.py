@@ -110,7 +110,7 @@ BROKEN = (
     Broken(
         "pools",
         "database-connections",
-        "4 workers with up to 30 connections each; PostgreSQL allows 57 (max_connections)",
+        "4 workers with up to 30 connections each; PostgreSQL allows 97 (max_connections)",
         "smaller DATABASE_CONNECTION_LIMIT",
         environment={"DATABASE_CONNECTION_LIMIT": "30", "NUM_WORKERS": "4"},
         warning=True,
