@@ -120,14 +120,22 @@ add_to_venv() {
     "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --constraints "$VENV/constraints.txt" --editable "$1"
 }
 
-# A later LiteLLM without its dependencies, which do not resolve: the snapshot is tested with two versions. semver is
-# the one that the venv lacks.
-make_later_litellm() {
-    local folder=.cache/litellm-later wanted='litellm==1.110.2 semver==3.1.2'
+# Two more versions of LiteLLM without their dependencies. The later one's do not resolve; semver is the one that the venv
+# lacks. The snapshot is tested with it. The earlier one is that of the lock before this one, and works with the
+# dependencies of this one. An upgrade of instances is tested with it: in a box, a service cannot compile it.
+make_other_litellms() {
+    make_litellm .cache/litellm-later litellm==1.110.2 semver==3.1.2
+    make_litellm .cache/litellm-earlier --compile-bytecode \
+        litellm==1.106.2 litellm-enterprise==0.1.76.post1 litellm-proxy-extras==0.4.108
+}
+
+make_litellm() {
+    local folder=$1 wanted
+    shift
+    wanted="$("$VENV/bin/python" -V) $*"
     [[ $(cat "$folder/done" 2>/dev/null) != "$wanted" ]] || return 0
     rm -rf "$folder"
-    # shellcheck disable=SC2086  # two requirements
-    "$VENV/bin/uv" pip install --quiet --no-deps --python "$VENV/bin/python" --target "$folder" $wanted
+    "$VENV/bin/uv" pip install --quiet --no-deps --python "$VENV/bin/python" --target "$folder" "$@"
     echo "$wanted" >"$folder/done"
 }
 
@@ -374,7 +382,7 @@ main() {
         return
     fi
     stage "checkov" make_checkov
-    stage "later LiteLLM" make_later_litellm
+    stage "other LiteLLMs" make_other_litellms
     stage "servers for tests" make_servers
     stage "Prisma" make_prisma
     no_system=$("$VENV/bin/python" -c 'from litellm_systemd.box import why_not; print(why_not() or "")')

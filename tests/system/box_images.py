@@ -14,6 +14,8 @@ from tests.database import ENGINE, PRISMA, engine_script
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: That of `start_postgres`.
 DATABASE_URL = "postgresql://litellm@localhost/litellm?host=/run/postgresql"
+#: In boxes with a database: what generates Prisma's client, and the stand-in for its query engine.
+PRISMA_FOLDER = Path("/opt/prisma")
 #: The variables of uv's cache, which an installation without a network needs.
 _CACHE_VARIABLES = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
 
@@ -48,12 +50,11 @@ def install_database(box: Box, engine: Path) -> None:
 
     `engine`: a file to write. The release gets it as Prisma's query engine: a script that starts the stand-in.
     """
-    folder = Path("/opt/prisma")
-    engine.write_text(engine_script(folder, folder / ENGINE.name), encoding="utf-8")
+    engine.write_text(engine_script(PRISMA_FOLDER, PRISMA_FOLDER / ENGINE.name), encoding="utf-8")
     parts = (str(PRISMA / "node"), str(PRISMA / "node_modules"), str(ENGINE))
-    box.run(("mkdir", str(folder)))
+    box.run(("mkdir", str(PRISMA_FOLDER)))
     # Not bound: a service cannot see a checkout in a home folder.
-    box.run(("cp", "--recursive", *parts, str(folder)))
+    box.run(("cp", "--recursive", *parts, str(PRISMA_FOLDER)))
     # Node.js compiles at run time. The native engine does not.
     box.write("/etc/systemd/system/litellm.service.d/stand-in.conf", "[Service]\nMemoryDenyWriteExecute=no\n")
     argv = (f"{sys.prefix}/bin/litellmctl", "install", "--installed", "--with-postgres", "--no-verify")

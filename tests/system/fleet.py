@@ -22,7 +22,7 @@ from typing import Any
 from box import Answer, Box, Image, Namespaces, wait_until
 from box_images import REPOSITORY
 from lan import NETWORK, OUTSIDE, OUTSIDE_ADDRESS, Lan
-from other_release import copy_release, current
+from other_release import add_earlier_litellm, current
 from replicas import ADDRESS as DATABASE_ADDRESS
 from replicas import Replicas
 from service import BASE, MODEL, ctl
@@ -40,10 +40,9 @@ _REDIS_PORT, _REDIS_PASSWORD = 6379, "redis-secret"
 API = f"http://{OUTSIDE_ADDRESS}:8800"
 #: The host number of the first instance.
 _FIRST = 11
-#: The release of the image, an earlier one in name: it lacks the last migrations of the database, which only add.
-EARLIER, EARLIER_LITELLM = "earlier", "1.108.6"
-_LAST_MIGRATION = "20261008"
-#: The file in each instance that names the other release.
+#: The release of an image with an earlier LiteLLM.
+_EARLIER = "earlier"
+#: The file in each instance that names the other release, which has the LiteLLM of the lock.
 _LATER = "/root/later"
 #: Instances that HAProxy knows; those that do not run are down.
 MOST = 4
@@ -258,8 +257,13 @@ class Fleet:
         return self.boxes[via].http("POST", f"{BASE}{path}", body=body, headers=headers)
 
 
-def make_image(namespaces: Namespaces, servers: Servers, base: Image, options: Mapping[str, Any]) -> Image:
-    """Install the service with the settings of an instance, once. `base`: an image with a release for a database."""
+def make_image(
+    namespaces: Namespaces, servers: Servers, base: Image, options: Mapping[str, Any], *, earlier: bool
+) -> Image:
+    """Install the service with the settings of an instance, once. `base`: an image with a release for a database.
+
+    With `earlier`, the service has an earlier LiteLLM, and the release of `base` is there as well.
+    """
     path = servers.lan.add_host("golden", 100)
     with Box(namespaces, base, network=path, **options) as golden:
         golden.write("/root/.env", ENV, 0o600)
@@ -269,18 +273,24 @@ def make_image(namespaces: Namespaces, servers: Servers, base: Image, options: M
         golden.systemctl("disable", "--now", unit)
         environment = {"AWS_ENDPOINT_URL_STS": API, "AWS_ENDPOINT_URL_BEDROCK": API}
         settings = ("--env-file", "/root/.env", "-c", "/root/fleet.yml")
-        golden.write(_LATER, current(golden))
-        copy_release(golden, current(golden), EARLIER, _LAST_MIGRATION, EARLIER_LITELLM)
-        argv = (f"/opt/litellm-systemd/releases/{EARLIER}/bin/litellmctl", "install", *settings)
+        release = current(golden)
+        if earlier:
+            golden.write(_LATER, release)
+            add_earlier_litellm(golden, release, _EARLIER)
+            release = _EARLIER
+        argv = (f"/opt/litellm-systemd/releases/{release}/bin/litellmctl", "install", *settings)
         golden.run((*argv, "--no-verify", "--no-start"), env=environment, timeout=300)
         return golden.save()
 
 
 @contextmanager
-def started(namespaces: Namespaces, base: Image, options: Mapping[str, Any], count: int) -> Iterator[Fleet]:
-    """A fleet with that number of instances behind HAProxy."""
+def started(
+    namespaces: Namespaces, base: Image, options: Mapping[str, Any], count: int, *, earlier: bool = False
+) -> Iterator[Fleet]:
+    """A fleet with that number of instances behind HAProxy. The other arguments are those of `make_image`."""
     with Lan(namespaces) as lan, Servers(lan) as servers:
-        fleet = Fleet(namespaces, servers, make_image(namespaces, servers, base, options), options)
+        image = make_image(namespaces, servers, base, options, earlier=earlier)
+        fleet = Fleet(namespaces, servers, image, options)
         try:
             servers.start_haproxy()
             servers.wait_for(*fleet.add(count))

@@ -46,6 +46,11 @@ class Replicas:
         for server in self._servers.values():
             server.close()
 
+    def count_migrations(self) -> int:
+        """The migrations of LiteLLM that the database has."""
+        statement = "SELECT count(*) FROM _prisma_migrations WHERE finished_at IS NOT NULL"
+        return int(self._servers[self.primary].execute(statement, ROLE)[0][0])
+
     def restart(self) -> None:
         """Restart the primary as systemd does: it closes its connections."""
         self._servers[self.primary].stop()

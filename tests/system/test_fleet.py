@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from box import Image, Namespaces, wait_until
-from fleet import EARLIER_LITELLM, Fleet, started
+from fleet import Fleet, started
 from fleet_load import Load, loaded
-from other_release import current, switch
+from other_release import current, earlier_litellm, switch
 from service import ctl, state
 
 from litellm_systemd.releases.requirements_lock import pinned_version
@@ -28,8 +28,8 @@ LIMIT = 5
 
 @pytest.fixture(scope="module")
 def fleet(namespaces: Namespaces, database_image: Image, measured: dict[str, Any]) -> Iterator[Fleet]:
-    """Three instances."""
-    with started(namespaces, database_image, measured, 3) as opened:
+    """Three instances with an earlier LiteLLM."""
+    with started(namespaces, database_image, measured, 3, earlier=True) as opened:
         yield opened
 
 
@@ -46,18 +46,23 @@ def assert_none_failed(load: Load) -> None:
 
 
 def test_rolling_upgrade(fleet: Fleet, bearer: str) -> None:
-    """An upgrade of one instance after the other fails no request. The first one migrates the database, and the
-    others serve with their earlier release until it is their turn.
+    """An upgrade of LiteLLM on one instance after the other fails no request. The first one migrates the database.
+    The others serve with their earlier LiteLLM until it is their turn, also with new keys of the first one.
     """
     release, later = fleet.later(), pinned_version(find_source().lock, "litellm")
+    migrations = [fleet.servers.databases.count_migrations()]
     with loaded(fleet, bearer) as load:
         for name, box in fleet.boxes.items():
-            assert fleet.chat(bearer, name).headers["x-litellm-version"] == EARLIER_LITELLM
+            assert fleet.chat(bearer, name).headers["x-litellm-version"] == earlier_litellm()
             code, said = switch(box, release)
             assert (code, current(box)) == (0, release), said
             assert fleet.chat(bearer, name).headers["x-litellm-version"] == later
+            key = fleet.generate_key()
+            assert [fleet.chat(key, each).status for each in fleet.boxes] == [200] * 3
+            migrations.append(fleet.servers.databases.count_migrations())
             load.wait_for_each(*fleet.boxes)
     assert_none_failed(load)
+    assert migrations[0] < migrations[1] == migrations[2] == migrations[3]
 
 
 def test_planned_stops(fleet: Fleet, bearer: str) -> None:
