@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import random
@@ -45,6 +46,8 @@ _PAGE = box_images.REPOSITORY / "docs/scale.md"
 _LONG_PROMPT = 240_000
 #: Chats over which the work of Redis and PostgreSQL is counted, with that of the health checks.
 _CHATS = 100
+#: Seconds over which an idle service is watched.
+_IDLE = 5
 #: Seconds: LiteLLM writes spend to the database every 10 to 15.
 _WRITES = 16
 
@@ -77,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _pin([upstream.pid, os.getpid()], 1)
         direct = percentile(uvloop.run(run_direct(upstream, 1)), 0.5)
         costs = {case: _calibrate(service, case, direct) for case in (CHAT, MESSAGES, RESPONSES)}
-        short = _processor_of(service, CHAT, events=1, pause=0, times=_CHATS)
-        prompt = _processor_of(service, CHAT, events=1, pause=0, times=20, padding=_LONG_PROMPT) - short
+        short, prompt = _measure_alone(upstream)
         redis, database = _measure_redis(upstream), _measure_database(upstream)
         runs = [_run(service, costs[CHAT], level, options.seconds, direct) for level in LEVELS]
         memory = sum(map(proportional_memory, descendants(service.pid)))
@@ -125,19 +127,42 @@ def _calibrate(service: Running, case: Case, direct: float) -> Cost:
 
 
 def _processor_of(service: Running, case: Case, *, events: int, pause: float, times: int, padding: int = 0) -> float:
-    """Processor seconds of one stream: the mean of several, one after the other."""
+    """Processor seconds of one stream: the mean of several, one after the other, without those of an idle service."""
+    _idle(service.pid)
 
     async def work() -> float:
         processes = descendants(service.pid)
-        before = await settle(processes)
         stream = await Stream.open(service.port)
         request = build_turn(case, events, pause, padding)
+        before, begin = await settle(processes), time.monotonic()
         for _ in range(times):
             await _ask(stream, request, events)
+        used = await settle(processes) - before
+        idle = _idle(service.pid) * (time.monotonic() - begin)
         stream.close()
-        return (await settle(processes) - before) / times
+        return (used - idle) / times
 
     return uvloop.run(work())
+
+
+@functools.cache
+def _idle(pid: int) -> float:
+    """Processor seconds that a service without requests takes in a second."""
+    processes = descendants(pid)
+    time.sleep(_IDLE)  # for what a start leaves to do
+    before = processor(processes)
+    time.sleep(_IDLE)
+    return (processor(processes) - before) / _IDLE
+
+
+def _measure_alone(upstream: Running) -> tuple[float, float]:
+    """Processor seconds of a short chat, and what a long prompt adds, of a service that has served little."""
+    say("* the cost of a prompt")
+    with run_peer(OURS_ONE, upstream.port) as service:
+        _pin(descendants(service.pid), 0)
+        _processor_of(service, CHAT, events=1, pause=0, times=20)
+        short = _processor_of(service, CHAT, events=1, pause=0, times=_CHATS)
+        return short, _processor_of(service, CHAT, events=1, pause=0, times=50, padding=_LONG_PROMPT) - short
 
 
 def _measure_redis(upstream: Running) -> Shared:
@@ -181,11 +206,13 @@ def _measure_database(upstream: Running) -> Shared:
             _processor_of(service, CHAT, events=1, pause=0, times=20)
             time.sleep(_WRITES)
             ours = [pid for pid in descendants(service.pid) if not _is_engine(pid)]
-            before = processor(ours), processor_of_tree(cluster.pid), transactions()
+            before, begin = (processor(ours), processor_of_tree(cluster.pid), transactions()), time.monotonic()
             _processor_of(service, CHAT, events=1, pause=0, times=_CHATS)
             time.sleep(_WRITES)
             after = processor(ours), processor_of_tree(cluster.pid), transactions()
-            return Shared(*((new - old) / _CHATS for new, old in zip(after, before, strict=True)))
+            worker, work, number = (new - old for new, old in zip(after, before, strict=True))
+            worker -= _idle(service.pid) * (time.monotonic() - begin)
+            return Shared(worker / _CHATS, work / _CHATS, number / _CHATS)
 
 
 def _is_engine(pid: int) -> bool:
@@ -234,7 +261,8 @@ def _run(service: Running, cost: Cost, level: float, seconds: float, direct: flo
     agents = replace(AGENTS, count=max(1, round(level * turn / work)))
     say(f"* {agents.count} agents: measure and simulate")
     measured, failures = uvloop.run(_measure(service, agents, seconds, direct))
-    return Run(agents.count, measured, simulate(agents, cost, 1, 4 * seconds), failures)
+    simulated = simulate(agents, cost, 1, 4 * seconds)
+    return Run(agents.count, measured, replace(simulated, busy=simulated.busy + _idle(service.pid)), failures)
 
 
 async def _measure(service: Running, agents: Agents, seconds: float, direct: float) -> tuple[Outcome, int]:
