@@ -24,7 +24,7 @@ import psycopg
 import pytest
 
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.database import dump, steps
+from litellm_systemd.database import dump, migrations, steps
 from litellm_systemd.database.migration_files import Migration, read_migrations
 from litellm_systemd.database.migrations import (
     LOCKS,
@@ -262,6 +262,23 @@ def test_two_hosts_at_once(empty: Database, tmp_path: Path) -> None:
     assert empty.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
     waits, dumps = "the database is being migrated by ", "the database was dumped to "
     assert all(note.startswith((waits, dumps)) for note in notes), notes
+
+
+def test_connection_that_ends_after_the_migrations(
+    empty: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A connection that a firewall drops while indexes are built is no failure of the migrations."""
+
+    def finish(_database: object) -> tuple[str, ...]:
+        empty.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return ("built",)
+
+    monkeypatch.setattr(migrations, "finish", finish)
+    assert migrations.main((), {"DATABASE_URL": empty.url}) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == ["built"]
 
 
 ADDITIVE = Migration(

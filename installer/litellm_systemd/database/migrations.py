@@ -17,7 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: The lock of LiteLLM's migration jobs (litellm_proxy_extras.migration_lock) and that of Prisma, in LiteLLM's order.
 LOCKS = (int.from_bytes(b"llm_mig2", "big"), 72707369)
+#: That of this program: what follows the migrations must not run on two hosts at once, and cannot hold the others.
+_PROGRAM_LOCK = int.from_bytes(b"llm_ctl1", "big")
 #: A statement that waits for the lock of a table makes all later requests wait: it gives up, and is repeated.
 _LOCK_TIMEOUT, _TRIES = "3s", 20
 _CREATE_LEDGER = (
@@ -240,23 +242,26 @@ def _require_same_structure(connection: Rows, schema: str, declared: Path) -> No
 
 
 @contextmanager
-def hold_locks(connection: Rows, wait: float) -> Iterator[None]:
+def hold_locks(connection: Rows, wait: float, keys: Sequence[int] = LOCKS) -> Iterator[None]:
     """Hold the locks of everything that migrates this database, on any host, at most until the connection ends.
 
     Args:
         connection: not through a pooler of transactions.
         wait: seconds.
+        keys: of the locks.
 
     Raises:
         Busy: another process holds them.
     """
+    from psycopg import OperationalError
+
     deadline = time.monotonic() + wait
     held: list[int] = []
     try:
-        for key in LOCKS:
+        for key in keys:
             while not connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchall()[0][0]:
                 if time.monotonic() >= deadline:
-                    raise _held_elsewhere(connection, wait)
+                    raise _held_elsewhere(connection, wait, keys)
                 time.sleep(random.uniform(0.2, 0.6))  # noqa: S311 - not for a secret
             held.append(key)
         # The snapshot of a statement with parameters stays until the next statement, and an index that is built
@@ -264,13 +269,14 @@ def hold_locks(connection: Rows, wait: float) -> Iterator[None]:
         connection.execute("SELECT 1")
         yield
     finally:
-        if not connection.broken:
+        # Without the connection, they are released already.
+        with suppress(OperationalError):
             for key in held:
                 connection.execute("SELECT pg_advisory_unlock(%s)", (key,))
 
 
-def _held_elsewhere(connection: Rows, wait: float) -> Busy:
-    found = connection.execute(_HOLDERS, (list(LOCKS),)).fetchall()
+def _held_elsewhere(connection: Rows, wait: float, keys: Sequence[int]) -> Busy:
+    found = connection.execute(_HOLDERS, (list(keys),)).fetchall()
     who = "{} from {} (process {} of PostgreSQL)".format(*found[0]) if found else "another process"
     return Busy(
         f"the database is being migrated by {who}" + (f", for more than {wait:.0f} s" if wait else ""),
@@ -408,9 +414,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         package = own_package()
         migrations, declared = read_migrations(package), package / SCHEMA
         database, schema = find_database(environ)
-        with open_schema(database, schema) as connection:
+        with open_schema(database, schema) as connection, hold_locks(connection, wait, (_PROGRAM_LOCK,)):
             status = apply_migrations(connection, database, schema, migrations, declared, wait)
-        answer = asdict(replace(status, notes=(*status.notes, *finish(database))))
+            answer = asdict(replace(status, notes=(*status.notes, *finish(database))))
     except InstallerError as error:
         code, answer = error.code, {"error": error.message, "hint": error.hint}
     sys.stdout.write(json.dumps(answer) + "\n")
