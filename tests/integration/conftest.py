@@ -58,9 +58,12 @@ def redis(redis_server: Redis) -> Redis:
     return redis_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium without a window."""
+    """Debian's Chromium without a window.
+
+    Not for the session: while it is open, no test of the process can run an event loop of its own.
+    """
     names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
