@@ -88,7 +88,8 @@ NOT_READY = Cause(
     "{remedy}",
     requires=_REQUIRES,
     caused_by=(
-        *("host-loopback", "port-address"),
+        "host-loopback",
+        "port-address",
         *STARTUP_BLOCKERS,
         *_DATABASE,
         "service-silent",
