@@ -251,12 +251,12 @@ def test_other_user_reads_no_secret(shared_box: Box) -> None:
 
 def test_other_user_runs_a_gateway(shared_box: Box) -> None:
     """Another user can run a gateway with a .env of their own next to the service, except on its port."""
-    shared_box.run(("install", "-d", "-o", "nobody", OWN))
+    shared_box.run(("install", "-d", "-o", "daemon", OWN))
     shared_box.write(f"{OWN}/mine.env", "CONFIG_FILE=demo.yml\nPORT=4000\n", 0o644)
     argv = ("/usr/local/bin/litellmctl", "run", "-e", f"{OWN}/mine.env")
-    done = shared_box.run(argv, user="nobody:nogroup", check=False, env={"HOME": OWN}, cwd=OWN)
+    done = shared_box.run(argv, user="daemon:daemon", check=False, env={"HOME": OWN}, cwd=OWN)
     assert (done.returncode, "cannot listen on 127.0.0.1:4000" in done.stderr) == (69, True), done.stderr
-    done = shared_box.run(argv[:2], user="nobody:nogroup", check=False, env={"HOME": OWN}, cwd=OWN)
+    done = shared_box.run(argv[:2], user="daemon:daemon", check=False, env={"HOME": OWN}, cwd=OWN)
     assert (done.returncode, "sudo" in done.stderr) == (77, True), done.stderr
 
 
