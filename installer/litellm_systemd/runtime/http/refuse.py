@@ -24,7 +24,7 @@ _PAUSE = 0.005
 #: A worker names this many addresses per second, and counts the requests of further ones under `OTHER_ADDRESSES`.
 MAX_ADDRESSES = 100
 #: Characters of an address. A trusted proxy passes on what its client sent as one, up to the limit of a header.
-MAX_ADDRESS = 64
+_MAX_ADDRESS = 64
 #: The name of a client that connected to a UNIX socket.
 LOCAL = "a local socket"
 
@@ -135,6 +135,11 @@ class Metrics(Protocol):
         """Count a refused request or a closed connection."""
 
 
+def name_client(client: tuple[str, int] | None) -> str:
+    """The name of the client of an ASGI scope in a message: its address, or that of a socket of this host."""
+    return client[0][:_MAX_ADDRESS] if client else LOCAL
+
+
 class RefusalCounter:
     """The refused requests and closed connections of this process since the last call of `take`.
 
@@ -157,7 +162,7 @@ class RefusalCounter:
         subject, text = reason.value
         reasons, clients = self._counts.setdefault(subject, (Counter(), Counter()))
         reasons[text] += 1
-        address = client[0][:MAX_ADDRESS] if client else LOCAL
+        address = name_client(client)
         is_named = address in clients or len(clients) < MAX_ADDRESSES
         clients[address if is_named else OTHER_ADDRESSES] += 1
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from litellm_systemd.contract import USER_AGENT
 from litellm_systemd.env.retired_keys import RetiredKey, digest_key
-from litellm_systemd.runtime.http.refuse import LOCAL, MAX_ADDRESS, Application
+from litellm_systemd.runtime.http.refuse import Application, name_client
 
 #: The headers in which LiteLLM reads a key (SpecialHeaders in litellm/proxy/_types.py, user_api_key_auth_websocket).
 _HEADERS = frozenset(
@@ -87,9 +87,8 @@ def _is_own(scope: Any) -> bool:
 
 
 def _describe_use(scope: Any, until: int) -> str:
-    address = scope["client"][0][:MAX_ADDRESS] if scope.get("client") else LOCAL
     # A trusted proxy passes on what its client sent as an address: it may contain control characters.
-    client = address.encode("unicode_escape").decode()
+    client = name_client(scope.get("client")).encode("unicode_escape").decode()
     end = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
     return f"{client} uses the old master key, which is refused from {end}"
 
